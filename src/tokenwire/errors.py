@@ -1,0 +1,367 @@
+"""Everything that can go wrong, in one tree.
+
+Always true: every class has a stable ``code``, says whether trying again can help
+(``retryable``) and which HTTP status a server answers with (``http_status``). Messages say what
+happened, to what, and what to do next, and never hold a key or a provider's raw text.
+
+::
+
+    TokenwireError
+    ├── InputError                  the caller's mistake: a bad value, shape or size
+    │   ├── ConfigError             a setting is missing or contradicts another
+    │   ├── LimitError              a named limit was exceeded
+    │   ├── UnknownModelError       no provider or model of that name
+    │   └── KeyReusedError          an idempotency key came back with another body
+    ├── AccessError                 who asks may not
+    │   ├── NotAuthenticatedError   no key, or a wrong one
+    │   └── ForbiddenError          the origin, host or principal is not allowed
+    ├── NotFoundError               no such run, thread or stream (or not yours: same answer)
+    ├── GoneError                   it existed; its records are no longer kept
+    ├── CursorError                 an offset of another run, another branch, or beyond the tail
+    ├── ConflictError               the run is not in a state in which this can be done
+    ├── BusyError                   a quota or the admission limit; come back later
+    ├── FramingError                bytes that are not the wire they claim to be
+    ├── OrderError                  an event that may not follow the one before (names the rule)
+    ├── ProviderError               the provider said no, or broke off
+    │   ├── AuthenticationError     the provider refused our key
+    │   ├── PermissionDeniedError   the key may not use this model
+    │   ├── RateLimitError          too many requests (``retry_after`` seconds when told)
+    │   ├── OverloadedError         the provider is overloaded or down
+    │   ├── BadRequestError         the provider refused the request's content
+    │   ├── ContextOverflowError    the conversation is longer than the model's context
+    │   ├── ContentFilterError      the request or the answer was filtered
+    │   ├── ModelNotFoundError      the provider has no such model
+    │   ├── ProtocolError           an answer that is not the promised wire
+    │   ├── NetworkError            no connection, or it broke
+    │   ├── TruncatedError          the stream ended without its terminal marker
+    │   └── DeadlineError           a clock ran out (``which``: connect, first_event, idle, total)
+    ├── ToolError                   a tool could not run or did not finish
+    ├── LogError                    the store failed
+    │   ├── StoreFullError          no space left; old records stay readable
+    │   ├── StoreUnavailableError   the store does not answer
+    │   ├── StoreDamagedError       stored bytes fail their check
+    │   └── FencedError             another owner took this run; stop writing
+    └── CancelledRunError           the run was stopped by a command
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "AccessError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BusyError",
+    "CancelledRunError",
+    "ConfigError",
+    "ConflictError",
+    "ContentFilterError",
+    "ContextOverflowError",
+    "CursorError",
+    "DeadlineError",
+    "FencedError",
+    "ForbiddenError",
+    "FramingError",
+    "GoneError",
+    "InputError",
+    "KeyReusedError",
+    "LimitError",
+    "LogError",
+    "ModelNotFoundError",
+    "NetworkError",
+    "NotAuthenticatedError",
+    "NotFoundError",
+    "OrderError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "ProviderError",
+    "RateLimitError",
+    "StoreDamagedError",
+    "StoreFullError",
+    "StoreUnavailableError",
+    "TokenwireError",
+    "ToolError",
+    "TruncatedError",
+    "UnknownModelError",
+]
+
+
+class TokenwireError(Exception):
+    """The root. ``str(error)`` is safe to show to the person who made the request."""
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        #: Facts for programs (JSON values): the limit's name, the field's path, and so on.
+        self.details = details
+
+
+class InputError(TokenwireError):
+    """The caller's mistake: a bad value, shape or size."""
+
+    code = "bad_request"
+    http_status = 400
+
+
+class ConfigError(InputError):
+    """A setting is missing or contradicts another."""
+
+    code = "bad_config"
+
+
+class LimitError(InputError):
+    """A named limit was exceeded; ``details`` has ``limit`` and ``most``."""
+
+    code = "limit_exceeded"
+    http_status = 413
+
+
+class UnknownModelError(InputError):
+    """No provider or model of that name."""
+
+    code = "unknown_model"
+
+
+class KeyReusedError(InputError):
+    """An idempotency key came back with another body."""
+
+    code = "idempotency_key_reused"
+    http_status = 422
+
+
+class AccessError(TokenwireError):
+    """Who asks may not."""
+
+    code = "access_denied"
+    http_status = 403
+
+
+class NotAuthenticatedError(AccessError):
+    """No key, or a wrong one."""
+
+    code = "not_authenticated"
+    http_status = 401
+
+
+class ForbiddenError(AccessError):
+    """The origin, host or principal is not allowed."""
+
+    code = "forbidden"
+
+
+class NotFoundError(TokenwireError):
+    """No such run, thread or stream; the same answer when it belongs to somebody else."""
+
+    code = "unknown_run"
+    http_status = 404
+
+
+class GoneError(TokenwireError):
+    """It existed; its records are no longer kept."""
+
+    code = "gone"
+    http_status = 410
+
+
+class CursorError(TokenwireError):
+    """An offset of another run, of another branch, or beyond the tail."""
+
+    code = "bad_cursor"
+    http_status = 400
+
+
+class ConflictError(TokenwireError):
+    """The run is not in a state in which this can be done."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class BusyError(TokenwireError):
+    """A quota or the admission limit; ``details['retry_after']`` in seconds."""
+
+    code = "busy"
+    retryable = True
+    http_status = 429
+
+
+class FramingError(TokenwireError):
+    """Bytes that are not the wire they claim to be, or a frame over its limit."""
+
+    code = "bad_framing"
+    http_status = 502
+
+
+class OrderError(TokenwireError):
+    """An event that may not follow the one before; ``details['rule']`` names the rule."""
+
+    code = "bad_order"
+
+
+class ProviderError(TokenwireError):
+    """The provider said no, or broke off."""
+
+    code = "provider_error"
+    http_status = 502
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        should_retry: bool | None = None,
+        provider_code: str | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        #: HTTP status of the provider's answer, when there was one.
+        self.status = status
+        #: Seconds that the provider asked us to wait.
+        self.retry_after = retry_after
+        #: The provider's id of the request, for its support.
+        self.request_id = request_id
+        #: The provider's own word on retrying (``x-should-retry``); wins over ``retryable``.
+        self.should_retry = should_retry
+        #: The provider's word for the error, kept as it came.
+        self.provider_code = provider_code
+
+
+class AuthenticationError(ProviderError):
+    """The provider refused our key."""
+
+    code = "provider_auth"
+
+
+class PermissionDeniedError(ProviderError):
+    """The key may not use this model."""
+
+    code = "provider_permission"
+
+
+class RateLimitError(ProviderError):
+    """Too many requests; ``retry_after`` in seconds when the provider said."""
+
+    code = "rate_limited"
+    retryable = True
+    http_status = 429
+
+
+class OverloadedError(ProviderError):
+    """The provider is overloaded or down."""
+
+    code = "overloaded"
+    retryable = True
+    http_status = 503
+
+
+class BadRequestError(ProviderError):
+    """The provider refused the request's content."""
+
+    code = "provider_bad_request"
+    http_status = 400
+
+
+class ContextOverflowError(BadRequestError):
+    """The conversation is longer than the model's context."""
+
+    code = "context_overflow"
+
+
+class ContentFilterError(BadRequestError):
+    """The request or the answer was filtered."""
+
+    code = "content_filter"
+
+
+class ModelNotFoundError(ProviderError):
+    """The provider has no such model."""
+
+    code = "model_not_found"
+    http_status = 404
+
+
+class ProtocolError(ProviderError):
+    """An answer that is not the promised wire: HTML, broken JSON, an impossible order."""
+
+    code = "protocol_error"
+
+
+class NetworkError(ProviderError):
+    """No connection, or it broke."""
+
+    code = "network"
+    retryable = True
+
+
+class TruncatedError(ProviderError):
+    """The stream ended without its terminal marker."""
+
+    code = "truncated"
+    retryable = True
+
+
+class DeadlineError(ProviderError):
+    """A clock ran out; ``which`` is ``connect``, ``first_event``, ``idle`` or ``total``."""
+
+    code = "timeout"
+    retryable = True
+    http_status = 504
+
+    def __init__(self, message: str, *, which: str, seconds: float, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.which = which
+        self.seconds = seconds
+
+
+class ToolError(TokenwireError):
+    """A tool could not run or did not finish."""
+
+    code = "tool_error"
+
+
+class LogError(TokenwireError):
+    """The store failed."""
+
+    code = "store_error"
+    http_status = 503
+
+
+class StoreFullError(LogError):
+    """No space left in the store; old records stay readable."""
+
+    code = "store_full"
+    retryable = True
+
+
+class StoreUnavailableError(LogError):
+    """The store does not answer."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StoreDamagedError(LogError):
+    """Stored bytes fail their check; they are refused, never served altered."""
+
+    code = "store_damaged"
+
+
+class FencedError(LogError):
+    """Another owner took this run; ``details['epoch']`` is the newer epoch. Stop writing."""
+
+    code = "fenced"
+
+
+class CancelledRunError(TokenwireError):
+    """The run was stopped by a command."""
+
+    code = "cancelled"
+    http_status = 409

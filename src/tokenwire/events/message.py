@@ -1,0 +1,171 @@
+"""Messages: what a conversation is made of, whichever provider it goes to.
+
+Always true: whatever a provider must get back (signatures, encrypted payloads, item ids) is kept
+in the parts byte for byte, under ``meta`` keyed by dialect where only that dialect can read it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import msgspec
+
+from tokenwire.errors import InputError
+
+__all__ = [
+    "FilePart",
+    "Message",
+    "OpaquePart",
+    "Part",
+    "ProviderResultPart",
+    "ReasoningPart",
+    "RefusalPart",
+    "Role",
+    "TextPart",
+    "ToolCallPart",
+    "ToolResultPart",
+    "assistant",
+    "messages_of",
+    "system",
+    "user",
+]
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class _Part(msgspec.Struct, kw_only=True, omit_defaults=True):
+    #: Facts of one dialect, by its name: ``{"anthropic": {...}}``; sent back to it unchanged.
+    meta: dict[str, Any] | None = None
+
+
+class TextPart(_Part, tag="text"):
+    text: str
+    citations: list[dict[str, Any]] | None = None
+    signature: str | None = None
+
+
+class ReasoningPart(_Part, tag="reasoning"):
+    text: str = ""
+    summary: bool = False
+    signature: str | None = None
+    encrypted: str | None = None
+
+
+class RefusalPart(_Part, tag="refusal"):
+    text: str
+
+
+class ToolCallPart(_Part, tag="tool-call"):
+    """``arguments``: the JSON text as the model wrote it."""
+
+    call_id: str
+    name: str
+    arguments: str = "{}"
+    executor: Literal["server", "client", "provider"] = "server"
+    format: Literal["json", "text"] = "json"
+    signature: str | None = None
+    status: Literal["complete", "truncated", "invalid", "discarded"] = "complete"
+
+
+class ToolResultPart(_Part, tag="tool-result"):
+    """``content``: text, or any JSON value."""
+
+    call_id: str
+    content: Any = None
+    name: str = ""
+    is_error: bool = False
+
+
+class ProviderResultPart(_Part, tag="provider-result"):
+    call_id: str = ""
+    name: str = ""
+    content: Any = None
+
+
+class FilePart(_Part, tag="file"):
+    """``data`` is base64 text; or a ``url``, which is passed on and never fetched by us."""
+
+    media_type: str = "application/octet-stream"
+    data: str | None = None
+    url: str | None = None
+    name: str | None = None
+
+
+class OpaquePart(_Part, tag="opaque"):
+    name: str = ""
+    payload: Any = None
+    signature: str | None = None
+
+
+Part = (
+    TextPart
+    | ReasoningPart
+    | RefusalPart
+    | ToolCallPart
+    | ToolResultPart
+    | ProviderResultPart
+    | FilePart
+    | OpaquePart
+)
+
+
+class Message(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One message. ``content`` may be text, for a message of one text part."""
+
+    role: Role
+    content: str | list[Part] = ""
+    id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts, also when the content is plain text."""
+        if isinstance(self.content, str):
+            return [TextPart(text=self.content)] if self.content else []
+        return self.content
+
+    @property
+    def text(self) -> str:
+        """All text parts joined; no reasoning, no refusals."""
+        return "".join(p.text for p in self.parts if isinstance(p, TextPart))
+
+    @property
+    def tool_calls(self) -> list[ToolCallPart]:
+        """The tool calls, in the model's order."""
+        return [p for p in self.parts if isinstance(p, ToolCallPart)]
+
+
+def user(text: str) -> Message:
+    """A user's message of one text part."""
+    return Message(role="user", content=text)
+
+
+def system(text: str) -> Message:
+    """A system message."""
+    return Message(role="system", content=text)
+
+
+def assistant(text: str) -> Message:
+    """An assistant's message of one text part."""
+    return Message(role="assistant", content=text)
+
+
+def messages_of(prompt: object) -> list[Message]:
+    """What a user may give as a prompt, as messages: a text, a `Message`, or a list of messages
+    or their JSON objects. Raises `InputError` naming the first bad one."""
+    if isinstance(prompt, str):
+        return [user(prompt)]
+    if isinstance(prompt, Message):
+        return [prompt]
+    if not isinstance(prompt, list | tuple):
+        raise InputError("the prompt must be a text or a list of messages")
+    found: list[Message] = []
+    for number, item in enumerate(cast(list[object], prompt)):
+        if isinstance(item, Message):
+            found.append(item)
+            continue
+        try:
+            found.append(msgspec.convert(item, Message))
+        except msgspec.ValidationError as error:
+            raise InputError(f"messages[{number}] is not a message: {error}") from error
+    return found

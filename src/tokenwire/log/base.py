@@ -1,0 +1,189 @@
+"""The log contract: append-only streams of opaque records with one owner each.
+
+Always true, for every store:
+
+* offsets of a stream are 1, 2, 3, ... without gap; a record never changes once accepted;
+* an append is atomic: all of its records or none, and it names the offset where it goes;
+* only the owner of the newest epoch can append; an older one gets ``fenced``;
+* sending the same append twice stores it once (``duplicate``);
+* after a close no record follows;
+* nobody is woken before the store has accepted the records.
+
+The log does not know what a token is. One test suite (tests/log/) runs against every store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+__all__ = ["Appended", "Claim", "Durability", "Log", "Page", "StreamInfo", "Wake"]
+
+Durability = Literal["memory", "process", "disk", "replica"]
+Wake = Callable[[], None]
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """What became of an append. ``tail``: the stream's last offset now.
+
+    ``ok`` and ``duplicate`` are success. ``gap``: records between ``tail`` and this append are
+    missing (a failover lost them); send again from ``tail`` + 1. ``fenced``: ``epoch`` is the newer
+    owner's. ``closed``: the stream had ended before.
+    """
+
+    status: Literal["ok", "duplicate", "gap", "fenced", "closed"]
+    tail: int
+    epoch: int = 0
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Records ``first`` .. ``first + len(records) - 1``. ``closed`` is the close reason when the
+    stream has ended *and* this page reaches the tail."""
+
+    records: list[bytes]
+    first: int
+    tail: int
+    closed: str | None = None
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream's description. Times are Unix seconds by the store's clock."""
+
+    stream: str
+    epoch: int
+    owner: str
+    tail: int
+    closed: str | None
+    meta: bytes
+    created: float
+    bytes: int = 0
+    lease_until: float = 0.0
+    thread: str | None = None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A successful claim: write with this epoch, from ``tail`` + 1."""
+
+    stream: str
+    epoch: int
+    tail: int
+
+
+class Log(Protocol):
+    """One store. Methods raise `StoreFullError`, `StoreUnavailableError`, `StoreDamagedError`;
+    `NotFoundError` for a stream that never was, `GoneError` for one that expired."""
+
+    #: What an accepted record survives; checked against the live store at start.
+    durability: Durability
+    #: Whether other processes see this store (then runs can be taken over by them).
+    shared: bool
+
+    async def start(self) -> None:
+        """Connect, check, migrate. Raises when the store cannot keep what it promises."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and let go. Streams stay."""
+        ...
+
+    async def create(
+        self,
+        stream: str,
+        *,
+        owner: str,
+        meta: bytes = b"",
+        thread: str | None = None,
+        key: str | None = None,
+        key_hash: str = "",
+        lease: float = 15.0,
+    ) -> StreamInfo:
+        """Create ``stream`` (epoch 1, owned by ``owner`` for ``lease`` seconds), atomically with
+        its place in the ``thread`` index and the idempotency ``key``.
+
+        When ``key`` is known: the stream that it named is described instead (compare ``stream``),
+        or `KeyReusedError` when ``key_hash`` differs. A taken name raises `ConflictError`.
+        """
+        ...
+
+    async def append(
+        self,
+        stream: str,
+        *,
+        epoch: int,
+        first: int,
+        records: list[bytes],
+        close: str | None = None,
+        durable: bool = False,
+    ) -> Appended:
+        """Append ``records`` at offsets ``first`` ...; with ``close`` also end the stream, in the
+        same atomic act (``records`` may be empty then). ``durable`` asks for the store's
+        strongest durability for this append (ends, tool intents and results)."""
+        ...
+
+    async def read(
+        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page:
+        """Records after offset ``after``, at least one when there is one, within both bounds.
+        ``after`` beyond the tail raises `CursorError`."""
+        ...
+
+    async def describe(self, stream: str) -> StreamInfo:
+        """The stream's description."""
+        ...
+
+    def subscribe(self, stream: str, wake: Wake) -> Callable[[], None]:
+        """Call ``wake`` (on the event loop, cheap, must not raise) whenever the stream may have
+        grown or closed; spurious calls are allowed, lost ones are not: a reader subscribes, then
+        reads. Returns the call that ends the subscription."""
+        ...
+
+    async def claim(self, stream: str, *, owner: str, lease: float = 15.0) -> Claim | None:
+        """Take an open stream whose lease has run out: epoch + 1. None when it is not to be had."""
+        ...
+
+    async def renew(self, streams: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
+        """Renew the leases of ``{stream: epoch}``; the streams that are lost are returned."""
+        ...
+
+    async def release(self, stream: str, *, epoch: int) -> None:
+        """Let the lease run out now (graceful stop), so that another process may claim."""
+        ...
+
+    async def orphans(self, *, most: int = 100) -> list[str]:
+        """Open streams whose lease has run out."""
+        ...
+
+    async def command(self, stream: str, data: bytes) -> None:
+        """Leave a command (cancel, approval answer) for the stream's owner, wherever it is; the
+        owner's subscription is woken. Commands are kept in order, apart from the records."""
+        ...
+
+    async def commands(self, stream: str, *, after: int = 0) -> list[tuple[int, bytes]]:
+        """Commands after number ``after``: ``[(number, data), ...]``, numbers from 1."""
+        ...
+
+    async def thread(self, thread: str, *, most: int = 100) -> list[str]:
+        """The thread's streams, newest first."""
+        ...
+
+    async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
+        """Keep (or with None erase) a small document beside the streams: a thread's title."""
+        ...
+
+    async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
+        """Documents of ``kind`` whose name begins with ``prefix``, newest first."""
+        ...
+
+    async def delete(self, stream: str) -> None:
+        """Erase a stream and all that belongs to it."""
+        ...
+
+    async def expire(self, *, retention: float) -> int:
+        """Erase streams that ended more than ``retention`` seconds ago; how many went."""
+        ...
+
+    async def stats(self) -> dict[str, Any]:
+        """Counts for people and metrics: streams, open, records, bytes, and the store's own."""
+        ...

@@ -1,0 +1,100 @@
+"""The contract of a dialect: a pure request builder and a pure decoder for one provider wire.
+
+Always true: nothing here or in a dialect does I/O or reads a clock; the same bytes give the same
+events however they are cut; every part that a decoder starts, it ends; a stream without its
+terminal marker ends with ``step-end`` whose ``terminal_seen`` is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from tokenwire.errors import ProviderError
+from tokenwire.events.model import Error, Event
+from tokenwire.events.request import Request
+
+__all__ = ["Call", "Decoder", "Dialect", "Target"]
+
+
+class Target(msgspec.Struct, kw_only=True, frozen=True):
+    """Where a request goes. Comes from configuration only, never from a request."""
+
+    #: The provider's name in model names and metrics: ``openai``, ``anthropic``, ``demo``.
+    provider: str
+    #: The dialect's name: ``openai-chat``, ``anthropic``, ``gemini``, ...
+    dialect: str
+    #: The provider's own name of the model.
+    model: str
+    #: Without a trailing slash: ``http://127.0.0.1:8080/v1``.
+    base_url: str
+    api_key: str | None = None
+    headers: dict[str, str] = {}
+    #: Named switches of compatible servers (`providers.compatible`).
+    quirks: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:  # a key must not reach a log by way of a repr
+        return f"Target({self.provider}:{self.model} at {self.base_url})"
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """An HTTP request as values. ``body`` is JSON, encoded."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    method: str = "POST"
+
+
+class Decoder(Protocol):
+    """Bytes of one response to events; one decoder a response.
+
+    ``feed`` and ``finish`` raise `FramingError` (a frame over its limit) or `ProtocolError` (not
+    this wire) and nothing else; after either, ``finish(error)`` may still be called to close what
+    is open. ``heartbeat`` events are returned like others; they are not logged.
+    """
+
+    #: The wire's own end marker was seen; later bytes are read and ignored.
+    terminal_seen: bool
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete, in order."""
+        ...
+
+    def finish(self, error: Error | None = None) -> list[Event]:
+        """The end of the transport: ends for open parts (``truncated`` unless the terminal was
+        seen), then ``error`` when given, then ``step-end``. Called once, last."""
+        ...
+
+
+class Dialect(Protocol):
+    """One provider wire."""
+
+    name: str
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream. Raises `InputError` when the
+        dialect cannot express it."""
+        ...
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> Decoder:
+        """A new decoder. Parts are numbered from ``first_part``. ``content_type`` of the response
+        may choose the framing (SSE, NDJSON, JSON array, binary event stream)."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer; its message is safe to show."""
+        ...
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """The request that re-attaches to a response which the provider keeps, or None."""
+        ...
