@@ -19,7 +19,7 @@ __all__ = ["AnyEvent", "decode", "encode", "from_fields", "to_fields"]
 AnyEvent = Event | Unknown
 
 _encode = msgspec.json.Encoder().encode
-_typed = msgspec.json.Decoder(cast(Any, Union[tuple(EVENT_TYPES.values())]))
+_typed = msgspec.json.Decoder(cast(Any, Union[tuple(EVENT_TYPES.values())]))  # noqa: UP007
 _plain = msgspec.json.Decoder()
 _KNOWN = {name: frozenset(cls.__struct_encode_fields__) for name, cls in EVENT_TYPES.items()}
 

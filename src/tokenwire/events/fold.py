@@ -1,0 +1,518 @@
+"""Events to the message so far: the one reading of a run that everybody shares.
+
+Always true: folding any coalescing of the same events gives the same message; a ``step-reset``
+leaves no trace of the parts that it discards; what a snapshot restores folds on to the same end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    OpaquePart,
+    Part,
+    ProviderResultPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from tokenwire.events.model import (
+    ApprovalAnswer,
+    ApprovalRequest,
+    Checkpoint,
+    Control,
+    Error,
+    Event,
+    FileStart,
+    Finish,
+    OpaqueStart,
+    PartAttr,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    ProviderResultEnd,
+    ProviderResultStart,
+    ReasoningStart,
+    ResponseStart,
+    RunEnd,
+    RunStart,
+    RunWait,
+    StepEnd,
+    StepReset,
+    StepStart,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolError,
+    ToolResult,
+    ToolStart,
+    Usage,
+)
+
+__all__ = ["Fold", "PartState", "StepState", "ToolState", "fold"]
+
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+
+class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One part so far. ``pieces`` are joined when read, so that long parts stay cheap."""
+
+    part: int
+    kind: str
+    step: int = 0
+    choice: int = 0
+    pieces: list[str] = []
+    status: str = "open"
+    #: What its start, attributes and end told: name, call_id, signature, citations, ...
+    attrs: dict[str, Any] = {}
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
+
+
+class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One call of a model."""
+
+    step: int
+    attempt: int = 1
+    provider: str | None = None
+    dialect: str | None = None
+    model: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    resumable: bool = False
+    parts: list[int] = []
+    finish: dict[str, Any] | None = None
+    usage: dict[str, int] = {}
+    status: str = "open"
+    terminal_seen: bool = False
+
+
+class ToolState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One tool call on our side: has it been started, answered, approved."""
+
+    call_id: str
+    name: str = ""
+    step: int = 0
+    started: bool = False
+    idempotent: bool = False
+    done: bool = False
+    content: Any = None
+    error: str | None = None
+    approval_id: str | None = None
+    approved: bool | None = None
+    approval_arguments: Any = None
+    approval_reason: str | None = None
+
+
+class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The state of a run after its events so far. `apply` each event once, in order."""
+
+    run: str = ""
+    thread: str | None = None
+    model: str | None = None
+    time: int = 0
+    seq: int = 0
+    steps: list[StepState] = []
+    parts: dict[int, PartState] = {}
+    tools: dict[str, ToolState] = {}
+    data: list[dict[str, Any]] = []
+    error: dict[str, Any] | None = None
+    waiting: list[str] = []
+    cancel_requested: bool = False
+    outcome: str | None = None
+    end_reason: str | None = None
+    recoverable: bool = False
+
+    def apply(self, event: AnyEvent) -> None:
+        """Take one event in."""
+        if event.seq:
+            self.seq = event.seq
+        if isinstance(event, PartDelta):
+            state = self.parts.get(event.part)
+            if state is not None:
+                state.pieces.append(event.text)
+            return
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event)
+        elif isinstance(event, PartStart):
+            _part_start(self, event)
+        elif isinstance(event, PartEnd):
+            _part_end(self, event)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``running``, ``waiting``, or the outcome."""
+        return self.outcome or ("waiting" if self.waiting else "running")
+
+    @property
+    def text(self) -> str:
+        """All text of the first choice, all steps."""
+        return "".join(
+            self.parts[p].text
+            for step in self.steps
+            for p in step.parts
+            if self.parts[p].kind == "text" and self.parts[p].choice == 0
+        )
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Token counts summed over the steps."""
+        total: dict[str, int] = {}
+        for step in self.steps:
+            for name, count in step.usage.items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the last step's model stopped, in our word."""
+        for step in reversed(self.steps):
+            if step.finish is not None:
+                return cast(str, step.finish["reason"])
+        return None
+
+    def step_parts(self, step: StepState, choice: int = 0) -> list[Part]:
+        """A step's parts as message parts."""
+        return [
+            _message_part(self.parts[p], step.dialect)
+            for p in step.parts
+            if self.parts[p].choice == choice and self.parts[p].status != "discarded"
+        ]
+
+    def message(self, choice: int = 0) -> Message:
+        """The assistant's message: the parts of all steps."""
+        parts = [part for step in self.steps for part in self.step_parts(step, choice)]
+        return Message(role="assistant", content=parts)
+
+    def history(self) -> list[Message]:
+        """What to append to the conversation: per step the assistant's parts, then the results
+        of its tool calls."""
+        messages: list[Message] = []
+        for step in self.steps:
+            parts = self.step_parts(step)
+            if parts:
+                messages.append(Message(role="assistant", content=parts))
+            results: list[Part] = [
+                _result_part(self.tools[p.call_id])
+                for p in parts
+                if isinstance(p, ToolCallPart)
+                and p.call_id in self.tools
+                and self.tools[p.call_id].done
+            ]
+            if results:
+                messages.append(Message(role="tool", content=results))
+        return messages
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as a JSON object, for `restore` and for late joiners."""
+        for state in self.parts.values():
+            _ = state.text
+        return cast(dict[str, Any], msgspec.to_builtins(self, str_keys=True))
+
+    @classmethod
+    def restore(cls, snapshot: dict[str, Any]) -> Fold:
+        """A state from its snapshot."""
+        return msgspec.convert(snapshot, cls, strict=False)
+
+
+def fold(events: list[AnyEvent] | list[Event]) -> Fold:
+    """The state after all of ``events``."""
+    state = Fold()
+    for event in events:
+        state.apply(event)
+    return state
+
+
+# --- one function per fact ---------------------------------------------------------------------
+
+
+def _run_start(state: Fold, event: RunStart) -> None:
+    state.run, state.thread, state.model = event.run, event.thread, event.model
+    state.time = event.time
+
+
+def _run_end(state: Fold, event: RunEnd) -> None:
+    state.outcome, state.end_reason = event.outcome, event.reason
+    state.recoverable = event.recoverable
+    state.waiting = []
+
+
+def _run_wait(state: Fold, event: RunWait) -> None:
+    state.waiting = list(event.pending)
+
+
+def _step_start(state: Fold, event: StepStart) -> None:
+    state.waiting = []
+    known = next((s for s in state.steps if s.step == event.step), None)
+    if known is None:
+        known = StepState(step=event.step)
+        state.steps.append(known)
+    known.attempt, known.provider = event.attempt, event.provider
+    known.dialect, known.model = event.dialect, event.model
+
+
+def _response_start(state: Fold, event: ResponseStart) -> None:
+    step = _step(state)
+    step.response_id = event.id or step.response_id
+    step.request_id = event.request_id or step.request_id
+    step.model = event.model or step.model
+    step.resumable = event.resumable
+
+
+def _step_end(state: Fold, event: StepEnd) -> None:
+    step = _step(state)
+    step.status, step.terminal_seen = event.status, event.terminal_seen
+
+
+def _step_reset(state: Fold, event: StepReset) -> None:
+    discard = set(event.discard_parts)
+    for step in state.steps:
+        if step.step == event.step:
+            gone = discard or set(step.parts)
+            for part in gone:
+                state.parts.pop(part, None)
+            step.parts = [p for p in step.parts if p not in gone]
+            step.finish, step.usage, step.status = None, {}, "open"
+            step.response_id, step.terminal_seen = None, False
+
+
+def _usage(state: Fold, event: Usage) -> None:
+    usage = _step(state).usage
+    for name in _COUNTS:
+        count = getattr(event, name)
+        if count is not None:
+            usage[name] = usage.get(name, 0) + count if event.mode == "increment" else count
+
+
+def _finish(state: Fold, event: Finish) -> None:
+    if event.choice == 0:
+        fields = msgspec.to_builtins(event)
+        _step(state).finish = {k: v for k, v in fields.items() if k not in ("type", "seq", "t")}
+
+
+def _part_start(state: Fold, event: PartStart) -> None:
+    attrs: dict[str, Any] = {"meta": event.meta} if event.meta else {}
+    if isinstance(event, ToolCallStart):
+        attrs |= {"name": event.name, "call_id": event.call_id, "executor": event.executor}
+        attrs |= {"id_source": event.id_source, "format": event.format}
+    elif isinstance(event, ReasoningStart):
+        attrs |= {"summary": event.summary}
+    elif isinstance(event, ProviderResultStart):
+        attrs |= {"name": event.name, "call_id": event.call_id, "content": event.content}
+    elif isinstance(event, FileStart):
+        attrs |= {"media_type": event.media_type, "media": event.media}
+        attrs |= {"name": event.name, "url": event.url}
+    elif isinstance(event, OpaqueStart):
+        attrs |= {"name": event.name, "payload": event.payload}
+    state.parts[event.part] = PartState(
+        part=event.part, kind=event.kind, step=event.step, choice=event.choice, attrs=attrs
+    )
+    _step(state).parts.append(event.part)
+
+
+def _part_end(state: Fold, event: PartEnd) -> None:
+    part = state.parts.get(event.part)
+    if part is None:
+        return
+    part.status = event.status
+    if event.text is not None:
+        part.pieces = [event.text]
+    if isinstance(event, ToolCallEnd):
+        if event.arguments is not None:
+            part.attrs["arguments"] = event.arguments
+        if event.error is not None:
+            part.attrs["error"] = event.error
+    elif isinstance(event, ProviderResultEnd) and event.content is not None:
+        part.attrs["content"] = event.content
+
+
+def _part_attr(state: Fold, event: PartAttr) -> None:
+    part = state.parts.get(event.part)
+    if part is None:
+        return
+    attrs, name, value = part.attrs, event.name, event.value
+    if name == "citation":
+        attrs.setdefault("citations", []).append(value)
+    elif name == "logprobs" and isinstance(value, list):
+        attrs.setdefault("logprobs", []).extend(value)
+    elif name == "meta" and isinstance(value, dict):
+        attrs["meta"] = {**(attrs.get("meta") or {}), **value}
+    else:
+        attrs["name" if name == "tool_name" else name] = value
+
+
+def _tool(state: Fold, call_id: str, name: str = "") -> ToolState:
+    tool = state.tools.get(call_id)
+    if tool is None:
+        tool = state.tools[call_id] = ToolState(call_id=call_id)
+    if name:
+        tool.name = name
+    return tool
+
+
+def _tool_start(state: Fold, event: ToolStart) -> None:
+    tool = _tool(state, event.call_id, event.name)
+    tool.started, tool.idempotent, tool.step = True, event.idempotent, event.step
+
+
+def _tool_result(state: Fold, event: ToolResult) -> None:
+    tool = _tool(state, event.call_id, event.name)
+    tool.done, tool.content = True, event.content
+    _no_longer_waiting(state, event.call_id)
+
+
+def _tool_error(state: Fold, event: ToolError) -> None:
+    tool = _tool(state, event.call_id, event.name)
+    tool.done, tool.content, tool.error = True, event.message, event.code
+    _no_longer_waiting(state, event.call_id)
+
+
+def _approval_request(state: Fold, event: ApprovalRequest) -> None:
+    tool = _tool(state, event.call_id, event.name)
+    tool.approval_id, tool.approval_arguments = event.approval_id, event.arguments
+
+
+def _approval_answer(state: Fold, event: ApprovalAnswer) -> None:
+    tool = _tool(state, event.call_id)
+    if tool.approved is None:  # the first answer wins
+        tool.approved, tool.approval_reason = event.approved, event.reason
+        if event.arguments is not None:
+            tool.approval_arguments = event.arguments
+    _no_longer_waiting(state, event.approval_id)
+
+
+def _no_longer_waiting(state: Fold, name: str) -> None:
+    if name in state.waiting:
+        state.waiting = [w for w in state.waiting if w != name]
+
+
+def _error(state: Fold, event: Error) -> None:
+    fields = cast(dict[str, Any], msgspec.to_builtins(event))
+    state.error = {k: v for k, v in fields.items() if k not in ("type", "seq", "t")}
+
+
+def _control(state: Fold, event: Control) -> None:
+    if event.command == "cancel":
+        state.cancel_requested = True
+
+
+def _checkpoint(state: Fold, event: Checkpoint) -> None:
+    if not state.steps and event.upto > state.seq - 1:
+        restored = Fold.restore(event.state)
+        for name in Fold.__struct_fields__:
+            setattr(state, name, getattr(restored, name))
+
+
+def _step(state: Fold) -> StepState:
+    if not state.steps:
+        state.steps.append(StepState(step=1))
+    return state.steps[-1]
+
+
+_HANDLERS: dict[type, Any] = {
+    RunStart: _run_start,
+    RunEnd: _run_end,
+    RunWait: _run_wait,
+    StepStart: _step_start,
+    ResponseStart: _response_start,
+    StepEnd: _step_end,
+    StepReset: _step_reset,
+    Usage: _usage,
+    Finish: _finish,
+    PartAttr: _part_attr,
+    ToolStart: _tool_start,
+    ToolResult: _tool_result,
+    ToolError: _tool_error,
+    ApprovalRequest: _approval_request,
+    ApprovalAnswer: _approval_answer,
+    Error: _error,
+    Control: _control,
+    Checkpoint: _checkpoint,
+}
+
+
+# --- states to message parts -------------------------------------------------------------------
+
+
+def _message_part(state: PartState, dialect: str | None) -> Part:
+    attrs = state.attrs
+    meta = {dialect or "provider": attrs["meta"]} if attrs.get("meta") else None
+    signature = attrs.get("signature")
+    if state.kind == "text":
+        return TextPart(
+            text=state.text, citations=attrs.get("citations"), signature=signature, meta=meta
+        )
+    if state.kind == "reasoning":
+        return ReasoningPart(
+            text=state.text,
+            summary=attrs.get("summary", False),
+            signature=signature,
+            encrypted=attrs.get("encrypted"),
+            meta=meta,
+        )
+    if state.kind == "refusal":
+        return RefusalPart(text=state.text, meta=meta)
+    if state.kind == "tool-call":
+        status = state.status if state.status != "open" else "truncated"
+        return ToolCallPart(
+            call_id=attrs.get("call_id", ""),
+            name=attrs.get("name", ""),
+            arguments=state.text or _dumps(attrs.get("arguments", {})),
+            executor=attrs.get("executor", "server"),
+            format=attrs.get("format", "json"),
+            signature=signature,
+            status=cast(Any, status),
+            meta=meta,
+        )
+    if state.kind == "provider-result":
+        return ProviderResultPart(
+            call_id=attrs.get("call_id", ""),
+            name=attrs.get("name", ""),
+            content=attrs.get("content") if attrs.get("content") is not None else state.text,
+            meta=meta,
+        )
+    if state.kind == "file":
+        return FilePart(
+            media_type=attrs.get("media_type", "application/octet-stream"),
+            data=state.text or None,
+            url=attrs.get("url"),
+            name=attrs.get("name"),
+            meta=meta,
+        )
+    return OpaquePart(
+        name=attrs.get("name", ""), payload=attrs.get("payload"), signature=signature, meta=meta
+    )
+
+
+def _result_part(tool: ToolState) -> ToolResultPart:
+    return ToolResultPart(
+        call_id=tool.call_id,
+        content=tool.content,
+        name=tool.name,
+        is_error=tool.error is not None,
+    )
+
+
+def _dumps(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
