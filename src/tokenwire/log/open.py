@@ -1,0 +1,82 @@
+"""A store's URL in, its log out; a backend is imported only when its URL asks for it.
+
+::
+
+    memory:                           in this process, gone with it
+    sqlite:chat.db                    a file, relative to the working directory (~ is the home)
+    sqlite:///var/lib/chat.db         a file, from the root
+    redis://host:6379/0               one Redis or Valkey (rediss:// for TLS)
+    redis+sentinel://h1,h2:26379/name a primary found through Sentinel
+    redis+cluster://h1,h2:6379        Redis Cluster
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tokenwire.errors import ConfigError
+from tokenwire.log.base import Log
+
+__all__ = ["open_log"]
+
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+KNOWN = "memory:, sqlite:FILE, redis://HOST, rediss://HOST, redis+sentinel://, redis+cluster://"
+
+
+def open_log(url: str) -> Log:
+    """The log of ``url``, not yet started. Raises `ConfigError` for what it does not know."""
+    scheme, colon, rest = url.partition(":")
+    scheme = scheme.lower()
+    if not colon:
+        raise ConfigError(f"A store is given as a URL ({KNOWN}); this has no scheme.")
+    if scheme == "memory":
+        return _memory(rest)
+    if scheme == "sqlite":
+        return _sqlite(rest)
+    if scheme in REDIS_SCHEMES:
+        return _redis(url)
+    raise ConfigError(f"Unknown store scheme {scheme[:20]!r}; known are {KNOWN}.")
+
+
+def _memory(rest: str) -> Log:
+    from tokenwire.log.memory import MemoryLog
+
+    if rest not in ("", "//"):
+        raise ConfigError("memory: takes nothing after the colon.")
+    return MemoryLog()
+
+
+def _sqlite(rest: str) -> Log:
+    from tokenwire.log.sqlite import SQLiteLog
+
+    parts = urlsplit(rest)
+    if parts.netloc:
+        raise ConfigError("Write sqlite:FILE (relative) or sqlite:///FILE (from the root).")
+    path = unquote(parts.path)
+    if not path or path in ("/", ":memory:"):
+        raise ConfigError("sqlite: needs a file name; for a log in memory use memory:.")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    synchronous = options.pop("synchronous", "full").lower()
+    if synchronous not in ("full", "normal"):
+        raise ConfigError("synchronous= is full (default) or normal.")
+    if options:
+        raise ConfigError(f"Unknown option for sqlite: {', '.join(sorted(options))[:80]}.")
+    return SQLiteLog(path, synchronous=synchronous)
+
+
+def _redis(url: str) -> Log:
+    try:
+        from tokenwire.log.redis import RedisLog
+    except ImportError as error:
+        raise ConfigError(
+            "A Redis store needs the redis package: pip install 'tokenwire[redis]'."
+        ) from error
+
+    return RedisLog(url)
