@@ -1,0 +1,72 @@
+"""How long a model call may keep us waiting: four clocks as plain arithmetic.
+
+Always true: no clock is read here (``now`` is an argument, in seconds of any monotonic clock);
+only semantic events move the idle clock, keep-alives do not.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tokenwire.errors import DeadlineError, InputError
+
+__all__ = ["Deadlines", "Watch"]
+
+
+class Deadlines(msgspec.Struct, kw_only=True, frozen=True):
+    """Seconds; each must be above 0.
+
+    ``connect``: until the connection stands. ``first_event``: from sending the request to the
+    first semantic event. ``idle``: between semantic events. ``total``: the whole call.
+    """
+
+    connect: float = 5.0
+    first_event: float = 60.0
+    idle: float = 60.0
+    total: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "first_event", "idle", "total"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"deadline '{name}' must be above 0 seconds")
+
+
+_WORDS = {
+    "first_event": "no answer began within {0:g} s",
+    "idle": "the answer stood still for {0:g} s",
+    "total": "the answer took longer than {0:g} s",
+}
+
+
+class Watch:
+    """The clocks of one call."""
+
+    __slots__ = ("_heard", "_started", "deadlines")
+
+    def __init__(self, deadlines: Deadlines, now: float) -> None:
+        self.deadlines = deadlines
+        self._started = now
+        self._heard: float | None = None
+
+    def heard(self, now: float) -> None:
+        """A semantic event came."""
+        self._heard = now
+
+    def due(self) -> float:
+        """The moment at which the first of the clocks runs out."""
+        d = self.deadlines
+        waiting = self._started + d.first_event if self._heard is None else self._heard + d.idle
+        return min(waiting, self._started + d.total)
+
+    def overdue(self, now: float) -> DeadlineError | None:
+        """The error of the clock that has run out, if one has."""
+        if now < self.due():
+            return None
+        d = self.deadlines
+        if now >= self._started + d.total:
+            which, seconds = "total", d.total
+        elif self._heard is None:
+            which, seconds = "first_event", d.first_event
+        else:
+            which, seconds = "idle", d.idle
+        return DeadlineError(_WORDS[which].format(seconds), which=which, seconds=seconds)

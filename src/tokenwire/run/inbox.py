@@ -1,0 +1,82 @@
+"""What comes to a run from outside while it runs: stop, answers to approvals, results of client
+tools.
+
+Always true: a cancel sticks (later commands do not undo it) and is noticed at once wherever the run
+waits; the first answer to an approval or a call wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from tokenwire.events.model import ApprovalAnswer, Control, ToolError, ToolResult
+
+__all__ = ["Command", "Inbox"]
+
+Command = Control | ApprovalAnswer | ToolResult | ToolError
+
+
+class Inbox:
+    """One run's commands. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        #: The cancel command, once there is one.
+        self.cancelled: Control | None = None
+        self._waiting: deque[Command] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._hooks: dict[int, Callable[[], None]] = {}
+        self._next_hook = 0
+
+    def put(self, command: Command) -> None:
+        """Give the run a command; a second cancel changes nothing."""
+        if isinstance(command, Control) and command.command == "cancel":
+            if self.cancelled is not None:
+                return
+            self.cancelled = command
+            for hook in list(self._hooks.values()):
+                hook()
+        else:
+            self._waiting.append(command)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def on_cancel(self, hook: Callable[[], None]) -> Callable[[], None]:
+        """Call ``hook`` when a cancel comes (at once when it has come). Returns the undo."""
+        number = self._next_hook
+        self._next_hook += 1
+        self._hooks[number] = hook
+        if self.cancelled is not None:
+            hook()
+        return lambda: self._hooks.pop(number, None) and None
+
+    def take(self) -> list[Command]:
+        """The commands that wait, without the cancel."""
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
+    async def wait(self) -> None:
+        """Until there is a command or a cancel."""
+        while not self._waiting and self.cancelled is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait ``seconds``, or less when a cancel comes."""
+        if self.cancelled is not None or seconds <= 0:
+            return
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        timer = asyncio.get_running_loop().call_later(seconds, wake)
+        release = self.on_cancel(wake)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            release()
