@@ -1,0 +1,154 @@
+"""A script played over one wire: steps become timed chunks of that wire's bytes.
+
+Always true: a chunk holds whole frames of its wire; the last chunk of a script that ends is its
+terminal marker, alone (an empty one where the wire has none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from tokenwire.simulator.pace import Schedule
+from tokenwire.simulator.script import (
+    Ask,
+    Call,
+    Cut,
+    Fail,
+    Reason,
+    Refuse,
+    Say,
+    Script,
+    Stall,
+    Step,
+    grouped,
+    pieces,
+)
+
+__all__ = ["Chunk", "Usage", "Wire", "Writer", "play", "trim"]
+
+
+class Usage(msgspec.Struct):
+    """Token counts of an answer, as they grow."""
+
+    input: int
+    output: int = 0
+    reasoning: int = 0
+
+
+class Chunk(msgspec.Struct):
+    """Bytes, and how long after the chunk before they are due.
+
+    ``kind``: ``start``, ``frame`` (opens or closes a part), ``delta``, ``error``, ``finish``,
+    ``terminal``, ``stall`` (silence) or ``cut`` (close here).
+    """
+
+    delay: float
+    data: bytes
+    kind: str = "delta"
+
+
+class Writer(Protocol):
+    """One answer on one wire."""
+
+    #: Calls travel in one piece (Gemini, Ollama).
+    whole_calls: bool
+
+    def start(self) -> bytes: ...
+    def begin(self, step: Reason | Say | Refuse | Call) -> bytes: ...
+    def piece(self, text: str) -> bytes: ...
+    def end(self) -> bytes: ...
+    def fail(self, step: Fail) -> bytes: ...
+    def finish(self, reason: str, usage: Usage) -> bytes: ...
+    def terminal(self) -> bytes: ...
+
+
+class Wire(Protocol):
+    """One provider's HTTP interface: requests read, answers and errors written."""
+
+    name: str
+    stream_type: str
+
+    def read(self, body: dict[str, Any], path: str) -> Ask: ...
+    def writer(self, ask: Ask, identity: Identity) -> Writer: ...
+    def complete(self, ask: Ask, script: Script, usage: Usage, identity: Identity) -> Any: ...
+    def error(self, status: int, message: str, code: str) -> Any: ...
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What makes one answer this answer: a seed for its ids, its number, the time."""
+
+    seed: int
+    number: int
+    created: int
+
+
+def trim(script: Script, ask: Ask) -> Script:
+    """The script with the caller's limits applied: ``max_tokens`` and ``stop``."""
+    steps: list[Step] = []
+    left = ask.max_tokens if ask.max_tokens is not None else -1
+    finish = script.finish
+    for step in script.steps:
+        if isinstance(step, Say) and (found := _stopped(step.text, ask.stop)) is not None:
+            steps.append(Say(found))
+            return msgspec.structs.replace(script, steps=steps, finish="stop")
+        if left < 0 or isinstance(step, Fail | Stall | Cut):
+            steps.append(step)
+            continue
+        parts = step_pieces(step)
+        if len(parts) <= left or isinstance(step, Call):
+            left = max(0, left - len(parts))
+            steps.append(step)
+            continue
+        if left:
+            steps.append(type(step)("".join(parts[:left])))
+        finish = "length"
+        return msgspec.structs.replace(script, steps=steps, finish=finish)
+    return msgspec.structs.replace(script, steps=steps, finish=finish)
+
+
+def _stopped(text: str, stops: list[str]) -> str | None:
+    ends = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else None
+
+
+def step_pieces(step: Step) -> list[str] | tuple[str, ...]:
+    """The token-like pieces of a step."""
+    if isinstance(step, Say) and step.parts is not None:
+        return step.parts
+    if isinstance(step, Fail | Stall | Cut):
+        return ()
+    return pieces(step.text)
+
+
+def play(writer: Writer, script: Script, schedule: Schedule, usage: Usage) -> Iterator[Chunk]:
+    """Timed chunks of the whole answer; made as they are asked for."""
+    size = schedule.pace.tokens_per_chunk
+    yield Chunk(schedule.first(), writer.start(), "start")
+    for step in script.steps:
+        if isinstance(step, Stall):
+            yield Chunk(0.0, b"", "stall")
+            return
+        if isinstance(step, Cut):
+            yield Chunk(0.0, b"", "cut")
+            return
+        if isinstance(step, Fail):
+            yield Chunk(schedule.gap(1), writer.fail(step), "error")
+            yield Chunk(0.0, b"", "terminal")
+            return
+        yield Chunk(0.0, writer.begin(step), "frame")
+        parts = step_pieces(step)
+        if isinstance(step, Call) and writer.whole_calls:
+            usage.output += len(parts)
+            yield Chunk(schedule.gap(len(parts)), writer.piece(step.text), "delta")
+        else:
+            for text, tokens in grouped(parts, size):
+                usage.output += tokens
+                if isinstance(step, Reason):
+                    usage.reasoning += tokens
+                yield Chunk(schedule.gap(tokens), writer.piece(text), "delta")
+        yield Chunk(0.0, writer.end(), "frame")
+    yield Chunk(0.0, writer.finish(script.finish, usage), "finish")
+    yield Chunk(0.0, writer.terminal(), "terminal")

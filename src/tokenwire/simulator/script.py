@@ -1,0 +1,221 @@
+"""What a simulated model is asked, and the steps of its answer, as plain values.
+
+Always true: nothing here does I/O or reads a clock; the same question and seed give the same
+script; joining the pieces of a text gives the text.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "Ask",
+    "Call",
+    "Cut",
+    "Fail",
+    "PaceHint",
+    "Reason",
+    "Refuse",
+    "Say",
+    "Script",
+    "Stall",
+    "Step",
+    "ToolResult",
+    "ToolSpec",
+    "Turn",
+    "compact",
+    "grouped",
+    "identifier",
+    "pieces",
+]
+
+#: A token-like piece: the space before a word and at most twelve characters of it.
+_PIECE = re.compile(r"\s*[^\s]{1,12}|\s+")
+
+
+class ToolSpec(msgspec.Struct, frozen=True):
+    """A tool as the caller declared it."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+    description: str = ""
+
+
+class ToolResult(msgspec.Struct, frozen=True):
+    """What the caller says that a tool answered."""
+
+    call_id: str
+    content: str
+    name: str = ""
+    is_error: bool = False
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message of the conversation, whatever wire it came on."""
+
+    role: str
+    text: str = ""
+    results: list[ToolResult] = []
+    calls: list[str] = []
+
+
+class Ask(msgspec.Struct, kw_only=True):
+    """A request, with the differences between wires taken out."""
+
+    model: str
+    turns: list[Turn]
+    stream: bool = False
+    tools: list[ToolSpec] = []
+    tool_choice: str = "auto"
+    schema: dict[str, Any] | None = None
+    json_mode: bool = False
+    max_tokens: int | None = None
+    stop: list[str] = []
+    seed: int | None = None
+    include_usage: bool = False
+    wants_reasoning: bool = False
+    #: Wire-specific facts that its writer needs again: ``background``, ``store``, ...
+    extra: dict[str, Any] = {}
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last user message."""
+        for turn in reversed(self.turns):
+            if turn.role == "user" and turn.text:
+                return turn.text
+        return ""
+
+    @property
+    def results(self) -> list[ToolResult]:
+        """Tool results that came after the last words of the user, oldest first."""
+        found: list[ToolResult] = []
+        for turn in reversed(self.turns):
+            if turn.role == "user" and turn.text:
+                break
+            found[:0] = turn.results
+        return found
+
+    @property
+    def called(self) -> list[str]:
+        """Names of the tools called since the last words of the user, oldest first."""
+        found: list[str] = []
+        for turn in reversed(self.turns):
+            if turn.role == "user" and turn.text:
+                break
+            found[:0] = turn.calls
+        return found
+
+    def input_tokens(self) -> int:
+        """A plausible count of what was sent."""
+        characters = sum(
+            len(turn.text) + sum(len(result.content) for result in turn.results)
+            for turn in self.turns
+        )
+        return max(1, characters // 4 + 3 * len(self.turns))
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Thinking that is shown."""
+
+    text: str
+
+
+class Say(msgspec.Struct, frozen=True):
+    """Text of the answer; ``parts`` fixes the pieces where they matter."""
+
+    text: str
+    parts: tuple[str, ...] | None = None
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """The model says no, in the wire's own way."""
+
+    text: str
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A tool call."""
+
+    name: str
+    arguments: dict[str, Any]
+    id: str = ""
+
+    @property
+    def text(self) -> str:
+        """The arguments as JSON."""
+        return compact(self.arguments).decode()
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """An error of the provider in the middle of the stream."""
+
+    message: str
+    code: str = "server_error"
+
+
+class Stall(msgspec.Struct, frozen=True):
+    """Silence until the client goes away."""
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The connection is closed without the end of the answer."""
+
+
+Step = Reason | Say | Refuse | Call | Fail | Stall | Cut
+
+
+class PaceHint(msgspec.Struct, frozen=True):
+    """A script's own rhythm, where the point of it is the rhythm."""
+
+    rate: float | None = None
+    ttft: float | None = None
+    jitter: float | None = None
+    tokens_per_chunk: int | None = None
+    #: The settings may not change it (`slow` must stay slow).
+    fixed: bool = False
+
+
+class Script(msgspec.Struct, kw_only=True):
+    """The whole answer: steps, why it ends, how fast it comes."""
+
+    steps: list[Step]
+    #: ``stop``, ``length``, ``tool_calls``, ``content_filter`` or ``refusal``.
+    finish: str = "stop"
+    pace: PaceHint = PaceHint()
+    faults: str = ""
+    name: str = ""
+
+
+def pieces(text: str) -> list[str]:
+    """Cut text into token-like pieces; joined they are the text again."""
+    return _PIECE.findall(text)
+
+
+def grouped(parts: list[str] | tuple[str, ...], size: int) -> Iterator[tuple[str, int]]:
+    """Join ``size`` pieces at a time; each comes with the number of pieces in it."""
+    if size <= 1:
+        for part in parts:
+            yield part, 1
+        return
+    source = iter(parts)
+    while batch := list(islice(source, size)):
+        yield "".join(batch), len(batch)
+
+
+def compact(value: Any) -> bytes:
+    """JSON without spaces; the characters stay as they are."""
+    return msgspec.json.encode(value)
+
+
+def identifier(prefix: str, *sources: object, length: int = 24) -> str:
+    """A stable id made from ``sources``: the same ones give the same id."""
+    draw = random.Random(zlib.crc32(repr(sources).encode()))
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    return prefix + "".join(draw.choices(alphabet, k=length))
