@@ -1,0 +1,247 @@
+"""Run tool calls: bounded, timed, contained.
+
+Always true: `execute` gives exactly one outcome a call and never raises but for its own
+cancellation; whatever a tool does (hangs, exits, kills its thread, returns the moon) stays inside;
+``tool-start`` has been taken by ``emit`` before the tool runs; nothing of a call is emitted after
+its outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+from tokenwire.events.message import ToolResultPart
+from tokenwire.events.model import (
+    Event,
+    ToolError,
+    ToolOutput,
+    ToolProgress,
+    ToolResult,
+    ToolStart,
+)
+from tokenwire.tools.assemble import ToolCall
+from tokenwire.tools.context import Progress, ToolContext
+from tokenwire.tools.outcome import BadResult, error_text, json_value
+from tokenwire.tools.plan import ToolLimits, check, refusal
+from tokenwire.tools.registry import MODEL, Tool, ToolSet
+from tokenwire.tools.running import Failed, Finished, Job, Slots, run_tool
+
+__all__ = ["Emit", "Outcome", "execute", "execute_all", "result_part"]
+
+Outcome = ToolResult | ToolError
+#: Takes an event on the event loop. What it returns, if awaitable, is awaited; for ``tool-start``
+#: before the tool runs, so that a log can have it first.
+Emit = Callable[[Event], Awaitable[Any] | None]
+
+#: A progress bar has no more steps than that; a loop that reports each turn must not fill the log.
+_MAX_REPORTS: Final = 1000
+
+
+async def execute(
+    tools: ToolSet,
+    call: ToolCall,
+    *,
+    emit: Emit,
+    principal: str = "",
+    limits: ToolLimits | None = None,
+) -> Outcome:
+    """Run one call and return its outcome, which was emitted as well.
+
+    Cancelling the task that awaits this cancels the tool, emits its ``tool-error`` with code
+    ``cancelled``, and raises ``CancelledError`` again.
+    """
+    limits = limits or ToolLimits()
+    found = check(tools, call, principal=principal)
+    if isinstance(found, ToolError):
+        await _emit(emit, found)
+        return found
+    if found.function is None:
+        error = refusal(call, "unknown_tool", f"{call.name!r} does not run on the server")
+        await _emit(emit, error)
+        return error
+    return await _run(found, call, emit, principal, limits)
+
+
+async def execute_all(
+    tools: ToolSet,
+    calls: Iterable[ToolCall],
+    *,
+    emit: Emit,
+    principal: str = "",
+    limits: ToolLimits | None = None,
+) -> list[Outcome]:
+    """Run the calls of a step side by side, at most ``limits.parallel`` at once; outcomes come
+    back in the order of the calls."""
+    limits = limits or ToolLimits()
+    gate = asyncio.Semaphore(limits.parallel)
+
+    async def one(call: ToolCall) -> Outcome:
+        async with gate:
+            return await execute(tools, call, emit=emit, principal=principal, limits=limits)
+
+    tasks = [asyncio.ensure_future(one(call)) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:  # on cancellation: every tool has said how it ended before we leave
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def result_part(outcome: Outcome) -> ToolResultPart:
+    """An outcome as the part that goes back to the model."""
+    if isinstance(outcome, ToolError):
+        return ToolResultPart(
+            call_id=outcome.call_id, name=outcome.name, content=outcome.message, is_error=True
+        )
+    return ToolResultPart(call_id=outcome.call_id, name=outcome.name, content=outcome.content)
+
+
+async def _run(
+    tool: Tool, call: ToolCall, emit: Emit, principal: str, limits: ToolLimits
+) -> Outcome:
+    voice = _Voice(call, emit, tool.output_cap)
+    context = ToolContext(call.call_id, principal=principal, say=voice.say)
+    slots = Slots.of(tool)
+    if not await slots.take(tool.timeout):
+        error = refusal(
+            call, "busy", f"{tool.concurrency} calls of '{tool.name}' are still running"
+        )
+        await _emit(emit, error)
+        return error
+    try:
+        arguments = tool.bind(call.arguments)
+        await _emit(emit, _start_of(tool, call))
+    except BaseException:
+        slots.give()
+        raise
+    job = Job(
+        **_bound(tool, arguments, context),
+        context=context,
+        say=voice.say,
+        timeout=tool.timeout,
+        grace=limits.grace,
+        cap=tool.output_cap,
+    )
+    try:
+        ended = await run_tool(job, slots)
+    except asyncio.CancelledError:
+        await voice.end()
+        await _emit(emit, refusal(call, "cancelled", "the run was stopped"))
+        raise
+    await voice.end()
+    outcome = _outcome(tool, call, ended, voice, limits)
+    await _emit(emit, outcome)
+    return outcome
+
+
+def _outcome(
+    tool: Tool, call: ToolCall, ended: Finished | Failed, voice: _Voice, limits: ToolLimits
+) -> Outcome:
+    if voice.overflowed:
+        message = f"the result is larger than {tool.output_cap} bytes; ask for less"
+        return refusal(call, "oversize", message)
+    if isinstance(ended, Failed):
+        if ended.error is None:
+            return refusal(call, "timeout", f"'{tool.name}' did not finish in {tool.timeout:g} s")
+        if isinstance(ended.error, BadResult):
+            return refusal(call, ended.error.code, str(ended.error))
+        return refusal(call, "exception", error_text(ended.error, limits.error_text))
+    try:
+        content = json_value(ended.value, tool.output_cap)
+    except BadResult as error:
+        return refusal(call, error.code, str(error))
+    except Exception as error:  # a result whose own methods are broken
+        return refusal(call, "bad_result", error_text(error, limits.error_text))
+    return ToolResult(call_id=call.call_id, name=call.name, content=content)
+
+
+def _start_of(tool: Tool, call: ToolCall) -> ToolStart:
+    return ToolStart(
+        call_id=call.call_id,
+        name=call.name,
+        step=call.step,
+        arguments=call.arguments,
+        idempotent=tool.idempotent,
+    )
+
+
+def _bound(tool: Tool, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+    kwargs = dict(arguments)
+    args = [kwargs.pop(MODEL)] if MODEL in kwargs else []
+    name = tool.signature.context
+    if name is not None:
+        kwargs[name] = context
+    return {"function": tool.function, "args": args, "kwargs": kwargs}
+
+
+class _Voice:
+    """Turns what a tool says, from whatever thread, into events on the event loop."""
+
+    def __init__(self, call: ToolCall, emit: Emit, cap: int) -> None:
+        self._call = call
+        self._emit = emit
+        self._left = cap
+        self._loop = asyncio.get_running_loop()
+        self._over = False
+        self._reports = 0
+        self._unsent: list[asyncio.Future[Any]] = []
+        self.overflowed = False
+
+    def say(self, what: Progress | str) -> None:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self._tell(what)
+        else:
+            try:
+                self._loop.call_soon_threadsafe(self._tell, what)
+            except RuntimeError:  # the loop is closed; nobody is left to hear it
+                return
+
+    async def end(self) -> None:
+        """Say no more; what was said has been taken when this returns."""
+        self._over = True
+        if self._unsent:
+            await asyncio.gather(*self._unsent, return_exceptions=True)
+
+    def _tell(self, what: Progress | str) -> None:
+        if self._over:
+            return
+        if isinstance(what, str):
+            text = what.encode("utf-8", "replace").decode()
+            self._left -= len(text)
+            if self._left < 0:
+                self.overflowed = True
+                return
+            event: Event = ToolOutput(call_id=self._call.call_id, text=text)
+        else:
+            self._reports += 1
+            if self._reports > _MAX_REPORTS:
+                return
+            event = ToolProgress(
+                call_id=self._call.call_id,
+                fraction=_fraction(what.fraction),
+                message=None if what.message is None else str(what.message)[:500],
+            )
+        waiting = self._emit(event)
+        if waiting is not None and inspect.isawaitable(waiting):
+            self._unsent.append(asyncio.ensure_future(waiting))
+
+
+def _fraction(value: Any) -> float | None:
+    if not isinstance(value, int | float) or value != value:
+        return None
+    return min(1.0, max(0.0, float(value)))
+
+
+async def _emit(emit: Emit, event: Event) -> None:
+    waiting = emit(event)
+    if waiting is not None and inspect.isawaitable(waiting):
+        await waiting

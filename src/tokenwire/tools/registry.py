@@ -1,0 +1,266 @@
+"""Tools: functions that a model may ask for, with their limits, and sets of them.
+
+Always true: a tool set is closed (a name that is not in it cannot run); two tools of one name are
+refused; who may not use a tool gets the answer of somebody for whom it does not exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Final, Literal, overload
+
+from tokenwire.errors import ConfigError
+from tokenwire.events.request import ToolSpec
+from tokenwire.tools.context import ToolContext
+from tokenwire.tools.json_schema import check_schema, problem
+from tokenwire.tools.schema import (
+    ArgumentsError,
+    Signature,
+    clean_schema,
+    problems_of,
+    signature_of,
+)
+
+__all__ = ["Tool", "ToolSet", "tool"]
+#: The name under which `Tool.bind` gives an instance that is to be passed by position.
+MODEL: Final = "*"
+
+#: Every provider accepts these names.
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+
+Executor = Literal["server", "client", "provider"]
+Approval = bool | Callable[[dict[str, Any]], bool]
+Allow = Callable[[str], bool] | Collection[str] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Tool:
+    """A function with what the model is told of it and what we allow it.
+
+    ``timeout``: seconds. ``output_cap``: bytes of its result as JSON. ``concurrency``: calls of it
+    that run at once in this process. ``needs_approval``: True, False, or a function of the
+    arguments. ``idempotent``: may be started again when a crash left its outcome unknown.
+    ``allow``: which principals may use it (a collection, or a function of the principal).
+    ``executor``: ``client`` tools are answered by the browser, ``provider`` ones by the provider.
+    """
+
+    name: str
+    function: Callable[..., Any] | None
+    signature: Signature
+    description: str = ""
+    timeout: float = 30.0
+    output_cap: int = 256 * 1024
+    concurrency: int = 8
+    needs_approval: Approval = False
+    idempotent: bool = False
+    allow: Allow = None
+    executor: Executor = "server"
+    strict: bool | None = None
+    #: A provider-run tool's own object, passed through: ``{"type": "web_search"}``.
+    native: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"{self.name!r} is no tool name: use letters, digits, '_' and '-', at most 64, "
+                "and begin with a letter"
+            )
+        if self.timeout <= 0 or self.output_cap <= 0 or self.concurrency <= 0:
+            raise ConfigError(f"tool '{self.name}': its limits must be positive numbers")
+        if self.executor == "server" and self.function is None:
+            raise ConfigError(f"tool '{self.name}' runs on the server and needs a function")
+        if isinstance(self.allow, str):
+            raise ConfigError(f"tool '{self.name}': allow must be a collection of principals")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself, so that a decorated function can still be called and tested."""
+        if self.function is None:
+            raise ConfigError(f"tool '{self.name}' runs on the {self.executor}")
+        return self.function(*args, **kwargs)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The JSON Schema of its arguments."""
+        return self.signature.parameters
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model sees it."""
+        return ToolSpec(
+            name=self.name,
+            description=self.description,
+            parameters=self.parameters,
+            strict=self.strict,
+            executor=self.executor,
+            native=self.native,
+        )
+
+    def bind(self, arguments: Any) -> dict[str, Any]:
+        """Keyword arguments of the function. Raises `ArgumentsError` when they do not fit."""
+        if isinstance(arguments, str):  # free-form input of a 'text' call
+            names = list(self.parameters.get("properties", {}))
+            if len(names) != 1:
+                raise ArgumentsError("free-form input needs a tool with exactly one parameter")
+            arguments = {names[0]: arguments}
+        if not isinstance(arguments, dict):
+            raise ArgumentsError("the arguments must be a JSON object")
+        return self.signature.bind(arguments)
+
+    def asks(self, arguments: dict[str, Any]) -> bool:
+        """Must a person say yes first? A rule that fails means yes."""
+        if not callable(self.needs_approval):
+            return self.needs_approval
+        try:
+            return bool(self.needs_approval(arguments))
+        except Exception:  # a broken rule must not let anything through
+            return True
+
+    def allows(self, principal: str) -> bool:
+        """May this principal use it? A rule that fails means no."""
+        if self.allow is None:
+            return True
+        if not callable(self.allow):
+            return principal in self.allow
+        try:
+            return bool(self.allow(principal))
+        except Exception:  # a broken rule must not let anybody through
+            return False
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *, name: str | None = None, **options: Any) -> Tool:
+        """A tool from a function: schema from its signature, annotations and docstring."""
+        signature = signature_of(function, ToolContext)
+        options.setdefault("description", signature.description)
+        return cls(
+            name=name or getattr(function, "__name__", type(function).__name__),
+            function=function,
+            signature=signature,
+            **options,
+        )
+
+    @classmethod
+    def from_schema(
+        cls,
+        name: str,
+        schema: dict[str, Any] | type,
+        function: Callable[..., Any] | None = None,
+        **options: Any,
+    ) -> Tool:
+        """A tool from a JSON Schema or a pydantic model of its arguments.
+
+        With a schema the function gets keyword arguments; with a model it gets one instance.
+        Without a function it runs on the client (or say ``executor="provider"``).
+        """
+        if function is None:
+            options.setdefault("executor", "client")
+        signature = _model_signature(schema) if isinstance(schema, type) else _raw(name, schema)
+        options.setdefault("description", signature.description)
+        return cls(name=name, function=function, signature=signature, **options)
+
+    @classmethod
+    def native_tool(cls, name: str, native: dict[str, Any]) -> Tool:
+        """A tool that the provider runs, by the provider's own object."""
+        empty = Signature({"type": "object", "properties": {}}, lambda arguments: arguments)
+        return cls(name=name, function=None, signature=empty, executor="provider", native=native)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str = ...,
+    timeout: float = 30.0,
+    output_cap: int = 256 * 1024,
+    concurrency: int = 8,
+    needs_approval: Approval = False,
+    idempotent: bool = False,
+    allow: Allow = None,
+    executor: Executor = "server",
+    strict: bool | None = None,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a tool of a function: ``@tool``, or ``@tool(timeout=5, needs_approval=True)``."""
+    if function is not None:
+        return Tool.of(function, **options)
+    return lambda decorated: Tool.of(decorated, **options)
+
+
+class ToolSet:
+    """Tools by name. Takes tools and plain functions; refuses two of one name."""
+
+    def __init__(self, tools: Iterable[Tool | Callable[..., Any]] = ()) -> None:
+        self._tools: dict[str, Tool] = {}
+        for item in tools:
+            found = item if isinstance(item, Tool) else Tool.of(item)
+            if found.name in self._tools:
+                raise ConfigError(f"two tools are called '{found.name}'; give one another name")
+            self._tools[found.name] = found
+
+    @classmethod
+    def of(cls, tools: ToolSet | Iterable[Tool | Callable[..., Any]] | None) -> ToolSet:
+        """A tool set from whatever a user gives as ``tools``."""
+        return tools if isinstance(tools, ToolSet) else cls(tools or ())
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tools
+
+    def __add__(self, other: ToolSet | Iterable[Tool | Callable[..., Any]]) -> ToolSet:
+        return ToolSet([*self, *other])
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name."""
+        return self._tools.get(name)
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in the order in which the tools were given."""
+        return list(self._tools)
+
+    def specs(self) -> list[ToolSpec]:
+        """What the model is told."""
+        return [found.spec for found in self]
+
+    def allowed(self, principal: str) -> ToolSet:
+        """The tools that this principal may use."""
+        return ToolSet(found for found in self if found.allows(principal))
+
+
+def _raw(name: str, schema: dict[str, Any]) -> Signature:
+    reason = check_schema(schema)
+    if reason:
+        raise ConfigError(f"tool '{name}': {reason}")
+    parameters = {"type": "object", "properties": {}, **schema}
+
+    def bind(arguments: dict[str, Any]) -> dict[str, Any]:
+        found = problem(arguments, parameters)
+        if found:
+            raise ArgumentsError(found)
+        return arguments
+
+    return Signature(parameters, bind, description=str(schema.get("description", "")))
+
+
+def _model_signature(model: Any) -> Signature:
+    from pydantic import ValidationError
+
+    if not hasattr(model, "model_json_schema"):
+        raise ConfigError(f"{model.__name__} is no pydantic model; give a model or a JSON Schema")
+    schema = clean_schema(model.model_json_schema())
+
+    def bind(arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {MODEL: model.model_validate(arguments)}
+        except ValidationError as error:
+            raise ArgumentsError(problems_of(error)) from None
+
+    return Signature(schema, bind, description=str(schema.pop("description", "")))

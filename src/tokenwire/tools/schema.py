@@ -1,0 +1,213 @@
+"""A Python function to the JSON Schema that a model sees, and a call's arguments back to values.
+
+Always true: the schema comes from the same pydantic model that validates, so what the model is
+told and what is accepted cannot differ; a bad signature is refused when the tool is declared.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from tokenwire.errors import ConfigError
+
+__all__ = [
+    "ArgumentsError",
+    "Signature",
+    "clean_schema",
+    "parse_docstring",
+    "problems_of",
+    "signature_of",
+]
+
+_MAX_PROBLEMS: Final = 5
+#: ``city (str, optional): Where.`` and ``city: Where.``
+_GOOGLE: Final = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+#: ``city : str`` or ``city``
+_NUMPY: Final = re.compile(r"^\*{0,2}(\w+)\s*(?::.*)?$")
+_SPHINX: Final = re.compile(r"^:param\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)$")
+_PARAMETER_HEADS: Final = frozenset({"args", "arguments", "parameters", "params", "keyword args"})
+_OTHER_HEADS: Final = frozenset(
+    "returns return raises raise yields yield examples example note notes warning warnings "
+    "see also references attributes".split()
+) | {"see also", "other parameters"}
+
+
+class ArgumentsError(ValueError):
+    """A call's arguments do not fit the tool's schema; ``str(error)`` tells the model where."""
+
+
+class Signature:
+    """What a function takes: its schema, and a way from a JSON object to keyword arguments."""
+
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        bind: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        description: str = "",
+        context: str | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self.description = description
+        #: The name of the parameter that takes the `ToolContext`, if there is one.
+        self.context = context
+        self._bind = bind
+
+    def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments for the function. Raises `ArgumentsError`."""
+        return self._bind(arguments)
+
+
+def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
+    """The signature of ``function``. A parameter annotated with ``context_type`` is left out.
+    Raises `ConfigError` for what cannot be told to a model."""
+    # pydantic costs more to import than all of tokenwire: only who declares a tool pays.
+    from pydantic import ConfigDict, Field, ValidationError, create_model
+    from pydantic.errors import PydanticUserError
+    from pydantic.fields import FieldInfo
+
+    name = getattr(function, "__name__", type(function).__name__)
+    summary, documented = parse_docstring(inspect.getdoc(function) or "")
+    hints = _hints(function, name)
+    fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    context: str | None = None
+    extra = False
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints.get(parameter.name, Any)
+        if _is_context(hint, context_type):
+            context = parameter.name
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:
+            extra = True
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            raise ConfigError(
+                f"tool '{name}': the parameter '{parameter.name}' has no name that a model could "
+                "use; make it an ordinary one"
+            )
+        has_default = parameter.default is not parameter.empty
+        default = parameter.default if has_default else ...
+        if isinstance(default, FieldInfo):
+            info = default
+            info.description = info.description or documented.get(parameter.name)
+            info.alias = parameter.name
+        else:
+            info = Field(default, alias=parameter.name, description=documented.get(parameter.name))
+        # A neutral name, so that a parameter called 'schema' or 'copy' hides nothing of pydantic.
+        field = f"p{len(fields)}"
+        names[field] = parameter.name
+        fields[field] = (hint, info)
+    try:
+        model: Any = create_model(
+            name, __config__=ConfigDict(extra="allow" if extra else "forbid"), **fields
+        )
+        parameters = clean_schema(model.model_json_schema())
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"tool '{name}': a parameter has no JSON Schema: {reason}") from error
+
+    def bind(arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            checked = model.model_validate(arguments)
+        except ValidationError as error:
+            raise ArgumentsError(problems_of(error)) from None
+        values = {names[field]: getattr(checked, field) for field in fields}
+        return values | dict(checked.model_extra or {})
+
+    return Signature(parameters, bind, description=summary, context=context)
+
+
+def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """(what it does, parameter -> description) of a Google, NumPy or Sphinx docstring."""
+    summary: list[str] = []
+    found: dict[str, list[str]] = {}
+    section, current, indent = "summary", "", 0
+    lines = doc.splitlines()
+    for number, line in enumerate(lines):
+        text = line.strip()
+        below = lines[number + 1].strip() if number + 1 < len(lines) else ""
+        head = text.rstrip(":").lower()
+        is_head = bool(text) and (text.endswith(":") or _is_rule(below))
+        if is_head and (head in _PARAMETER_HEADS or head in _OTHER_HEADS):
+            section = "google" if text.endswith(":") else "numpy"
+            section = section if head in _PARAMETER_HEADS else "other"
+            current, indent = "", 0
+        elif _is_rule(text) or (section == "other" and not text.startswith(":")):
+            continue
+        elif match := _SPHINX.match(text):
+            section, current = "sphinx", match[1]
+            found[current] = [match[2]]
+        elif text.startswith(":") and section in ("summary", "sphinx"):
+            section, current = "sphinx", ""
+        elif section == "summary":
+            summary.append(text)
+        elif section == "sphinx":
+            if current and text:
+                found[current].append(text)
+        elif text:
+            depth = len(line) - len(line.lstrip())
+            pattern = _GOOGLE if section == "google" else _NUMPY
+            match = pattern.match(text) if not current or depth <= indent else None
+            if match:
+                current, indent = match[1], depth
+                found[current] = [match[2]] if section == "google" else []
+            elif current:
+                found[current].append(text)
+    return "\n".join(summary).strip(), {k: " ".join(v).strip() for k, v in found.items() if any(v)}
+
+
+def clean_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """A pydantic schema without its generated titles, which cost tokens and tell nothing."""
+    cleaned = _clean(schema)
+    cleaned.setdefault("type", "object")
+    if cleaned["type"] == "object":
+        cleaned.setdefault("properties", {})
+    return cleaned
+
+
+def _clean(schema: Any, *, names: bool = False) -> Any:
+    if isinstance(schema, list):
+        return [_clean(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # Below 'properties' the keys are names that a user chose; 'title' may be one of them.
+    return {
+        key: value
+        if key in ("default", "const", "enum", "examples") and not names
+        else _clean(value, names=key in ("properties", "$defs") and not names)
+        for key, value in schema.items()
+        if names or not (key == "title" and isinstance(value, str))
+    }
+
+
+def _is_rule(text: str) -> bool:
+    return len(text) >= 3 and set(text) <= {"-"}
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except NameError as error:
+        raise ConfigError(f"tool '{name}': an annotation names {error.name!r}, unknown") from error
+
+
+def _is_context(hint: Any, context_type: type) -> bool:
+    options = typing.get_args(hint) or (hint,)
+    return any(isinstance(o, type) and issubclass(o, context_type) for o in options)
+
+
+def problems_of(error: Any) -> str:
+    """A pydantic ``ValidationError`` in words for the model, without its input."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [
+        f"{'.'.join(str(step) for step in problem['loc']) or 'arguments'}: {problem['msg']}"
+        for problem in found[:_MAX_PROBLEMS]
+    ]
+    more = len(found) - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
