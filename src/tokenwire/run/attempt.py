@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, cast
 
 from tokenwire.errors import (
@@ -49,7 +49,7 @@ async def attempt(
     inbox: Inbox,
     step: int,
     first_part: int,
-) -> AsyncIterator[list[Event]]:
+) -> AsyncGenerator[list[Event], None]:
     """The events of one model call, in batches as they came from the socket.
 
     Raises `ProviderError` or `FramingError` when it failed before anything was visible and
@@ -107,7 +107,7 @@ async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox
 
 async def _read(
     stream: ByteStream, decoder: Decoder, watch: Watch, inbox: Inbox
-) -> AsyncIterator[list[Event]]:
+) -> AsyncGenerator[list[Event], None]:
     held: list[Event] = []  # what came before anything was visible
     shown = False
     total = 0

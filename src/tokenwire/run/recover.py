@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -104,7 +104,7 @@ async def recover(
     first_part: int,
     policy: RetryPolicy,
     run: str = "",
-) -> AsyncIterator[list[Event]]:
+) -> AsyncGenerator[list[Event], None]:
     """The events of the first model that answers. Raises the last model's error."""
     for number, (dialect, target) in enumerate(candidates):
         call = dialect.build(request, target)
@@ -141,7 +141,7 @@ async def recover(
                 report(FellBack(run, target.provider, target.model, error.code))
                 break
             finally:
-                await batches.aclose()  # type: ignore[attr-defined]
+                await batches.aclose()
 
 
 def _may_fall_back(error: Exception) -> bool:

@@ -1,0 +1,47 @@
+"""A run's recorded failure as the exception that a caller of a function expects."""
+
+from __future__ import annotations
+
+from tokenwire.errors import (
+    CancelledRunError,
+    DeadlineError,
+    ProviderError,
+    TokenwireError,
+    TruncatedError,
+)
+from tokenwire.events.fold import Fold
+
+__all__ = ["error_of"]
+
+
+def error_of(fold: Fold) -> TokenwireError | None:
+    """None for a complete or (by its own word) incomplete answer; else the error that ended it."""
+    if fold.outcome in ("complete", "incomplete"):
+        return None
+    if fold.outcome is None:
+        return TruncatedError("the run was left before its end; its answer is not whole")
+    if fold.outcome == "cancelled":
+        return CancelledRunError("the run was stopped")
+    if fold.error is None:
+        return TokenwireError(f"the run ended as '{fold.outcome}' ({fold.end_reason})")
+    code, message = fold.error["code"], fold.error["message"]
+    if code == "timeout":
+        return DeadlineError(message, which=fold.error.get("which") or "", seconds=0.0)
+    cls = _by_code().get(code, TokenwireError)
+    if issubclass(cls, ProviderError):
+        return cls(
+            message,
+            retry_after=fold.error.get("retry_after"),
+            request_id=fold.error.get("request_id"),
+        )
+    return cls(message)
+
+
+def _by_code() -> dict[str, type[TokenwireError]]:
+    found: dict[str, type[TokenwireError]] = {}
+    queue: list[type[TokenwireError]] = [TokenwireError]
+    while queue:
+        cls = queue.pop()
+        found.setdefault(cls.code, cls)
+        queue.extend(cls.__subclasses__())
+    return found

@@ -1,0 +1,278 @@
+"""A run from its first event to its last: model, tools, model again, until there is an answer.
+
+Always true: what comes out has passed `events.order`; the run ends in exactly one ``run-end``,
+whatever fails; text passes through in the batch in which it came; a cancel is written into the
+stream before what it causes; a loop can go on from the events of an earlier one (`Order`, `Fold`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tokenwire.errors import CancelledRunError, InputError, TokenwireError
+from tokenwire.events.fold import Fold, StepState
+from tokenwire.events.model import (
+    Event,
+    Heartbeat,
+    RunEnd,
+    RunOutcome,
+    RunStart,
+    StepEnd,
+    StepReset,
+    StepStart,
+)
+from tokenwire.events.order import Order, closing
+from tokenwire.events.request import Request
+from tokenwire.observe.facts import FirstToken, RunEnded, RunStarted
+from tokenwire.observe.hooks import report
+from tokenwire.providers.base import Dialect, Target
+from tokenwire.run.attempt import error_event
+from tokenwire.run.coalesce import merge
+from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.inbox import Inbox
+from tokenwire.run.recover import RetryPolicy, recover
+from tokenwire.run.tool_phase import LoopLimits, ToolPhase
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http import HttpClient
+    from tokenwire.tools.registry import ToolSet
+
+__all__ = ["Loop", "Plan"]
+
+_log = logging.getLogger("tokenwire.run")
+
+#: Finish reasons after which the answer is not whole, though the stream ended well.
+_INCOMPLETE = frozenset({"length", "content_filter", "context_overflow", "malformed_tool_call"})
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """Everything that a run needs to know."""
+
+    run: str
+    request: Request
+    #: Models in the order in which they are asked, resolved.
+    candidates: list[tuple[Dialect, Target]]
+    #: The name that the user gave.
+    model: str
+    thread: str | None = None
+    metadata: dict[str, Any] | None = None
+    principal: str = ""
+    deadlines: Deadlines = Deadlines()
+    retry: RetryPolicy = RetryPolicy()
+    limits: LoopLimits = LoopLimits()
+    tools: Any = None  # ToolSet | None
+
+
+class Loop:
+    """One run's engine. Use `batches` once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        http: HttpClient,
+        inbox: Inbox,
+        *,
+        order: Order | None = None,
+        fold: Fold | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.plan, self.http, self.inbox = plan, http, inbox
+        self.order = order or Order()
+        self.fold = fold or Fold()
+        self._clock, self._wall = clock, wall
+        self._started = clock()
+        # A loop that goes on from earlier events keeps their time line.
+        self._base = max(0, int(wall() * 1000) - self.fold.time) if self.fold.time else 0
+        self._cancel_written = self.fold.cancel_requested
+        self._tools: ToolSet | None = plan.tools
+        self._called: float | None = None
+
+    async def batches(self) -> AsyncGenerator[list[Event], None]:
+        """All events, in batches; the last batch holds ``run-end``."""
+        begun = self._clock()
+        try:
+            async with aclosing(self._body()) as body:
+                async for batch in body:
+                    yield batch
+        except TokenwireError as error:
+            yield self._fail(error)
+        except Exception:
+            _log.exception("run %s failed inside", self.plan.run)
+            yield self._fail(TokenwireError("the server failed; its log says why"))
+        state = self.fold
+        usage = state.usage
+        report(
+            RunEnded(
+                self.plan.run,
+                self.plan.model,
+                state.outcome or "",
+                (state.error or {}).get("code") if state.outcome == "error" else None,
+                self._clock() - begun,
+                state.seq,
+                usage.get("input_tokens", 0),
+                usage.get("output_tokens", 0),
+            )
+        )
+
+    # --- the body ------------------------------------------------------------------------------
+
+    async def _body(self) -> AsyncGenerator[list[Event], None]:
+        plan = self.plan
+        if self.order.state == "new":
+            report(RunStarted(plan.run, plan.model))
+            start = RunStart(
+                run=plan.run,
+                time=int(self._wall() * 1000),
+                thread=plan.thread,
+                model=plan.model,
+                metadata=plan.metadata,
+            )
+            yield self._stamp([start])
+        phase = ToolPhase(plan, self._tools, self.inbox, self.fold)
+        step = self._unfinished()
+        while step is None or self.inbox.cancelled is None:
+            if step is None:
+                if self.inbox.cancelled is not None:
+                    break
+                number = len(self.fold.steps) + 1
+                async with aclosing(self._model(number)) as events:
+                    async for batch in events:
+                        yield batch
+                step = self.fold.steps[-1]
+            if step.status != "complete":
+                break
+            phase.look(step)
+            if not phase.pending:
+                break
+            async with aclosing(phase.batches()) as events:
+                async for batch in events:
+                    yield self._stamp(batch)
+            if phase.stop:
+                break
+            step = None
+        yield self._end(phase.in_doubt)
+
+    def _unfinished(self) -> StepState | None:
+        """The step at which an earlier loop stopped, when it was complete."""
+        if self.fold.steps and self.fold.steps[-1].status == "complete":
+            return self.fold.steps[-1]
+        return None
+
+    async def _model(self, number: int) -> AsyncGenerator[list[Event], None]:
+        """One model call, from ``step-start`` to ``step-end``."""
+        steps, attempt = self.fold.steps, 1
+        if steps and steps[-1].status == "open":
+            # An earlier owner died in the middle of this step: it starts again.
+            number, attempt = steps[-1].step, steps[-1].attempt + 1
+            discard = list(steps[-1].parts)
+            reset = StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart")
+            yield self._stamp([reset])
+        dialect, target = self.plan.candidates[0]
+        yield self._stamp(
+            [
+                StepStart(
+                    step=number,
+                    attempt=attempt,
+                    provider=target.provider,
+                    dialect=dialect.name,
+                    model=target.model,
+                )
+            ]
+        )
+        self._called = self._clock()
+        events = recover(
+            self.http,
+            self.plan.candidates,
+            self._request(number),
+            deadlines=self.plan.deadlines,
+            inbox=self.inbox,
+            step=number,
+            first_part=self.order.next_part,
+            policy=self.plan.retry,
+            run=self.plan.run,
+        )
+        try:
+            async with aclosing(events) as batches:
+                async for batch in batches:
+                    ready = self._stamp(merge(batch))
+                    if ready:
+                        yield ready
+        except CancelledRunError:
+            yield self._stamp([StepEnd(step=number, status="cancelled")])
+
+    def _request(self, number: int) -> Request:
+        """The request of a step: the conversation so far, with all results."""
+        request = self.plan.request
+        history = self.fold.history()
+        changes: dict[str, Any] = {}
+        if history:
+            changes["messages"] = [*request.messages, *history]
+        if self._tools is not None:
+            changes["tools"] = [*(request.tools or []), *self._tools.specs()]
+        if number > 1 and request.tool_choice not in (None, "auto", "none"):
+            changes["tool_choice"] = "auto"  # a forced choice is for the first step only
+        if number >= self.plan.limits.steps and (request.tools or self._tools):
+            changes["tool_choice"] = "none"  # the last step must answer
+        return msgspec.structs.replace(request, **changes) if changes else request
+
+    # --- ends ----------------------------------------------------------------------------------
+
+    def _end(self, in_doubt: str | None = None) -> list[Event]:
+        step = self.fold.steps[-1] if self.fold.steps else None
+        outcome: RunOutcome = "complete"
+        reason = self.fold.finish_reason
+        if in_doubt is not None:
+            outcome, reason = "interrupted", "tool_in_doubt"
+        elif self.inbox.cancelled is not None and not (
+            step is not None and step.status == "complete" and reason != "tool_calls"
+        ):
+            outcome, reason = "cancelled", self.inbox.cancelled.reason
+        elif step is None or step.status == "error":
+            outcome, reason = "error", (self.fold.error or {}).get("code", "internal")
+        elif step.status != "complete" or reason in _INCOMPLETE:
+            outcome = "incomplete"
+        return self._stamp([RunEnd(outcome=outcome, reason=reason, usage=self.fold.usage or None)])
+
+    def _fail(self, error: TokenwireError) -> list[Event]:
+        """The end of a run that failed: close what is open, say why, end."""
+        shown = bool(self.fold.parts)
+        if isinstance(error, InputError):
+            _log.info("run %s was refused: %s", self.plan.run, error.code)
+        events = closing(self.order, part="truncated", step="error")
+        where = len(events) - 1 if events and isinstance(events[-1], StepEnd) else len(events)
+        events.insert(where, error_event(error, after_output=shown))
+        events.append(RunEnd(outcome="error", reason=error.code, usage=self.fold.usage or None))
+        return self._stamp(events)
+
+    def _stamp(self, events: list[Event]) -> list[Event]:
+        """Number, time and fold events; heartbeats go no further."""
+        cancelled = self.inbox.cancelled
+        if cancelled is not None and not self._cancel_written and events:
+            self._cancel_written = True
+            events = [cancelled, *events]
+        t = self._base + int((self._clock() - self._started) * 1000)
+        check, apply = self.order.check, self.fold.apply
+        ready: list[Event] = []
+        for event in events:
+            if type(event) is Heartbeat:
+                continue
+            event.t = t
+            check(event)
+            apply(event)
+            ready.append(event)
+        if self._called is not None and self.order.next_part and ready:
+            self._first_token()
+        return ready
+
+    def _first_token(self) -> None:
+        _, target = self.plan.candidates[0]
+        seconds = self._clock() - (self._called or 0.0)
+        self._called = None
+        report(FirstToken(self.plan.run, target.provider, target.model, seconds))

@@ -1,0 +1,265 @@
+"""A run in your own process: ask, iterate, stop. No server and no log needed.
+
+Always true: leaving the ``async with`` closes the provider's connection and ends every task; a
+failed or cut answer is never taken for a whole one (`Run.text` and `Run.result` raise at its end);
+a reader that is slower than the model makes the model wait, in a bounded buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tokenwire.errors import ConflictError, TokenwireError
+from tokenwire.events.fold import Fold
+from tokenwire.events.message import Message
+from tokenwire.events.model import (
+    ApprovalAnswer,
+    Control,
+    Event,
+    TextDelta,
+    ToolResult,
+)
+from tokenwire.run.buffer import Buffer, BufferStats, Policy
+from tokenwire.run.failure import error_of
+from tokenwire.run.inbox import Inbox
+from tokenwire.run.loop import Loop, Plan
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http import HttpClient
+
+__all__ = ["Result", "Run", "Timings", "new_run_id"]
+
+
+def new_run_id() -> str:
+    """128 random bits, safe in a URL."""
+    return secrets.token_urlsafe(16).replace("-", "A").replace("_", "B")
+
+
+class Timings(msgspec.Struct, kw_only=True):
+    """Seconds, measured in this process from the start of the run."""
+
+    first_token_seconds: float | None = None
+    total_seconds: float = 0.0
+    #: Output tokens per second after the first token, by the provider's count.
+    tokens_per_second: float | None = None
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What came of a run."""
+
+    message: Message
+    #: Messages to append to the conversation: the answer, and tool results between its steps.
+    history: list[Message]
+    finish_reason: str | None
+    outcome: str
+    usage: dict[str, int]
+    timings: Timings
+    model: str | None = None
+    #: The validated value, when structured output was asked for.
+    output: Any = None
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return self.message.text
+
+
+class Run:
+    """One answer being written. Use it as a context manager::
+
+    async with tokenwire.stream("demo", "Hello") as run:
+        async for event in run:
+            ...
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        http: Callable[[], HttpClient],
+        own_http: bool = True,
+        buffer_events: int = 100,
+        buffer_bytes: int = 256 * 1024,
+        buffer_policy: Policy = "wait",
+        prepare: Callable[[Plan], Any] | None = None,
+        output: Callable[[str], Any] | None = None,
+    ) -> None:
+        self.id = plan.run
+        self._plan = plan
+        self._make_http, self._own_http = http, own_http
+        self._http: HttpClient | None = None
+        self._inbox = Inbox()
+        self._fold = Fold()
+        self._buffer = Buffer(
+            most_events=buffer_events, most_bytes=buffer_bytes, policy=buffer_policy
+        )
+        self._prepare, self._output = prepare, output
+        self._cleanup: Callable[[], Any] | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._started = 0.0
+        self._first: float | None = None
+        self._ended: float | None = None
+
+    async def __aenter__(self) -> Run:
+        if self._pump is not None:
+            raise ConflictError("this run was started before; ask tokenwire.stream for a new one")
+        if self._prepare is not None:
+            self._cleanup = await self._prepare(self._plan)
+        self._http = self._make_http()
+        self._started = time.monotonic()
+        loop = Loop(self._plan, self._http, self._inbox)
+        self._pump = asyncio.create_task(self._run(loop))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pump = self._pump
+        if pump is not None and not pump.done():
+            pump.cancel()
+            await asyncio.wait([pump])
+        if self._http is not None and self._own_http:
+            await self._http.aclose()
+        if self._cleanup is not None:
+            await self._cleanup()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """Events as they came together; for those who forward them."""
+        if self._pump is None:
+            raise ConflictError("start the run first: async with tokenwire.stream(...) as run")
+        while True:
+            batch = await self._buffer.take()
+            if batch is None:
+                return
+            for event in batch:
+                self._fold.apply(event)
+            if self._first is None and self._fold.parts:
+                self._first = time.monotonic()
+            yield batch
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        async for batch in self.batches():
+            for event in batch:
+                yield event
+
+    async def text(self) -> AsyncIterator[str]:
+        """The answer's text, piece by piece. Raises at its end when it is not whole because of an
+        error (the pieces before were true)."""
+        async for batch in self.batches():
+            for event in batch:
+                if isinstance(event, TextDelta):
+                    yield event.text
+        self._raise_failure()
+
+    async def result(self) -> Result:
+        """Read to the end; the whole answer. Raises the error that broke it off."""
+        async for _ in self.batches():
+            pass
+        self._raise_failure()
+        fold = self._fold
+        value = self._output(fold.text) if self._output is not None else None
+        return Result(
+            message=fold.message(),
+            history=fold.history(),
+            finish_reason=fold.finish_reason,
+            outcome=fold.outcome or "interrupted",
+            usage=fold.usage,
+            timings=self.timings,
+            model=fold.steps[-1].model if fold.steps else None,
+            output=value,
+        )
+
+    @property
+    def state(self) -> Fold:
+        """The run so far, folded from the events that were read."""
+        return self._fold
+
+    @property
+    def timings(self) -> Timings:
+        """How long it took, so far."""
+        end = self._ended or time.monotonic()
+        first = self._first
+        tokens = self._fold.usage.get("output_tokens")
+        rate = None
+        if first is not None and tokens is not None and tokens > 1 and end > first:
+            rate = (tokens - 1) / (end - first)
+        return Timings(
+            first_token_seconds=None if first is None else first - self._started,
+            total_seconds=end - self._started,
+            tokens_per_second=rate,
+        )
+
+    @property
+    def buffer(self) -> BufferStats:
+        """How the buffer between the model and you is doing."""
+        return self._buffer.stats
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Stop the answer: the provider's connection is closed, the run ends as ``cancelled``."""
+        self._inbox.put(Control(command="cancel", reason=reason))
+
+    def approve(
+        self,
+        approval_id: str,
+        approved: bool = True,
+        *,
+        reason: str | None = None,
+        arguments: dict[str, Any] | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Answer an ``approval-request``; the first answer wins."""
+        call_id = next((c for c, t in self._fold.tools.items() if t.approval_id == approval_id), "")
+        self._inbox.put(
+            ApprovalAnswer(
+                approval_id=approval_id,
+                call_id=call_id,
+                approved=approved,
+                reason=reason,
+                arguments=arguments,
+                by=by,
+            )
+        )
+
+    def answer_tool(self, call_id: str, content: Any) -> None:
+        """The result of a tool that runs on the client."""
+        self._inbox.put(ToolResult(call_id=call_id, content=content))
+
+    # --- inside --------------------------------------------------------------------------------
+
+    async def _run(self, loop: Loop) -> None:
+        try:
+            async for batch in loop.batches():
+                await self._buffer.put(batch)
+        except asyncio.CancelledError:
+            self._buffer.end()
+            raise
+        except BaseException as error:
+            self._buffer.end(error)
+            raise
+        else:
+            self._ended = time.monotonic()
+            self._buffer.end()
+
+    def _raise_failure(self) -> None:
+        error: TokenwireError | None = error_of(self._fold)
+        if error is not None:
+            raise error
+
+
+def as_list(value: str | Iterable[str]) -> list[str]:
+    """One or many names as a list."""
+    return [value] if isinstance(value, str) else list(value)

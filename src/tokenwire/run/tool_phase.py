@@ -1,0 +1,359 @@
+"""Between two model calls: run what the model asked for, wait for people where they must say yes.
+
+Always true: a ``tool-start`` has been taken by the reader (and so by the log) before its tool runs;
+a call that has a result never runs again; every call ends in exactly one ``tool-result`` or
+``tool-error``; an approval counts only for the arguments that were shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tokenwire.events.fold import Fold, StepState
+from tokenwire.events.model import (
+    ApprovalAnswer,
+    ApprovalRequest,
+    Error,
+    Event,
+    Finish,
+    PartAttr,
+    RunWait,
+    StepEnd,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolError,
+    ToolResult,
+    ToolStart,
+)
+from tokenwire.observe.facts import ToolRan
+from tokenwire.observe.hooks import report
+from tokenwire.run.inbox import Inbox
+from tokenwire.tools.assemble import Assembler, ToolCall
+from tokenwire.tools.execute import execute
+
+if TYPE_CHECKING:
+    from tokenwire.run.loop import Plan
+    from tokenwire.tools.registry import Tool, ToolSet
+
+__all__ = ["LoopLimits", "ToolPhase", "calls_of"]
+
+
+class LoopLimits(msgspec.Struct, kw_only=True, frozen=True):
+    """``steps``: model calls of a run; ``calls``: tool calls of a run; ``parallel``: at once."""
+
+    steps: int = 10
+    calls: int = 50
+    parallel: int = 8
+
+
+def calls_of(fold: Fold, step: StepState) -> list[ToolCall]:
+    """The tool calls of a finished step, from its folded state."""
+    assembler = Assembler()
+    for number in step.parts:
+        part = fold.parts[number]
+        if part.kind != "tool-call" or part.choice != 0:
+            continue
+        attrs = part.attrs
+        assembler.push(
+            ToolCallStart(
+                part=number,
+                step=step.step,
+                name=attrs.get("name", ""),
+                call_id=attrs.get("call_id", ""),
+                executor=attrs.get("executor", "server"),
+                format=attrs.get("format", "json"),
+            )
+        )
+        if attrs.get("call_id"):
+            assembler.push(PartAttr(part=number, name="call_id", value=attrs["call_id"]))
+        if part.text:
+            assembler.push(ToolCallDelta(part=number, text=part.text))
+        assembler.push(
+            ToolCallEnd(
+                part=number,
+                status=part.status,  # type: ignore[arg-type]
+                arguments=attrs.get("arguments"),
+                error=attrs.get("error"),
+            )
+        )
+    if step.finish is not None:
+        assembler.push(Finish(reason=step.finish["reason"]))
+    assembler.push(
+        StepEnd(step=step.step, status=step.status, terminal_seen=step.terminal_seen)  # type: ignore[arg-type]
+    )
+    return assembler.calls
+
+
+class ToolPhase:
+    """The tool calls of one run, step by step."""
+
+    def __init__(self, plan: Plan, tools: ToolSet | None, inbox: Inbox, fold: Fold) -> None:
+        self._plan, self._inbox, self._fold = plan, inbox, fold
+        self._tools = tools.allowed(plan.principal) if tools is not None else None
+        #: Calls of the step that still need a result.
+        self.pending: dict[str, ToolCall] = {}
+        #: The run must end after this phase: a call is for the caller, or in doubt.
+        self.stop = False
+        #: A non-idempotent call was started by a lost worker; nobody knows its outcome.
+        self.in_doubt: str | None = None
+        self._events: deque[Event] = deque()
+        self._untaken: list[asyncio.Future[None]] = []
+        self._wake: asyncio.Event = asyncio.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._gate = asyncio.Semaphore(plan.limits.parallel)
+
+    def look(self, step: StepState) -> None:
+        """Take the calls of a finished step."""
+        done = {c for c, tool in self._fold.tools.items() if tool.done}
+        calls = [c for c in calls_of(self._fold, step) if c.executor != "provider"]
+        self.pending = {c.call_id: c for c in calls if c.call_id not in done}
+        if any(self._is_callers(c) for c in self.pending.values()):
+            # A tool that only the caller knows: the answer ends here, with its calls.
+            self.pending = {}
+
+    async def batches(self) -> AsyncGenerator[list[Event], None]:
+        """Run the pending calls; ends when each has its result, or at a stop or cancel."""
+        try:
+            first, starts = self._sort()
+            if first:
+                yield first
+            if self.stop:
+                return
+            self._start(starts)
+            while self.pending and self._inbox.cancelled is None:
+                if not self._running:
+                    waiting = self._waiting_for()
+                    if not waiting:
+                        break
+                    if self._fold.waiting != waiting.pending:
+                        yield [waiting]
+                starts = []
+                await self._until_something()
+                batch, untaken = self._drain()
+                for command in self._inbox.take():
+                    batch.extend(self._apply(command, starts))
+                if batch:
+                    yield batch
+                for taken in untaken:
+                    if not taken.done():
+                        taken.set_result(None)
+                self._start(starts)
+            batch, _ = self._drain()
+            if batch:
+                yield batch
+            if self._inbox.cancelled is not None:
+                self.stop = True
+                yield await self._stop_tools()
+        finally:
+            for task in self._running.values():
+                task.cancel()
+
+    # --- sorting -------------------------------------------------------------------------------
+
+    def _sort(self) -> tuple[list[Event], list[ToolCall]]:
+        """First events of the phase, and the calls that may start at once."""
+        events: list[Event] = []
+        starts: list[ToolCall] = []
+        used = sum(1 for t in self._fold.tools.values() if t.started or t.done)
+        for call in list(self.pending.values()):
+            known = self._fold.tools.get(call.call_id)
+            used += 1
+            refusal = self._refusal(call, used)
+            if refusal is not None:
+                events.append(refusal)
+                del self.pending[call.call_id]
+                continue
+            tool = self._tool(call)
+            if tool is None or tool.executor == "client" or call.executor == "client":
+                continue  # the client answers
+            if known is not None and known.started:
+                if not known.idempotent:
+                    return [*events, self._doubt(call)], []
+                starts.append(call)
+            elif known is not None and known.approved:
+                starts.append(self._edited(call, known.approval_arguments))
+            elif tool.asks(call.arguments if isinstance(call.arguments, dict) else {}):
+                if known is None or known.approval_id is None:
+                    events.append(self._ask(call))
+            else:
+                starts.append(call)
+        return events, starts
+
+    def _refusal(self, call: ToolCall, used: int) -> ToolError | None:
+        """Why a call may not run at all, as what the model will see."""
+        code = message = ""
+        if not call.runnable:
+            code, message = "invalid_arguments", call.error or "the call is not complete"
+        elif used > self._plan.limits.calls:
+            code = "too_many"
+            message = f"this run may call at most {self._plan.limits.calls} tools"
+        elif self._tool(call) is None and not self._is_clients(call):
+            code, message = "unknown_tool", f"there is no tool called '{call.name}'"
+        if not code:
+            return None
+        return ToolError(call_id=call.call_id, code=code, message=message, name=call.name)
+
+    def _tool(self, call: ToolCall) -> Tool | None:
+        return self._tools.get(call.name) if self._tools is not None else None
+
+    def _is_callers(self, call: ToolCall) -> bool:
+        """Is the tool one of the request's own, which we neither run nor wait for?"""
+        if self._tool(call) is not None:
+            return False
+        specs = {s.name: s for s in self._plan.request.tools or []}
+        if call.name not in specs:
+            return self._tools is None
+        return specs[call.name].executor == "server"
+
+    def _is_clients(self, call: ToolCall) -> bool:
+        specs = {s.name: s for s in self._plan.request.tools or []}
+        return call.name in specs and specs[call.name].executor == "client"
+
+    def _ask(self, call: ToolCall) -> ApprovalRequest:
+        return ApprovalRequest(
+            approval_id=f"ap_{call.call_id}",
+            call_id=call.call_id,
+            name=call.name,
+            arguments=call.arguments,
+        )
+
+    def _doubt(self, call: ToolCall) -> Error:
+        self.stop, self.in_doubt = True, call.call_id
+        return Error(
+            scope="tool",
+            code="tool_in_doubt",
+            message=f"'{call.name}' was started by a worker that was lost; whether it took effect "
+            "is unknown, so it is not started again",
+        )
+
+    # --- running -------------------------------------------------------------------------------
+
+    def _start(self, calls: list[ToolCall]) -> None:
+        for call in calls:
+            self._running[call.call_id] = asyncio.create_task(self._run(call))
+
+    async def _run(self, call: ToolCall) -> None:
+        tools = self._tools
+        if tools is None:
+            return
+        begun = time.monotonic()
+        async with self._gate:
+            outcome = await execute(tools, call, emit=self._emit, principal=self._plan.principal)
+        code = outcome.code if isinstance(outcome, ToolError) else "ok"
+        report(ToolRan(self._plan.run, call.name, code, time.monotonic() - begun))
+        self.pending.pop(call.call_id, None)
+        self._running.pop(call.call_id, None)
+        self._wake.set()
+
+    def _emit(self, event: Event) -> asyncio.Future[None] | None:
+        """Take a tool's event; a ``tool-start`` is awaited until the reader has it."""
+        self._events.append(event)
+        self._wake.set()
+        if not isinstance(event, ToolStart):
+            return None
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._untaken.append(taken)
+        return taken
+
+    def _drain(self) -> tuple[list[Event], list[asyncio.Future[None]]]:
+        events, untaken = list(self._events), self._untaken
+        self._events.clear()
+        self._untaken = []
+        self._wake.clear()
+        return events, untaken
+
+    async def _stop_tools(self) -> list[Event]:
+        """Cancel what runs; what each tool said of its end, and an end for every other call."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2.0)
+        events, _ = self._drain()
+        ended = {e.call_id for e in events if isinstance(e, ToolResult | ToolError)}
+        events += [
+            ToolError(
+                call_id=call.call_id,
+                code="cancelled",
+                message="the run was stopped before this call had a result",
+                name=call.name,
+            )
+            for call in self.pending.values()
+            if call.call_id not in ended
+        ]
+        return events
+
+    async def _until_something(self) -> None:
+        """Wait for an event of a tool, a command, or a cancel."""
+        if self._events:
+            return
+        sources = {
+            asyncio.ensure_future(self._wake.wait()),
+            asyncio.ensure_future(self._inbox.wait()),
+        }
+        try:
+            await asyncio.wait(sources, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for source in sources:
+                source.cancel()
+
+    # --- waiting -------------------------------------------------------------------------------
+
+    def _waiting_for(self) -> RunWait | None:
+        approvals: list[str] = []
+        clients: list[str] = []
+        for call in self.pending.values():
+            known = self._fold.tools.get(call.call_id)
+            if known is not None and known.approval_id and known.approved is None:
+                approvals.append(known.approval_id)
+            elif call.call_id not in self._running:
+                clients.append(call.call_id)
+        if approvals:
+            return RunWait(reason="approval", pending=[*approvals, *clients])
+        return RunWait(reason="client_tool", pending=clients) if clients else None
+
+    def _apply(self, command: Any, starts: list[ToolCall]) -> list[Event]:
+        """One command's events; calls that may start now are added to ``starts``."""
+        if isinstance(command, ToolResult | ToolError):
+            call = self.pending.pop(command.call_id, None)
+            if call is None or command.call_id in self._running:
+                if call is not None:
+                    self.pending[command.call_id] = call
+                return []
+            command.name = call.name
+            return [command]
+        if not isinstance(command, ApprovalAnswer):
+            return [command]
+        call = self.pending.get(command.call_id)
+        known = self._fold.tools.get(command.call_id)
+        if call is None or known is None or known.approved is not None:
+            return []  # the first answer won
+        if not command.approved:
+            del self.pending[command.call_id]
+            why = f": {command.reason}" if command.reason else ""
+            denied = ToolError(
+                call_id=call.call_id,
+                code="denied",
+                message=f"a person said no to this call{why}",
+                name=call.name,
+            )
+            return [command, denied]
+        if self._tool(call) is None:
+            return [command]
+        call = self._edited(call, command.arguments)
+        self.pending[call.call_id] = call
+        starts.append(call)
+        return [command]
+
+    def _edited(self, call: ToolCall, arguments: Any) -> ToolCall:
+        if arguments is None or arguments == call.arguments:
+            return call
+        text = msgspec.json.encode(arguments).decode()
+        return msgspec.structs.replace(call, arguments=arguments, arguments_text=text)
