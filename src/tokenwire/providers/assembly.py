@@ -137,9 +137,7 @@ class OpenPart:
     def patch(self, path: str, value: Any, *, more: bool = False) -> None:
         """A value set at ``path`` of the arguments."""
         if self.open:
-            self._owner.out.append(
-                PartPatch(part=self.number, path=path, value=value, open=more)
-            )
+            self._owner.out.append(PartPatch(part=self.number, path=path, value=value, open=more))
 
     def end(self, status: PartStatus = "complete", **fields: Any) -> None:
         """The end; a second one is ignored. A tool call is parsed here: arguments that are no
@@ -150,9 +148,7 @@ class OpenPart:
         if self._end is ToolCallEnd and "arguments" not in fields:
             status = self._arguments(status, fields)
         self._owner.closed(self)
-        self._owner.out.append(
-            self._end(part=self.number, status=status, size=self.size, **fields)
-        )
+        self._owner.out.append(self._end(part=self.number, status=status, size=self.size, **fields))
         self.pieces = None
 
     def _arguments(self, status: PartStatus, fields: dict[str, Any]) -> PartStatus:
@@ -324,5 +320,5 @@ def number(value: Any) -> int | None:
 
 def citation(raw: Any, **fields: Any) -> dict[str, Any]:
     """One form for every provider's citations: ``url``, ``title``, ``text`` (what is cited),
-    ``start``/``end`` with ``unit``, ``source`` where known, and the provider's object as ``raw``."""
+    ``start``/``end`` with ``unit``, ``source`` where known; the provider's object is ``raw``."""
     return {**{k: v for k, v in fields.items() if v is not None and v != ""}, "raw": raw}

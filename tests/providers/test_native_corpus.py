@@ -1,0 +1,57 @@
+"""Every recording of the native families decodes to its manifest's facts, however it is cut."""
+
+from __future__ import annotations
+
+import pytest
+from corpus_support import (
+    Recording,
+    cut_every,
+    cut_randomly,
+    decode,
+    merged,
+    needs_corpus,
+    recordings,
+)
+from native_support import check, decode_all, item_types
+
+from tokenwire.events.model import Heartbeat
+from tokenwire.providers import anthropic
+
+DIALECTS = {
+    "messages": anthropic.DIALECT,
+}
+NATIVE = [r for family in DIALECTS for r in recordings(family)]
+
+
+def plain(events):
+    return merged([e for e in events if not isinstance(e, Heartbeat)])
+
+
+@needs_corpus
+@pytest.mark.parametrize("recording", NATIVE, ids=repr)
+def test_facts(recording: Recording) -> None:
+    dialect = DIALECTS[recording.family]
+    decoder, events = decode_all(dialect, recording.raw, recording.content_type)
+    assert check(recording, decoder, events) == {}
+
+
+@needs_corpus
+@pytest.mark.parametrize("recording", NATIVE, ids=repr)
+def test_cuts(recording: Recording) -> None:
+    dialect = DIALECTS[recording.family]
+    whole = decode(dialect.decoder(), [recording.raw])
+    for cut in (cut_every(7), cut_randomly(1), cut_every(1)):
+        pieces = decode(dialect.decoder(), cut(recording.raw))
+        assert plain(pieces) == plain(whole)
+
+
+@needs_corpus
+@pytest.mark.parametrize(
+    "recording",
+    [r for r in NATIVE if "item_types" in r.expected and r.family != "gemini"],
+    ids=repr,
+)
+def test_items(recording: Recording) -> None:
+    dialect = DIALECTS[recording.family]
+    _, events = decode_all(dialect, recording.raw)
+    assert item_types(events) == recording.expected["item_types"]
