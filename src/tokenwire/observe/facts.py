@@ -13,6 +13,7 @@ __all__ = [
     "FirstToken",
     "FollowerGone",
     "FollowerOpened",
+    "RequestDone",
     "Retried",
     "RunEnded",
     "RunStarted",
@@ -115,3 +116,13 @@ class TakenOver(Fact, frozen=True):
     run: str
     epoch: int
     how: str
+
+
+class RequestDone(Fact, frozen=True):
+    """An HTTP request was answered (a stream: has ended). ``route`` is the pattern, not the path;
+    ``status`` 0: the reader left before an answer."""
+
+    method: str
+    route: str
+    status: int
+    seconds: float

@@ -1,0 +1,204 @@
+"""Every open stream of this process, and the one ticker that looks after them all.
+
+Always true: a connection costs no timer and no task of its own here; the ticker runs only while
+something is open; a connection that is told to leave hears why, once; one that makes no write
+progress for the deadline is let go, and no other connection waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+__all__ = ["Connection", "Connections", "Poked", "SharedBytes"]
+
+#: Encoded pages kept for the readers of one run: the tail, and what late joiners catch up on.
+_SHARED_PAGES = 16
+#: A page bigger than this is not worth keeping for others.
+_SHARED_BYTES = 1 << 20
+
+
+class Poked(Protocol):
+    """What a connection waits in: a follower, or several."""
+
+    def poke(self) -> None:
+        """Wake the waiting reader without anything to read."""
+        ...
+
+
+class Connection:
+    """One open stream: the marks that the ticker reads and the writer sets."""
+
+    __slots__ = (
+        "abandoned",
+        "expires",
+        "last_write",
+        "leaving",
+        "lost",
+        "poked",
+        "sending",
+        "task",
+    )
+
+    def __init__(self, poked: Poked, now: float, expires: float) -> None:
+        self.poked = poked
+        #: When bytes last went out; heartbeats are counted from here.
+        self.last_write = now
+        #: When the send that is under way began; 0 when none is.
+        self.sending = 0.0
+        #: When the connection is asked to come back on a new one.
+        self.expires = expires
+        #: Why this connection has to leave: ``max_age``, ``drain``; None while it may stay.
+        self.leaving: str | None = None
+        #: The peer has gone.
+        self.lost = False
+        #: The peer does not read; its writer was cancelled.
+        self.abandoned = False
+        self.task: asyncio.Task[Any] | None = None
+
+    def leave(self, reason: str) -> None:
+        """Ask the writer to say ``reconnect`` and end."""
+        if self.leaving is None:
+            self.leaving = reason
+            self.poked.poke()
+
+    def gone(self) -> None:
+        """The peer has gone: the writer ends without a word."""
+        if not self.lost:
+            self.lost = True
+            self.poked.poke()
+
+
+class SharedBytes:
+    """Encoded pages of one run in one wire, for as long as somebody reads it."""
+
+    __slots__ = ("_pages", "readers")
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self._pages: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+
+    def get(self, first: int, count: int) -> bytes | None:
+        """The bytes of ``count`` records from offset ``first``, when another reader made them."""
+        return self._pages.get((first, count))
+
+    def put(self, first: int, count: int, data: bytes) -> None:
+        """Keep them for the others; pointless for a single reader."""
+        if self.readers > 1 and len(data) <= _SHARED_BYTES:
+            self._pages[first, count] = data
+            if len(self._pages) > _SHARED_PAGES:
+                self._pages.popitem(last=False)
+
+
+class Connections:
+    """Open connections, their ticker, and the bytes that readers of one run share."""
+
+    def __init__(
+        self,
+        *,
+        heartbeat: float = 15.0,
+        max_age: float = 240.0,
+        write_deadline: float = 30.0,
+        retry_ms: int = 1000,
+        on_slow: Callable[[Connection, float], None] | None = None,
+    ) -> None:
+        self.heartbeat = heartbeat
+        self.max_age = max_age
+        self.write_deadline = write_deadline
+        self.retry_ms = retry_ms
+        self.on_slow = on_slow
+        self.draining = False
+        #: How late the ticker woke up, in seconds: the event loop's lag, smoothed.
+        self.lag = 0.0
+        self._open: set[Connection] = set()
+        self._shared: dict[tuple[str, str], SharedBytes] = {}
+        self._sweepers: list[Callable[[float], bool]] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self._interval = max(0.02, min(0.5, heartbeat / 4, write_deadline / 4, max_age / 4))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, poked: Poked) -> Connection:
+        """A new connection, which the ticker looks after until `close`."""
+        now = asyncio.get_running_loop().time()
+        # Spread over +-10 %, so that readers who came together do not come back together.
+        connection = Connection(poked, now, now + self.max_age * random.uniform(0.9, 1.1))
+        connection.task = asyncio.current_task()
+        self._open.add(connection)
+        if self.draining:
+            connection.leaving = "drain"
+        self.wake()
+        return connection
+
+    def close(self, connection: Connection) -> None:
+        """The connection has ended, however it did."""
+        connection.task = None
+        self._open.discard(connection)
+
+    def share(self, run: str, wire: str) -> SharedBytes:
+        """The shared bytes of a run in a wire; give back with `unshare`."""
+        shared = self._shared.setdefault((run, wire), SharedBytes())
+        shared.readers += 1
+        return shared
+
+    def unshare(self, run: str, wire: str) -> None:
+        """One reader less."""
+        shared = self._shared[run, wire]
+        shared.readers -= 1
+        if not shared.readers:
+            del self._shared[run, wire]
+
+    def sweep_with(self, sweeper: Callable[[float], bool]) -> None:
+        """Call ``sweeper(now)`` on every tick; it says whether it still has something to watch."""
+        self._sweepers.append(sweeper)
+
+    def wake(self) -> None:
+        """Make sure the ticker runs."""
+        if self._ticker is None or self._ticker.done():
+            self._ticker = asyncio.get_running_loop().create_task(self._tick_forever())
+
+    def drain(self) -> None:
+        """Ask every reader, and every later one, to come back elsewhere."""
+        self.draining = True
+        for connection in list(self._open):
+            connection.leave("drain")
+
+    async def aclose(self) -> None:
+        """Stop the ticker."""
+        ticker, self._ticker = self._ticker, None
+        if ticker is not None:
+            ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ticker
+
+    async def _tick_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        busy = True
+        while busy:
+            before = loop.time()
+            await asyncio.sleep(self._interval)
+            now = loop.time()
+            self.lag += 0.2 * (max(0.0, now - before - self._interval) - self.lag)
+            self._tick(now)
+            watching = [sweeper(now) for sweeper in self._sweepers]
+            busy = any(watching) or bool(self._open)
+        self.lag = 0.0
+
+    def _tick(self, now: float) -> None:
+        for connection in list(self._open):
+            if connection.sending:
+                if now - connection.sending > self.write_deadline and not connection.abandoned:
+                    connection.abandoned = True
+                    if self.on_slow is not None:
+                        self.on_slow(connection, now - connection.sending)
+                    if connection.task is not None:
+                        connection.task.cancel()
+            elif now >= connection.expires:
+                connection.leave("max_age")
+            elif now - connection.last_write >= self.heartbeat:
+                connection.poked.poke()

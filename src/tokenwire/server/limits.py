@@ -1,0 +1,164 @@
+"""Quotas: how many runs, how often, how many readers, and how many wrong guesses.
+
+Always true: what is counted is given back on every path; a refusal is a `BusyError` that says how
+long to wait; nothing here waits, and the time is passed in by a clock that never goes back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
+
+from tokenwire.errors import BusyError
+from tokenwire.server.settings import Settings
+
+__all__ = ["Bucket", "Limits"]
+
+#: Buckets of the longest silent are forgotten beyond this many (each is a few hundred bytes).
+_MOST_BUCKETS = 10_000
+#: Begins the name of a place whose run is still being started; no run id begins so.
+_RESERVED = "?"
+
+
+class Bucket:
+    """A token bucket: ``burst`` at once, refilled at ``rate`` a second."""
+
+    __slots__ = ("burst", "level", "rate", "then")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate, self.burst, self.level, self.then = rate, burst, burst, now
+
+    def take(self, now: float) -> float:
+        """0 when one could be taken, else the seconds until one can."""
+        self.level = min(self.burst, self.level + (now - self.then) * self.rate)
+        self.then = now
+        if self.level >= 1:
+            self.level -= 1
+            return 0.0
+        return (1 - self.level) / self.rate if self.rate else 60.0
+
+
+class Limits:
+    """The counters of one process. ``keys_on``: whether principals are told apart."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keys_on: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+
+        def choose(value: int | None, with_keys: int) -> int | None:
+            return value if value is not None else (with_keys if keys_on else None)
+
+        self.readers_per_run = choose(settings.readers_per_run, 32)
+        self.readers_per_principal = choose(settings.readers_per_principal, 20)
+        self.runs_per_principal = choose(settings.runs_per_principal, 4)
+        self.starts_per_minute = choose(settings.starts_per_minute, 30)
+        self.starts_burst = settings.starts_burst
+        self.runs = settings.runs
+        self.bad_attach_per_minute = settings.bad_attach_per_minute
+        self.refused: Counter[str] = Counter()
+        self._readers: Counter[str] = Counter()
+        self._reading: Counter[str] = Counter()
+        self._reservations = 0
+        self._running: dict[str, dict[str, None]] = {}
+        self._starts: OrderedDict[str, Bucket] = OrderedDict()
+        self._misses: OrderedDict[str, Bucket] = OrderedDict()
+
+    def attach(self, run: str, principal: str) -> Callable[[], None]:
+        """Count a reader of ``run``; returns the call that gives it back."""
+        if self.readers_per_run is not None and self._readers[run] >= self.readers_per_run:
+            raise self._busy("readers_per_run", f"this run has {self.readers_per_run} readers", 5)
+        most = self.readers_per_principal
+        if most is not None and self._reading[principal] >= most:
+            raise self._busy("readers_per_principal", f"you read {most} streams already", 5)
+        self._readers[run] += 1
+        self._reading[principal] += 1
+
+        def release() -> None:
+            for counter, key in ((self._readers, run), (self._reading, principal)):
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
+
+        return release
+
+    async def admit(self, principal: str, is_running: Callable[[str], Awaitable[bool]]) -> str:
+        """Reserve a place for a run of ``principal``, or raise. Afterwards call `started` with
+        the reservation and the run's id, or `give_back`."""
+        if self.starts_per_minute is not None:
+            bucket = self._bucket(
+                self._starts, principal, self.starts_per_minute, self.starts_burst
+            )
+            wait = bucket.take(self._clock())
+            if wait:
+                message = f"more than {self.starts_per_minute} runs a minute"
+                raise self._busy("starts_per_minute", message, wait)
+        most = self.runs_per_principal
+        if most is not None and len(self._running.get(principal, ())) >= most:
+            await self._forget_ended([principal], is_running)
+            if len(self._running.get(principal, ())) >= most:
+                raise self._busy("runs_per_principal", f"{most} of your runs are under way", 5)
+        if self.running >= self.runs:
+            await self._forget_ended(list(self._running), is_running)
+            if self.running >= self.runs:
+                raise self._busy("runs", "the server is full", 5)
+        self._reservations += 1
+        reserved = f"{_RESERVED}{self._reservations}"
+        self._running.setdefault(principal, {})[reserved] = None
+        return reserved
+
+    def started(self, principal: str, reserved: str, run: str) -> None:
+        """The run that the place was reserved for."""
+        self._running.setdefault(principal, {})[run] = None
+        self.give_back(principal, reserved)
+
+    def give_back(self, principal: str, place: str) -> None:
+        """The reserved place, or the run, is not needed any more."""
+        runs = self._running.get(principal)
+        if runs is not None:
+            runs.pop(place, None)
+            if not runs:
+                del self._running[principal]
+
+    @property
+    def running(self) -> int:
+        """Runs that were started here and, as far as is known, have not ended."""
+        return sum(map(len, self._running.values()))
+
+    def missed(self, address: str) -> None:
+        """An unknown run or a bad cursor was asked for. Raises when it happens too often."""
+        per_minute = self.bad_attach_per_minute
+        wait = self._bucket(self._misses, address, per_minute, per_minute).take(self._clock())
+        if wait:
+            raise self._busy("bad_attach_per_minute", "too many unknown runs were asked for", wait)
+
+    async def _forget_ended(
+        self, principals: list[str], is_running: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        for principal in principals:
+            for run in list(self._running.get(principal, ())):
+                if not run.startswith(_RESERVED) and not await is_running(run):
+                    self.give_back(principal, run)
+
+    def _bucket(
+        self, buckets: OrderedDict[str, Bucket], key: str, per_minute: int, burst: int
+    ) -> Bucket:
+        bucket = buckets.get(key)
+        if bucket is None:
+            bucket = buckets[key] = Bucket(per_minute / 60, max(1, burst), self._clock())
+            if len(buckets) > _MOST_BUCKETS:
+                buckets.popitem(last=False)
+        buckets.move_to_end(key)
+        return bucket
+
+    def _busy(self, limit: str, what: str, wait: float) -> BusyError:
+        self.refused[limit] += 1
+        retry_after = max(1, round(wait + 0.5))
+        return BusyError(
+            f"{what}; try again in {retry_after} s", limit=limit, retry_after=retry_after
+        )

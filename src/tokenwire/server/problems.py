@@ -1,0 +1,83 @@
+"""Errors to responses: ``{"error": {"code", "message", "request_id"}}`` and the right status.
+
+Always true: the message is redacted and at most 500 characters; an error that is not ours tells the
+client nothing but its request id; a wire with a form of its own gives it for its paths.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from tokenwire.errors import BusyError, RateLimitError, TokenwireError
+from tokenwire.observe.redact import redact
+
+__all__ = ["ErrorForm", "HTTPProblem", "error_response", "json_response", "native_form"]
+
+_MOST_TEXT = 500
+_log = logging.getLogger("tokenwire.server")
+
+#: ``(code, message, status, request_id, details) -> JSON value`` of a wire's error.
+ErrorForm = Callable[[str, str, int, str, dict[str, Any]], Any]
+
+
+class HTTPProblem(TokenwireError):
+    """A request that HTTP itself refuses: a wrong host, method, media type, or a slow body."""
+
+    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.code = code  # type: ignore[misc]
+        self.http_status = status  # type: ignore[misc]
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON response."""
+    return Response(
+        msgspec.json.encode(value), status, headers=headers, media_type="application/json"
+    )
+
+
+def native_form(
+    code: str, message: str, status: int, request_id: str, details: dict[str, Any]
+) -> Any:
+    """Our own form."""
+    error: dict[str, Any] = {"code": code, "message": message, "request_id": request_id}
+    shown = {k: details[k] for k in ("field", "limit", "most", "retry_after") if k in details}
+    return {"error": {**error, **shown}}
+
+
+def error_response(
+    error: BaseException, request_id: str, form: ErrorForm = native_form
+) -> Response:
+    """The response that says ``error``."""
+    headers: dict[str, str] = {}
+    if isinstance(error, TokenwireError):
+        code, status, details = error.code, error.http_status, error.details
+        message = redact(error.message, most=_MOST_TEXT)
+        wait = details.get("retry_after")
+        if wait is None and isinstance(error, RateLimitError):
+            wait = error.retry_after
+        if wait is not None or isinstance(error, BusyError):
+            headers["retry-after"] = str(max(1, round(float(wait or 1))))
+        if status in (408, 413, 431):
+            headers["connection"] = "close"  # the rest of the request is not read
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+    elif isinstance(error, HTTPException):
+        status, details = error.status_code, {}
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
+        message = {
+            404: "there is nothing at this path; docs/reference/http.md lists the routes",
+            405: "this path does not take this method",
+        }.get(status, "the request is not understood")
+        headers.update(error.headers or {})
+    else:
+        _log.error("request %s failed", request_id, exc_info=error)
+        code, status, details = "internal", 500, {}
+        message = "something went wrong here; the server's log has it under this request id"
+    return json_response(form(code, message, status, request_id, details), status, headers)

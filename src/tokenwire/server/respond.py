@@ -1,0 +1,239 @@
+"""A run's events to one HTTP response: follow, encode, send, in one loop per reader.
+
+Always true: a reader gets every record after its cursor once and in order; whoever comes back with
+a cursor hears only what it misses (the encoder skips what it saw and re-opens what was open); the
+loop takes all that is there and sends it in one piece; a reader that stops reading delays nobody.
+
+For a route of another wire::
+
+    response = await run_response(state, run_id, encoder=MyEncoder(), after=cursor, principal=p)
+    return response          # an ASGI application, which Starlette routes accept as a response
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from tokenwire.events.model import Reconnect
+from tokenwire.server.connections import Connection, Connections, SharedBytes
+from tokenwire.wire.base import Encoder
+
+if TYPE_CHECKING:
+    from tokenwire.relay.runs import Follower
+    from tokenwire.server.state import State
+
+__all__ = ["STREAM_HEADERS", "RunResponse", "offset_of", "run_response"]
+
+#: What keeps proxies and browsers from storing, changing, or holding back a stream.
+STREAM_HEADERS: dict[str, str] = {
+    "cache-control": "no-cache, no-store, no-transform",
+    "x-accel-buffering": "no",
+    "vary": "Origin, Accept",
+}
+#: The most that goes into one send, so that a slow reader's socket is asked again in between.
+_PIECE = 128 * 1024
+
+
+def offset_of(cursor: str | None) -> int:
+    """The offset in a cursor (``"12-9f..."`` or ``"12"``); 0 for none."""
+    return int(cursor.partition("-")[0]) if cursor else 0
+
+
+async def run_response(
+    state: State,
+    run_id: str,
+    *,
+    encoder: Encoder,
+    after: str | None = None,
+    principal: str = "",
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    preamble: bytes | None = None,
+    when_ended: Callable[[], bytes] | None = None,
+) -> RunResponse:
+    """A response that follows ``run_id`` after the cursor ``after`` in the encoder's wire.
+
+    Errors (unknown run, bad cursor, too many readers) are raised here, before a byte is sent.
+    A ``stateless`` encoder starts at the cursor; any other reads from the beginning and skips.
+    """
+    release = state.limits.attach(run_id, principal)
+    try:
+        follower = await state.runs.follow(run_id, after=after or None, principal=principal)
+        skip = 0
+        if after and not getattr(encoder, "stateless", False):
+            # Followed once with the cursor, so that it was checked; now from the beginning.
+            follower.close()
+            skip = offset_of(after)
+            follower = await state.runs.follow(run_id, principal=principal)
+    except BaseException:
+        release()
+        raise
+    return RunResponse(
+        state.connections,
+        follower,
+        encoder,
+        run_id=run_id,
+        skip=skip,
+        status=status,
+        headers=headers,
+        preamble=preamble,
+        when_ended=when_ended,
+        release=release,
+    )
+
+
+class RunResponse:
+    """An ASGI application that streams a follower's records. ``skip``: the offset up to which the
+    client has seen the run. ``preamble``: first bytes, sent with the headers. ``when_ended``: more
+    bytes after the encoder's own end."""
+
+    #: Starlette asks its responses for these.
+    background: None = None
+
+    def __init__(
+        self,
+        connections: Connections,
+        follower: Follower,
+        encoder: Encoder,
+        *,
+        run_id: str = "",
+        skip: int = 0,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        preamble: bytes | None = None,
+        when_ended: Callable[[], bytes] | None = None,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        self.connections = connections
+        self.follower = follower
+        self.encoder = encoder
+        self.run_id = run_id
+        self.skip = skip
+        self.status_code = status
+        self.headers = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
+        if preamble is None:
+            preamble = b": ok\nretry: %d\n\n" % connections.retry_ms
+        self.preamble = preamble
+        self.when_ended = when_ended
+        self.release = release
+        self._reopened = skip == 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the run has ended, the reader has gone, or the server asks it to leave."""
+        connection: Connection | None = None
+        watch: asyncio.Task[None] | None = None
+        wire = getattr(self.encoder, "shared", None)
+        shared = self.connections.share(self.run_id, wire) if wire and self.run_id else None
+        try:
+            connection = self.connections.open(self.follower)
+            await send(self._start())
+            # The guard's wrapper only looks at the start; the rest goes out without it.
+            send = scope.get("tokenwire.send", send)
+            await _send(connection, send, self.preamble)
+            watch = asyncio.get_running_loop().create_task(_watch(receive, connection))
+            await self._pump(connection, send, shared)
+        except asyncio.CancelledError:
+            if connection is None or not connection.abandoned:
+                raise
+        finally:
+            self.follower.close()
+            if watch is not None:
+                watch.cancel()
+            if connection is not None:
+                self.connections.close(connection)
+            if shared is not None and wire:
+                self.connections.unshare(self.run_id, wire)
+            if self.release is not None:
+                self.release()
+
+    def _start(self) -> Message:
+        headers = [(b"content-type", self.encoder.content_type.encode("latin-1"))]
+        headers += [
+            (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in self.headers.items()
+        ]
+        return {"type": "http.response.start", "status": self.status_code, "headers": headers}
+
+    async def _pump(self, connection: Connection, send: Send, shared: SharedBytes | None) -> None:
+        loop = asyncio.get_running_loop()
+        follower, encoder, connections = self.follower, self.encoder, self.connections
+        while True:
+            batch = await follower.next()
+            if connection.lost:
+                return
+            if batch is None:
+                await _send(connection, send, self._end(), last=True)
+                return
+            if batch.records:
+                data = None
+                if shared is not None:
+                    data = shared.get(batch.first, len(batch.records))
+                if data is None:
+                    data = self._encode(batch)
+                    if shared is not None:
+                        shared.put(batch.first, len(batch.records), data)
+                if data:
+                    await _send(connection, send, data)
+                    if connection.lost:
+                        return
+            if connection.leaving is not None:
+                await _send(connection, send, self._farewell(connection.leaving), last=True)
+                return
+            if loop.time() - connection.last_write >= connections.heartbeat:
+                await _send(connection, send, encoder.heartbeat())
+
+    def _encode(self, batch: Any) -> bytes:
+        encoder = self.encoder
+        encode_json = getattr(encoder, "encode_json", None)
+        if encode_json is not None and self._reopened:
+            return b"".join([encode_json(data, cursor) for cursor, data in batch.items()])
+        pieces: list[bytes] = []
+        offset = batch.first
+        for cursor, event in batch.events():
+            if offset <= self.skip:
+                encoder.skip(event)
+            else:
+                if not self._reopened:
+                    self._reopened = True
+                    pieces.append(encoder.reopen())
+                pieces.append(encoder.encode(event, cursor))
+            offset += 1
+        return b"".join(pieces)
+
+    def _end(self) -> bytes:
+        end = self.encoder.finish()
+        return end + self.when_ended() if self.when_ended is not None else end
+
+    def _farewell(self, reason: str) -> bytes:
+        told = getattr(self.encoder, "told", None)
+        if told is None:
+            return b"retry: %d\n\n" % self.connections.retry_ms
+        return told(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
+
+
+async def _send(connection: Connection, send: Send, data: bytes, *, last: bool = False) -> None:
+    """Send ``data`` in pieces, marking when it began and when it was through."""
+    loop = asyncio.get_running_loop()
+    connection.sending = loop.time()
+    if len(data) > _PIECE:
+        view = memoryview(data)
+        while len(view) > _PIECE and not connection.lost:
+            piece, view = bytes(view[:_PIECE]), view[_PIECE:]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            connection.sending = loop.time()
+        data = bytes(view)
+    await send({"type": "http.response.body", "body": data, "more_body": not last})
+    connection.sending = 0.0
+    connection.last_write = loop.time()
+
+
+async def _watch(receive: Receive, connection: Connection) -> None:
+    """Until the peer has gone. One task a connection, which sleeps until then."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            connection.gone()
+            return

@@ -1,0 +1,83 @@
+"""What the routes of one server share: settings, keys, quotas, connections, runs, and the wires'
+own words on errors and bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tokenwire.server.auth import Auth
+from tokenwire.server.connections import Connections
+from tokenwire.server.limits import Limits
+from tokenwire.server.problems import ErrorForm, native_form
+from tokenwire.server.settings import Settings
+
+if TYPE_CHECKING:
+    from tokenwire.log.base import Log
+    from tokenwire.providers.registry import Registry
+    from tokenwire.relay.runs import Runs
+
+__all__ = ["State"]
+
+
+class State:
+    """One server. ``runs``, ``log`` and ``registry`` are there from the start of its lifespan.
+
+    A wire's routes may say, before the server starts: ``error_forms`` (path prefix -> its error
+    body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
+    ``costly_paths`` (GETs that cost money and so need our own origin), and which headers its
+    clients send (``cors_headers``) and read (``cors_exposed``) across origins.
+    """
+
+    runs: Runs
+    log: Log
+    registry: Registry
+
+    def __init__(self, settings: Settings, *, auth: Auth | None = None) -> None:
+        self.settings = settings
+        self.auth = auth or Auth.from_settings(settings)
+        self.limits = Limits(settings, keys_on=self.auth.on)
+        self.connections = Connections(
+            heartbeat=settings.heartbeat,
+            max_age=settings.max_age,
+            write_deadline=settings.write_deadline,
+            retry_ms=settings.retry_ms,
+        )
+        #: No new runs: the server is stopping.
+        self.draining = False
+        self.public_paths = {"/", "/healthz", "/favicon.ico", "/v1/session"}
+        self.costly_paths = {"/chat/stream"}
+        self.error_forms: dict[str, ErrorForm] = {}
+        self.raw_bodies: dict[str, int] = {}
+        self.cors_headers = (
+            "Accept, Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "
+            "X-Api-Key, X-Run-Id"
+        )
+        self.cors_exposed = "Location, Retry-After, Tokenwire-Run, X-Request-Id"
+        #: Called when the server begins to stop, before connections are told.
+        self.on_drain: list[Callable[[], None]] = []
+        self.extras: dict[str, Any] = {}
+
+    @property
+    def model(self) -> str:
+        """The model of requests that name none."""
+        return self.settings.model[0]
+
+    def form_for(self, path: str) -> ErrorForm:
+        """How errors look under ``path``: the longest prefix wins."""
+        found = [prefix for prefix in self.error_forms if path.startswith(prefix)]
+        return self.error_forms[max(found, key=len)] if found else native_form
+
+    def raw_limit(self, path: str) -> int | None:
+        """The most bytes of a body that need not be JSON; None where only JSON is taken."""
+        found = [prefix for prefix in self.raw_bodies if path.startswith(prefix)]
+        return self.raw_bodies[max(found, key=len)] if found else None
+
+    def drain(self) -> None:
+        """No new runs; every reader is asked to come back."""
+        if self.draining:
+            return
+        self.draining = True
+        for hook in self.on_drain:
+            hook()
+        self.connections.drain()

@@ -1,0 +1,57 @@
+"""The native wire: every event of a run as one SSE block, ``id`` its cursor, ``data`` its JSON.
+
+Always true: the encoder has no state, so resuming after any cursor gives exactly the missing bytes;
+one event is one ``id`` line and one ``data`` line, whatever the model wrote; blocks carry no
+``event`` line, so a browser's ``onmessage`` sees them all and the JSON's ``type`` tells them apart.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tokenwire.events.codec import AnyEvent, encode
+
+__all__ = ["NativeEncoder", "block"]
+
+
+def block(data: bytes, cursor: str) -> bytes:
+    """One SSE block of canonical JSON (which holds no line end) at ``cursor``."""
+    return b"id: %b\ndata: %b\n\n" % (cursor.encode("ascii"), data)
+
+
+class NativeEncoder:
+    """Events to SSE blocks; every reader of a run gets the same bytes, so they are shared."""
+
+    content_type: ClassVar[str] = "text/event-stream"
+    headers: ClassVar[dict[str, str]] = {}
+    #: No state: a follower may begin at the cursor, nothing needs to be skipped.
+    stateless: ClassVar[bool] = True
+    #: The name under which readers of one run share encoded bytes.
+    shared: ClassVar[str | None] = "native"
+
+    def encode(self, event: AnyEvent, cursor: str) -> bytes:
+        """One block."""
+        return block(encode(event), cursor)
+
+    def encode_json(self, data: bytes, cursor: str) -> bytes:
+        """One block from the stored canonical JSON, without decoding it."""
+        return block(data, cursor)
+
+    def told(self, event: AnyEvent) -> bytes:
+        """A block of an event that is not in the log (``reconnect``): it moves no cursor."""
+        return b"data: %b\n\n" % encode(event)
+
+    def skip(self, event: AnyEvent) -> None:
+        """Nothing to remember."""
+
+    def reopen(self) -> bytes:
+        """Nothing to open again."""
+        return b""
+
+    def finish(self) -> bytes:
+        """The ``run-end`` event has said it."""
+        return b""
+
+    def heartbeat(self) -> bytes:
+        """An SSE comment."""
+        return b": keep-alive\n\n"

@@ -1,0 +1,133 @@
+"""The token wire: ``token`` events whose data is the text exactly, then one ``done`` or ``error``.
+
+Always true: the tokens joined are the answer's visible text, each piece once; exactly one ``done``
+or ``error`` ends the stream; a truncated or failed answer ends in ``error``, never in ``done``.
+The data of ``done`` is empty after a whole answer and names the finish reason otherwise.
+
+A line end in a token becomes several ``data`` lines, which a reader joins with a newline; SSE
+cannot tell CR and CRLF from LF, so both arrive as LF. This wire has no word for "forget that": when
+a step starts again, text that repeats what was shown is passed over in silence, and text that
+differs ends the stream with an ``error``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.events.model import (
+    Error,
+    Finish,
+    Reconnect,
+    RefusalDelta,
+    RunEnd,
+    StepReset,
+    StepStart,
+    TextDelta,
+)
+from tokenwire.framing.sse import encode_frame
+
+__all__ = ["TokenEncoder"]
+
+_CHANGED = "the answer was restarted and differs from what was shown; ask again"
+
+
+class TokenEncoder:
+    """Visible text of one run as ``token`` events. ``run`` goes into every ``id``, so that a
+    reconnecting `EventSource` says by itself which run it was reading."""
+
+    content_type: ClassVar[str] = "text/event-stream"
+    headers: ClassVar[dict[str, str]] = {}
+    stateless: ClassVar[bool] = False
+    shared: ClassVar[str | None] = None
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self._shown: list[str] = []  # this step's text, needed only if the step starts again
+        self._repeat = ""  # what a restarted step must say again before anything new is shown
+        self._reason = "stop"
+        self._error: Error | None = None
+        self.ended = False
+
+    def encode(self, event: AnyEvent, cursor: str) -> bytes:
+        """A ``token``, ``done`` or ``error`` block, or nothing."""
+        said = self._fold(event)
+        if said is None:
+            return b""
+        name, data = said
+        return encode_frame(data, event=name, id=f"{self.run}:{cursor}")
+
+    def skip(self, event: AnyEvent) -> None:
+        """The client has seen it."""
+        self._fold(event)
+
+    def reopen(self) -> bytes:
+        """Tokens stand alone: nothing to open again."""
+        return b""
+
+    def finish(self) -> bytes:
+        """``done`` or ``error`` has said it."""
+        return b""
+
+    def heartbeat(self) -> bytes:
+        """An SSE comment."""
+        return b": keep-alive\n\n"
+
+    def told(self, event: AnyEvent) -> bytes:
+        """``reconnect`` needs no word here: the stream just ends, and `EventSource` comes back
+        after the time that ``retry`` names."""
+        return b"retry: %d\n\n" % event.after_ms if isinstance(event, Reconnect) else b""
+
+    def _fold(self, event: AnyEvent) -> tuple[str, str] | None:
+        if self.ended:
+            return None
+        if isinstance(event, TextDelta | RefusalDelta):
+            return self._text(event.text)
+        if isinstance(event, StepStart):
+            if event.attempt == 1:
+                self._shown, self._repeat = [], ""
+        elif isinstance(event, StepReset):
+            self._repeat, self._shown = "".join(self._shown) + self._repeat, []
+        elif isinstance(event, Finish):
+            self._reason = event.reason
+        elif isinstance(event, Error):
+            self._error = event
+        elif isinstance(event, RunEnd):
+            return self._end(event)
+        return None
+
+    def _text(self, text: str) -> tuple[str, str] | None:
+        repeat = self._repeat
+        if repeat:
+            same = min(len(repeat), len(text))
+            if repeat[:same] != text[:same]:
+                self.ended = True
+                return "error", _json(code="restarted", message=_CHANGED)
+            self._shown.append(text[:same])
+            self._repeat, text = repeat[same:], text[same:]
+        if not text:
+            return None
+        self._shown.append(text)
+        return "token", text
+
+    def _end(self, event: RunEnd) -> tuple[str, str] | None:
+        self.ended = True
+        if self._repeat:
+            return "error", _json(code="restarted", message=_CHANGED)
+        if event.outcome == "complete":
+            return "done", "" if self._reason == "stop" else _json(finish_reason=self._reason)
+        if event.outcome == "cancelled":
+            return "done", _json(finish_reason="cancelled")
+        # Ended by the model's own limit or filter: whole as far as it goes, and says so.
+        if event.outcome == "incomplete" and self._reason not in ("stop", "error", "other"):
+            return "done", _json(finish_reason=self._reason)
+        if self._error is not None:
+            return "error", _json(code=self._error.code, message=self._error.message)
+        message = f"the answer ended early ({event.reason or event.outcome}); ask again"
+        return "error", _json(code=event.reason or event.outcome, message=message)
+
+
+def _json(**fields: str) -> str:
+    return msgspec.json.encode(fields).decode()
