@@ -1,0 +1,158 @@
+"""The file behind the SQLite log: tables, connections, checksums, and what its errors mean.
+
+Always true: a file of another program or of a newer tokenwire is refused, not changed; files that
+we make are readable by their owner only.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from pathlib import Path
+
+from tokenwire.errors import (
+    ConfigError,
+    LogError,
+    StoreDamagedError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+
+__all__ = ["checksum", "connect", "explain", "migrate", "prepare"]
+
+APPLICATION_ID = 0x746F6B77  # "tokw", so that file(1) and we know our files
+VERSION = 1
+
+#: ``record.total``: bytes of the stream up to and with this record, so that neither an append
+#: nor a description has to touch or add up anything else. ``wake``: one row per commit with the
+#: name hashes of the touched streams; other processes wake their readers by it.
+SCHEMA = """
+CREATE TABLE stream (
+    sid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL,
+    owner TEXT NOT NULL, lease_until REAL NOT NULL, closed TEXT, closed_at REAL,
+    created REAL NOT NULL, thread TEXT, meta BLOB NOT NULL, meta_check INTEGER NOT NULL
+);
+CREATE INDEX stream_thread ON stream(thread, sid) WHERE thread IS NOT NULL;
+CREATE INDEX stream_open ON stream(lease_until) WHERE closed IS NULL;
+CREATE INDEX stream_closed ON stream(closed_at) WHERE closed IS NOT NULL;
+CREATE TABLE record (
+    sid INTEGER NOT NULL, offset INTEGER NOT NULL, total INTEGER NOT NULL,
+    checksum INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (sid, offset)
+) WITHOUT ROWID;
+CREATE TABLE command (
+    sid INTEGER NOT NULL, number INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (sid, number)
+) WITHOUT ROWID;
+CREATE TABLE request_key (
+    key TEXT PRIMARY KEY, sid INTEGER NOT NULL, hash TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX request_key_stream ON request_key(sid);
+CREATE TABLE gone (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE document (
+    kind TEXT NOT NULL, name TEXT NOT NULL, changed INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE INDEX document_changed ON document(kind, changed);
+CREATE TABLE wake (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, writer TEXT NOT NULL, hashes BLOB NOT NULL
+);
+"""
+
+_FULL = sqlite3.SQLITE_FULL
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def checksum(data: bytes, sid: int, number: int) -> int:
+    """CRC of a record in its place: a record that strays to another offset fails it too."""
+    return zlib.crc32(data, (sid * 0x9E3779B1 + number * 0x85EBCA6B) & 0xFFFFFFFF)
+
+
+def explain(error: Exception, path: str) -> LogError:
+    """The error of our tree that an exception of the sqlite3 module amounts to."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    file = os.path.basename(path)
+    if code == _FULL or (code == sqlite3.SQLITE_IOERR and _no_space(path)):
+        return StoreFullError(f"No space is left for the store {file}.", sqlite=name)
+    if code in _DAMAGED:
+        return StoreDamagedError(
+            f"The store {file} is damaged ({name}); restore it from a backup.", sqlite=name
+        )
+    if code in _BUSY:
+        return StoreUnavailableError(f"The store {file} is locked by another program.", sqlite=name)
+    return StoreUnavailableError(f"The store {file} cannot be used now ({name}).", sqlite=name)
+
+
+def _no_space(path: str) -> bool:
+    try:
+        space = os.statvfs(os.path.dirname(os.path.abspath(path)))
+    except (OSError, AttributeError):
+        return False
+    return space.f_bavail * space.f_frsize < 64 * 1024
+
+
+def connect(path: str, *, writer: bool, synchronous: str, busy: float) -> sqlite3.Connection:
+    """A connection to an existing file. Only writers checkpoint; readers cannot write."""
+    uri = Path(path).absolute().as_uri() + "?mode=rw"
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=busy,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    connection.execute(f"PRAGMA synchronous={synchronous}")
+    connection.execute("PRAGMA cache_size=-16000")
+    if not writer:
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+    return connection
+
+
+def prepare(path: str) -> None:
+    """Make the file (and its folder) when missing, with modes that keep others out."""
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise ConfigError(
+            f"The store file {os.path.basename(path)} cannot be opened: {error.strerror}."
+        ) from error
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring a new file to the present schema; refuse one that is not ours or is newer."""
+    ours = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    file = os.path.basename(path)
+    if tables and ours != APPLICATION_ID:
+        raise ConfigError(f"{file} is a database of another program; choose another file.")
+    if version > VERSION:
+        raise ConfigError(
+            f"{file} was written by a newer tokenwire (schema {version}, known is {VERSION}); "
+            "use that one, or another file."
+        )
+    if not tables:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise ConfigError(f"{file} lies on a file system without shared memory; choose another.")
+    if tables:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            for statement in SCHEMA.split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

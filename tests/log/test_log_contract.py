@@ -1,0 +1,552 @@
+"""One list of promises, every store: the same cases give the same results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tokenwire.errors import (
+    ConflictError,
+    CursorError,
+    GoneError,
+    KeyReusedError,
+    NotFoundError,
+)
+from tokenwire.log.base import Log
+
+NewLog = Callable[[], Log]
+Case = Callable[[Log], Awaitable[None]]
+
+
+def run(new_log: NewLog, case: Case) -> None:
+    async def main() -> None:
+        log = new_log()
+        await log.start()
+        try:
+            await case(log)
+        finally:
+            await log.close()
+
+    asyncio.run(main())
+
+
+async def made(log: Log, stream: str = "s", *, count: int = 0, lease: float = 60.0) -> str:
+    await log.create(stream, owner="me", lease=lease)
+    if count:
+        records = [b"record %d" % number for number in range(1, count + 1)]
+        assert (await log.append(stream, epoch=1, first=1, records=records)).status == "ok"
+    return stream
+
+
+def test_a_new_stream_is_described(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        info = await log.create("s", owner="me", meta=b"\x00meta\xff", thread="t", lease=60)
+        assert (info.stream, info.epoch, info.owner, info.tail) == ("s", 1, "me", 0)
+        assert (info.closed, info.meta, info.thread, info.bytes) == (None, b"\x00meta\xff", "t", 0)
+        assert info.lease_until == pytest.approx(info.created + 60, abs=0.01)
+        assert await log.describe("s") == info
+
+    run(new_log, case)
+
+
+def test_records_come_back_as_they_went_in(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        records = [b"", b"\x00", b"\r\n*3\r\n", bytes(range(256)), "ж漢🙂".encode(), b"," * 9]
+        done = await log.append("s", epoch=1, first=1, records=records)
+        assert (done.status, done.tail) == ("ok", len(records))
+        page = await log.read("s")
+        assert (page.records, page.first, page.tail, page.closed) == (records, 1, 6, None)
+        assert (await log.describe("s")).bytes == sum(map(len, records))
+
+    run(new_log, case)
+
+
+def test_a_page_of_nothing_but_empty_records(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        await log.append("s", epoch=1, first=1, records=[b"", b"", b""])
+        assert (await log.read("s")).records == [b"", b"", b""]
+        assert (await log.read("s", after=2)).records == [b""]
+
+    run(new_log, case)
+
+
+def test_pages_are_bounded_in_records_and_bytes(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=10)
+        page = await log.read("s", after=3, most=4)
+        assert page.records == [b"record 4", b"record 5", b"record 6", b"record 7"]
+        assert (page.first, page.tail) == (4, 10)
+        assert (await log.read("s", after=3, most_bytes=16)).records == [b"record 4", b"record 5"]
+        assert (await log.read("s", after=3, most_bytes=1)).records == [b"record 4"]
+        assert (await log.read("s", after=10)).records == []
+
+    run(new_log, case)
+
+
+def test_an_append_sent_twice_is_stored_once(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=3)
+        again = await log.append("s", epoch=1, first=2, records=[b"record 2", b"record 3"])
+        assert (again.status, again.tail) == ("duplicate", 3)
+        partly = await log.append("s", epoch=1, first=3, records=[b"record 3", b"record 4"])
+        assert (partly.status, partly.tail) == ("ok", 4)
+        assert (await log.read("s", after=2)).records == [b"record 3", b"record 4"]
+        nothing = await log.append("s", epoch=1, first=5, records=[])
+        assert (nothing.status, nothing.tail) == ("duplicate", 4)
+
+    run(new_log, case)
+
+
+def test_a_gap_is_refused_and_names_the_tail(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=3)
+        done = await log.append("s", epoch=1, first=5, records=[b"5"], close="end")
+        assert (done.status, done.tail) == ("gap", 3)
+        assert (await log.describe("s")).closed is None
+
+    run(new_log, case)
+
+
+def test_offsets_begin_at_one(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        with pytest.raises(ValueError, match="begin at 1"):
+            await log.append("s", epoch=1, first=0, records=[b"0"])
+
+    run(new_log, case)
+
+
+def test_a_close_is_part_of_its_append(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=1)
+        done = await log.append("s", epoch=1, first=2, records=[b"end"], close="complete")
+        assert (done.status, done.tail) == ("ok", 2)
+        assert (await log.read("s")).closed == "complete"
+        assert (await log.read("s", most=1)).closed is None
+        assert (await log.read("s", after=2)).closed == "complete"
+        assert (await log.describe("s")).closed == "complete"
+        again = await log.append("s", epoch=1, first=2, records=[b"end"], close="complete")
+        assert again.status == "duplicate"
+        other = await log.append("s", epoch=1, first=3, records=[], close="error")
+        assert other.status == "closed"
+        more = await log.append("s", epoch=1, first=3, records=[b"more"])
+        assert (more.status, more.tail) == ("closed", 2)
+
+    run(new_log, case)
+
+
+def test_a_close_needs_no_records(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        done = await log.append("s", epoch=1, first=1, records=[], close="interrupted")
+        assert (done.status, done.tail) == ("ok", 0)
+        assert (await log.read("s")).closed == "interrupted"
+
+    run(new_log, case)
+
+
+def test_an_old_owner_is_fenced(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=2, lease=0)
+        claim = await log.claim("s", owner="you", lease=60)
+        assert claim is not None
+        assert (claim.stream, claim.epoch, claim.tail) == ("s", 2, 2)
+        old = await log.append("s", epoch=1, first=3, records=[b"zombie"], close="done")
+        assert (old.status, old.tail, old.epoch) == ("fenced", 2, 2)
+        new = await log.append("s", epoch=2, first=3, records=[b"three"])
+        assert new.status == "ok"
+        assert (await log.read("s", after=2)).records == [b"three"]
+        assert (await log.describe("s")).owner == "you"
+
+    run(new_log, case)
+
+
+def test_a_claim_waits_for_the_lease(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, lease=60)
+        assert await log.claim("s", owner="you") is None
+        await log.release("s", epoch=7)
+        assert await log.claim("s", owner="you") is None
+        await log.release("s", epoch=1)
+        claims = await asyncio.gather(*(log.claim("s", owner=f"o{n}") for n in range(5)))
+        assert [claim.epoch for claim in claims if claim] == [2]
+        assert await log.claim("unknown", owner="you") is None
+
+    run(new_log, case)
+
+
+def test_a_closed_stream_is_not_claimed(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, lease=0)
+        await log.append("s", epoch=1, first=1, records=[], close="complete")
+        assert await log.claim("s", owner="you") is None
+        assert await log.orphans() == []
+
+    run(new_log, case)
+
+
+def test_leases_are_renewed_or_reported_lost(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        for name in ("kept", "ended", "taken"):
+            await made(log, name, lease=0)
+        await log.append("ended", epoch=1, first=1, records=[], close="complete")
+        assert await log.claim("taken", owner="you", lease=60)
+        lost = await log.renew(
+            {"kept": 1, "ended": 1, "taken": 1, "unknown": 1}, owner="me", lease=60
+        )
+        assert lost == {"ended", "taken", "unknown"}
+        assert await log.claim("kept", owner="you") is None
+        assert await log.renew({"kept": 1}, owner="somebody else", lease=60) == {"kept"}
+        assert await log.renew({}, owner="me") == set()
+
+    run(new_log, case)
+
+
+def test_orphans_are_open_streams_without_a_lease(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        for number in range(4):
+            await made(log, f"s{number}", lease=0 if number % 2 else 60)
+        assert sorted(await log.orphans()) == ["s1", "s3"]
+        assert len(await log.orphans(most=1)) == 1
+        await log.claim("s1", owner="you", lease=60)
+        assert await log.orphans() == ["s3"]
+        await log.release("s0", epoch=1)
+        assert sorted(await log.orphans()) == ["s0", "s3"]
+
+    run(new_log, case)
+
+
+def test_unknown_streams_and_taken_names(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        with pytest.raises(NotFoundError):
+            await log.read("none")
+        with pytest.raises(NotFoundError):
+            await log.describe("none")
+        with pytest.raises(NotFoundError):
+            await log.append("none", epoch=1, first=1, records=[b"x"])
+        with pytest.raises(NotFoundError):
+            await log.command("none", b"stop")
+        with pytest.raises(NotFoundError):
+            await log.commands("none")
+        await made(log)
+        with pytest.raises(ConflictError):
+            await log.create("s", owner="you")
+
+    run(new_log, case)
+
+
+def test_an_offset_beyond_the_tail_is_an_error(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=2)
+        with pytest.raises(CursorError):
+            await log.read("s", after=3)
+        with pytest.raises(CursorError):
+            await log.read("s", after=-1)
+
+    run(new_log, case)
+
+
+def test_a_key_gives_the_same_stream_again(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        first = await log.create("a", owner="me", key="k", key_hash="h", lease=60)
+        again = await log.create("b", owner="you", key="k", key_hash="h", lease=60)
+        assert again == first
+        with pytest.raises(NotFoundError):
+            await log.describe("b")
+        with pytest.raises(KeyReusedError):
+            await log.create("c", owner="me", key="k", key_hash="other")
+        other = await log.create("c", owner="me", key="k2", key_hash="other")
+        assert other.stream == "c"
+
+    run(new_log, case)
+
+
+def test_a_key_used_at_once_makes_one_stream(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        infos = await asyncio.gather(
+            *(log.create(f"s{n}", owner=f"o{n}", key="k", key_hash="h") for n in range(8))
+        )
+        assert len({info.stream for info in infos}) == 1
+        assert (await log.stats())["streams"] == 1
+
+    run(new_log, case)
+
+
+def test_a_thread_lists_its_streams_newest_first(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        for number in range(5):
+            await log.create(f"s{number}", owner="me", thread="t")
+        await log.create("other", owner="me", thread="u")
+        assert await log.thread("t") == ["s4", "s3", "s2", "s1", "s0"]
+        assert await log.thread("t", most=2) == ["s4", "s3"]
+        assert await log.thread("none") == []
+        await log.delete("s3")
+        assert await log.thread("t", most=2) == ["s4", "s2"]
+
+    run(new_log, case)
+
+
+def test_commands_reach_the_owner_in_order(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        woken = asyncio.Event()
+        log.subscribe("s", woken.set)
+        await log.command("s", b"cancel")
+        await asyncio.wait_for(woken.wait(), 5)
+        await log.command("s", b"\x00approve\n")
+        assert await log.commands("s") == [(1, b"cancel"), (2, b"\x00approve\n")]
+        assert await log.commands("s", after=1) == [(2, b"\x00approve\n")]
+        assert await log.commands("s", after=2) == []
+
+    run(new_log, case)
+
+
+def test_subscribers_are_woken_after_the_records_are_there(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        woken = asyncio.Event()
+        end = log.subscribe("s", woken.set)
+        seen: list[bytes] = []
+
+        async def follow() -> str:
+            while True:
+                page = await log.read("s", after=len(seen), most=7)
+                seen.extend(page.records)
+                if page.closed:
+                    return page.closed
+                if not page.records:
+                    await asyncio.wait_for(woken.wait(), 20)
+                    woken.clear()
+
+        follower = asyncio.create_task(follow())
+        for number in range(1, 101):
+            await log.append("s", epoch=1, first=number, records=[b"%d" % number])
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+        await log.append("s", epoch=1, first=101, records=[], close="complete")
+        assert await follower == "complete"
+        assert seen == [b"%d" % number for number in range(1, 101)]
+        end()
+        end()
+
+    run(new_log, case)
+
+
+def test_one_subscriber_may_leave_while_it_is_woken(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        called: list[str] = []
+        woken = asyncio.Event()
+        end_first = log.subscribe("s", lambda: (called.append("first"), end_first()))
+        end_second = log.subscribe("s", woken.set)
+        await log.append("s", epoch=1, first=1, records=[b"1"])
+        await asyncio.wait_for(woken.wait(), 5)
+        woken.clear()
+        await log.append("s", epoch=1, first=2, records=[b"2"])
+        await asyncio.wait_for(woken.wait(), 5)
+        assert called == ["first"]
+        end_second()
+
+    run(new_log, case)
+
+
+def test_a_follower_that_left_and_came_back_misses_nothing(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        end = log.subscribe("s", lambda: None)
+        await log.append("s", epoch=1, first=1, records=[b"1"])
+        end()
+        await log.append("s", epoch=1, first=2, records=[b"2"])
+        end = log.subscribe("s", lambda: None)
+        await log.append("s", epoch=1, first=3, records=[b"3"])
+        assert (await log.read("s")).records == [b"1", b"2", b"3"]
+        assert (await log.read("s", after=1)).records == [b"2", b"3"]
+        end()
+
+    run(new_log, case)
+
+
+def test_many_streams_at_once_keep_their_own_order(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        names = [f"s{number}" for number in range(40)]
+
+        async def write(name: str) -> None:
+            await log.create(name, owner="me", lease=60)
+            for number in range(1, 26):
+                record = f"{name} {number}".encode()
+                done = await log.append(name, epoch=1, first=number, records=[record])
+                assert (done.status, done.tail) == ("ok", number)
+
+        await asyncio.gather(*map(write, names))
+        for name in names:
+            page = await log.read(name)
+            assert page.records == [f"{name} {number}".encode() for number in range(1, 26)]
+
+    run(new_log, case)
+
+
+def test_appends_sent_without_waiting_are_kept_in_order(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        done = await asyncio.gather(
+            *(log.append("s", epoch=1, first=n, records=[b"%d" % n]) for n in range(1, 51))
+        )
+        assert [one.status for one in done] == ["ok"] * 50
+        assert (await log.read("s")).records == [b"%d" % n for n in range(1, 51)]
+
+    run(new_log, case)
+
+
+def test_a_cancelled_append_is_kept_or_not_but_whole(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        for number in range(1, 40, 2):
+            records = [b"%d" % number, b"%d" % (number + 1)]
+            waiting = asyncio.create_task(log.append("s", epoch=1, first=number, records=records))
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            again = await log.append("s", epoch=1, first=number, records=records)
+            assert again.status in ("ok", "duplicate")
+            assert again.tail == number + 1
+        assert (await log.read("s")).records == [b"%d" % n for n in range(1, 41)]
+
+    run(new_log, case)
+
+
+def test_documents_newest_first(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        for name in ("p/a", "p/b", "q/c", "p%d"):
+            await log.set_document("title", name, name.encode())
+        await log.set_document("title", "p/a", b"changed")
+        await log.set_document("other", "p/z", b"")
+        found = await log.documents("title", prefix="p/")
+        assert list(found.items()) == [("p/a", b"changed"), ("p/b", b"p/b")]
+        assert list(await log.documents("title", most=2)) == ["p/a", "p%d"]
+        await log.set_document("title", "p/a", None)
+        await log.set_document("title", "never", None)
+        assert list(await log.documents("title", prefix="p/")) == ["p/b"]
+        assert await log.documents("other") == {"p/z": b""}
+        assert await log.documents("none") == {}
+
+    run(new_log, case)
+
+
+def test_deleted_streams_are_forgotten(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await log.create("s", owner="me", thread="t", key="k", key_hash="h")
+        await log.append("s", epoch=1, first=1, records=[b"secret"])
+        await log.command("s", b"stop")
+        woken = asyncio.Event()
+        log.subscribe("s", woken.set)
+        await log.delete("s")
+        await asyncio.wait_for(woken.wait(), 5)
+        await log.delete("s")
+        with pytest.raises(NotFoundError):
+            await log.read("s")
+        with pytest.raises(NotFoundError):
+            await log.append("s", epoch=1, first=2, records=[b"x"])
+        assert await log.thread("t") == []
+        assert await log.orphans() == []
+        again = await log.create("s", owner="you", key="k", key_hash="new")
+        assert (again.owner, again.tail, again.epoch) == ("you", 0, 1)
+        assert await log.commands("s") == []
+
+    run(new_log, case)
+
+
+def test_expired_streams_are_gone_not_unknown(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await log.create("old", owner="me", thread="t", key="k", key_hash="h")
+        await made(log, "open", count=1)
+        await log.append("old", epoch=1, first=1, records=[b"end"], close="complete")
+        assert await log.expire(retention=3600) == 0
+        assert await log.expire(retention=-1) == 1
+        for call in (log.read("old"), log.describe("old"), log.commands("old")):
+            with pytest.raises(GoneError):
+                await call
+        with pytest.raises(GoneError):
+            await log.append("old", epoch=1, first=2, records=[b"x"])
+        with pytest.raises(ConflictError):
+            await log.create("old", owner="me")
+        assert await log.thread("t") == []
+        assert (await log.read("open")).records == [b"record 1"]
+        assert await log.expire(retention=-1) == 0
+
+    run(new_log, case)
+
+
+def test_stats_count_what_is_there(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, "a", count=3)
+        await made(log, "b", count=2)
+        await log.append("b", epoch=1, first=3, records=[], close="complete")
+        stats = await log.stats()
+        assert (stats["streams"], stats["open"]) == (2, 1)
+        assert (stats["records"], stats["bytes"]) == (5, 5 * len(b"record 1"))
+        assert stats["durability"] == log.durability
+        assert all(isinstance(note, str) for note in stats["notes"])
+
+    run(new_log, case)
+
+
+def test_a_store_may_be_opened_again(new_log: NewLog) -> None:
+    async def main() -> None:
+        log = new_log()
+        if not log.shared:
+            pytest.skip("a memory log ends with its process")
+        await log.start()
+        await log.create("s", owner="me", thread="t", meta=b"m", key="k", key_hash="h", lease=0)
+        await log.append("s", epoch=1, first=1, records=[b"1", b"2"])
+        await log.command("s", b"stop")
+        await log.close()
+        log = new_log()
+        await log.start()
+        assert (await log.read("s")).records == [b"1", b"2"]
+        assert await log.commands("s") == [(1, b"stop")]
+        assert await log.thread("t") == ["s"]
+        claim = await log.claim("s", owner="you", lease=60)
+        assert claim is not None
+        assert (claim.epoch, claim.tail) == (2, 2)
+        await log.close()
+
+    asyncio.run(main())
+
+
+def test_two_logs_on_one_store_see_each_other(new_log: NewLog) -> None:
+    async def main() -> None:
+        writer, reader = new_log(), new_log()
+        if not writer.shared:
+            pytest.skip("a memory log ends with its process")
+        await writer.start()
+        await reader.start()
+        await writer.create("s", owner="me", lease=60)
+        woken = asyncio.Event()
+        reader.subscribe("s", woken.set)
+        seen: list[bytes] = []
+        for number in range(1, 31):
+            await writer.append("s", epoch=1, first=number, records=[b"%d" % number])
+            while len(seen) < number:
+                page = await reader.read("s", after=len(seen))
+                seen.extend(page.records)
+                if not page.records:
+                    await asyncio.wait_for(woken.wait(), 20)
+                    woken.clear()
+        await reader.command("s", b"stop")
+        assert await writer.commands("s") == [(1, b"stop")]
+        await writer.release("s", epoch=1)
+        claim = await reader.claim("s", owner="you", lease=60)
+        assert claim is not None
+        assert (await reader.append("s", epoch=2, first=31, records=[b"31"])).status == "ok"
+        late = await writer.append("s", epoch=1, first=31, records=[b"zombie"])
+        assert (late.status, late.epoch) == ("fenced", 2)
+        assert (await writer.read("s", after=30)).records == [b"31"]
+        await writer.close()
+        await reader.close()
+
+    asyncio.run(main())
