@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tokenwire.errors import TokenwireError
 from tokenwire.tools.arguments import MAX_DEPTH
 
 __all__ = ["BadResult", "error_text", "json_value"]
@@ -65,6 +66,8 @@ def error_text(error: BaseException, most: int = 500) -> str:
     except Exception:  # an exception whose own __str__ is broken
         words = ""
     words = _SECRETS.sub("***", words).encode("utf-8", "replace").decode()
+    if isinstance(error, TokenwireError) and words:  # written for whoever reads it
+        return words[:most]
     name = type(error).__name__
     return (f"{name}: {words}" if words else name)[:most]
 

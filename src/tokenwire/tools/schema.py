@@ -61,6 +61,12 @@ class Signature:
         """Keyword arguments for the function. Raises `ArgumentsError`."""
         return self._bind(arguments)
 
+    def wrap(self, name: str) -> None:
+        """Give the function one argument that holds them all, for functions without a signature
+        of their own."""
+        inner = self._bind
+        self._bind = lambda arguments: {name: inner(arguments)}
+
 
 def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
     """The signature of ``function``. A parameter annotated with ``context_type`` is left out.

@@ -1,0 +1,185 @@
+"""The tools of an MCP server as ours: started by a command, reached by a URL, or in this process.
+
+Always true: leaving the ``async with`` ends the server that we started; a server's words about
+itself (hints) are believed only when asked to; a broken server is a tool error, never a crash.
+
+Needs the package ``mcp`` (``pip install 'tokenwire[mcp]'``); it is imported when first used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from tokenwire.errors import ConfigError, ToolError
+from tokenwire.tools.context import ToolContext
+from tokenwire.tools.json_schema import check_schema
+from tokenwire.tools.registry import Approval, Tool, ToolSet
+
+__all__ = ["mcp_tools"]
+
+#: A server that lists more is broken or hostile; no model could choose among them.
+_MAX_TOOLS: Final = 500
+_BAD_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]")
+
+
+@asynccontextmanager
+async def mcp_tools(
+    server: Any,
+    *,
+    prefix: str = "",
+    only: set[str] | None = None,
+    needs_approval: Approval = False,
+    trust_hints: bool = False,
+    timeout: float = 30.0,
+    connect_timeout: float = 10.0,
+    env: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> AsyncIterator[ToolSet]:
+    """The tools of an MCP server, while the ``async with`` lasts.
+
+    ``server``: a command line (``"python server.py"`` or a list, spoken to over stdio), a URL
+    (streamable HTTP), or a server object of the ``mcp`` package. ``prefix`` is put before every
+    name; ``only`` picks tools by their own names. With ``trust_hints`` a tool that calls itself
+    destructive needs approval, and one that calls itself read-only or idempotent may be started
+    again after a crash. ``env`` and ``headers`` go to the server; nothing else of ours does.
+    """
+    async with AsyncExitStack() as stack:
+        client = await _connect(stack, server, env, headers, connect_timeout)
+        try:
+            async with asyncio.timeout(connect_timeout):
+                listed = await _list(client)
+        except Exception as error:
+            raise ConfigError(f"the MCP server lists no tools: {_name(error)}") from error
+        tools: list[Tool] = []
+        for found in listed:
+            if only is None or found.name in only:
+                options = _options(found, needs_approval, trust_hints)
+                tools.append(_tool(client, found, prefix, timeout, options))
+        yield ToolSet(tools)
+
+
+async def _connect(
+    stack: AsyncExitStack,
+    server: Any,
+    env: Mapping[str, str] | None,
+    headers: Mapping[str, str] | None,
+    seconds: float,
+) -> Any:
+    try:
+        from mcp import Client
+    except ImportError as error:
+        raise ConfigError(
+            "tools of MCP servers need the package 'mcp': pip install 'tokenwire[mcp]'"
+        ) from error
+    client = Client(await _transport(stack, server, env, headers))
+    try:
+        async with asyncio.timeout(seconds):
+            return await stack.enter_async_context(client)
+    except Exception as error:
+        shown = server if isinstance(server, str) else type(server).__name__
+        raise ConfigError(f"no MCP server answers at {_shown(shown)!r}: {_name(error)}") from error
+
+
+async def _transport(
+    stack: AsyncExitStack,
+    server: Any,
+    env: Mapping[str, str] | None,
+    headers: Mapping[str, str] | None,
+) -> Any:
+    from mcp import StdioServerParameters
+
+    if isinstance(server, str) and server.startswith(("http://", "https://")):
+        if not headers:
+            return server
+        import httpx2  # what 'mcp' itself depends on
+        from mcp.client.streamable_http import streamable_http_client
+
+        http = await stack.enter_async_context(httpx2.AsyncClient(headers=dict(headers)))
+        return streamable_http_client(server, http_client=http)
+    if not isinstance(server, str | list | tuple):
+        return server
+    words = shlex.split(server) if isinstance(server, str) else [str(word) for word in server]
+    if not words:
+        raise ConfigError("give the MCP server's command or URL; it is empty")
+    return StdioServerParameters(command=words[0], args=words[1:], env=dict(env) if env else None)
+
+
+async def _list(client: Any) -> list[Any]:
+    found: list[Any] = []
+    cursor: str | None = None
+    while len(found) < _MAX_TOOLS:
+        page = await client.list_tools(cursor=cursor)
+        found.extend(page.tools)
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    return found[:_MAX_TOOLS]
+
+
+def _options(found: Any, needs_approval: Approval, trust_hints: bool) -> dict[str, Any]:
+    hints = found.annotations if trust_hints else None
+    if hints is None:
+        return {"needs_approval": needs_approval}
+    return {
+        "needs_approval": needs_approval or hints.destructive_hint is True,
+        "idempotent": bool(hints.idempotent_hint or hints.read_only_hint),
+    }
+
+
+def _tool(client: Any, found: Any, prefix: str, timeout: float, options: dict[str, Any]) -> Tool:
+    own_name = found.name
+
+    async def call(context: ToolContext, arguments: dict[str, Any]) -> Any:
+        async def report(progress: float, total: float | None, message: str | None) -> None:
+            context.progress(progress / total if total else None, message)
+
+        result = await client.call_tool(
+            own_name, arguments, read_timeout_seconds=timeout, progress_callback=report
+        )
+        return _content(result)
+
+    schema = found.input_schema if check_schema(found.input_schema) is None else {"type": "object"}
+    tool = Tool.from_schema(
+        _BAD_CHARACTERS.sub("_", prefix + own_name)[:64],
+        schema,
+        call,
+        description=found.description or found.title or "",
+        timeout=timeout,
+        **options,
+    )
+    # The server's own parameters stay in one argument, so that one of them may be called 'context'.
+    tool.signature.context = "context"
+    tool.signature.wrap("arguments")
+    return tool
+
+
+def _content(result: Any) -> Any:
+    """What the server answered, as a value for the model. Raises `ToolError` when it failed."""
+    blocks = [block.model_dump(mode="json", exclude_none=True) for block in result.content]
+    texts = [block["text"] for block in blocks if block.get("type") == "text"]
+    if result.is_error:
+        raise ToolError("\n".join(texts) or "the tool failed and did not say why")
+    if result.structured_content is not None:
+        content = result.structured_content
+        # Servers wrap a plain value, because the protocol knows only objects there.
+        return content["result"] if set(content) == {"result"} else content
+    return "\n".join(texts) if len(texts) == len(blocks) else blocks
+
+
+def _shown(server: str) -> str:
+    """Without what may be a secret in it."""
+    return re.sub(r"//[^/@]*@", "//", server).split("?")[0][:200]
+
+
+def _name(error: BaseException) -> str:
+    """The innermost reason; task groups wrap it."""
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return f"{type(error).__name__}: {error}"[:300]

@@ -1,0 +1,170 @@
+"""Structured output: ask for a shape, watch it grow, get one checked value.
+
+Always true: pure; the value that is given out as the result has passed the user's own model or
+schema; what is shown before is a prefix of it and is not checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Any, Final
+
+import msgspec
+
+from tokenwire.errors import ConfigError, ProtocolError
+from tokenwire.events.model import (
+    Event,
+    StepReset,
+    StepStart,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+)
+from tokenwire.events.request import OutputSchema, Request, ToolSpec
+from tokenwire.tools.arguments import InvalidJSON, parse_json
+from tokenwire.tools.json_schema import problem
+from tokenwire.tools.partial import PartialValue
+from tokenwire.tools.schema import clean_schema, problems_of
+
+__all__ = ["OUTPUT_TOOL", "Structured", "partial_values", "structured"]
+
+#: The tool that a model is made to call where its provider has no mechanism of its own.
+OUTPUT_TOOL: Final = "give_answer"
+_MOST: Final = 8 * 1024 * 1024
+_FENCE: Final = re.compile(r"^\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Structured:
+    """What to ask for, and how to read the answer."""
+
+    output: OutputSchema
+    _read: Callable[[Any], Any]
+
+    def request(self, request: Request, *, by_tool: bool = False) -> Request:
+        """The request that asks for this shape: by the provider's own mechanism, or by a tool
+        that the model must call."""
+        if not by_tool:
+            return msgspec.structs.replace(request, output=self.output)
+        spec = ToolSpec(
+            name=OUTPUT_TOOL,
+            description="Give the final answer in this form.",
+            parameters=self.output.schema,
+            executor="client",
+        )
+        return msgspec.structs.replace(
+            request, tools=[*(request.tools or []), spec], tool_choice=OUTPUT_TOOL, output=None
+        )
+
+    def read(self, text: str) -> Any:
+        """The checked value of a whole answer. Raises `ProtocolError` that says what is wrong."""
+        fenced = _FENCE.match(text)
+        try:
+            value = parse_json(fenced[1] if fenced else text, most=_MOST)
+        except InvalidJSON as error:
+            raise ProtocolError(
+                f"the model's answer is not the JSON that was asked for: {error}"
+            ) from None
+        try:
+            return self._read(value)
+        except ValueError as error:
+            raise ProtocolError(f"the model's answer does not fit the schema: {error}") from None
+
+
+def structured(shape: Any, *, name: str = "answer", strict: bool = True) -> Structured:
+    """Ask for ``shape``: a pydantic model, any type that pydantic knows (``list[str]``), or a JSON
+    Schema. A shape that is no object is asked for inside one, under ``value``."""
+    if isinstance(shape, OutputSchema):
+        return Structured(shape, lambda value: _by_schema(value, shape.schema))
+    if isinstance(shape, dict):
+        return Structured(
+            OutputSchema(schema=shape, name=name, strict=strict),
+            lambda value: _by_schema(value, shape),
+        )
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    try:
+        adapter: Any = TypeAdapter(shape)
+        schema = adapter.json_schema()
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"no JSON Schema can be made of {shape!r}: {reason}") from error
+    wrapped = schema.get("type") != "object" and "$ref" not in schema
+    if wrapped:
+        schema = _inside_object(schema)
+
+    def read(value: Any) -> Any:
+        try:
+            if not wrapped:
+                return adapter.validate_python(value)
+            if not isinstance(value, dict) or "value" not in value:
+                raise ValueError("'value' is missing")
+            return adapter.validate_python(value["value"])
+        except ValidationError as error:
+            raise ValueError(problems_of(error)) from None
+
+    own = getattr(shape, "__name__", name) if isinstance(shape, type) and not wrapped else name
+    schema = _closed(clean_schema(schema)) if strict else clean_schema(schema)
+    return Structured(OutputSchema(schema=schema, name=own, strict=strict), read)
+
+
+async def partial_values(events: AsyncIterable[Event]) -> AsyncIterator[Any]:
+    """The growing value of an answer, whenever it has changed: from its text, or from the call of
+    the answer tool. The last one is everything that came, still unchecked."""
+    partial = PartialValue()
+    shown: Any = None
+    part: int | None = None
+    async for event in events:
+        if isinstance(event, StepReset | StepStart):
+            partial, part = PartialValue(), None
+        elif isinstance(event, ToolCallStart) and event.name == OUTPUT_TOOL:
+            partial, part = PartialValue(), event.part
+        elif (isinstance(event, TextDelta) and part is None) or (
+            isinstance(event, ToolCallDelta) and event.part == part
+        ):
+            partial.push(event.text)
+            value = partial.value
+            if value is not shown and value != shown:
+                shown = value
+                yield value
+    value = partial.finish()
+    if value is not None and value != shown:
+        yield value
+
+
+def _by_schema(value: Any, schema: dict[str, Any]) -> Any:
+    found = problem(value, schema)
+    if found:
+        raise ValueError(found)
+    return value
+
+
+def _inside_object(schema: dict[str, Any]) -> dict[str, Any]:
+    definitions = schema.pop("$defs", None)
+    outer: dict[str, Any] = {
+        "type": "object",
+        "properties": {"value": schema},
+        "required": ["value"],
+    }
+    if definitions:
+        outer["$defs"] = definitions
+    return outer
+
+
+def _closed(schema: Any) -> Any:
+    """Strict mode of the providers wants every object closed and every property required."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {
+        key: value if key in ("default", "const", "enum", "examples") else _closed(value)
+        for key, value in schema.items()
+    }
+    if closed.get("type") == "object" and isinstance(closed.get("properties"), dict):
+        closed.setdefault("additionalProperties", False)
+        closed["required"] = list(closed["properties"])
+    return closed
