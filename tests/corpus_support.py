@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tokenwire.events.model import Heartbeat, PartDelta
 from tokenwire.framing.sse import encode_frame
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -111,11 +112,12 @@ def decode(decoder: Any, pieces: Iterator[bytes] | list[bytes]) -> list[Any]:
 
 
 def merged(events: list[Any]) -> list[Any]:
-    """The events with neighbouring deltas of a part joined, to compare different cuts."""
-    from tokenwire.events.model import PartDelta
-
+    """The events with neighbouring deltas of a part joined and without heartbeats, which belong
+    to reads: to compare different cuts."""
     found: list[Any] = []
     for event in events:
+        if isinstance(event, Heartbeat):
+            continue
         last = found[-1] if found else None
         if (
             isinstance(event, PartDelta)

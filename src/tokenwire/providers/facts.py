@@ -122,6 +122,9 @@ class _State:
                 continue
             end = self.ends.get(part)
             whole = isinstance(end, ToolCallEnd) and end.status == "complete"
+            raw = "".join(self.texts[part])
+            if raw.strip() == "null":
+                whole = False  # we run such a call with {}; what the model wrote is null
             given = start.call_id if start.id_source == "provider" else None
             as_object = (start.meta or {}).get("arguments") == "object"
             found.append(
@@ -129,7 +132,7 @@ class _State:
                     "id": self.ids.get(part, given) or None,
                     "name": self.names.get(part, start.name),
                     "arguments": end.arguments if whole else None,  # type: ignore[union-attr]
-                    "arguments_raw": None if as_object else "".join(self.texts[part]),
+                    "arguments_raw": None if as_object else raw,
                 }
             )
         return found
