@@ -1,0 +1,181 @@
+/* The server's API: start, follow, stop, approve, answer.
+
+Always true: the credential goes only to `baseUrl` (redirects are errors); ids are checked before
+they become part of a URL. */
+
+import { errorOf, TokenwireError } from "./errors.js";
+import { pollWay } from "./poll.js";
+import { type Connect, follow, type FollowOptions } from "./reader.js";
+import { SSEParser } from "./sse.js";
+import { followShared } from "./tabs.js";
+import { backoff, pause } from "./wait.js";
+import { webSocketWay } from "./websocket.js";
+
+export interface ClientOptions {
+  /** Where the server is; the page's own origin unless told. */
+  baseUrl?: string;
+  /** A key, asked for before each request. */
+  token?: () => string | undefined | Promise<string | undefined>;
+  fetch?: typeof fetch;
+  credentials?: RequestCredentials;
+  /** One connection for all tabs of this origin that read the same run. Default: where the
+   * browser can. */
+  shareTabs?: boolean;
+}
+
+/** What a run is started with: `prompt`, or `messages`, and the server's other fields. */
+export interface StartRequest {
+  prompt?: string;
+  messages?: unknown[];
+  model?: string;
+  system?: string;
+  thread?: string;
+  metadata?: Record<string, unknown>;
+  [field: string]: unknown;
+}
+
+export interface RunInfo {
+  id: string;
+  state: string;
+  model?: string;
+  thread?: string;
+  [field: string]: unknown;
+}
+
+const RUN_ID = /^[A-Za-z0-9_-]{16,64}$/;
+const CALL_ID = /^[^/\\?#\s]{1,200}$/;
+/** A start is sent again this often when no answer came; its key keeps it one run. */
+const START_TRIES = 4;
+
+export class TokenwireClient {
+  readonly baseUrl: string;
+  #options: ClientOptions;
+
+  constructor(options: ClientOptions = {}) {
+    this.baseUrl = (options.baseUrl ?? "").replace(/\/+$/, "");
+    this.#options = options;
+  }
+
+  /** Starts a run. Sent again with the same key when the network fails, so it is paid once. */
+  async start(request: StartRequest, options: { signal?: AbortSignal; key?: string } = {}) {
+    const headers = { "idempotency-key": options.key ?? randomId() };
+    for (let tries = 0; ; tries++) {
+      try {
+        return (await this.json("POST", "/v1/runs", request, options.signal, headers)) as RunInfo;
+      } catch (error) {
+        const known = error instanceof TokenwireError && error.status > 0;
+        if (known || options.signal?.aborted || tries + 1 >= START_TRIES) throw error;
+        await pause(backoff(tries), options.signal);
+      }
+    }
+  }
+
+  /** Reads a run to its end; see `FollowOptions`. */
+  follow(run: string, options: FollowOptions): Promise<void> {
+    const path = `/v1/runs/${runId(run)}/events`;
+    const stream = this.#sse(path);
+    const socket = webSocketWay(this.baseUrl, run);
+    const poll = pollWay(path, (url, init) => this.#fetch(url, init));
+    const direct = (inner: FollowOptions, socketFirst = false) =>
+      follow(socketFirst ? [socket, poll] : [stream, socket, poll], inner);
+    if (this.#options.shareTabs === false) return direct(options);
+    return followShared(`tokenwire:${this.baseUrl}:${run}`, direct, options);
+  }
+
+  info(run: string, signal?: AbortSignal): Promise<RunInfo> {
+    return this.json("GET", `/v1/runs/${runId(run)}`, undefined, signal) as Promise<RunInfo>;
+  }
+
+  stop(run: string, reason?: string): Promise<unknown> {
+    return this.json("POST", `/v1/runs/${runId(run)}/cancel`, reason ? { reason } : {});
+  }
+
+  approve(
+    run: string,
+    approval: string,
+    answer: { approved: boolean; reason?: string; arguments?: unknown },
+  ): Promise<unknown> {
+    const path = `/v1/runs/${runId(run)}/approvals/${partOfPath(approval)}`;
+    return this.json("POST", path, answer);
+  }
+
+  answerTool(run: string, call: string, content: unknown): Promise<unknown> {
+    return this.json("POST", `/v1/runs/${runId(run)}/tools/${partOfPath(call)}`, { content });
+  }
+
+  /** One JSON request; rejects with what the server said. */
+  async json(
+    method: string,
+    path: string,
+    body?: unknown,
+    signal?: AbortSignal,
+    headers: Record<string, string> = {},
+  ): Promise<unknown> {
+    const response = await this.#fetch(path, {
+      method,
+      signal: signal ?? null,
+      headers:
+        body === undefined ? headers : { ...headers, "content-type": "application/json" },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (!response.ok) throw await errorOf(response);
+    return response.status === 204 ? null : await response.json();
+  }
+
+  async #fetch(path: string, init: RequestInit): Promise<Response> {
+    const { token, credentials = "same-origin" } = this.#options;
+    const headers = new Headers(init.headers);
+    const key = await token?.();
+    if (key) headers.set("authorization", `Bearer ${key}`);
+    const call = this.#options.fetch ?? fetch;
+    const fixed = { credentials, cache: "no-store", redirect: "error" } as const;
+    return call(this.baseUrl + path, { ...init, ...fixed, headers });
+  }
+
+  #sse(path: string): Connect {
+    return async ({ after, signal, alive, take, flush }) => {
+      const headers: Record<string, string> = { accept: "text/event-stream" };
+      if (after) headers["last-event-id"] = after;
+      const response = await this.#fetch(path, { headers, signal });
+      if (!response.ok) throw await errorOf(response);
+      const type = response.headers.get("content-type") ?? "";
+      if (!response.body || !type.startsWith("text/event-stream")) {
+        response.body?.cancel().catch(() => undefined);
+        throw new TokenwireError("no_stream", `an event stream was due, not '${type}'`, 0, true);
+      }
+      alive();
+      const reader = response.body.getReader();
+      const parser = new SSEParser();
+      try {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return;
+          alive();
+          for (const frame of parser.feed(value)) take(frame.id, frame.data);
+          flush();
+        }
+      } finally {
+        reader.cancel().catch(() => undefined);
+      }
+    };
+  }
+}
+
+function runId(run: string): string {
+  if (!RUN_ID.test(run)) throw new TokenwireError("bad_request", "that is no run id");
+  return run;
+}
+
+function partOfPath(id: string): string {
+  if (!CALL_ID.test(id) || id === "." || id === "..") {
+    throw new TokenwireError("bad_request", "that is no call id");
+  }
+  return encodeURIComponent(id);
+}
+
+/** 128 random bits; also where `crypto.randomUUID` is missing (plain HTTP on a local network). */
+export function randomId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
+}

@@ -1,0 +1,43 @@
+/* The one error class: a stable code, a message that may be shown, and whether trying again helps. */
+
+export class TokenwireError extends Error {
+  override name = "TokenwireError";
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly status = 0,
+    readonly retryable = false,
+    readonly retryAfter?: number,
+  ) {
+    super(message);
+  }
+}
+
+/** The error that a response with a bad status tells. Reads at most its first 16 KiB. */
+export async function errorOf(response: Response): Promise<TokenwireError> {
+  const { status } = response;
+  let code = `http_${status}`;
+  let message = `the server answered ${status}${response.statusText ? ` ${response.statusText}` : ""}`;
+  try {
+    const told = JSON.parse((await response.text()).slice(0, 16384)) as Record<string, unknown>;
+    const inner = (Object.hasOwn(told, "error") ? told.error : told) as Record<string, unknown>;
+    if (typeof inner === "string") message = inner;
+    else if (inner && typeof inner === "object") {
+      if (typeof inner.code === "string") code = inner.code;
+      if (typeof inner.message === "string") message = inner.message;
+    } else if (typeof told.detail === "string") message = told.detail;
+  } catch {
+    // Not JSON: a proxy's page. The status says enough.
+  }
+  const retryable = status === 408 || status === 429 || status >= 500;
+  return new TokenwireError(code, message.slice(0, 500), status, retryable, retryAfter(response));
+}
+
+/** `Retry-After` in milliseconds, from seconds or a date. */
+export function retryAfter(response: Response): number | undefined {
+  const header = response.headers.get("retry-after");
+  if (!header) return undefined;
+  const seconds = Number(header);
+  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(header) - Date.now();
+  return ms >= 0 ? ms : undefined;
+}

@@ -1,0 +1,369 @@
+/* Events to the state of a run so far; the same reading as Python's `events/fold.py`.
+
+Always true: a published state never changes again, and what an event did not touch is the same
+object in the next state, so a renderer compares by identity; names and ids that a model made up
+are keys of a `Map` or of an object without a prototype, never of a plain object. */
+
+import type { ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
+
+export interface PartState {
+  part: number;
+  /** text, reasoning, refusal, tool-call, provider-result, file, opaque */
+  kind: string;
+  step: number;
+  choice: number;
+  text: string;
+  /** open, complete, truncated, invalid, discarded */
+  status: string;
+  /** What its start, attributes and end told: name, call_id, citations, arguments, ... */
+  attrs: Record<string, unknown>;
+}
+
+export interface StepState {
+  step: number;
+  attempt: number;
+  dialect?: string;
+  provider?: string;
+  model?: string;
+  parts: PartState[];
+  finish?: Partial<FinishEvent>;
+  usage: Record<string, number>;
+  status: string;
+}
+
+export interface ToolState {
+  call_id: string;
+  name: string;
+  started: boolean;
+  done: boolean;
+  content?: unknown;
+  /** The code of its failure; `content` is then the message. */
+  error?: string;
+  output: string;
+  fraction?: number;
+  progress?: string;
+  approval_id?: string;
+  approved?: boolean;
+  approval_arguments?: unknown;
+  approval_reason?: string;
+}
+
+export interface RunState {
+  run: string;
+  thread?: string;
+  model?: string;
+  metadata?: Record<string, unknown>;
+  time: number;
+  seq: number;
+  steps: StepState[];
+  tools: ReadonlyMap<string, ToolState>;
+  /** Application facts by id or name. */
+  data: ReadonlyMap<string, unknown>;
+  error?: Partial<ErrorEvent>;
+  waiting: string[];
+  cancel_requested: boolean;
+  outcome?: string;
+  end_reason?: string;
+}
+
+const COUNTS = [
+  "input_tokens",
+  "output_tokens",
+  "total_tokens",
+  "cached_input_tokens",
+  "cache_write_tokens",
+  "reasoning_tokens",
+] as const;
+
+export function emptyRun(): RunState {
+  return {
+    run: "",
+    time: 0,
+    seq: 0,
+    steps: [],
+    tools: new Map(),
+    data: new Map(),
+    waiting: [],
+    cancel_requested: false,
+  };
+}
+
+/** Builds the states of one run. `apply` events in order, then take `state`. */
+export class Fold {
+  #state = emptyRun();
+  /** What was copied since the last `state`: only these may be written to. */
+  #fresh = new Set<object>();
+  /** part -> [index of its step, index in it] */
+  #where = new Map<number, [number, number]>();
+
+  /** The state so far; it stays as it is. */
+  get state(): RunState {
+    this.#fresh.clear();
+    return this.#state;
+  }
+
+  apply(event: RunEvent): void {
+    const run = this.#own(this.#state, (copy) => (this.#state = copy));
+    if (event.seq) run.seq = event.seq;
+    switch (event.type) {
+      case "run-start":
+        run.run = event.run;
+        run.time = event.time ?? 0;
+        set(run, "thread", event.thread);
+        set(run, "model", event.model);
+        set(run, "metadata", event.metadata);
+        break;
+      case "run-end":
+        run.outcome = event.outcome;
+        set(run, "end_reason", event.reason);
+        run.waiting = [];
+        break;
+      case "run-wait":
+        run.waiting = [...event.pending];
+        break;
+      case "step-start": {
+        run.waiting = [];
+        let index = run.steps.findIndex((step) => step.step === event.step);
+        if (index < 0) index = this.#newStep(event.step);
+        const step = this.#step(index);
+        step.attempt = event.attempt ?? 1;
+        set(step, "provider", event.provider);
+        set(step, "dialect", event.dialect);
+        set(step, "model", event.model);
+        break;
+      }
+      case "response-start":
+        if (event.model) this.#lastStep().model = event.model;
+        break;
+      case "step-end":
+        this.#lastStep().status = event.status;
+        break;
+      case "step-reset":
+        this.#reset(event.step, event.discard_parts ?? []);
+        break;
+      case "usage": {
+        const step = this.#lastStep();
+        const usage = { ...step.usage };
+        for (const name of COUNTS) {
+          const count = event[name];
+          if (count === undefined) continue;
+          usage[name] = event.mode === "increment" ? (usage[name] ?? 0) + count : count;
+        }
+        step.usage = usage;
+        break;
+      }
+      case "finish":
+        if (!event.choice) this.#lastStep().finish = without(event);
+        break;
+      case "part-attr":
+        this.#attr(event.part, event.name, event.value);
+        break;
+      case "error":
+        run.error = without(event);
+        break;
+      case "control":
+        if (event.command === "cancel") run.cancel_requested = true;
+        break;
+      case "data":
+        run.data = new Map(run.data).set(event.id ?? event.name, event.payload);
+        break;
+      default:
+        if ("call_id" in event && event.type !== "tool-call-start" && !("part" in event)) {
+          this.#toolEvent(event as ToolEvent);
+        } else if ("part" in event) this.#part(event as AnyPart);
+    }
+  }
+
+  #own<T extends object>(value: T, put: (copy: T) => void): T {
+    if (this.#fresh.has(value)) return value;
+    const copy = (Array.isArray(value) ? [...value] : { ...value }) as T;
+    this.#fresh.add(copy);
+    put(copy);
+    return copy;
+  }
+
+  #newStep(number: number): number {
+    const steps = this.#own(this.#state.steps, (copy) => (this.#state.steps = copy));
+    return steps.push({ step: number, attempt: 1, parts: [], usage: {}, status: "open" }) - 1;
+  }
+
+  #step(index: number): StepState {
+    const steps = this.#own(this.#state.steps, (copy) => (this.#state.steps = copy));
+    return this.#own(steps[index]!, (copy) => (steps[index] = copy));
+  }
+
+  #lastStep(): StepState {
+    if (!this.#state.steps.length) this.#newStep(1);
+    return this.#step(this.#state.steps.length - 1);
+  }
+
+  #reset(number: number, discard: number[]): void {
+    const index = this.#state.steps.findIndex((step) => step.step === number);
+    if (index < 0) return;
+    const step = this.#step(index);
+    step.parts = discard.length ? step.parts.filter((p) => !discard.includes(p.part)) : [];
+    step.parts.forEach((part, at) => this.#where.set(part.part, [index, at]));
+    for (const part of discard) this.#where.delete(part);
+    step.usage = {};
+    step.status = "open";
+    delete step.finish;
+  }
+
+  #open(number: number): PartState | undefined {
+    const where = this.#where.get(number);
+    if (!where) return undefined;
+    const step = this.#step(where[0]);
+    if (step.parts[where[1]]?.part !== number) return undefined;
+    const parts = this.#own(step.parts, (copy) => (step.parts = copy));
+    return this.#own(parts[where[1]]!, (copy) => (parts[where[1]] = copy));
+  }
+
+  #part(event: AnyPart): void {
+    const [, kind = "", moment] = /^(.+)-(start|delta|end)$/.exec(event.type) ?? [];
+    if (moment === "start") {
+      const step = this.#lastStep();
+      const parts = this.#own(step.parts, (copy) => (step.parts = copy));
+      const { part, step: number = 0, choice = 0 } = event;
+      const attrs = bare(without(event, "part", "step", "choice"));
+      this.#where.set(part, [this.#state.steps.length - 1, parts.length]);
+      parts.push({ part, kind, step: number, choice, text: "", status: "open", attrs });
+      return;
+    }
+    const part = this.#open(event.part);
+    if (!part) return;
+    if (moment === "delta") part.text += event.text ?? "";
+    else if (moment === "end") {
+      part.status = event.status ?? "complete";
+      if (event.text !== undefined) part.text = event.text;
+      for (const name of ["arguments", "error", "content"] as const) {
+        if (event[name] !== undefined) part.attrs = bare(part.attrs, name, event[name]);
+      }
+    }
+  }
+
+  #attr(number: number, name: string, value: unknown): void {
+    const part = this.#open(number);
+    if (!part) return;
+    const old = part.attrs;
+    const list = (key: string) => (Array.isArray(old[key]) ? (old[key] as unknown[]) : []);
+    if (name === "citation") part.attrs = bare(old, "citations", [...list("citations"), value]);
+    else if (name === "logprobs" && Array.isArray(value)) {
+      part.attrs = bare(old, name, [...list(name), ...value]);
+    } else if (name === "meta" && value && typeof value === "object") {
+      part.attrs = bare(old, name, { ...(old.meta as object | undefined), ...value });
+    } else part.attrs = bare(old, name === "tool_name" ? "name" : name, value);
+  }
+
+  #toolEvent(event: ToolEvent): void {
+    const run = this.#state;
+    const known = run.tools.get(event.call_id);
+    const tool: ToolState = known
+      ? { ...known }
+      : { call_id: event.call_id, name: "", started: false, done: false, output: "" };
+    if ("name" in event && event.name) tool.name = event.name;
+    switch (event.type) {
+      case "tool-start":
+        tool.started = true;
+        break;
+      case "tool-progress":
+        set(tool, "fraction", event.fraction);
+        set(tool, "progress", event.message);
+        break;
+      case "tool-output":
+        tool.output += event.text;
+        break;
+      case "tool-result":
+        tool.done = true;
+        tool.content = event.content;
+        this.#settled(event.call_id);
+        break;
+      case "tool-error":
+        tool.done = true;
+        tool.content = event.message;
+        tool.error = event.code;
+        this.#settled(event.call_id);
+        break;
+      case "approval-request":
+        tool.approval_id = event.approval_id;
+        tool.approval_arguments = event.arguments;
+        set(tool, "approval_reason", event.reason);
+        break;
+      case "approval-answer":
+        if (tool.approved === undefined) {
+          tool.approved = event.approved; // the first answer wins
+          set(tool, "approval_reason", event.reason);
+          if (event.arguments !== undefined) tool.approval_arguments = event.arguments;
+        }
+        this.#settled(event.approval_id);
+        break;
+    }
+    run.tools = new Map(run.tools).set(event.call_id, tool);
+  }
+
+  #settled(name: string): void {
+    const run = this.#state;
+    if (run.waiting.includes(name)) run.waiting = run.waiting.filter((item) => item !== name);
+  }
+}
+
+type ToolEvent = Extract<RunEvent, { call_id: string }> & { part?: never };
+interface AnyPart {
+  type: string;
+  part: number;
+  step?: number;
+  choice?: number;
+  text?: string;
+  status?: string;
+  arguments?: unknown;
+  error?: unknown;
+  content?: unknown;
+}
+
+function set<T extends object, K extends keyof T>(target: T, key: K, value: T[K]): void {
+  if (value === undefined) delete target[key];
+  else target[key] = value;
+}
+
+/** A copy without a prototype, so that every name is only a name. */
+function bare(source: object, key?: string, value?: unknown): Record<string, unknown> {
+  const copy = Object.assign(Object.create(null) as Record<string, unknown>, source);
+  if (key !== undefined) copy[key] = value;
+  return copy;
+}
+
+function without<T extends object>(event: T, ...more: string[]): Partial<T> {
+  const left = ["type", "seq", "t", ...more];
+  return Object.fromEntries(
+    Object.entries(event).filter(([name]) => !left.includes(name)),
+  ) as Partial<T>;
+}
+
+// --- reading a state ------------------------------------------------------------------------
+
+/** `running`, `waiting`, or how it ended. */
+export function stateOf(run: RunState): string {
+  return run.outcome ?? (run.waiting.length ? "waiting" : "running");
+}
+
+/** All text of the first choice. */
+export function textOf(run: RunState): string {
+  return run.steps
+    .flatMap((step) => step.parts)
+    .filter((part) => part.kind === "text" && part.choice === 0)
+    .map((part) => part.text)
+    .join("");
+}
+
+/** Token counts summed over the steps. */
+export function usageOf(run: RunState): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const { usage } of run.steps) {
+    for (const [name, count] of Object.entries(usage)) total[name] = (total[name] ?? 0) + count;
+  }
+  return total;
+}
+
+/** Why the last step's model stopped, in our word. */
+export function finishReasonOf(run: RunState): string | undefined {
+  return run.steps.findLast((step) => step.finish)?.finish?.reason;
+}

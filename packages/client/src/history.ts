@@ -1,0 +1,93 @@
+/* A run's state as messages: what to append to the conversation for the next question. */
+
+import type { PartState, RunState, StepState, ToolState } from "./fold.js";
+
+export interface Message {
+  role: string;
+  content: string | Record<string, unknown>[];
+}
+
+/** Per step the assistant's parts, then the results of its tool calls. */
+export function historyOf(run: RunState): Message[] {
+  const messages: Message[] = [];
+  for (const step of run.steps) {
+    const shown = step.parts.filter((p) => p.choice === 0 && p.status !== "discarded");
+    if (shown.length) {
+      messages.push({ role: "assistant", content: shown.map((part) => messagePart(part, step)) });
+    }
+    const results = shown
+      .filter((part) => part.kind === "tool-call")
+      .map((part) => run.tools.get(String(part.attrs.call_id ?? "")))
+      .filter((tool) => tool?.done)
+      .map((tool) => toolResult(tool!));
+    if (results.length) messages.push({ role: "tool", content: results });
+  }
+  return messages;
+}
+
+/** Fields at their default are left out, as in the stored form. */
+function messagePart(part: PartState, step: StepState): Record<string, unknown> {
+  const { attrs, text } = part;
+  const meta = present(attrs.meta) ? { meta: { [step.dialect ?? "provider"]: attrs.meta } } : {};
+  const common = { type: part.kind, ...meta };
+  const named = pick(attrs, "call_id", "name");
+  switch (part.kind) {
+    case "text":
+      return { ...common, text, ...pick(attrs, "citations", "signature") };
+    case "reasoning":
+      return {
+        ...common,
+        ...(text ? { text } : {}),
+        ...pick(attrs, "summary", "signature", "encrypted"),
+      };
+    case "refusal":
+      return { ...common, text };
+    case "tool-call": {
+      const written = text || JSON.stringify(attrs.arguments ?? {});
+      const status = part.status === "open" ? "truncated" : part.status;
+      return {
+        ...common,
+        call_id: attrs.call_id ?? "",
+        name: attrs.name ?? "",
+        ...(written === "{}" ? {} : { arguments: written }),
+        ...(attrs.executor === "server" ? {} : pick(attrs, "executor")),
+        ...(attrs.format === "json" ? {} : pick(attrs, "format")),
+        ...pick(attrs, "signature"),
+        ...(status === "complete" ? {} : { status }),
+      };
+    }
+    case "provider-result":
+      return { ...common, ...named, content: attrs.content ?? text };
+    case "file": {
+      const type = attrs.media_type;
+      return {
+        ...common,
+        ...(type === "application/octet-stream" ? {} : pick(attrs, "media_type")),
+        ...(text ? { data: text } : {}),
+        ...pick(attrs, "url", "name"),
+      };
+    }
+    default:
+      return { ...common, ...pick(attrs, "name", "payload", "signature") };
+  }
+}
+
+function toolResult(tool: ToolState): Record<string, unknown> {
+  return {
+    type: "tool-result",
+    call_id: tool.call_id,
+    ...(tool.content === undefined || tool.content === null ? {} : { content: tool.content }),
+    ...(tool.name ? { name: tool.name } : {}),
+    ...(tool.error === undefined ? {} : { is_error: true }),
+  };
+}
+
+function present(value: unknown): boolean {
+  return !!value && typeof value === "object" && Object.keys(value).length > 0;
+}
+
+function pick(attrs: Record<string, unknown>, ...names: string[]): Record<string, unknown> {
+  return Object.fromEntries(
+    names.filter((name) => attrs[name]).map((name) => [name, attrs[name]]),
+  );
+}

@@ -1,0 +1,181 @@
+/* One connection for all tabs of an origin that read the same run.
+
+The tab that holds the run's lock is the leader: it reads, and broadcasts what it read. The others
+take what it broadcasts; when its tab goes, the browser gives the lock to the next one, which reads
+on from its own cursor. A browser opens six connections to an HTTP/1.1 host, so leaders of
+different runs share four slots, and those without a slot read by WebSocket.
+
+Always true: a tab delivers a batch only when it follows what the tab already has; a batch that
+leaves a gap is answered by asking the leader for what is missing. */
+
+import { type Delivered, type FollowOptions, type LinkState, offsetOf } from "./reader.js";
+
+type Direct = (options: FollowOptions, socketFirst?: boolean) => Promise<void>;
+type Row = [cursor: string, json: string];
+interface Told {
+  /** Rows, and the cursor that they follow. */
+  rows?: Row[];
+  from?: string;
+  /** A new leader asks who is there. */
+  lead?: true;
+  /** A tab asks for what comes after this cursor. */
+  want?: string;
+  /** The leader does not hold what was asked for. */
+  miss?: string;
+  link?: LinkState;
+  reset?: string;
+}
+
+const SLOTS = 4;
+
+export function followShared(name: string, direct: Direct, options: FollowOptions): Promise<void> {
+  const locks = globalThis.navigator?.locks;
+  if (!locks || typeof BroadcastChannel !== "function" || typeof document === "undefined") {
+    return direct(options);
+  }
+  return new Shared(name, direct, options, locks).run();
+}
+
+class Shared {
+  #channel: BroadcastChannel;
+  #rows: Row[] = [];
+  #first: string;
+  #cursor: string;
+  #leading = false;
+  #ended = false;
+  #missed = false;
+  /** Ends the wait for the lock: the run ended, was aborted, or is read alone. */
+  #over = new AbortController();
+
+  constructor(
+    name: string,
+    readonly direct: Direct,
+    readonly options: FollowOptions,
+    readonly locks: LockManager,
+  ) {
+    this.name = name;
+    this.#first = this.#cursor = options.after ?? "";
+    this.#channel = new BroadcastChannel(name);
+  }
+  readonly name: string;
+
+  async run(): Promise<void> {
+    const { signal } = this.options;
+    const stop = () => this.#over.abort();
+    signal?.addEventListener("abort", stop);
+    if (signal?.aborted) stop();
+    this.#channel.onmessage = ({ data }) => this.#hear(data as Told);
+    this.#tell({ want: this.#cursor });
+    try {
+      await this.locks.request(this.name, { signal: this.#over.signal }, () => this.#lead());
+    } catch (error) {
+      if (!this.#over.signal.aborted) throw error;
+      if (this.#missed && !this.#ended && !signal?.aborted) await this.#alone();
+    } finally {
+      signal?.removeEventListener("abort", stop);
+      this.#channel.close();
+    }
+  }
+
+  #tell(told: Told): void {
+    this.#channel.postMessage(told);
+  }
+
+  async #lead(): Promise<void> {
+    if (this.#ended || this.#over.signal.aborted) return;
+    this.#leading = true;
+    this.#tell({ lead: true });
+    await withSlot(this.locks, (free) =>
+      this.direct(
+        {
+          ...this.options,
+          after: this.#cursor,
+          onEvents: (batch) => {
+            const from = this.#cursor;
+            const rows = batch.map(({ cursor, json }): Row => [cursor, json]);
+            this.#keep(rows);
+            this.#tell({ rows, from });
+            this.options.onEvents(batch);
+          },
+          onReset: (reason) => {
+            this.#forget(reason);
+            this.#tell({ reset: reason });
+          },
+          onLink: (link, error) => {
+            this.#tell({ link });
+            this.options.onLink?.(link, error);
+          },
+        },
+        !free,
+      ),
+    );
+  }
+
+  #alone(): Promise<void> {
+    return this.direct({ ...this.options, after: this.#cursor });
+  }
+
+  #keep(rows: Row[]): void {
+    for (const row of rows) this.#rows.push(row);
+    this.#cursor = rows[rows.length - 1]?.[0] ?? this.#cursor;
+  }
+
+  #forget(reason: string): void {
+    this.#rows = [];
+    this.#first = this.#cursor = "";
+    this.options.onReset?.(reason);
+  }
+
+  #hear(told: Told): void {
+    if (this.#leading) {
+      if (told.want !== undefined) this.#serve(told.want);
+      return;
+    }
+    if (told.lead) this.#tell({ want: this.#cursor });
+    else if (told.miss === this.#cursor) {
+      this.#missed = true;
+      this.#over.abort();
+    } else if (told.reset !== undefined) this.#forget(told.reset);
+    else if (told.link) this.options.onLink?.(told.link);
+    else if (told.rows && told.from !== undefined) this.#take(told.rows, told.from);
+  }
+
+  #serve(want: string): void {
+    if (offsetOf(want) < offsetOf(this.#first)) {
+      this.#tell({ miss: want });
+      return;
+    }
+    const rows = this.#rows.filter(([cursor]) => offsetOf(cursor) > offsetOf(want));
+    if (rows.length) this.#tell({ rows, from: want });
+    this.#tell({ link: "live" });
+  }
+
+  #take(rows: Row[], from: string): void {
+    const mine = offsetOf(this.#cursor);
+    if (offsetOf(from) > mine) {
+      this.#tell({ want: this.#cursor });
+      return;
+    }
+    const fresh = rows.filter(([cursor]) => offsetOf(cursor) > mine);
+    if (!fresh.length) return;
+    this.#keep(fresh);
+    const batch = fresh.map(
+      ([cursor, json]): Delivered => ({ cursor, json, event: JSON.parse(json) }),
+    );
+    this.#ended = batch.some(({ event }) => event.type === "run-end");
+    this.options.onEvents(batch);
+    if (this.#ended) this.#over.abort();
+  }
+}
+
+/** Calls `use(true)` holding one of the slots, or `use(false)` when all are taken. */
+async function withSlot<T>(
+  locks: LockManager,
+  use: (free: boolean) => Promise<T>,
+  slot = 0,
+): Promise<T> {
+  if (slot === SLOTS) return use(false);
+  return locks.request(`tokenwire:slot:${slot}`, { ifAvailable: true }, (lock) =>
+    lock ? use(true) : withSlot(locks, use, slot + 1),
+  ) as Promise<T>;
+}

@@ -1,0 +1,40 @@
+/* Waiting that ends early: by abort, or because the person or the network is back. */
+
+/** Delay before try `n` (0, 1, ...): full jitter under an exponential cap. */
+export function backoff(n: number, base = 500, cap = 15000, random = Math.random): number {
+  return random() * Math.min(cap, base * 2 ** n);
+}
+
+/** Calls `wake` whenever trying at once makes sense: online again, shown again, restored from the
+ * back-forward cache. Returns what removes the listeners. */
+export function onReturn(wake: () => void): () => void {
+  const scope = globalThis as Partial<Window & typeof globalThis>;
+  const page = scope.document;
+  const seen = () => {
+    if (page?.visibilityState === "visible") wake();
+  };
+  scope.addEventListener?.("online", wake);
+  scope.addEventListener?.("pageshow", wake);
+  page?.addEventListener?.("visibilitychange", seen);
+  return () => {
+    scope.removeEventListener?.("online", wake);
+    scope.removeEventListener?.("pageshow", wake);
+    page?.removeEventListener?.("visibilitychange", seen);
+  };
+}
+
+/** Resolves after `ms`, at once when aborted or when `onReturn` fires. */
+export function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      forget();
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    const forget = onReturn(done);
+    if (signal?.aborted) done();
+    else signal?.addEventListener("abort", done);
+  });
+}

@@ -1,0 +1,31 @@
+/* The chat page, built into the Python package's static folder. The document is served at `/`, its
+files under `/assets/`; their names hold their content's hash, so they may be cached for good. */
+
+import react from "@vitejs/plugin-react";
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vite";
+
+const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const server = "http://127.0.0.1:8765";
+
+export default defineConfig({
+  root: path("."),
+  base: "/",
+  plugins: [react()],
+  resolve: {
+    alias: [
+      { find: /^@tokenwire\/client$/, replacement: path("../client/src/index.ts") },
+      { find: /^@tokenwire\/client\/(.*)$/, replacement: `${path("../client/src")}/$1.ts` },
+      { find: /^@tokenwire\/react$/, replacement: path("../react/src/index.ts") },
+    ],
+  },
+  build: {
+    outDir: path("../../src/tokenwire/server/static"),
+    emptyOutDir: false,
+    // Everything comes from files: the page's policy allows no inline script or style.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    target: "es2022",
+  },
+  server: { proxy: { "/v1": server, "/chat": server, "/ws": { target: server, ws: true } } },
+});
