@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from corpus_support import Recording, decode, differences
-
 from tokenwire.events.model import PartStart, ProviderResultStart, ResponseStart, Usage
 from tokenwire.providers.facts import facts
 

@@ -28,7 +28,7 @@ from tokenwire.providers.anthropic_build import build
 from tokenwire.providers.assembly import OpenPart, citation, dump, items, number, obj, text_of
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.decoding import PayloadDecoder
-from tokenwire.providers.wire_errors import http_error, stream_error
+from tokenwire.providers.failures import from_response
 
 __all__ = ["DIALECT", "AnthropicDecoder", "AnthropicDialect"]
 
@@ -83,7 +83,7 @@ class AnthropicDecoder(PayloadDecoder):
     def payload(self, value: dict[str, Any], event: str) -> None:
         kind = value.get("type")
         if event.startswith("exception:"):
-            self.fail(stream_error(value, name=event.partition(":")[2]))
+            self.fail_with({"__type": event.partition(":")[2], **value}, raw=value)
             return
         handler = self._handlers.get(kind if isinstance(kind, str) else event)
         if handler is not None:
@@ -259,8 +259,7 @@ class AnthropicDecoder(PayloadDecoder):
         self.parts.out.append(Heartbeat(source="provider"))
 
     def _error(self, value: dict[str, Any]) -> None:
-        request_id = text_of(value.get("request_id")) or self._request_id
-        self.fail(stream_error(value, request_id=request_id))
+        self.fail_with(value, request_id=self._request_id)
 
     # --- pieces --------------------------------------------------------------------------------
 
@@ -349,7 +348,7 @@ class AnthropicDialect:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """The typed error of a non-2xx answer."""
-        return http_error(status, headers, body)
+        return from_response(status, headers, body)
 
     def resume(self, response: Any, after: Any, target: Target) -> Call | None:
         """Anthropic keeps no response that could be re-attached to."""

@@ -242,21 +242,52 @@ class Parts:
 
 _decode = msgspec.json.Decoder().decode
 _EMPTY: dict[str, Any] = {}
+_MOST_DEPTH = 200  # real payloads stay under 20; schemas in them under 60
 
 
 def load(data: bytes | str) -> Any:
     """JSON to values. Lone surrogates become U+FFFD. Raises `ValueError` and nothing else."""
     try:
-        return _decode(data)
+        value = _decode(data)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except msgspec.MsgspecError:
-        pass
+        value = _lenient(data)
+    if len(data) > 2 * _MOST_DEPTH:
+        _check_depth(data, value)
+    return value
+
+
+def _lenient(data: bytes | str) -> Any:
+    """What the strict reader refuses but others send: lone surrogates, raw control characters."""
     try:
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
         return _without_surrogates(json.loads(text, parse_constant=_refuse, strict=False))
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+
+
+def _check_depth(data: bytes | str, value: Any) -> None:
+    """Whoever encodes the value again must not run out of stack."""
+    opened = (
+        data.count(b"[") + data.count(b"{")
+        if isinstance(data, bytes)
+        else data.count("[") + data.count("{")
+    )
+    if opened <= _MOST_DEPTH:
+        return
+    level: list[Any] = [value]
+    for _ in range(_MOST_DEPTH):
+        below: list[Any] = []
+        for found in level:
+            if isinstance(found, dict):
+                below.extend(cast(dict[str, Any], found).values())
+            elif isinstance(found, list):
+                below.extend(cast(list[Any], found))
+        level = [v for v in below if isinstance(v, dict | list)]
+        if not level:
+            return
+    raise ValueError("the JSON is nested too deeply")
 
 
 def _refuse(word: str) -> Any:

@@ -13,6 +13,7 @@ from tokenwire.errors import FramingError
 from tokenwire.events.model import Error, Event, Finish, FinishReason, Heartbeat, Raw
 from tokenwire.framing.sse import Frame
 from tokenwire.providers.assembly import Parts, load
+from tokenwire.providers.failures import error_event, from_object
 from tokenwire.providers.payloads import PayloadReader
 
 __all__ = ["PayloadDecoder"]
@@ -57,7 +58,7 @@ class PayloadDecoder:
         """A ``[DONE]`` was seen."""
 
     def ended(self) -> None:
-        """The bytes are over; what the wire leaves implicit can be told now."""
+        """The bytes are over, also after a failure; what the wire left implicit is told now."""
 
     def finish_reason(
         self,
@@ -80,6 +81,12 @@ class PayloadDecoder:
         error.after_output = self.parts.shown
         self.parts.out.append(error)
         self.failed = self.closed = True
+
+    def fail_with(self, value: Any, *, raw: Any = None, request_id: str | None = None) -> None:
+        """The same from the provider's own error object."""
+        error = from_object(value)
+        error.request_id = error.request_id or request_id
+        self.fail(error_event(error, raw=value if raw is None else raw))
 
     def raw(self, event: str | None, payload: Any) -> None:
         """A payload that this version does not know survives as it came."""
@@ -114,8 +121,8 @@ class PayloadDecoder:
         except FramingError:
             if error is None and not self.closed:
                 raise
+        self.ended()
         if not self.failed:
-            self.ended()
             head = self.reader.head
             if error is None and not self.payloads and head and not self.reader.comments:
                 self.fail(_not_this_wire("the provider's answer holds no event of its wire"))
