@@ -1,3 +1,87 @@
-"""Bring a language model's answer to people while it is being written, and never lose a word."""
+"""Bring a language model's answer to people while it is being written, and never lose a word.
+
+Names are imported when first used, so that ``import tokenwire`` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+#: name -> module that holds it.
+_WHERE = {
+    "Deadlines": "tokenwire.run.deadlines",
+    "LoopLimits": "tokenwire.run.tool_phase",
+    "Message": "tokenwire.events.message",
+    "Progress": "tokenwire.tools.context",
+    "Registry": "tokenwire.providers.registry",
+    "Request": "tokenwire.events.request",
+    "Result": "tokenwire.run.stream",
+    "RetryPolicy": "tokenwire.run.recover",
+    "Run": "tokenwire.run.stream",
+    "Runs": "tokenwire.relay.runs",
+    "Tool": "tokenwire.tools.registry",
+    "ToolContext": "tokenwire.tools.context",
+    "ToolSet": "tokenwire.tools.registry",
+    "TokenwireError": "tokenwire.errors",
+    "assistant": "tokenwire.events.message",
+    "open_log": "tokenwire.log.open",
+    "stream": "tokenwire.ask",
+    "system": "tokenwire.events.message",
+    "tool": "tokenwire.tools.registry",
+    "user": "tokenwire.events.message",
+}
+
+__all__ = [
+    "Deadlines",
+    "LoopLimits",
+    "Message",
+    "Progress",
+    "Registry",
+    "Request",
+    "Result",
+    "RetryPolicy",
+    "Run",
+    "Runs",
+    "TokenwireError",
+    "Tool",
+    "ToolContext",
+    "ToolSet",
+    "__version__",
+    "assistant",
+    "open_log",
+    "stream",
+    "system",
+    "tool",
+    "user",
+]
+
+if TYPE_CHECKING:
+    from tokenwire.ask import stream
+    from tokenwire.errors import TokenwireError
+    from tokenwire.events.message import Message, assistant, system, user
+    from tokenwire.events.request import Request
+    from tokenwire.log.open import open_log
+    from tokenwire.providers.registry import Registry
+    from tokenwire.relay.runs import Runs
+    from tokenwire.run.deadlines import Deadlines
+    from tokenwire.run.recover import RetryPolicy
+    from tokenwire.run.stream import Result, Run
+    from tokenwire.run.tool_phase import LoopLimits
+    from tokenwire.tools.context import Progress, ToolContext
+    from tokenwire.tools.registry import Tool, ToolSet, tool
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'tokenwire' has no attribute '{name}'")
+    value = getattr(import_module(where), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -102,10 +102,10 @@ class Loop:
                 async for batch in body:
                     yield batch
         except TokenwireError as error:
-            yield self._fail(error)
+            yield self.fail(error)
         except Exception:
             _log.exception("run %s failed inside", self.plan.run)
-            yield self._fail(TokenwireError("the server failed; its log says why"))
+            yield self.fail(TokenwireError("the server failed; its log says why"))
         state = self.fold
         usage = state.usage
         report(
@@ -240,7 +240,7 @@ class Loop:
             outcome = "incomplete"
         return self._stamp([RunEnd(outcome=outcome, reason=reason, usage=self.fold.usage or None)])
 
-    def _fail(self, error: TokenwireError) -> list[Event]:
+    def fail(self, error: TokenwireError) -> list[Event]:
         """The end of a run that failed: close what is open, say why, end."""
         shown = bool(self.fold.parts)
         if isinstance(error, InputError):

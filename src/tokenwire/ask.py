@@ -1,0 +1,118 @@
+"""`tokenwire.stream`: what a user gives, as a `Run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from tokenwire.events.message import Message, messages_of
+from tokenwire.events.request import Request
+from tokenwire.run.buffer import Policy
+from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.loop import Plan
+from tokenwire.run.recover import RetryPolicy
+from tokenwire.run.stream import Run, as_list, new_run_id
+from tokenwire.run.tool_phase import LoopLimits
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.registry import Registry
+
+__all__ = ["stream"]
+
+
+def stream(
+    model: str | Iterable[str],
+    prompt: str | Message | Iterable[Message | dict[str, Any]],
+    *,
+    system: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    stop: str | list[str] | None = None,
+    seed: int | None = None,
+    tools: Iterable[Any] | None = None,
+    tool_choice: str | None = None,
+    output: Any = None,
+    reasoning: str | int | None = None,
+    extra: dict[str, Any] | None = None,
+    deadlines: Deadlines | None = None,
+    retry: RetryPolicy | None = None,
+    limits: LoopLimits | None = None,
+    buffer_events: int = 100,
+    buffer_bytes: int = 256 * 1024,
+    buffer_policy: Policy = "wait",
+    registry: Registry | None = None,
+    http: HttpClient | None = None,
+) -> Run:
+    """An answer, as it is written: ``async with stream("demo", "Hello") as run: ...``.
+
+    ``model``: a name such as ``openai:gpt-5``, ``demo`` or ``http://127.0.0.1:8080/v1#name``; of
+    several, the next is asked when one fails before anything was visible. ``prompt``: a text, a
+    message, or a conversation. ``tools``: functions or `Tool` s that are run while streaming.
+    ``output``: a pydantic model or a JSON Schema that the answer must fit; the validated value is
+    ``(await run.result()).output``. ``extra``: fields for this provider only, merged into the
+    request. Raises `InputError` and `UnknownModelError` at once; what the network does, later.
+    """
+    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.registry import Registry
+
+    found = list(prompt) if not isinstance(prompt, str | Message) else prompt
+    request = Request(
+        messages=messages_of(found),
+        system=system,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        stop=None if stop is None else as_list(stop),
+        seed=seed,
+        tool_choice=tool_choice,
+        reasoning=reasoning,
+        extra=extra,
+    )
+    validate: Callable[[str], Any] | None = None
+    if output is not None:
+        from tokenwire.tools.structured import Structured
+
+        structured = Structured.of(output)
+        request.output = structured.schema
+        validate = structured.validate
+    toolset = None
+    if tools is not None:
+        from tokenwire.tools.registry import ToolSet
+
+        toolset = ToolSet.of(tools)
+    names = as_list(model)
+    known = registry or Registry()
+    stack = AsyncExitStack()
+
+    async def prepare(plan: Plan) -> Callable[[], Any]:
+        """Start the demo model when it is asked for."""
+        if "demo" in names and not known.has_demo:
+            from tokenwire.demo import demo_server
+
+            known.demo_url = await stack.enter_async_context(demo_server())
+        plan.candidates = [known.resolve(name) for name in names]
+        return stack.aclose
+
+    plan = Plan(
+        run=new_run_id(),
+        request=request,
+        candidates=[known.resolve(name) for name in names if name != "demo"],
+        model=names[0],
+        deadlines=deadlines or Deadlines(),
+        retry=retry or RetryPolicy(),
+        limits=limits or LoopLimits(),
+        tools=toolset,
+    )
+    return Run(
+        plan,
+        http=(lambda: http) if http is not None else HttpClient,
+        own_http=http is None,
+        buffer_events=buffer_events,
+        buffer_bytes=buffer_bytes,
+        buffer_policy=buffer_policy,
+        prepare=prepare,
+        output=validate,
+    )

@@ -1,0 +1,137 @@
+"""Reading a run from any offset: what is there, then what comes.
+
+Always true: records come once, in order, without gap, from the one after the cursor; a follower
+costs nothing while it waits but its place in the log's list; a cursor of another run or of a lost
+branch is refused before anything is read after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tokenwire.errors import CursorError
+from tokenwire.events.codec import AnyEvent, decode
+from tokenwire.log.base import Log
+from tokenwire.relay.record import CHECK, cursor_of, json_of, parse_cursor
+
+__all__ = ["Batch", "Follower", "open_follower"]
+
+
+class Batch:
+    """Records ``first`` ... of a run. Empty when the follower was poked."""
+
+    __slots__ = ("first", "records")
+
+    def __init__(self, first: int, records: list[bytes]) -> None:
+        self.first, self.records = first, records
+
+    def items(self) -> list[tuple[str, bytes]]:
+        """``[(cursor, event JSON), ...]``"""
+        first = self.first
+        return [(cursor_of(first + n, r), json_of(r)) for n, r in enumerate(self.records)]
+
+    def events(self) -> list[tuple[str, AnyEvent]]:
+        """``[(cursor, event), ...]``"""
+        return [(cursor, decode(data)) for cursor, data in self.items()]
+
+
+class Follower:
+    """One reader of one run. Take batches with `next` until None; `close` it on every path."""
+
+    def __init__(
+        self,
+        log: Log,
+        run: str,
+        *,
+        after: int = 0,
+        most: int = 512,
+        most_bytes: int = 1 << 20,
+        closed: Callable[[], None] | None = None,
+    ) -> None:
+        self._log, self.run = log, run
+        #: The offset of the last record that was handed out.
+        self.after = after
+        self._most, self._most_bytes = most, most_bytes
+        self._dirty = True
+        self._poked = False
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake)
+        self._closed = closed
+
+    async def next(self) -> Batch | None:
+        """The next records; waits for them; None after the last record of an ended run. An empty
+        batch means that somebody called `poke`."""
+        while True:
+            if self._poked:
+                self._poked = False
+                return Batch(self.after + 1, [])
+            if self._ended or self._unsubscribe is None:
+                return None
+            if self._dirty:
+                self._dirty = False
+                page = await self._log.read(
+                    self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
+                )
+                self._ended = page.closed is not None
+                if page.records:
+                    batch = Batch(self.after + 1, page.records)
+                    self.after += len(page.records)
+                    if self.after < page.tail:
+                        self._dirty = True
+                    return batch
+                continue
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def poke(self) -> None:
+        """Make a waiting `next` return an empty batch (heartbeat, drain)."""
+        self._poked = True
+        self._resume()
+
+    def close(self) -> None:
+        """Stop following; a waiting `next` returns None."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+            if self._closed is not None:
+                self._closed()
+        self._resume()
+
+    def _wake(self) -> None:
+        self._dirty = True
+        self._resume()
+
+    def _resume(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+async def open_follower(
+    log: Log, run: str, cursor: str | int | None, *, closed: Callable[[], None] | None = None
+) -> Follower:
+    """A follower after ``cursor``. Raises `CursorError` when the log does not hold that very
+    record: another run's cursor, one beyond the tail, or one of a branch that a failover lost."""
+    after, check = parse_cursor(cursor)
+    if after > 0:
+        page = await log.read(run, after=after - 1, most=1)
+        if not page.records:
+            raise CursorError(
+                f"the cursor is beyond the end of this run (its tail is {page.tail}); "
+                "read again from the start",
+                reason="beyond_tail",
+                tail=page.tail,
+            )
+        if check is not None and page.records[0][:CHECK] != check:
+            raise CursorError(
+                "the cursor belongs to another run or to a lost branch of this one; "
+                "read again from the start",
+                reason="other_branch",
+                tail=page.tail,
+            )
+    return Follower(log, run, after=after, closed=closed)

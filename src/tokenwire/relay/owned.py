@@ -1,0 +1,124 @@
+"""A run that this process owns: its loop writes into its log until the end, a stop, or a loss.
+
+Always true: a command left in the log reaches the loop, whoever left it; when another worker has
+taken the run over, the provider's connection is closed and nothing more is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+
+import msgspec
+
+from tokenwire.errors import FencedError, LimitError, LogError, TokenwireError
+from tokenwire.events.model import ApprovalAnswer, Control, Event, ToolResult
+from tokenwire.log.base import Log
+from tokenwire.relay.produce import Producer
+from tokenwire.run.inbox import Inbox
+from tokenwire.run.loop import Loop
+
+__all__ = ["Owned", "encode_command"]
+
+_log = logging.getLogger("tokenwire.relay")
+_commands = msgspec.json.Decoder(Control | ApprovalAnswer | ToolResult)
+
+
+def encode_command(command: Control | ApprovalAnswer | ToolResult) -> bytes:
+    """A command as the bytes that are left in the log for the owner."""
+    return msgspec.json.encode(command)
+
+
+class Owned:
+    """One run's task, inbox and producer."""
+
+    def __init__(
+        self,
+        log: Log,
+        loop: Loop,
+        inbox: Inbox,
+        producer: Producer,
+        *,
+        ended: Callable[[Owned], None],
+        first: list[Event] | None = None,
+    ) -> None:
+        self.run = producer.run
+        self.inbox, self.producer, self.loop = inbox, producer, loop
+        self._log, self._first, self._ended = log, first or [], ended
+        self._seen_commands = 0
+        #: A wake-up came while an append was under way: look for commands at the next tick.
+        self.look = True
+        self._checking = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unsubscribe = log.subscribe(self.run, self._woken)
+        self.task = asyncio.create_task(self._work(), name=f"run {self.run}")
+
+    @property
+    def state(self) -> str:
+        """``running`` or ``waiting`` (or the outcome, at the very end)."""
+        return self.loop.fold.state
+
+    async def check_commands(self) -> None:
+        """Take the commands that were left for this run."""
+        self.look = False
+        try:
+            found = await self._log.commands(self.run, after=self._seen_commands)
+        except TokenwireError as error:
+            self.look = True
+            _log.warning("commands of run %s could not be read: %s", self.run, error)
+            return
+        for number, data in found:
+            if number <= self._seen_commands:
+                continue
+            self._seen_commands = number
+            try:
+                self.inbox.put(_commands.decode(data))
+            except (msgspec.DecodeError, msgspec.ValidationError):
+                _log.warning("command %d of run %s cannot be read", number, self.run)
+
+    async def stop(self) -> None:
+        """End the task without an end of the run: another worker goes on with it."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    def _woken(self) -> None:
+        if self.producer.appending:
+            self.look = True  # probably our own append; the tick makes sure
+        elif not self._checking:
+            self._checking = True
+            task = asyncio.ensure_future(self._check_soon())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _check_soon(self) -> None:
+        self._checking = False
+        await self.check_commands()
+
+    async def _work(self) -> None:
+        try:
+            if self._first:
+                await self.producer.write(self._first)
+            async with aclosing(self.loop.batches()) as batches:
+                async for batch in batches:
+                    await self.producer.write(batch)
+        except LimitError as error:
+            await self._give_up(error)
+        except FencedError as error:
+            _log.warning("%s; this worker stops", error)
+        except LogError as error:
+            _log.error("run %s: %s; it stops here, its log stays as it is", self.run, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            _log.exception("run %s failed inside", self.run)
+        finally:
+            self._unsubscribe()
+            self._ended(self)
+
+    async def _give_up(self, error: TokenwireError) -> None:
+        try:
+            await self.producer.write(self.loop.fail(error))
+        except LogError as again:
+            _log.error("run %s could not be ended: %s", self.run, again)

@@ -1,0 +1,136 @@
+"""A run's events into its log: encoded once, appended in batches, by the one who owns the run.
+
+Always true: nobody sees an event before the store has accepted it; an append whose outcome is
+unknown is sent again as it was (the store answers ``duplicate``); after ``fenced`` nothing more is
+written; records that a failover lost are written again, the same bytes at the same offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tokenwire.errors import (
+    FencedError,
+    LimitError,
+    LogError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from tokenwire.events.model import (
+    Event,
+    PartDelta,
+    RunEnd,
+    StepStart,
+    ToolError,
+    ToolResult,
+    ToolStart,
+)
+from tokenwire.log.base import Log
+from tokenwire.observe.facts import StoreAppended
+from tokenwire.observe.hooks import report
+from tokenwire.relay.record import Chain
+
+__all__ = ["Producer", "ProducerLimits"]
+
+_DURABLE = (RunEnd, StepStart, ToolStart, ToolResult, ToolError)
+
+
+class ProducerLimits:
+    """Bounds of one run's log."""
+
+    records = 200_000
+    bytes = 64 << 20
+    #: Seconds to keep trying while the store does not answer; the provider waits meanwhile.
+    store_timeout = 10.0
+
+
+class Producer:
+    """The writer of one run. ``records`` are those already in the log (a takeover's)."""
+
+    def __init__(
+        self, log: Log, run: str, epoch: int, *, records: list[bytes] | None = None
+    ) -> None:
+        self._log, self.run, self.epoch = log, run, epoch
+        self.tail = len(records or [])
+        self._chain = Chain(run, records[-1][:16] if records else None)
+        # Kept until the end, so that a tail which a failover loses can be written again.
+        self._kept: list[bytes] | None = list(records or []) if log.shared else None
+        self._bytes = sum(map(len, records or []))
+        #: An append is under way: wake-ups of this run's log may be its own.
+        self.appending = False
+
+    async def write(self, events: list[Event]) -> None:
+        """Append a batch; ``run-end`` in it also closes the stream. Raises `FencedError` when the
+        run has another owner, `LimitError` at the log's bounds, `LogError` when the store fails."""
+        if not events:
+            return
+        last = events[-1]
+        close = last.outcome if isinstance(last, RunEnd) else None
+        if close is None and (
+            self.tail > ProducerLimits.records or self._bytes > ProducerLimits.bytes
+        ):
+            raise LimitError(
+                f"the run's log is full ({ProducerLimits.records} events or "
+                f"{ProducerLimits.bytes} bytes)",
+                limit="log_limit",
+                most=ProducerLimits.bytes,
+            )
+        seal = self._chain.seal
+        records = [seal(event) for event in events]
+        durable = any(not isinstance(e, PartDelta) and isinstance(e, _DURABLE) for e in events)
+        begun = time.perf_counter()
+        self.appending = True
+        try:
+            await self._append(records, close, durable)
+        finally:
+            self.appending = False
+        report(StoreAppended(len(records), time.perf_counter() - begun))
+
+    async def _append(self, records: list[bytes], close: str | None, durable: bool) -> None:
+        first = self.tail + 1
+        give_up = None
+        while True:
+            try:
+                done = await self._log.append(
+                    self.run,
+                    epoch=self.epoch,
+                    first=first,
+                    records=records,
+                    close=close,
+                    durable=durable,
+                )
+            except (StoreUnavailableError, StoreFullError):
+                now = time.monotonic()
+                give_up = give_up or now + ProducerLimits.store_timeout
+                if now >= give_up:
+                    raise
+                await asyncio.sleep(0.1)
+                continue
+            if done.status in ("ok", "duplicate"):
+                break
+            if done.status == "gap" and self._kept is not None:
+                await self._fill(done.tail, first)
+                continue
+            if done.status == "fenced":
+                raise FencedError(
+                    f"run {self.run} was taken over by another worker", epoch=done.epoch
+                )
+            raise LogError(f"the log of run {self.run} refused an append: {done.status}")
+        self.tail = first + len(records) - 1
+        self._bytes += sum(map(len, records))
+        if self._kept is not None:
+            self._kept.extend(records)
+
+    async def _fill(self, tail: int, first: int) -> None:
+        """Write again what a failover lost, from ``tail`` + 1 up to before ``first``."""
+        kept = self._kept or []
+        done = await self._log.append(
+            self.run,
+            epoch=self.epoch,
+            first=tail + 1,
+            records=kept[tail : first - 1],
+            durable=True,
+        )
+        if done.status == "fenced":
+            raise FencedError(f"run {self.run} was taken over", epoch=done.epoch)

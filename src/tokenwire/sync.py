@@ -1,0 +1,131 @@
+"""The blocking facade: the same names and the same order, without ``async``.
+
+Always true: every event loop here is one thread's portal (anyio), started by the ``with`` and ended
+by its exit; leaving it closes the provider's connection, also after an exception.
+
+::
+
+    from tokenwire import sync
+
+    with sync.stream("demo", "Hello") as run:
+        for text in run.text():
+            print(text, end="")
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+import tokenwire
+from tokenwire.errors import ConflictError
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import Event
+from tokenwire.run.buffer import BufferStats
+from tokenwire.run.stream import Result, Timings
+from tokenwire.run.stream import Run as AsyncRun
+
+__all__ = ["Run", "stream"]
+
+T = TypeVar("T")
+
+
+class Run:
+    """`tokenwire.run.stream.Run`, blocking."""
+
+    def __init__(self, run: AsyncRun) -> None:
+        self._run = run
+        self._stack = ExitStack()
+        self._portal: BlockingPortal | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    def __enter__(self) -> Run:
+        if self._portal is not None:
+            raise ConflictError("this run was started before; ask tokenwire.sync.stream for one")
+        portal = self._stack.enter_context(start_blocking_portal())
+        try:
+            self._stack.enter_context(portal.wrap_async_context_manager(self._run))
+        except BaseException:
+            self._stack.close()
+            raise
+        self._portal = portal
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def batches(self) -> Iterator[list[Event]]:
+        """Events as they came together."""
+        return self._iterate(self._run.batches())
+
+    def __iter__(self) -> Iterator[Event]:
+        for batch in self.batches():
+            yield from batch
+
+    def text(self) -> Iterator[str]:
+        """The answer's text, piece by piece; raises at its end when an error broke it off."""
+        return self._iterate(self._run.text())
+
+    def result(self) -> Result:
+        """Read to the end; the whole answer."""
+        return self._started().call(self._run.result)
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Stop the answer. May be called from any thread."""
+        self._started().call(self._run.cancel, reason)
+
+    def approve(self, approval_id: str, approved: bool = True, **answer: Any) -> None:
+        """Answer an ``approval-request``. May be called from any thread."""
+        self._started().call(lambda: self._run.approve(approval_id, approved, **answer))
+
+    def answer_tool(self, call_id: str, content: Any) -> None:
+        """The result of a tool that runs on the client. May be called from any thread."""
+        self._started().call(self._run.answer_tool, call_id, content)
+
+    @property
+    def state(self) -> Fold:
+        """The run so far."""
+        return self._run.state
+
+    @property
+    def timings(self) -> Timings:
+        """How long it took, so far."""
+        return self._run.timings
+
+    @property
+    def buffer(self) -> BufferStats:
+        """How the buffer between the model and you is doing."""
+        return self._run.buffer
+
+    def _started(self) -> BlockingPortal:
+        if self._portal is None:
+            raise ConflictError("start the run first: with tokenwire.sync.stream(...) as run")
+        return self._portal
+
+    def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+        portal = self._started()
+        end: Any = object()
+
+        async def step() -> T:
+            return await anext(source, end)
+
+        while (item := portal.call(step)) is not end:
+            yield item
+
+
+def stream(model: Any, prompt: Any, **options: Any) -> Run:
+    """`tokenwire.stream`, blocking; the same arguments."""
+    return Run(tokenwire.stream(model, prompt, **options))
