@@ -1,0 +1,48 @@
+"""``tokenwire simulate``: the simulator as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tokenwire.cli.terminal import note
+from tokenwire.errors import ConfigError
+from tokenwire.simulator.app import serve
+from tokenwire.simulator.settings import Settings
+
+__all__ = ["run_simulate"]
+
+
+def run_simulate(**options: Any) -> None:
+    """Serve until Ctrl-C."""
+    if not 0 <= options["jitter"] <= 1:
+        raise ConfigError("--jitter is a part of the gap, from 0 to 1")
+    for name in ("ttft", "rate"):
+        if options[name] < 0:
+            raise ConfigError(f"--{name} cannot be negative")
+    if options["tokens_per_chunk"] < 1:
+        raise ConfigError("--tokens-per-chunk must be at least 1")
+    if not 0 <= options["port"] <= 65535:
+        raise ConfigError("--port must be between 0 and 65535")
+    asyncio.run(_serve(Settings(**options)))
+
+
+async def _serve(settings: Settings) -> None:
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    ready.add_done_callback(_tell)
+    try:
+        await serve(settings, ready)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+            "choose another with --port"
+        ) from error
+
+
+def _tell(ready: asyncio.Future[str]) -> None:
+    if ready.cancelled():
+        return
+    url = ready.result()
+    print(f"Simulated models at {url}", flush=True)
+    note(f"OpenAI clients: base URL {url}/v1, any key, model 'demo'.")
+    note(f"Scenarios: prompt 'scenario:NAME', names at {url}/scenarios. Ctrl-C stops.")
