@@ -51,8 +51,10 @@ class SSEDecoder:
         self.comments = 0
         self.stray = 0
         self._line_bound = max_line + _FIELD_ROOM
+        self._fast_bound = min(max_line, max_event)
         self._pieces: list[bytes] = []  # of a line whose end has not come; joined once
         self._pieces_size = 0
+        self._clear = False  # between two blocks: nothing is pending but perhaps a line's pieces
         self._at_start = True
         self._skip_lf = False  # the last read ended in CR; an LF that follows belongs to it
         self._data: bytes | None = None
@@ -64,6 +66,20 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that these bytes complete."""
+        # A steady stream brings one block of one data line per read: most reads end here.
+        if (
+            data[:6] == b"data: "
+            and data.find(b"\n") == len(data) - 2
+            and data[-1] == 10
+            and self._clear
+            and not self._pieces
+            and b"\r" not in data
+            and len(data) <= self._fast_bound
+        ):
+            return [Frame(data[6:-2], "message", self._id)]
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> list[Frame]:
         if self._error is not None:
             raise self._error
         if self._skip_lf and data:
@@ -76,6 +92,7 @@ class SSEDecoder:
         lines = data.split(b"\n")
         rest = lines.pop()
         frames: list[Frame] = []
+        self._clear = False
         try:
             if lines:
                 if self._pieces:
@@ -93,6 +110,9 @@ class SSEDecoder:
             self._error = error
             if not frames:
                 raise
+            return frames
+        self._clear = self._data is None and not self._event and not self._skip_lf and bool(lines)
+        self._clear = self._clear and self.last_event_id == self._id
         return frames
 
     def finish(self) -> list[Frame]:
