@@ -73,11 +73,11 @@ def stream(
     )
     validate: Callable[[str], Any] | None = None
     if output is not None:
-        from tokenwire.tools.structured import Structured
+        from tokenwire.tools.structured import structured
 
-        structured = Structured.of(output)
-        request.output = structured.schema
-        validate = structured.validate
+        shape = structured(output)
+        request = shape.request(request)
+        validate = shape.read
     toolset = None
     if tools is not None:
         from tokenwire.tools.registry import ToolSet

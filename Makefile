@@ -1,0 +1,82 @@
+# Commands for people who work on tokenwire. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= demo
+WORKERS ?=
+STORE ?=
+HOST ?= 127.0.0.1
+PORT ?= 8765
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test test-python test-js lint format bench faults fuzz wheel page clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- set-up: each part is done once, and again when what it is made from changes ----------------
+
+setup: $(VENV)/.installed $(VENV)/.page ## Virtual environment, page and packages
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tokenwire needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What `make serve` needs on a new machine: the same environment without the test tools is not kept
+# apart; one environment is simpler than two.
+$(VENV)/.page: $(VENV)/.installed package-lock.json $(shell find packages -path '*/node_modules' -prune -o -path '*/dist' -prune -o -type f -print 2>/dev/null)
+	@if command -v npm >/dev/null 2>&1; then \
+	  npm ci --silent --no-fund --no-audit && npm run --silent build && touch $@; \
+	else echo "npm is not installed: the API works, the chat page is left out"; fi
+
+page: $(VENV)/.page ## Build the chat page into the server
+
+# --- run ----------------------------------------------------------------------------------------
+
+serve: setup ## Serve the chat page and the API (MODEL=, STORE=, WORKERS=, HOST=, PORT=)
+	@$(BIN)/tokenwire serve --host $(HOST) --port $(PORT) --model '$(MODEL)' \
+	  $(if $(STORE),--store '$(STORE)') $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+# --- check --------------------------------------------------------------------------------------
+
+test: setup ## All tests (browser and Redis tests where these can be had)
+	@sh scripts/system_packages.sh
+	$(MAKE) --no-print-directory test-js
+	$(MAKE) --no-print-directory test-python
+
+test-js: setup
+	@if command -v npm >/dev/null 2>&1; then npm test --silent; else echo "npm is not installed: the TypeScript tests are left out"; fi
+
+test-python: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: $(VENV)/.installed ## Put the code into the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed ## All benchmarks; benchmarks/README.md says what each number means
+	$(BIN)/python benchmarks/all.py $(ARGS)
+
+faults: setup ## The fault harness, long: 1,000 kills, seeded
+	@sh scripts/system_packages.sh
+	$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz: $(VENV)/.installed ## Coverage-guided fuzzing of every decoder (SECONDS=600)
+	$(BIN)/python tests/fuzz/fuzz_decoders.py $(ARGS)
+
+wheel: setup ## A wheel with the page inside, in dist/
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+
+clean: ## Remove everything that was built or installed
+	rm -rf $(VENV) node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
+	find src/tokenwire/server/static -mindepth 1 ! -name .gitkeep -delete
