@@ -109,10 +109,11 @@ class Runs:
     async def open(self, *, take_over: bool = True) -> None:
         """Start the log and the tending of leases and orphans."""
         from tokenwire.providers.http import HttpClient
-        from tokenwire.providers.registry import Registry
 
         await self.log.start()
         if self._registry is None:
+            from tokenwire.providers.registry import Registry
+
             self._registry = Registry()
         if self._http is None:
             self._http = HttpClient()
