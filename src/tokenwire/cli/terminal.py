@@ -24,9 +24,9 @@ R = TypeVar("R")
 
 #: Characters that change the direction or hide text: a name could read as another.
 _HIDDEN: Final = (
-    [0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF]
-    + list(range(0x202A, 0x202F))
-    + list(range(0x2060, 0x2070))
+    *(0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
 )
 _INERT: Final = (
     {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
@@ -34,7 +34,7 @@ _INERT: Final = (
     | {code: f"<{code:02X}>" for code in range(0x80, 0xA0)}
     | {code: f"<U+{code:04X}>" for code in _HIDDEN}
     | {code: f"<U+{code:04X}>" for code in range(0xE0000, 0xE0080)}
-    | {code: "\ufffd" for code in range(0xD800, 0xE000)}
+    | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 )
 
 
@@ -73,7 +73,7 @@ def fail(text: str, code: int = 1) -> NoReturn:
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """A command that ends well: errors become one line, Ctrl-C is 130, a closed pipe is no error."""
+    """A command that ends well: an error is one line, Ctrl-C is 130, a closed pipe is no error."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from tokenwire.events.message import ToolResultPart
 from tokenwire.events.model import (
     Event,
     ToolError,
@@ -23,13 +22,13 @@ from tokenwire.events.model import (
     ToolStart,
 )
 from tokenwire.tools.assemble import ToolCall
+from tokenwire.tools.check import ToolLimits, check, refusal
 from tokenwire.tools.context import Progress, ToolContext
 from tokenwire.tools.outcome import BadResult, error_text, json_value
-from tokenwire.tools.plan import ToolLimits, check, refusal
 from tokenwire.tools.registry import MODEL, Tool, ToolSet
 from tokenwire.tools.running import Failed, Finished, Job, Slots, run_tool
 
-__all__ = ["Emit", "Outcome", "execute", "execute_all", "result_part"]
+__all__ = ["Emit", "Outcome", "execute"]
 
 Outcome = ToolResult | ToolError
 #: Takes an event on the event loop. What it returns, if awaitable, is awaited; for ``tool-start``
@@ -63,42 +62,6 @@ async def execute(
         await _emit(emit, error)
         return error
     return await _run(found, call, emit, principal, limits)
-
-
-async def execute_all(
-    tools: ToolSet,
-    calls: Iterable[ToolCall],
-    *,
-    emit: Emit,
-    principal: str = "",
-    limits: ToolLimits | None = None,
-) -> list[Outcome]:
-    """Run the calls of a step side by side, at most ``limits.parallel`` at once; outcomes come
-    back in the order of the calls."""
-    limits = limits or ToolLimits()
-    gate = asyncio.Semaphore(limits.parallel)
-
-    async def one(call: ToolCall) -> Outcome:
-        async with gate:
-            return await execute(tools, call, emit=emit, principal=principal, limits=limits)
-
-    tasks = [asyncio.ensure_future(one(call)) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        if tasks:  # on cancellation: every tool has said how it ended before we leave
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def result_part(outcome: Outcome) -> ToolResultPart:
-    """An outcome as the part that goes back to the model."""
-    if isinstance(outcome, ToolError):
-        return ToolResultPart(
-            call_id=outcome.call_id, name=outcome.name, content=outcome.message, is_error=True
-        )
-    return ToolResultPart(call_id=outcome.call_id, name=outcome.name, content=outcome.content)
 
 
 async def _run(

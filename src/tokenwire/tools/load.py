@@ -1,0 +1,59 @@
+"""Tools by name, for command lines and settings: ``MODULE:NAME``, ``demo``, ``mcp:COMMAND``.
+
+Always true: only names that whoever runs the program wrote are imported; a name that gives no tools
+is an error that says which.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from tokenwire.errors import ConfigError
+from tokenwire.tools.registry import Tool, ToolSet
+
+__all__ = ["open_tools"]
+
+
+@asynccontextmanager
+async def open_tools(names: Iterable[str]) -> AsyncIterator[ToolSet]:
+    """All tools of these names, while the ``async with`` lasts.
+
+    ``demo``: the demo tools. ``MODULE:NAME``: a tool, a function, or a list of them.
+    ``mcp:COMMAND`` and ``mcp:URL``: the tools of an MCP server.
+    """
+    async with AsyncExitStack() as stack:
+        found = ToolSet()
+        for name in names:
+            if name.startswith("mcp:"):
+                from tokenwire.tools.mcp import mcp_tools
+
+                found = found + await stack.enter_async_context(mcp_tools(name[4:]))
+            else:
+                found = found + _named(name)
+        yield found
+
+
+def _named(name: str) -> ToolSet:
+    if name == "demo":
+        from tokenwire.tools.demo import demo_tools
+
+        return demo_tools()
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ConfigError(f"{name!r} names no tool: use MODULE:NAME, demo, mcp:COMMAND or mcp:URL")
+    try:
+        value: Any = importlib.import_module(module)
+        for step in attribute.split("."):
+            value = getattr(value, step)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the tool {name!r} cannot be loaded: {error}") from error
+    if isinstance(value, ToolSet):
+        return value
+    if isinstance(value, Tool) or (callable(value) and not isinstance(value, type)):
+        return ToolSet([value])
+    if isinstance(value, list | tuple):
+        return ToolSet(value)
+    raise ConfigError(f"{name!r} is no tool and no list of tools, but {type(value).__name__}")
