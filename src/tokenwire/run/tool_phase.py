@@ -36,6 +36,7 @@ from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
 from tokenwire.run.inbox import Inbox
 from tokenwire.tools.assemble import Assembler, ToolCall
+from tokenwire.tools.check import check
 from tokenwire.tools.execute import execute
 
 if TYPE_CHECKING:
@@ -196,6 +197,10 @@ class ToolPhase:
             message = f"this run may call at most {self._plan.limits.calls} tools"
         elif self._tool(call) is None and not self._is_clients(call):
             code, message = "unknown_tool", f"there is no tool called '{call.name}'"
+        if not code and self._tools is not None and self._tool(call) is not None:
+            # Nobody is asked, and no client is troubled, about arguments that could not run.
+            checked = check(self._tools, call, principal=self._plan.principal)
+            return checked if isinstance(checked, ToolError) else None
         if not code:
             return None
         return ToolError(call_id=call.call_id, code=code, message=message, name=call.name)
