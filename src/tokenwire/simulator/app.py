@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
+from tokenwire.simulator.answering import Reply, prepare, reply
+from tokenwire.simulator.anthropic import Anthropic
+from tokenwire.simulator.background import StoredResponses
+from tokenwire.simulator.faults import FAULTS, FaultPlan, break_bytes
+from tokenwire.simulator.gemini import Gemini
 from tokenwire.simulator.http import Connection, Exchange
+from tokenwire.simulator.ollama import Ollama
 from tokenwire.simulator.openai_chat import OpenAIChat
-from tokenwire.simulator.pace import Schedule
-from tokenwire.simulator.play import Chunk, Identity, Usage, Wire, play, trim
-from tokenwire.simulator.playback import Action, Close, Playback, Send, Silence, Ticker
-from tokenwire.simulator.scenarios import SCENARIOS, script_for
+from tokenwire.simulator.openai_completions import OpenAICompletions
+from tokenwire.simulator.openai_responses import OpenAIResponses
+from tokenwire.simulator.play import Identity, Wire
+from tokenwire.simulator.playback import Action, Head, Playback, Ticker
+from tokenwire.simulator.scenarios import SCENARIOS
 from tokenwire.simulator.script import compact
 from tokenwire.simulator.settings import Settings
 
@@ -28,7 +36,14 @@ __all__ = ["Record", "SimulatorServer", "serve", "start_demo"]
 
 #: Records kept for ``GET /sim/requests``.
 MAX_RECORDS = 10_000
-_JSON = {"content-type": "application/json", "access-control-allow-origin": "*"}
+#: A fake model has nothing to protect, and pages on other ports want to try it.
+_OPEN = {"access-control-allow-origin": "*"}
+_JSON = {"content-type": "application/json", **_OPEN}
+_PREFLIGHT = {
+    **_OPEN,
+    "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
+    "access-control-allow-headers": "*",
+}
 
 
 class Record(msgspec.Struct):
@@ -37,6 +52,7 @@ class Record(msgspec.Struct):
     id: int
     method: str
     path: str
+    wire: str = ""
     model: str = ""
     scenario: str = ""
     stream: bool = False
@@ -47,18 +63,9 @@ class Record(msgspec.Struct):
     ended: float | None = None
     disconnected_at: float | None = None
     bytes_sent: int = 0
-    #: ``running``, ``complete``, ``refused``, ``cut-fin``, ``cut-rst``, ``disconnected``.
+    #: ``running``, ``complete``, ``refused``, ``cut-end``, ``cut-fin``, ``cut-rst``,
+    #: ``disconnected`` (by the client), ``failed`` (a bug of the simulator).
     outcome: str = "running"
-
-
-def _actions(chunks: Iterator[Chunk]) -> Iterator[Action]:
-    for chunk in chunks:
-        if chunk.kind == "stall":
-            yield Silence()
-        elif chunk.kind == "cut":
-            yield Close("fin")
-        else:
-            yield Send(chunk.delay, chunk.data)
 
 
 class SimulatorServer:
@@ -66,14 +73,28 @@ class SimulatorServer:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        #: The newest requests, oldest first.
+        FaultPlan.parse(self.settings.faults)  # a bad plan is refused now, not at a request
+        #: The newest requests for answers, oldest first.
         self.requests: deque[Record] = deque(maxlen=MAX_RECORDS)
         self._connections: set[Connection] = set()
+        self._live: dict[int, Exchange] = {}
         self._server: asyncio.Server | None = None
         self._ticker: Ticker | None = None
         self._count = 0
+        self._plans: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self._stored = StoredResponses(self.settings)
         self._chat = OpenAIChat()
+        self._responses = OpenAIResponses()
+        self._gemini = Gemini()
+        self._wires: dict[str, Wire] = {
+            "/chat/completions": self._chat,
+            "/completions": OpenAICompletions(),
+            "/responses": self._responses,
+            "/messages": Anthropic(),
+            "/api/chat": Ollama(),
+            "/api/generate": Ollama(generate=True),
+        }
 
     @property
     def url(self) -> str:
@@ -96,9 +117,10 @@ class SimulatorServer:
 
     async def aclose(self) -> None:
         """Stop listening and end every answer."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.close()
+        server.close()
         open_now = list(self._connections)
         for connection in open_now:
             connection.abort()
@@ -106,7 +128,6 @@ class SimulatorServer:
             await connection.closed.wait()
         if self._ticker is not None:
             self._ticker.close()
-        self._server = None
 
     async def __aenter__(self) -> SimulatorServer:
         return await self.start()
@@ -130,104 +151,180 @@ class SimulatorServer:
             await self._changed.wait()
 
     def _serve(self, exchange: Exchange) -> None:
-        path = exchange.request.path
-        if exchange.request.method == "POST" and path.endswith("/chat/completions"):
-            self._answer(exchange, self._chat)
-            return
-        if path.rstrip("/").endswith("/models"):
-            body = {"object": "list", "data": [self._model(name) for name in self.settings.models]}
+        request = exchange.request
+        path = request.path.rstrip("/")
+        if request.method == "OPTIONS":
+            exchange.answer(204, _PREFLIGHT, b"")
+        elif request.method == "POST" and (wire := self._wire(path)) is not None:
+            self._answer(exchange, wire)
+        elif "/responses/" in path:
+            self._stored_response(exchange, path)
+        elif request.method == "DELETE" and path == "/sim/requests":
+            self.requests.clear()
+            exchange.answer(204, _OPEN, b"")
+        elif request.method == "GET" and (body := self._page(path)) is not None:
             exchange.answer(200, _JSON, compact(body))
-        elif path == "/scenarios":
-            listed = [{"name": s.name, "summary": s.summary} for s in SCENARIOS.values()]
-            exchange.answer(200, _JSON, compact({"scenarios": listed}))
-        elif path == "/sim/requests":
-            exchange.answer(200, _JSON, compact({"requests": list(self.requests)}))
-        elif path == "/healthz":
-            exchange.answer(200, _JSON, b'{"status":"ok"}')
         else:
-            message = f"The simulator has nothing at {exchange.request.method} {path}."
+            message = f"The simulator has nothing at {request.method} {request.path}."
             exchange.answer(404, _JSON, compact(self._chat.error(404, message, "not_found")))
 
-    def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "simulator"}
+    def _wire(self, path: str) -> Wire | None:
+        if path.endswith((":streamGenerateContent", ":generateContent")):
+            return self._gemini
+        return next((wire for end, wire in self._wires.items() if path.endswith(end)), None)
+
+    def _page(self, path: str) -> Any:
+        models = self.settings.models
+        if path == "/sim/requests":
+            for record in self.requests:
+                if (exchange := self._live.get(record.id)) is not None:
+                    record.bytes_sent = exchange.sent
+            return {"requests": list(self.requests)}
+        if path == "/scenarios":
+            listed = [{"name": one.name, "summary": one.summary} for one in SCENARIOS.values()]
+            return {"scenarios": listed, "faults": FAULTS}
+        if path in ("", "/healthz"):
+            return {"status": "ok", "what": "the tokenwire simulator", "see": "/scenarios"}
+        if path == "/api/version":
+            return {"version": "0.0.0-simulated"}
+        if path == "/api/tags":
+            return {"models": [{"name": name, "model": name, "size": 0} for name in models]}
+        if path == "/v1beta/models":
+            return {"models": [{"name": f"models/{name}", "displayName": name} for name in models]}
+        if path.endswith("/models"):
+            return {"object": "list", "data": [_model(name) for name in models], "has_more": False}
+        front, _, name = path.rpartition("/")
+        return _model(name) if front.endswith("/models") and name in models else None
 
     def _answer(self, exchange: Exchange, wire: Wire) -> None:
         assert self._ticker is not None
-        request = exchange.request
-        self._count += 1
-        record = Record(self._count, request.method, request.path, started=self._ticker.now())
-        self.requests.append(record)
-        self._changed.set()
+        request, record = exchange.request, self._record(exchange, wire)
+        if not self._allowed(exchange):
+            self._refuse(exchange, record, wire, 401, "Incorrect API key (simulated).", "bad_key")
+            return
+        identity = Identity(self.settings.seed, self._count, int(time.time()))
         try:
             body = msgspec.json.decode(request.body)
-            if not isinstance(body, dict):
-                raise ValueError("the body must be a JSON object")
-            ask = wire.read(body, request.path)
+            faults = request.headers.get("x-sim-faults", "")
+            prepared = prepare(
+                wire, body, request.path, request.query, self.settings, identity, faults
+            )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             self._refuse(
                 exchange, record, wire, 400, f"Invalid request: {error}", "invalid_request"
             )
             return
-        settings = self.settings
-        seed = settings.seed if ask.seed is None else ask.seed
-        script = trim(script_for(ask, seed), ask)
-        record.model, record.scenario, record.stream = ask.model, script.name, ask.stream
-        identity = Identity(settings.seed, self._count, int(time.time()))
-        usage = Usage(ask.input_tokens())
-        schedule = Schedule(settings.pace.with_hint(script.pace), seed)
-        chunks = play(wire.writer(ask, identity), script, schedule, usage)
-        headers = {"cache-control": "no-cache", "x-request-id": f"req_sim_{self._count}"}
-        record.status = 200
-        if ask.stream:
-            actions = _actions(chunks)
-            kind = wire.stream_type
-        else:
-            actions = self._whole(wire, ask, script, usage, identity, chunks)
-            kind = "application/json"
-        exchange.begin(200, {"content-type": kind, **headers, "access-control-allow-origin": "*"})
-        self._start(exchange, record, actions)
-
-    def _whole(
-        self,
-        wire: Wire,
-        ask: Any,
-        script: Any,
-        usage: Usage,
-        identity: Identity,
-        chunks: Iterator[Chunk],
-    ) -> Iterator[Action]:
-        total = 0.0
-        for chunk in chunks:
-            total += chunk.delay
-            if chunk.kind == "stall":
-                yield Silence()
+        ask, plan = prepared.ask, prepared.plan
+        record.model, record.scenario, record.stream = ask.model, prepared.script.name, ask.stream
+        record.faults = plan.text
+        self._plans[plan.text] += 1
+        if wire is self._responses and (ask.extra["store"] or ask.extra["background"]):
+            stored = self._stored.add(prepared, self._ticker.now())
+            if ask.extra["background"] and not ask.stream:
+                record.status, record.outcome = 200, "complete"
+                record.ended = self._ticker.now()
+                exchange.answer(200, _JSON, compact(self._stored.body(stored, record.ended)))
+                self._changed.set()
                 return
-            if chunk.kind == "cut":
-                yield Close("fin")
-                return
-        yield Send(total, compact(wire.complete(ask, script, usage, identity)))
+        self._start(exchange, record, reply(prepared, self.settings, self._plans[plan.text]))
 
-    def _start(self, exchange: Exchange, record: Record, actions: Iterator[Action]) -> None:
+    def _record(self, exchange: Exchange, wire: Wire) -> Record:
+        assert self._ticker is not None
+        self._count += 1
+        request = exchange.request
+        record = Record(self._count, request.method, request.path, wire.name)
+        record.started = self._ticker.now()
+        self.requests.append(record)
+        self._changed.set()
+        return record
+
+    def _allowed(self, exchange: Exchange) -> bool:
+        wanted = self.settings.api_key
+        headers, query = exchange.request.headers, exchange.request.query
+        given = (
+            headers.get("authorization", "").removeprefix("Bearer "),
+            headers.get("x-api-key"),
+            headers.get("x-goog-api-key"),
+            headers.get("api-key"),
+            query.get("key"),
+        )
+        return wanted is None or wanted in given
+
+    def _stored_response(self, exchange: Exchange, path: str) -> None:
+        assert self._ticker is not None
+        request, now = exchange.request, self._ticker.now()
+        identifier = path.partition("/responses/")[2]
+        cancel = request.method == "POST" and identifier.endswith("/cancel")
+        identifier = identifier.removesuffix("/cancel")
+        stored = self._stored.get(identifier)
+        if stored is None:
+            message = f"Response with id '{identifier}' not found."
+            exchange.answer(404, _JSON, compact(self._chat.error(404, message, "not_found")))
+            return
+        if request.method == "DELETE":
+            self._stored.delete(identifier)
+            body: Any = {"id": identifier, "object": "response", "deleted": True}
+            exchange.answer(200, _JSON, compact(body))
+            return
+        if cancel:
+            stored.cancelled = now < stored.started + stored.duration
+        if cancel or request.query.get("stream") != "true":
+            exchange.answer(200, _JSON, compact(self._stored.body(stored, now)))
+            return
+        record = self._record(exchange, self._responses)
+        record.stream, record.model = True, stored.prepared.ask.model
+        after = request.query.get("starting_after", "-1")
+        try:
+            plan = FaultPlan.parse(request.headers.get("x-sim-faults", ""))
+            frames = self._stored.frames(stored, int(after), now)
+        except ValueError as error:
+            self._refuse(exchange, record, self._responses, 400, str(error), "invalid_request")
+            return
+        record.faults = plan.text
+        headers = {"content-type": self._responses.stream_type, "cache-control": "no-cache"}
+        actions = break_bytes(plan, frames, plan.draw(self.settings.seed))
+        self._start(exchange, record, Reply(200, headers, actions))
+
+    def _start(self, exchange: Exchange, record: Record, answer: Reply) -> None:
         assert self._ticker is not None
         ticker = self._ticker
+        record.status = answer.status
+        self._live[record.id] = exchange
 
         def ended(outcome: str) -> None:
-            record.outcome = outcome
+            del self._live[record.id]
+            refused = answer.refused and outcome == "complete"
+            record.outcome = "refused" if refused else outcome
             record.ended = ticker.now()
             record.bytes_sent = exchange.sent
             if outcome == "disconnected":
                 record.disconnected_at = record.ended
             self._changed.set()
 
-        Playback(exchange, actions, ticker, ended).advance()
+        headers = {"x-request-id": f"req_sim_{record.id}", **answer.headers, **_OPEN}
+        head: Iterator[Action] = iter([Head(answer.wait, answer.status, headers)])
+        Playback(exchange, chain(head, answer.actions), ticker, ended).advance()
 
     def _refuse(
         self, exchange: Exchange, record: Record, wire: Wire, status: int, message: str, code: str
     ) -> None:
+        assert self._ticker is not None
         record.status, record.outcome = status, "refused"
-        record.ended = self._ticker.now() if self._ticker else 0.0
+        record.ended = self._ticker.now()
         exchange.answer(status, _JSON, compact(wire.error(status, message, code)))
         self._changed.set()
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "type": "model",
+        "display_name": name,
+        "created": 1_700_000_000,
+        "created_at": "2023-11-14T22:13:20Z",
+        "owned_by": "simulator",
+    }
 
 
 async def start_demo() -> SimulatorServer:

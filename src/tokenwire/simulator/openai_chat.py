@@ -6,6 +6,7 @@ that it is used to test.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tokenwire.simulator.play import Identity, Usage
@@ -22,24 +23,12 @@ from tokenwire.simulator.script import (
     Turn,
     compact,
     identifier,
+    text_of,
 )
 
 __all__ = ["OpenAIChat"]
 
 _FINISH = {"tool_calls": "tool_calls", "length": "length", "content_filter": "content_filter"}
-
-
-def text_of(content: Any) -> str:
-    """The text of a message's content, a string or a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(
-            part.get("text") or part.get("refusal") or ""
-            for part in content
-            if isinstance(part, dict)
-        )
-    return ""
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -64,7 +53,7 @@ class OpenAIChat:
     name = "openai-chat"
     stream_type = "text/event-stream; charset=utf-8"
 
-    def read(self, body: dict[str, Any], path: str) -> Ask:
+    def read(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> Ask:
         """The request in our own words; raises ValueError when it is not one."""
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:

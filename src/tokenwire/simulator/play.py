@@ -6,7 +6,7 @@ terminal marker, alone (an empty one where the wire has none).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -27,7 +27,7 @@ from tokenwire.simulator.script import (
     pieces,
 )
 
-__all__ = ["Chunk", "Usage", "Wire", "Writer", "play", "trim"]
+__all__ = ["Chunk", "Identity", "Usage", "Wire", "Writer", "play", "step_pieces", "trim"]
 
 
 class Usage(msgspec.Struct):
@@ -71,7 +71,7 @@ class Wire(Protocol):
     name: str
     stream_type: str
 
-    def read(self, body: dict[str, Any], path: str) -> Ask: ...
+    def read(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> Ask: ...
     def writer(self, ask: Ask, identity: Identity) -> Writer: ...
     def complete(self, ask: Ask, script: Script, usage: Usage, identity: Identity) -> Any: ...
     def error(self, status: int, message: str, code: str) -> Any: ...
@@ -136,7 +136,6 @@ def play(writer: Writer, script: Script, schedule: Schedule, usage: Usage) -> It
             return
         if isinstance(step, Fail):
             yield Chunk(schedule.gap(1), writer.fail(step), "error")
-            yield Chunk(0.0, b"", "terminal")
             return
         yield Chunk(0.0, writer.begin(step), "frame")
         parts = step_pieces(step)

@@ -15,12 +15,20 @@ import msgspec
 
 from tokenwire.simulator.http import Exchange
 
-__all__ = ["Action", "Close", "Playback", "Send", "Silence", "Ticker"]
+__all__ = ["Action", "Close", "Head", "Playback", "Send", "Silence", "Ticker"]
 
 #: Streams due within this of one another share a wake-up.
 QUANTUM = 0.001
 #: Bytes written in one turn before others get theirs.
 TURN_BYTES = 64 * 1024
+
+
+class Head(msgspec.Struct):
+    """The status line and headers of a body that follows; always the first action."""
+
+    delay: float
+    status: int
+    headers: dict[str, str]
 
 
 class Send(msgspec.Struct):
@@ -39,9 +47,11 @@ class Close(msgspec.Struct):
     """End the body: ``end`` (as a whole one), ``fin`` (cut) or ``rst`` (reset)."""
 
     how: str = "end"
+    #: The end came too early.
+    early: bool = False
 
 
-Action = Send | Silence | Close
+Action = Head | Send | Silence | Close
 
 
 class Ticker:
@@ -134,6 +144,9 @@ class Playback:
                 self._wait(self._due)
                 break
             action, self._next = self._next, None
+            if isinstance(action, Head):
+                self._exchange.begin(action.status, action.headers)
+                continue
             if not isinstance(action, Send):
                 self._write(out)
                 self._end(action)
@@ -175,7 +188,7 @@ class Playback:
     def _fetch(self) -> None:
         action = next(self._actions, None) or Close("end")
         self._next = action
-        if isinstance(action, Send):
+        if isinstance(action, Send | Head):
             self._due += action.delay
 
     def _write(self, out: list[bytes]) -> None:
@@ -192,7 +205,8 @@ class Playback:
             self._exchange.finish()
         else:
             self._exchange.cut(reset=how == "rst")
-        self._on_end("complete" if how == "end" else f"cut-{how}")
+        early = how != "end" or (isinstance(action, Close) and action.early)
+        self._on_end(f"cut-{how}" if early else "complete")
 
     def _lost(self) -> None:
         self._stopped = True

@@ -34,6 +34,7 @@ __all__ = [
     "grouped",
     "identifier",
     "pieces",
+    "text_of",
 ]
 
 #: A token-like piece: the space before a word and at most twelve characters of it.
@@ -219,3 +220,16 @@ def identifier(prefix: str, *sources: object, length: int = 24) -> str:
     draw = random.Random(zlib.crc32(repr(sources).encode()))
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
     return prefix + "".join(draw.choices(alphabet, k=length))
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(
+            part.get("text") or part.get("refusal") or ""
+            for part in content
+            if isinstance(part, dict)
+        )
+    return ""
