@@ -1,1 +1,32 @@
+"""The HTTP server: runs over SSE, WebSocket and the wires of other clients.
 
+``create_app`` gives the whole server as an ASGI application; ``stream_response`` streams a run of
+your own from a route of your own application; `Live` does the same with a log behind it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenwire.server.app import create_app
+    from tokenwire.server.embed import Live, stream_response
+    from tokenwire.server.settings import Settings, load_settings
+
+__all__ = ["Live", "Settings", "create_app", "load_settings", "stream_response"]
+
+_HOMES = {
+    "Live": "embed",
+    "Settings": "settings",
+    "create_app": "app",
+    "load_settings": "settings",
+    "stream_response": "embed",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(f"tokenwire.server.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'tokenwire.server' has no attribute '{name}'")

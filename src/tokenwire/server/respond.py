@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.events.model import Reconnect
+from tokenwire.relay.record import parse_cursor
 from tokenwire.server.connections import Connection, Connections, SharedBytes
 from tokenwire.wire.base import Encoder
 
@@ -39,8 +40,8 @@ _PIECE = 128 * 1024
 
 
 def offset_of(cursor: str | None) -> int:
-    """The offset in a cursor (``"12-9f..."`` or ``"12"``); 0 for none."""
-    return int(cursor.partition("-")[0]) if cursor else 0
+    """The offset in a cursor; 0 for none. Raises `CursorError`."""
+    return parse_cursor(cursor)[0]
 
 
 async def run_response(
@@ -65,10 +66,13 @@ async def run_response(
         follower = await state.runs.follow(run_id, after=after or None, principal=principal)
         skip = 0
         if after and not getattr(encoder, "stateless", False):
-            # Followed once with the cursor, so that it was checked; now from the beginning.
-            follower.close()
-            skip = offset_of(after)
-            follower = await state.runs.follow(run_id, principal=principal)
+            # The cursor was checked; now the same from the beginning. The first is closed after,
+            # so that a run which stops with its last reader does not stop in between.
+            skip, checked = offset_of(after), follower
+            try:
+                follower = await state.runs.follow(run_id, principal=principal)
+            finally:
+                checked.close()
     except BaseException:
         release()
         raise

@@ -30,7 +30,7 @@ from tokenwire.server.respond import run_response
 from tokenwire.server.state import State
 from tokenwire.wire.native import NativeEncoder
 
-__all__ = ["describe", "count_misses", "routes", "start_run"]
+__all__ = ["count_misses", "describe", "routes", "start_run"]
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _RUN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -115,7 +115,7 @@ def describe(info: Any) -> dict[str, Any]:
 
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
-    """``POST /v1/runs``: 201 and where the run is; or, for who accepts event streams, the answer."""
+    """``POST /v1/runs``: 201 and where the run is; the answer itself to an event-stream reader."""
     body = read_body(info.json, CreateRun)
     run = await start_run(
         state,
@@ -147,14 +147,13 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/runs/{run}``: its state and everything so far, folded."""
     run = run_id(request)
     async with count_misses(state, info):
-        found = await state.runs.info(run, principal=info.principal)
         snapshot = await state.runs.snapshot(run, principal=info.principal)
-    return json_response({**describe(found), "snapshot": snapshot})
+    return json_response({**snapshot, "events": f"/v1/runs/{run}/events"})
 
 
 async def events(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /v1/runs/{run}/events``: the stream after ``Last-Event-ID`` or ``?after=``; with
-    ``live=long-poll`` one JSON page as soon as there is something, with ``live=no`` what is there."""
+    """``GET /v1/runs/{run}/events``: the stream after ``Last-Event-ID`` or ``?after=``. With
+    ``live=long-poll`` one JSON page as soon as there is something; ``live=no``: what is there."""
     run = run_id(request)
     query = request.query_params
     unknown = set(query) - {"after", "live"}
@@ -184,10 +183,9 @@ async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
     run = run_id(request)
     body = read_body(info.json, CancelBody)
     async with count_misses(state, info):
-        await state.runs.cancel(
+        found = await state.runs.cancel(
             run, principal=info.principal, by=info.principal or None, reason=body.reason
         )
-        found = await state.runs.info(run, principal=info.principal)
     return json_response(describe(found), 202)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 import types
 import typing
@@ -61,7 +62,7 @@ class Settings:
     on_disconnect: str = _set(
         "continue",
         "What",
-        "When the last reader leaves a run: continue, stop, or a number of seconds to wait first.",
+        "When a run's last reader leaves: continue, stop, or stop:SECONDS to wait before.",
     )
     durable_streams: Literal["off", "read", "readwrite"] = _set(
         "read", "What", "The Durable Streams routes under /ds."
@@ -279,6 +280,8 @@ def _convert(row: Setting, value: Any) -> Any:
         return _number(row, wanted, value)
     if not isinstance(value, str):
         raise ValueError(f"must be a text, not {value!r}")
+    if row.name == "on_disconnect" and not re.fullmatch(r"continue|stop|stop:\d{1,5}", value):
+        raise ValueError(f"must be continue, stop or stop:SECONDS, not '{value}'")
     return value
 
 

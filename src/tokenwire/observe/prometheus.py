@@ -1,0 +1,153 @@
+"""Facts as Prometheus metrics; `prometheus_client` is imported only when somebody asks.
+
+Always true: labels come from closed or small sets; whatever a set does not hold becomes ``other``,
+so that no request can make new series.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tokenwire.observe.facts import (
+    Fact,
+    FellBack,
+    FirstToken,
+    FollowerGone,
+    FollowerOpened,
+    RequestDone,
+    Retried,
+    RunEnded,
+    RunStarted,
+    StoreAppended,
+    TakenOver,
+    ToolRan,
+)
+from tokenwire.observe.hooks import observe
+
+__all__ = ["PrometheusObserver", "exposition", "start"]
+
+_MOST_LABELS = 50
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+
+_lock = threading.Lock()
+_started: PrometheusObserver | None = None
+
+
+class PrometheusObserver:
+    """An observer with a metrics registry of its own."""
+
+    def __init__(self) -> None:
+        import prometheus_client as client
+
+        self.registry = client.CollectorRegistry()
+        self._known: dict[str, set[str]] = {}
+
+        def counter(name: str, text: str, *labels: str) -> Any:
+            return client.Counter(f"tokenwire_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Any:
+            return client.Histogram(
+                f"tokenwire_{name}", text, labels, registry=self.registry, buckets=_SECONDS
+            )
+
+        self._requests = counter("requests", "HTTP requests", "method", "route", "status")
+        self._run_starts = counter("runs_started", "Runs started", "model")
+        self._run_ends = counter("runs_ended", "Runs ended", "model", "outcome", "code")
+        self._run_seconds = histogram("run_seconds", "Time of a run", "model")
+        self._tokens = counter("tokens", "Tokens as reported", "model", "kind")
+        self._first = histogram("first_token_seconds", "Call to first visible event", "model")
+        self._retries = counter("retries", "Model calls made again", "model", "code")
+        self._fallbacks = counter("fallbacks", "Models given up", "model", "code")
+        self._tools = histogram("tool_seconds", "Time of a tool", "name", "code")
+        self._readers = counter("readers", "Readers that came", "wire", "resumed")
+        self._left = counter("readers_left", "Readers that left", "wire", "why")
+        self._appends = histogram("store_append_seconds", "Time of a store's append")
+        self._records = counter("store_records", "Records that the store accepted")
+        self._taken = counter("takeovers", "Runs taken over", "how")
+        self._tell: dict[type[Fact], Callable[[Any], None]] = {
+            RequestDone: self._request,
+            RunStarted: lambda f: self._run_starts.labels(self._label("model", f.model)).inc(),
+            RunEnded: self._ended,
+            FirstToken: lambda f: self._first.labels(self._label("model", f.model)).observe(
+                f.first_token_seconds
+            ),
+            Retried: lambda f: self._retries.labels(
+                self._label("model", f.model), self._label("code", f.code)
+            ).inc(),
+            FellBack: lambda f: self._fallbacks.labels(
+                self._label("model", f.model), self._label("code", f.code)
+            ).inc(),
+            ToolRan: lambda f: self._tools.labels(
+                self._label("tool", f.name), self._label("code", f.code)
+            ).observe(f.seconds),
+            FollowerOpened: lambda f: self._readers.labels(
+                self._label("wire", f.wire), str(f.resumed).lower()
+            ).inc(),
+            FollowerGone: lambda f: self._left.labels(self._label("wire", f.wire), f.why).inc(),
+            StoreAppended: self._appended,
+            TakenOver: lambda f: self._taken.labels(f.how).inc(),
+        }
+
+    def __call__(self, fact: Fact) -> None:
+        """Count one fact."""
+        tell = self._tell.get(type(fact))
+        if tell is not None:
+            tell(fact)
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus' text form."""
+        import prometheus_client as client
+
+        return client.generate_latest(self.registry)
+
+    def _request(self, fact: RequestDone) -> None:
+        method = fact.method if fact.method in _METHODS else "other"
+        route = self._label("route", fact.route)
+        self._requests.labels(method, route, str(fact.status)).inc()
+
+    def _ended(self, fact: RunEnded) -> None:
+        model = self._label("model", fact.model)
+        self._run_ends.labels(model, fact.outcome, self._label("code", fact.code or "")).inc()
+        self._run_seconds.labels(model).observe(fact.seconds)
+        self._tokens.labels(model, "input").inc(fact.input_tokens)
+        self._tokens.labels(model, "output").inc(fact.output_tokens)
+
+    def _appended(self, fact: StoreAppended) -> None:
+        self._appends.observe(fact.seconds)
+        self._records.inc(fact.records)
+
+    def _label(self, kind: str, value: str) -> str:
+        known = self._known.setdefault(kind, set())
+        if value not in known:
+            if len(known) >= _MOST_LABELS:
+                return "other"
+            known.add(value)
+        return value[:80]
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def start() -> PrometheusObserver | None:
+    """Begin to count, once a process; None when `prometheus_client` is not installed."""
+    global _started
+    with _lock:
+        if _started is None:
+            try:
+                _started = PrometheusObserver()
+            except ModuleNotFoundError:
+                return None
+            observe(_started)
+        return _started
+
+
+def exposition(gauges: Mapping[str, float]) -> tuple[bytes, str] | None:
+    """The text of all metrics, with ``gauges`` as they are now, and its media type."""
+    observer = start()
+    if observer is None:
+        return None
+    lines = [f"# TYPE {name} gauge\n{name} {float(value):g}\n" for name, value in gauges.items()]
+    text = observer.text() + "".join(lines).encode()
+    return text, "text/plain; version=0.0.4; charset=utf-8"

@@ -1,0 +1,209 @@
+"""The server as one ASGI application: routes, guard, and a lifespan that owns log and runs.
+
+Always true: nothing is opened before the lifespan starts and everything is closed when it ends;
+every request passes the guard; a wire is one module ``routes_*`` with ``routes(state)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tokenwire.errors import ConfigError, LogError, TokenwireError
+from tokenwire.log.base import Log
+from tokenwire.log.open import open_log
+from tokenwire.observe import prometheus
+from tokenwire.observe.redact import keep_secret
+from tokenwire.run.deadlines import Deadlines
+from tokenwire.server import routes_chat, routes_meta, routes_runs, static_files
+from tokenwire.server.auth import Auth
+from tokenwire.server.guard import Guard
+from tokenwire.server.settings import Settings
+from tokenwire.server.state import State
+from tokenwire.tools.registry import ToolSet
+
+if TYPE_CHECKING:
+    from tokenwire.providers.registry import Registry
+
+__all__ = ["WIRES", "App", "create_app"]
+
+#: Modules of further wires, mounted when they are there.
+WIRES = (
+    "websocket",
+    "routes_ui",
+    "routes_agui",
+    "routes_openai",
+    "routes_anthropic",
+    "routes_durable",
+)
+_log = logging.getLogger("tokenwire.server")
+
+
+class App:
+    """The application. ``state`` is what its routes share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        registry: Registry | None = None,
+        log: Log | None = None,
+        tools: ToolSet | None = None,
+        auth: Auth | None = None,
+    ) -> None:
+        self.state = State(settings, auth=auth)
+        self._registry, self._opened, self._tools = registry, log, tools
+        self._sweeper: asyncio.Task[None] | None = None
+        files = static_files.static_files()
+        self.state.public_paths |= set(files)
+        found = [
+            *routes_runs.routes(self.state),
+            *routes_chat.routes(self.state),
+            *routes_meta.routes(self.state),
+            *_wires(self.state),
+            *static_files.routes(files),
+        ]
+        self._router = Router(found, default=_nothing, redirect_slashes=False)
+        self._guarded: ASGIApp = Guard(self._routed, self.state)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await self._guarded(scope, receive, send)
+
+    async def startup(self) -> None:
+        """Open the log, begin to serve runs."""
+        from tokenwire.relay.runs import Runs
+
+        state = self.state
+        if self._registry is None:
+            from tokenwire.providers.registry import Registry
+
+            self._registry = Registry()
+        state.registry = self._registry
+        for name in state.settings.model:
+            _, target = state.registry.resolve(name)  # a bad name is said now, not at first use
+            keep_secret(target.api_key)
+        state.log = self._opened if self._opened is not None else open_log(state.settings.store)
+        tools = self._tools if self._tools is not None else load_tools(state.settings)
+        state.runs = Runs(
+            state.log, registry=state.registry, tools=tools, deadlines=deadlines(state.settings)
+        )
+        await state.runs.open()
+        self._sweeper = asyncio.create_task(_forget_old_runs(state))
+        if state.settings.metrics:
+            prometheus.start()
+
+    async def shutdown(self) -> None:
+        """Tell readers, hand runs over, close what was opened."""
+        state = self.state
+        state.drain()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await state.runs.drain(state.settings.graceful_stop / 2)
+        await state.runs.aclose()  # the log as well
+        await state.connections.aclose()
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self._router(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        started = False
+        while True:
+            message = await receive()
+            stage = message["type"].removeprefix("lifespan.")
+            try:
+                if stage == "startup":
+                    await self.startup()
+                    started = True
+                elif started:
+                    await self.shutdown()
+            except Exception as error:
+                text = error.message if isinstance(error, TokenwireError) else repr(error)
+                _log.error("%s failed: %s", stage, text)
+                await send({"type": f"lifespan.{stage}.failed", "message": text})
+                return
+            await send({"type": f"lifespan.{stage}.complete"})
+            if stage == "shutdown":
+                return
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    registry: Registry | None = None,
+    log: Log | None = None,
+    tools: ToolSet | None = None,
+    auth: Auth | None = None,
+) -> App:
+    """The server's application. ``log``: a log of yours, opened and closed with it; ``tools``: a
+    tool set that models may use; ``auth``: keys or a check of your own."""
+    return App(settings or Settings(), registry=registry, log=log, tools=tools, auth=auth)
+
+
+def deadlines(settings: Settings) -> Deadlines:
+    """The provider's clocks of the settings."""
+    return Deadlines(
+        connect=settings.connect_timeout,
+        first_event=settings.first_event_timeout,
+        idle=settings.idle_timeout,
+        total=settings.total_timeout,
+    )
+
+
+async def _forget_old_runs(state: State) -> None:
+    """Erase runs past their retention, a few times within it."""
+    retention = state.settings.retention
+    while True:
+        await asyncio.sleep(min(60.0, max(0.5, retention / 4)))
+        try:
+            await state.log.expire(retention=retention)
+        except LogError as error:
+            _log.warning("old runs could not be erased: %s", error)
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": "no such path"})
+        return
+    raise HTTPException(404)
+
+
+def _wires(state: State) -> list[BaseRoute]:
+    found: list[BaseRoute] = []
+    for name in WIRES:
+        path = f"tokenwire.server.{name}"
+        if importlib.util.find_spec(path) is not None:
+            make: Callable[[State], list[BaseRoute]] = importlib.import_module(path).routes
+            found += make(state)
+    return found
+
+
+def load_tools(settings: Settings) -> ToolSet:
+    """The tools of the ``tools`` setting (``MODULE:NAME``); the demo has its own."""
+    if not settings.tools and settings.model == ["demo"]:
+        from tokenwire.tools.demo import demo_tools
+
+        return demo_tools()
+    found = ToolSet()
+    for name in settings.tools:
+        module, colon, attribute = name.partition(":")
+        if not colon:
+            raise ConfigError(f"'{name}' names no tool: write MODULE:NAME")
+        try:
+            value = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"the tool '{name}' cannot be imported: {error}") from error
+        found += value if isinstance(value, list | tuple | ToolSet) else [value]
+    return found

@@ -1,0 +1,171 @@
+"""uvicorn's HTTP protocol with the clocks and bounds it lacks, swept by the shared ticker.
+
+Always true: a connection that does not finish its headers, does not read its answer, or comes above
+the connection limits is closed on time; keeping watch costs no timer a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tokenwire.server.connections import Connections
+from tokenwire.server.settings import Settings, is_loopback
+
+__all__ = ["GuardedProtocol", "Watch", "protocol_class"]
+
+_REFUSALS = {
+    408: b"HTTP/1.1 408 Request Timeout\r\n",
+    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
+    503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n",
+}
+_CODES = {408: "timeout", 431: "headers_too_large", 503: "busy"}
+
+
+class Watch:
+    """All HTTP connections of a process: their count by address, their clocks."""
+
+    def __init__(self, settings: Settings, connections: Connections) -> None:
+        self.settings = settings
+        self.connections = connections
+        self.open: set[GuardedProtocol] = set()
+        self._by_address: Counter[str] = Counter()
+        connections.sweep_with(self.sweep)
+
+    def enter(self, protocol: GuardedProtocol, address: str) -> bool:
+        """Count a connection; False when there are too many (it is counted all the same)."""
+        self.open.add(protocol)
+        self._by_address[address] += 1
+        self.connections.wake()
+        if len(self.open) > self.settings.connections:
+            return False
+        if is_loopback(address) or address in self.settings.trust_proxy:
+            return True
+        return self._by_address[address] <= self.settings.connections_per_ip
+
+    def leave(self, protocol: GuardedProtocol, address: str) -> None:
+        """It has ended."""
+        if protocol in self.open:
+            self.open.discard(protocol)
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def sweep(self, now: float) -> bool:
+        """Look at every clock once."""
+        for protocol in list(self.open):
+            protocol.check(now)
+        return bool(self.open)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. ``watch`` is set by `protocol_class`."""
+
+    watch: ClassVar[Watch]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection; the clock for its headers starts."""
+        super().connection_made(transport)
+        settings = self.watch.settings
+        self._address = self.client[0] if self.client else ""
+        self._headers_until = self.loop.time() + settings.header_deadline
+        self._in_headers = True
+        self._header_bytes = 0
+        self._unsent = 0
+        self._progress = self.loop.time()
+        self._refused = False
+        if not self.watch.enter(self, self._address):
+            self._refuse(503, "too many connections")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give its place back."""
+        self.watch.leave(self, self._address)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request; those of its headers are counted."""
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._in_headers and not self._refused:
+            self._header_bytes += len(data)
+            if self._header_bytes > self.watch.settings.header_limit:
+                self._refuse(431, "the request line and headers are too large")
+
+    def on_message_begin(self) -> None:
+        """A request begins; so does its clock, unless the connection's own is still running."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        self._in_headers = True
+        if not self._headers_until:
+            self._headers_until = self.loop.time() + self.watch.settings.header_deadline
+
+    def on_headers_complete(self) -> None:
+        """Headers are there: refuse too many or too large ones before anything sees them."""
+        self._in_headers = False
+        self._headers_until = 0.0
+        settings = self.watch.settings
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if self._refused:
+            return
+        if size > settings.header_limit or len(self.headers) > settings.header_fields:
+            self._refuse(431, "the request line and headers are too large")
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body, unless the request was refused."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End of a request, unless it was refused."""
+        if not self._refused:
+            super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The WebSocket protocol has clocks of its own."""
+        if not self._refused:
+            self.watch.leave(self, self._address)
+            super().handle_websocket_upgrade()
+
+    def check(self, now: float) -> None:
+        """Close what is late. Called by the ticker."""
+        if self._headers_until and now > self._headers_until:
+            # Nothing of a first request ever came, or its headers trickle.
+            self._refuse(408, "the request's headers did not arrive in time")
+            self._headers_until = 0.0
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self._unsent:
+            self._progress = now
+        elif now - self._progress > self.watch.settings.write_deadline:
+            self.watch.leave(self, self._address)
+            self.transport.abort()
+        self._unsent = unsent
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer without an application, and close."""
+        self._refused = True
+        if self.transport.is_closing():
+            return
+        body = b'{"error":{"code":"%b","message":"%b"}}' % (
+            _CODES[status].encode(),
+            message.encode(),
+        )
+        self.transport.write(
+            _REFUSALS[status]
+            + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+            + b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+            + b"connection: close\r\n\r\n"
+            + body
+        )
+        self.transport.close()
+
+
+def protocol_class(watch: Watch) -> type[GuardedProtocol]:
+    """A protocol class bound to one server's watch."""
+    bound: dict[str, Any] = {"watch": watch}
+    return type("BoundProtocol", (GuardedProtocol,), bound)

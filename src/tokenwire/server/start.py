@@ -1,0 +1,170 @@
+"""From settings to a listening server: bind, uvicorn with our protocol, and a stop that ends.
+
+Always true: what cannot work is said in one line (`ConfigError`) before anything serves; a stop
+takes at most ``graceful_stop`` seconds, with streams open or not; a second signal ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from tokenwire.errors import ConfigError
+from tokenwire.server.app import App
+from tokenwire.server.protocol import Watch, protocol_class
+from tokenwire.server.settings import Settings
+
+__all__ = ["Server", "ThreadedServer", "bind", "check", "server_for"]
+
+BACKLOG = 4096
+
+
+def check(settings: Settings, *, keys_on: bool) -> None:
+    """Refuse what would be unsafe or cannot work."""
+    if not settings.loopback and not keys_on and not settings.insecure:
+        raise ConfigError(
+            f"{settings.host} can be reached from outside and no API key is set: give "
+            "--api-key-file FILE or TOKENWIRE_API_KEYS, or --insecure to serve everybody"
+        )
+    for origin in settings.cors_origin:
+        scheme, _, host = origin.partition("://")
+        if scheme not in ("http", "https") or not host or "/" in host or "*" in origin:
+            raise ConfigError(
+                f"--cors-origin takes exact origins such as https://app.example, not '{origin}'"
+            )
+    if not settings.model:
+        raise ConfigError("no model is given: --model NAME")
+    if settings.workers > 1 and settings.store.startswith("memory"):
+        raise ConfigError("several workers need a store that they share: --store sqlite:FILE")
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket. Raises `ConfigError` when the address is taken or not ours."""
+    host, port = settings.host.strip("[]"), settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Inherited by every connection: what a reader that stopped can make the kernel hold.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_buffer)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {reason.lower()}; choose another with --port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with readers told to come back before it closes, and an end on every path."""
+
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
+        super().__init__(config)
+        self.tokenwire = app
+        #: Called once connections are accepted.
+        self.on_started: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell."""
+        await super().startup(sockets)
+        self.on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop within the grace: readers first, then what is left."""
+        for server in self.servers:
+            server.close()  # no new connection
+        self.tokenwire.state.drain()
+        await super().shutdown(sockets=None)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal stops gently, the second at once."""
+        if self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            os.kill(os.getpid(), sig)
+        self.should_exit = True
+
+
+def server_for(app: App) -> Server:
+    """A uvicorn server of ``app``, not yet running."""
+    settings = app.state.settings
+    watch = Watch(settings, app.state.connections)
+    config = uvicorn.Config(
+        app,
+        http=protocol_class(watch),
+        ws="websockets-sansio",
+        loop="auto",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=15,
+        # Half of the grace for readers to leave; the lifespan's end has the other half.
+        timeout_graceful_shutdown=max(1, int(settings.graceful_stop / 2) - 1),
+        ws_max_size=64 << 10,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=20.0,
+        ws_per_message_deflate=False,
+    )
+    return Server(config, app)
+
+
+class ThreadedServer:
+    """A server in a thread of its own, on a free loopback port: for tests and notebooks."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._listener = bind(app.state.settings)
+        self._server = server_for(app)
+        self._thread = threading.Thread(target=self._run, name="tokenwire-server", daemon=True)
+        self._ready = threading.Event()
+        self._port = 0
+        self.error: BaseException | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that was taken."""
+        return self._listener.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        """Where to ask."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> ThreadedServer:
+        self._port = self.port
+        self._server.on_started = self._ready.set
+        self._thread.start()
+        self._ready.wait(15)
+        if self.error is not None or not self._server.started:
+            raise ConfigError("the server did not start") from self.error
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+                runner.run(self._server.serve(sockets=[self._listener]))
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._ready.set()
+            with contextlib.suppress(OSError):
+                self._listener.close()
