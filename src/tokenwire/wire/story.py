@@ -1,0 +1,251 @@
+"""What every encoder must remember of a run: its names, its open parts, how it went so far.
+
+Always true: a part's text is kept only where a wire needs it again (arguments, files); of text it
+keeps length and checksum, so that a correction at the end can be told from what was said.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.events.model import (
+    Error,
+    FileStart,
+    Finish,
+    OpaqueStart,
+    PartAttr,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    ProviderResultStart,
+    ReasoningStart,
+    RunEnd,
+    RunStart,
+    StepEnd,
+    StepReset,
+    StepStart,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolError,
+    ToolResult,
+    Usage,
+)
+
+__all__ = ["PartView", "Story", "ended_well"]
+
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+_KEPT = frozenset({"tool-call", "file", "provider-result"})
+#: Finish reasons after which an incomplete run is still an answer that a client may show as such.
+_CUT_SHORT = frozenset({"length", "content_filter", "refusal", "context_overflow", "pause"})
+
+
+class PartView:
+    """One part that the run has open, or has ended in this step."""
+
+    __slots__ = (
+        "attrs",
+        "call_id",
+        "checksum",
+        "executor",
+        "format",
+        "index",
+        "kind",
+        "length",
+        "media_type",
+        "meta",
+        "name",
+        "part",
+        "payload",
+        "pieces",
+        "said",
+        "step",
+        "summary",
+        "told",
+        "url",
+    )
+
+    def __init__(self, event: PartStart) -> None:
+        self.part, self.kind, self.step, self.meta = event.part, event.kind, event.step, event.meta
+        self.call_id = self.name = ""
+        self.executor, self.format = "server", "json"
+        self.media_type, self.url = "application/octet-stream", None
+        self.payload: Any = None
+        self.summary = False
+        self.attrs: dict[str, Any] = {}
+        self.length = self.checksum = 0
+        self.pieces: list[str] = []
+        self.told = False  # the client has heard of it
+        self.index = 0  # its number on a wire that numbers its parts
+        self.said = 0  # how many of the pieces it has heard
+        if isinstance(event, ToolCallStart):
+            self.call_id, self.name = event.call_id, event.name
+            self.executor, self.format = event.executor, event.format
+        elif isinstance(event, ProviderResultStart):
+            self.call_id, self.name, self.payload = event.call_id, event.name, event.content
+        elif isinstance(event, FileStart):
+            self.media_type, self.url = event.media_type, event.url
+            self.name = event.name or ""
+        elif isinstance(event, OpaqueStart):
+            self.name, self.payload = event.name, event.payload
+        elif isinstance(event, ReasoningStart):
+            self.summary = event.summary
+
+    @property
+    def text(self) -> str:
+        """The kept text; empty for kinds that keep none."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the call is one that the reader of a provider's wire may run."""
+        return self.executor == "client"
+
+    def add(self, text: str) -> None:
+        """The next piece."""
+        data = text.encode("utf-8", "surrogatepass")
+        self.length += len(data)
+        self.checksum = zlib.crc32(data, self.checksum)
+        if self.kind in _KEPT:
+            self.pieces.append(text)
+
+    def missing(self, whole: str | None) -> str | None:
+        """What must be added to what was said to give ``whole``: "" for nothing, None when what
+        was said is not how ``whole`` begins."""
+        if whole is None:
+            return ""
+        data = whole.encode("utf-8", "surrogatepass")
+        if zlib.crc32(data[: self.length]) != self.checksum or len(data) < self.length:
+            return None
+        return data[self.length :].decode("utf-8", "surrogatepass")
+
+
+class Story:
+    """The state of one run, as far as encoders need it. `see` each event once, in order."""
+
+    def __init__(self) -> None:
+        self.run = ""
+        self.thread: str | None = None
+        self.model: str | None = None
+        self.time = 0
+        self.metadata: dict[str, Any] = {}
+        self.step = 0
+        self.attempt = 1
+        self.in_step = False
+        self.provider: str | None = None
+        #: Parts of the current step, ended ones too; ``open`` has those that are not ended.
+        self.parts: dict[int, PartView] = {}
+        self.open: dict[int, PartView] = {}
+        self.finish: Finish | None = None
+        self.error: Error | None = None
+        self.outcome: str | None = None
+        self._done_usage: dict[str, int] = {}
+        self._step_usage: dict[str, int] = {}
+        #: Calls that have a result, by id.
+        self.answered: set[str] = set()
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Token counts of all steps so far."""
+        total = dict(self._done_usage)
+        for name, count in self._step_usage.items():
+            total[name] = total.get(name, 0) + count
+        return total
+
+    @property
+    def reason(self) -> str:
+        """Why the model stopped, in our word."""
+        return self.finish.reason if self.finish is not None else "stop"
+
+    def see(self, event: AnyEvent) -> None:
+        """Take one event in. A part that ends stays in ``parts`` until its step is over."""
+        if isinstance(event, PartDelta):
+            part = self.open.get(event.part)
+            if part is not None:
+                part.add(event.text)
+        elif isinstance(event, PartStart):
+            self.parts[event.part] = self.open[event.part] = PartView(event)
+        elif isinstance(event, PartEnd):
+            part = self.open.pop(event.part, None)
+            if part is not None and event.text is not None and part.kind in _KEPT:
+                part.pieces = [event.text]
+            if part is not None and isinstance(event, ToolCallEnd):
+                part.payload = event.arguments
+        elif isinstance(event, PartAttr):
+            part = self.open.get(event.part)
+            if part is not None:
+                _attribute(part, event)
+        else:
+            self._see_other(event)
+
+    def _see_other(self, event: AnyEvent) -> None:
+        if isinstance(event, StepStart):
+            self.step, self.attempt, self.in_step = event.step, event.attempt, True
+            self.provider = event.provider or self.provider
+            self.parts, self.open = {}, {}
+            self.finish = None
+        elif isinstance(event, Usage):
+            for name in _COUNTS:
+                count = getattr(event, name)
+                if count is not None:
+                    before = self._step_usage.get(name, 0) if event.mode == "increment" else 0
+                    self._step_usage[name] = before + count
+        elif isinstance(event, Finish):
+            if event.choice == 0:
+                self.finish = event
+        elif isinstance(event, StepEnd):
+            self.in_step = False
+            self._done_usage, self._step_usage = self.usage, {}
+        elif isinstance(event, StepReset):
+            self.in_step = False
+            self._done_usage, self._step_usage = self.usage, {}
+            self.open = {}
+            self.error = self.finish = None
+        elif isinstance(event, Error):
+            self.error = event
+        elif isinstance(event, ToolResult | ToolError):
+            self.answered.add(event.call_id)
+        elif isinstance(event, RunStart):
+            self.run, self.thread, self.model = event.run, event.thread, event.model
+            self.time, self.metadata = event.time, event.metadata or {}
+        elif isinstance(event, RunEnd):
+            self.outcome = event.outcome
+            if event.usage:
+                self._done_usage, self._step_usage = dict(event.usage), {}
+
+
+def ended_well(story: Story, event: RunEnd) -> bool:
+    """Whether the end is an answer to show: whole, or cut short for a reason that is known. A
+    truncated answer is not: truncation is never success."""
+    if event.outcome == "complete":
+        return True
+    return (
+        event.outcome == "incomplete"
+        and story.error is None
+        and (
+            story.reason in _CUT_SHORT or event.reason in _CUT_SHORT or event.reason == "max_steps"
+        )
+    )
+
+
+def _attribute(part: PartView, event: PartAttr) -> None:
+    if event.name == "call_id":
+        part.call_id = part.call_id or str(event.value)
+    elif event.name == "tool_name":
+        part.name = str(event.value)
+    elif event.name == "citation":
+        part.attrs.setdefault("citations", []).append(event.value)
+    elif event.name == "meta" and isinstance(event.value, dict):
+        part.meta = {**(part.meta or {}), **event.value}
+    elif event.name != "logprobs":
+        part.attrs[event.name] = event.value

@@ -1,0 +1,197 @@
+"""Every wire: any valid run, cut anywhere, resumed, ends in the same message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from event_strategies import runs
+from tokenwire.events.fold import fold
+from tokenwire.events.model import Event, StepReset, ToolCallStart
+from tokenwire.wire.ag_ui import AGUIEncoder
+from tokenwire.wire.anthropic import AnthropicEncoder
+from tokenwire.wire.frames import split_cursor
+from tokenwire.wire.openai_chat import OpenAIChatEncoder
+from tokenwire.wire.openai_responses import OpenAIResponsesEncoder
+from tokenwire.wire.ui_message import UIMessageEncoder
+from wire_readers import (
+    AGUIReader,
+    AnthropicReader,
+    ChatReader,
+    Reader,
+    ResponsesReader,
+    UIReader,
+    ui_view,
+)
+
+ALL_WAITS = 1 << 60
+NAMES = frozenset(f"tool_{n}" for n in range(100))
+HISTORY: list[dict[str, Any]] = [{"id": "u1", "role": "user", "content": "hi"}]
+
+
+def cursor_of(event: Event) -> str:
+    return f"{event.seq}-{event.seq:016x}"
+
+
+def everything(encoder: Any, events: list[Event]) -> bytes:
+    return b"".join(encoder.encode(e, cursor_of(e)) for e in events) + encoder.finish()
+
+
+def resumed(make: Callable[..., Any], events: list[Event], last_id: str) -> bytes:
+    """What a server sends to a reader that comes back with ``last_id``."""
+    place = split_cursor(last_id)
+    assert place is not None
+    encoder = make(place=place)
+    after = int(place.after.partition("-")[0])
+    for event in events[:after]:
+        encoder.skip(event)
+    again = encoder.reopen()
+    return again + everything(encoder, events[after:])
+
+
+def ui(compat: Any) -> Callable[..., Any]:
+    return lambda place=None: UIMessageEncoder(compat=compat, passed=ALL_WAITS, place=place)
+
+
+def ag_ui(place: Any = None) -> AGUIEncoder:
+    return AGUIEncoder(passed=ALL_WAITS, history=HISTORY, place=place)
+
+
+def tanstack(place: Any = None) -> AGUIEncoder:
+    return AGUIEncoder(passed=ALL_WAITS, history=HISTORY, tanstack=True, place=place)
+
+
+def chat(place: Any = None) -> OpenAIChatEncoder:
+    return OpenAIChatEncoder(include_usage=True, tools=NAMES, place=place)
+
+
+def anthropic(place: Any = None) -> AnthropicEncoder:
+    return AnthropicEncoder(tools=NAMES, place=place)
+
+
+def responses(place: Any = None) -> OpenAIResponsesEncoder:
+    return OpenAIResponsesEncoder(tools=NAMES)
+
+
+WIRES: dict[str, tuple[Callable[..., Any], Callable[[], Reader], bool]] = {
+    "ui-5": (ui("5"), UIReader, False),
+    "ui-common": (ui("common"), UIReader, False),
+    "ui-6": (ui("6"), UIReader, False),
+    "ui-7": (ui("7"), UIReader, False),
+    "ag-ui": (ag_ui, lambda: AGUIReader(HISTORY), False),
+    "tanstack": (tanstack, lambda: AGUIReader(HISTORY), True),
+    "chat": (chat, ChatReader, True),
+    "anthropic": (anthropic, AnthropicReader, False),
+}
+relaxed = settings(
+    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+
+
+def reconnect(reader: Reader, continuous: bool) -> None:
+    if continuous:
+        reader.decoder = type(reader.decoder)()
+    else:
+        reader.connect()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@relaxed
+@given(data=st.data(), events=runs())
+def test_cut_anywhere_resume_same_message(wire: str, data: Any, events: list[Event]) -> None:
+    make, new_reader, continuous = WIRES[wire]
+    whole = everything(make(), events)
+    calm = new_reader()
+    calm.feed(whole)
+    assert calm.ended, "no terminal"
+
+    cut = data.draw(st.integers(0, len(whole)))
+    reader = new_reader()
+    reader.feed(whole[:cut])
+    cuts = 0
+    while not reader.ended and cuts < 4:
+        cuts += 1
+        if not reader.last_id:
+            reader = new_reader()
+            reader.feed(whole)
+            break
+        rest = resumed(make, events, reader.last_id)
+        reconnect(reader, continuous)
+        stop = data.draw(st.integers(0, len(rest))) if cuts < 3 else len(rest)
+        reader.feed(rest[:stop])
+    assert reader.ended
+    assert (reader.view(), reader.end) == (calm.view(), calm.end)  # type: ignore[attr-defined]
+
+
+@relaxed
+@given(events=runs())
+@pytest.mark.parametrize("compat", ["common", "6", "7"])
+def test_the_ui_message_is_the_fold(compat: Any, events: list[Event]) -> None:
+    reader = UIReader()
+    reader.feed(everything(ui(compat)(), events))
+    assert reader.view() == ui_view(fold(events))
+    assert reader.closed
+
+
+@relaxed
+@given(events=runs())
+def test_ag_ui_text_arguments_and_results_are_the_fold(events: list[Event]) -> None:
+    reader = AGUIReader(HISTORY)
+    reader.feed(everything(ag_ui(), events))
+    state = fold(events)
+    kept = [state.parts[p] for s in state.steps for p in s.parts]
+    text, calls, results = reader.view()
+    assert text == "".join(p.text for p in kept if p.kind in ("text", "refusal"))
+    assert {k: v for k, (_, v) in calls.items()} == {
+        p.attrs["call_id"]: p.text for p in kept if p.kind == "tool-call"
+    }
+    assert set(results) == {k for k, t in state.tools.items() if t.done}
+
+
+@relaxed
+@given(data=st.data(), events=runs())
+def test_responses_continue_after_any_sequence_number(data: Any, events: list[Event]) -> None:
+    whole = everything(responses(), events)
+    calm = ResponsesReader()
+    calm.feed(whole)
+    assert calm.ended
+    reader = ResponsesReader()
+    reader.feed(whole[: data.draw(st.integers(0, len(whole)))])
+    if not reader.ended:
+        reader.connect()
+        encoder = OpenAIResponsesEncoder(tools=NAMES, starting_after=reader.sequence)
+        reader.feed(everything(encoder, events))
+    assert (reader.view(), reader.end) == (calm.view(), calm.end)
+    if calm.end == "completed":
+        assert calm.response["output"] == calm.items
+
+
+@relaxed
+@given(events=runs())
+def test_all_wires_tell_the_same_run(events: list[Event]) -> None:
+    """Without resets (some wires cannot say them): same text and arguments everywhere."""
+    if any(isinstance(e, StepReset) for e in events):
+        return
+    readers: dict[str, Any] = {}
+    for wire, (make, new_reader, _) in WIRES.items():
+        readers[wire] = new_reader()
+        readers[wire].feed(everything(make(), events))
+    responses_reader = ResponsesReader()
+    responses_reader.feed(everything(responses(), events))
+    state = fold(events)
+    kept = [state.parts[p] for s in state.steps for p in s.parts]
+    text = "".join(p.text for p in kept if p.kind == "text")
+    both = "".join(p.text for p in kept if p.kind in ("text", "refusal"))
+    calls = {p.attrs["call_id"]: p.text for p in kept if p.kind == "tool-call"}
+    assert readers["ag-ui"].view()[0] == readers["tanstack"].view()[0] == both
+    assert readers["chat"].fields["content"] == text
+    assert {c["id"]: c["args"] for c in readers["chat"].calls} == calls
+    assert readers["anthropic"].view()[1] == calls
+    said = [i for i in responses_reader.items if i["type"] == "message"]
+    parts = [p for i in said for p in i["content"]]
+    assert "".join(p.get("text", p.get("refusal", "")) for p in parts) == both
+    assert any(isinstance(e, ToolCallStart) for e in events) == bool(calls)
