@@ -39,8 +39,10 @@ def decode(data: bytes | str) -> AnyEvent:
         return from_fields(_object(data))
     except msgspec.DecodeError as error:
         raise InputError(f"not an event: {error}") from error
-    # A canonical form that is shorter than what came means that something was left out.
-    if len(_encode(event)) == (len(data) if isinstance(data, bytes) else len(data.encode())):
+    # A canonical form that is shorter than what came means that something was left out. A field
+    # that is really called "extra" must not be taken for our own.
+    size = len(data) if isinstance(data, bytes) else len(data.encode())
+    if event.extra is None and len(_encode(event)) == size:
         return event
     return from_fields(_object(data))
 

@@ -1,0 +1,133 @@
+"""The fold to a message."""
+
+from __future__ import annotations
+
+import json
+
+from event_strategies import runs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenwire.events import codec
+from tokenwire.events import model as m
+from tokenwire.events.fold import Fold, fold
+from tokenwire.run.coalesce import Coalescer, merge
+
+
+def copies(events):
+    return [codec.decode(codec.encode(e)) for e in events]
+
+
+def plain(state: Fold):
+    """A fold without what coalescing may change: the number of the last event."""
+    return {k: v for k, v in state.snapshot().items() if k != "seq"}
+
+
+@given(runs())
+def test_folding_merged_events_gives_the_same(events):
+    assert plain(fold(merge(copies(events)))) == plain(fold(events))
+
+
+@given(runs(), st.lists(st.integers(1, 5), min_size=1, max_size=30), st.floats(0, 0.1))
+def test_any_batches_and_any_window_give_the_same(events, sizes, window):
+    coalescer = Coalescer(window)
+    out, now, at = [], 0.0, 0
+    batches = copies(events)
+    while at < len(batches):
+        size = sizes[at % len(sizes)]
+        out.extend(coalescer.push(batches[at : at + size], now))
+        at += size
+        now += 0.013
+    out.extend(coalescer.flush())
+    assert plain(fold(out)) == plain(fold(events))
+
+
+@given(runs(), st.data())
+def test_a_snapshot_at_any_cut_folds_on_to_the_same_end(events, data):
+    cut = data.draw(st.integers(0, len(events)))
+    first = fold(events[:cut])
+    restored = Fold.restore(json.loads(json.dumps(first.snapshot())))
+    for event in events[cut:]:
+        restored.apply(event)
+    assert restored.snapshot() == fold(events).snapshot()
+
+
+@given(runs())
+def test_a_reset_leaves_no_trace_of_what_it_discards(events):
+    state = fold(events)
+    discarded = {p for e in events if isinstance(e, m.StepReset) for p in e.discard_parts}
+    assert not discarded & set(state.parts)
+    shown = "".join(
+        e.text for e in events if isinstance(e, m.TextDelta) and e.part not in discarded
+    )
+    replaced = any(isinstance(e, m.PartEnd) and e.text is not None for e in events)
+    if not replaced:
+        by_part = {p.part: p.text for p in state.parts.values() if p.kind == "text"}
+        assert sorted("".join(by_part.values())) == sorted(shown)
+
+
+def test_history_puts_results_behind_the_calls_of_their_step():
+    state = fold(
+        [
+            m.RunStart(run="r"),
+            m.StepStart(step=1, dialect="openai-chat"),
+            m.ToolCallStart(part=0, step=1, name="clock", call_id="c1"),
+            m.ToolCallDelta(part=0, text='{"zone":'),
+            m.ToolCallDelta(part=0, text='"UTC"}'),
+            m.ToolCallEnd(part=0, arguments={"zone": "UTC"}),
+            m.StepEnd(step=1, status="complete", terminal_seen=True),
+            m.ToolStart(call_id="c1", name="clock"),
+            m.ToolResult(call_id="c1", content={"time": "12:00"}, name="clock"),
+            m.StepStart(step=2),
+            m.TextStart(part=1, step=2),
+            m.TextDelta(part=1, text="Noon."),
+            m.TextEnd(part=1),
+            m.StepEnd(step=2, status="complete", terminal_seen=True),
+            m.RunEnd(outcome="complete"),
+        ]
+    )
+    roles = [message.role for message in state.history()]
+    assert roles == ["assistant", "tool", "assistant"]
+    call = state.history()[0].tool_calls[0]
+    assert (call.name, call.arguments, call.call_id) == ("clock", '{"zone":"UTC"}', "c1")
+    assert state.history()[1].parts[0].content == {"time": "12:00"}
+    assert state.text == "Noon."
+
+
+def test_cumulative_usage_replaces_and_increments_add():
+    state = fold(
+        [
+            m.RunStart(run="r"),
+            m.StepStart(step=1),
+            m.Usage(input_tokens=5, output_tokens=1),
+            m.Usage(output_tokens=9),
+            m.Usage(output_tokens=2, mode="increment"),
+            m.StepEnd(step=1, status="complete"),
+            m.StepStart(step=2),
+            m.Usage(input_tokens=7, output_tokens=3),
+        ]
+    )
+    assert state.usage == {"input_tokens": 12, "output_tokens": 14}
+
+
+def test_the_first_approval_answer_wins():
+    state = fold(
+        [
+            m.ApprovalRequest(approval_id="a", call_id="c", name="n", arguments={"x": 1}),
+            m.ApprovalAnswer(approval_id="a", call_id="c", approved=False, by="ann"),
+            m.ApprovalAnswer(approval_id="a", call_id="c", approved=True, by="bob"),
+        ]
+    )
+    assert state.tools["c"].approved is False
+
+
+def test_a_provider_correction_replaces_the_deltas():
+    state = fold(
+        [
+            m.StepStart(step=1),
+            m.TextStart(part=0),
+            m.TextDelta(part=0, text="helo"),
+            m.TextEnd(part=0, text="hello"),
+        ]
+    )
+    assert state.text == "hello"
