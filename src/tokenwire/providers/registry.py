@@ -1,0 +1,308 @@
+"""Model names to a dialect and a target: ``openai:gpt-5``, ``http://host/v1#name``, ``demo``, ...
+
+Always true: addresses, headers and keys come from the configuration and the environment, never from
+a name's own text beyond what the configuration allowed; a dialect's module is imported when it is
+first used; a bad name is told at once, with what would be right.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from tokenwire.errors import ConfigError, UnknownModelError
+from tokenwire.providers.base import Dialect, Target
+from tokenwire.providers.compatible import PROVIDERS, Provider
+
+__all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry"]
+
+#: Dialect -> the module that has it as ``DIALECT``.
+DIALECTS: dict[str, str] = {
+    "openai-chat": "tokenwire.providers.openai_chat",
+    "openai-responses": "tokenwire.providers.openai_responses",
+    "anthropic": "tokenwire.providers.anthropic",
+    "gemini": "tokenwire.providers.gemini",
+    "gemini-interactions": "tokenwire.providers.gemini_interactions",
+    "ollama": "tokenwire.providers.ollama",
+    "cohere": "tokenwire.providers.cohere",
+    "bedrock-converse": "tokenwire.providers.bedrock_converse",
+    "completions": "tokenwire.providers.completions",
+}
+#: Family of a recorded stream -> the dialect that reads it.
+FAMILIES: dict[str, str] = {
+    "chat": "openai-chat",
+    "responses": "openai-responses",
+    "messages": "anthropic",
+    "gemini": "gemini",
+    "interactions": "gemini-interactions",
+    "ollama": "ollama",
+    "ollama-generate": "ollama",
+    "cohere-v2": "cohere",
+    "converse": "bedrock-converse",
+    "completions": "completions",
+}
+#: Where third parties register: an entry point gives a `Provider`, a dialect, or a list of both.
+ENTRY_POINTS = "tokenwire.providers"
+#: The key for servers that are named by their address.
+ADDRESS_KEY = "TOKENWIRE_MODEL_API_KEY"
+
+_ADDRESS = re.compile(
+    r"(?:(?P<dialect>[a-z][a-z-]*)\+)?(?P<url>https?://[^\s#]+)(?:#(?P<model>.*))?"
+)
+_MODEL = re.compile(r"[^\s\x00-\x1f\x7f?#%\\]{1,256}")
+_BLANK = re.compile(r"\{([A-Z0-9_]+)(?::([^}]*))?\}")
+_HOST_ONLY = re.compile(r"[a-zA-Z0-9._\-\[\]:]+")
+
+
+class ModelInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One line of `tokenwire models`: a prefix, and what it still needs."""
+
+    name: str
+    title: str
+    dialect: str
+    base_url: str
+    configured: bool
+    #: What to set, when it is not configured.
+    missing: str | None = None
+    example: str | None = None
+
+
+class Registry:
+    """What this process may ask, and how.
+
+    ``demo_url``: where the demo model listens. ``providers``: rows that add to or replace those of
+    the table. ``env``: where keys and addresses are looked up (the process's environment).
+    """
+
+    def __init__(
+        self,
+        *,
+        demo_url: str | None = None,
+        providers: Iterable[Provider] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.demo_url = demo_url
+        self._env = os.environ if env is None else env
+        self._providers = {**PROVIDERS, **{p.name: p for p in providers}}
+        self._dialects: dict[str, Dialect] = {}
+        self._plugins_read = False
+        self._local: Any = None
+
+    @property
+    def has_demo(self) -> bool:
+        """Whether the demo model's address is known."""
+        return self.demo_url is not None
+
+    def resolve(self, name: str) -> tuple[Dialect, Target]:
+        """The dialect and target of a model name.
+
+        Raises `UnknownModelError` for a name that means nothing, and `ConfigError` when a key or
+        an address is missing. The first use of a ``.gguf`` file loads it, which takes its time.
+        """
+        if name == "demo":
+            return self._demo()
+        address = _ADDRESS.fullmatch(name)
+        if address is not None:
+            return self._by_address(name, address)
+        if name.lower().endswith(".gguf"):
+            return self._gguf(name)
+        prefix, colon, model = name.partition(":")
+        provider = self._provider(prefix) if colon else None
+        if provider is None:
+            raise UnknownModelError(self._unknown(name, prefix), model=name[:200])
+        return self.dialect(provider.dialect), self._target(provider, model)
+
+    def dialect(self, name: str) -> Dialect:
+        """A dialect by its name or by the family of a recorded stream."""
+        name = FAMILIES.get(name, name)
+        found = self._dialects.get(name)
+        if found is not None:
+            return found
+        module = DIALECTS.get(name)
+        if module is None:
+            self._read_plugins()
+            if name in self._dialects:
+                return self._dialects[name]
+            known = ", ".join(sorted({*DIALECTS, *self._dialects}))
+            raise UnknownModelError(f"no dialect is named '{name}'; there are: {known}")
+        found = cast(Dialect, importlib.import_module(module).DIALECT)
+        self._dialects[name] = found
+        return found
+
+    def models(self) -> list[ModelInfo]:
+        """Every provider, and what is missing to use it."""
+        self._read_plugins()
+        found = [
+            ModelInfo(
+                name="demo",
+                title="Simulated answers, without a key or a network",
+                dialect="openai-chat",
+                base_url=self.demo_url or "",
+                configured=True,
+            )
+        ]
+        for provider in self._providers.values():
+            url, missing = self._url(provider)
+            if missing is None and provider.keys and self._key(provider) is None:
+                missing = f"set {' or '.join(provider.keys)}"
+            found.append(
+                ModelInfo(
+                    name=provider.name,
+                    title=provider.title,
+                    dialect=provider.dialect,
+                    base_url=url,
+                    configured=missing is None,
+                    missing=missing,
+                    example=f"{provider.name}:{provider.example}",
+                )
+            )
+        return found
+
+    def close(self) -> None:
+        """Stop the servers of local models that this registry started."""
+        local, self._local = self._local, None
+        if local is not None:
+            local.close()
+
+    # --- each kind of name -----------------------------------------------------------------------
+
+    def _demo(self) -> tuple[Dialect, Target]:
+        if self.demo_url is None:
+            raise ConfigError("the demo model is not running; start it, or give its 'demo_url'")
+        target = Target(
+            provider="demo", dialect="openai-chat", model="demo", base_url=self.demo_url.rstrip("/")
+        )
+        return self.dialect("openai-chat"), target
+
+    def _by_address(self, name: str, match: re.Match[str]) -> tuple[Dialect, Target]:
+        url, model = match["url"].rstrip("/"), match["model"] or ""
+        if "@" in url.partition("//")[2].partition("/")[0]:
+            raise UnknownModelError(
+                f"an address must not hold a user or password; set {ADDRESS_KEY} instead"
+            )
+        if "?" in url:
+            raise UnknownModelError("an address must not hold a query ('?...')")
+        if not model:
+            raise UnknownModelError(f"'{name[:200]}' lacks the model's name: write URL#MODEL")
+        dialect = self.dialect(match["dialect"] or "openai-chat")
+        host = url.partition("//")[2].partition("/")[0]
+        target = Target(
+            provider=host,
+            dialect=dialect.name,
+            model=_checked(model),
+            base_url=url,
+            api_key=self._env.get(ADDRESS_KEY) or None,
+        )
+        return dialect, target
+
+    def _gguf(self, name: str) -> tuple[Dialect, Target]:
+        if self._local is None:
+            from tokenwire.providers.local import LocalModels
+
+            self._local = LocalModels()
+        return self.dialect("openai-chat"), self._local.target(name)
+
+    def _target(self, provider: Provider, model: str) -> Target:
+        url, missing = self._url(provider)
+        key = self._key(provider)
+        if missing is None and provider.keys and key is None:
+            missing = f"set {' or '.join(provider.keys)}"
+        if missing is not None:
+            raise ConfigError(f"{provider.title} is not configured: {missing}")
+        return Target(
+            provider=provider.name,
+            dialect=provider.dialect,
+            model=_checked(model),
+            base_url=url,
+            api_key=key,
+            headers=provider.headers,
+            quirks=provider.quirks,
+        )
+
+    # --- configuration ---------------------------------------------------------------------------
+
+    def _provider(self, prefix: str) -> Provider | None:
+        found = self._providers.get(prefix)
+        if found is None:
+            self._read_plugins()
+            found = self._providers.get(prefix)
+        return found
+
+    def _key(self, provider: Provider) -> str | None:
+        return next((k for name in provider.keys if (k := self._env.get(name, "").strip())), None)
+
+    def _url(self, provider: Provider) -> tuple[str, str | None]:
+        """The base URL, and what must be set for it."""
+        own = f"{provider.name.upper().replace('-', '_')}_BASE_URL"
+        for name in (own, *provider.urls):
+            given = self._env.get(name, "").strip().rstrip("/")
+            if given:
+                if "://" not in given and _HOST_ONLY.fullmatch(given):
+                    given = f"http://{given}"
+                if not given.startswith(("http://", "https://")):
+                    return given, f"{name} must begin with http:// or https://"
+                return given, None
+        lacking: list[str] = []
+
+        def fill(match: re.Match[str]) -> str:
+            value = self._env.get(match[1], "").strip().rstrip("/") or match[2]
+            if not value:
+                lacking.append(match[1])
+            return value or match[0]
+
+        url = _BLANK.sub(fill, provider.base_url)
+        if not lacking and not url.startswith(("http://", "https://")):
+            url = f"https://{url}"
+        return url, f"set {' and '.join(lacking)}" if lacking else None
+
+    def _read_plugins(self) -> None:
+        """Take what installed packages register; a broken one is named, not hidden."""
+        if self._plugins_read:
+            return
+        self._plugins_read = True
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=ENTRY_POINTS):
+            try:
+                loaded = point.load()
+            except Exception as error:
+                raise ConfigError(
+                    f"the provider plugin '{point.name}' cannot be loaded: {type(error).__name__}"
+                ) from error
+            for item in loaded if isinstance(loaded, list | tuple) else [loaded]:
+                if isinstance(item, Provider):
+                    self._providers.setdefault(item.name, item)
+                elif hasattr(item, "decoder") and hasattr(item, "name"):
+                    self._dialects.setdefault(item.name, cast(Dialect, item))
+                else:
+                    raise ConfigError(
+                        f"the provider plugin '{point.name}' gives a {type(item).__name__}; "
+                        "a Provider or a dialect is needed"
+                    )
+
+    def _unknown(self, name: str, prefix: str) -> str:
+        from difflib import get_close_matches
+
+        shown = name[:80] if name.isprintable() else repr(name[:80])
+        near = get_close_matches(prefix, [*self._providers, "demo"], 1, 0.6)
+        if near:
+            example = "demo" if near[0] == "demo" else f"{near[0]}:MODEL"
+            return f"no model is named '{shown}'; did you mean '{example}'?"
+        return (
+            f"no model is named '{shown}'; write demo, PROVIDER:MODEL (such as openai:gpt-5-mini), "
+            "URL#MODEL, or a path that ends in .gguf"
+        )
+
+
+def _checked(model: str) -> str:
+    """A model's name goes into addresses of some wires, so it may not climb out of them."""
+    if not _MODEL.fullmatch(model) or ".." in model.split("/") or model.startswith("/"):
+        raise UnknownModelError(
+            "the model's name is empty, too long or has characters that a name cannot have"
+        )
+    return model

@@ -1,0 +1,149 @@
+"""Names of models: what each means, what is missing, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tokenwire.errors import ConfigError, UnknownModelError
+from tokenwire.providers import registry as module
+from tokenwire.providers.compatible import PROVIDERS, QUIRKS, Provider
+from tokenwire.providers.registry import DIALECTS, FAMILIES, Registry
+
+
+def test_a_provider_and_a_model() -> None:
+    dialect, target = Registry(env={"OPENAI_API_KEY": "k"}).resolve("openai:gpt-5")
+    assert (dialect.name, target.model, target.api_key) == ("openai-chat", "gpt-5", "k")
+    assert target.base_url == "https://api.openai.com/v1"
+    assert "k" not in repr(target).replace("tokenwire", "").split(":")
+
+
+def test_the_demo_model_is_where_the_configuration_says() -> None:
+    known = Registry(env={})
+    assert not known.has_demo
+    with pytest.raises(ConfigError, match="demo"):
+        known.resolve("demo")
+    known.demo_url = "http://127.0.0.1:9/v1/"
+    assert known.has_demo
+    assert known.resolve("demo")[1].base_url == "http://127.0.0.1:9/v1"
+
+
+def test_any_compatible_server_by_its_address() -> None:
+    known = Registry(env={"OPENAI_API_KEY": "secret"})
+    dialect, target = known.resolve("http://127.0.0.1:8080/v1/#org/name:tag")
+    assert (dialect.name, target.model) == ("openai-chat", "org/name:tag")
+    assert target.base_url == "http://127.0.0.1:8080/v1"
+    assert target.api_key is None  # a key of somebody else's must not go there
+    _, target = Registry(env={"TOKENWIRE_MODEL_API_KEY": "mine"}).resolve("https://h/v1#m")
+    assert target.api_key == "mine"
+    assert known.resolve("anthropic+http://127.0.0.1:1/v1#m")[0].name == "anthropic"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "PROVIDER:MODEL"),
+        ("gpt-5", "PROVIDER:MODEL"),
+        ("opnai:gpt-5", "openai:MODEL"),
+        ("dmo", "demo"),
+        ("openai:", "empty"),
+        ("openai:a b", "name"),
+        ("openai:../x", "name"),
+        ("openai:a/../../x", "name"),
+        ("openai:x?y=1", "name"),
+        ("openai:" + "x" * 300, "name"),
+        ("http://127.0.0.1/v1", "URL#MODEL"),
+        ("http://user:pass@127.0.0.1/v1#m", "password"),
+        ("http://127.0.0.1/v1?x=1#m", "query"),
+        ("ftp://127.0.0.1/v1#m", "no model"),
+        ("nothing+http://127.0.0.1/v1#m", "dialect"),
+        ("a\nb:c", "no model"),
+    ],
+)
+def test_bad_names_say_what_would_be_right(name: str, says: str) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        Registry(env={"OPENAI_API_KEY": "k"}).resolve(name)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_says_what_to_set() -> None:
+    with pytest.raises(ConfigError, match="set GEMINI_API_KEY or GOOGLE_API_KEY"):
+        Registry(env={}).resolve("gemini:x")
+    with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
+        Registry(env={"AZURE_OPENAI_API_KEY": "k"}).resolve("azure:x")
+
+
+def test_addresses_come_from_the_environment() -> None:
+    env = {
+        "AZURE_OPENAI_API_KEY": "k",
+        "AZURE_OPENAI_ENDPOINT": "https://me.example/",
+        "OLLAMA_HOST": "10.0.0.5:11434",
+        "OPENAI_API_KEY": "k",
+        "OPENAI_BASE_URL": "https://proxy.example/v1/",
+        "GROQ_API_KEY": "k",
+        "GROQ_BASE_URL": "nonsense//",
+    }
+    known = Registry(env=env)
+    assert known.resolve("azure:dep")[1].base_url == "https://me.example/openai/v1"
+    assert known.resolve("openai:m")[1].base_url == "https://proxy.example/v1"
+    ollama = {m.name: m for m in known.models()}["ollama"]
+    assert ollama.base_url == "http://10.0.0.5:11434"
+
+
+def test_the_list_says_what_is_configured_and_what_is_missing() -> None:
+    listed = {m.name: m for m in Registry(env={"OPENAI_API_KEY": "k"}).models()}
+    assert listed["openai"].configured
+    assert listed["demo"].configured
+    assert listed["anthropic"].missing == "set ANTHROPIC_API_KEY"
+    assert listed["llamacpp"].configured
+
+
+def test_every_row_names_a_known_dialect_and_known_quirks() -> None:
+    for provider in PROVIDERS.values():
+        assert provider.dialect in DIALECTS
+        assert provider.quirks <= set(QUIRKS)
+    assert set(FAMILIES.values()) == set(DIALECTS)
+
+
+def test_own_rows_win_over_the_table() -> None:
+    row = Provider(name="openai", title="Mine", base_url="http://127.0.0.1:5/v1")
+    _, target = Registry(providers=[row], env={}).resolve("openai:m")
+    assert target.base_url == "http://127.0.0.1:5/v1"
+
+
+def test_third_parties_register_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine:
+        name = "mine"
+
+        def decoder(self) -> None: ...
+
+    class Point:
+        def __init__(self, name: str, value: object) -> None:
+            self.name, self.value = name, value
+
+        def load(self) -> object:
+            if isinstance(self.value, Exception):
+                raise self.value
+            return self.value
+
+    row = Provider(name="theirs", title="Theirs", base_url="http://127.0.0.1:6", dialect="mine")
+    points = [Point("theirs", [row, Mine()])]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    dialect, target = Registry(env={}).resolve("theirs:m")
+    assert (dialect.name, target.base_url) == ("mine", "http://127.0.0.1:6")
+    for broken in (ImportError("x"), 5):
+        points[:] = [Point("broken", broken)]
+        with pytest.raises(ConfigError, match="broken"):
+            Registry(env={}).resolve("other:m")
+
+
+def test_dialects_are_imported_when_used() -> None:
+    code = (
+        "import sys, tokenwire.providers.registry as r; r.Registry(env={});"
+        "assert not [m for m in sys.modules if m in r.DIALECTS.values()]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"})
+    assert module.ENTRY_POINTS == "tokenwire.providers"
