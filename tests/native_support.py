@@ -34,7 +34,7 @@ def check(recording: Recording, decoder: Any, events: list[Any]) -> dict[str, An
             del found["tokens"]
     starts = [e for e in events if isinstance(e, ResponseStart)]
     for name, value in (
-        ("response_id", next((s.id for s in starts if s.id), None)),
+        ("response_id", next((s.id for s in reversed(starts) if s.id), None)),
         ("model", next((s.model for s in starts if s.model), None)),
         ("payload_count", decoder.payloads),
         ("done_sentinel", decoder.done_sentinel),

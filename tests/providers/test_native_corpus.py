@@ -15,11 +15,12 @@ from corpus_support import (
 )
 from native_support import check, decode_all, item_types
 from tokenwire.events.model import Heartbeat
-from tokenwire.providers import anthropic, gemini
+from tokenwire.providers import anthropic, gemini, openai_responses
 
 DIALECTS = {
     "messages": anthropic.DIALECT,
     "gemini": gemini.DIALECT,
+    "responses": openai_responses.DIALECT,
 }
 #: Where we disagree with a manifest on purpose: {file: {fact: (the manifest's, ours)}}.
 DISAGREEMENTS = {

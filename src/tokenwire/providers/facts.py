@@ -120,6 +120,8 @@ class _State:
         for part, start in self.starts.items():
             if not isinstance(start, ToolCallStart) or start.executor == "provider":
                 continue
+            if (start.meta or {}).get("native"):  # a hosted tool's own form, not a function
+                continue
             end = self.ends.get(part)
             whole = isinstance(end, ToolCallEnd) and end.status == "complete"
             raw = "".join(self.texts[part])
