@@ -17,9 +17,18 @@ from starlette.responses import Response
 from tokenwire.errors import BusyError, RateLimitError, TokenwireError
 from tokenwire.observe.redact import redact
 
-__all__ = ["ErrorForm", "HTTPProblem", "error_response", "json_response", "native_form"]
+__all__ = [
+    "ErrorForm",
+    "HTTPProblem",
+    "error_fields",
+    "error_response",
+    "json_response",
+    "native_form",
+]
 
 _MOST_TEXT = 500
+#: Details that help a program, and never hold content.
+_SHOWN = ("field", "limit", "most", "reason", "retry_after", "tail")
 _log = logging.getLogger("tokenwire.server")
 
 #: ``(code, message, status, request_id, details) -> JSON value`` of a wire's error.
@@ -47,8 +56,13 @@ def native_form(
 ) -> Any:
     """Our own form."""
     error: dict[str, Any] = {"code": code, "message": message, "request_id": request_id}
-    shown = {k: details[k] for k in ("field", "limit", "most", "retry_after") if k in details}
-    return {"error": {**error, **shown}}
+    return {"error": {**error, **{k: details[k] for k in _SHOWN if k in details}}}
+
+
+def error_fields(error: TokenwireError, request_id: str) -> dict[str, Any]:
+    """What our own form says of ``error``, for a message inside a stream."""
+    message = redact(error.message, most=_MOST_TEXT)
+    return native_form(error.code, message, error.http_status, request_id, error.details)["error"]
 
 
 def error_response(

@@ -11,11 +11,17 @@ from collections import Counter
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tokenwire.server.connections import Connections
 from tokenwire.server.settings import Settings, is_loopback
 
-__all__ = ["GuardedProtocol", "Watch", "protocol_class"]
+__all__ = ["GuardedProtocol", "GuardedWebSocket", "Watch", "protocol_classes"]
+
+#: A message of more fragments than this is refused: empty ones would cost without end.
+_MOST_FRAGMENTS = 64
+#: Seconds that a peer which did not read has for the close frame.
+_LAST_WORD = 5.0
 
 _REFUSALS = {
     408: b"HTTP/1.1 408 Request Timeout\r\n",
@@ -31,11 +37,11 @@ class Watch:
     def __init__(self, settings: Settings, connections: Connections) -> None:
         self.settings = settings
         self.connections = connections
-        self.open: set[GuardedProtocol] = set()
+        self.open: set[GuardedProtocol | GuardedWebSocket] = set()
         self._by_address: Counter[str] = Counter()
         connections.sweep_with(self.sweep)
 
-    def enter(self, protocol: GuardedProtocol, address: str) -> bool:
+    def enter(self, protocol: GuardedProtocol | GuardedWebSocket, address: str) -> bool:
         """Count a connection; False when there are too many (it is counted all the same)."""
         self.open.add(protocol)
         self._by_address[address] += 1
@@ -46,7 +52,7 @@ class Watch:
             return True
         return self._by_address[address] <= self.settings.connections_per_ip
 
-    def leave(self, protocol: GuardedProtocol, address: str) -> None:
+    def leave(self, protocol: GuardedProtocol | GuardedWebSocket, address: str) -> None:
         """It has ended."""
         if protocol in self.open:
             self.open.discard(protocol)
@@ -61,8 +67,24 @@ class Watch:
         return bool(self.open)
 
 
+class Progress:
+    """Whether what was written goes out: the bytes not yet sent must shrink."""
+
+    __slots__ = ("_since", "_unsent")
+
+    def __init__(self, now: float) -> None:
+        self._unsent, self._since = 0, now
+
+    def stuck(self, unsent: int, now: float) -> float:
+        """For how many seconds nothing has gone out; 0 when nothing waits."""
+        if unsent == 0 or unsent < self._unsent:
+            self._since = now
+        self._unsent = unsent
+        return now - self._since
+
+
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. ``watch`` is set by `protocol_class`."""
+    """One connection. ``watch`` is set by `protocol_classes`."""
 
     watch: ClassVar[Watch]
 
@@ -74,8 +96,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._headers_until = self.loop.time() + settings.header_deadline
         self._in_headers = True
         self._header_bytes = 0
-        self._unsent = 0
-        self._progress = self.loop.time()
+        self._progress = Progress(self.loop.time())
         self._refused = False
         if not self.watch.enter(self, self._address):
             self._refuse(503, "too many connections")
@@ -138,13 +159,10 @@ class GuardedProtocol(HttpToolsProtocol):
             # Nothing of a first request ever came, or its headers trickle.
             self._refuse(408, "the request's headers did not arrive in time")
             self._headers_until = 0.0
-        unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent < self._unsent:
-            self._progress = now
-        elif now - self._progress > self.watch.settings.write_deadline:
+        stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
+        if stuck > self.watch.settings.write_deadline:
             self.watch.leave(self, self._address)
             self.transport.abort()
-        self._unsent = unsent
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer without an application, and close."""
@@ -165,7 +183,65 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol_class(watch: Watch) -> type[GuardedProtocol]:
-    """A protocol class bound to one server's watch."""
+class GuardedWebSocket(WebSocketsSansIOProtocol):
+    """One WebSocket, after its upgrade. ``watch`` is set by `protocol_classes`."""
+
+    watch: ClassVar[Watch]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count it again: the HTTP protocol has let go of it."""
+        super().connection_made(transport)
+        self._address = self.client[0] if self.client else ""
+        self._progress = Progress(self.loop.time())
+        self._given_up = False
+        self.watch.enter(self, self._address)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give its place back."""
+        self.watch.leave(self, self._address)
+        super().connection_lost(exc)
+
+    async def run_asgi(self) -> None:
+        """Run the application, which may give up on a peer that does not read."""
+        self.scope["tokenwire.give_up"] = self.give_up  # type: ignore[typeddict-unknown-key]
+        app = self.app
+
+        async def told(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+            if self.close_sent:  # refused with an HTTP answer, which uvicorn takes for a mistake
+                self.handshake_complete = True
+
+        self.app = told  # type: ignore[assignment]
+        await super().run_asgi()
+
+    def handle_cont(self, event: Any) -> None:
+        """Another fragment of a message, up to a bound."""
+        if len(self.frames) >= _MOST_FRAGMENTS:
+            self.give_up(1009, "too many fragments")
+            return
+        super().handle_cont(event)
+
+    def give_up(self, code: int, reason: str) -> None:
+        """Queue a close frame behind what waits, and abort when that does not go out either."""
+        if self._given_up or self.close_sent or self.transport.is_closing():
+            return
+        self._given_up = True
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.close_timer = self.loop.call_later(_LAST_WORD, self.transport.abort)
+
+    def check(self, now: float) -> None:
+        """Abort a peer that reads nothing, well after the application has given up on it."""
+        stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
+        if stuck > self.watch.settings.write_deadline + 2 * _LAST_WORD:
+            self.watch.leave(self, self._address)
+            self.transport.abort()
+
+
+def protocol_classes(watch: Watch) -> tuple[type[GuardedProtocol], type[GuardedWebSocket]]:
+    """Protocol classes bound to one server's watch."""
     bound: dict[str, Any] = {"watch": watch}
-    return type("BoundProtocol", (GuardedProtocol,), bound)
+    http = type("BoundProtocol", (GuardedProtocol,), bound)
+    return http, type("BoundWebSocket", (GuardedWebSocket,), bound)

@@ -20,7 +20,7 @@ import uvicorn
 
 from tokenwire.errors import ConfigError
 from tokenwire.server.app import App
-from tokenwire.server.protocol import Watch, protocol_class
+from tokenwire.server.protocol import Watch, protocol_classes
 from tokenwire.server.settings import Settings
 
 __all__ = ["Server", "ThreadedServer", "bind", "check", "server_for"]
@@ -87,6 +87,7 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()  # no new connection
         self.tokenwire.state.drain()
+        await asyncio.sleep(0.1)  # WebSockets are closed next; let them hear `reconnect` before
         await super().shutdown(sockets=None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -101,10 +102,11 @@ def server_for(app: App) -> Server:
     """A uvicorn server of ``app``, not yet running."""
     settings = app.state.settings
     watch = Watch(settings, app.state.connections)
+    http, websocket = protocol_classes(watch)
     config = uvicorn.Config(
         app,
-        http=protocol_class(watch),
-        ws="websockets-sansio",
+        http=http,
+        ws=websocket,
         loop="auto",
         lifespan="on",
         log_config=None,
