@@ -8,6 +8,8 @@ from __future__ import annotations
 import random
 import re
 
+import msgspec
+
 from tokenwire.simulator.instances import instance
 from tokenwire.simulator.script import Ask, Call, ToolResult, ToolSpec
 
@@ -156,22 +158,37 @@ def follow_up(ask: Ask) -> str:
     return "\n\n".join(lines) + "\n\n(Simulated, from the tool results above.)"
 
 
+_DENIALS = ("denied", "declined", "reject", "refused", "not approv", "not allowed")
+
+
 def _told(name: str, result: ToolResult) -> str:
-    content = result.content.strip() or "nothing"
-    said = content if len(content) <= 2000 else content[:2000] + " …"
+    said = _spoken(result.content.strip()) or "nothing"
     lowered = said.lower()
     if name == "delete_file":
-        if result.is_error or any(word in lowered for word in ("denied", "reject", "not approv")):
+        if result.is_error or any(word in lowered for word in _DENIALS):
             return f"I did not delete the file: {said}"
         return f"Done: {said}"
     if result.is_error or lowered.startswith("error"):
         return f"The tool {name or 'I called'} failed: {said}"
     if name == "get_weather":
-        return f"The weather in Paris: {said}"
+        return f"The weather report says: {said}"
     return f"{name or 'The tool'} says: {said}"
 
 
-_CITY = re.compile(r"\bweather (?:in|for|at) ([\w' -]+)", re.IGNORECASE)
+def _spoken(content: str) -> str:
+    """A result as people read it: the fields of a flat JSON object, otherwise the text."""
+    try:
+        value = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        value = None
+    if isinstance(value, dict) and not any(isinstance(v, dict | list) for v in value.values()):
+        content = ", ".join(f"{key} {field}" for key, field in value.items())
+    return content if len(content) <= 2000 else content[:2000] + " …"
+
+
+_CITY = re.compile(
+    r"\bweather (?:in|for|at) (\w[\w'-]*(?: (?!today|tomorrow|now|and|or|please)[\w'-]+)*)", re.I
+)
 _SUM = re.compile(
     r"(?:calculate|compute|what is|how much is)\s+([-+*/().\d\s^%]*\d[-+*/().\d\s^%]*)", re.I
 )
@@ -202,8 +219,7 @@ def wanted_calls(ask: Ask, seed: int) -> list[Call]:
 def _asked(prompt: str) -> list[tuple[str, dict[str, str]]]:
     found: list[tuple[str, dict[str, str]]] = []
     for match in _CITY.finditer(prompt):
-        city = re.split(r"\b(?:today|tomorrow|now|and|please)\b", match[1])[0].strip(" -'")
-        found.append(("get_weather", {"city": city or "Paris"}))
+        found.append(("get_weather", {"city": match[1].strip("-'")}))
     if re.search(r"\bwhat(?:'s| is)? (?:the )?time\b|\btime is it\b", prompt, re.IGNORECASE):
         found.append(("clock", {}))
     for match in _SUM.finditer(prompt):

@@ -88,8 +88,7 @@ class Identity(msgspec.Struct, frozen=True):
 def trim(script: Script, ask: Ask) -> Script:
     """The script with the caller's limits applied: ``max_tokens`` and ``stop``."""
     steps: list[Step] = []
-    left = ask.max_tokens if ask.max_tokens is not None else -1
-    finish = script.finish
+    left = -1 if ask.max_tokens is None or script.whole else ask.max_tokens
     for step in script.steps:
         if isinstance(step, Say) and (found := _stopped(step.text, ask.stop)) is not None:
             steps.append(Say(found))
@@ -102,11 +101,12 @@ def trim(script: Script, ask: Ask) -> Script:
             left = max(0, left - len(parts))
             steps.append(step)
             continue
-        if left:
-            steps.append(type(step)("".join(parts[:left])))
-        finish = "length"
-        return msgspec.structs.replace(script, steps=steps, finish=finish)
-    return msgspec.structs.replace(script, steps=steps, finish=finish)
+        kept = tuple(parts[:left])
+        if kept:
+            text = "".join(kept)
+            steps.append(Say(text, kept) if isinstance(step, Say) else type(step)(text))
+        return msgspec.structs.replace(script, steps=steps, finish="length")
+    return msgspec.structs.replace(script, steps=steps)
 
 
 def _stopped(text: str, stops: list[str]) -> str | None:

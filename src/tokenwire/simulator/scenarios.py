@@ -170,7 +170,8 @@ def _error(ask: Ask, seed: int) -> Script:
 
 
 def _long(ask: Ask, seed: int) -> Script:
-    return Script(steps=[Say(samples.words(50_000, seed))], pace=PaceHint(tokens_per_chunk=4))
+    words = Say(samples.words(50_000, seed))
+    return Script(steps=[words], pace=PaceHint(tokens_per_chunk=4), whole=True)
 
 
 def _stall(ask: Ask, seed: int) -> Script:
@@ -208,6 +209,7 @@ def _burst(ask: Ask, seed: int) -> Script:
     return Script(
         steps=[Say("".join(parts), parts)],
         pace=PaceHint(rate=0.0, jitter=0.0, tokens_per_chunk=1),
+        whole=True,
     )
 
 
@@ -221,6 +223,7 @@ def _big(ask: Ask, seed: int) -> Script:
     return Script(
         steps=[Say("".join(parts), parts)],
         pace=PaceHint(rate=0.0, jitter=0.0, tokens_per_chunk=1),
+        whole=True,
     )
 
 

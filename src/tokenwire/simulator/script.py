@@ -179,8 +179,6 @@ class PaceHint(msgspec.Struct, frozen=True):
     ttft: float | None = None
     jitter: float | None = None
     tokens_per_chunk: int | None = None
-    #: The settings may not change it (`slow` must stay slow).
-    fixed: bool = False
 
 
 class Script(msgspec.Struct, kw_only=True):
@@ -192,6 +190,8 @@ class Script(msgspec.Struct, kw_only=True):
     pace: PaceHint = PaceHint()
     faults: str = ""
     name: str = ""
+    #: The size is the point of it: the caller's limit of tokens does not apply.
+    whole: bool = False
 
 
 def pieces(text: str) -> list[str]:
