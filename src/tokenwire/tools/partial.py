@@ -23,6 +23,8 @@ _GROWTH: Final = 16
 _STEP: Final = re.compile(
     r"\.([^.\[\]]+)|\[(\d+)\]|\['((?:[^'\\]|\\.)*)'\]|\[\"((?:[^\"\\]|\\.)*)\"\]"
 )
+#: What a number is written with.
+_DIGITS: Final = b"0123456789+-.eE"
 #: Gemini's paths number list items one by one; a jump beyond this is no such path.
 _MAX_INDEX: Final = 10_000
 
@@ -65,18 +67,24 @@ class PartialValue:
     def finish(self) -> Any:
         """The value of all that came, parsed once more."""
         if self._size:
-            self._parse()
+            self._parse(whole=True)
         return self._value
 
-    def _parse(self) -> None:
+    def _parse(self, *, whole: bool = False) -> None:
         text = self.text
         if depth_of(text) > MAX_DEPTH:
             return
+        data = text.encode("utf-8", "replace")
+        if whole:
+            try:
+                self._value = jiter.from_json(data)
+                return
+            except ValueError:  # cut: as much of it as is certain
+                pass
         try:
-            self._value = jiter.from_json(
-                text.encode("utf-8", "replace"), partial_mode="trailing-strings"
-            )
-        except (ValueError, RecursionError):  # not JSON (yet): keep what was shown
+            # 12 may be the begin of 120: a number is shown when something follows it.
+            self._value = jiter.from_json(data.rstrip(_DIGITS), partial_mode="trailing-strings")
+        except ValueError:  # not JSON (yet): keep what was shown
             return
 
 

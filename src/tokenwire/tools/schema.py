@@ -10,7 +10,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from tokenwire.errors import ConfigError
 
@@ -74,7 +74,6 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
     # pydantic costs more to import than all of tokenwire: only who declares a tool pays.
     from pydantic import ConfigDict, Field, ValidationError, create_model
     from pydantic.errors import PydanticUserError
-    from pydantic.fields import FieldInfo
 
     name = getattr(function, "__name__", type(function).__name__)
     summary, documented = parse_docstring(inspect.getdoc(function) or "")
@@ -96,18 +95,13 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
                 f"tool '{name}': the parameter '{parameter.name}' has no name that a model could "
                 "use; make it an ordinary one"
             )
-        has_default = parameter.default is not parameter.empty
-        default = parameter.default if has_default else ...
-        if isinstance(default, FieldInfo):
-            info = default
-            info.description = info.description or documented.get(parameter.name)
-            info.alias = parameter.name
-        else:
-            info = Field(default, alias=parameter.name, description=documented.get(parameter.name))
+        default = ... if parameter.default is parameter.empty else parameter.default
+        told = Field(alias=parameter.name, description=documented.get(parameter.name))
         # A neutral name, so that a parameter called 'schema' or 'copy' hides nothing of pydantic.
         field = f"p{len(fields)}"
         names[field] = parameter.name
-        fields[field] = (hint, info)
+        # What an annotation or default says of itself wins over the docstring.
+        fields[field] = (Annotated[hint, told, *_own(hint)], default)
     try:
         model: Any = create_model(
             name, __config__=ConfigDict(extra="allow" if extra else "forbid"), **fields
@@ -189,6 +183,11 @@ def _clean(schema: Any, *, names: bool = False) -> Any:
         for key, value in schema.items()
         if names or not (key == "title" and isinstance(value, str))
     }
+
+
+def _own(hint: Any) -> tuple[Any, ...]:
+    """What ``Annotated`` says, again: of two, pydantic takes the later."""
+    return getattr(hint, "__metadata__", ())
 
 
 def _is_rule(text: str) -> bool:

@@ -1,0 +1,210 @@
+"""Growing values: arguments and answers while they are being written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from tokenwire.errors import ConfigError, ProtocolError
+from tokenwire.events.message import user
+from tokenwire.events.model import (
+    Event,
+    StepReset,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+)
+from tokenwire.events.request import Request
+from tokenwire.tools import partial as partial_module
+from tokenwire.tools.partial import PartialValue, apply_patch
+from tokenwire.tools.structured import OUTPUT_TOOL, partial_values, structured
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text('aé😀 \\"\n', max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("ab", max_size=3), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def is_prefix(shown: Any, whole: Any) -> bool:
+    if isinstance(shown, dict):
+        return isinstance(whole, dict) and all(
+            k in whole and is_prefix(v, whole[k]) for k, v in shown.items()
+        )
+    if isinstance(shown, list):
+        return isinstance(whole, list) and all(
+            is_prefix(a, b) for a, b in zip(shown, whole, strict=False)
+        )
+    if isinstance(shown, str):
+        return isinstance(whole, str) and whole.startswith(shown)
+    return shown == whole
+
+
+@given(st.dictionaries(st.text("ab", max_size=3), JSON, max_size=4), st.booleans())
+def test_every_look_shows_a_prefix_and_the_last_shows_all(whole: Any, ascii_only: bool) -> None:
+    partial = PartialValue()
+    for character in json.dumps(whole, ensure_ascii=ascii_only):
+        partial.push(character)
+        shown = partial.value
+        assert shown is None or is_prefix(shown, whole)
+    assert partial.finish() == whole
+
+
+def test_parsing_is_linear_overall(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+    parse = partial_module.jiter.from_json
+
+    def counted(data: bytes, **options: Any) -> Any:
+        nonlocal parsed
+        parsed += len(data)
+        return parse(data, **options)
+
+    monkeypatch.setattr(partial_module.jiter, "from_json", counted)
+    partial = PartialValue()
+    partial.push('{"a":"')
+    size = 100_000
+    for _ in range(size):
+        partial.push("x")
+        _ = partial.value
+    partial.push('"}')
+    assert partial.finish() == {"a": "x" * size}
+    assert parsed < 30 * size + 4096**2
+
+
+def test_text_that_is_no_json_keeps_what_was_shown() -> None:
+    partial = PartialValue()
+    partial.push('{"a":1,')
+    assert partial.value == {"a": 1}
+    partial.push("}}}}")
+    assert partial.value == {"a": 1}
+    deep = PartialValue()
+    deep.push("[" * 100_000)
+    assert deep.finish() is None
+
+
+@pytest.mark.parametrize(
+    ("path", "result"),
+    [
+        ("$", 9),
+        ("$.a", {"a": 9}),
+        ("$['a b'].c", {"a b": {"c": 9}}),
+        ("$.l[1]", {"l": [None, 9]}),
+        ("$[0].x", [{"x": 9}]),
+        ("a", None),
+        ("$..a", None),
+        ("$.l[99999999]", {"l": []}),
+    ],
+)
+def test_patches(path: str, result: Any) -> None:
+    assert apply_patch(None, path, 9) == result
+
+
+def test_patches_that_do_not_fit_change_nothing_they_should_not() -> None:
+    assert apply_patch({"a": 1}, "$.a.b", 2) == {"a": 1}
+    assert apply_patch({"a": [1]}, "$.a.b", 2) == {"a": [1]}
+    assert apply_patch({"a": "x"}, "$.a", "y") == {"a": "xy"}
+
+
+# --- structured output -----------------------------------------------------------------------
+
+
+class City(BaseModel):
+    name: str
+    people: int | None = None
+
+
+async def give(*events: Event) -> AsyncIterator[Event]:
+    for event in events:
+        yield event
+
+
+def partials(*events: Event) -> list[Any]:
+    async def main() -> list[Any]:
+        return [value async for value in partial_values(give(*events))]
+
+    return asyncio.run(main())
+
+
+def test_a_value_grows_from_text_and_begins_anew_after_a_reset() -> None:
+    found = partials(
+        TextDelta(part=0, text='{"name":"Pa'),
+        TextDelta(part=0, text='ris"'),
+        StepReset(step=1, attempt=2),
+        TextDelta(part=1, text='{"name":"Rome"}'),
+    )
+    assert found == [{"name": "Pa"}, {"name": "Paris"}, {"name": "Rome"}]
+
+
+def test_a_value_grows_from_the_answer_tool() -> None:
+    found = partials(
+        TextDelta(part=0, text="Let me think. "),
+        ToolCallStart(part=1, name=OUTPUT_TOOL, call_id="c"),
+        ToolCallDelta(part=1, text='{"name":"Pa'),
+        TextDelta(part=2, text="ignored"),
+        ToolCallDelta(part=1, text='ris"}'),
+    )
+    assert found == [{"name": "Pa"}, {"name": "Paris"}]
+
+
+def test_a_model_is_asked_for_in_strict_form_and_read_back() -> None:
+    shape = structured(City)
+    assert shape.output.name == "City"
+    assert shape.output.schema["required"] == ["name", "people"]
+    assert shape.output.schema["additionalProperties"] is False
+    assert shape.read('{"name":"Paris","people":3}') == City(name="Paris", people=3)
+    assert shape.read('```json\n{"name":"Paris"}\n```') == City(name="Paris")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"name":', "not the JSON"),
+        ('{"name":1}', "name"),
+        ("{}", "name"),
+        ('{"name":"a","name":"b"}', "twice"),
+        ("sorry", "not the JSON"),
+        ("", "not the JSON"),
+    ],
+)
+def test_answers_that_do_not_fit_say_where(text: str, words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        structured(City).read(text)
+
+
+def test_shapes_that_are_no_objects_are_wrapped() -> None:
+    shape = structured(list[City])
+    assert shape.output.schema["type"] == "object"
+    assert shape.read('{"value":[{"name":"Rome"}]}') == [City(name="Rome")]
+    with pytest.raises(ProtocolError, match="value"):
+        shape.read("[]")
+    with pytest.raises(ConfigError):
+        structured(object())
+
+
+def test_a_raw_schema_is_checked() -> None:
+    shape = structured(
+        {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    )
+    assert shape.read('{"n":1}') == {"n": 1}
+    with pytest.raises(ProtocolError, match="n: must be integer"):
+        shape.read('{"n":"1"}')
+
+
+def test_the_request_asks_by_mechanism_or_by_tool() -> None:
+    request = Request(messages=[user("Where?")])
+    shape = structured(City)
+    assert shape.request(request).output == shape.output
+    by_tool = shape.request(request, by_tool=True)
+    assert by_tool.output is None
+    assert by_tool.tool_choice == OUTPUT_TOOL
+    assert by_tool.tools is not None
+    assert by_tool.tools[0].parameters == shape.output.schema
