@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -91,7 +91,6 @@ class Registry:
         self._providers = {**PROVIDERS, **{p.name: p for p in providers}}
         self._dialects: dict[str, Dialect] = {}
         self._plugins_read = False
-        self._local: Any = None
 
     @property
     def has_demo(self) -> bool:
@@ -163,12 +162,6 @@ class Registry:
             )
         return found
 
-    def close(self) -> None:
-        """Stop the servers of local models that this registry started."""
-        local, self._local = self._local, None
-        if local is not None:
-            local.close()
-
     # --- each kind of name -----------------------------------------------------------------------
 
     def _demo(self) -> tuple[Dialect, Target]:
@@ -201,11 +194,9 @@ class Registry:
         return dialect, target
 
     def _gguf(self, name: str) -> tuple[Dialect, Target]:
-        if self._local is None:
-            from tokenwire.providers.local import LocalModels
+        from tokenwire.providers import local
 
-            self._local = LocalModels()
-        return self.dialect("openai-chat"), self._local.target(name)
+        return self.dialect("openai-chat"), local.target(name)
 
     def _target(self, provider: Provider, model: str) -> Target:
         url, missing = self._url(provider)
