@@ -28,7 +28,15 @@ from wire_readers import (
     ui_view,
 )
 
-ALL_WAITS = 1 << 60
+
+class Everything:
+    """Holds whatever is asked: every wait has its answer."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+ALL = Everything()
 NAMES = frozenset(f"tool_{n}" for n in range(100))
 HISTORY: list[dict[str, Any]] = [{"id": "u1", "role": "user", "content": "hi"}]
 
@@ -54,15 +62,15 @@ def resumed(make: Callable[..., Any], events: list[Event], last_id: str) -> byte
 
 
 def ui(compat: Any) -> Callable[..., Any]:
-    return lambda place=None: UIMessageEncoder(compat=compat, passed=ALL_WAITS, place=place)
+    return lambda place=None: UIMessageEncoder(compat=compat, answered=ALL, place=place)
 
 
 def ag_ui(place: Any = None) -> AGUIEncoder:
-    return AGUIEncoder(passed=ALL_WAITS, history=HISTORY, place=place)
+    return AGUIEncoder(answered=ALL, history=HISTORY, place=place)
 
 
 def tanstack(place: Any = None) -> AGUIEncoder:
-    return AGUIEncoder(passed=ALL_WAITS, history=HISTORY, tanstack=True, place=place)
+    return AGUIEncoder(answered=ALL, history=HISTORY, tanstack=True, place=place)
 
 
 def chat(place: Any = None) -> OpenAIChatEncoder:

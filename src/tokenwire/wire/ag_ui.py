@@ -9,6 +9,8 @@ of open parts again (reducers take a known id as it is), then only what it misse
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
     ApprovalRequest,
@@ -58,8 +60,8 @@ class AGUIEncoder(ChunkEncoder):
     ``thread_id`` and ``run_id``: the client's own names (default: ours). ``history``: the messages
     of the request; with them a ``step-reset`` becomes a ``MESSAGES_SNAPSHOT`` without the parts
     that are void; without them only a ``CUSTOM`` event tells of it. ``again``: a new run of the
-    client goes on with this run (an interrupt was answered). ``passed``: waits up to this event
-    are over and do not end the stream.
+    client goes on with this run (an interrupt was answered). ``answered``: approvals and
+    calls that have their answer; a wait for others ends the stream.
     """
 
     def __init__(
@@ -70,14 +72,14 @@ class AGUIEncoder(ChunkEncoder):
         history: list[Chunk] | None = None,
         tanstack: bool = False,
         again: bool = False,
-        passed: int = 0,
+        answered: Container[str] = (),
         place: Place | None = None,
     ) -> None:
         super().__init__(place=place)
         self.thread_id, self.run_id = thread_id, run_id
         self.tanstack = tanstack
         self.again = again
-        self.passed = passed
+        self.answered = answered
         self._messages = MessageList(history) if history is not None else None
         self._parent: str | None = None  # the assistant message that tool calls hang on
         self._approvals: dict[str, ApprovalRequest] = {}
@@ -288,7 +290,7 @@ class AGUIEncoder(ChunkEncoder):
         return chunks
 
     def _wait(self, event: RunWait) -> list[Chunk]:
-        if event.seq <= self.passed:
+        if all(name in self.answered for name in event.pending):
             return []
         self.ended = True
         outcome: Chunk = {"type": "success", "pendingToolCallIds": list(event.pending)}

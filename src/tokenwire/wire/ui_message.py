@@ -11,6 +11,7 @@ releases of 5, 6 and 7 take, ``6`` adds approvals, ``7`` adds ``reset-step``.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import ClassVar
 
 from tokenwire.events.codec import AnyEvent
@@ -65,7 +66,7 @@ class UIMessageEncoder(ChunkEncoder):
     """Events to UI message chunks.
 
     ``message_id``: of the assistant message that is continued (default: the run's id).
-    ``passed``: waits up to this event are over and do not end the stream.
+    ``answered``: approvals and calls that have their answer; a wait for others ends the stream.
     """
 
     headers: ClassVar[dict[str, str]] = {
@@ -78,13 +79,13 @@ class UIMessageEncoder(ChunkEncoder):
         *,
         compat: Compat = "common",
         message_id: str | None = None,
-        passed: int = 0,
+        answered: Container[str] = (),
         place: Place | None = None,
     ) -> None:
         super().__init__(place=place)
         self.compat = compat
         self.message_id = message_id
-        self.passed = passed
+        self.answered = answered
         self._calls: set[str] = set()  # tool parts that the client has
         self._step_calls: dict[str, bool] = {}  # of this step -> its input is whole
         self._step_told = False  # something of this step can be seen
@@ -363,7 +364,7 @@ class UIMessageEncoder(ChunkEncoder):
 
     def _wait(self, event: RunWait) -> list[Chunk]:
         keeps_open = event.reason == "approval" and self.compat in ("5", "common")
-        if event.seq <= self.passed or keeps_open:
+        if keeps_open or all(name in self.answered for name in event.pending):
             return []
         self.ended = True
         return [self._finish("tool_calls", "waiting")]

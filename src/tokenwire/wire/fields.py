@@ -1,0 +1,171 @@
+"""Reading the JSON of other people's requests: typed, with errors that name the field.
+
+Always true: nothing of a request reaches a URL, a header or a key of a provider: the fields that
+other gateways take for that are refused, also on wires that otherwise tolerate unknown fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, cast
+
+from tokenwire.errors import InputError
+from tokenwire.events.message import FilePart, Part, TextPart
+
+__all__ = ["Fields", "media_part", "one_name", "refuse_routing", "text_of"]
+
+_ROUTING = (
+    "base_url baseUrl baseURL api_base apiBase api_key apiKey headers extra_headers extra_body "
+    "extraBody extraHeaders api_version organization"
+).split()
+_NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,(.*)", re.DOTALL)
+
+
+class Fields:
+    """A JSON object at ``path``. Null counts as absent."""
+
+    def __init__(self, value: Any, path: str = "") -> None:
+        if not isinstance(value, dict):
+            raise InputError(f"{_said(path)} must be a JSON object", field=path)
+        self.value = cast(dict[str, Any], value)
+        self.path = path
+
+    def at(self, name: str) -> str:
+        """The path of a field."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def fail(self, name: str, what: str) -> InputError:
+        """The error that says what is wrong with a field."""
+        path = self.at(name)
+        return InputError(f"{_said(path)} {what}", field=path)
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null."""
+        return self.value.get(name) is not None
+
+    def raw(self, name: str) -> Any:
+        """The value as it came, or None."""
+        return self.value.get(name)
+
+    def text(self, name: str, *, required: bool = False) -> str | None:
+        """A text."""
+        found = self.value.get(name)
+        if found is None and not required:
+            return None
+        if not isinstance(found, str):
+            raise self.fail(name, "must be a text" if found is not None else "is missing")
+        return found
+
+    def need(self, name: str) -> str:
+        """A text that must be there and not be empty."""
+        found = self.text(name, required=True)
+        if not found:
+            raise self.fail(name, "must not be empty")
+        return found
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True or false."""
+        found = self.value.get(name)
+        if found is None:
+            return default
+        if not isinstance(found, bool):
+            raise self.fail(name, "must be true or false")
+        return found
+
+    def number(self, name: str, low: float, high: float) -> float | None:
+        """A number within bounds."""
+        found = self.value.get(name)
+        if found is None:
+            return None
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise self.fail(name, "must be a number")
+        if not low <= found <= high:
+            raise self.fail(name, f"must be between {low:g} and {high:g}")
+        return found
+
+    def whole(self, name: str, low: int = 1, high: int = 1 << 53) -> int | None:
+        """A whole number within bounds."""
+        found = self.number(name, low, high)
+        if found is None:
+            return None
+        if found != int(found):
+            raise self.fail(name, "must be a whole number")
+        return int(found)
+
+    def items(self, name: str, *, required: bool = False, most: int = 10_000) -> list[Any]:
+        """A list; an absent one is empty unless it is required."""
+        found = self.value.get(name)
+        if found is None and not required:
+            return []
+        if not isinstance(found, list):
+            raise self.fail(name, "must be a list" if found is not None else "is missing")
+        if len(cast(list[Any], found)) > most:
+            raise self.fail(name, f"may have at most {most} entries")
+        return cast(list[Any], found)
+
+    def objects(self, name: str, *, required: bool = False) -> list[Fields]:
+        """A list of objects."""
+        found = self.items(name, required=required)
+        return [Fields(item, f"{self.at(name)}[{n}]") for n, item in enumerate(found)]
+
+    def object(self, name: str) -> Fields | None:
+        """An object."""
+        return Fields(self.value[name], self.at(name)) if self.has(name) else None
+
+    def only(self, known: Iterable[str]) -> None:
+        """Refuse fields that are not known."""
+        unknown = sorted(set(self.value) - set(known))
+        if unknown:
+            raise InputError(f"unknown field '{self.at(unknown[0])[:80]}'", field=unknown[0][:80])
+
+
+def refuse_routing(fields: Fields) -> None:
+    """Refuse what would choose where a request goes and with which key."""
+    for name in _ROUTING:
+        if fields.has(name):
+            raise InputError(f"unknown field '{name}'", field=name)
+
+
+def one_name(fields: Fields, name: str) -> str:
+    """An id: 1 to 128 letters, digits and ``_ . : @ -``."""
+    found = fields.need(name)
+    if not _NAME.fullmatch(found):
+        raise fields.fail(name, "must have 1 to 128 letters, digits or _ . : @ -")
+    return found
+
+
+def text_of(fields: Fields, name: str, kinds: tuple[str, ...] = ("text",)) -> str:
+    """A text, or a list of text parts, as one text."""
+    found = fields.raw(name)
+    if found is None or isinstance(found, str):
+        return found or ""
+    texts: list[str] = []
+    for part in fields.objects(name):
+        if part.raw("type") not in kinds:
+            raise part.fail("type", "must be a text part here")
+        texts.append(part.text("text", required=True) or "")
+    return "".join(texts)
+
+
+def media_part(url: str, media_type: str | None = None, name: str | None = None) -> Part:
+    """A file by its address, which is passed on and never fetched by us, or by its data."""
+    match = _DATA_URL.fullmatch(url)
+    if match is not None:
+        kind = media_type or match[1] or "application/octet-stream"
+        return FilePart(media_type=kind, data=match[2], name=name)
+    return FilePart(media_type=media_type or "image/*", url=url, name=name)
+
+
+def plain(parts: list[Part]) -> str | list[Part]:
+    """Parts as a message's content; one plain text part as its text."""
+    if len(parts) == 1:
+        part = parts[0]
+        if isinstance(part, TextPart) and not (part.meta or part.signature or part.citations):
+            return part.text
+    return parts
+
+
+def _said(path: str) -> str:
+    return f"'{path}'" if path else "the body"
