@@ -10,7 +10,8 @@ import asyncio
 import importlib
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -33,7 +34,7 @@ from tokenwire.tools.registry import ToolSet
 if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
 
-__all__ = ["WIRES", "App", "create_app"]
+__all__ = ["WIRES", "App", "create_app", "default_registry"]
 
 #: Modules of further wires, mounted when they are there.
 WIRES = (
@@ -61,7 +62,10 @@ class App:
     ) -> None:
         self.state = State(settings, auth=auth)
         self._registry, self._opened, self._tools = registry, log, tools
+        self._opened_here = AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
+        #: `startup` was awaited before the server's lifespan began.
+        self.started_outside = False
         files = static_files.static_files()
         self.state.public_paths |= set(files)
         found = [
@@ -86,11 +90,9 @@ class App:
         from tokenwire.relay.runs import Runs
 
         state = self.state
-        if self._registry is None:
-            from tokenwire.providers.registry import Registry
-
-            self._registry = Registry()
-        state.registry = self._registry
+        state.registry = self._registry or await self._opened_here.enter_async_context(
+            default_registry(state.settings.model)
+        )
         for name in state.settings.model:
             _, target = state.registry.resolve(name)  # a bad name is said now, not at first use
             keep_secret(target.api_key)
@@ -104,6 +106,10 @@ class App:
         if state.settings.metrics:
             prometheus.start()
 
+    async def abandon(self) -> None:
+        """After a `startup` that failed: close what it had opened."""
+        await self._opened_here.aclose()
+
     async def shutdown(self) -> None:
         """Tell readers, hand runs over, close what was opened."""
         state = self.state
@@ -113,6 +119,7 @@ class App:
         await state.runs.drain(state.settings.graceful_stop / 2)
         await state.runs.aclose()  # the log as well
         await state.connections.aclose()
+        await self._opened_here.aclose()
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
@@ -125,7 +132,8 @@ class App:
             stage = message["type"].removeprefix("lifespan.")
             try:
                 if stage == "startup":
-                    await self.startup()
+                    if not self.started_outside:
+                        await self.startup()
                     started = True
                 elif started:
                     await self.shutdown()
@@ -160,6 +168,20 @@ def deadlines(settings: Settings) -> Deadlines:
         idle=settings.idle_timeout,
         total=settings.total_timeout,
     )
+
+
+@asynccontextmanager
+async def default_registry(models: list[str]) -> AsyncIterator[Registry]:
+    """A registry from the environment; with ``demo`` among the models, the demo runs meanwhile."""
+    from tokenwire.providers.registry import Registry
+
+    if "demo" not in models:
+        yield Registry()
+        return
+    # By name: the demo stands above the server, which must not depend on the simulator.
+    demo = importlib.import_module("tokenwire.demo")
+    async with demo.demo_server() as url:
+        yield Registry(demo_url=url)
 
 
 async def _forget_old_runs(state: State) -> None:

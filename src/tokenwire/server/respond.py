@@ -183,7 +183,18 @@ class RunResponse:
                     await _send(connection, send, data)
                     if connection.lost:
                         return
+            if getattr(encoder, "ended", False):
+                # This wire's answer is over, though the run may go on (it waits for a person).
+                await _send(connection, send, self._end(), last=True)
+                return
             if connection.leaving is not None:
+                if getattr(encoder, "told", None) is None:
+                    # To clients of this wire an orderly end would be the end of the answer. They
+                    # may stay beyond their age; when the server stops, the stream breaks off.
+                    if connection.leaving == "max_age":
+                        connection.leaving, connection.expires = None, float("inf")
+                        continue
+                    raise ConnectionAbortedError("the server stops in the middle of an answer")
                 await _send(connection, send, self._farewell(connection.leaving), last=True)
                 return
             if loop.time() - connection.last_write >= connections.heartbeat:

@@ -1,0 +1,207 @@
+"""``tokenwire serve``: settings from flags, environment and file, then the server until a signal.
+
+Always true: whatever keeps it from serving is one line on standard error and exit code 2; a stop by
+signal is exit code 0; the lines at the start say where, which model, how durable, and who may ask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from tokenwire.errors import ConfigError, TokenwireError
+from tokenwire.server.settings import CONFIG_FILE, Setting, Settings, load_settings, settings_table
+
+__all__ = ["run_serve", "serve_parser"]
+
+_STORES = {
+    "memory": "in memory, gone when the server stops (--store sqlite:FILE keeps them)",
+    "sqlite": "in {store}, kept when a process dies",
+    "redis": "in Redis, kept as Redis keeps them",
+}
+
+
+def run_serve(arguments: list[str]) -> int:
+    """Parse ``arguments`` and serve; the exit code."""
+    try:
+        given = vars(serve_parser().parse_args(arguments))
+        settings = load_settings(given, config=given.pop("config"))
+        if given["api_keys"]:
+            _tell("tokenwire: keys on the command line can be seen by others; use --api-key-file")
+        return _serve(settings)
+    except TokenwireError as error:
+        _tell(f"tokenwire: {error}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    """The flags, made from the table of settings."""
+    parser = _Parser(
+        prog="tokenwire serve",
+        usage="tokenwire serve [OPTIONS]",
+        description="Serve models over HTTP, with the chat page.",
+        epilog="Every setting can also be an environment variable (TOKENWIRE_PORT=9000) or a line "
+        f"of a TOML file (port = 9000 in {CONFIG_FILE}). A flag wins over both.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-h", "--help", action="help", help="Show this and leave.")
+    parser.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
+    groups: dict[str, Any] = {}
+    for row in settings_table():
+        if row.group not in groups:
+            groups[row.group] = parser.add_argument_group(row.group)
+        groups[row.group].add_argument(row.flag, dest=row.name, **_options(row))
+    return parser
+
+
+def _options(row: Setting) -> dict[str, Any]:
+    default = "" if row.default in (None, [], False, "") or row.secret else f" ({_shown(row)})"
+    options: dict[str, Any] = {"default": None, "help": row.help.replace("%", "%%") + default}
+    if row.type is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["metavar"] = {"s": "SECONDS", "B": "BYTES"}.get(row.unit, row.name.upper())
+        if row.type == list[str]:
+            options["action"] = "append"
+    return options
+
+
+def _shown(row: Setting) -> str:
+    if isinstance(row.default, list):
+        return ", ".join(row.default)
+    return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see tokenwire serve --help")
+
+
+def _serve(settings: Settings) -> int:
+    from tokenwire.observe.logging import log_facts, setup
+    from tokenwire.server.app import create_app
+    from tokenwire.server.start import bind, check
+
+    setup(settings.log_level)
+    app = create_app(settings)
+    check(settings, keys_on=app.state.auth.on)
+    listener = bind(settings)
+    log_facts()
+    if settings.workers > 1:
+        return _supervise(settings, listener)
+    return _run(app, listener)
+
+
+def _run(app: Any, listener: socket.socket, *, quiet: bool = False) -> int:
+    from tokenwire.server.start import server_for
+
+    server = server_for(app)
+    if not quiet:
+        server.on_started = lambda: _announce(app, listener)
+
+    async def main() -> int:
+        try:
+            await app.startup()  # here, so that what is wrong is said in one line
+        except BaseException:
+            await app.abandon()
+            raise
+        app.started_outside = True
+        await server.serve(sockets=[listener])
+        return 0
+
+    with (
+        contextlib.closing(listener),
+        asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner,
+    ):
+        return runner.run(main())
+
+
+def _supervise(settings: Settings, listener: socket.socket) -> int:
+    """Fork the workers, start a new one for each that dies, pass signals on."""
+    from tokenwire.server.app import create_app
+
+    workers: set[int] = set()
+    stopping = False
+
+    def spawn(first: bool) -> None:
+        child = os.fork()
+        if child:
+            workers.add(child)
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        code = 1
+        try:
+            code = _run(create_app(settings), listener, quiet=not first)
+        except TokenwireError as error:
+            _tell(f"tokenwire: {error}")
+            code = 2
+        finally:
+            os._exit(code)
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+
+    for number in range(settings.workers):
+        spawn(number == 0)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+    result = 0
+    while workers:
+        child, status = os.wait()
+        workers.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+        if code == 2:  # it cannot serve: no use in trying again
+            result = 2
+            stop(signal.SIGTERM, None)
+        elif not stopping:
+            _tell(f"tokenwire: worker {child} ended ({code}); starting another")
+            spawn(False)
+    return result
+
+
+def _announce(app: Any, listener: socket.socket) -> None:
+    import tokenwire
+
+    settings: Settings = app.state.settings
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    kind = settings.store.partition(":")[0].lower().removesuffix("s")
+    kept = _STORES.get(kind.partition("+")[0], "in {store}").format(
+        store=settings.store.partition(":")[2] if kind == "sqlite" else settings.store
+    )
+    if app.state.auth.on:
+        access = "with an API key only"
+    elif settings.loopback:
+        access = "this machine only, no key needed"
+    else:
+        access = "ANYBODY who can reach this address (--insecure)"
+    page = "" if "/index.html" in app.state.public_paths else " (the page is not built: make page)"
+    models = ", ".join(settings.model)
+    if settings.model[0] == "demo":
+        models += " (simulated answers; --model NAME for a real one)"
+    print(
+        f"tokenwire {tokenwire.__version__} at http://{shown}:{port}/{page}\n"
+        f"  model   {models}\n"
+        f"  runs    kept {kept}\n"
+        f"  access  {access}\n"
+        "  Ctrl-C stops.",
+        flush=True,
+    )
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,276 @@
+"""Streaming from routes of your own: FastAPI, Starlette, or whatever takes an ASGI response.
+
+Without a log, where closing the connection stops the run::
+
+    @app.post("/chat")
+    async def chat(prompt: str):
+        return stream_response(tokenwire.stream("demo", prompt))
+
+With a log, where a reader may come back and the run goes on without one::
+
+    live = Live("sqlite:chat.db", models=["demo"])
+    app = FastAPI(lifespan=live.lifespan)
+
+    @app.post("/chat")
+    async def chat(prompt: str):
+        return await live.start(prompt)
+
+    @app.get("/chat/{run}")
+    async def again(run: str, request: Request):
+        return await live.resume(run, request.headers.get("last-event-id"))
+
+    @app.post("/chat/{run}/stop")
+    async def stop(run: str):
+        await live.runs.cancel(run)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tokenwire.events.message import messages_of
+from tokenwire.events.request import Request
+from tokenwire.log.open import open_log
+from tokenwire.server.connections import Connection, Connections
+from tokenwire.server.respond import STREAM_HEADERS, RunResponse
+from tokenwire.wire.base import Encoder
+from tokenwire.wire.native import NativeEncoder
+from tokenwire.wire.token_sse import TokenEncoder
+
+if TYPE_CHECKING:
+    from tokenwire.log.base import Log
+    from tokenwire.providers.registry import Registry
+    from tokenwire.relay.runs import Runs
+    from tokenwire.run.stream import Run
+    from tokenwire.tools.registry import ToolSet
+
+__all__ = ["Live", "stream_response"]
+
+Wire = Literal["events", "tokens"]
+
+_connections: dict[int, Connections] = {}
+
+
+def stream_response(
+    run: Run, *, wire: Wire = "events", headers: dict[str, str] | None = None
+) -> Response:
+    """A response that streams ``run`` (of `tokenwire.stream`, not entered yet) as it is written.
+
+    ``wire``: ``events`` is the native wire (one JSON event a block), ``tokens`` the plain one
+    (``token``, ``done``, ``error``). There is no log: when the reader goes, the run is stopped.
+    """
+    return _Unlogged(run, wire, headers or {})
+
+
+class _Unlogged(Response):
+    """Events of a run of this process, one batch a send."""
+
+    def __init__(self, run: Run, wire: Wire, headers: dict[str, str]) -> None:
+        encoder = _encoder(wire, run.id)
+        super().__init__(
+            headers={**STREAM_HEADERS, **headers, "tokenwire-run": run.id},
+            media_type=encoder.content_type,
+        )
+        del self.headers["content-length"]
+        self._run, self._encoder = run, encoder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": b": ok\n\n", "more_body": True})
+        async with self._run as run:
+            reader = _Reader(run)
+            watch = asyncio.create_task(_until_gone(receive, reader.stop))
+            connections = _shared_connections()
+            connection = connections.open(reader)
+            # Without a log there is nothing to come back to: no planned reconnect.
+            connection.expires = float("inf")
+            try:
+                await self._pump(run, reader, connection, send)
+            except asyncio.CancelledError:
+                if not connection.abandoned:
+                    raise
+            finally:
+                connections.close(connection)
+                watch.cancel()
+
+    async def _pump(self, run: Run, reader: _Reader, connection: Connection, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        heartbeat = asyncio.create_task(self._heartbeats(reader, connection, send))
+        try:
+            async for batch in run.batches():
+                if reader.stopped:
+                    return
+                cursors = [(event, str(event.seq)) for event in batch]
+                data = b"".join([self._encoder.encode(event, at) for event, at in cursors])
+                if data:
+                    connection.sending = loop.time()
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    connection.sending, connection.last_write = 0.0, loop.time()
+            end = {"type": "http.response.body", "body": self._encoder.finish(), "more_body": False}
+            await send(end)
+        finally:
+            heartbeat.cancel()
+
+    async def _heartbeats(self, reader: _Reader, connection: Connection, send: Send) -> None:
+        while True:
+            await reader.poked.wait()
+            reader.poked.clear()
+            connection.last_write = asyncio.get_running_loop().time()
+            data = self._encoder.heartbeat()
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+class _Reader:
+    """What the ticker pokes, and what stops the run when its one reader goes."""
+
+    def __init__(self, run: Run) -> None:
+        self.poked = asyncio.Event()
+        self.stopped = False
+        self._run = run
+
+    def poke(self) -> None:
+        self.poked.set()
+
+    def stop(self) -> None:
+        self.stopped = True
+        self._run.cancel(reason="the reader left")
+
+
+class Live:
+    """Runs on a log, and responses that follow them, for an application of your own.
+
+    ``store``: a log or its URL. ``models``: what requests may name; the first is the default.
+    """
+
+    def __init__(
+        self,
+        store: str | Log = "memory:",
+        *,
+        models: list[str] | None = None,
+        registry: Registry | None = None,
+        tools: ToolSet | None = None,
+        heartbeat: float = 15.0,
+        max_age: float = 240.0,
+    ) -> None:
+        self.models = models or ["demo"]
+        self._log = open_log(store) if isinstance(store, str) else store
+        self._registry, self._tools = registry, tools
+        self.connections = Connections(heartbeat=heartbeat, max_age=max_age)
+        self._runs: Runs | None = None
+
+    @property
+    def runs(self) -> Runs:
+        """The runs: ``cancel``, ``answer_approval``, ``thread``, ``delete``, ..."""
+        if self._runs is None:
+            raise RuntimeError("give live.lifespan to the application, or use 'async with live'")
+        return self._runs
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """Give this to ``FastAPI(lifespan=...)``: opens the log, and closes it at the end."""
+        from tokenwire.relay.runs import Runs
+        from tokenwire.server.app import default_registry
+
+        async with default_registry(self.models) as found:
+            runs = Runs(self._log, registry=self._registry or found, tools=self._tools)
+            await runs.open()
+            self._runs = runs
+            try:
+                yield
+            finally:
+                self.connections.drain()
+                await runs.drain(3.0)
+                await runs.aclose()
+                await self.connections.aclose()
+                self._runs = None
+
+    async def start(
+        self,
+        prompt: Any,
+        *,
+        model: str | None = None,
+        wire: Wire = "events",
+        principal: str = "",
+        thread: str | None = None,
+        key: str | None = None,
+        on_disconnect: str = "continue",
+        **request: Any,
+    ) -> Response:
+        """Start a run and stream it. ``request``: fields of `tokenwire.Request` (``system``,
+        ``temperature``, ...). The header ``Tokenwire-Run`` has its id."""
+        info = await self.runs.start(
+            Request(messages=messages_of(prompt), **request),
+            model=model or self.models[0],
+            principal=principal,
+            thread=thread,
+            key=key,
+            on_disconnect=on_disconnect,
+        )
+        return await self.resume(info.id, wire=wire, principal=principal)
+
+    async def resume(
+        self,
+        run: str,
+        after: str | None = None,
+        *,
+        wire: Wire = "events",
+        principal: str = "",
+    ) -> Response:
+        """Stream a run after the cursor ``after`` (an ``id`` that a reader got), or all of it."""
+        if after and ":" in after:  # the token wire's ids name their run as well
+            after = after.partition(":")[2]
+        follower = await self.runs.follow(run, after=after or None, principal=principal)
+        skip = follower.after
+        if skip and wire == "tokens":
+            checked, follower = follower, await self.runs.follow(run, principal=principal)
+            checked.close()
+        response = RunResponse(
+            self.connections,
+            follower,
+            _encoder(wire, run),
+            run_id=run,
+            skip=skip,
+            headers={"tokenwire-run": run},
+        )
+        return _as_response(response)
+
+
+class _Followed(Response):
+    """A `RunResponse` for frameworks that insist on Starlette's class."""
+
+    def __init__(self, inner: RunResponse) -> None:
+        super().__init__(status_code=inner.status_code, headers=inner.headers)
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._inner(scope, receive, send)
+
+
+def _as_response(inner: RunResponse) -> Response:
+    return _Followed(inner)
+
+
+def _encoder(wire: Wire, run: str) -> Encoder:
+    return NativeEncoder() if wire == "events" else TokenEncoder(run)
+
+
+def _shared_connections() -> Connections:
+    """One ticker an event loop, for runs without a server around them."""
+    loop = asyncio.get_running_loop()
+    found = _connections.get(id(loop))
+    if found is None:
+        _connections.clear()  # of loops that have ended; a process has one at a time
+        found = _connections[id(loop)] = Connections()
+    return found
+
+
+async def _until_gone(receive: Receive, then: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    then()
