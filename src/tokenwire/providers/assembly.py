@@ -212,9 +212,10 @@ class Parts:
 
     def finish(self, event: Finish) -> None:
         """Tell why a choice stopped; a repetition of the same fact is told once."""
-        if self.finish_reasons.get(event.choice) == event.raw:
+        word = event.raw or event.reason
+        if self.finish_reasons.get(event.choice) == word:
             return
-        self.finish_reasons[event.choice] = event.raw or event.reason
+        self.finish_reasons[event.choice] = word
         self.out.append(event)
 
     def end_step(
@@ -296,7 +297,9 @@ def _refuse(word: str) -> Any:
 
 def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+        if value.isascii():
+            return value
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
         return [_without_surrogates(v) for v in cast(list[Any], value)]
     if isinstance(value, dict):

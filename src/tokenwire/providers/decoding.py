@@ -123,8 +123,8 @@ class PayloadDecoder:
                 raise
         self.ended()
         if not self.failed:
-            head = self.reader.head
-            if error is None and not self.payloads and head and not self.reader.comments:
+            nothing = not self.payloads and not self.done_sentinel and not self.reader.comments
+            if error is None and nothing and self.reader.head:
                 self.fail(_not_this_wire("the provider's answer holds no event of its wire"))
         if error is not None and error.code == "truncated" and (self.terminal_seen or self.failed):
             error = None  # the last bytes held the end marker, or the error was told already
