@@ -1,0 +1,55 @@
+-- Append to one or more streams (one round trip for a whole turn of the event loop).
+-- KEYS, per append: meta, log, live channel.
+-- ARGV: ttl_ms, keep_ms, publish command; then per append:
+--   epoch, first offset, close reason ('' = none), owner's nonce ('' = unknown), n, n records.
+-- A stream's tail is the length of its list, so offsets are dense by construction.
+local ttl, keep, publish = ARGV[1], ARGV[2], ARGV[3]
+
+local function push(log, from, to)
+  local size = 0
+  for start = from, to, 4000 do
+    redis.call('RPUSH', log, unpack(ARGV, start, math.min(start + 3999, to)))
+  end
+  for at = from, to do size = size + #ARGV[at] end
+  return size
+end
+
+local function append(meta, log, live, epoch, first, close, nonce, base, n)
+  local m = redis.call('HMGET', meta, 'epoch', 'closed', 'nonce', 'gone', 'tail')
+  if m[4] then return {m[4], 0, 0} end
+  if not m[1] then return {'none', 0, 0} end
+  local current, tail = tonumber(m[1]), redis.call('LLEN', log)
+  if epoch > current then return {'behind', tail, current} end
+  if epoch < current or (nonce ~= '' and nonce ~= m[3]) then return {'fenced', tail, current} end
+  local last = first + n - 1
+  if m[2] then
+    if tail < tonumber(m[5]) then return {'gone', 0, 0} end
+    if last <= tail and (close == '' or close == m[2]) then return {'duplicate', tail, current} end
+    return {'closed', tail, current}
+  end
+  if first > tail + 1 then return {'gap', tail, current} end
+  if last <= tail and close == '' then return {'duplicate', tail, current} end
+  local from = base + tail + 1 - first
+  if last > tail then
+    redis.call('HINCRBY', meta, 'bytes', push(log, from, base + n - 1))
+    if tail == 0 then redis.call('PEXPIRE', log, ttl) end
+    tail = last
+  end
+  if close ~= '' then
+    local now = redis.call('TIME')
+    redis.call('HSET', meta, 'closed', close, 'closed_at', now[1], 'tail', tail)
+    redis.call('PEXPIRE', log, ttl)
+    redis.call('PEXPIRE', meta, keep)
+  end
+  redis.call(publish, live, tail)
+  return {'ok', tail, current}
+end
+
+local at, out = 4, {}
+for i = 1, #KEYS, 3 do
+  local n = tonumber(ARGV[at + 4])
+  out[#out + 1] = append(KEYS[i], KEYS[i + 1], KEYS[i + 2], tonumber(ARGV[at]),
+    tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], at + 5, n)
+  at = at + 5 + n
+end
+return out

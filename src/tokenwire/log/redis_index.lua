@@ -1,0 +1,65 @@
+-- Documents of one kind, and idempotency keys: what lies beside the streams, each in one slot.
+-- ARGV[1]: operation.
+local operation = ARGV[1]
+
+-- KEYS: key. ARGV: wanted value, expected value ('' = none yet), ttl_ms. Answers what holds now.
+if operation == 'key' then
+  local value = redis.call('GET', KEYS[1])
+  if (value or '') == ARGV[3] then
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
+    return ARGV[2]
+  end
+  return value
+end
+
+-- KEYS: key. ARGV: value. Erases the key when it still has that value.
+if operation == 'drop' then
+  if redis.call('GET', KEYS[1]) == ARGV[2] then redis.call('DEL', KEYS[1]) end
+  return 1
+end
+
+-- KEYS: a thread's streams by age. ARGV: stream, ttl_ms. The score counts up.
+if operation == 'join' then
+  local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+  redis.call('ZADD', KEYS[1], 'NX', (tonumber(last[2]) or 0) + 1, ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  return 1
+end
+
+-- KEYS: data hash, names by age, names by spelling. ARGV: name, data.
+if operation == 'put' then
+  local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+  redis.call('ZADD', KEYS[2], (tonumber(last[2]) or 0) + 1, ARGV[2])
+  redis.call('ZADD', KEYS[3], 0, ARGV[2])
+  return 1
+end
+
+if operation == 'remove' then
+  redis.call('HDEL', KEYS[1], ARGV[2])
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  redis.call('ZREM', KEYS[3], ARGV[2])
+  return 1
+end
+
+-- KEYS as above. ARGV: prefix, most. Newest first: name, data, name, data ...
+if operation == 'list' then
+  local names
+  local most = tonumber(ARGV[3])
+  if ARGV[2] == '' then
+    names = redis.call('ZREVRANGE', KEYS[2], 0, most - 1)
+  else
+    names = redis.call('ZRANGEBYLEX', KEYS[3], '[' .. ARGV[2], '(' .. ARGV[2] .. '\255')
+    local age = {}
+    for _, name in ipairs(names) do age[name] = tonumber(redis.call('ZSCORE', KEYS[2], name)) end
+    table.sort(names, function(a, b) return age[a] > age[b] end)
+  end
+  local out = {}
+  for i = 1, math.min(#names, most) do
+    out[#out + 1] = names[i]
+    out[#out + 1] = redis.call('HGET', KEYS[1], names[i])
+  end
+  return out
+end
+
+return redis.error_reply('ERR unknown operation ' .. operation)

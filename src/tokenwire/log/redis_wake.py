@@ -1,0 +1,180 @@
+"""Wake-ups from Redis: one connection per server and process, however many streams are followed.
+
+Always true: messages are only a hint; after a subscription is confirmed and after every broken
+connection each affected stream is woken, so that a lost message is never a lost record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio import Redis
+
+from tokenwire.log.redis_link import Link
+
+__all__ = ["WakeConnection", "WakeRouter"]
+
+#: A connection that was silent this long is asked for a sign of life; the second time it is
+#: given up. Half-open connections are noticed within twice this time.
+SILENCE_SECONDS = 5.0
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    # The redis package takes a cancellation for a timeout when it falls into one of its writes.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+
+
+class WakeConnection:
+    """``hear(channel, data)`` on every message (data b"" when a subscription has been confirmed);
+    ``lost()`` when messages may have been missed on all channels."""
+
+    def __init__(
+        self,
+        client: Redis,
+        own_channel: str,
+        *,
+        hear: Callable[[str, bytes], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._own = own_channel
+        self._hear = hear
+        self._lost = lost
+        self._wanted: set[str] = {own_channel}
+        self._dirty = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    def want(self, channel: str) -> None:
+        self._wanted.add(channel)
+        self._dirty.set()
+        if self._reader is None:
+            self._reader = asyncio.get_running_loop().create_task(self._run())
+
+    def drop(self, channel: str) -> None:
+        if channel != self._own:
+            self._wanted.discard(channel)
+        self._dirty.set()
+
+    async def close(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await _end(reader)
+
+    async def _run(self) -> None:
+        pause = 0.02
+        while True:
+            pubsub = self._client.pubsub()
+            try:
+                await self._listen(pubsub)
+            except (exceptions.RedisError, OSError, TimeoutError):
+                # Whatever broke, readers look for themselves until the connection is back.
+                self._lost()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+            finally:
+                await pubsub.aclose()
+
+    async def _listen(self, pubsub: Any) -> None:
+        have: set[str] = set()
+        await pubsub.ssubscribe(self._own)
+        have.add(self._own)
+        subscriber = asyncio.get_running_loop().create_task(self._keep_up(pubsub, have))
+        asked = False
+        try:
+            while not subscriber.done():
+                message = await pubsub.get_message(timeout=SILENCE_SECONDS)
+                if message is None:
+                    if asked:
+                        raise TimeoutError("the connection for wake-ups is silent")
+                    asked = True
+                    await pubsub.ping()
+                    continue
+                asked = False
+                self._take(message, have)
+            subscriber.result()
+        finally:
+            await _end(subscriber)
+
+    def _take(self, message: dict[str, Any], have: set[str]) -> None:
+        kind = message["type"]
+        if kind == "pong":
+            return
+        channel = message["channel"].decode()
+        if kind == "smessage":
+            self._hear(channel, message["data"])
+        elif kind == "ssubscribe":
+            self._hear(channel, b"")
+        elif kind == "sunsubscribe" and channel in have and channel in self._wanted:
+            raise exceptions.ConnectionError("the channel has moved to another server")
+
+    async def _keep_up(self, pubsub: Any, have: set[str]) -> None:
+        """Bring the server's subscriptions to what is wanted, all changes of a turn at once."""
+        while True:
+            self._dirty.clear()
+            more = self._wanted - have
+            less = have - self._wanted
+            have |= more
+            have -= less
+            if more:
+                await pubsub.ssubscribe(*more)
+            if less:
+                await pubsub.sunsubscribe(*less)
+            await self._dirty.wait()
+
+
+class WakeRouter:
+    """Which stream listens on which channel of which server.
+
+    ``touched(stream, message)`` is called for every message; ``lost()`` when any may be missing.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        key: Callable[[str, str], str],
+        *,
+        touched: Callable[[str, bytes], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._link = link
+        self._key = key
+        self._touched = touched
+        self._lost = lost
+        self._connections: dict[str, WakeConnection] = {}
+        self._channels: dict[str, tuple[str, str]] = {}
+
+    def listen(self, stream: str, what: str) -> None:
+        channel = self._key(stream, what)
+        server, client = self._link.node_of(channel)
+        connection = self._connections.get(server)
+        if connection is None:
+            # A channel to keep the connection used; in a cluster it has to be one of the server's.
+            own = channel if server else self._key(secrets.token_hex(8), "live")
+            connection = WakeConnection(client, own, hear=self._hear, lost=self._lost)
+            self._connections[server] = connection
+        self._channels[channel] = (stream, server)
+        connection.want(channel)
+
+    def unlisten(self, stream: str) -> None:
+        for what in ("live", "control"):
+            channel = self._key(stream, what)
+            known = self._channels.pop(channel, None)
+            if known is not None:
+                self._connections[known[1]].drop(channel)
+
+    async def close(self) -> None:
+        for connection in self._connections.values():
+            await connection.close()
+        self._connections.clear()
+        self._channels.clear()
+
+    def _hear(self, channel: str, data: bytes) -> None:
+        known = self._channels.get(channel)
+        if known is not None:
+            self._touched(known[0], data)
