@@ -19,7 +19,7 @@ __all__ = ["CHECK", "Chain", "cursor_of", "json_of", "parse_cursor", "verify"]
 #: Characters of the check at the head of a record.
 CHECK = 16
 
-_CURSOR = re.compile(r"(\d{1,15})(?:-([0-9a-f]{16}))?")
+_CURSOR = re.compile(r"([0-9]{1,15})(?:-([0-9a-f]{16}))?")
 
 
 class Chain:

@@ -64,7 +64,7 @@ LEASE = 15.0
 _RENEW = 5.0
 _TICK = 0.25
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-_DISCONNECT = re.compile(r"continue|stop|stop:\d{1,5}")
+_DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
 
 
 class Runs:

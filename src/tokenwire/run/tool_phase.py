@@ -106,6 +106,8 @@ class ToolPhase:
         self.in_doubt: str | None = None
         self._events: deque[Event] = deque()
         self._untaken: list[asyncio.Future[None]] = []
+        #: Approvals whose answer was taken; the fold may not have seen it yet.
+        self._answered: set[str] = set()
         self._wake: asyncio.Event = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(plan.limits.parallel)
@@ -338,7 +340,10 @@ class ToolPhase:
             return [command]
         call = self.pending.get(command.call_id)
         known = self._fold.tools.get(command.call_id)
-        if call is None or known is None or known.approved is not None:
+        if call is None or known is None or command.approval_id in self._answered:
+            return []
+        self._answered.add(command.approval_id)
+        if known.approved is not None:
             return []  # the first answer won
         if not command.approved:
             del self.pending[command.call_id]
