@@ -15,12 +15,27 @@ from corpus_support import (
 )
 from native_support import check, decode_all, item_types
 from tokenwire.events.model import Heartbeat
-from tokenwire.providers import anthropic, gemini, openai_responses
+from tokenwire.providers import (
+    anthropic,
+    bedrock_converse,
+    cohere,
+    completions,
+    gemini,
+    gemini_interactions,
+    ollama,
+    openai_responses,
+)
 
 DIALECTS = {
     "messages": anthropic.DIALECT,
     "gemini": gemini.DIALECT,
     "responses": openai_responses.DIALECT,
+    "interactions": gemini_interactions.DIALECT,
+    "ollama": ollama.DIALECT,
+    "ollama-generate": ollama.DIALECT,
+    "cohere-v2": cohere.DIALECT,
+    "converse": bedrock_converse.DIALECT,
+    "completions": completions.DIALECT,
 }
 #: Where we disagree with a manifest on purpose: {file: {fact: (the manifest's, ours)}}.
 DISAGREEMENTS = {

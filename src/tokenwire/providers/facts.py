@@ -112,7 +112,9 @@ class _State:
 
     def joined(self, kind: str) -> str:
         return "".join(
-            "".join(self.texts[part]) for part, start in self.starts.items() if start.kind == kind
+            "".join(self.texts[part])
+            for part, start in self.starts.items()
+            if start.kind == kind and (start.meta or {}).get("type") != "tool_plan"
         )
 
     def tool_calls(self) -> list[dict[str, Any]]:

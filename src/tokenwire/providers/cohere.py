@@ -1,0 +1,386 @@
+"""Cohere chat, version 2: its stream to events, and our request to its own.
+
+Always true: the tool plan is reasoning whose ``meta`` type is ``tool_plan``; citations decorate the
+text of their content index; ``message-end`` is the end marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from tokenwire.errors import InputError, ProviderError
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolResultPart,
+)
+from tokenwire.events.model import (
+    FinishReason,
+    PartStart,
+    ReasoningStart,
+    ResponseStart,
+    TextStart,
+    ToolCallStart,
+    Usage,
+)
+from tokenwire.events.request import Request
+from tokenwire.providers.assembly import OpenPart, citation, items, number, obj, text_of
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.decoding import PayloadDecoder
+from tokenwire.providers.failures import from_response
+from tokenwire.providers.history import meta_of, result_text, system_text, turns, whole_calls
+
+__all__ = ["DIALECT", "CohereDecoder", "CohereDialect"]
+
+_FINISH: dict[str, FinishReason] = {
+    "COMPLETE": "stop",
+    "STOP_SEQUENCE": "stop",
+    "MAX_TOKENS": "length",
+    "TOOL_CALL": "tool_calls",
+    "ERROR": "error",
+    "ERROR_TOXIC": "content_filter",
+    "ERROR_LIMIT": "context_overflow",
+    "TIMEOUT": "error",
+}
+
+
+class CohereDecoder(PayloadDecoder):
+    """One response of ``/v2/chat``."""
+
+    dialect: ClassVar[str] = "cohere"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._contents: dict[Any, OpenPart] = {}
+        self._calls: dict[Any, OpenPart] = {}
+        self._plan: OpenPart | None = None
+        self._handlers: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
+            "message-start": self._start,
+            "content-start": self._content_start,
+            "content-delta": self._content_delta,
+            "content-end": self._content_end,
+            "tool-plan-delta": self._tool_plan,
+            "tool-call-start": self._call_start,
+            "tool-call-delta": self._call_delta,
+            "tool-call-end": self._call_end,
+            "citation-start": self._citation,
+            "citation-end": lambda value, message: None,
+            "message-end": self._end,
+        }
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        kind = value.get("type")
+        kind = kind if isinstance(kind, str) else event
+        handler = self._handlers.get(kind)
+        delta = obj(value.get("delta"))
+        if handler is not None:
+            handler(value, obj(delta.get("message")))
+        elif "finish_reason" in value and isinstance(value.get("message"), dict):
+            self._whole(value)
+        elif kind == "error" or "error" in value or ("message" in value and "type" not in value):
+            self.fail_with(value)
+        else:
+            self.raw(kind, value)
+
+    def _start(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        self.parts.out.append(ResponseStart(id=text_of(value.get("id")) or None))
+
+    # --- content -------------------------------------------------------------------------------
+
+    def _content_start(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        content = obj(message.get("content"))
+        kind: type[PartStart] = ReasoningStart if content.get("type") == "thinking" else TextStart
+        self._end_plan()
+        index = _index(value)
+        known = self._contents.pop(index, None)
+        if known is not None:
+            known.end()
+        part = self._contents[index] = self.parts.open(
+            kind, meta={"type": text_of(content.get("type")) or "text", "index": index}
+        )
+        part.delta(text_of(content.get("thinking")) or text_of(content.get("text")))
+
+    def _content_delta(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        content = obj(message.get("content"))
+        part = self._contents.get(_index(value))
+        if part is None:
+            kind = "thinking" if "thinking" in content else "text"
+            self._content_start(value, {"content": {"type": kind}})
+            part = self._contents[_index(value)]
+        part.delta(text_of(content.get("text")) or text_of(content.get("thinking")))
+        logprobs = obj(value.get("logprobs"))
+        if logprobs:
+            part.attr("logprobs", [logprobs])
+
+    def _content_end(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        part = self._contents.pop(_index(value), None)
+        if part is not None:
+            part.end()
+
+    def _citation(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        found = obj(message.get("citations"))
+        index = found.get("content_index")
+        part = self._contents.get(index if type(index) is int else 0)
+        if part is None:
+            part = next(iter(self._contents.values()), None)
+        if part is None:
+            self.raw("citation-start", value)
+            return
+        source = obj(next(iter(items(found.get("sources"))), None))
+        document = obj(source.get("document"))
+        part.attr(
+            "citation",
+            citation(
+                found,
+                text=found.get("text"),
+                start=found.get("start"),
+                end=found.get("end"),
+                unit="char",
+                source=source.get("id"),
+                title=document.get("title"),
+                url=document.get("url"),
+            ),
+        )
+
+    # --- tools ---------------------------------------------------------------------------------
+
+    def _tool_plan(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        text = text_of(message.get("tool_plan"))
+        if self._plan is None and text:
+            self._plan = self.parts.open(ReasoningStart, meta={"type": "tool_plan"})
+        if self._plan is not None:
+            self._plan.delta(text)
+
+    def _end_plan(self) -> None:
+        if self._plan is not None:
+            self._plan.end()
+            self._plan = None
+
+    def _call_start(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        self._end_plan()
+        call = obj(message.get("tool_calls"))
+        function = obj(call.get("function"))
+        call_id = text_of(call.get("id"))
+        self._call_end(value, message)
+        part = self._calls[_index(value)] = self.parts.open(
+            ToolCallStart,
+            name=text_of(function.get("name")),
+            call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
+            id_source="provider" if call_id else "synthetic",
+        )
+        part.delta(text_of(function.get("arguments")))
+
+    def _call_delta(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        part = self._calls.get(_index(value))
+        if part is None:
+            self.raw("tool-call-delta", value)
+            return
+        function = obj(obj(message.get("tool_calls")).get("function"))
+        part.delta(text_of(function.get("arguments")))
+
+    def _call_end(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        part = self._calls.pop(_index(value), None)
+        if part is not None:
+            part.end()
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _end(self, value: dict[str, Any], message: dict[str, Any]) -> None:
+        delta = obj(value.get("delta"))
+        self._over(delta, text_of(delta.get("error")) or None)
+
+    def _over(self, found: dict[str, Any], message: str | None) -> None:
+        self._end_plan()
+        for part in [*self._contents.values(), *self._calls.values()]:
+            part.end()
+        usage = obj(found.get("usage"))
+        if usage:
+            counts = obj(usage.get("tokens")) or obj(usage.get("billed_units"))
+            self.parts.out.append(
+                Usage(
+                    input_tokens=number(counts.get("input_tokens")),
+                    output_tokens=number(counts.get("output_tokens")),
+                    cached_input_tokens=number(usage.get("cached_tokens")),
+                    raw=usage,
+                )
+            )
+        raw = text_of(found.get("finish_reason")) or None
+        reason = _FINISH.get(raw or "", "other")
+        self.finish_reason(reason, raw, details={"error": message} if message else None)
+        self.terminal_seen = True
+        if reason == "error":
+            self.fail_with({"error": {"code": raw, "message": message or ""}}, raw=found)
+        self.closed = True
+
+    def _whole(self, value: dict[str, Any]) -> None:
+        """A whole response in place of a stream."""
+        self._start(value, {})
+        message = obj(value.get("message"))
+        self._tool_plan(value, message)
+        for index, call in enumerate(items(message.get("tool_calls"))):
+            self._call_start({"index": index}, {"tool_calls": call})
+            self._call_end({"index": index}, {})
+        for index, content in enumerate(items(message.get("content"))):
+            self._content_start({"index": index}, {"content": content})
+        for found in items(message.get("citations")):
+            self._citation(value, {"citations": found})
+        self._over(value, None)
+
+
+def _index(value: dict[str, Any]) -> int:
+    index = value.get("index")
+    return index if type(index) is int else 0
+
+
+class CohereDialect:
+    """``/v2/chat``."""
+
+    name = "cohere"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        body: dict[str, Any] = {
+            "model": target.model,
+            "messages": _messages(request),
+            "stream": True,
+        }
+        for name, value in (
+            ("temperature", request.temperature),
+            ("p", request.top_p),
+            ("max_tokens", request.max_tokens),
+            ("stop_sequences", request.stop),
+            ("seed", request.seed),
+        ):
+            if value is not None:
+                body[name] = value
+        if request.tools:
+            body["tools"] = [
+                tool.native
+                or {
+                    "type": "function",
+                    "function": {
+                        "name": tool.name,
+                        "description": tool.description,
+                        "parameters": tool.parameters or {"type": "object", "properties": {}},
+                    },
+                }
+                for tool in request.tools
+            ]
+        if request.tool_choice in ("required", "none"):
+            body["tool_choice"] = request.tool_choice.upper()
+        elif request.tool_choice not in (None, "auto"):
+            raise InputError("Cohere cannot be made to call one named tool")
+        if request.output is not None:
+            body["response_format"] = {
+                "type": "json_object",
+                "json_schema": request.output.schema,
+            }
+        _thinking(request, body)
+        body |= request.extra or {}
+        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        if target.api_key:
+            headers["authorization"] = f"Bearer {target.api_key}"
+        return Call(
+            url=f"{target.base_url}/chat",
+            headers=headers | target.headers,
+            body=msgspec.json.encode(body),
+        )
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> CohereDecoder:
+        """A new decoder."""
+        return CohereDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Cohere keeps no response that could be re-attached to."""
+        return None
+
+
+def _thinking(request: Request, body: dict[str, Any]) -> None:
+    if request.reasoning is None:
+        return
+    if request.reasoning == "none":
+        body["thinking"] = {"type": "disabled"}
+    elif isinstance(request.reasoning, int):
+        body["thinking"] = {"type": "enabled", "token_budget": request.reasoning}
+    else:
+        body["thinking"] = {"type": "enabled"}
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    messages = turns(request)
+    calls = whole_calls(messages)
+    system = system_text(request)
+    found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    for message in messages:
+        if message.role == "assistant":
+            entry = _assistant(message, calls)
+            if entry is not None:
+                found.append(entry)
+            continue
+        for part in message.parts:
+            if isinstance(part, ToolResultPart):
+                found.append(
+                    {"role": "tool", "tool_call_id": part.call_id, "content": result_text(part)}
+                )
+        content = [c for p in message.parts if (c := _user_content(p)) is not None]
+        if message.role == "user" and content:
+            found.append({"role": "user", "content": content})
+    return found
+
+
+def _user_content(part: Any) -> dict[str, Any] | None:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if not isinstance(part, FilePart):
+        return None
+    if not part.media_type.startswith("image/"):
+        raise InputError(f"Cohere takes no {part.media_type} files")
+    url = part.url if part.data is None else f"data:{part.media_type};base64,{part.data}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _assistant(message: Message, calls: set[str]) -> dict[str, Any] | None:
+    entry: dict[str, Any] = {"role": "assistant"}
+    content: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, ReasoningPart) and part.text:
+            if meta_of(part, "cohere").get("type") == "tool_plan":
+                entry["tool_plan"] = entry.get("tool_plan", "") + part.text
+            elif "cohere" in (part.meta or {}):
+                content.append({"type": "thinking", "thinking": part.text})
+        elif isinstance(part, TextPart) and part.text:
+            content.append({"type": "text", "text": part.text})
+    if content:
+        entry["content"] = content
+    wanted = [p for p in message.tool_calls if p.executor != "provider" and p.call_id in calls]
+    if wanted:
+        entry["tool_calls"] = [
+            {
+                "id": p.call_id,
+                "type": "function",
+                "function": {"name": p.name, "arguments": p.arguments or "{}"},
+            }
+            for p in wanted
+        ]
+    return entry if len(entry) > 1 else None
+
+
+DIALECT = CohereDialect()

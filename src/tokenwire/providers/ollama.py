@@ -1,0 +1,284 @@
+"""Ollama's own wire: ``/api/chat`` and ``/api/generate``, one JSON object a line.
+
+Always true: a call's arguments come whole, as an object; ``done: true`` is the end marker; counts
+are told once, with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from tokenwire.errors import InputError, ProviderError
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from tokenwire.events.model import (
+    FileStart,
+    FinishReason,
+    PartStart,
+    ReasoningStart,
+    ResponseStart,
+    TextStart,
+    ToolCallStart,
+    Usage,
+)
+from tokenwire.events.request import Request
+from tokenwire.providers.assembly import OpenPart, dump, items, number, obj, text_of
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.decoding import PayloadDecoder
+from tokenwire.providers.facts import OBJECT_ARGUMENTS
+from tokenwire.providers.failures import from_response
+from tokenwire.providers.history import (
+    arguments_object,
+    base64_of,
+    meta_of,
+    result_text,
+    system_text,
+    turns,
+    whole_calls,
+)
+
+__all__ = ["DIALECT", "OllamaDecoder", "OllamaDialect"]
+
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_COUNTS = ("prompt_eval_count", "eval_count")
+_SKIPPED = frozenset({"model", "created_at", "message", "response", "thinking", "done"})
+
+
+class OllamaDecoder(PayloadDecoder):
+    """One response of ``/api/chat`` or ``/api/generate``."""
+
+    dialect: ClassVar[str] = "ollama"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._open: OpenPart | None = None
+        self._begun = False
+        self._calls = 0
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        if value.get("error"):
+            self.fail_with(value)
+            return
+        message = obj(value.get("message"))
+        if not message and not isinstance(value.get("response"), str) and "done" not in value:
+            self.raw(None if event == "message" else event, value)
+            return
+        if not self._begun:
+            self._begun = True
+            self.parts.out.append(ResponseStart(model=text_of(value.get("model")) or None))
+        # Thinking first: a line that carries both is the seam between them.
+        self._text(ReasoningStart, message.get("thinking") or value.get("thinking"))
+        self._text(TextStart, message.get("content") or value.get("response"))
+        for image in items(message.get("images")):
+            self._close()
+            self.parts.whole(FileStart, text_of(image), media="image", media_type="image/png")
+        for call in items(message.get("tool_calls")):
+            self._call(obj(call))
+        logprobs = items(value.get("logprobs"))
+        if logprobs and self._open is not None:
+            self._open.attr("logprobs", logprobs)
+        if value.get("done") is True:
+            self._over(value)
+
+    def _text(self, kind: type[PartStart], text: Any) -> None:
+        if not isinstance(text, str) or not text:
+            return
+        if self._open is None or type(self._open.start) is not kind:
+            self._close()
+            self._open = self.parts.open(kind)
+        self._open.delta(text)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.end()
+            self._open = None
+
+    def _call(self, call: dict[str, Any]) -> None:
+        self._close()
+        function = obj(call.get("function"))
+        call_id = text_of(call.get("id"))
+        meta: dict[str, Any] = dict(OBJECT_ARGUMENTS)
+        if call_id:
+            meta["id"] = call_id
+        self._calls += 1
+        arguments = function.get("arguments")
+        self.parts.whole(
+            ToolCallStart,
+            arguments if isinstance(arguments, str) else dump(arguments or {}),
+            name=text_of(function.get("name")),
+            call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
+            id_source="provider" if call_id else "synthetic",
+            meta=meta,
+        )
+
+    def _over(self, value: dict[str, Any]) -> None:
+        self._close()
+        counts = {k: value[k] for k in _COUNTS if value.get(k) is not None}
+        if counts:
+            self.parts.out.append(
+                Usage(
+                    input_tokens=number(counts.get("prompt_eval_count")),
+                    output_tokens=number(counts.get("eval_count")),
+                    raw=counts,
+                )
+            )
+        raw = text_of(value.get("done_reason")) or None
+        reason = _FINISH.get(raw or "stop", "other")
+        if reason == "stop" and self._calls:
+            reason = "tool_calls"
+        skipped = _SKIPPED | {"done_reason", *_COUNTS}
+        details = {k: v for k, v in value.items() if k not in skipped and v is not None}
+        self.finish_reason(reason, raw, details=details or None)
+        self.terminal_seen = self.closed = True
+
+
+class OllamaDialect:
+    """``/api/chat`` of an Ollama server; decodes ``/api/generate`` as well."""
+
+    name = "ollama"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        if request.tool_choice not in (None, "auto", "none"):
+            raise InputError("Ollama cannot be made to call a tool")
+        body: dict[str, Any] = {
+            "model": target.model,
+            "messages": _messages(request),
+            "stream": True,
+        }
+        options: dict[str, Any] = {}
+        for name, value in (
+            ("temperature", request.temperature),
+            ("top_p", request.top_p),
+            ("num_predict", request.max_tokens),
+            ("stop", request.stop),
+            ("seed", request.seed),
+        ):
+            if value is not None:
+                options[name] = value
+        if options:
+            body["options"] = options
+        if request.tools and request.tool_choice != "none":
+            body["tools"] = [
+                tool.native
+                or {
+                    "type": "function",
+                    "function": {
+                        "name": tool.name,
+                        "description": tool.description,
+                        "parameters": tool.parameters or {"type": "object", "properties": {}},
+                    },
+                }
+                for tool in request.tools
+            ]
+        if request.output is not None:
+            body["format"] = request.output.schema
+        if isinstance(request.reasoning, int):
+            raise InputError("Ollama takes an effort for 'reasoning', not a token budget")
+        if request.reasoning is not None:
+            levels = {"none": False, "low": "low", "medium": "medium", "high": "high"}
+            # Only gpt-oss knows levels; other models know on and off.
+            level = levels.get(request.reasoning, True)
+            body["think"] = level if "gpt-oss" in target.model or level is False else True
+        body |= request.extra or {}
+        headers = {"content-type": "application/json", "accept": "application/x-ndjson"}
+        if target.api_key:
+            headers["authorization"] = f"Bearer {target.api_key}"
+        base = target.base_url.removesuffix("/v1").removesuffix("/api")
+        return Call(
+            url=f"{base}/api/chat",
+            headers=headers | target.headers,
+            body=msgspec.json.encode(body),
+        )
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> OllamaDecoder:
+        """A new decoder."""
+        return OllamaDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Ollama keeps no response that could be re-attached to."""
+        return None
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    messages = turns(request)
+    calls = whole_calls(messages)
+    made = {p.call_id: p for m in messages for p in m.tool_calls}
+    system = system_text(request)
+    found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    for message in messages:
+        if message.role == "assistant":
+            entry = _assistant(message, calls)
+            if entry is not None:
+                found.append(entry)
+            continue
+        for part in message.parts:
+            if isinstance(part, ToolResultPart):
+                found.append(_result(part, made.get(part.call_id)))
+        if message.role == "user" and any(
+            isinstance(p, TextPart | FilePart) for p in message.parts
+        ):
+            found.append(_user(message))
+    return found
+
+
+def _user(message: Message) -> dict[str, Any]:
+    entry: dict[str, Any] = {"role": "user", "content": message.text}
+    images: list[str] = []
+    for part in message.parts:
+        if isinstance(part, FilePart):
+            if not part.media_type.startswith("image/"):
+                raise InputError(f"Ollama takes no {part.media_type} files")
+            images.append(base64_of(part, "Ollama"))
+    return entry | ({"images": images} if images else {})
+
+
+def _assistant(message: Message, calls: set[str]) -> dict[str, Any] | None:
+    entry: dict[str, Any] = {"role": "assistant", "content": message.text}
+    thinking = "".join(p.text for p in message.parts if isinstance(p, ReasoningPart))
+    if thinking:
+        entry["thinking"] = thinking
+    wanted = [p for p in message.tool_calls if p.executor != "provider" and p.call_id in calls]
+    if wanted:
+        entry["tool_calls"] = [_tool_call(p) for p in wanted]
+    return entry if entry["content"] or thinking or wanted else None
+
+
+def _tool_call(part: ToolCallPart) -> dict[str, Any]:
+    given = meta_of(part, "ollama").get("id")
+    function = {"name": part.name, "arguments": arguments_object(part)}
+    return ({"id": given} if given else {}) | {"function": function}
+
+
+def _result(part: ToolResultPart, call: ToolCallPart | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"role": "tool", "content": result_text(part)}
+    name = part.name or (call.name if call is not None else "")
+    if name:
+        entry["tool_name"] = name
+    given = meta_of(call, "ollama").get("id") if call is not None else None
+    return entry | ({"tool_call_id": given} if given else {})
+
+
+DIALECT = OllamaDialect()
