@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from event_strategies import runs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from event_strategies import runs
 from tokenwire.events import codec
 from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from event_strategies import runs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from event_strategies import runs
 from tokenwire.errors import OrderError
 from tokenwire.events import codec
 from tokenwire.events import model as m

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from event_strategies import runs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from event_strategies import runs
 from tokenwire.errors import CursorError, StoreDamagedError
 from tokenwire.events.codec import decode
 from tokenwire.relay.record import Chain, cursor_of, json_of, parse_cursor, verify

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from spine_support import read_all, relay, request_of, run_async, simulator
 
+from spine_support import read_all, relay, request_of, run_async, simulator
 from tokenwire.errors import (
     BusyError,
     ConflictError,
@@ -145,7 +145,7 @@ def test_one_key_starts_one_run_also_at_the_same_time():
             assert other.id != found[0].id
             with pytest.raises(KeyReusedError):
                 await runs.start(request_of("Else"), model="m0", key="k", principal="ann")
-            assert len([r for r in server.requests]) <= 2
+            assert len(list(server.requests)) <= 2
 
     run_async(main())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from spine_support import run_async
 
+from spine_support import run_async
 from tokenwire.errors import InputError
 from tokenwire.events import model as m
 from tokenwire.run.buffer import Buffer

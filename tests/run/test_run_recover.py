@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spine_support import ask, run_async, simulator
 
+from spine_support import ask, run_async, simulator
 from tokenwire.errors import (
     AuthenticationError,
     NetworkError,

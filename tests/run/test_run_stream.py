@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from spine_support import ask, run_async, simulator
 
+from spine_support import ask, run_async, simulator
 from tokenwire.errors import (
     CancelledRunError,
     ConflictError,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from spine_support import ask, run_async, simulator
-
 from tokenwire.events import model as m
 from tokenwire.events.request import ToolSpec
 from tokenwire.run.loop import LoopLimits
