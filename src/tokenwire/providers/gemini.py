@@ -74,6 +74,7 @@ class _Candidate:
         self.patches = PatchedObject()
         self.broken: str | None = None
         self.code_id = ""
+        self.called = False
         self.details: dict[str, Any] = {}
 
 
@@ -134,8 +135,11 @@ class GeminiDecoder(PayloadDecoder):
         if not word or word == "FINISH_REASON_UNSPECIFIED":
             return
         details, candidate.details = candidate.details, {}
+        reason = _FINISH.get(word, "other")
+        if reason == "stop" and candidate.called:  # this wire says STOP for calls too
+            reason = "tool_calls"
         self.finish_reason(
-            _FINISH.get(word, "other"),
+            reason,
             raw,
             message=text_of(value.get("finishMessage")) or None,
             details=details or None,
@@ -149,6 +153,7 @@ class GeminiDecoder(PayloadDecoder):
         if isinstance(text, str):
             self._text(candidate, part, text, signature, choice)
         elif isinstance(part.get("functionCall"), dict):
+            candidate.called = True
             self._function_call(candidate, part["functionCall"], signature, choice)
         else:
             self._close(candidate)
