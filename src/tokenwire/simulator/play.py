@@ -126,8 +126,9 @@ def step_pieces(step: Step) -> list[str] | tuple[str, ...]:
 def play(writer: Writer, script: Script, schedule: Schedule, usage: Usage) -> Iterator[Chunk]:
     """Timed chunks of the whole answer; made as they are asked for."""
     size = schedule.pace.tokens_per_chunk
+    following = [*script.steps[1:], None]
     yield Chunk(schedule.first(), writer.start(), "start")
-    for step in script.steps:
+    for step, then in zip(script.steps, following, strict=False):
         if isinstance(step, Stall):
             yield Chunk(0.0, b"", "stall")
             return
@@ -148,6 +149,7 @@ def play(writer: Writer, script: Script, schedule: Schedule, usage: Usage) -> It
                 if isinstance(step, Reason):
                     usage.reasoning += tokens
                 yield Chunk(schedule.gap(tokens), writer.piece(text), "delta")
-        yield Chunk(0.0, writer.end(), "frame")
+        if not isinstance(then, Cut | Stall | Fail):  # those break a part in its middle
+            yield Chunk(0.0, writer.end(), "frame")
     yield Chunk(0.0, writer.finish(script.finish, usage), "finish")
     yield Chunk(0.0, writer.terminal(), "terminal")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -30,11 +31,15 @@ from tokenwire.simulator.script import (
     Step,
     compact,
     identifier,
+    pieces,
 )
 
 __all__ = ["SCENARIOS", "Scenario", "script_for"]
 
 _NAMED = re.compile(r"\s*scenario:([A-Za-z0-9_-]+)(?:\?(\S*))?", re.IGNORECASE)
+
+
+_AT_ONCE = PaceHint(rate=0.0, jitter=0.0, tokens_per_chunk=1)
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -169,9 +174,14 @@ def _error(ask: Ask, seed: int) -> Script:
     return Script(steps=[Say(text), Fail(message)])
 
 
+@lru_cache(maxsize=4)
+def _long_text(seed: int) -> Say:
+    text = samples.words(50_000, seed)
+    return Say(text, tuple(pieces(text)))
+
+
 def _long(ask: Ask, seed: int) -> Script:
-    words = Say(samples.words(50_000, seed))
-    return Script(steps=[words], pace=PaceHint(tokens_per_chunk=4), whole=True)
+    return Script(steps=[_long_text(seed)], pace=PaceHint(tokens_per_chunk=4), whole=True)
 
 
 def _stall(ask: Ask, seed: int) -> Script:
@@ -204,27 +214,29 @@ def _empty(ask: Ask, seed: int) -> Script:
     return Script(steps=[])
 
 
-def _burst(ask: Ask, seed: int) -> Script:
+@lru_cache(maxsize=1)
+def _burst_text() -> Say:
     parts = tuple(f" word{number}" for number in range(10_000))
-    return Script(
-        steps=[Say("".join(parts), parts)],
-        pace=PaceHint(rate=0.0, jitter=0.0, tokens_per_chunk=1),
-        whole=True,
-    )
+    return Say("".join(parts), parts)
+
+
+def _burst(ask: Ask, seed: int) -> Script:
+    return Script(steps=[_burst_text()], pace=_AT_ONCE, whole=True)
 
 
 def _attack(ask: Ask, seed: int) -> Script:
     return Script(steps=[Say(samples.HOSTILE_MARKDOWN)])
 
 
-def _big(ask: Ask, seed: int) -> Script:
+@lru_cache(maxsize=1)
+def _big_text() -> Say:
     line = "0123456789abcdef" * 3 + " tokenwire big\n\n"
     parts = (line * 64,) * (10 * 1024 * 1024 // (64 * len(line)))
-    return Script(
-        steps=[Say("".join(parts), parts)],
-        pace=PaceHint(rate=0.0, jitter=0.0, tokens_per_chunk=1),
-        whole=True,
-    )
+    return Say("".join(parts), parts)
+
+
+def _big(ask: Ask, seed: int) -> Script:
+    return Script(steps=[_big_text()], pace=_AT_ONCE, whole=True)
 
 
 SCENARIOS: dict[str, Scenario] = {
