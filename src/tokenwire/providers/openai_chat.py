@@ -15,21 +15,16 @@ import msgspec
 from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
     Event,
-    FileStart,
     Heartbeat,
     ReasoningDelta,
-    ReasoningStart,
-    RefusalStart,
     ResponseStart,
     TextDelta,
-    TextStart,
     ToolCallDelta,
     Usage,
 )
 from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
 from tokenwire.providers.assembly import (
-    OpenPart,
     citation,
     dump,
     items,
@@ -39,6 +34,7 @@ from tokenwire.providers.assembly import (
     text_of,
 )
 from tokenwire.providers.base import Call, Target
+from tokenwire.providers.chat_choice import OpenChoice
 from tokenwire.providers.chat_chunk import (
     CUT_SHORT,
     FINISH_REASONS,
@@ -50,40 +46,12 @@ from tokenwire.providers.chat_chunk import (
 from tokenwire.providers.chat_request import build
 from tokenwire.providers.decoding import PayloadDecoder
 from tokenwire.providers.failures import error_event, from_object, from_response
-from tokenwire.providers.slots import Slots
 
 __all__ = ["DIALECT", "ChatDecoder", "OpenAIChat"]
 
 #: After this many chunks in a row that were not ordinary, the typed decode is no longer tried.
 _MOST_MISSES = 16
 _TOP_LEVEL_EXTRAS = ("prompt_filter_results", "moderation", "timings", "copilot_usage")
-
-
-class _Open:
-    """What is open in one choice."""
-
-    __slots__ = (
-        "audio",
-        "details",
-        "finished",
-        "index",
-        "reasoning",
-        "refusal",
-        "seen",
-        "slots",
-        "text",
-    )
-
-    def __init__(self, index: int, slots: Slots) -> None:
-        self.index = index
-        self.slots = slots
-        self.text: OpenPart | None = None
-        self.reasoning: OpenPart | None = None
-        self.refusal: OpenPart | None = None
-        self.audio: OpenPart | None = None
-        self.details: list[dict[str, Any]] = []
-        self.finished = False
-        self.seen = False
 
 
 class ChatDecoder(PayloadDecoder):
@@ -93,13 +61,12 @@ class ChatDecoder(PayloadDecoder):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._choices: dict[int, _Open] = {}
+        self._choices: dict[int, OpenChoice] = {}
         self._first = self._choice(0)
         self._misses = 0
         self._started = False
         self._usage: Usage | None = None
         self._cited: set[str] = set()
-        self._to_cite: list[dict[str, Any]] = []
         self._filters: dict[int, Any] = {}
 
     # --- the fast way --------------------------------------------------------------------------
@@ -139,7 +106,7 @@ class ChatDecoder(PayloadDecoder):
         calls = delta.tool_calls
         if content:
             part = choice.text
-            if part is None or thought or calls:
+            if part is None or thought or calls or choice.tags is not None:
                 return False
             self.parts.out.append(TextDelta(part=part.number, text=content))
             part.size += len(content) if content.isascii() else len(content.encode())
@@ -206,10 +173,11 @@ class ChatDecoder(PayloadDecoder):
         elif value.get("choices"):
             self._started = True
 
-    def _choice(self, index: int) -> _Open:
+    def _choice(self, index: int) -> OpenChoice:
         choice = self._choices.get(index)
         if choice is None:
-            choice = self._choices[index] = _Open(index, Slots(self.parts, index))
+            tags = "think_tags" in self.quirks
+            choice = self._choices[index] = OpenChoice(self.parts, index, think_tags=tags)
             if index:
                 self.terminal_seen = False
         return choice
@@ -227,27 +195,24 @@ class ChatDecoder(PayloadDecoder):
         if isinstance(reason, str) and reason:
             self._finished(choice, reason, value)
 
-    def _delta(self, choice: _Open, delta: dict[str, Any]) -> None:
+    def _delta(self, choice: OpenChoice, delta: dict[str, Any]) -> None:
         details = [d for d in items(delta.get("reasoning_details")) if isinstance(d, dict)]
         thought = text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning"))
         if not thought:
             thought = "".join(text_of(d.get("text") or d.get("summary")) for d in details)
         if thought:
-            self._reasoning(choice).delta(thought)
+            choice.think(thought)
         for detail in details:
-            self._detail(choice, detail)
+            choice.detail(detail)
         content = delta.get("content")
         if isinstance(content, str):
-            if content:
-                self._text(choice).delta(content)
+            choice.said(content)
         else:
             for block in items(content):
                 self._block(choice, block)
         refusal = text_of(delta.get("refusal"))
         if refusal:
-            if choice.refusal is None:
-                choice.refusal = self.parts.open(RefusalStart, choice=choice.index)
-            choice.refusal.delta(refusal)
+            choice.refuse(refusal)
         for call in items(delta.get("tool_calls")):
             if isinstance(call, dict):
                 self._call(choice, call)
@@ -255,18 +220,18 @@ class ChatDecoder(PayloadDecoder):
             self._call(choice, {"index": -1, "function": delta["function_call"]})
         for annotation in items(delta.get("annotations")):
             found = obj(obj(annotation).get("url_citation")) or obj(annotation)
-            self._cite(choice, citation_of(annotation, found))
+            choice.cite(citation_of(annotation, found))
         for image in items(delta.get("images")):
-            self._image(choice, obj(image))
+            choice.show(obj(image))
         if delta.get("audio"):
-            self._audio(choice, obj(delta["audio"]))
+            choice.sound(obj(delta["audio"]))
         if delta.get("provider_metadata"):
             self.raw("provider_metadata", delta["provider_metadata"])
 
-    def _block(self, choice: _Open, block: Any) -> None:
+    def _block(self, choice: OpenChoice, block: Any) -> None:
         """One element of a content that comes as a list."""
         if isinstance(block, str):
-            self._text(choice).delta(block)
+            choice.say(block)
             return
         value = obj(block)
         kind = value.get("type")
@@ -275,68 +240,22 @@ class ChatDecoder(PayloadDecoder):
             text = inner if isinstance(inner, str) else ""
             text += "".join(text_of(obj(t).get("text")) for t in items(inner))
             if text:
-                self._reasoning(choice).delta(text)
+                choice.think(text)
             if value.get("signature") and choice.reasoning is not None:
                 choice.reasoning.attr("signature", value["signature"])
         elif kind in ("image_url", "image"):
-            self._image(choice, value)
+            choice.show(value)
         elif isinstance(value.get("text"), str):
             if value["text"]:
-                self._text(choice).delta(value["text"])
+                choice.say(value["text"])
         elif kind == "reference" and choice.text is not None:
-            self._cite(choice, citation(value, source=dump(value.get("reference_ids"))))
+            choice.cite(citation(value, source=dump(value.get("reference_ids"))))
         elif value:
             self.raw("content", value)
 
-    def _text(self, choice: _Open) -> OpenPart:
-        if choice.text is None:
-            self._end_reasoning(choice)
-            choice.text = self.parts.open(TextStart, choice=choice.index)
-            held, self._to_cite = self._to_cite, []
-            for value in held:
-                choice.text.attr("citation", value)
-        return choice.text
-
-    def _reasoning(self, choice: _Open) -> OpenPart:
-        if choice.reasoning is None:
-            if choice.text is not None:
-                choice.text.end()
-                choice.text = None
-            choice.reasoning = self.parts.open(ReasoningStart, choice=choice.index)
-        return choice.reasoning
-
-    def _end_reasoning(self, choice: _Open) -> None:
-        part, choice.reasoning = choice.reasoning, None
-        if part is None:
-            return
-        if choice.details:
-            part.attr("meta", {"reasoning_details": choice.details})
-            choice.details = []
-        part.end()
-
-    def _detail(self, choice: _Open, detail: dict[str, Any]) -> None:
-        """Keep a reasoning detail: whole for the way back, its proofs as attributes."""
-        if not any(detail.get(k) for k in ("text", "summary", "data", "signature")):
-            return
-        part = self._reasoning(choice)
-        if detail.get("signature"):
-            part.attr("signature", detail["signature"])
-        if detail.get("type") == "reasoning.encrypted" and detail.get("data"):
-            part.attr("encrypted", detail["data"])
-        last = choice.details[-1] if choice.details else None
-        same = last is not None and all(last.get(k) == detail.get(k) for k in ("type", "index"))
-        if last is None or not same or detail.get("data") or last.get("signature"):
-            choice.details.append(dict(detail))
-            return
-        for key, value in detail.items():
-            if key in ("text", "summary") and isinstance(last.get(key), str):
-                last[key] += text_of(value)
-            elif value is not None:
-                last[key] = value
-
-    def _call(self, choice: _Open, call: dict[str, Any]) -> None:
+    def _call(self, choice: OpenChoice, call: dict[str, Any]) -> None:
         if choice.reasoning is not None:
-            self._end_reasoning(choice)
+            choice.end_reasoning()
         custom = obj(call.get("custom"))
         function = custom or obj(call.get("function"))
         given = function.get("input") if custom else function.get("arguments")
@@ -353,36 +272,12 @@ class ChatDecoder(PayloadDecoder):
         if signature:
             slot.part.attr("signature", signature)
 
-    def _image(self, choice: _Open, image: dict[str, Any]) -> None:
-        inner = image.get("image_url")
-        url = inner if isinstance(inner, str) else text_of(obj(inner).get("url"))
-        head, comma, data = url.partition(",")
-        if url.startswith("data:") and comma:
-            media_type = head[5:].partition(";")[0] or "image/png"
-            self.parts.whole(
-                FileStart, data, choice=choice.index, media="image", media_type=media_type
-            )
-        elif url:
-            self.parts.whole(
-                FileStart, choice=choice.index, media="image", media_type="image/*", url=url
-            )
-
-    def _audio(self, choice: _Open, audio: dict[str, Any]) -> None:
-        if choice.audio is None:
-            meta = {"id": audio["id"]} if audio.get("id") else None
-            choice.audio = self.parts.open(
-                FileStart, choice=choice.index, media="audio", media_type="audio/pcm", meta=meta
-            )
-        choice.audio.delta(text_of(audio.get("data")))
-        if text_of(audio.get("transcript")):
-            self._text(choice).delta(audio["transcript"])
-
-    def _logprobs(self, choice: _Open, found: dict[str, Any]) -> None:
+    def _logprobs(self, choice: OpenChoice, found: dict[str, Any]) -> None:
         for name, part in (("content", choice.text), ("refusal", choice.refusal)):
             if items(found.get(name)) and part is not None:
                 part.attr("logprobs", found[name])
 
-    def _content_filter(self, choice: _Open, found: Any) -> None:
+    def _content_filter(self, choice: OpenChoice, found: Any) -> None:
         if not found or self._filters.get(choice.index) == found:
             return
         self._filters[choice.index] = found
@@ -398,15 +293,9 @@ class ChatDecoder(PayloadDecoder):
             key = text_of(given.get("url")) or dump(given)
             if key not in self._cited:
                 self._cited.add(key)
-                self._cite(self._first, citation_of(source, given))
+                self._first.cite(citation_of(source, given))
 
-    def _cite(self, choice: _Open, value: dict[str, Any]) -> None:
-        if choice.text is not None:
-            choice.text.attr("citation", value)
-        else:
-            self._to_cite.append(value)
-
-    def _finished(self, choice: _Open, raw: str, value: dict[str, Any]) -> None:
+    def _finished(self, choice: OpenChoice, raw: str, value: dict[str, Any]) -> None:
         reason = FINISH_REASONS.get(raw.lower(), "other")
         if reason == "stop" and choice.slots.all:
             reason = "tool_calls"
@@ -427,7 +316,7 @@ class ChatDecoder(PayloadDecoder):
     def _end_parts(self) -> None:
         """Ends in good order. Arguments that the length limit cut are truncated, not wrong."""
         for choice in self._choices.values():
-            self._end_reasoning(choice)
+            choice.end()
             for slot in choice.slots.all:
                 part = slot.part
                 if not slot.name:
@@ -437,7 +326,6 @@ class ChatDecoder(PayloadDecoder):
                     part.end("complete" if error is None else "truncated")
                 else:
                     part.end()
-            choice.text = choice.refusal = choice.audio = None
         for part in list(self.parts.open_parts.values()):
             part.end()
 
