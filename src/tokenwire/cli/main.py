@@ -6,6 +6,8 @@ with 0, 1 (it failed), 2 (it was asked wrongly) or 130 (Ctrl-C), and never with 
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -38,12 +40,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand != "serve" and not os.environ.get("TOKENWIRE_DEBUG"):
+        # What a person needs to know is in the command's own words; a server keeps a log.
+        logging.getLogger("tokenwire").addHandler(logging.NullHandler())
 
 
 @app.command(

@@ -1,0 +1,171 @@
+"""``tokenwire doctor``: does this machine have what tokenwire needs, and what would more bring?
+
+Always true: nothing is changed and nothing leaves the machine; a key is never printed, only that it
+is there; exit code 1 means that something necessary is broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+import tokenwire
+from tokenwire.cli.terminal import inert
+from tokenwire.errors import TokenwireError
+
+__all__ = ["Finding", "run_doctor"]
+
+_REQUIRED: Final = (
+    "aiohttp",
+    "anyio",
+    "jiter",
+    "msgspec",
+    "pydantic",
+    "rich",
+    "starlette",
+    "typer",
+    "uvicorn",
+    "websockets",
+)
+#: Package -> (extra, what it brings).
+_OPTIONAL: Final = {
+    "redis": ("redis", "runs shared by several servers"),
+    "xllamacpp": ("local", "models from a .gguf file"),
+    "mcp": ("mcp", "tools of MCP servers"),
+    "prometheus_client": ("metrics", "metrics"),
+    "opentelemetry": ("otel", "traces"),
+}
+_MARKS: Final = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
+
+
+class Finding(msgspec.Struct, omit_defaults=True):
+    """One thing looked at. ``missing`` is fine; ``broken`` is not."""
+
+    what: str
+    state: Literal["ok", "missing", "broken"]
+    detail: str = ""
+    advice: str = ""
+
+
+def run_doctor(*, store: str | None, as_json: bool) -> int:
+    """Look at everything; 1 when something necessary is broken."""
+    found: list[Finding] = []
+    for finding in _look(store):
+        found.append(finding)
+        if not as_json:
+            line = f"{_MARKS[finding.state]}  {finding.what:<22} {finding.detail}"
+            print(inert(line.rstrip() + (f" -> {finding.advice}" if finding.advice else "")))
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    return 1 if any(f.state == "broken" for f in found) else 0
+
+
+def _look(store: str | None) -> Iterator[Finding]:
+    yield from _python()
+    for name in _REQUIRED:
+        yield _package(name)
+    for name, (extra, brings) in _OPTIONAL.items():
+        yield _package(name, f"pip install 'tokenwire[{extra}]' brings {brings}")
+    yield from _providers()
+    yield _page()
+    yield _port("127.0.0.1", 8765)
+    yield _try("demo model", _demo)
+    if store is not None:
+        yield _try("store", lambda: _store(store))
+
+
+def _python() -> Iterator[Finding]:
+    version = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    yield Finding("tokenwire", "ok", tokenwire.__version__)
+    yield Finding(
+        "python",
+        "ok" if good else "broken",
+        f"{version} on {platform.system()} {platform.machine()}",
+        "" if good else "use Python 3.11 or newer",
+    )
+
+
+def _package(name: str, advice: str = "") -> Finding:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        if advice:
+            return Finding(name, "missing", "", advice)
+        return Finding(name, "broken", str(error), f"pip install {name}")
+    except Exception as error:  # an installed package that does not load
+        return Finding(name, "broken", f"{type(error).__name__}: {error}", "install it again")
+    known = importlib.metadata.packages_distributions().get(name, [name])[0]
+    try:
+        return Finding(name, "ok", importlib.metadata.version(known))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "ok")
+
+
+def _providers() -> Iterator[Finding]:
+    from tokenwire.providers.registry import Registry
+
+    infos = [info for info in Registry().models() if info.name != "demo"]
+    ready = [info.name for info in infos if info.configured]
+    yield Finding(
+        "providers",
+        "ok" if ready else "missing",
+        ", ".join(ready) or f"none of {len(infos)} has a key",
+        "" if ready else "'tokenwire models' says what to set; 'demo' needs nothing",
+    )
+
+
+def _page() -> Finding:
+    static = Path(tokenwire.__file__).parent / "server" / "static"
+    if (static / "index.html").is_file():
+        return Finding("chat page", "ok", "built")
+    node = shutil.which("node")
+    advice = "run 'make setup'" if node else "install Node, then run 'make setup'"
+    return Finding("chat page", "missing", "not built; the API works without it", advice)
+
+
+def _port(host: str, port: int) -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return Finding(
+                f"port {port}", "missing", error.strerror or "", "serve with --port another"
+            )
+    return Finding(f"port {port}", "ok", "free")
+
+
+def _try(what: str, look: Callable[[], Any]) -> Finding:
+    try:
+        return Finding(what, "ok", asyncio.run(look()))
+    except TokenwireError as error:
+        return Finding(what, "broken", error.message)
+    except Exception as error:  # whatever it is, the others are still worth looking at
+        return Finding(what, "broken", f"{type(error).__name__}: {error}")
+
+
+async def _demo() -> str:
+    async with tokenwire.stream("demo", "Hello") as run:
+        result = await run.result()
+    first = result.timings.first_token_seconds or 0.0
+    return f"answers; first token after {first:.2f} s"
+
+
+async def _store(url: str) -> str:
+    log = tokenwire.open_log(url)
+    await log.start()
+    try:
+        return f"opens; what it accepts survives: {log.durability}"
+    finally:
+        await log.close()
