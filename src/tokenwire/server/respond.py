@@ -194,7 +194,7 @@ class RunResponse:
                     if connection.leaving == "max_age":
                         connection.leaving, connection.expires = None, float("inf")
                         continue
-                    raise ConnectionAbortedError("the server stops in the middle of an answer")
+                    return
                 await _send(connection, send, self._farewell(connection.leaving), last=True)
                 return
             if loop.time() - connection.last_write >= connections.heartbeat:
