@@ -79,6 +79,10 @@ class OpenAIChatEncoder(ChunkEncoder):
                 )
         return super().encode(event, cursor)
 
+    def heartbeat(self) -> bytes:
+        """A comment line alone: OpenAI's reader takes a blank line after an id for an event."""
+        return b": keep-alive\n"
+
     def finish(self) -> bytes:
         """The sentinel."""
         return b"data: [DONE]\n\n"

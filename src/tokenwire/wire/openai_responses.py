@@ -60,6 +60,10 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         """The chunks that the reader does not have yet."""
         return [c for c in super().chunks(event) if c["sequence_number"] > self.starting_after]
 
+    def heartbeat(self) -> bytes:
+        """A comment line alone: OpenAI's reader takes a blank line after an id for an event."""
+        return b": keep-alive\n"
+
     def _frame(self, chunk: Chunk, frame_id: str | None) -> bytes:
         name = chunk["type"].encode("ascii")
         head = b"id: %b\n" % frame_id.encode("ascii") if frame_id is not None else b""

@@ -1,0 +1,211 @@
+"""The AI SDK's chat routes: ask, come back, stop, and its WebSocket.
+
+``POST /api/chat``, ``GET /api/chat/{id}/stream`` (204: nothing is under way),
+``POST /api/chat/{id}/stop``, ``POST /api/chat/{id}/approval`` (for versions without approvals of
+their own), ``WS /api/chat/ws``.
+
+Always true: a request that answers what a run asked goes on with that run and starts none; a bad
+one starts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from tokenwire.errors import ConflictError, InputError, NotFoundError
+from tokenwire.server.bodies import check_request
+from tokenwire.server.guard import RequestInfo
+from tokenwire.server.problems import json_response
+from tokenwire.server.routes_runs import count_misses, start_run
+from tokenwire.server.state import State
+from tokenwire.server.wire_support import (
+    ENDED,
+    Waited,
+    answered_names,
+    folded,
+    place_of,
+    route,
+    wire_response,
+)
+from tokenwire.server.ws_ui import UISocket
+from tokenwire.wire.fields import Fields, one_name
+from tokenwire.wire.frames import Place
+from tokenwire.wire.ui_facts import COMPAT, Compat
+from tokenwire.wire.ui_message import UIMessageEncoder
+from tokenwire.wire.ui_request import UIRequest, parse_ui_request
+
+__all__ = ["Continued", "begin", "continued", "find_active", "routes"]
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """All of ``/api/chat``."""
+    return [
+        route(state, "/api/chat", chat, "POST"),
+        route(state, "/api/chat/{chat}/stream", stream, "GET"),
+        route(state, "/api/chat/{chat}/stop", stop, "POST"),
+        route(state, "/api/chat/{chat}/approval", approval, "POST"),
+        WebSocketRoute("/api/chat/ws", _socket(state)),
+    ]
+
+
+def _socket(state: State) -> Any:
+    class Endpoint:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await UISocket(state, scope, receive, send, begin=begin, active=find_active).run()
+
+    return Endpoint()
+
+
+class Continued:
+    """A run that goes on: which, from where, and what has its answer by now."""
+
+    def __init__(self, run: str, wait: Waited, answered: set[str]) -> None:
+        self.run, self.wait, self.answered = run, wait, answered
+
+
+async def chat(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /api/chat``: the answer as a UI message stream."""
+    asked = parse_ui_request(info.json)
+    key = request.headers.get("idempotency-key")
+    run, encoder, place = await begin(state, asked, info.principal, key, compat_of(state, request))
+    return await wire_response(state, run, encoder, principal=info.principal, place=place)
+
+
+async def begin(
+    state: State, asked: UIRequest, principal: str, key: str | None, compat: Compat
+) -> tuple[str, UIMessageEncoder, Place | None]:
+    """Start the run that a request asks for, or go on with the one that it answers."""
+    compat = asked.compat or compat
+    going_on = await continued(state, asked, principal)
+    if going_on is not None:
+        place = Place(cursor=going_on.wait.cursor, offset=going_on.wait.offset)
+        encoder = UIMessageEncoder(compat=compat, answered=going_on.answered)
+        return going_on.run, encoder, place
+    run = await start_run(
+        state,
+        check_request(asked.request, state.settings),
+        model=asked.model,
+        principal=principal,
+        key=key,
+        thread=asked.chat,
+    )
+    return run.id, UIMessageEncoder(compat=compat, message_id=asked.continues), None
+
+
+async def continued(state: State, asked: UIRequest, principal: str) -> Continued | None:
+    """Give a waiting run its answers; None when the message answers no run of ours."""
+    if asked.run is None or not (asked.answers or asked.outputs):
+        return None
+    try:
+        fold, waits = await folded(state, asked.run, principal)
+    except NotFoundError:
+        return None  # a message of another backend: its conversation goes on in a new run
+    done = answered_names(fold)
+    given = {a.approval_id for a in asked.answers} | {o.call_id for o in asked.outputs}
+    wait = next((w for w in reversed(waits) if given & set(w.pending)), None)
+    if wait is None:
+        return None
+    asked_for = {name for w in waits for name in w.pending}
+    for answer in asked.answers:
+        if answer.approval_id in asked_for - done:
+            await _first_wins(
+                state.runs.answer_approval(
+                    asked.run,
+                    answer.approval_id,
+                    approved=answer.approved,
+                    reason=answer.reason,
+                    by=principal or None,
+                    principal=principal,
+                )
+            )
+    for output in asked.outputs:
+        if output.call_id in asked_for - done:
+            await _first_wins(
+                state.runs.answer_tool(
+                    asked.run,
+                    output.call_id,
+                    content=output.content,
+                    by=principal or None,
+                    principal=principal,
+                )
+            )
+    return Continued(asked.run, wait, done | given)
+
+
+async def _first_wins(answering: Any) -> None:
+    try:
+        await answering
+    except ConflictError:
+        pass  # another tab was quicker; its answer counts and is what this stream tells
+
+
+async def stream(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /api/chat/{id}/stream``: the answer that is under way, whole; or, with an ``after``
+    or ``Last-Event-ID`` that a frame of ours gave, only what is missing. 204: nothing."""
+    text = request.headers.get("last-event-id") or request.query_params.get("after")
+    place = place_of(text)
+    chat_id = request.path_params["chat"]
+    async with count_misses(state, info):
+        run = await find_active(state, chat_id, info.principal, ended=place is not None)
+        if run is None:
+            return Response(status_code=204)
+        fold, _ = await folded(state, run, info.principal)
+        encoder = UIMessageEncoder(
+            compat=compat_of(state, request), answered=answered_names(fold), place=place
+        )
+        return await wire_response(state, run, encoder, principal=info.principal, place=place)
+
+
+async def find_active(
+    state: State, chat_id: str, principal: str, *, ended: bool = False
+) -> str | None:
+    """The chat's newest run if it is under way (or also if it has ended)."""
+    found = await state.runs.thread(chat_id, principal=principal)
+    if not found or (found[0].state in ENDED and not ended):
+        return None
+    return found[0].id
+
+
+async def stop(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /api/chat/{id}/stop``: 202, and readers hear ``abort``; 204 when nothing runs."""
+    run = await find_active(state, request.path_params["chat"], info.principal)
+    if run is None:
+        return Response(status_code=204)
+    await state.runs.cancel(run, principal=info.principal, by=info.principal or None)
+    return json_response({"run": run}, 202)
+
+
+async def approval(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /api/chat/{id}/approval``: ``{approvalId, approved, reason?, input?}``; 202."""
+    body = Fields(info.json)
+    body.only(("approvalId", "approved", "reason", "input"))
+    approval_id = one_name(body, "approvalId")
+    if not body.has("approved"):
+        raise InputError("'approved' is missing", field="approved")
+    async with count_misses(state, info):
+        run = await find_active(state, request.path_params["chat"], info.principal)
+        if run is None:
+            raise NotFoundError("nothing is under way in this chat")
+        edited = body.object("input")
+        await state.runs.answer_approval(
+            run,
+            approval_id,
+            approved=body.flag("approved"),
+            reason=body.text("reason"),
+            arguments=edited.value if edited is not None else None,
+            by=info.principal or None,
+            principal=info.principal,
+        )
+    return json_response({"run": run, "approved": body.flag("approved")}, 202)
+
+
+def compat_of(state: State, request: Request) -> Compat:
+    """Which release the client is: ``?compat=``, or the server's setting."""
+    found = request.query_params.get("compat") or state.settings.compat
+    if found not in COMPAT:
+        raise InputError(f"'compat' must be one of {', '.join(COMPAT)}", field="compat")
+    return found
