@@ -141,10 +141,9 @@ def differences(expected: dict[str, Any], got: dict[str, Any]) -> dict[str, tupl
     wanted = [{k: c[k] for k in keys} for c in expected["tool_calls"]]
     if wanted != got["tool_calls"]:
         found["tool_calls"] = (wanted, got["tool_calls"])
-    usage = got["usage"] or {}
-    tokens = {"input": usage.get("input_tokens"), "output": usage.get("output_tokens")}
-    if expected["tokens"] != tokens:
-        found["tokens"] = (expected["tokens"], tokens)
+    for name in ("tokens", "usage", "model"):
+        if name in expected and expected[name] != got[name]:
+            found[name] = (expected[name], got[name])
     if (expected["error"] is None) != (got["error"] is None):
         found["error"] = (expected["error"], got["error"])
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from corpus_support import Recording, decode, differences
-from tokenwire.events.model import PartStart, ProviderResultStart, ResponseStart, Usage
+from tokenwire.events.model import PartStart
 from tokenwire.providers.facts import facts
 
 
@@ -20,28 +20,26 @@ def check(recording: Recording, decoder: Any, events: list[Any]) -> dict[str, An
     expected = recording.expected
     got = facts(events)
     found = differences(expected, got)
-    usages = [e for e in events if isinstance(e, Usage)]
-    raw = usages[-1].raw if usages else None
-    if expected["usage"] != raw:
-        found["usage"] = (expected["usage"], raw)
-    if "tokens" in found and raw is not None and "cache_read_input_tokens" in raw:
-        # The manifest counts as the provider does; ours includes what was cached.
-        ours = got["usage"]["input_tokens"]
-        cached = (raw.get("cache_read_input_tokens") or 0) + (
-            raw.get("cache_creation_input_tokens") or 0
-        )
-        if ours - cached == expected["tokens"]["input"]:
-            del found["tokens"]
-    starts = [e for e in events if isinstance(e, ResponseStart)]
     for name, value in (
-        ("response_id", next((s.id for s in reversed(starts) if s.id), None)),
-        ("model", next((s.model for s in starts if s.model), None)),
+        ("response_id", got["response_id"]),
         ("payload_count", decoder.payloads),
         ("done_sentinel", decoder.done_sentinel),
     ):
         if expected[name] != value:
             found[name] = (expected[name], value)
+    if "server_items" in expected:
+        wanted = [_comparable(i) for i in expected["server_items"]]
+        ours = [_comparable(i) for i in got["server_items"]]
+        if wanted != ours:
+            found["server_items"] = (wanted, ours)
     return found
+
+
+def _comparable(item: dict[str, Any]) -> dict[str, Any]:
+    """Without what only an item's end tells (its status), what is absent, and the text of
+    arguments (their values are compared; an object's text depends on who wrote it)."""
+    skipped = ("status", "arguments_raw")
+    return {k: v for k, v in item.items() if k not in skipped and v not in (None, "")}
 
 
 def item_types(events: list[Any]) -> list[str]:
@@ -56,7 +54,3 @@ def item_types(events: list[Any]) -> list[str]:
             seen.add(key)
             found.append(event.meta["type"])
     return found
-
-
-def provider_results(events: list[Any]) -> list[tuple[str, str]]:
-    return [(e.name, e.call_id) for e in events if isinstance(e, ProviderResultStart)]

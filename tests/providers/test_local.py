@@ -63,7 +63,7 @@ def test_a_tiny_model_answers_through_the_ordinary_client(tmp_path: Path) -> Non
         assert status == 200
         assert found["complete"]
         assert found["finish_reason"] == "length"
-        assert found["usage"]["output_tokens"] == 6
+        assert found["tokens"]["output"] == 6
         call.headers.pop("authorization")
         assert asyncio.run(ask(call))[0] == 401  # nobody else's business
     finally:

@@ -56,11 +56,8 @@ def test_odd_cases_give_their_facts(case: dict[str, Any]) -> None:
     data = case["raw"].encode() if "raw" in case else body(case["payloads"])
     whole = decode(DIALECT.decoder(), [data])
     found, expected = facts(whole), dict(case["expected"])
-    tokens = expected.pop("tokens")
-    usage = found.pop("usage") or {}
-    assert tokens == {"input": usage.get("input_tokens"), "output": usage.get("output_tokens")}
     assert (found.pop("error") is None) == (expected.pop("error") is None)
-    assert found == expected
+    assert {name: found[name] for name in expected} == expected
     assert merged(decode(DIALECT.decoder(), cut_every(1)(data))) == merged(whole)
 
 

@@ -16,6 +16,8 @@ from tokenwire.events.model import (
     PartDelta,
     PartEnd,
     PartStart,
+    ProviderResultStart,
+    ResponseStart,
     StepEnd,
     ToolCallEnd,
     ToolCallStart,
@@ -28,6 +30,8 @@ __all__ = ["OBJECT_ARGUMENTS", "facts"]
 #: the model's own to keep: ``tool-call-start`` carries it, and ``arguments_raw`` is None.
 OBJECT_ARGUMENTS = {"arguments": "object"}
 
+#: Blocks that are neither said nor run: kept whole, but no tool's.
+_NOT_HOSTED = frozenset({"redacted_thinking", "thought", "text"})
 _COUNTS = (
     "input_tokens",
     "output_tokens",
@@ -40,7 +44,9 @@ _COUNTS = (
 
 def facts(events: Iterable[Any]) -> dict[str, Any]:
     """``text``, ``reasoning``, ``refusal``, ``tool_calls``, ``finish_reason`` (the provider's own
-    word), ``usage``, ``error`` and ``complete`` (the stream said itself that it was over)."""
+    word), ``usage`` (its own object), ``tokens`` (``input`` and ``output`` as it counts them),
+    ``model``, ``response_id``, ``server_items`` (tools that it ran itself, and their results),
+    ``error`` and ``complete`` (the stream said itself that it was over)."""
     state = _State()
     for event in events:
         state.see(event)
@@ -50,7 +56,11 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
         "refusal": state.joined("refusal"),
         "tool_calls": state.tool_calls(),
         "finish_reason": state.finish_reason,
-        "usage": state.usage,
+        "usage": state.raw_usage or state.usage,
+        "tokens": state.tokens(),
+        "model": state.model,
+        "response_id": state.response_id,
+        "server_items": state.server_items(),
         "error": state.error,
         "complete": state.complete,
     }
@@ -65,6 +75,9 @@ class _State:
         self.names: dict[int, str] = {}
         self.finish_reason: str | None = None
         self.usage: dict[str, int] | None = None
+        self.raw_usage: dict[str, Any] | None = None
+        self.model: str | None = None
+        self.response_id: str | None = None
         self.error: dict[str, Any] | None = None
         self.complete = False
 
@@ -94,6 +107,9 @@ class _State:
                 self.finish_reason = event.raw
         elif isinstance(event, Usage):
             self._count(event)
+        elif isinstance(event, ResponseStart):
+            self.model = event.model or self.model
+            self.response_id = event.id or self.response_id
         elif isinstance(event, Error):
             if self.error is None:
                 found = {"scope": event.scope, "code": event.code, "message": event.message}
@@ -109,6 +125,43 @@ class _State:
                 before = usage.get(name, 0) if event.mode == "increment" else 0
                 usage[name] = before + value
         self.usage = usage or None
+        self.raw_usage = event.raw or self.raw_usage
+
+    def tokens(self) -> dict[str, int | None]:
+        """Where a provider counts what it cached apart, its own input count leaves that out."""
+        ours, raw = self.usage or {}, self.raw_usage or {}
+        told = raw.get("input_tokens", raw.get("inputTokens"))
+        whole = ours.get("input_tokens")
+        return {
+            "input": told if isinstance(told, int) else whole,
+            "output": ours.get("output_tokens"),
+        }
+
+    def server_items(self) -> list[dict[str, Any]]:
+        """Calls of hosted tools and their results, by the provider's own types."""
+        found: dict[Any, dict[str, Any]] = {}
+        for part, start in self.starts.items():
+            meta = start.meta or {}
+            hosted = isinstance(start, ToolCallStart) and (
+                start.executor == "provider" or meta.get("native")
+            )
+            if not hosted and start.kind not in ("provider-result", "opaque", "file"):
+                continue
+            kind, index = meta.get("type"), meta.get("index")
+            if kind is None or index is None or kind in _NOT_HOSTED:
+                continue
+            item = found.setdefault((kind, index), {"type": kind})
+            if meta.get("id"):
+                item["id"] = meta["id"]
+            elif isinstance(start, ToolCallStart):
+                text = "".join(self.texts[part])
+                end = self.ends.get(part)
+                whole = isinstance(end, ToolCallEnd) and end.status == "complete"
+                item |= {"id": start.call_id, "name": start.name, "arguments_raw": text}
+                item["arguments"] = end.arguments if whole else None  # type: ignore[union-attr]
+            elif isinstance(start, ProviderResultStart):
+                item["tool_use_id"] = start.call_id
+        return list(found.values())
 
     def joined(self, kind: str) -> str:
         return "".join(

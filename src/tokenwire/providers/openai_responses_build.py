@@ -100,7 +100,7 @@ def resume(response: str, after: int | None, target: Target) -> Call:
 def _headers(target: Target) -> dict[str, str]:
     headers = {"accept": "text/event-stream"}
     if target.api_key:
-        if "azure" in target.quirks:
+        if "api_key_header" in target.quirks:
             headers["api-key"] = target.api_key
         else:
             headers["authorization"] = f"Bearer {target.api_key}"
