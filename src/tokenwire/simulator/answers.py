@@ -182,7 +182,8 @@ def _spoken(content: str) -> str:
     except msgspec.DecodeError:
         value = None
     if isinstance(value, dict) and not any(isinstance(v, dict | list) for v in value.values()):
-        content = ", ".join(f"{key} {field}" for key, field in value.items())
+        shown = [(key, field) for key, field in value.items() if key != "simulated"]
+        content = ", ".join(f"{key.replace('_', ' ')} {field}" for key, field in shown)
     return content if len(content) <= 2000 else content[:2000] + " …"
 
 
