@@ -2,16 +2,25 @@
 files under `/assets/`; their names hold their content's hash, so they may be cached for good. */
 
 import react from "@vitejs/plugin-react";
+import { rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { defineConfig } from "vite";
+import { defineConfig, type Plugin } from "vite";
 
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const server = "http://127.0.0.1:8765";
+const target = path("../../src/tokenwire/server/static");
+
+/** Old files of the build go; what else is in the folder stays. */
+const clean: Plugin = {
+  name: "clean-assets",
+  apply: "build",
+  buildStart: () => rmSync(`${target}/assets`, { recursive: true, force: true }),
+};
 
 export default defineConfig({
   root: path("."),
   base: "/",
-  plugins: [react()],
+  plugins: [react(), clean],
   resolve: {
     alias: [
       { find: /^@tokenwire\/client$/, replacement: path("../client/src/index.ts") },
@@ -20,12 +29,13 @@ export default defineConfig({
     ],
   },
   build: {
-    outDir: path("../../src/tokenwire/server/static"),
+    outDir: target,
     emptyOutDir: false,
     // Everything comes from files: the page's policy allows no inline script or style.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     target: "es2022",
+    cssTarget: ["chrome123", "firefox120", "safari17.5"],
   },
   server: { proxy: { "/v1": server, "/chat": server, "/ws": { target: server, ws: true } } },
 });

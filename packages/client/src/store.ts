@@ -25,6 +25,8 @@ export class RunStore {
   #next: RunView = this.#view;
   #dirty = false;
   #scheduled = false;
+  /** Of the last event taken: a reader that comes again goes on from here. */
+  #cursor = "";
   #listeners = new Set<() => void>();
   /** Called with every delivered batch, at once: for meters. */
   onBatch?: (batch: Delivered[]) => void;
@@ -51,6 +53,7 @@ export class RunStore {
   }
 
   reset(): void {
+    this.#cursor = "";
     this.#fold = new Fold();
     this.#dirty = true;
     this.#schedule();
@@ -66,8 +69,10 @@ export class RunStore {
     try {
       await client.follow(run, {
         ...(signal ? { signal } : {}),
+        after: this.#cursor,
         onEvents: (batch) => {
           this.onBatch?.(batch);
+          this.#cursor = batch[batch.length - 1]!.cursor;
           this.apply(batch.map(({ event }) => event));
         },
         onReset: () => this.reset(),

@@ -1,0 +1,34 @@
+/* A server with keys: the key goes to the server once, which answers with a cookie that no script
+can read. */
+
+import type { TokenwireClient } from "@tokenwire/client";
+import { useState, type FormEvent, type ReactNode } from "react";
+
+export function SignIn({ client, onDone }: { client: TokenwireClient; onDone(): void }): ReactNode {
+  const [key, setKey] = useState("");
+  const [error, setError] = useState("");
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    client.json("POST", "/v1/session", { key }).then(onDone, (failed: Error) => {
+      setError(failed.message);
+    });
+  };
+  return (
+    <form className="sign-in" onSubmit={submit}>
+      <h1>tokenwire</h1>
+      <label htmlFor="key">This server asks for a key.</label>
+      <input
+        id="key"
+        type="password"
+        autoComplete="current-password"
+        autoFocus
+        value={key}
+        onChange={(event) => setKey(event.target.value)}
+      />
+      <button type="submit" className="primary" disabled={!key}>
+        Sign in
+      </button>
+      {error && <p role="alert">{error}</p>}
+    </form>
+  );
+}

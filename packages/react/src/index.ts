@@ -1,0 +1,6 @@
+/* React hooks and unstyled components for tokenwire. */
+
+export * from "./hooks.js";
+export * from "./parts.js";
+export { Conversation } from "@tokenwire/client/conversation";
+export type { ConversationView, Turn } from "@tokenwire/client/conversation";

@@ -1,0 +1,128 @@
+/* Components without styling for the parts of a run.
+
+Always true: a part is drawn again only when an event touched it; what a model or a tool wrote is
+text, never markup. Each component takes a renderer of your own in `render`. */
+
+import type { PartState, RunState, ToolState } from "@tokenwire/client";
+import { memo, type ReactNode } from "react";
+
+export interface PartProps {
+  part: PartState;
+  /** For tool calls: what became of the call. */
+  tool?: ToolState | undefined;
+  /** Answers an approval of this call. */
+  onApprove?: ((approval: string, answer: { approved: boolean }) => void) | undefined;
+}
+
+export type Renderers = Partial<Record<string, (props: PartProps) => ReactNode>>;
+
+/** All parts of a run's first choice, step by step. `render` draws kinds of part in your way. */
+export function MessageParts(props: {
+  run: RunState;
+  render?: Renderers;
+  onApprove?: PartProps["onApprove"];
+}): ReactNode {
+  const { run, render, onApprove } = props;
+  return run.steps.flatMap((step) =>
+    step.parts
+      .filter((part) => part.choice === 0 && part.status !== "discarded")
+      .map((part) => (
+        <Part
+          key={part.part}
+          part={part}
+          tool={run.tools.get(String(part.attrs.call_id ?? ""))}
+          render={render?.[part.kind]}
+          onApprove={onApprove}
+        />
+      )),
+  );
+}
+
+/** One part; skipped by React while nothing changed in it. */
+export const Part = memo(function Part({
+  render,
+  ...props
+}: PartProps & { render?: ((props: PartProps) => ReactNode) | undefined }): ReactNode {
+  return render ? render(props) : <PlainPart {...props} />;
+});
+
+function PlainPart(props: PartProps): ReactNode {
+  const { part } = props;
+  if (part.kind === "reasoning") return <Reasoning part={part} />;
+  if (part.kind === "tool-call") return <ToolCall {...props} />;
+  if (part.kind === "file") return <span data-part="file">{String(part.attrs.name ?? "file")}</span>;
+  if (part.kind === "opaque") return null;
+  return <div data-part={part.kind}>{part.text}</div>;
+}
+
+/** Reasoning, folded. */
+export function Reasoning({ part }: { part: PartState }): ReactNode {
+  return (
+    <details data-part="reasoning">
+      <summary>{part.status === "open" ? "Thinking" : "Reasoning"}</summary>
+      {part.text}
+    </details>
+  );
+}
+
+/** A tool call: its arguments as they grow, its progress, its result, and its approval. */
+export function ToolCall({ part, tool, onApprove }: PartProps): ReactNode {
+  return (
+    <div data-part="tool-call" data-status={toolStatus(part, tool)}>
+      <strong>{String(part.attrs.name ?? "")}</strong>
+      <pre>{part.text}</pre>
+      {tool && !tool.done && tool.started && <Progress tool={tool} />}
+      {tool && waitsForApproval(tool) && onApprove && <Approval tool={tool} onApprove={onApprove} />}
+      {tool?.done && <pre data-error={tool.error}>{shown(tool.content)}</pre>}
+    </div>
+  );
+}
+
+/** How far a tool is; without a fraction, that it is at work. */
+export function Progress({ tool }: { tool: ToolState }): ReactNode {
+  const label = tool.progress ?? `${tool.name} is running`;
+  return <progress max={1} value={tool.fraction} aria-label={label} />;
+}
+
+export function Approval({
+  tool,
+  onApprove,
+}: {
+  tool: ToolState;
+  onApprove: NonNullable<PartProps["onApprove"]>;
+}): ReactNode {
+  const answer = (approved: boolean) => onApprove(tool.approval_id!, { approved });
+  return (
+    <div role="group" aria-label={`Approve ${tool.name}?`}>
+      <pre>{shown(tool.approval_arguments)}</pre>
+      <button type="button" onClick={() => answer(true)}>
+        Allow
+      </button>
+      <button type="button" onClick={() => answer(false)}>
+        Deny
+      </button>
+    </div>
+  );
+}
+
+export function RunError({ run }: { run: RunState }): ReactNode {
+  return run.error ? <div role="alert">{run.error.message}</div> : null;
+}
+
+export function waitsForApproval(tool: ToolState): boolean {
+  return !!tool.approval_id && tool.approved === undefined && !tool.done;
+}
+
+/** `writing`, `waiting`, `running`, `done`, `failed`, or how the call was cut. */
+export function toolStatus(part: PartState, tool: ToolState | undefined): string {
+  if (tool?.error) return "failed";
+  if (tool?.done) return "done";
+  if (tool && waitsForApproval(tool)) return "waiting";
+  if (part.status === "open") return "writing";
+  return part.status === "complete" ? "running" : part.status;
+}
+
+/** Any JSON value as text. */
+export function shown(value: unknown): string {
+  return typeof value === "string" ? value : (JSON.stringify(value, null, 2) ?? "");
+}
