@@ -19,9 +19,11 @@ from pathlib import Path
 from tokenwire.errors import ConfigError, NotAuthenticatedError
 from tokenwire.server.settings import Settings
 
-__all__ = ["SESSION_COOKIE", "Auth", "Verify", "read_key_file"]
+__all__ = ["ATTACH", "SESSION_COOKIE", "Auth", "Verify", "read_key_file"]
 
 SESSION_COOKIE = "tokenwire_session"
+#: Begins every token that reads one run.
+ATTACH = "attach_"
 _SESSION_SECONDS = 12 * 3600
 _ATTACH_SECONDS = 600
 _LEAST_KEY = 16

@@ -74,8 +74,12 @@ class _Unlogged(Response):
     def __init__(self, run: Run, wire: Wire, headers: dict[str, str]) -> None:
         encoder = _encoder(wire, run.id)
         super().__init__(
-            headers={**STREAM_HEADERS, **headers, "tokenwire-run": run.id},
-            media_type=encoder.content_type,
+            headers={
+                "content-type": encoder.content_type,
+                **STREAM_HEADERS,
+                **headers,
+                "tokenwire-run": run.id,
+            }
         )
         del self.headers["content-length"]
         self._run, self._encoder = run, encoder

@@ -19,9 +19,10 @@ import jiter
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tokenwire.errors import ForbiddenError, InputError, LimitError
+from tokenwire.errors import ForbiddenError, InputError, LimitError, NotAuthenticatedError
 from tokenwire.observe.facts import RequestDone
 from tokenwire.observe.hooks import report
+from tokenwire.server.auth import ATTACH
 from tokenwire.server.problems import HTTPProblem, error_response
 from tokenwire.server.settings import Settings, is_loopback
 
@@ -32,6 +33,7 @@ __all__ = ["Guard", "HostCheck", "OriginCheck", "RequestInfo", "parse_json"]
 
 _access = logging.getLogger("tokenwire.access")
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -160,9 +162,19 @@ class Guard:
         if not self.hosts.allows(headers.get(b"host")) or _repeated(scope, b"host"):
             raise HTTPProblem(421, "wrong_host", "not served under this host; see --allow-host")
         if path not in self.state.public_paths and not path.startswith("/assets/"):
-            info.principal, info.how = self.state.auth.principal(headers)
+            info.principal, info.how = self._principal(scope, headers)
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
             self.origins.check(headers, info.how)
+
+    def _principal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[str, str]:
+        """Who asks. A token that reads one run counts on that run's events and nowhere else."""
+        token = _text(headers.get(b"authorization")).partition(" ")[2]
+        if self.state.auth.on and token.startswith(ATTACH):
+            run = _EVENTS.fullmatch(scope["path"])
+            if run is None or scope["method"] != "GET":
+                raise NotAuthenticatedError("this token reads the events of one run, nothing else")
+            return self.state.auth.check_attach(token.removeprefix(ATTACH), run[1]), "attach"
+        return self.state.auth.principal(headers)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         info = self._info(scope)

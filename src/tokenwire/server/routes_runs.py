@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import BusyError, CursorError, GoneError, InputError, NotFoundError
+from tokenwire.server.auth import ATTACH
 from tokenwire.server.bodies import (
     ApprovalBody,
     CancelBody,
@@ -227,7 +228,7 @@ async def attach_token(state: State, request: Request, info: RequestInfo) -> Res
     async with count_misses(state, info):
         await state.runs.info(run, principal=info.principal)
     token, seconds = state.auth.attach_token(info.principal, run)
-    return json_response({"token": f"attach_{token}", "run": run, "expires_in": seconds}, 201)
+    return json_response({"token": ATTACH + token, "run": run, "expires_in": seconds}, 201)
 
 
 async def erase(state: State, request: Request, info: RequestInfo) -> Response:

@@ -1,0 +1,164 @@
+"""A real server on a free port, reading the simulator: what tests of the server share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from tokenwire.framing.sse import Frame, SSEDecoder
+from tokenwire.providers.registry import Registry
+from tokenwire.server.app import App, create_app
+from tokenwire.server.settings import Settings
+from tokenwire.server.start import ThreadedServer
+from tokenwire.simulator.app import SimulatorServer
+from tokenwire.simulator.settings import Settings as SimulatorSettings
+from tokenwire.tools.demo import demo_tools
+
+KEY_A = "test-key-of-person-a"
+KEY_B = "test-key-of-person-b"
+AS_A = {"authorization": f"Bearer {KEY_A}"}
+AS_B = {"authorization": f"Bearer {KEY_B}"}
+KEYS = [f"a:{KEY_A}", f"b:{KEY_B}"]
+
+
+class Simulator:
+    """The simulator in a thread, as fast as it is read; ``requests`` counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.server: SimulatorServer
+        self.loop: asyncio.AbstractEventLoop
+        ready = threading.Event()
+
+        async def main() -> None:
+            self.server = await SimulatorServer(SimulatorSettings()).start()
+            self.loop = asyncio.get_running_loop()
+            ready.set()
+            await asyncio.Event().wait()
+
+        threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
+        assert ready.wait(10)
+
+    @property
+    def asked(self) -> int:
+        return len(self.server.requests)
+
+
+_simulator: Simulator | None = None
+
+
+def simulator() -> Simulator:
+    """The one simulator of this test process."""
+    global _simulator
+    if _simulator is None:
+        _simulator = Simulator()
+    return _simulator
+
+
+def make_app(**settings: Any) -> App:
+    settings.setdefault("port", 0)
+    settings.setdefault("graceful_stop", 2.0)
+    settings.setdefault("access_log", False)
+    registry = Registry(demo_url=simulator().server.url + "/v1", env={})
+    return create_app(Settings(**settings), registry=registry, tools=demo_tools())
+
+
+class Site:
+    """A running server and a client for it."""
+
+    def __init__(self, app: App, server: ThreadedServer, client: httpx.Client) -> None:
+        self.app, self.server, self.client = app, server, client
+        self.url, self.port = server.url, server.port
+
+    def start(self, prompt: str = "scenario:text", **fields: Any) -> str:
+        """Start a run; its id."""
+        headers = fields.pop("headers", {})
+        answer = self.client.post("/v1/runs", json={"prompt": prompt, **fields}, headers=headers)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def frames(self, path: str, **more: Any) -> list[Frame]:
+        """All frames of a stream that ends."""
+        with self.client.stream(more.pop("method", "GET"), path, **more) as answer:
+            assert answer.status_code < 300, answer.read()
+            decoder = SSEDecoder()
+            found = [f for data in answer.iter_bytes() for f in decoder.feed(data)]
+            return found + decoder.finish()
+
+    def raw(self, request: bytes, *, most: float = 10.0) -> bytes:
+        """What the server answers to these very bytes until it closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=most) as wire:
+            wire.sendall(request)
+            pieces: list[bytes] = []
+            while piece := wire.recv(65536):
+                pieces.append(piece)
+        return b"".join(pieces)
+
+
+@contextmanager
+def site(**settings: Any) -> Iterator[Site]:
+    app = make_app(**settings)
+    with (
+        ThreadedServer(app) as server,
+        httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client,
+    ):
+        yield Site(app, server, client)
+
+
+def text_of(frames: list[Frame]) -> str:
+    """The visible text of native frames."""
+    events = [json.loads(frame.data) for frame in frames]
+    return "".join(e["text"] for e in events if e["type"] == "text-delta")
+
+
+def types_of(frames: list[Frame]) -> list[str]:
+    return [json.loads(frame.data)["type"] for frame in frames]
+
+
+def status_of(answer: bytes) -> int:
+    found = re.match(rb"HTTP/1\.1 (\d{3})", answer)
+    return int(found[1]) if found else 0
+
+
+class Reading:
+    """A stream that is read piece by piece on a plain socket."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.wire = socket.create_connection(("127.0.0.1", port), timeout=15)
+        self.wire.sendall(request)
+        self.seen = b""
+
+    @classmethod
+    def get(cls, port: int, path: str, *headers: str) -> Reading:
+        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *headers, "", ""]
+        return cls(port, "\r\n".join(lines).encode())
+
+    def until(self, wanted: bytes) -> bytes:
+        """Read until ``wanted`` is there."""
+        while wanted not in self.seen:
+            piece = self.wire.recv(65536)
+            if not piece:
+                raise AssertionError(f"the stream ended before {wanted!r}: {self.seen[-500:]!r}")
+            self.seen += piece
+        return self.seen
+
+    def rest(self) -> bytes:
+        """Read to the end of the connection, or of its chunked body."""
+        while not self.seen.endswith(b"0\r\n\r\n"):
+            piece = self.wire.recv(65536)
+            if not piece:
+                break
+            self.seen += piece
+        return self.seen
+
+    def close(self) -> None:
+        self.wire.close()
+
+    __del__ = close
