@@ -74,7 +74,7 @@ export class TokenwireClient {
   follow(run: string, options: FollowOptions): Promise<void> {
     const path = `/v1/runs/${runId(run)}/events`;
     const stream = this.#sse(path);
-    const socket = webSocketWay(this.baseUrl, run);
+    const socket = webSocketWay(this.baseUrl, run, this.#options.token);
     const poll = pollWay(path, (url, init) => this.#fetch(url, init));
     const direct = (inner: FollowOptions, socketFirst = false) =>
       follow(socketFirst ? [socket, poll] : [stream, socket, poll], inner);

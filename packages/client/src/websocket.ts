@@ -4,43 +4,58 @@ browser's connections to this host are used up. */
 import { TokenwireError } from "./errors.js";
 import type { Connect } from "./reader.js";
 
-export function webSocketWay(baseUrl: string, run: string): Connect {
-  return ({ after, signal, alive, take, flush }) =>
-    new Promise((resolve, reject) => {
-      const origin = baseUrl || globalThis.location?.origin;
-      if (!origin || typeof WebSocket !== "function") {
-        reject(new TokenwireError("no_websocket", "no WebSocket here", 0, true));
-        return;
+interface Told {
+  op: string;
+  events?: { cursor: string; event: unknown }[];
+  error?: { code?: string; message?: string; status?: number };
+  [field: string]: unknown;
+}
+
+/** The protocol's own pings cannot be seen from a script; these show that the peer lives. */
+const PING_MS = 15000;
+const STATUS: Record<string, number> = { unknown_run: 404, gone: 410, not_authenticated: 401 };
+
+export function webSocketWay(
+  baseUrl: string,
+  run: string,
+  token?: () => string | undefined | Promise<string | undefined>,
+): Connect {
+  return async ({ after, signal, alive, take, flush }) => {
+    const origin = baseUrl || globalThis.location?.origin;
+    if (!origin || typeof WebSocket !== "function") {
+      throw new TokenwireError("no_websocket", "there is no WebSocket here", 0, true);
+    }
+    const key = await token?.();
+    const socket = new WebSocket(`${origin.replace(/^http/, "ws")}/ws`);
+    const say = (message: object) => socket.send(JSON.stringify(message));
+    let failed: TokenwireError | undefined;
+    const hear = (told: Told) => {
+      for (const { cursor, event } of told.events ?? []) take(cursor, JSON.stringify(event));
+      if (told.op === "reconnect") take("", JSON.stringify({ ...told, type: told.op }));
+      flush();
+      if (told.op === "error") {
+        const { code = "error", message = "the socket failed" } = told.error ?? {};
+        failed = new TokenwireError(code, message, told.error?.status ?? STATUS[code] ?? 0);
       }
-      const socket = new WebSocket(`${origin.replace(/^http/, "ws")}/ws`);
-      const stop = () => socket.close();
-      signal.addEventListener("abort", stop);
-      let failed: TokenwireError | undefined;
+      if (told.op === "error" || told.op === "end") socket.close();
+    };
+    const ping = setInterval(() => socket.readyState === 1 && say({ op: "ping" }), PING_MS);
+    const stop = () => socket.close();
+    signal.addEventListener("abort", stop);
+    if (signal.aborted) stop();
+    await new Promise<void>((closed) => {
       socket.onopen = () => {
-        socket.send(JSON.stringify({ type: "follow", run, ...(after ? { after } : {}) }));
+        if (key) say({ op: "auth", key });
+        say({ op: "follow", run, ...(after ? { after } : {}) });
       };
       socket.onmessage = ({ data }) => {
         alive();
-        const told = JSON.parse(String(data)) as Record<string, unknown>;
-        if (told.type === "events") {
-          for (const [cursor, event] of told.events as [string, unknown][]) {
-            take(cursor, JSON.stringify(event));
-          }
-          flush();
-        } else if (told.type === "error") {
-          failed = new TokenwireError(
-            String(told.code),
-            String(told.message),
-            Number(told.status ?? 0),
-          );
-          socket.close();
-        } else if (told.type === "end") socket.close();
+        hear(JSON.parse(String(data)) as Told);
       };
-      socket.onclose = () => {
-        signal.removeEventListener("abort", stop);
-        if (failed) reject(failed);
-        else resolve();
-      };
-      if (signal.aborted) stop();
+      socket.onclose = () => closed();
     });
+    clearInterval(ping);
+    signal.removeEventListener("abort", stop);
+    if (failed) throw failed;
+  };
 }
