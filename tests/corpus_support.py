@@ -141,9 +141,13 @@ def differences(expected: dict[str, Any], got: dict[str, Any]) -> dict[str, tupl
     wanted = [{k: c[k] for k in keys} for c in expected["tool_calls"]]
     if wanted != got["tool_calls"]:
         found["tool_calls"] = (wanted, got["tool_calls"])
-    for name in ("tokens", "usage", "model"):
-        if name in expected and expected[name] != got[name]:
-            found[name] = (expected[name], got[name])
+    for name, ours in (("tokens", "tokens"), ("usage", "provider_usage"), ("model", "model")):
+        if name in expected and expected[name] != got[ours]:
+            found[name] = (expected[name], got[ours])
+    counted = got["usage"] or {"input_tokens": None, "output_tokens": None}
+    pair = {"input": counted["input_tokens"], "output": counted["output_tokens"]}
+    if expected["tokens"] != pair:
+        found["usage in our names"] = (expected["tokens"], pair)
     if (expected["error"] is None) != (got["error"] is None):
         found["error"] = (expected["error"], got["error"])
     return found

@@ -44,9 +44,10 @@ _COUNTS = (
 
 def facts(events: Iterable[Any]) -> dict[str, Any]:
     """``text``, ``reasoning``, ``refusal``, ``tool_calls``, ``finish_reason`` (the provider's own
-    word), ``usage`` (its own object), ``tokens`` (``input`` and ``output`` as it counts them),
-    ``model``, ``response_id``, ``server_items`` (tools that it ran itself, and their results),
-    ``error`` and ``complete`` (the stream said itself that it was over)."""
+    word), ``usage`` (our names; ``input_tokens`` as the provider counts them), ``provider_usage``
+    (its own object), ``tokens`` (``input`` and ``output`` alone), ``model``, ``response_id``,
+    ``server_items`` (tools that it ran itself, and their results), ``error`` and ``complete`` (the
+    stream said itself that it was over)."""
     state = _State()
     for event in events:
         state.see(event)
@@ -56,7 +57,8 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
         "refusal": state.joined("refusal"),
         "tool_calls": state.tool_calls(),
         "finish_reason": state.finish_reason,
-        "usage": state.raw_usage or state.usage,
+        "usage": state.our_usage(),
+        "provider_usage": state.raw_usage or state.usage,
         "tokens": state.tokens(),
         "model": state.model,
         "response_id": state.response_id,
@@ -136,6 +138,14 @@ class _State:
             "input": told if isinstance(told, int) else whole,
             "output": ours.get("output_tokens"),
         }
+
+    def our_usage(self) -> dict[str, int | None] | None:
+        """Token counts under our names, or None when nothing was counted."""
+        if self.usage is None:
+            return None
+        counted = self.tokens()
+        both = {"input_tokens": counted["input"], "output_tokens": counted["output"]}
+        return {**both, **{k: v for k, v in self.usage.items() if k not in both}}
 
     def server_items(self) -> list[dict[str, Any]]:
         """Calls of hosted tools and their results, by the provider's own types."""
