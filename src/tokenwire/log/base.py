@@ -155,6 +155,12 @@ class Log(Protocol):
         """Open streams whose lease has run out."""
         ...
 
+    async def held(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+        """Open streams whose lease has not run out, as ``(stream, epoch, owner)``: for a process
+        that can see that an owner is dead (a process of its own machine) and `release` what it
+        held. A store of many machines returns nothing; there the leases decide."""
+        ...
+
     async def command(self, stream: str, data: bytes) -> None:
         """Leave a command (cancel, approval answer) for the stream's owner, wherever it is; the
         owner's subscription is woken. Commands are kept in order, apart from the records."""

@@ -247,6 +247,11 @@ class MemoryLog:
         free = (name for name, found in self._open.items() if found.lease_until <= now)
         return list(itertools.islice(free, most))
 
+    async def held(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+        now = self._clock()
+        held = ((n, s.epoch, s.owner) for n, s in self._open.items() if s.lease_until > now)
+        return list(itertools.islice(held, most))
+
     async def command(self, stream: str, data: bytes) -> None:
         self._stream(stream).commands.append(data)
         self._wake(stream)

@@ -50,6 +50,9 @@ class Index:
     async def lease(self, stream: str, until: float) -> None:
         await self._run("ZADD", self._of("leases", stream), until, stream)
 
+    async def release(self, stream: str) -> None:
+        await self._run("ZADD", self._of("leases", stream), "XX", 0, stream)
+
     async def closed(self, stream: str) -> None:
         await self._run("ZADD", self._of("ended", stream), time.time(), stream)
         await self._run("ZREM", self._of("leases", stream), stream)

@@ -219,6 +219,9 @@ class SQLiteLog:
     async def orphans(self, *, most: int = 100) -> list[str]:
         return await self._read(lambda r: r.orphans(self._clock(), most))
 
+    async def held(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+        return await self._read(lambda r: r.held(self._clock(), most))
+
     async def command(self, stream: str, data: bytes) -> None:
         await self._write(lambda w: w.command(stream, data), stream)
 

@@ -218,6 +218,13 @@ class Reader:
         )
         return [name for (name,) in rows.fetchall()]
 
+    def held(self, now: float, most: int) -> list[tuple[str, int, str]]:
+        rows = self._connection.execute(
+            "SELECT name, epoch, owner FROM stream WHERE closed IS NULL AND lease_until > ? LIMIT ?",
+            (now, most),
+        )
+        return rows.fetchall()
+
     def thread(self, thread: str, most: int) -> list[str]:
         rows = self._connection.execute(
             "SELECT name FROM stream WHERE thread = ? ORDER BY sid DESC LIMIT ?", (thread, most)

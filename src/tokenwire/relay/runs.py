@@ -21,7 +21,6 @@ import os
 import re
 import secrets
 import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,13 +36,12 @@ from tokenwire.errors import (
 from tokenwire.events.model import ApprovalAnswer, Control, RunClaim, ToolResult
 from tokenwire.events.request import Request
 from tokenwire.log.base import Log, StreamInfo
-from tokenwire.observe.facts import TakenOver
-from tokenwire.observe.hooks import report
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.owned import Owned, encode_command
 from tokenwire.relay.produce import Producer
 from tokenwire.relay.run_info import RunInfo, RunMeta, info_of, meta_of
-from tokenwire.relay.takeover import Taken, ending, read_run, rung
+from tokenwire.relay.takeover import Taken, ending, read_run
+from tokenwire.relay.tending import tend
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop, Plan
@@ -61,8 +59,6 @@ __all__ = ["Follower", "RunInfo", "Runs"]
 _log = logging.getLogger("tokenwire.relay")
 
 LEASE = 15.0
-_RENEW = 5.0
-_TICK = 0.25
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
 
@@ -94,9 +90,9 @@ class Runs:
         self._deadlines = deadlines or Deadlines()
         self._retry = retry or RetryPolicy()
         self._limits = limits or LoopLimits()
-        self._lease = lease
+        self.lease = lease
         self._fallbacks = fallbacks or {}
-        self._owned: dict[str, Owned] = {}
+        self.owned: dict[str, Owned] = {}
         self._readers: dict[str, int] = {}
         self._stops: dict[str, asyncio.TimerHandle] = {}
         self._policies: dict[str, str] = {}
@@ -117,16 +113,16 @@ class Runs:
             self._registry = Registry()
         if self._http is None:
             self._http = HttpClient()
-        self._tender = asyncio.create_task(self._tend(take_over and self.log.shared))
+        self._tender = asyncio.create_task(tend(self, take_over=take_over and self.log.shared))
 
     async def drain(self, seconds: float = 8.0) -> None:
         """Accept nothing new; give running answers ``seconds`` to end, then hand them over (on a
         shared log) or stop them as ``interrupted`` would (on a log of this process only)."""
         self.draining = True
-        waiting = [o.task for o in self._owned.values() if o.state != "waiting"]
+        waiting = [o.task for o in self.owned.values() if o.state != "waiting"]
         if waiting and not self.log.shared:
             await asyncio.wait(waiting, timeout=seconds)
-        for owned in list(self._owned.values()):
+        for owned in list(self.owned.values()):
             await owned.stop()
             try:
                 if self.log.shared:
@@ -196,7 +192,7 @@ class Runs:
             on_disconnect=on_disconnect,
             tools=tools,
         )
-        plan = self._plan(run, meta)
+        plan = self.plan(run, meta)
         encoded = msgspec.json.encode(meta)
         info = await self.log.create(
             run,
@@ -205,16 +201,17 @@ class Runs:
             thread=_scoped(principal, thread),
             key=_scoped(principal, key),
             key_hash=hashlib.sha256(encoded).hexdigest(),
-            lease=self._lease,
+            lease=self.lease,
         )
         if info.stream != run:
             found = info_of(info, meta_of(info), waiting=self._is_waiting(info.stream))
             found.created_now = False
             return found
-        self._adopt(plan, info.epoch, on_disconnect)
+        self.adopt(plan, info.epoch, on_disconnect)
         return info_of(info, meta)
 
-    def _plan(self, run: str, meta: RunMeta) -> Plan:
+    def plan(self, run: str, meta: RunMeta) -> Plan:
+        """What a run needs to know, from what its log keeps. Raises `UnknownModelError`."""
         if self._registry is None:
             raise ConflictError("open the runs first: await runs.open()")
         names = [meta.model, *self._fallbacks.get(meta.model, [])]
@@ -232,7 +229,8 @@ class Runs:
             tools=self.tools if meta.tools else None,
         )
 
-    def _adopt(self, plan: Plan, epoch: int, policy: str, taken: Taken | None = None) -> Owned:
+    def adopt(self, plan: Plan, epoch: int, policy: str, taken: Taken | None = None) -> Owned:
+        """Own a run from now on; ``taken`` when another worker began it."""
         if self._http is None:
             raise ConflictError("open the runs first: await runs.open()")
         inbox = Inbox()
@@ -248,13 +246,13 @@ class Runs:
             first = [claim]
         loop = Loop(plan, self._http, inbox, order=order, fold=fold)
         owned = Owned(self.log, loop, inbox, producer, ended=self._ended, first=list(first))
-        self._owned[plan.run] = owned
+        self.owned[plan.run] = owned
         self._policies[plan.run] = policy
         return owned
 
     def _ended(self, owned: Owned) -> None:
-        if self._owned.get(owned.run) is owned:
-            del self._owned[owned.run]
+        if self.owned.get(owned.run) is owned:
+            del self.owned[owned.run]
         self._policies.pop(owned.run, None)
         timer = self._stops.pop(owned.run, None)
         if timer is not None:
@@ -266,7 +264,7 @@ class Runs:
         """A run's description. Raises `NotFoundError` for an unknown run and for a foreign one."""
         info, meta = await self._checked(run, principal)
         waiting = self._is_waiting(run)
-        if not waiting and info.closed is None and run not in self._owned:
+        if not waiting and info.closed is None and run not in self.owned:
             waiting = (await read_run(self.log, run)).fold.state == "waiting"
         return info_of(info, meta, waiting=waiting)
 
@@ -291,7 +289,7 @@ class Runs:
     async def snapshot(self, run: str, *, principal: str = "") -> dict[str, Any]:
         """The run so far: its description and the folded message."""
         info, meta = await self._checked(run, principal)
-        owned = self._owned.get(run)
+        owned = self.owned.get(run)
         if owned is not None and owned.producer.tail == owned.loop.fold.seq:
             fold, tail = owned.loop.fold, owned.producer.tail
             cursor = None
@@ -393,19 +391,19 @@ class Runs:
     async def delete(self, run: str, *, principal: str = "") -> None:
         """Stop a run and erase everything kept of it."""
         await self._checked(run, principal)
-        owned = self._owned.get(run)
+        owned = self.owned.get(run)
         if owned is not None:
             await owned.stop()
         await self.log.delete(run)
 
     async def _command(self, run: str, command: Control | ApprovalAnswer | ToolResult) -> None:
         await self.log.command(run, encode_command(command))
-        owned = self._owned.get(run)
+        owned = self.owned.get(run)
         if owned is not None:
             await owned.check_commands()
 
     async def _state(self, run: str) -> Any:
-        owned = self._owned.get(run)
+        owned = self.owned.get(run)
         return owned.loop.fold if owned is not None else (await read_run(self.log, run)).fold
 
     async def _checked(self, run: str, principal: str) -> tuple[StreamInfo, RunMeta]:
@@ -422,7 +420,7 @@ class Runs:
         return info, meta
 
     def _is_waiting(self, run: str) -> bool:
-        owned = self._owned.get(run)
+        owned = self.owned.get(run)
         return owned is not None and owned.state == "waiting"
 
     def _reader_left(self, run: str) -> None:
@@ -432,72 +430,13 @@ class Runs:
             return
         self._readers.pop(run, None)
         policy = self._policies.get(run, "continue")
-        owned = self._owned.get(run)
+        owned = self.owned.get(run)
         if owned is None or policy == "continue":
             return
         seconds = float(policy.partition(":")[2] or 0)
         stop = Control(command="cancel", by="on_disconnect", reason="the last reader left")
         loop = asyncio.get_running_loop()
         self._stops[run] = loop.call_later(seconds, lambda: owned.inbox.put(stop))
-
-    # --- tending -------------------------------------------------------------------------------
-
-    async def _tend(self, take_over: bool) -> None:
-        """Renew leases, look for commands, take over orphans: one task for all runs."""
-        next_renewal = time.monotonic() + min(_RENEW, self._lease / 3)
-        next_orphans = time.monotonic()
-        while True:
-            await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            try:
-                for owned in list(self._owned.values()):
-                    if owned.look:
-                        await owned.check_commands()
-                if now >= next_renewal and self._owned:
-                    next_renewal = now + min(_RENEW, self._lease / 3)
-                    await self._renew()
-                if take_over and not self.draining and now >= next_orphans:
-                    next_orphans = now + min(1.0, self._lease / 4)
-                    for run in await self.log.orphans():
-                        if run not in self._owned:
-                            await self._take_over(run)
-            except TokenwireError as error:
-                _log.warning("tending runs: %s", error)
-            except Exception:
-                _log.exception("tending runs failed; it goes on")
-
-    async def _renew(self) -> None:
-        held = {o.run: o.producer.epoch for o in self._owned.values()}
-        for run in await self.log.renew(held, owner=self.owner, lease=self._lease):
-            owned = self._owned.get(run)
-            if owned is not None and owned.producer.epoch == held[run]:
-                _log.warning("the lease of run %s is lost; this worker stops it", run)
-                await owned.stop()
-
-    async def _take_over(self, run: str) -> None:
-        claim = await self.log.claim(run, owner=self.owner, lease=self._lease)
-        if claim is None:
-            return
-        meta = meta_of(await self.log.describe(run))
-        taken = await read_run(self.log, run)
-        commands = [data for _, data in await self.log.commands(run)]
-        how = rung(taken, commands)
-        plan: Plan | None = None
-        if how == "go-on":
-            try:
-                plan = self._plan(run, meta)
-            except TokenwireError as error:
-                _log.warning("run %s cannot go on here: %s", run, error)
-                how = "interrupted"
-        report(TakenOver(run, claim.epoch, how))
-        if plan is not None:
-            self._adopt(plan, claim.epoch, meta.on_disconnect, taken)
-            return
-        producer = Producer(self.log, run, claim.epoch, records=taken.records)
-        events = ending(taken, how)
-        for event in events:
-            taken.order.check(event)
-        await producer.write(events)
 
 
 def _scoped(principal: str, name: str | None) -> str | None:

@@ -1,0 +1,120 @@
+"""Looking after runs: leases, commands, and runs whose worker was lost; one task for all.
+
+Always true: a lease is renewed at a third of its time; a run is taken over only with a new epoch;
+what a dead process of this machine held is let go at once, what one elsewhere held when its lease
+has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from tokenwire.errors import TokenwireError
+from tokenwire.observe.facts import TakenOver
+from tokenwire.observe.hooks import report
+from tokenwire.relay.produce import Producer
+from tokenwire.relay.run_info import meta_of
+from tokenwire.relay.takeover import ending, read_run, rung
+from tokenwire.run.loop import Plan
+
+if TYPE_CHECKING:
+    from tokenwire.relay.runs import Runs
+
+__all__ = ["may_live", "tend"]
+
+_log = logging.getLogger("tokenwire.relay")
+
+_TICK = 0.25
+_RENEW = 5.0
+
+
+async def tend(runs: Runs, *, take_over: bool) -> None:
+    """Renew leases, look for commands, take over orphans, until cancelled."""
+    next_renewal = time.monotonic() + min(_RENEW, runs.lease / 3)
+    next_orphans = time.monotonic()
+    while True:
+        await asyncio.sleep(_TICK)
+        now = time.monotonic()
+        try:
+            for owned in list(runs.owned.values()):
+                if owned.look:
+                    await owned.check_commands()
+            if now >= next_renewal and runs.owned:
+                next_renewal = now + min(_RENEW, runs.lease / 3)
+                await _renew(runs)
+            if take_over and not runs.draining and now >= next_orphans:
+                next_orphans = now + min(1.0, runs.lease / 4)
+                await _release_the_dead(runs)
+                for run in await runs.log.orphans():
+                    if run not in runs.owned:
+                        await _take_over(runs, run)
+        except TokenwireError as error:
+            _log.warning("tending runs: %s", error)
+        except Exception:
+            _log.exception("tending runs failed; it goes on")
+
+
+async def _release_the_dead(runs: Runs) -> None:
+    """Let go of what a process of this machine held that is no more: a restarted server need
+    not wait for the leases of the one that was killed."""
+    alive: dict[str, bool] = {runs.owner: True}
+    for run, epoch, owner in await runs.log.held():
+        if owner not in alive:
+            alive[owner] = may_live(owner)
+        if not alive[owner]:
+            await runs.log.release(run, epoch=epoch)
+
+
+async def _renew(runs: Runs) -> None:
+    held = {o.run: o.producer.epoch for o in runs.owned.values()}
+    for run in await runs.log.renew(held, owner=runs.owner, lease=runs.lease):
+        owned = runs.owned.get(run)
+        if owned is not None and owned.producer.epoch == held[run]:
+            _log.warning("the lease of run %s is lost; this worker stops it", run)
+            await owned.stop()
+
+
+async def _take_over(runs: Runs, run: str) -> None:
+    claim = await runs.log.claim(run, owner=runs.owner, lease=runs.lease)
+    if claim is None:
+        return
+    meta = meta_of(await runs.log.describe(run))
+    taken = await read_run(runs.log, run)
+    commands = [data for _, data in await runs.log.commands(run)]
+    how = rung(taken, commands)
+    plan: Plan | None = None
+    if how == "go-on":
+        try:
+            plan = runs.plan(run, meta)
+        except TokenwireError as error:
+            _log.warning("run %s cannot go on here: %s", run, error)
+            how = "interrupted"
+    report(TakenOver(run, claim.epoch, how))
+    if plan is not None:
+        runs.adopt(plan, claim.epoch, meta.on_disconnect, taken)
+        return
+    producer = Producer(runs.log, run, claim.epoch, records=taken.records)
+    events = ending(taken, how)
+    for event in events:
+        taken.order.check(event)
+    await producer.write(events)
+
+
+def may_live(owner: str) -> bool:
+    """Whether an owner's process (``host:pid:random``) may still run; True when we cannot know."""
+    host, _, rest = owner.partition(":")
+    pid = rest.partition(":")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return int(pid) != os.getpid()  # our own number with another random part: a reused pid
