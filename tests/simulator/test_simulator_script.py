@@ -127,6 +127,11 @@ def test_free_questions_get_useful_simulated_answers(prompt, word):
     assert prompt in text
 
 
+def test_reasoning_is_shown_to_those_who_ask_for_it():
+    steps = script_for(ask("Is it fast?", wants_reasoning=True), 0).steps
+    assert [type(step) for step in steps] == [Reason, Say]
+
+
 def test_declared_tools_are_called_when_asked_for():
     def calls(prompt, *tools, **more):
         script = script_for(ask(prompt, tools=list(tools), **more), 0)

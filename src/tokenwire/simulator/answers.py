@@ -13,7 +13,7 @@ import msgspec
 from tokenwire.simulator.instances import instance
 from tokenwire.simulator.script import Ask, Call, ToolResult, ToolSpec
 
-__all__ = ["TOPICS", "answer", "follow_up", "wanted_calls"]
+__all__ = ["TOPICS", "answer", "follow_up", "thoughts", "wanted_calls"]
 
 _OPENINGS = (
     "This is tokenwire's simulator speaking, not a language model.",
@@ -129,15 +129,24 @@ def answer(ask: Ask, seed: int) -> str:
     lowered = question.lower()
     for keywords, title, text in TOPICS:
         if any(re.search(rf"\b{re.escape(word)}", lowered) for word in keywords):
-            return f"{opening}\n\n**{title}.** {text}\n\nYou asked: {_echo(question)}"
+            return f"{opening}\n\n**{title}.** {text}\n\nYou asked:\n\n{_echo(question)}"
     turns = sum(1 for turn in ask.turns if turn.role == "user")
     place = "" if turns < 2 else f" This is your message number {turns} in this conversation."
     return (
         f"{opening} I cannot think about that, but I can show how it would arrive.{place}\n\n"
-        f"You said: {_echo(question)}\n\n"
+        f"You said:\n\n{_echo(question)}\n\n"
         "Ask me about **resuming**, **tools**, **wires**, **FastAPI**, **providers** or "
         "**speed**, or start a prompt with `scenario:text`, `scenario:reasoning`, "
         "`scenario:tool` or `scenario:slow` to see each of them on the wire."
+    )
+
+
+def thoughts(ask: Ask) -> str:
+    """Reasoning for those who ask for it: what the simulator does with a question."""
+    words = len(ask.prompt.split())
+    return (
+        f"The question has {words} words. I am a simulator, so I do not weigh them: I look for a "
+        "subject that I know, and say so when there is none."
     )
 
 
@@ -145,7 +154,7 @@ def _echo(question: str) -> str:
     if not question:
         return "*(nothing)*"
     short = question if len(question) <= _ECHO else question[:_ECHO] + " …"
-    return "\n".join(f"> {line}" for line in ["", *short.splitlines()]).removeprefix("> \n")
+    return "\n".join(f"> {line}" for line in short.splitlines())
 
 
 def follow_up(ask: Ask) -> str:

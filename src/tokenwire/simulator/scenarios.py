@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from tokenwire.simulator import samples
-from tokenwire.simulator.answers import answer, follow_up, wanted_calls
+from tokenwire.simulator.answers import answer, follow_up, thoughts, wanted_calls
 from tokenwire.simulator.instances import instance
 from tokenwire.simulator.script import (
     Ask,
@@ -115,7 +115,8 @@ def _free(ask: Ask, seed: int) -> Script:
     calls = wanted_calls(ask, seed)
     if calls:
         return Script(steps=[*calls], name="tools")
-    return Script(steps=[Say(answer(ask, seed))], name="answer")
+    steps: list[Step] = [Reason(thoughts(ask))] if ask.wants_reasoning else []
+    return Script(steps=[*steps, Say(answer(ask, seed))], name="answer")
 
 
 def _text(ask: Ask, seed: int) -> Script:
@@ -144,7 +145,7 @@ def _tools(ask: Ask, seed: int) -> Script:
         return Script(steps=[Say(follow_up(ask))])
     return Script(
         steps=[
-            Say("I ask the clock and the calculator at once. "),
+            Say("I ask the clock and the calculator at once.\n\n"),
             Call("clock", {"timezone": "Europe/Paris"}),
             Call("calculator", {"expression": "2+3*4"}),
         ]
@@ -154,7 +155,7 @@ def _tools(ask: Ask, seed: int) -> Script:
 def _progress(ask: Ask, seed: int) -> Script:
     if ask.results:
         return Script(steps=[Say(follow_up(ask))])
-    return Script(steps=[Say("This takes a moment. "), Call("slow_task", {"steps": 5})])
+    return Script(steps=[Say("This takes a moment.\n\n"), Call("slow_task", {"steps": 5})])
 
 
 def _approval(ask: Ask, seed: int) -> Script:
@@ -162,7 +163,7 @@ def _approval(ask: Ask, seed: int) -> Script:
         return Script(steps=[Say(follow_up(ask))])
     return Script(
         steps=[
-            Say("I need your yes before I delete this. "),
+            Say("I need your yes before I delete this.\n\n"),
             Call("delete_file", {"path": "report.txt"}),
         ]
     )
