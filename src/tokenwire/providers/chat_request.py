@@ -26,6 +26,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.base import Call, Target
+from tokenwire.providers.history import mine
 
 __all__ = ["body_of", "build"]
 
@@ -228,6 +229,8 @@ def _details(part: ReasoningPart) -> list[dict[str, Any]]:
     kept = ((part.meta or {}).get(_DIALECT) or {}).get("reasoning_details")
     if kept:
         return kept
+    if not mine(part, _DIALECT):
+        return []  # another provider's secrets are of no use here
     if part.encrypted:
         return [{"type": "reasoning.encrypted", "data": part.encrypted}]
     if part.signature:
@@ -242,7 +245,7 @@ def _call(part: ToolCallPart, quirks: frozenset[str]) -> dict[str, Any]:
         return {"id": call_id, "type": "custom", "custom": custom}
     function = {"name": part.name, "arguments": part.arguments or "{}"}
     found: dict[str, Any] = {"id": call_id, "type": "function", "function": function}
-    if part.signature:
+    if part.signature and mine(part, _DIALECT):
         found["extra_content"] = {"google": {"thought_signature": part.signature}}
     return found
 
