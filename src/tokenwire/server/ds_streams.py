@@ -17,7 +17,7 @@ import msgspec
 from tokenwire.errors import InputError, TokenwireError
 from tokenwire.wire.durable import content_kind, flatten, media_type, offset_text
 
-__all__ = ["Append", "Answer", "Create", "Piece", "Refusal", "Stream", "Streams"]
+__all__ = ["Answer", "Append", "Create", "Piece", "Refusal", "Stream", "Streams"]
 
 #: Counted for every append, so that an empty position never equals the one before.
 _FRAMING = 5
@@ -293,7 +293,9 @@ class Streams:
             return Answer(status=204, headers=headers)
         if wanted.close and not wanted.body and wanted.producer is None:
             return Answer(status=204, headers=headers)
-        raise Refusal(409, "the stream is closed", **{k.replace("-", "_"): v for k, v in headers.items()})
+        raise Refusal(
+            409, "the stream is closed", **{k.replace("-", "_"): v for k, v in headers.items()}
+        )
 
     def delete(self, path: str, now: float) -> None:
         """``DELETE``: gone at once, or hidden for as long as forks need it."""

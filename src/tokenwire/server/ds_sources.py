@@ -1,0 +1,165 @@
+"""What a Durable Streams reader reads: a stream of ours, or a run seen as one.
+
+Always true: `read` gives the pieces behind a position, in order, and says closed only together with
+the last of them; a run's stream holds one JSON value an event (or a chunk of another wire).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from tokenwire.errors import InputError
+from tokenwire.events.codec import decode
+from tokenwire.relay.record import json_of
+from tokenwire.server.ds_streams import Piece, Stream, Streams
+from tokenwire.server.state import State
+from tokenwire.wire.ag_ui import AGUIEncoder
+from tokenwire.wire.frames import ChunkEncoder, dumps
+from tokenwire.wire.ui_message import UIMessageEncoder
+
+__all__ = ["Found", "RunSource", "Source", "StreamSource"]
+
+#: The most that one catch-up answer or SSE write takes together.
+_MOST_BYTES = 4 << 20
+
+
+class Found(msgspec.Struct):
+    """What a read gave. ``next``: the position behind its pieces."""
+
+    pieces: list[Piece]
+    next: int
+    tail: int
+    closed: bool
+
+    @property
+    def up_to_date(self) -> bool:
+        """Nothing more was there."""
+        return self.next >= self.tail
+
+
+class Source(Protocol):
+    """A readable stream."""
+
+    id: str
+    kind: str
+    content_type: str
+
+    async def read(self, position: int) -> Found:
+        """What is behind ``position``; a position beyond the tail is an `InputError`."""
+        ...
+
+    async def tail(self) -> tuple[int, bool]:
+        """``(tail, closed)``."""
+        ...
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` when there may be news."""
+        ...
+
+
+def _beyond(position: int, tail: int) -> None:
+    if position > tail:
+        raise InputError("the offset is beyond the end of this stream", field="offset")
+
+
+class StreamSource:
+    """A read-write stream."""
+
+    def __init__(self, streams: Streams, stream: Stream) -> None:
+        self._streams, self._stream = streams, stream
+        self.id, self.kind, self.content_type = stream.id, stream.kind, stream.content_type
+
+    @property
+    def gone(self) -> bool:
+        """Deleted while it was read."""
+        return self._stream.gone
+
+    async def read(self, position: int) -> Found:
+        """Pieces, up to a bound."""
+        stream = self._stream
+        _beyond(position, stream.tail)
+        taken: list[Piece] = []
+        size = 0
+        for piece in stream.after(position):
+            size += sum(map(len, piece.parts))
+            if taken and size > _MOST_BYTES:
+                break
+            taken.append(piece)
+        following = taken[-1].end if taken else max(position, stream.tail)
+        return Found(taken, following, stream.tail, stream.closed and following >= stream.tail)
+
+    async def tail(self) -> tuple[int, bool]:
+        """Where it ends by now."""
+        return self._stream.tail, self._stream.closed
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Called at every append, close and delete."""
+        return self._streams.subscribe(self._stream.path, wake)
+
+
+class _Always:
+    """Every wait counts as answered: a Durable Stream of a run ends with the run."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+class RunSource:
+    """A run as a JSON stream. ``view``: ``""`` for native events, ``ui`` or ``agui`` for theirs.
+
+    Positions are the run's offsets. A view is a fold, so it reads from the start and gives out what
+    is behind the position; one source serves one request.
+    """
+
+    kind = "json"
+    content_type = "application/json"
+
+    def __init__(self, state: State, run: str, view: str) -> None:
+        self._log, self._run = state.log, run
+        self.id = f"{run}.{view}" if view else run
+        self._read_up_to = 0
+        self._encoder: ChunkEncoder | None = None
+        if view == "ui":
+            self._encoder = UIMessageEncoder(compat=state.settings.compat, answered=_Always())
+        elif view == "agui":
+            self._encoder = AGUIEncoder(answered=_Always())
+
+    async def read(self, position: int) -> Found:
+        """The next records behind ``position``."""
+        if self._encoder is None:
+            self._read_up_to = max(self._read_up_to, position)
+        while True:
+            page = await self._log.read(self._run, after=self._read_up_to, most_bytes=_MOST_BYTES)
+            _beyond(position, page.tail)
+            pieces: list[Piece] = []
+            for offset, record in enumerate(page.records, page.first):
+                parts = self._parts(json_of(record))
+                if offset > position:
+                    pieces.append(Piece(offset, parts))
+            self._read_up_to += len(page.records)
+            if pieces or self._read_up_to >= page.tail:
+                break
+        following = max(position, self._read_up_to)
+        return Found(
+            pieces, following, page.tail, page.closed is not None and not self._behind(page.tail)
+        )
+
+    def _behind(self, tail: int) -> bool:
+        return self._read_up_to < tail
+
+    def _parts(self, data: bytes) -> list[bytes]:
+        if self._encoder is None:
+            return [data]
+        return [dumps(chunk) for chunk in self._encoder.chunks(decode(data))]
+
+    async def tail(self) -> tuple[int, bool]:
+        """Where it ends by now."""
+        info = await self._log.describe(self._run)
+        return info.tail, info.closed is not None
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """The log's own subscription."""
+        return self._log.subscribe(self._run, wake)
