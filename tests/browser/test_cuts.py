@@ -1,0 +1,119 @@
+"""Reload, second tab, no network, a killed server, seven tabs: not a word lost or repeated."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+COMPLETE = ".answer[data-state=complete] .markdown"
+
+
+def words(page: Any) -> str:
+    page.wait_for_selector(COMPLETE)
+    return page.locator(COMPLETE).last.inner_text().strip()
+
+
+def begun(page: Any) -> None:
+    page.locator(".answer .markdown").get_by_text("1 2 3").wait_for()
+
+
+def test_a_reload_in_mid_answer_goes_on(
+    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    ask(page, "scenario:slow")
+    begun(page)
+    page.reload()
+    begun(page)
+    page.reload()
+    assert words(page) == counted
+    assert page.locator(".question > p").inner_text() == "scenario:slow"
+
+
+def test_a_second_tab_shows_the_same_live(
+    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    first = watched.page()
+    first.goto(server.url)
+    ask(first, "scenario:slow")
+    begun(first)
+    second = watched.page()
+    second.goto(first.url)
+    begun(second)
+    first.close()  # the tab that reads for both goes; the other reads on
+    assert words(second) == counted
+    third = watched.page()
+    third.goto(second.url)
+    assert words(third) == counted
+    ask(second, "A question in one tab")
+    third.locator(".question > p", has_text="A question in one tab").wait_for()
+
+
+def test_no_network_for_a_while(
+    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    ask(page, "scenario:slow")
+    begun(page)
+    watched.context.set_offline(True)
+    page.evaluate("() => window.dispatchEvent(new Event('offline'))")
+    watched.context.set_offline(False)
+    assert words(page) == counted
+
+
+def test_the_server_is_killed_and_comes_back(
+    serve: Callable[..., Any],
+    watched: Any,
+    ask: Callable[..., Any],
+    counted: str,
+    tmp_path: Path,
+) -> None:
+    served = serve("--store", f"sqlite:{tmp_path / 'runs.db'}")
+    page = watched.page()
+    page.goto(served.url)
+    ask(page, "scenario:slow")
+    page.wait_for_selector(COMPLETE)
+    ask(page, "scenario:slow")
+    page.locator(".answer .markdown").nth(1).get_by_text("1 2 3").wait_for()
+    served.stop(signal.SIGKILL)
+    page.get_by_text("Reconnecting").wait_for()
+    served.start()
+    # The run is taken over: restarted as one answer, or ended honestly; never half and half.
+    page.wait_for_function(
+        "() => ['complete', 'interrupted'].includes("
+        "document.querySelectorAll('.answer')[1].dataset.state)",
+        timeout=60000,
+    )
+    second = page.locator(".answer").nth(1)
+    text = second.locator(".markdown").inner_text().strip()
+    if second.get_attribute("data-state") == "complete":
+        assert text == counted
+    else:
+        assert counted.startswith(text)
+    assert page.locator(".answer .markdown").first.inner_text().strip() == counted
+
+
+def test_seven_tabs_of_one_conversation_and_seven_runs(
+    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    first = watched.page()
+    first.goto(server.url)
+    ask(first, "scenario:slow")
+    begun(first)
+    pages = [first]
+    for _ in range(6):
+        page = watched.page()
+        page.goto(first.url)
+        pages.append(page)
+    assert [words(page) for page in pages] == [counted] * 7
+    # The server's connections for a browser are six; each tab now has an answer of its own. The
+    # server may run fewer at once, and then says so.
+    others = [watched.page() for _ in range(4)]
+    for page in others:
+        page.goto(server.url)
+        ask(page, "scenario:slow")
+    assert [words(page) for page in others] == [counted] * 4
