@@ -34,6 +34,7 @@ class Connection:
     """One open stream: the marks that the ticker reads and the writer sets."""
 
     __slots__ = (
+        "_unsent",
         "abandoned",
         "expires",
         "last_write",
@@ -42,6 +43,7 @@ class Connection:
         "poked",
         "sending",
         "task",
+        "unsent",
     )
 
     def __init__(self, poked: Poked, now: float, expires: float) -> None:
@@ -59,6 +61,20 @@ class Connection:
         #: The peer does not read; its writer was cancelled.
         self.abandoned = False
         self.task: asyncio.Task[Any] | None = None
+        #: Bytes that wait in the transport, where the server lets us know.
+        self.unsent: Callable[[], int] | None = None
+        self._unsent = 0
+
+    def stuck(self, now: float) -> float:
+        """For how many seconds the send that is under way has not moved."""
+        if not self.sending:
+            return 0.0
+        if self.unsent is not None:
+            unsent = self.unsent()
+            if unsent < self._unsent:
+                self.sending = now
+            self._unsent = unsent
+        return now - self.sending
 
     def leave(self, reason: str) -> None:
         """Ask the writer to say ``reconnect`` and end."""
@@ -192,10 +208,11 @@ class Connections:
     def _tick(self, now: float) -> None:
         for connection in list(self._open):
             if connection.sending:
-                if now - connection.sending > self.write_deadline and not connection.abandoned:
+                stuck = connection.stuck(now)
+                if stuck > self.write_deadline and not connection.abandoned:
                     connection.abandoned = True
                     if self.on_slow is not None:
-                        self.on_slow(connection, now - connection.sending)
+                        self.on_slow(connection, stuck)
                     if connection.task is not None:
                         connection.task.cancel()
             elif now >= connection.expires:

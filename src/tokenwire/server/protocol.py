@@ -119,6 +119,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins; so does its clock, unless the connection's own is still running."""
         super().on_message_begin()
+        known: dict[str, Any] = self.scope  # type: ignore[assignment]
+        known["tokenwire.unsent"] = self.transport.get_write_buffer_size
+        known["tokenwire.abort"] = self.transport.abort
         self._header_bytes = 0
         self._in_headers = True
         if not self._headers_until:
@@ -203,7 +206,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """Run the application, which may give up on a peer that does not read."""
-        self.scope["tokenwire.give_up"] = self.give_up  # type: ignore[typeddict-unknown-key]
+        known: dict[str, Any] = self.scope  # type: ignore[assignment]
+        known["tokenwire.give_up"] = self.give_up
+        known["tokenwire.unsent"] = self.transport.get_write_buffer_size
         app = self.app
 
         async def told(scope: Any, receive: Any, send: Any) -> None:

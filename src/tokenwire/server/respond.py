@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.events.model import Reconnect
+from tokenwire.observe.facts import FollowerGone, FollowerOpened
+from tokenwire.observe.hooks import report
 from tokenwire.relay.record import parse_cursor
 from tokenwire.server.connections import Connection, Connections, SharedBytes
 from tokenwire.wire.base import Encoder
@@ -124,16 +126,24 @@ class RunResponse:
         self.preamble = preamble
         self.when_ended = when_ended
         self.release = release
+        self.wire = getattr(encoder, "shared", None) or type(encoder).__name__
         self._reopened = skip == 0
+        self._came = 0.0
+        self._first = follower.after
+        self._why = "end"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the run has ended, the reader has gone, or the server asks it to leave."""
         connection: Connection | None = None
         watch: asyncio.Task[None] | None = None
         wire = getattr(self.encoder, "shared", None)
+        self._came = asyncio.get_running_loop().time()
+        resumed = self.skip > 0 or self._first > 0
+        report(FollowerOpened(self.run_id, self.wire, resumed))
         shared = self.connections.share(self.run_id, wire) if wire and self.run_id else None
         try:
             connection = self.connections.open(self.follower)
+            connection.unsent = scope.get("tokenwire.unsent")
             await send(self._start())
             # The guard's wrapper only looks at the start; the rest goes out without it.
             send = scope.get("tokenwire.send", send)
@@ -143,8 +153,14 @@ class RunResponse:
         except asyncio.CancelledError:
             if connection is None or not connection.abandoned:
                 raise
+            self._why = "slow"
+            abort = scope.get("tokenwire.abort")
+            if abort is not None:
+                abort()
+                await asyncio.sleep(0)  # the server hears of it before this returns
         finally:
             self.follower.close()
+            self._left(connection)
             if watch is not None:
                 watch.cancel()
             if connection is not None:
@@ -153,6 +169,15 @@ class RunResponse:
                 self.connections.unshare(self.run_id, wire)
             if self.release is not None:
                 self.release()
+
+    def _left(self, connection: Connection | None) -> None:
+        why = self._why
+        if connection is not None and why != "slow":
+            leaving = {"max_age": "age"}.get(connection.leaving or "", connection.leaving)
+            why = "closed" if connection.lost else leaving or why
+        seconds = asyncio.get_running_loop().time() - self._came
+        records = max(0, self.follower.after - max(self.skip, self._first))
+        report(FollowerGone(self.run_id, self.wire, why, records, seconds))
 
     def _start(self) -> Message:
         headers = [(b"content-type", self.encoder.content_type.encode("latin-1"))]

@@ -129,6 +129,7 @@ class Socket:
         chosen = "tokenwire" if "tokenwire" in offered else None
         await self._asgi_send({"type": "websocket.accept", "subprotocol": chosen})
         connection = self._connection = self.state.connections.open(self)
+        connection.unsent = self._scope.get("tokenwire.unsent")
         try:
             if await self._authenticated():
                 await self._serve()

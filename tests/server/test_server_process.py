@@ -1,0 +1,211 @@
+"""``tokenwire serve`` as a process: how it starts, how it refuses, how it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "tokenwire", "serve", *flags]
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOKENWIRE_")}
+    return {**kept, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1", **more}
+
+
+class Process:
+    def __init__(self, folder: Path, *flags: str, **env: str) -> None:
+        self.process = subprocess.Popen(
+            command("--port", "0", *flags),
+            cwd=folder,
+            env=environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.lines: list[str] = []
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        if not self.lines:
+            raise AssertionError(self.process.communicate()[1])
+        self.url = self.lines[0].split(" at ")[1].split()[0].rstrip("/")
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float, str]:
+        started = time.monotonic()
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, time.monotonic() - started, errors
+
+
+@contextmanager
+def serving(folder: Path, *flags: str, **env: str) -> Iterator[Process]:
+    process = Process(folder, *flags, **env)
+    try:
+        yield process
+    finally:
+        if process.process.poll() is None:
+            process.process.kill()
+        process.process.communicate()
+
+
+def refused(folder: Path, *flags: str, **env: str) -> str:
+    """What is said by a start that must be refused: one line, exit code 2."""
+    done = subprocess.run(
+        command(*flags),
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:
+    with serving(tmp_path) as process:
+        said = "".join(process.lines)
+        assert "http://127.0.0.1:" in said
+        assert "demo" in said
+        assert "in memory" in said
+        assert "this machine only" in said
+        assert httpx.get(process.url + "/healthz").json()["status"] == "ok"
+        code, _, errors = process.stop(signal.SIGINT)
+        assert code == 0
+        assert "Traceback" not in errors
+
+
+def test_sigterm_with_open_streams_ends_in_time_and_tells_readers(tmp_path: Path) -> None:
+    with serving(tmp_path, "--graceful-stop", "6") as process:
+        head = {"accept": "text/event-stream"}
+        body = {"prompt": "scenario:stall"}
+        with httpx.stream("POST", process.url + "/v1/runs", json=body, headers=head) as answer:
+            pieces = answer.iter_raw()
+            seen = next(pieces)
+            while b"text-delta" not in seen:
+                seen += next(pieces)
+            code, seconds, errors = process.stop()
+            rest = seen + b"".join(pieces)
+        assert code == 0
+        assert seconds < 10
+        assert b'"type":"reconnect"' in rest
+        assert b'"reason":"drain"' in rest
+        assert "Traceback" not in errors
+
+
+def test_a_run_that_nobody_can_go_on_with_ends_as_interrupted(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'chat.db'}"
+    with serving(tmp_path, "--store", store, "--graceful-stop", "3") as process:
+        body = {"prompt": "scenario:text"}
+        run = httpx.post(process.url + "/v1/runs", json=body).json()["id"]
+        whole = httpx.get(process.url + f"/v1/runs/{run}/events").text
+        assert process.stop()[0] == 0
+    with serving(tmp_path, "--store", store) as process:
+        again = httpx.get(process.url + f"/v1/runs/{run}/events").text
+        assert again == whole
+        process.stop()
+
+
+def test_a_second_signal_kills(tmp_path: Path) -> None:
+    with serving(tmp_path, "--graceful-stop", "60") as process:
+        body = {"prompt": "scenario:stall"}
+        run = httpx.post(process.url + "/v1/runs", json=body).json()["id"]
+        assert run
+        process.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.process.wait(timeout=1)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(timeout=5) == -signal.SIGTERM
+
+
+def test_s1_another_address_needs_a_key_or_insecure(tmp_path: Path) -> None:
+    line = refused(tmp_path, "--host", "0.0.0.0")
+    assert "--api-key-file" in line
+    assert "--insecure" in line
+    keyed = {"TOKENWIRE_API_KEYS": "a-key-long-enough"}
+    with serving(tmp_path, "--host", "0.0.0.0", **keyed) as process:
+        url = process.url.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.get(url + "/v1/models").status_code == 401
+        headers = {"authorization": "Bearer a-key-long-enough"}
+        assert httpx.get(url + "/v1/models", headers=headers).status_code == 200
+        assert "API key only" in "".join(process.lines)
+    with serving(tmp_path, "--host", "0.0.0.0", "--insecure") as process:
+        assert "ANYBODY" in "".join(process.lines)
+
+
+def test_a_port_in_use_is_said(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(tmp_path, "--port", str(port))
+    assert f"127.0.0.1:{port}" in line
+    assert "in use" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--port", "many"], "--port"),
+        (["--port", "70000"], "65535"),
+        (["--heartbeat", "0"], "--heartbeat"),
+        (["--no-such-flag"], "--no-such-flag"),
+        (["--model", "nosuch:model"], "nosuch:model"),
+        (["--model", "missing.gguf"], "missing.gguf"),
+        (["--model", "openai:gpt-5"], "OPENAI_API_KEY"),
+        (["--store", "cloud://x"], "cloud"),
+        (["--store", "sqlite:/proc/nowhere/x.db"], "store"),
+        (["--cors-origin", "*"], "*"),
+        (["--cors-origin", "app.example"], "app.example"),
+        (["--config", "missing.toml"], "missing.toml"),
+        (["--api-key-file", "missing.txt"], "missing.txt"),
+        (["--durable-streams", "maybe"], "readwrite"),
+        (["--workers", "2"], "--store"),
+        (["--tools", "nomodule:x"], "nomodule"),
+    ],
+)
+def test_bad_settings_are_one_line(tmp_path: Path, flags: list[str], said: str) -> None:
+    assert said in refused(tmp_path, *flags, OPENAI_API_KEY="")
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text("# mine\nme:a-key-long-enough\n")
+    file.chmod(0o644)
+    assert "chmod 600" in refused(tmp_path, "--api-key-file", str(file))
+    file.chmod(0o600)
+    with serving(tmp_path, "--api-key-file", str(file)) as process:
+        assert httpx.get(process.url + "/v1/models").status_code == 401
+
+
+def test_two_workers_share_a_store_and_one_address(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'chat.db'}"
+    with serving(tmp_path, "--workers", "2", "--store", store) as process:
+        for _ in range(6):
+            answer = httpx.post(process.url + "/v1/runs", json={"prompt": "scenario:text"})
+            run = answer.json()["id"]
+            assert "run-end" in httpx.get(process.url + f"/v1/runs/{run}/events").text
+        code, seconds, errors = process.stop()
+        assert code == 0, errors
+        assert seconds < 12
