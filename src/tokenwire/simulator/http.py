@@ -162,6 +162,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if len(self._buffer) > MAX_HEAD + 2 * MAX_BODY:  # requests upon requests, none awaited
+            self.abort()
+            return
         self._read()
 
     def send(self, data: bytes) -> None:
