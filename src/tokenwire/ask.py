@@ -78,11 +78,6 @@ def stream(
         shape = structured(output)
         request = shape.request(request)
         validate = shape.read
-    toolset = None
-    if tools is not None:
-        from tokenwire.tools.registry import ToolSet
-
-        toolset = ToolSet.of(tools)
     names = as_list(model)
     known = registry or Registry()
     stack = AsyncExitStack()
@@ -104,7 +99,7 @@ def stream(
         deadlines=deadlines or Deadlines(),
         retry=retry or RetryPolicy(),
         limits=limits or LoopLimits(),
-        tools=toolset,
+        tools=_tool_set(tools),
     )
     return Run(
         plan,
@@ -116,3 +111,11 @@ def stream(
         prepare=prepare,
         output=validate,
     )
+
+
+def _tool_set(tools: Iterable[Any] | None) -> Any:
+    if tools is None:
+        return None
+    from tokenwire.tools.registry import ToolSet
+
+    return ToolSet.of(tools)

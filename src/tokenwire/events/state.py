@@ -1,0 +1,139 @@
+"""What a fold keeps: one part, one step, one tool call, and how a part becomes a message's part."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from tokenwire.events.message import (
+    FilePart,
+    OpaquePart,
+    Part,
+    ProviderResultPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+__all__ = ["PartState", "StepState", "ToolState", "message_part", "result_part"]
+
+
+class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One part so far. ``pieces`` are joined when read, so that long parts stay cheap."""
+
+    part: int
+    kind: str
+    step: int = 0
+    choice: int = 0
+    pieces: list[str] = []
+    status: str = "open"
+    #: What its start, attributes and end told: name, call_id, signature, citations, ...
+    attrs: dict[str, Any] = {}
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
+
+
+class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One call of a model."""
+
+    step: int
+    attempt: int = 1
+    provider: str | None = None
+    dialect: str | None = None
+    model: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    resumable: bool = False
+    parts: list[int] = []
+    finish: dict[str, Any] | None = None
+    usage: dict[str, int] = {}
+    status: str = "open"
+    terminal_seen: bool = False
+
+
+class ToolState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One tool call on our side: has it been started, answered, approved."""
+
+    call_id: str
+    name: str = ""
+    step: int = 0
+    started: bool = False
+    idempotent: bool = False
+    done: bool = False
+    content: Any = None
+    error: str | None = None
+    approval_id: str | None = None
+    approved: bool | None = None
+    approval_arguments: Any = None
+    approval_reason: str | None = None
+
+
+def message_part(state: PartState, dialect: str | None) -> Part:
+    attrs = state.attrs
+    meta = {dialect or "provider": attrs["meta"]} if attrs.get("meta") else None
+    signature = attrs.get("signature")
+    if state.kind == "text":
+        return TextPart(
+            text=state.text, citations=attrs.get("citations"), signature=signature, meta=meta
+        )
+    if state.kind == "reasoning":
+        return ReasoningPart(
+            text=state.text,
+            summary=attrs.get("summary", False),
+            signature=signature,
+            encrypted=attrs.get("encrypted"),
+            meta=meta,
+        )
+    if state.kind == "refusal":
+        return RefusalPart(text=state.text, meta=meta)
+    if state.kind == "tool-call":
+        status = state.status if state.status != "open" else "truncated"
+        return ToolCallPart(
+            call_id=attrs.get("call_id", ""),
+            name=attrs.get("name", ""),
+            arguments=state.text or _dumps(attrs.get("arguments", {})),
+            executor=attrs.get("executor", "server"),
+            format=attrs.get("format", "json"),
+            signature=signature,
+            status=cast(Any, status),
+            meta=meta,
+        )
+    if state.kind == "provider-result":
+        return ProviderResultPart(
+            call_id=attrs.get("call_id", ""),
+            name=attrs.get("name", ""),
+            content=attrs.get("content") if attrs.get("content") is not None else state.text,
+            meta=meta,
+        )
+    if state.kind == "file":
+        return FilePart(
+            media_type=attrs.get("media_type", "application/octet-stream"),
+            data=state.text or None,
+            url=attrs.get("url"),
+            name=attrs.get("name"),
+            meta=meta,
+        )
+    return OpaquePart(
+        name=attrs.get("name", ""), payload=attrs.get("payload"), signature=signature, meta=meta
+    )
+
+
+def result_part(tool: ToolState) -> ToolResultPart:
+    return ToolResultPart(
+        call_id=tool.call_id,
+        content=tool.content,
+        name=tool.name,
+        is_error=tool.error is not None,
+    )
+
+
+def _dumps(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,59 @@
+"""The numbers that the house keeps: sizes, cycles, and the time of an import."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "src" / "tokenwire").rglob("*.py"))
+
+MOST_LINES = 500
+MOST_FUNCTION_LINES = 60
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))
+def test_a_file_is_one_room_of_human_size(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    tree = ast.parse(text)
+    if text.strip():
+        assert ast.get_docstring(tree), "a module opens with one line of purpose"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (node.end_lineno - body[0].lineno + 1) if body else 0
+            assert lines <= MOST_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def test_the_package_imports_little():
+    """What `import tokenwire` may load: nothing of the network, the server or a provider."""
+    code = "import sys, tokenwire; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "src")},
+    )
+    loaded = set(done.stdout.split())
+    assert not loaded & {"aiohttp", "asyncio", "pydantic", "starlette", "typer", "uvicorn", "redis"}
+
+
+def test_no_loose_ends_and_no_addresses_of_registries():
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        for word in ("TODO", "FIXME", "XXX"):
+            assert word not in text, f"{path.name} has {word}"
+    for name in ("requirements/dev.txt", "requirements/run.txt"):
+        assert "://" not in (ROOT / name).read_text(encoding="utf-8"), f"{name} names an address"
+    for path in (ROOT / "package-lock.json", ROOT / "tests" / "node" / "package-lock.json"):
+        packages = json.loads(path.read_text(encoding="utf-8"))["packages"]
+        assert len(packages) > 10
+        for name, package in packages.items():
+            assert "://" not in package.get("resolved", ""), f"{path.name}: {name}"
