@@ -155,12 +155,12 @@ class RedisLog:
         return await self._apart(self._create(stream, made, key_hash))
 
     async def _create(self, stream: str, made: _Owned, key_hash: str) -> StreamInfo:
-        value = f"{stream}\n{key_hash}".encode()
+        value = f"{stream}\n{made.nonce}\n{key_hash}".encode()
         if made.key is not None:
             other = await self._held(made.key, value)
             if other is not None:
                 return other
-        await self._index.lease(stream, time.time() + made.lease)
+        await self._index.first_lease(stream, time.time() + made.lease)
         if made.thread is not None:
             await self._index.join(made.thread, stream)
         answer = await self._put(stream, made)
@@ -190,8 +190,8 @@ class RedisLog:
             holder = await self._index.take_key(key, value, expected)
             if holder == value:
                 return None
-            name, _, known_hash = holder.decode().rpartition("\n")
-            if known_hash.encode() != value.rpartition(b"\n")[2]:
+            name, _, known_hash = holder.decode().rsplit("\n", 2)
+            if known_hash.encode() != value.rsplit(b"\n", 2)[2]:
                 raise KeyReusedError("This idempotency key was used for another request.")
             answer = await self._owner(name, "describe")
             if answer[0] == "ok":
@@ -237,7 +237,10 @@ class RedisLog:
         if first < 1:
             raise ValueError("offsets begin at 1")
         item = (stream, epoch, first, records, close)
-        return await self._lane("append", stream).submit(item)
+        done = await self._lane("append", stream).submit(item)
+        if close is not None and done.status == "ok":
+            await self._apart(self._index.closed(stream))
+        return done
 
     async def _append_batch(self, items: list[Any]) -> list[Any]:
         keys: list[str] = []
@@ -267,7 +270,6 @@ class RedisLog:
             self._tails.wake(stream)
             if close is not None:
                 self._owned.pop(stream, None)
-                self._spawn(self._index.closed(stream))
         else:
             self._tails.forget(stream)
         if status == "fenced":
@@ -290,16 +292,6 @@ class RedisLog:
         state = self._info(stream, answer)
         ours = owned is not None and state.epoch == owned.epoch and state.owner == owned.owner
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._index_done)
-
-    def _index_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._index.missed += 1  # keys have a time to live of their own
 
     # Reading.
 

@@ -10,6 +10,7 @@ import time
 import zlib
 from typing import Any
 
+from tokenwire.errors import LogError
 from tokenwire.log.redis_link import Link, Script
 
 __all__ = ["Index"]
@@ -50,12 +51,20 @@ class Index:
     async def lease(self, stream: str, until: float) -> None:
         await self._run("ZADD", self._of("leases", stream), until, stream)
 
+    async def first_lease(self, stream: str, until: float) -> None:
+        """For a stream about to be made; one that exists keeps the lease that it has."""
+        await self._run("ZADD", self._of("leases", stream), "NX", until, stream)
+
     async def release(self, stream: str) -> None:
         await self._run("ZADD", self._of("leases", stream), "XX", 0, stream)
 
     async def closed(self, stream: str) -> None:
-        await self._run("ZADD", self._of("ended", stream), time.time(), stream)
-        await self._run("ZREM", self._of("leases", stream), stream)
+        """Note the end of a stream; never fails it: keys have a time to live of their own."""
+        try:
+            await self._run("ZADD", self._of("ended", stream), time.time(), stream)
+            await self._run("ZREM", self._of("leases", stream), stream)
+        except LogError:
+            self.missed += 1
 
     async def settle(self, stream: str, *, ended: bool) -> None:
         """Put right what a crash left: the stream of this lease has ended, or never was."""
@@ -130,7 +139,7 @@ class Index:
 
     async def drop_key_of(self, key: str, stream: str) -> None:
         value = await self._run("GET", self._key(key))
-        if value is not None and value.decode().rpartition("\n")[0] == stream:
+        if value is not None and value.decode().rsplit("\n", 2)[0] == stream:
             await self.drop_key(key, value)
 
     # Documents.

@@ -220,7 +220,8 @@ class Reader:
 
     def held(self, now: float, most: int) -> list[tuple[str, int, str]]:
         rows = self._connection.execute(
-            "SELECT name, epoch, owner FROM stream WHERE closed IS NULL AND lease_until > ? LIMIT ?",
+            "SELECT name, epoch, owner FROM stream"
+            " WHERE closed IS NULL AND lease_until > ? LIMIT ?",
             (now, most),
         )
         return rows.fetchall()
