@@ -1,0 +1,108 @@
+"""Every code block of README and docs: Python runs, shell commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES += [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
+BLOCK = re.compile(r"^(```+)([a-z]*)([^\n]*)\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def blocks(language: str):
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for number, match in enumerate(BLOCK.finditer(text), 1):
+            if match[2] == language:
+                name = f"{page.relative_to(ROOT)}:{number}"
+                yield pytest.param(match[3].strip(), match[4], id=name)
+
+
+@pytest.mark.parametrize(("mark", "code"), blocks("python"))
+def test_python_blocks_run(mark, code, tmp_path):
+    """A block marked ``needs: NAME`` uses something that a test machine has not (a key, a server);
+    it must at least compile."""
+    compile(code, "block", "exec")
+    if mark.startswith("needs:"):
+        assert len(mark) > len("needs: ")
+        return
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "error::SyntaxWarning"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def commands(code: str) -> list[list[str]]:
+    joined = code.replace("\\\n", " ")
+    found = []
+    for line in joined.splitlines():
+        line = line.strip().removeprefix("$ ")
+        if line and not line.startswith("#"):
+            found.append(shlex.split(line, comments=True))
+    return found
+
+
+@pytest.mark.parametrize(("mark", "code"), blocks("sh"))
+def test_shell_blocks_name_targets_and_options_that_exist(mark, code):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in commands(code):
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            words = words[1:]
+        if not words:
+            continue
+        if words[0] == "make":
+            for word in words[1:]:
+                if "=" not in word and not word.startswith("-"):
+                    assert re.search(rf"^{re.escape(word)}:", makefile, re.MULTILINE), word
+        elif words[0] == "tokenwire":
+            check_tokenwire(words[1:])
+
+
+HELP: dict[str, str] = {}
+
+
+def help_of(*command: str) -> str:
+    key = " ".join(command)
+    if key not in HELP:
+        done = subprocess.run(
+            [sys.executable, "-m", "tokenwire", *command, "--help"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"},
+        )
+        assert done.returncode == 0, f"tokenwire {key}: {done.stderr}"
+        HELP[key] = done.stdout
+    return HELP[key]
+
+
+def check_tokenwire(words: list[str]) -> None:
+    if not words or words[0].startswith("-"):
+        return
+    text = help_of(words[0])
+    for word in words[1:]:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in text, f"tokenwire {words[0]} has no {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        assert (page.parent / target).exists(), target
