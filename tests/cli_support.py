@@ -69,6 +69,16 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
+    def press_until_end(self, keys: str) -> int:
+        """Press again each second until the program has ended; its exit code."""
+        for _ in range(int(PATIENCE)):
+            self.press(keys)
+            try:
+                return self.process.wait(1)
+            except subprocess.TimeoutExpired:
+                continue
+        raise AssertionError(f"{keys!r} does not end it: {self.shown!r}")
+
     def wait_for(self, text: str, *, after: int = 0) -> int:
         """Read until ``text`` was shown after place ``after``; the place behind it."""
         deadline = time.monotonic() + PATIENCE
@@ -127,12 +137,16 @@ def background(*words: str, **extra: str) -> Iterator[tuple[subprocess.Popen[str
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        threading.Thread(target=process.stdout.read, daemon=True).start()
+        drain = threading.Thread(target=process.stdout.read, daemon=True)
+        drain.start()
         yield process, line
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait(PATIENCE)
+        if process.stdout is not None:
+            drain.join(PATIENCE)
+            process.stdout.close()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,17 @@ from tokenwire.providers.facts import facts
 from tokenwire.providers.registry import FAMILIES, Registry
 
 __all__ = ["Inspected", "inspect_bytes", "run_inspect"]
+
+_FACTS: Final = (
+    "text",
+    "reasoning",
+    "refusal",
+    "tool_calls",
+    "finish_reason",
+    "usage",
+    "error",
+    "complete",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ def run_inspect(
             code = max(code, 2 if isinstance(error, ConfigError) else 1)
             continue
         if as_json:
-            out.write(_line(facts(found.events)))
+            out.write(_line(_ordered(facts(found.events))))
         else:
             _print_events(out, name, found, title=len(files) > 1)
         if found.unreadable:
@@ -91,6 +102,11 @@ def _check_names(family: str | None, framing: str | None) -> None:
     for word, given, known in (("family", family, FAMILIES), ("framing", framing, FRAMINGS)):
         if given is not None and given not in known:
             raise ConfigError(f"no {word} is called '{given}'; there are: {', '.join(known)}")
+
+
+def _ordered(found: dict[str, Any]) -> dict[str, Any]:
+    """What every recording has comes first, always in the same order."""
+    return {name: found[name] for name in _FACTS} | found
 
 
 def _line(value: dict[str, Any]) -> str:
