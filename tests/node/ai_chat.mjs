@@ -1,0 +1,217 @@
+// One conversation of useChat's own chat class (without React) against a server.
+// usage: node ai_chat.mjs VERSION URL CASE [PROMPT]; prints one JSON object.
+import { setTimeout as sleep } from "node:timers/promises"
+
+const [version, url, wanted, prompt = "Hello"] = process.argv.slice(2)
+const ai = await import(`ai${version}`)
+const errors = []
+
+class State {
+  constructor(messages = []) {
+    this.status = "ready"
+    this.error = undefined
+    this.messages = messages
+    this.statuses = []
+  }
+  pushMessage = (message) => {
+    this.messages = this.messages.concat(message)
+  }
+  popMessage = () => {
+    this.messages = this.messages.slice(0, -1)
+  }
+  replaceMessage = (index, message) => {
+    this.messages = [...this.messages.slice(0, index), message, ...this.messages.slice(index + 1)]
+  }
+  snapshot = (value) => structuredClone(value)
+}
+
+class Chat extends ai.AbstractChat {
+  constructor(options, state = new State(options.messages)) {
+    super({ ...options, state })
+    this.held = state
+  }
+}
+
+const api = `${url}/api/chat`
+const finished = []
+function makeChat(options = {}) {
+  const compat = options.compat ?? version
+  return new Chat({
+    id: options.id ?? `chat-${version}-${wanted}-${Date.now()}`,
+    transport:
+      options.transport ??
+      new ai.DefaultChatTransport({ api, body: { compat }, ...(options.fetch && { fetch: options.fetch }) }),
+    onError: (error) => errors.push(String(error.message ?? error)),
+    onFinish: (event) => finished.push({ isAbort: event.isAbort, isError: event.isError, finishReason: event.finishReason }),
+    messages: options.messages,
+    sendAutomaticallyWhen: options.sendAutomaticallyWhen,
+    onToolCall: options.onToolCall,
+  })
+}
+
+async function until(check, what, seconds = 15) {
+  const end = Date.now() + seconds * 1000
+  while (!check()) {
+    if (Date.now() > end) throw new Error(`waited in vain for ${what}`)
+    await sleep(10)
+  }
+}
+
+const settled = (chat) => chat.status === "ready" || chat.status === "error"
+const last = (chat) => chat.messages[chat.messages.length - 1]
+const textOf = (message) =>
+  message.parts.filter((p) => p.type === "text").map((p) => p.text).join("")
+
+function report(chat, more = {}) {
+  console.log(
+    JSON.stringify({
+      status: chat.status,
+      errors,
+      finished,
+      messages: chat.messages,
+      text: chat.messages.length ? textOf(last(chat)) : "",
+      ...more,
+    }),
+  )
+}
+
+// A fetch whose first answer breaks off after `bytes` bytes, as a browser reports it.
+function cutting(bytes) {
+  let cut = false
+  return async (input, init) => {
+    const response = await fetch(input, init)
+    if (cut || !response.body) return response
+    cut = true
+    let seen = 0
+    const reader = response.body.getReader()
+    const body = new ReadableStream({
+      async pull(controller) {
+        const { done, value } = await reader.read()
+        if (done) return controller.close()
+        seen += value.length
+        if (seen > bytes) {
+          await reader.cancel()
+          controller.error(new TypeError("network error"))
+          return
+        }
+        controller.enqueue(value)
+      },
+    })
+    return new Response(body, { status: response.status, headers: response.headers })
+  }
+}
+
+const cases = {
+  async plain() {
+    const chat = makeChat({ compat: process.env.COMPAT ?? version })
+    await chat.sendMessage({ text: prompt })
+    report(chat)
+  },
+  async stop() {
+    const chat = makeChat()
+    const sending = chat.sendMessage({ text: prompt })
+    await until(() => chat.messages.length > 1 && textOf(last(chat)).length > 5, "some text")
+    const answer = await fetch(`${api}/${chat.id}/stop`, { method: "POST" })
+    await sending
+    report(chat, { stop: answer.status })
+  },
+  async reload() {
+    // A page goes away in the middle; a new one finds the answer under way, and reads it whole.
+    const first = makeChat()
+    first.sendMessage({ text: prompt })
+    await until(() => first.messages.length > 1 && textOf(last(first)).length > 5, "some text")
+    await first.stop()
+    const second = makeChat({ id: first.id, messages: first.messages.slice(0, 1) })
+    await second.resumeStream()
+    report(second, { before: textOf(last(first)) })
+  },
+  async nothing_to_resume() {
+    const chat = makeChat()
+    await chat.resumeStream()
+    report(chat)
+  },
+  async cut() {
+    // The same chat instance comes back by itself or when asked; replay for 6 and 7.
+    const chat = makeChat({ fetch: cutting(3000) })
+    await chat.sendMessage({ text: prompt })
+    const before = chat.messages.length > 1 ? textOf(last(chat)) : ""
+    await chat.resumeStream()
+    report(chat, { before })
+  },
+  async cut_with_cursor() {
+    // The form that is right on every version: the transport sends the last id that it saw.
+    let cursor = ""
+    const broken = cutting(3000)
+    const watching = async (input, init) => {
+      const response = await broken(input, init)
+      if (!response.body || response.status === 204) return response
+      let text = ""
+      const decoder = new TextDecoder()
+      const spy = new TransformStream({
+        transform(bytes, controller) {
+          text += decoder.decode(bytes, { stream: true })
+          const whole = text.lastIndexOf("\n\n")
+          const ids = [...text.slice(0, whole + 1).matchAll(/^id: (.*)$/gm)]
+          if (ids.length) cursor = ids[ids.length - 1][1]
+          controller.enqueue(bytes)
+        },
+      })
+      return new Response(response.body.pipeThrough(spy), {
+        status: response.status,
+        headers: response.headers,
+      })
+    }
+    const transport = new ai.DefaultChatTransport({
+      api,
+      body: { compat: version },
+      fetch: watching,
+      prepareReconnectToStreamRequest: ({ id }) => ({
+        api: `${api}/${id}/stream?compat=${version}&after=${cursor}`,
+      }),
+    })
+    const chat = makeChat({ transport })
+    await chat.sendMessage({ text: prompt })
+    const before = chat.messages.length > 1 ? textOf(last(chat)) : ""
+    await chat.resumeStream()
+    report(chat, { before, cursor })
+  },
+  async approval(approved = true) {
+    const chat = makeChat({
+      sendAutomaticallyWhen: ai.lastAssistantMessageIsCompleteWithApprovalResponses,
+    })
+    await chat.sendMessage({ text: prompt })
+    const asked = last(chat).parts.find((p) => p.approval && p.state === "approval-requested")
+    if (!asked) throw new Error("no approval was asked for")
+    await chat.addToolApprovalResponse({ id: asked.approval.id, approved })
+    await until(() => settled(chat) && chat.messages.length === 2 && finished.length > 1, "the end")
+    report(chat)
+  },
+  async denial() {
+    await cases.approval(false)
+  },
+  async client_tool() {
+    const chat = makeChat({
+      sendAutomaticallyWhen: ai.lastAssistantMessageIsCompleteWithToolCalls,
+      onToolCall: ({ toolCall }) => {
+        if (toolCall.toolName !== "locate") return
+        const add = (chat.addToolOutput ?? chat.addToolResult).bind(chat)
+        add({ tool: "locate", toolCallId: toolCall.toolCallId, output: { city: "Lyon" } })
+      },
+    })
+    await chat.sendMessage({ text: prompt })
+    await until(() => settled(chat) && finished.length > 1, "the end")
+    report(chat)
+  },
+  async websocket() {
+    globalThis.WebSocket ??= (await import("undici")).WebSocket
+    const transport = new ai.WebSocketChatTransport({
+      url: `${url.replace("http", "ws")}/api/chat/ws`,
+    })
+    const chat = makeChat({ transport })
+    await chat.sendMessage({ text: prompt })
+    report(chat)
+    process.exit(0)
+  },
+}
+
+await cases[wanted]()

@@ -1,0 +1,157 @@
+"""The AI SDK's own chat class and transports, versions 5, 6 and 7, against the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from node_support import need_node, run_node, serving
+from tokenwire.tools.demo import demo_tools
+from tokenwire.tools.registry import ToolSet, tool
+
+pytestmark = pytest.mark.node
+VERSIONS = ["5", "6", "7"]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    need_node()
+    with serving() as server:
+        yield server.url
+
+
+def chat(url: str, version: str, case: str, prompt: str, **env: str) -> Any:
+    return run_node("ai_chat.mjs", version, url, case, prompt, **env)
+
+
+def truth(url: str, prompt: str) -> str:
+    """The text of the same answer, from the native route."""
+    made = httpx.post(f"{url}/v1/runs", json={"prompt": prompt}).json()
+    httpx.get(f"{url}/v1/runs/{made['id']}/events", timeout=60)
+    shown = httpx.get(f"{url}/v1/runs/{made['id']}").json()
+    content = shown["message"]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(p["text"] for p in content if p["type"] == "text")
+
+
+def kinds(told: Any) -> list[str]:
+    return [part["type"] for part in told["messages"][-1]["parts"]]
+
+
+@pytest.mark.parametrize("compat", ["5", "common", "own"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_text(url: str, version: str, compat: str) -> None:
+    own = version if compat == "own" else compat
+    told = chat(url, version, "plain", "Hello", COMPAT=own)
+    assert (told["status"], told["errors"]) == ("ready", [])
+    assert told["text"] == truth(url, "Hello")
+    metadata = told["messages"][-1]["metadata"]["tokenwire"]
+    assert metadata["usage"]["output_tokens"] > 0
+    assert metadata["finishReason"] == "stop"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "scenario", ["reasoning", "tool", "tools", "progress", "length", "refusal"]
+)
+def test_every_kind_of_part_is_taken(url: str, version: str, scenario: str) -> None:
+    told = chat(url, version, "plain", f"scenario:{scenario}")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    parts = told["messages"][-1]["parts"]
+    if scenario == "reasoning":
+        assert "reasoning" in kinds(told)
+    if scenario == "tool":
+        call = next(p for p in parts if p["type"] == "tool-get_weather")
+        assert call["state"] == "output-available"
+        assert call["input"] == {"city": "Paris"}
+        assert call["output"]["city"] == "Paris"
+    if scenario == "length":
+        assert told["messages"][-1]["metadata"]["tokenwire"]["finishReason"] == "length"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("scenario", ["error", "cut"])
+def test_a_broken_answer_is_an_error(url: str, version: str, scenario: str) -> None:
+    told = chat(url, version, "plain", f"scenario:{scenario}")
+    assert told["status"] == "error"
+    assert len(told["errors"]) == 1
+    assert told["text"], "what came before stays"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_stop_is_an_abort_without_an_error(url: str, version: str) -> None:
+    told = chat(url, version, "stop", "scenario:slow")
+    assert (told["status"], told["errors"], told["stop"]) == ("ready", [], 202)
+    assert 0 < len(told["text"]) < len(truth(url, "scenario:slow"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_reloaded_page_reads_the_answer_whole(url: str, version: str) -> None:
+    told = chat(url, version, "reload", "scenario:slow")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    assert told["text"] == truth(url, "scenario:slow")
+    assert 0 < len(told["before"]) < len(told["text"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_to_resume(url: str, version: str) -> None:
+    told = chat(url, version, "nothing_to_resume", "x")
+    assert (told["status"], told["errors"], told["messages"]) == ("ready", [], [])
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+def test_a_cut_and_a_replay_in_the_same_chat(url: str, version: str) -> None:
+    told = chat(url, version, "cut", "scenario:slow")
+    assert told["text"] == truth(url, "scenario:slow")
+    assert len([m for m in told["messages"] if m["role"] == "assistant"]) == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_cut_and_a_cursor_in_the_same_chat(url: str, version: str) -> None:
+    told = chat(url, version, "cut_with_cursor", "scenario:slow")
+    assert told["text"] == truth(url, "scenario:slow")
+    assert 0 < len(told["before"]) < len(told["text"])
+    assert len([m for m in told["messages"] if m["role"] == "assistant"]) == 1
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize("case", ["approval", "denial"])
+def test_approvals(url: str, version: str, case: str) -> None:
+    told = chat(url, version, case, "scenario:approval")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    assert len(told["messages"]) == 2, "the answer goes on in the same message"
+    call = next(p for p in told["messages"][-1]["parts"] if p["type"].startswith("tool-"))
+    assert call["state"] == ("output-available" if case == "approval" else "output-denied")
+    assert kinds(told).count("text") >= 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_tool_that_the_page_runs(version: str) -> None:
+    need_node()
+
+    @tool(executor="client")
+    def locate() -> dict[str, str]:
+        """Tell where the person is."""
+        raise NotImplementedError
+
+    with serving(tools=ToolSet([*demo_tools(), locate])) as server:
+        told = chat(server.url, version, "client_tool", "Please locate me.")
+        assert (told["status"], told["errors"]) == ("ready", [])
+        assert len(told["messages"]) == 2
+        call = next(p for p in told["messages"][-1]["parts"] if p["type"] == "tool-locate")
+        assert (call["state"], call["output"]) == ("output-available", {"city": "Lyon"})
+        run = told["messages"][-1]["metadata"]["tokenwire"]["run"]
+        shown = httpx.get(f"{server.url}/v1/runs/{run}").json()
+        assert shown["state"] == "complete"
+        assert json.dumps(shown["messages"]).count('"Lyon"') == 1
+
+
+def test_the_websocket_transport(url: str) -> None:
+    told = chat(url, "7", "websocket", "scenario:tool")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    assert "tool-get_weather" in kinds(told)
