@@ -65,6 +65,13 @@ def test_slow_takes_two_to_five_seconds_whatever_the_settings_say():
             assert said(script) == "".join(f"{n} " for n in range(1, 91))
 
 
+def test_long_does_not_take_for_ever_unless_told_to():
+    hint = script_for(ask("scenario:long"), 0).pace
+    assert [Pace(rate=rate).with_hint(hint).rate for rate in (0, 40, 9000)] == [0, 2500, 9000]
+    slowed = script_for(ask("scenario:long?rate=50"), 0).pace
+    assert Pace(rate=40).with_hint(slowed).rate == 50
+
+
 def test_scenarios_keep_their_promise():
     def steps(name, **more):
         return script_for(ask(f"scenario:{name}", **more), 0).steps

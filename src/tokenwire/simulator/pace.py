@@ -28,9 +28,12 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_hint(self, hint: PaceHint) -> Pace:
         """The rhythm of a script that brings its own."""
+        rate = self.rate if hint.rate is None else hint.rate
+        if hint.rate is None and rate:
+            rate = max(rate, hint.least_rate)
         return Pace(
             ttft=self.ttft if hint.ttft is None else hint.ttft,
-            rate=self.rate if hint.rate is None else hint.rate,
+            rate=rate,
             jitter=self.jitter if hint.jitter is None else min(1.0, max(0.0, hint.jitter)),
             tokens_per_chunk=hint.tokens_per_chunk or self.tokens_per_chunk,
         )

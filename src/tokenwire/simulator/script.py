@@ -176,6 +176,8 @@ class PaceHint(msgspec.Struct, frozen=True):
     """A script's own rhythm, where the point of it is the rhythm."""
 
     rate: float | None = None
+    #: Faster than this only when the settings are; for answers that would take for ever.
+    least_rate: float = 0.0
     ttft: float | None = None
     jitter: float | None = None
     tokens_per_chunk: int | None = None
