@@ -44,7 +44,7 @@ function Details({ turn }: { turn: Turn }): ReactNode {
         <Figure name="first token" value={meter.firstMs === undefined ? "–" : time(meter.firstMs)} note={meter.asked ? "on this screen" : "on the server"} />
         <Figure name="rate" value={rate ? `${rate.toFixed(0)}/s` : "–"} note="tokens" />
         <Figure name="gap, median" value={gaps.length ? time(percentile(gaps, 0.5)) : "–"} note={gaps.length ? `95 %: ${time(percentile(gaps, 0.95))}` : ""} />
-        <Figure name="events" value={meter.events.toLocaleString()} note={`${bytes(meter.bytes)} of JSON`} />
+        <Figure name="events" value={meter.events.toLocaleString()} note={bytes(meter.bytes)} />
         <Figure name="reconnects" value={String(reconnects)} note={link} />
         <Figure name="text" value={characters.toLocaleString()} note="characters" />
       </dl>

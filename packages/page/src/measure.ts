@@ -72,7 +72,8 @@ export function cumulative(points: Point[], width: number, height: number) {
   const total = visible.reduce((sum, point) => sum + point.text, 0);
   const end = Math.max(1, points[points.length - 1]?.t ?? 1);
   const every = Math.max(1, Math.ceil(visible.length / MOST_CORNERS));
-  let path = `M0 ${height}`;
+  // Before the first piece there was nothing, not a slope.
+  let path = `M0 ${height} L${(((visible[0]?.t ?? 0) / end) * width).toFixed(1)} ${height}`;
   let sum = 0;
   visible.forEach((point, at) => {
     sum += point.text;

@@ -96,6 +96,7 @@ const STATUS: Record<string, string> = {
 function ToolCard({ part, tool, onApprove }: PartProps): ReactNode {
   const status = toolStatus(part, tool);
   const written = part.text || (part.attrs.arguments === undefined ? "" : shown(part.attrs.arguments));
+  const asks = !!tool && waitsForApproval(tool) && !!onApprove;
   const ended = status === "done" || status === "failed";
   return (
     <section className="tool" data-status={status} aria-label={`Tool ${String(part.attrs.name ?? "")}`}>
@@ -104,7 +105,7 @@ function ToolCard({ part, tool, onApprove }: PartProps): ReactNode {
         <strong>{String(part.attrs.name ?? "")}</strong>
         <span className="status">{STATUS[status] ?? status}</span>
       </header>
-      {written && (
+      {written && !asks && (
         <pre className="arguments" tabIndex={0} aria-label="Arguments">
           {part.status === "open" ? written : pretty(written)}
         </pre>
@@ -116,7 +117,7 @@ function ToolCard({ part, tool, onApprove }: PartProps): ReactNode {
           {tool.output.slice(-4000)}
         </pre>
       )}
-      {tool && waitsForApproval(tool) && onApprove && <ApprovalBox tool={tool} onApprove={onApprove} />}
+      {tool && asks && <ApprovalBox tool={tool} onApprove={onApprove!} />}
       {tool?.approved === false && <p className="quiet-note">Not allowed{tool.approval_reason ? `: ${tool.approval_reason}` : "."}</p>}
       {tool?.done && <Result title={tool.error ? `Failed: ${tool.error}` : "Result"} content={tool.content} failed={!!tool.error} />}
     </section>

@@ -107,9 +107,12 @@ function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; dep
 }
 
 function renderInline(tokens: Token[], open: boolean, depth: number): ReactNode[] {
+  // An address may go on after what looks like its end (`https://a.` before `test`): only a space
+  // after it settles it.
+  const settled = open ? tokens.findLastIndex((token) => /\s/.test(token.raw)) : tokens.length;
   return tokens.map((token, at) => {
-    const last = open && at === tokens.length - 1;
-    return <InlineToken key={at} token={token} open={last} depth={depth} />;
+    const unsettled = open && at >= settled;
+    return <InlineToken key={at} token={token} open={unsettled} depth={depth} />;
   });
 }
 

