@@ -141,9 +141,8 @@ def test_a_frame_is_written_with_lf_only() -> None:
     assert encode_comment("ping") == b": ping\n\n"
 
 
-LINES = st.sampled_from(
-    b"data|:| |\r|\n|\r\n|id|event|retry|1|\0|\xef\xbb\xbf|\xc3\xa9|\xff|data: x|\n\n".split(b"|")
-)
+TOKENS = b"data|:| |\r|\n|\r\n|id|event|retry|1|\0|\xef\xbb\xbf|\xc3\xa9|\xff|data: x|\n\n"
+LINES = st.sampled_from([*TOKENS.split(b"|"), b"data: x\n\n", b"event: e\n"])
 
 
 @given(st.lists(LINES, max_size=40), st.randoms(use_true_random=False))

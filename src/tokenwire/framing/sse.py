@@ -18,6 +18,8 @@ _BOM = b"\xef\xbb\xbf"
 _FIELD_ROOM = 16
 #: No reconnection time worth keeping has more digits; `int` refuses more than 4,300.
 _MOST_RETRY_DIGITS = 18
+#: Names of events that are remembered as text: no wire has more, and nobody may fill memory.
+_MOST_NAMES, _LONGEST_NAME = 64, 80
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -61,22 +63,33 @@ class SSEDecoder:
         self._more: list[bytes] = []  # data lines after the first
         self._data_size = 0
         self._event = ""
+        self._names: dict[bytes, str] = {}
         self._id = ""
         self._error: FramingError | None = None
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that these bytes complete."""
         # A steady stream brings one block of one data line per read: most reads end here.
+        end = len(data) - 2
         if (
-            data[:6] == b"data: "
-            and data.find(b"\n") == len(data) - 2
-            and data[-1] == 10
-            and self._clear
+            self._clear
             and not self._pieces
+            and data[-1:] == b"\n"
+            and end < self._fast_bound
             and b"\r" not in data
-            and len(data) <= self._fast_bound
         ):
-            return [Frame(data[6:-2], "message", self._id)]
+            first = data.find(b"\n")
+            if first == end:
+                if data[:6] == b"data: ":
+                    return [Frame(data[6:-2], "message", self._id)]
+            elif (
+                data[:7] == b"event: "
+                and data[first + 1 : first + 7] == b"data: "
+                and data.find(b"\n", first + 1) == end
+            ):
+                line = data[:first]
+                name = self._names.get(line) or self._name(line)
+                return [Frame(data[first + 7 : -2], name or "message", self._id)]
         return self._feed(data)
 
     def _feed(self, data: bytes) -> list[Frame]:
@@ -156,7 +169,13 @@ class SSEDecoder:
                 raise self._too_long("line", self.max_line)
             elif line[:5] == b"data:":
                 value = line[6:] if line[5:6] == b" " else line[5:]
-                self._add_data(value)
+                if self._data is None and len(value) <= self.max_event:
+                    self._data, self._data_size = value, len(value)
+                else:
+                    self._add_data(value)
+            elif line[:7] == b"event: ":
+                name = self._names.get(line)
+                self._event = self._name(line) if name is None else name
             elif line[0] == 58:
                 self.comments += 1
             else:
@@ -175,6 +194,13 @@ class SSEDecoder:
     def _whole(self) -> bytes:
         assert self._data is not None
         return b"\n".join([self._data, *self._more])
+
+    def _name(self, line: bytes) -> str:
+        """An event's name; the few that a stream has are decoded once."""
+        name = line[7:].decode("utf-8", "replace")
+        if len(self._names) < _MOST_NAMES and len(line) < _LONGEST_NAME:
+            self._names[line] = name
+        return name
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

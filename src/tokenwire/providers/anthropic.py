@@ -8,7 +8,9 @@ the end marker, since gateways leave out either.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+import msgspec
 
 from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
@@ -24,6 +26,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request
+from tokenwire.framing.sse import Frame
 from tokenwire.providers.anthropic_build import build
 from tokenwire.providers.assembly import OpenPart, citation, dump, items, number, obj, text_of
 from tokenwire.providers.base import Call, Target
@@ -42,6 +45,24 @@ _FINISH: dict[str, FinishReason] = {
     "model_context_window_exceeded": "context_overflow",
 }
 _TOOL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+
+
+class _Delta(msgspec.Struct, gc=False):
+    type: Literal["text_delta", "input_json_delta", "thinking_delta"]
+    text: str = ""
+    partial_json: str = ""
+    thinking: str = ""
+
+
+class _Ordinary(msgspec.Struct, gc=False):
+    """The 99 % payload; whatever does not fit it goes the general way."""
+
+    type: Literal["content_block_delta"]
+    index: int
+    delta: _Delta
+
+
+_decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
 
 
 class _Block:
@@ -79,6 +100,22 @@ class AnthropicDecoder(PayloadDecoder):
             "ping": self._ping,
             "error": self._error,
         }
+
+    def _frame(self, frame: Frame, *, last: bool = False) -> None:
+        if frame.event == "content_block_delta" and not self.closed:
+            try:
+                found = _decode_ordinary(frame.data)
+            except (msgspec.MsgspecError, RecursionError):
+                pass
+            else:
+                block = self._blocks.get(found.index)
+                part = None if block is None else block.part
+                if part is not None:
+                    delta = found.delta
+                    self.payloads += 1
+                    part.delta(delta.text or delta.partial_json or delta.thinking)
+                    return
+        super()._frame(frame, last=last)
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         kind = value.get("type")

@@ -11,7 +11,7 @@ from typing import Any
 from tokenwire.events.model import FileStart, ReasoningStart, RefusalStart, TextStart
 from tokenwire.providers.assembly import OpenPart, Parts, obj, text_of
 from tokenwire.providers.slots import Slots
-from tokenwire.providers.think_tags import ThinkSplitter
+from tokenwire.providers.think_tags import Kind, ThinkSplitter
 
 __all__ = ["OpenChoice"]
 
@@ -153,7 +153,7 @@ class OpenChoice:
         if text_of(audio.get("transcript")):
             self.say(audio["transcript"])
 
-    def _split(self, pieces: list[tuple[str, str]]) -> None:
+    def _split(self, pieces: list[tuple[Kind, str]]) -> None:
         for kind, piece in pieces:
             if kind == "text":
                 self.say(piece)

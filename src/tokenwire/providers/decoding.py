@@ -96,6 +96,18 @@ class PayloadDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
+        reader = self.reader
+        if reader.kind == "sse" and not self.closed:
+            for frame in reader.feed(data):
+                self._frame(frame)
+            if reader.comments != self._comments:
+                self._heard()
+            parts = self.parts
+            out, parts.out = parts.out, []
+            return out
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> list[Event]:
         try:
             frames = self.reader.feed(data)
         except FramingError:
@@ -104,11 +116,8 @@ class PayloadDecoder:
             raise
         for frame in frames:
             self._frame(frame)
-        comments = self.reader.comments
-        if comments != self._comments:
-            self._comments = comments
-            if not self.closed:
-                self.parts.out.append(Heartbeat(source="comment"))
+        if self.reader.comments != self._comments:
+            self._heard()
         if self.reader.kind == "html" and not self.failed:
             self.fail(_not_this_wire("the provider answered with a web page, not a stream"))
         return self.parts.take()
@@ -132,6 +141,12 @@ class PayloadDecoder:
             terminal_seen=self.terminal_seen, reason=self.reason, error=error, failed=self.failed
         )
         return self.parts.take()
+
+    def _heard(self) -> None:
+        """A comment came: somebody is alive."""
+        self._comments = self.reader.comments
+        if not self.closed:
+            self.parts.out.append(Heartbeat(source="comment"))
 
     def _frame(self, frame: Frame, *, last: bool = False) -> None:
         data = frame.data

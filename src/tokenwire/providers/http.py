@@ -108,7 +108,7 @@ class _Stream:
         self._content = response.content
         self._error: ProviderError | None = None
         self.status = response.status
-        self.headers = {k.lower(): v for k, v in response.headers.items()}
+        self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
 
     async def read(self) -> bytes:
         if self._error is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import secrets
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,13 @@ def _checked(path: Path) -> Path:
 
 def _start(path: Path) -> tuple[Any, Target]:
     try:
-        import xllamacpp
+        llama: Any = import_module("xllamacpp")
     except ImportError as error:
         raise ConfigError(
             "local models need the extra 'local': pip install 'tokenwire[local]'"
         ) from error
     key = secrets.token_hex(16)
-    params: Any = xllamacpp.CommonParams()
+    params = llama.CommonParams()
     params.model.path = str(path)
     params.model_alias = {path.stem}
     params.hostnames = ["127.0.0.1"]
@@ -84,7 +85,7 @@ def _start(path: Path) -> tuple[Any, Target]:
     params.endpoint_slots = False
     params.use_jinja = True
     try:
-        server: Any = xllamacpp.Server(params)
+        server = llama.Server(params)
     except RuntimeError as error:
         raise ConfigError(
             f"llama.cpp cannot load '{path.name}': the file is damaged, too large for the memory, "

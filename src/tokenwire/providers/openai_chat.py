@@ -14,8 +14,6 @@ import msgspec
 
 from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
-    Event,
-    Heartbeat,
     ReasoningDelta,
     ResponseStart,
     TextDelta,
@@ -70,20 +68,6 @@ class ChatDecoder(PayloadDecoder):
         self._filters: dict[int, Any] = {}
 
     # --- the fast way --------------------------------------------------------------------------
-
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that these bytes complete."""
-        if self.reader.kind != "sse" or self.closed:
-            return super().feed(data)
-        comments = self.reader.comments
-        for frame in self.reader.feed(data):
-            self._frame(frame)
-        parts = self.parts
-        if self.reader.comments != comments and not self.closed:
-            parts.out.append(Heartbeat(source="comment"))
-        out = parts.out
-        parts.out = []
-        return out
 
     def _frame(self, frame: Frame, *, last: bool = False) -> None:
         if self._started and self._misses < _MOST_MISSES and not self.closed:

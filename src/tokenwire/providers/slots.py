@@ -118,7 +118,7 @@ class Slots:
             ToolCallStart,
             choice=self._choice,
             name=name,
-            call_id=call_id or f"call_{self._parts.next_part}",
+            call_id=call_id or f"call_{self._parts.step}_{self._parts.next_part}",
             id_source="provider" if call_id else "synthetic",
             format=form,
             meta=meta,

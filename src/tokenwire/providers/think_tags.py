@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["ThinkSplitter"]
+__all__ = ["Kind", "ThinkSplitter"]
 
 Kind = Literal["text", "reasoning"]
 
