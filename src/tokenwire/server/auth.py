@@ -136,7 +136,7 @@ class Auth:
 
 def _parse(entry: str) -> tuple[str, bytes]:
     name, colon, rest = entry.partition(":")
-    if not colon:
+    if not colon or name == "sha256":
         name, rest = "", entry
     if rest.startswith("sha256:"):
         try:

@@ -10,6 +10,7 @@ value is a `ConfigError` of one line that names the setting and where it came fr
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 import tomllib
@@ -166,7 +167,10 @@ class Settings:
 def is_loopback(host: str) -> bool:
     """Whether an address or name means this machine."""
     bare = host.strip("[]").lower()
-    return bare in ("localhost", "::1") or bare.startswith("127.")
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return bare == "localhost"
 
 
 class Setting(typing.NamedTuple):
@@ -311,6 +315,8 @@ def _number(row: Setting, wanted: type, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be a number, not {value!r}")
     number = wanted(value * factor)
+    if wanted is int and number != value * factor:
+        raise ValueError(f"must be a whole number, not {value!r}")
     if not number >= 0 or number == float("inf"):  # refuses NaN as well
         raise ValueError("must not be negative" if number < 0 else "must be a finite number")
     if row.name == "port" and number > 65535:

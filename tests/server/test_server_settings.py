@@ -1,0 +1,154 @@
+"""Settings: precedence, units, errors that name the setting, and the page made from the table."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tokenwire.cli.serve import serve_parser
+from tokenwire.errors import ConfigError
+from tokenwire.server.settings import Settings, load_settings, settings_table
+from tokenwire.server.start import check
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_flags_win_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text('port = 1\nheartbeat = 2\nmodel = ["from-file"]\nmax_age = "2m"\n')
+    env = {"TOKENWIRE_HEARTBEAT": "3", "TOKENWIRE_MODEL": "a, b", "TOKENWIRE_CONFIG": str(file)}
+    found = load_settings({"heartbeat": "4s", "store": None, "model": []}, environ=env)
+    assert (found.port, found.heartbeat, found.max_age) == (1, 4.0, 120.0)
+    assert found.model == ["a", "b"]
+    assert found.store == "memory:"
+    assert load_settings({}, environ={}, config=file).model == ["from-file"]
+
+
+def test_the_file_of_the_working_directory_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(environ={}).port == 8765
+    (tmp_path / "tokenwire.toml").write_text("port = 9000\n")
+    assert load_settings(environ={}).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("500ms", "heartbeat", 0.5),
+        ("1.5", "heartbeat", 1.5),
+        ("24h", "retention", 86400.0),
+        ("7d", "retention", 604800.0),
+        ("64KiB", "body_limit", 65536),
+        ("1_000", "body_limit", 1000),
+        ("2MiB", "body_limit", 2 << 20),
+        ("off", "access_log", False),
+        ("YES", "insecure", True),
+        ("", "cors_origin", []),
+        ("0", "port", 0),
+    ],
+)
+def test_units_and_words(text: str, name: str, value: object) -> None:
+    env = {f"TOKENWIRE_{name.upper()}": text}
+    assert getattr(load_settings(environ=env), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("port", "-1"),
+        ("port", "65536"),
+        ("port", "1.5"),
+        ("heartbeat", "nan"),
+        ("heartbeat", "inf"),
+        ("heartbeat", "0"),
+        ("heartbeat", "soon"),
+        ("insecure", "maybe"),
+        ("compat", "9"),
+        ("runs", "0"),
+        ("on_disconnect", "stop:x"),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_bad_value_names_its_source(name: str, text: str) -> None:
+    variable = f"TOKENWIRE_{name.upper()}"
+    with pytest.raises(ConfigError, match=variable):
+        load_settings(environ={variable: text})
+
+
+def test_a_bad_file_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    for text, said in (
+        ("port = ", "TOML"),
+        ("prot = 1", "prot"),
+        ('port = "x"', "port"),
+        ("model = [1]", "model"),
+        ("port = true", "port"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            load_settings(environ={}, config=file)
+    with pytest.raises(ConfigError, match="missing"):
+        load_settings(environ={}, config=tmp_path / "missing.toml")
+
+
+def test_every_setting_is_a_flag_and_every_flag_a_setting() -> None:
+    given = vars(serve_parser().parse_args([]))
+    assert set(given) - {"config"} == {row.name for row in settings_table()}
+    assert all(value is None for value in given.values())
+    flags = ["--model", "a", "--model", "b", "--no-metrics", "--insecure", "--port", "1"]
+    found = load_settings(
+        {k: v for k, v in vars(serve_parser().parse_args(flags)).items() if k != "config"},
+        environ={},
+    )
+    assert (found.model, found.metrics, found.insecure, found.port) == (["a", "b"], False, True, 1)
+
+
+def test_defaults_are_of_their_types_and_described() -> None:
+    for row in settings_table():
+        assert row.help.endswith("."), row.name
+        assert row.flag == "--" + row.name.replace("_", "-")
+    settings = Settings()
+    assert settings.loopback
+    assert not Settings(host="0.0.0.0").loopback
+    assert Settings(host="::1").loopback
+    assert not Settings(host="127.evil.test").loopback
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys", "said"),
+    [
+        ({"host": "0.0.0.0"}, False, "API key"),
+        ({"host": "::"}, False, "API key"),
+        ({"host": "192.168.1.5"}, False, "API key"),
+        ({"cors_origin": ["*"]}, True, "exact"),
+        ({"cors_origin": ["https://a.example/path"]}, True, "exact"),
+        ({"cors_origin": ["null"]}, True, "exact"),
+        ({"model": []}, False, "model"),
+        ({"workers": 2}, False, "store"),
+    ],
+)
+def test_unsafe_combinations_are_refused(settings: dict, keys: bool, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(Settings(**settings), keys_on=keys)
+
+
+def test_safe_combinations_are_not() -> None:
+    check(Settings(), keys_on=False)
+    check(Settings(host="0.0.0.0"), keys_on=True)
+    check(Settings(host="0.0.0.0", insecure=True), keys_on=False)
+    check(Settings(cors_origin=["https://a.example:8443"]), keys_on=False)
+
+
+def test_the_page_of_settings_is_current() -> None:
+    spec = importlib.util.spec_from_file_location(
+        "settings_table", ROOT / "scripts" / "settings_table.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text("utf-8") == module.page()

@@ -1,0 +1,286 @@
+"""``/ws``: many runs over one socket, and what a socket may not do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from server_support import AS_B, KEY_A, KEYS, Site, site, text_of
+
+NUMBERS = "".join(f"{n} " for n in range(1, 91))
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Site]:
+    with site() as found:
+        yield found
+
+
+def address(here: Site) -> str:
+    return here.url.replace("http", "ws", 1) + "/ws"
+
+
+class Talk:
+    """A socket whose messages are sorted by run."""
+
+    def __init__(self, wire: ClientConnection) -> None:
+        self.wire = wire
+        self.events: dict[str, list[tuple[str, dict]]] = {}
+        self.said: list[dict] = []
+
+    async def say(self, **message: Any) -> None:
+        await self.wire.send(json.dumps(message))
+
+    async def until(self, op: str, **fields: Any) -> dict:
+        """The next message of this kind; events on the way are kept."""
+        async with asyncio.timeout(15):
+            while True:
+                message = json.loads(await self.wire.recv())
+                if message["op"] == "events":
+                    kept = self.events.setdefault(message["run"], [])
+                    kept += [(e["cursor"], e["event"]) for e in message["events"]]
+                else:
+                    self.said.append(message)
+                if message["op"] == op and fields.items() <= message.items():
+                    return message
+
+    def text(self, run: str) -> str:
+        return "".join(e["text"] for _, e in self.events[run] if e["type"] == "text-delta")
+
+
+def talk(here: Site, body: Any, **more: Any) -> None:
+    async def main() -> None:
+        async with connect(address(here), proxy=None, **more) as wire:
+            await body(Talk(wire))
+
+    asyncio.run(main())
+
+
+def test_two_runs_over_one_socket_are_the_same_as_over_sse(here: Site) -> None:
+    found: dict[str, list] = {}
+
+    async def body(t: Talk) -> None:
+        await t.say(op="start", id=1, request={"prompt": "scenario:slow"})
+        await t.say(op="start", id=2, request={"prompt": "scenario:text"})
+        first = (await t.until("started", id=1))["run"]["id"]
+        second = (await t.until("started", id=2))["run"]["id"]
+        ended: set[str] = set()
+        while ended != {first, second}:
+            ended.add((await t.until("end"))["run"])
+        assert t.text(first) == NUMBERS
+        found.update(t.events)
+
+    talk(here, body)
+    for run, events in found.items():
+        frames = here.frames(f"/v1/runs/{run}/events")
+        assert [(f.id, json.loads(f.data)) for f in frames] == events
+
+
+def test_following_from_a_cursor_and_leaving_and_coming_back(here: Site) -> None:
+    run = here.start("scenario:reasoning")
+    frames = here.frames(f"/v1/runs/{run}/events")
+
+    async def body(t: Talk) -> None:
+        await t.say(op="follow", id="f", run=run, after=frames[9].id)
+        await t.until("end", run=run)
+        assert [cursor for cursor, _ in t.events[run]] == [f.id for f in frames[10:]]
+        t.events.clear()
+        await t.say(op="follow", run=run)
+        await t.until("end", run=run)
+        assert [cursor for cursor, _ in t.events[run]] == [f.id for f in frames]
+        await t.say(op="follow", id="bad", run=run, after="7-0000000000000000")
+        error = await t.until("error", id="bad")
+        assert error["error"]["code"] == "bad_cursor"
+        await t.say(op="follow", id="none", run="a" * 22)
+        assert (await t.until("error", id="none"))["error"]["code"] == "unknown_run"
+
+    talk(here, body)
+
+
+def test_cancel_and_approve_over_the_socket(here: Site) -> None:
+    async def body(t: Talk) -> None:
+        await t.say(op="start", id=1, request={"prompt": "scenario:stall"})
+        run = (await t.until("started", id=1))["run"]["id"]
+        await t.say(op="cancel", id=2, run=run, reason="enough")
+        await t.until("end", run=run)
+        assert t.events[run][-1][1]["outcome"] == "cancelled"
+        await t.say(op="start", id=3, request={"prompt": "scenario:approval"})
+        other = (await t.until("started", id=3))["run"]["id"]
+        while not any(e["type"] == "run-wait" for _, e in t.events.get(other, [])):
+            await t.until("events", run=other)
+        asked = next(e for _, e in t.events[other] if e["type"] == "approval-request")
+        await t.say(op="approve", id=4, run=other, approval_id=asked["approval_id"], approved=True)
+        await t.until("end", run=other)
+        assert t.events[other][-1][1]["outcome"] == "complete"
+        assert any(m["op"] == "ok" and m.get("id") == 4 for m in t.said)
+
+    talk(here, body)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("{", "bad_request"),
+        ("[]", "bad_request"),
+        ('{"op":"fly"}', "bad_request"),
+        ('{"op":"start"}', "bad_request"),
+        ('{"op":"start","request":{"prompt":"x","base_url":"y"}}', "bad_request"),
+        ('{"op":"start","request":{"prompt":"x","model":"y"}}', "unknown_model"),
+        ('{"op":"follow"}', "bad_request"),
+        ('{"op":"ping","op":"ping"}', "bad_request"),
+        ("[" * 60_000, "bad_request"),
+        ('{"op":"cancel","run":"../../x"}', "unknown_run"),
+    ],
+)
+def test_a_bad_message_is_an_error_and_the_socket_lives(
+    here: Site, message: str, code: str
+) -> None:
+    async def body(t: Talk) -> None:
+        await t.wire.send(message)
+        assert (await t.until("error"))["error"]["code"] == code
+        await t.say(op="ping", id="p")
+        await t.until("pong", id="p")
+
+    talk(here, body)
+
+
+def test_s22_a_message_over_64_kib_closes_with_1009(here: Site) -> None:
+    async def body(t: Talk) -> None:
+        start = '{"op":"ping","id":"'
+        await t.wire.send(start + "x" * ((64 << 10) - len(start) - 2) + '"}')
+        await t.until("pong")
+        with pytest.raises(ConnectionClosed):
+            await t.wire.send("x" * ((64 << 10) + 1))
+            await t.until("pong")
+        assert t.wire.close_code == 1009
+
+    talk(here, body)
+
+
+def test_s22_too_many_fragments_close_with_1009(here: Site) -> None:
+    async def pieces() -> Any:
+        for _ in range(200):
+            yield "x"
+
+    async def body(t: Talk) -> None:
+        with pytest.raises(ConnectionClosed):
+            await t.wire.send(pieces())
+            await t.until("error")
+        assert t.wire.close_code == 1009
+
+    talk(here, body)
+
+
+def test_s22_no_compression_is_agreed(here: Site) -> None:
+    async def body(t: Talk) -> None:
+        assert t.wire.response is not None
+        assert "sec-websocket-extensions" not in t.wire.response.headers
+
+    talk(here, body, compression="deflate")
+
+
+@pytest.mark.parametrize("origin", ["http://evil.test", "null", "http://localhost.evil.test"])
+def test_s4_a_page_of_another_site_gets_no_socket(here: Site, origin: str) -> None:
+    async def body(t: Talk) -> None:
+        raise AssertionError("connected")
+
+    with pytest.raises(InvalidStatus) as caught:
+        talk(here, body, origin=websockets.Origin(origin))
+    assert caught.value.response.status_code == 403
+
+
+def test_s2_a_foreign_host_gets_no_socket(here: Site) -> None:
+    answer = here.raw(
+        b"GET /ws HTTP/1.1\r\nHost: evil.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 421")
+
+
+def test_s7_s22_a_key_is_needed_within_the_first_message() -> None:
+    with site(api_keys=KEYS) as here:
+        run = here.start("scenario:stall", headers=AS_B)
+
+        async def with_first_message(t: Talk) -> None:
+            await t.say(op="auth", id=0, key=KEY_A)
+            await t.until("ok", id=0)
+            await t.say(op="follow", id=1, run=run)
+            assert (await t.until("error", id=1))["error"]["code"] == "unknown_run"
+            await t.say(op="cancel", id=2, run=run)
+            assert (await t.until("error", id=2))["error"]["code"] == "unknown_run"
+
+        talk(here, with_first_message)
+
+        async def refused(t: Talk) -> None:
+            await t.say(op="auth", key="wrong-wrong-wrong-wrong")
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await t.until("never")
+            assert t.wire.close_code == 1008
+
+        talk(here, refused)
+
+        async def by_header(t: Talk) -> None:
+            await t.say(op="ping", id=1)
+            await t.until("pong", id=1)
+
+        talk(here, by_header, additional_headers={"authorization": f"Bearer {KEY_A}"})
+        with pytest.raises(InvalidStatus) as caught:
+            talk(here, by_header, additional_headers={"authorization": "Bearer no-such-key-here"})
+        assert caught.value.response.status_code == 401
+        here.client.post(f"/v1/runs/{run}/cancel", headers=AS_B)
+
+
+def test_at_its_age_a_socket_is_asked_to_come_back_with_its_cursors() -> None:
+    with site(max_age=0.5) as here:
+        run = here.start("scenario:slow")
+
+        async def body(t: Talk) -> None:
+            await t.say(op="follow", run=run)
+            farewell = await t.until("reconnect")
+            assert farewell["reason"] == "max_age"
+            assert farewell["offsets"] == {run: t.events[run][-1][0]}
+            with pytest.raises(ConnectionClosed):
+                await t.until("never")
+            assert t.wire.close_code == 1012
+
+        talk(here, body)
+        assert NUMBERS.startswith(text_of(here.frames(f"/v1/runs/{run}/events")))
+
+
+def test_a_socket_that_does_not_read_is_let_go_and_told_its_cursor() -> None:
+    with site(write_deadline=0.4, socket_buffer=4096) as here:
+        run = here.start("scenario:long")
+        here.frames(f"/v1/runs/{run}/events")
+        wire = socket.socket()
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        wire.connect(("127.0.0.1", here.port))
+        wire.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert b" 101 " in wire.recv(1024)
+        message = json.dumps({"op": "follow", "run": run}).encode()
+        wire.sendall(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message)
+        connections = here.app.state.connections
+        while not len(connections):
+            time.sleep(0.01)
+        end = time.monotonic() + 15
+        while len(connections) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not len(connections)
+        wire.settimeout(10)
+        got = b""
+        while piece := wire.recv(65536):
+            got += piece
+        wire.close()
+        assert f"slow_reader {run}=".encode() in got[-200:]
