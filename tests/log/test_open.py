@@ -1,0 +1,76 @@
+"""Store URLs: what is understood, and what is refused with which words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tokenwire.errors import ConfigError
+from tokenwire.log.memory import MemoryLog
+from tokenwire.log.open import open_log
+from tokenwire.log.sqlite import SQLiteLog
+
+
+def test_memory() -> None:
+    assert isinstance(open_log("memory:"), MemoryLog)
+    assert isinstance(open_log("MEMORY://"), MemoryLog)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:chat.db", "chat.db"),
+        ("sqlite:data/my%20chat.db", "data/my chat.db"),
+        ("sqlite:///var/lib/chat.db", "/var/lib/chat.db"),
+        ("sqlite:/var/lib/chat.db?synchronous=NORMAL", "/var/lib/chat.db"),
+    ],
+)
+def test_sqlite(url: str, path: str) -> None:
+    log = open_log(url)
+    assert isinstance(log, SQLiteLog)
+    assert log.path == path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "chat.db",
+        "postgres://host/db",
+        "memory:something",
+        "sqlite:",
+        "sqlite://",
+        "sqlite://chat.db",
+        "sqlite::memory:",
+        "sqlite:chat.db?synchronous=off",
+        "sqlite:chat.db?mode=ro",
+        "redis://host:port",
+        "redis://host/zero",
+        "redis://host?colour=red",
+        "redis://host?timeout=soon",
+        "redis://host?durability=eternal",
+        "redis://host?prefix={x}",
+        "redis+sentinel://host",
+        "redis+cluster://host?replicas=1",
+    ],
+)
+def test_what_is_not_understood_is_a_clear_error(url: str) -> None:
+    with pytest.raises(ConfigError):
+        open_log(url)
+
+
+def test_errors_do_not_repeat_the_password() -> None:
+    for url in ("redis://user:hunter2@host/x", "redis://user:hunter2@host?x=1"):
+        with pytest.raises(ConfigError) as caught:
+            open_log(url)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_backend_is_imported_only_when_it_is_asked_for() -> None:
+    code = (
+        "import sys; from tokenwire.log.open import open_log; open_log('memory:');"
+        "assert 'sqlite3' not in sys.modules and 'redis' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"})
