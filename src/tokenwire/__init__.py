@@ -29,6 +29,7 @@ _WHERE = {
     "assistant": "tokenwire.events.message",
     "open_log": "tokenwire.log.open",
     "stream": "tokenwire.ask",
+    "stream_with_tools": "tokenwire.with_tools",
     "system": "tokenwire.events.message",
     "tool": "tokenwire.tools.registry",
     "user": "tokenwire.events.message",
@@ -53,6 +54,7 @@ __all__ = [
     "assistant",
     "open_log",
     "stream",
+    "stream_with_tools",
     "system",
     "tool",
     "user",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from tokenwire.run.tool_phase import LoopLimits
     from tokenwire.tools.context import Progress, ToolContext
     from tokenwire.tools.registry import Tool, ToolSet, tool
+    from tokenwire.with_tools import stream_with_tools
 
 
 def __getattr__(name: str) -> Any:
