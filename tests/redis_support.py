@@ -50,11 +50,20 @@ class RedisServer:
         command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder]
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
         command += ["--maxmemory-policy", "noeviction", *self.options]
+        return self._launch(command)
+
+    def start_sentinel(self, settings: str) -> RedisServer:
+        """A Sentinel with the settings file ``settings``, which it rewrites."""
+        assert BINARY is not None
+        command = [BINARY, settings, "--sentinel", "--port", str(self.port)]
+        return self._launch([*command, "--bind", "127.0.0.1", "--dir", self.folder])
+
+    def _launch(self, command: list[str]) -> RedisServer:
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         end = time.monotonic() + 20
-        while b"PONG" not in self.ask("PING"):
+        while not any(word in self.ask("PING") for word in (b"PONG", b"NOAUTH")):
             assert self._process.poll() is None, "redis-server ended at once"
             assert time.monotonic() < end, "redis-server does not answer"
             time.sleep(0.02)

@@ -37,7 +37,6 @@ PASSING = (
     OSError,
 )
 PASSING_WORDS = ("NOREPLICAS", "MASTERDOWN", "LOADING", "READONLY", "UNBLOCKED", "BUSY ")
-FULL_WORDS = ("OOM", "MISCONF")
 
 
 class Script:
@@ -179,7 +178,7 @@ class Link:
 
     def _judge(self, error: exceptions.ResponseError) -> Exception:
         text = str(error)
-        if any(word in text for word in FULL_WORDS):
+        if isinstance(error, exceptions.OutOfMemoryError) or "MISCONF" in text:
             raise StoreFullError("Redis has no space left for new records.") from error
         if any(word in text for word in PASSING_WORDS):
             return error

@@ -1,0 +1,487 @@
+"""What breaks around a Redis log: kills, stops, failovers, lost answers, full memory, expiry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from redis_support import RedisServer, redis_server
+from tokenwire.errors import (
+    ConfigError,
+    GoneError,
+    NotFoundError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from tokenwire.log.base import Log
+from tokenwire.log.open import open_log
+from tokenwire.log.redis import RedisLog
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server() as started:
+        yield started
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisLog]:
+    log = open_log(url)
+    assert isinstance(log, RedisLog)
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def run(url: str, case: Callable[[Any], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with opened(url) as log:
+            await case(log)
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    """Ask again until the answer is true; for what another process does in its own time."""
+    end = asyncio.get_running_loop().time() + seconds
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert asyncio.get_running_loop().time() < end, "it did not happen"
+        await asyncio.sleep(0.02)
+
+
+class Proxy:
+    """A TCP proxy that can change its target, and swallow answers."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.port = 0
+        self.swallow = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, up_writer}
+        await asyncio.gather(
+            self._pump(reader, up_writer, False), self._pump(up_reader, writer, True)
+        )
+        self._writers -= {writer, up_writer}
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if answers and self.swallow:
+                    self.swallow -= 1
+                    break
+                writer.write(data)
+                await writer.drain()
+        for one in (writer, reader):
+            if isinstance(one, asyncio.StreamWriter):
+                one.transport.abort()
+        if answers:
+            self.cut()
+
+
+def test_kill_9_and_restart_loses_nothing_with_an_append_only_file(server: RedisServer) -> None:
+    async def case(log: Log) -> None:
+        await log.create("s", owner="me", lease=60)
+        accepted = 0
+
+        async def write() -> None:
+            nonlocal accepted
+            for number in range(1, 401):
+                record = b"%d" % number
+                done = await log.append("s", epoch=1, first=number, records=[record])
+                assert done.status == "ok"
+                accepted = number
+
+        writer = asyncio.create_task(write())
+        for stop in (60, 150, 290):
+            await until(lambda stop=stop: accepted >= stop)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        await writer
+        page = await log.read("s")
+        assert page.records == [b"%d" % number for number in range(1, 401)]
+
+    run(server.url + "?timeout=30", case)
+
+
+def test_a_stopped_server_is_waited_for_and_then_named(server: RedisServer) -> None:
+    async def case(log: Log) -> None:
+        await log.create("s", owner="me", lease=60)
+        server.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailableError):
+                await log.append("s", epoch=1, first=1, records=[b"1"])
+        finally:
+            server.signal(signal.SIGCONT)
+        done = await log.append("s", epoch=1, first=1, records=[b"1"])
+        assert (done.status in ("ok", "duplicate"), done.tail) == (True, 1)
+        assert (await log.read("s")).records == [b"1"]
+
+    run(server.url + "?timeout=0.6", case)
+
+
+@pytest.mark.parametrize("lost", ["tail", "stream", "claim"])
+def test_a_failover_that_loses_what_was_accepted_is_noticed(lost: str) -> None:
+    with redis_server() as primary, redis_server() as replica:
+
+        async def main() -> None:
+            replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
+            await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+            async with Proxy(primary.port) as proxy, opened(proxy.url) as log:
+                await log.create("early", owner="me", lease=0)
+                records = [b"%d" % number for number in range(1, 10)]
+                await log.append("early", epoch=1, first=1, records=records[:5])
+                size = primary.ask("STRLEN", "x")
+                assert size
+                await until(lambda: b":5" in replica.ask("LLEN", "tw:{early}:log"))
+                replica.ask("REPLICAOF", "NO", "ONE")
+                stream, epoch, kept = "early", 1, 5
+                if lost == "stream":
+                    stream, kept = "late", 0
+                    await log.create("late", owner="me", meta=b"m", lease=60)
+                    await log.append("late", epoch=1, first=1, records=records[:5])
+                if lost == "claim":
+                    claim = await log.claim("early", owner="me", lease=60)
+                    assert claim is not None
+                    epoch = claim.epoch
+                done = await log.append(stream, epoch=epoch, first=6, records=records[5:8])
+                assert (done.status, done.tail) == ("ok", 8)
+                proxy.target = replica.port
+                proxy.cut()
+                done = await log.append(stream, epoch=epoch, first=9, records=records[8:])
+                assert (done.status, done.tail) == ("gap", kept)
+                first = done.tail + 1
+                done = await log.append(
+                    stream, epoch=epoch, first=first, records=records[done.tail :]
+                )
+                assert (done.status, done.tail) == ("ok", 9)
+                assert (await log.read(stream)).records == records
+                info = await log.describe(stream)
+                assert (info.epoch, info.owner) == (epoch, "me")
+
+        asyncio.run(main())
+
+
+def test_a_deleted_stream_is_not_brought_back_by_its_writer(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as writer, opened(server.url) as other:
+            await writer.create("s", owner="me", lease=60)
+            await writer.append("s", epoch=1, first=1, records=[b"secret"])
+            await other.delete("s")
+            with pytest.raises(NotFoundError):
+                await writer.append("s", epoch=1, first=2, records=[b"more"])
+            with pytest.raises(NotFoundError):
+                await other.read("s")
+
+    asyncio.run(main())
+
+
+def test_an_equal_epoch_of_another_owner_is_fenced(server: RedisServer) -> None:
+    """After a failover two processes can hold claims with the same number; one must lose."""
+
+    async def main() -> None:
+        async with opened(server.url) as one, opened(server.url) as two:
+            await one.create("s", owner="nobody", lease=0)
+            first = await one.claim("s", owner="one", lease=0)
+            assert first is not None
+            server.ask("HSET", "tw:{s}:meta", "epoch", "1")  # what a failover would lose
+            second = await two.claim("s", owner="two", lease=60)
+            assert second is not None
+            assert first.epoch == second.epoch == 2
+            assert (await two.append("s", epoch=2, first=1, records=[b"2"])).status == "ok"
+            assert (await one.append("s", epoch=2, first=2, records=[b"1"])).status == "fenced"
+
+    asyncio.run(main())
+
+
+def test_a_lost_answer_is_settled_by_sending_again(server: RedisServer) -> None:
+    async def main() -> None:
+        async with Proxy(server.port) as proxy, opened(proxy.url) as log:
+            await log.create("s", owner="me", lease=0)
+            for number in range(1, 11):
+                proxy.swallow = 1
+                record = b"%d" % number
+                done = await log.append("s", epoch=1, first=number, records=[record])
+                assert (done.status, done.tail) == ("ok", number)
+            proxy.swallow = 1
+            await log.command("s", b"stop")
+            assert await log.commands("s") == [(1, b"stop")]
+            proxy.swallow = 1
+            claim = await log.claim("s", owner="me", lease=60)
+            assert claim is not None
+            assert claim.epoch == 2
+            proxy.swallow = 1
+            assert (await log.create("t", owner="me", key="k", key_hash="h")).stream == "t"
+            proxy.swallow = 1
+            done = await log.append("s", epoch=2, first=11, records=[], close="end")
+            assert done.status in ("ok", "duplicate")
+            page = await log.read("s")
+            assert page.records == [b"%d" % number for number in range(1, 11)]
+            assert page.closed == "end"
+            assert proxy.swallow == 0
+
+    asyncio.run(main())
+
+
+def test_full_memory_is_named_and_recovers(server: RedisServer) -> None:
+    async def case(log: Log) -> None:
+        await log.create("s", owner="me", lease=60)
+        await log.append("s", epoch=1, first=1, records=[b"1"])
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(StoreFullError):
+            await log.append("s", epoch=1, first=2, records=[b"2"])
+        assert (await log.read("s")).records == [b"1"]
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        assert (await log.append("s", epoch=1, first=2, records=[b"2"])).status == "ok"
+
+    run(server.url, case)
+
+
+def test_streams_expire_and_are_gone_then(server: RedisServer) -> None:
+    async def case(log: Log) -> None:
+        await log.create("ended", owner="me", lease=0)
+        await log.append("ended", epoch=1, first=1, records=[b"1"], close="complete")
+
+        async def gone() -> bool:
+            try:
+                await log.read("ended")
+            except GoneError:
+                return True
+            return False
+
+        await until(gone)
+
+    run(server.url + "?ttl=1", case)
+
+
+def test_every_key_has_a_time_to_live(server: RedisServer) -> None:
+    async def case(log: Log) -> None:
+        await log.create("s", owner="me", thread="t", key="k", key_hash="h", lease=60)
+        await log.append("s", epoch=1, first=1, records=[b"1"])
+        await log.command("s", b"stop")
+        names = ["tw:{s}:meta", "tw:{s}:log", "tw:{s}:commands"]
+        names += ["tw:{thread:t}:streams", "tw:{key:k}:stream"]
+        for name in names:
+            assert int(server.ask("PTTL", name)[1:]) > 0, name
+
+    run(server.url, case)
+
+
+def test_cancelled_calls_never_mix_up_answers(server: RedisServer) -> None:
+    async def case(log: Log) -> None:
+        for number in range(20):
+            name = f"s{number}"
+            await log.create(name, owner="me", meta=name.encode(), lease=60)
+            await log.append(name, epoch=1, first=1, records=[name.encode()])
+        chance = random.Random(3)
+
+        async def ask(name: str) -> None:
+            if chance.random() < 0.5:
+                assert (await log.read(name)).records == [name.encode()]
+            else:
+                assert (await log.describe(name)).meta == name.encode()
+
+        for _ in range(40):
+            tasks = [asyncio.create_task(ask(f"s{chance.randrange(20)}")) for _ in range(25)]
+            for task in tasks:
+                for _ in range(chance.randrange(3)):
+                    await asyncio.sleep(0)
+                if chance.random() < 0.5:
+                    task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                assert result is None or isinstance(result, asyncio.CancelledError), result
+
+    run(server.url, case)
+
+
+def test_followers_survive_the_loss_of_their_connection(server: RedisServer) -> None:
+    async def main() -> None:
+        async with opened(server.url) as writer, opened(server.url) as reader:
+            await writer.create("s", owner="me", lease=60)
+            woken = asyncio.Event()
+            reader.subscribe("s", woken.set)
+            seen: list[bytes] = []
+            for number in range(1, 31):
+                if number % 10 == 0:
+                    server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+                await writer.append("s", epoch=1, first=number, records=[b"%d" % number])
+                while len(seen) < number:
+                    page = await reader.read("s", after=len(seen))
+                    seen += page.records
+                    if not page.records:
+                        await asyncio.wait_for(woken.wait(), 20)
+                        woken.clear()
+            assert seen == [b"%d" % number for number in range(1, 31)]
+
+    asyncio.run(main())
+
+
+def test_what_the_store_promises_is_checked_at_start(server: RedisServer) -> None:
+    async def case(log: RedisLog) -> None:
+        assert log.durability == "process"
+        assert any("appendfsync" in note for note in (await log.stats())["notes"])
+
+    run(server.url + "?durability=process", case)
+    with pytest.raises(ConfigError, match="durability=disk"):
+        asyncio.run(open_log(server.url + "?durability=disk").start())
+    server.ask("CONFIG", "SET", "appendfsync", "always")
+    run(server.url + "?durability=disk", lambda log: log.stats())
+    server.ask("CONFIG", "SET", "maxmemory", "1gb")
+    server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    with pytest.raises(ConfigError, match="noeviction"):
+        asyncio.run(open_log(server.url).start())
+    server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    server.ask("CONFIG", "SET", "appendonly", "no")
+
+    async def bare(log: RedisLog) -> None:
+        assert log.durability == "memory"
+        assert any("appendonly is off" in note for note in (await log.stats())["notes"])
+
+    run(server.url, bare)
+
+
+def test_nobody_there_is_named() -> None:
+    with pytest.raises(StoreUnavailableError):
+        asyncio.run(open_log("redis://127.0.0.1:1/0?timeout=0.5").start())
+
+
+def test_a_wrong_password_is_a_setting() -> None:
+    with redis_server("--requirepass", "right") as server:
+        url = server.url.replace("redis://", "redis://:wrong@")
+        with pytest.raises(ConfigError, match="password"):
+            asyncio.run(open_log(url).start())
+        run(server.url.replace("redis://", "redis://:right@"), lambda log: log.stats())
+
+
+def test_replicas_confirm_every_append() -> None:
+    with redis_server() as primary, redis_server() as replica:
+
+        async def case(log: RedisLog) -> None:
+            assert log.durability == "replica"
+            await log.create("s", owner="me", lease=60)
+            done = await log.append("s", epoch=1, first=1, records=[b"1"])
+            assert done.status == "ok"
+            assert b":1" in replica.ask("LLEN", "tw:{s}:log")
+            replica.kill()
+            with pytest.raises(StoreUnavailableError):
+                await log.append("s", epoch=1, first=2, records=[b"2"])
+            replica.start()
+            replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
+            await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+            done = await log.append("s", epoch=1, first=2, records=[b"2"])
+            assert (done.status in ("ok", "duplicate"), done.tail) == (True, 2)
+
+        replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
+        asyncio.run(wait_for_replica(replica))
+        run(primary.url + "?replicas=1&timeout=2", case)
+
+
+async def wait_for_replica(replica: RedisServer) -> None:
+    await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+
+
+def test_a_cluster() -> None:
+    with redis_server("--cluster-enabled", "yes") as server:
+        server.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        url = f"redis+cluster://127.0.0.1:{server.port}"
+
+        async def main() -> None:
+            await until(lambda: b"cluster_state:ok" in server.ask("CLUSTER", "INFO"))
+            async with opened(url) as writer, opened(url) as reader:
+                for number in range(5):
+                    await writer.create(f"s{number}", owner="me", thread="t", lease=60)
+                woken = asyncio.Event()
+                reader.subscribe("s3", woken.set)
+                for number in range(1, 11):
+                    await asyncio.gather(
+                        *(
+                            writer.append(f"s{n}", epoch=1, first=number, records=[b"%d" % number])
+                            for n in range(5)
+                        )
+                    )
+                seen: list[bytes] = []
+                while len(seen) < 10:
+                    page = await reader.read("s3", after=len(seen))
+                    seen += page.records
+                    if not page.records:
+                        await asyncio.wait_for(woken.wait(), 20)
+                        woken.clear()
+                assert seen == [b"%d" % number for number in range(1, 11)]
+                assert await reader.thread("t") == ["s4", "s3", "s2", "s1", "s0"]
+                await reader.set_document("title", "s1", b"One")
+                assert await writer.documents("title", prefix="s") == {"s1": b"One"}
+
+        asyncio.run(main())
+
+
+def test_a_primary_found_through_sentinel_and_its_failover(tmp_path: Any) -> None:
+    with redis_server() as primary, redis_server() as replica:
+        replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
+        asyncio.run(wait_for_replica(replica))
+        settings = tmp_path / "sentinel.conf"
+        settings.write_text(
+            f"sentinel monitor tokens 127.0.0.1 {primary.port} 1\n"
+            "sentinel down-after-milliseconds tokens 500\n"
+            "sentinel failover-timeout tokens 3000\n"
+        )
+        sentinel = RedisServer(folder=str(tmp_path))
+        sentinel.start_sentinel(str(settings))
+
+        async def case(log: Log) -> None:
+            await log.create("s", owner="me", lease=60)
+            await log.append("s", epoch=1, first=1, records=[b"1"])
+            await until(lambda: b":1" in replica.ask("LLEN", "tw:{s}:log"))
+            await until(lambda: b"slave0" in sentinel.ask("INFO", "sentinel") or True)
+            await until(
+                lambda: str(replica.port).encode() in sentinel.ask("SENTINEL", "REPLICAS", "tokens")
+            )
+            await asyncio.to_thread(primary.kill)
+            done = await log.append("s", epoch=1, first=2, records=[b"2"])
+            assert (done.status, done.tail) == ("ok", 2)
+            assert b"role:master" in replica.ask("INFO", "replication")
+            assert (await log.read("s")).records == [b"1", b"2"]
+
+        try:
+            run(f"redis+sentinel://127.0.0.1:{sentinel.port}/tokens?timeout=40", case)
+        finally:
+            sentinel.stop()
