@@ -105,7 +105,7 @@ class AnthropicDecoder(PayloadDecoder):
         if frame.event == "content_block_delta" and not self.closed:
             try:
                 found = _decode_ordinary(frame.data)
-            except (msgspec.MsgspecError, RecursionError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass
             else:
                 block = self._blocks.get(found.index)

@@ -252,7 +252,7 @@ def load(data: bytes | str) -> Any:
         value = _decode(data)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         value = _lenient(data)
     if len(data) > 2 * _MOST_DEPTH:
         _check_depth(data, value)

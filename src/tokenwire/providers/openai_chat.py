@@ -73,7 +73,7 @@ class ChatDecoder(PayloadDecoder):
         if self._started and self._misses < _MOST_MISSES and not self.closed:
             try:
                 chunk = decode_chunk(frame.data)
-            except (msgspec.MsgspecError, RecursionError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 self._misses += 1
             else:
                 self._misses = 0

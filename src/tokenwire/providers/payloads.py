@@ -39,6 +39,7 @@ class PayloadReader:
         self.head = b""
         self._reader: Any = EventStreamDecoder() if self.kind else None
         self._held: list[bytes] = []
+        self._held_size = 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that these bytes complete."""
@@ -55,8 +56,10 @@ class PayloadReader:
         """The end of the bytes: what was not yet complete but may be whole."""
         if self._reader is None:
             if self.kind != "html" and self._held:
+                held, self._held = b"".join(self._held), []
                 self._use("values")
-                return self._frames(self._reader.feed(b"".join(self._held)))
+                reader: Any = self._reader
+                return self._frames(reader.feed(held))
             return []
         if self.kind == "sse":
             return self._reader.finish()
@@ -84,30 +87,33 @@ class PayloadReader:
         """Choose by the first bytes; hold them until they can be told apart."""
         if self.kind == "html":
             return []
-        if not self._held:
-            data = data.lstrip(b" \t\r\n") if data[:1] != b"\0" else data
+        if self.kind == "object":
+            return self._lines_or_values(data)
+        if not self._held and data[:1] != b"\0":
+            data = data.lstrip(b" \t\r\n")
         if not data:
             return []
-        self._held.append(data)
-        start = b"".join(self._held) if len(self._held) <= 4 else b"".join(self._held)[:_HEAD]
-        start = start.removeprefix(_BOM).lstrip(b" \t\r\n")
-        if not start or _BOM.startswith(start):
+        held = b"".join([*self._held, data])
+        self._held = [held]
+        start = held.removeprefix(_BOM).lstrip(b" \t\r\n")[:1]
+        if not start or (len(held) < 3 and _BOM.startswith(held)):
+            if len(held) > _HEAD:  # nothing but blanks after a byte-order mark
+                return self._release("sse")
             return []
-        if start[0] == 0:
-            return self._release("eventstream")
-        if start[:1] == b"<":
+        if start == b"{":
+            self.kind, self._held = "object", []
+            return self._lines_or_values(held)
+        if start == b"<":
             self.kind, self._held = "html", []
             return []
-        if start[:1] == b"[":
-            return self._release("values")
-        if start[:1] != b"{":
-            return self._release("sse")
-        return self._lines_or_values(data)
+        return self._release({b"\0": "eventstream", b"[": "values"}.get(start, "sse"))
 
     def _lines_or_values(self, data: bytes) -> list[Frame]:
         """An object begins: either one a line, or one over many lines. The first line tells."""
+        self._held.append(data)
+        self._held_size += len(data)
         if b"\n" not in data:
-            if sum(map(len, self._held)) > MOST_PAYLOAD_BYTES:
+            if self._held_size > MOST_PAYLOAD_BYTES:
                 raise FramingError(
                     f"a JSON value is longer than {MOST_PAYLOAD_BYTES} bytes",
                     limit="value",
@@ -115,9 +121,8 @@ class PayloadReader:
                 )
             return []
         held = b"".join(self._held)
-        first = held.removeprefix(_BOM).lstrip(b" \t\r\n").partition(b"\n")[0]
         try:
-            load(first)
+            load(held.removeprefix(_BOM).lstrip(b" \t\r\n").partition(b"\n")[0])
         except ValueError:
             return self._release("values")
         return self._release("lines")
