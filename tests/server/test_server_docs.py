@@ -1,0 +1,51 @@
+"""The HTTP reference lists what the server really has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from server_support import make_app
+from tokenwire import errors
+from tokenwire.server import routes_chat, routes_meta, routes_runs
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text("utf-8")
+
+
+def test_every_native_route_is_listed_and_every_listed_route_is_there() -> None:
+    state = make_app().state
+    native = [
+        *routes_runs.routes(state),
+        *routes_chat.routes(state),
+        *routes_meta.routes(state),
+    ]
+    have = {
+        (method, route.path)  # type: ignore[attr-defined]
+        for route in native
+        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
+    }
+    listed = set(re.findall(r"`(GET|POST|DELETE) (/[^\s`?]*)", PAGE.split("## Who may ask")[0]))
+    assert have | {("GET", "/ws"), ("GET", "/")} == listed
+
+
+def test_every_code_of_the_server_is_listed() -> None:
+    table = PAGE.split("## Errors")[1]
+    own = {
+        getattr(errors, name).code
+        for name in (
+            "InputError",
+            "UnknownModelError",
+            "LimitError",
+            "KeyReusedError",
+            "NotAuthenticatedError",
+            "ForbiddenError",
+            "NotFoundError",
+            "GoneError",
+            "CursorError",
+            "ConflictError",
+            "BusyError",
+            "StoreFullError",
+            "StoreUnavailableError",
+        )
+    }
+    assert {code for code in own if f"`{code}`" not in table} == set()
