@@ -75,6 +75,9 @@ const COUNTS = [
   "reasoning_tokens",
 ] as const;
 
+const PART =
+  /^(text|reasoning|refusal|tool-call|provider-result|file|opaque)-(start|delta|end)$/;
+
 export function emptyRun(): RunState {
   return {
     run: "",
@@ -219,7 +222,8 @@ export class Fold {
   }
 
   #part(event: AnyPart): void {
-    const [, kind = "", moment] = /^(.+)-(start|delta|end)$/.exec(event.type) ?? [];
+    const [, kind, moment] = PART.exec(event.type) ?? [];
+    if (!kind) return; // of a newer version
     if (moment === "start") {
       const step = this.#lastStep();
       const parts = this.#own(step.parts, (copy) => (step.parts = copy));

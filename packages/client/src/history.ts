@@ -49,7 +49,7 @@ function messagePart(part: PartState, step: StepState): Record<string, unknown> 
         ...common,
         call_id: attrs.call_id ?? "",
         name: attrs.name ?? "",
-        ...(written === "{}" ? {} : { arguments: written }),
+        arguments: written,
         ...(attrs.executor === "server" ? {} : pick(attrs, "executor")),
         ...(attrs.format === "json" ? {} : pick(attrs, "format")),
         ...pick(attrs, "signature"),

@@ -1,0 +1,208 @@
+// @vitest-environment happy-dom
+
+import { TokenwireClient, type RunEvent } from "@tokenwire/client";
+import { act, cleanup, render, renderHook, waitFor } from "@testing-library/react";
+import { StrictMode, type ReactNode } from "react";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { MessageParts, Part, useChat, useObject, useRun, type PartProps } from "../src/index.js";
+
+afterEach(cleanup);
+
+const RUN = "run_0123456789abcdef";
+
+function answer(...texts: string[]): RunEvent[] {
+  return [
+    { type: "run-start", run: RUN },
+    { type: "step-start", step: 1 },
+    { type: "text-start", part: 0, step: 1 },
+    ...texts.map((text): RunEvent => ({ type: "text-delta", part: 0, text })),
+    { type: "text-end", part: 0 },
+    { type: "step-end", step: 1, status: "complete" },
+    { type: "run-end", outcome: "complete" },
+  ];
+}
+
+/** A server in this process: what `fetch` would have brought. */
+class Fake {
+  runs: { id: string; state: string; created: number; metadata: object; events: RunEvent[] }[] = [];
+  bodies: Record<string, unknown>[] = [];
+  open = 0;
+  next: RunEvent[] = answer("Hello");
+
+  fetch: typeof fetch = async (input, init) => {
+    const path = new URL(String(input), "http://x").pathname;
+    if (path === "/v1/runs") return this.#start(JSON.parse(String(init?.body)));
+    const json = (value: unknown) => new Response(JSON.stringify(value));
+    if (path.startsWith("/v1/threads/")) return json({ runs: [...this.runs].reverse() });
+    const run = this.runs.find(({ id }) => path.includes(id));
+    if (!run) return new Response("{}", { status: 404 });
+    if (path.endsWith("/cancel")) return json({});
+    if (String(input).includes("live=no")) {
+      return json({ events: run.events.map((event, at) => ({ cursor: `${at + 1}-a`, event })) });
+    }
+    this.open++;
+    init?.signal?.addEventListener("abort", () => this.open--);
+    const body = run.events.map((event, at) => `id: ${at + 1}-a\ndata: ${JSON.stringify(event)}\n\n`);
+    return new Response(body.join(""), { headers: { "content-type": "text/event-stream" } });
+  };
+
+  #start(body: Record<string, unknown>): Response {
+    this.bodies.push(body);
+    const id = `run_${String(this.runs.length + 1).padStart(16, "0")}`;
+    const metadata = body.metadata as object;
+    const events = this.next.map((e) => (e.type === "run-start" ? { ...e, run: id } : e));
+    const created = 1000 + this.runs.length;
+    this.runs.push({ id, state: "complete", created, metadata, events });
+    return new Response(JSON.stringify({ id, state: "running" }), { status: 201 });
+  }
+
+  client(): TokenwireClient {
+    return new TokenwireClient({ fetch: this.fetch, shareTabs: false });
+  }
+}
+
+const strict = ({ children }: { children: ReactNode }) => <StrictMode>{children}</StrictMode>;
+const texts = (chat: ReturnType<typeof useChat>) =>
+  chat.turns.map((turn) => [turn.prompt, turn.store.getSnapshot().state.steps[0]?.parts[0]?.text]);
+
+describe("useRun", () => {
+  it("reads a run once, also in strict mode", async () => {
+    const fake = new Fake();
+    await fake.client().start({ prompt: "x" });
+    const client = fake.client();
+    const { result } = renderHook(() => useRun(client, "run_0000000000000001"), { wrapper: strict });
+    await waitFor(() => expect(result.current.state.outcome).toBe("complete"));
+    expect(result.current.state.steps[0]!.parts[0]!.text).toBe("Hello");
+  });
+});
+
+describe("useChat", () => {
+  it("sends, answers, and tells the history with the next question", async () => {
+    const fake = new Fake();
+    const client = fake.client();
+    const { result } = renderHook(() => useChat({ client }), { wrapper: strict });
+    expect(result.current.status).toBe("ready");
+    act(() => void result.current.send("Hi"));
+    expect(result.current.turns).toHaveLength(1);
+    expect(result.current.status).toBe("submitted");
+    await waitFor(() => expect(texts(result.current)).toEqual([["Hi", "Hello"]]));
+    await waitFor(() => expect(result.current.status).toBe("ready"));
+    act(() => void result.current.send("More"));
+    await waitFor(() => expect(fake.bodies).toHaveLength(2));
+    expect(fake.bodies[1]).toMatchObject({
+      thread: result.current.thread,
+      metadata: { prompt: "More", parent: "run_0000000000000001" },
+      messages: [
+        { role: "user", content: "Hi" },
+        { role: "assistant", content: [{ type: "text", text: "Hello" }] },
+        { role: "user", content: "More" },
+      ],
+    });
+  });
+
+  it("shows the same conversation after a reload, with its branches", async () => {
+    const fake = new Fake();
+    const client = fake.client();
+    const { result } = renderHook(() => useChat({ client, thread: "thread-1" }));
+    act(() => void result.current.send("One"));
+    await waitFor(() => expect(result.current.status).toBe("ready"));
+    fake.next = answer("Other");
+    act(() => void result.current.edit(result.current.turns[0]!, "Two"));
+    await waitFor(() => expect(texts(result.current)).toEqual([["Two", "Other"]]));
+
+    const other = fake.client();
+    const reload = renderHook(() => useChat({ client: other, thread: "thread-1" }));
+    await waitFor(() => expect(texts(reload.result.current)).toEqual([["Two", "Other"]]));
+    const versions = reload.result.current.versions(reload.result.current.turns[0]!);
+    expect(versions.map(({ prompt }) => prompt)).toEqual(["One", "Two"]);
+    act(() => reload.result.current.choose(versions[0]!));
+    expect(texts(reload.result.current)).toEqual([["One", "Hello"]]);
+  });
+
+  it("says why a question could not be sent, and sends it again", async () => {
+    const fake = new Fake();
+    let refuse = true;
+    const client = new TokenwireClient({
+      shareTabs: false,
+      fetch: async (input, init) => {
+        if (refuse && String(input) === "/v1/runs") {
+          return new Response('{"error":{"code":"busy","message":"too many"}}', { status: 429 });
+        }
+        return fake.fetch(input, init);
+      },
+    });
+    const { result } = renderHook(() => useChat({ client }));
+    act(() => void result.current.send("Hi"));
+    await waitFor(() => expect(result.current.status).toBe("error"));
+    expect(result.current.turns[0]!.error).toMatchObject({ code: "busy", message: "too many" });
+    refuse = false;
+    act(() => void result.current.retry(result.current.turns[0]!));
+    await waitFor(() => expect(texts(result.current)).toEqual([["Hi", "Hello"]]));
+    expect(result.current.versions(result.current.turns[0]!)).toHaveLength(1);
+  });
+
+  it("leaves nothing behind after a thousand mounts", async () => {
+    const fake = new Fake();
+    const client = fake.client();
+    const added = vi.spyOn(globalThis, "addEventListener");
+    const removed = vi.spyOn(globalThis, "removeEventListener");
+    await client.start({ prompt: "x" });
+    for (let n = 0; n < 1000; n++) {
+      renderHook(() => useRun(client, "run_0000000000000001")).unmount();
+    }
+    await new Promise((done) => setTimeout(done, 50));
+    expect(added.mock.calls.length).toBeGreaterThan(1000);
+    expect(added.mock.calls.length).toBe(removed.mock.calls.length);
+    added.mockRestore();
+    removed.mockRestore();
+  }, 60_000);
+});
+
+describe("useObject", () => {
+  it("grows", async () => {
+    const fake = new Fake();
+    fake.next = answer('{"city":"Par', 'is","days":[1,', "2]}");
+    const client = fake.client();
+    const schema = { type: "object" };
+    const { result } = renderHook(() => useObject<{ city?: string }>({ client, schema }));
+    await act(() => result.current.submit("plan"));
+    await waitFor(() => expect(result.current.complete).toBe(true));
+    expect(result.current.object).toEqual({ city: "Paris", days: [1, 2] });
+    expect(fake.bodies[0]).toMatchObject({ prompt: "plan", output: { schema } });
+  });
+});
+
+describe("MessageParts", () => {
+  it("draws only the part that changed", async () => {
+    const { Fold } = await import("@tokenwire/client");
+    const fold = new Fold();
+    const drawn: number[] = [];
+    const render_ = { text: ({ part }: PartProps) => (drawn.push(part.part), part.text) };
+    for (const event of [
+      { type: "step-start", step: 1 },
+      { type: "text-start", part: 0, step: 1 },
+      { type: "text-delta", part: 0, text: "a" },
+      { type: "text-end", part: 0 },
+      { type: "text-start", part: 1, step: 1 },
+    ] as RunEvent[]) {
+      fold.apply(event);
+    }
+    const view = render(<MessageParts run={fold.state} render={render_} />);
+    drawn.length = 0;
+    for (let n = 0; n < 50; n++) {
+      fold.apply({ type: "text-delta", part: 1, text: `${n} ` });
+      view.rerender(<MessageParts run={fold.state} render={render_} />);
+    }
+    expect(drawn).toEqual(Array(50).fill(1));
+    expect(view.container.textContent).toContain("a0 1 2");
+  });
+
+  it("shows what tools wrote as text", () => {
+    const attrs = { name: "<b>x</b>", call_id: "c" };
+    const part = { part: 0, kind: "tool-call", step: 1, choice: 0, text: "{}", status: "complete", attrs };
+    const tool = { call_id: "c", name: "x", started: true, done: true, output: "", content: "<img src=x>" };
+    const view = render(<Part part={part} tool={tool} />);
+    expect(view.container.querySelector("img")).toBeNull();
+    expect(view.container.textContent).toContain("<img src=x>");
+  });
+});
