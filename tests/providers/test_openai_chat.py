@@ -307,3 +307,10 @@ def test_any_bytes_give_events_or_a_typed_error(pieces: list[bytes]) -> None:
     except (FramingError, ProtocolError):
         events += decoder.finish(Error(scope="parse", code="bad_framing", message="x"))
     check_parts(events)
+
+
+def test_bad_utf8_inside_a_payload_is_replaced_not_fatal() -> None:
+    good = body([chunk({"content": "a"})])
+    bad = body([chunk({"content": "XYZ"})]).replace(b"Y", b"\xff")
+    found = facts(decode(DIALECT.decoder(), [good + bad + body([chunk({}, "stop"), "[DONE]"])]))
+    assert (found["text"], found["complete"], found["error"]) == ("aX\ufffdZ", True, None)
