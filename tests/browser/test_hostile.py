@@ -1,0 +1,126 @@
+"""Model output that tries to get out of the page: no foreign request, no dialog, at no prefix; and
+answers that are too long for a page drawn as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Model:
+    """An OpenAI-compatible model that says what it was told to say, in the pieces given."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.pause = 0.0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.end_headers()
+                stopped = threading.Event()
+                for piece in outer.pieces:
+                    self._say({"delta": {"content": piece}, "index": 0})
+                    if outer.pause:
+                        stopped.wait(outer.pause)
+                self._say({"delta": {}, "index": 0, "finish_reason": "stop"})
+                self.wfile.write(b"data: [DONE]\n\n")
+
+            def _say(self, choice: dict[str, Any]) -> None:
+                chunk = {"id": "x", "object": "chat.completion.chunk", "choices": [choice]}
+                self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def name(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}/v1#told"
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    told = Model()
+    yield told
+    told.server.shutdown()
+    told.server.server_close()
+
+
+def hostile() -> str:
+    """The list that the packages' tests use too."""
+    source = (ROOT / "packages/page/test/hostile.ts").read_text("utf-8")
+    body = source[source.index("[\n") : source.index("].join")]
+    pieces = [line.strip().rstrip(",") for line in body.splitlines()[1:] if line.strip()]
+    plain = [p for p in pieces if p.startswith('"') and p.endswith('"') and ".repeat" not in p]
+    return "\n\n".join(
+        re.sub(r'\\(["\\])|\\n|\\t', lambda m: m.group(1) or "\n", p[1:-1]) for p in plain
+    )
+
+
+def test_hostile_markdown_reaches_nothing_at_any_prefix(
+    serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], model: Model
+) -> None:
+    text = hostile()
+    assert "<script>alert(1)</script>" in text
+    assert len(text) > 1500
+    model.pieces, model.pause = list(text), 0.002
+    served = serve("--model", model.name)
+    page = watched.page()
+    page.goto(served.url)
+    answer = ask(page, "Try it")
+    page.wait_for_selector(".answer[data-state=complete]", timeout=60000)
+    page.reload()
+    page.wait_for_selector(".answer[data-state=complete]")
+    assert watched.foreign(served.url) == []
+    assert watched.bad == []
+    for link in answer.locator("a").all():
+        assert re.match(r"https?://", link.get_attribute("href"))
+        assert link.get_attribute("rel") == "noopener noreferrer nofollow"
+    assert answer.locator("script, iframe, object, style, form, base, meta, link").count() == 0
+
+
+def test_ten_megabytes_do_not_freeze_the_page(
+    serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], model: Model
+) -> None:
+    paragraph = "".join(f"Sentence {n} has **bold** words and `code`. " for n in range(20)) + "\n\n"
+    count = 10_000_000 // len(paragraph)
+    model.pieces = [f"Number {n}. " + paragraph for n in range(count)]
+    served = serve("--model", model.name)
+    page = watched.page()
+    page.goto(served.url)
+    page.evaluate(
+        """() => {
+            window.longest = 0;
+            new PerformanceObserver((list) => {
+                for (const task of list.getEntries()) {
+                    window.longest = Math.max(window.longest, task.duration);
+                }
+            }).observe({type: 'longtask'});
+        }"""
+    )
+    ask(page, "Write a lot")
+    page.wait_for_selector(".answer[data-state=complete]", timeout=120000)
+    page.get_by_text(f"Number {count - 1}.").wait_for()
+    # The page answers while it reads, and keeps in the document only what is near the window.
+    assert page.evaluate("() => document.querySelectorAll('*').length") < 20000
+    page.get_by_label("Your question").fill("still alive")
+    assert page.get_by_label("Your question").input_value() == "still alive"
+    print("longest task", page.evaluate("() => window.longest"), "ms")
+    page.reload()
+    page.get_by_text(f"Number {count - 1}.").wait_for(timeout=60000)
+    assert page.evaluate("() => document.querySelectorAll('*').length") < 20000
