@@ -34,8 +34,9 @@ from tokenwire.server.wire_support import (
     wire_response,
 )
 from tokenwire.wire.ag_ui import AGUIEncoder
-from tokenwire.wire.ag_ui_request import AGUIRequest, Resume, ag_ui_messages, parse_ag_ui_request
+from tokenwire.wire.ag_ui_request import AGUIRequest, Resume, parse_ag_ui_request
 from tokenwire.wire.frames import Place
+from tokenwire.wire.tanstack import tanstack_messages
 
 __all__ = ["routes", "run_name"]
 
@@ -244,8 +245,7 @@ async def _hydrate(state: State, thread: str, principal: str) -> dict[str, Any]:
         return told
     said = msgspec.convert(snapshot["input"], list[Message])
     told["messages"] = [
-        *ag_ui_messages(said, f"{newest.id}-in"),
-        *ag_ui_messages(fold.history(), newest.id),
+        *tanstack_messages([*said, *fold.history()], newest.id),
     ]
     client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
     if fold.state == "waiting":

@@ -1,5 +1,4 @@
-"""AG-UI's RunAgentInput (also as TanStack AI sends it) as a request of ours, and our messages as
-AG-UI's.
+"""AG-UI's RunAgentInput (also as TanStack AI sends it) as a request of ours.
 
 Always true: a message of an unknown role or without its id is an `InputError` that names it; keys
 that a newer client adds are tolerated.
@@ -14,16 +13,14 @@ import msgspec
 from tokenwire.events.message import (
     Message,
     Part,
-    ReasoningPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
 )
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.wire.fields import Fields, media_part, one_name, plain, refuse_routing, text_of
-from tokenwire.wire.frames import dumps_text
 
-__all__ = ["AGUIRequest", "Resume", "ag_ui_messages", "parse_ag_ui_request"]
+__all__ = ["AGUIRequest", "Resume", "parse_ag_ui_request"]
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -170,38 +167,3 @@ def _content(message: Fields) -> str | list[Part]:
             raise part.fail("type", "is not a part that a model can read")
         parts.append(media_part(url, media_type))
     return plain(parts)
-
-
-def ag_ui_messages(messages: list[Message], prefix: str) -> list[dict[str, Any]]:
-    """Our messages as AG-UI's; ``prefix`` makes ids for those without one."""
-    found: list[dict[str, Any]] = []
-    for number, message in enumerate(messages):
-        name = message.id or f"{prefix}-m{number}"
-        if message.role == "tool":
-            for part in message.parts:
-                if isinstance(part, ToolResultPart):
-                    found.append(
-                        {
-                            "id": f"{prefix}-result-{part.call_id}",
-                            "role": "tool",
-                            "toolCallId": part.call_id,
-                            "content": dumps_text(part.content),
-                        }
-                    )
-            continue
-        told: dict[str, Any] = {"id": name, "role": message.role, "content": message.text}
-        calls = [
-            {
-                "id": call.call_id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in message.tool_calls
-        ]
-        if calls:
-            told["toolCalls"] = calls
-        thinking = "".join(p.text for p in message.parts if isinstance(p, ReasoningPart))
-        if thinking:
-            found.append({"id": f"{name}-r", "role": "reasoning", "content": thinking})
-        found.append(told)
-    return found
