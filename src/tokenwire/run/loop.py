@@ -20,12 +20,14 @@ from tokenwire.events.fold import Fold, StepState
 from tokenwire.events.model import (
     Event,
     Heartbeat,
+    PartAttr,
     RunEnd,
     RunOutcome,
     RunStart,
     StepEnd,
     StepReset,
     StepStart,
+    ToolCallStart,
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.events.request import Request
@@ -263,6 +265,8 @@ class Loop:
         for event in events:
             if type(event) is Heartbeat:
                 continue
+            if isinstance(event, ToolCallStart | PartAttr):
+                self._own_call_id(event)
             event.t = t
             check(event)
             apply(event)
@@ -270,6 +274,28 @@ class Loop:
         if self._called is not None and self.order.next_part and ready:
             self._first_token()
         return ready
+
+    def _own_call_id(self, event: ToolCallStart | PartAttr) -> None:
+        """Some servers begin to count their calls anew in each answer; here a call id names one
+        call of the run, in the log and in what goes back to the model."""
+        if isinstance(event, ToolCallStart):
+            given = event.call_id if event.executor != "provider" else ""
+        else:
+            given = event.value if event.name == "call_id" else ""
+        taken = {
+            part.attrs.get("call_id")
+            for number, part in self.fold.parts.items()
+            if part.kind == "tool-call" and number != event.part
+        }
+        if not given or given not in taken:
+            return
+        count = 2
+        while f"{given}-{count}" in taken:
+            count += 1
+        if isinstance(event, ToolCallStart):
+            event.call_id, event.id_source = f"{given}-{count}", "synthetic"
+        else:
+            event.value = f"{given}-{count}"
 
     def _first_token(self) -> None:
         _, target = self.plan.candidates[0]
