@@ -27,9 +27,7 @@ import uvloop
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOCK = os.sysconf("SC_CLK_TCK")
-HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-)
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CHUNK = (
     '{"id":"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz012","object":"chat.completion.chunk",'
     '"created":1795416446,"model":"bench-model-2026-11-01","service_tier":"default",'
@@ -263,7 +261,9 @@ def main() -> None:
                 for streams in map(int, options.streams.split(",")):
                     rows = [
                         uvloop.run(
-                            measure(port, server.pid, streams, options.rate, options.seconds, upstream)
+                            measure(
+                                port, server.pid, streams, options.rate, options.seconds, upstream
+                            )
                         )
                         for _ in range(options.rounds)
                     ]

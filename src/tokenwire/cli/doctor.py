@@ -26,7 +26,7 @@ from tokenwire.errors import TokenwireError
 __all__ = ["Finding", "run_doctor"]
 
 _REQUIRED: Final = (
-    "aiohttp",
+    "httptools",
     "anyio",
     "jiter",
     "msgspec",

@@ -1,0 +1,351 @@
+"""HTTP/1.1 to providers on a bare asyncio protocol: the reader of the hot path.
+
+A model's answer is one wake-up per token; what is saved here is saved for every token. Parsing is
+`httptools` (llhttp); connecting, TLS and flow control are asyncio's. `benchmarks/http_reader.py`
+compares it with aiohttp.
+
+Always true: one request at a time on a connection; a connection goes back to the pool only after a
+whole answer whose framing allows it; what is buffered is bounded, beyond it the socket is not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+from tokenwire.errors import NetworkError, ProtocolError, ProviderError
+
+__all__ = ["Connection", "Pool", "Response"]
+
+#: Longer answers' heads than this are an attack or a mistake.
+MOST_HEAD_BYTES = 64 << 10
+#: Unread body at which the socket is no longer read, and at which it is read again.
+HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
+#: Seconds that an idle connection is kept. Providers' load balancers close at 60 or later.
+KEEP_IDLE = 30.0
+_Key = tuple[str, int, bool]
+
+
+class Response:
+    """One answer, from its head to its end: what `providers.http.ByteStream` promises."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._ended = False
+        self._error: ProviderError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """What has arrived, at least one byte; ``b""`` at the end."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            if self._pieces:
+                data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+                self._pieces.clear()
+                self._size = 0
+                self._connection.resume()
+                return data
+            if self._ended:
+                return b""
+            self._waiter = self._connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def abort(self, error: ProviderError) -> None:
+        """Close the connection now; a pending or the next `read` raises ``error``."""
+        if self._error is None:
+            self._error = error
+        self._connection.abort()
+        self.wake()
+
+    async def aclose(self) -> None:
+        """Let the connection go; before the end of the body this closes it."""
+        self._connection.release(reusable=self._ended and self._error is None)
+
+    # --- from the connection -------------------------------------------------------------------
+
+    def body(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER:
+            self._connection.pause()
+
+    def end(self) -> None:
+        self._ended = True
+        self.wake()
+
+    def fail(self, error: ProviderError) -> None:
+        if not self._ended and self._error is None:
+            self._error = error
+        self.wake()
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """A socket and its parser."""
+
+    def __init__(self, pool: Pool, key: _Key) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._pool, self._key = pool, key
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._response: Response | None = None
+        self._head: asyncio.Future[Response] | None = None
+        self._head_size = 0
+        self._field_bytes = 0
+        self._headers: dict[str, str] = {}
+        self._until_close = False
+        self._keep = True
+        self._paused = False
+        self.idle_since = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """May another request be sent on it?"""
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, data: bytes) -> Response:
+        """Send a request and wait for the head of its answer."""
+        if self._transport is None:
+            raise NetworkError(f"the connection to {self._name} broke before an answer began")
+        self._parser = httptools.HttpResponseParser(self)
+        self._response = Response(self)
+        self._head = self.loop.create_future()
+        self._head_size = self._field_bytes = 0
+        self._until_close = True
+        self._transport.write(data)
+        try:
+            return await self._head
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._head = None
+
+    # --- asyncio.Protocol ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        parser, response = self._parser, self._response
+        if parser is None or response is None:
+            self.abort()  # bytes that nobody asked for
+            return
+        if self._head is not None:
+            self._head_size += len(data)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._broken(ProtocolError(f"what answers at {self._name} does not speak HTTP"))
+            return
+        unfinished = self._head is not None and not self._head.done()
+        if unfinished and self._head_size > MOST_HEAD_BYTES:
+            self._broken(ProtocolError(f"the head of the answer of {self._name} is too large"))
+            return
+        waiter = response._waiter
+        if waiter is not None and response._pieces and not waiter.done():
+            waiter.set_result(None)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._pool.forget(self._key, self)
+        response = self._response
+        if response is None:
+            return
+        if self._head is None and exc is None and self._until_close and not response._ended:
+            response.end()  # the body's end was the connection's
+            return
+        where = "in the middle of the answer" if self._head is None else "before an answer began"
+        self._broken(NetworkError(f"the connection to {self._name} broke {where}"))
+
+    # --- httptools -----------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._response is None:
+            return
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > MOST_HEAD_BYTES:
+            raise ValueError("head too large")  # the parser makes it an HttpParserError
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        before = self._headers.get(key)
+        self._headers[key] = f"{before}, {text}" if before is not None else text
+
+    def on_headers_complete(self) -> None:
+        response, parser = self._response, self._parser
+        if response is None or parser is None:
+            return
+        response.status = parser.get_status_code()
+        headers, self._headers = self._headers, {}
+        if 100 <= response.status < 200:
+            return
+        response.headers = headers
+        chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._until_close = not chunked and "content-length" not in headers
+        self._keep = parser.should_keep_alive() and not self._until_close
+        if self._head is not None and not self._head.done():
+            self._head.set_result(response)
+
+    def on_body(self, body: bytes) -> None:
+        if self._response is not None:
+            self._response.body(body)
+
+    def on_message_complete(self) -> None:
+        response = self._response
+        if response is not None and response.status >= 200:
+            self._until_close = False
+            response.end()
+
+    # --- flow and life -------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def release(self, *, reusable: bool) -> None:
+        """The response is done with: back to the pool, or closed."""
+        self._response = None
+        if reusable and self._keep and self.usable:
+            self.resume()
+            self._pool.keep(self._key, self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+
+    def _broken(self, error: ProviderError) -> None:
+        if self._head is not None and not self._head.done():
+            self._head.set_exception(error)
+        if self._response is not None:
+            self._response.fail(error)
+        self.abort()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._key[0]}:{self._key[1]}"
+
+
+class Pool:
+    """Idle connections by host, port and TLS."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        self._idle: dict[_Key, deque[Connection]] = {}
+        self._all: set[Connection] = set()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_timeout: float = 5.0,
+    ) -> Response:
+        """Send a request on an idle or a new connection; the answer's head has been read.
+
+        A kept connection that was closed while it lay idle is replaced. Raises `TimeoutError` and
+        `OSError` while connecting, then `NetworkError` and `ProtocolError`.
+        """
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        host = parts.hostname or ""
+        key = (host, parts.port or (443 if tls else 80), tls)
+        data = _head_bytes(method, parts, headers, body)
+        while (kept := self._take(key)) is not None:
+            try:
+                return await kept.ask(data)
+            except NetworkError:
+                continue  # it was closed while it lay idle
+        connection = await asyncio.wait_for(self._connect(key), connect_timeout)
+        return await connection.ask(data)
+
+    def keep(self, key: _Key, connection: Connection) -> None:
+        connection.idle_since = connection.loop.time()
+        self._idle.setdefault(key, deque()).append(connection)
+
+    def forget(self, key: _Key, connection: Connection) -> None:
+        self._all.discard(connection)
+        idle = self._idle.get(key)
+        if idle is not None and connection in idle:
+            idle.remove(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in list(self._all):
+            connection.abort()
+        self._all.clear()
+        self._idle.clear()
+
+    def _take(self, key: _Key) -> Connection | None:
+        idle = self._idle.get(key)
+        while idle:
+            connection = idle.pop()
+            if connection.usable and connection.loop.time() - connection.idle_since < KEEP_IDLE:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, key: _Key) -> Connection:
+        host, port, tls = key
+        context = (self._context or _default_context()) if tls else None
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self, key), host, port, ssl=context
+        )
+        self._all.add(connection)
+        return connection
+
+
+_contexts: list[ssl.SSLContext] = []
+
+
+def _default_context() -> ssl.SSLContext:
+    if not _contexts:
+        _contexts.append(ssl.create_default_context())
+    return _contexts[0]
+
+
+def _head_bytes(method: str, parts: SplitResult, headers: Mapping[str, str], body: bytes) -> bytes:
+    target = parts.path or "/"
+    if parts.query:
+        target += f"?{parts.query}"
+    lines = [f"{method} {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
+    for name, value in headers.items():
+        if "\r" in name + value or "\n" in name + value:
+            raise ProtocolError(f"the header '{name[:40]}' holds a line end")
+        lines.append(f"{name}: {value}")
+    if body or method not in ("GET", "HEAD", "DELETE"):
+        lines.append(f"content-length: {len(body)}")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
