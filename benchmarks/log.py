@@ -1,0 +1,240 @@
+"""The log: what an append costs, how soon a reader has it, how fast a run is read again.
+
+Every store is measured the same way through `tokenwire.log`: one append awaited after the other,
+appends of 500 streams at once (one record each, so grouping is the store's own), delivery from
+append to reader in the same and in another process, one writer to 1,000 readers, and the replay of
+10,000 records. Medians of some rounds; about a minute in all.
+
+    python benchmarks/log.py --stores memory,sqlite,redis --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+from tokenwire.log.base import Log  # noqa: E402
+from tokenwire.log.open import open_log  # noqa: E402
+
+RECORD = b'0123456789abcdef{"type":"text-delta","part":0,"text":" a few words of"}'
+STREAMS = 500
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+async def create(log: Log, *names: str) -> None:
+    for start in range(0, len(names), 100):
+        part = names[start : start + 100]
+        await asyncio.gather(*(log.create(name, owner="bench", lease=600) for name in part))
+
+
+async def single(log: Log, name: str, count: int) -> float:
+    """Microseconds of one awaited append."""
+    await create(log, name)
+    start = time.perf_counter()
+    for number in range(1, count + 1):
+        await log.append(name, epoch=1, first=number, records=[RECORD])
+    return (time.perf_counter() - start) / count * 1e6
+
+
+async def grouped(log: Log, name: str, rounds: int, size: int) -> tuple[float, float]:
+    """Records per second, and CPU microseconds of this process per record, of many streams."""
+    names = [f"{name}-{number}" for number in range(STREAMS)]
+    await create(log, *names)
+
+    async def write(stream: str) -> None:
+        for number in range(rounds):
+            first = number * size + 1
+            await log.append(stream, epoch=1, first=first, records=[RECORD] * size)
+
+    cpu, start = time.process_time(), time.perf_counter()
+    await asyncio.gather(*map(write, names))
+    total = STREAMS * rounds * size
+    seconds = time.perf_counter() - start
+    return total / seconds, (time.process_time() - cpu) / total * 1e6
+
+
+async def follow(log: Log, name: str, count: int, got: Callable[[bytes], None]) -> None:
+    woken = asyncio.Event()
+    end = log.subscribe(name, woken.set)
+    after = 0
+    while after < count:
+        page = await log.read(name, after=after)
+        for record in page.records:
+            got(record)
+        after += len(page.records)
+        if not page.records:
+            await woken.wait()
+            woken.clear()
+    end()
+
+
+async def pace(log: Log, name: str, count: int) -> None:
+    """Appends that carry the moment they were made, 3 ms apart."""
+    for number in range(1, count + 1):
+        await asyncio.sleep(0.003)
+        record = b"%.9f" % time.monotonic()
+        await log.append(name, epoch=1, first=number, records=[record])
+
+
+async def delivery(log: Log, name: str, count: int) -> list[float]:
+    """Milliseconds from before the append to the reader, same process."""
+    await create(log, name)
+    late: list[float] = []
+    reader = asyncio.create_task(
+        follow(log, name, count, lambda r: late.append((time.monotonic() - float(r)) * 1e3))
+    )
+    await pace(log, name, count)
+    await reader
+    return late
+
+
+async def delivery_elsewhere(log: Log, url: str, name: str, count: int) -> list[float]:
+    """The same with a reader in another process."""
+    await create(log, name)
+    command = [sys.executable, __file__, "--reader", url, name, str(count)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    await process.stdout.readline()  # it is ready
+    await pace(log, name, count)
+    return json.loads(await process.stdout.read())
+
+
+async def read_elsewhere(url: str, name: str, count: int) -> None:
+    log = open_log(url)
+    await log.start()
+    late: list[float] = []
+    print("ready", flush=True)
+    await follow(log, name, count, lambda r: late.append((time.monotonic() - float(r)) * 1e3))
+    await log.close()
+    print(json.dumps(late))
+
+
+async def fan_out(log: Log, name: str, readers: int, count: int) -> float:
+    """Microseconds per record and reader, one writer to many readers, reading included."""
+    await create(log, name)
+    tasks = [asyncio.create_task(follow(log, name, count, lambda _: None)) for _ in range(readers)]
+    await asyncio.sleep(0.2)
+    start = time.perf_counter()
+    for number in range(1, count + 1):
+        await log.append(name, epoch=1, first=number, records=[RECORD])
+    await asyncio.gather(*tasks)
+    return (time.perf_counter() - start) / count / readers * 1e6
+
+
+async def replay(log: Log, name: str) -> float:
+    """Milliseconds to read 10,000 records."""
+    await create(log, name)
+    for number in range(10):
+        await log.append(name, epoch=1, first=number * 1000 + 1, records=[RECORD] * 1000)
+    times = []
+    for _ in range(5):
+        start, after = time.perf_counter(), 0
+        while after < 10_000:
+            after += len((await log.read(name, after=after, most=4096)).records)
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+async def memory(log: Log, name: str) -> tuple[float, float]:
+    """Bytes in this process per open stream (30 records of 400 bytes) and per idle reader."""
+    names = [f"{name}-{number}" for number in range(500)]
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    await create(log, *names)
+    for stream in names:
+        records = [bytes(400) for _ in range(30)]
+        await log.append(stream, epoch=1, first=1, records=records)
+    gc.collect()
+    middle = tracemalloc.get_traced_memory()[0]
+    ends = [log.subscribe(stream, lambda: None) for stream in names for _ in range(4)]
+    await asyncio.sleep(0.5)
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    for end in ends:
+        end()
+    return (middle - before) / len(names), (after - middle) / len(ends)
+
+
+async def measure(url: str, rounds: int) -> dict[str, Any]:
+    log = open_log(url)
+    await log.start()
+    found: dict[str, Any] = {"durability": log.durability}
+    found["single_us"] = statistics.median([await single(log, f"s{n}", 300) for n in range(rounds)])
+    one = [await grouped(log, f"g{n}", 20, 1) for n in range(rounds)]
+    found["grouped_per_s"], found["grouped_cpu_us"] = map(statistics.median, zip(*one, strict=True))
+    eight = [await grouped(log, f"h{n}", 8, 8) for n in range(rounds)]
+    found["eight_per_s"] = statistics.median(rate for rate, _ in eight)
+    late = await delivery(log, "near", 300)
+    found["near_p50_ms"], found["near_p99_ms"] = percentile(late, 0.5), percentile(late, 0.99)
+    if log.shared:
+        late = await delivery_elsewhere(log, url, "far", 300)
+        found["far_p50_ms"], found["far_p99_ms"] = percentile(late, 0.5), percentile(late, 0.99)
+    found["fan_out_us"] = await fan_out(log, "fan", 1000, 30)
+    found["replay_ms"] = await replay(log, "replay")
+    found["stream_bytes"], found["reader_bytes"] = await memory(log, "memory")
+    await log.close()
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stores", default="memory,sqlite,sqlite-normal,redis")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--reader", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.reader:
+        url, name, count = options.reader
+        asyncio.run(read_elsewhere(url, name, int(count)))
+        return
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TOKENWIRE_BENCH_DIR")) as folder:
+        for store in options.stores.split(","):
+            if store == "redis":
+                from redis_support import BINARY, redis_server
+
+                if BINARY is None:
+                    continue
+                with redis_server() as server:
+                    found[store] = asyncio.run(measure(server.url, options.rounds))
+            else:
+                url = {
+                    "memory": "memory:",
+                    "sqlite": f"sqlite://{folder}/full.db",
+                    "sqlite-normal": f"sqlite://{folder}/normal.db?synchronous=normal",
+                }[store]
+                found[store] = asyncio.run(measure(url, options.rounds))
+    if options.json:
+        print(json.dumps(found))
+        return
+    names = list(found)
+    print(f"{'':<18}" + "".join(f"{name:>15}" for name in names))
+    for row in next(iter(found.values())) | found[names[-1]]:
+        values = [found[name].get(row, "-") for name in names]
+        cells = [f"{value:,.2f}" if isinstance(value, float) else str(value) for value in values]
+        print(f"{row:<18}" + "".join(f"{cell:>15}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
