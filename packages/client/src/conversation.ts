@@ -255,10 +255,10 @@ export class Conversation {
   }
 
   async #inputOf(run: string, signal: AbortSignal): Promise<string | undefined> {
-    const { snapshot } = (await this.client.info(run, signal)) as {
-      snapshot?: { input?: { role: string; content: unknown }[] };
+    const { input } = (await this.client.info(run, signal)) as {
+      input?: { role: string; content: unknown }[];
     };
-    const asked = snapshot?.input?.findLast((message) => message.role === "user");
+    const asked = input?.findLast((message) => message.role === "user");
     if (typeof asked?.content === "string") return asked.content;
     const parts = Array.isArray(asked?.content) ? (asked.content as { text?: string }[]) : [];
     return parts.map((part) => part.text ?? "").join("");
