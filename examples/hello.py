@@ -1,0 +1,15 @@
+"""An answer, word by word."""
+
+import asyncio
+
+import tokenwire
+
+
+async def main() -> None:
+    async with tokenwire.stream("demo", "Hello") as run:
+        async for text in run.text():
+            print(text, end="", flush=True)
+    print()
+
+
+asyncio.run(main())
