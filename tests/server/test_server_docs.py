@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server_support import make_app
 from tokenwire import errors
-from tokenwire.server import routes_chat, routes_meta, routes_runs
+from tokenwire.server import routes_chat, routes_meta, routes_runs, routes_threads
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text("utf-8")
 
@@ -16,6 +16,7 @@ def test_every_native_route_is_listed_and_every_listed_route_is_there() -> None:
     state = make_app().state
     native = [
         *routes_runs.routes(state),
+        *routes_threads.routes(state),
         *routes_chat.routes(state),
         *routes_meta.routes(state),
     ]
@@ -24,7 +25,7 @@ def test_every_native_route_is_listed_and_every_listed_route_is_there() -> None:
         for route in native
         for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
     }
-    listed = set(re.findall(r"`(GET|POST|DELETE) (/[^\s`?]*)", PAGE.split("## Who may ask")[0]))
+    listed = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^\s`?]*)", PAGE.split("## Who may ask")[0]))
     assert have | {("GET", "/ws"), ("GET", "/")} == listed
 
 

@@ -208,6 +208,46 @@ def test_a_thread_lists_its_runs_and_the_active_one(here: Site) -> None:
     }
 
 
+def test_threads_are_listed_named_and_erased() -> None:
+    with site() as here:
+        client = here.client
+        for thread in ("one", "two", "one-more"):
+            run = here.start("scenario:text", thread=thread)
+        assert client.put("/v1/threads/one", json={"title": "First"}).status_code == 200
+        listed = client.get("/v1/threads").json()["threads"]
+        assert [t["thread"] for t in listed] == ["one-more", "two", "one"]
+        assert listed[-1]["title"] == "First"
+        assert client.get("/v1/threads/one").json()["title"] == "First"
+        assert client.delete("/v1/threads/one-more").status_code == 204
+        assert client.get(f"/v1/runs/{run}").status_code == 404
+        here.start("scenario:text", thread="one")
+        listed = client.get("/v1/threads").json()["threads"]
+        assert [(t["thread"], t.get("title")) for t in listed] == [("one", "First"), ("two", None)]
+        assert client.put("/v1/threads/one", json={"title": 5}).status_code == 400
+        assert client.put("/v1/threads/a b", json={"title": "x"}).status_code == 400
+
+
+def test_s21_runs_are_erased_after_their_retention() -> None:
+    with site(retention=0.5) as here:
+        run = here.start("scenario:text")
+        here.frames(f"/v1/runs/{run}/events")
+        end = time.monotonic() + 15
+        while (status := here.client.get(f"/v1/runs/{run}").status_code) == 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert status in (404, 410)
+
+
+def test_head_requests_start_nothing_and_end(here: Site) -> None:
+    before = simulator().asked
+    run = here.start("scenario:stall")
+    assert here.client.head("/chat/stream?prompt=x").status_code == 405
+    assert here.client.head(f"/v1/runs/{run}/events").status_code == 200
+    assert here.client.head("/").status_code == 200
+    here.client.delete(f"/v1/runs/{run}")
+    assert simulator().asked <= before + 1
+
+
 def test_the_same_idempotency_key_starts_one_run(here: Site) -> None:
     key = {"idempotency-key": "k-1"}
     before = simulator().asked

@@ -24,7 +24,7 @@ from tokenwire.log.open import open_log
 from tokenwire.observe import prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.run.deadlines import Deadlines
-from tokenwire.server import routes_chat, routes_meta, routes_runs, static_files
+from tokenwire.server import routes_chat, routes_meta, routes_runs, routes_threads, static_files
 from tokenwire.server.auth import Auth
 from tokenwire.server.guard import Guard
 from tokenwire.server.settings import Settings
@@ -70,6 +70,7 @@ class App:
         self.state.public_paths |= set(files)
         found = [
             *routes_runs.routes(self.state),
+            *routes_threads.routes(self.state),
             *routes_chat.routes(self.state),
             *routes_meta.routes(self.state),
             *_wires(self.state),

@@ -18,6 +18,7 @@ from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.server.settings import Settings
 
 __all__ = [
+    "THREAD",
     "ApprovalBody",
     "CancelBody",
     "CreateRun",
@@ -32,7 +33,9 @@ _FIELD = re.compile(r"unknown field `([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 _AT = re.compile(r" - at `\$\.?([^`]*)`")
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,128}$")]
+#: How a conversation may be called.
+THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
+Name = Annotated[str, Meta(pattern=f"^{THREAD.pattern}$")]
 #: Inline media of one request, in base64 characters.
 _MOST_MEDIA = 8 << 20
 _MOST_METADATA = 16 << 10

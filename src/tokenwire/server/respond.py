@@ -145,6 +145,9 @@ class RunResponse:
             connection = self.connections.open(self.follower)
             connection.unsent = scope.get("tokenwire.unsent")
             await send(self._start())
+            if scope.get("method") == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return
             # The guard's wrapper only looks at the start; the rest goes out without it.
             send = scope.get("tokenwire.send", send)
             await _send(connection, send, self.preamble)

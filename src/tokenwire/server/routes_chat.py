@@ -7,6 +7,7 @@ end or when the run is not known here; a run is started only by a request withou
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -41,6 +42,8 @@ def routes(state: State) -> list[BaseRoute]:
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """The answer as ``token`` events, then ``done`` or ``error``."""
+    if request.method == "HEAD":
+        raise HTTPException(405, headers={"allow": "GET"})
     last = request.headers.get("last-event-id", "")
     if last:
         return await _resume(state, last, info.principal)

@@ -28,6 +28,8 @@ from tokenwire.server.guard import RequestInfo
 from tokenwire.server.pages import long_poll, page
 from tokenwire.server.problems import json_response
 from tokenwire.server.respond import run_response
+from tokenwire.server.routes_threads import touch
+from tokenwire.server.run_info import ENDED, describe
 from tokenwire.server.state import State
 from tokenwire.wire.native import NativeEncoder
 
@@ -35,11 +37,10 @@ __all__ = ["count_misses", "describe", "routes", "start_run"]
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _RUN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_ENDED = ("complete", "incomplete", "cancelled", "error", "interrupted")
 
 
 def routes(state: State) -> list[BaseRoute]:
-    """``/v1/runs`` and what is under it, and ``/v1/threads``."""
+    """``/v1/runs`` and what is under it."""
 
     def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -57,7 +58,6 @@ def routes(state: State) -> list[BaseRoute]:
         route(one + "/approvals/{approval}", approve, "POST"),
         route(one + "/tools/{call}", answer_tool, "POST"),
         route(one + "/attach-tokens", attach_token, "POST"),
-        route("/v1/threads/{thread}", thread, "GET"),
     ]
 
 
@@ -85,7 +85,7 @@ async def start_run(
             found = await state.runs.info(run, principal=principal)
         except (NotFoundError, GoneError):
             return False
-        return found.state not in _ENDED
+        return found.state not in ENDED
 
     place = await state.limits.admit(principal, is_running)
     try:
@@ -93,26 +93,13 @@ async def start_run(
     except BaseException:
         state.limits.give_back(principal, place)
         raise
-    if info.state in _ENDED:
+    if info.state in ENDED:
         state.limits.give_back(principal, place)
     else:
         state.limits.started(principal, place, info.id)
+    if info.created_now and more.get("thread"):
+        await touch(state, principal, more["thread"])
     return info
-
-
-def describe(info: Any) -> dict[str, Any]:
-    """A `RunInfo` as JSON."""
-    shown = {
-        "id": info.id,
-        "state": info.state,
-        "tail": info.tail,
-        "model": info.model,
-        "thread": info.thread,
-        "created": info.created,
-        "metadata": info.metadata,
-        "events": f"/v1/runs/{info.id}/events",
-    }
-    return {k: v for k, v in shown.items() if v is not None}
 
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
@@ -238,16 +225,6 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
         await state.runs.delete(run, principal=info.principal)
     state.limits.give_back(info.principal, run)
     return Response(status_code=204)
-
-
-async def thread(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /v1/threads/{thread}``: its runs, newest first, and which one is under way."""
-    name = request.path_params["thread"]
-    found = await state.runs.thread(name, principal=info.principal)
-    active = next((run.id for run in found if run.state not in _ENDED), None)
-    return json_response(
-        {"thread": name, "active": active, "runs": [describe(run) for run in found]}
-    )
 
 
 def run_id(request: Request) -> str:

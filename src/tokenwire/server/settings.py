@@ -36,9 +36,11 @@ def _set(default: Any, group: str, text: str, *, unit: str = "", secret: bool = 
     metadata = {"group": group, "help": text, "unit": unit, "secret": secret}
     if isinstance(default, list):
         return field(
-            default_factory=lambda: list(typing.cast(list[Any], default)), metadata=metadata
+            default_factory=lambda: list(typing.cast(list[Any], default)),
+            metadata=metadata,
+            repr=not secret,
         )
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tokenwire.observe.redact import keep_secret
 from tokenwire.server.auth import Auth
 from tokenwire.server.connections import Connections
 from tokenwire.server.limits import Limits
@@ -36,6 +37,8 @@ class State:
     def __init__(self, settings: Settings, *, auth: Auth | None = None) -> None:
         self.settings = settings
         self.auth = auth or Auth.from_settings(settings)
+        for key in settings.api_keys:
+            keep_secret(key.rpartition(":")[2])
         self.limits = Limits(settings, keys_on=self.auth.on)
         self.connections = Connections(
             heartbeat=settings.heartbeat,

@@ -29,7 +29,8 @@ from tokenwire.server.bodies import CreateRun, read_body
 from tokenwire.server.connections import Connection
 from tokenwire.server.guard import RequestInfo, parse_json
 from tokenwire.server.problems import error_fields
-from tokenwire.server.routes_runs import count_misses, describe, start_run
+from tokenwire.server.routes_runs import count_misses, start_run
+from tokenwire.server.run_info import describe
 from tokenwire.server.state import State
 
 __all__ = ["Socket", "routes"]

@@ -1,0 +1,25 @@
+"""A run's description as the routes tell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ENDED", "describe"]
+
+#: States after which nothing follows.
+ENDED = ("complete", "incomplete", "cancelled", "error", "interrupted")
+
+
+def describe(info: Any) -> dict[str, Any]:
+    """A `RunInfo` as JSON."""
+    shown = {
+        "id": info.id,
+        "state": info.state,
+        "tail": info.tail,
+        "model": info.model,
+        "thread": info.thread,
+        "created": info.created,
+        "metadata": info.metadata,
+        "events": f"/v1/runs/{info.id}/events",
+    }
+    return {k: v for k, v in shown.items() if v is not None}
