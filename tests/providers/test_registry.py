@@ -41,6 +41,14 @@ def test_any_compatible_server_by_its_address() -> None:
     assert known.resolve("anthropic+http://127.0.0.1:1/v1#m")[0].name == "anthropic"
 
 
+def test_a_server_by_its_address_may_have_quirks() -> None:
+    env = {"TOKENWIRE_MODEL_QUIRKS": "think_tags no_stream_options"}
+    _, target = Registry(env=env).resolve("http://127.0.0.1/v1#m")
+    assert target.quirks == {"think_tags", "no_stream_options"}
+    with pytest.raises(ConfigError, match="'nonsense'"):
+        Registry(env={"TOKENWIRE_MODEL_QUIRKS": "nonsense"}).resolve("http://127.0.0.1/v1#m")
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -17,7 +17,7 @@ import msgspec
 
 from tokenwire.errors import ConfigError, UnknownModelError
 from tokenwire.providers.base import Dialect, Target
-from tokenwire.providers.compatible import PROVIDERS, Provider
+from tokenwire.providers.compatible import PROVIDERS, QUIRKS, Provider
 
 __all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry"]
 
@@ -50,6 +50,8 @@ FAMILIES: dict[str, str] = {
 ENTRY_POINTS = "tokenwire.providers"
 #: The key for servers that are named by their address.
 ADDRESS_KEY = "TOKENWIRE_MODEL_API_KEY"
+#: What such a server does differently: names of quirks, separated by blanks.
+ADDRESS_QUIRKS = "TOKENWIRE_MODEL_QUIRKS"
 
 _ADDRESS = re.compile(
     r"(?:(?P<dialect>[a-z][a-z-]*)\+)?(?P<url>https?://[^\s#]+)(?:#(?P<model>.*))?"
@@ -190,6 +192,7 @@ class Registry:
             model=_checked(model),
             base_url=url,
             api_key=self._env.get(ADDRESS_KEY) or None,
+            quirks=self._address_quirks(),
         )
         return dialect, target
 
@@ -214,6 +217,15 @@ class Registry:
             headers=provider.headers,
             quirks=provider.quirks,
         )
+
+    def _address_quirks(self) -> frozenset[str]:
+        found = frozenset(self._env.get(ADDRESS_QUIRKS, "").split())
+        unknown = sorted(found - set(QUIRKS))
+        if unknown:
+            raise ConfigError(
+                f"{ADDRESS_QUIRKS} names no quirk '{unknown[0]}'; there are: {', '.join(QUIRKS)}"
+            )
+        return found
 
     # --- configuration ---------------------------------------------------------------------------
 
