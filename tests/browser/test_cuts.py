@@ -97,7 +97,7 @@ def test_the_server_is_killed_and_comes_back(
     assert page.locator(".answer .markdown").first.inner_text().strip() == counted
 
 
-def test_seven_tabs_of_one_conversation_and_seven_runs(
+def test_seven_tabs_of_one_conversation_then_several_runs(
     server: Any, watched: Any, ask: Callable[..., Any], counted: str
 ) -> None:
     first = watched.page()
@@ -110,10 +110,52 @@ def test_seven_tabs_of_one_conversation_and_seven_runs(
         page.goto(first.url)
         pages.append(page)
     assert [words(page) for page in pages] == [counted] * 7
-    # The server's connections for a browser are six; each tab now has an answer of its own. The
-    # server may run fewer at once, and then says so.
+    streams = [url for url in watched.requests if url.endswith("/events")]
+    assert len(streams) == 1, "one tab reads for all"
+    # And each of several tabs reads an answer of its own.
     others = [watched.page() for _ in range(4)]
     for page in others:
         page.goto(server.url)
         ask(page, "scenario:slow")
     assert [words(page) for page in others] == [counted] * 4
+
+
+def test_eight_runs_at_once_in_one_browser(
+    serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    served = serve("--runs-per-principal", "20", "--starts-per-minute", "100")
+    pages = [watched.page() for _ in range(8)]
+    for page in pages:
+        page.goto(served.url)
+    for page in pages:
+        ask(page, "scenario:slow")
+    for page in pages:
+        begun(page)
+    # A browser opens six connections to one host: the page leaves two of them free.
+    first = pages[0].evaluate("() => fetch('/healthz').then((answer) => answer.status)")
+    assert first == 200
+    assert [words(page) for page in pages] == [counted] * 8
+
+
+def test_a_frozen_tab_catches_up(
+    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    ask(page, "scenario:slow")
+    begun(page)
+    tools = watched.context.new_cdp_session(page)
+    tools.send("Page.setWebLifecycleState", {"state": "frozen"})
+    tools.send("Page.setWebLifecycleState", {"state": "active"})
+    assert words(page) == counted
+
+
+def test_a_slow_machine_loses_nothing(
+    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    tools = watched.context.new_cdp_session(page)
+    tools.send("Emulation.setCPUThrottlingRate", {"rate": 8})
+    ask(page, "scenario:slow")
+    assert words(page) == counted

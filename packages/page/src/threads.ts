@@ -55,7 +55,7 @@ export class ThreadList {
     const title = known?.title ?? titleOf(question);
     const rest = this.#entries.filter((entry) => entry.id !== id);
     this.#set([{ id, title, updated: Date.now() }, ...rest]);
-    if (!known) void this.#put(id, { title });
+    void this.#put(id, { title });
   }
 
   rename(id: string, title: string): void {
