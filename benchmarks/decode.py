@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -205,6 +206,7 @@ def pydantic_ai_async(pieces: Piece) -> Callable[[], int]:
 
 def litellm_async(pieces: Piece) -> Callable[[], int]:
     """LiteLLM on top of openai-python."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network
     import litellm
     import openai
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -32,6 +32,8 @@ __all__ = ["error_event", "from_object", "from_response", "redact", "retry_after
 
 _MOST_KEPT = 500  # characters of a provider's prose; more helps nobody
 _SHORT = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
+_HTTP_DATE = re.compile(r"\w{3}, (\d\d) (\w{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:\-/+=]{1,160}")
 _REQUEST_ID_HEADERS = (
     "x-request-id",
@@ -227,12 +229,9 @@ def retry_after(headers: Mapping[str, str], found: Mapping[str, Any] | None = No
     seconds = _number(text)
     if seconds is not None:
         return max(0.0, seconds)
-    if text and headers.get("date"):
-        try:
-            wait = parsedate_to_datetime(text) - parsedate_to_datetime(headers["date"])
-            return max(0.0, wait.total_seconds())
-        except (ValueError, TypeError):
-            pass
+    until, now = _http_date(text), _http_date(headers.get("date", ""))
+    if until is not None and now is not None:
+        return max(0.0, (until - now).total_seconds())
     for detail in _list((found or {}).get("details")):
         delay = detail.get("retryDelay") if isinstance(detail, dict) else None
         if isinstance(delay, str) and (seconds := _number(delay.removesuffix("s"))) is not None:
@@ -339,6 +338,19 @@ def _number(text: str | None) -> float | None:
     if text is None or not re.fullmatch(r"\s*\d{1,9}(?:\.\d{1,6})?\s*", text):
         return None
     return float(text)
+
+
+def _http_date(text: str) -> datetime | None:
+    """The one form of dates that HTTP servers write (RFC 9110, 5.6.7)."""
+    match = _HTTP_DATE.fullmatch(text.strip())
+    if match is None:
+        return None
+    day, month, *rest = match.groups()
+    year, hour, minute, second = (int(n) for n in rest)
+    try:
+        return datetime(year, _MONTHS.index(month) + 1, int(day), hour, minute, min(second, 59))
+    except ValueError:
+        return None
 
 
 def _list(value: Any) -> list[Any]:
