@@ -85,10 +85,9 @@ def test_long_arguments(wire: Any) -> None:
 
 
 LONG = b'"' + b"y" * SIZE + b'"'
+_DELTA = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta",'
 ONE_VALUE = {
-    "messages": b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":'
-    + LONG
-    + b"}}\n\n",
+    "messages": _DELTA + b'"text":' + LONG + b"}}\n\n",
     "gemini": b'[{"candidates":[{"content":{"parts":[{"text":' + LONG + b"}]}}]}]",
     "ollama": b'{"message":{"content":' + LONG + b'},"done":false}\n',
     "converse": b'{"contentBlockDelta":{"delta":{"text":' + LONG + b"}}}",

@@ -309,3 +309,11 @@ def test_errors_are_typed_and_nothing_is_resumed(name: str) -> None:
     assert isinstance(dialect.error(503, {}, b"<html>"), OverloadedError)
     target = Target(provider="p", dialect=name, model="m", base_url="http://h")
     assert dialect.resume(None, None, target) is None
+
+
+@pytest.mark.parametrize("name", [*NATIVE, "completions"])
+def test_configured_headers_win_whatever_their_case(name: str) -> None:
+    headers = call(name, asked(), headers={"Content-Type": "x/y", "X-Team": "a"}).headers
+    assert headers["content-type"] == "x/y"
+    assert headers["x-team"] == "a"
+    assert "Content-Type" not in headers

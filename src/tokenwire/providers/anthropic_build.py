@@ -94,7 +94,7 @@ def _call(body: dict[str, Any], target: Target) -> Call:
             headers["authorization"] = f"Bearer {target.api_key}"
         else:
             headers["x-api-key"] = target.api_key
-    return Call(url=url, headers=headers | target.headers, body=msgspec.json.encode(body))
+    return Call(url=url, headers=target.headers_over(headers), body=msgspec.json.encode(body))
 
 
 def _reasoning(request: Request, body: dict[str, Any]) -> None:

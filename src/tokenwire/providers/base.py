@@ -35,6 +35,10 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
     #: Named switches of compatible servers (`providers.compatible`).
     quirks: frozenset[str] = frozenset()
 
+    def headers_over(self, headers: dict[str, str]) -> dict[str, str]:
+        """``headers`` with the configured ones over them, whatever their case."""
+        return headers | {name.lower(): value for name, value in self.headers.items()}
+
     def __repr__(self) -> str:  # a key must not reach a log by way of a repr
         return f"Target({self.provider}:{self.model} at {self.base_url})"
 

@@ -94,7 +94,7 @@ def build(request: Request, target: Target) -> Call:
         headers["authorization"] = f"Bearer {target.api_key}"
     return Call(
         url=f"{target.base_url}/model/{quote(target.model, safe='')}/converse-stream",
-        headers=headers | target.headers,
+        headers=target.headers_over(headers),
         body=msgspec.json.encode(body),
     )
 

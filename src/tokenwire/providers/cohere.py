@@ -287,7 +287,7 @@ class CohereDialect:
             headers["authorization"] = f"Bearer {target.api_key}"
         return Call(
             url=f"{target.base_url}/chat",
-            headers=headers | target.headers,
+            headers=target.headers_over(headers),
             body=msgspec.json.encode(body),
         )
 

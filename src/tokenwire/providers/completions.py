@@ -125,7 +125,7 @@ class CompletionsDialect:
             headers["authorization"] = f"Bearer {target.api_key}"
         return Call(
             url=f"{target.base_url}/completions",
-            headers=headers | target.headers,
+            headers=target.headers_over(headers),
             body=msgspec.json.encode(body),
         )
 

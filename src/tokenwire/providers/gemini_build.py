@@ -62,7 +62,7 @@ def build(request: Request, target: Target) -> Call:
         else:
             headers["x-goog-api-key"] = target.api_key
     url = f"{target.base_url}/models/{target.model}:streamGenerateContent?alt=sse"
-    return Call(url=url, headers=headers | target.headers, body=msgspec.json.encode(body))
+    return Call(url=url, headers=target.headers_over(headers), body=msgspec.json.encode(body))
 
 
 def _config(request: Request, model: str) -> dict[str, Any]:

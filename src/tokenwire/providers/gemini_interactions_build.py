@@ -94,7 +94,7 @@ def _headers(target: Target) -> dict[str, str]:
     headers = {"accept": "text/event-stream"}
     if target.api_key:
         headers["x-goog-api-key"] = target.api_key
-    return headers | target.headers
+    return target.headers_over(headers)
 
 
 def _tools(request: Request, body: dict[str, Any], config: dict[str, Any]) -> None:

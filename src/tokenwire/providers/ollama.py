@@ -196,7 +196,7 @@ class OllamaDialect:
         base = target.base_url.removesuffix("/v1").removesuffix("/api")
         return Call(
             url=f"{base}/api/chat",
-            headers=headers | target.headers,
+            headers=target.headers_over(headers),
             body=msgspec.json.encode(body),
         )
 

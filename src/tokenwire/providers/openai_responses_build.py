@@ -84,7 +84,7 @@ def build(request: Request, target: Target) -> Call:
     body |= extra
     return Call(
         url=f"{target.base_url}/responses",
-        headers=_headers(target) | {"content-type": "application/json"},
+        headers={"content-type": "application/json"} | _headers(target),
         body=msgspec.json.encode(body),
     )
 
@@ -104,7 +104,7 @@ def _headers(target: Target) -> dict[str, str]:
             headers["api-key"] = target.api_key
         else:
             headers["authorization"] = f"Bearer {target.api_key}"
-    return headers | target.headers
+    return target.headers_over(headers)
 
 
 def _tools(request: Request, body: dict[str, Any]) -> None:
