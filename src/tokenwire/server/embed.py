@@ -234,7 +234,7 @@ class Live:
         if skip and wire == "tokens":
             checked, follower = follower, await self.runs.follow(run, principal=principal)
             checked.close()
-        response = RunResponse(
+        return RunResponse(
             self.connections,
             follower,
             _encoder(wire, run),
@@ -242,22 +242,6 @@ class Live:
             skip=skip,
             headers={"tokenwire-run": run},
         )
-        return _as_response(response)
-
-
-class _Followed(Response):
-    """A `RunResponse` for frameworks that insist on Starlette's class."""
-
-    def __init__(self, inner: RunResponse) -> None:
-        super().__init__(status_code=inner.status_code, headers=inner.headers)
-        self._inner = inner
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._inner(scope, receive, send)
-
-
-def _as_response(inner: RunResponse) -> Response:
-    return _Followed(inner)
 
 
 def _encoder(wire: Wire, run: str) -> Encoder:

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.events.model import Reconnect
@@ -92,13 +93,10 @@ async def run_response(
     )
 
 
-class RunResponse:
-    """An ASGI application that streams a follower's records. ``skip``: the offset up to which the
+class RunResponse(Response):
+    """A response that streams a follower's records. ``skip``: the offset up to which the
     client has seen the run. ``preamble``: first bytes, sent with the headers. ``when_ended``: more
     bytes after the encoder's own end."""
-
-    #: Starlette asks its responses for these.
-    background: None = None
 
     def __init__(
         self,
@@ -114,13 +112,14 @@ class RunResponse:
         when_ended: Callable[[], bytes] | None = None,
         release: Callable[[], None] | None = None,
     ) -> None:
+        said = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
+        super().__init__(status_code=status, headers={"content-type": encoder.content_type, **said})
+        del self.headers["content-length"]
         self.connections = connections
         self.follower = follower
         self.encoder = encoder
         self.run_id = run_id
         self.skip = skip
-        self.status_code = status
-        self.headers = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
         if preamble is None:
             preamble = b": ok\nretry: %d\n\n" % connections.retry_ms
         self.preamble = preamble
@@ -183,11 +182,8 @@ class RunResponse:
         report(FollowerGone(self.run_id, self.wire, why, records, seconds))
 
     def _start(self) -> Message:
-        headers = [(b"content-type", self.encoder.content_type.encode("latin-1"))]
-        headers += [
-            (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in self.headers.items()
-        ]
-        return {"type": "http.response.start", "status": self.status_code, "headers": headers}
+        start = "http.response.start"
+        return {"type": start, "status": self.status_code, "headers": self.raw_headers}
 
     async def _pump(self, connection: Connection, send: Send, shared: SharedBytes | None) -> None:
         loop = asyncio.get_running_loop()
