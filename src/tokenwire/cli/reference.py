@@ -16,9 +16,9 @@ _HEAD: Final = """\
 
 Made from the code (`python -m tokenwire.cli.reference`); do not edit it by hand.
 
-Every command says what it can do with `--help`. What a model wrote is shown inert on a terminal: control
-characters become visible and do nothing, unless `--raw` asks for them; into a pipe or a file goes the text as
-it is. Errors are one line on standard error.
+Every command says what it can do with `--help`. What a model wrote is shown inert on a terminal:
+control characters become visible and do nothing, unless `--raw` asks for them; into a pipe or file
+goes the text as it is. Errors are one line on standard error.
 
 | exit code | meaning |
 |---|---|

@@ -9,6 +9,7 @@ Needs the package ``mcp`` (``pip install 'tokenwire[mcp]'``); it is imported whe
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import shlex
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +22,8 @@ from tokenwire.tools.json_schema import check_schema
 from tokenwire.tools.registry import Approval, Tool, ToolSet
 
 __all__ = ["mcp_tools"]
+
+_log = logging.getLogger("tokenwire.tools")
 
 #: A server that lists more is broken or hostile; no model could choose among them.
 _MAX_TOOLS: Final = 500
@@ -48,19 +51,36 @@ async def mcp_tools(
     destructive needs approval, and one that calls itself read-only or idempotent may be started
     again after a crash. ``env`` and ``headers`` go to the server; nothing else of ours does.
     """
-    async with AsyncExitStack() as stack:
-        client = await _connect(stack, server, env, headers, connect_timeout)
-        try:
-            async with asyncio.timeout(connect_timeout):
-                listed = await _list(client)
-        except Exception as error:
-            raise ConfigError(f"the MCP server lists no tools: {_name(error)}") from error
-        tools: list[Tool] = []
-        for found in listed:
-            if only is None or found.name in only:
-                options = _options(found, needs_approval, trust_hints)
-                tools.append(_tool(client, found, prefix, timeout, options))
-        yield ToolSet(tools)
+    ready: asyncio.Future[ToolSet] = asyncio.get_running_loop().create_future()
+    leave = asyncio.Event()
+
+    async def own() -> None:
+        """The client's task groups must be left by the task that entered them; this one does."""
+        async with AsyncExitStack() as stack:
+            client = await _connect(stack, server, env, headers, connect_timeout)
+            tools: list[Tool] = []
+            for found in await _listed(client, connect_timeout):
+                if only is None or found.name in only:
+                    options = _options(found, needs_approval, trust_hints)
+                    tools.append(_tool(client, found, prefix, timeout, options))
+            ready.set_result(ToolSet(tools))
+            await leave.wait()
+
+    owner = asyncio.create_task(own())
+    try:
+        await asyncio.wait({owner, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            await owner  # raises why there are no tools
+        yield ready.result()
+    finally:
+        if not ready.done():
+            owner.cancel()
+        leave.set()
+        await asyncio.wait({owner})
+        given = ready.done() and not ready.cancelled()
+        if given and not owner.cancelled() and owner.exception() is not None:
+            _log.warning("an MCP server did not end well: %s", _name(owner.exception()))
 
 
 async def _connect(
@@ -107,6 +127,14 @@ async def _transport(
     if not words:
         raise ConfigError("give the MCP server's command or URL; it is empty")
     return StdioServerParameters(command=words[0], args=words[1:], env=dict(env) if env else None)
+
+
+async def _listed(client: Any, seconds: float) -> list[Any]:
+    try:
+        async with asyncio.timeout(seconds):
+            return await _list(client)
+    except Exception as error:
+        raise ConfigError(f"the MCP server lists no tools: {_name(error)}") from error
 
 
 async def _list(client: Any) -> list[Any]:
@@ -176,7 +204,7 @@ def _shown(server: str) -> str:
     return re.sub(r"//[^/@]*@", "//", server).split("?")[0][:200]
 
 
-def _name(error: BaseException) -> str:
+def _name(error: BaseException | None) -> str:
     """The innermost reason; task groups wrap it."""
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
