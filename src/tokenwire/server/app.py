@@ -11,14 +11,14 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tokenwire.errors import ConfigError, LogError, TokenwireError
+from tokenwire.errors import LogError, TokenwireError
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
 from tokenwire.observe import prometheus
@@ -98,7 +98,9 @@ class App:
             _, target = state.registry.resolve(name)  # a bad name is said now, not at first use
             keep_secret(target.api_key)
         state.log = self._opened if self._opened is not None else open_log(state.settings.store)
-        tools = self._tools if self._tools is not None else load_tools(state.settings)
+        tools = self._tools
+        if tools is None:
+            tools = await self._opened_here.enter_async_context(tools_of(state.settings))
         state.runs = Runs(
             state.log, registry=state.registry, tools=tools, deadlines=deadlines(state.settings)
         )
@@ -213,20 +215,9 @@ def _wires(state: State) -> list[BaseRoute]:
     return found
 
 
-def load_tools(settings: Settings) -> ToolSet:
-    """The tools of the ``tools`` setting (``MODULE:NAME``); the demo has its own."""
-    if not settings.tools and settings.model == ["demo"]:
-        from tokenwire.tools.demo import demo_tools
+def tools_of(settings: Settings) -> AbstractAsyncContextManager[ToolSet]:
+    """The tools of the ``tools`` setting; the demo has its own."""
+    from tokenwire.tools.load import open_tools
 
-        return demo_tools()
-    found = ToolSet()
-    for name in settings.tools:
-        module, colon, attribute = name.partition(":")
-        if not colon:
-            raise ConfigError(f"'{name}' names no tool: write MODULE:NAME")
-        try:
-            value = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"the tool '{name}' cannot be imported: {error}") from error
-        found += value if isinstance(value, list | tuple | ToolSet) else [value]
-    return found
+    names = settings.tools
+    return open_tools(["demo"] if not names and settings.model == ["demo"] else names)

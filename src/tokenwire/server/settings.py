@@ -60,7 +60,9 @@ class Settings:
     store: str = _set("memory:", "What", "Where runs are kept: memory:, sqlite:FILE, redis://HOST.")
     retention: float = _set(86400.0, "What", "How long a run is kept after its end.", unit="s")
     tools: list[str] = _set(
-        [], "What", "Tools that models may call, as MODULE:NAME of a tool or a list of tools."
+        [],
+        "What",
+        "Tools that models may call: MODULE:NAME of a tool or list, demo, mcp:COMMAND or mcp:URL.",
     )
     on_disconnect: str = _set(
         "continue",
