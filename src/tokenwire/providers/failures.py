@@ -28,7 +28,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.model import Error
 
-__all__ = ["error_event", "from_object", "from_response", "redact", "retry_after"]
+__all__ = ["error_event", "from_object", "from_response", "raised", "redact", "retry_after"]
 
 _MOST_KEPT = 500  # characters of a provider's prose; more helps nobody
 _SHORT = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
@@ -130,6 +130,8 @@ _SAYS: dict[type[ProviderError], str] = {
     ProviderError: "the provider reported an error",
 }
 
+_BY_OUR_CODE: dict[str, type[ProviderError]] = {kind.code: kind for kind in _SAYS}
+
 _SECRETS = re.compile(
     r"(?P<url>[a-z][a-z0-9+.\-]*://)[^\s/@]+@"
     r"|(?P<auth>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=\-]{6,}"
@@ -216,6 +218,17 @@ def error_event(error: ProviderError, *, raw: Any = None, after_output: bool = F
         retry_after=error.retry_after,
         request_id=error.request_id,
         raw=None if raw is None else _redacted(raw, 0),
+    )
+
+
+def raised(event: Error) -> ProviderError:
+    """The error of which an event tells, to be raised where nothing was shown yet."""
+    kind = _BY_OUR_CODE.get(event.code, ProviderError)
+    return kind(
+        event.message,
+        retry_after=event.retry_after,
+        request_id=event.request_id,
+        should_retry=event.retryable,
     )
 
 
