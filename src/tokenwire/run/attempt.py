@@ -1,5 +1,8 @@
 """One try at one provider: connect, read, decode, in time; the connection closed on every exit.
 
+Where the provider keeps the response (OpenAI Responses in background mode), a cut connection is
+re-attached and the answer goes on; nobody notices but the clock.
+
 Always true: nothing is yielded before something is visible, so an error raised from here means that
 nobody has seen anything; once something was yielded, every failure becomes events (ends for open
 parts, an ``error``, ``step-end``) and nothing is raised.
@@ -7,8 +10,6 @@ parts, an ``error``, ``step-end``) and nothing is raised.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, cast
 
@@ -17,16 +18,18 @@ from tokenwire.errors import (
     DeadlineError,
     FramingError,
     LimitError,
+    NetworkError,
     ProtocolError,
     ProviderError,
     TokenwireError,
     TruncatedError,
 )
-from tokenwire.events.model import Error, Event, Heartbeat, ResponseStart, StepEnd, Usage
+from tokenwire.events.model import Error, Event, Heartbeat, PartStart, ResponseStart, StepEnd, Usage
 from tokenwire.providers.base import Call, Decoder, Dialect, Target
-from tokenwire.run.deadlines import Deadlines, Watch
+from tokenwire.providers.failures import raised
+from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.sweep import sweeper
+from tokenwire.run.source import Source
 
 if TYPE_CHECKING:
     from tokenwire.providers.http import ByteStream, HttpClient
@@ -55,12 +58,9 @@ async def attempt(
     Raises `ProviderError` or `FramingError` when it failed before anything was visible and
     `CancelledRunError` when it was cancelled before that.
     """
-    stream = await _open(http, call, deadlines, inbox)
-    watch = Watch(deadlines, time.monotonic())
-    ticks = sweeper()
-    ticks.add(stream, watch)
-    release = inbox.on_cancel(lambda: stream.abort(_stop()))
+    source = Source(http, dialect, target, deadlines, inbox)
     try:
+        stream = await source.open(call)
         if not 200 <= stream.status < 300:
             raise dialect.error(stream.status, stream.headers, await _read_error(stream))
         decoder = dialect.decoder(
@@ -69,44 +69,14 @@ async def attempt(
             quirks=target.quirks,
             content_type=stream.headers.get("content-type"),
         )
-        async for batch in _read(stream, decoder, watch, inbox):
+        async for batch in _read(source, decoder, inbox):
             yield batch
     finally:
-        ticks.discard(stream)
-        release()
-        await stream.aclose()
-
-
-async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox) -> ByteStream:
-    """Connect and wait for the answer's head, at most ``first_event`` seconds, until cancelled."""
-    loop = asyncio.get_running_loop()
-    opening = asyncio.ensure_future(http.open(call, connect_timeout=deadlines.connect))
-    timer = loop.call_later(deadlines.first_event, opening.cancel)
-    release = inbox.on_cancel(lambda: opening.cancel() and None)
-    started = loop.time()
-    try:
-        return await opening
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            opening.cancel()
-            raise
-        if inbox.cancelled is not None:
-            raise CancelledRunError("the run was stopped") from None
-        if loop.time() - started < deadlines.first_event:
-            raise
-        raise DeadlineError(
-            f"no answer began within {deadlines.first_event:g} s",
-            which="first_event",
-            seconds=deadlines.first_event,
-        ) from None
-    finally:
-        timer.cancel()
-        release()
+        await source.aclose()
 
 
 async def _read(
-    stream: ByteStream, decoder: Decoder, watch: Watch, inbox: Inbox
+    source: Source, decoder: Decoder, inbox: Inbox
 ) -> AsyncGenerator[list[Event], None]:
     held: list[Event] = []  # what came before anything was visible
     shown = False
@@ -114,8 +84,10 @@ async def _read(
     failure: TokenwireError | None = None
     while True:
         try:
-            data = await stream.read()
+            data = await source.read()
             if not data:
+                if not decoder.terminal_seen and await source.reattach(decoder):
+                    continue
                 break
             total += len(data)
             if total > MOST_RESPONSE_BYTES:
@@ -124,20 +96,25 @@ async def _read(
                 )
             events = decoder.feed(data)
         except (ProviderError, FramingError, LimitError) as error:
+            if isinstance(error, NetworkError) and await source.reattach(decoder):
+                continue
             failure = error
             break
         if not events:
             continue
         if len(events) > 1 or type(events[0]) is not Heartbeat:
-            watch.heard(time.monotonic())
+            source.heard()
         if shown:
             yield events
             continue
         held.extend(events)
         if any(_is_visible(e) for e in events):
+            _raise_refusal(held)
             shown = True
             yield held
     last = _last(decoder, failure, shown, inbox)
+    if not shown:
+        _raise_refusal(last)
     yield last if shown else held + last
 
 
@@ -176,6 +153,16 @@ def _last(
     raise failure
 
 
+def _raise_refusal(events: list[Event]) -> None:
+    """An error before any part is a refusal inside a 200: raise it, as any other refusal, so that
+    it may be tried again."""
+    for event in events:
+        if isinstance(event, PartStart):
+            return
+        if isinstance(event, Error):
+            raise raised(event)
+
+
 def error_event(error: TokenwireError, *, after_output: bool = False) -> Error:
     """A failure as an event that every client can show."""
     scope = "provider" if isinstance(error, ProviderError) else "internal"
@@ -206,10 +193,6 @@ def _is_visible(event: Event) -> bool:
 
 def _is_content(event: Event) -> bool:
     return _is_visible(event) and not isinstance(event, Error)
-
-
-def _stop() -> ProviderError:
-    return ProviderError("the run was stopped")
 
 
 async def _read_error(stream: ByteStream) -> bytes:

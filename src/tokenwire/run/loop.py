@@ -33,7 +33,7 @@ from tokenwire.events.order import Order, closing
 from tokenwire.events.request import Request
 from tokenwire.observe.facts import FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
-from tokenwire.providers.base import Dialect, Target
+from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.run.attempt import error_event
 from tokenwire.run.coalesce import merge
 from tokenwire.run.deadlines import Deadlines
@@ -169,11 +169,11 @@ class Loop:
 
     async def _model(self, number: int) -> AsyncGenerator[list[Event], None]:
         """One model call, from ``step-start`` to ``step-end``."""
-        steps, attempt = self.fold.steps, 1
+        steps, attempt, kept = self.fold.steps, 1, None
         if steps and steps[-1].status == "open":
             # An earlier owner died in the middle of this step: it starts again.
             number, attempt = steps[-1].step, steps[-1].attempt + 1
-            discard = list(steps[-1].parts)
+            discard, kept = list(steps[-1].parts), self._kept(steps[-1])
             reset = StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart")
             yield self._stamp([reset])
         dialect, target = self.plan.candidates[0]
@@ -199,6 +199,7 @@ class Loop:
             first_part=self.order.next_part,
             policy=self.plan.retry,
             run=self.plan.run,
+            first_call=kept,
         )
         try:
             async with aclosing(events) as batches:
@@ -208,6 +209,13 @@ class Loop:
                         yield ready
         except CancelledRunError:
             yield self._stamp([StepEnd(step=number, status="cancelled")])
+
+    def _kept(self, step: StepState) -> Call | None:
+        """The call that reads again a response which its provider keeps: no second bill."""
+        dialect, target = self.plan.candidates[0]
+        if not step.resumable or step.response_id is None or step.dialect != dialect.name:
+            return None
+        return dialect.resume(step.response_id, None, target)
 
     def _request(self, number: int) -> Request:
         """The request of a step: the conversation so far, with all results."""

@@ -23,7 +23,7 @@ from tokenwire.events.model import Event
 from tokenwire.events.request import Request
 from tokenwire.observe.facts import FellBack, Retried
 from tokenwire.observe.hooks import report
-from tokenwire.providers.base import Dialect, Target
+from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.run.attempt import attempt
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
@@ -104,10 +104,17 @@ async def recover(
     first_part: int,
     policy: RetryPolicy,
     run: str = "",
+    first_call: Call | None = None,
 ) -> AsyncGenerator[list[Event], None]:
-    """The events of the first model that answers. Raises the last model's error."""
+    """The events of the first model that answers. Raises the last model's error.
+
+    ``first_call``: made once before the others, to re-attach to a response that the first model's
+    provider keeps; when that fails the request is made anew.
+    """
     for number, (dialect, target) in enumerate(candidates):
         call = dialect.build(request, target)
+        if number == 0 and first_call is not None:
+            call, first_call = first_call, call
         failures = 0
         BUDGET.request(time.monotonic())
         while True:
@@ -130,6 +137,9 @@ async def recover(
             except (ProviderError, FramingError) as error:
                 if shown:
                     raise
+                if number == 0 and first_call is not None:
+                    call, first_call = first_call, None
+                    continue
                 failures += 1
                 pause = backoff(error, failures, policy, random.random)
                 if pause is not None and BUDGET.allow(time.monotonic()):
