@@ -64,11 +64,15 @@ class Reader:
 
 
 def blank_step() -> dict[str, Any]:
-    return {"text": "", "reasoning": "", "calls": {}}
+    return {"parts": {}, "calls": {}}
 
 
 class UIReader(Reader):
-    """The AI SDK's reducer: parts by id within a connection, tool parts by call id for good."""
+    """The AI SDK's reducer: parts by id within a connection, tool parts by call id for good.
+
+    A part that is opened again under ``t3.57`` is read as more of ``t3``. The SDK shows it as a
+    part of its own behind the others: the same text, unless two texts were open at once.
+    """
 
     sentinel = "[DONE]"
 
@@ -93,10 +97,12 @@ class UIReader(Reader):
             self.steps.append(blank_step())
         elif kind in ("text-start", "reasoning-start"):
             self.active[chunk["id"]] = kind.split("-")[0]
+            name = chunk["id"].partition(".")[0]
+            self.steps[-1]["parts"].setdefault(name, [kind.split("-")[0], ""])
         elif kind in ("text-delta", "reasoning-delta"):
             need(chunk["id"] in self.active, f"a delta without its start: {chunk}")
             need(self.active[chunk["id"]] == kind.split("-")[0], "a delta of another kind")
-            self.steps[-1][self.active[chunk["id"]]] += chunk["delta"]
+            self.steps[-1]["parts"][chunk["id"].partition(".")[0]][1] += chunk["delta"]
         elif kind in ("text-end", "reasoning-end"):
             need(self.active.pop(chunk["id"], None), f"an end without its start: {chunk}")
         elif kind.startswith("tool-"):
@@ -158,16 +164,20 @@ class UIReader(Reader):
             self.tools[call_id]["error"] = True
 
     def view(self) -> Any:
-        steps = [s for s in self.steps if s["text"] or s["reasoning"] or s["calls"]]
-        calls = [
-            {
+        found = []
+        for step in self.steps:
+            texts = {
+                kind: "".join(t for k, t in step["parts"].values() if k == kind)
+                for kind in ("text", "reasoning")
+            }
+            calls = {
                 k: {n: v for n, v in t.items() if n in ("name", "input", "output", "error")}
-                for k, t in s["calls"].items()
+                for k, t in step["calls"].items()
                 if not t.get("failed")
             }
-            for s in steps
-        ]
-        return [(s["text"], s["reasoning"], c) for s, c in zip(steps, calls, strict=True)]
+            if texts["text"] or texts["reasoning"] or step["calls"]:
+                found.append((texts["text"], texts["reasoning"], calls))
+        return found
 
 
 class AGUIReader(Reader):
@@ -348,6 +358,10 @@ class AnthropicReader(Reader):
     def connect(self) -> None:
         super().connect()
         self.started = False
+        # Blocks that were open at a cut are opened again first, in frames without an id.
+        before = getattr(self, "index", [])
+        left = getattr(self, "again", [])
+        self.again = [before[n] for n in sorted(getattr(self, "open", ()))] + left
         self.index: list[dict[str, Any]] = []
         self.open: set[int] = set()
 
@@ -361,9 +375,13 @@ class AnthropicReader(Reader):
         need(self.started or kind == "error", f"{kind} before message_start")
         if kind == "content_block_start":
             need(chunk["index"] == len(self.index), "block indexes must grow by one")
-            block = {"type": chunk["content_block"]["type"], "text": "", **chunk["content_block"]}
+            block = {"text": "", **chunk["content_block"]}
+            if not frame.id:
+                block = self.again.pop(0)
+                need(block["type"] == chunk["content_block"]["type"], "another block came back")
+            else:
+                self.blocks.append(block)
             self.index.append(block)
-            self.blocks.append(block)
             self.open.add(chunk["index"])
         elif kind == "content_block_delta":
             need(chunk["index"] in self.open, "a delta of no open block")

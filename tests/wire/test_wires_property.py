@@ -96,7 +96,7 @@ WIRES: dict[str, tuple[Callable[..., Any], Callable[[], Reader], bool]] = {
     "anthropic": (anthropic, AnthropicReader, False),
 }
 relaxed = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 

@@ -104,7 +104,7 @@ class OpenAIChatEncoder(ChunkEncoder):
             if self.tools is None:
                 self.tools = frozenset(names) if isinstance(names, list) else frozenset()
             self._head = b"data: " + dumps(self._base())[:-1] + b","
-            return [self._chunk({"role": "assistant", "content": ""})]
+            return [self._chunk({"role": "assistant"})]
         if isinstance(event, StepReset):
             if not self._told:
                 return []
@@ -238,7 +238,7 @@ def completion(fold: Fold, *, tools: frozenset[str] = frozenset()) -> Chunk:
     reasoning = "".join(p.text for p in parts if isinstance(p, ReasoningPart))
     message: Chunk = {
         "role": "assistant",
-        "content": text if text or not calls else None,
+        "content": text if text or not (calls or refusal) else None,
         "refusal": refusal or None,
         **clean(tool_calls=calls or None, reasoning_content=reasoning or None),
     }

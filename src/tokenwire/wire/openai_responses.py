@@ -158,10 +158,10 @@ class OpenAIResponsesEncoder(ChunkEncoder):
             empty: Chunk = {"type": "summary_text", "text": ""}
             kind = "response.reasoning_summary_part.added"
             chunks.append({"type": kind, **self._place_of(part), "part": empty})
-        elif part.kind in ("text", "refusal"):
+        elif part.kind != "tool-call":
             kind = "response.content_part.added"
             chunks.append({"type": kind, **self._place_of(part), "part": _content(part.kind, "")})
-        elif part.kind == "tool-call" and part.pieces:
+        elif part.pieces:
             chunks += self._delta(part, part.text)
         return chunks
 
@@ -214,14 +214,14 @@ class OpenAIResponsesEncoder(ChunkEncoder):
             done["text"] = text
         if part.kind == "text":
             done["logprobs"] = []
-        if part.kind in ("text", "refusal"):
-            content = _content(part.kind, text)
-            chunks.append({"type": "response.content_part.done", **place, "part": content})
-        elif part.kind == "reasoning" and part.summary:
+        if part.kind == "reasoning" and part.summary:
             content = {"type": "summary_text", "text": text}
             chunks.append(
                 {"type": "response.reasoning_summary_part.done", **place, "part": content}
             )
+        elif part.kind != "tool-call":
+            content = _content(part.kind, text)
+            chunks.append({"type": "response.content_part.done", **place, "part": content})
         chunks.append(
             {"type": "response.output_item.done", "output_index": part.index, "item": item}
         )
@@ -253,6 +253,8 @@ def _stream(part: PartView) -> str:
 
 
 def _content(kind: str, text: str) -> Chunk:
+    if kind == "reasoning":
+        return {"type": "reasoning_text", "text": text}
     if kind == "refusal":
         return {"type": "refusal", "refusal": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
