@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +121,40 @@ def test_own_rows_win_over_the_table() -> None:
     row = Provider(name="openai", title="Mine", base_url="http://127.0.0.1:5/v1")
     _, target = Registry(providers=[row], env={}).resolve("openai:m")
     assert target.base_url == "http://127.0.0.1:5/v1"
+
+
+def test_a_file_adds_providers(tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    file.write_text(
+        "[mine]\nbase_url = 'http://127.0.0.1:5/v1'\nkeys = ['MINE']\n"
+        "quirks = ['think_tags']\nheaders = { x-team = 'blue' }\n"
+    )
+    known = Registry(env={"TOKENWIRE_PROVIDERS": str(file), "MINE": "k"})
+    _, target = known.resolve("mine:m")
+    assert (target.api_key, target.headers) == ("k", {"x-team": "blue"})
+    assert target.quirks == {"think_tags"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[mine]\n", "base_url"),
+        ("[mine]\nbase_url = 5\n", "base_url"),
+        ("[mine]\nbase_url = 'x'\nbaseurl = 'y'\n", "'baseurl'"),
+        ("[mine]\nbase_url = 'x'\nname = 'y'\n", "'name'"),
+        ("[mine]\nbase_url = 'x'\nquirks = ['z']\n", "'z'"),
+        ("[Mine]\nbase_url = 'x'\n", "small letters"),
+        ("mine = 5\n", "table of providers"),
+        ("[", "table of providers"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_bad_file_says_what_is_wrong(tmp_path: Path, text: str | None, says: str) -> None:
+    file = tmp_path / "providers.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        Registry(env={"TOKENWIRE_PROVIDERS": str(file)})
 
 
 def test_third_parties_register_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import importlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
@@ -19,7 +20,7 @@ from tokenwire.errors import ConfigError, UnknownModelError
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.compatible import PROVIDERS, QUIRKS, Provider
 
-__all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry"]
+__all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry", "read_providers"]
 
 #: Dialect -> the module that has it as ``DIALECT``.
 DIALECTS: dict[str, str] = {
@@ -50,6 +51,8 @@ FAMILIES: dict[str, str] = {
 ENTRY_POINTS = "tokenwire.providers"
 #: The key for servers that are named by their address.
 ADDRESS_KEY = "TOKENWIRE_MODEL_API_KEY"
+#: A TOML file with further providers, one table each: `read_providers`.
+PROVIDERS_FILE = "TOKENWIRE_PROVIDERS"
 #: What such a server does differently: names of quirks, separated by blanks.
 ADDRESS_QUIRKS = "TOKENWIRE_MODEL_QUIRKS"
 
@@ -90,7 +93,8 @@ class Registry:
     ) -> None:
         self.demo_url = demo_url
         self._env = os.environ if env is None else env
-        self._providers = {**PROVIDERS, **{p.name: p for p in providers}}
+        own = [*read_providers(self._env.get(PROVIDERS_FILE) or None), *providers]
+        self._providers = {**PROVIDERS, **{p.name: p for p in own}}
         self._dialects: dict[str, Dialect] = {}
         self._plugins_read = False
 
@@ -300,6 +304,41 @@ class Registry:
             f"no model is named '{shown}'; write demo, PROVIDER:MODEL (such as openai:gpt-5-mini), "
             "URL#MODEL, or a path that ends in .gguf"
         )
+
+
+def read_providers(path: str | None) -> list[Provider]:
+    """The providers of a TOML file: a table each, with the fields of `Provider`. Raises
+    `ConfigError` naming the table and what is wrong with it."""
+    if path is None:
+        return []
+    try:
+        data = Path(path).read_bytes()
+        tables = msgspec.toml.decode(data, type=dict[str, dict[str, Any]])
+    except OSError as error:
+        raise ConfigError(
+            f"{PROVIDERS_FILE}: '{Path(path).name}' cannot be read: {error.strerror}"
+        ) from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigError(
+            f"{PROVIDERS_FILE}: '{Path(path).name}' is no table of providers: {error}"
+        ) from error
+    return [_row(name, fields) for name, fields in tables.items()]
+
+
+def _row(name: str, fields: dict[str, Any]) -> Provider:
+    unknown = sorted(set(fields) - set(Provider.__struct_fields__) | ({"name"} & set(fields)))
+    if unknown:
+        raise ConfigError(f"provider '{name}' has no setting '{unknown[0]}'")
+    try:
+        row = msgspec.convert({"title": name, **fields, "name": name}, Provider)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"provider '{name}': {error}") from error
+    odd = sorted(row.quirks - set(QUIRKS))
+    if odd:
+        raise ConfigError(f"provider '{name}' names no quirk '{odd[0]}'")
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or name == "demo":
+        raise ConfigError(f"provider '{name}': a name has small letters, digits and '-' only")
+    return row
 
 
 def _checked(model: str) -> str:
