@@ -317,3 +317,25 @@ def test_configured_headers_win_whatever_their_case(name: str) -> None:
     assert headers["content-type"] == "x/y"
     assert headers["x-team"] == "a"
     assert "Content-Type" not in headers
+
+
+def test_an_interaction_is_reattached_after_its_last_event_id() -> None:
+    def frame(event_id: str, kind: str, **fields: Any) -> bytes:
+        payload = {"event_type": kind, "event_id": event_id, **fields}
+        return b"data: " + json.dumps(payload).encode() + b"\n\n"
+
+    dialect = REGISTRY.dialect("gemini-interactions")
+    decoder = dialect.decoder()
+    created = {"id": "v1", "background": True}
+    text = {"type": "text", "text": "a"}
+    events = decoder.feed(frame("e1", "interaction.created", interaction=created))
+    events += decoder.feed(frame("e2", "step.delta", index=0, delta=text) + b"data: {")
+    target = Target(provider="p", dialect="x", model="m", base_url="http://h/v1")
+    again = dialect.resume(decoder.response_id, decoder.cursor, target)
+    assert again is not None
+    assert again.url == "http://h/v1/interactions/v1?stream=true&last_event_id=e2"
+    decoder.reattach()
+    done = {"id": "v1", "status": "completed"}
+    events += decoder.feed(frame("e3", "interaction.completed", interaction=done))
+    events += decoder.finish()
+    assert events[-1].status == "complete"

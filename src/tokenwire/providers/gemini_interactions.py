@@ -28,6 +28,7 @@ from tokenwire.providers.base import Call, Target
 from tokenwire.providers.decoding import PayloadDecoder
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.gemini_interactions_build import build, resume
+from tokenwire.providers.payloads import PayloadReader
 
 __all__ = ["DIALECT", "InteractionsDecoder", "InteractionsDialect"]
 
@@ -61,8 +62,9 @@ class InteractionsDecoder(PayloadDecoder):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.cursor: str | None = None
+        self.response_id: str | None = None
+        self.resumable = False
         self._steps: dict[Any, _Step] = {}
-        self._id: str | None = None
         self._begun = False
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "step.delta": self._delta,
@@ -99,16 +101,21 @@ class InteractionsDecoder(PayloadDecoder):
     def _created(self, value: dict[str, Any]) -> None:
         found = obj(value.get("interaction"))
         given = text_of(found.get("id")) or None
-        if self._begun and (given is None or given == self._id):
+        if self._begun and (given is None or given == self.response_id):
             return
-        self._begun, self._id = True, given or self._id
+        self._begun, self.response_id = True, given or self.response_id
+        self.resumable = found.get("background") is True
         self.parts.out.append(
             ResponseStart(
-                id=self._id,
+                id=self.response_id,
                 model=text_of(found.get("model")) or text_of(found.get("agent")) or None,
-                resumable=found.get("background") is True,
+                resumable=self.resumable,
             )
         )
+
+    def reattach(self) -> None:
+        """The connection broke: read on from a new one, asked for with the last event id."""
+        self.reader, self._comments = PayloadReader(), 0
 
     def _status(self, value: dict[str, Any]) -> None:
         status = text_of(value.get("status"))

@@ -58,7 +58,6 @@ class ResponsesDecoder(PayloadDecoder):
         self.cursor: int | None = None
         self.response_id: str | None = None
         self.resumable = False
-        self._content_type = options.get("content_type")
         self._skip_to: int | None = None
         handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "response.output_text.delta": lambda v: self._text_delta(v, "output_text"),
@@ -116,7 +115,7 @@ class ResponsesDecoder(PayloadDecoder):
     def reattach(self) -> None:
         """The connection broke and the provider keeps the response: read on from a new one, asked
         for with ``starting_after`` = `cursor`; what came before is not told twice."""
-        self.reader = PayloadReader(self._content_type)
+        self.reader, self._comments = PayloadReader(), 0
         self._skip_to = self.cursor
 
     # --- the response --------------------------------------------------------------------------
