@@ -259,3 +259,32 @@ def test_a_log_whose_chain_is_broken_is_refused(tmp_path):
                 await runs.snapshot("x" * 22)
 
     run_async(main())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_run_whose_worker_died_before_its_first_record_has_an_end(tmp_path, cancelled):
+    async def main():
+        async with simulator() as server:
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
+            create = first.log.create
+
+            async def create_and_die(*args, **options):
+                await create(*args, **options)
+                raise StoreDamagedError("the process died here")
+
+            first.log.create = create_and_die
+            with pytest.raises(StoreDamagedError):
+                await first.start(request_of("scenario:text"), model="m0", thread="t")
+            crashed(first)
+            [info] = await first.thread("t")
+            if cancelled:
+                await first.cancel(info.id)
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b")
+            events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 20)]
+            assert events[0].type == "run-start"
+            assert events[-1].outcome == ("cancelled" if cancelled else "complete")
+            assert len(server.requests) == (0 if cancelled else 1)
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())

@@ -238,7 +238,7 @@ class Runs:
         producer = Producer(self.log, plan.run, epoch, records=records)
         first = []
         order = fold = None
-        if taken is not None:
+        if taken is not None and taken.records:  # else: lost before its first record, so it is new
             order, fold = taken.order, taken.fold
             claim = RunClaim(epoch=epoch, owner=self.owner.partition(":")[0], reason="lost")
             order.check(claim)

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tokenwire.errors import TokenwireError
+from tokenwire.events.model import RunStart
 from tokenwire.observe.facts import TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.produce import Producer
@@ -100,6 +101,17 @@ async def _take_over(runs: Runs, run: str) -> None:
         return
     producer = Producer(runs.log, run, claim.epoch, records=taken.records)
     events = ending(taken, how)
+    if not taken.records:  # lost before its first record
+        events.insert(
+            0,
+            RunStart(
+                run=run,
+                time=int(time.time() * 1000),
+                thread=meta.thread,
+                model=meta.model,
+                metadata=meta.metadata,
+            ),
+        )
     for event in events:
         taken.order.check(event)
     await producer.write(events)
