@@ -1,0 +1,32 @@
+"""The fault harness, short: seeded kills and stops of workers under load; every invariant holds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from faults.fault_harness import Harness, Report
+from redis_support import redis_server
+
+
+def check(report: Report, kills: int) -> None:
+    assert report.broken == [], f"seed {report.seed}: {report.broken}"
+    assert report.kills == kills
+    assert report.outcomes["complete"] > 0
+    assert report.takeovers > 0
+
+
+@pytest.mark.slow
+def test_workers_on_one_sqlite_file_are_killed(tmp_path: Path) -> None:
+    harness = Harness(f"sqlite://{tmp_path}/log.db", tmp_path, seed=5, kills=25, workers=3)
+    check(asyncio.run(harness.run()), 25)
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+def test_workers_on_one_redis_are_killed(tmp_path: Path) -> None:
+    with redis_server() as server:
+        harness = Harness(server.url, tmp_path, seed=6, kills=15, workers=3)
+        check(asyncio.run(harness.run()), 15)
