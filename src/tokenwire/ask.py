@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message, messages_of
 from tokenwire.events.request import Request
 from tokenwire.run.buffer import Policy
@@ -35,6 +36,7 @@ def stream(
     tools: Iterable[Any] | None = None,
     tool_choice: str | None = None,
     output: Any = None,
+    output_by: Literal["auto", "provider", "tool"] = "auto",
     reasoning: str | int | None = None,
     extra: dict[str, Any] | None = None,
     deadlines: Deadlines | None = None,
@@ -52,8 +54,10 @@ def stream(
     several, the next is asked when one fails before anything was visible. ``prompt``: a text, a
     message, or a conversation. ``tools``: functions or `Tool` s that are run while streaming.
     ``output``: a pydantic model or a JSON Schema that the answer must fit; the validated value is
-    ``(await run.result()).output``. ``extra``: fields for this provider only, merged into the
-    request. Raises `InputError` and `UnknownModelError` at once; what the network does, later.
+    ``(await run.result()).output``. ``output_by``: ask for it by the provider's mechanism, or by a
+    tool that must be called (auto: by a tool where the provider takes no schema). ``extra``: fields
+    for this provider only, merged into the request. Raises `InputError` and `UnknownModelError`
+    at once; what the network does, later.
     """
     from tokenwire.providers.http import HttpClient
     from tokenwire.providers.registry import Registry
@@ -71,16 +75,16 @@ def stream(
         reasoning=reasoning,
         extra=extra,
     )
-    validate: Callable[[str], Any] | None = None
-    if output is not None:
-        from tokenwire.tools.structured import structured
-
-        shape = structured(output)
-        request = shape.request(request)
-        validate = shape.read
     names = as_list(model)
     known = registry or Registry()
     stack = AsyncExitStack()
+    candidates = [known.resolve(name) for name in names if name != "demo"]
+    toolset = _tool_set(tools)
+    read: Callable[[Fold], Any] | None = None
+    if output is not None:
+        schemaless = any("json_object_only" in target.quirks for _, target in candidates)
+        by_tool = output_by == "tool" or (output_by == "auto" and schemaless)
+        request, read = _shaped(request, output, by_tool, bool(toolset))
 
     async def prepare(plan: Plan) -> Callable[[], Any]:
         """Start the demo model when it is asked for."""
@@ -94,12 +98,12 @@ def stream(
     plan = Plan(
         run=new_run_id(),
         request=request,
-        candidates=[known.resolve(name) for name in names if name != "demo"],
+        candidates=candidates,
         model=names[0],
         deadlines=deadlines or Deadlines(),
         retry=retry or RetryPolicy(),
         limits=limits or LoopLimits(),
-        tools=_tool_set(tools),
+        tools=toolset,
     )
     return Run(
         plan,
@@ -109,8 +113,19 @@ def stream(
         buffer_bytes=buffer_bytes,
         buffer_policy=buffer_policy,
         prepare=prepare,
-        output=validate,
+        output=read,
     )
+
+
+def _shaped(
+    request: Request, output: Any, by_tool: bool, among_tools: bool
+) -> tuple[Request, Callable[[Fold], Any]]:
+    """The request that asks for a shape, and how the run's answer is read."""
+    from tokenwire.tools.structured import structured
+
+    shape = structured(output)
+    asked = shape.request(request, by_tool=by_tool, among_tools=among_tools)
+    return asked, shape.read_answer
 
 
 def _tool_set(tools: Iterable[Any] | None) -> Any:

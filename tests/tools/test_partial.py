@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+import tokenwire
 from tokenwire.errors import ConfigError, ProtocolError
 from tokenwire.events.message import user
 from tokenwire.events.model import (
@@ -22,6 +23,8 @@ from tokenwire.events.model import (
     ToolCallStart,
 )
 from tokenwire.events.request import Request
+from tokenwire.testing import ScriptedModel, call
+from tokenwire.tools import Tool
 from tokenwire.tools import partial as partial_module
 from tokenwire.tools.partial import PartialValue, apply_patch
 from tokenwire.tools.structured import OUTPUT_TOOL, partial_values, structured
@@ -208,3 +211,49 @@ def test_the_request_asks_by_mechanism_or_by_tool() -> None:
     assert by_tool.tool_choice == OUTPUT_TOOL
     assert by_tool.tools is not None
     assert by_tool.tools[0].parameters == shape.output.schema
+
+
+@pytest.mark.parametrize("tools", [None, [lambda: "noon"]])
+def test_a_run_gives_a_checked_value_by_the_answer_tool(tools: Any) -> None:
+    answer = call(OUTPUT_TOOL, {"name": "Rome", "people": 3})
+    first = [] if tools is None else [["Let me look.", call("clock")]]
+    model = ScriptedModel(*first, [answer])
+    named = None if tools is None else [Tool.of(tools[0], name="clock")]
+
+    async def main() -> Any:
+        options: Any = {"output": City, "output_by": "tool", "tools": named, **model.options}
+        async with tokenwire.stream("x", "Where?", **options) as run:
+            return await run.result()
+
+    result = asyncio.run(main())
+    assert result.output == City(name="Rome", people=3)
+    assert result.outcome == "complete"
+    assert "response_format" not in model.requests[0]
+    choice = model.requests[0]["tool_choice"]
+    forced = {"type": "function", "function": {"name": OUTPUT_TOOL}}
+    assert choice == (forced if tools is None else "required")
+
+
+def test_a_run_with_tools_reads_the_last_steps_text() -> None:
+    model = ScriptedModel(["Let me look.", call("clock")], ['{"name":', '"Rome"}'])
+
+    async def main() -> Any:
+        named = [Tool.of(lambda: "noon", name="clock")]
+        async with tokenwire.stream(
+            "x", "Where?", output=City, tools=named, **model.options
+        ) as run:
+            return await run.result()
+
+    assert asyncio.run(main()).output == City(name="Rome")
+    assert model.requests[0]["response_format"]["json_schema"]["name"] == "City"
+
+
+def test_an_answer_of_another_shape_raises_at_the_end() -> None:
+    model = ScriptedModel(['{"name":', "7}"])
+
+    async def main() -> Any:
+        async with tokenwire.stream("x", "Where?", output=City, **model.options) as run:
+            return await run.result()
+
+    with pytest.raises(ProtocolError, match="name"):
+        asyncio.run(main())

@@ -89,7 +89,7 @@ class Run:
         buffer_bytes: int = 256 * 1024,
         buffer_policy: Policy = "wait",
         prepare: Callable[[Plan], Any] | None = None,
-        output: Callable[[str], Any] | None = None,
+        output: Callable[[Fold], Any] | None = None,
     ) -> None:
         self.id = plan.run
         self._plan = plan
@@ -169,7 +169,7 @@ class Run:
             pass
         self._raise_failure()
         fold = self._fold
-        value = self._output(fold.text) if self._output is not None else None
+        value = self._output(fold) if self._output is not None else None
         return Result(
             message=fold.message(),
             history=fold.history(),

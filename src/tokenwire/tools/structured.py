@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from tokenwire.errors import ConfigError, ProtocolError
+from tokenwire.events.fold import Fold
+from tokenwire.events.message import TextPart
 from tokenwire.events.model import (
     Event,
     StepReset,
@@ -43,20 +45,30 @@ class Structured:
     output: OutputSchema
     _read: Callable[[Any], Any]
 
-    def request(self, request: Request, *, by_tool: bool = False) -> Request:
+    def request(
+        self, request: Request, *, by_tool: bool = False, among_tools: bool = False
+    ) -> Request:
         """The request that asks for this shape: by the provider's own mechanism, or by a tool
-        that the model must call."""
+        that the model must call (or, ``among_tools``, may call after others)."""
         if not by_tool:
             return msgspec.structs.replace(request, output=self.output)
         spec = ToolSpec(
             name=OUTPUT_TOOL,
             description="Give the final answer in this form.",
             parameters=self.output.schema,
-            executor="client",
         )
+        choice = "required" if among_tools or request.tools else OUTPUT_TOOL
         return msgspec.structs.replace(
-            request, tools=[*(request.tools or []), spec], tool_choice=OUTPUT_TOOL, output=None
+            request, tools=[*(request.tools or []), spec], tool_choice=choice, output=None
         )
+
+    def read_answer(self, state: Fold) -> Any:
+        """The checked value of a run: of the answer tool's call, or of the last step's text."""
+        for part in reversed(state.parts.values()):
+            if part.kind == "tool-call" and part.attrs.get("name") == OUTPUT_TOOL:
+                return self.read(part.text or _dumped(part.attrs.get("arguments", {})))
+        parts = state.step_parts(state.steps[-1]) if state.steps else []
+        return self.read("".join(part.text for part in parts if isinstance(part, TextPart)))
 
     def read(self, text: str) -> Any:
         """The checked value of a whole answer. Raises `ProtocolError` that says what is wrong."""
@@ -133,6 +145,10 @@ async def partial_values(events: AsyncIterable[Event]) -> AsyncIterator[Any]:
     value = partial.finish()
     if value is not None and value != shown:
         yield value
+
+
+def _dumped(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _by_schema(value: Any, schema: dict[str, Any]) -> Any:
