@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from typing import Any
 
 import pytest
 
 from tokenwire.errors import BusyError, ConfigError, NotAuthenticatedError
 from tokenwire.server import auth as auth_module
 from tokenwire.server.auth import Auth
+from tokenwire.server.connections import Connections
 from tokenwire.server.limits import Bucket, Limits
+from tokenwire.server.protocol import Progress, Watch
 from tokenwire.server.settings import Settings
 
 KEY = "a-key-that-is-long-enough"
@@ -164,3 +167,39 @@ def test_misses_of_one_address() -> None:
     found.missed("5.6.7.8")
     clock[0] = 20.0
     found.missed("1.2.3.4")
+
+
+class Peer:
+    """As much of a connection as is counted."""
+
+
+def test_connections_are_counted_by_process_and_by_address() -> None:
+    settings = Settings(connections=5, connections_per_ip=2, trust_proxy=["10.0.0.9"])
+
+    class Quiet(Connections):
+        def wake(self) -> None:
+            pass
+
+    watch = Watch(settings, Quiet())
+    peers: list[Any] = [Peer() for _ in range(7)]
+    assert [watch.enter(peer, "10.0.0.1") for peer in peers[:3]] == [True, True, False]
+    watch.leave(peers[2], "10.0.0.1")
+    watch.leave(peers[2], "10.0.0.1")  # told twice, counted once
+    assert watch.enter(peers[2], "10.0.0.9")
+    assert watch.enter(peers[3], "10.0.0.9")
+    assert watch.enter(peers[4], "127.0.0.1")
+    assert not watch.enter(peers[5], "127.0.0.1")
+    for peer in peers:
+        for address in ("10.0.0.1", "10.0.0.9", "127.0.0.1"):
+            watch.leave(peer, address)
+    assert not watch.open
+
+
+def test_progress_is_what_leaves_the_buffer() -> None:
+    progress = Progress(0.0)
+    assert progress.stuck(0, 5.0) == 0.0
+    assert progress.stuck(100, 6.0) == 1.0
+    assert progress.stuck(200, 7.0) == 2.0  # growing is no progress
+    assert progress.stuck(150, 8.0) == 0.0
+    assert progress.stuck(150, 9.5) == 1.5
+    assert progress.stuck(0, 10.0) == 0.0

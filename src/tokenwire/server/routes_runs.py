@@ -74,6 +74,9 @@ async def start_run(
     `Runs.start`: thread, metadata, on_disconnect, run_id."""
     if state.draining:
         raise BusyError("the server is stopping; try again", retry_after=1)
+    if 0 < state.settings.max_lag < state.connections.lag:
+        state.limits.refused["max_lag"] += 1
+        raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
     chosen = choose_model(model, state.settings)

@@ -143,6 +143,12 @@ class Settings:
         "Streams that one principal reads at once. Default: 20 with keys, unlimited without.",
     )
     runs: int = _set(1000, "Limits", "Runs of a process at once.")
+    max_lag: float = _set(
+        1.0,
+        "Limits",
+        "Lateness of the event loop above which no new run is started; 0 is no limit.",
+        unit="s",
+    )
     runs_per_principal: int | None = _set(
         None, "Limits", "Runs of one principal at once. Default: 4 with keys, unlimited without."
     )
