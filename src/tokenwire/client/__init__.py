@@ -1,1 +1,17 @@
+"""A Python client for a tokenwire server: start runs, read them through any cut, answer them.
 
+::
+
+    from tokenwire.client import Client
+
+    async with Client("http://127.0.0.1:8765") as client:
+        run = await client.start("Hello")
+        async for event in client.follow(run.id):
+            ...
+"""
+
+from tokenwire.client.commands import Client, Model, RunInfo
+from tokenwire.client.reconnect import Patience
+from tokenwire.client.stream import Follow
+
+__all__ = ["Client", "Follow", "Model", "Patience", "RunInfo"]

@@ -1,0 +1,222 @@
+"""Follow one run to its end, through any number of cuts.
+
+Always true: an event of the log is given once and in the log's order (what came before is known by
+the offset in its cursor); a run has ended only with ``run-end``: any other end of a connection is a
+cut, after which the reader comes back with its cursor; what was read is never asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+
+from tokenwire.client.origin import Origin, is_final, run_of_path, wait_of
+from tokenwire.client.reconnect import Patience, Reconnect
+from tokenwire.client.sse import Connection
+from tokenwire.errors import (
+    ConflictError,
+    CursorError,
+    FramingError,
+    InputError,
+    NetworkError,
+    ProtocolError,
+    TokenwireError,
+)
+from tokenwire.events.codec import AnyEvent, decode
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import Heartbeat, LogReset, RunEnd
+from tokenwire.events.model import Reconnect as ComeBack
+
+__all__ = ["Follow", "OnCut", "Open"]
+
+#: Opens one connection: (origin, run, after, patience).
+Open = Callable[[Origin, str, "str | None", Patience], Awaitable[Connection]]
+#: Told of each cut: what happened (None: the server asked us to come back), seconds until the
+#: next try.
+OnCut = Callable[["TokenwireError | None", float], None]
+
+_CURSOR = re.compile(r"([0-9]{1,15})(?:-[0-9a-f]{16})?")
+
+
+class Follow:
+    """The events of a run after ``after``. Iterate it once; `aclose` it (or use ``async with``)
+    where you leave before the end."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        run: str,
+        *,
+        way: Open,
+        after: str | None = None,
+        patience: Patience | None = None,
+        on_cut: OnCut | None = None,
+    ) -> None:
+        self.run = run_of_path(run)
+        #: The cursor of the last event that was given: what to come back with.
+        self.cursor: str | None = after
+        self._origin, self._open = origin, way
+        self._patience = patience or Patience()
+        self._on_cut = on_cut
+        self._after = after
+        self._offset = _offset(after) if after else 0
+        self._ready: deque[tuple[str | None, AnyEvent]] = deque()
+        self._connection: Connection | None = None
+        self._link: Reconnect | None = None
+        self._told: float | None = None
+        self._ended = False
+        self._error: TokenwireError | None = None
+        self._reading = False
+        self._closing = asyncio.Event()
+
+    def __aiter__(self) -> Follow:
+        return self
+
+    async def __anext__(self) -> AnyEvent:
+        """The next event."""
+        if self._reading:
+            raise ConflictError("this run is being read already; follow it once more instead")
+        while not self._ready:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._reading = True
+            try:
+                await self._fill()
+            finally:
+                self._reading = False
+        cursor, event = self._ready.popleft()
+        self.cursor = cursor
+        return event
+
+    async def __aenter__(self) -> Follow:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop reading. The run goes on."""
+        self._ended = True
+        self._closing.set()
+        self._ready.clear()
+        await self._drop()
+
+    async def text(self) -> str:
+        """Read to the end; the text that a person would see (of what was read here)."""
+        return (await self.fold()).text
+
+    async def fold(self) -> Fold:
+        """Read to the end; the run's whole state (`tokenwire.events.fold`)."""
+        state = Fold()
+        async for event in self:
+            if isinstance(event, LogReset):
+                state = Fold()
+            else:
+                state.apply(event)
+        return state
+
+    # --- connections ---------------------------------------------------------------------------
+
+    async def _fill(self) -> None:
+        """Wait for more events, coming back as often as needed."""
+        loop = asyncio.get_running_loop()
+        link = self._link = self._link or Reconnect(self._patience, loop.time())
+        try:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = await self._open(
+                    self._origin, self.run, self._after, self._patience
+                )
+                link.opened(loop.time())
+            frames: list[tuple[str, bytes]] | None = []
+            if not self._ended:  # closed while the connection was being opened
+                async with asyncio.timeout(self._patience.silence if connection.beats else None):
+                    frames = await connection.read()
+            if frames is None:
+                raise NetworkError("the stream ended before the run did")
+            link.heard(loop.time())
+            for cursor, data in frames:
+                self._take(cursor, data)
+        except TimeoutError:
+            await self._cut(NetworkError(f"nothing was heard for {self._patience.silence:g} s"))
+        except (TokenwireError, OSError) as error:
+            known = error if isinstance(error, TokenwireError) else NetworkError(str(error))
+            await self._cut(known)
+        if self._ended:
+            await self._drop()
+
+    async def _cut(self, error: TokenwireError) -> None:
+        """The connection is gone: wait, or give up."""
+        await self._drop()
+        if self._ended:
+            return
+        if isinstance(error, FramingError):
+            error = ProtocolError(f"the server's stream cannot be read: {error.message}")
+        if is_final(error):
+            self._ended, self._error = True, error
+            return
+        link = self._link
+        told, self._told = self._told, None
+        assert link is not None
+        now = asyncio.get_running_loop().time()
+        pause = link.cut(now, random.random(), told=told, wait=wait_of(error))
+        if pause is None:
+            self._ended, self._error = True, error
+            return
+        if self._on_cut is not None:
+            self._on_cut(error if told is None else None, pause)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), pause)
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+
+    # --- events --------------------------------------------------------------------------------
+
+    def _take(self, cursor: str, data: bytes) -> None:
+        """One event of a connection: new, known, or a word about the connection itself."""
+        if self._ended:
+            return
+        try:
+            event = decode(data)
+        except InputError as error:
+            raise ProtocolError("the server's stream holds something that is no event") from error
+        if isinstance(event, Heartbeat):
+            return
+        if isinstance(event, ComeBack):
+            self._told = event.after_ms / 1000
+            return
+        if isinstance(event, LogReset):
+            self._after = str(event.to) if event.to else None
+            self._offset = event.to
+            self._ready.append((self._after, event))
+            return
+        offset = _offset(cursor)
+        if offset <= self._offset:
+            return
+        if offset != self._offset + 1:
+            raise ProtocolError(f"events {self._offset + 1} to {offset - 1} of the run are missing")
+        self._offset, self._after = offset, cursor
+        self._ended = isinstance(event, RunEnd)
+        self._ready.append((cursor, event))
+
+
+def _offset(cursor: str) -> int:
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise CursorError(f"{cursor[:80]!r} is no cursor; give that of an event that you got")
+    return int(found[1])

@@ -1,0 +1,137 @@
+"""Reading a run over ``/ws``: one socket, one followed run.
+
+Always true: the socket is opened to the server's own origin without redirects or proxies; pings
+tell a dead peer from a quiet one, so silence alone ends nothing here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from tokenwire.client.origin import Origin, told_error
+from tokenwire.client.reconnect import Patience, retry_after
+from tokenwire.client.sse import Connection
+from tokenwire.errors import NetworkError, ProtocolError
+
+__all__ = ["SocketConnection", "open_socket"]
+
+#: An event has at most 1 MiB, a message of several about 48 KiB.
+_MOST_MESSAGE = 4 << 20
+#: The status with which the server means each code that a message may bring.
+_STATUS = {"not_authenticated": 401, "forbidden": 403, "unknown_run": 404, "gone": 410}
+_STATUS |= {"bad_cursor": 400, "bad_request": 400, "busy": 429, "limit_exceeded": 413}
+#: The library tells its own failures of a peer at debug level and above; they are raised as well.
+_log = logging.getLogger("tokenwire.client.websocket")
+
+
+class _One(msgspec.Struct):
+    event: msgspec.Raw
+    cursor: str = ""
+
+
+class _Message(msgspec.Struct):
+    op: str
+    events: list[_One] = []
+    error: dict[str, Any] = {}
+    after_ms: int = 1000
+    reason: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Message)
+
+
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class SocketConnection:
+    """An open socket that was asked to follow a run."""
+
+    beats = False
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._over = False
+
+    async def read(self) -> list[tuple[str, bytes]] | None:
+        """The events of the next message."""
+        if self._over:
+            return None
+        try:
+            data = await self._socket.recv(decode=False)
+        except ConnectionClosed as closed:
+            raise NetworkError(f"the socket closed ({closed.code or 'without a word'})") from closed
+        try:
+            message = _decoder.decode(data)
+        except msgspec.DecodeError as error:
+            raise ProtocolError("the server's message is not one of tokenwire's") from error
+        if message.op == "events":
+            return [(one.cursor, bytes(one.event)) for one in message.events]
+        if message.op == "error":
+            status = _STATUS.get(str(message.error.get("code")), 500)
+            raise told_error(message.error, status, None)
+        if message.op == "reconnect":
+            told = {"type": "reconnect", "after_ms": message.after_ms, "reason": message.reason}
+            return [("", msgspec.json.encode(told))]
+        self._over = message.op == "end"
+        return []
+
+    async def aclose(self) -> None:
+        """Close the socket at once."""
+        self._socket.transport.abort()
+        await self._socket.wait_closed()
+
+
+async def open_socket(
+    origin: Origin, run: str, after: str | None, patience: Patience
+) -> Connection:
+    """Open a socket and follow ``run`` after ``after``."""
+    try:
+        socket = await _Connect(
+            origin.socket_url,
+            additional_headers=origin.headers,
+            subprotocols=["tokenwire"],  # type: ignore[list-item]
+            compression=None,
+            proxy=None,
+            open_timeout=patience.connect,
+            ping_interval=patience.silence / 2,
+            ping_timeout=patience.silence / 2,
+            max_size=_MOST_MESSAGE,
+            logger=_log,
+        )
+    except InvalidStatus as error:
+        response = error.response
+        wait = retry_after(response.headers.get("retry-after"), time.time())
+        raise told_error(_error_of(response.body), response.status_code, wait) from error
+    except (InvalidHandshake, ConnectionClosed, EOFError) as error:
+        raise NetworkError(f"{origin.url} opens no socket") from error
+    except TimeoutError as error:
+        raise NetworkError(f"{origin.url} does not answer") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise NetworkError(f"{origin.url} cannot be reached: {reason}") from error
+    ask = {"op": "follow", "id": 1, "run": run, "after": after}
+    try:
+        await socket.send(msgspec.json.encode({k: v for k, v in ask.items() if v}).decode())
+    except ConnectionClosed as error:
+        raise NetworkError("the socket closed at once") from error
+    except BaseException:
+        socket.transport.abort()
+        raise
+    return SocketConnection(socket)
+
+
+def _error_of(body: bytes | bytearray | None) -> dict[str, Any]:
+    try:
+        told = msgspec.json.decode(bytes(body or b""))
+    except msgspec.DecodeError:
+        return {}
+    error = told.get("error") if isinstance(told, dict) else None
+    return error if isinstance(error, dict) else {}
