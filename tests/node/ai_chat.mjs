@@ -202,6 +202,25 @@ const cases = {
     await until(() => settled(chat) && finished.length > 1, "the end")
     report(chat)
   },
+  async durable() {
+    // The unmodified Durable Streams transport: a pointer, then the stream; and again after a reload.
+    const { createDurableChatTransport } = await import("@durable-streams/aisdk-transport")
+    const transport = () => createDurableChatTransport({ api: `${url}/ds/chat` })
+    const first = makeChat({ transport: transport() })
+    first.sendMessage({ text: prompt })
+    await until(() => first.messages.length > 1 && textOf(last(first)).length > 5, "some text")
+    const second = makeChat({
+      id: first.id,
+      messages: first.messages.slice(0, 1),
+      transport: transport(),
+    })
+    await second.resumeStream()
+    await until(() => settled(first), "the end")
+    const third = makeChat({ id: first.id, transport: transport() })
+    await third.resumeStream()
+    report(second, { first: textOf(last(first)), after: third.messages.length })
+    process.exit(0)
+  },
   async websocket() {
     globalThis.WebSocket ??= (await import("undici")).WebSocket
     const transport = new ai.WebSocketChatTransport({

@@ -1,0 +1,138 @@
+"""Durable Streams' own clients (npm, the AI SDK transport, PyPI) and its published suite."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import durable_streams
+import httpx
+import pytest
+
+from node_support import HERE, need_node, run_node, serving
+
+pytestmark = pytest.mark.node
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    need_node()
+    with serving(long_poll_timeout=0.5) as server:
+        yield server.url
+
+
+def text_of(events: list[Any]) -> str:
+    return "".join(e["text"] for e in events if e["type"] == "text-delta")
+
+
+def test_a_run_is_read_in_every_mode(url: str) -> None:
+    told = run_node("durable.mjs", url, "modes", "scenario:tool")
+    log = httpx.get(f"{url}/v1/runs/{told['run']}/events?live=no").json()["events"]
+    events = [item["event"] for item in log]
+    assert told["sse"] == told["longPoll"] == told["caughtUp"] == events
+    assert told["ui"][0]["type"] == "start"
+    assert told["ui"][-1]["type"] == "finish"
+    assert told["agui"][0]["type"] == "RUN_STARTED"
+    assert told["agui"][-1]["type"] == "RUN_FINISHED"
+
+
+def test_a_live_run_over_long_polls(url: str) -> None:
+    items = run_node("durable.mjs", url, "live_long_poll", "scenario:slow")["items"]
+    assert [e["seq"] for e in items] == list(range(1, len(items) + 1))
+    assert items[-1]["type"] == "run-end"
+
+
+@pytest.mark.parametrize("version", ["5", "6", "7"])
+def test_the_ai_sdk_transport(url: str, version: str) -> None:
+    told = run_node("ai_chat.mjs", version, url, "durable", "scenario:slow")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    assert told["text"] == told["first"]
+    assert told["after"] == 0, "nothing is under way any more"
+
+
+def test_the_pypi_client(url: str) -> None:
+    made = httpx.post(f"{url}/v1/runs", json={"prompt": "scenario:text"}).json()
+    httpx.get(f"{url}/v1/runs/{made['id']}/events", timeout=30)
+    address = f"{url}/ds/v1/stream/runs/{made['id']}"
+    for live in (False, "long-poll", "sse"):
+        # This client does not know that a stream can be closed, so the run's own end ends the loop.
+        items: list[Any] = []
+        with durable_streams.stream(address, offset="-1", live=live) as found:  # type: ignore[arg-type]
+            for item in found.iter_json():
+                items.append(item)
+                if item["type"] == "run-end":
+                    break
+        assert items[0]["type"] == "run-start", live
+        assert items[-1]["type"] == "run-end", live
+
+
+def test_a_run_cannot_be_written_to(url: str) -> None:
+    made = httpx.post(f"{url}/v1/runs", json={"prompt": "Hello"}).json()
+    address = f"{url}/ds/v1/stream/runs/{made['id']}"
+    for method in ("PUT", "POST", "DELETE"):
+        content = None if method == "DELETE" else b"[]"
+        answer = httpx.request(
+            method, address, content=content, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 405
+    assert httpx.get(f"{address}x").status_code == 404
+    assert httpx.get(f"{address}?offset=nonsense").status_code == 400
+    assert httpx.get(f"{address}?live=sse").status_code == 400
+    beyond = "0000000000000000_0000000000099999"
+    assert httpx.get(f"{address}?offset={beyond}").status_code == 400
+    made = httpx.put(f"{url}/ds/v1/stream/mine", json=[])
+    assert made.status_code == 404, "streams of one's own are off unless asked for"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_published_suite(tmp_path: Path) -> None:
+    need_node()
+    report = tmp_path / "report.json"
+    with serving(durable_streams="readwrite", long_poll_timeout=0.5) as server:
+        subprocess.run(
+            ["node_modules/.bin/vitest", "run", "--reporter=json", f"--outputFile={report}"],
+            cwd=HERE,
+            env={**os.environ, "CONFORMANCE_TEST_URL": f"{server.url}/ds"},
+            capture_output=True,
+            timeout=380,
+            check=False,
+        )
+    told = json.loads(report.read_text())
+    failed = [
+        a["fullName"]
+        for f in told["testResults"]
+        for a in f["assertionResults"]
+        if a["status"] == "failed"
+    ]
+    assert failed == []
+    assert told["numPassedTests"] >= 332
+
+
+def test_a_stream_of_ones_own_survives_readers_that_leave() -> None:
+    async def main() -> None:
+        with serving(durable_streams="readwrite") as server:
+            address = f"{server.url}/ds/v1/stream/notes"
+            async with httpx.AsyncClient() as client:
+                made = await client.put(address, headers={"content-type": "text/plain"})
+                assert made.status_code == 201
+                async with client.stream("GET", f"{address}?offset=-1&live=sse") as reading:
+                    lines = reading.aiter_lines()
+                    assert await anext(lines) == "event: control"
+                sent = await client.post(
+                    address,
+                    content=b"one\r\ntwo",
+                    headers={"content-type": "text/plain", "stream-closed": "true"},
+                )
+                assert sent.status_code == 204
+                async with client.stream("GET", f"{address}?offset=-1&live=sse") as reading:
+                    whole = (await reading.aread()).decode()
+                assert whole.startswith("event: data\ndata:one\ndata:two\n\nevent: control\n")
+                assert '"streamClosed":true' in whole
+
+    asyncio.run(main())
