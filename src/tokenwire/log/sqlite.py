@@ -40,13 +40,13 @@ class SQLiteLog:
         self,
         path: str,
         *,
-        synchronous: str = "full",
+        synchronous: Literal["full", "normal"] = "full",
         busy: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = os.path.expanduser(path)
         self.durability: Durability = "disk" if synchronous == "full" else "process"
-        self._synchronous = cast(Literal["full", "normal"], synchronous)
+        self._synchronous: Literal["full", "normal"] = synchronous
         self._busy = busy
         self._clock = clock
         self._tails = Tails()
