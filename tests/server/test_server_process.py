@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -209,3 +209,34 @@ def test_two_workers_share_a_store_and_one_address(tmp_path: Path) -> None:
         code, seconds, errors = process.stop()
         assert code == 0, errors
         assert seconds < 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_are_replaced_and_end_with_their_parent(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'chat.db'}"
+    with serving(tmp_path, "--workers", "2", "--store", store) as process:
+        children = workers_of(process)
+        os.kill(children[0], signal.SIGKILL)
+        wait_until(lambda: len(workers_of(process)) == 2 and workers_of(process) != children)
+        wait_until(lambda: httpx.get(process.url + "/healthz").status_code == 200)
+        left = workers_of(process)
+        process.process.kill()
+        wait_until(lambda: not any(alive(child) for child in left))
+
+
+def workers_of(process: Process) -> list[int]:
+    number = process.process.pid
+    text = Path(f"/proc/{number}/task/{number}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def alive(number: int) -> bool:
+    status = Path(f"/proc/{number}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -137,6 +137,9 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
         if child:
             workers.add(child)
             return
+        # A group of its own: Ctrl-C reaches the parent, which passes one signal on.
+        os.setpgid(0, 0)
+        _die_with_parent()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         code = 1
@@ -171,6 +174,15 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
             _tell(f"tokenwire: worker {child} ended ({code}); starting another")
             spawn(False)
     return result
+
+
+def _die_with_parent() -> None:
+    """Where the system can: a worker whose parent was killed is stopped like by a signal."""
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _announce(app: Any, listener: socket.socket) -> None:

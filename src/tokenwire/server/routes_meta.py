@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from tokenwire import __version__
 from tokenwire.errors import LogError, NotFoundError, TokenwireError
 from tokenwire.observe.prometheus import exposition
 from tokenwire.server.auth import SESSION_COOKIE
@@ -19,14 +20,7 @@ from tokenwire.server.guard import RequestInfo
 from tokenwire.server.problems import json_response
 from tokenwire.server.state import State
 
-__all__ = ["VERSION", "routes"]
-
-try:
-    from importlib.metadata import version
-
-    VERSION = version("tokenwire")
-except ModuleNotFoundError:  # run from a tree that was never installed
-    VERSION = "0"
+__all__ = ["routes"]
 
 _STARTED = time.time()
 
@@ -83,7 +77,7 @@ async def health(state: State, request: Request, info: RequestInfo) -> Response:
             await state.log.stats()
         except LogError as error:
             status, code = error.code, 503
-    return json_response({"status": status, "version": VERSION}, code)
+    return json_response({"status": status, "version": __version__}, code)
 
 
 async def metrics(state: State, request: Request, info: RequestInfo) -> Response:
