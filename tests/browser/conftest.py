@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -146,6 +149,72 @@ def watched(chromium: Any) -> Iterator[Watched]:
     context.set_default_timeout(20000)
     yield Watched(context)
     context.close()
+
+
+class Line:
+    """A line to a server that can be cut: open connections break, new ones are refused."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.open = True
+        self.sockets: set[socket.socket] = set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        self.open = False
+        self.drop()
+
+    def mend(self) -> None:
+        self.open = True
+
+    def drop(self) -> None:
+        """What is open breaks with a reset; what comes next gets through."""
+        for one in list(self.sockets):
+            linger = struct.pack("ii", 1, 0)
+            with contextlib.suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.cut()
+        self.listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            if not self.open:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self.target))
+            self.sockets |= {near, far}
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_WR)
+        self.sockets.discard(one)
+        one.close()
+
+
+@pytest.fixture
+def line(server: Served) -> Iterator[Line]:
+    """A line to the module's server."""
+    made = Line(server.port)
+    yield made
+    made.close()
 
 
 @pytest.fixture

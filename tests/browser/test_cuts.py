@@ -53,16 +53,57 @@ def test_a_second_tab_shows_the_same_live(
 
 
 def test_no_network_for_a_while(
-    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+    line: Any, watched: Any, ask: Callable[..., Any], counted: str
 ) -> None:
     page = watched.page()
-    page.goto(server.url)
+    page.goto(line.url)
     ask(page, "scenario:slow")
     begun(page)
-    watched.context.set_offline(True)
-    page.evaluate("() => window.dispatchEvent(new Event('offline'))")
-    watched.context.set_offline(False)
+    line.cut()
+    page.get_by_text("Reconnecting").wait_for()
+    before = page.locator(".answer .markdown").inner_text().strip()
+    assert counted.startswith(before)
+    assert before != counted
+    line.mend()
+    # The browser tells that it is online; the page does not wait for its next turn.
+    page.evaluate("() => window.dispatchEvent(new Event('online'))")
     assert words(page) == counted
+
+
+def test_a_line_that_breaks_again_and_again(
+    line: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    page = watched.page()
+    page.goto(line.url)
+    ask(page, "scenario:slow")
+    begun(page)
+    for number in (10, 25, 40, 55, 70):
+        page.wait_for_function(
+            "(n) => document.querySelector('.answer .markdown').textContent.includes(` ${n} `)",
+            arg=number,
+        )
+        line.drop()
+    assert words(page) == counted
+    page.get_by_role("button", name="Stream inspector", exact=True).click()
+    figure = page.locator(".figures > div", has_text="reconnects").locator("dd").inner_text()
+    assert int(figure.split()[0]) >= 3
+
+
+def test_a_question_asked_without_network_is_sent_later_and_once(
+    line: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    page = watched.page()
+    page.goto(line.url)
+    page.locator(".welcome").wait_for()
+    line.cut()
+    ask(page, "scenario:slow")
+    page.locator(".question > p", has_text="scenario:slow").wait_for()
+    line.mend()
+    page.evaluate("() => window.dispatchEvent(new Event('online'))")
+    assert words(page) == counted
+    thread = page.url.partition("#t=")[2]
+    told = page.evaluate("(t) => fetch(`/v1/threads/${t}`).then((a) => a.json())", thread)
+    assert len(told["runs"]) == 1
 
 
 def test_the_server_is_killed_and_comes_back(

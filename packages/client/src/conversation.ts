@@ -12,6 +12,7 @@ import { historyOf, type Message } from "./history.js";
 import { RunMeter } from "./meter.js";
 import { RunStore } from "./store.js";
 import type { Delivered } from "./reader.js";
+import { onReturn } from "./wait.js";
 
 export { historyOf, RunMeter };
 export type { Message };
@@ -28,6 +29,8 @@ export interface Turn {
   meter: RunMeter;
   /** Why it could not be started. */
   error?: TokenwireError;
+  /** Sent with its start: asking again after a lost answer finds the run that was started. */
+  key: string;
 }
 
 export interface ConversationView {
@@ -57,6 +60,8 @@ export interface ConversationOptions {
 
 /** Longer prompts are read from the run's input: metadata has a bound of 16 KiB. */
 const PROMPT_IN_METADATA = 3000;
+/** How often a shown conversation is asked whether it has new runs. */
+const LOOK_MS = 5000;
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 
 export class Conversation {
@@ -96,7 +101,15 @@ export class Conversation {
       this.#channel.onmessage = () => void this.refresh();
     }
     if (this.options.thread || this.#turns.size) void this.refresh();
+    // Runs that were started elsewhere: on another machine, or while this page slept.
+    const look = () => {
+      if (this.#runs.size && !globalThis.document?.hidden) void this.refresh();
+    };
+    const forget = onReturn(look);
+    const timer = setInterval(look, LOOK_MS);
     return () => {
+      forget();
+      clearInterval(timer);
       life.abort();
       this.#channel?.close();
       this.#channel = undefined;
@@ -116,8 +129,9 @@ export class Conversation {
     } catch (error) {
       if (signal.aborted) return;
       const failed = asError(error);
-      // A thread without runs is one that nobody has asked in yet.
-      this.#show(failed.status === 404 ? { loading: false } : { loading: false, error: failed });
+      // A thread without runs is one that nobody has asked in yet; and what is shown stays.
+      const quiet = failed.status === 404 || this.#turns.size > 0;
+      this.#show(quiet ? { loading: false } : { loading: false, error: failed });
     }
   }
 
@@ -129,8 +143,10 @@ export class Conversation {
   /** Asks the same again, beside the answer that is there. A start that failed is only sent
    * again. */
   retry(turn: Turn): Turn {
-    if (!turn.run) this.#drop(turn);
-    return this.#ask(turn.prompt, this.#turns.get(turn.parent));
+    const parent = this.#turns.get(turn.parent);
+    if (turn.run) return this.#ask(turn.prompt, parent);
+    this.#drop(turn);
+    return this.#ask(turn.prompt, parent, turn.model === this.model ? turn.key : undefined);
   }
 
   /** Asks another question in place of this one. */
@@ -158,12 +174,13 @@ export class Conversation {
       .sort((a, b) => a.created - b.created);
   }
 
-  #ask(prompt: string, parent?: Turn): Turn {
+  #ask(prompt: string, parent?: Turn, key = randomId()): Turn {
     const turn: Turn = {
       id: `ask-${randomId()}`,
       parent: parent?.id ?? "",
       prompt,
       created: Date.now() / 1000,
+      key,
       store: new RunStore(),
       meter: new RunMeter(performance.now()),
       ...(this.model ? { model: this.model } : {}),
@@ -188,7 +205,7 @@ export class Conversation {
     const { signal } = this.#life;
     const long = turn.prompt.length > PROMPT_IN_METADATA;
     try {
-      const info = await this.client.start({
+      const request = {
         ...this.options.request,
         messages,
         thread: this.thread,
@@ -199,7 +216,8 @@ export class Conversation {
           ...(long ? { long } : {}),
           ...(parent ? { parent } : {}),
         },
-      });
+      };
+      const info = await this.client.start(request, { key: turn.key });
       const adopted = this.#runs.get(info.id);
       if (adopted && adopted !== turn) this.#turns.delete(adopted.id);
       turn.run = info.id;
@@ -228,6 +246,7 @@ export class Conversation {
       parent: this.#runs.get(parent)?.id ?? parent,
       prompt: typeof about.prompt === "string" ? about.prompt : "",
       created: run.created ?? 0,
+      key: "",
       store: new RunStore(),
       meter: new RunMeter(),
       ...(run.model ? { model: run.model } : {}),

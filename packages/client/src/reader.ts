@@ -156,5 +156,5 @@ export async function follow(ways: Connect[], options: FollowOptions): Promise<v
 export function asError(error: unknown): TokenwireError {
   if (error instanceof TokenwireError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new TokenwireError("network", message, 0, true);
+  return new TokenwireError("network", `no connection to the server (${message})`, 0, true);
 }

@@ -48,8 +48,13 @@ export function App(): ReactNode {
   useEffect(connect, [connect]);
   useEffect(() => {
     const moved = () => setThread(threadInAddress());
+    const back = () => document.hidden || void threads.refresh();
     addEventListener("hashchange", moved);
-    return () => removeEventListener("hashchange", moved);
+    document.addEventListener("visibilitychange", back);
+    return () => {
+      removeEventListener("hashchange", moved);
+      document.removeEventListener("visibilitychange", back);
+    };
   }, []);
 
   const open = useCallback((id?: string) => {
