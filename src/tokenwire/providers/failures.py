@@ -33,7 +33,7 @@ __all__ = ["error_event", "from_object", "from_response", "raised", "redact", "r
 _MOST_KEPT = 500  # characters of a provider's prose; more helps nobody
 _SHORT = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
 _HTTP_DATE = re.compile(r"\w{3}, (\d\d) (\w{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
-_MONTHS: list[str] = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS: tuple[str, ...] = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:\-/+=]{1,160}")
 _REQUEST_ID_HEADERS = (
     "x-request-id",
