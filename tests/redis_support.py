@@ -91,6 +91,11 @@ class RedisServer:
             self._process.wait(10)
             self._process = None
 
+    def restart(self) -> None:
+        """kill -9, and start again on the same port and files."""
+        self.kill()
+        self.start()
+
     def stop(self) -> None:
         self.kill()
         if self._own:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,20 +27,21 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
-    def harness(url: str, folder: str) -> Report:
+    def harness(url: str, folder: str, restart: Callable[[], None] | None = None) -> Report:
         made = Harness(
             url,
             Path(folder),
             seed=options.seed,
             kills=options.kills,
             workers=options.workers,
+            restart_store=restart,
         )
         return asyncio.run(made.run())
 
     with tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder:
         if options.store == "redis":
             with redis_server() as server:
-                report = harness(server.url, folder)
+                report = harness(server.url, folder, server.restart)
         else:
             report = harness(f"sqlite://{folder}/log.db", folder)
     if options.json:

@@ -14,6 +14,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Report:
     store: str
     kills: int = 0
     stops: int = 0
+    store_kills: int = 0
     runs: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     takeovers: int = 0
@@ -60,7 +62,8 @@ class Worker:
         )
         self.process.start()
         theirs.close()
-        self.stopped = False
+        #: Ready, and not stopped.
+        self.able = False
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
@@ -74,16 +77,27 @@ class Worker:
 class Harness:
     """One run of the harness on one store."""
 
-    def __init__(self, store: str, folder: Path, *, seed: int, kills: int, workers: int) -> None:
+    def __init__(
+        self,
+        store: str,
+        folder: Path,
+        *,
+        seed: int,
+        kills: int,
+        workers: int,
+        restart_store: Callable[[], None] | None = None,
+    ) -> None:
         self.report = Report(seed, store.partition(":")[0])
         self._store = store
         self._ledger = str(folder / "ledger")
         self._chance = random.Random(seed)
         self._kills = kills
+        self._restart_store = restart_store
         self._count = workers
         self._workers: list[Worker] = []
         self._cases: list[Case] = []
         self._answers: dict[str, asyncio.Event] = {}
+        self._delivered = 0
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["faults.fault_worker"])
 
@@ -130,6 +144,7 @@ class Harness:
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
             return
+        worker.able = worker.able or "ready" in answer
         if "key" in answer:
             case = next(case for case in self._cases if case.key == answer["key"])
             if "run" in answer:
@@ -139,10 +154,15 @@ class Harness:
     async def _kill(self) -> None:
         chance = self._chance
         while self.report.kills < self._kills:
-            await asyncio.sleep(chance.uniform(0.02, 0.45))
-            victim = chance.choice(self._workers)
-            if victim.stopped:
+            await self._some_progress(chance.randint(1, 600))
+            if self._restart_store is not None and chance.random() < 0.06:
+                self.report.store_kills += 1
+                await asyncio.to_thread(self._restart_store)
                 continue
+            able = [worker for worker in self._workers if worker.able]
+            if not able:
+                continue
+            victim = chance.choice(able)
             if chance.random() < 0.12:
                 asyncio.get_running_loop().create_task(self._stop_a_while(victim))
                 continue
@@ -153,14 +173,22 @@ class Harness:
             self.report.kills += 1
             await self._spawn()
 
+    async def _some_progress(self, events: int) -> None:
+        """Until clients got that many events more, however fast the machine is; not for ever, as
+        the runs that wait for a dead worker bring none."""
+        end = time.monotonic() + 1.0
+        target = self._delivered + events
+        while self._delivered < target and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+
     async def _stop_a_while(self, victim: Worker) -> None:
         """Longer than a lease: another worker takes over, and a zombie wakes up."""
-        victim.stopped = True
+        victim.able = False
         self.report.stops += 1
         victim.signal(signal.SIGSTOP)
         await asyncio.sleep(fault_worker.LEASE * self._chance.uniform(1.2, 1.8))
         victim.signal(signal.SIGCONT)
-        victim.stopped = False
+        victim.able = True
 
     # Runs and their clients.
 
@@ -203,8 +231,12 @@ class Harness:
     async def _start(self, case: Case) -> None:
         """Ask one worker, sometimes two at once, and again until one of them has answered."""
         while not case.runs:
-            asked = self._chance.sample(self._workers, self._chance.choice([1, 1, 1, 2]))
-            for worker in asked:
+            able = [worker for worker in self._workers if worker.able]
+            if not able:
+                await asyncio.sleep(0.02)
+                continue
+            count = min(len(able), self._chance.choice([1, 1, 1, 2]))
+            for worker in self._chance.sample(able, count):
                 order = {"key": case.key, "prompt": case.scenario, "model": case.model}
                 try:
                     worker.pipe.send({**order, "run": new_run_id()})
@@ -233,6 +265,7 @@ class Harness:
                         client.ended = True
                         break
                     client.items += batch.items()
+                    self._delivered += len(batch.records)
             finally:
                 follower.close()
 

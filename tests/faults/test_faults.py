@@ -28,5 +28,6 @@ def test_workers_on_one_sqlite_file_are_killed(tmp_path: Path) -> None:
 @pytest.mark.redis
 def test_workers_on_one_redis_are_killed(tmp_path: Path) -> None:
     with redis_server() as server:
-        harness = Harness(server.url, tmp_path, seed=6, kills=15, workers=3)
+        restart = server.restart
+        harness = Harness(server.url, tmp_path, seed=6, kills=15, workers=3, restart_store=restart)
         check(asyncio.run(harness.run()), 15)
