@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from corpus_support import Recording, decode, differences
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from tokenwire.events.model import PartStart
+from tokenwire.events.request import ToolSpec
 from tokenwire.providers.facts import facts
 
 
@@ -54,3 +63,27 @@ def item_types(events: list[Any]) -> list[str]:
             seen.add(key)
             found.append(event.meta["type"])
     return found
+
+
+TOOL = ToolSpec(
+    name="add",
+    description="Adds",
+    parameters={"type": "object", "properties": {"a": {"type": "integer"}}},
+)
+PNG = FilePart(media_type="image/png", data="aGk=")
+
+
+def talk(meta: dict[str, Any] | None = None) -> list[Message]:
+    """A question with an image, an answer with reasoning and a call, and the call's result."""
+    return [
+        Message(role="user", content=[TextPart(text="look"), PNG]),
+        Message(
+            role="assistant",
+            content=[
+                ReasoningPart(text="hm", signature="sig", meta=meta),
+                TextPart(text="so"),
+                ToolCallPart(call_id="c1", name="add", arguments='{"a":1}', meta=meta),
+            ],
+        ),
+        Message(role="tool", content=[ToolResultPart(call_id="c1", name="add", content={"n": 2})]),
+    ]

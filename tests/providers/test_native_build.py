@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from native_support import PNG, TOOL, talk
 from tokenwire.errors import InputError, OverloadedError, RateLimitError
 from tokenwire.events.message import (
     FilePart,
@@ -19,7 +20,7 @@ from tokenwire.events.message import (
     user,
 )
 from tokenwire.events.model import ResponseStart
-from tokenwire.events.request import OutputSchema, Request, ToolSpec
+from tokenwire.events.request import OutputSchema, Request
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.registry import Registry
 
@@ -28,12 +29,6 @@ NATIVE = (
     *("anthropic", "gemini", "gemini-interactions", "openai-responses"),
     *("ollama", "cohere", "bedrock-converse"),
 )
-TOOL = ToolSpec(
-    name="add",
-    description="Adds",
-    parameters={"type": "object", "properties": {"a": {"type": "integer"}}},
-)
-PNG = FilePart(media_type="image/png", data="aGk=")
 
 
 def call(name: str, request: Request, **target: Any) -> Call:
@@ -47,22 +42,6 @@ def body(name: str, request: Request, **target: Any) -> dict[str, Any]:
 
 def asked(**fields: Any) -> Request:
     return Request(messages=[user("hi")], **fields)
-
-
-def talk(meta: dict[str, Any] | None = None) -> list[Message]:
-    """A question with an image, an answer with reasoning and a call, and the call's result."""
-    return [
-        Message(role="user", content=[TextPart(text="look"), PNG]),
-        Message(
-            role="assistant",
-            content=[
-                ReasoningPart(text="hm", signature="sig", meta=meta),
-                TextPart(text="so"),
-                ToolCallPart(call_id="c1", name="add", arguments='{"a":1}', meta=meta),
-            ],
-        ),
-        Message(role="tool", content=[ToolResultPart(call_id="c1", name="add", content={"n": 2})]),
-    ]
 
 
 def test_addresses_and_keys() -> None:
@@ -339,3 +318,22 @@ def test_an_interaction_is_reattached_after_its_last_event_id() -> None:
     events += decoder.feed(frame("e3", "interaction.completed", interaction=done))
     events += decoder.finish()
     assert events[-1].status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("claude-3-7-sonnet-latest", "enabled"),
+        ("claude-sonnet-4-20250514", "enabled"),
+        ("claude-sonnet-4-5-20250929", "enabled"),
+        ("claude-opus-4-6", "adaptive"),
+        ("claude-sonnet-5", "adaptive"),
+        ("anthropic.claude-opus-4-8-v1:0", "adaptive"),
+        ("deepseek-v4", "enabled"),
+    ],
+)
+def test_newer_claude_models_decide_how_long_they_think(model: str, kind: str) -> None:
+    found = body("anthropic", asked(reasoning="low"), model=model)
+    assert found["thinking"]["type"] == kind
+    assert ("output_config" in found) is (kind == "adaptive")
+    assert body("anthropic", asked(reasoning=2000), model=model)["thinking"]["type"] == "enabled"

@@ -6,7 +6,9 @@ made go back as they came; every ``tool_use`` that is sent has its ``tool_result
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -43,6 +45,7 @@ _NAME = "anthropic"
 #: The API demands a limit; this one fits every current model.
 DEFAULT_MAX_TOKENS = 8192
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384}
+_VERSION = re.compile(r"claude-[a-z]+-(\d{1,2})(?:[-.@](\d+))?(?!\d)")
 _OWN_KEYS = ("type", "index", "arguments")
 
 
@@ -71,7 +74,7 @@ def build(request: Request, target: Target) -> Call:
     _tools(request, body)
     if request.output is not None:
         output = {"type": "json_schema", "schema": request.output.schema}
-        body["output_config"] = {"format": output}
+        body["output_config"] = {**body.get("output_config", {}), "format": output}
     body |= request.extra or {}
     return _call(body, target)
 
@@ -86,7 +89,8 @@ def _call(body: dict[str, Any], target: Target) -> Call:
         body["anthropic_version"] = "bedrock-2023-05-31"
         del body["stream"]
         headers["accept"] = "application/vnd.amazon.eventstream"
-        url = f"{target.base_url}/model/{body.pop('model')}/invoke-with-response-stream"
+        model = quote(body.pop("model"), safe="")
+        url = f"{target.base_url}/model/{model}/invoke-with-response-stream"
     else:
         headers["anthropic-version"] = "2023-06-01"
     if target.api_key:
@@ -98,20 +102,31 @@ def _call(body: dict[str, Any], target: Target) -> Call:
 
 
 def _reasoning(request: Request, body: dict[str, Any]) -> None:
-    if request.reasoning is None:
+    wanted = request.reasoning
+    if wanted is None:
         return
-    if isinstance(request.reasoning, str):
-        budget = _BUDGETS.get(request.reasoning)
-        if request.reasoning == "none":
-            body["thinking"] = {"type": "disabled"}
-            return
-        if budget is None:
-            raise InputError("'reasoning' is none, minimal, low, medium, high or a token budget")
+    if wanted == "none":
+        body["thinking"] = {"type": "disabled"}
+    elif isinstance(wanted, str) and wanted not in _BUDGETS:
+        raise InputError("'reasoning' is none, minimal, low, medium, high or a token budget")
+    elif isinstance(wanted, str) and _decides_itself(body["model"]):
+        # These models hide their thinking unless a summary is asked for.
+        body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        body["output_config"] = {"effort": "low" if wanted == "minimal" else wanted}
     else:
-        budget = request.reasoning
-    body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-    if body["max_tokens"] <= budget:  # the limit includes the thinking
-        body["max_tokens"] = budget + (request.max_tokens or DEFAULT_MAX_TOKENS)
+        budget = _BUDGETS[wanted] if isinstance(wanted, str) else wanted
+        body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        if body["max_tokens"] <= budget:  # the limit includes the thinking
+            body["max_tokens"] = budget + (request.max_tokens or DEFAULT_MAX_TOKENS)
+
+
+def _decides_itself(model: str) -> bool:
+    """Whether a model takes an effort and budgets its own thinking: 4.6 and later."""
+    found = _VERSION.search(model)
+    if found is None:
+        return False
+    major, minor = int(found[1]), int(found[2] or 0)
+    return (major, minor if minor < 100 else 0) >= (4, 6)
 
 
 def _tools(request: Request, body: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ __all__ = ["DIALECT", "InteractionsDecoder", "InteractionsDialect"]
 _FINISH: dict[str, FinishReason] = {
     "completed": "stop",
     "requires_action": "tool_calls",
+    "requires_continuation": "pause",
     "incomplete": "length",
     "budget_exceeded": "length",
     "failed": "error",
@@ -133,7 +134,9 @@ class InteractionsDecoder(PayloadDecoder):
         raw = obj(found.get("usage"))
         if raw:
             self._count(raw)
-        self.finish_reason(_FINISH.get(status, "other"), status)
+        token = found.get("continuation_token")
+        details = {"continuation_token": token} if token else None
+        self.finish_reason(_FINISH.get(status, "other"), status, details=details)
         self.terminal_seen = True
         if status == "failed":
             self.fail_with(found.get("error") or {"error": {"code": "failed"}}, raw=found)
@@ -211,12 +214,12 @@ class InteractionsDecoder(PayloadDecoder):
         elif kind == "arguments_delta" and step.part is not None:
             given = delta.get("arguments")
             step.part.delta(given if isinstance(given, str) else dump(given or {}))
-        elif kind in ("text_annotation", "annotation") and step.part is not None:
+        elif kind == "text_annotation_delta" and step.type == "model_output":
             self._cite(step, delta)
         elif kind in ("image", "audio", "video", "document"):
             self._file(step, str(kind), delta)
-        elif step.type.endswith("_result") and "result" in delta:
-            step.found["result"] = delta["result"]
+        elif kind == step.type and step.type.endswith(("_call", "_result")):
+            self._hosted(step, delta)
         else:
             self.raw("step.delta", value)
 
@@ -245,6 +248,18 @@ class InteractionsDecoder(PayloadDecoder):
                     unit="byte",
                 ),
             )
+
+    def _hosted(self, step: _Step, delta: dict[str, Any]) -> None:
+        """A hosted tool's step in pieces: objects grow, lists grow, the rest is replaced."""
+        for name, value in delta.items():
+            known = step.found.get(name)
+            if isinstance(value, dict) and isinstance(known, dict):
+                step.found[name] = {**known, **value}
+            elif isinstance(value, list) and isinstance(known, list):
+                step.found[name] = [*known, *value]
+            elif value is not None:
+                step.found[name] = value
+        self._sign(step, delta.get("signature"))
 
     def _file(self, step: _Step, kind: str, delta: dict[str, Any]) -> None:
         if step.part is not None and isinstance(step.part.start, TextStart):

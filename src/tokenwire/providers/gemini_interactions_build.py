@@ -38,6 +38,8 @@ from tokenwire.providers.history import (
 __all__ = ["build", "resume"]
 
 _NAME = "gemini-interactions"
+#: The wire has changed its shape before; this is the one of steps.
+_REVISION = "2026-05-20"
 
 
 def build(request: Request, target: Target) -> Call:
@@ -91,7 +93,7 @@ def resume(response: str, after: str | None, target: Target) -> Call:
 
 
 def _headers(target: Target) -> dict[str, str]:
-    headers = {"accept": "text/event-stream"}
+    headers = {"accept": "text/event-stream", "api-revision": _REVISION}
     if target.api_key:
         headers["x-goog-api-key"] = target.api_key
     return target.headers_over(headers)

@@ -254,7 +254,7 @@ def _file(part: FilePart) -> dict[str, Any]:
     if part.data is not None:
         url = f"data:{part.media_type};base64,{base64_of(part, 'OpenAI Responses')}"
     if part.media_type.startswith("image/"):
-        return {"type": "input_image", "image_url": url}
+        return {"type": "input_image", "image_url": url, "detail": "auto"}
     if part.data is None:
         return {"type": "input_file", "file_url": url}
     return {"type": "input_file", "filename": part.name or "file", "file_data": url}
