@@ -95,6 +95,7 @@ class Loop:
         self._cancel_written = self.fold.cancel_requested
         self._tools: ToolSet | None = plan.tools
         self._called: float | None = None
+        self._out_of_steps = False
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """All events, in batches; the last batch holds ``run-end``."""
@@ -152,6 +153,11 @@ class Loop:
                 break
             phase.look(step)
             if not phase.pending:
+                break
+            if step.step >= plan.limits.steps:
+                # It was told to answer now, and calls again: it would for ever.
+                yield self._stamp(phase.refuse(f"the run has made its {step.step} steps"))
+                self._out_of_steps = True
                 break
             async with aclosing(phase.batches()) as events:
                 async for batch in events:
@@ -240,6 +246,8 @@ class Loop:
         reason = self.fold.finish_reason
         if in_doubt is not None:
             outcome, reason = "interrupted", "tool_in_doubt"
+        elif self._out_of_steps:
+            outcome, reason = "incomplete", "max_steps"
         elif self.inbox.cancelled is not None and not (
             step is not None and step.status == "complete" and reason != "tool_calls"
         ):

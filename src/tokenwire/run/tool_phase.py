@@ -121,6 +121,14 @@ class ToolPhase:
             # A tool that only the caller knows: the answer ends here, with its calls.
             self.pending = {}
 
+    def refuse(self, message: str) -> list[Event]:
+        """An end for every pending call, none of which may run any more."""
+        calls, self.pending = list(self.pending.values()), {}
+        return [
+            ToolError(call_id=c.call_id, code="too_many", message=message, name=c.name)
+            for c in calls
+        ]
+
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """Run the pending calls; ends when each has its result, or at a stop or cancel."""
         try:
