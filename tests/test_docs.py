@@ -27,7 +27,7 @@ def blocks(language: str):
                 yield pytest.param(match[3].strip(), match[4], id=name)
 
 
-@pytest.mark.parametrize(("mark", "code"), blocks("python"))
+@pytest.mark.parametrize(("mark", "code"), list(blocks("python")))
 def test_python_blocks_run(mark, code, tmp_path):
     """A block marked ``needs: NAME`` uses something that a test machine has not (a key, a server);
     it must at least compile."""
@@ -57,7 +57,7 @@ def commands(code: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize(("mark", "code"), blocks("sh"))
+@pytest.mark.parametrize(("mark", "code"), list(blocks("sh")))
 def test_shell_blocks_name_targets_and_options_that_exist(mark, code):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in commands(code):
