@@ -274,6 +274,18 @@ def test_the_same_idempotency_key_starts_one_run(here: Site) -> None:
     assert simulator().asked == before + 1
 
 
+def test_posting_again_with_the_key_and_a_cursor_resumes(here: Site) -> None:
+    headers = {"idempotency-key": "k-2", "accept": "text/event-stream"}
+    body = {"prompt": "scenario:text"}
+    whole = here.frames("/v1/runs", method="POST", json=body, headers=headers)
+    again = {**headers, "last-event-id": whole[9].id}
+    assert here.frames("/v1/runs", method="POST", json=body, headers=again) == whole[10:]
+    fresh = {**again, "idempotency-key": "k-3"}
+    assert (
+        types_of(here.frames("/v1/runs", method="POST", json=body, headers=fresh))[0] == "run-start"
+    )
+
+
 def test_long_poll_pages_join_to_the_whole(here: Site) -> None:
     run = here.start("scenario:slow")
     after, found = "", []

@@ -121,7 +121,8 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     status = 201 if run.created_now else 200
     headers = {"location": f"/v1/runs/{run.id}", "tokenwire-run": run.id}
     if "text/event-stream" in request.headers.get("accept", ""):
-        after = request.headers.get("last-event-id")
+        # A cursor belongs to a run that was there before: the same request sent again.
+        after = None if run.created_now else request.headers.get("last-event-id")
         return await run_response(
             state,
             run.id,
