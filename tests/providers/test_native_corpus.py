@@ -14,6 +14,7 @@ from corpus_support import (
     recordings,
 )
 from native_support import check, decode_all, item_types
+from order_support import in_order
 from tokenwire.events.model import Heartbeat
 from tokenwire.providers import (
     anthropic,
@@ -25,6 +26,7 @@ from tokenwire.providers import (
     ollama,
     openai_responses,
 )
+from tokenwire.providers.facts import facts
 
 DIALECTS = {
     "messages": anthropic.DIALECT,
@@ -49,6 +51,10 @@ DISAGREEMENTS = {
         "complete": (False, True),
     },
 }
+#: An old server put a finish reason, the wire's only end marker, on every chunk.
+MANY_ENDS = "gemini/genaijs-streaming-failure-recitation-no-content.sse"
+#: What a person reads and a tool runs on.
+SAID = ("text", "reasoning", "refusal", "tool_calls", "finish_reason")
 NATIVE = [r for family in DIALECTS for r in recordings(family)]
 
 
@@ -84,3 +90,18 @@ def test_items(recording: Recording) -> None:
     dialect = DIALECTS[recording.family]
     _, events = decode_all(dialect, recording.raw)
     assert item_types(events) == recording.expected["item_types"]
+
+
+@needs_corpus
+@pytest.mark.parametrize("recording", [r for r in NATIVE if r.file != MANY_ENDS], ids=repr)
+def test_a_cut_answer_never_looks_whole(recording: Recording) -> None:
+    dialect, raw = DIALECTS[recording.family], recording.raw
+    whole = facts(decode(dialect.decoder(), [raw]))
+    for tenths in range(10):
+        events = decode(dialect.decoder(), [raw[: len(raw) * tenths // 10]])
+        in_order(events)
+        found, end = facts(events), events[-1]
+        if end.status == "complete":  # only what follows the end marker was cut off
+            assert {k: found[k] for k in SAID} == {k: whole[k] for k in SAID}
+        for call in found["tool_calls"]:
+            assert call["arguments"] is None or call in whole["tool_calls"]
