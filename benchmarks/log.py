@@ -5,7 +5,7 @@ appends of 500 streams at once (one record each, so grouping is the store's own)
 append to reader in the same and in another process, one writer to 1,000 readers, and the replay of
 10,000 records. Medians of some rounds; about a minute in all.
 
-    python benchmarks/log.py --stores memory,sqlite,redis --json
+    python benchmarks/log.py --stores memory,sqlite,redis,cluster --json
 """
 
 from __future__ import annotations
@@ -218,6 +218,15 @@ def main() -> None:
                     continue
                 with redis_server() as server:
                     found[store] = asyncio.run(measure(server.url, options.rounds))
+            elif store == "cluster":
+                from redis_support import redis_server
+
+                with redis_server("--cluster-enabled", "yes") as server:
+                    server.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+                    while b"cluster_state:ok" not in server.ask("CLUSTER", "INFO"):
+                        time.sleep(0.05)
+                    url = f"redis+cluster://127.0.0.1:{server.port}"
+                    found[store] = asyncio.run(measure(url, options.rounds))
             else:
                 url = {
                     "memory": "memory:",

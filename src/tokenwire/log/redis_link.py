@@ -11,19 +11,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from tokenwire.errors import ConfigError, StoreFullError, StoreUnavailableError
 from tokenwire.log.base import Durability
 from tokenwire.log.redis_url import LEVELS, RedisSettings, make_client
 
-__all__ = ["Lane", "Link", "Script"]
+__all__ = ["Call", "Lane", "Link", "Script"]
 
-#: Appends or reads of one round trip: a script blocks the server for 10 us per append.
-MOST_BATCH = 256
+#: Keys and values of one stream's part in a script call.
+Call = tuple[list[str], list[Any]]
 
 #: Errors that pass: the answer is lost or a failover is under way.
 PASSING = (
@@ -54,9 +56,7 @@ class _TooFewReplicasError(Exception):
 class Lane:
     """Groups what is submitted while one group is under way; order is kept."""
 
-    def __init__(
-        self, work: Callable[[list[Any]], Awaitable[Sequence[Any]]], most: int = MOST_BATCH
-    ) -> None:
+    def __init__(self, work: Callable[[list[Any]], Awaitable[Sequence[Any]]], most: int) -> None:
         self._work = work
         self._most = most
         self._pending: list[tuple[Any, asyncio.Future[Any]]] = []
@@ -131,7 +131,10 @@ class Link:
                 options.pop(name, None)
             known = {"username", "password", "socket_connect_timeout", "socket_keepalive", "ssl"}
             chosen = {name: value for name, value in options.items() if name in known}
-            self._nodes[node.name] = Redis(host=node.host, port=node.port, protocol=2, **chosen)
+            never = Retry(cast(Any, NoBackoff()), 0)
+            self._nodes[node.name] = Redis(
+                host=node.host, port=node.port, protocol=2, retry=never, **chosen
+            )
         return node.name, self._nodes[node.name]
 
     async def run(
@@ -147,6 +150,35 @@ class Link:
 
         answer = await self.repeat(once)
         return answer, self.repeated != before
+
+    async def run_batch(
+        self, script: Script, head: list[Any], calls: list[Call], *, wait: bool = False
+    ) -> tuple[list[Any], bool]:
+        """One script over many streams: their answers, and whether any was sent more than once.
+
+        In a cluster a call may touch one slot only, so there it is many calls in one pipeline.
+        """
+        if self.settings.kind != "cluster":
+            keys = [key for call in calls for key in call[0]]
+            values = [value for call in calls for value in call[1]]
+            return await self.run(script, keys, head + values, wait=wait)
+        before = self.repeated
+        answers = await self.repeat(lambda: self._pipelined(script, head, calls))
+        return answers, self.repeated != before
+
+    async def _pipelined(self, script: Script, head: list[Any], calls: list[Call]) -> list[Any]:
+        pipeline = self.node_of(calls[0][0][0])[1].pipeline(transaction=False)
+        for keys, values in calls:
+            pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *head, *values)
+        answers = await pipeline.execute(raise_on_error=False)
+        for number, answer in enumerate(answers):
+            if isinstance(answer, exceptions.ResponseError):
+                # Moved to another server, or the script is not known there: one by one, in order.
+                keys, values = calls[number]
+                answers[number] = await self._once(self.client, script, keys, head + values)
+            elif isinstance(answer, BaseException):
+                raise answer
+        return [answer[0] for answer in answers]
 
     async def repeat(self, once: Callable[[], Awaitable[Any]]) -> Any:
         """Call ``once`` until it works, fails for good, or the time is up."""
