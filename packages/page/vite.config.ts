@@ -31,11 +31,12 @@ export default defineConfig({
   build: {
     outDir: target,
     emptyOutDir: false,
+    rolldownOptions: { input: { index: path("index.html"), dash: path("dash.html") } },
     // Everything comes from files: the page's policy allows no inline script or style.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     target: "es2022",
     cssTarget: ["chrome123", "firefox120", "safari17.5"],
   },
-  server: { proxy: { "/v1": server, "/chat": server, "/ws": { target: server, ws: true } } },
+  server: { proxy: { "/v1": server, "/metrics": server, "/chat": server, "/ws": { target: server, ws: true } } },
 });

@@ -122,6 +122,13 @@ export class TokenwireClient {
     return response.status === 204 ? null : await response.json();
   }
 
+  /** One text answer: `/metrics`. */
+  async text(path: string): Promise<string> {
+    const response = await this.#fetch(path, {});
+    if (!response.ok) throw await errorOf(response);
+    return response.text();
+  }
+
   async #fetch(path: string, init: RequestInit): Promise<Response> {
     const { token, credentials = "same-origin" } = this.#options;
     const headers = new Headers(init.headers);

@@ -1,0 +1,38 @@
+"""The live dashboard: drawn from the server's metrics, while runs are under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
+
+
+def test_the_dashboard_shows_what_the_server_does(
+    server: Any, watched: Any, ask: Callable[..., Any]
+) -> None:
+    pytest.importorskip("prometheus_client")
+    page = watched.page()
+    page.goto(server.url)
+    ask(page, "scenario:slow")
+    page.locator(".answer .markdown").get_by_text("1 2 3").wait_for()
+    dash = watched.page()
+    dash.goto(server.url + "/dash")
+    dash.locator(".figures > div", has_text="open runs").get_by_text("1", exact=False).wait_for()
+    dash.locator("figure", has_text="Open runs").locator("svg").wait_for()
+    page.wait_for_selector(".answer[data-state=complete]")
+    runs = dash.locator(".figures > div", has_text="open runs").locator("dd")
+    dash.wait_for_function("(e) => e.textContent.trim() === '0'", arg=runs.element_handle())
+    outcomes = dash.locator("figure", has_text="Runs by outcome")
+    outcomes.get_by_text("complete").wait_for()
+    bars = dash.locator("figure", has_text="Time to the first visible event")
+    assert "half <" in bars.inner_text()
+    if AXE.exists():
+        dash.evaluate(AXE.read_text(encoding="utf-8"))
+        found = dash.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+        assert [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found["violations"]] == []
+    assert watched.bad == []
+    assert watched.foreign(server.url) == []
