@@ -72,7 +72,7 @@ def test_raw_lets_them_through_when_asked() -> None:
 
 def test_markdown_is_drawn_on_a_terminal() -> None:
     with model_that_says(
-        "# Title\n\nSome **bold", "** text and `code`.\n\n", "- one\n- two\n"
+        "# Title\n\nSome **bold", "** text, `code` and <b>tags</b>.\n\n", "- one\n- two\n"
     ) as m:
         terminal = Terminal("chat", "-m", m, "hi")
         with terminal:
@@ -80,6 +80,7 @@ def test_markdown_is_drawn_on_a_terminal() -> None:
     final = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.shown)
     assert "**bold**" not in final.split("Some")[-1]
     assert "Title" in final
+    assert "<b>tags</b>" in final
     assert "• one" in final
 
 

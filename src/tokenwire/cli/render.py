@@ -130,11 +130,8 @@ class MarkdownPrinter:
             self._thought = ""
 
     def _draw(self, block: str) -> None:
-        from rich.markdown import Markdown
-
         if block.strip():
-            # hyperlinks=False: a link's target stands beside its text, where it can be read.
-            self._console.print(Markdown(block, hyperlinks=False))
+            self._console.print(_markdown(block))
             self._console.print()
 
     def _update(self) -> None:
@@ -151,7 +148,6 @@ class MarkdownPrinter:
 
     def _preview(self) -> Any:
         """The open block as far as it fits; called only when it is drawn."""
-        from rich.markdown import Markdown
         from rich.text import Text
 
         block = self._blocks.open
@@ -159,13 +155,25 @@ class MarkdownPrinter:
         width = max(20, self._console.width)
         lines = block.split("\n")
         if sum(1 + len(line) // width for line in lines) <= room:
-            return Markdown(block, hyperlinks=False)
+            return _markdown(block)
         return Text("\n".join(lines[-room:])[-room * width // 2 :])
 
     def _stop_live(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _markdown(text: str) -> Any:
+    """Markdown in which HTML is text (rich would leave it out), and in which a link's target
+    stands beside its words, where it can be read."""
+    from markdown_it import MarkdownIt
+    from rich.markdown import Markdown
+
+    found = Markdown(text, hyperlinks=False)
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+    found.parsed = parser.parse(text)
+    return found
 
 
 class Blocks:

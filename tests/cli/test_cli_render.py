@@ -1,0 +1,52 @@
+"""Cutting growing Markdown into blocks, and what a terminal may see."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenwire.cli.render import Blocks
+from tokenwire.cli.terminal import inert
+
+LINES = st.lists(
+    st.sampled_from(["text", "", "```", "```py", "~~~", "    code", "- item", "  ", "# head"]),
+    max_size=20,
+)
+
+
+@given(LINES, st.lists(st.integers(0, 80), max_size=10))
+def test_blocks_joined_are_the_text_however_it_was_cut(lines: list[str], cuts: list[int]) -> None:
+    text = "\n".join(lines)
+    marks = sorted({min(c, len(text)) for c in cuts} | {0, len(text)})
+    whole, pieces = Blocks(), Blocks()
+    once = whole.push(text) + whole.finish()
+    cut: list[str] = []
+    for start, end in itertools.pairwise(marks):
+        cut += pieces.push(text[start:end])
+    cut += pieces.finish()
+    assert cut == once
+    assert "\n".join(once).strip() == text.strip()
+
+
+def test_a_blank_line_in_a_fence_ends_no_block() -> None:
+    blocks = Blocks()
+    assert blocks.push("```py\na = 1\n\nb = 2\n") == []
+    assert blocks.open == "```py\na = 1\n\nb = 2\n"
+    assert blocks.push("```\nafter") == ["```py\na = 1\n\nb = 2\n```"]
+    assert blocks.finish() == ["after"]
+
+
+@given(st.text())
+def test_nothing_that_is_made_inert_can_act(text: str) -> None:
+    shown = inert(text)
+    assert not any(ord(c) < 32 and c not in "\n\t" for c in shown)
+    assert not any(0x7F <= ord(c) < 0xA0 for c in shown)
+    assert not any(0x202A <= ord(c) <= 0x202E or 0x2066 <= ord(c) <= 0x2069 for c in shown)
+    shown.encode()
+
+
+def test_ordinary_text_and_emoji_stay_as_they_are() -> None:
+    for text in ("Grüße, 世界!\n\tünder", "👩\u200d💻 ❤\ufe0f 🏳\ufe0f\u200d🌈", "नमस्ते"):
+        assert inert(text) == text
