@@ -67,7 +67,8 @@ class SocketConnection:
         try:
             data = await self._socket.recv(decode=False)
         except ConnectionClosed as closed:
-            raise NetworkError(f"the socket closed ({closed.code or 'without a word'})") from closed
+            code = closed.rcvd.code if closed.rcvd else "without a word"
+            raise NetworkError(f"the socket closed ({code})") from closed
         try:
             message = _decoder.decode(data)
         except msgspec.DecodeError as error:

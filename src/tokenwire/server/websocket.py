@@ -162,9 +162,10 @@ class Socket:
                 message = await self._receive()
             if message["type"] != "websocket.receive":
                 return False
-            command = read_body(self._json(message), _Auth)
-            if command.op != "auth":
+            value = self._json(message)
+            if not isinstance(value, dict) or value.get("op") != "auth":
                 raise NotAuthenticatedError('the first message must be {"op":"auth","key":...}')
+            command = read_body(value, _Auth)
             self.info.principal, self.info.how = self.state.auth.check_key(command.key), "key"
         except (TokenwireError, TimeoutError) as error:
             if isinstance(error, TokenwireError):
