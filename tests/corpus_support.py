@@ -148,6 +148,9 @@ def differences(expected: dict[str, Any], got: dict[str, Any]) -> dict[str, tupl
     pair = {"input": counted["input_tokens"], "output": counted["output_tokens"]}
     if expected["tokens"] != pair:
         found["usage in our names"] = (expected["tokens"], pair)
+    for name in ("choices", "media", "tool_plan", "citation_count"):
+        if name in expected and expected[name] != got.get(name):
+            found[name] = (expected[name], got.get(name))
     if (expected["error"] is None) != (got["error"] is None):
         found["error"] = (expected["error"], got["error"])
     return found

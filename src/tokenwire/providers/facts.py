@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenwire.events.model import (
     Error,
+    FileStart,
     Finish,
     PartAttr,
     PartDelta,
@@ -46,30 +47,49 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
     """``text``, ``reasoning``, ``refusal``, ``tool_calls``, ``finish_reason`` (the provider's own
     word), ``usage`` (our names; ``input_tokens`` as the provider counts them), ``provider_usage``
     (its own object), ``tokens`` (``input`` and ``output`` alone), ``model``, ``response_id``,
-    ``server_items`` (tools that it ran itself, and their results), ``error`` and ``complete`` (the
-    stream said itself that it was over)."""
-    state = _State()
+    ``server_items`` (tools that it ran itself, and their results), ``media`` (files that it made),
+    ``citation_count``, ``tool_plan`` (Cohere's, which is no reasoning), ``choices`` (when there are
+    several: the same of each), ``error`` and ``complete`` (the stream said itself that it was
+    over)."""
+    events = list(events)
+    state, others = _State(0), _others(events)
     for event in events:
         state.see(event)
-    return {
-        "text": state.joined("text"),
-        "reasoning": state.joined("reasoning"),
-        "refusal": state.joined("refusal"),
-        "tool_calls": state.tool_calls(),
-        "finish_reason": state.finish_reason,
+    more = {"choices": [state.said(), *(o.said() for o in others)]} if others else {}
+    said = state.said()
+    del said["index"]
+    return said | {
         "usage": state.our_usage(),
         "provider_usage": state.raw_usage or state.usage,
         "tokens": state.tokens(),
         "model": state.model,
         "response_id": state.response_id,
         "server_items": state.server_items(),
+        "media": state.media(),
+        "citation_count": state.citations,
+        "tool_plan": state.joined("reasoning", plan=True),
         "error": state.error,
         "complete": state.complete,
+        **more,
     }
 
 
+def _others(events: list[Any]) -> list[_State]:
+    """The candidates after the first."""
+    seen = {e.choice for e in events if isinstance(e, PartStart | Finish)} - {0}
+    states = [_State(choice) for choice in sorted(seen)]
+    for state in states:
+        for event in events:
+            state.see(event)
+    return states
+
+
 class _State:
-    def __init__(self) -> None:
+    """What one candidate said, and what was told of the whole answer."""
+
+    def __init__(self, choice: int) -> None:
+        self.choice = choice
+        self.citations = 0
         self.starts: dict[int, PartStart] = {}
         self.texts: dict[int, list[str]] = {}
         self.ends: dict[int, PartEnd] = {}
@@ -88,7 +108,7 @@ class _State:
             if event.part in self.starts:
                 self.texts[event.part].append(event.text)
         elif isinstance(event, PartStart):
-            if event.choice == 0:
+            if event.choice == self.choice:
                 self.starts[event.part] = event
                 self.texts[event.part] = []
         elif isinstance(event, PartEnd):
@@ -100,12 +120,14 @@ class _State:
                 self.ids[event.part] = event.value
             elif event.name == "tool_name":
                 self.names[event.part] = event.value
+            elif event.name == "citation" and event.part in self.starts:
+                self.citations += 1
         else:
             self._other(event)
 
     def _other(self, event: Any) -> None:
         if isinstance(event, Finish):
-            if event.choice == 0:
+            if event.choice == self.choice:
                 self.finish_reason = event.raw
         elif isinstance(event, Usage):
             self._count(event)
@@ -173,12 +195,31 @@ class _State:
                 item["tool_use_id"] = start.call_id
         return list(found.values())
 
-    def joined(self, kind: str) -> str:
+    def said(self) -> dict[str, Any]:
+        return {
+            "index": self.choice,
+            "text": self.joined("text"),
+            "reasoning": self.joined("reasoning"),
+            "refusal": self.joined("refusal"),
+            "tool_calls": self.tool_calls(),
+            "finish_reason": self.finish_reason,
+        }
+
+    def joined(self, kind: str, *, plan: bool = False) -> str:
         return "".join(
             "".join(self.texts[part])
             for part, start in self.starts.items()
-            if start.kind == kind and (start.meta or {}).get("type") != "tool_plan"
+            if start.kind == kind and ((start.meta or {}).get("type") == "tool_plan") is plan
         )
+
+    def media(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for part, start in self.starts.items():
+            end = self.ends.get(part)
+            if isinstance(start, FileStart) and not (end and end.status == "discarded"):
+                size = sum(map(len, self.texts[part]))
+                found.append({"mime": start.media_type, "base64_chars": size})
+        return found
 
     def tool_calls(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
