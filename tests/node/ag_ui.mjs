@@ -1,11 +1,17 @@
 // @ag-ui/client's HttpAgent against a server. usage: node ag_ui.mjs URL CASE PROMPT
+import { readFileSync } from "node:fs"
 import { HttpAgent, buildResumeArray } from "@ag-ui/client"
 
 const [url, wanted, prompt] = process.argv.slice(2)
 const warnings = []
 for (const level of ["warn", "error"]) console[level] = (...words) => warnings.push(words.join(" "))
 
-const agent = new HttpAgent({ url: `${url}/ag-ui`, threadId: `thread-${Date.now()}` })
+const options = { url: `${url}/ag-ui`, threadId: `thread-${Date.now()}` }
+if (wanted === "bytes") {
+  const told = JSON.parse(readFileSync(prompt, "utf8")).bytes["ag-ui"]
+  options.fetch = async () => new Response(told, { headers: { "content-type": "text/event-stream" } })
+}
+const agent = new HttpAgent(options)
 const seen = []
 const errors = []
 const watcher = {
@@ -25,6 +31,9 @@ async function run(parameters = {}) {
 
 const cases = {
   async plain() {
+    await run()
+  },
+  async bytes() {
     await run()
   },
   async two_turns() {

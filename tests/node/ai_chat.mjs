@@ -202,6 +202,16 @@ const cases = {
     await until(() => settled(chat) && finished.length > 1, "the end")
     report(chat)
   },
+  async bytes() {
+    // The bytes of a conformance case, through the package's own parser, schema and reducer.
+    const { readFileSync } = await import("node:fs")
+    const told = JSON.parse(readFileSync(prompt, "utf8")).bytes[process.env.WIRE]
+    const fetch = async () =>
+      new Response(told, { headers: { "content-type": "text/event-stream" } })
+    const chat = makeChat({ fetch })
+    await chat.sendMessage({ text: "x" })
+    report(chat)
+  },
   async durable() {
     // The unmodified Durable Streams transport: a pointer, then the stream; and again after a reload.
     const { createDurableChatTransport } = await import("@durable-streams/aisdk-transport")
