@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,24 @@ def test_tools_are_told_beside_the_answer() -> None:
     assert done.returncode == 0
     assert "get_weather" in done.stderr
     assert "Paris" in done.stdout
+
+
+def test_tools_of_a_file_beside_you(tmp_path: Path) -> None:
+    (tmp_path / "my_tools.py").write_text(
+        "def get_weather(city: str) -> str:\n    return 'frogs in ' + city\n"
+    )
+    words = ["chat", "-m", "demo", "-t", "my_tools:get_weather", "scenario:tool"]
+    done = subprocess.run(
+        [COMMAND[0], "-P", *COMMAND[1:], *words],  # -P: as the installed command starts
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(),
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.returncode, "frogs in Paris" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize(

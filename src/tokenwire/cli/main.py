@@ -6,6 +6,7 @@ with 0, 1 (it failed), 2 (it was asked wrongly) or 130 (Ctrl-C), and never with 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -240,4 +241,8 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+    # Tools that are named MODULE:NAME may lie where the command was given; last, so that nothing
+    # there takes the place of an installed package.
+    with contextlib.suppress(OSError):
+        sys.path.append(os.getcwd())
     app(prog_name="tokenwire")
