@@ -8,6 +8,7 @@ final log. The seed fixes every choice; the moments depend on the machine as wel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import random
@@ -66,7 +67,8 @@ class Worker:
         self.able = False
 
     def signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     def end(self) -> None:
         self.process.kill()
@@ -168,7 +170,8 @@ class Harness:
                 continue
             self._workers.remove(victim)
             asyncio.get_running_loop().remove_reader(victim.pipe.fileno())
-            victim.signal(signal.SIGKILL)
+            if not victim.process.is_alive():
+                self.report.broken.append("a worker ended by itself")
             await asyncio.to_thread(victim.end)
             self.report.kills += 1
             await self._spawn()

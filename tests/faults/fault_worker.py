@@ -18,6 +18,7 @@ from tokenwire.log.open import open_log
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.openai_chat import DIALECT
 from tokenwire.relay.runs import Runs
+from tokenwire.run import loop as _loop  # noqa: F401 - imported once, before the fork
 from tokenwire.run.recover import RetryPolicy
 from tokenwire.tools.context import ToolContext
 from tokenwire.tools.registry import ToolSet, tool
