@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from tokenwire.cli.render import Printer, printer
 from tokenwire.cli.terminal import Out, inert, note
-from tokenwire.errors import CancelledRunError, TokenwireError
+from tokenwire.errors import CancelledRunError, InputError, TokenwireError
 from tokenwire.events.message import Message, user
 from tokenwire.events.model import (
     ApprovalRequest,
@@ -241,16 +241,19 @@ def _short(value: Any) -> str:
 def _prompt(words: list[str]) -> str | None:
     """The question from the command line and, when it is no keyboard, standard input."""
     asked = " ".join(word for word in words if word != "-").strip()
+    # Bytes that are no text (a file name, perhaps) come as half characters.
+    asked = asked.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if sys.stdin is not None and ("-" in words or not sys.stdin.isatty()):
-        piped = sys.stdin.read().strip()
+        try:
+            piped = sys.stdin.buffer.read().decode().strip()
+        except UnicodeDecodeError:
+            raise InputError("standard input is no UTF-8 text") from None
         asked = f"{asked}\n\n{piped}".strip() if piped else asked
         return asked or _nothing()
     return asked or None
 
 
 def _nothing() -> str:
-    from tokenwire.errors import InputError
-
     raise InputError("nothing to ask: give a prompt, or text on standard input")
 
 

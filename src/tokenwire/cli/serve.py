@@ -22,7 +22,7 @@ __all__ = ["run_serve", "serve_parser"]
 
 _STORES = {
     "memory": "in memory, gone when the server stops (--store sqlite:FILE keeps them)",
-    "sqlite": "in {store}, kept when a process dies",
+    "sqlite": "in {store}, also when a process dies (--store memory: keeps no file)",
     "redis": "in Redis, kept as Redis keeps them",
 }
 
@@ -87,10 +87,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _serve(settings: Settings) -> int:
+    from tokenwire.log.open import user_store
     from tokenwire.observe.logging import log_facts, setup
     from tokenwire.server.app import create_app
     from tokenwire.server.start import bind, check
 
+    settings.store = settings.store or user_store()
     setup(settings.log_level)
     app = create_app(settings)
     check(settings, keys_on=app.state.auth.on)
@@ -191,10 +193,8 @@ def _announce(app: Any, listener: socket.socket) -> None:
     settings: Settings = app.state.settings
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    kind = settings.store.partition(":")[0].lower().removesuffix("s")
-    kept = _STORES.get(kind.partition("+")[0], "in {store}").format(
-        store=settings.store.partition(":")[2] if kind == "sqlite" else settings.store
-    )
+    kind, _, rest = (settings.store or "memory:").partition(":")
+    kept = _STORES[kind.lower().partition("+")[0].replace("rediss", "redis")].format(store=rest)
     if app.state.auth.on:
         access = "with an API key only"
     elif settings.loopback:
