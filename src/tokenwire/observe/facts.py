@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 __all__ = [
+    "ChunksCame",
     "Fact",
     "FellBack",
     "FirstToken",
@@ -41,6 +42,15 @@ class FirstToken(Fact, frozen=True):
     provider: str
     model: str
     first_token_seconds: float
+
+
+class ChunksCame(Fact, frozen=True):
+    """Chunks of an answer, gathered for about a second: the seconds before each of them since the
+    one before. The first of a model call has none (see `FirstToken`)."""
+
+    run: str
+    model: str
+    chunk_gap_seconds: tuple[float, ...]
 
 
 class RunEnded(Fact, frozen=True):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenwire.observe.facts import (
+    ChunksCame,
     Fact,
     FellBack,
     FirstToken,
@@ -29,6 +30,8 @@ from tokenwire.observe.hooks import observe
 __all__ = ["PrometheusObserver", "exposition", "start"]
 
 _MOST_LABELS = 50
+#: A fast model's chunks come every few milliseconds, and many in one read.
+_GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
 _lock = threading.Lock()
@@ -47,9 +50,11 @@ class PrometheusObserver:
         def counter(name: str, text: str, *labels: str) -> Any:
             return client.Counter(f"tokenwire_{name}", text, labels, registry=self.registry)
 
-        def histogram(name: str, text: str, *labels: str) -> Any:
+        def histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
+        ) -> Any:
             return client.Histogram(
-                f"tokenwire_{name}", text, labels, registry=self.registry, buckets=_SECONDS
+                f"tokenwire_{name}", text, labels, registry=self.registry, buckets=buckets
             )
 
         self._requests = counter("requests", "HTTP requests", "method", "route", "status")
@@ -58,6 +63,7 @@ class PrometheusObserver:
         self._run_seconds = histogram("run_seconds", "Time of a run", "model")
         self._tokens = counter("tokens", "Tokens as reported", "model", "kind")
         self._first = histogram("first_token_seconds", "Call to first visible event", "model")
+        self._gaps = histogram("chunk_gap_seconds", "Between chunks", "model", buckets=_GAPS)
         self._retries = counter("retries", "Model calls made again", "model", "code")
         self._fallbacks = counter("fallbacks", "Models given up", "model", "code")
         self._tools = histogram("tool_seconds", "Time of a tool", "name", "code")
@@ -73,6 +79,7 @@ class PrometheusObserver:
             FirstToken: lambda f: self._first.labels(self._label("model", f.model)).observe(
                 f.first_token_seconds
             ),
+            ChunksCame: self._chunks,
             Retried: lambda f: self._retries.labels(
                 self._label("model", f.model), self._label("code", f.code)
             ).inc(),
@@ -113,6 +120,11 @@ class PrometheusObserver:
         self._run_seconds.labels(model).observe(fact.seconds)
         self._tokens.labels(model, "input").inc(fact.input_tokens)
         self._tokens.labels(model, "output").inc(fact.output_tokens)
+
+    def _chunks(self, fact: ChunksCame) -> None:
+        gaps = self._gaps.labels(self._label("model", fact.model))
+        for gap in fact.chunk_gap_seconds:
+            gaps.observe(gap)
 
     def _appended(self, fact: StoreAppended) -> None:
         self._appends.observe(fact.seconds)

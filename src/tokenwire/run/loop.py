@@ -21,6 +21,7 @@ from tokenwire.events.model import (
     Event,
     Heartbeat,
     PartAttr,
+    PartDelta,
     RunEnd,
     RunOutcome,
     RunStart,
@@ -31,12 +32,13 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.events.request import Request
-from tokenwire.observe.facts import FirstToken, RunEnded, RunStarted
+from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.run.attempt import error_event
 from tokenwire.run.coalesce import merge
 from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.recover import RetryPolicy, recover
 from tokenwire.run.tool_phase import LoopLimits, ToolPhase
@@ -95,6 +97,7 @@ class Loop:
         self._cancel_written = self.fold.cancel_requested
         self._tools: ToolSet | None = plan.tools
         self._called: float | None = None
+        self._gaps = ChunkGaps()
         self._out_of_steps = False
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
@@ -275,7 +278,8 @@ class Loop:
         if cancelled is not None and not self._cancel_written and events:
             self._cancel_written = True
             events = [cancelled, *events]
-        t = self._base + int((self._clock() - self._started) * 1000)
+        now = self._clock()
+        t = self._base + int((now - self._started) * 1000)
         check, apply = self.order.check, self.fold.apply
         ready: list[Event] = []
         for event in events:
@@ -287,9 +291,19 @@ class Loop:
             check(event)
             apply(event)
             ready.append(event)
-        if self._called is not None and self.order.next_part and ready:
+        if not ready:
+            return ready
+        if self._called is not None and self.order.next_part:
             self._first_token()
+        if isinstance(ready[-1], PartDelta):
+            self._tell(self._gaps.chunk(now))
+        elif isinstance(ready[-1], StepEnd | RunEnd):
+            self._tell(self._gaps.end())
         return ready
+
+    def _tell(self, gaps: list[float] | None) -> None:
+        if gaps:
+            report(ChunksCame(self.plan.run, self.plan.model, tuple(gaps)))
 
     def _own_call_id(self, event: ToolCallStart | PartAttr) -> None:
         """Some servers begin to count their calls anew in each answer; here a call id names one

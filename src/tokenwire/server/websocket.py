@@ -25,6 +25,8 @@ from tokenwire.errors import (
     NotAuthenticatedError,
     TokenwireError,
 )
+from tokenwire.observe.facts import FollowerGone, FollowerOpened
+from tokenwire.observe.hooks import report
 from tokenwire.server.bodies import CreateRun, read_body
 from tokenwire.server.connections import Connection
 from tokenwire.server.guard import RequestInfo, parse_json
@@ -286,6 +288,8 @@ class Socket:
 
     async def _pump(self, run: str, follower: Any, release: Callable[[], None]) -> None:
         head = b'{"op":"events","run":%b,"events":[' % msgspec.json.encode(run)
+        came, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
+        report(FollowerOpened(run, "websocket", first > 0))
         try:
             while (batch := await follower.next()) is not None:
                 pieces: list[bytes] = []
@@ -300,8 +304,15 @@ class Socket:
                 if pieces:
                     await self._send(head + b",".join(pieces) + b"]}", run, cursor)
             await self._say({"op": "end", "run": run, "cursor": self.cursors.get(run)})
+            why = "end"
         finally:
             follower.close()
+            connection = self._connection
+            if connection is not None and why != "end":
+                leaving = "slow" if connection.abandoned else connection.leaving or why
+                why = {"max_age": "age"}.get(leaving, leaving)
+            seconds = asyncio.get_running_loop().time() - came
+            report(FollowerGone(run, "websocket", why, max(0, follower.after - first), seconds))
             release()
             if self._followed.get(run) is asyncio.current_task():
                 del self._followed[run]
