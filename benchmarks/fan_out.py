@@ -13,14 +13,13 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gateway import cpu_seconds, free_port, process, rss, wait_for
+from harness import cpu_seconds, other_core, rss, running_model, running_tokenwire
 
 
 class Counter(asyncio.Protocol):
@@ -85,30 +84,17 @@ def main() -> None:
     parser.add_argument("--readers", default="1,100,1000")
     parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
-    gateway = str(Path(__file__).with_name("gateway.py"))
-    with tempfile.TemporaryDirectory() as folder:
-        port_file = f"{folder}/port"
-        model = [sys.executable, gateway, "--model", "--port-file", port_file]
-        with process(*model, core=cores[-1]):
-            while not Path(port_file).exists() or not Path(port_file).read_text():
-                time.sleep(0.05)
-            name = f"http://127.0.0.1:{Path(port_file).read_text()}/v1#bench"
-            port = free_port()
-            server = [sys.executable, "-m", "tokenwire", "serve", "--port", str(port)]
-            server += ["--model", name, "--store", "memory:"]
-            limits = {"TOKENWIRE_CONNECTIONS": "20000", "TOKENWIRE_ACCESS_LOG": "false"}
-            with process(*server, core=cores[0], env=limits) as child:
-                wait_for(port, child)
-                print("readers  events/s each  us/reader-token   core  kB/reader")
-                for readers in map(int, options.readers.split(",")):
-                    row = uvloop.run(measure(port, child.pid, name, readers, options.seconds))
-                    print(
-                        f"{row['readers']:7d}  {row['per_reader']:13.1f}  {row['us']:15.2f}  "
-                        f"{row['core']:5.2f}  {row['kb']:9.1f}",
-                        flush=True,
-                    )
+    os.sched_setaffinity(0, {other_core()})
+    with running_model() as upstream, running_tokenwire(upstream) as (port, child):
+        print("readers  events/s each  us/reader-token   core  kB/reader")
+        for readers in map(int, options.readers.split(",")):
+            model = f"{upstream}#bench"
+            row = uvloop.run(measure(port, child.pid, model, readers, options.seconds))
+            print(
+                f"{row['readers']:7d}  {row['per_reader']:13.1f}  {row['us']:15.2f}  "
+                f"{row['core']:5.2f}  {row['kb']:9.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

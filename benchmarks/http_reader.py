@@ -9,9 +9,7 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,9 +17,9 @@ import aiohttp
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-from tokenwire.providers.lean_http import Pool
+from harness import running_model, server_core
 
-GATEWAY = Path(__file__).with_name("gateway.py")
+from tokenwire.providers.lean_http import Pool
 
 
 async def drain_lean(url: str, streams: int, seconds: float) -> float:
@@ -74,28 +72,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        port_file = f"{folder}/port"
-        child = subprocess.Popen(
-            [sys.executable, str(GATEWAY), "--model", "--port-file", port_file],
-            preexec_fn=lambda: os.sched_setaffinity(0, {cores[-1]}),
-        )
-        try:
-            os.sched_setaffinity(0, {cores[0]})
-            while not Path(port_file).exists() or not Path(port_file).read_text():
-                time.sleep(0.05)
-            url = f"http://127.0.0.1:{Path(port_file).read_text()}/v1/chat/completions"
-            lean, other = [], []
-            for _ in range(options.rounds):
-                lean.append(uvloop.run(drain_lean(url, options.streams, options.seconds)))
-                other.append(uvloop.run(drain_aiohttp(url, options.streams, options.seconds)))
-            a, b = statistics.median(lean), statistics.median(other)
-            print(f"us of CPU per token, {options.streams} streams of 50 tokens/s, median")
-            print(f"  tokenwire {a:6.1f}\n  aiohttp   {b:6.1f}\n  ratio     {a / b:6.2f}")
-        finally:
-            child.terminate()
-            child.wait(5)
+    os.sched_setaffinity(0, {server_core()})
+    with running_model() as upstream:
+        url = f"{upstream}/chat/completions"
+        lean, other = [], []
+        for _ in range(options.rounds):
+            lean.append(uvloop.run(drain_lean(url, options.streams, options.seconds)))
+            other.append(uvloop.run(drain_aiohttp(url, options.streams, options.seconds)))
+    a, b = statistics.median(lean), statistics.median(other)
+    print(f"us of CPU per token, {options.streams} streams of 50 tokens/s, median")
+    print(f"  tokenwire {a:6.1f}\n  aiohttp   {b:6.1f}\n  ratio     {a / b:6.2f}")
 
 
 if __name__ == "__main__":

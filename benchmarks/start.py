@@ -1,6 +1,6 @@
 """How long until something happens: importing the package, and a server that answers.
 
-    python benchmarks/start.py
+python benchmarks/start.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gateway import ROOT, free_port, process
+from harness import ROOT, free_port, process
 
 ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
