@@ -17,7 +17,7 @@ export class TokenwireError extends Error {
 export async function errorOf(response: Response): Promise<TokenwireError> {
   const { status } = response;
   let code = `http_${status}`;
-  let message = `the server answered ${status}${response.statusText ? ` ${response.statusText}` : ""}`;
+  let message = `the server answered ${status} ${response.statusText}`.trim();
   try {
     const told = JSON.parse((await response.text()).slice(0, 16384)) as Record<string, unknown>;
     const inner = (Object.hasOwn(told, "error") ? told.error : told) as Record<string, unknown>;

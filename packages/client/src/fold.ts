@@ -66,15 +66,6 @@ export interface RunState {
   end_reason?: string;
 }
 
-const COUNTS = [
-  "input_tokens",
-  "output_tokens",
-  "total_tokens",
-  "cached_input_tokens",
-  "cache_write_tokens",
-  "reasoning_tokens",
-] as const;
-
 const PART =
   /^(text|reasoning|refusal|tool-call|provider-result|file|opaque)-(start|delta|end)$/;
 
@@ -147,9 +138,8 @@ export class Fold {
       case "usage": {
         const step = this.#lastStep();
         const usage = { ...step.usage };
-        for (const name of COUNTS) {
-          const count = event[name];
-          if (count === undefined) continue;
+        for (const [name, count] of Object.entries(event)) {
+          if (!name.endsWith("_tokens")) continue;
           usage[name] = event.mode === "increment" ? (usage[name] ?? 0) + count : count;
         }
         step.usage = usage;

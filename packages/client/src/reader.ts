@@ -58,98 +58,141 @@ export function isFatal(error: TokenwireError): boolean {
   return error.status >= 400 && error.status < 500 && error.status !== 408 && error.status !== 429;
 }
 
-/** Reads with the first of `ways`, and falls back to the next when one never brought anything
- * twice in a row. Resolves after `run-end` or abort; rejects when the server says no. */
-export async function follow(ways: Connect[], options: FollowOptions): Promise<void> {
-  const { signal, onEvents, onReset, onLink } = options;
-  const watchdogMs = options.watchdogMs ?? 45000;
-  let after = options.after ?? "";
-  let offset = offsetOf(after);
-  let ended = false;
-  let tries = 0;
-  let barren = 0;
-  let way = 0;
-  let resets = 0;
-  onLink?.("connecting");
-  while (!ended && !signal?.aborted) {
+/** Reads with the first of `ways`, and falls back to the next when one brought nothing twice in a
+ * row. Resolves after `run-end` or abort; rejects when the server says no. */
+export function follow(ways: Connect[], options: FollowOptions): Promise<void> {
+  return new Reader(ways, options).run();
+}
+
+class Reader {
+  #after: string;
+  #offset: number;
+  #ended = false;
+  #batch: Delivered[] = [];
+  /** Connections in a row that were not healthy. */
+  #tries = 0;
+  /** Connections in a row that brought nothing at all. */
+  #barren = 0;
+  #way = 0;
+  #resets = 0;
+  /** When the server said to come back, in milliseconds. */
+  #told: number | undefined;
+  /** What the caller's own function threw. */
+  #thrown: { error: unknown } | undefined;
+
+  constructor(
+    readonly ways: Connect[],
+    readonly options: FollowOptions,
+  ) {
+    this.#after = options.after ?? "";
+    this.#offset = offsetOf(this.#after);
+  }
+
+  async run(): Promise<void> {
+    const { signal, onLink } = this.options;
+    onLink?.("connecting");
+    for (;;) {
+      const failed = await this.#connect();
+      if (this.#thrown) throw this.#thrown.error;
+      if (this.#ended || signal?.aborted) return;
+      if (failed?.code === "bad_cursor" && this.#after && this.#resets++ < 2) {
+        this.#forget("bad_cursor");
+        continue;
+      }
+      if (failed && isFatal(failed)) throw failed;
+      if (this.#tries >= (this.options.maxTries ?? Infinity)) {
+        throw failed ?? new TokenwireError("network", "the connection was lost", 0, true);
+      }
+      onLink?.("reconnecting", failed);
+      const told = this.#told === undefined ? undefined : this.#told * Math.random();
+      const wait = failed?.retryAfter ?? told ?? backoff(this.#tries);
+      await pause(Math.min(wait, 60000), signal);
+      this.#tries++;
+      if (signal?.aborted) return;
+    }
+  }
+
+  /** One connection, to its end; what ended it, when it says so. */
+  async #connect(): Promise<TokenwireError | undefined> {
+    const { signal, onLink, watchdogMs = 45000 } = this.options;
     const cut = new AbortController();
     const stop = () => cut.abort();
-    signal?.addEventListener("abort", stop);
-    let heard = Date.now();
+    const opened = Date.now();
+    let heard = opened;
     let spoke = false;
-    let told: number | undefined;
+    const alive = () => {
+      heard = Date.now();
+      if (!spoke) onLink?.("live");
+      spoke = true;
+    };
+    const stopAfter = (ms: number) => () => Date.now() - heard > ms && stop();
+    const forget = onReturn(stopAfter(STALE_MS));
+    const watchdog = setInterval(stopAfter(watchdogMs), watchdogMs / 3);
+    signal?.addEventListener("abort", stop);
+    if (signal?.aborted) stop();
+    this.#told = undefined;
     let failed: TokenwireError | undefined;
-    const opened = heard;
-    const forget = onReturn(() => {
-      if (Date.now() - heard > STALE_MS) stop();
-    });
-    const watchdog = setInterval(() => {
-      if (Date.now() - heard > watchdogMs) stop();
-    }, watchdogMs / 3);
-    let batch: Delivered[] = [];
-    const flush = () => {
-      if (!batch.length) return;
-      const full = batch;
-      batch = [];
-      onEvents(full);
-    };
-    const take = (cursor: string, json: string) => {
-      const event = JSON.parse(json) as RunEvent;
-      if (event.type === "heartbeat") return;
-      if (event.type === "reconnect") {
-        told = event.after_ms ?? 1000;
-        return;
-      }
-      if (event.type === "log-reset") {
-        flush();
-        after = event.to ? String(event.to) : "";
-        offset = offsetOf(after);
-        onReset?.(event.reason);
-        return;
-      }
-      const position = offsetOf(cursor);
-      if (position <= offset || ended) return;
-      offset = position;
-      after = cursor;
-      ended = event.type === "run-end";
-      batch.push({ cursor, event, json });
-    };
     try {
-      const alive = () => {
-        heard = Date.now();
-        if (!spoke) onLink?.("live");
-        spoke = true;
-      };
-      await ways[way]!({ after, signal: cut.signal, alive, take, flush });
+      await this.ways[this.#way]!({
+        after: this.#after,
+        signal: cut.signal,
+        alive,
+        take: (cursor, json) => this.#take(cursor, json),
+        flush: () => this.#flush(),
+      });
     } catch (error) {
       failed = asError(error);
+    }
+    try {
+      this.#flush();
     } finally {
-      flush();
       clearInterval(watchdog);
       forget();
       signal?.removeEventListener("abort", stop);
     }
-    if (ended || signal?.aborted) break;
-    if (failed && failed.code === "bad_cursor" && after && resets++ < 2) {
-      after = "";
-      offset = -1;
-      onReset?.("bad_cursor");
-      continue;
+    if (spoke && Date.now() - opened >= HEALTHY_MS) this.#tries = 0;
+    this.#barren = spoke ? 0 : this.#barren + 1;
+    if (this.#barren >= 2 && this.#way + 1 < this.ways.length) {
+      this.#way++;
+      this.#barren = 0;
     }
-    if (failed && isFatal(failed)) throw failed;
-    if (spoke && Date.now() - opened >= HEALTHY_MS) tries = 0;
-    barren = spoke ? 0 : barren + 1;
-    if (barren >= 2 && way + 1 < ways.length) {
-      way++;
-      barren = 0;
+    return failed;
+  }
+
+  #take(cursor: string, json: string): void {
+    const event = JSON.parse(json) as RunEvent;
+    if (event.type === "heartbeat") return;
+    if (event.type === "reconnect") {
+      this.#told = event.after_ms ?? 1000;
+    } else if (event.type === "log-reset") {
+      this.#flush();
+      this.#forget(event.reason, event.to);
+    } else {
+      const position = offsetOf(cursor);
+      if (position <= this.#offset || this.#ended) return;
+      this.#offset = position;
+      this.#after = cursor;
+      this.#ended = event.type === "run-end";
+      this.#batch.push({ cursor, event, json });
     }
-    if (options.maxTries !== undefined && tries >= options.maxTries) {
-      throw failed ?? new TokenwireError("network", "the connection was lost", 0, true);
+  }
+
+  #flush(): void {
+    if (!this.#batch.length) return;
+    const batch = this.#batch;
+    this.#batch = [];
+    try {
+      this.options.onEvents(batch);
+    } catch (error) {
+      this.#thrown ??= { error };
+      throw error; // ends the connection
     }
-    onLink?.("reconnecting", failed);
-    const wait = failed?.retryAfter ?? (told === undefined ? undefined : told * Math.random());
-    await pause(Math.min(wait ?? backoff(tries), 60000), signal);
-    tries++;
+  }
+
+  #forget(reason: string, to = 0): void {
+    this.#after = to ? String(to) : "";
+    this.#offset = offsetOf(this.#after);
+    this.options.onReset?.(reason);
   }
 }
 

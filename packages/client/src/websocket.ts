@@ -2,7 +2,7 @@
 browser's connections to this host are used up. */
 
 import { TokenwireError } from "./errors.js";
-import type { Connect } from "./reader.js";
+import { asError, type Connect } from "./reader.js";
 
 interface Told {
   op: string;
@@ -50,9 +50,15 @@ export function webSocketWay(
       };
       socket.onmessage = ({ data }) => {
         alive();
-        hear(JSON.parse(String(data)) as Told);
+        try {
+          hear(JSON.parse(String(data)) as Told);
+        } catch (error) {
+          failed = asError(error);
+          socket.close();
+        }
       };
       socket.onclose = () => closed();
+      socket.onerror = () => undefined; // a close follows
     });
     clearInterval(ping);
     signal.removeEventListener("abort", stop);

@@ -149,6 +149,24 @@ describe("follow", () => {
     await closed;
   });
 
+  it("rejects with what the caller's own function threw, and reads no further", async () => {
+    let calls = 0;
+    let close!: () => void;
+    const closed = new Promise<void>((done) => (close = done));
+    const baseUrl = await serve((_, response) => {
+      calls++;
+      response.writeHead(200, STREAM).write(log(2)[0]);
+      response.on("close", close);
+    });
+    const mine = new Error("mine");
+    const onEvents = () => {
+      throw mine;
+    };
+    await expect(read(baseUrl, { onEvents })).rejects.toBe(mine);
+    await closed;
+    expect(calls).toBe(1);
+  });
+
   it("refuses ids that are none, before any request", () => {
     const client = new TokenwireClient({ baseUrl: "http://127.0.0.1:1" });
     for (const bad of ["", "../x", "a/b", "x".repeat(65), "run 0123456789abcdef"]) {
