@@ -29,6 +29,7 @@ from tokenwire.providers.base import Call, Decoder, Dialect, Target
 from tokenwire.providers.failures import raised
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
+from tokenwire.run.pacing import Pacer, next_tick
 from tokenwire.run.source import Source
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ async def _read(
     shown = False
     total = 0
     failure: TokenwireError | None = None
+    pacer = Pacer()
     while True:
         try:
             data = await source.read()
@@ -102,10 +104,13 @@ async def _read(
             break
         if not events:
             continue
-        if len(events) > 1 or type(events[0]) is not Heartbeat:
-            source.heard()
+        if len(events) == 1 and type(events[0]) is Heartbeat:
+            continue
+        now = source.heard()
         if shown:
             yield events
+            if pacer.read(now, len(data), len(events)) and inbox.cancelled is None:
+                await next_tick()
             continue
         held.extend(events)
         if any(_is_visible(e) for e in events):

@@ -156,7 +156,10 @@ class Loop:
                 break
             phase.look(step)
             if not phase.pending:
-                break
+                if not self._paused(step):
+                    break
+                step = None
+                continue
             if step.step >= plan.limits.steps:
                 # It was told to answer now, and calls again: it would for ever.
                 yield self._stamp(phase.refuse(f"the run has made its {step.step} steps"))
@@ -169,6 +172,12 @@ class Loop:
                 break
             step = None
         yield self._end(phase.in_doubt)
+
+    def _paused(self, step: StepState) -> bool:
+        """The provider paused a long turn of its own tools: what it said is sent back as it came,
+        and it goes on."""
+        paused = step.finish is not None and step.finish["reason"] == "pause"
+        return paused and step.step < self.plan.limits.steps
 
     def _unfinished(self) -> StepState | None:
         """The step at which an earlier loop stopped, when it was complete."""

@@ -57,10 +57,12 @@ class Source:
         """The next bytes; ``b""`` at the end."""
         return await self._stream.read() if self._stream is not None else b""
 
-    def heard(self) -> None:
-        """Something that is no keep-alive came."""
+    def heard(self) -> float:
+        """Something that is no keep-alive came; the moment (monotonic seconds)."""
+        now = time.monotonic()
         if self._watch is not None:
-            self._watch.heard(time.monotonic())
+            self._watch.heard(now)
+        return now
 
     async def reattach(self, decoder: Decoder) -> bool:
         """After a cut: go on with the same response on a new connection, where the provider keeps
