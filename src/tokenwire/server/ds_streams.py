@@ -4,6 +4,7 @@ Always true: a position once given out keeps its bytes; after a close nothing is
 producer's request counts once; a stream that forks need is kept, hidden, until they are gone.
 
 Time is an argument. `Streams` is the table of streams by path; `ds_store` keeps it.
+Writes come in two halves, planned and then applied, so that a store can accept them in between.
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ class Append(msgspec.Struct, kw_only=True):
     producer: tuple[str, int, int] | None = None
 
 
+class Change(msgspec.Struct, kw_only=True):
+    """What an append does to a stream; replayed when the stream is read from its store."""
+
+    parts: list[bytes] = []
+    close: bool = False
+    seq: str | None = None
+    producer: tuple[str, int, int] | None = None
+    time: float = 0.0
+
+
 class Answer(msgspec.Struct, kw_only=True):
     """What a write is answered with."""
 
@@ -100,7 +111,6 @@ class Stream(msgspec.Struct, kw_only=True):
     forks: int = 0
     hidden: bool = False
     gone: bool = False
-    initial: bool = False
 
     @property
     def kind(self) -> str:
@@ -112,6 +122,18 @@ class Stream(msgspec.Struct, kw_only=True):
         if parts:
             self.tail += sum(map(len, parts)) + _FRAMING
             self.pieces.append(Piece(self.tail, parts))
+
+    def take(self, change: Change) -> None:
+        """An accepted append."""
+        if change.seq is not None:
+            self.last_seq = change.seq
+        self.add(change.parts)
+        if change.producer is not None:
+            name, epoch, seq = change.producer
+            self.producers[name] = Producer(epoch, seq)
+        if change.close:
+            self.closed, self.closed_by = True, change.producer
+        self.touch(change.time)
 
     def after(self, position: int) -> list[Piece]:
         """The pieces behind a position."""
@@ -142,6 +164,8 @@ class Streams:
 
     def __init__(self) -> None:
         self.table: dict[str, Stream] = {}
+        #: Streams that were hidden, shown to forks or removed (`gone`), for whoever keeps them.
+        self.changed: list[Stream] = []
         self._wakes: dict[str, dict[int, Callable[[], None]]] = {}
         self._next = 0
 
@@ -184,8 +208,9 @@ class Streams:
 
     # --- creating ------------------------------------------------------------------------------
 
-    def create(self, path: str, wanted: Create, now: float) -> Answer:
-        """``PUT``: 201, 200 when it is there with the same configuration, 409 otherwise."""
+    def plan_create(self, path: str, wanted: Create, now: float) -> Answer | Stream:
+        """``PUT``: the new stream for `add`; 200 when it is there with the same configuration, 409
+        with another."""
         source = self._source(wanted, now) if wanted.source is not None else None
         known = self._live(path, now)
         if known is not None:
@@ -199,7 +224,7 @@ class Streams:
                 raise Refusal(409, "a fork has the content type of its source")
         stream = Stream(
             path=path,
-            id=secrets.token_hex(6),
+            id=secrets.token_hex(12),
             content_type=content_type or "application/octet-stream",
             ttl=wanted.ttl,
             expires_at=wanted.expires_at,
@@ -211,12 +236,17 @@ class Streams:
             body = wanted.body
             stream.add(flatten(body, empty=True) if stream.kind == "json" else [body])
         stream.closed = wanted.closed
-        stream.initial = wanted.closed
         stream.expires = stream.expires_at
         stream.touch(now)
+        return stream
+
+    def add(self, stream: Stream) -> Answer:
+        """Take a planned stream in: 201."""
+        source = self.table.get(stream.source) if stream.source is not None else None
         if source is not None:
             source.forks += 1
-        self.table[path] = stream
+            self.changed.append(source)
+        self.table[stream.path] = stream
         return Answer(status=201, headers=self._created(stream))
 
     def _created(self, stream: Stream) -> dict[str, str]:
@@ -248,8 +278,9 @@ class Streams:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def append(self, path: str, wanted: Append, now: float) -> Answer:
-        """``POST``. Checks come in the protocol's order: closed, type, producer, sequence."""
+    def plan_append(self, path: str, wanted: Append, now: float) -> Answer | Change:
+        """``POST``: the change for `apply`, or the answer to what changes nothing. Checks come in
+        the protocol's order: closed, type, producer, sequence."""
         stream = self.find(path, now)
         if stream.closed:
             return self._append_closed(stream, wanted)
@@ -268,21 +299,21 @@ class Streams:
             duplicate = _check_producer(stream, wanted.producer)
             if duplicate is not None:
                 return duplicate
-        if wanted.seq is not None:
-            if stream.last_seq is not None and wanted.seq.encode() <= stream.last_seq.encode():
-                raise Refusal(409, "'Stream-Seq' must grow")
-            stream.last_seq = wanted.seq
-        stream.add(parts)
+        seq = wanted.seq
+        before = stream.last_seq
+        if seq is not None and before is not None and seq.encode() <= before.encode():
+            raise Refusal(409, "'Stream-Seq' must grow")
+        return Change(parts=parts, close=wanted.close, seq=seq, producer=wanted.producer, time=now)
+
+    def apply(self, stream: Stream, change: Change) -> Answer:
+        """Make a planned change, and tell the readers."""
+        stream.take(change)
         headers: dict[str, str] = {}
-        if wanted.producer is not None:
-            name, epoch, seq = wanted.producer
-            stream.producers[name] = Producer(epoch, seq)
+        if change.producer is not None:
+            _, epoch, seq = change.producer
             headers = {"producer-epoch": str(epoch), "producer-seq": str(seq)}
-        if wanted.close:
-            stream.closed, stream.closed_by = True, wanted.producer
-        stream.touch(now)
-        self._wake(path)
-        fresh = wanted.producer is not None and bool(parts)
+        self._wake(stream.path)
+        fresh = change.producer is not None and bool(change.parts)
         return Answer(status=200 if fresh else 204, headers={**stream.headers(), **headers})
 
     def _append_closed(self, stream: Stream, wanted: Append) -> Answer:
@@ -303,6 +334,7 @@ class Streams:
 
     def _remove(self, stream: Stream) -> None:
         stream.gone = True
+        self.changed.append(stream)
         if stream.forks:
             stream.hidden, stream.expires = True, None
             self._wake(stream.path)
@@ -312,6 +344,7 @@ class Streams:
         source = self.table.get(stream.source) if stream.source is not None else None
         if source is not None:
             source.forks -= 1
+            self.changed.append(source)
             if source.hidden and not source.forks:
                 self._remove(source)
 

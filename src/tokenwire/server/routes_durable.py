@@ -19,11 +19,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from tokenwire.errors import InputError
+from tokenwire.errors import ConfigError, InputError
 from tokenwire.server.bodies import check_request
 from tokenwire.server.ds_read import SSEResponse, head, read
 from tokenwire.server.ds_sources import RunSource, StreamSource
-from tokenwire.server.ds_streams import Answer, Append, Create, Refusal, Streams
+from tokenwire.server.ds_store import KeptStreams
+from tokenwire.server.ds_streams import Answer, Append, Create, Refusal
 from tokenwire.server.guard import RequestInfo
 from tokenwire.server.problems import HTTPProblem, json_response, native_form
 from tokenwire.server.routes_runs import count_misses, start_run
@@ -65,7 +66,8 @@ def routes(state: State) -> list[BaseRoute]:
     ]
     if state.settings.durable_streams == "readwrite":
         state.raw_bodies[ROOT + "/"] = _MOST_BODY
-        state.extras["durable_streams"] = Streams()
+        if state.settings.workers > 1:
+            raise ConfigError("--durable-streams readwrite needs --workers 1")
         found.append(route(state, ROOT + "/{path:path}", own_stream, *_METHODS))
     return found
 
@@ -147,7 +149,9 @@ def _pointer(request: Request, run: str, status: int) -> Response:
 
 async def own_stream(state: State, request: Request, info: RequestInfo) -> Response:
     """A read-write stream."""
-    streams: Streams = state.extras["durable_streams"]
+    kept: KeptStreams | None = state.extras.get("durable_streams")
+    if kept is None:
+        kept = state.extras["durable_streams"] = KeptStreams(state.log)
     path = request.path_params["path"]
     if not path or path.startswith(("runs/", "__ds/")):
         raise Refusal(404, "there is no such stream")
@@ -157,22 +161,22 @@ async def own_stream(state: State, request: Request, info: RequestInfo) -> Respo
         if request.method == "OPTIONS":
             return _options("GET, HEAD, PUT, POST, DELETE, OPTIONS")
         if request.method == "PUT":
-            return _created(request, streams.create(key, _create(request, info), now))
+            return _created(request, await kept.create(key, _create(request, info), now))
         if request.method == "POST":
-            return _answered(streams.append(key, _append(request, info), now))
+            return _answered(await kept.append(key, _append(request, info), now))
         if request.method == "DELETE":
-            streams.delete(key, now)
+            await kept.delete(key, now)
             return Response(status_code=204)
-        stream = streams.find(key, now)
+        stream = await kept.find(key, now)
         if request.method == "HEAD":
             extra: dict[str, str] = {}
             if stream.ttl is not None:
                 extra["stream-ttl"] = str(stream.ttl)
             if stream.expires_text is not None:
                 extra["stream-expires-at"] = stream.expires_text
-            return await head(StreamSource(streams, stream), extra)
+            return await head(StreamSource(kept.streams, stream), extra)
         stream.touch(now)
-        return await read(state, request, StreamSource(streams, stream))  # type: ignore[return-value]
+        return await read(state, request, StreamSource(kept.streams, stream))  # type: ignore[return-value]
     except Refusal as refusal:
         body = native_form(refusal.code, refusal.message, refusal.http_status, info.id, {})
         return json_response(body, refusal.http_status, refusal.headers)

@@ -370,7 +370,7 @@ class AGUIEncoder(ChunkEncoder):
         if isinstance(event, ToolResult | ToolError):
             failed = isinstance(event, ToolError)
             content = event.message if failed else dumps_text(event.content)
-            chunk = {
+            chunk: Chunk = {
                 "type": "TOOL_CALL_RESULT",
                 "messageId": f"{self.story.run}-result-{event.call_id}",
                 "toolCallId": event.call_id,

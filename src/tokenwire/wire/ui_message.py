@@ -83,7 +83,7 @@ class UIMessageEncoder(ChunkEncoder):
         place: Place | None = None,
     ) -> None:
         super().__init__(place=place)
-        self.compat = compat
+        self.compat: Compat = compat
         self.message_id = message_id
         self.answered = answered
         self._calls: set[str] = set()  # tool parts that the client has
