@@ -118,6 +118,7 @@ def test_inspect_reads_standard_input_and_many_files(tmp_path: Path) -> None:
         (b"", [], 1, "empty"),
         (b"hello there", [], 1, "--family"),
         (b"\x00\x01\x02" * 99, [], 1, "--family"),
+        (bytes(range(1, 256)) * 99, ["--family", "chat", "--framing", "sse"], 1, "nothing in it"),
         (b"<html>no</html>", ["--family", "chat"], 0, ""),
         (CHAT.encode(), ["--family", "nonsense"], 2, "there are: chat"),
         (CHAT.encode(), ["--framing", "nonsense"], 2, "there are: sse"),
@@ -173,7 +174,13 @@ def test_simulate_serves_and_stops_at_ctrl_c() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [["--jitter", "2"], ["--rate", "-1"], ["--port", "99999"], ["--tokens-per-chunk", "0"]],
+    [
+        ["--faults", "nonsense"],
+        ["--jitter", "2"],
+        ["--rate", "-1"],
+        ["--port", "99999"],
+        ["--tokens-per-chunk", "0"],
+    ],
 )
 def test_simulate_refuses_what_makes_no_sense(options: list[str]) -> None:
     done = run("simulate", *options)

@@ -13,7 +13,7 @@ from tokenwire.cli.guess import FRAMINGS, guess_family, guess_framing
 from tokenwire.cli.terminal import Out, inert, note
 from tokenwire.errors import ConfigError, FramingError, InputError, ProtocolError, TokenwireError
 from tokenwire.events.codec import to_fields
-from tokenwire.events.model import Error, Event, Heartbeat
+from tokenwire.events.model import Error, Event, Heartbeat, StepEnd
 from tokenwire.providers.facts import facts
 from tokenwire.providers.registry import FAMILIES, Registry
 
@@ -95,6 +95,8 @@ def inspect_bytes(
         unreadable = problem.message
         error = Error(scope="parse", code=problem.code, message=problem.message)
     events += decoder.finish(error)
+    if unreadable is None and all(isinstance(event, StepEnd) for event in events):
+        unreadable = f"nothing in it is an event of the family '{family}'"
     return Inspected(family, framing, events, unreadable)
 
 

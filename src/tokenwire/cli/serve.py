@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.server.settings import CONFIG_FILE, Setting, Settings, load_settings, settings_table
@@ -194,7 +195,9 @@ def _announce(app: Any, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     kind, _, rest = (settings.store or "memory:").partition(":")
-    kept = _STORES[kind.lower().partition("+")[0].replace("rediss", "redis")].format(store=rest)
+    kept = _STORES[kind.lower().partition("+")[0].replace("rediss", "redis")].format(
+        store=unquote(rest)
+    )
     if app.state.auth.on:
         access = "with an API key only"
     elif settings.loopback:

@@ -24,7 +24,10 @@ def run_simulate(**options: Any) -> None:
         raise ConfigError("--tokens-per-chunk must be at least 1")
     if not 0 <= options["port"] <= 65535:
         raise ConfigError("--port must be between 0 and 65535")
-    asyncio.run(_serve(Settings(**options)))
+    try:
+        asyncio.run(_serve(Settings(**options)))
+    except ValueError as error:  # the simulator's own word on a fault plan
+        raise ConfigError(f"--faults: {error}") from error
 
 
 async def _serve(settings: Settings) -> None:
