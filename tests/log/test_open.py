@@ -9,7 +9,7 @@ import pytest
 
 from tokenwire.errors import ConfigError
 from tokenwire.log.memory import MemoryLog
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_log, user_store
 from tokenwire.log.sqlite import SQLiteLog
 
 
@@ -31,6 +31,15 @@ def test_sqlite(url: str, path: str) -> None:
     log = open_log(url)
     assert isinstance(log, SQLiteLog)
     assert log.path == path
+
+
+def test_a_user_has_a_store_of_their_own() -> None:
+    given = user_store({"XDG_DATA_HOME": "/data/my 100%?"})
+    log = open_log(given)
+    assert isinstance(log, SQLiteLog)
+    assert log.path == "/data/my 100%?/tokenwire/runs.db"
+    home = user_store({"XDG_DATA_HOME": "relative"})
+    assert home.endswith("/.local/share/tokenwire/runs.db")
 
 
 @pytest.mark.parametrize(

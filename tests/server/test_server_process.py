@@ -32,7 +32,7 @@ class Process:
         self.process = subprocess.Popen(
             command("--port", "0", *flags),
             cwd=folder,
-            env=environment(**env),
+            env=environment(XDG_DATA_HOME=str(folder), **env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -70,7 +70,7 @@ def refused(folder: Path, *flags: str, **env: str) -> str:
     done = subprocess.run(
         command(*flags),
         cwd=folder,
-        env=environment(**env),
+        env=environment(XDG_DATA_HOME=str(folder), **env),
         capture_output=True,
         text=True,
         timeout=30,
@@ -88,12 +88,25 @@ def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:
         said = "".join(process.lines)
         assert "http://127.0.0.1:" in said
         assert "demo" in said
-        assert "in memory" in said
+        assert f"in {tmp_path}/tokenwire/runs.db" in said
         assert "this machine only" in said
         assert httpx.get(process.url + "/healthz").json()["status"] == "ok"
         code, _, errors = process.stop(signal.SIGINT)
         assert code == 0
         assert "Traceback" not in errors
+
+
+def test_runs_are_kept_for_this_user_alone_unless_told_otherwise(tmp_path: Path) -> None:
+    with serving(tmp_path) as process:
+        run = httpx.post(process.url + "/v1/runs", json={"prompt": "scenario:slow"}).json()["id"]
+        process.stop(signal.SIGKILL)
+    assert (tmp_path / "tokenwire").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "tokenwire" / "runs.db").stat().st_mode & 0o777 == 0o600
+    with serving(tmp_path) as process:
+        assert httpx.get(process.url + f"/v1/runs/{run}").status_code == 200
+    with serving(tmp_path, TOKENWIRE_STORE="memory:") as process:
+        assert "in memory" in "".join(process.lines)
+        assert httpx.get(process.url + f"/v1/runs/{run}").status_code == 404
 
 
 def test_sigterm_with_open_streams_ends_in_time_and_tells_readers(tmp_path: Path) -> None:
@@ -181,7 +194,7 @@ def test_a_port_in_use_is_said(tmp_path: Path) -> None:
         (["--config", "missing.toml"], "missing.toml"),
         (["--api-key-file", "missing.txt"], "missing.txt"),
         (["--durable-streams", "maybe"], "readwrite"),
-        (["--workers", "2"], "--store"),
+        (["--workers", "2", "--store", "memory:"], "--store"),
         (["--tools", "nomodule:x"], "nomodule"),
     ],
 )

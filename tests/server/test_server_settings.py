@@ -22,7 +22,7 @@ def test_flags_win_over_environment_over_file_over_default(tmp_path: Path) -> No
     found = load_settings({"heartbeat": "4s", "store": None, "model": []}, environ=env)
     assert (found.port, found.heartbeat, found.max_age) == (1, 4.0, 120.0)
     assert found.model == ["a", "b"]
-    assert found.store == "memory:"
+    assert found.store is None
     assert load_settings({}, environ={}, config=file).model == ["from-file"]
 
 
@@ -128,7 +128,7 @@ def test_defaults_are_of_their_types_and_described() -> None:
         ({"cors_origin": ["https://a.example/path"]}, True, "exact"),
         ({"cors_origin": ["null"]}, True, "exact"),
         ({"model": []}, False, "model"),
-        ({"workers": 2}, False, "store"),
+        ({"workers": 2, "store": "memory:"}, False, "store"),
     ],
 )
 def test_unsafe_combinations_are_refused(settings: dict, keys: bool, said: str) -> None:

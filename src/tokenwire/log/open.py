@@ -12,12 +12,15 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote, urlsplit
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tokenwire.errors import ConfigError
 from tokenwire.log.base import Log
 
-__all__ = ["open_log"]
+__all__ = ["open_log", "user_store"]
 
 REDIS_SCHEMES = (
     "redis",
@@ -43,6 +46,18 @@ def open_log(url: str) -> Log:
     if scheme in REDIS_SCHEMES:
         return _redis(url)
     raise ConfigError(f"Unknown store scheme {scheme[:20]!r}; known are {KNOWN}.")
+
+
+def user_store(environ: Mapping[str, str] = os.environ) -> str:
+    """The URL of the file in which this user's server keeps its runs when told nothing else."""
+    folder = environ.get("XDG_DATA_HOME", "")
+    try:
+        data = Path(folder) if os.path.isabs(folder) else Path.home() / ".local" / "share"
+    except RuntimeError as error:
+        raise ConfigError(
+            "This user has no home folder to keep runs in; choose with --store."
+        ) from error
+    return f"sqlite:{quote(str(data / 'tokenwire' / 'runs.db'))}"
 
 
 def _memory(rest: str) -> Log:

@@ -97,7 +97,8 @@ class App:
         for name in state.settings.model:
             _, target = state.registry.resolve(name)  # a bad name is said now, not at first use
             keep_secret(target.api_key)
-        state.log = self._opened if self._opened is not None else open_log(state.settings.store)
+        url = state.settings.store or "memory:"
+        state.log = self._opened if self._opened is not None else open_log(url)
         tools = self._tools
         if tools is None:
             tools = await self._opened_here.enter_async_context(tools_of(state.settings))

@@ -57,7 +57,12 @@ class Settings:
         "What",
         "Model to serve; may be given several times. The first is the default, no other is served.",
     )
-    store: str = _set("memory:", "What", "Where runs are kept: memory:, sqlite:FILE, redis://HOST.")
+    store: str | None = _set(
+        None,
+        "What",
+        "Where runs are kept: memory:, sqlite:FILE, redis://HOST. Default of the command: the file "
+        "tokenwire/runs.db in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
+    )
     retention: float = _set(86400.0, "What", "How long a run is kept after its end.", unit="s")
     tools: list[str] = _set(
         [],

@@ -43,7 +43,7 @@ def check(settings: Settings, *, keys_on: bool) -> None:
             )
     if not settings.model:
         raise ConfigError("no model is given: --model NAME")
-    if settings.workers > 1 and settings.store.startswith("memory"):
+    if settings.workers > 1 and (settings.store or "memory:").startswith("memory"):
         raise ConfigError("several workers need a store that they share: --store sqlite:FILE")
 
 
