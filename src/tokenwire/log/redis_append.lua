@@ -4,6 +4,7 @@
 --   epoch, first offset, close reason ('' = none), owner's nonce ('' = unknown), n, n records.
 -- A stream's tail is the length of its list, so offsets are dense by construction.
 local ttl, keep, publish = ARGV[1], ARGV[2], ARGV[3]
+local woken = {}  -- one message per stream, however many appends of it are here
 
 local function push(log, from, to)
   local size = 0
@@ -41,7 +42,7 @@ local function append(meta, log, live, epoch, first, close, nonce, base, n)
     redis.call('PEXPIRE', log, ttl)
     redis.call('PEXPIRE', meta, keep)
   end
-  redis.call(publish, live, tail)
+  woken[live] = tail
   return {'ok', tail, current}
 end
 
@@ -52,4 +53,5 @@ for i = 1, #KEYS, 3 do
     tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], at + 5, n)
   at = at + 5 + n
 end
+for live, tail in pairs(woken) do redis.call(publish, live, tail) end
 return out

@@ -49,6 +49,7 @@ class WakeConnection:
         self._wanted: set[str] = {own_channel}
         self._dirty = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
+        self._heard = False
 
     def want(self, channel: str) -> None:
         self._wanted.add(channel)
@@ -81,37 +82,50 @@ class WakeConnection:
                 await pubsub.aclose()
 
     async def _listen(self, pubsub: Any) -> None:
-        have: set[str] = set()
+        """Until something breaks."""
+        have = {self._own}
         await pubsub.ssubscribe(self._own)
-        have.add(self._own)
-        subscriber = asyncio.get_running_loop().create_task(self._keep_up(pubsub, have))
-        asked = False
+        self._heard = True
+        loop = asyncio.get_running_loop()
+        tasks = [
+            loop.create_task(self._hear_all(pubsub, have)),
+            loop.create_task(self._keep_up(pubsub, have)),
+            loop.create_task(self._keep_alive(pubsub)),
+        ]
         try:
-            while not subscriber.done():
-                message = await pubsub.get_message(timeout=SILENCE_SECONDS)
-                if message is None:
-                    if asked:
-                        raise TimeoutError("the connection for wake-ups is silent")
-                    asked = True
-                    await pubsub.ping()
-                    continue
-                asked = False
-                self._take(message, have)
-            subscriber.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            await _end(subscriber)
+            for task in tasks:
+                await _end(task)
 
-    def _take(self, message: dict[str, Any], have: set[str]) -> None:
-        kind = message["type"]
-        if kind == "pong":
-            return
-        channel = message["channel"].decode()
-        if kind == "smessage":
-            self._hear(channel, message["data"])
-        elif kind == "ssubscribe":
-            self._hear(channel, b"")
-        elif kind == "sunsubscribe" and channel in have and channel in self._wanted:
-            raise exceptions.ConnectionError("the channel has moved to another server")
+    async def _hear_all(self, pubsub: Any, have: set[str]) -> None:
+        # Not `get_message`: it sets a timer for every message.
+        while True:
+            response = await pubsub.parse_response(block=True)
+            self._heard = True
+            if not isinstance(response, list) or len(response) < 3:
+                continue  # the answer to a ping
+            kind, channel = response[0], response[1].decode()
+            if kind == b"smessage":
+                self._hear(channel, response[2])
+                continue
+            await pubsub.handle_message(response)
+            if kind == b"ssubscribe":
+                self._hear(channel, b"")
+            elif kind == b"sunsubscribe" and channel in have and channel in self._wanted:
+                raise exceptions.ConnectionError("the channel has moved to another server")
+
+    async def _keep_alive(self, pubsub: Any) -> None:
+        while True:
+            self._heard = False
+            await asyncio.sleep(SILENCE_SECONDS)
+            if not self._heard:
+                await pubsub.ping()
+                await asyncio.sleep(SILENCE_SECONDS)
+                if not self._heard:
+                    raise TimeoutError("the connection for wake-ups is silent")
 
     async def _keep_up(self, pubsub: Any, have: set[str]) -> None:
         """Bring the server's subscriptions to what is wanted, all changes of a turn at once."""
