@@ -62,7 +62,9 @@ __all__ = [
 ]
 
 #: Finish reasons after which an answer is not whole, although its wire ended in good order.
-INCOMPLETE_REASONS = frozenset({"length", "content_filter", "context_overflow"})
+INCOMPLETE_REASONS = frozenset(
+    {"length", "content_filter", "context_overflow", "malformed_tool_call"}
+)
 
 _KINDS: dict[type[PartStart], tuple[type[PartDelta] | None, type[PartEnd]]] = {
     TextStart: (TextDelta, TextEnd),
