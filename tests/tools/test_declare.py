@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import sys
 import types
 from typing import Annotated, Any, Literal
@@ -141,6 +142,32 @@ def test_the_context_is_not_the_models_business() -> None:
 
     assert list(Tool.of(work).parameters["properties"]) == ["city"]
     assert Tool.of(work).signature.context == "context"
+
+
+def test_what_a_partial_has_bound_is_not_the_models_to_choose() -> None:
+    def read(database: object, key: int, prefix: str = "") -> str:
+        return f"{database}{key}{prefix}"
+
+    found = Tool.of(functools.partial(read, database="secret"), name="read")
+    assert found.parameters["properties"]["key"] == {"type": "integer"}
+    assert list(found.parameters["properties"]) == ["key", "prefix"]
+    assert found(**found.bind({"key": 3})) == "secret3"
+    with pytest.raises(ArgumentsError, match="database"):
+        found.bind({"key": 3, "database": "mine"})
+
+
+def test_a_method_is_a_tool_of_its_object() -> None:
+    class Shop:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def price(self, item: str) -> str:
+            """Tell a price."""
+            return f"{item} at {self.name}"
+
+    found = Tool.of(Shop("mine").price)
+    assert list(found.parameters["properties"]) == ["item"]
+    assert found(**found.bind({"item": "tea"})) == "tea at mine"
 
 
 def test_keyword_arguments_are_open() -> None:

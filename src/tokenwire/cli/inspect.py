@@ -95,9 +95,20 @@ def inspect_bytes(
         unreadable = problem.message
         error = Error(scope="parse", code=problem.code, message=problem.message)
     events += decoder.finish(error)
-    if unreadable is None and all(isinstance(event, StepEnd) for event in events):
-        unreadable = f"nothing in it is an event of the family '{family}'"
+    if unreadable is None:
+        unreadable = _nothing(events, family)
     return Inspected(family, framing, events, unreadable)
+
+
+def _nothing(events: list[Event], family: str) -> str | None:
+    """Why there is no event of the wire, when there is none: a page, or other bytes."""
+    said: str | None = None
+    for event in events:
+        if isinstance(event, Error) and event.scope == "parse":
+            said = event.message
+        elif not isinstance(event, StepEnd):
+            return None
+    return said or f"nothing in it is an event of the family '{family}'"
 
 
 def _check_names(family: str | None, framing: str | None) -> None:

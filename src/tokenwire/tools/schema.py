@@ -6,6 +6,7 @@ told and what is accepted cannot differ; a bad signature is refused when the too
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import typing
@@ -78,11 +79,14 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
     name = getattr(function, "__name__", type(function).__name__)
     summary, documented = parse_docstring(inspect.getdoc(function) or "")
     hints = _hints(function, name)
+    bound = function.keywords if isinstance(function, functools.partial) else {}
     fields: dict[str, Any] = {}
     names: dict[str, str] = {}
     context: str | None = None
     extra = False
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in bound:
+            continue  # bound by functools.partial: not the model's to choose
         hint = hints.get(parameter.name, Any)
         if _is_context(hint, context_type):
             context = parameter.name
@@ -195,6 +199,8 @@ def _is_rule(text: str) -> bool:
 
 
 def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    if isinstance(function, functools.partial):
+        return _hints(function.func, name)
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return typing.get_type_hints(target, include_extras=True)
