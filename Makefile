@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 MODEL ?= demo
 WORKERS ?=
 STORE ?=
+SECONDS ?= 600
 HOST ?= 127.0.0.1
 PORT ?= 8765
 ARGS ?=
@@ -29,9 +30,13 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 # What `make serve` needs on a new machine: the same environment without the test tools is not kept
 # apart; one environment is simpler than two.
 $(VENV)/.page: $(VENV)/.installed package-lock.json $(shell find packages -path '*/node_modules' -prune -o -path '*/dist' -prune -o -type f -print 2>/dev/null)
-	@if command -v npm >/dev/null 2>&1; then \
+	@if ! command -v npm >/dev/null 2>&1; then \
+	  echo "npm is not installed: the API works, the chat page is left out"; \
+	elif ! node -e 'process.exit(+(parseInt(process.versions.node) < 20))'; then \
+	  echo "Node $$(node --version) is too old (20 is needed): the API works, the chat page is left out"; \
+	else \
 	  npm ci --silent --no-fund --no-audit && npm run --silent build && touch $@; \
-	else echo "npm is not installed: the API works, the chat page is left out"; fi
+	fi
 
 page: $(VENV)/.page ## Build the chat page into the server
 
@@ -52,7 +57,7 @@ test-js: setup
 	@if command -v npm >/dev/null 2>&1; then npm test --silent; else echo "npm is not installed: the TypeScript tests are left out"; fi
 
 test-python: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -72,7 +77,7 @@ faults: setup ## The fault harness, long: 1,000 kills, seeded
 	$(BIN)/python -m tests.faults $(ARGS)
 
 fuzz: $(VENV)/.installed ## Coverage-guided fuzzing of every decoder (SECONDS=600)
-	$(BIN)/python tests/fuzz/fuzz_decoders.py $(ARGS)
+	$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=$(SECONDS) $(ARGS)
 
 wheel: setup ## A wheel with the page inside, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
