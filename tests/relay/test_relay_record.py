@@ -7,8 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_strategies import runs
+from spine_support import run_async
 from tokenwire.errors import CursorError, StoreDamagedError
+from tokenwire.events import model as m
 from tokenwire.events.codec import decode
+from tokenwire.log.memory import MemoryLog
+from tokenwire.relay.follow import open_follower
 from tokenwire.relay.record import Chain, cursor_of, json_of, parse_cursor, verify
 
 
@@ -60,3 +64,37 @@ def test_the_start(start):
 def test_what_is_no_cursor_is_refused(bad):
     with pytest.raises(CursorError):
         parse_cursor(bad)
+
+
+def test_a_live_reader_is_not_taken_to_another_branch():
+    """A failover takes records that a reader has; others come in their place before it looks."""
+
+    class Rewinding(MemoryLog):
+        rewinds = True
+
+    async def main():
+        log = Rewinding()
+        await log.create("r", owner="o")
+        events = [m.TextDelta(part=0, text=str(n)) for n in range(6)]
+        chain = Chain("r")
+        first = [chain.seal(event) for event in events]
+        await log.append("r", epoch=1, first=1, records=first[:4])
+        follower = await open_follower(log, "r", None)
+        assert (await follower.next()).records == first[:4]
+        await log.append("r", epoch=1, first=5, records=first[4:5])
+        assert (await follower.next()).records == first[4:5]
+        late = await open_follower(log, "r", cursor_of(5, first[4]))
+        chain = Chain("r")
+        other = [chain.seal(m.TextDelta(part=0, text=f"other {n}")) for n in range(9)]
+        log._streams["r"].records[:] = other
+        for reader in (follower, late):
+            reader._wake()
+            with pytest.raises(CursorError) as caught:
+                await reader.next()
+            assert caught.value.details["reason"] == "other_branch"
+            reader.close()
+        fresh = await open_follower(log, "r", None)
+        assert (await fresh.next()).records == other
+        fresh.close()
+
+    run_async(main())

@@ -79,6 +79,9 @@ class Log(Protocol):
     durability: Durability
     #: Whether other processes see this store (then runs can be taken over by them).
     shared: bool
+    #: Whether an accepted tail can be lost while readers stay (a failover); then what they read
+    #: next is held against what they have.
+    rewinds: bool
 
     async def start(self) -> None:
         """Connect, check, migrate. Raises when the store cannot keep what it promises."""

@@ -69,6 +69,7 @@ class MemoryLog:
 
     durability: Durability = "memory"
     shared = False
+    rewinds = False
 
     def __init__(
         self, *, max_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time

@@ -80,6 +80,7 @@ class RedisLog:
     """A `Log` in Redis; options in the URL are described in `tokenwire.log.redis_url`."""
 
     shared = True
+    rewinds = True
     durability: Durability = "memory"
 
     def __init__(self, url: str) -> None:

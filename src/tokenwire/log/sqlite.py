@@ -35,6 +35,7 @@ class SQLiteLog:
     """A `Log` in the file ``path``. ``busy``: seconds to wait for another process's lock."""
 
     shared = True
+    rewinds = False
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 Always true: records come once, in order, without gap, from the one after the cursor; a follower
 costs nothing while it waits but its place in the log's list; a cursor of another run or of a lost
-branch is refused before anything is read after it.
+branch is refused before anything is read after it, and so is a log that a failover rewound under
+a reader.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from tokenwire.errors import CursorError
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.log.base import Log
-from tokenwire.relay.record import CHECK, cursor_of, json_of, parse_cursor
+from tokenwire.relay.record import CHECK, Chain, cursor_of, follows, json_of, parse_cursor
 
 __all__ = ["Batch", "Follower", "open_follower"]
 
@@ -45,6 +46,7 @@ class Follower:
         run: str,
         *,
         after: int = 0,
+        check: bytes | None = None,
         most: int = 512,
         most_bytes: int = 1 << 20,
         closed: Callable[[], None] | None = None,
@@ -52,6 +54,8 @@ class Follower:
         self._log, self.run = log, run
         #: The offset of the last record that was handed out.
         self.after = after
+        #: The check of that record, where the log may lose its tail while we read.
+        self._check = check if log.rewinds else None
         self._most, self._most_bytes = most, most_bytes
         self._dirty = True
         self._poked = False
@@ -76,6 +80,8 @@ class Follower:
                 )
                 self._ended = page.closed is not None
                 if page.records:
+                    if self._check is not None:
+                        self._verify(page.records)
                     batch = Batch(self.after + 1, page.records)
                     self.after += len(page.records)
                     if self.after < page.tail:
@@ -87,6 +93,16 @@ class Follower:
                 await self._waiter
             finally:
                 self._waiter = None
+
+    def _verify(self, records: list[bytes]) -> None:
+        if self._check is not None and not follows(self._check, records[0]):
+            raise CursorError(
+                "the store lost records that this reader has, and others took their place; "
+                "read again from the start",
+                reason="other_branch",
+                tail=self.after,
+            )
+        self._check = records[-1][:CHECK]
 
     def poke(self) -> None:
         """Make a waiting `next` return an empty batch (heartbeat, drain)."""
@@ -118,6 +134,7 @@ async def open_follower(
     """A follower after ``cursor``. Raises `CursorError` when the log does not hold that very
     record: another run's cursor, one beyond the tail, or one of a branch that a failover lost."""
     after, check = parse_cursor(cursor)
+    found = Chain(run).last
     if after > 0:
         page = await log.read(run, after=after - 1, most=1)
         if not page.records:
@@ -134,4 +151,5 @@ async def open_follower(
                 reason="other_branch",
                 tail=page.tail,
             )
-    return Follower(log, run, after=after, closed=closed)
+        found = page.records[0][:CHECK]
+    return Follower(log, run, after=after, check=found, closed=closed)
