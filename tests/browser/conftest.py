@@ -34,7 +34,8 @@ class Served:
     """A `tokenwire serve` of one's own; `stop` and `start` keep its port and its store."""
 
     def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
-        self.args = list(args)
+        # Of its own, whatever the machine's settings say.
+        self.args = [*args] if "--store" in args else ["--store", "memory:", *args]
         self.env = env or {}
         self.port = 0
         self._drain = threading.Thread()
