@@ -108,6 +108,7 @@ class Reader(asyncio.Protocol):
     def __init__(self, request: bytes) -> None:
         self.request = request
         self.tokens = 0
+        self.begun = False
         self.tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -125,6 +126,7 @@ class Reader(asyncio.Protocol):
             if counted:
                 self.tokens += 1
                 Reader.delays.append((now - int(found.group(1))) / 1e6)
+        self.begun = self.begun or end > 0
         self.tail = data[max(end, len(data) - 24) :]
 
 
@@ -148,7 +150,7 @@ def rss(pid: int) -> int:
 async def measure(
     port: int, pid: int, streams: int, rate: float, seconds: float, request: bytes
 ) -> dict[str, float]:
-    """Open ``streams`` streams, let them settle, and watch a window of ``seconds``."""
+    """Open ``streams`` streams, wait until all have begun, and watch a window of ``seconds``."""
     loop = asyncio.get_running_loop()
     before = rss(pid)
     Reader.window = (time.monotonic() + 1e9, time.monotonic() + 2e9)
@@ -158,7 +160,11 @@ async def measure(
         readers.append(reader)
         if number % 50 == 49:
             await asyncio.sleep(0.05)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.0)
+    patience = time.monotonic() + 10
+    while not all(r.begun for r in readers) and time.monotonic() < patience:
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
     grown = rss(pid) - before
     begin = time.monotonic()
     Reader.delays = []
@@ -230,12 +236,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def wait_for(port: int, child: subprocess.Popen) -> None:
-    for _ in range(200):
+def wait_for(port: int, child: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
             return
         if child.poll() is not None:
-            raise SystemExit(child.stdout.read().decode() if child.stdout else "server ended")
+            raise SystemExit("the server ended")
         time.sleep(0.05)
     raise SystemExit("the server did not start")
 
