@@ -95,7 +95,7 @@ class _State:
         self.ends: dict[int, PartEnd] = {}
         self.ids: dict[int, str] = {}
         self.names: dict[int, str] = {}
-        self.finish_reason: str | None = None
+        self.finish_reason: Any = None
         self.usage: dict[str, int] | None = None
         self.raw_usage: dict[str, Any] | None = None
         self.model: str | None = None
@@ -128,7 +128,8 @@ class _State:
     def _other(self, event: Any) -> None:
         if isinstance(event, Finish):
             if event.choice == self.choice:
-                self.finish_reason = event.raw
+                # Vertex numbers its reasons when asked to; the number itself is in the details.
+                self.finish_reason = (event.details or {}).get("finishReason", event.raw)
         elif isinstance(event, Usage):
             self._count(event)
         elif isinstance(event, ResponseStart):

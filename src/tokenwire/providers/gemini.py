@@ -130,6 +130,7 @@ class GeminiDecoder(PayloadDecoder):
         if isinstance(found, int) and not isinstance(found, bool):
             word = _NUMBERED[found] if 0 <= found < len(_NUMBERED) else "OTHER"
             raw = str(found)
+            candidate.details["finishReason"] = found
         else:
             word = raw = text_of(found)
         if not word or word == "FINISH_REASON_UNSPECIFIED":
