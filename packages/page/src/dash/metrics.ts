@@ -64,6 +64,8 @@ export function rate(before: Reading | undefined, after: Reading | undefined, na
 export interface Bucket {
   label: string;
   count: number;
+  /** The upper edge, in seconds. */
+  edge: number;
 }
 
 /** A histogram's buckets, each without what is in the ones below. */
@@ -76,13 +78,21 @@ export function buckets(reading: Reading | undefined, name: string): Bucket[] {
   const edges = [...sums].map(([edge, count]) => [edge === "+Inf" ? Infinity : Number(edge), count] as const);
   edges.sort((a, b) => a[0] - b[0]);
   return edges.map(([edge, count], at) => {
-    return { label: edgeLabel(edge), count: count - (edges[at - 1]?.[1] ?? 0) };
+    return { label: edgeLabel(edge), count: count - (edges[at - 1]?.[1] ?? 0), edge };
   });
+}
+
+/** The buckets of what came between two readings; everything after a restart. */
+export function between(before: Reading | undefined, after: Reading, name: string): Bucket[] {
+  const list = buckets(after, name);
+  const older = new Map(buckets(before, name).map(({ label, count }) => [label, count]));
+  if (list.some(({ label, count }) => count < (older.get(label) ?? 0))) return list;
+  return list.map((bucket) => ({ ...bucket, count: bucket.count - (older.get(bucket.label) ?? 0) }));
 }
 
 function edgeLabel(edge: number): string {
   if (edge === Infinity) return "more";
-  return edge < 1 ? `${edge * 1000} ms` : `${edge} s`;
+  return edge < 1 ? `${Number((edge * 1000).toFixed(2))} ms` : `${edge} s`;
 }
 
 /** The value under which `share` of a histogram lies: its bucket's upper edge. */
