@@ -108,8 +108,10 @@ def server(_page_is_built: None) -> Iterator[Served]:
     served.stop(signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """For one file only: while Playwright is open its event loop counts as this thread's running
+    one, and the `asyncio.run` of every later test would fail."""
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
