@@ -57,7 +57,7 @@ def encoded(events: list[Any], wire: str, cut: int | None = None) -> str:
             json.dumps(to_fields(e), separators=(",", ":")).encode() for e in events[cut or 0 :]
         ]
         tail = offset_text(len(events))
-        end = control_frame(tail, None, up_to_date=True, closed=True)
+        end = control_frame(tail, None, up_to_date=True, closed=True, endReason="complete")
         return (data_frame("json", parts) + end).decode()
     encoder = ENCODERS[wire]()
     pieces: list[bytes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from node_support import HERE, need_node, run_node, serving
+from redis_support import need_redis, redis_server
 
 pytestmark = pytest.mark.node
 
@@ -71,6 +73,18 @@ def test_the_pypi_client(url: str) -> None:
         assert items[-1]["type"] == "run-end", live
 
 
+def test_a_browsers_event_source_comes_back_by_id_and_hears_why_it_ended(url: str) -> None:
+    made = httpx.post(f"{url}/v1/runs", json={"prompt": "Hello"}).json()
+    httpx.get(f"{url}/v1/runs/{made['id']}/events", timeout=30)
+    address = f"{url}/ds/v1/stream/runs/{made['id']}"
+    whole = httpx.get(f"{address}?offset=-1&live=sse").text
+    last = [line[4:] for line in whole.split("\n") if line.startswith("id: ")][-1]
+    assert '"endReason":"complete"' in whole
+    again = httpx.get(f"{address}?offset=-1&live=sse", headers={"last-event-id": last})
+    assert "event: data" not in again.text
+    assert httpx.get(address).headers["stream-end-reason"] == "complete"
+
+
 def test_a_run_cannot_be_written_to(url: str) -> None:
     made = httpx.post(f"{url}/v1/runs", json={"prompt": "Hello"}).json()
     address = f"{url}/ds/v1/stream/runs/{made['id']}"
@@ -91,10 +105,20 @@ def test_a_run_cannot_be_written_to(url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_published_suite(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", ["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)]
+)
+def test_the_published_suite(tmp_path: Path, kind: str) -> None:
     need_node()
     report = tmp_path / "report.json"
-    with serving(durable_streams="readwrite", long_poll_timeout=0.5) as server:
+    with contextlib.ExitStack() as stack:
+        store = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'suite.db'}"}.get(kind, "")
+        if kind == "redis":
+            need_redis()
+            store = stack.enter_context(redis_server()).url
+        server = stack.enter_context(
+            serving(durable_streams="readwrite", long_poll_timeout=0.5, store=store)
+        )
         subprocess.run(
             ["node_modules/.bin/vitest", "run", "--reporter=json", f"--outputFile={report}"],
             cwd=HERE,
@@ -123,6 +147,7 @@ def test_a_stream_of_ones_own_survives_readers_that_leave() -> None:
                 assert made.status_code == 201
                 async with client.stream("GET", f"{address}?offset=-1&live=sse") as reading:
                     lines = reading.aiter_lines()
+                    assert (await anext(lines)).startswith("id: ")
                     assert await anext(lines) == "event: control"
                 sent = await client.post(
                     address,
@@ -132,7 +157,7 @@ def test_a_stream_of_ones_own_survives_readers_that_leave() -> None:
                 assert sent.status_code == 204
                 async with client.stream("GET", f"{address}?offset=-1&live=sse") as reading:
                     whole = (await reading.aread()).decode()
-                assert whole.startswith("event: data\ndata:one\ndata:two\n\nevent: control\n")
+                assert whole.startswith("event: data\ndata:one\ndata:two\n\nid: ")
                 assert '"streamClosed":true' in whole
 
     asyncio.run(main())

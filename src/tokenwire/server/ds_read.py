@@ -45,6 +45,11 @@ async def read(state: State, request: Request, source: Source) -> Response | SSE
     """``GET`` in the mode that ``live`` asks for."""
     offset, live, cursor = _asked(request)
     if live == "sse":
+        # Our addition: a browser's own EventSource comes back with the id of the last control.
+        again = request.headers.get("last-event-id")
+        if again:
+            position_of(again)
+            offset = again
         response = SSEResponse(state, source, offset, cursor)
         await response.prepare()
         return response
@@ -91,6 +96,8 @@ def _headers(found: Found) -> dict[str, str]:
         headers["stream-up-to-date"] = "true"
         if found.closed:
             headers["stream-closed"] = "true"
+            if found.reason is not None:
+                headers["stream-end-reason"] = found.reason
     return headers
 
 
@@ -217,7 +224,11 @@ class SSEResponse:
         self._cursor = cursor_at(time.time(), self._cursor)
         over = found.closed and found.up_to_date
         control = control_frame(
-            offset_text(found.next), self._cursor, up_to_date=found.up_to_date, closed=over
+            offset_text(found.next),
+            self._cursor,
+            up_to_date=found.up_to_date,
+            closed=over,
+            endReason=found.reason if over else None,
         )
         return data + control
 

@@ -27,12 +27,14 @@ _MOST_BYTES = 4 << 20
 
 
 class Found(msgspec.Struct):
-    """What a read gave. ``next``: the position behind its pieces."""
+    """What a read gave. ``next``: the position behind its pieces. ``reason``: why a closed one
+    ended, where that is known."""
 
     pieces: list[Piece]
     next: int
     tail: int
     closed: bool
+    reason: str | None = None
 
     @property
     def up_to_date(self) -> bool:
@@ -142,13 +144,9 @@ class RunSource:
             self._read_up_to += len(page.records)
             if pieces or self._read_up_to >= page.tail:
                 break
+        closed = page.closed is not None and self._read_up_to >= page.tail
         following = max(position, self._read_up_to)
-        return Found(
-            pieces, following, page.tail, page.closed is not None and not self._behind(page.tail)
-        )
-
-    def _behind(self, tail: int) -> bool:
-        return self._read_up_to < tail
+        return Found(pieces, following, page.tail, closed, page.closed if closed else None)
 
     def _parts(self, data: bytes) -> list[bytes]:
         if self._encoder is None:

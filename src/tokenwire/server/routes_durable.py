@@ -44,7 +44,7 @@ _MOST_BODY = 16 << 20
 _HEADERS = (
     "Stream-Next-Offset, Stream-Cursor, Stream-Up-To-Date, Stream-Closed, Stream-TTL, "
     "Stream-Expires-At, Producer-Epoch, Producer-Seq, Producer-Expected-Seq, "
-    "Producer-Received-Seq, ETag, Stream-SSE-Data-Encoding"
+    "Producer-Received-Seq, ETag, Stream-SSE-Data-Encoding, Stream-End-Reason"
 )
 _SENT = (
     "Stream-TTL, Stream-Expires-At, Stream-Closed, Stream-Seq, Stream-Forked-From, "

@@ -119,7 +119,8 @@ def _one_line(message: bytes) -> bytes:
 def control_frame(
     offset: str, cursor: str | None, *, up_to_date: bool, closed: bool, **more: Any
 ) -> bytes:
-    """``event: control``. A closed stream has no cursor to come back with."""
+    """``event: control``. A closed stream has no cursor to come back with. The ``id`` is the
+    offset, so that a browser's own `EventSource` comes back to the right place."""
     value = clean(
         streamNextOffset=offset,
         streamCursor=None if closed else cursor,
@@ -127,4 +128,4 @@ def control_frame(
         streamClosed=True if closed else None,
         **more,
     )
-    return b"event: control\ndata:%b\n\n" % dumps(value)
+    return b"id: %b\nevent: control\ndata:%b\n\n" % (offset.encode("ascii"), dumps(value))
