@@ -337,3 +337,14 @@ def test_newer_claude_models_decide_how_long_they_think(model: str, kind: str) -
     assert found["thinking"]["type"] == kind
     assert ("output_config" in found) is (kind == "adaptive")
     assert body("anthropic", asked(reasoning=2000), model=model)["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize("name", ["anthropic", "bedrock-converse", "openai-responses"])
+def test_an_id_of_another_provider_is_mapped_alike_in_call_and_result(name: str) -> None:
+    messages = talk()
+    messages[1].content = [ToolCallPart(call_id="functions.add:0", name="add", arguments="{}")]
+    messages[2].content = [ToolResultPart(call_id="functions.add:0", content="2")]
+    text = json.dumps(body(name, Request(messages=messages)))
+    assert "functions.add:0" not in text
+    (mapped,) = {w for w in text.split('"') if w.startswith("call_") and len(w) == 29}
+    assert text.count(mapped) == 2

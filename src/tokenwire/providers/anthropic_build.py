@@ -31,6 +31,7 @@ from tokenwire.providers.base import Call, Target
 from tokenwire.providers.history import (
     arguments_object,
     base64_of,
+    call_id_for,
     meta_of,
     mine,
     result_text,
@@ -175,7 +176,7 @@ def _block(part: Part, role: str, calls: set[str]) -> dict[str, Any] | None:
     if isinstance(part, ToolResultPart):
         block = {
             "type": "tool_result",
-            "tool_use_id": part.call_id,
+            "tool_use_id": call_id_for(part.call_id),
             "content": result_text(part),
         }
         return block | ({"is_error": True} if part.is_error else {})
@@ -214,7 +215,7 @@ def _tool_call(part: ToolCallPart, calls: set[str]) -> dict[str, Any] | None:
         return None
     block = {
         "type": text_of(meta_of(part, _NAME).get("type")) or "tool_use",
-        "id": part.call_id,
+        "id": call_id_for(part.call_id),
         "name": part.name,
         "input": arguments_object(part),
     }

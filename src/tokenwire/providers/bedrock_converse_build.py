@@ -29,6 +29,7 @@ from tokenwire.providers.base import Call, Target
 from tokenwire.providers.history import (
     arguments_object,
     base64_of,
+    call_id_for,
     meta_of,
     mine,
     system_text,
@@ -149,7 +150,7 @@ def _block(part: Part, calls: set[str]) -> dict[str, Any] | None:
         text = part.content if isinstance(part.content, str) else dump(part.content)
         return {
             "toolResult": {
-                "toolUseId": part.call_id,
+                "toolUseId": call_id_for(part.call_id),
                 "content": [{"json": part.content} if whole else {"text": text}],
                 "status": "error" if part.is_error else "success",
             }
@@ -159,7 +160,11 @@ def _block(part: Part, calls: set[str]) -> dict[str, Any] | None:
     if isinstance(part, ToolCallPart):
         if part.executor == "provider" or part.call_id not in calls:
             return None
-        call = {"toolUseId": part.call_id, "name": part.name, "input": arguments_object(part)}
+        call = {
+            "toolUseId": call_id_for(part.call_id),
+            "name": part.name,
+            "input": arguments_object(part),
+        }
         return {"toolUse": call}
     if isinstance(part, ReasoningPart):
         # Some models sign nothing; what they made may go back as it came.

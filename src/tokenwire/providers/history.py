@@ -6,6 +6,8 @@ given to that dialect alone, unchanged.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 from tokenwire.errors import InputError
@@ -16,6 +18,7 @@ from tokenwire.providers.assembly import dump, obj, parse_arguments
 __all__ = [
     "arguments_object",
     "base64_of",
+    "call_id_for",
     "meta_of",
     "mine",
     "result_text",
@@ -23,6 +26,8 @@ __all__ = [
     "turns",
     "whole_calls",
 ]
+
+_CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def meta_of(part: Any, dialect: str) -> dict[str, Any]:
@@ -65,6 +70,14 @@ def arguments_object(call: ToolCallPart) -> dict[str, Any]:
     """A call's arguments as an object, for providers that take no text."""
     value, error = parse_arguments(call.arguments)
     return value if error is None else {"invalid_json": call.arguments}
+
+
+def call_id_for(call_id: str) -> str:
+    """An id that every provider takes; another's that has other characters, or is longer, is
+    mapped, always alike."""
+    if _CALL_ID.fullmatch(call_id):
+        return call_id
+    return f"call_{hashlib.sha256(call_id.encode('utf-8', 'replace')).hexdigest()[:24]}"
 
 
 def result_text(part: ToolResultPart) -> str:

@@ -28,6 +28,7 @@ from tokenwire.providers.assembly import text_of
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.history import (
     base64_of,
+    call_id_for,
     meta_of,
     mine,
     result_text,
@@ -224,7 +225,8 @@ class _Builder:
         kind = text_of(meta.get("type")) or "function_call"
         if part.format == "text":
             kind = "custom_tool_call"
-        item: dict[str, Any] = {"type": kind, "call_id": part.call_id, "name": part.name}
+        call_id = call_id_for(part.call_id)
+        item: dict[str, Any] = {"type": kind, "call_id": call_id, "name": part.name}
         item["input" if kind == "custom_tool_call" else "arguments"] = part.arguments or (
             "" if kind == "custom_tool_call" else "{}"
         )
@@ -241,7 +243,7 @@ class _Builder:
         if kind == "local_shell_call" and call is not None:
             item["id"] = part.call_id
         else:
-            item["call_id"] = part.call_id
+            item["call_id"] = call_id_for(part.call_id)
         native = kind not in ("", "function_call", "custom_tool_call")
         given = part.content if native and not isinstance(part.content, str) else result_text(part)
         self._item(item | {"output": given})
