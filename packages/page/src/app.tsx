@@ -164,6 +164,7 @@ function Frame(props: {
         )}
         <Chat
           chat={chat}
+          demo={(model ?? models[0]?.id ?? "demo") === "demo"}
           onAsk={asked}
           onInspect={(turn) => {
             setInspected(turn);

@@ -9,7 +9,8 @@ import { TurnView } from "./turn.js";
 
 export type ChatHandle = ReturnType<typeof useChat>;
 
-const TRY = [
+/** What the demo model can show. */
+const SCENARIOS = [
   ["Show what you can do", "scenario:text"],
   ["Think before answering", "scenario:reasoning"],
   ["Use a tool", "scenario:tool"],
@@ -18,11 +19,20 @@ const TRY = [
   ["How does tokenwire keep every word?", "How does tokenwire keep every word?"],
 ] as const;
 
+const QUESTIONS = [
+  ["Explain something", "Explain how a rainbow forms, in three short paragraphs."],
+  ["Plan as a table", "Plan a weekend in Lisbon, as a table."],
+  ["Show some code", "Show quicksort in Python, with a short explanation."],
+  ["Work out a formula", "Derive the quadratic formula step by step."],
+] as const;
+
 /** Nearer to the end than this, the page follows the answer. */
 const NEAR = 80;
 
 export function Chat(props: {
   chat: ChatHandle;
+  /** Whether the model is the simulated one. */
+  demo: boolean;
   onAsk(question: string): void;
   onInspect(turn: Turn): void;
 }): ReactNode {
@@ -59,7 +69,7 @@ export function Chat(props: {
     <div className="chat">
       <div className="scroller" ref={scroller} tabIndex={-1}>
         <div className="column" ref={content}>
-          {!turns.length && !chat.loading && !chat.error && <Welcome onTry={send} />}
+          {!turns.length && !chat.loading && !chat.error && <Welcome onTry={send} demo={props.demo} />}
           {chat.error && (
             <div className="notice" role="alert">
               {chat.error.message}{" "}
@@ -97,7 +107,7 @@ export function Chat(props: {
   );
 }
 
-function Welcome({ onTry }: { onTry(question: string): void }): ReactNode {
+function Welcome({ onTry, demo }: { onTry(question: string): void; demo: boolean }): ReactNode {
   return (
     <section className="welcome">
       <span className="mark">
@@ -106,7 +116,7 @@ function Welcome({ onTry }: { onTry(question: string): void }): ReactNode {
       <h2>Ask, and watch the answer arrive.</h2>
       <p>Reload, lose the network, open a second tab: not a word is lost or repeated.</p>
       <div className="try">
-        {TRY.map(([label, question]) => (
+        {(demo ? SCENARIOS : QUESTIONS).map(([label, question]) => (
           <button key={question} type="button" onClick={() => onTry(question)}>
             {label}
           </button>
