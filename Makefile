@@ -69,7 +69,7 @@ format: $(VENV)/.installed ## Put the code into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed ## All benchmarks; benchmarks/README.md says what each number means
+bench: $(VENV)/.installed ## All benchmarks, or those of ARGS="start encode"; see benchmarks/README.md
 	$(BIN)/python benchmarks/all.py $(ARGS)
 
 faults: setup ## The fault harness, long: 1,000 kills, seeded
