@@ -24,12 +24,13 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.assembly import OpenPart, citation, dump, items, number, obj, text_of
+from tokenwire.providers.assembly import OpenPart, dump, items, number, obj, text_of
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.decoding import PayloadDecoder
 from tokenwire.providers.facts import OBJECT_ARGUMENTS
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.gemini_build import build
+from tokenwire.providers.gemini_citations import cited, grounded
 from tokenwire.providers.json_patches import PatchedObject
 
 __all__ = ["DIALECT", "GeminiDecoder", "GeminiDialect"]
@@ -322,7 +323,7 @@ class GeminiDecoder(PayloadDecoder):
         part = candidate.part
         grounding = obj(value.get("groundingMetadata"))
         sources = obj(value.get("citationMetadata"))
-        found = _grounding(grounding) + _sources(sources)
+        found = grounded(grounding) + cited(sources)
         if part is None or not isinstance(part.start, TextStart):
             if grounding:
                 candidate.details["groundingMetadata"] = grounding
@@ -378,45 +379,6 @@ class GeminiDecoder(PayloadDecoder):
 
 def _tool_type(found: dict[str, Any]) -> str:
     return text_of(found.get("toolType")).lower() or "tool"
-
-
-def _grounding(metadata: dict[str, Any]) -> list[dict[str, Any]]:
-    """One citation per support and source; offsets are bytes of the answer's text."""
-    chunks = items(metadata.get("groundingChunks"))
-    found: list[dict[str, Any]] = []
-    for support in items(metadata.get("groundingSupports")):
-        segment = obj(obj(support).get("segment"))
-        for index in items(obj(support).get("groundingChunkIndices")):
-            in_range = isinstance(index, int) and 0 <= index < len(chunks)
-            chunk = obj(chunks[index]) if in_range else {}
-            source = next((obj(v) for v in chunk.values() if isinstance(v, dict)), {})
-            found.append(
-                citation(
-                    {"support": support, "chunk": chunk},
-                    url=source.get("uri"),
-                    title=source.get("title"),
-                    text=segment.get("text"),
-                    start=segment.get("startIndex", 0),
-                    end=segment.get("endIndex"),
-                    unit="byte",
-                )
-            )
-    return found
-
-
-def _sources(metadata: dict[str, Any]) -> list[dict[str, Any]]:
-    listed = metadata.get("citations") or metadata.get("citationSources")
-    return [
-        citation(
-            source,
-            url=source.get("uri"),
-            title=source.get("title"),
-            start=source.get("startIndex"),
-            end=source.get("endIndex"),
-            unit="byte",
-        )
-        for source in map(obj, items(listed))
-    ]
 
 
 class GeminiDialect:
