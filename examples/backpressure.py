@@ -6,12 +6,13 @@ import tokenwire
 
 
 async def main() -> None:
-    pieces = 0
+    text = ""
     async with tokenwire.stream("demo", "scenario:slow", buffer_events=50) as run:
-        async for _ in run.text():
-            pieces += 1
+        async for piece in run.text():
+            text += piece
             await asyncio.sleep(0.01)
-    print(pieces, "pieces;", run.buffer)
+    # Pieces that wait in the buffer are joined: fewer, larger ones, and the same text.
+    print(len(text.split()), "numbers;", run.buffer)
 
 
 asyncio.run(main())

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 #: Example -> what its output must hold.
 SAYS = {
-    "backpressure": "90 pieces",
+    "backpressure": "90 numbers",
     "cancel": "outcome: cancelled",
     "events": "[finish: stop]",
     "failures": "[unknown_model, retryable: False]",
