@@ -59,11 +59,12 @@ test-js: setup
 test-python: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-lint: $(VENV)/.installed ## Format, lint, types, import contracts
+lint: setup ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	@if command -v npm >/dev/null 2>&1; then npm run --silent check; else echo "npm is not installed: the TypeScript types were not checked"; fi
 
 format: $(VENV)/.installed ## Put the code into the house's format
 	$(BIN)/ruff format .
