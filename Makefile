@@ -56,7 +56,11 @@ test: setup ## All tests (browser and Redis tests where these can be had)
 test-js: setup
 	@if command -v npm >/dev/null 2>&1; then npm test --silent; else echo "npm is not installed: the TypeScript tests are left out"; fi
 
-test-python: setup
+# The client packages of others that the tests run against the server.
+$(VENV)/.clients: $(VENV)/.installed tests/node/package-lock.json
+	@if command -v npm >/dev/null 2>&1; then npm ci --silent --no-fund --no-audit --prefix tests/node && touch $@; fi
+
+test-python: setup $(VENV)/.clients
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## Format, lint, types, import contracts
