@@ -150,7 +150,9 @@ def test_what_cannot_get_better_is_a_typed_error_at_once(here: Site, transport: 
         await client.text(run)
         for cursor in ("2-0123456789abcdef", "99999"):
             with pytest.raises(CursorError):
-                await client.follow(run, after=cursor, on_cut=lambda *c: cuts.append(c)).text()
+                await anext(client.follow(run, after=cursor, on_cut=lambda *c: cuts.append(c)))
+        with pytest.raises(ConflictError):
+            await client.follow(run, after="2").text()
         assert not cuts
         with pytest.raises(UnknownModelError):
             await client.start("hi", model="nosuch")
@@ -289,12 +291,14 @@ async def seen(client: Client) -> list[str]:
     return [type(event).__name__ async for event in client.follow(RUN)]
 
 
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(status: int) -> None:
+def test_a_redirect_is_not_followed(status: int, transport: Any) -> None:
     with saying(b"") as (elsewhere, asked_elsewhere):
-        with saying(answer(status, b"", b"location: " + elsewhere.encode())) as (url, asked):
+        place = elsewhere if transport == "sse" else elsewhere.replace("http", "ws")
+        with saying(answer(status, b"", b"location: " + place.encode())) as (url, asked):
             with pytest.raises(ProtocolError, match="redirect"):
-                run_with(url, seen, api_key="the-secret-key")
+                run_with(url, seen, api_key="the-secret-key", transport=transport)
             assert b"the-secret-key" in asked[0]
         assert not asked_elsewhere
         socket.create_connection(("127.0.0.1", int(elsewhere.rpartition(":")[2]))).close()

@@ -114,11 +114,14 @@ class Follow:
         await self._drop()
 
     async def text(self) -> str:
-        """Read to the end; the text that a person would see (of what was read here)."""
+        """Read the whole run to its end; the text that a person would see."""
         return (await self.fold()).text
 
     async def fold(self) -> Fold:
-        """Read to the end; the run's whole state (`tokenwire.events.fold`)."""
+        """Read the whole run to its end; its state (`tokenwire.events.fold`). Needs a reader from
+        the beginning of which nothing was taken yet."""
+        if self.cursor is not None:
+            raise ConflictError("only the whole run can be folded: follow it without 'after'")
         state = Fold()
         async for event in self:
             if isinstance(event, LogReset):
