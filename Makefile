@@ -58,7 +58,7 @@ test-js: setup
 
 # The client packages of others that the tests run against the server.
 $(VENV)/.clients: $(VENV)/.installed tests/node/package-lock.json
-	@if command -v npm >/dev/null 2>&1; then npm ci --silent --no-fund --no-audit --prefix tests/node && touch $@; fi
+	@if command -v npm >/dev/null 2>&1; then npm ci --silent --no-fund --no-audit --prefix tests/node && cp tests/node/package-lock.json tests/node/node_modules/.tokenwire-installed && touch $@; fi
 
 test-python: setup $(VENV)/.clients
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
