@@ -18,6 +18,7 @@ from tokenwire.server.ds_streams import Piece, Stream, Streams
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui import AGUIEncoder
 from tokenwire.wire.frames import ChunkEncoder, dumps
+from tokenwire.wire.negotiate import EVERY_WAIT
 from tokenwire.wire.ui_message import UIMessageEncoder
 
 __all__ = ["Found", "RunSource", "Source", "StreamSource"]
@@ -102,13 +103,6 @@ class StreamSource:
         return self._streams.subscribe(self._stream.path, wake)
 
 
-class _Always:
-    """Every wait counts as answered: a Durable Stream of a run ends with the run."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
 class RunSource:
     """A run as a JSON stream. ``view``: ``""`` for native events, ``ui`` or ``agui`` for theirs.
 
@@ -125,9 +119,9 @@ class RunSource:
         self._read_up_to = 0
         self._encoder: ChunkEncoder | None = None
         if view == "ui":
-            self._encoder = UIMessageEncoder(compat=state.settings.compat, answered=_Always())
+            self._encoder = UIMessageEncoder(compat=state.settings.compat, answered=EVERY_WAIT)
         elif view == "agui":
-            self._encoder = AGUIEncoder(answered=_Always())
+            self._encoder = AGUIEncoder(answered=EVERY_WAIT)
 
     async def read(self, position: int) -> Found:
         """The next records behind ``position``."""

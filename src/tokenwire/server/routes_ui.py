@@ -2,7 +2,7 @@
 
 ``POST /api/chat``, ``GET /api/chat/{id}/stream`` (204: nothing is under way),
 ``POST /api/chat/{id}/stop``, ``POST /api/chat/{id}/approval`` (for versions without approvals of
-their own), ``WS /api/chat/ws``.
+their own), ``WS /api/chat/ws``; and ``GET /v1/runs/{run}/wires/{wire}``.
 
 Always true: a request that answers what a run asked goes on with that run and starts none; a bad
 one starts nothing.
@@ -20,10 +20,11 @@ from tokenwire.errors import ConflictError, InputError, NotFoundError
 from tokenwire.server.bodies import check_request
 from tokenwire.server.guard import RequestInfo
 from tokenwire.server.problems import json_response
-from tokenwire.server.routes_runs import count_misses, start_run
+from tokenwire.server.routes_runs import count_misses, run_id, start_run
 from tokenwire.server.state import State
 from tokenwire.server.wire_support import (
     ENDED,
+    OPENAI_PREAMBLE,
     Waited,
     answered_names,
     folded,
@@ -34,6 +35,7 @@ from tokenwire.server.wire_support import (
 from tokenwire.server.ws_ui import UISocket
 from tokenwire.wire.fields import Fields, one_name
 from tokenwire.wire.frames import Place
+from tokenwire.wire.negotiate import encoder_for
 from tokenwire.wire.ui_facts import COMPAT, Compat
 from tokenwire.wire.ui_message import UIMessageEncoder
 from tokenwire.wire.ui_request import UIRequest, parse_ui_request
@@ -48,6 +50,7 @@ def routes(state: State) -> list[BaseRoute]:
         route(state, "/api/chat/{chat}/stream", stream, "GET"),
         route(state, "/api/chat/{chat}/stop", stop, "POST"),
         route(state, "/api/chat/{chat}/approval", approval, "POST"),
+        route(state, "/v1/runs/{run}/wires/{wire}", in_wire, "GET"),
         WebSocketRoute("/api/chat/ws", _socket(state)),
     ]
 
@@ -201,6 +204,21 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
             principal=info.principal,
         )
     return json_response({"run": run, "approved": body.flag("approved")}, 202)
+
+
+async def in_wire(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/runs/{run}/wires/{wire}``: any run in the words of any wire, to look at it."""
+    place = place_of(request.headers.get("last-event-id") or request.query_params.get("after"))
+    encoder = encoder_for(request.path_params["wire"], place)
+    async with count_misses(state, info):
+        return await wire_response(
+            state,
+            run_id(request),
+            encoder,
+            principal=info.principal,
+            place=place,
+            preamble=OPENAI_PREAMBLE,
+        )
 
 
 def compat_of(state: State, request: Request) -> Compat:

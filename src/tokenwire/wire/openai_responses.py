@@ -23,7 +23,7 @@ from tokenwire.events.model import (
     StepReset,
     ToolCallEnd,
 )
-from tokenwire.wire.frames import Chunk, ChunkEncoder, clean, dumps, dumps_text
+from tokenwire.wire.frames import Chunk, ChunkEncoder, Place, clean, dumps, dumps_text
 from tokenwire.wire.story import PartView, ended_well
 
 __all__ = ["OpenAIResponsesEncoder", "response_object"]
@@ -46,8 +46,9 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         starting_after: int | None = None,
         tools: frozenset[str] | None = None,
         echo: Chunk | None = None,
+        place: Place | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(place=place)
         self.starting_after = -1 if starting_after is None else starting_after
         self.tools = tools
         self.echo = echo
