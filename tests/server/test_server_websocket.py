@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server_support import AS_B, KEY_A, KEYS, Site, site, text_of
+from tokenwire.errors import StoreUnavailableError
 
 NUMBERS = "".join(f"{n} " for n in range(1, 91))
 
@@ -255,6 +256,25 @@ def test_at_its_age_a_socket_is_asked_to_come_back_with_its_cursors() -> None:
 
         talk(here, body)
         assert NUMBERS.startswith(text_of(here.frames(f"/v1/runs/{run}/events")))
+
+
+def test_a_store_that_fails_is_told_to_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    with site() as here:
+        run = here.start("scenario:slow")
+
+        async def unavailable(*_: Any, **__: Any) -> Any:
+            raise StoreUnavailableError("the store does not answer")
+
+        async def body(t: Talk) -> None:
+            await t.say(op="follow", run=run)
+            await t.until("events")
+            monkeypatch.setattr(here.app.state.runs.log, "read", unavailable)
+            told = await t.until("error", run=run)
+            assert told["error"]["code"] == "store_unavailable"
+            await t.say(op="ping", id=7)
+            await t.until("pong", id=7)
+
+        talk(here, body)
 
 
 def test_a_socket_that_does_not_read_is_let_go_and_told_its_cursor() -> None:

@@ -305,10 +305,14 @@ class Socket:
                     await self._send(head + b",".join(pieces) + b"]}", run, cursor)
             await self._say({"op": "end", "run": run, "cursor": self.cursors.get(run)})
             why = "end"
+        except TokenwireError as error:
+            # The store failed, or a failover took what was sent: a silent socket would wait on.
+            why = "error"
+            await self._say({"op": "error", "run": run, "error": self._fields(error)})
         finally:
             follower.close()
             connection = self._connection
-            if connection is not None and why != "end":
+            if connection is not None and why == "closed":
                 leaving = "slow" if connection.abandoned else connection.leaving or why
                 why = {"max_age": "age"}.get(leaving, leaving)
             seconds = asyncio.get_running_loop().time() - came
