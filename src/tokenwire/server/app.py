@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tokenwire.errors import LogError, TokenwireError
+from tokenwire.errors import ConfigError, LogError, TokenwireError
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
-from tokenwire.observe import prometheus
+from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.server import routes_chat, routes_meta, routes_runs, routes_threads, static_files
@@ -91,6 +91,8 @@ class App:
         from tokenwire.relay.runs import Runs
 
         state = self.state
+        if state.settings.otel and otel.start() is None:
+            raise ConfigError("OpenTelemetry is not installed: pip install 'tokenwire[otel]'")
         state.registry = self._registry or await self._opened_here.enter_async_context(
             default_registry(state.settings.model)
         )

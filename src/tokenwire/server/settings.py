@@ -171,6 +171,9 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = _set(
         "info", "Logs", "What is written to standard error."
     )
+    otel: bool = _set(
+        False, "Logs", "Make OpenTelemetry spans and metrics, for the SDK that the process set up."
+    )
     access_log: bool = _set(True, "Logs", "One line a request, without its query string.")
 
     @property
