@@ -36,3 +36,34 @@ def test_the_dashboard_shows_what_the_server_does(
         assert [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found["violations"]] == []
     assert watched.bad == []
     assert watched.foreign(server.url) == []
+
+
+def test_the_dashboard_says_why_it_cannot_draw(serve: Callable[..., Any], watched: Any) -> None:
+    served = serve("--no-metrics")
+    dash = watched.page()
+    dash.goto(served.url + "/dash")
+    dash.get_by_role("alert").get_by_text("metrics are off").wait_for()
+    assert watched.bad == []
+
+
+def test_the_dashboard_asks_for_the_key_that_metrics_need(
+    serve: Callable[..., Any], watched: Any, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("me:a-key-for-the-dashboard\n", encoding="utf-8")
+    keys.chmod(0o600)
+    dash = watched.page()
+    dash.goto(serve("--api-key-file", str(keys)).url + "/dash")
+    dash.get_by_label("This server asks for a key.").fill("a-key-for-the-dashboard")
+    dash.keyboard.press("Enter")
+    dash.locator("figure", has_text="Open runs").locator("svg").wait_for()
+    assert watched.bad == []
+
+
+def test_the_dashboard_fits_a_phone(server: Any, chromium: Any) -> None:
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    dash = context.new_page()
+    dash.goto(server.url + "/dash")
+    dash.locator("figure", has_text="Gaps between chunks").wait_for()
+    assert dash.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
