@@ -356,6 +356,36 @@ def test_followers_survive_the_loss_of_their_connection(server: RedisServer) -> 
     asyncio.run(main())
 
 
+def test_readers_that_come_and_go_keep_one_connection(server: RedisServer) -> None:
+    def connection() -> list[bytes]:
+        found = server.ask("CLIENT", "LIST", "TYPE", "pubsub")
+        return [word for word in found.split() if word.startswith(b"id=")]
+
+    async def main() -> None:
+        async with opened(server.url) as writer, opened(server.url) as reader:
+            await writer.create("s", owner="me", lease=60)
+            woken = asyncio.Event()
+            end = reader.subscribe("s", woken.set)
+            await asyncio.wait_for(woken.wait(), 20)
+            first = connection()
+            assert len(first) == 1
+            for number in range(1, 61):
+                end()
+                for _ in range(number % 4):
+                    await asyncio.sleep(0)
+                woken.clear()
+                end = reader.subscribe("s", woken.set)
+                page = await reader.read("s", after=number - 1)
+                assert page.records == []
+                await writer.append("s", epoch=1, first=number, records=[b"%d" % number])
+                while not (await reader.read("s", after=number - 1)).records:
+                    await asyncio.wait_for(woken.wait(), 20)
+                    woken.clear()
+            assert connection() == first
+
+    asyncio.run(main())
+
+
 def test_what_the_store_promises_is_checked_at_start(server: RedisServer) -> None:
     async def case(log: RedisLog) -> None:
         assert log.durability == "process"

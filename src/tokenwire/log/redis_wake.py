@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,7 @@ class WakeConnection:
     async def _listen(self, pubsub: Any) -> None:
         """Until something breaks."""
         have = {self._own}
+        self._leaving: Counter[str] = Counter()
         await pubsub.ssubscribe(self._own)
         self._heard = True
         loop = asyncio.get_running_loop()
@@ -114,7 +116,11 @@ class WakeConnection:
             await pubsub.handle_message(response)
             if kind == b"ssubscribe":
                 self._hear(channel, b"")
-            elif kind == b"sunsubscribe" and channel in have and channel in self._wanted:
+            elif channel in self._leaving:  # we asked for it, and may have come back since
+                self._leaving[channel] -= 1
+                if not self._leaving[channel]:
+                    del self._leaving[channel]
+            elif channel in have:
                 raise exceptions.ConnectionError("the channel has moved to another server")
 
     async def _keep_alive(self, pubsub: Any) -> None:
@@ -138,6 +144,7 @@ class WakeConnection:
             if more:
                 await pubsub.ssubscribe(*more)
             if less:
+                self._leaving.update(less)
                 await pubsub.sunsubscribe(*less)
             await self._dirty.wait()
 
