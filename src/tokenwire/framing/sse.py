@@ -66,7 +66,6 @@ class SSEDecoder:
         self._names: dict[bytes, str] = {}
         self._id = ""
         self._error: FramingError | None = None
-        self._told = False  # it was raised; the end does not raise it again
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that these bytes complete."""
@@ -95,7 +94,6 @@ class SSEDecoder:
 
     def _feed(self, data: bytes) -> list[Frame]:
         if self._error is not None:
-            self._told = True
             raise self._error
         if self._skip_lf and data:
             self._skip_lf = False
@@ -122,8 +120,8 @@ class SSEDecoder:
                 if self._pieces_size > self._line_bound:
                     raise self._too_long("line", self.max_line)
         except FramingError as error:
-            self._error, self._told = error, not frames
-            if self._told:
+            self._error = error
+            if not frames:
                 raise
             return frames
         self._clear = self._data is None and not self._event and not self._skip_lf and bool(lines)
@@ -136,8 +134,6 @@ class SSEDecoder:
         if self._error is not None:
             error, self._error = self._error, None
             self._pieces, self._data, self._more = [], None, []
-            if self._told:
-                return []
             raise error
         frames: list[Frame] = []
         if self._pieces:
