@@ -19,7 +19,7 @@ def test_every_metric_of_the_dashboard_exists() -> None:
 
     known: dict[str, set[str]] = {name: set() for name in GAUGES}
     for metric in PrometheusObserver().registry._collector_to_names:  # type: ignore[attr-defined]
-        labels = set(metric._labelnames)  # type: ignore[attr-defined]
+        labels = set(getattr(metric, "_labelnames", ()) or getattr(metric, "_labels", ()))
         for name in ("_total", "_bucket", "_count", "_sum"):
             known[metric._name + name] = labels | {"le"}  # type: ignore[attr-defined]
     panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]

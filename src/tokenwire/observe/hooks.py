@@ -14,26 +14,35 @@ __all__ = ["Observer", "observe", "report"]
 
 Observer = Callable[[Fact], None]
 
-_observers: list[Observer] = []
+#: Replaced as a whole, never changed: `report` needs no copy.
+_observers: tuple[Observer, ...] = ()
 _log = logging.getLogger("tokenwire.observe")
 
 
 def observe(observer: Observer) -> Callable[[], None]:
     """Tell ``observer`` every fact from now on. Returns the call that ends it."""
-    _observers.append(observer)
+    global _observers
+    _observers = (*_observers, observer)
 
     def stop() -> None:
-        if observer in _observers:
-            _observers.remove(observer)
+        _remove(observer)
 
     return stop
 
 
 def report(fact: Fact) -> None:
     """Tell all observers; costs nothing when there are none."""
-    for observer in tuple(_observers):
+    for observer in _observers:
         try:
             observer(fact)
         except Exception:
-            _observers.remove(observer)
+            _remove(observer)
             _log.exception("an observer failed and was removed")
+
+
+def _remove(observer: Observer) -> None:
+    global _observers
+    left = list(_observers)
+    if observer in left:
+        left.remove(observer)
+        _observers = tuple(left)

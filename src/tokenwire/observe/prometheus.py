@@ -26,6 +26,7 @@ from tokenwire.observe.facts import (
     ToolRan,
 )
 from tokenwire.observe.hooks import observe
+from tokenwire.observe.tally import Tallies
 
 __all__ = ["PrometheusObserver", "exposition", "start"]
 
@@ -50,11 +51,9 @@ class PrometheusObserver:
         def counter(name: str, text: str, *labels: str) -> Any:
             return client.Counter(f"tokenwire_{name}", text, labels, registry=self.registry)
 
-        def histogram(
-            name: str, text: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
-        ) -> Any:
+        def histogram(name: str, text: str, *labels: str) -> Any:
             return client.Histogram(
-                f"tokenwire_{name}", text, labels, registry=self.registry, buckets=buckets
+                f"tokenwire_{name}", text, labels, registry=self.registry, buckets=_SECONDS
             )
 
         self._requests = counter("requests", "HTTP requests", "method", "route", "status")
@@ -63,13 +62,18 @@ class PrometheusObserver:
         self._run_seconds = histogram("run_seconds", "Time of a run", "model")
         self._tokens = counter("tokens", "Tokens as reported", "model", "kind")
         self._first = histogram("first_token_seconds", "Call to first visible event", "model")
-        self._gaps = histogram("chunk_gap_seconds", "Between chunks", "model", buckets=_GAPS)
+        # These two are told of every token.
+        self._gaps = Tallies("tokenwire_chunk_gap_seconds", "Between chunks", _GAPS, "model")
+        appends = Tallies("tokenwire_store_append_seconds", "Time of a store's append", _SECONDS)
+        self._append = appends.of()
+        self._uncounted = 0
+        for tallies in (self._gaps, appends):
+            self.registry.register(tallies)
         self._retries = counter("retries", "Model calls made again", "model", "code")
         self._fallbacks = counter("fallbacks", "Models given up", "model", "code")
         self._tools = histogram("tool_seconds", "Time of a tool", "name", "code")
         self._readers = counter("readers", "Readers that came", "wire", "resumed")
         self._left = counter("readers_left", "Readers that left", "wire", "why")
-        self._appends = histogram("store_append_seconds", "Time of a store's append")
         self._records = counter("store_records", "Records that the store accepted")
         self._taken = counter("takeovers", "Runs taken over", "how")
         self._tell: dict[type[Fact], Callable[[Any], None]] = {
@@ -107,6 +111,8 @@ class PrometheusObserver:
         """The metrics in Prometheus' text form."""
         import prometheus_client as client
 
+        records, self._uncounted = self._uncounted, 0
+        self._records.inc(records)
         return client.generate_latest(self.registry)
 
     def _request(self, fact: RequestDone) -> None:
@@ -122,13 +128,13 @@ class PrometheusObserver:
         self._tokens.labels(model, "output").inc(fact.output_tokens)
 
     def _chunks(self, fact: ChunksCame) -> None:
-        gaps = self._gaps.labels(self._label("model", fact.model))
+        gaps = self._gaps.of(self._label("model", fact.model))
         for gap in fact.chunk_gap_seconds:
             gaps.observe(gap)
 
     def _appended(self, fact: StoreAppended) -> None:
-        self._appends.observe(fact.seconds)
-        self._records.inc(fact.records)
+        self._append.observe(fact.seconds)
+        self._uncounted += fact.records
 
     def _label(self, kind: str, value: str) -> str:
         known = self._known.setdefault(kind, set())
