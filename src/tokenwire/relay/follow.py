@@ -61,6 +61,7 @@ class Follower:
         self._poked = False
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake)
         self._closed = closed
 
@@ -88,7 +89,9 @@ class Follower:
                         self._dirty = True
                     return batch
                 continue
-            self._waiter = asyncio.get_running_loop().create_future()
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()  # a system call, so once
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:

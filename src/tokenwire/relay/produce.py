@@ -19,7 +19,6 @@ from tokenwire.errors import (
 )
 from tokenwire.events.model import (
     Event,
-    PartDelta,
     RunEnd,
     StepStart,
     ToolError,
@@ -33,7 +32,7 @@ from tokenwire.relay.record import Chain
 
 __all__ = ["Producer", "ProducerLimits"]
 
-_DURABLE = (RunEnd, StepStart, ToolStart, ToolResult, ToolError)
+_DURABLE = frozenset({RunEnd, StepStart, ToolStart, ToolResult, ToolError})
 
 
 class ProducerLimits:
@@ -78,7 +77,7 @@ class Producer:
             )
         seal = self._chain.seal
         records = [seal(event) for event in events]
-        durable = any(not isinstance(e, PartDelta) and isinstance(e, _DURABLE) for e in events)
+        durable = not _DURABLE.isdisjoint(map(type, events))
         begun = time.perf_counter()
         self.appending = True
         try:

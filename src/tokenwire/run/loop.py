@@ -292,10 +292,11 @@ class Loop:
         check, apply = self.order.check, self.fold.apply
         ready: list[Event] = []
         for event in events:
-            if type(event) is Heartbeat:
+            kind = type(event)
+            if kind is Heartbeat:
                 continue
-            if isinstance(event, ToolCallStart | PartAttr):
-                self._own_call_id(event)
+            if kind is ToolCallStart or kind is PartAttr:
+                self._own_call_id(event)  # type: ignore[arg-type]
             event.t = t
             check(event)
             apply(event)
