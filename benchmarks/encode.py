@@ -1,6 +1,6 @@
 """What does it cost to say one event on each wire? CPU microseconds per text delta, medians.
 
-    python benchmarks/encode.py
+python benchmarks/encode.py
 """
 
 from __future__ import annotations
