@@ -141,7 +141,7 @@ def test_a_run_that_nobody_can_go_on_with_ends_as_interrupted(tmp_path: Path) ->
 
 
 def test_a_second_signal_kills(tmp_path: Path) -> None:
-    with serving(tmp_path, "--graceful-stop", "60") as process:
+    with serving(tmp_path, "--graceful-stop", "60", "--store", "memory:") as process:
         body = {"prompt": "scenario:stall"}
         run = httpx.post(process.url + "/v1/runs", json=body).json()["id"]
         assert run
