@@ -371,6 +371,20 @@ def test_known_events_are_dropped_and_missing_ones_are_an_error() -> None:
         run_with(url, use)
 
 
+def test_a_reader_that_was_busy_elsewhere_is_not_out_of_patience() -> None:
+    async def use(client: Client) -> list[str]:
+        names: list[str] = []
+        async for event in client.follow(RUN):
+            names.append(type(event).__name__)
+            await asyncio.sleep(0.06)  # longer than the patience: time is what is tested
+        return names
+
+    answers = [STREAM + events(("1", START)), STREAM + events(("2", TEXT), ("3", END))]
+    with saying(*answers) as (url, _):
+        names = run_with(url, use, patience=Patience(base=0.001, cap=0.002, give_up=0.05))
+    assert names == ["RunStart", "TextStart", "RunEnd"]
+
+
 def test_silence_is_a_cut() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

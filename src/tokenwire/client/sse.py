@@ -24,6 +24,10 @@ class Connection(Protocol):
         log; an empty list is a sign of life; None is the end."""
         ...
 
+    def abort(self, error: NetworkError) -> None:
+        """Break it off: whoever reads gets ``error``."""
+        ...
+
     async def aclose(self) -> None:
         """Let it go; what was not read is lost."""
         ...
@@ -46,6 +50,10 @@ class SSEConnection:
             self._ended = True
             return None
         return [(frame.id, frame.data) for frame in self._decoder.feed(data)]
+
+    def abort(self, error: NetworkError) -> None:
+        """Break it off."""
+        self._response.abort(error)
 
     async def aclose(self) -> None:
         """Close the connection; whoever still reads it is told."""

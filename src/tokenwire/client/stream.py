@@ -72,6 +72,8 @@ class Follow:
         self._ended = False
         self._error: TokenwireError | None = None
         self._reading = False
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._closing = asyncio.Event()
 
     def __aiter__(self) -> Follow:
@@ -143,22 +145,34 @@ class Follow:
                     self._origin, self.run, self._after, self._patience
                 )
                 link.opened(loop.time())
-            frames: list[tuple[str, bytes]] | None = []
-            if not self._ended:  # closed while the connection was being opened
-                async with asyncio.timeout(self._patience.silence if connection.beats else None):
-                    frames = await connection.read()
+                if connection.beats:
+                    self._timer = loop.call_later(self._patience.silence, self._watch)
+            # However long the reader was busy elsewhere: the server's silence begins now.
+            self._since = loop.time()
+            link.heard(self._since)
+            # Closed while the connection was being opened: there is nothing to wait for.
+            frames = await connection.read() if not self._ended else []
             if frames is None:
                 raise NetworkError("the stream ended before the run did")
-            link.heard(loop.time())
             for cursor, data in frames:
                 self._take(cursor, data)
-        except TimeoutError:
-            await self._cut(NetworkError(f"nothing was heard for {self._patience.silence:g} s"))
         except (TokenwireError, OSError) as error:
             known = error if isinstance(error, TokenwireError) else NetworkError(str(error))
             await self._cut(known)
         if self._ended:
             await self._drop()
+
+    def _watch(self) -> None:
+        """One timer a connection, not one a read: look whether a read waits for too long."""
+        connection, silence = self._connection, self._patience.silence
+        if connection is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._since + silence - loop.time() if self._reading else silence
+        if left > 0:
+            self._timer = loop.call_later(left, self._watch)
+        else:
+            connection.abort(NetworkError(f"nothing was heard for {silence:g} s"))
 
     async def _cut(self, error: TokenwireError) -> None:
         """The connection is gone: wait, or give up."""
@@ -184,6 +198,9 @@ class Follow:
             await asyncio.wait_for(self._closing.wait(), pause)
 
     async def _drop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()

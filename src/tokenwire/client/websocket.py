@@ -84,6 +84,10 @@ class SocketConnection:
         self._over = message.op == "end"
         return []
 
+    def abort(self, error: NetworkError) -> None:
+        """Break it off; the library tells whoever reads."""
+        self._socket.transport.abort()
+
     async def aclose(self) -> None:
         """Close the socket at once."""
         self._socket.transport.abort()
