@@ -120,7 +120,8 @@ def prepare(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise ConfigError(
-            f"The store file {os.path.basename(path)} cannot be opened: {error.strerror}."
+            f"The store file {os.path.basename(path)} cannot be opened: {error.strerror}. "
+            "Choose another store (--store sqlite:FILE), or none (--store memory:)."
         ) from error
 
 
