@@ -27,6 +27,7 @@ SAYS = {
     "hello_sync": "Hello",
     "inspect_recording": "'Hello' stop",
     "observe": "ended: complete",
+    "remote": "-- complete",
     "resume": "90",
     "result": "finish reason: stop",
     "sdk_stream": "Hello",
