@@ -115,7 +115,7 @@ class AGUIEncoder(ChunkEncoder):
             return self._delta(event)
         if isinstance(event, PartStart):
             part = story.parts[event.part]
-            return self._open_part(part) if part.kind in ("text", "tool-call") else []
+            return self._open_part(part) if part.kind in ("text", "refusal", "tool-call") else []
         if isinstance(event, PartEnd):
             return self._end(event)
         if isinstance(event, PartAttr):

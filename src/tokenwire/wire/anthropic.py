@@ -121,7 +121,7 @@ class AnthropicEncoder(ChunkEncoder):
             part = story.open.get(event.part)
             if part is None:
                 return []
-            return self._open_block(part) if part.kind in ("text", "tool-call") else []
+            return self._open_block(part) if part.kind in ("text", "refusal", "tool-call") else []
         if isinstance(event, PartEnd):
             return self._end(event)
         if isinstance(event, RunStart):
