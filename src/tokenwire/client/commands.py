@@ -139,7 +139,8 @@ class Client:
         reason: str | None = None,
         arguments: Any = None,
     ) -> None:
-        """Answer an ``approval-request``; ``arguments`` replaces the call's own."""
+        """Answer an ``approval-request``; ``arguments`` replaces the call's own. The first answer
+        counts: later ones raise `ConflictError`, as does ours where the network lost its echo."""
         body: dict[str, Any] = {"approved": approved, "reason": reason, "arguments": arguments}
         path = f"{self._path(run)}/approvals/{part_of_path(approval)}"
         await self._ask("POST", path, {k: v for k, v in body.items() if v is not None})
