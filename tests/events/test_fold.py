@@ -11,7 +11,7 @@ from event_strategies import runs
 from tokenwire.events import codec
 from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
-from tokenwire.run.coalesce import Coalescer, merge
+from tokenwire.run.coalesce import merge
 
 
 def copies(events):
@@ -28,17 +28,14 @@ def test_folding_merged_events_gives_the_same(events):
     assert plain(fold(merge(copies(events)))) == plain(fold(events))
 
 
-@given(runs(), st.lists(st.integers(1, 5), min_size=1, max_size=30), st.floats(0, 0.1))
-def test_any_batches_and_any_window_give_the_same(events, sizes, window):
-    coalescer = Coalescer(window)
-    out, now, at = [], 0.0, 0
+@given(runs(), st.lists(st.integers(1, 5), min_size=1, max_size=30))
+def test_any_batches_give_the_same(events, sizes):
+    out, at = [], 0
     batches = copies(events)
     while at < len(batches):
         size = sizes[at % len(sizes)]
-        out.extend(coalescer.push(batches[at : at + size], now))
+        out.extend(merge(batches[at : at + size]))
         at += size
-        now += 0.013
-    out.extend(coalescer.flush())
     assert plain(fold(out)) == plain(fold(events))
 
 

@@ -28,7 +28,6 @@ from tokenwire.events.model import (
     ReasoningEnd,
     RefusalDelta,
     RefusalEnd,
-    RunEnd,
     StepEnd,
     StepReset,
     StepStart,
@@ -185,7 +184,3 @@ def closing(order: Order, *, part: PartStatus, step: StepStatus) -> list[Event]:
 
 def _is_unknown(event: AnyEvent) -> bool:
     return not isinstance(event, Event)
-
-
-#: What ends a run; a stream that stops without it was cut.
-TERMINAL = RunEnd
