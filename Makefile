@@ -20,10 +20,12 @@ help: ## List the commands
 
 setup: $(VENV)/.installed $(VENV)/.page ## Virtual environment, page and packages
 
+# `--no-deps`: the lock names everything. Left to resolve, pip looks at a newer release of a package
+# that is asked for with an extra before it looks at the pin, and refuses the whole list.
 $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tokenwire needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
