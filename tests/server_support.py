@@ -14,11 +14,13 @@ from typing import Any
 import httpx
 
 from tokenwire.framing.sse import Frame, SSEDecoder
+from tokenwire.log.base import StreamInfo
+from tokenwire.log.memory import MemoryLog
 from tokenwire.providers.registry import Registry
 from tokenwire.server.app import App, create_app
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import ThreadedServer
-from tokenwire.simulator.app import SimulatorServer
+from tokenwire.simulator.app import Record, SimulatorServer
 from tokenwire.simulator.settings import Settings as SimulatorSettings
 from tokenwire.tools.demo import demo_tools
 
@@ -30,7 +32,7 @@ KEYS = [f"a:{KEY_A}", f"b:{KEY_B}"]
 
 
 class Simulator:
-    """The simulator in a thread, as fast as it is read; ``requests`` counts what it was asked."""
+    """The simulator in a thread, as fast as it is read."""
 
     def __init__(self) -> None:
         self.server: SimulatorServer
@@ -46,9 +48,9 @@ class Simulator:
         threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
         assert ready.wait(10)
 
-    @property
-    def asked(self) -> int:
-        return len(self.server.requests)
+    def newest(self, scenario: str) -> Record:
+        """The newest request for ``scenario``; others may have come after it."""
+        return next(r for r in reversed(self.server.requests) if r.scenario == scenario)
 
 
 _simulator: Simulator | None = None
@@ -62,12 +64,31 @@ def simulator() -> Simulator:
     return _simulator
 
 
+class CountedLog(MemoryLog):
+    """A log that counts the runs that were created in it.
+
+    A run is in the log before its request is answered, and only a run asks a provider. The
+    requests that the simulator has seen say less: those of runs that an earlier test started may
+    still be on their way to it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs_started = 0
+
+    async def create(self, stream: str, **more: Any) -> StreamInfo:
+        created = await super().create(stream, **more)
+        self.runs_started += created.stream == stream
+        return created
+
+
 def make_app(**settings: Any) -> App:
     settings.setdefault("port", 0)
     settings.setdefault("graceful_stop", 2.0)
     settings.setdefault("access_log", False)
     registry = Registry(demo_url=simulator().server.url + "/v1", env={})
-    return create_app(Settings(**settings), registry=registry, tools=demo_tools())
+    log = None if settings.get("store") else CountedLog()
+    return create_app(Settings(**settings), registry=registry, log=log, tools=demo_tools())
 
 
 class Site:
@@ -76,6 +97,13 @@ class Site:
     def __init__(self, app: App, server: ThreadedServer, client: httpx.Client) -> None:
         self.app, self.server, self.client = app, server, client
         self.url, self.port = server.url, server.port
+
+    @property
+    def runs_started(self) -> int:
+        """How many runs there have been: what was asked of the provider, and so paid for."""
+        log = self.app.state.log
+        assert isinstance(log, CountedLog)
+        return log.runs_started
 
     def start(self, prompt: str = "scenario:text", **fields: Any) -> str:
         """Start a run; its id."""

@@ -231,3 +231,21 @@ def test_tls_is_checked(tmp_path):
             await asyncio.sleep(0.01)
 
     run_async(main())
+
+
+def test_a_cancel_that_comes_as_the_socket_connects_is_not_lost():
+    async def main():
+        async with Peer() as peer:
+            pool = Pool()
+            asking = asyncio.create_task(
+                pool.request("POST", f"http://127.0.0.1:{peer.port}/", {}, b"{}")
+            )
+            while not pool._all:
+                await asyncio.sleep(0)
+            asking.cancel()
+            done, _ = await asyncio.wait([asking], timeout=10)
+            assert done, "the request goes on as if nobody had cancelled it"
+            assert asking.cancelled()
+            pool.close()
+
+    run_async(main())

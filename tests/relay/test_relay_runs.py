@@ -282,3 +282,21 @@ def test_bad_input_starts_nothing(wrong):
             assert (await runs.log.stats())["streams"] == 0
 
     run_async(main())
+
+
+def test_a_run_can_be_deleted_at_any_moment_of_its_start():
+    async def main():
+        async with simulator() as server, relay(server) as runs:
+            for moment in range(40):
+                info = await runs.start(request_of("scenario:stall"), model="m0")
+                for _ in range(moment % 20):
+                    await asyncio.sleep(0)
+                if moment >= 20:
+                    await asyncio.sleep((moment - 20) * 0.0002)
+                async with asyncio.timeout(10):
+                    await runs.delete(info.id)
+                assert info.id not in runs.owned
+                with pytest.raises(NotFoundError):
+                    await runs.info(info.id)
+
+    run_async(main())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server_support import KEYS, Reading, Site, simulator, site
+from server_support import KEYS, Reading, Site, site
 from tokenwire.framing.sse import Frame
 
 NUMBERS = "".join(f"{n} " for n in range(1, 91))
@@ -53,7 +53,7 @@ def test_the_first_bytes_name_the_run(here: Site) -> None:
 
 
 def test_coming_back_at_every_event_resumes_the_same_run(here: Site) -> None:
-    before = simulator().asked
+    before = here.runs_started
     whole = here.frames("/chat/stream?prompt=scenario:slow")
     assert tokens(whole) == NUMBERS
     # The prompt is in the URL again, as a browser sends it; the id decides.
@@ -68,17 +68,17 @@ def test_coming_back_at_every_event_resumes_the_same_run(here: Site) -> None:
     from_the_start = whole[0].id.partition(":")[0] + ":0"
     again = here.frames("/chat/stream?prompt=x", headers={"last-event-id": from_the_start})
     assert tokens(again) == NUMBERS
-    assert simulator().asked == before + 1
+    assert here.runs_started == before + 1
 
 
 def test_after_the_end_and_for_unknown_runs_it_answers_204(here: Site) -> None:
     whole = here.frames("/chat/stream?prompt=scenario:text")
-    before = simulator().asked
+    before = here.runs_started
     for last in (whole[-1].id, "a" * 22 + ":5", "nonsense", "x:y:z", whole[-1].id + "0"):
         headers = {"last-event-id": last}
         answer = here.client.get("/chat/stream?prompt=scenario:text", headers=headers)
         assert answer.status_code == 204, last
-    assert simulator().asked == before
+    assert here.runs_started == before
 
 
 def test_model_output_cannot_forge_events(here: Site) -> None:
@@ -90,10 +90,10 @@ def test_model_output_cannot_forge_events(here: Site) -> None:
 
 @pytest.mark.parametrize("query", ["", "?prompt=", "?prompt=x&color=red", "?model=demo"])
 def test_a_wrong_query_is_refused(here: Site, query: str) -> None:
-    before = simulator().asked
+    before = here.runs_started
     answer = here.client.get(f"/chat/stream{query}")
     assert answer.status_code == 400
-    assert simulator().asked == before
+    assert here.runs_started == before
 
 
 def test_it_is_off_with_keys_and_off_when_turned_off() -> None:

@@ -107,7 +107,7 @@ def test_leaving_an_unlogged_run_stops_it(address: tuple[str, int]) -> None:
     request = b"POST /plain?prompt=scenario:stall HTTP/1.1\r\nHost: localhost\r\n\r\n"
     reading = Reading(address[1], request)
     reading.until(b"text-delta")
-    record = simulator().server.requests[-1]
+    record = simulator().newest("stall")
     reading.close()
     gone = threading.Event()
     for _ in range(500):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server_support import AS_A, AS_B, KEY_A, KEYS, Reading, Site, simulator, site, status_of
+from server_support import AS_A, AS_B, KEY_A, KEYS, Reading, Site, site, status_of
 from tokenwire.errors import InputError
 from tokenwire.server.guard import parse_json
 
@@ -45,14 +45,14 @@ def keyed() -> Iterator[Site]:
     ],
 )
 def test_s2_a_foreign_host_reaches_no_handler(here: Site, host: str) -> None:
-    before = simulator().asked
+    before = here.runs_started
     body = b'{"prompt":"x"}'
     answer = here.raw(
         b"POST /v1/runs HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (host.encode(), len(body), body)
     )
     assert status_of(answer) in (400, 421)
-    assert simulator().asked == before
+    assert here.runs_started == before
 
 
 def test_s2_two_hosts_are_one_too_many(here: Site) -> None:
@@ -81,13 +81,13 @@ def test_s2_our_own_hosts_are_served(here: Site, host: str) -> None:
     ],
 )
 def test_s3_other_origins_get_no_cors_and_may_not_post(here: Site, origin: str) -> None:
-    before = simulator().asked
+    before = here.runs_started
     answer = here.client.get("/healthz", headers={"origin": origin})
     assert "access-control-allow-origin" not in answer.headers
     posted = here.client.post("/v1/runs", json={"prompt": "x"}, headers={"origin": origin})
     assert posted.status_code == 403
     assert posted.json()["error"]["code"] == "forbidden"
-    assert simulator().asked == before
+    assert here.runs_started == before
 
 
 def test_s3_a_configured_origin_may_ask_and_read(here: Site) -> None:
@@ -108,11 +108,11 @@ def test_s3_a_configured_origin_may_ask_and_read(here: Site) -> None:
 
 @pytest.mark.parametrize("site_header", ["cross-site", "same-site"])
 def test_s4_a_page_of_another_site_costs_nothing(here: Site, site_header: str) -> None:
-    before = simulator().asked
+    before = here.runs_started
     headers = {"sec-fetch-site": site_header}
     assert here.client.get("/chat/stream?prompt=x", headers=headers).status_code == 403
     assert here.client.post("/v1/runs", json={"prompt": "x"}, headers=headers).status_code == 403
-    assert simulator().asked == before
+    assert here.runs_started == before
 
 
 def test_s4_our_own_page_may_ask(here: Site) -> None:
@@ -283,11 +283,11 @@ def test_s11_a_hundred_thousand_levels_and_brackets_in_texts() -> None:
     ],
 )
 def test_s11_what_is_no_json_object_is_refused(here: Site, body: bytes) -> None:
-    before = simulator().asked
+    before = here.runs_started
     answer = here.client.post("/v1/runs", content=body, headers=JSON)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "bad_request"
-    assert simulator().asked == before
+    assert here.runs_started == before
 
 
 @pytest.mark.parametrize(("messages", "status"), [(2, 201), (3, 201), (4, 413)])

@@ -148,7 +148,7 @@ def test_cancel_ends_the_run_for_every_reader(here: Site) -> None:
 def test_the_provider_is_let_go_within_a_second_of_a_cancel(here: Site) -> None:
     run = here.start("scenario:stall")
     Reading.get(here.port, f"/v1/runs/{run}/events").until(b"text-delta")
-    record = simulator().server.requests[-1]
+    record = simulator().newest("stall")
     started = time.monotonic()
     here.client.post(f"/v1/runs/{run}/cancel")
     while record.disconnected_at is None and time.monotonic() < started + 5:
@@ -250,18 +250,18 @@ def test_an_overloaded_server_starts_nothing_new_and_serves_what_runs() -> None:
 
 
 def test_head_requests_start_nothing_and_end(here: Site) -> None:
-    before = simulator().asked
+    before = here.runs_started
     run = here.start("scenario:stall")
     assert here.client.head("/chat/stream?prompt=x").status_code == 405
     assert here.client.head(f"/v1/runs/{run}/events").status_code == 200
     assert here.client.head("/").status_code == 200
     here.client.delete(f"/v1/runs/{run}")
-    assert simulator().asked <= before + 1
+    assert here.runs_started <= before + 1
 
 
 def test_the_same_idempotency_key_starts_one_run(here: Site) -> None:
     key = {"idempotency-key": "k-1"}
-    before = simulator().asked
+    before = here.runs_started
     body = {"prompt": "scenario:text"}
     first = here.client.post("/v1/runs", json=body, headers=key)
     again = here.client.post("/v1/runs", json=body, headers=key)
@@ -271,7 +271,7 @@ def test_the_same_idempotency_key_starts_one_run(here: Site) -> None:
     assert other.status_code == 422
     assert other.json()["error"]["code"] == "idempotency_key_reused"
     here.frames(f"/v1/runs/{first.json()['id']}/events")
-    assert simulator().asked == before + 1
+    assert here.runs_started == before + 1
 
 
 def test_posting_again_with_the_key_and_a_cursor_resumes(here: Site) -> None:
@@ -387,11 +387,11 @@ def test_the_cursor_of_another_run_is_refused(here: Site) -> None:
     ],
 )
 def test_a_bad_field_is_named(here: Site, body: dict, field: str) -> None:
-    before = simulator().asked
+    before = here.runs_started
     answer = here.client.post("/v1/runs", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["field"] == field
-    assert simulator().asked == before
+    assert here.runs_started == before
 
 
 @pytest.mark.parametrize("model", ["../x", "gpt-99", "http://169.254.169.254/v1#m", ""])

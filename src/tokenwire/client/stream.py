@@ -195,7 +195,8 @@ class Follow:
         if self._on_cut is not None:
             self._on_cut(error if told is None else None, pause)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._closing.wait()
 
     async def _drop(self) -> None:
         if self._timer is not None:

@@ -289,7 +289,9 @@ class Pool:
                 return await kept.ask(data)
             except NetworkError:
                 continue  # it was closed while it lay idle
-        connection = await asyncio.wait_for(self._connect(key), connect_timeout)
+        # Not `wait_for`: before Python 3.12 it loses a cancel that comes as the socket connects.
+        async with asyncio.timeout(connect_timeout):
+            connection = await self._connect(key)
         return await connection.ask(data)
 
     def keep(self, key: _Key, connection: Connection) -> None:

@@ -54,6 +54,8 @@ class Owned:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribe = log.subscribe(self.run, self._woken)
         self.task = asyncio.create_task(self._work(), name=f"run {self.run}")
+        # Not in a `finally` of the work: a task that is cancelled before its first turn has none.
+        self.task.add_done_callback(self._over)
 
     @property
     def state(self) -> str:
@@ -113,9 +115,10 @@ class Owned:
             raise
         except Exception:
             _log.exception("run %s failed inside", self.run)
-        finally:
-            self._unsubscribe()
-            self._ended(self)
+
+    def _over(self, _: asyncio.Task[None]) -> None:
+        self._unsubscribe()
+        self._ended(self)
 
     async def _give_up(self, error: TokenwireError) -> None:
         try:
