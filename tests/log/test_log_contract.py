@@ -101,6 +101,55 @@ def test_an_append_sent_twice_is_stored_once(new_log: NewLog) -> None:
     run(new_log, case)
 
 
+def test_another_record_at_the_offset_is_a_conflict(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=3)
+        for first, records in ((3, [b"mine"]), (2, [b"record 2", b"mine", b"4"]), (1, [b"mine"])):
+            done = await log.append("s", epoch=1, first=first, records=records)
+            assert (done.status, done.tail) == ("conflict", 3)
+        closing = await log.append("s", epoch=1, first=3, records=[b"mine"], close="end")
+        assert closing.status == "conflict"
+        assert (await log.describe("s")).closed is None
+        await log.append("s", epoch=1, first=4, records=[b"end"], close="end")
+        late = await log.append("s", epoch=1, first=4, records=[b"mine"])
+        assert late.status == "conflict"
+        assert (await log.read("s", after=2)).records == [b"record 3", b"end"]
+
+    run(new_log, case)
+
+
+def test_writers_of_one_epoch_take_turns(new_log: NewLog) -> None:
+    """Each goes on behind what the others wrote, so that nothing is lost or written twice."""
+
+    async def write(log: Log, name: bytes, count: int) -> None:
+        tail = 0
+        for number in range(count):
+            record = b"%s%d" % (name, number)
+            while True:
+                done = await log.append("s", epoch=1, first=tail + 1, records=[record])
+                tail = done.tail
+                if done.status == "ok":
+                    break
+                assert done.status == "conflict"
+
+    async def case(log: Log) -> None:
+        await made(log)
+        others = [log]
+        if log.shared:
+            others.append(new_log())
+            await others[1].start()
+        writers = [(others[n % len(others)], name) for n, name in enumerate((b"a", b"b", b"c"))]
+        await asyncio.gather(*(write(log, name, 20) for log, name in writers))
+        records = (await log.read("s")).records
+        for name in (b"a", b"b", b"c"):
+            mine = [record for record in records if record.startswith(name)]
+            assert mine == [b"%s%d" % (name, number) for number in range(20)]
+        for other in others[1:]:
+            await other.close()
+
+    run(new_log, case)
+
+
 def test_a_gap_is_refused_and_names_the_tail(new_log: NewLog) -> None:
     async def case(log: Log) -> None:
         await made(log, count=3)
@@ -415,6 +464,48 @@ def test_a_cancelled_append_is_kept_or_not_but_whole(new_log: NewLog) -> None:
             assert again.status in ("ok", "duplicate")
             assert again.tail == number + 1
         assert (await log.read("s")).records == [b"%d" % n for n in range(1, 41)]
+
+    run(new_log, case)
+
+
+def test_a_document_is_swapped_only_for_what_was_seen(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        assert await log.document("d", "one") is None
+        assert not await log.swap_document("d", "one", b"", b"1"), "there is none, not an empty one"
+        assert await log.swap_document("d", "one", None, b"1")
+        assert await log.swap_document("d", "one", None, b"1"), "sent twice"
+        assert not await log.swap_document("d", "one", None, b"2")
+        assert await log.swap_document("d", "one", b"1", b"\x00\r\n\xff")
+        assert await log.document("d", "one") == b"\x00\r\n\xff"
+        assert await log.document("d", "on") is None
+        assert await log.swap_document("d", "one", b"\x00\r\n\xff", b"")
+        assert await log.document("d", "one") == b""
+        assert await log.documents("d") == {"one": b""}
+        assert not await log.swap_document("d", "one", b"1", None)
+        assert await log.swap_document("d", "one", b"", None)
+        assert await log.swap_document("d", "one", b"", None), "sent twice"
+        assert await log.documents("d") == {}
+
+    run(new_log, case)
+
+
+def test_of_swaps_at_once_one_wins(new_log: NewLog) -> None:
+    async def add(log: Log, names: list[bytes]) -> None:
+        for name in names:
+            while True:
+                seen = await log.document("d", "all")
+                if await log.swap_document("d", "all", seen, (seen or b"") + name):
+                    break
+
+    async def case(log: Log) -> None:
+        other = new_log() if log.shared else log
+        if other is not log:
+            await other.start()
+        lower, upper = ([b"%c" % (start + n) for n in range(20)] for start in (97, 65))
+        await asyncio.gather(add(log, lower), add(other, upper))
+        assert sorted(await log.document("d", "all") or b"") == sorted(b"".join(upper + lower))
+        if other is not log:
+            await other.close()
 
     run(new_log, case)
 

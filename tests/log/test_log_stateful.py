@@ -53,12 +53,18 @@ class Model:
     def append(self, epoch: int, first: int, records: list[bytes], close: str | None) -> str:
         last = first + len(records) - 1
         tail = len(self.records)
+        common = min(last, tail)
+        differs = common >= first and self.records[common - 1] != records[common - first]
         if epoch != self.epoch:
             return "fenced"
         if self.closed:
-            return "duplicate" if last <= tail and close in (None, self.closed) else "closed"
+            if last > tail or close not in (None, self.closed):
+                return "closed"
+            return "conflict" if differs else "duplicate"
         if first > tail + 1:
             return "gap"
+        if differs:
+            return "conflict"
         if last <= tail and close is None:
             return "duplicate"
         self.records += records[tail + 1 - first :]
@@ -155,14 +161,21 @@ class LogMachine(RuleBasedStateMachine):
         shift=st.sampled_from([0, 0, 0, 0, 1, -1, -2]),
         records=RECORDS,
         close=CLOSES,
+        again=st.sampled_from([True, True, True, False]),
     )
     def append(
-        self, name: str, behind: int, shift: int, records: list[bytes], close: str | None
+        self,
+        name: str,
+        behind: int,
+        shift: int,
+        records: list[bytes],
+        close: str | None,
+        again: bool,
     ) -> None:
         model = self.streams.get(name)
         epoch = model.epoch - behind if model else 1
         first = max(1, len(model.records) + 1 + shift) if model else 1
-        if model:  # what was accepted once is sent again as it was
+        if model and again:  # what was accepted once is sent again as it was
             kept = model.records[first - 1 : first - 1 + len(records)]
             records = kept + records[len(kept) :]
         self.woken.discard(name)

@@ -5,7 +5,8 @@ Always true, for every store:
 * offsets of a stream are 1, 2, 3, ... without gap; a record never changes once accepted;
 * an append is atomic: all of its records or none, and it names the offset where it goes;
 * only the owner of the newest epoch can append; an older one gets ``fenced``;
-* sending the same append twice stores it once (``duplicate``);
+* sending the same append twice stores it once (``duplicate``); another record at its offset is
+  told (``conflict``), so that several writers who share an epoch can take turns;
 * after a close no record follows;
 * nobody is woken before the store has accepted the records.
 
@@ -29,11 +30,12 @@ class Appended(msgspec.Struct, frozen=True):
     """What became of an append. ``tail``: the stream's last offset now.
 
     ``ok`` and ``duplicate`` are success. ``gap``: records between ``tail`` and this append are
-    missing (a failover lost them); send again from ``tail`` + 1. ``fenced``: ``epoch`` is the newer
-    owner's. ``closed``: the stream had ended before.
+    missing (a failover lost them); send again from ``tail`` + 1. ``conflict``: another record is
+    where this append's was to go; nothing was stored. ``fenced``: ``epoch`` is the newer owner's.
+    ``closed``: the stream had ended before.
     """
 
-    status: Literal["ok", "duplicate", "gap", "fenced", "closed"]
+    status: Literal["ok", "duplicate", "gap", "conflict", "fenced", "closed"]
     tail: int
     epoch: int = 0
 
@@ -179,6 +181,17 @@ class Log(Protocol):
 
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         """Keep (or with None erase) a small document beside the streams: a thread's title."""
+        ...
+
+    async def swap_document(
+        self, kind: str, name: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        """Make a document ``new`` if it is ``old`` (None: there is none), in one atomic act.
+        Whether it is ``new`` now: sending the same swap twice is well."""
+        ...
+
+    async def document(self, kind: str, name: str) -> bytes | None:
+        """One document; None where there is none."""
         ...
 
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:

@@ -154,10 +154,13 @@ class MemoryLog:
         last = first + len(records) - 1
         if found.closed is not None:
             if last <= tail and close in (None, found.closed):
-                return Appended("duplicate", tail, epoch)
+                other = _differs(kept, first, records)
+                return Appended("conflict" if other else "duplicate", tail, epoch)
             return Appended("closed", tail, epoch)
         if first > tail + 1:
             return Appended("gap", tail, epoch)
+        if first <= tail and _differs(kept, first, records):
+            return Appended("conflict", tail, epoch)
         if last <= tail and close is None:
             return Appended("duplicate", tail, epoch)
         new = records[tail + 1 - first :] if first <= tail else records
@@ -270,6 +273,17 @@ class MemoryLog:
         if data is not None:
             documents[name] = data
 
+    async def swap_document(
+        self, kind: str, name: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        current = await self.document(kind, name)
+        if current == old:
+            await self.set_document(kind, name, new)
+        return current in (old, new)
+
+    async def document(self, kind: str, name: str) -> bytes | None:
+        return self._documents.get(kind, {}).get(name)
+
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         newest = reversed(self._documents.get(kind, {}).items())
         chosen = ((name, data) for name, data in newest if name.startswith(prefix))
@@ -320,3 +334,9 @@ class MemoryLog:
             "bytes": self._bytes,
             "notes": ["Streams are kept in memory: they end with this process."],
         }
+
+
+def _differs(kept: list[bytes], first: int, records: list[bytes]) -> bool:
+    """Whether the last record that the append and the stream have in common is another one."""
+    last = min(len(kept), first + len(records) - 1)
+    return last >= first and kept[last - 1] != records[last - first]

@@ -37,7 +37,6 @@ OWNER = Script("redis_owner.lua")
 #: How long names of expired streams answer "gone" instead of "never was".
 KEEP_NAMES_MS = 30 * 86_400_000
 
-
 #: Of one round trip: a script blocks the server for 10 us per append, 100 us per long read.
 MOST_APPENDS = 256
 MOST_READS = 32
@@ -444,6 +443,14 @@ class RedisLog:
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         await self._apart(self._index.set_document(kind, name, data))
 
+    async def swap_document(
+        self, kind: str, name: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        return await self._apart(self._index.swap_document(kind, name, old, new))
+
+    async def document(self, kind: str, name: str) -> bytes | None:
+        return await self._apart(self._index.document(kind, name))
+
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         return await self._apart(self._index.documents(kind, prefix, most))
 
@@ -467,10 +474,8 @@ class RedisLog:
 
     async def expire(self, *, retention: float) -> int:
         async def work() -> int:
-            count = 0
-            for stream in await self._index.ended(time.time() - retention):
-                count += await self._delete(stream, "gone")
-            return count
+            old = await self._index.ended(time.time() - retention)
+            return sum([await self._delete(stream, "gone") for stream in old])
 
         return await self._apart(work())
 

@@ -15,6 +15,12 @@ local function push(log, from, to)
   return size
 end
 
+-- Whether the last record that the append and the stream have in common is another one.
+local function differs(log, tail, first, base, n)
+  local last = math.min(tail, first + n - 1)
+  return last >= first and redis.call('LINDEX', log, last - 1) ~= ARGV[base + last - first]
+end
+
 local function append(meta, log, live, epoch, first, close, nonce, base, n)
   local m = redis.call('HMGET', meta, 'epoch', 'closed', 'nonce', 'gone', 'tail')
   if m[4] then return {m[4], 0, 0} end
@@ -25,10 +31,14 @@ local function append(meta, log, live, epoch, first, close, nonce, base, n)
   local last = first + n - 1
   if m[2] then
     if tail < tonumber(m[5]) then return {'gone', 0, 0} end
-    if last <= tail and (close == '' or close == m[2]) then return {'duplicate', tail, current} end
-    return {'closed', tail, current}
+    if last > tail or (close ~= '' and close ~= m[2]) then return {'closed', tail, current} end
+    if differs(log, tail, first, base, n) then return {'conflict', tail, current} end
+    return {'duplicate', tail, current}
   end
   if first > tail + 1 then return {'gap', tail, current} end
+  if first <= tail and differs(log, tail, first, base, n) then
+    return {'conflict', tail, current}
+  end
   if last <= tail and close == '' then return {'duplicate', tail, current} end
   local from = base + tail + 1 - first
   if last > tail then

@@ -26,20 +26,35 @@ if operation == 'join' then
   return 1
 end
 
--- KEYS: data hash, names by age, names by spelling. ARGV: name, data.
-if operation == 'put' then
+-- KEYS: data hash, names by age, names by spelling.
+local function put(name, data)
   local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-  redis.call('ZADD', KEYS[2], (tonumber(last[2]) or 0) + 1, ARGV[2])
-  redis.call('ZADD', KEYS[3], 0, ARGV[2])
+  redis.call('HSET', KEYS[1], name, data)
+  redis.call('ZADD', KEYS[2], (tonumber(last[2]) or 0) + 1, name)
+  redis.call('ZADD', KEYS[3], 0, name)
   return 1
 end
 
-if operation == 'remove' then
-  redis.call('HDEL', KEYS[1], ARGV[2])
-  redis.call('ZREM', KEYS[2], ARGV[2])
-  redis.call('ZREM', KEYS[3], ARGV[2])
+local function remove(name)
+  redis.call('HDEL', KEYS[1], name)
+  redis.call('ZREM', KEYS[2], name)
+  redis.call('ZREM', KEYS[3], name)
   return 1
+end
+
+-- ARGV: name, data.
+if operation == 'put' then return put(ARGV[2], ARGV[3]) end
+if operation == 'remove' then return remove(ARGV[2]) end
+
+-- ARGV: name, expected, wanted; each '' for none or '=' and the data. Answers 1 when the wanted
+-- is there now.
+if operation == 'swap' then
+  local current = redis.call('HGET', KEYS[1], ARGV[2])
+  current = current and '=' .. current or ''
+  if current == ARGV[4] then return 1 end
+  if current ~= ARGV[3] then return 0 end
+  if ARGV[4] == '' then return remove(ARGV[2]) end
+  return put(ARGV[2], string.sub(ARGV[4], 2))
 end
 
 -- KEYS as above. ARGV: prefix, most. Newest first: name, data, name, data ...

@@ -153,6 +153,20 @@ class Index:
         values = ["remove", name] if data is None else ["put", name, data]
         await self._link.run(INDEX, self._documents(kind), values, wait=True)
 
+    async def swap_document(
+        self, kind: str, name: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        """Put ``new`` where ``old`` is; whether ``new`` is there now."""
+        # A leading byte tells a document from none, which may be empty.
+        values = [b"" if data is None else b"=" + data for data in (old, new)]
+        answer, _ = await self._link.run(
+            INDEX, self._documents(kind), ["swap", name, *values], wait=True
+        )
+        return bool(answer)
+
+    async def document(self, kind: str, name: str) -> bytes | None:
+        return await self._run("HGET", self._documents(kind)[0], name)
+
     async def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
         answer, _ = await self._link.run(INDEX, self._documents(kind), ["list", prefix, most])
         names = [name.decode() for name in answer[::2]]

@@ -235,6 +235,14 @@ class SQLiteLog:
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         await self._write(lambda w: w.set_document(kind, name, data))
 
+    async def swap_document(
+        self, kind: str, name: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        return await self._write(lambda w: w.swap_document(kind, name, old, new))
+
+    async def document(self, kind: str, name: str) -> bytes | None:
+        return await self._read(lambda r: r.document(kind, name))
+
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         return await self._read(lambda r: r.documents(kind, prefix, most))
 

@@ -232,11 +232,19 @@ class Reader:
         )
         return [name for (name,) in rows.fetchall()]
 
+    def document(self, kind: str, name: str) -> bytes | None:
+        row = self._connection.execute(
+            "SELECT data FROM document WHERE kind = ? AND name = ?", (kind, name)
+        ).fetchone()
+        return row[0] if row is not None else None
+
     def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
+        # The bounds let the key find the names; the comparison of the beginnings is what counts.
         rows = self._connection.execute(
-            "SELECT name, data FROM document WHERE kind = ? AND substr(name, 1, ?) = ?"
+            "SELECT name, data FROM document WHERE kind = ? AND name >= ?"
+            " AND name < ? || char(0x10ffff) AND substr(name, 1, ?) = ?"
             " ORDER BY changed DESC LIMIT ?",
-            (kind, len(prefix), prefix, most),
+            (kind, prefix, prefix, len(prefix), prefix, most),
         )
         return dict(rows.fetchall())
 

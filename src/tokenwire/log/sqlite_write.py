@@ -255,10 +255,14 @@ class Writer:
         first, records = job.first, job.records
         last = first + len(records) - 1
         if known.closed is not None:
-            kept = last <= tail and job.close in (None, known.closed)
-            return Appended("duplicate" if kept else "closed", tail, known.epoch)
+            if last > tail or job.close not in (None, known.closed):
+                return Appended("closed", tail, known.epoch)
+            other = self._differs(known, first, records)
+            return Appended("conflict" if other else "duplicate", tail, known.epoch)
         if first > tail + 1:
             return Appended("gap", tail, known.epoch)
+        if first <= tail and self._differs(known, first, records):
+            return Appended("conflict", tail, known.epoch)
         if last <= tail and job.close is None:
             return Appended("duplicate", tail, known.epoch)
         sid, total, rows = known.sid, known.total, self._rows
@@ -275,6 +279,17 @@ class Writer:
             )
         self._touched.add(name_hash(job.stream))
         return Appended("ok", tail, known.epoch)
+
+    def _differs(self, known: _Known, first: int, records: list[bytes]) -> bool:
+        """Whether the last record that the append and the stream have in common is another one."""
+        last = min(known.tail, first + len(records) - 1)
+        if last < first:
+            return False
+        self._flush()
+        row = self._connection.execute(
+            "SELECT data FROM record WHERE sid = ? AND offset = ?", (known.sid, last)
+        ).fetchone()
+        return row is None or row[0] != records[last - first]
 
     def _flush(self) -> None:
         rows = self._rows
@@ -386,6 +401,15 @@ class Writer:
             " (SELECT coalesce(max(changed), 0) + 1 FROM document WHERE kind = ?1), ?3)",
             (kind, name, data),
         )
+
+    def swap_document(self, kind: str, name: str, old: bytes | None, new: bytes | None) -> bool:
+        row = self._connection.execute(
+            "SELECT data FROM document WHERE kind = ? AND name = ?", (kind, name)
+        ).fetchone()
+        current = row[0] if row is not None else None
+        if current == old:
+            self.set_document(kind, name, new)
+        return current in (old, new)
 
     def _erase(self, name: str, sid: int) -> None:
         for table in ("record", "command", "request_key", "stream"):
