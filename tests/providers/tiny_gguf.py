@@ -11,15 +11,15 @@ WIDTH, HEADS, INNER = 32, 2, 64
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
-def write(path: Path) -> Path:
-    """The model as a GGUF file at ``path``."""
+def write(path: Path, template: str = TEMPLATE) -> Path:
+    """The model as a GGUF file at ``path``, with this chat template."""
     kind = gguf.TokenType
     tokens = [(b"<unk>", kind.UNKNOWN), (b"<s>", kind.CONTROL), (b"</s>", kind.CONTROL)]
     tokens += [(f"<0x{i:02X}>".encode(), kind.BYTE) for i in range(256)]
     tokens += [(word.encode(), kind.NORMAL) for word in ("▁", "a", "b", "c", "▁a", "▁the", "ing")]
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_name("tiny")
-    writer.add_context_length(512)
+    writer.add_context_length(2048)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(1)
     writer.add_feed_forward_length(INNER)
@@ -36,7 +36,7 @@ def write(path: Path) -> Path:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template(template)
     random = np.random.default_rng(1)
     square = [f"blk.0.attn_{n}.weight" for n in ("q", "k", "v", "output")]
     shapes = {

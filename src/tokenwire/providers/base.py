@@ -50,6 +50,8 @@ class Call(msgspec.Struct, kw_only=True):
     headers: dict[str, str]
     body: bytes
     method: str = "POST"
+    #: Quirks of the answer to this very request, beside those of its target.
+    reading: frozenset[str] = frozenset()
 
 
 class Decoder(Protocol):

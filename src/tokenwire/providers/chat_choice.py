@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenwire.events.model import FileStart, ReasoningStart, RefusalStart, TextStart
 from tokenwire.providers.assembly import OpenPart, Parts, obj, text_of
+from tokenwire.providers.schema_call import CallText, Piece
 from tokenwire.providers.slots import Slots
 from tokenwire.providers.think_tags import Kind, ThinkSplitter
 
@@ -22,6 +23,7 @@ class OpenChoice:
     __slots__ = (
         "_parts",
         "audio",
+        "call",
         "details",
         "finished",
         "index",
@@ -34,11 +36,15 @@ class OpenChoice:
         "to_cite",
     )
 
-    def __init__(self, parts: Parts, index: int, *, think_tags: bool) -> None:
+    def __init__(
+        self, parts: Parts, index: int, *, think_tags: bool = False, call_in_text: bool = False
+    ) -> None:
         self._parts = parts
         self.index = index
         self.slots = Slots(parts, index)
         self.tags = ThinkSplitter() if think_tags else None
+        #: Reads the text as a tool call, where that is what was asked for.
+        self.call = CallText() if call_in_text else None
         self.text: OpenPart | None = None
         self.reasoning: OpenPart | None = None
         self.refusal: OpenPart | None = None
@@ -51,6 +57,12 @@ class OpenChoice:
 
     def say(self, piece: str) -> None:
         """A piece of text."""
+        if self.call is not None:
+            self._called(self.call.feed(piece))
+        else:
+            self._say(piece)
+
+    def _say(self, piece: str) -> None:
         if self.text is None:
             self.end_reasoning()
             self.text = self._parts.open(TextStart, choice=self.index)
@@ -97,6 +109,11 @@ class OpenChoice:
         """Nothing more will be said."""
         if self.tags is not None:
             self._split(self.tags.finish())
+        if self.call is not None:
+            self._called(self.call.finish())
+            if self.call.problem is not None:
+                status, why = self.call.problem
+                self.slots.all[-1].part.end(status, error=why)
         self.end_reasoning()
         self.text = self.refusal = self.audio = None
 
@@ -152,6 +169,16 @@ class OpenChoice:
         self.audio.delta(text_of(audio.get("data")))
         if text_of(audio.get("transcript")):
             self.say(audio["transcript"])
+
+    def _called(self, pieces: list[Piece]) -> None:
+        for kind, piece in pieces:
+            if kind == "text":
+                self._say(piece)
+            elif kind == "name":
+                self.end_reasoning()
+                self.slots.piece(None, None, piece, None)
+            else:
+                self.slots.piece(None, None, None, piece)
 
     def _split(self, pieces: list[tuple[Kind, str]]) -> None:
         for kind, piece in pieces:

@@ -27,6 +27,8 @@ from tokenwire.events.message import (
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.history import mine
+from tokenwire.providers.schema_call import READING, call_schema, told
+from tokenwire.providers.schema_call import forced as forced_tools
 
 __all__ = ["body_of", "build"]
 
@@ -44,10 +46,12 @@ def build(request: Request, target: Target) -> Call:
         else:
             headers["authorization"] = f"Bearer {target.api_key}"
     headers.update({k.lower(): v for k, v in target.headers.items()})
+    by_schema = bool(_forced(request, target.quirks))
     return Call(
         url=f"{target.base_url}/chat/completions",
         headers=headers,
         body=msgspec.json.encode(body_of(request, target)),
+        reading=frozenset({READING}) if by_schema else frozenset(),
     )
 
 
@@ -73,9 +77,14 @@ def body_of(request: Request, target: Target) -> dict[str, Any]:
     body.update({k: v for k, v in plain.items() if v is not None})
     if request.tools:
         body["tools"] = [_tool(t) for t in request.tools]
-    if request.tool_choice is not None:
+    forced = _forced(request, quirks)
+    if forced:
+        body["response_format"] = _schema_format(call_schema(forced), "call", strict=True)
+        if "tools_in_prompt" in quirks:
+            _add_to_system(body["messages"], told(forced), quirks)
+    elif request.tool_choice is not None:
         body["tool_choice"] = _tool_choice(request.tool_choice, quirks)
-    if request.output is not None:
+    if request.output is not None and not forced:
         body["response_format"] = _output(request, quirks)
     if request.reasoning is not None:
         body.update(_reasoning(request.reasoning, quirks))
@@ -96,6 +105,20 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def _forced(request: Request, quirks: frozenset[str]) -> list[ToolSpec]:
+    """The tools of a call that is to be forced by a schema."""
+    return forced_tools(request) if "call_by_schema" in quirks else []
+
+
+def _add_to_system(messages: list[dict[str, Any]], text: str, quirks: frozenset[str]) -> None:
+    role = "developer" if "developer_role" in quirks else "system"
+    first = messages[0] if messages else {}
+    if first.get("role") == role and isinstance(first.get("content"), str):
+        messages[0] = {**first, "content": f"{first['content']}\n\n{text}"}
+    else:
+        messages.insert(0, {"role": role, "content": text})
+
+
 def _tool_choice(choice: str, quirks: frozenset[str]) -> Any:
     if choice == "required" and "tool_choice_any" in quirks:
         return "any"
@@ -109,8 +132,12 @@ def _output(request: Request, quirks: frozenset[str]) -> dict[str, Any]:
     assert output is not None
     if "json_object_only" in quirks:
         return {"type": "json_object"}
-    schema = {"name": output.name, "schema": output.schema, "strict": output.strict}
-    return {"type": "json_schema", "json_schema": schema}
+    return _schema_format(output.schema, output.name, strict=output.strict)
+
+
+def _schema_format(schema: dict[str, Any], name: str, *, strict: bool) -> dict[str, Any]:
+    described = {"name": name, "schema": schema, "strict": strict}
+    return {"type": "json_schema", "json_schema": described}
 
 
 def _reasoning(wanted: str | int, quirks: frozenset[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ QUIRKS: dict[str, str] = {
     "api_key_header": "the key goes into the header 'api-key' instead of 'authorization'",
     "bearer": "the key goes into 'authorization: Bearer' where the wire's own way is another",
     "bedrock": "the wire is spoken by way of Amazon Bedrock",
+    "call_by_schema": "a forced tool call is asked for by a JSON schema and read from the text",
     "developer_role": "system messages have the role 'developer'",
     "json_object_only": "structured output is asked for as any JSON object, without a schema",
     "max_completion_tokens": "the output limit is called 'max_completion_tokens'",
@@ -28,6 +29,7 @@ QUIRKS: dict[str, str] = {
     "think_tags": "reasoning comes inside the text between <think> and </think>, and is split off",
     "tool_choice_any": "a required tool call is asked for with 'any'",
     "tool_result_name": "a tool result must repeat the tool's name",
+    "tools_in_prompt": "the model is not told of tools; a forced call tells of them in words",
     "vertex": "the wire is spoken by way of Google Vertex AI",
 }
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import atexit
 import secrets
 import threading
+from http.client import HTTPConnection, HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from tokenwire.errors import ConfigError, UnknownModelError
 from tokenwire.providers.base import Target
@@ -21,6 +24,8 @@ __all__ = ["close_all", "is_gguf", "target"]
 _MAGIC = b"GGUF"
 #: Quiet: errors only. What a person needs to know is said by our own errors.
 _VERBOSITY = 0
+#: The model is loaded when its server listens; what it says of itself takes no time.
+_PROPS_SECONDS = 30
 
 _lock = threading.Lock()
 _running: dict[Path, tuple[Any, Target]] = {}
@@ -91,11 +96,30 @@ def _start(path: Path) -> tuple[Any, Target]:
             f"llama.cpp cannot load '{path.name}': the file is damaged, too large for the memory, "
             "or of a kind that this version does not know"
         ) from error
+    address = server.listening_address.rstrip("/")
+    quirks = {"call_by_schema"}
+    if not _template_knows_tools(address, key):
+        quirks.add("tools_in_prompt")
     found = Target(
         provider="local",
         dialect="openai-chat",
         model=path.stem,
-        base_url=f"{server.listening_address.rstrip('/')}/v1",
+        base_url=f"{address}/v1",
         api_key=key,
+        quirks=frozenset(quirks),
     )
     return server, found
+
+
+def _template_knows_tools(address: str, key: str) -> bool:
+    """Whether the model's own chat template tells it of tools. llama.cpp leaves tools out, without
+    a word, where it does not."""
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=_PROPS_SECONDS)
+    try:
+        connection.request("GET", "/props", headers={"authorization": f"Bearer {key}"})
+        props = msgspec.json.decode(connection.getresponse().read(), type=dict[str, Any])
+    except (OSError, HTTPException, msgspec.MsgspecError) as error:
+        raise ConfigError(f"the embedded llama.cpp does not answer: {error}") from error
+    finally:
+        connection.close()
+    return bool((props.get("chat_template_caps") or {}).get("supports_tools", True))

@@ -44,6 +44,7 @@ from tokenwire.providers.chat_chunk import (
 from tokenwire.providers.chat_request import build
 from tokenwire.providers.decoding import PayloadDecoder
 from tokenwire.providers.failures import error_event, from_object, from_response
+from tokenwire.providers.schema_call import READING
 
 __all__ = ["DIALECT", "ChatDecoder", "OpenAIChat"]
 
@@ -160,8 +161,12 @@ class ChatDecoder(PayloadDecoder):
     def _choice(self, index: int) -> OpenChoice:
         choice = self._choices.get(index)
         if choice is None:
-            tags = "think_tags" in self.quirks
-            choice = self._choices[index] = OpenChoice(self.parts, index, think_tags=tags)
+            choice = self._choices[index] = OpenChoice(
+                self.parts,
+                index,
+                think_tags="think_tags" in self.quirks,
+                call_in_text=READING in self.quirks,
+            )
             if index:
                 self.terminal_seen = False
         return choice

@@ -67,7 +67,7 @@ async def attempt(
         decoder = dialect.decoder(
             step=step,
             first_part=first_part,
-            quirks=target.quirks,
+            quirks=target.quirks | call.reading,
             content_type=stream.headers.get("content-type"),
         )
         async for batch in _read(source, decoder, inbox):
