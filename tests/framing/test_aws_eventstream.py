@@ -101,7 +101,7 @@ def test_a_cut_message_is_no_message() -> None:
     assert decoder.finish() == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_any_bytes_give_messages_or_a_typed_error(pieces: list[bytes]) -> None:
     decoder = EventStreamDecoder()

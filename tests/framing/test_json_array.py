@@ -31,14 +31,14 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[i : i + size] for i in range(0, len(data), size)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(OBJECTS, st.integers(1, 30), st.sampled_from([None, 1, "\t"]), st.booleans())
 def test_elements_of_an_array(values: list[Any], size: int, indent: Any, ascii_only: bool) -> None:
     data = json.dumps(values, indent=indent, ensure_ascii=ascii_only).encode()
     assert read(cut(data, size)) == values
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(OBJECTS, st.integers(1, 30), st.sampled_from(["", "\n", ",\r\n", "  "]))
 def test_values_one_after_another(values: list[Any], size: int, between: str) -> None:
     data = between.join(json.dumps(v, indent=1) for v in values).encode()
@@ -66,7 +66,7 @@ def test_a_value_over_its_bound_is_refused() -> None:
             decoder.feed(b'{"a":"aaaaaaaaaa')
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=30), max_size=8))
 def test_any_bytes_are_read_the_same_however_cut(pieces: list[bytes]) -> None:
     whole = JSONValueDecoder().feed(b"".join(pieces))

@@ -44,7 +44,7 @@ def test_every_seed_holds() -> None:
     st.integers(0, 44),
     st.integers(0, 6),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_mutated_streams_hold_in_every_dialect(
     seed: bytes, changes: list[tuple[int, int, bytes]], kind: int, cut: int
 ) -> None:

@@ -319,7 +319,6 @@ def check(url: str, *, shared: bool, examples: int, shrink: bool = True) -> None
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,
-            deadline=None,
             phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
             suppress_health_check=list(HealthCheck),
             database=None,

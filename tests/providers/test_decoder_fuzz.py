@@ -46,7 +46,7 @@ FAMILY = {
     "openai-responses": "responses",
 }
 TYPES = (HealthCheck.too_slow, HealthCheck.data_too_large)
-RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=TYPES)
+RELAXED = settings(max_examples=60, suppress_health_check=TYPES)
 
 
 def run(dialect: Any, pieces: list[bytes]) -> list[Any]:

@@ -30,7 +30,7 @@ def patches(value: Any, path: str) -> list[tuple[str, Any]]:
     return [(path, value)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.integers(1, 3))
 def test_patches_of_every_leaf_give_the_object(value: dict[str, Any], size: int) -> None:
     built = PatchedObject()

@@ -83,7 +83,7 @@ def text_of(state):
     return "".join(part.text for part in state.parts.values() if part.kind == "text")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(WIRES)), st.sampled_from(SCENARIOS), plans(sorted(FAULTS)))
 def test_nothing_but_events_and_typed_errors(name, scenario, plan):
     state, _ = decode(name, f"scenario:{scenario}", plan)
@@ -92,7 +92,7 @@ def test_nothing_but_events_and_typed_errors(name, scenario, plan):
         assert len(state.steps) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(sorted(WIRES)), plans(HARMLESS), plans(BREAKS))
 def test_what_a_break_leaves_is_a_beginning_and_never_a_success(name, harmless, breaks):
     whole, _ = decode(name, "scenario:markdown-attack", "")
@@ -103,7 +103,7 @@ def test_what_a_break_leaves_is_a_beginning_and_never_a_success(name, harmless, 
 
 
 @given(st.sampled_from(sorted(WIRES)), plans(sorted(FAULTS)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_same_plan_breaks_the_same_way(name, plan):
     (first, one), (again, two) = (pieces_of(name, "hello", plan) for _ in range(2))
     assert (first.status, first.headers, one) == (again.status, again.headers, two)

@@ -17,9 +17,7 @@ from tokenwire.wire.native import NativeEncoder
 from tokenwire.wire.token_sse import TokenEncoder
 
 RUN = "run-1234567890abcdef"
-relaxed = settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+relaxed = settings(max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def cursor_of(event: m.Event) -> str:

@@ -95,9 +95,7 @@ WIRES: dict[str, tuple[Callable[..., Any], Callable[[], Reader], bool]] = {
     "chat": (chat, ChatReader, True),
     "anthropic": (anthropic, AnthropicReader, False),
 }
-relaxed = settings(
-    max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+relaxed = settings(max_examples=120, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def reconnect(reader: Reader, continuous: bool) -> None:
