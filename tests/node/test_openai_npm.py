@@ -47,7 +47,8 @@ def test_a_broken_answer_is_an_error(url: str, scenario: str) -> None:
 def test_bad_requests_have_the_packages_own_errors(url: str) -> None:
     told = run_node("openai.mjs", url, "bad", "x")
     assert told["model"]["error"]["code"] == "model_not_found"
-    for name in ("model", "role", "n", "unknown"):
+    assert told["model"]["error"]["name"] == "NotFoundError"
+    for name in ("role", "n", "unknown"):
         assert told[name]["error"]["name"] == "BadRequestError", name
         assert told[name]["error"]["type"] == "invalid_request_error", name
     assert told["response"]["error"]["name"] == "NotFoundError"

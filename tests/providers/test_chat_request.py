@@ -127,9 +127,16 @@ def test_quirks_rename_and_leave_out() -> None:
     assert "authorization" not in headers
 
 
-def test_a_budget_or_a_wrong_effort_is_refused_where_it_cannot_be_said() -> None:
-    with pytest.raises(InputError, match="effort"):
-        body(Request(messages=[user("x")], reasoning=100))
+@pytest.mark.parametrize(
+    ("budget", "effort"),
+    [(0, "none"), (1024, "low"), (4095, "low"), (4096, "medium"), (16_384, "high")],
+)
+def test_a_budget_becomes_an_effort_where_only_that_can_be_said(budget: int, effort: str) -> None:
+    asked = Request(messages=[user("x")], reasoning=budget)
+    assert body(asked)["reasoning_effort"] == effort
+
+
+def test_a_wrong_effort_is_refused() -> None:
     with pytest.raises(InputError, match="one of"):
         body(Request(messages=[user("x")], reasoning="much"))
 

@@ -149,8 +149,9 @@ def test_anthropic_errors(claude: anthropic.Anthropic) -> None:
         ) as stream,
     ):
         stream.get_final_message()
-    with pytest.raises(anthropic.BadRequestError) as caught:
+    with pytest.raises(anthropic.NotFoundError) as caught:
         claude.messages.create(model="nothing", max_tokens=10, messages=asking("x"))
     body: Any = caught.value.body
     assert body["type"] == "error"
-    assert body["error"]["type"] == "invalid_request_error"
+    assert body["error"]["type"] == "not_found_error"
+    assert caught.value.request_id == body["request_id"]

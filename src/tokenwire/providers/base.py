@@ -16,7 +16,18 @@ from tokenwire.errors import ProviderError
 from tokenwire.events.model import Error, Event
 from tokenwire.events.request import Request
 
-__all__ = ["Call", "Decoder", "Dialect", "Target"]
+__all__ = ["Call", "Decoder", "Dialect", "Target", "effort_of"]
+
+#: Token budgets from which on an effort is meant, the largest first.
+_EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"), (0, "none"))
+
+
+def effort_of(reasoning: str | int) -> str:
+    """How much a model shall think, as an effort: an effort stays itself, a budget of tokens
+    (Anthropic's way to ask) becomes the one nearest to it, for models that take no budget."""
+    if isinstance(reasoning, str):
+        return reasoning
+    return next((effort for least, effort in _EFFORTS if reasoning >= least), "none")
 
 
 class Target(msgspec.Struct, kw_only=True, frozen=True):

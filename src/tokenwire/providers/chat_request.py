@@ -25,7 +25,7 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.events.request import Request, ToolSpec
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Target, effort_of
 from tokenwire.providers.history import mine
 from tokenwire.providers.schema_call import READING, call_schema, told
 from tokenwire.providers.schema_call import forced as forced_tools
@@ -144,14 +144,10 @@ def _reasoning(wanted: str | int, quirks: frozenset[str]) -> dict[str, Any]:
     if "reasoning_object" in quirks:
         key = "max_tokens" if isinstance(wanted, int) else "effort"
         return {"reasoning": {key: wanted}}
-    if isinstance(wanted, int):
-        raise InputError(
-            "this provider takes a reasoning effort (low, medium, high), not a number of tokens",
-            field="reasoning",
-        )
-    if wanted not in _EFFORTS:
+    effort = effort_of(wanted)
+    if effort not in _EFFORTS:
         raise InputError(f"'reasoning' must be one of {', '.join(_EFFORTS)}", field="reasoning")
-    return {"reasoning_effort": wanted}
+    return {"reasoning_effort": effort}
 
 
 # --- messages ------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Target, effort_of
 from tokenwire.providers.history import (
     arguments_object,
     meta_of,
@@ -63,10 +63,8 @@ def build(request: Request, target: Target) -> Call:
     ):
         if value is not None:
             config[name] = value
-    if isinstance(request.reasoning, int):
-        raise InputError("Gemini Interactions takes an effort for 'reasoning', not a token budget")
     if request.reasoning is not None:
-        config |= {"thinking_level": request.reasoning, "thinking_summaries": "auto"}
+        config |= {"thinking_level": effort_of(request.reasoning), "thinking_summaries": "auto"}
     _tools(request, body, config)
     if config:
         body["generation_config"] = config

@@ -32,7 +32,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.request import Request
 from tokenwire.providers.assembly import OpenPart, dump, items, number, obj, text_of
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Target, effort_of
 from tokenwire.providers.decoding import PayloadDecoder
 from tokenwire.providers.facts import OBJECT_ARGUMENTS
 from tokenwire.providers.failures import from_response
@@ -182,12 +182,10 @@ class OllamaDialect:
             ]
         if request.output is not None:
             body["format"] = request.output.schema
-        if isinstance(request.reasoning, int):
-            raise InputError("Ollama takes an effort for 'reasoning', not a token budget")
         if request.reasoning is not None:
             levels = {"none": False, "low": "low", "medium": "medium", "high": "high"}
             # Only gpt-oss knows levels; other models know on and off.
-            level = levels.get(request.reasoning, True)
+            level = levels.get(effort_of(request.reasoning), True)
             body["think"] = level if "gpt-oss" in target.model or level is False else True
         body |= request.extra or {}
         headers = {"content-type": "application/json", "accept": "application/x-ndjson"}

@@ -25,7 +25,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request
 from tokenwire.providers.assembly import text_of
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Target, effort_of
 from tokenwire.providers.history import (
     base64_of,
     call_id_for,
@@ -75,10 +75,8 @@ def build(request: Request, target: Target) -> Call:
             "strict": request.output.strict,
         }
         body["text"] = {"format": schema}
-    if isinstance(request.reasoning, int):
-        raise InputError("OpenAI Responses takes an effort for 'reasoning', not a token budget")
     if request.reasoning is not None:
-        body["reasoning"] = {"effort": request.reasoning, "summary": "auto"}
+        body["reasoning"] = {"effort": effort_of(request.reasoning), "summary": "auto"}
         if not stored:
             body["include"] = ["reasoning.encrypted_content"]
     _tools(request, body)

@@ -139,7 +139,11 @@ class Guard:
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
-                message = {**message, "headers": _dress(message.get("headers", ()), info.id, cors)}
+                headers = _dress(message.get("headers", ()), info.id, cors)
+                name = self.state.request_id_names.get(scope["path"])
+                if name is not None:
+                    headers.append((name, info.id.encode("ascii")))
+                message = {**message, "headers": headers}
             await send(message)
 
         scope["tokenwire.send"] = send

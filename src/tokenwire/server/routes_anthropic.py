@@ -22,6 +22,7 @@ from tokenwire.server.wire_support import (
     finished,
     place_of,
     route,
+    unknown_model_is_404,
     wire_response,
 )
 from tokenwire.wire.anthropic import AnthropicEncoder, error_body, error_type, message_object
@@ -33,6 +34,7 @@ __all__ = ["anthropic_form", "routes"]
 def routes(state: State) -> list[BaseRoute]:
     """``/v1/messages`` and the form of its errors."""
     state.error_forms["/v1/messages"] = anthropic_form
+    state.request_id_names["/v1/messages"] = b"request-id"
     return [route(state, "/v1/messages", create, "POST")]
 
 
@@ -46,15 +48,16 @@ def anthropic_form(
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/messages``."""
     asked = parse_messages(info.json)
-    run = await start_run(
-        state,
-        check_request(asked.request, state.settings),
-        model=asked.model,
-        principal=info.principal,
-        key=request.headers.get("idempotency-key"),
-        metadata={"tools": sorted(asked.tools)},
-        tools=False,
-    )
+    with unknown_model_is_404():
+        run = await start_run(
+            state,
+            check_request(asked.request, state.settings),
+            model=asked.model,
+            principal=info.principal,
+            key=request.headers.get("idempotency-key"),
+            metadata={"tools": sorted(asked.tools)},
+            tools=False,
+        )
     if asked.stream:
         place = place_of(request.headers.get("last-event-id"))
         encoder = AnthropicEncoder(tools=asked.tools, place=place)

@@ -28,6 +28,7 @@ from tokenwire.server.wire_support import (
     folded,
     place_of,
     route,
+    unknown_model_is_404,
     wire_response,
 )
 from tokenwire.wire.openai_chat import OpenAIChatEncoder, completion, error_object
@@ -102,15 +103,16 @@ async def _start(
     metadata: dict[str, Any],
 ) -> str:
     metadata["tools"] = sorted(asked.tools)
-    run = await start_run(
-        state,
-        check_request(asked.request, state.settings),
-        model=asked.model,
-        principal=info.principal,
-        key=request.headers.get("idempotency-key"),
-        metadata=metadata,
-        tools=False,
-    )
+    with unknown_model_is_404():
+        run = await start_run(
+            state,
+            check_request(asked.request, state.settings),
+            model=asked.model,
+            principal=info.principal,
+            key=request.headers.get("idempotency-key"),
+            metadata=metadata,
+            tools=False,
+        )
     return run.id
 
 

@@ -26,6 +26,7 @@ class State:
 
     A wire's routes may say, before the server starts: ``error_forms`` (path prefix -> its error
     body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
+    ``request_id_names`` (path -> the header in which its clients look for the request's id),
     ``costly_paths`` (GETs that cost money and so need our own origin), and which headers its
     clients send (``cors_headers``) and read (``cors_exposed``) across origins.
     """
@@ -52,6 +53,7 @@ class State:
         self.costly_paths = {"/chat/stream"}
         self.error_forms: dict[str, ErrorForm] = {}
         self.raw_bodies: dict[str, int] = {}
+        self.request_id_names: dict[str, bytes] = {}
         self.cors_headers = (
             "Accept, Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "
             "X-Api-Key, X-Run-Id"

@@ -6,7 +6,8 @@ Always true: nothing here starts a run; every look at a run is checked against i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -14,13 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tokenwire.errors import CursorError
+from tokenwire.errors import CursorError, UnknownModelError
 from tokenwire.events.codec import decode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import RunWait
 from tokenwire.relay.record import cursor_of, json_of
 from tokenwire.relay.takeover import read_run
 from tokenwire.server.guard import RequestInfo
+from tokenwire.server.problems import HTTPProblem
 from tokenwire.server.respond import RunResponse, run_response
 from tokenwire.server.state import State
 from tokenwire.wire.frames import ChunkEncoder, Place, split_cursor
@@ -34,6 +36,7 @@ __all__ = [
     "folded",
     "place_of",
     "route",
+    "unknown_model_is_404",
     "wire_response",
 ]
 
@@ -59,6 +62,15 @@ def route(state: State, path: str, handler: Handler, *methods: str) -> Route:
         return await handler(state, request, request.scope["tokenwire"])
 
     return Route(path, endpoint, methods=list(methods), name=handler.__name__)
+
+
+@contextmanager
+def unknown_model_is_404() -> Iterator[None]:
+    """For wires whose clients know a model that is not there as "not found"."""
+    try:
+        yield
+    except UnknownModelError as error:
+        raise HTTPProblem(404, error.code, error.message, **error.details) from None
 
 
 def place_of(text: str | None) -> Place | None:

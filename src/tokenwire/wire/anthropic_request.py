@@ -19,7 +19,7 @@ from tokenwire.events.message import (
     ToolCallPart,
     ToolResultPart,
 )
-from tokenwire.events.request import Request, ToolSpec
+from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.wire.fields import Fields, media_part, plain, text_of
 from tokenwire.wire.frames import dumps_text
 
@@ -30,7 +30,9 @@ _FIELDS = (
     "tool_choice thinking metadata service_tier container context_management mcp_servers "
     "output_config output_format cache_control"
 ).split()
-_REFUSED = ("container", "mcp_servers", "context_management", "output_config", "output_format")
+_REFUSED = ("container", "mcp_servers", "context_management")
+#: Words for how hard to think; the two above ``high`` are not known elsewhere.
+_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
 class AnthropicRequest(msgspec.Struct, kw_only=True):
@@ -55,8 +57,6 @@ def parse_messages(value: Any) -> AnthropicRequest:
             raise body.fail(name, "is not supported here")
     if not body.has("max_tokens"):
         raise body.fail("max_tokens", "is missing")
-    thinking = body.object("thinking")
-    budget = thinking.whole("budget_tokens") if thinking is not None else None
     messages = [m for message in body.objects("messages", required=True) for m in _message(message)]
     if not messages:
         raise body.fail("messages", "must have at least one message")
@@ -74,9 +74,45 @@ def parse_messages(value: Any) -> AnthropicRequest:
         tools=[_tool(tool) for tool in body.objects("tools")] or None,
         tool_choice=choice,
         parallel_tool_calls=parallel,
-        reasoning=budget,
+        output=_output(body),
+        reasoning=_reasoning(body),
     )
     return AnthropicRequest(model=body.need("model"), request=request, stream=body.flag("stream"))
+
+
+def _reasoning(body: Fields) -> str | int | None:
+    """An effort, or a budget of tokens; None leaves it to the model."""
+    config = body.object("output_config")
+    effort = config.text("effort") if config is not None else None
+    if config is not None and effort is not None and effort not in _EFFORTS:
+        raise config.fail("effort", f"must be one of {', '.join(_EFFORTS)}")
+    thinking = body.object("thinking")
+    if thinking is None:
+        return _EFFORTS[effort] if effort else None
+    kind = thinking.need("type")
+    if kind == "disabled":
+        return "none"
+    if kind == "enabled":
+        budget = thinking.whole("budget_tokens")
+        if budget is None:
+            raise thinking.fail("budget_tokens", "is missing")
+        return budget
+    if kind != "adaptive":
+        raise thinking.fail("type", "must be enabled, adaptive or disabled here")
+    return _EFFORTS[effort or "high"]
+
+
+def _output(body: Fields) -> OutputSchema | None:
+    config = body.object("output_config")
+    wanted = config.object("format") if config is not None else body.object("output_format")
+    if wanted is None:
+        return None
+    if wanted.need("type") != "json_schema":
+        raise wanted.fail("type", "must be json_schema")
+    schema = wanted.object("schema")
+    if schema is None:
+        raise wanted.fail("schema", "is missing")
+    return OutputSchema(schema=schema.value)
 
 
 def _tool(tool: Fields) -> ToolSpec:
