@@ -82,6 +82,23 @@ const cases = {
     await until(() => textOf(client.getMessages()).includes("delet"), "the answer")
     await until(() => !client.getIsLoading(), "the end")
   },
+  async reload() {
+    // The page goes away in the middle; a new client asks the thread, and joins what is under way.
+    const first = makeClient()
+    first.sendMessage(prompt).catch(() => undefined)
+    await until(() => textOf(first.getMessages()).length > 5 || first.getInterrupts().length, "some text")
+    if (prompt.includes("approval")) await until(() => first.getInterrupts().length, "the question")
+    first.dispose()
+    client = makeClient({ persistence: true })
+    client.attach()
+    await until(() => client.getMessages().length > 1, "the conversation")
+    const [interrupt] = client.getInterrupts()
+    if (interrupt) interrupt.resolveInterrupt({ approved: true })
+    await until(() => !client.getIsLoading() && !client.getInterrupts().length, "the end")
+    const { metadata } = interrupt ?? {}
+    console.log(JSON.stringify({ messages: client.getMessages(), text: textOf(client.getMessages()), metadata, errors, warnings, threadId }))
+    process.exit(0)
+  },
   async join() {
     // Another page asks the thread what is under way, and joins it from the start.
     client = makeClient()

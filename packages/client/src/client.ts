@@ -42,10 +42,19 @@ export interface RunInfo {
   [field: string]: unknown;
 }
 
+export interface ThreadInfo {
+  thread: string;
+  title?: string;
+  /** The run that is under way. */
+  active?: string | null;
+  runs: RunInfo[];
+}
+
 const RUN_ID = /^[A-Za-z0-9_-]{16,64}$/;
+const THREAD_ID = /^[A-Za-z0-9_.:@-]{1,128}$/;
 const CALL_ID = /^[^/\\?#\s]{1,200}$/;
-/** A start is sent again this often when no answer came; its key keeps it one run. */
-const START_TRIES = 4;
+/** A request is sent this often when no answer comes. Each of them may be sent again. */
+const TRIES = 4;
 
 export class TokenwireClient {
   readonly baseUrl: string;
@@ -57,17 +66,11 @@ export class TokenwireClient {
   }
 
   /** Starts a run. Sent again with the same key when the network fails, so it is paid once. */
-  async start(request: StartRequest, options: { signal?: AbortSignal; key?: string } = {}) {
+  start(request: StartRequest, options: { signal?: AbortSignal; key?: string } = {}) {
     const headers = { "idempotency-key": options.key ?? randomId() };
-    for (let tries = 0; ; tries++) {
-      try {
-        return (await this.json("POST", "/v1/runs", request, options.signal, headers)) as RunInfo;
-      } catch (error) {
-        const known = error instanceof TokenwireError && error.status > 0;
-        if (known || options.signal?.aborted || tries + 1 >= START_TRIES) throw error;
-        await pause(backoff(tries), options.signal);
-      }
-    }
+    const { signal } = options;
+    const ask = () => this.json("POST", "/v1/runs", request, signal, headers) as Promise<RunInfo>;
+    return again(ask, signal);
   }
 
   /** Reads a run to its end; see `FollowOptions`. */
@@ -83,11 +86,16 @@ export class TokenwireClient {
   }
 
   info(run: string, signal?: AbortSignal): Promise<RunInfo> {
-    return this.json("GET", `/v1/runs/${runId(run)}`, undefined, signal) as Promise<RunInfo>;
+    return this.#get(`/v1/runs/${runId(run)}`, signal) as Promise<RunInfo>;
+  }
+
+  /** A conversation's runs, newest first. */
+  thread(thread: string, signal?: AbortSignal): Promise<ThreadInfo> {
+    return this.#get(threadPath(thread), signal) as Promise<ThreadInfo>;
   }
 
   stop(run: string, reason?: string): Promise<unknown> {
-    return this.json("POST", `/v1/runs/${runId(run)}/cancel`, reason ? { reason } : {});
+    return this.#command(`/v1/runs/${runId(run)}/cancel`, reason ? { reason } : {});
   }
 
   approve(
@@ -96,11 +104,29 @@ export class TokenwireClient {
     answer: { approved: boolean; reason?: string; arguments?: unknown },
   ): Promise<unknown> {
     const path = `/v1/runs/${runId(run)}/approvals/${partOfPath(approval)}`;
-    return this.json("POST", path, answer);
+    return this.#command(path, answer);
   }
 
   answerTool(run: string, call: string, content: unknown): Promise<unknown> {
-    return this.json("POST", `/v1/runs/${runId(run)}/tools/${partOfPath(call)}`, { content });
+    return this.#command(`/v1/runs/${runId(run)}/tools/${partOfPath(call)}`, { content });
+  }
+
+  #get(path: string, signal?: AbortSignal): Promise<unknown> {
+    return again(() => this.json("GET", path, undefined, signal), signal);
+  }
+
+  /** The first answer counts: one that is refused after its reply was lost may be that first. */
+  #command(path: string, body: object): Promise<unknown> {
+    let lost = false;
+    return again(async () => {
+      try {
+        return await this.json("POST", path, body);
+      } catch (error) {
+        if (lost && error instanceof TokenwireError && error.status === 409) return null;
+        lost = true;
+        throw error;
+      }
+    });
   }
 
   /** One JSON request; rejects with what the server said. */
@@ -153,19 +179,43 @@ export class TokenwireClient {
       alive();
       const reader = response.body.getReader();
       const parser = new SSEParser();
+      // Not every fetch ends a read when its signal is aborted after the last byte came.
+      const close = () => void reader.cancel().catch(() => undefined);
+      signal.addEventListener("abort", close);
       try {
         for (;;) {
           const { done, value } = await reader.read();
-          if (done) return;
+          if (done || signal.aborted) return;
           alive();
           for (const frame of parser.feed(value)) take(frame.id, frame.data);
           flush();
         }
       } finally {
-        reader.cancel().catch(() => undefined);
+        signal.removeEventListener("abort", close);
+        close();
       }
     };
   }
+}
+
+async function again<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await ask();
+    } catch (error) {
+      const known = error instanceof TokenwireError && error.status > 0;
+      if (known || signal?.aborted || tries + 1 >= TRIES) throw error;
+      await pause(backoff(tries), signal);
+    }
+  }
+}
+
+/** Where a conversation is. Names that a browser would take for a step in a path are refused. */
+export function threadPath(thread: string): string {
+  if (!THREAD_ID.test(thread) || /^\.+$/.test(thread)) {
+    throw new TokenwireError("bad_request", "that is no thread id");
+  }
+  return `/v1/threads/${thread}`;
 }
 
 function runId(run: string): string {

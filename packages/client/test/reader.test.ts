@@ -149,6 +149,21 @@ describe("follow", () => {
     await closed;
   });
 
+  it("ends on an abort that comes with the last byte", async () => {
+    const [first, ...rest] = log(20);
+    const baseUrl = await serve((_, response) => {
+      response.writeHead(200, STREAM).write(first);
+      setTimeout(() => response.end(rest.join("")), 5); // the end comes with the last event
+    });
+    for (let n = 0; n < 5; n++) {
+      const abort = new AbortController();
+      const onEvents = (batch: Delivered[]) => {
+        if (batch.some(({ event }) => event.type === "run-end")) abort.abort();
+      };
+      await read(baseUrl, { signal: abort.signal, onEvents });
+    }
+  });
+
   it("rejects with what the caller's own function threw, and reads no further", async () => {
     let calls = 0;
     let close!: () => void;

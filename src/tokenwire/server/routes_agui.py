@@ -18,7 +18,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from tokenwire.errors import ConflictError, GoneError, InputError, NotFoundError
+from tokenwire.events.codec import decode
 from tokenwire.events.message import Message, ToolResultPart
+from tokenwire.relay.record import json_of
+from tokenwire.relay.takeover import read_run
 from tokenwire.server.bodies import check_request
 from tokenwire.server.guard import RequestInfo
 from tokenwire.server.problems import json_response
@@ -243,14 +246,24 @@ async def _hydrate(state: State, thread: str, principal: str) -> dict[str, Any]:
         fold, _ = await folded(state, newest.id, principal)
     except (NotFoundError, GoneError):
         return told
-    said = msgspec.convert(snapshot["input"], list[Message])
-    told["messages"] = [
-        *tanstack_messages([*said, *fold.history()], newest.id),
-    ]
+    messages = msgspec.convert(snapshot["input"], list[Message])
     client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
     if fold.state == "waiting":
-        pending = [{"id": name, "reason": "approval_required"} for name in fold.waiting]
+        pending = await _pending(state, newest.id, fold.waiting)
         told["interrupts"] = {"runId": client_run, "pending": pending}
     elif fold.state not in ENDED:
         told["activeRun"] = {"runId": client_run}
+    if told["activeRun"] is None:
+        # A run under way is joined from its start; told here too, its answer would stand twice.
+        messages += fold.history()
+    # Not ids that the stream of a run gives to its messages.
+    told["messages"] = tanstack_messages(messages, f"{newest.id}-kept")
     return told
+
+
+async def _pending(state: State, run: str, waiting: list[str]) -> list[dict[str, Any]]:
+    """What the run waits for, as its own stream said it."""
+    encoder = AGUIEncoder(tanstack=True)
+    for record in (await read_run(state.log, run)).records:
+        encoder.skip(decode(json_of(record)))
+    return encoder.interrupts(list(waiting))

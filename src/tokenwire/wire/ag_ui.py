@@ -266,6 +266,10 @@ class AGUIEncoder(ChunkEncoder):
 
     # --- ends and waits --------------------------------------------------------------------------
 
+    def interrupts(self, pending: list[str]) -> list[Chunk]:
+        """What a client is told to wait for, after the events were taken with `skip`."""
+        return [self._interrupt(name) for name in pending]
+
     def _close(self, *starts: str) -> list[Chunk]:
         chunks: list[Chunk] = []
         for start, name in reversed(self._open):
@@ -297,7 +301,7 @@ class AGUIEncoder(ChunkEncoder):
         if event.reason == "approval" or self.tanstack:
             outcome = {
                 "type": "interrupt",
-                "interrupts": [self._interrupt(p) for p in event.pending],
+                "interrupts": self.interrupts(list(event.pending)),
             }
         return [*self._close(*_PAIRS), self._finished(outcome, "tool_calls")]
 

@@ -1,0 +1,326 @@
+/* A connection for TanStack AI's `ChatClient` and its `useChat`: the cursor and the reconnecting are
+inside, so that the client reads one continuous stream whatever happens to the connection below.
+
+Always true: an answer to an interrupt goes to the run that asked, and the same run goes on; only
+a question starts a run. A client's `stop()`, its `detach()` and a page that goes away look the same
+from here, so they only end the reading unless `onAbort` says otherwise; `stop` of this connection
+is the command that ends the run. */
+
+import type {
+  ConnectConnectionAdapter,
+  ResumableConnectConnectionAdapter,
+  RunAgentInputContext,
+} from "@tanstack/ai-client";
+import { AGUIFold, type AGUIChunk, type AGUIOptions } from "./ag-ui.js";
+import { randomId, type RunInfo, TokenwireClient, type ClientOptions } from "./client.js";
+import { TokenwireError } from "./errors.js";
+import type { RunEvent } from "./events.generated.js";
+import type { Message } from "./history.js";
+import { asError, offsetOf } from "./reader.js";
+import { type Asked, fromMessages, resultsIn, toMessages } from "./tanstack-messages.js";
+
+type Chunk = ReturnType<ConnectConnectionAdapter["connect"]> extends AsyncIterable<infer C> ? C : never;
+type Hydration = Awaited<ReturnType<NonNullable<ConnectConnectionAdapter["hydrate"]>>>;
+
+export interface ConnectionOptions extends ClientOptions {
+  client?: TokenwireClient;
+  model?: string;
+  system?: string;
+  /** More fields of every start. */
+  request?: Record<string, unknown>;
+  /** What an aborted request of the chat client does to the run: nothing (the default), or
+   * end it. */
+  onAbort?: "detach" | "cancel";
+}
+
+interface Snapshot extends RunInfo {
+  tail: number;
+  input?: Message[];
+  messages?: Message[];
+  waiting?: string[];
+}
+
+/** How a run is told: from where on, and which of its waits have their answer. */
+interface Telling extends AGUIOptions {
+  /** Up to here the client knows the run. */
+  known?: number;
+  /** Up to here only waits for `open` end what is told. */
+  passed?: number;
+  open?: Set<string>;
+}
+
+const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
+/** Where a page that is loaded again finds which run its client's own id stands for. */
+const KEPT = "tokenwire:run:";
+
+export class TokenwireConnection implements ResumableConnectConnectionAdapter {
+  readonly #client: TokenwireClient;
+  /** thread -> the run that it reads or waits with */
+  #current = new Map<string, string>();
+
+  constructor(readonly options: ConnectionOptions = {}) {
+    this.#client = options.client ?? new TokenwireClient({ ...options, shareTabs: false });
+  }
+
+  /** Asks, or answers what a run of the thread waits for, and reads what follows. */
+  connect = (
+    messages: Asked,
+    data?: Record<string, unknown>,
+    abortSignal?: AbortSignal,
+    context?: RunAgentInputContext,
+  ): AsyncIterable<Chunk> => {
+    const { threadId = randomId(), runId = randomId() } = context ?? {};
+    const going = async function* (this: TokenwireConnection) {
+      const signal = abortSignal ?? new AbortController().signal;
+      const waiting = await this.#goOn(messages, threadId, context, signal);
+      const run = waiting?.run ?? (await this.#start(messages, data, threadId, runId, context, signal));
+      this.#current.set(threadId, run);
+      keep(runId, run);
+      const told = { threadId, runId, history: messages, ...waiting?.telling };
+      yield* this.#read(run, told, signal, this.options.onAbort === "cancel");
+      forget(runId);
+    };
+    return going.call(this);
+  };
+
+  /** The run from its start, for a page that joins. `runId`: ours, or one that this browser's
+   * client gave. Rejects when it is neither. */
+  joinRun = (runId: string, abortSignal?: AbortSignal): AsyncIterable<Chunk> => {
+    const joining = async function* (this: TokenwireConnection) {
+      const signal = abortSignal ?? new AbortController().signal;
+      const run = kept(runId) ?? runId;
+      const { tail, thread, input, waiting } = await this.#info(run, signal);
+      if (thread) this.#current.set(thread, run);
+      const history = fromMessages(input ?? [], run);
+      const told = { runId, history, passed: tail, open: new Set(waiting) };
+      yield* this.#read(run, told, signal, false);
+      forget(runId);
+    };
+    return joining.call(this);
+  };
+
+  /** The conversation so far, the run that is under way, and what it waits for. */
+  hydrate = async (threadId: string): Promise<Hydration> => {
+    const nothing = { messages: [], activeRun: null, interrupts: null };
+    const newest = (await this.#runs(threadId))[0];
+    if (!newest) return nothing;
+    this.#current.set(threadId, newest.id);
+    const info = await this.#info(newest.id);
+    const { input = [], messages = [], waiting = [], state } = info;
+    const active = !waiting.length && !ENDED.includes(state);
+    // A run under way is joined from its start; told here as well, its answer would stand twice.
+    const shown = fromMessages([...input, ...(active ? [] : messages)], newest.id);
+    return {
+      messages: shown,
+      activeRun: active ? { runId: newest.id } : null,
+      interrupts: waiting.length
+        ? { runId: newest.id, pending: await this.#pending(newest.id, waiting) }
+        : null,
+    };
+  };
+
+  /** Ends the thread's run, or all that this connection reads; readers see it end as cancelled. */
+  stop = async (threadId?: string): Promise<void> => {
+    const chosen = [...this.#current].filter(([thread]) => (threadId ?? thread) === thread);
+    await Promise.all(chosen.map(([, run]) => this.#client.stop(run)));
+  };
+
+  // --- asking and answering -------------------------------------------------------------------
+
+  async #start(
+    messages: Asked,
+    data: Record<string, unknown> | undefined,
+    thread: string,
+    key: string,
+    context: RunAgentInputContext | undefined,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const { model, system, request } = this.options;
+    const tools = context?.clientTools ?? [];
+    const asked = {
+      ...request,
+      ...data,
+      messages: toMessages(messages),
+      thread,
+      ...(model ? { model } : {}),
+      ...(system ? { system } : {}),
+      ...(tools.length ? { tools } : {}),
+    };
+    return (await this.#client.start(asked, { signal, key: `tanstack:${key}` })).id;
+  }
+
+  /** Hands the answers that a request brings to the run that waits for them. */
+  async #goOn(
+    messages: Asked,
+    thread: string,
+    context: RunAgentInputContext | undefined,
+    signal: AbortSignal,
+  ): Promise<{ run: string; telling: Telling } | undefined> {
+    const given = new Map(context?.resume?.map((entry) => [entry.interruptId, entry]));
+    const last = messages[messages.length - 1];
+    if (!given.size && last?.role === "user") return undefined;
+    const results = resultsIn(messages);
+    const named = (name: string) => given.has(name) || results.has(name);
+    for (const { id, state } of await this.#runs(thread)) {
+      if (state !== "waiting") continue;
+      const { tail, waiting = [], tools } = await this.#info(id, signal);
+      if (!waiting.some(named)) continue;
+      const approvals = new Set((tools as { approval_id?: string }[]).map((one) => one.approval_id));
+      for (const name of waiting.filter(named)) {
+        const entry = given.get(name);
+        if (approvals.has(name)) await this.#approve(id, name, entry);
+        else await this.#answer(id, name, entry, results.get(name));
+      }
+      const left = waiting.filter((name) => !named(name));
+      return { run: id, telling: { known: tail, open: new Set(left) } };
+    }
+    if (given.size) throw new TokenwireError("conflict", "nothing waits for this answer any more", 409);
+    return undefined;
+  }
+
+  #approve(run: string, approval: string, entry?: { status: string; payload?: unknown }) {
+    const told = entry?.payload;
+    const said = (told && typeof told === "object" ? told : {}) as Record<string, unknown>;
+    const yes = said.approved ?? (told === undefined || told === true);
+    const edited = said.editedArgs ?? said.arguments;
+    return firstCounts(
+      this.#client.approve(run, approval, {
+        approved: entry?.status === "resolved" && yes === true,
+        ...(typeof said.reason === "string" ? { reason: said.reason } : {}),
+        ...(edited && typeof edited === "object" ? { arguments: edited } : {}),
+      }),
+    );
+  }
+
+  #answer(run: string, call: string, entry?: { status: string; payload?: unknown }, result?: unknown) {
+    const cancelled = { error: "cancelled by the person" };
+    const content = entry ? (entry.status === "resolved" ? entry.payload : cancelled) : result;
+    return firstCounts(this.#client.answerTool(run, call, content));
+  }
+
+  // --- reading --------------------------------------------------------------------------------
+
+  async *#read(
+    run: string,
+    telling: Telling,
+    signal: AbortSignal,
+    cancel: boolean,
+  ): AsyncGenerator<Chunk> {
+    const told = new Told(telling);
+    const life = new AbortController();
+    const queue: AGUIChunk[] = [];
+    let wake = () => {};
+    const onAbort = () => {
+      if (cancel && !told.ended) void this.#client.stop(run).catch(() => undefined);
+      life.abort();
+    };
+    signal.addEventListener("abort", onAbort);
+    if (signal.aborted) onAbort();
+    let over: { error?: unknown } | undefined;
+    const reading = this.#client.follow(run, {
+      signal: life.signal,
+      onEvents: (batch) => {
+        for (const { event, cursor } of batch) queue.push(...told.take(event, offsetOf(cursor)));
+        if (told.ended) life.abort();
+        wake();
+      },
+    });
+    reading.then(
+      () => (over = {}),
+      (error: unknown) => (over = { error }),
+    ).finally(() => wake());
+    try {
+      while (queue.length || !over) {
+        if (queue.length) yield queue.shift() as unknown as Chunk;
+        else await new Promise<void>((go) => (wake = go));
+      }
+      if ("error" in over) throw over.error;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      life.abort();
+    }
+  }
+
+  /** What a waiting run would be told to wait for. */
+  async #pending(run: string, waiting: string[]) {
+    const fold = new AGUIFold({ answered: () => true });
+    const path = `/v1/runs/${run}/events?live=no`;
+    const { events } = (await this.#client.json("GET", path)) as { events: { event: RunEvent }[] };
+    for (const { event } of events) fold.take(event);
+    const { outcome } = fold.wait(waiting).pop() as unknown as Extract<Chunk, { type: "RUN_FINISHED" }>;
+    return outcome?.type === "interrupt" ? outcome.interrupts : [];
+  }
+
+  async #runs(thread: string): Promise<RunInfo[]> {
+    try {
+      return (await this.#client.thread(thread)).runs;
+    } catch (error) {
+      if (asError(error).status === 404) return [];
+      throw error;
+    }
+  }
+
+  #info(run: string, signal?: AbortSignal): Promise<Snapshot> {
+    return this.#client.info(run, signal) as Promise<Snapshot>;
+  }
+}
+
+/** What is told of a run, event by event. */
+class Told {
+  #fold: AGUIFold;
+  #at = 0;
+
+  constructor(readonly telling: Telling) {
+    const { known = 0, passed = known, open = new Set() } = telling;
+    const answered = (name: string) => this.#at <= passed && !open.has(name);
+    this.#fold = new AGUIFold({ ...telling, answered: known ? () => this.#at <= known : answered });
+  }
+
+  get ended(): boolean {
+    return this.#fold.ended;
+  }
+
+  take(event: RunEvent, offset: number): AGUIChunk[] {
+    if (this.#fold.ended) return [];
+    this.#at = offset;
+    const { known = 0, open } = this.telling;
+    const chunks = this.#fold.take(event);
+    if (offset > known) return chunks;
+    if (offset < known) return [];
+    const again = this.#fold.again();
+    return open?.size ? [...again, ...this.#fold.wait([...open])] : again;
+  }
+}
+
+/** An answer that came after another one: the first counts, and is what the run tells. */
+async function firstCounts(answer: Promise<unknown>): Promise<void> {
+  try {
+    await answer;
+  } catch (error) {
+    if (asError(error).status !== 409) throw error;
+  }
+}
+
+function keep(name: string, run: string): void {
+  try {
+    localStorage.setItem(KEPT + name, run);
+  } catch {
+    // Without storage a page that is loaded again asks the server by its thread.
+  }
+}
+
+function kept(name: string): string | undefined {
+  try {
+    return localStorage.getItem(KEPT + name) ?? undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function forget(name: string): void {
+  try {
+    localStorage.removeItem(KEPT + name);
+  } catch {
+    // There was nothing to forget.
+  }
+}
