@@ -32,6 +32,9 @@ MOST_TOMBSTONES = 100_000
 #: runaway producer must not take the machine down.
 MOST_BYTES = 1 << 30
 
+#: Beyond that bound each stream may still be closed, with as much as this.
+CLOSING_BYTES = 64 << 10
+
 
 class _Stream:
     __slots__ = (
@@ -165,7 +168,9 @@ class MemoryLog:
             return Appended("duplicate", tail, epoch)
         new = records[tail + 1 - first :] if first <= tail else records
         size = sum(map(len, new))
-        if self._bytes + size > self._max_bytes:
+        # The end of a stream always fits: without it its readers would wait for ever.
+        ends = close is not None and size <= CLOSING_BYTES
+        if self._bytes + size > self._max_bytes and not ends:
             raise StoreFullError("The memory log is full; let old streams expire.")
         kept.extend(new)
         found.bytes += size

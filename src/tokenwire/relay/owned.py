@@ -1,7 +1,8 @@
 """A run that this process owns: its loop writes into its log until the end, a stop, or a loss.
 
 Always true: a command left in the log reaches the loop, whoever left it; when another worker has
-taken the run over, the provider's connection is closed and nothing more is written.
+taken the run over, the provider's connection is closed and nothing more is written; a run that
+fails here and that no other worker can go on with ends all the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from tokenwire.errors import FencedError, LimitError, LogError, TokenwireError
 from tokenwire.events.model import ApprovalAnswer, Control, Event, ToolResult
 from tokenwire.log.base import Log
 from tokenwire.relay.produce import Producer
+from tokenwire.relay.takeover import read_run, start_of, write_end
+from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop
 
@@ -106,22 +109,36 @@ class Owned:
                 async for batch in batches:
                     await self.producer.write(batch)
         except LimitError as error:
-            await self._give_up(error)
+            await self._fail(error)
         except FencedError as error:
             _log.warning("%s; this worker stops", error)
         except LogError as error:
-            _log.error("run %s: %s; it stops here, its log stays as it is", self.run, error)
+            _log.error("run %s: %s; it stops here", self.run, error)
+            if not self._log.shared:  # else another worker goes on with it
+                await self._fail(error)
         except asyncio.CancelledError:
             raise
         except Exception:
             _log.exception("run %s failed inside", self.run)
+            await self._fail(TokenwireError("the server failed; its log says why"))
 
     def _over(self, _: asyncio.Task[None]) -> None:
         self._unsubscribe()
         self._ended(self)
 
-    async def _give_up(self, error: TokenwireError) -> None:
+    async def _fail(self, error: TokenwireError) -> None:
+        """The run's one end, after what its log has: the loop may be ahead of that."""
         try:
-            await self.producer.write(self.loop.fail(error))
+            if self.loop.order.seq == self.producer.tail:
+                await self.producer.write(self.loop.fail(error))
+                self.loop.tell_end(self.loop.fold)
+                return
+            taken = await read_run(self._log, self.run)
+            events = failed_end(taken.order, taken.fold, error)
+            start = start_of(self.run, self.loop.plan)
+            await write_end(self._log, taken, events, epoch=self.producer.epoch, start=start)
+            self.loop.tell_end(taken.fold)
         except LogError as again:
             _log.error("run %s could not be ended: %s", self.run, again)
+        except Exception:
+            _log.exception("run %s could not be ended", self.run)

@@ -61,20 +61,12 @@ class Producer:
 
     async def write(self, events: list[Event]) -> None:
         """Append a batch; ``run-end`` in it also closes the stream. Raises `FencedError` when the
-        run has another owner, `LimitError` at the log's bounds, `LogError` when the store fails."""
+        run has another owner, `LogError` when the store fails, and `LimitError` when this batch,
+        which is in the log, reached the log's bounds: only the end may follow."""
         if not events:
             return
         last = events[-1]
         close = last.outcome if isinstance(last, RunEnd) else None
-        if close is None and (
-            self.tail > ProducerLimits.records or self._bytes > ProducerLimits.bytes
-        ):
-            raise LimitError(
-                f"the run's log is full ({ProducerLimits.records} events or "
-                f"{ProducerLimits.bytes} bytes)",
-                limit="log_limit",
-                most=ProducerLimits.bytes,
-            )
         seal = self._chain.seal
         records = [seal(event) for event in events]
         durable = not _DURABLE.isdisjoint(map(type, events))
@@ -85,6 +77,15 @@ class Producer:
         finally:
             self.appending = False
         report(StoreAppended(len(records), time.perf_counter() - begun))
+        if close is None and (
+            self.tail > ProducerLimits.records or self._bytes > ProducerLimits.bytes
+        ):
+            raise LimitError(
+                f"the run's log is full ({ProducerLimits.records} events or "
+                f"{ProducerLimits.bytes} bytes)",
+                limit="log_limit",
+                most=ProducerLimits.bytes,
+            )
 
     async def _append(self, records: list[bytes], close: str | None, durable: bool) -> None:
         first = self.tail + 1

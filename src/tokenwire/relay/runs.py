@@ -40,7 +40,7 @@ from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.owned import Owned, encode_command
 from tokenwire.relay.produce import Producer
 from tokenwire.relay.run_info import RunInfo, RunMeta, info_of, meta_of
-from tokenwire.relay.takeover import Taken, ending, read_run
+from tokenwire.relay.takeover import Taken, ending, read_run, start_of, write_end
 from tokenwire.relay.tending import tend
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
@@ -134,13 +134,10 @@ class Runs:
 
     async def _interrupt(self, owned: Owned) -> None:
         """An honest end for a run that nobody can go on with."""
-        order, fold = owned.loop.order, owned.loop.fold
-        if order.state in ("new", "ended") or order.seq != owned.producer.tail:
-            return
-        events = ending(Taken([], order, fold, 0), "interrupted")
-        for event in events:
-            order.check(event)
-        await owned.producer.write(events)
+        taken = await read_run(self.log, owned.run)
+        events = ending(taken, "interrupted")
+        start = start_of(owned.run, owned.loop.plan)
+        await write_end(self.log, taken, events, epoch=owned.producer.epoch, start=start)
 
     async def aclose(self) -> None:
         """Stop tending, let go of all runs and of the log."""
@@ -240,7 +237,8 @@ class Runs:
         order = fold = None
         if taken is not None and taken.records:  # else: lost before its first record, so it is new
             order, fold = taken.order, taken.fold
-            claim = RunClaim(epoch=epoch, owner=self.owner.partition(":")[0], reason="lost")
+            host = self.owner.partition(":")[0]
+            claim = RunClaim(epoch=epoch, owner=host, reason="lost", t=taken.now())
             order.check(claim)
             fold.apply(claim)
             first = [claim]

@@ -8,6 +8,7 @@ tried a third time.
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 import msgspec
@@ -15,12 +16,24 @@ import msgspec
 from tokenwire.errors import InputError
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome
+from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome, RunStart
 from tokenwire.events.order import Order, closing
 from tokenwire.log.base import Log
+from tokenwire.relay.produce import Producer
 from tokenwire.relay.record import json_of, verify
+from tokenwire.relay.run_info import RunMeta
+from tokenwire.run.loop import Plan
 
-__all__ = ["MOST_ATTEMPTS", "Rung", "Taken", "ending", "read_run", "rung"]
+__all__ = [
+    "MOST_ATTEMPTS",
+    "Rung",
+    "Taken",
+    "ending",
+    "read_run",
+    "rung",
+    "start_of",
+    "write_end",
+]
 
 #: Tries of one step, over all workers.
 MOST_ATTEMPTS = 2
@@ -37,6 +50,14 @@ class Taken(msgspec.Struct):
     order: Order
     fold: Fold
     claims: int
+
+    def now(self) -> int:
+        """Milliseconds since the run started; the clocks of two workers may differ, so never
+        before its last event."""
+        if not self.records:
+            return 0
+        event: AnyEvent = decode(json_of(self.records[-1]))
+        return max(event.t, int(time.time() * 1000) - self.fold.time)
 
 
 async def read_run(log: Log, run: str) -> Taken:
@@ -89,6 +110,35 @@ def ending(taken: Taken, how: Rung) -> list[Event]:
         )
     )
     return events
+
+
+async def write_end(
+    log: Log, taken: Taken, events: list[Event], *, epoch: int, start: RunStart
+) -> None:
+    """Write the end of a run after the last record that its log has, which is all that readers
+    know; nothing when it has an end. ``start`` is for a run that was lost before its first
+    record. Raises `LogError`."""
+    if taken.order.state == "ended":
+        return
+    if taken.order.state == "new":
+        events = [start, *events]
+    t = taken.now()
+    for event in events:
+        event.t = t
+        taken.order.check(event)
+        taken.fold.apply(event)
+    await Producer(log, start.run, epoch, records=taken.records).write(events)
+
+
+def start_of(run: str, of: RunMeta | Plan) -> RunStart:
+    """The first event of a run, made now."""
+    return RunStart(
+        run=run,
+        time=int(time.time() * 1000),
+        thread=of.thread,
+        model=of.model,
+        metadata=of.metadata,
+    )
 
 
 def _is_cancel(data: bytes) -> bool:

@@ -15,12 +15,10 @@ import time
 from typing import TYPE_CHECKING
 
 from tokenwire.errors import TokenwireError
-from tokenwire.events.model import RunStart
 from tokenwire.observe.facts import TakenOver
 from tokenwire.observe.hooks import report
-from tokenwire.relay.produce import Producer
 from tokenwire.relay.run_info import meta_of
-from tokenwire.relay.takeover import ending, read_run, rung
+from tokenwire.relay.takeover import ending, read_run, rung, start_of, write_end
 from tokenwire.run.loop import Plan
 
 if TYPE_CHECKING:
@@ -99,22 +97,8 @@ async def _take_over(runs: Runs, run: str) -> None:
     if plan is not None:
         runs.adopt(plan, claim.epoch, meta.on_disconnect, taken)
         return
-    producer = Producer(runs.log, run, claim.epoch, records=taken.records)
-    events = ending(taken, how)
-    if not taken.records:  # lost before its first record
-        events.insert(
-            0,
-            RunStart(
-                run=run,
-                time=int(time.time() * 1000),
-                thread=meta.thread,
-                model=meta.model,
-                metadata=meta.metadata,
-            ),
-        )
-    for event in events:
-        taken.order.check(event)
-    await producer.write(events)
+    start = start_of(run, meta)
+    await write_end(runs.log, taken, ending(taken, how), epoch=claim.epoch, start=start)
 
 
 def may_live(owner: str) -> bool:

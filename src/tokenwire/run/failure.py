@@ -1,4 +1,5 @@
-"""A run's recorded failure as the exception that a caller of a function expects."""
+"""A failure as the events that end a run, and a recorded one as the exception that a caller of a
+function expects."""
 
 from __future__ import annotations
 
@@ -10,8 +11,21 @@ from tokenwire.errors import (
     TruncatedError,
 )
 from tokenwire.events.fold import Fold
+from tokenwire.events.model import Event, RunEnd, StepEnd
+from tokenwire.events.order import Order, closing
+from tokenwire.run.attempt import error_event
 
-__all__ = ["error_of"]
+__all__ = ["error_of", "failed_end"]
+
+
+def failed_end(order: Order, fold: Fold, error: TokenwireError) -> list[Event]:
+    """The events that end a run which failed: ends for what is open, why, and ``run-end``. They
+    are not checked yet."""
+    events = closing(order, part="truncated", step="error")
+    where = len(events) - 1 if events and isinstance(events[-1], StepEnd) else len(events)
+    events.insert(where, error_event(error, after_output=bool(fold.parts)))
+    events.append(RunEnd(outcome="error", reason=error.code, usage=fold.usage or None))
+    return events
 
 
 def error_of(fold: Fold) -> TokenwireError | None:

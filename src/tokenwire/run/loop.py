@@ -30,14 +30,14 @@ from tokenwire.events.model import (
     StepStart,
     ToolCallStart,
 )
-from tokenwire.events.order import Order, closing
+from tokenwire.events.order import Order
 from tokenwire.events.request import Request
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
-from tokenwire.run.attempt import error_event
 from tokenwire.run.coalesce import merge
 from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.failure import failed_end
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.recover import RetryPolicy, recover
@@ -102,7 +102,6 @@ class Loop:
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """All events, in batches; the last batch holds ``run-end``."""
-        begun = self._clock()
         try:
             async with aclosing(self._body()) as body:
                 async for batch in body:
@@ -112,7 +111,10 @@ class Loop:
         except Exception:
             _log.exception("run %s failed inside", self.plan.run)
             yield self.fail(TokenwireError("the server failed; its log says why"))
-        state = self.fold
+        self.tell_end(self.fold)
+
+    def tell_end(self, state: Fold) -> None:
+        """Tell observers how the run ended; once, by who wrote its end."""
         usage = state.usage
         report(
             RunEnded(
@@ -120,7 +122,7 @@ class Loop:
                 self.plan.model,
                 state.outcome or "",
                 (state.error or {}).get("code") if state.outcome == "error" else None,
-                self._clock() - begun,
+                self._clock() - self._started,
                 state.seq,
                 usage.get("input_tokens", 0),
                 usage.get("output_tokens", 0),
@@ -272,14 +274,9 @@ class Loop:
 
     def fail(self, error: TokenwireError) -> list[Event]:
         """The end of a run that failed: close what is open, say why, end."""
-        shown = bool(self.fold.parts)
         if isinstance(error, InputError):
             _log.info("run %s was refused: %s", self.plan.run, error.code)
-        events = closing(self.order, part="truncated", step="error")
-        where = len(events) - 1 if events and isinstance(events[-1], StepEnd) else len(events)
-        events.insert(where, error_event(error, after_output=shown))
-        events.append(RunEnd(outcome="error", reason=error.code, usage=self.fold.usage or None))
-        return self._stamp(events)
+        return self._stamp(failed_end(self.order, self.fold, error))
 
     def _stamp(self, events: list[Event]) -> list[Event]:
         """Number, time and fold events; heartbeats go no further."""
