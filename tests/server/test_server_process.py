@@ -8,79 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def command(*flags: str) -> list[str]:
-    return [sys.executable, "-m", "tokenwire", "serve", *flags]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOKENWIRE_")}
-    return {**kept, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1", **more}
-
-
-class Process:
-    def __init__(self, folder: Path, *flags: str, **env: str) -> None:
-        self.process = subprocess.Popen(
-            command("--port", "0", *flags),
-            cwd=folder,
-            env=environment(XDG_DATA_HOME=str(folder), **env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.lines: list[str] = []
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if "Ctrl-C" in line:
-                break
-        if not self.lines:
-            raise AssertionError(self.process.communicate()[1])
-        self.url = self.lines[0].split(" at ")[1].split()[0].rstrip("/")
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float, str]:
-        started = time.monotonic()
-        self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, time.monotonic() - started, errors
-
-
-@contextmanager
-def serving(folder: Path, *flags: str, **env: str) -> Iterator[Process]:
-    process = Process(folder, *flags, **env)
-    try:
-        yield process
-    finally:
-        if process.process.poll() is None:
-            process.process.kill()
-        process.process.communicate()
-
-
-def refused(folder: Path, *flags: str, **env: str) -> str:
-    """What is said by a start that must be refused: one line, exit code 2."""
-    done = subprocess.run(
-        command(*flags),
-        cwd=folder,
-        env=environment(XDG_DATA_HOME=str(folder), **env),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    return lines[0]
+from process_support import Process, refused, serving
 
 
 def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:

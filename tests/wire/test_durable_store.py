@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from node_support import serving
-from tokenwire.errors import ConfigError
-from tokenwire.server.app import create_app
-from tokenwire.server.settings import Settings
 
 TEXT = {"content-type": "text/plain"}
 PRODUCER = {**TEXT, "producer-id": "p", "producer-epoch": "0"}
@@ -70,9 +66,3 @@ def test_principals_do_not_see_each_others_streams() -> None:
         forked = {**TEXT, **bob, "stream-forked-from": "/v1/stream/mine"}
         assert httpx.put(at(server, "theirs"), headers=forked).status_code == 404
         assert httpx.get(at(server, "mine")).status_code == 401
-
-
-def test_several_processes_may_not_write() -> None:
-    settings = Settings(durable_streams="readwrite", workers=2, store="sqlite:x.db")
-    with pytest.raises(ConfigError):
-        create_app(settings)

@@ -108,6 +108,8 @@ class App:
             state.log, registry=state.registry, tools=tools, deadlines=deadlines(state.settings)
         )
         await state.runs.open()
+        for service in state.services:
+            await service.start()
         self._sweeper = asyncio.create_task(_forget_old_runs(state))
         if state.settings.metrics:
             prometheus.start()
@@ -123,6 +125,8 @@ class App:
         if self._sweeper is not None:
             self._sweeper.cancel()
         await state.runs.drain(state.settings.graceful_stop / 2)
+        for service in reversed(state.services):
+            await service.stop()
         await state.runs.aclose()  # the log as well
         await state.connections.aclose()
         await self._opened_here.aclose()

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tokenwire.errors import InputError
+from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.server.connections import Connection
 from tokenwire.server.ds_sources import Found, Source
 from tokenwire.server.state import State
@@ -27,7 +27,7 @@ from tokenwire.wire.durable import (
     position_of,
 )
 
-__all__ = ["SSEResponse", "head", "read"]
+__all__ = ["head", "read_counted"]
 
 NOW = "now"
 
@@ -41,7 +41,24 @@ async def head(source: Source, extra: dict[str, str]) -> Response:
     return _response(source, b"", headers)
 
 
-async def read(state: State, request: Request, source: Source) -> Response | SSEResponse:
+async def read_counted(
+    state: State, request: Request, source: Source, name: str, principal: str
+) -> Response:
+    """``GET``, counted as a reader of ``name`` for as long as it reads."""
+    release = state.limits.attach(name, principal)
+    try:
+        response = await _read(state, request, source)
+    except BaseException:
+        release()
+        raise
+    if isinstance(response, SSEResponse):
+        response.release = release
+    else:
+        release()
+    return response  # type: ignore[return-value]
+
+
+async def _read(state: State, request: Request, source: Source) -> Response | SSEResponse:
     """``GET`` in the mode that ``live`` asks for."""
     offset, live, cursor = _asked(request)
     if live == "sse":
@@ -124,11 +141,14 @@ async def _long_poll(state: State, source: Source, offset: str, cursor: str | No
     position = await _start(source, offset)
     news = asyncio.Event()
     stop = source.subscribe(news.set)
+    state.on_drain.append(news.set)
     until = asyncio.get_running_loop().time() + state.settings.long_poll_timeout
     try:
         while True:
             news.clear()
             found = await source.read(position)
+            if source.gone:
+                raise NotFoundError("this stream was deleted")
             left = until - asyncio.get_running_loop().time()
             if any(p.parts for p in found.pieces) or found.closed or left <= 0 or state.draining:
                 break
@@ -138,10 +158,9 @@ async def _long_poll(state: State, source: Source, offset: str, cursor: str | No
                     await news.wait()
             except TimeoutError:
                 pass  # one more look, then the empty answer
-            if getattr(source, "gone", False):
-                break
     finally:
         stop()
+        state.on_drain.remove(news.set)
     headers = {**_headers(found), "cache-control": "no-store"}
     if not found.closed:
         headers["stream-cursor"] = cursor_at(time.time(), cursor)
@@ -162,6 +181,7 @@ class SSEResponse:
         self._position = 0
         self._news = asyncio.Event()
         self._first: Found | None = None
+        self._gone = False
         #: Gives the reader's place back.
         self.release: Callable[[], None] = lambda: None
 
@@ -203,7 +223,13 @@ class SSEResponse:
         told = False
         while not connection.lost:
             self._news.clear()
-            found, self._first = self._first or await self._source.read(self._position), None
+            # What `prepare` found is from before the subscription, so there is a second look.
+            first, self._first = self._first, None
+            try:
+                found = first or await self._source.read(self._position)
+            except (NotFoundError, GoneError):
+                self._gone = True
+                found = Found([], self._position, self._position, False)
             idle = loop.time() - connection.last_write >= self._state.settings.heartbeat
             over = found.closed and found.up_to_date
             if found.pieces or over or not told or idle:
@@ -212,10 +238,10 @@ class SSEResponse:
                 await self._send(connection, send, self._frames(found), last=over)
             if over:
                 return
-            if connection.leaving is not None or getattr(self._source, "gone", False):
+            if connection.leaving is not None or self._gone or self._source.gone:
                 await self._send(connection, send, b"", last=True)
                 return
-            if found.up_to_date:
+            if found.up_to_date and first is None:
                 await self._news.wait()
 
     def _frames(self, found: Found) -> bytes:

@@ -11,10 +11,11 @@ from typing import Protocol
 
 import msgspec
 
-from tokenwire.errors import InputError
+from tokenwire.errors import CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.codec import decode
 from tokenwire.relay.record import json_of
-from tokenwire.server.ds_streams import Piece, Stream, Streams
+from tokenwire.server.ds_store import KeptStreams
+from tokenwire.server.ds_streams import Piece, Stream
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui import AGUIEncoder
 from tokenwire.wire.frames import ChunkEncoder, dumps
@@ -49,6 +50,8 @@ class Source(Protocol):
     id: str
     kind: str
     content_type: str
+    #: Deleted while it was read; then `read` finds nothing.
+    gone: bool
 
     async def read(self, position: int) -> Found:
         """What is behind ``position``; a position beyond the tail is an `InputError`."""
@@ -69,38 +72,40 @@ def _beyond(position: int, tail: int) -> None:
 
 
 class StreamSource:
-    """A read-write stream."""
+    """A read-write stream, as `KeptStreams.find` found it."""
 
-    def __init__(self, streams: Streams, stream: Stream) -> None:
-        self._streams, self._stream = streams, stream
+    def __init__(self, kept: KeptStreams, stream: Stream) -> None:
+        self._kept, self._stream = kept, stream
         self.id, self.kind, self.content_type = stream.id, stream.kind, stream.content_type
-
-    @property
-    def gone(self) -> bool:
-        """Deleted while it was read."""
-        return self._stream.gone
+        self.gone = False
+        self._fresh = True
 
     async def read(self, position: int) -> Found:
         """Pieces, up to a bound."""
         stream = self._stream
-        _beyond(position, stream.tail)
-        taken: list[Piece] = []
-        size = 0
-        for piece in stream.after(position):
-            size += sum(map(len, piece.parts))
-            if taken and size > _MOST_BYTES:
-                break
-            taken.append(piece)
-        following = taken[-1].end if taken else max(position, stream.tail)
-        return Found(taken, following, stream.tail, stream.closed and following >= stream.tail)
+        try:
+            if not self._fresh:
+                await self._kept.refresh(stream)
+            self._fresh = False
+            tail, closed = stream.tail, stream.closed
+            _beyond(position, tail)
+            taken = await self._kept.read(stream, position, _MOST_BYTES)
+        except (NotFoundError, GoneError, CursorError):
+            # Deleted, or the store lost records that were read: whoever comes again hears it.
+            self.gone = True
+            return Found([], position, position, False)
+        taken = [piece for piece in taken if piece.end <= tail]
+        following = taken[-1].end if taken else max(position, tail)
+        return Found(taken, following, tail, closed and following >= tail)
 
     async def tail(self) -> tuple[int, bool]:
         """Where it ends by now."""
         return self._stream.tail, self._stream.closed
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Called at every append, close and delete."""
-        return self._streams.subscribe(self._stream.path, wake)
+        """Called at every append, close and delete, by whatever process."""
+        self._fresh = False  # what came before the subscription would not be told
+        return self._kept.subscribe(self._stream, wake)
 
 
 class RunSource:
@@ -112,6 +117,7 @@ class RunSource:
 
     kind = "json"
     content_type = "application/json"
+    gone = False
 
     def __init__(self, state: State, run: str, view: str) -> None:
         self._log, self._run = state.log, run

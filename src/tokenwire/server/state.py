@@ -4,7 +4,7 @@ own words on errors and bodies."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tokenwire.observe.redact import keep_secret
 from tokenwire.server.auth import Auth
@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
 
-__all__ = ["State"]
+__all__ = ["Service", "State"]
+
+
+class Service(Protocol):
+    """What a wire has running beside its requests."""
+
+    async def start(self) -> None:
+        """Begin; log and runs are open."""
+        ...
+
+    async def stop(self) -> None:
+        """End; log and runs are about to be closed."""
+        ...
 
 
 class State:
@@ -61,6 +73,8 @@ class State:
         self.cors_exposed = "Location, Retry-After, Tokenwire-Run, X-Request-Id"
         #: Called when the server begins to stop, before connections are told.
         self.on_drain: list[Callable[[], None]] = []
+        #: Started after the log was opened, stopped before it is closed.
+        self.services: list[Service] = []
         self.extras: dict[str, Any] = {}
 
     @property
