@@ -1,6 +1,6 @@
 /* The page's frame: conversations at the left, the chat, the inspector at the right. */
 
-import { TokenwireClient } from "@tokenwire/client";
+import { TokenwireClient, type TokenwireError } from "@tokenwire/client";
 import { useChat, type Turn } from "@tokenwire/react";
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
 import { Chat } from "./chat.js";
@@ -9,10 +9,13 @@ import { Inspector } from "./inspector.js";
 import { Sidebar } from "./sidebar.js";
 import { SignIn } from "./sign-in.js";
 import { ThemeButton } from "./theme.js";
-import { ThreadList } from "./threads.js";
+import { type ThreadEntry, ThreadList } from "./threads.js";
 
 const client = new TokenwireClient();
 const threads = new ThreadList(client);
+
+/** How often the list of conversations is read again while the page is shown. */
+const LOOK_MS = 15_000;
 
 /** The conversation in the address: `#t=...`, so that a reload and a bookmark come back to it. */
 function threadInAddress(): string | undefined {
@@ -28,37 +31,41 @@ export function App(): ReactNode {
   const [fresh, setFresh] = useState(0);
   const [models, setModels] = useState<Model[]>([]);
   const [locked, setLocked] = useState(false);
-  const [reach, setReach] = useState("");
+  const [problem, setProblem] = useState("");
   const list = useSyncExternalStore(threads.subscribe, threads.getSnapshot);
 
   const connect = useCallback(() => {
-    client.json("GET", "/v1/models").then(
-      (told) => {
-        setModels((told as { data: Model[] }).data ?? []);
-        setLocked(false);
-        setReach("");
-        void threads.refresh();
-      },
-      (error: { status?: number; message: string }) => {
-        if (error.status === 401) setLocked(true);
-        else setReach("The server cannot be reached.");
-      },
-    );
+    const read = async () => {
+      const told = (await client.json("GET", "/v1/models")) as { data: Model[] };
+      await threads.refresh();
+      setModels(told.data);
+      setLocked(false);
+      setProblem("");
+    };
+    read().catch((error: TokenwireError) => {
+      if (error.status === 401) setLocked(true);
+      else setProblem(error.status ? error.message : "The server cannot be reached.");
+    });
   }, []);
   useEffect(connect, [connect]);
   useEffect(() => {
     const moved = () => setThread(threadInAddress());
-    const back = () => document.hidden || void threads.refresh();
+    // Other tabs tell what they change; other machines do not.
+    const look = () => {
+      if (!document.hidden) threads.refresh().catch(() => undefined); // shown as it was; the next look tells
+    };
+    const timer = setInterval(look, LOOK_MS);
     addEventListener("hashchange", moved);
-    document.addEventListener("visibilitychange", back);
+    document.addEventListener("visibilitychange", look);
     return () => {
+      clearInterval(timer);
       removeEventListener("hashchange", moved);
-      document.removeEventListener("visibilitychange", back);
+      document.removeEventListener("visibilitychange", look);
     };
   }, []);
 
   const open = useCallback((id?: string) => {
-    history.pushState(null, "", id ? `#t=${id}` : location.pathname);
+    if (id !== threadInAddress()) history.pushState(null, "", id ? `#t=${id}` : location.pathname);
     setThread(id);
     if (!id) setFresh((n) => n + 1);
   }, []);
@@ -69,10 +76,11 @@ export function App(): ReactNode {
       key={thread ? "kept" : `fresh-${fresh}`}
       thread={thread}
       models={models}
-      notice={reach}
+      problem={problem}
       list={list}
       onOpen={open}
       onRetry={connect}
+      onProblem={setProblem}
     />
   );
 }
@@ -80,24 +88,38 @@ export function App(): ReactNode {
 function Frame(props: {
   thread: string | undefined;
   models: Model[];
-  notice: string;
-  list: ReturnType<ThreadList["getSnapshot"]>;
+  problem: string;
+  list: ThreadEntry[];
   onOpen(id?: string): void;
   onRetry(): void;
+  onProblem(text: string): void;
 }): ReactNode {
-  const { thread, models, list, onOpen } = props;
-  const [model, setModel] = useState<string>();
+  const { thread, models, list, onOpen, onProblem } = props;
+  const [picked, setModel] = useState<string>();
   const [side, setSide] = useState(false);
   const [inspected, setInspected] = useState<Turn>();
   const [inspecting, setInspecting] = useState(false);
+  const [used, setUsed] = useState<string>();
+  const model = picked ?? used;
   const options = useMemo(() => ({ client, ...(thread ? { thread } : {}), ...(model ? { model } : {}) }), [thread, model]);
   const chat = useChat(options);
+  const last = chat.turns[chat.turns.length - 1];
+  // A conversation goes on with the model that it had, while that is served.
+  const had = models.find(({ id }) => id === last?.model)?.id;
   const title = list.find((entry) => entry.id === chat.thread)?.title ?? "New conversation";
+  const erased = threads.removed.has(chat.thread);
 
   useEffect(() => {
     document.title = chat.turns.length ? `${title} · tokenwire` : "tokenwire";
   }, [title, chat.turns.length]);
-  useEffect(() => setInspected(undefined), [chat.thread]);
+  useEffect(() => {
+    setInspected(undefined);
+    setModel(undefined);
+  }, [chat.thread]);
+  useEffect(() => setUsed(had), [had]);
+  useEffect(() => {
+    if (erased) onOpen();
+  }, [erased, onOpen]);
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if ((event.ctrlKey || event.metaKey) && event.shiftKey && event.key.toLowerCase() === "o") {
@@ -117,7 +139,7 @@ function Frame(props: {
     },
     [chat.thread],
   );
-  const last = chat.turns[chat.turns.length - 1];
+  const refused = (what: string) => (error: Error) => onProblem(`The conversation could not be ${what}: ${error.message}`);
 
   return (
     <div className={`frame${inspecting ? " inspecting" : ""}`}>
@@ -130,17 +152,15 @@ function Frame(props: {
           onOpen(id);
         }}
         onClose={() => setSide(false)}
-        onRemove={(id) => {
-          void threads.remove(id);
-          if (id === chat.thread) onOpen();
-        }}
+        onRename={(id, name) => void threads.rename(id, name).catch(refused("renamed"))}
+        onRemove={(id) => void threads.remove(id).catch(refused("erased"))}
       />
-      <main>
+      <main inert={side}>
         <header className="bar">
           <button type="button" className="quiet icon only-narrow" aria-label="Conversations" onClick={() => setSide(true)}>
             <Icon name="menu" />
           </button>
-          <h1>{chat.turns.length ? title : "tokenwire"}</h1>
+          <h1 dir="auto">{chat.turns.length ? title : "tokenwire"}</h1>
           <ModelPicker models={models} model={model} onModel={setModel} />
           <ThemeButton />
           <button
@@ -154,9 +174,9 @@ function Frame(props: {
             <Icon name="wave" />
           </button>
         </header>
-        {props.notice && (
+        {props.problem && (
           <div className="notice" role="alert">
-            {props.notice}{" "}
+            {props.problem}{" "}
             <button type="button" onClick={props.onRetry}>
               Try again
             </button>

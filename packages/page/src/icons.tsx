@@ -11,6 +11,7 @@ const PATHS = {
   edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
   menu: "M4 7h16M4 12h16M4 17h16",
   plus: "M12 5v14M5 12h14",
+  search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l4 4",
   close: "M6 6l12 12M18 6L6 18",
   wave: "M3 12h4l3-7 4 14 3-7h4",
   down: "M12 5v14M6 13l6 6 6-6",

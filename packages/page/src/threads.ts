@@ -1,4 +1,7 @@
-/* The list of conversations: kept on the server where it keeps one, else in this browser. */
+/* The list of conversations, as the server keeps it, the same in every tab.
+
+Always true: what this page changes is shown at once and told to the other tabs; what the server
+refuses is taken back and its error thrown. */
 
 import type { TokenwireClient } from "@tokenwire/client";
 
@@ -9,16 +12,22 @@ export interface ThreadEntry {
   updated: number;
 }
 
-const KEY = "tokenwire.threads";
-const MOST = 200;
+/** What one tab tells the others. */
+type News = { kept: ThreadEntry } | { removed: string };
+
+/** A conversation that was just begun here may be missing in the server's list for so long. */
+const FRESH_MS = 30_000;
+const UNNAMED = "Conversation";
 
 export class ThreadList {
   #entries: ThreadEntry[] = [];
   #listeners = new Set<() => void>();
-  #onServer = true;
+  /** Erased here or in another tab: who shows one of these leaves it. */
+  readonly removed = new Set<string>();
+  #channel = typeof BroadcastChannel === "function" ? new BroadcastChannel("tokenwire:threads") : undefined;
 
   constructor(readonly client: TokenwireClient) {
-    this.#entries = readLocal();
+    if (this.#channel) this.#channel.onmessage = ({ data }) => this.#take(data as News);
   }
 
   subscribe = (listener: () => void): (() => void) => {
@@ -28,86 +37,112 @@ export class ThreadList {
 
   getSnapshot = (): ThreadEntry[] => this.#entries;
 
-  /** Reads the server's list. A server without one leaves the browser's own. */
+  /** Reads the server's list. */
   async refresh(): Promise<void> {
-    try {
-      const told = (await this.client.json("GET", "/v1/threads")) as {
-        threads?: Record<string, unknown>[];
-      };
-      this.#onServer = true;
-      const local = new Map(readLocal().map((entry) => [entry.id, entry]));
-      this.#set(
-        (told.threads ?? []).map((one) => {
-          const id = String(one.thread ?? one.id);
-          const updated = Number(one.updated ?? one.created ?? 0) * 1000;
-          const title = typeof one.title === "string" && one.title ? one.title : undefined;
-          return { id, title: title ?? local.get(id)?.title ?? "Conversation", updated };
-        }),
-      );
-    } catch {
-      this.#onServer = false;
-    }
+    const told = (await this.client.json("GET", "/v1/threads")) as {
+      threads: { thread: string; title?: string; updated: number }[];
+    };
+    const entries = told.threads
+      .filter(({ thread }) => !this.removed.has(thread))
+      .map(({ thread, title, updated }) => ({ id: thread, title: title || UNNAMED, updated: updated * 1000 }));
+    const known = new Set(entries.map(({ id }) => id));
+    const fresh = this.#entries.filter(({ id, updated }) => !known.has(id) && updated > Date.now() - FRESH_MS);
+    this.#set([...fresh, ...entries]);
   }
 
-  /** A question was asked in `id`: it moves up, and is named by its first question. */
+  /** A question was asked in `id`: it moves up, and is named by its first question as on the
+   * server. */
   touch(id: string, question: string): void {
-    const known = this.#entries.find((entry) => entry.id === id);
-    const title = known?.title ?? titleOf(question);
-    const rest = this.#entries.filter((entry) => entry.id !== id);
-    this.#set([{ id, title, updated: Date.now() }, ...rest]);
-    void this.#put(id, { title });
+    const title = this.#find(id)?.title ?? titleOf(question);
+    this.removed.delete(id);
+    this.#tell({ kept: { id, title, updated: Date.now() } });
   }
 
-  rename(id: string, title: string): void {
-    this.#set(this.#entries.map((entry) => (entry.id === id ? { ...entry, title } : entry)));
-    void this.#put(id, { title });
-  }
-
-  /** Forgets the conversation, and erases its runs. */
-  async remove(id: string): Promise<void> {
-    this.#set(this.#entries.filter((entry) => entry.id !== id));
-    const path = `/v1/threads/${encodeURIComponent(id)}`;
+  /** Gives a title; an empty one gives back the name that the conversation had by itself. */
+  async rename(id: string, title: string): Promise<void> {
+    const before = this.#find(id);
+    if (!before || title === before.title) return;
+    if (title) this.#tell({ kept: { ...before, title } });
     try {
-      if (this.#onServer) await this.client.json("DELETE", path);
-      else {
-        const { runs } = (await this.client.json("GET", path)) as { runs: { id: string }[] };
-        await Promise.all(runs.map((run) => this.client.json("DELETE", `/v1/runs/${run.id}`)));
-      }
-    } catch {
-      // What cannot be erased now expires by the server's retention.
+      const told = (await this.client.json("PUT", this.#path(id), { title })) as { title?: string };
+      this.#tell({ kept: { ...(this.#find(id) ?? before), title: told.title ?? UNNAMED } });
+    } catch (error) {
+      this.#tell({ kept: before });
+      throw error;
     }
   }
 
-  async #put(id: string, body: object): Promise<void> {
-    if (!this.#onServer) return;
+  /** Erases the conversation and its runs. */
+  async remove(id: string): Promise<void> {
+    const before = this.#find(id);
+    this.#tell({ removed: id });
     try {
-      await this.client.json("PUT", `/v1/threads/${encodeURIComponent(id)}`, body);
-    } catch {
-      // The title is a convenience; the conversation itself is in its runs.
+      await this.client.json("DELETE", this.#path(id));
+    } catch (error) {
+      this.removed.delete(id);
+      if (before) this.#tell({ kept: before });
+      throw error;
+    }
+  }
+
+  #path(id: string): string {
+    return `/v1/threads/${encodeURIComponent(id)}`;
+  }
+
+  #find(id: string): ThreadEntry | undefined {
+    return this.#entries.find((entry) => entry.id === id);
+  }
+
+  #tell(news: News): void {
+    this.#take(news);
+    this.#channel?.postMessage(news);
+  }
+
+  #take(news: News): void {
+    const id = "kept" in news ? news.kept.id : news.removed;
+    const rest = this.#entries.filter((entry) => entry.id !== id);
+    if ("kept" in news) {
+      this.removed.delete(id);
+      this.#set([news.kept, ...rest]);
+    } else {
+      this.removed.add(id);
+      this.#set(rest);
     }
   }
 
   #set(entries: ThreadEntry[]): void {
-    this.#entries = entries.sort((a, b) => b.updated - a.updated).slice(0, MOST);
-    try {
-      localStorage.setItem(KEY, JSON.stringify(this.#entries));
-    } catch {
-      // Private windows may have no storage; the list then lives as long as the page.
-    }
+    this.#entries = entries.sort((a, b) => b.updated - a.updated);
     for (const listener of [...this.#listeners]) listener();
   }
 }
 
-function readLocal(): ThreadEntry[] {
-  try {
-    const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]") as ThreadEntry[];
-    return Array.isArray(kept) ? kept.filter((one) => typeof one?.id === "string") : [];
-  } catch {
-    return [];
-  }
+export function titleOf(question: string): string {
+  const line = question.trim().split("\n", 1)[0]!.replace(/\s+/g, " ");
+  return line.length > 80 ? `${line.slice(0, 79).trimEnd()}…` : line || UNNAMED;
 }
 
-export function titleOf(question: string): string {
-  const line = question.trim().split("\n", 1)[0] ?? "";
-  return line.length > 48 ? `${line.slice(0, 47).trimEnd()}…` : line || "Conversation";
+/** Conversations whose title holds every word of `wanted`, whatever its case and accents. */
+export function found(list: ThreadEntry[], wanted: string): ThreadEntry[] {
+  const words = plain(wanted).split(/\s+/).filter(Boolean);
+  return words.length ? list.filter(({ title }) => words.every((word) => plain(title).includes(word))) : list;
+}
+
+function plain(text: string): string {
+  return text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+}
+
+const DAY = 86_400_000;
+
+/** In the order given, by how long ago they were used. */
+export function byAge(list: ThreadEntry[], now: Date): { name: string; entries: ThreadEntry[] }[] {
+  const today = new Date(now).setHours(0, 0, 0, 0);
+  const bounds = [
+    ["Today", today],
+    ["Yesterday", today - DAY],
+    ["Last 7 days", today - 6 * DAY],
+    ["Earlier", -Infinity],
+  ] as const;
+  const groups = bounds.map(([name]) => ({ name, entries: [] as ThreadEntry[] }));
+  for (const entry of list) groups[bounds.findIndex(([, from]) => entry.updated >= from)]!.entries.push(entry);
+  return groups.filter(({ entries }) => entries.length);
 }

@@ -12,6 +12,7 @@ import importlib.util
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -195,12 +196,16 @@ async def default_registry(models: list[str]) -> AsyncIterator[Registry]:
 
 
 async def _forget_old_runs(state: State) -> None:
-    """Erase runs past their retention, a few times within it."""
+    """Erase runs past their retention, a few times within it, and what is left of threads."""
     retention = state.settings.retention
-    while True:
-        await asyncio.sleep(min(60.0, max(0.5, retention / 4)))
+    pause = min(60.0, max(0.5, retention / 4))
+    every = max(1, round(min(600.0, retention / 4) / pause))
+    for number in count(1):
+        await asyncio.sleep(pause)
         try:
             await state.log.expire(retention=retention)
+            if number % every == 0:
+                await routes_threads.forget_old(state)
         except LogError as error:
             _log.warning("old runs could not be erased: %s", error)
 

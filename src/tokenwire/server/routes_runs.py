@@ -101,7 +101,7 @@ async def start_run(
     else:
         state.limits.started(principal, place, info.id)
     if info.created_now and more.get("thread"):
-        await touch(state, principal, more["thread"])
+        await touch(state, principal, more["thread"], request.messages)
     return info
 
 
