@@ -1,4 +1,8 @@
-"""The long fault run: ``python -m tests.faults --kills 1000 --seed 1 --store sqlite``."""
+"""The long fault run: ``python -m tests.faults --kills 1000 --seed 1 --store sqlite``.
+
+First the sweep: a worker is hit after every record of a run, in every way. Then kills at random
+under load, by the seed.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,54 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 
-def main() -> int:
-    from faults.fault_harness import Harness, Report
+@contextmanager
+def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] | None]]:
     from redis_support import redis_server
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    if kind == "redis":
+        with redis_server() as server:
+            yield server.url, server.restart
+    else:
+        yield f"sqlite://{folder}/log.db", None
 
-    def harness(url: str, folder: str, restart: Callable[[], None] | None = None) -> Report:
+
+def sweep(options: argparse.Namespace) -> list[str]:
+    from faults.fault_sweep import MODES, OTHER_ENDS, Sweep
+
+    broken: list[str] = []
+    for prompt in ("scenario:sweep", *OTHER_ENDS):
+        modes = MODES if prompt == "scenario:sweep" else MODES[:4]
+        with (
+            tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
+            store_of(options.store, folder) as (url, _),
+        ):
+            report = asyncio.run(Sweep(url, Path(folder), modes=modes, prompt=prompt).run())
+        broken += [f"{prompt}: {text}" for text in report.broken]
+        if not options.json:
+            print(f"{prompt}: {len(report.kinds)} records, {report.seconds:.0f} s")
+            for mode, points, hits, ends in report.table():
+                told = ", ".join(f"{name} {count}" for name, count in sorted(ends.items()))
+                print(f"  {mode:<7} {points} runs, {hits} workers hit: {told}", flush=True)
+    return broken
+
+
+def kills(options: argparse.Namespace) -> dict[str, Any]:
+    from faults.fault_harness import Harness
+
+    with (
+        tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
+        store_of(options.store, folder) as (url, restart),
+    ):
         made = Harness(
             url,
             Path(folder),
@@ -36,22 +67,29 @@ def main() -> int:
             workers=options.workers,
             restart_store=restart,
         )
-        return asyncio.run(made.run())
+        return asdict(asyncio.run(made.run()))
 
-    with tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder:
-        if options.store == "redis":
-            with redis_server() as server:
-                report = harness(server.url, folder, server.restart)
-        else:
-            report = harness(f"sqlite://{folder}/log.db", folder)
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=1000, help="0: the sweep only")
+    parser.add_argument("--no-sweep", action="store_true", help="the kills only")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    broken = [] if options.no_sweep else sweep(options)
+    report = kills(options) if options.kills else {}
+    broken += report.pop("broken", [])
     if options.json:
-        print(json.dumps(asdict(report)))
+        print(json.dumps({**report, "broken": broken}))
     else:
-        for name, value in asdict(report).items():
-            print(f"{name:<12} {len(report.broken) if name == 'broken' else value}")
-        for line in report.broken[:50]:
+        for name, value in {**report, "broken": len(broken)}.items():
+            print(f"{name:<12} {value}")
+        for line in broken[:50]:
             print("BROKEN", line)
-    return bool(report.broken)
+    return bool(broken)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ final log. The seed fixes every choice; the moments depend on the machine as wel
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import multiprocessing
-import os
 import random
 import signal
 import time
@@ -21,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from faults import fault_worker
-from faults.fault_checker import Case, Client, check
-from tokenwire.errors import NotFoundError, TokenwireError
-from tokenwire.relay.runs import Runs
+from faults.fault_actors import Worker, context, evidence_of, read
+from faults.fault_checker import Case, Client, Verdict, check, dump
+from faults.fault_journal import Journal
+from faults.fault_worker import Place
+from tokenwire.errors import TokenwireError
+from tokenwire.relay.runs import Runs, _scoped
 from tokenwire.run.stream import new_run_id
 from tokenwire.simulator import samples
 from tokenwire.simulator.app import SimulatorServer
@@ -53,29 +53,6 @@ class Report:
     broken: list[str] = field(default_factory=list)
 
 
-class Worker:
-    """One process and its pipe."""
-
-    def __init__(self, context: Any, arguments: tuple[str, str, str]) -> None:
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=fault_worker.main, args=(theirs, *arguments), daemon=True
-        )
-        self.process.start()
-        theirs.close()
-        #: Ready, and not stopped.
-        self.able = False
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.join(10)
-        self.pipe.close()
-
-
 class Harness:
     """One run of the harness on one store."""
 
@@ -91,7 +68,7 @@ class Harness:
     ) -> None:
         self.report = Report(seed, store.partition(":")[0])
         self._store = store
-        self._ledger = str(folder / "ledger")
+        self._journal = Journal(str(folder / "journal"))
         self._chance = random.Random(seed)
         self._kills = kills
         self._restart_store = restart_store
@@ -100,25 +77,23 @@ class Harness:
         self._cases: list[Case] = []
         self._answers: dict[str, asyncio.Event] = {}
         self._delivered = 0
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["faults.fault_worker"])
+        self._context = context()
 
     async def run(self) -> Report:
         begun = time.monotonic()
-        Path(self._ledger).touch()
         settings = Settings(rate=400.0, jitter=0.3, seed=self._chance.randrange(1 << 30))
         async with SimulatorServer(settings) as model:
             self._model = model
-            runs = fault_worker.make_runs(self._store, model.url, self._ledger)
+            self._place = Place(self._store, model.url, self._journal.path)
+            runs = fault_worker.make_runs(self._place, self._journal, owner="the harness")
             await runs.open(take_over=False)
             try:
                 await self._under_load(runs)
                 await self._judge(runs)
             finally:
-                for worker in self._workers:
-                    asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
-                    worker.end()
-                await runs.aclose()
+                await asyncio.gather(*(worker.end() for worker in self._workers))
+                await fault_worker.leave(runs)
+                self._journal.close()
         self.report.seconds = time.monotonic() - begun
         return self.report
 
@@ -134,19 +109,9 @@ class Harness:
     # Workers.
 
     async def _spawn(self) -> None:
-        arguments = (self._store, self._model.url, self._ledger)
-        worker = await asyncio.to_thread(Worker, self._context, arguments)
-        self._workers.append(worker)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(worker.pipe.fileno(), self._hear, worker)
+        self._workers.append(await Worker.start(self._context, self._place, self._hear))
 
-    def _hear(self, worker: Worker) -> None:
-        try:
-            answer = worker.pipe.recv()
-        except (EOFError, OSError):
-            asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
-            return
-        worker.able = worker.able or "ready" in answer
+    def _hear(self, worker: Worker, answer: dict[str, Any]) -> None:
         if "key" in answer:
             case = next(case for case in self._cases if case.key == answer["key"])
             if "run" in answer:
@@ -169,10 +134,9 @@ class Harness:
                 asyncio.get_running_loop().create_task(self._stop_a_while(victim))
                 continue
             self._workers.remove(victim)
-            asyncio.get_running_loop().remove_reader(victim.pipe.fileno())
             if not victim.process.is_alive():
                 self.report.broken.append("a worker ended by itself")
-            await asyncio.to_thread(victim.end)
+            await victim.end()
             self.report.kills += 1
             await self._spawn()
 
@@ -203,14 +167,15 @@ class Harness:
             case = self._new_case(f"key-{number}-{turn}")
             await self._start(case)
             run = next(iter(case.runs))
-            case.clients = [Client() for _ in range(CLIENTS)]
+            case.clients = [Client(seed=n) for n in range(CLIENTS)]
             tasks = [
-                asyncio.create_task(self._read(runs, run, case.key, client))
+                asyncio.create_task(read(runs, run, case.key, client, seen=self._seen))
                 for client in case.clients
             ]
             if case.cancelled:
                 await asyncio.sleep(self._chance.uniform(0.0, 0.5))
                 await runs.cancel(run, by="harness", principal=case.key)
+                self._journal.write("cancel", run=run)
             _, late = await asyncio.wait(tasks, timeout=60)
             for task in late:
                 task.cancel()
@@ -251,43 +216,29 @@ class Harness:
             except TimeoutError:
                 continue
 
-    async def _read(self, runs: Runs, run: str, key: str, client: Client) -> None:
-        chance = random.Random(f"{run}{id(client)}")
-        while not client.ended:
-            after = client.items[-1][0] if client.items else None
-            try:
-                follower = await runs.follow(run, after=after, principal=key)
-            except NotFoundError:
-                await asyncio.sleep(0.02)
-                continue
-            client.connections += 1
-            try:
-                for _ in range(chance.choice([1, 3, 10, 1_000_000])):
-                    batch = await follower.next()
-                    if batch is None:
-                        client.ended = True
-                        break
-                    client.items += batch.items()
-                    self._delivered += len(batch.records)
-            finally:
-                follower.close()
+    async def _seen(self, items: list[tuple[str, bytes]]) -> None:
+        self._delivered += len(items)
 
     # Verdict.
 
     async def _judge(self, runs: Runs) -> None:
         report = self.report
         requests = Counter(record.model for record in self._model.requests)
-        effects = Counter(Path(self._ledger).read_text().splitlines())
-        for case in self._cases:
+        everything = evidence_of(self._cases, self._journal, requests)
+        for case, evidence in zip(self._cases, everything, strict=True):
+            names = case.runs | set(await runs.log.thread(_scoped(case.key, case.key) or ""))
             try:
-                verdict = await check(runs.log, case, requests, effects)
+                dumps = [await dump(runs.log, name) for name in sorted(names)]
             except TokenwireError as error:
                 report.broken.append(f"{case.key} ({case.scenario}): I2: {error}")
                 continue
-            outcomes = report.outcomes
-            outcomes[verdict.outcome] = outcomes.get(verdict.outcome, 0) + 1
-            report.takeovers += verdict.claims
-            report.resets += verdict.resets
-            report.events += verdict.events
-            report.connections += sum(client.connections for client in case.clients)
-            report.broken += [f"{case.key} ({case.scenario}): {text}" for text in verdict.broken]
+            self._count_in(case, check(case, dumps, evidence))
+
+    def _count_in(self, case: Case, verdict: Verdict) -> None:
+        report, outcomes = self.report, self.report.outcomes
+        outcomes[verdict.outcome] = outcomes.get(verdict.outcome, 0) + 1
+        report.takeovers += verdict.claims
+        report.resets += verdict.resets
+        report.events += verdict.events
+        report.connections += sum(client.connections for client in case.clients)
+        report.broken += [f"{case.key} ({case.scenario}): {text}" for text in verdict.broken]

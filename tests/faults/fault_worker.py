@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import logging
 import os
+import secrets
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from faults.fault_journal import Journal, Trap, WatchedHttp, WatchedLog
 from tokenwire.errors import TokenwireError
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
@@ -18,10 +24,13 @@ from tokenwire.log.open import open_log
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.openai_chat import DIALECT
 from tokenwire.relay.runs import Runs
-from tokenwire.run import loop as _loop  # noqa: F401 - imported once, before the fork
 from tokenwire.run.recover import RetryPolicy
 from tokenwire.tools.context import ToolContext
 from tokenwire.tools.registry import ToolSet, tool
+
+# Imported once, before the fork: these are loaded where they are first used otherwise.
+for _name in ("concurrent.futures.thread", "tokenwire.log.redis", "tokenwire.log.sqlite"):
+    importlib.import_module(_name)
 
 LEASE = 1.0
 
@@ -39,30 +48,93 @@ class NamedModel:
         return DIALECT, target
 
 
-def make_runs(store: str, model_url: str, ledger: str) -> Runs:
+@dataclass(frozen=True)
+class Place:
+    """Where a worker works, and what will hit it there."""
+
+    store: str
+    model_url: str
+    journal: str
+    trap: Trap | None = None
+    lease: float = LEASE
+    #: As if on another machine: nobody can see that its process is dead, only its lease tells.
+    far: bool = False
+    #: Runs that it may take over: all, or those that are in here (now).
+    only: Container[str] | None = None
+
+    def owner(self) -> str:
+        """host:pid:random, as `Runs` makes it."""
+        host = "elsewhere" if self.far else os.uname().nodename
+        return f"{host}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def tools_of(effect: Callable[[ToolContext, str], None]) -> ToolSet:
+    """Tools with an effect outside, one of each kind."""
+
     @tool
     async def get_weather(city: str, context: ToolContext) -> str:
-        """Has a side effect that must not happen twice: a line in the ledger."""
-        file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(file, f"{context.principal} {context.call_id}\n".encode())
-        os.close(file)
+        """An effect that must not happen twice."""
+        effect(context, "get_weather")
         await asyncio.sleep(0.05)
         return f"It rains in {city}."
 
+    @tool
+    async def send_order(item: str, context: ToolContext) -> str:
+        """An effect that must not happen twice."""
+        effect(context, "send_order")
+        return f"{item} is ordered."
+
+    @tool(idempotent=True)
+    async def read_stock(item: str, context: ToolContext) -> str:
+        """May run again."""
+        effect(context, "read_stock")
+        return f"3 of {item}."
+
+    @tool(needs_approval=True)
+    async def delete_file(path: str, context: ToolContext) -> str:
+        """An effect that must not happen twice, and not without a yes."""
+        effect(context, "delete_file")
+        return f"{path} is gone."
+
+    return ToolSet.of([get_weather, send_order, read_stock, delete_file])
+
+
+def make_runs(
+    place: Place, journal: Journal, *, owner: str, told: Callable[[], None] = lambda: None
+) -> Runs:
+    trap = place.trap
+
+    def effect(context: ToolContext, name: str) -> None:
+        fields = {"key": context.principal, "call": context.call_id, "name": name}
+        journal.write("tool", who=owner, **fields)
+        if trap is not None and trap.tool == name:
+            trap.spring(told)
+
+    log = WatchedLog(open_log(place.store), journal, owner, trap=trap, told=told, only=place.only)
     return Runs(
-        open_log(store),
-        registry=NamedModel(model_url),  # type: ignore[arg-type]
-        tools=ToolSet.of([get_weather]),
+        log,  # type: ignore[arg-type]
+        registry=NamedModel(place.model_url),  # type: ignore[arg-type]
+        tools=tools_of(effect),
+        owner=owner,
+        http=WatchedHttp(journal, owner),  # type: ignore[arg-type]
         retry=RetryPolicy(retries=2, first=0.01, longest=0.02),
-        lease=LEASE,
+        lease=place.lease,
     )
 
 
-async def serve(pipe: Connection, store: str, model_url: str, ledger: str) -> None:
-    runs = make_runs(store, model_url, ledger)
-    await runs.open()
+async def serve(pipe: Connection, place: Place) -> None:
     loop = asyncio.get_running_loop()
     orders: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    journal = Journal(place.journal)
+
+    def told() -> None:
+        pipe.send({"sprung": True})
+        if place.trap is not None and place.trap.action == "drain":
+            orders.put_nowait(None)
+
+    runs = make_runs(place, journal, owner=place.owner(), told=told)
+    # A worker with a trap is there for its own run.
+    await runs.open(take_over=place.trap is None or place.only is not None)
 
     def receive() -> None:
         try:
@@ -74,23 +146,43 @@ async def serve(pipe: Connection, store: str, model_url: str, ledger: str) -> No
     loop.add_reader(pipe.fileno(), receive)
     pipe.send({"ready": True})
     while (order := await orders.get()) is not None:
-        answer: dict[str, Any] = {"key": order["key"]}
-        try:
-            info = await runs.start(
-                Request(messages=[user(order["prompt"])]),
-                model=order["model"],
-                run_id=order["run"],
-                key=order["key"],
-                thread=order["key"],
-                principal=order["key"],
-            )
-            answer["run"] = info.id
-        except TokenwireError as error:
-            answer["error"] = error.code
+        if "key" in order:
+            answer = await _start(runs, order)
+        else:
+            answer = {"owned": len(runs.owned)}
         with contextlib.suppress(OSError):
             pipe.send(answer)
+    await runs.drain(5.0)
+    await leave(runs)
+
+
+async def leave(runs: Runs) -> None:
+    """Close runs that were made here."""
     await runs.aclose()
+    if runs._http is not None:
+        await runs._http.aclose()
 
 
-def main(pipe: Connection, store: str, model_url: str, ledger: str) -> None:
-    asyncio.run(serve(pipe, store, model_url, ledger))
+async def _start(runs: Runs, order: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"key": order["key"]}
+    try:
+        info = await runs.start(
+            Request(messages=[user(order["prompt"])]),
+            model=order["model"],
+            run_id=order["run"],
+            key=order["key"],
+            thread=order["key"],
+            principal=order["key"],
+        )
+        answer["run"] = info.id
+    except TokenwireError as error:
+        answer["error"] = error.code
+    return answer
+
+
+def main(pipe: Connection, place: Place) -> None:
+    logging.getLogger("tokenwire").setLevel(logging.ERROR)  # that runs are lost is the point
+    asyncio.run(serve(pipe, place))
+
+
+tools_of(lambda context, name: None)  # loads what makes the tools, before the fork

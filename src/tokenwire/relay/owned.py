@@ -65,6 +65,13 @@ class Owned:
         """``running`` or ``waiting`` (or the outcome, at the very end)."""
         return self.loop.fold.state
 
+    @property
+    def in_tool(self) -> bool:
+        """A tool is at work, or its result is on the way to the log."""
+        tools = self.loop.fold.tools.values()
+        at_work = any(tool.started and not tool.done for tool in tools)
+        return not self.task.done() and (at_work or (self.loop.leaving and self.producer.appending))
+
     async def check_commands(self) -> None:
         """Take the commands that were left for this run."""
         self.look = False

@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -116,13 +117,16 @@ class Runs:
         self._tender = asyncio.create_task(tend(self, take_over=take_over and self.log.shared))
 
     async def drain(self, seconds: float = 8.0) -> None:
-        """Accept nothing new; give running answers ``seconds`` to end, then hand them over (on a
-        shared log) or stop them as ``interrupted`` would (on a log of this process only)."""
+        """Accept nothing new. On a shared log, give the tools that are at work ``seconds`` to
+        finish, as nobody could tell whether they did, and hand all runs over; on a log of this
+        process only, give the answers ``seconds`` to end, and end the rest as ``interrupted``."""
         self.draining = True
-        waiting = [o.task for o in self.owned.values() if o.state != "waiting"]
-        if waiting and not self.log.shared:
+        all_owned = list(self.owned.values())
+        if self.log.shared:
+            await _let_tools_finish(all_owned, seconds)
+        elif waiting := [o.task for o in all_owned if o.state != "waiting"]:
             await asyncio.wait(waiting, timeout=seconds)
-        for owned in list(self.owned.values()):
+        for owned in all_owned:
             await owned.stop()
             try:
                 if self.log.shared:
@@ -435,6 +439,15 @@ class Runs:
         stop = Control(command="cancel", by="on_disconnect", reason="the last reader left")
         loop = asyncio.get_running_loop()
         self._stops[run] = loop.call_later(seconds, lambda: owned.inbox.put(stop))
+
+
+async def _let_tools_finish(all_owned: list[Owned], seconds: float) -> None:
+    busy = [owned for owned in all_owned if owned.in_tool]
+    for owned in busy:
+        owned.loop.leaving = True
+    end = time.monotonic() + seconds
+    while (busy := [owned for owned in busy if owned.in_tool]) and time.monotonic() < end:
+        await asyncio.wait([owned.task for owned in busy], timeout=0.02)
 
 
 def _scoped(principal: str, name: str | None) -> str | None:

@@ -99,6 +99,9 @@ class Loop:
         self._called: float | None = None
         self._gaps = ChunkGaps()
         self._out_of_steps = False
+        #: Set it to end after the tools that are at work, without an end of the run: another
+        #: worker goes on from there.
+        self.leaving = False
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """All events, in batches; the last batch holds ``run-end``."""
@@ -115,12 +118,14 @@ class Loop:
 
     def tell_end(self, state: Fold) -> None:
         """Tell observers how the run ended; once, by who wrote its end."""
+        if state.outcome is None:
+            return
         usage = state.usage
         report(
             RunEnded(
                 self.plan.run,
                 self.plan.model,
-                state.outcome or "",
+                state.outcome,
                 (state.error or {}).get("code") if state.outcome == "error" else None,
                 self._clock() - self._started,
                 state.seq,
@@ -157,21 +162,22 @@ class Loop:
             if step.status != "complete":
                 break
             phase.look(step)
-            if not phase.pending:
-                if not self._paused(step):
-                    break
-                step = None
-                continue
-            if step.step >= plan.limits.steps:
+            if not phase.pending and not phase.answered and not self._paused(step):
+                break
+            if step.step >= plan.limits.steps and (phase.pending or phase.answered):
                 # It was told to answer now, and calls again: it would for ever.
-                yield self._stamp(phase.refuse(f"the run has made its {step.step} steps"))
+                if phase.pending:
+                    yield self._stamp(phase.refuse(f"the run has made its {step.step} steps"))
                 self._out_of_steps = True
                 break
-            async with aclosing(phase.batches()) as events:
-                async for batch in events:
-                    yield self._stamp(batch)
-            if phase.stop:
-                break
+            if phase.pending:
+                async with aclosing(phase.batches()) as events:
+                    async for batch in events:
+                        yield self._stamp(batch)
+                if phase.stop:
+                    break
+                if self.leaving:
+                    return
             step = None
         yield self._end(phase.in_doubt)
 
@@ -182,8 +188,8 @@ class Loop:
         return paused and step.step < self.plan.limits.steps
 
     def _unfinished(self) -> StepState | None:
-        """The step at which an earlier loop stopped, when it was complete."""
-        if self.fold.steps and self.fold.steps[-1].status == "complete":
+        """The step after whose end an earlier loop was lost."""
+        if self.fold.steps and self.fold.steps[-1].status != "open":
             return self.fold.steps[-1]
         return None
 

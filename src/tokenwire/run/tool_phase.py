@@ -100,6 +100,8 @@ class ToolPhase:
         self._tools = tools.allowed(plan.principal) if tools is not None else None
         #: Calls of the step that still need a result.
         self.pending: dict[str, ToolCall] = {}
+        #: Every call of the step has its result: the model has not heard of them yet.
+        self.answered = False
         #: The run must end after this phase: a call is for the caller, or in doubt.
         self.stop = False
         #: A non-idempotent call was started by a lost worker; nobody knows its outcome.
@@ -117,6 +119,7 @@ class ToolPhase:
         done = {c for c, tool in self._fold.tools.items() if tool.done}
         calls = [c for c in calls_of(self._fold, step) if c.executor != "provider"]
         self.pending = {c.call_id: c for c in calls if c.call_id not in done}
+        self.answered = bool(calls) and not self.pending
         if any(self._is_callers(c) for c in self.pending.values()):
             # A tool that only the caller knows: the answer ends here, with its calls.
             self.pending = {}
