@@ -24,6 +24,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     on_disconnect: str = "continue"
     #: Whether the server's own tools may be used.
     tools: bool = True
+    #: The tools that the model was told of: who goes on with the run should have them.
+    tool_names: list[str] | None = None
 
 
 class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -22,6 +22,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -65,7 +66,12 @@ _DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
 
 
 class Runs:
-    """All runs of one process on one log. `open` it before use, `aclose` it after."""
+    """All runs of one process on one log. `open` it before use, `aclose` it after.
+
+    ``models``: names of the models whose lost runs may be taken over here (default: all that the
+    registry knows); others, and runs with tools that are not here, are left to processes that have
+    them, for ``leave_for`` seconds (default: the total deadline), and then ended.
+    """
 
     def __init__(
         self,
@@ -80,6 +86,8 @@ class Runs:
         limits: LoopLimits | None = None,
         lease: float = LEASE,
         fallbacks: dict[str, list[str]] | None = None,
+        models: Iterable[str] | None = None,
+        leave_for: float | None = None,
     ) -> None:
         self.log = log
         self._registry = registry
@@ -93,6 +101,9 @@ class Runs:
         self._limits = limits or LoopLimits()
         self.lease = lease
         self._fallbacks = fallbacks or {}
+        self._models = None if models is None else frozenset(models)
+        #: Seconds that a lost run which cannot go on here is left to others, before it is ended.
+        self.leave_for = self._deadlines.total if leave_for is None else leave_for
         self.owned: dict[str, Owned] = {}
         self._readers: dict[str, int] = {}
         self._stops: dict[str, asyncio.TimerHandle] = {}
@@ -194,14 +205,15 @@ class Runs:
             tools=tools,
         )
         plan = self.plan(run, meta)
-        encoded = msgspec.json.encode(meta)
+        asked = msgspec.json.encode(meta)
+        meta.tool_names = self.tool_names(principal) if tools else []
         info = await self.log.create(
             run,
             owner=self.owner,
-            meta=encoded,
+            meta=msgspec.json.encode(meta),
             thread=_scoped(principal, thread),
             key=_scoped(principal, key),
-            key_hash=hashlib.sha256(encoded).hexdigest(),
+            key_hash=hashlib.sha256(asked).hexdigest(),
             lease=self.lease,
         )
         if info.stream != run:
@@ -210,6 +222,14 @@ class Runs:
             return found
         self.adopt(plan, info.epoch, on_disconnect)
         return info_of(info, meta)
+
+    def serves(self, model: str) -> bool:
+        """Whether lost runs of this model may be taken over here."""
+        return self._models is None or model in self._models
+
+    def tool_names(self, principal: str) -> list[str]:
+        """The tools of this process that a principal may use."""
+        return self.tools.allowed(principal).names if self.tools is not None else []
 
     def plan(self, run: str, meta: RunMeta) -> Plan:
         """What a run needs to know, from what its log keeps. Raises `UnknownModelError`."""

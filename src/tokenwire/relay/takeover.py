@@ -28,6 +28,7 @@ __all__ = [
     "MOST_ATTEMPTS",
     "Rung",
     "Taken",
+    "asks_to_stop",
     "ending",
     "read_run",
     "rung",
@@ -82,7 +83,7 @@ async def read_run(log: Log, run: str) -> Taken:
 
 def rung(taken: Taken, commands: list[bytes]) -> Rung:
     """What may be done with a run that lost its worker."""
-    if taken.fold.cancel_requested or any(_is_cancel(data) for data in commands):
+    if taken.fold.cancel_requested or any(asks_to_stop(data) for data in commands):
         return "cancelled"
     step = taken.fold.steps[-1] if taken.fold.steps else None
     if taken.claims >= MOST_CLAIMS:
@@ -141,7 +142,8 @@ def start_of(run: str, of: RunMeta | Plan) -> RunStart:
     )
 
 
-def _is_cancel(data: bytes) -> bool:
+def asks_to_stop(data: bytes) -> bool:
+    """Whether a command that was left for a run is a cancel."""
     try:
         event = decode(data)
     except InputError:

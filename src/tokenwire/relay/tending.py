@@ -1,8 +1,7 @@
 """Looking after runs: leases, commands, and runs whose worker was lost; one task for all.
 
-Always true: a lease is renewed at a third of its time; a run is taken over only with a new epoch;
-what a dead process of this machine held is let go at once, what one elsewhere held when its lease
-has run out.
+Always true: a lease is renewed at a third of its time; what a dead process of this machine held is
+let go at once, what one elsewhere held when its lease has run out.
 """
 
 from __future__ import annotations
@@ -15,11 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tokenwire.errors import TokenwireError
-from tokenwire.observe.facts import TakenOver
-from tokenwire.observe.hooks import report
-from tokenwire.relay.run_info import meta_of
-from tokenwire.relay.takeover import ending, read_run, rung, start_of, write_end
-from tokenwire.run.loop import Plan
+from tokenwire.relay.orphans import Orphans
 
 if TYPE_CHECKING:
     from tokenwire.relay.runs import Runs
@@ -36,6 +31,7 @@ async def tend(runs: Runs, *, take_over: bool) -> None:
     """Renew leases, look for commands, take over orphans, until cancelled."""
     next_renewal = time.monotonic() + min(_RENEW, runs.lease / 3)
     next_orphans = time.monotonic()
+    orphans = Orphans(runs)
     while True:
         await asyncio.sleep(_TICK)
         now = time.monotonic()
@@ -49,9 +45,7 @@ async def tend(runs: Runs, *, take_over: bool) -> None:
             if take_over and not runs.draining and now >= next_orphans:
                 next_orphans = now + min(1.0, runs.lease / 4)
                 await _release_the_dead(runs)
-                for run in await runs.log.orphans():
-                    if run not in runs.owned:
-                        await _take_over(runs, run)
+                await orphans.look(now)
         except TokenwireError as error:
             _log.warning("tending runs: %s", error)
         except Exception:
@@ -73,32 +67,11 @@ async def _renew(runs: Runs) -> None:
     held = {o.run: o.producer.epoch for o in runs.owned.values()}
     for run in await runs.log.renew(held, owner=runs.owner, lease=runs.lease):
         owned = runs.owned.get(run)
-        if owned is not None and owned.producer.epoch == held[run]:
+        # One whose end is on the way to the log is not lost.
+        ending = owned is not None and owned.loop.fold.outcome is not None
+        if owned is not None and owned.producer.epoch == held[run] and not ending:
             _log.warning("the lease of run %s is lost; this worker stops it", run)
             await owned.stop()
-
-
-async def _take_over(runs: Runs, run: str) -> None:
-    claim = await runs.log.claim(run, owner=runs.owner, lease=runs.lease)
-    if claim is None:
-        return
-    meta = meta_of(await runs.log.describe(run))
-    taken = await read_run(runs.log, run)
-    commands = [data for _, data in await runs.log.commands(run)]
-    how = rung(taken, commands)
-    plan: Plan | None = None
-    if how == "go-on":
-        try:
-            plan = runs.plan(run, meta)
-        except TokenwireError as error:
-            _log.warning("run %s cannot go on here: %s", run, error)
-            how = "interrupted"
-    report(TakenOver(run, claim.epoch, how))
-    if plan is not None:
-        runs.adopt(plan, claim.epoch, meta.on_disconnect, taken)
-        return
-    start = start_of(run, meta)
-    await write_end(runs.log, taken, ending(taken, how), epoch=claim.epoch, start=start)
 
 
 def may_live(owner: str) -> bool:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tokenwire.run.loop import Plan
     from tokenwire.tools.registry import Tool, ToolSet
 
-__all__ = ["LoopLimits", "ToolPhase", "calls_of"]
+__all__ = ["LoopLimits", "ToolPhase", "calls_of", "open_tools"]
 
 
 class LoopLimits(msgspec.Struct, kw_only=True, frozen=True):
@@ -90,6 +90,14 @@ def calls_of(fold: Fold, step: StepState) -> list[ToolCall]:
         StepEnd(step=step.step, status=step.status, terminal_seen=step.terminal_seen)  # type: ignore[arg-type]
     )
     return assembler.calls
+
+
+def open_tools(fold: Fold) -> set[str]:
+    """The names of tools that a run's last step called and that have no result yet."""
+    if not fold.steps or fold.steps[-1].status != "complete":
+        return set()
+    done = {call_id for call_id, tool in fold.tools.items() if tool.done}
+    return {call.name for call in calls_of(fold, fold.steps[-1]) if call.call_id not in done}
 
 
 class ToolPhase:

@@ -106,7 +106,11 @@ class App:
         if tools is None:
             tools = await self._opened_here.enter_async_context(tools_of(state.settings))
         state.runs = Runs(
-            state.log, registry=state.registry, tools=tools, deadlines=deadlines(state.settings)
+            state.log,
+            registry=state.registry,
+            tools=tools,
+            deadlines=deadlines(state.settings),
+            models=state.settings.model,
         )
         await state.runs.open()
         for service in state.services:
