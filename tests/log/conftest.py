@@ -2,32 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from redis_support import RedisServer, redis_server
+from redis_cluster_support import Cluster, redis_cluster
+from redis_support import BINARIES, RedisServer, redis_server
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
 
+REDIS = [pytest.param(name, marks=pytest.mark.redis) for name in BINARIES]
+
 
 @pytest.fixture(scope="session")
-def shared_redis() -> Iterator[RedisServer]:
-    with redis_server() as server:
+def shared_servers() -> Iterator[Callable[[str], RedisServer]]:
+    """One server of each program for all cases that leave it as it was."""
+    with contextlib.ExitStack() as stack:
+        servers: dict[str, RedisServer] = {}
+
+        def server(name: str) -> RedisServer:
+            if name not in servers:
+                servers[name] = stack.enter_context(redis_server(name=name))
+            return servers[name]
+
         yield server
 
 
-@pytest.fixture(
-    params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)],
-)
+@pytest.fixture(params=REDIS)
+def shared_redis(
+    request: pytest.FixtureRequest, shared_servers: Callable[[str], RedisServer]
+) -> RedisServer:
+    return shared_servers(request.param)
+
+
+@pytest.fixture(params=REDIS)
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of this test alone, of each program in turn."""
+    with redis_server(name=request.param) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    with redis_cluster() as made:
+        yield made
+
+
+STORES = ["memory", "sqlite", *REDIS, pytest.param("cluster", marks=pytest.mark.redis)]
+
+
+@pytest.fixture(params=STORES)
 def new_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Log]:
     """Opens the same store each time it is called (memory: a new one)."""
     if request.param == "memory":
         return lambda: open_log("memory:")
     if request.param == "sqlite":
         return lambda: open_log(f"sqlite://{tmp_path}/log.db")
-    server: RedisServer = request.getfixturevalue("shared_redis")
+    if request.param == "cluster":
+        url = request.getfixturevalue("shared_cluster").url
+    else:
+        url = request.getfixturevalue("shared_servers")(request.param).url
     prefix = f"t{secrets.token_hex(4)}"
-    return lambda: open_log(f"{server.url}?prefix={prefix}")
+    return lambda: open_log(f"{url}?prefix={prefix}")

@@ -62,7 +62,8 @@ def test_a_user_has_a_store_of_their_own() -> None:
         "redis://host?durability=eternal",
         "redis://host?prefix={x}",
         "redis+sentinel://host",
-        "redis+cluster://host?replicas=1",
+        "redis://host?ssl_ca_certs=ca.pem",
+        "rediss://host?ssl_check_hostname=perhaps",
     ],
 )
 def test_what_is_not_understood_is_a_clear_error(url: str) -> None:

@@ -39,7 +39,7 @@ _REQUIRED: Final = (
 )
 #: Package -> (extra, what it brings).
 _OPTIONAL: Final = {
-    "redis": ("redis", "runs shared by several servers"),
+    "hiredis": ("redis", "runs shared by several servers"),
     "xllamacpp": ("local", "models from a .gguf file"),
     "mcp": ("mcp", "tools of MCP servers"),
     "prometheus_client": ("metrics", "metrics"),

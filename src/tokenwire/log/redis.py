@@ -13,66 +13,27 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tokenwire.errors import (
-    ConflictError,
-    CursorError,
-    GoneError,
-    KeyReusedError,
-    NotFoundError,
-    TokenwireError,
-)
+from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
 from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Wake
-from tokenwire.log.redis_index import Index
-from tokenwire.log.redis_link import Call, Lane, Link, Script
+from tokenwire.log.redis_append import APPEND, Appends, Owned, missing
+from tokenwire.log.redis_check import check_store
+from tokenwire.log.redis_index import INDEX, Index
+from tokenwire.log.redis_link import Link, Script
+from tokenwire.log.redis_read import READ, Reads
 from tokenwire.log.redis_url import parse_url
 from tokenwire.log.redis_wake import WakeRouter
 from tokenwire.log.tail import Tails
 
 __all__ = ["RedisLog"]
 
-APPEND = Script("redis_append.lua")
-READ = Script("redis_read.lua")
 OWNER = Script("redis_owner.lua")
 
 #: How long names of expired streams answer "gone" instead of "never was".
 KEEP_NAMES_MS = 30 * 86_400_000
 
-#: Of one round trip: a script blocks the server for 10 us per append, 100 us per long read.
-MOST_APPENDS = 256
-MOST_READS = 32
 
 #: Streams that are looked at for ``stats()["records"]`` and ``["bytes"]``.
 MOST_COUNTED = 1000
-
-
-class _Owned:
-    """A stream that this process created or claimed: enough to put it back after a failover."""
-
-    __slots__ = ("epoch", "key", "lease", "meta", "nonce", "owner", "thread")
-
-    def __init__(
-        self,
-        owner: str,
-        nonce: str,
-        lease: float,
-        meta: bytes = b"",
-        thread: str | None = None,
-        key: str | None = None,
-        epoch: int = 1,
-    ) -> None:
-        self.owner = owner
-        self.nonce = nonce
-        self.lease = lease
-        self.meta = meta
-        self.thread = thread
-        self.key = key
-        self.epoch = epoch
-
-
-def _missing(state: str) -> TokenwireError:
-    if state == "gone":
-        return GoneError("The stream has expired; its records are no longer kept.")
-    return NotFoundError("There is no such stream.")
 
 
 class RedisLog:
@@ -87,23 +48,27 @@ class RedisLog:
         self._prefix = self._settings.prefix
         self._ttl = int(self._settings.ttl * 1000)
         self._publish = "SPUBLISH"
-        self._link = Link(self._settings)
+        self._link = Link(self._settings, (APPEND, READ, OWNER, INDEX))
         self._index = Index(self._link, self._prefix, self._ttl)
         self._tails = Tails()
-        self._lanes: dict[str, Lane] = {}
-        self._owned: dict[str, _Owned] = {}
+        self._reads = Reads(self._link, self._key)
+        self._owned: dict[str, Owned] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._router = WakeRouter(self._link, self._key, touched=self._touched, lost=self._lost)
+        head = (self._ttl, KEEP_NAMES_MS, self._publish)
+        self._appends = Appends(
+            self._link, self._key, self._owned, self._tails, head, self._restore
+        )
+        self._router = WakeRouter(self._link, self._key, touched=self._touched)
 
     async def start(self) -> None:
         """Connect; refuse a store that evicts, or that keeps less than the URL asks for."""
-        await self._link.connect()
+        await self._link.connect(check_store)
         self.durability = self._link.durability
 
     async def close(self) -> None:
         """Finish what was given and disconnect. Streams stay."""
-        for lane in self._lanes.values():
-            await lane.drain()
+        await self._appends.drain()
+        await self._reads.drain()
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._router.close()
@@ -115,18 +80,6 @@ class RedisLog:
         name = stream.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
         return f"{self._prefix}:{{{name}}}:{what}"
 
-    def _lane(self, kind: str, stream: str) -> Lane:
-        # A lane per server keeps the order of each stream.
-        name = kind + self._link.node_of(self._key(stream, "meta"))[0]
-        lane = self._lanes.get(name)
-        if lane is None:
-            if kind == "append":
-                lane = Lane(self._append_batch, MOST_APPENDS)
-            else:
-                lane = Lane(self._read_batch, MOST_READS)
-            self._lanes[name] = lane
-        return lane
-
     async def _apart(self, work: Any) -> Any:
         """Run ``work`` in a task of its own: a cancelled caller must not break a connection."""
         task = asyncio.get_running_loop().create_task(work)
@@ -135,9 +88,10 @@ class RedisLog:
         return await asyncio.shield(task)
 
     async def _owner(self, stream: str, operation: str, *values: Any, wait: bool = False) -> Any:
-        names = ("meta", "log", "commands", "live", "control")
+        names = ("meta", "log") if operation == "describe" else ("meta", "log", "commands")
         keys = [self._key(stream, name) for name in names]
-        head = [operation, self._ttl, KEEP_NAMES_MS, self._publish]
+        channels = [self._key(stream, name) for name in ("live", "control")]
+        head = [operation, self._ttl, KEEP_NAMES_MS, self._publish, *channels]
         answer, _ = await self._link.run(OWNER, keys, [*head, *values], wait=wait)
         return [part.decode() if index == 0 else part for index, part in enumerate(answer)]
 
@@ -154,10 +108,10 @@ class RedisLog:
         key_hash: str = "",
         lease: float = 15.0,
     ) -> StreamInfo:
-        made = _Owned(owner, secrets.token_hex(8), lease, meta, thread, key)
+        made = Owned(owner, secrets.token_hex(8), lease, meta, thread, key)
         return await self._apart(self._create(stream, made, key_hash))
 
-    async def _create(self, stream: str, made: _Owned, key_hash: str) -> StreamInfo:
+    async def _create(self, stream: str, made: Owned, key_hash: str) -> StreamInfo:
         value = f"{stream}\n{made.nonce}\n{key_hash}".encode()
         if made.key is not None:
             other = await self._held(made.key, value)
@@ -181,7 +135,7 @@ class RedisLog:
         self._owned[stream] = made
         return self._info(stream, answer)
 
-    async def _put(self, stream: str, made: _Owned) -> Any:
+    async def _put(self, stream: str, made: Owned) -> Any:
         values = (made.owner, made.meta, made.thread or "", made.key or "", made.nonce)
         lease = int(made.lease * 1000)
         return await self._owner(stream, "create", *values, lease, made.epoch, wait=True)
@@ -207,7 +161,7 @@ class RedisLog:
 
     def _info(self, stream: str, answer: Any) -> StreamInfo:
         if answer[0] != "ok":
-            raise _missing(answer[0])
+            raise missing(answer[0])
         _, epoch, owner, tail, closed, meta, created, size, lease, thread, _ = answer
         return StreamInfo(
             stream=stream,
@@ -239,45 +193,10 @@ class RedisLog:
     ) -> Appended:
         if first < 1:
             raise ValueError("offsets begin at 1")
-        item = (stream, epoch, first, records, close)
-        done = await self._lane("append", stream).submit(item)
+        done = await self._appends.submit((stream, epoch, first, records, close))
         if close is not None and done.status == "ok":
             await self._apart(self._index.closed(stream))
         return done
-
-    async def _append_batch(self, items: list[Any]) -> list[Any]:
-        calls: list[Call] = []
-        for stream, epoch, first, records, close in items:
-            keys = [self._key(stream, name) for name in ("meta", "log", "live")]
-            owned = self._owned.get(stream)
-            nonce = owned.nonce if owned is not None and owned.epoch == epoch else ""
-            calls.append((keys, [epoch, first, close or "", nonce, len(records), *records]))
-        head = [self._ttl, KEEP_NAMES_MS, self._publish]
-        answers, repeated = await self._link.run_batch(APPEND, head, calls, wait=True)
-        results = []
-        for item, (status, tail, epoch) in zip(items, answers, strict=True):
-            results.append(await self._judge(item, status.decode(), tail, epoch, repeated))
-        return results
-
-    async def _judge(self, item: Any, status: str, tail: int, epoch: int, repeated: bool) -> Any:
-        stream, _, first, records, close = item
-        if status in ("none", "behind"):
-            # A failover lost what we hold; put it back and let the caller send from there.
-            return await self._restore(stream)
-        if status in ("gone", "deleted"):
-            return _missing(status)
-        if status == "duplicate" and repeated and records and tail == first + len(records) - 1:
-            status = "ok"  # sent twice by us after a lost answer
-        if status == "ok":
-            self._tails.accepted(stream, records, tail, close)
-            self._tails.wake(stream)
-            if close is not None:
-                self._owned.pop(stream, None)
-        else:
-            self._tails.forget(stream)
-        if status == "fenced":
-            self._owned.pop(stream, None)
-        return Appended(status, tail, epoch)  # type: ignore[arg-type]
 
     async def _restore(self, stream: str) -> Appended | TokenwireError:
         owned = self._owned.get(stream)
@@ -291,7 +210,7 @@ class RedisLog:
                 await self._index.lease(stream, time.time() + owned.lease)
         answer = await self._owner(stream, "describe")
         if answer[0] != "ok":
-            return _missing(answer[0])
+            return missing(answer[0])
         state = self._info(stream, answer)
         ours = owned is not None and state.epoch == owned.epoch and state.owner == owned.owner
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
@@ -304,21 +223,7 @@ class RedisLog:
         page = self._tails.page(stream, after, most, most_bytes)
         if page is not None:
             return page
-        answer = await self._lane("read", stream).submit((stream, after, most, most_bytes))
-        status = answer[0]
-        if status == b"beyond":
-            raise CursorError("The offset is beyond the end of this stream.", tail=answer[1])
-        if status != b"ok":
-            raise _missing(status.decode())
-        return Page(answer[3:], after + 1, answer[1], answer[2].decode() or None)
-
-    async def _read_batch(self, items: list[Any]) -> list[Any]:
-        calls: list[Call] = [
-            ([self._key(stream, "meta"), self._key(stream, "log")], bounds)
-            for stream, *bounds in items
-        ]
-        answers, _ = await self._link.run_batch(READ, [], calls)
-        return answers
+        return await self._reads.page(stream, after, most, most_bytes)
 
     # Waking. The owner's own appends wake directly; it only listens for commands and claims.
 
@@ -344,11 +249,6 @@ class RedisLog:
         self._tails.forget(stream)
         self._tails.wake(stream)
 
-    def _lost(self) -> None:
-        self._tails.forget_all()
-        for stream in self._tails.streams():
-            self._tails.wake(stream)
-
     # Owners.
 
     async def claim(self, stream: str, *, owner: str, lease: float = 15.0) -> Claim | None:
@@ -361,7 +261,7 @@ class RedisLog:
             return None
         await self._index.lease(stream, time.time() + lease)
         state = self._info(stream, await self._owner(stream, "describe"))
-        self._owned[stream] = _Owned(owner, nonce, lease, state.meta, state.thread, None, answer[1])
+        self._owned[stream] = Owned(owner, nonce, lease, state.meta, state.thread, None, answer[1])
         self._tails.forget(stream)
         return Claim(stream, answer[1], answer[2])
 
@@ -417,12 +317,12 @@ class RedisLog:
         nonce = secrets.token_hex(8)
         answer = await self._apart(self._owner(stream, "command", nonce, data, wait=True))
         if answer[0] != "ok":
-            raise _missing(answer[0])
+            raise missing(answer[0])
 
     async def commands(self, stream: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         answer = await self._apart(self._owner(stream, "commands", after))
         if answer[0] != "ok":
-            raise _missing(answer[0])
+            raise missing(answer[0])
         return list(enumerate(answer[1], after + 1))
 
     # Indexes, documents, ends.

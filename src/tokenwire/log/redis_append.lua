@@ -1,15 +1,22 @@
--- Append to one or more streams (one round trip for a whole turn of the event loop).
--- KEYS, per append: meta, log, live channel.
--- ARGV: ttl_ms, keep_ms, publish command; then per append:
---   epoch, first offset, close reason ('' = none), owner's nonce ('' = unknown), n, n records.
--- A stream's tail is the length of its list, so offsets are dense by construction.
+-- Append to one or more streams (one call for a whole turn of the event loop).
+-- KEYS, per append: meta, log.
+-- ARGV: ttl_ms, keep_ms, publish command; then per append: live channel, owner's nonce
+--   ('' = unknown), epoch, first offset, close reason ('' = none), n, n records.
+-- Answer, per append: the tail when it was accepted, else {status, tail, epoch}.
+-- A stream's tail is the length of its list, so offsets are dense by construction. The channel is
+-- no key: while a slot moves, a call with a key that does not exist would have to wait.
 local ttl, keep, publish = ARGV[1], ARGV[2], ARGV[3]
+local call = redis.call
 local woken = {}  -- one message per stream, however many appends of it are here
 
 local function push(log, from, to)
+  if from == to then
+    call('RPUSH', log, ARGV[from])
+    return #ARGV[from]
+  end
   local size = 0
   for start = from, to, 4000 do
-    redis.call('RPUSH', log, unpack(ARGV, start, math.min(start + 3999, to)))
+    call('RPUSH', log, unpack(ARGV, start, math.min(start + 3999, to)))
   end
   for at = from, to do size = size + #ARGV[at] end
   return size
@@ -18,14 +25,14 @@ end
 -- Whether the last record that the append and the stream have in common is another one.
 local function differs(log, tail, first, base, n)
   local last = math.min(tail, first + n - 1)
-  return last >= first and redis.call('LINDEX', log, last - 1) ~= ARGV[base + last - first]
+  return last >= first and call('LINDEX', log, last - 1) ~= ARGV[base + last - first]
 end
 
-local function append(meta, log, live, epoch, first, close, nonce, base, n)
-  local m = redis.call('HMGET', meta, 'epoch', 'closed', 'nonce', 'gone', 'tail')
+local function append(meta, log, live, nonce, epoch, first, close, base, n)
+  local m = call('HMGET', meta, 'epoch', 'closed', 'nonce', 'gone', 'tail')
   if m[4] then return {m[4], 0, 0} end
   if not m[1] then return {'none', 0, 0} end
-  local current, tail = tonumber(m[1]), redis.call('LLEN', log)
+  local current, tail = tonumber(m[1]), call('LLEN', log)
   if epoch > current then return {'behind', tail, current} end
   if epoch < current or (nonce ~= '' and nonce ~= m[3]) then return {'fenced', tail, current} end
   local last = first + n - 1
@@ -42,26 +49,26 @@ local function append(meta, log, live, epoch, first, close, nonce, base, n)
   if last <= tail and close == '' then return {'duplicate', tail, current} end
   local from = base + tail + 1 - first
   if last > tail then
-    redis.call('HINCRBY', meta, 'bytes', push(log, from, base + n - 1))
-    if tail == 0 then redis.call('PEXPIRE', log, ttl) end
+    call('HINCRBY', meta, 'bytes', push(log, from, base + n - 1))
+    if tail == 0 then call('PEXPIRE', log, ttl) end
     tail = last
   end
   if close ~= '' then
-    local now = redis.call('TIME')
-    redis.call('HSET', meta, 'closed', close, 'closed_at', now[1], 'tail', tail)
-    redis.call('PEXPIRE', log, ttl)
-    redis.call('PEXPIRE', meta, keep)
+    local now = call('TIME')
+    call('HSET', meta, 'closed', close, 'closed_at', now[1], 'tail', tail)
+    call('PEXPIRE', log, ttl)
+    call('PEXPIRE', meta, keep)
   end
   woken[live] = tail
-  return {'ok', tail, current}
+  return tail
 end
 
 local at, out = 4, {}
-for i = 1, #KEYS, 3 do
-  local n = tonumber(ARGV[at + 4])
-  out[#out + 1] = append(KEYS[i], KEYS[i + 1], KEYS[i + 2], tonumber(ARGV[at]),
-    tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], at + 5, n)
-  at = at + 5 + n
+for i = 1, #KEYS, 2 do
+  local n = tonumber(ARGV[at + 5])
+  out[#out + 1] = append(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]),
+    tonumber(ARGV[at + 3]), ARGV[at + 4], at + 6, n)
+  at = at + 6 + n
 end
-for live, tail in pairs(woken) do redis.call(publish, live, tail) end
+for live, tail in pairs(woken) do call(publish, live, tail) end
 return out

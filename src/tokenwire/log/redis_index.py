@@ -12,8 +12,9 @@ from typing import Any
 
 from tokenwire.errors import LogError
 from tokenwire.log.redis_link import Link, Script
+from tokenwire.log.redis_wire import Word
 
-__all__ = ["Index"]
+__all__ = ["INDEX", "Index"]
 
 INDEX = Script("redis_index.lua")
 
@@ -37,8 +38,8 @@ class Index:
         #: Index writes that failed; the time to live of the keys makes up for them.
         self.missed = 0
 
-    async def _run(self, *words: Any) -> Any:
-        return await self._link.repeat(lambda: self._link.client.execute_command(*words))
+    async def _run(self, command: str, key: str, *words: Word) -> Any:
+        return await self._link.command(key, command, key, *words)
 
     def _shard(self, what: str, number: int) -> str:
         return f"{self._prefix}:{{{what}-{number}}}:index"

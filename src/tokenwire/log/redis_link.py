@@ -1,8 +1,7 @@
 """Commands to Redis: scripts that may be repeated, many streams in one round trip.
 
 Always true: a script that was sent is sent again until its outcome is known or the time is up;
-every script takes a repetition as what it is. Callers who are cancelled never touch a connection:
-commands run in tasks of their own.
+every script takes a repetition as what it is. Callers who are cancelled never touch a connection.
 """
 
 from __future__ import annotations
@@ -11,34 +10,26 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, cast
-
-from redis import exceptions
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from typing import Any
 
 from tokenwire.errors import ConfigError, StoreFullError, StoreUnavailableError
 from tokenwire.log.base import Durability
-from tokenwire.log.redis_url import LEVELS, RedisSettings, make_client
+from tokenwire.log.redis_nodes import Nodes
+from tokenwire.log.redis_url import RedisSettings
+from tokenwire.log.redis_wire import Address, ReplyError, Word, encode
 
-__all__ = ["Call", "Lane", "Link", "Script"]
+__all__ = ["PASSING", "Confirm", "Lane", "Link", "Script"]
 
-#: Keys and values of one stream's part in a script call.
-Call = tuple[list[str], list[Any]]
+#: Answers of servers that pass: a failover or a move of slots is under way.
+PASSING = {
+    *("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "MASTERDOWN", "LOADING"),
+    *("READONLY", "UNBLOCKED", "BUSY", "NOSCRIPT"),
+}
+#: Answers that a setting must be changed for.
+REFUSED = {"WRONGPASS": "the user or password", "NOAUTH": "us without a password"}
 
-#: Errors that pass: the answer is lost or a failover is under way.
-PASSING = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
-    exceptions.ClusterError,
-    exceptions.SlotNotCoveredError,
-    OSError,
-)
-PASSING_WORDS = ("NOREPLICAS", "MASTERDOWN", "LOADING", "READONLY", "UNBLOCKED", "BUSY ")
+#: How often one command follows a redirection before the map is asked for again.
+MOST_HOPS = 5
 
 
 class Script:
@@ -46,10 +37,53 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.text = Path(__file__).with_name(name).read_bytes()
-        self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+    def call(self, keys: Sequence[Word], values: Sequence[Word]) -> bytes:
+        """The encoded command."""
+        return encode("EVALSHA", self.sha, len(keys), *keys, *values)
 
 
-class _TooFewReplicasError(Exception):
+class Confirm:
+    """What makes an append count: so many replicas, and with ``disk`` the files of all of them."""
+
+    def __init__(self, replicas: int, *, disk: bool, seconds: float) -> None:
+        self.replicas = replicas
+        self.disk = disk
+        words = ["WAITAOF", 1, replicas] if disk else ["WAIT", replicas]
+        self._wait = encode(*words, int(seconds * 1000))
+
+    def commands(self, key: str, *, asking: bool = False) -> bytes:
+        """Two commands that follow the writes (three when ``asking``).
+
+        The wait is for the writes of its own connection, and a repeated append writes nothing: the
+        small write between the two makes it ask about everything before it.
+        """
+        write = encode("SET", f"{_tag(key)}:confirm", "1", "PX", 60_000)
+        return (ASKING if asking else b"") + write + self._wait
+
+    def missing(self, answers: list[Any]) -> str | None:
+        """What the answers to `commands` lack, in words."""
+        *writes, waited = answers
+        for answer in (*writes, waited):
+            if isinstance(answer, ReplyError):
+                if answer.code not in PASSING:
+                    raise answer
+                return f"the server answered {answer.code}"
+        local, replicas = waited if self.disk else (1, waited)
+        if replicas < self.replicas:
+            return f"{replicas} of {self.replicas} replicas confirmed"
+        return None if local else "the append-only file was not yet on the disk"
+
+
+ASKING = encode("ASKING")
+
+
+def _tag(key: str) -> str:
+    return key[: key.find("}") + 1] or key
+
+
+class _UnconfirmedError(Exception):
     pass
 
 
@@ -59,26 +93,29 @@ class Lane:
     def __init__(self, work: Callable[[list[Any]], Awaitable[Sequence[Any]]], most: int) -> None:
         self._work = work
         self._most = most
-        self._pending: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._items: list[Any] = []
+        self._futures: list[asyncio.Future[Any]] = []
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     def submit(self, item: Any) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._pending.append((item, future))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._items.append(item)
+        self._futures.append(future)
         if self._task is None:
-            self._task = loop.create_task(self._pump())
+            self._task = self._loop.create_task(self._pump())
         return future
 
     async def _pump(self) -> None:
-        while self._pending:
-            batch = self._pending[: self._most]
-            del self._pending[: self._most]
+        most = self._most
+        while self._items:
+            items, self._items = self._items[:most], self._items[most:]
+            futures, self._futures = self._futures[:most], self._futures[most:]
             try:
-                results = await self._work([item for item, _ in batch])
+                results = await self._work(items)
             except Exception as error:
-                results = [error] * len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
+                results = [error] * len(items)
+            for future, result in zip(futures, results, strict=True):
                 if future.done():
                     continue  # the caller was cancelled; the work is done all the same
                 if isinstance(result, BaseException):
@@ -93,211 +130,193 @@ class Lane:
 
 
 class Link:
-    """One client, with repetition until ``settings.timeout`` has passed."""
+    """The store's servers, asked until ``settings.timeout`` has passed."""
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, scripts: Sequence[Script]) -> None:
         self.settings = settings
-        self.client: Any = None
+        self.nodes: Nodes | None = None
         self.durability: Durability = "memory"
         self.notes: list[str] = []
+        #: What appends wait for beside the primary's own answer.
+        self.confirm: Confirm | None = None
+        #: How often something was sent again.
         self.repeated = 0
-        self._nodes: dict[str, Redis] = {}
+        self._scripts = scripts
 
-    async def connect(self) -> None:
-        """Connect and check what the store promises against what is asked of it."""
-        self.client = make_client(self.settings)
+    async def connect(self, check: Callable[[Link], Awaitable[None]]) -> None:
+        """Connect, and let ``check`` hold what the store promises against what is asked of it."""
+        self.nodes = Nodes(self.settings, [script.text for script in self._scripts])
         try:
-            await self.repeat(self._check)
+            await self.repeat(lambda: check(self))
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        client, self.client = self.client, None
-        for node in self._nodes.values():
-            await node.aclose()
-        self._nodes.clear()
-        if client is not None:
-            await client.aclose()
+        nodes, self.nodes = self.nodes, None
+        if nodes is not None:
+            await nodes.close()
 
-    def node_of(self, channel: str) -> tuple[str, Redis]:
-        """The server that carries ``channel``, by name, with a client of its own for Cluster."""
-        if self.settings.kind != "cluster":
-            return "", self.client
-        node = self.client.get_node_from_key(channel)
-        if node.name not in self._nodes:
-            options = dict(node.connection_kwargs)
-            for name in ("host", "port"):
-                options.pop(name, None)
-            known = {"username", "password", "socket_connect_timeout", "socket_keepalive", "ssl"}
-            chosen = {name: value for name, value in options.items() if name in known}
-            never = Retry(cast(Any, NoBackoff()), 0)
-            self._nodes[node.name] = Redis(
-                host=node.host, port=node.port, protocol=2, retry=never, **chosen
-            )
-        return node.name, self._nodes[node.name]
+    def place(self, key: str) -> Address | None:
+        """The server that carries ``key``, as far as is known now."""
+        return self.nodes.place(key) if self.nodes is not None else None
+
+    # Asking.
+
+    async def command(self, key: str, *words: Word) -> Any:
+        """The answer to one command about ``key``; it may be sent more than once."""
+        data = encode(*words)
+        answer, _ = await self.repeat(lambda: self._deliver(key, data, None))
+        return answer
 
     async def run(
-        self, script: Script, keys: list[str], arguments: list[Any], *, wait: bool = False
+        self, script: Script, keys: list[str], arguments: Sequence[Word], *, wait: bool = False
     ) -> tuple[Any, bool]:
         """The script's answer, and whether it had to be sent more than once."""
-        before = self.repeated
+        return await self.send(keys[0], script.call(keys, arguments), wait=wait)
 
-        async def once() -> Any:
-            if wait and self.settings.replicas:
-                return await self._once_confirmed(script, keys, arguments)
-            return await self._once(self.client, script, keys, arguments)
+    async def send(self, key: str, data: bytes, *, wait: bool = False) -> tuple[Any, bool]:
+        """The same for an encoded command."""
+        confirm = self.confirm if wait else None
+        return await self.repeat(lambda: self._deliver(key, data, confirm))
 
-        answer = await self.repeat(once)
-        return answer, self.repeated != before
-
-    async def run_batch(
-        self, script: Script, head: list[Any], calls: list[Call], *, wait: bool = False
+    async def send_all(
+        self, keys: list[str], commands: list[bytes], *, wait: bool = False
     ) -> tuple[list[Any], bool]:
-        """One script over many streams: their answers, and whether any was sent more than once.
+        """Encoded commands, each about the key of its place, in one write to the server of the
+        first; what another server has is sent there, in order."""
+        confirm = self.confirm if wait else None
+        return await self.repeat(lambda: self._deliver_all(keys, commands, confirm))
 
-        In a cluster a call may touch one slot only, so there it is many calls in one pipeline.
-        """
-        if self.settings.kind != "cluster":
-            keys = [key for call in calls for key in call[0]]
-            values = [value for call in calls for value in call[1]]
-            return await self.run(script, keys, head + values, wait=wait)
-        before = self.repeated
-        answers = await self.repeat(lambda: self._pipelined(script, head, calls))
-        return answers, self.repeated != before
+    async def fetch(self, key: str, data: bytes, answers: int) -> list[Any]:
+        """All answers of the server that should have ``key``, asked once; errors among them."""
+        if self.nodes is None:
+            raise StoreUnavailableError("The store is closed or was not started.")
+        return await self._exchange(await self.nodes.find(key), data, answers, "main")
 
-    async def _pipelined(self, script: Script, head: list[Any], calls: list[Call]) -> list[Any]:
-        pipeline = self.node_of(calls[0][0][0])[1].pipeline(transaction=False)
-        for keys, values in calls:
-            pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *head, *values)
-        answers = await pipeline.execute(raise_on_error=False)
-        for number, answer in enumerate(answers):
-            if isinstance(answer, exceptions.ResponseError):
-                # Moved to another server, or the script is not known there: one by one, in order.
-                keys, values = calls[number]
-                answers[number] = await self._once(self.client, script, keys, head + values)
-            elif isinstance(answer, BaseException):
+    async def ask(self, address: Address, *words: Word) -> Any:
+        """The answer of one server; raises what it refuses."""
+        [answer] = await self._exchange(address, encode(*words), 1, "main")
+        if isinstance(answer, ReplyError):
+            raise answer
+        return answer
+
+    async def _exchange(self, address: Address, data: bytes, answers: int, use: str) -> list[Any]:
+        assert self.nodes is not None
+        wire = await self.nodes.connection(address, use)
+        try:
+            async with asyncio.timeout(self.settings.timeout / 3):
+                return await wire.send(data, answers)
+        except TimeoutError:
+            self.nodes.drop(address, "the server did not answer in time")
+            raise
+        except ConnectionError:
+            self.nodes.suspect(address)
+            raise
+
+    async def _deliver(self, key: str, data: bytes, confirm: Confirm | None) -> Any:
+        assert self.nodes is not None
+        use = "confirmed" if confirm else "main"
+        address, asking = await self.nodes.find(key), False
+        answer: Any = None
+        for _ in range(MOST_HOPS):
+            head = ASKING if asking else b""
+            tail = confirm.commands(key, asking=asking) if confirm else b""
+            count = 1 + asking + (2 + asking if confirm else 0)
+            answers = await self._exchange(address, head + data + tail, count, use)
+            answer = answers[asking]
+            code = answer.code if isinstance(answer, ReplyError) else ""
+            if code in ("MOVED", "ASK"):
+                address, asking = self.nodes.redirected(answer, address), code == "ASK"
+            elif code == "NOSCRIPT":
+                await self._load(address, use)
+            elif code:
+                if code == "READONLY":
+                    self.nodes.drop(address, "the server is no primary any more")
                 raise answer
-        return [answer[0] for answer in answers]
+            else:
+                self._check(confirm, answers[asking + 1 :])
+                if asking:
+                    await self._tell_the_old(key)
+                return answer
+        raise answer
 
-    async def repeat(self, once: Callable[[], Awaitable[Any]]) -> Any:
+    async def _tell_the_old(self, key: str) -> None:
+        # While a slot moves, its readers still listen at its old server, but what is done at the
+        # new one is published there. A server that has lost the slot by now has told them itself.
+        assert self.nodes is not None
+        tag = _tag(key)
+        words = [encode("SPUBLISH", f"{tag}:{name}", "moved") for name in ("live", "control")]
+        await self._exchange(await self.nodes.find(key), b"".join(words), 2, "main")
+
+    def _check(self, confirm: Confirm | None, answers: list[Any]) -> None:
+        missing = confirm.missing(answers) if confirm else None
+        if missing:
+            raise _UnconfirmedError(missing)
+
+    async def _load(self, address: Address, use: str) -> None:
+        commands = [encode("SCRIPT", "LOAD", script.text) for script in self._scripts]
+        await self._exchange(address, b"".join(commands), len(commands), use)
+
+    async def _deliver_all(
+        self, keys: list[str], commands: list[bytes], confirm: Confirm | None
+    ) -> list[Any]:
+        assert self.nodes is not None
+        address = await self.nodes.find(keys[0])
+        data = b"".join(commands) + (confirm.commands(keys[0]) if confirm else b"")
+        use = "confirmed" if confirm else "main"
+        sent = await self._exchange(address, data, len(commands) + 2 * bool(confirm), use)
+        answers = sent[: len(commands)]
+        again: set[str] = set()
+        for number, answer in enumerate(answers):
+            # An error: moved to another server, or the script is not known there. What follows
+            # for the same key was sent too early.
+            if isinstance(answer, ReplyError) or keys[number] in again:
+                again.add(keys[number])
+                answers[number] = await self._deliver(keys[number], commands[number], confirm)
+        if len(again) < len(set(keys)):
+            self._check(confirm, sent[len(commands) :])
+        return answers
+
+    async def repeat(self, once: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """Call ``once`` until it works, fails for good, or the time is up."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.settings.timeout
         pause = 0.02
+        again = False
+        reason: Exception | None = None
         while True:
-            if self.client is None:
+            if self.nodes is None:
                 raise StoreUnavailableError("The store is closed or was not started.")
             try:
                 async with asyncio.timeout_at(end):
-                    return await once()
-            except exceptions.AuthenticationError as error:
-                raise ConfigError("Redis refused the user or password.") from error
-            except _TooFewReplicasError as error:
-                reason: Exception = error
-            except PASSING as error:
+                    return await once(), again
+            except TimeoutError as error:
+                reason = reason or error
+            except (OSError, _UnconfirmedError) as error:
                 reason = error
-            except exceptions.ResponseError as error:
-                reason = self._judge(error)
+            except ReplyError as error:
+                reason = judge(error)
+            again = True
             self.repeated += 1
             if loop.time() + pause >= end:
                 raise StoreUnavailableError(
                     f"Redis did not answer within {self.settings.timeout:g} s "
-                    f"({type(reason).__name__.strip('_')}).",
+                    f"({str(reason)[:120] or type(reason).__name__}).",
                 ) from reason
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
 
-    def _judge(self, error: exceptions.ResponseError) -> Exception:
-        text = str(error)
-        if isinstance(error, exceptions.OutOfMemoryError) or "MISCONF" in text:
-            raise StoreFullError("Redis has no space left for new records.") from error
-        if any(word in text for word in PASSING_WORDS):
-            return error
-        raise StoreUnavailableError(f"Redis refused a command: {text[:120]}") from error
 
-    async def _once(self, client: Any, script: Script, keys: list[str], values: list[Any]) -> Any:
-        try:
-            return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *values)
-        except exceptions.NoScriptError:
-            return await client.execute_command("EVAL", script.text, len(keys), *keys, *values)
-
-    async def _once_confirmed(self, script: Script, keys: list[str], values: list[Any]) -> Any:
-        # WAIT asks about the writes of its own connection, and a repeated append writes nothing.
-        # The small write between the two makes it ask about everything before it.
-        settings = self.settings
-        pipeline = self.client.pipeline(transaction=False)
-        pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *values)
-        pipeline.execute_command("SET", f"{settings.prefix}:confirm", "1", "PX", "60000")
-        pipeline.execute_command("WAIT", settings.replicas, int(settings.timeout * 1000 / 4))
-        answer, _, confirmed = await pipeline.execute(raise_on_error=False)
-        if isinstance(answer, exceptions.NoScriptError):
-            await self.client.execute_command("SCRIPT LOAD", script.text)
-            return await self._once_confirmed(script, keys, values)
-        for value in (answer, confirmed):
-            if isinstance(value, BaseException):
-                raise value
-        if confirmed < settings.replicas:
-            raise _TooFewReplicasError(f"{confirmed} of {settings.replicas} replicas confirmed")
-        return answer
-
-    # What the store is and promises.
-
-    async def _ask(self, *words: str) -> dict[str, str]:
-        options = {}
-        if self.settings.kind == "cluster":
-            options["target_nodes"] = self.client.get_random_primary_node()
-        answer = await self.client.execute_command(*words, **options)
-        if isinstance(answer, dict):
-            items = answer.items()
-        else:
-            items = zip(answer[::2], answer[1::2], strict=False)
-        plain = lambda value: value.decode() if isinstance(value, bytes) else str(value)  # noqa: E731
-        return {plain(name): plain(value) for name, value in items}
-
-    async def _check(self) -> None:
-        if self.settings.kind == "cluster":
-            await self.client.initialize()
-        server = await self._ask("INFO", "server")
-        version = server.get("redis_version", "0")
-        if int(version.split(".")[0]) < 7:
-            raise ConfigError(f"Redis {version} is too old; tokenwire needs 7.0 or Valkey.")
-        self.notes = []
-        try:
-            config = {}
-            for name in ("maxmemory*", "append*"):
-                config |= await self._ask("CONFIG", "GET", name)
-        except exceptions.ResponseError:
-            config = {}
-        self._check_memory(config)
-        self.durability = self._level(config)
-        if LEVELS.index(self.durability) < LEVELS.index(self.settings.durability):
-            raise ConfigError(
-                f"The store URL asks for durability={self.settings.durability}, "
-                f"but this Redis gives {self.durability!r}. {' '.join(self.notes)}"
-            )
-
-    def _check_memory(self, config: dict[str, str]) -> None:
-        policy = config.get("maxmemory-policy", "noeviction")
-        if policy == "noeviction":
-            return
-        message = (
-            f"maxmemory-policy is {policy}: Redis may throw open streams away; use noeviction."
-        )
-        if config.get("maxmemory", "0") != "0":
-            raise ConfigError(message)
-        self.notes.append(message)
-
-    def _level(self, config: dict[str, str]) -> Durability:
-        if self.settings.replicas:
-            return "replica"
-        if not config:
-            self.notes.append("CONFIG is not allowed here: what a record survives is not known.")
-            return "memory"
-        if config.get("appendonly") != "yes":
-            self.notes.append("appendonly is off: a restart of Redis loses every stream.")
-            return "memory"
-        if config.get("appendfsync") == "always":
-            return "disk"
-        self.notes.append("appendfsync is not always: a power cut may lose the last second or two.")
-        return "process"
+def judge(error: ReplyError) -> ReplyError:
+    """The error when it passes; raises what it means otherwise."""
+    code = error.code
+    if code in ("OOM", "MISCONF"):
+        raise StoreFullError("Redis has no space left for new records.") from error
+    if code in PASSING:
+        return error
+    if code in REFUSED:
+        raise ConfigError(f"Redis refused {REFUSED[code]}.") from error
+    if code == "NOPERM":
+        raise ConfigError(f"This user may not do what a log needs: {str(error)[:120]}") from error
+    raise StoreUnavailableError(f"Redis refused a command: {str(error)[:120]}") from error

@@ -1,8 +1,9 @@
 -- What is done to one stream besides appending: all by the clock of the store.
--- KEYS: meta, log, commands, live channel, control channel.
--- ARGV: operation, ttl_ms, keep_ms, publish command, the operation's own values.
-local meta, log, commands, live, control = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local operation, ttl, keep, publish = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- KEYS: meta, log, and commands unless it describes.
+-- ARGV: operation, ttl_ms, keep_ms, publish command, live channel, control channel, the
+-- operation's own values.
+local meta, log, commands = KEYS[1], KEYS[2], KEYS[3]
+local operation, ttl, keep, publish, live, control = unpack(ARGV, 1, 6)
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -34,14 +35,14 @@ if operation == 'describe' then return described() end
 -- living owner created or claimed and that a failover lost.
 if operation == 'create' then
   local m = redis.call('HMGET', meta, 'nonce', 'gone', 'epoch')
-  if m[1] == ARGV[9] then return described() end
+  if m[1] == ARGV[11] then return described() end
   if m[2] == 'gone' or m[3] then return {'taken'} end
   redis.call('DEL', meta, log, commands)
-  redis.call('HSET', meta, 'epoch', ARGV[11], 'owner', ARGV[5], 'meta', ARGV[6], 'nonce', ARGV[9],
-    'lease', now + tonumber(ARGV[10]), 'bytes', 0,
+  redis.call('HSET', meta, 'epoch', ARGV[13], 'owner', ARGV[7], 'meta', ARGV[8], 'nonce', ARGV[11],
+    'lease', now + tonumber(ARGV[12]), 'bytes', 0,
     'created', clock[1] .. string.format('%06d', clock[2]))
-  if ARGV[7] ~= '' then redis.call('HSET', meta, 'thread', ARGV[7]) end
-  if ARGV[8] ~= '' then redis.call('HSET', meta, 'key', ARGV[8]) end
+  if ARGV[9] ~= '' then redis.call('HSET', meta, 'thread', ARGV[9]) end
+  if ARGV[10] ~= '' then redis.call('HSET', meta, 'key', ARGV[10]) end
   redis.call('PEXPIRE', meta, ttl)
   return described()
 end
@@ -50,13 +51,13 @@ end
 if operation == 'claim' then
   local epoch, nonce = owned()
   if not epoch then return {'none'} end
-  if nonce ~= ARGV[6] then  -- else: this very claim, sent again after a lost answer
+  if nonce ~= ARGV[8] then  -- else: this very claim, sent again after a lost answer
     if tonumber(redis.call('HGET', meta, 'lease')) > now then return {'none'} end
     epoch = redis.call('HINCRBY', meta, 'epoch', 1)
-    redis.call('HSET', meta, 'owner', ARGV[5], 'nonce', ARGV[6], 'lease', now + tonumber(ARGV[7]))
+    redis.call('HSET', meta, 'owner', ARGV[7], 'nonce', ARGV[8], 'lease', now + tonumber(ARGV[9]))
     refresh()
-    redis.call(publish, live, 'claim ' .. ARGV[6])
-    redis.call(publish, control, 'claim ' .. ARGV[6])
+    redis.call(publish, live, 'claim ' .. ARGV[8])
+    redis.call(publish, control, 'claim ' .. ARGV[8])
   end
   return {'ok', epoch, redis.call('LLEN', log)}
 end
@@ -64,26 +65,26 @@ end
 -- owner, nonce, lease_ms, epoch: our claim is newer than what a failover left; put it back.
 if operation == 'reclaim' then
   local epoch = owned()
-  if not epoch or epoch >= tonumber(ARGV[8]) then return {'none'} end
-  redis.call('HSET', meta, 'epoch', ARGV[8], 'owner', ARGV[5], 'nonce', ARGV[6],
-    'lease', now + tonumber(ARGV[7]))
+  if not epoch or epoch >= tonumber(ARGV[10]) then return {'none'} end
+  redis.call('HSET', meta, 'epoch', ARGV[10], 'owner', ARGV[7], 'nonce', ARGV[8],
+    'lease', now + tonumber(ARGV[9]))
   return {'ok'}
 end
 
 -- epoch, owner, lease_ms
 if operation == 'renew' then
   local epoch = owned()
-  if epoch ~= tonumber(ARGV[5]) or redis.call('HGET', meta, 'owner') ~= ARGV[6] then
+  if epoch ~= tonumber(ARGV[7]) or redis.call('HGET', meta, 'owner') ~= ARGV[8] then
     return {'lost'}
   end
-  redis.call('HSET', meta, 'lease', now + tonumber(ARGV[7]))
+  redis.call('HSET', meta, 'lease', now + tonumber(ARGV[9]))
   refresh()
   return {'ok'}
 end
 
 -- epoch
 if operation == 'release' then
-  if owned() == tonumber(ARGV[5]) then redis.call('HSET', meta, 'lease', 0) end
+  if owned() == tonumber(ARGV[7]) then redis.call('HSET', meta, 'lease', 0) end
   return {'ok'}
 end
 
@@ -91,10 +92,10 @@ end
 if operation == 'command' then
   local state = described()
   if state[1] ~= 'ok' then return state end
-  if redis.call('HGET', meta, 'last_command') ~= ARGV[5] then
-    redis.call('RPUSH', commands, ARGV[6])
+  if redis.call('HGET', meta, 'last_command') ~= ARGV[7] then
+    redis.call('RPUSH', commands, ARGV[8])
     redis.call('PEXPIRE', commands, ttl)
-    redis.call('HSET', meta, 'last_command', ARGV[5])
+    redis.call('HSET', meta, 'last_command', ARGV[7])
     redis.call(publish, live, 'command')
     redis.call(publish, control, 'command')
   end
@@ -105,17 +106,17 @@ end
 if operation == 'commands' then
   local state = described()
   if state[1] ~= 'ok' then return state end
-  return {'ok', redis.call('LRANGE', commands, ARGV[5], -1)}
+  return {'ok', redis.call('LRANGE', commands, ARGV[7], -1)}
 end
 
 -- 'gone' (expired) or 'deleted'; answers thread and key, so that the indexes can follow.
 -- 'gone' only erases what is closed.
 if operation == 'erase' then
   local m = redis.call('HMGET', meta, 'thread', 'key', 'closed', 'epoch', 'gone')
-  if not m[4] and not (m[5] and ARGV[5] == 'deleted') then return {'none'} end
-  if ARGV[5] == 'gone' and not m[3] then return {'none'} end
+  if not m[4] and not (m[5] and ARGV[7] == 'deleted') then return {'none'} end
+  if ARGV[7] == 'gone' and not m[3] then return {'none'} end
   redis.call('DEL', meta, log, commands)
-  redis.call('HSET', meta, 'gone', ARGV[5])
+  redis.call('HSET', meta, 'gone', ARGV[7])
   redis.call('PEXPIRE', meta, keep)
   redis.call(publish, live, 'erase')
   redis.call(publish, control, 'erase')

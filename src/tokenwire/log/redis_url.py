@@ -1,26 +1,21 @@
-"""A Redis URL in, settings and a client of the redis package out.
+"""A Redis URL in, settings out.
 
 Options after ``?``: ``prefix`` (of all keys, default ``tw``), ``timeout`` (seconds that an
 operation may take with all its repetitions, 10), ``ttl`` (seconds that a stream is kept after its
 last sign of life, 7 days), ``replicas`` (how many must confirm every append, 0), ``durability``
-(refuse to start on a store that gives less), ``ssl_ca_certs`` (a file, for rediss).
+(refuse to start on a store that gives less), and for TLS ``ssl_ca_certs``, ``ssl_certfile``,
+``ssl_keyfile`` (PEM files) and ``ssl_check_hostname`` (yes or no).
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 
 from tokenwire.errors import ConfigError
 
-__all__ = ["RedisSettings", "make_client", "parse_url"]
+__all__ = ["LEVELS", "RedisSettings", "parse_url"]
 
 LEVELS = ("memory", "process", "disk", "replica")
 
@@ -39,6 +34,9 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 0
     durability: str = "memory"
     ssl_ca_certs: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_check_hostname: bool = True
 
 
 def _number(options: dict[str, str], name: str, default: float, least: float) -> float:
@@ -52,6 +50,13 @@ def _number(options: dict[str, str], name: str, default: float, least: float) ->
     if not least <= value < 1e12:
         raise ConfigError(f"{name}= in the store URL is a number of at least {least:g}.")
     return value
+
+
+def _yes(options: dict[str, str], name: str) -> bool:
+    text = options.pop(name, "yes").lower()
+    if text not in ("yes", "true", "1", "no", "false", "0"):
+        raise ConfigError(f"{name}= in the store URL is yes or no.")
+    return text in ("yes", "true", "1")
 
 
 def _hosts(text: str, port: int) -> list[tuple[str, int]]:
@@ -73,6 +78,7 @@ def parse_url(url: str) -> RedisSettings:
     user, at, hosts = parts.netloc.rpartition("@")
     username, _, password = user.partition(":") if at else ("", "", "")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    given = tuple(options)
     path = unquote(parts.path.strip("/"))
     database = path if kind == "single" else options.pop("db", "")
     if database and not database.isdigit():
@@ -96,40 +102,14 @@ def parse_url(url: str) -> RedisSettings:
         replicas=int(_number(options, "replicas", 0, 0)),
         durability=durability,
         ssl_ca_certs=options.pop("ssl_ca_certs", None),
+        ssl_certfile=options.pop("ssl_certfile", None),
+        ssl_keyfile=options.pop("ssl_keyfile", None),
+        ssl_check_hostname=_yes(options, "ssl_check_hostname"),
     )
     if options:
         raise ConfigError(f"Unknown option for redis: {', '.join(sorted(options))[:80]}.")
     if "{" in settings.prefix or "}" in settings.prefix:
         raise ConfigError("prefix= in the store URL holds no braces.")
-    if settings.replicas and kind == "cluster":
-        raise ConfigError(
-            "replicas= needs one connection per primary and is not offered for Cluster; "
-            "set min-replicas-to-write on the servers."
-        )
+    if not settings.tls and any(name.startswith("ssl_") for name in given):
+        raise ConfigError("ssl_... options in the store URL need rediss:// (TLS).")
     return settings
-
-
-def make_client(settings: RedisSettings) -> Any:
-    """A client that never repeats a command by itself: repeating is decided here, with a clock."""
-    options: dict[str, Any] = {
-        "username": settings.username,
-        "password": settings.password,
-        "socket_connect_timeout": min(2.0, settings.timeout / 2),
-        "socket_timeout": settings.timeout / 3,
-        "socket_keepalive": True,
-        "protocol": 2,
-    }
-    if settings.tls:
-        options["ssl"] = True
-        if settings.ssl_ca_certs:
-            options["ssl_ca_certs"] = settings.ssl_ca_certs
-    if settings.kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in settings.hosts]
-        return RedisCluster(startup_nodes=nodes, **options)
-    options |= {"retry": Retry(cast(Any, NoBackoff()), 0), "db": settings.database}
-    if settings.kind == "sentinel":
-        short = {"socket_connect_timeout": 1.0, "socket_timeout": 1.0}
-        sentinel = Sentinel(settings.hosts, sentinel_kwargs=short)
-        return sentinel.master_for(settings.service, redis_class=Redis, **options)
-    host, port = settings.hosts[0]
-    return Redis(host=host, port=port, **options)

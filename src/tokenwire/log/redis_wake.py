@@ -1,21 +1,21 @@
 """Wake-ups from Redis: one connection per server and process, however many streams are followed.
 
-Always true: messages are only a hint; after a subscription is confirmed and after every broken
-connection each affected stream is woken, so that a lost message is never a lost record.
+Always true: messages are only a hint; after a subscription is confirmed, after every broken
+connection and after every move of a slot each affected stream is woken, so that a lost message is
+never a lost record.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from redis import exceptions
-from redis.asyncio import Redis
-
+from tokenwire.errors import ConfigError
 from tokenwire.log.redis_link import Link
+from tokenwire.log.redis_nodes import slot_of
+from tokenwire.log.redis_wire import Address, ReplyError, WakeWire, encode
 
 __all__ = ["WakeConnection", "WakeRouter"]
 
@@ -23,136 +23,171 @@ __all__ = ["WakeConnection", "WakeRouter"]
 #: given up. Half-open connections are noticed within twice this time.
 SILENCE_SECONDS = 5.0
 
+#: Seconds before a lost connection is made again; twice as long after each failure.
+FIRST_PAUSE = 0.02
 
-async def _end(task: asyncio.Task[None]) -> None:
-    # The redis package takes a cancellation for a timeout when it falls into one of its writes.
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.1)
+#: Channels in one command, where they may be of several slots.
+MOST_CHANNELS = 500
 
 
 class WakeConnection:
-    """``hear(channel, data)`` on every message (data b"" when a subscription has been confirmed);
-    ``lost()`` when messages may have been missed on all channels."""
+    """All subscriptions at one server (``address`` None: at whichever is the primary).
+
+    ``hear(channel, data)`` is called on every message (data b"" when a subscription has been
+    confirmed); ``moved(channels)`` when another server has these now; ``lost(connection)``, each
+    time that there is no connection, says whether there should be one.
+    """
 
     def __init__(
         self,
-        client: Redis,
-        own_channel: str,
+        link: Link,
+        address: Address | None,
         *,
         hear: Callable[[str, bytes], None],
-        lost: Callable[[], None],
+        moved: Callable[[list[str]], None],
+        lost: Callable[[WakeConnection], Awaitable[bool]],
     ) -> None:
-        self._client = client
-        self._own = own_channel
+        self._link = link
+        self.address = address
         self._hear = hear
+        self._moved = moved
         self._lost = lost
-        self._wanted: set[str] = {own_channel}
-        self._dirty = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
+        self.wanted: set[str] = set()
+        self._have: set[str] = set()
+        self._leaving: Counter[str] = Counter()
+        self._wire: WakeWire | None = None
+        self._at: Address | None = None
+        self._scheduled = False
         self._heard = False
+        self._pause = FIRST_PAUSE
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run())
 
-    def want(self, channel: str) -> None:
-        self._wanted.add(channel)
-        self._dirty.set()
-        if self._reader is None:
-            self._reader = asyncio.get_running_loop().create_task(self._run())
+    def want(self, *channels: str) -> None:
+        self.wanted.update(channels)
+        self._schedule()
 
     def drop(self, channel: str) -> None:
-        if channel != self._own:
-            self._wanted.discard(channel)
-        self._dirty.set()
+        self.wanted.discard(channel)
+        self._schedule()
 
     async def close(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            await _end(reader)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        pause = 0.02
         while True:
-            pubsub = self._client.pubsub()
             try:
-                await self._listen(pubsub)
-            except (exceptions.RedisError, OSError, TimeoutError):
+                wire = await self._open()
+                try:
+                    await self._watch(wire)
+                finally:
+                    self._wire = None
+                    wire.abort("the store is closed")
+            except (OSError, ReplyError, ConfigError):
                 # Whatever broke, readers look for themselves until the connection is back.
-                self._lost()
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
-            finally:
-                await pubsub.aclose()
+                if self._at is not None and self._link.nodes is not None:
+                    self._link.nodes.suspect(self._at)
+            if not await self._lost(self):
+                return
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, 1.0)
 
-    async def _listen(self, pubsub: Any) -> None:
-        """Until something breaks."""
-        have = {self._own}
-        self._leaving: Counter[str] = Counter()
-        await pubsub.ssubscribe(self._own)
-        self._heard = True
-        loop = asyncio.get_running_loop()
-        tasks = [
-            loop.create_task(self._hear_all(pubsub, have)),
-            loop.create_task(self._keep_up(pubsub, have)),
-            loop.create_task(self._keep_alive(pubsub)),
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                await _end(task)
+    async def _open(self) -> WakeWire:
+        nodes = self._link.nodes
+        if nodes is None:
+            raise ConnectionError("the store is closed")
+        self._at = self.address or await nodes.find("")
+        wire, _ = await nodes.open(WakeWire, self._at, [encode("PING")])
+        wire.listen(self._take)
+        self._have.clear()
+        self._leaving.clear()
+        self._wire = wire
+        self._schedule()
+        return wire
 
-    async def _hear_all(self, pubsub: Any, have: set[str]) -> None:
-        # Not `get_message`: it sets a timer for every message.
-        while True:
-            response = await pubsub.parse_response(block=True)
-            self._heard = True
-            if not isinstance(response, list) or len(response) < 3:
-                continue  # the answer to a ping
-            kind, channel = response[0], response[1].decode()
-            if kind == b"smessage":
-                self._hear(channel, response[2])
-                continue
-            await pubsub.handle_message(response)
-            if kind == b"ssubscribe":
-                self._hear(channel, b"")
-            elif channel in self._leaving:  # we asked for it, and may have come back since
-                self._leaving[channel] -= 1
-                if not self._leaving[channel]:
-                    del self._leaving[channel]
-            elif channel in have:
-                raise exceptions.ConnectionError("the channel has moved to another server")
-
-    async def _keep_alive(self, pubsub: Any) -> None:
+    async def _watch(self, wire: WakeWire) -> None:
+        """Until the connection is lost or silent."""
+        asked = False
         while True:
             self._heard = False
-            await asyncio.sleep(SILENCE_SECONDS)
-            if not self._heard:
-                await pubsub.ping()
-                await asyncio.sleep(SILENCE_SECONDS)
-                if not self._heard:
-                    raise TimeoutError("the connection for wake-ups is silent")
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    await wire.ended()
+                    raise ConnectionError("the connection for wake-ups was lost")
+            except TimeoutError:
+                if self._heard:
+                    asked = False
+                elif asked:
+                    raise
+                else:
+                    asked = True
+                    wire.write(encode("PING"))
 
-    async def _keep_up(self, pubsub: Any, have: set[str]) -> None:
-        """Bring the server's subscriptions to what is wanted, all changes of a turn at once."""
-        while True:
-            self._dirty.clear()
-            more = self._wanted - have
-            less = have - self._wanted
-            have |= more
-            have -= less
-            if more:
-                await pubsub.ssubscribe(*more)
-            if less:
-                self._leaving.update(less)
-                await pubsub.sunsubscribe(*less)
-            await self._dirty.wait()
+    # Subscriptions: all changes of one turn of the loop at once.
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._wire is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._keep_up)
+
+    def _keep_up(self) -> None:
+        self._scheduled = False
+        if self._wire is None:
+            return
+        more, less = self.wanted - self._have, self._have - self.wanted
+        self._have |= more
+        self._have -= less
+        self._leaving.update(less)
+        for command, channels in (("SSUBSCRIBE", more), ("SUNSUBSCRIBE", less)):
+            # In a cluster the channels of one command are of one slot.
+            most = 1 if self._link.settings.kind == "cluster" else MOST_CHANNELS
+            names = list(channels)
+            for start in range(0, len(names), most):
+                self._wire.write(encode(command, *names[start : start + most]))
+
+    def _take(self, answer: Any) -> None:
+        self._heard = True
+        if isinstance(answer, ReplyError):
+            self._refused(answer)
+            return
+        if not isinstance(answer, list) or len(answer) < 3:
+            return  # the answer to a ping
+        kind, channel = answer[0], answer[1].decode()
+        if kind == b"smessage":
+            self._hear(channel, answer[2])
+        elif kind == b"ssubscribe":
+            self._pause = FIRST_PAUSE
+            self._hear(channel, b"")
+        elif channel in self._leaving:  # we asked for it, and may have come back since
+            self._leaving[channel] -= 1
+            if not self._leaving[channel]:
+                del self._leaving[channel]
+        elif channel in self._have:
+            # The slot has moved. Asked again, the server says where.
+            self._have.discard(channel)
+            self._schedule()
+
+    def _refused(self, error: ReplyError) -> None:
+        wire, nodes, at = self._wire, self._link.nodes, self._at
+        if wire is None or nodes is None or at is None:
+            return
+        if error.code != "MOVED":
+            wire.abort(str(error))
+            return
+        nodes.redirected(error, at)
+        slot = int(str(error).split(" ")[1])
+        gone = [channel for channel in self.wanted if slot_of(channel) == slot]
+        self._have.difference_update(gone)
+        self.wanted.difference_update(gone)
+        self._moved(gone)
 
 
 class WakeRouter:
     """Which stream listens on which channel of which server.
 
-    ``touched(stream, message)`` is called for every message; ``lost()`` when any may be missing.
+    ``touched(stream, message)`` is called for every message, and with an empty message when any
+    may have been missed.
     """
 
     def __init__(
@@ -161,25 +196,17 @@ class WakeRouter:
         key: Callable[[str, str], str],
         *,
         touched: Callable[[str, bytes], None],
-        lost: Callable[[], None],
     ) -> None:
         self._link = link
         self._key = key
         self._touched = touched
-        self._lost = lost
-        self._connections: dict[str, WakeConnection] = {}
-        self._channels: dict[str, tuple[str, str]] = {}
+        self._connections: dict[Address | None, WakeConnection] = {}
+        self._channels: dict[str, tuple[str, WakeConnection]] = {}
 
     def listen(self, stream: str, what: str) -> None:
         channel = self._key(stream, what)
-        server, client = self._link.node_of(channel)
-        connection = self._connections.get(server)
-        if connection is None:
-            # A channel to keep the connection used; in a cluster it has to be one of the server's.
-            own = channel if server else self._key(secrets.token_hex(8), "live")
-            connection = WakeConnection(client, own, hear=self._hear, lost=self._lost)
-            self._connections[server] = connection
-        self._channels[channel] = (stream, server)
+        connection = self._connection(channel)
+        self._channels[channel] = (stream, connection)
         connection.want(channel)
 
     def unlisten(self, stream: str) -> None:
@@ -187,15 +214,52 @@ class WakeRouter:
             channel = self._key(stream, what)
             known = self._channels.pop(channel, None)
             if known is not None:
-                self._connections[known[1]].drop(channel)
+                known[1].drop(channel)
 
     async def close(self) -> None:
-        for connection in self._connections.values():
+        for connection in list(self._connections.values()):
             await connection.close()
         self._connections.clear()
         self._channels.clear()
+
+    def _connection(self, channel: str) -> WakeConnection:
+        address = self._link.place(channel) if self._link.settings.kind == "cluster" else None
+        connection = self._connections.get(address)
+        if connection is None:
+            connection = self._connections[address] = WakeConnection(
+                self._link, address, hear=self._hear, moved=self._moved, lost=self._lost
+            )
+        return connection
 
     def _hear(self, channel: str, data: bytes) -> None:
         known = self._channels.get(channel)
         if known is not None:
             self._touched(known[0], data)
+
+    def _moved(self, channels: Iterable[str]) -> None:
+        for channel in channels:
+            known = self._channels.get(channel)
+            if known is not None:
+                self._touched(known[0], b"")
+                self._channels[channel] = (known[0], self._connection(channel))
+                self._channels[channel][1].want(channel)
+
+    async def _lost(self, connection: WakeConnection) -> bool:
+        """Readers look for themselves, and what other servers have now is subscribed to there."""
+        for channel in list(connection.wanted):
+            self._hear(channel, b"")
+        nodes, address = self._link.nodes, connection.address
+        if address is None or nodes is None:
+            return True
+        try:
+            await nodes.refresh()
+        except (OSError, ReplyError, ConfigError):
+            return True  # nobody knows yet; asked again before the next connection
+        gone = [name for name in connection.wanted if nodes.place(name) != address]
+        for channel in gone:
+            connection.drop(channel)
+        self._moved(gone)
+        if connection.wanted:
+            return True
+        self._connections.pop(address, None)
+        return False
