@@ -11,10 +11,28 @@ export default defineConfig({
       { find: /^@tokenwire\/client$/, replacement: path("client/src/index.ts") },
       { find: /^@tokenwire\/client\/(.*)$/, replacement: `${path("client/src")}/$1.ts` },
       { find: /^@tokenwire\/react$/, replacement: path("react/src/index.ts") },
+      { find: /^@tokenwire\/react\/(.*)$/, replacement: `${path("react/src")}/$1.ts` },
     ],
   },
   test: {
-    include: ["packages/*/test/**/*.test.{ts,tsx}"],
     testTimeout: 20000,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "packages",
+          include: ["packages/*/test/**/*.test.{ts,tsx}"],
+          exclude: ["**/node_modules/**", "**/*.real.test.tsx"],
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "real",
+          include: ["packages/*/test/**/*.real.test.tsx"],
+          environment: path("react/test/dom.ts"),
+        },
+      },
+    ],
   },
 });

@@ -4,18 +4,19 @@ Always true: what is shown is made from the server's runs of the thread, so a re
 or another machine shows the same; a question is on the screen before any answer comes; asking again
 (retry, regenerate, edit) makes a new branch and never changes an old one. */
 
-import { randomId, type TokenwireClient } from "./client.js";
+import { randomId, type RunInfo, type TokenwireClient } from "./client.js";
 import { asError } from "./reader.js";
 import type { TokenwireError } from "./errors.js";
 import { stateOf } from "./fold.js";
-import { historyOf, type Message } from "./history.js";
+import { answeredHistory, historyOf, type Message } from "./history.js";
 import { RunMeter } from "./meter.js";
+import { PageTools, type ClientTool } from "./page-tools.js";
 import { RunStore } from "./store.js";
 import type { Delivered } from "./reader.js";
 import { onReturn } from "./wait.js";
 
 export { historyOf, RunMeter };
-export type { Message };
+export type { ClientTool, Message };
 
 export interface Turn {
   /** Stays the same from the question to the end, and is the run's id after a reload. */
@@ -23,6 +24,8 @@ export interface Turn {
   run?: string;
   parent: string;
   prompt: string;
+  /** The whole question, where it is more than text. */
+  content?: Record<string, unknown>[];
   model?: string;
   created: number;
   store: RunStore;
@@ -42,12 +45,21 @@ export interface ConversationView {
   error?: TokenwireError;
 }
 
-interface RunDescription {
-  id: string;
-  state: string;
-  model?: string;
-  created?: number;
-  metadata?: { prompt?: unknown; parent?: unknown; long?: unknown };
+/** What the metadata of a run tells: of ours, its question and where it belongs. */
+interface About {
+  prompt?: unknown;
+  parent?: unknown;
+  /** The question is read from the run's input: it is long, or more than text. */
+  long?: unknown;
+}
+
+export interface AskOptions {
+  /** The turn that the question follows; the last one shown, unless told. */
+  after?: Turn | undefined;
+  /** The question as parts of a message (text, files), where it is more than text. */
+  content?: Record<string, unknown>[] | undefined;
+  /** More fields of this start. */
+  request?: Record<string, unknown>;
 }
 
 export interface ConversationOptions {
@@ -56,6 +68,8 @@ export interface ConversationOptions {
   system?: string;
   /** More fields of every start: temperature, tools, ... */
   request?: Record<string, unknown>;
+  /** Tools that this page runs, by name. */
+  tools?: Record<string, ClientTool>;
 }
 
 /** Longer prompts are read from the run's input: metadata has a bound of 16 KiB. */
@@ -76,11 +90,13 @@ export class Conversation {
   #view: ConversationView;
   #life = new AbortController();
   #channel: BroadcastChannel | undefined;
+  #tools: PageTools;
 
   constructor(
     readonly client: TokenwireClient,
     readonly options: ConversationOptions = {},
   ) {
+    this.#tools = new PageTools(client, (error) => this.#show({ error }));
     this.thread = options.thread ?? randomId();
     this.model = options.model;
     this.#view = { thread: this.thread, turns: [], loading: !!options.thread };
@@ -120,11 +136,11 @@ export class Conversation {
   async refresh(): Promise<void> {
     const { signal } = this.#life;
     try {
-      const path = `/v1/threads/${encodeURIComponent(this.thread)}`;
-      const { runs } = (await this.client.json("GET", path, undefined, signal)) as {
-        runs: RunDescription[];
-      };
-      await Promise.all(runs.map((run) => this.#adopt(run, signal)));
+      const { runs } = await this.client.thread(this.thread, signal);
+      await Promise.all(
+        // They come newest first.
+        runs.map((run, at) => this.#adopt(run, runs[at + 1]?.id ?? "", signal)),
+      );
       this.#show({ loading: false });
     } catch (error) {
       if (signal.aborted) return;
@@ -135,23 +151,29 @@ export class Conversation {
     }
   }
 
-  send(prompt: string): Turn {
+  send(prompt: string, options: AskOptions = {}): Turn {
     const turns = this.#view.turns;
-    return this.#ask(prompt, turns[turns.length - 1]);
+    const after = "after" in options ? options.after : turns[turns.length - 1];
+    return this.#ask(prompt, after, options);
   }
 
   /** Asks the same again, beside the answer that is there. A start that failed is only sent
    * again. */
   retry(turn: Turn): Turn {
     const parent = this.#turns.get(turn.parent);
-    if (turn.run) return this.#ask(turn.prompt, parent);
+    const { content } = turn;
+    if (turn.run) return this.#ask(turn.prompt, parent, { content });
     this.#drop(turn);
-    return this.#ask(turn.prompt, parent, turn.model === this.model ? turn.key : undefined);
+    const key = turn.model === this.model ? turn.key : undefined;
+    return this.#ask(turn.prompt, parent, { content }, key);
   }
 
-  /** Asks another question in place of this one. */
-  edit(turn: Turn, prompt: string): Turn {
-    return this.#ask(prompt, this.#turns.get(turn.parent));
+  /** Asks another question in place of this one. Its files stay, unless `content` says
+   * otherwise. */
+  edit(turn: Turn, prompt: string, options: Omit<AskOptions, "after"> = {}): Turn {
+    const files = turn.content?.filter(({ type }) => type !== "text");
+    const content = files?.length ? [{ type: "text", text: prompt }, ...files] : undefined;
+    return this.#ask(prompt, this.#turns.get(turn.parent), { content, ...options });
   }
 
   async stop(turn: Turn): Promise<void> {
@@ -163,18 +185,22 @@ export class Conversation {
     return this.#children(turn.parent);
   }
 
+  /** Every turn of every branch, oldest first. */
+  all(): Turn[] {
+    return [...this.#turns.values()].sort((a, b) => a.created - b.created);
+  }
+
   choose(turn: Turn): void {
     this.#chosen.set(turn.parent, turn.id);
     this.#show();
   }
 
   #children(parent: string): Turn[] {
-    return [...this.#turns.values()]
-      .filter((turn) => turn.parent === parent)
-      .sort((a, b) => a.created - b.created);
+    return this.all().filter((turn) => turn.parent === parent);
   }
 
-  #ask(prompt: string, parent?: Turn, key = randomId()): Turn {
+  #ask(prompt: string, parent: Turn | undefined, asked: AskOptions, key = randomId()): Turn {
+    const { content, request = {} } = asked;
     const turn: Turn = {
       id: `ask-${randomId()}`,
       parent: parent?.id ?? "",
@@ -183,35 +209,51 @@ export class Conversation {
       key,
       store: new RunStore(),
       meter: new RunMeter(performance.now()),
+      ...(content ? { content } : {}),
       ...(this.model ? { model: this.model } : {}),
     };
-    turn.store.onBatch = (batch) => turn.meter.take(batch);
     turn.store.setLink("connecting");
-    this.#turns.set(turn.id, turn);
+    this.#watch(turn);
     this.#chosen.set(turn.parent, turn.id);
     const messages: Message[] = [
       ...this.#path(parent).flatMap((before) => [
-        { role: "user", content: before.prompt },
-        ...historyOf(before.store.getSnapshot().state),
+        { role: "user", content: before.content ?? before.prompt },
+        ...answeredHistory(before.store.getSnapshot().state),
       ]),
-      { role: "user", content: prompt },
+      { role: "user", content: content ?? prompt },
     ];
     this.#show();
-    void this.#start(turn, messages, parent?.run);
+    void this.#start(turn, { ...request, messages }, parent?.run);
     return turn;
   }
 
-  async #start(turn: Turn, messages: Message[], parent?: string): Promise<void> {
+  /** Keeps the turn, measures it, and runs what it asks this page for. */
+  #watch(turn: Turn): void {
+    this.#turns.set(turn.id, turn);
+    turn.store.onBatch = (batch) => turn.meter.take(batch);
+    turn.store.subscribe(() => {
+      const { tools } = this.options;
+      if (tools && turn.run && !this.#life.signal.aborted) {
+        this.#tools.look(turn.run, turn.store, tools, this.#life.signal);
+      }
+    });
+  }
+
+  async #start(turn: Turn, asked: Record<string, unknown>, parent?: string): Promise<void> {
     const { signal } = this.#life;
-    const long = turn.prompt.length > PROMPT_IN_METADATA;
+    const { request: given, system } = this.options;
+    const long = turn.prompt.length > PROMPT_IN_METADATA || !!turn.content;
+    const tools = PageTools.told(this.options.tools ?? {});
     try {
       const request = {
-        ...this.options.request,
-        messages,
+        ...given,
+        ...(tools.length ? { tools } : {}),
+        ...(system ? { system } : {}),
+        ...asked,
         thread: this.thread,
         ...(this.model ? { model: this.model } : {}),
-        ...(this.options.system ? { system: this.options.system } : {}),
         metadata: {
+          ...(given?.metadata as object | undefined),
           prompt: turn.prompt.slice(0, PROMPT_IN_METADATA),
           ...(long ? { long } : {}),
           ...(parent ? { parent } : {}),
@@ -231,32 +273,32 @@ export class Conversation {
     this.#show();
   }
 
-  async #adopt(run: RunDescription, signal: AbortSignal): Promise<void> {
+  /** `before`: the run that the thread had before this one. */
+  async #adopt(run: RunInfo, before: string, signal: AbortSignal): Promise<void> {
     const known = this.#runs.get(run.id);
     if (known) {
       const { link } = known.store.getSnapshot();
       if (link === "idle") void known.store.follow(this.client, run.id, signal);
       return;
     }
-    const about = run.metadata ?? {};
-    const parent = typeof about.parent === "string" ? about.parent : "";
+    const about = (run.metadata ?? {}) as About;
+    const own = typeof about.prompt === "string";
+    // A client that knows nothing of branches asked after what was there.
+    const parent = typeof about.parent === "string" ? about.parent : own ? "" : before;
     const turn: Turn = {
       id: run.id,
       run: run.id,
       parent: this.#runs.get(parent)?.id ?? parent,
       prompt: typeof about.prompt === "string" ? about.prompt : "",
-      created: run.created ?? 0,
+      created: Number(run.created ?? 0),
       key: "",
       store: new RunStore(),
       meter: new RunMeter(),
       ...(run.model ? { model: run.model } : {}),
     };
-    turn.store.onBatch = (batch) => turn.meter.take(batch);
     this.#runs.set(run.id, turn);
-    this.#turns.set(turn.id, turn);
-    if (about.long || typeof about.prompt !== "string") {
-      turn.prompt = (await this.#inputOf(run.id, signal)) ?? turn.prompt;
-    }
+    this.#watch(turn);
+    if (about.long || !own) await this.#readQuestion(turn, run.id, signal);
     if (ENDED.includes(run.state)) await this.#readAll(turn, run.id, signal);
     else void turn.store.follow(this.client, run.id, signal);
   }
@@ -273,14 +315,14 @@ export class Conversation {
     turn.store.publish();
   }
 
-  async #inputOf(run: string, signal: AbortSignal): Promise<string | undefined> {
-    const { input } = (await this.client.info(run, signal)) as {
-      input?: { role: string; content: unknown }[];
-    };
-    const asked = input?.findLast((message) => message.role === "user");
-    if (typeof asked?.content === "string") return asked.content;
-    const parts = Array.isArray(asked?.content) ? (asked.content as { text?: string }[]) : [];
-    return parts.map((part) => part.text ?? "").join("");
+  async #readQuestion(turn: Turn, run: string, signal: AbortSignal): Promise<void> {
+    const { input } = (await this.client.info(run, signal)) as { input?: Message[] } & RunInfo;
+    const { content } = input?.findLast(({ role }) => role === "user") ?? {};
+    if (typeof content === "string") turn.prompt = content;
+    else if (content) {
+      turn.prompt = content.map(({ text }) => (typeof text === "string" ? text : "")).join("");
+      if (content.some(({ type }) => type !== "text")) turn.content = content;
+    }
   }
 
   /** The turns from the first to `last`. */

@@ -25,6 +25,31 @@ export function historyOf(run: RunState): Message[] {
   return messages;
 }
 
+/** The same, and an error for each call that has no result: providers refuse a question after an
+ * unanswered call, and a run may be stopped, or be asked past, while it waits for one. */
+export function answeredHistory(run: RunState): Message[] {
+  const messages = historyOf(run);
+  return messages.flatMap((message, at) => {
+    if (message.role !== "assistant" || typeof message.content === "string") return [message];
+    const next = messages[at + 1];
+    const results = next?.role === "tool" ? (next.content as Record<string, unknown>[]) : [];
+    const left = message.content.filter(
+      ({ type, executor, call_id }) =>
+        type === "tool-call" &&
+        executor !== "provider" &&
+        !results.some((result) => result.call_id === call_id),
+    );
+    if (!left.length) return [message];
+    const content = "there is no result: the answer went on without it";
+    const missing = left.map(({ call_id, name }) => {
+      return { type: "tool-result", call_id, name, content, is_error: true };
+    });
+    // Results of one answer stand in one message.
+    if (results.length) (next!.content as unknown[]).push(...missing);
+    return results.length ? [message] : [message, { role: "tool", content: missing }];
+  });
+}
+
 /** Fields at their default are left out, as in the stored form. */
 function messagePart(part: PartState, step: StepState): Record<string, unknown> {
   const { attrs, text } = part;

@@ -14,8 +14,15 @@ import {
   type StartRequest,
   type TokenwireError,
 } from "@tokenwire/client";
-import { Conversation, isBusy, type Turn } from "@tokenwire/client/conversation";
+import {
+  Conversation,
+  isBusy,
+  type AskOptions,
+  type ClientTool,
+  type Turn,
+} from "@tokenwire/client/conversation";
 import { PartialJSON } from "@tokenwire/client/partial-json";
+import { Threads } from "@tokenwire/client/threads";
 import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 
 /** The view of a store: subscribes, and unsubscribes with the component. */
@@ -44,11 +51,29 @@ export interface UseChatOptions {
   model?: string;
   system?: string;
   request?: Record<string, unknown>;
+  /** Tools that this page runs when the model calls them. */
+  tools?: Record<string, ClientTool>;
+}
+
+/** One side of a turn. What an answer holds is in its store: `<Message>` and `useRunStore` follow
+ * it without drawing the whole conversation again. */
+export type ChatMessage =
+  | { id: string; role: "user"; text: string; turn: Turn }
+  | { id: string; role: "assistant"; store: RunStore; turn: Turn };
+
+/** A tool call that a person has to allow. */
+export interface PendingApproval {
+  turn: Turn;
+  approval_id: string;
+  call_id: string;
+  name: string;
+  arguments: unknown;
+  reason?: string;
 }
 
 /** A conversation: its turns, and what a person does with it. */
 export function useChat(options: UseChatOptions) {
-  const { client, thread, model, system, request } = options;
+  const { client, thread, model, system, request, tools } = options;
   const [conversation, setConversation] = useState(() => new Conversation(client, options));
   // Another id is another conversation; giving an id to a fresh one changes nothing.
   const wanted = thread ?? conversation.thread;
@@ -61,14 +86,17 @@ export function useChat(options: UseChatOptions) {
     current.model = model;
     current.options.system = system;
     current.options.request = request;
-  }, [current, model, system, request]);
+    current.options.tools = tools;
+  }, [current, model, system, request, tools]);
   useEffect(() => current.open(), [current]);
   const view = useSyncExternalStore(current.subscribe, current.getSnapshot, current.getSnapshot);
   const last = view.turns[view.turns.length - 1];
   const status = useTurnStatus(last);
+  const approvals = useApprovals(last);
+  const messages = useMemo(() => messagesOf(view.turns), [view.turns]);
   const actions = useMemo(
     () => ({
-      send: (prompt: string) => current.send(prompt),
+      send: (prompt: string, more?: AskOptions) => current.send(prompt, more),
       stop: () => {
         const turns = current.getSnapshot().turns;
         const turn = turns[turns.length - 1];
@@ -76,7 +104,8 @@ export function useChat(options: UseChatOptions) {
       },
       retry: (turn: Turn) => current.retry(turn),
       regenerate: (turn: Turn) => current.retry(turn),
-      edit: (turn: Turn, prompt: string) => current.edit(turn, prompt),
+      edit: (turn: Turn, prompt: string, more?: Omit<AskOptions, "after">) =>
+        current.edit(turn, prompt, more),
       versions: (turn: Turn) => current.versions(turn),
       choose: (turn: Turn) => current.choose(turn),
       refresh: () => current.refresh(),
@@ -90,7 +119,64 @@ export function useChat(options: UseChatOptions) {
     }),
     [current, client],
   );
-  return { ...view, ...actions, status, conversation: current };
+  return { ...view, ...actions, messages, approvals, status, conversation: current };
+}
+
+const MESSAGES = new WeakMap<Turn, ChatMessage[]>();
+
+/** The same objects for a turn, until its question is another. */
+function messagesOf(turns: Turn[]): ChatMessage[] {
+  return turns.flatMap((turn) => {
+    const known = MESSAGES.get(turn);
+    if (known?.[0]?.role === "user" && known[0].text === turn.prompt) return known;
+    const made: ChatMessage[] = [
+      { id: `question-${turn.id}`, role: "user", text: turn.prompt, turn },
+      { id: turn.id, role: "assistant", store: turn.store, turn },
+    ];
+    MESSAGES.set(turn, made);
+    return made;
+  });
+}
+
+/** What a turn waits for a person to allow; the same array until that changes. */
+export function useApprovals(turn: Turn | undefined): PendingApproval[] {
+  const store = turn?.store ?? NOTHING;
+  const last = useRef<PendingApproval[]>([]);
+  const read = () => {
+    const { tools, waiting } = store.getSnapshot().state;
+    const asked = turn ? [...tools.values()].filter((t) => waiting.includes(t.approval_id ?? "")) : [];
+    const same = asked.length === last.current.length &&
+      asked.every((tool, at) => tool.approval_id === last.current[at]!.approval_id);
+    if (!same || (turn && last.current.some((one) => one.turn !== turn))) {
+      last.current = asked.map((tool) => ({
+        turn: turn!,
+        approval_id: tool.approval_id!,
+        call_id: tool.call_id,
+        name: tool.name,
+        arguments: tool.approval_arguments,
+        ...(tool.approval_reason ? { reason: tool.approval_reason } : {}),
+      }));
+    }
+    return last.current;
+  };
+  return useSyncExternalStore(store.subscribe, read, read);
+}
+
+/** The conversations that the server keeps, newest first, and what a person does with them. */
+export function useThreads(client: TokenwireClient) {
+  const threads = useMemo(() => new Threads(client), [client]);
+  useEffect(() => void threads.refresh(), [threads]);
+  const view = useSyncExternalStore(threads.subscribe, threads.getSnapshot, threads.getSnapshot);
+  const actions = useMemo(
+    () => ({
+      refresh: () => threads.refresh(),
+      rename: (thread: string, title: string) => threads.rename(thread, title),
+      remove: (thread: string) => threads.remove(thread),
+      touch: (thread: string, question: string) => threads.touch(thread, question),
+    }),
+    [threads],
+  );
+  return { ...view, ...actions };
 }
 
 const NOTHING = new RunStore();

@@ -3,4 +3,9 @@
 export * from "./hooks.js";
 export * from "./parts.js";
 export { Conversation } from "@tokenwire/client/conversation";
-export type { ConversationView, Turn } from "@tokenwire/client/conversation";
+export type {
+  AskOptions,
+  ClientTool,
+  ConversationView,
+  Turn,
+} from "@tokenwire/client/conversation";

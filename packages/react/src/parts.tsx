@@ -3,8 +3,9 @@
 Always true: a part is drawn again only when an event touched it; what a model or a tool wrote is
 text, never markup. Each component takes a renderer of your own in `render`. */
 
-import type { PartState, RunState, ToolState } from "@tokenwire/client";
+import { stateOf, type PartState, type RunState, type ToolState } from "@tokenwire/client";
 import { memo, type ReactNode } from "react";
+import { useRunStore, type ChatMessage } from "./hooks.js";
 
 export interface PartProps {
   part: PartState;
@@ -15,6 +16,35 @@ export interface PartProps {
 }
 
 export type Renderers = Partial<Record<string, (props: PartProps) => ReactNode>>;
+
+/** One side of a turn: the question, or the answer as it grows. */
+export const Message = memo(function Message(props: {
+  message: ChatMessage;
+  render?: Renderers;
+  onApprove?: PartProps["onApprove"];
+}): ReactNode {
+  const { message, ...rest } = props;
+  if (message.role === "user") return <div data-message="user">{message.text}</div>;
+  return <Answer message={message} {...rest} />;
+});
+
+function Answer(props: {
+  message: Extract<ChatMessage, { role: "assistant" }>;
+  render?: Renderers;
+  onApprove?: PartProps["onApprove"];
+}): ReactNode {
+  const { message, ...rest } = props;
+  const { store, turn } = message;
+  const { state, link, linkError } = useRunStore(store);
+  const lost = turn.error ?? (link === "failed" ? linkError : undefined);
+  const how = lost ? "error" : stateOf(state);
+  return (
+    <div data-message="assistant" data-state={how} aria-busy={how === "running"}>
+      <MessageParts run={state} {...rest} />
+      {lost ? <div role="alert">{lost.message}</div> : <RunError run={state} />}
+    </div>
+  );
+}
 
 /** All parts of a run's first choice, step by step. `render` draws kinds of part in your way. */
 export function MessageParts(props: {

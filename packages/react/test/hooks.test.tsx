@@ -4,7 +4,16 @@ import { TokenwireClient, type RunEvent } from "@tokenwire/client";
 import { act, cleanup, render, renderHook, waitFor } from "@testing-library/react";
 import { StrictMode, type ReactNode } from "react";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { MessageParts, Part, useChat, useObject, useRun, type PartProps } from "../src/index.js";
+import {
+  Message,
+  MessageParts,
+  Part,
+  useChat,
+  useObject,
+  useRun,
+  useThreads,
+  type PartProps,
+} from "../src/index.js";
 
 afterEach(cleanup);
 
@@ -24,19 +33,48 @@ function answer(...texts: string[]): RunEvent[] {
 
 /** A server in this process: what `fetch` would have brought. */
 class Fake {
-  runs: { id: string; state: string; created: number; metadata: object; events: RunEvent[] }[] = [];
+  runs: {
+    id: string;
+    state: string;
+    created: number;
+    metadata: object;
+    events: RunEvent[];
+    input: unknown;
+  }[] = [];
   bodies: Record<string, unknown>[] = [];
   open = 0;
   next: RunEvent[] = answer("Hello");
+  /** What was told to runs: the end of the path, and the body. */
+  answers: [string, unknown][] = [];
+  titles = new Map<string, string>();
+  refuse: { code: string; message: string } | undefined;
 
   fetch: typeof fetch = async (input, init) => {
     const path = new URL(String(input), "http://x").pathname;
     if (path === "/v1/runs") return this.#start(JSON.parse(String(init?.body)));
     const json = (value: unknown) => new Response(JSON.stringify(value));
-    if (path.startsWith("/v1/threads/")) return json({ runs: [...this.runs].reverse() });
+    if (path === "/v1/threads") {
+      const threads = [...this.titles].map(([thread, title], at) => ({ thread, title, updated: at }));
+      return json({ threads: threads.reverse() });
+    }
+    if (path.startsWith("/v1/threads/")) {
+      const thread = path.slice("/v1/threads/".length);
+      if (init?.method === "PUT") this.titles.set(thread, JSON.parse(String(init.body)).title);
+      if (init?.method === "DELETE") this.titles.delete(thread);
+      return json({ runs: [...this.runs].reverse() });
+    }
     const run = this.runs.find(({ id }) => path.includes(id));
     if (!run) return new Response("{}", { status: 404 });
     if (path.endsWith("/cancel")) return json({});
+    if (/\/(tools|approvals)\//.test(path)) {
+      this.answers.push([path.slice(path.indexOf(run.id) + run.id.length), JSON.parse(String(init?.body))]);
+      return json({});
+    }
+    if (path.endsWith(run.id)) {
+      const wait = run.events.findLast(({ type }) => type === "run-wait") as { pending?: string[] };
+      const left = wait?.pending?.filter((name) => !this.answers.some(([to]) => to.endsWith(`/${name}`)));
+      return json({ id: run.id, input: run.input, waiting: left ?? [] });
+    }
     if (String(input).includes("live=no")) {
       return json({ events: run.events.map((event, at) => ({ cursor: `${at + 1}-a`, event })) });
     }
@@ -47,12 +85,13 @@ class Fake {
   };
 
   #start(body: Record<string, unknown>): Response {
+    if (this.refuse) return new Response(JSON.stringify({ error: this.refuse }), { status: 429 });
     this.bodies.push(body);
     const id = `run_${String(this.runs.length + 1).padStart(16, "0")}`;
     const metadata = body.metadata as object;
     const events = this.next.map((e) => (e.type === "run-start" ? { ...e, run: id } : e));
     const created = 1000 + this.runs.length;
-    this.runs.push({ id, state: "complete", created, metadata, events });
+    this.runs.push({ id, state: "complete", created, metadata, events, input: body.messages });
     return new Response(JSON.stringify({ id, state: "running" }), { status: 201 });
   }
 
@@ -156,6 +195,172 @@ describe("useChat", () => {
     added.mockRestore();
     removed.mockRestore();
   }, 60_000);
+});
+
+describe("what a run asks the page for", () => {
+  const asking = (waits: RunEvent[], goes: RunEvent[]): RunEvent[] => [
+    { type: "run-start", run: RUN },
+    { type: "step-start", step: 1 },
+    { type: "tool-call-start", part: 0, step: 1, name: "locate", call_id: "c1", executor: "client" },
+    { type: "tool-call-delta", part: 0, text: '{"exact":true}' },
+    { type: "tool-call-end", part: 0, arguments: { exact: true } },
+    { type: "step-end", step: 1, status: "complete" },
+    ...waits,
+    ...goes,
+  ];
+  const WAIT: RunEvent = { type: "run-wait", reason: "client_tool", pending: ["c1"] };
+
+  it("runs a tool of the page once, tells its result, and tells of it at the start", async () => {
+    const fake = new Fake();
+    fake.next = asking([WAIT], []);
+    const client = fake.client();
+    const execute = vi.fn(async ({ exact }: { exact: boolean }) => ({ city: "Lyon", exact }));
+    const parameters = { type: "object", properties: { exact: { type: "boolean" } } };
+    const tools = { locate: { description: "Where?", parameters, execute } };
+    const { result } = renderHook(() => useChat({ client, tools }), { wrapper: strict });
+    act(() => void result.current.send("Where am I?"));
+    await waitFor(() => expect(fake.answers).toHaveLength(1));
+    expect(fake.bodies[0]!.tools).toEqual([{ name: "locate", description: "Where?", parameters }]);
+    expect(fake.answers[0]).toEqual(["/tools/c1", { content: { city: "Lyon", exact: true } }]);
+    expect(result.current.status).toBe("waiting");
+    // The stream breaks and comes back many times; the run still says that it waits.
+    await waitFor(() => expect(result.current.turns[0]!.store.getSnapshot().reconnects).toBeGreaterThan(2), {
+      timeout: 10_000,
+    });
+    expect(execute).toHaveBeenCalledTimes(1);
+  });
+
+  it("tells the model what a tool threw, and leaves alone what it has no tool for", async () => {
+    const fake = new Fake();
+    fake.next = asking([{ ...WAIT, pending: ["c1", "other"] }], []);
+    const client = fake.client();
+    const tools = {
+      locate: {
+        execute: () => {
+          throw new Error("no satellites");
+        },
+      },
+    };
+    const { result } = renderHook(() => useChat({ client, tools }));
+    act(() => void result.current.send("Where am I?"));
+    await waitFor(() => expect(fake.answers).toHaveLength(1));
+    expect(fake.answers[0]).toEqual(["/tools/c1", { content: { error: "no satellites" } }]);
+  });
+
+  it("lists the approvals that wait, and none once they are answered", async () => {
+    const fake = new Fake();
+    const asked: RunEvent[] = [
+      { type: "approval-request", approval_id: "ap", call_id: "c1", name: "locate", arguments: { exact: true } },
+      { type: "run-wait", reason: "approval", pending: ["ap"] },
+    ];
+    fake.next = asking(asked, []);
+    const client = fake.client();
+    const { result } = renderHook(() => useChat({ client }));
+    act(() => void result.current.send("Where am I?"));
+    await waitFor(() => expect(result.current.approvals).toHaveLength(1));
+    const [approval] = result.current.approvals;
+    expect(approval).toMatchObject({ approval_id: "ap", name: "locate", arguments: { exact: true } });
+    await act(() => result.current.approve(approval!.turn, "ap", { approved: false }));
+    expect(fake.answers).toEqual([["/approvals/ap", { approved: false }]]);
+    act(() => {
+      approval!.turn.store.apply([
+        { type: "approval-answer", approval_id: "ap", call_id: "c1", approved: false },
+      ]);
+      approval!.turn.store.publish();
+    });
+    expect(result.current.approvals).toEqual([]);
+  });
+
+  it("answers for a call that was left without a result, before the next question", async () => {
+    const fake = new Fake();
+    fake.next = asking([WAIT], [{ type: "run-end", outcome: "cancelled" }]);
+    const client = fake.client();
+    const { result } = renderHook(() => useChat({ client }));
+    act(() => void result.current.send("Where am I?"));
+    await waitFor(() => expect(result.current.status).toBe("ready"));
+    act(() => void result.current.send("Never mind"));
+    await waitFor(() => expect(fake.bodies).toHaveLength(2));
+    expect(fake.bodies[1]!.messages).toMatchObject([
+      { role: "user", content: "Where am I?" },
+      { role: "assistant", content: [{ type: "tool-call", call_id: "c1" }] },
+      { role: "tool", content: [{ type: "tool-result", call_id: "c1", is_error: true }] },
+      { role: "user", content: "Never mind" },
+    ]);
+  });
+});
+
+describe("a conversation", () => {
+  it("chains runs that another client started in its thread", async () => {
+    const fake = new Fake();
+    for (const text of ["One", "Two"]) {
+      fake.next = answer(`to ${text}`);
+      const messages = [{ role: "user", content: [{ type: "text", text }] }];
+      await fake.client().start({ messages, thread: "thread-1" });
+    }
+    const client = fake.client();
+    const { result } = renderHook(() => useChat({ client, thread: "thread-1" }));
+    await waitFor(() => expect(texts(result.current)).toEqual([["One", "to One"], ["Two", "to Two"]]));
+  });
+
+  it("asks with files, keeps them when the question is edited or loaded again", async () => {
+    const fake = new Fake();
+    const client = fake.client();
+    const file = { type: "file", media_type: "image/png", data: "iVBORw0KGgo=" };
+    const content = [{ type: "text", text: "What is this?" }, file];
+    const { result } = renderHook(() => useChat({ client, thread: "thread-1" }));
+    act(() => void result.current.send("What is this?", { content }));
+    await waitFor(() => expect(result.current.status).toBe("ready"));
+    expect(fake.bodies[0]!.messages).toEqual([{ role: "user", content }]);
+
+    const other = fake.client();
+    const reload = renderHook(() => useChat({ client: other, thread: "thread-1" }));
+    await waitFor(() => expect(reload.result.current.turns[0]?.content).toEqual(content));
+    const [turn] = reload.result.current.turns;
+    expect(turn!.prompt).toBe("What is this?");
+    act(() => void reload.result.current.edit(turn!, "And now?"));
+    await waitFor(() => expect(fake.bodies).toHaveLength(2));
+    const edited = [{ type: "text", text: "And now?" }, file];
+    expect(fake.bodies[1]!.messages).toEqual([{ role: "user", content: edited }]);
+  });
+
+  it("is listed, named by its first question, renamed and erased", async () => {
+    const fake = new Fake();
+    const client = fake.client();
+    const { result } = renderHook(() => useThreads(client), { wrapper: strict });
+    await waitFor(() => expect(result.current.loading).toBe(false));
+    await act(() => result.current.touch("t1", "  Why is the sky blue?\nTell me. "));
+    await act(() => result.current.touch("t2", "x".repeat(80)));
+    expect(result.current.threads.map(({ thread }) => thread)).toEqual(["t2", "t1"]);
+    expect(fake.titles.get("t1")).toBe("Why is the sky blue?");
+    expect(fake.titles.get("t2")).toHaveLength(48);
+    await act(() => result.current.rename("t1", "Sky"));
+    expect(fake.titles.get("t1")).toBe("Sky");
+    await act(() => result.current.remove("t2"));
+    expect(fake.titles.has("t2")).toBe(false);
+    await act(() => result.current.rename("..", "x"));
+    expect(result.current.error).toMatchObject({ code: "bad_request" });
+  });
+});
+
+describe("Message", () => {
+  it("draws question and answer, and why there is none", async () => {
+    const fake = new Fake();
+    const client = fake.client();
+    const { result } = renderHook(() => useChat({ client }));
+    act(() => void result.current.send("Hi"));
+    const shown = () => result.current.messages.map((one) => <Message key={one.id} message={one} />);
+    const view = render(<>{shown()}</>);
+    await waitFor(() => expect(view.container.textContent).toBe("HiHello"));
+    const before = result.current.messages;
+    fake.refuse = { code: "busy", message: "too many" };
+    act(() => void result.current.send("More"));
+    view.rerender(<>{shown()}</>);
+    await waitFor(() => expect(view.getByRole("alert").textContent).toBe("too many"));
+    expect(result.current.messages.slice(0, 2)).toEqual(before);
+    expect(result.current.messages[1]).toBe(before[1]);
+    const states = [...view.container.querySelectorAll("[data-state]")];
+    expect(states.map((one) => one.getAttribute("data-state"))).toEqual(["complete", "error"]);
+  });
 });
 
 describe("useObject", () => {
