@@ -7,6 +7,7 @@ import random
 import signal
 
 import pytest
+import uvloop
 
 from redis_cases import Proxy, append_all, follow, opened, run, until
 from redis_support import RedisServer, redis_server
@@ -259,6 +260,26 @@ def test_followers_survive_the_loss_of_their_connection(server: RedisServer) -> 
             assert seen == [b"%d" % number for number in range(1, 31)]
 
     asyncio.run(main())
+
+
+def test_the_loop_that_the_server_runs_on(server: RedisServer) -> None:
+    """uvloop's transports are of no asyncio class, and close in an order of their own."""
+    records = [b"%d" % number for number in range(1, 201)]
+
+    async def main() -> None:
+        async with opened(server.url) as writer, opened(server.url) as reader:
+            await writer.create("s", owner="me", lease=60)
+            seen: list[bytes] = []
+            reading = asyncio.create_task(follow(reader, "s", 200, seen))
+            await append_all(writer, "s", records[:100])
+            for kind in ("normal", "pubsub"):
+                server.ask("CLIENT", "KILL", "TYPE", kind)
+            await append_all(writer, "s", records, first=101)
+            await asyncio.to_thread(server.restart)
+            await reading
+            assert seen == (await reader.read("s")).records == records
+
+    uvloop.run(main())
 
 
 def test_readers_that_come_and_go_keep_one_connection(server: RedisServer) -> None:

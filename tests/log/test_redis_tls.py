@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from redis_cases import append_all, follow, opened
 from redis_cluster_support import redis_cluster
@@ -68,12 +69,13 @@ def start(url: str) -> None:
     asyncio.run(main())
 
 
-def test_a_live_run_over_tls(server: Tls) -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_live_run_over_tls(server: Tls, run: Callable[..., None]) -> None:
     records = [b"%d" % number for number in range(1, 301)]
 
     async def main() -> None:
         for host in ("127.0.0.1", "localhost"):
-            name, url = f"run-{host}", server.url(host)
+            name, url = f"{run.__module__}-{host}", server.url(host)
             async with opened(url) as writer, opened(url) as reader:
                 await writer.create(name, owner="me", lease=600, meta=b"m")
                 seen: list[bytes] = []
@@ -90,7 +92,7 @@ def test_a_live_run_over_tls(server: Tls) -> None:
                 assert (await writer.append(name, epoch=1, first=301, records=[large])).tail == 301
                 assert (await reader.read(name, after=300)).records == [large]
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_an_authority_that_is_not_ours_is_named(server: Tls, tmp_path: Path) -> None:
