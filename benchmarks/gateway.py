@@ -3,7 +3,7 @@
 A model process sends every stream 50 tokens/s, the server under test is pinned to one core,
 readers and model to the other (`harness.py`). "Held": at least 0.99 of the tokens arrived within
 the window, p99 of the added delay under 50 ms. ``--against DIR`` measures another checkout beside
-this one, round by round, for changes of the hot path.
+this one, round by round, for changes of the hot path; ``--floor`` the bare server of `floor.py`.
 
     python benchmarks/gateway.py --streams 100,400,800 --store memory: --seconds 4
 """
@@ -19,7 +19,17 @@ import tempfile
 from pathlib import Path
 
 import uvloop
-from harness import HEADING, ROOT, line, measure, other_core, post, running_model, running_tokenwire
+from harness import (
+    HEADING,
+    ROOT,
+    line,
+    measure,
+    other_core,
+    post,
+    running_floor,
+    running_model,
+    running_tokenwire,
+)
 
 
 def main() -> None:
@@ -30,6 +40,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--against", type=Path, help="another checkout of this project")
+    parser.add_argument("--floor", action="store_true", help="a bare server beside it")
     options = parser.parse_args()
     os.sched_setaffinity(0, {other_core()})
     trees = {"": ROOT} | ({"other": options.against.resolve()} if options.against else {})
@@ -41,6 +52,8 @@ def main() -> None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             store = options.store.replace("TEMP", folder)
             servers[name] = stack.enter_context(running_tokenwire(upstream, store, tree=tree))
+        if options.floor:
+            servers["floor"] = stack.enter_context(running_floor(upstream))
         print(HEADING)
         for streams in map(int, options.streams.split(",")):
             rows: dict[str, list[dict[str, float]]] = {name: [] for name in servers}

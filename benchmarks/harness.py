@@ -285,6 +285,16 @@ def running_tokenwire(
         yield port, child
 
 
+@contextlib.contextmanager
+def running_floor(upstream: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """The bare server of `floor.py` on the first core: its port and its process."""
+    port, model = free_port(), upstream.split(":")[2].partition("/")[0]
+    command = [sys.executable, str(ROOT / "benchmarks" / "floor.py"), "--port", str(port)]
+    with process(*command, "--upstream", model, core=server_core()) as child:
+        wait_for(port, child)
+        yield port, child
+
+
 def server_core() -> int:
     """Where what is measured runs."""
     return min(CORES)
