@@ -641,3 +641,63 @@ def test_two_logs_on_one_store_see_each_other(new_log: NewLog) -> None:
         await reader.close()
 
     asyncio.run(main())
+
+
+async def soon(log: Log, *, first: int, records: list[bytes], epoch: int = 1) -> object:
+    """What `append_soon` tells; ``later`` when it takes nothing now."""
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    if not log.append_soon("s", epoch=epoch, first=first, records=records, then=told.set_result):
+        assert not told.done()
+        return "later"
+    return await asyncio.wait_for(told, 30)
+
+
+def test_an_append_without_waiting_is_an_append_or_nothing(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=2)
+        told = await soon(log, first=3, records=[b"3", b"4"])
+        if told == "later":
+            done = await log.append("s", epoch=1, first=3, records=[b"3", b"4"])
+            assert done.status == "ok"
+        else:
+            assert told is None
+        assert (await log.read("s", after=2)).records == [b"3", b"4"]
+        # A gap and an older owner are refused, here or by `append`; nothing is written.
+        for wrong in ({"first": 9}, {"first": 5, "epoch": 7}):
+            assert await soon(log, records=[b"x"], **wrong) is not None  # type: ignore[arg-type]
+        assert (await log.describe("s")).tail == 4
+        await log.append("s", epoch=1, first=5, records=[], close="end")
+        assert await soon(log, first=5, records=[b"x"]) is not None
+        assert (await log.describe("s")).tail == 4
+
+    run(new_log, case)
+
+
+def test_who_is_told_of_an_append_without_waiting_finds_it(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=1)
+        woken: list[list[bytes]] = []
+
+        def wake() -> None:
+            page = log.read_now("s", after=1)
+            woken.append(page.records if page is not None else [b"ask"])
+
+        unsubscribe = log.subscribe("s", wake)
+        if await soon(log, first=2, records=[b"2"]) is None:
+            assert woken[-1] in ([b"2"], [b"ask"])
+        unsubscribe()
+
+    run(new_log, case)
+
+
+def test_a_page_at_hand_is_the_page(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log, count=3)
+        unsubscribe = log.subscribe("s", lambda: None)
+        await log.append("s", epoch=1, first=4, records=[b"4", b"5"], close="end")
+        for after in range(6):
+            page = log.read_now("s", after=after)
+            assert page is None or page == await log.read("s", after=after)
+        unsubscribe()
+
+    run(new_log, case)

@@ -27,7 +27,7 @@ LIMITS = Deadlines(connect=5, first_event=60, idle=30, total=600)
 def test_which_clock_runs_out(heard, now, which):
     watch = Watch(LIMITS, 0.0)
     for moment in heard:
-        watch.heard(moment)
+        watch.heard = moment
     error = watch.overdue(now)
     assert (error.which if error else None) == which
     if error:
@@ -42,7 +42,7 @@ def test_overdue_exactly_when_due(gaps, start):
         if watch.overdue(now):
             assert now >= watch.due()
             return
-        watch.heard(now)
+        watch.heard = now
     assert watch.overdue(watch.due() - 0.001) is None
     assert watch.overdue(watch.due()) is not None
 

@@ -39,7 +39,7 @@ def test_native_frames_are_the_events(events: list[m.Event]) -> None:
     assert [f.id for f in frames] == [cursor_of(e) for e in events]
     assert {f.event for f in frames} == {"message"}
     assert b"\r" not in data
-    raw = b"".join(encoder.encode_json(encode(e), cursor_of(e)) for e in events)
+    raw = b"".join(encoder.encode_json(encode(e), cursor_of(e).encode()) for e in events)
     assert raw == data
 
 

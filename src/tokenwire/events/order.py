@@ -114,6 +114,9 @@ class Order:
             # The 99 % event: allowed exactly where its part is open.
             if self.open.get(event.part) != kind:  # type: ignore[union-attr]
                 raise self._part_error(event, "a delta needs its part open")  # type: ignore[arg-type]
+            if event.seq == 0:
+                self.seq = event.seq = self.seq + 1
+                return event
         else:
             self._move(event)
         self._number(event)

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-__all__ = ["Appended", "Claim", "Durability", "Log", "Page", "StreamInfo", "Wake"]
+__all__ = ["Appended", "Claim", "Durability", "Log", "Page", "StreamInfo", "Then", "Wake"]
 
 Durability = Literal["memory", "process", "disk", "replica"]
 Wake = Callable[[], None]
@@ -63,6 +63,10 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     lease_until: float = 0.0
     thread: str | None = None
+
+
+#: What `append_soon` calls: None when the records are in, else what stood in the way.
+Then = Callable[[Appended | BaseException | None], None]
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -132,6 +136,20 @@ class Log(Protocol):
     ) -> Page:
         """Records after offset ``after``, at least one when there is one, within both bounds.
         ``after`` beyond the tail raises `CursorError`."""
+        ...
+
+    def append_soon(
+        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """`append` for who does not wait: ``then`` is called once, on the event loop, after all
+        that `append` promises (in a store that waits for nothing, before this returns). False:
+        not now, and nothing has happened; `append` says why. Raises nothing but `LogError`."""
+        ...
+
+    def read_now(
+        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page | None:
+        """`read`, where that needs no waiting; None where it does."""
         ...
 
     async def describe(self, stream: str) -> StreamInfo:

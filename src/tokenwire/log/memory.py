@@ -20,7 +20,7 @@ from tokenwire.errors import (
     NotFoundError,
     StoreFullError,
 )
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Wake
+from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
 
 __all__ = ["MemoryLog"]
 
@@ -137,6 +137,24 @@ class MemoryLog:
             self._threads.setdefault(thread, []).append(stream)
         return await self.describe(stream)
 
+    def append_soon(
+        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """Append in this turn. False, and nothing has happened, when this is not plainly the
+        owner's next append to an open stream with room for it: `append` then says why."""
+        found = self._open.get(stream)
+        if found is None or found.epoch != epoch or first != len(found.records) + 1:
+            return False
+        size = len(records[0]) if len(records) == 1 else sum(map(len, records))
+        if self._bytes + size > self._max_bytes:
+            return False
+        found.records += records
+        found.bytes += size
+        self._bytes += size
+        self._wake(stream)
+        then(None)
+        return True
+
     async def append(
         self,
         stream: str,
@@ -182,9 +200,10 @@ class MemoryLog:
         self._wake(stream)
         return Appended("ok", max(tail, last), epoch)
 
-    async def read(
+    def read_now(
         self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
     ) -> Page:
+        """`read` without waiting; memory never has to."""
         found = self._streams.get(stream) or self._stream(stream)
         tail = len(found.records)
         if not 0 <= after <= tail:
@@ -198,6 +217,11 @@ class MemoryLog:
                 break
         reached = after + len(records) == tail
         return Page(records, after + 1, tail, found.closed if reached else None)
+
+    async def read(
+        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page:
+        return self.read_now(stream, after=after, most=most, most_bytes=most_bytes)
 
     async def describe(self, stream: str) -> StreamInfo:
         found = self._stream(stream)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Wake
+from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
 from tokenwire.log.redis_append import APPEND, Appends, Owned, missing
 from tokenwire.log.redis_check import check_store
 from tokenwire.log.redis_index import INDEX, Index
@@ -216,6 +216,18 @@ class RedisLog:
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
 
     # Reading.
+
+    def append_soon(
+        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """Not here yet: `append` sends the appends of one turn together."""
+        return False
+
+    def read_now(
+        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page | None:
+        """The page where it is at hand; None: ask `read`."""
+        return None
 
     async def read(
         self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20

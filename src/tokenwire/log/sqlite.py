@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Wake
+from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
 from tokenwire.log.sqlite_read import Reader
 from tokenwire.log.sqlite_schema import connect, explain, migrate, prepare
 from tokenwire.log.sqlite_thread import Job, JobThread
@@ -29,6 +29,24 @@ POLL_SECONDS = 0.010
 
 #: How long names of expired streams answer "gone" instead of "never was".
 KEEP_NAMES_SECONDS = 30 * 86400.0
+
+
+class _Told:
+    """In place of a future, for who is to be called and does not wait."""
+
+    __slots__ = ("_then",)
+
+    def __init__(self, then: Then) -> None:
+        self._then = then
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Appended) -> None:
+        self._then(None if result.status in ("ok", "duplicate") else result)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._then(error)
 
 
 class SQLiteLog:
@@ -154,7 +172,7 @@ class SQLiteLog:
     async def _write(self, act: Callable[[Writer], Any], stream: str | None = None) -> Any:
         if self._writes is None:
             raise StoreUnavailableError("The store has not been started.")
-        result = await self._writes.submit(Job(lambda _: act(cast(Writer, self._writer))))
+        result = await self._writes.ask(Job(lambda _: act(cast(Writer, self._writer))))
         if stream is not None:
             self._tails.forget(stream)
             self._tails.wake(stream)
@@ -163,7 +181,7 @@ class SQLiteLog:
     async def _read(self, act: Callable[[Reader], Any]) -> Any:
         if self._reads is None:
             raise StoreUnavailableError("The store has not been started.")
-        return await self._reads.submit(Job(act))
+        return await self._reads.ask(Job(act))
 
     async def create(
         self,
@@ -194,7 +212,23 @@ class SQLiteLog:
             raise ValueError("offsets begin at 1")
         if self._writes is None:
             raise StoreUnavailableError("The store has not been started.")
-        return await self._writes.submit(AppendJob(stream, epoch, first, records, close, durable))
+        return await self._writes.ask(AppendJob(stream, epoch, first, records, close, durable))
+
+    def append_soon(
+        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """Hand an append to the writer thread; ``then`` is called after the commit that holds it,
+        with None, or with what stood in the way."""
+        if self._writes is None:
+            return False
+        self._writes.submit(AppendJob(stream, epoch, first, records, None, False), _Told(then))
+        return True
+
+    def read_now(
+        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page | None:
+        """The page where it is at hand; None: ask `read`."""
+        return self._tails.page(stream, after, most, most_bytes)
 
     async def read(
         self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20

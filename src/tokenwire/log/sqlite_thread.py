@@ -10,14 +10,30 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tokenwire.errors import StoreUnavailableError
 
-__all__ = ["Job", "JobThread"]
+__all__ = ["Answer", "Job", "JobThread"]
 
 #: Jobs in one group, so that one transaction stays short (milliseconds).
 MOST_JOBS = 2048
+
+
+class Answer(Protocol):
+    """Where a job's result goes: a future, or what acts as one. Called on the loop."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """The job was done."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """It could not be done."""
+        ...
 
 
 class Job:
@@ -27,7 +43,7 @@ class Job:
 
     def __init__(self, act: Callable[[Any], Any]) -> None:
         self.act = act
-        self.future: asyncio.Future[Any]
+        self.future: Answer
 
 
 class JobThread:
@@ -58,15 +74,20 @@ class JobThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> asyncio.Future[Any]:
+    def submit(self, job: Job, answer: Answer) -> None:
         """Give a job; it goes over with all others of this turn of the loop."""
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
-        job.future = self._loop.create_future()
+        job.future = answer
         if not self._pending:
             self._loop.call_soon(self._hand_over)
         self._pending.append(job)
-        return job.future
+
+    def ask(self, job: Job) -> asyncio.Future[Any]:
+        """`submit`, with a future as the answer."""
+        future = self._loop.create_future()
+        self.submit(job, future)
+        return future
 
     def set_polling(self, polling: bool) -> None:
         if polling and not self._polling and not self._closed:

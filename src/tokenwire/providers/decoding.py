@@ -96,8 +96,8 @@ class PayloadDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete."""
-        reader = self.reader
-        if reader.kind == "sse" and not self.closed:
+        reader = self.reader.sse
+        if reader is not None and not self.closed:
             for frame in reader.feed(data):
                 self._frame(frame)
             if reader.comments != self._comments:

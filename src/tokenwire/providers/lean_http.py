@@ -14,7 +14,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
@@ -44,9 +44,11 @@ class Response:
         self._ended = False
         self._error: ProviderError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[bytes], bool] | None = None
 
-    async def read(self) -> bytes:
-        """What has arrived, at least one byte; ``b""`` at the end."""
+    async def read(self, take: Callable[[bytes], bool] | None = None) -> bytes:
+        """What has arrived, at least one byte; ``b""`` at the end. Pieces that arrive while this
+        waits go to ``take`` first and count as read when it returns True; it must not raise."""
         while True:
             if self._error is not None:
                 raise self._error
@@ -58,11 +60,16 @@ class Response:
                 return data
             if self._ended:
                 return b""
-            self._waiter = self._connection.loop.create_future()
+            self._waiter, self._take = self._connection.loop.create_future(), take
             try:
                 await self._waiter
             finally:
-                self._waiter = None
+                self._waiter = self._take = None
+
+    @property
+    def hungry(self) -> bool:
+        """Whether there is room for more."""
+        return self._size <= HIGH_WATER
 
     def abort(self, error: ProviderError) -> None:
         """Close the connection now; a pending or the next `read` raises ``error``."""
@@ -71,11 +78,29 @@ class Response:
         self._connection.abort()
         self.wake()
 
+    def hold(self) -> Callable[[], None]:
+        """Leave what comes in the socket until the returned call is made."""
+        return self._connection.hold()
+
     async def aclose(self) -> None:
         """Let the connection go; before the end of the body this closes it."""
         self._connection.release(reusable=self._ended and self._error is None)
 
     # --- from the connection -------------------------------------------------------------------
+
+    def arrived(self) -> None:
+        """Pieces are there: past the reader where it allows that, else it is woken."""
+        waiter = self._waiter
+        if waiter is None or waiter.done() or not self._pieces:
+            return
+        if self._take is not None and self._error is None:
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            if self._take(data):
+                self._pieces.clear()
+                self._size = 0
+                self._connection.resume()
+                return
+        waiter.set_result(None)
 
     def body(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -113,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._until_close = False
         self._keep = True
-        self._paused = False
+        self._paused = self._held = False
         self.idle_since = 0.0
 
     @property
@@ -125,8 +150,9 @@ class Connection(asyncio.Protocol):
         """Send a request and wait for the head of its answer."""
         if self._transport is None:
             raise NetworkError(f"the connection to {self._name} broke before an answer began")
-        self._parser = httptools.HttpResponseParser(self)
         self._response = Response(self)
+        self.on_body = self._response.body  # the parser calls it; one step less for every token
+        self._parser = httptools.HttpResponseParser(self)
         self._head = self.loop.create_future()
         self._head_size = self._field_bytes = 0
         self._until_close = True
@@ -152,20 +178,17 @@ class Connection(asyncio.Protocol):
         if parser is None or response is None:
             self.abort()  # bytes that nobody asked for
             return
-        if self._head is not None:
-            self._head_size += len(data)
         try:
             parser.feed_data(data)
         except httptools.HttpParserError:
             self._broken(ProtocolError(f"what answers at {self._name} does not speak HTTP"))
             return
-        unfinished = self._head is not None and not self._head.done()
-        if unfinished and self._head_size > MOST_HEAD_BYTES:
-            self._broken(ProtocolError(f"the head of the answer of {self._name} is too large"))
-            return
-        waiter = response._waiter
-        if waiter is not None and response._pieces and not waiter.done():
-            waiter.set_result(None)
+        if self._head is not None:
+            self._head_size += len(data)
+            if self._head_size > MOST_HEAD_BYTES and not self._head.done():
+                self._broken(ProtocolError(f"the head of the answer of {self._name} is too large"))
+                return
+        response.arrived()
 
     def eof_received(self) -> bool:
         return False
@@ -209,10 +232,6 @@ class Connection(asyncio.Protocol):
         if self._head is not None and not self._head.done():
             self._head.set_result(response)
 
-    def on_body(self, body: bytes) -> None:
-        if self._response is not None:
-            self._response.body(body)
-
     def on_message_complete(self) -> None:
         response = self._response
         if response is not None and response.status >= 200:
@@ -222,18 +241,29 @@ class Connection(asyncio.Protocol):
     # --- flow and life -------------------------------------------------------------------------
 
     def pause(self) -> None:
-        if not self._paused and self._transport is not None:
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused and self._transport is not None:
+        if self._paused and not self._held and self._transport is not None:
             self._paused = False
-            self._transport.resume_reading()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def hold(self) -> Callable[[], None]:
+        self._held = True
+        self.pause()
+        return self._go_on
+
+    def _go_on(self) -> None:
+        self._held = False
+        if self._response is None or self._response.hungry:
+            self.resume()
 
     def release(self, *, reusable: bool) -> None:
         """The response is done with: back to the pool, or closed."""
-        self._response = None
+        self._response, self._held = None, False
         if reusable and self._keep and self.usable:
             self.resume()
             self._pool.keep(self._key, self)

@@ -38,6 +38,8 @@ class PayloadReader:
         #: The first bytes, for a message about an answer that holds no payload.
         self.head = b""
         self._reader: Any = EventStreamDecoder() if self.kind else None
+        #: Once ``kind`` is ``sse``: who reads the bytes that come now.
+        self.sse: SSEDecoder | None = None
         self._held: list[bytes] = []
         self._held_size = 0
 
@@ -136,7 +138,8 @@ class PayloadReader:
     def _use(self, kind: str) -> None:
         self.kind = kind
         if kind == "sse":
-            self._reader = SSEDecoder(max_line=MOST_PAYLOAD_BYTES, max_event=MOST_PAYLOAD_BYTES)
+            self.sse = SSEDecoder(max_line=MOST_PAYLOAD_BYTES, max_event=MOST_PAYLOAD_BYTES)
+            self._reader = self.sse
         elif kind == "lines":
             self._reader = LineDecoder(MOST_PAYLOAD_BYTES)
         elif kind == "values":

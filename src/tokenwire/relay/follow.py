@@ -14,7 +14,15 @@ from collections.abc import Callable
 from tokenwire.errors import CursorError
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.log.base import Log
-from tokenwire.relay.record import CHECK, Chain, cursor_of, follows, json_of, parse_cursor
+from tokenwire.relay.record import (
+    CHECK,
+    Chain,
+    cursor_bytes,
+    cursor_of,
+    follows,
+    json_of,
+    parse_cursor,
+)
 
 __all__ = ["Batch", "Follower", "open_follower"]
 
@@ -31,6 +39,16 @@ class Batch:
         """``[(cursor, event JSON), ...]``"""
         first = self.first
         return [(cursor_of(first + n, r), json_of(r)) for n, r in enumerate(self.records)]
+
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """``[(event JSON, cursor in ASCII), ...]``"""
+        records, first = self.records, self.first
+        return [(r[CHECK:], cursor_bytes(first + n, r)) for n, r in enumerate(records)]
+
+    def raw_one(self) -> tuple[bytes, bytes]:
+        """`raw` of a batch of one."""
+        record = self.records[0]
+        return record[CHECK:], b"%d-%b" % (self.first, record[:CHECK])
 
     def events(self) -> list[tuple[str, AnyEvent]]:
         """``[(cursor, event), ...]``"""
@@ -64,6 +82,13 @@ class Follower:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake)
         self._closed = closed
+        self._take: Callable[[Batch], bool] | None = None
+
+    def past_the_task(self, take: Callable[[Batch], bool]) -> None:
+        """While `next` waits, give what comes to ``take``, in the turn that brought it, where the
+        store has it at hand. ``take`` returns False when it took nothing; then, at the run's end
+        and when it raises, `next` goes on. It must be quick: others wait for it."""
+        self._take = take
 
     async def next(self) -> Batch | None:
         """The next records; waits for them; None after the last record of an ended run. An empty
@@ -123,7 +148,29 @@ class Follower:
 
     def _wake(self) -> None:
         self._dirty = True
-        self._resume()
+        waiter = self._waiter
+        if waiter is None or waiter.done() or (self._take is not None and self._passed()):
+            return
+        waiter.set_result(None)
+
+    def _passed(self) -> bool:
+        """Whether all that is there went past the sleeping task."""
+        if self._take is None or self._check is not None:
+            return False
+        try:
+            page = self._log.read_now(
+                self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
+            )
+            if page is None or page.closed is not None:
+                return False
+            count = len(page.records)
+            if count and not self._take(Batch(self.after + 1, page.records)):
+                return False
+        except Exception:
+            return False  # the task meets the same, and it is the one to raise it
+        self.after += count
+        self._dirty = self.after < page.tail
+        return not self._dirty
 
     def _resume(self) -> None:
         waiter = self._waiter

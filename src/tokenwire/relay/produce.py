@@ -58,17 +58,76 @@ class Producer:
         self._bytes = sum(map(len, records or []))
         #: An append is under way: wake-ups of this run's log may be its own.
         self.appending = False
+        #: `write_now` may be called: nothing is under way or left over, and there is room.
+        self.free = not self._full()
+        # Given to `append_soon`, which has not yet told what came of them.
+        self._under_way: list[bytes] | None = None
+        self._begun = 0.0
+        self._landed: asyncio.Future[None] | None = None
+        # Sealed, and not taken by the store; `write` appends them first.
+        self._unwritten: list[bytes] = []
+        # Appended in no time, told to observers with the next append that takes some.
+        self._untold = 0
+
+    def write_now(self, events: list[Event]) -> bool:
+        """Give deltas to the store without waiting. False when it did not take them: they are
+        kept, and `write` must be called (with no events at least). When it fails later, they are
+        kept too, and the next `write` meets the failure."""
+        seal = self._chain.seal
+        records = [seal(events[0])] if len(events) == 1 else [seal(event) for event in events]
+        self._under_way = records
+        self.free, self.appending = False, True
+        if self._log.shared:
+            self._begun = time.perf_counter()
+        first = self.tail + 1
+        try:
+            taken = self._log.append_soon(
+                self.run, epoch=self.epoch, first=first, records=records, then=self._told
+            )
+        except LogError:
+            taken = False  # `write` will meet it, and say so
+        if not taken:
+            self._told("the store does not take it now")
+        return taken
+
+    def _told(self, problem: object | None) -> None:
+        """What came of the records under way: None when they were accepted."""
+        records, self._under_way = self._under_way or [], None
+        self.appending = False
+        if problem is not None:
+            self._unwritten = records
+        else:
+            count = len(records)
+            self.tail += count
+            self._bytes += len(records[0]) if count == 1 else sum(map(len, records))
+            if self._kept is not None:
+                self._kept += records
+            if self._log.shared:
+                report(StoreAppended(count, time.perf_counter() - self._begun))
+            else:
+                self._untold += count
+            self.free = not self._full()
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
+
+    def _full(self) -> bool:
+        return self.tail > ProducerLimits.records or self._bytes > ProducerLimits.bytes
 
     async def write(self, events: list[Event]) -> None:
         """Append a batch; ``run-end`` in it also closes the stream. Raises `FencedError` when the
         run has another owner, `LogError` when the store fails, and `LimitError` when this batch,
         which is in the log, reached the log's bounds: only the end may follow."""
-        if not events:
+        if self._under_way is not None:
+            self._landed = asyncio.get_running_loop().create_future()
+            await self._landed
+            self._landed = None
+        if not events and not self._unwritten:
             return
-        last = events[-1]
+        last = events[-1] if events else None
         close = last.outcome if isinstance(last, RunEnd) else None
         seal = self._chain.seal
-        records = [seal(event) for event in events]
+        records = [*self._unwritten, *[seal(event) for event in events]]
+        self._unwritten = []
         durable = not _DURABLE.isdisjoint(map(type, events))
         begun = time.perf_counter()
         self.appending = True
@@ -76,10 +135,9 @@ class Producer:
             await self._append(records, close, durable)
         finally:
             self.appending = False
-        report(StoreAppended(len(records), time.perf_counter() - begun))
-        if close is None and (
-            self.tail > ProducerLimits.records or self._bytes > ProducerLimits.bytes
-        ):
+        told, self._untold = len(records) + self._untold, 0
+        report(StoreAppended(told, time.perf_counter() - begun))
+        if close is None and self._full():
             raise LimitError(
                 f"the run's log is full ({ProducerLimits.records} events or "
                 f"{ProducerLimits.bytes} bytes)",
@@ -121,6 +179,7 @@ class Producer:
         self._bytes += sum(map(len, records))
         if self._kept is not None:
             self._kept.extend(records)
+        self.free = not self._full()
 
     async def _fill(self, tail: int, first: int) -> None:
         """Write again what a failover lost, from ``tail`` + 1 up to before ``first``."""

@@ -14,7 +14,16 @@ from hashlib import blake2b
 from tokenwire.errors import CursorError, StoreDamagedError
 from tokenwire.events.codec import AnyEvent, encode
 
-__all__ = ["CHECK", "Chain", "cursor_of", "follows", "json_of", "parse_cursor", "verify"]
+__all__ = [
+    "CHECK",
+    "Chain",
+    "cursor_bytes",
+    "cursor_of",
+    "follows",
+    "json_of",
+    "parse_cursor",
+    "verify",
+]
 
 #: Characters of the check at the head of a record.
 CHECK = 16
@@ -66,6 +75,11 @@ def json_of(record: bytes) -> bytes:
 def cursor_of(offset: int, record: bytes) -> str:
     """The cursor of a record at ``offset``."""
     return f"{offset}-{record[:CHECK].decode('ascii')}"
+
+
+def cursor_bytes(offset: int, record: bytes) -> bytes:
+    """The same as ASCII bytes, for those who write it as it is."""
+    return b"%d-%b" % (offset, record[:CHECK])
 
 
 def parse_cursor(cursor: str | int | None) -> tuple[int, bytes | None]:

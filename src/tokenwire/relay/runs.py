@@ -267,6 +267,7 @@ class Runs:
             fold.apply(claim)
             first = [claim]
         loop = Loop(plan, self._http, inbox, order=order, fold=fold)
+        loop.sink = producer
         owned = Owned(self.log, loop, inbox, producer, ended=self._ended, first=list(first))
         self.owned[plan.run] = owned
         self._policies[plan.run] = policy

@@ -29,7 +29,7 @@ from tokenwire.providers.base import Call, Decoder, Dialect, Target
 from tokenwire.providers.failures import raised
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.pacing import Pacer, next_tick
+from tokenwire.run.reading import Deliver, Reading
 from tokenwire.run.source import Source
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attempt", "error_event"]
 
-#: A model's answer larger than this is a fault, not an answer.
-MOST_RESPONSE_BYTES = 64 << 20
 #: Of an error answer we read this much; more cannot help anybody.
 MOST_ERROR_BYTES = 64 << 10
 
@@ -53,8 +51,10 @@ async def attempt(
     inbox: Inbox,
     step: int,
     first_part: int,
+    deliver: Deliver | None = None,
 ) -> AsyncGenerator[list[Event], None]:
-    """The events of one model call, in batches as they came from the socket.
+    """The events of one model call, in batches as they came from the socket. Once something was
+    shown, plain deltas may go to ``deliver`` instead; an empty batch says that it needs its task.
 
     Raises `ProviderError` or `FramingError` when it failed before anything was visible and
     `CancelledRunError` when it was cancelled before that.
@@ -70,47 +70,33 @@ async def attempt(
             quirks=target.quirks | call.reading,
             content_type=stream.headers.get("content-type"),
         )
-        async for batch in _read(source, decoder, inbox):
+        reading = Reading(source, decoder, inbox, deliver)
+        async for batch in _read(reading, source, decoder, inbox):
             yield batch
     finally:
         await source.aclose()
 
 
 async def _read(
-    source: Source, decoder: Decoder, inbox: Inbox
+    reading: Reading, source: Source, decoder: Decoder, inbox: Inbox
 ) -> AsyncGenerator[list[Event], None]:
     held: list[Event] = []  # what came before anything was visible
     shown = False
-    total = 0
     failure: TokenwireError | None = None
-    pacer = Pacer()
     while True:
         try:
-            data = await source.read()
-            if not data:
+            events = await reading.next(express=shown)
+            if events is None:
                 if not decoder.terminal_seen and await source.reattach(decoder):
                     continue
                 break
-            total += len(data)
-            if total > MOST_RESPONSE_BYTES:
-                raise ProtocolError(
-                    f"the provider's answer is larger than {MOST_RESPONSE_BYTES} bytes"
-                )
-            events = decoder.feed(data)
         except (ProviderError, FramingError, LimitError) as error:
             if isinstance(error, NetworkError) and await source.reattach(decoder):
                 continue
             failure = error
             break
-        if not events:
-            continue
-        if len(events) == 1 and type(events[0]) is Heartbeat:
-            continue
-        now = source.heard()
         if shown:
             yield events
-            if pacer.read(now, len(data), len(events)) and inbox.cancelled is None:
-                await next_tick()
             continue
         held.extend(events)
         if any(_is_visible(e) for e in events):

@@ -41,21 +41,18 @@ _WORDS = {
 class Watch:
     """The clocks of one call."""
 
-    __slots__ = ("_heard", "_started", "deadlines")
+    __slots__ = ("_started", "deadlines", "heard")
 
     def __init__(self, deadlines: Deadlines, now: float) -> None:
         self.deadlines = deadlines
         self._started = now
-        self._heard: float | None = None
-
-    def heard(self, now: float) -> None:
-        """A semantic event came."""
-        self._heard = now
+        #: When the last semantic event came; set by whoever hears it.
+        self.heard: float | None = None
 
     def due(self) -> float:
         """The moment at which the first of the clocks runs out."""
         d = self.deadlines
-        waiting = self._started + d.first_event if self._heard is None else self._heard + d.idle
+        waiting = self._started + d.first_event if self.heard is None else self.heard + d.idle
         return min(waiting, self._started + d.total)
 
     def overdue(self, now: float) -> DeadlineError | None:
@@ -65,7 +62,7 @@ class Watch:
         d = self.deadlines
         if now >= self._started + d.total:
             which, seconds = "total", d.total
-        elif self._heard is None:
+        elif self.heard is None:
             which, seconds = "first_event", d.first_event
         else:
             which, seconds = "idle", d.idle

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tokenwire.providers.http import HttpClient
     from tokenwire.tools.registry import ToolSet
 
-__all__ = ["Loop", "Plan"]
+__all__ = ["Loop", "Plan", "Sink"]
 
 _log = logging.getLogger("tokenwire.run")
 
@@ -71,6 +71,17 @@ class Plan(msgspec.Struct, kw_only=True):
     retry: RetryPolicy = RetryPolicy()
     limits: LoopLimits = LoopLimits()
     tools: Any = None  # ToolSet | None
+
+
+class Sink(Protocol):
+    """Who takes events without waiting."""
+
+    #: Whether `write_now` may be called.
+    free: bool
+
+    def write_now(self, events: list[Event]) -> bool:
+        """Take the events, whatever happens. False: they could not be written at once."""
+        ...
 
 
 class Loop:
@@ -102,9 +113,12 @@ class Loop:
         #: Set it to end after the tools that are at work, without an end of the run: another
         #: worker goes on from there.
         self.leaving = False
+        #: Where deltas may go without passing through `batches`.
+        self.sink: Sink | None = None
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
-        """All events, in batches; the last batch holds ``run-end``."""
+        """All events, in batches; the last batch holds ``run-end``. An empty batch says that
+        `sink` took something which it could not write at once."""
         try:
             async with aclosing(self._body()) as body:
                 async for batch in body:
@@ -226,15 +240,34 @@ class Loop:
             policy=self.plan.retry,
             run=self.plan.run,
             first_call=kept,
+            deliver=self._deliver if self.sink is not None else None,
         )
         try:
             async with aclosing(events) as batches:
                 async for batch in batches:
                     ready = self._stamp(merge(batch))
-                    if ready:
+                    if ready or not batch:
                         yield ready
         except CancelledRunError:
             yield self._stamp([StepEnd(step=number, status="cancelled")])
+
+    def _deliver(self, events: list[Event]) -> list[Event] | None:
+        """Deltas of open parts, straight to the sink; see `run.reading`."""
+        sink = self.sink
+        if sink is None or not sink.free or self.inbox.cancelled is not None:
+            return events
+        if len(events) > 1:
+            events = merge(events)
+        now, check, apply = self._clock(), self.order.check, self.fold.apply
+        t = self._base + int((now - self._started) * 1000)
+        for event in events:
+            event.t = t
+            check(event)
+            apply(event)
+        gaps = self._gaps.chunk(now)
+        if gaps is not None:
+            self._tell(gaps)
+        return None if sink.write_now(events) else []
 
     def _kept(self, step: StepState) -> Call | None:
         """The call that reads again a response which its provider keeps: no second bill."""

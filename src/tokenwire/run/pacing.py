@@ -1,7 +1,7 @@
 """Fast models are read on a shared tick: fewer wake-ups, fewer and larger events.
 
-Where tokens come faster than the tick, a read a token costs more than the token. So a fast stream
-waits for the next tick before it reads again, and finds several tokens there. Ordinary streams
+Where tokens come faster than the tick, a read a token costs more than the token. So a fast stream's
+socket is left alone until the next tick, and several tokens are found there. Ordinary streams
 (slower than one token in `FAST` seconds) are read at once, always.
 
 Always true: the first token is never held back; no read waits longer than one tick; a stream that
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 
-__all__ = ["FAST", "TICK", "Pacer", "next_tick"]
+__all__ = ["FAST", "TICK", "Pacer", "at_next_tick", "next_tick"]
 
 #: Seconds of one tick: what a fast stream's token may wait, at most.
 TICK = 0.015
@@ -45,26 +46,30 @@ class Pacer:
 
 class _Ticks:
     def __init__(self) -> None:
-        self.waiting: list[asyncio.Future[None]] = []
+        self.waiting: list[Callable[[], None]] = []
 
     def fire(self) -> None:
         waiting, self.waiting = self.waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        for call in waiting:
+            call()
 
 
 _ticks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Ticks] = weakref.WeakKeyDictionary()
 
 
-async def next_tick() -> None:
-    """Wait for the event loop's next tick; one timer for everybody who waits."""
+def at_next_tick(call: Callable[[], None]) -> None:
+    """Call at the event loop's next tick; one timer for everybody who waits. It must not raise."""
     loop = asyncio.get_running_loop()
     ticks = _ticks.get(loop)
     if ticks is None:
         ticks = _ticks[loop] = _Ticks()
     if not ticks.waiting:
         loop.call_later(TICK, ticks.fire)
-    future = loop.create_future()
-    ticks.waiting.append(future)
+    ticks.waiting.append(call)
+
+
+async def next_tick() -> None:
+    """Wait for the event loop's next tick."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    at_next_tick(lambda: None if future.done() else future.set_result(None))
     await future

@@ -27,6 +27,7 @@ from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.run.attempt import attempt
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
+from tokenwire.run.reading import Deliver
 
 if TYPE_CHECKING:
     from tokenwire.providers.http import HttpClient
@@ -105,11 +106,12 @@ async def recover(
     policy: RetryPolicy,
     run: str = "",
     first_call: Call | None = None,
+    deliver: Deliver | None = None,
 ) -> AsyncGenerator[list[Event], None]:
     """The events of the first model that answers. Raises the last model's error.
 
     ``first_call``: made once before the others, to re-attach to a response that the first model's
-    provider keeps; when that fails the request is made anew.
+    provider keeps; when that fails the request is made anew. ``deliver``: see `run.reading`.
     """
     for number, (dialect, target) in enumerate(candidates):
         call = dialect.build(request, target)
@@ -128,6 +130,7 @@ async def recover(
                 inbox=inbox,
                 step=step,
                 first_part=first_part,
+                deliver=deliver,
             )
             try:
                 async for batch in batches:

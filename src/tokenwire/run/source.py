@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
 from tokenwire.providers.base import Call, Decoder, Dialect, Target
+from tokenwire.providers.lean_http import Response
 from tokenwire.run.deadlines import Deadlines, Watch
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.sweep import sweeper
@@ -53,15 +55,27 @@ class Source:
         self._release = self._inbox.on_cancel(lambda: stream.abort(_stop()))
         return stream
 
-    async def read(self) -> bytes:
-        """The next bytes; ``b""`` at the end."""
-        return await self._stream.read() if self._stream is not None else b""
+    async def read(self, take: Callable[[bytes], bool] | None = None) -> bytes:
+        """The next bytes; ``b""`` at the end. While it waits, what arrives goes to ``take`` (where
+        the stream knows how) and comes back only when that returns False."""
+        stream = self._stream
+        if stream is None:
+            return b""
+        if take is not None and isinstance(stream, Response):
+            return await stream.read(take)
+        return await stream.read()
+
+    def hold(self) -> Callable[[], None] | None:
+        """Leave what comes in the socket until the returned call is made; None where the stream
+        does not know how."""
+        stream = self._stream
+        return stream.hold() if isinstance(stream, Response) else None
 
     def heard(self) -> float:
         """Something that is no keep-alive came; the moment (monotonic seconds)."""
         now = time.monotonic()
         if self._watch is not None:
-            self._watch.heard(now)
+            self._watch.heard = now
         return now
 
     async def reattach(self, decoder: Decoder) -> bool:

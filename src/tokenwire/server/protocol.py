@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tokenwire.server.connections import Connections
@@ -83,6 +83,28 @@ class Progress:
         return now - self._since
 
 
+class _Body:
+    """The chunked body of one response, written past ASGI's `send`: no task, no message."""
+
+    __slots__ = ("_cycle", "_flow", "_write")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._flow, self._write = cycle, cycle.flow, cycle.transport.write
+
+    def ready(self) -> bool:
+        cycle = self._cycle
+        return (
+            cycle.chunked_encoding is True
+            and cycle.response_started
+            and not cycle.response_complete
+            and not cycle.disconnected
+            and not self._flow.write_paused
+        )
+
+    def write(self, data: bytes) -> None:
+        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection. ``watch`` is set by `protocol_classes`."""
 
@@ -138,7 +160,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if size > settings.header_limit or len(self.headers) > settings.header_fields:
             self._refuse(431, "the request line and headers are too large")
             return
+        known: dict[str, Any] = self.scope  # type: ignore[assignment]
         super().on_headers_complete()
+        if self.cycle is not None:
+            known["tokenwire.body"] = _Body(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Part of a body, unless the request was refused."""

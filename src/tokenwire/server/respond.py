@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -27,7 +27,7 @@ from tokenwire.server.connections import Connection, Connections, SharedBytes
 from tokenwire.wire.base import Encoder
 
 if TYPE_CHECKING:
-    from tokenwire.relay.runs import Follower
+    from tokenwire.relay.follow import Batch, Follower
     from tokenwire.server.state import State
 
 __all__ = ["STREAM_HEADERS", "RunResponse", "offset_of", "run_response"]
@@ -40,6 +40,19 @@ STREAM_HEADERS: dict[str, str] = {
 }
 #: The most that goes into one send, so that a slow reader's socket is asked again in between.
 _PIECE = 128 * 1024
+
+
+class Body(Protocol):
+    """``scope["tokenwire.body"]``: the response's body as our own server can write it, past
+    ASGI's `send`."""
+
+    def ready(self) -> bool:
+        """Whether the response has begun, and its socket takes more without waiting."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write some of the body; only while `ready`."""
+        ...
 
 
 def offset_of(cursor: str | None) -> int:
@@ -151,6 +164,10 @@ class RunResponse(Response):
             send = scope.get("tokenwire.send", send)
             await _send(connection, send, self.preamble)
             watch = asyncio.get_running_loop().create_task(_watch(receive, connection))
+            body: Body | None = scope.get("tokenwire.body")
+            if body is not None:
+                take = self._past_the_task(connection, body, shared)
+                self.follower.past_the_task(take)
             await self._pump(connection, send, shared)
         except asyncio.CancelledError:
             if connection is None or not connection.abandoned:
@@ -196,13 +213,7 @@ class RunResponse(Response):
                 await _send(connection, send, self._end(), last=True)
                 return
             if batch.records:
-                data = None
-                if shared is not None:
-                    data = shared.get(batch.first, len(batch.records))
-                if data is None:
-                    data = self._encode(batch)
-                    if shared is not None:
-                        shared.put(batch.first, len(batch.records), data)
+                data = self._bytes(batch, shared)
                 if data:
                     await _send(connection, send, data)
                     if connection.lost:
@@ -224,11 +235,43 @@ class RunResponse(Response):
             if loop.time() - connection.last_write >= connections.heartbeat:
                 await _send(connection, send, encoder.heartbeat())
 
-    def _encode(self, batch: Any) -> bytes:
+    def _past_the_task(
+        self, connection: Connection, body: Body, shared: SharedBytes | None
+    ) -> Callable[[Batch], bool]:
+        """What `Follower.past_the_task` calls: encode and write at once, where the socket takes it
+        and nothing else is to be said."""
+        encoder, now = self.encoder, asyncio.get_running_loop().time
+
+        def take(batch: Batch) -> bool:
+            if connection.lost or connection.leaving is not None or not body.ready():
+                return False
+            data = self._bytes(batch, shared)
+            if data:
+                body.write(data)
+                connection.last_write = now()
+            if getattr(encoder, "ended", False):
+                self.follower.poke()
+            return True
+
+        return take
+
+    def _bytes(self, batch: Batch, shared: SharedBytes | None) -> bytes:
+        """A batch in this wire; encoded once for all readers that share its bytes."""
+        if shared is None or shared.readers == 1:
+            return self._encode(batch)
+        data = shared.get(batch.first, len(batch.records))
+        if data is None:
+            data = self._encode(batch)
+            shared.put(batch.first, len(batch.records), data)
+        return data
+
+    def _encode(self, batch: Batch) -> bytes:
         encoder = self.encoder
         encode_json = getattr(encoder, "encode_json", None)
         if encode_json is not None and self._reopened:
-            return b"".join([encode_json(data, cursor) for cursor, data in batch.items()])
+            if len(batch.records) == 1:
+                return encode_json(*batch.raw_one())
+            return b"".join([encode_json(data, cursor) for data, cursor in batch.raw()])
         pieces: list[bytes] = []
         offset = batch.first
         for cursor, event in batch.events():

@@ -14,9 +14,9 @@ from tokenwire.events.codec import AnyEvent, encode
 __all__ = ["NativeEncoder", "block"]
 
 
-def block(data: bytes, cursor: str) -> bytes:
+def block(data: bytes, cursor: bytes) -> bytes:
     """One SSE block of canonical JSON (which holds no line end) at ``cursor``."""
-    return b"id: %b\ndata: %b\n\n" % (cursor.encode("ascii"), data)
+    return b"id: %b\ndata: %b\n\n" % (cursor, data)
 
 
 class NativeEncoder:
@@ -31,11 +31,10 @@ class NativeEncoder:
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
         """One block."""
-        return block(encode(event), cursor)
+        return block(encode(event), cursor.encode("ascii"))
 
-    def encode_json(self, data: bytes, cursor: str) -> bytes:
-        """One block from the stored canonical JSON, without decoding it."""
-        return block(data, cursor)
+    #: One block from the stored canonical JSON and its cursor in ASCII, without decoding it.
+    encode_json = staticmethod(block)
 
     def told(self, event: AnyEvent) -> bytes:
         """A block of an event that is not in the log (``reconnect``): it moves no cursor."""
