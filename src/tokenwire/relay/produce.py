@@ -66,6 +66,7 @@ class Producer:
         self._landed: asyncio.Future[None] | None = None
         # Sealed, and not taken by the store; `write` appends them first.
         self._unwritten: list[bytes] = []
+        self._failure: Exception | None = None
         # Appended in no time, told to observers with the next append that takes some.
         self._untold = 0
 
@@ -74,18 +75,20 @@ class Producer:
         kept, and `write` must be called (with no events at least). When it fails later, they are
         kept too, and the next `write` meets the failure."""
         seal = self._chain.seal
-        records = [seal(events[0])] if len(events) == 1 else [seal(event) for event in events]
-        self._under_way = records
         self.free, self.appending = False, True
         if self._log.shared:
             self._begun = time.perf_counter()
-        first = self.tail + 1
+        first, taken = self.tail + 1, False
         try:
+            records = [seal(events[0])] if len(events) == 1 else [seal(event) for event in events]
+            self._under_way = records
             taken = self._log.append_soon(
                 self.run, epoch=self.epoch, first=first, records=records, then=self._told
             )
         except LogError:
-            taken = False  # `write` will meet it, and say so
+            pass  # `write` will meet it
+        except Exception as error:  # a fault of ours, which is for the run's task to meet
+            self._failure = error
         if not taken:
             self._told("the store does not take it now")
         return taken
@@ -121,6 +124,9 @@ class Producer:
             self._landed = asyncio.get_running_loop().create_future()
             await self._landed
             self._landed = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         if not events and not self._unwritten:
             return
         last = events[-1] if events else None
