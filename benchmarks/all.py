@@ -10,7 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-ORDER = ["start", "decode", "encode", "http_reader", "token_path", "closed_loop", "gateway", "fan_out", "log"]
+ORDER = [
+    "start",
+    "decode",
+    "encode",
+    "http_reader",
+    "token_path",
+    "closed_loop",
+    "gateway",
+    "fan_out",
+    "log",
+]
 
 
 def main() -> int:
