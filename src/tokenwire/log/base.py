@@ -20,7 +20,17 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-__all__ = ["Appended", "Claim", "Durability", "Log", "Page", "StreamInfo", "Then", "Wake"]
+__all__ = [
+    "Appended",
+    "Claim",
+    "Durability",
+    "Log",
+    "Page",
+    "StreamInfo",
+    "Then",
+    "Waiting",
+    "Wake",
+]
 
 Durability = Literal["memory", "process", "disk", "replica"]
 Wake = Callable[[], None]
@@ -227,3 +237,19 @@ class Log(Protocol):
     async def stats(self) -> dict[str, Any]:
         """Counts for people and metrics: streams, open, records, bytes, and the store's own."""
         ...
+
+
+class Waiting:
+    """For a store that always has to wait: its two quick ways are closed."""
+
+    def append_soon(
+        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """Never now."""
+        return False
+
+    def read_now(
+        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page | None:
+        """Never at hand."""
+        return None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
+from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Waiting, Wake
 from tokenwire.log.redis_append import APPEND, Appends, Owned, missing
 from tokenwire.log.redis_check import check_store
 from tokenwire.log.redis_index import INDEX, Index
@@ -36,7 +36,7 @@ KEEP_NAMES_MS = 30 * 86_400_000
 MOST_COUNTED = 1000
 
 
-class RedisLog:
+class RedisLog(Waiting):
     """A `Log` in Redis; options in the URL are described in `tokenwire.log.redis_url`."""
 
     shared = True
@@ -216,18 +216,6 @@ class RedisLog:
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
 
     # Reading.
-
-    def append_soon(
-        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
-    ) -> bool:
-        """Not here yet: `append` sends the appends of one turn together."""
-        return False
-
-    def read_now(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
-    ) -> Page | None:
-        """The page where it is at hand; None: ask `read`."""
-        return None
 
     async def read(
         self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
