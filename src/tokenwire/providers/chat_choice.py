@@ -41,7 +41,8 @@ class OpenChoice:
     ) -> None:
         self._parts = parts
         self.index = index
-        self.slots = Slots(parts, index)
+        # What is said after a call stands after it.
+        self.slots = Slots(parts, index, opens=self.end_text)
         self.tags = ThinkSplitter() if think_tags else None
         #: Reads the text as a tool call, where that is what was asked for.
         self.call = CallText() if call_in_text else None
@@ -74,9 +75,7 @@ class OpenChoice:
     def think(self, piece: str) -> OpenPart:
         """A piece of reasoning, or only its part when the piece is empty."""
         if self.reasoning is None:
-            if self.text is not None:
-                self.text.end()
-                self.text = None
+            self.end_text()
             self.reasoning = self._parts.open(ReasoningStart, choice=self.index)
         self.reasoning.delta(piece)
         return self.reasoning
@@ -94,6 +93,12 @@ class OpenChoice:
         if self.refusal is None:
             self.refusal = self._parts.open(RefusalStart, choice=self.index)
         self.refusal.delta(piece)
+
+    def end_text(self) -> None:
+        """Text is over: something else has begun."""
+        if self.text is not None:
+            self.text.end()
+            self.text = None
 
     def end_reasoning(self) -> None:
         """Reasoning is over: something else begins."""

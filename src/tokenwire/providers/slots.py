@@ -10,6 +10,7 @@ while no arguments have come.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from tokenwire.events.model import ToolCallStart
@@ -35,10 +36,13 @@ class Slot:
 
 
 class Slots:
-    """The tool calls of one choice."""
+    """The tool calls of one choice. ``opens`` is called before the part of a call begins."""
 
-    def __init__(self, parts: Parts, choice: int) -> None:
+    def __init__(
+        self, parts: Parts, choice: int, *, opens: Callable[[], None] | None = None
+    ) -> None:
         self._parts = parts
+        self._opens = opens
         self._choice = choice
         self._by_index: dict[int, Slot] = {}
         self._by_id: dict[str, Slot] = {}
@@ -114,6 +118,8 @@ class Slots:
     def _open(
         self, name: str, call_id: str, form: Literal["json", "text"], meta: dict[str, Any] | None
     ) -> Slot:
+        if self._opens is not None:
+            self._opens()
         part = self._parts.open(
             ToolCallStart,
             choice=self._choice,
