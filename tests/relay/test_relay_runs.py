@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from redis_support import redis_server
 from spine_support import read_all, relay, request_of, run_async, simulator
 from tokenwire.errors import (
     BusyError,
@@ -17,6 +18,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
+from tokenwire.log.open import open_log
 from tokenwire.tools.registry import tool
 
 NOBODY = "A" * 22
@@ -147,6 +149,36 @@ def test_one_key_starts_one_run_also_at_the_same_time():
             assert len(list(server.requests)) <= 2
 
     run_async(main())
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite", "redis"])
+def test_one_key_starts_one_run_also_under_an_id_of_the_callers_own(store, tmp_path):
+    async def main(url):
+        async with simulator() as server, relay(server, log=open_log(url)) as runs:
+            run, asked = "caller-chose-this", request_of("scenario:stall")
+
+            async def start():
+                return await runs.start(asked, model="m0", key="k", run_id=run)
+
+            found = await asyncio.gather(*(start() for _ in range(5)))
+            owned = runs.owned[run]
+            found.append(await start())
+            assert runs.owned[run] is owned
+            await runs.cancel(run)
+            events = [event for _, event in await read_all(runs, run)]
+            found.append(await start())
+            assert {info.id for info in found} == {run}
+            assert sum(info.created_now for info in found) == 1
+            assert events[-1].outcome == "cancelled"
+            assert len(list(server.requests)) <= 1
+            with pytest.raises(KeyReusedError):
+                await runs.start(request_of("Else"), model="m0", key="k", run_id=run)
+
+    if store == "redis":
+        with redis_server() as server:
+            run_async(main(server.url))
+    else:
+        run_async(main(store if store == "memory:" else f"sqlite:///{tmp_path}/log.db"))
 
 
 def test_a_thread_knows_its_runs_newest_first_and_only_its_owners():

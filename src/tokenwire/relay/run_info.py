@@ -26,6 +26,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     tools: bool = True
     #: The tools that the model was told of: who goes on with the run should have them.
     tool_names: list[str] | None = None
+    #: Of the one call that made the run; tells it from those that ask for the same again.
+    nonce: str = ""
 
 
 class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):

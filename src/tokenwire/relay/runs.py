@@ -207,16 +207,18 @@ class Runs:
         plan = self.plan(run, meta)
         asked = msgspec.json.encode(meta)
         meta.tool_names = self.tool_names(principal) if tools else []
+        meta.nonce = secrets.token_hex(8)
+        encoded = msgspec.json.encode(meta)
         info = await self.log.create(
             run,
             owner=self.owner,
-            meta=msgspec.json.encode(meta),
+            meta=encoded,
             thread=_scoped(principal, thread),
             key=_scoped(principal, key),
             key_hash=hashlib.sha256(asked).hexdigest(),
             lease=self.lease,
         )
-        if info.stream != run:
+        if info.meta != encoded:  # also where the key names a run of the caller's own id
             found = info_of(info, meta_of(info), waiting=self._is_waiting(info.stream))
             found.created_now = False
             return found
