@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redis_support import redis_server
 from spine_support import read_all, relay, request_of, run_async, simulator
 from tokenwire.errors import FramingError, NetworkError
 from tokenwire.events import model as m
@@ -181,10 +182,14 @@ class Counting:
         monkeypatch.setattr(Producer, "write", write)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)])
 def new_log(request, tmp_path):
+    if request.param == "redis":
+        with redis_server() as server:
+            yield lambda: open_log(server.url)
+        return
     url = "memory:" if request.param == "memory" else f"sqlite:{tmp_path}/log.db"
-    return lambda: open_log(url)
+    yield lambda: open_log(url)
 
 
 def test_in_a_run_most_tokens_wake_no_task(monkeypatch, new_log):

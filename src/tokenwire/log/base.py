@@ -28,7 +28,6 @@ __all__ = [
     "Page",
     "StreamInfo",
     "Then",
-    "Waiting",
     "Wake",
 ]
 
@@ -237,19 +236,3 @@ class Log(Protocol):
     async def stats(self) -> dict[str, Any]:
         """Counts for people and metrics: streams, open, records, bytes, and the store's own."""
         ...
-
-
-class Waiting:
-    """For a store that always has to wait: its two quick ways are closed."""
-
-    def append_soon(
-        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
-    ) -> bool:
-        """Never now."""
-        return False
-
-    def read_now(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
-    ) -> Page | None:
-        """Never at hand."""
-        return None

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Waiting, Wake
-from tokenwire.log.redis_append import APPEND, Appends, Owned, missing
+from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
+from tokenwire.log.redis_append import APPEND, Appends, Owned, missing, problem_of
 from tokenwire.log.redis_check import check_store
 from tokenwire.log.redis_index import INDEX, Index
 from tokenwire.log.redis_link import Link, Script
@@ -36,7 +36,7 @@ KEEP_NAMES_MS = 30 * 86_400_000
 MOST_COUNTED = 1000
 
 
-class RedisLog(Waiting):
+class RedisLog:
     """A `Log` in Redis; options in the URL are described in `tokenwire.log.redis_url`."""
 
     shared = True
@@ -198,6 +198,15 @@ class RedisLog(Waiting):
             await self._apart(self._index.closed(stream))
         return done
 
+    def append_soon(
+        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """Send an append with the others of this turn; ``then`` hears of its answer."""
+        self._appends.submit((stream, epoch, first, records, None)).add_done_callback(
+            lambda told: then(problem_of(told))
+        )
+        return True
+
     async def _restore(self, stream: str) -> Appended | TokenwireError:
         owned = self._owned.get(stream)
         if owned is not None:
@@ -216,6 +225,12 @@ class RedisLog(Waiting):
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
 
     # Reading.
+
+    def read_now(
+        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page | None:
+        """The page where it is at hand; None: ask `read`."""
+        return self._tails.page(stream, after, most, most_bytes)
 
     async def read(
         self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20

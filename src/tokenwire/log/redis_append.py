@@ -15,7 +15,7 @@ from tokenwire.log.base import Appended
 from tokenwire.log.redis_link import Lane, Link, Script
 from tokenwire.log.tail import Tails
 
-__all__ = ["APPEND", "Appends", "Owned", "missing"]
+__all__ = ["APPEND", "Appends", "Owned", "missing", "problem_of"]
 
 APPEND = Script("redis_append.lua")
 
@@ -56,6 +56,17 @@ def missing(state: str) -> TokenwireError:
     if state == "gone":
         return GoneError("The stream has expired; its records are no longer kept.")
     return NotFoundError("There is no such stream.")
+
+
+def problem_of(told: asyncio.Future[Any]) -> Appended | BaseException | None:
+    """What stood in the way of an append; None when it is in."""
+    if told.cancelled():
+        return asyncio.CancelledError()
+    error = told.exception()
+    if error is not None:
+        return error
+    done: Appended = told.result()
+    return None if done.status in ("ok", "duplicate") else done
 
 
 def _word(text: str) -> bytes:

@@ -155,7 +155,7 @@ class Follower:
 
     def _passed(self) -> bool:
         """Whether all that is there went past the sleeping task."""
-        if self._take is None or self._check is not None:
+        if self._take is None:
             return False
         try:
             page = self._log.read_now(
@@ -164,8 +164,13 @@ class Follower:
             if page is None or page.closed is not None:
                 return False
             count = len(page.records)
-            if count and not self._take(Batch(self.after + 1, page.records)):
-                return False
+            if count:
+                if self._check is not None and not follows(self._check, page.records[0]):
+                    return False
+                if not self._take(Batch(self.after + 1, page.records)):
+                    return False
+                if self._check is not None:
+                    self._check = page.records[-1][:CHECK]
         except Exception:
             return False  # the task meets the same, and it is the one to raise it
         self.after += count
