@@ -6,6 +6,7 @@ we make are readable by their owner only.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import zlib
@@ -59,6 +60,8 @@ CREATE TABLE wake (
 );
 """
 
+STREAM_STEP, OFFSET_STEP = 0x9E3779B1, 0x85EBCA6B
+
 _FULL = sqlite3.SQLITE_FULL
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -66,7 +69,12 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 def checksum(data: bytes, sid: int, number: int) -> int:
     """CRC of a record in its place: a record that strays to another offset fails it too."""
-    return zlib.crc32(data, (sid * 0x9E3779B1 + number * 0x85EBCA6B) & 0xFFFFFFFF)
+    return zlib.crc32(data, (sid * STREAM_STEP + number * OFFSET_STEP) & 0xFFFFFFFF)
+
+
+def seeds(sid: int, number: int) -> itertools.count[int]:
+    """What the checksums from ``number`` on begin with (`zlib.crc32` takes the lowest 32 bits)."""
+    return itertools.count(sid * STREAM_STEP + number * OFFSET_STEP, OFFSET_STEP)
 
 
 def explain(error: Exception, path: str) -> LogError:
