@@ -47,8 +47,9 @@ class Owned:
         self.thread = thread
         self.key = key
         self.epoch = epoch
-        #: The stream's part of an append, encoded: its keys, and what comes before the numbers.
-        self.words: tuple[bytes, bytes] | None = None
+        #: The stream's part of an append, encoded: its keys, and what comes before the numbers;
+        #: and its first key as text.
+        self.words: tuple[bytes, bytes, str] | None = None
 
 
 def missing(state: str) -> TokenwireError:
@@ -106,7 +107,7 @@ class Appends:
 
     def submit(self, item: Item) -> asyncio.Future[Any]:
         """The outcome, or the error, of an append; those of one stream keep their order."""
-        place = self._link.place(self._key(item[0], "meta")) if self._cluster else None
+        place = self._link.place(self._first_key(item[0])) if self._cluster else None
         lane = self._lanes.get(place)
         if lane is None:
             most = MOST_APPENDS if self._link.confirm is None else MOST_CONFIRMED
@@ -119,24 +120,30 @@ class Appends:
 
     # Encoding. A number has a fixed width, so that the word's length is known.
 
-    def _words(self, stream: str, epoch: int) -> tuple[bytes, bytes]:
+    def _first_key(self, stream: str) -> str:
         owned = self._owned.get(stream)
-        if owned is not None and owned.epoch == epoch:
-            if owned.words is None:
-                owned.words = self._encoded(stream, owned.nonce)
-            return owned.words
-        return self._encoded(stream, "")
+        return self._key(stream, "meta") if owned is None else self._words(stream, owned)[2]
 
-    def _encoded(self, stream: str, nonce: str) -> tuple[bytes, bytes]:
-        keys = _word(self._key(stream, "meta")) + _word(self._key(stream, "log"))
-        return keys, _word(self._key(stream, "live")) + _word(nonce)
+    def _words(self, stream: str, owned: Owned | None) -> tuple[bytes, bytes, str]:
+        if owned is not None and owned.words is not None:
+            return owned.words
+        meta = self._key(stream, "meta")
+        begin = _word(self._key(stream, "live")) + _word(owned.nonce if owned else "")
+        words = (_word(meta) + _word(self._key(stream, "log")), begin, meta)
+        if owned is not None:
+            owned.words = words
+        return words
 
     def _call_of(self, items: list[Item]) -> bytes:
         keys: list[bytes] = []
         values: list[bytes] = []
         extra = 0
+        known = self._owned.get
         for stream, epoch, first, records, close in items:
-            names, begin = self._words(stream, epoch)
+            owned = known(stream)
+            if owned is not None and owned.epoch != epoch:
+                owned = None  # somebody else's append
+            names, begin, _ = (owned and owned.words) or self._words(stream, owned)
             keys.append(names)
             ending = _word(close) if close is not None else b"$0\r\n\r\n"
             count = len(records)
@@ -159,12 +166,12 @@ class Appends:
     async def _batch(self, items: list[Item]) -> list[Any]:
         link = self._link
         if self._cluster:  # a call may touch one slot only
-            keys = [self._key(item[0], "meta") for item in items]
+            keys = [self._first_key(item[0]) for item in items]
             commands = [self._call_of([item]) for item in items]
             answers, again = await link.send_all(keys, commands, wait=True)
             answers = [answer for one in answers for answer in one]
         else:
-            key = self._key(items[0][0], "meta")
+            key = self._first_key(items[0][0])
             starts = range(0, len(items), MOST_APPENDS)
             commands = [self._call_of(items[start : start + MOST_APPENDS]) for start in starts]
             if len(commands) == 1:

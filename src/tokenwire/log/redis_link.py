@@ -99,7 +99,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
 
     def submit(self, item: Any) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
         self._items.append(item)
         self._futures.append(future)
         if self._task is None:

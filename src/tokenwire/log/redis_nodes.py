@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from binascii import crc_hqx
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from tokenwire.errors import ConfigError
@@ -31,6 +32,7 @@ SLOTS = 16384
 ASK_SECONDS = 1.0
 
 
+@lru_cache(maxsize=1 << 15)
 def slot_of(key: str) -> int:
     """The slot of a key: of what is between its first braces, when there is something."""
     start = key.find("{")
