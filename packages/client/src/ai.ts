@@ -1,12 +1,19 @@
 /* A transport for the AI SDK's `useChat` that never shows it a cut.
 
 The cursor and the reconnecting are inside: `useChat` reads one continuous stream of chunks made
-from the run's events, whatever happens to the connection below. */
+from the run's events, whatever happens to the connection below.
+
+Always true: an answer to an approval and the result of a tool of the page go to the run that waits
+for them, and the same run goes on; only a question starts a run. `chat.stop()` and a component that
+goes away look the same from here, so they only end the reading unless `onStop` says otherwise;
+`stop` of this transport is the command that ends the run. */
 
 import type { ChatTransport, UIMessage, UIMessageChunk } from "ai";
+import { answersIn, runOf, toMessages } from "./ai-messages.js";
 import { TokenwireClient, type ClientOptions } from "./client.js";
-import type { RunEvent } from "./events.generated.js";
 import { asError } from "./reader.js";
+import { answerRun, tell, Telling, type Place } from "./telling.js";
+import { UIMessageFold, type Compat } from "./ui-message.js";
 
 export interface ChatTransportOptions extends ClientOptions {
   client?: TokenwireClient;
@@ -14,14 +21,23 @@ export interface ChatTransportOptions extends ClientOptions {
   system?: string;
   /** More fields of every start. */
   request?: Record<string, unknown>;
-  /** What `chat.stop()` does to the run: end it (the default), or only stop reading. */
-  onStop?: "cancel" | "detach";
+  /** What `chat.stop()`, which `useChat` also calls when its component goes away, does to the run:
+   * nothing but that it is read no more (the default), or end it. */
+  onStop?: "detach" | "cancel";
+  /** The major version of `ai`; 7 unless told. */
+  compat?: Compat;
 }
+
+type Asked<M extends UIMessage, F extends "sendMessages" | "reconnectToStream"> = Parameters<
+  ChatTransport<M>[F]
+>[0];
 
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 
 export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements ChatTransport<M> {
   readonly #client: TokenwireClient;
+  /** chat -> the run that it reads or waits with */
+  #current = new Map<string, string>();
 
   constructor(readonly options: ChatTransportOptions = {}) {
     this.#client = options.client ?? new TokenwireClient({ ...options, shareTabs: false });
@@ -32,173 +48,110 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     messages,
     abortSignal,
     body,
-  }: Parameters<ChatTransport<M>["sendMessages"]>[0]): Promise<ReadableStream<UIMessageChunk>> {
+  }: Asked<M, "sendMessages">): Promise<ReadableStream<UIMessageChunk>> {
+    const last = messages[messages.length - 1];
+    const place = last && (await this.#goOn(last, abortSignal));
+    if (place) {
+      this.#current.set(chatId, runOf(last));
+      return this.#read(runOf(last), place, abortSignal);
+    }
     const { model, system, request } = this.options;
     const run = await this.#client.start(
       {
         ...request,
         ...body,
-        messages: messages.map(toMessage),
+        messages: toMessages(messages),
         thread: chatId,
         ...(model ? { model } : {}),
         ...(system ? { system } : {}),
       },
       abortSignal ? { signal: abortSignal } : {},
     );
-    return this.#read(run.id, abortSignal);
+    this.#current.set(chatId, run.id);
+    const messageId = last?.role === "assistant" ? { messageId: last.id } : {};
+    return this.#read(run.id, messageId, abortSignal);
   }
 
   /** The chat's run under way, from its beginning; null when there is none. */
   async reconnectToStream({
     chatId,
-  }: Parameters<ChatTransport<M>["reconnectToStream"]>[0]): Promise<ReadableStream<UIMessageChunk> | null> {
-    const path = `/v1/threads/${encodeURIComponent(chatId)}`;
+  }: Asked<M, "reconnectToStream">): Promise<ReadableStream<UIMessageChunk> | null> {
     try {
-      const { runs } = (await this.#client.json("GET", path)) as {
-        runs: { id: string; state: string }[];
-      };
+      const { runs } = await this.#client.thread(chatId);
       const active = runs.find(({ state }) => !ENDED.includes(state));
-      return active ? this.#read(active.id) : null;
+      if (!active) return null;
+      this.#current.set(chatId, active.id);
+      const { tail, waiting } = (await this.#client.info(active.id)) as unknown as {
+        tail: number;
+        waiting?: string[];
+      };
+      return this.#read(active.id, { passed: tail, open: waiting ?? [] });
     } catch (error) {
       if (asError(error).status === 404) return null;
       throw error;
     }
   }
 
-  #read(run: string, stop?: AbortSignal): ReadableStream<UIMessageChunk> {
+  /** Ends the chat's run; `useChat` sees it end as aborted. */
+  async stop(chatId: string): Promise<void> {
+    const run = this.#current.get(chatId);
+    if (run) await this.#client.stop(run);
+  }
+
+  /** Hands what the message answers to its run. */
+  async #goOn(message: UIMessage, signal?: AbortSignal): Promise<Place | undefined> {
+    const given = answersIn(message);
+    if (!given) return undefined;
+    try {
+      return await answerRun(this.#client, runOf(message), given, signal);
+    } catch (error) {
+      // A message of another backend: its conversation goes on in a new run.
+      if (["unknown_run", "bad_request"].includes(asError(error).code)) return undefined;
+      throw error;
+    }
+  }
+
+  #read(
+    run: string,
+    place: Place & { messageId?: string },
+    stop?: AbortSignal,
+  ): ReadableStream<UIMessageChunk> {
+    const { compat } = this.options;
+    const { messageId } = place;
+    const telling = new Telling(place, (answered) => {
+      const options = { answered, ...(compat ? { compat } : {}), ...(messageId ? { messageId } : {}) };
+      return new UIMessageFold(options);
+    });
     const life = new AbortController();
     const onStop = () => {
-      if (this.options.onStop !== "detach") void this.#client.stop(run).catch(() => undefined);
+      if (this.options.onStop === "cancel" && !telling.ended) {
+        void this.#client.stop(run).catch(() => undefined);
+      }
       life.abort();
     };
-    if (stop?.aborted) onStop();
     stop?.addEventListener("abort", onStop);
-    const chunks = new ChunkFold();
+    if (stop?.aborted) onStop();
+    const chunks = tell(this.#client, run, telling, life.signal);
+    const over = () => stop?.removeEventListener("abort", onStop);
     return new ReadableStream<UIMessageChunk>({
-      start: async (controller) => {
+      async pull(controller) {
         try {
-          await this.#client.follow(run, {
-            signal: life.signal,
-            onEvents: (batch) => {
-              for (const { event } of batch) {
-                for (const chunk of chunks.take(event)) controller.enqueue(chunk);
-              }
-            },
-          });
-          if (stop?.aborted) controller.enqueue({ type: "abort" });
+          const { done, value } = await chunks.next();
+          if (!done) {
+            controller.enqueue(value as unknown as UIMessageChunk);
+            return;
+          }
+          if (stop?.aborted && !telling.ended) controller.enqueue({ type: "abort" });
           controller.close();
         } catch (error) {
           controller.error(error);
-        } finally {
-          stop?.removeEventListener("abort", onStop);
         }
+        over();
       },
-      cancel: () => life.abort(),
+      cancel() {
+        over();
+        life.abort();
+      },
     });
   }
-}
-
-/** Events to the chunks that say the same to `useChat`. */
-export class ChunkFold {
-  #calls = new Map<number, { id: string; name: string; text: string }>();
-  #failed = false;
-
-  take(event: RunEvent): UIMessageChunk[] {
-    const id = "part" in event ? `part-${event.part}` : "";
-    switch (event.type) {
-      case "run-start":
-        return [{ type: "start", messageId: event.run }];
-      case "step-start":
-        return [{ type: "start-step" }];
-      case "step-end":
-        return [{ type: "finish-step" }];
-      case "text-start":
-      case "refusal-start":
-        return [{ type: "text-start", id }];
-      case "text-delta":
-      case "refusal-delta":
-        return [{ type: "text-delta", id, delta: event.text }];
-      case "text-end":
-      case "refusal-end":
-        return [{ type: "text-end", id }];
-      case "reasoning-start":
-        return [{ type: "reasoning-start", id }];
-      case "reasoning-delta":
-        return [{ type: "reasoning-delta", id, delta: event.text }];
-      case "reasoning-end":
-        return [{ type: "reasoning-end", id }];
-      case "tool-call-start":
-      case "tool-call-delta":
-      case "tool-call-end":
-        return this.#call(event);
-      case "tool-result":
-        return [{ type: "tool-output-available", toolCallId: event.call_id, output: event.content }];
-      case "tool-error":
-        return [
-          { type: "tool-output-error", toolCallId: event.call_id, errorText: event.message },
-        ];
-      case "approval-request":
-        return [
-          {
-            type: "tool-approval-request",
-            approvalId: event.approval_id,
-            toolCallId: event.call_id,
-          },
-        ];
-      case "data":
-        return [
-          {
-            type: `data-${event.name}`,
-            data: event.payload,
-            ...(event.id ? { id: event.id } : {}),
-            ...(event.transient ? { transient: true } : {}),
-          },
-        ];
-      case "error":
-        if (this.#failed) return [];
-        this.#failed = true;
-        return [{ type: "error", errorText: event.message }];
-      case "run-end":
-        if (this.#failed) return [];
-        return event.outcome === "cancelled" ? [{ type: "abort" }] : [{ type: "finish" }];
-      default:
-        return [];
-    }
-  }
-
-  #call(
-    event: Extract<RunEvent, { type: "tool-call-start" | "tool-call-delta" | "tool-call-end" }>,
-  ): UIMessageChunk[] {
-    if (event.type === "tool-call-start") {
-      const call = { id: event.call_id ?? `call-${event.part}`, name: event.name ?? "", text: "" };
-      this.#calls.set(event.part, call);
-      return [
-        { type: "tool-input-start", toolCallId: call.id, toolName: call.name, dynamic: true },
-      ];
-    }
-    const call = this.#calls.get(event.part);
-    if (!call) return [];
-    if (event.type === "tool-call-delta") {
-      call.text += event.text;
-      return [{ type: "tool-input-delta", toolCallId: call.id, inputTextDelta: event.text }];
-    }
-    const common = { toolCallId: call.id, toolName: call.name, dynamic: true };
-    if ((event.status ?? "complete") === "complete") {
-      return [{ ...common, type: "tool-input-available", input: event.arguments ?? {} }];
-    }
-    const errorText = event.error ?? `the call is ${event.status}`;
-    return [{ ...common, type: "tool-input-error", input: call.text, errorText }];
-  }
-}
-
-/** A `useChat` message in our own words: its text, and its files. */
-function toMessage(message: UIMessage): Record<string, unknown> {
-  const content: Record<string, unknown>[] = [];
-  for (const part of message.parts) {
-    if (part.type === "text") content.push({ type: "text", text: part.text });
-    else if (part.type === "file") {
-      content.push({ type: "file", media_type: part.mediaType, url: part.url });
-    }
-  }
-  return { role: message.role, content };
 }

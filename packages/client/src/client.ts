@@ -6,7 +6,7 @@ they become part of a URL. */
 import { errorOf, TokenwireError } from "./errors.js";
 import { pollWay } from "./poll.js";
 import { type Connect, follow, type FollowOptions } from "./reader.js";
-import { SSEParser } from "./sse.js";
+import { SSEParser, type SSELimits } from "./sse.js";
 import { followShared } from "./tabs.js";
 import { backoff, pause } from "./wait.js";
 import { webSocketWay } from "./websocket.js";
@@ -21,6 +21,8 @@ export interface ClientOptions {
   /** One connection for all tabs of this origin that read the same run. Default: where the
    * browser can. */
   shareTabs?: boolean;
+  /** Bounds of what the parser of event streams keeps. */
+  limits?: SSELimits;
 }
 
 /** What a run is started with: `prompt`, or `messages`, and the server's other fields. */
@@ -176,9 +178,8 @@ export class TokenwireClient {
         response.body?.cancel().catch(() => undefined);
         throw new TokenwireError("no_stream", `an event stream was due, not '${type}'`, 0, true);
       }
-      alive();
       const reader = response.body.getReader();
-      const parser = new SSEParser();
+      const parser = new SSEParser(this.#options.limits);
       // Not every fetch ends a read when its signal is aborted after the last byte came.
       const close = () => void reader.cancel().catch(() => undefined);
       signal.addEventListener("abort", close);
@@ -186,7 +187,7 @@ export class TokenwireClient {
         for (;;) {
           const { done, value } = await reader.read();
           if (done || signal.aborted) return;
-          alive();
+          alive(); // not before: a proxy that holds a stream back passes its headers on
           for (const frame of parser.feed(value)) take(frame.id, frame.data);
           flush();
         }

@@ -306,9 +306,15 @@ export class Conversation {
   /** An ended run in one request. */
   async #readAll(turn: Turn, run: string, signal: AbortSignal): Promise<void> {
     const path = `/v1/runs/${run}/events?live=no`;
-    const { events } = (await this.client.json("GET", path, undefined, signal)) as {
+    const { events, closed } = (await this.client.json("GET", path, undefined, signal)) as {
       events: { cursor: string; event: Delivered["event"] }[];
+      closed?: boolean;
     };
+    if (!closed) {
+      // A server that is about to stop gives what it has.
+      void turn.store.follow(this.client, run, signal);
+      return;
+    }
     turn.meter.take(events.map((one) => ({ ...one, json: JSON.stringify(one.event) })));
     turn.store.apply(events.map(({ event }) => event));
     turn.store.setLink("ended");

@@ -27,9 +27,13 @@ export class PartialJSON {
   #text: string[] = [];
   /** An escape that is not complete: `\`, `\u12`. */
   #escape = "";
+  /** Whether something came since the last snapshot, and that snapshot. */
+  #fed = true;
+  #shared: unknown;
 
   /** Takes the next piece in. */
   feed(piece: string): this {
+    if (piece) this.#fed = true;
     for (let at = 0; at < piece.length && this.#mode !== "bad"; at++) {
       if (this.#mode === "string" && !this.#escape) {
         const start = at;
@@ -50,6 +54,23 @@ export class PartialJSON {
       if (known !== undefined) this.#put(known);
     }
     return this.#root;
+  }
+
+  /** The value so far, to keep: it never changes again, and what was finished before is the same
+   * object as in the snapshot before. */
+  snapshot(): unknown {
+    const shown = this.value;
+    if (!this.#fed) return this.#shared;
+    this.#fed = false;
+    // What is still open goes on in copies; only these are written to from now on.
+    for (let at = this.#stack.length - 1; at >= 0; at--) {
+      const level = this.#stack[at]!;
+      level.at = Array.isArray(level.at) ? [...level.at] : { ...level.at };
+      const inner = this.#stack[at + 1];
+      if (inner) put(level, inner.at);
+      if (at === 0) this.#root = level.at;
+    }
+    return (this.#shared = shown);
   }
 
   /** Whether the text was a whole JSON value. */
@@ -145,12 +166,16 @@ export class PartialJSON {
 
   #put(value: unknown): void {
     const level = this.#stack[this.#stack.length - 1];
-    if (!level) this.#root = value;
-    else if (level.key === "__proto__" && !Array.isArray(level.at)) {
-      const own = { value, writable: true, enumerable: true, configurable: true };
-      Object.defineProperty(level.at, level.key, own);
-    } else (level.at as Record<string, unknown>)[level.key] = value;
+    if (level) put(level, value);
+    else this.#root = value;
   }
+}
+
+function put({ at, key }: Level, value: unknown): void {
+  if (key === "__proto__" && !Array.isArray(at)) {
+    const own = { value, writable: true, enumerable: true, configurable: true };
+    Object.defineProperty(at, key, own);
+  } else (at as Record<string, unknown>)[key] = value;
 }
 
 /** A number or a word. While it is open, a number is shown as far as it is one. */

@@ -1,8 +1,9 @@
 /* Follow one run to its end, through any number of cuts.
 
-Always true: an event with a cursor is delivered once, in the log's order (what came before is
-told by the offset in its cursor and dropped); a run has ended only when `run-end` was delivered:
-any other end of a connection is a disconnect, and the reader comes back with its cursor. */
+Always true: an event with a cursor is delivered once, in the log's order (offsets in the log have
+no gap, so what came before is dropped, and what is too early ends the connection); a run has ended
+only when `run-end` was delivered: any other end of a connection is a disconnect, and the reader
+comes back with its cursor. */
 
 import { TokenwireError } from "./errors.js";
 import type { RunEvent } from "./events.generated.js";
@@ -22,7 +23,7 @@ export type LinkState = "connecting" | "live" | "reconnecting";
 export type Connect = (request: {
   after: string;
   signal: AbortSignal;
-  /** Something arrived: the connection lives. */
+  /** Something of the run's stream arrived: the connection lives. */
   alive(): void;
   /** One event; an empty cursor for what is not in the log. */
   take(cursor: string, json: string): void;
@@ -45,6 +46,10 @@ export interface FollowOptions {
 
 /** A connection that lived this long was healthy: the next delay is short again. */
 const HEALTHY_MS = 5000;
+/** A server that says to come back later is obeyed for so long at most. */
+const LONGEST_WAIT_MS = 3_600_000;
+/** What the server sends cannot be read; coming back once may help, coming back for ever does not. */
+const UNREADABLE = ["protocol_error", "limit_exceeded"];
 /** A quiet connection older than this is not trusted when the person comes back. */
 const STALE_MS = 5000;
 
@@ -71,8 +76,12 @@ class Reader {
   #batch: Delivered[] = [];
   /** Connections in a row that were not healthy. */
   #tries = 0;
+  /** Connections in a row that brought no event. */
+  #fruitless = 0;
   /** Connections in a row that brought nothing at all. */
   #barren = 0;
+  /** Connections in a row that brought no event, and something that cannot be read. */
+  #unreadable = 0;
   #way = 0;
   #resets = 0;
   /** When the server said to come back, in milliseconds. */
@@ -100,13 +109,16 @@ class Reader {
         continue;
       }
       if (failed && isFatal(failed)) throw failed;
-      if (this.#tries >= (this.options.maxTries ?? Infinity)) {
+      if (failed && UNREADABLE.includes(failed.code) && this.#unreadable++) throw failed;
+      if (this.#fruitless > (this.options.maxTries ?? Infinity)) {
         throw failed ?? new TokenwireError("network", "the connection was lost", 0, true);
       }
       onLink?.("reconnecting", failed);
       const told = this.#told === undefined ? undefined : this.#told * Math.random();
-      const wait = failed?.retryAfter ?? told ?? backoff(this.#tries);
-      await pause(Math.min(wait, 60000), signal);
+      const asked = failed?.retryAfter ?? told;
+      // A server that names a time is not asked before; else the person's return ends the wait.
+      if (asked === undefined) await pause(backoff(this.#tries), signal);
+      else await pause(Math.min(asked, LONGEST_WAIT_MS), signal, false);
       this.#tries++;
       if (signal?.aborted) return;
     }
@@ -117,15 +129,16 @@ class Reader {
     const { signal, onLink, watchdogMs = 45000 } = this.options;
     const cut = new AbortController();
     const stop = () => cut.abort();
-    const opened = Date.now();
+    const opened = performance.now();
+    const after = this.#offset;
     let heard = opened;
     let spoke = false;
     const alive = () => {
-      heard = Date.now();
+      heard = performance.now();
       if (!spoke) onLink?.("live");
       spoke = true;
     };
-    const stopAfter = (ms: number) => () => Date.now() - heard > ms && stop();
+    const stopAfter = (ms: number) => () => performance.now() - heard > ms && stop();
     const forget = onReturn(stopAfter(STALE_MS));
     const watchdog = setInterval(stopAfter(watchdogMs), watchdogMs / 3);
     signal?.addEventListener("abort", stop);
@@ -150,17 +163,20 @@ class Reader {
       forget();
       signal?.removeEventListener("abort", stop);
     }
-    if (spoke && Date.now() - opened >= HEALTHY_MS) this.#tries = 0;
+    if (spoke && performance.now() - opened >= HEALTHY_MS) this.#tries = 0;
+    if (this.#offset > after) this.#fruitless = this.#unreadable = 0;
+    else this.#fruitless++;
     this.#barren = spoke ? 0 : this.#barren + 1;
-    if (this.#barren >= 2 && this.#way + 1 < this.ways.length) {
-      this.#way++;
+    // Also back to the first way: it may have been the server that was away.
+    if (this.#barren >= 2) {
+      this.#way = (this.#way + 1) % this.ways.length;
       this.#barren = 0;
     }
     return failed;
   }
 
   #take(cursor: string, json: string): void {
-    const event = JSON.parse(json) as RunEvent;
+    const event = parsed(json);
     if (event.type === "heartbeat") return;
     if (event.type === "reconnect") {
       this.#told = event.after_ms ?? 1000;
@@ -170,6 +186,9 @@ class Reader {
     } else {
       const position = offsetOf(cursor);
       if (position <= this.#offset || this.#ended) return;
+      if (position > Math.max(this.#offset, 0) + 1) {
+        throw new TokenwireError("gap", `an event before ${cursor} is missing`, 0, true);
+      }
       this.#offset = position;
       this.#after = cursor;
       this.#ended = event.type === "run-end";
@@ -194,6 +213,17 @@ class Reader {
     this.#offset = offsetOf(this.#after);
     this.options.onReset?.(reason);
   }
+}
+
+function parsed(json: string): RunEvent {
+  try {
+    const event = JSON.parse(json) as RunEvent | null;
+    if (typeof event?.type === "string") return event;
+  } catch {
+    // Told below.
+  }
+  const shown = json.length > 60 ? `${json.slice(0, 60)}...` : json;
+  throw new TokenwireError("protocol_error", `this is no event: ${shown}`, 0, true);
 }
 
 export function asError(error: unknown): TokenwireError {

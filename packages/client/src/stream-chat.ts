@@ -41,6 +41,8 @@ export async function streamChat(
         if (event === "token") {
           answer += data;
           onToken(data);
+          // Not every fetch ends a read when its signal is aborted after the last byte came.
+          signal?.throwIfAborted();
         } else if (event === "done") return answer;
         else if (event === "error") throw errorIn(data);
       }

@@ -6,9 +6,11 @@ on from its own cursor. A browser opens six connections to an HTTP/1.1 host, so 
 different runs share four slots, and those without a slot read by WebSocket.
 
 Always true: a tab delivers a batch only when it follows what the tab already has; a batch that
-leaves a gap is answered by asking the leader for what is missing. */
+leaves a gap is answered by asking the leader for what is missing; a leader that does not answer (its
+tab is frozen, but keeps the lock) is not waited for: the tab then reads alone. */
 
 import { type Delivered, type FollowOptions, type LinkState, offsetOf } from "./reader.js";
+import { pause } from "./wait.js";
 
 type Direct = (options: FollowOptions, socketFirst?: boolean) => Promise<void>;
 type Row = [cursor: string, json: string];
@@ -27,6 +29,13 @@ interface Told {
 }
 
 const SLOTS = 4;
+/** Silence after which a tab asks its leader. */
+const SILENCE_MS = 45000;
+/** So often a tab looks while it waits for the answer; then it reads alone. */
+const LOOKS = 2;
+/** How long a leader keeps the lock after the end, so that the others hear of the end first and do
+ * not all connect to find out. */
+const LINGER_MS = 250;
 
 export function followShared(name: string, direct: Direct, options: FollowOptions): Promise<void> {
   const locks = globalThis.navigator?.locks;
@@ -44,6 +53,13 @@ class Shared {
   #leading = false;
   #ended = false;
   #missed = false;
+  /** What the leader's connection is. */
+  #link: LinkState = "connecting";
+  #heard = performance.now();
+  /** How often it was looked since the leader was asked. */
+  #unanswered = 0;
+  /** What the caller's own function threw. */
+  #thrown: { error: unknown } | undefined;
   /** Ends the wait for the lock: the run ended, was aborted, or is read alone. */
   #over = new AbortController();
 
@@ -66,15 +82,43 @@ class Shared {
     if (signal?.aborted) stop();
     this.#channel.onmessage = ({ data }) => this.#hear(data as Told);
     this.#tell({ want: this.#cursor });
+    const silence = this.options.watchdogMs ?? SILENCE_MS;
+    const watch = setInterval(() => this.#look(silence), silence / 3);
     try {
-      await this.locks.request(this.name, { signal: this.#over.signal }, () => this.#lead());
+      await this.#inTurn(() => this.#lead());
     } catch (error) {
+      if (this.#thrown) throw this.#thrown.error;
       if (!this.#over.signal.aborted) throw error;
       if (this.#missed && !this.#ended && !signal?.aborted) await this.#alone();
     } finally {
+      clearInterval(watch);
       signal?.removeEventListener("abort", stop);
       this.#channel.close();
     }
+  }
+
+  /** Resolves when `work`, done holding the lock, is done; the lock may be kept a little longer. */
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const held = async () => {
+        await work().then(resolve, reject);
+        if (this.#ended) await pause(LINGER_MS, undefined, false);
+      };
+      this.locks.request(this.name, { signal: this.#over.signal }, held).then(resolve, reject);
+    });
+  }
+
+  /** A quiet run and a leader that is gone look the same from here, until the leader is asked.
+   * Looks are counted, not time: a machine that slept answers before it looks again. */
+  #look(silence: number): void {
+    if (this.#leading || performance.now() - this.#heard < silence) return;
+    if (!this.#unanswered) this.#tell({ want: this.#cursor });
+    if (this.#unanswered++ >= LOOKS) this.#readAlone();
+  }
+
+  #readAlone(): void {
+    this.#missed = true;
+    this.#over.abort();
   }
 
   #tell(told: Told): void {
@@ -94,6 +138,7 @@ class Shared {
             const from = this.#cursor;
             const rows = batch.map(({ cursor, json }): Row => [cursor, json]);
             this.#keep(rows);
+            this.#ended = batch.some(({ event }) => event.type === "run-end");
             this.#tell({ rows, from });
             this.options.onEvents(batch);
           },
@@ -102,6 +147,7 @@ class Shared {
             this.#tell({ reset: reason });
           },
           onLink: (link, error) => {
+            this.#link = link;
             this.#tell({ link });
             this.options.onLink?.(link, error);
           },
@@ -131,11 +177,13 @@ class Shared {
       if (told.want !== undefined) this.#serve(told.want);
       return;
     }
+    if (told.want === undefined) {
+      this.#heard = performance.now(); // others only ask
+      this.#unanswered = 0;
+    }
     if (told.lead) this.#tell({ want: this.#cursor });
-    else if (told.miss === this.#cursor) {
-      this.#missed = true;
-      this.#over.abort();
-    } else if (told.reset !== undefined) this.#forget(told.reset);
+    else if (told.miss === this.#cursor) this.#readAlone();
+    else if (told.reset !== undefined) this.#forget(told.reset);
     else if (told.link) this.options.onLink?.(told.link);
     else if (told.rows && told.from !== undefined) this.#take(told.rows, told.from);
   }
@@ -147,7 +195,7 @@ class Shared {
     }
     const rows = this.#rows.filter(([cursor]) => offsetOf(cursor) > offsetOf(want));
     if (rows.length) this.#tell({ rows, from: want });
-    this.#tell({ link: "live" });
+    this.#tell({ link: this.#link });
   }
 
   #take(rows: Row[], from: string): void {
@@ -163,8 +211,12 @@ class Shared {
       ([cursor, json]): Delivered => ({ cursor, json, event: JSON.parse(json) }),
     );
     this.#ended = batch.some(({ event }) => event.type === "run-end");
-    this.options.onEvents(batch);
-    if (this.#ended) this.#over.abort();
+    try {
+      this.options.onEvents(batch);
+    } catch (error) {
+      this.#thrown = { error };
+    }
+    if (this.#ended || this.#thrown) this.#over.abort();
   }
 }
 

@@ -11,13 +11,14 @@ import type {
   ResumableConnectConnectionAdapter,
   RunAgentInputContext,
 } from "@tanstack/ai-client";
-import { AGUIFold, type AGUIChunk, type AGUIOptions } from "./ag-ui.js";
+import { AGUIFold, type AGUIOptions } from "./ag-ui.js";
 import { randomId, type RunInfo, TokenwireClient, type ClientOptions } from "./client.js";
 import { TokenwireError } from "./errors.js";
 import type { RunEvent } from "./events.generated.js";
 import type { Message } from "./history.js";
-import { asError, offsetOf } from "./reader.js";
+import { asError } from "./reader.js";
 import { type Asked, fromMessages, resultsIn, toMessages } from "./tanstack-messages.js";
+import { answerRun, type Given, type Place, tell, Telling } from "./telling.js";
 
 type Chunk = ReturnType<ConnectConnectionAdapter["connect"]> extends AsyncIterable<infer C> ? C : never;
 type Hydration = Awaited<ReturnType<NonNullable<ConnectConnectionAdapter["hydrate"]>>>;
@@ -40,14 +41,8 @@ interface Snapshot extends RunInfo {
   waiting?: string[];
 }
 
-/** How a run is told: from where on, and which of its waits have their answer. */
-interface Telling extends AGUIOptions {
-  /** Up to here the client knows the run. */
-  known?: number;
-  /** Up to here only waits for `open` end what is told. */
-  passed?: number;
-  open?: Set<string>;
-}
+/** The client's own names, and the messages that it holds. */
+type Names = Pick<AGUIOptions, "threadId" | "runId" | "history">;
 
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 /** Where a page that is loaded again finds which run its client's own id stands for. */
@@ -76,8 +71,10 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
       const run = waiting?.run ?? (await this.#start(messages, data, threadId, runId, context, signal));
       this.#current.set(threadId, run);
       keep(runId, run);
-      const told = { threadId, runId, history: messages, ...waiting?.telling };
-      yield* this.#read(run, told, signal, this.options.onAbort === "cancel");
+      const cancel = () => void this.#client.stop(run).catch(() => undefined);
+      const onAbort = this.options.onAbort === "cancel" ? cancel : undefined;
+      const names = { threadId, runId, history: messages };
+      yield* this.#read(run, names, waiting?.place ?? {}, signal, onAbort);
       forget(runId);
     };
     return going.call(this);
@@ -92,8 +89,7 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
       const { tail, thread, input, waiting } = await this.#info(run, signal);
       if (thread) this.#current.set(thread, run);
       const history = fromMessages(input ?? [], run);
-      const told = { runId, history, passed: tail, open: new Set(waiting) };
-      yield* this.#read(run, told, signal, false);
+      yield* this.#read(run, { runId, history }, { passed: tail, open: waiting ?? [] }, signal);
       forget(runId);
     };
     return joining.call(this);
@@ -155,90 +151,22 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     thread: string,
     context: RunAgentInputContext | undefined,
     signal: AbortSignal,
-  ): Promise<{ run: string; telling: Telling } | undefined> {
-    const given = new Map(context?.resume?.map((entry) => [entry.interruptId, entry]));
+  ): Promise<{ run: string; place: Place } | undefined> {
+    const entries = context?.resume ?? [];
     const last = messages[messages.length - 1];
-    if (!given.size && last?.role === "user") return undefined;
-    const results = resultsIn(messages);
-    const named = (name: string) => given.has(name) || results.has(name);
+    if (!entries.length && last?.role === "user") return undefined;
+    const given = givenBy(entries, resultsIn(messages));
     for (const { id, state } of await this.#runs(thread)) {
-      if (state !== "waiting") continue;
-      const { tail, waiting = [], tools } = await this.#info(id, signal);
-      if (!waiting.some(named)) continue;
-      const approvals = new Set((tools as { approval_id?: string }[]).map((one) => one.approval_id));
-      for (const name of waiting.filter(named)) {
-        const entry = given.get(name);
-        if (approvals.has(name)) await this.#approve(id, name, entry);
-        else await this.#answer(id, name, entry, results.get(name));
-      }
-      const left = waiting.filter((name) => !named(name));
-      return { run: id, telling: { known: tail, open: new Set(left) } };
+      const place = state === "waiting" && (await answerRun(this.#client, id, given, signal));
+      if (place) return { run: id, place };
     }
-    if (given.size) throw new TokenwireError("conflict", "nothing waits for this answer any more", 409);
-    return undefined;
+    if (!entries.length) return undefined;
+    throw new TokenwireError("conflict", "nothing waits for this answer any more", 409);
   }
 
-  #approve(run: string, approval: string, entry?: { status: string; payload?: unknown }) {
-    const told = entry?.payload;
-    const said = (told && typeof told === "object" ? told : {}) as Record<string, unknown>;
-    const yes = said.approved ?? (told === undefined || told === true);
-    const edited = said.editedArgs ?? said.arguments;
-    return firstCounts(
-      this.#client.approve(run, approval, {
-        approved: entry?.status === "resolved" && yes === true,
-        ...(typeof said.reason === "string" ? { reason: said.reason } : {}),
-        ...(edited && typeof edited === "object" ? { arguments: edited } : {}),
-      }),
-    );
-  }
-
-  #answer(run: string, call: string, entry?: { status: string; payload?: unknown }, result?: unknown) {
-    const cancelled = { error: "cancelled by the person" };
-    const content = entry ? (entry.status === "resolved" ? entry.payload : cancelled) : result;
-    return firstCounts(this.#client.answerTool(run, call, content));
-  }
-
-  // --- reading --------------------------------------------------------------------------------
-
-  async *#read(
-    run: string,
-    telling: Telling,
-    signal: AbortSignal,
-    cancel: boolean,
-  ): AsyncGenerator<Chunk> {
-    const told = new Told(telling);
-    const life = new AbortController();
-    const queue: AGUIChunk[] = [];
-    let wake = () => {};
-    const onAbort = () => {
-      if (cancel && !told.ended) void this.#client.stop(run).catch(() => undefined);
-      life.abort();
-    };
-    signal.addEventListener("abort", onAbort);
-    if (signal.aborted) onAbort();
-    let over: { error?: unknown } | undefined;
-    const reading = this.#client.follow(run, {
-      signal: life.signal,
-      onEvents: (batch) => {
-        for (const { event, cursor } of batch) queue.push(...told.take(event, offsetOf(cursor)));
-        if (told.ended) life.abort();
-        wake();
-      },
-    });
-    reading.then(
-      () => (over = {}),
-      (error: unknown) => (over = { error }),
-    ).finally(() => wake());
-    try {
-      while (queue.length || !over) {
-        if (queue.length) yield queue.shift() as unknown as Chunk;
-        else await new Promise<void>((go) => (wake = go));
-      }
-      if ("error" in over) throw over.error;
-    } finally {
-      signal.removeEventListener("abort", onAbort);
-      life.abort();
-    }
+  #read(run: string, names: Names, place: Place, signal: AbortSignal, onAbort?: () => void) {
+    const telling = new Telling(place, (answered) => new AGUIFold({ ...names, answered }));
+    return tell(this.#client, run, telling, signal, onAbort) as unknown as AsyncGenerator<Chunk>;
   }
 
   /** What a waiting run would be told to wait for. */
@@ -265,40 +193,31 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
   }
 }
 
-/** What is told of a run, event by event. */
-class Told {
-  #fold: AGUIFold;
-  #at = 0;
+type Entry = NonNullable<RunAgentInputContext["resume"]>[number];
 
-  constructor(readonly telling: Telling) {
-    const { known = 0, passed = known, open = new Set() } = telling;
-    const answered = (name: string) => this.#at <= passed && !open.has(name);
-    this.#fold = new AGUIFold({ ...telling, answered: known ? () => this.#at <= known : answered });
-  }
-
-  get ended(): boolean {
-    return this.#fold.ended;
-  }
-
-  take(event: RunEvent, offset: number): AGUIChunk[] {
-    if (this.#fold.ended) return [];
-    this.#at = offset;
-    const { known = 0, open } = this.telling;
-    const chunks = this.#fold.take(event);
-    if (offset > known) return chunks;
-    if (offset < known) return [];
-    const again = this.#fold.again();
-    return open?.size ? [...again, ...this.#fold.wait([...open])] : again;
-  }
-}
-
-/** An answer that came after another one: the first counts, and is what the run tells. */
-async function firstCounts(answer: Promise<unknown>): Promise<void> {
-  try {
-    await answer;
-  } catch (error) {
-    if (asError(error).status !== 409) throw error;
-  }
+function givenBy(entries: Entry[], results: Map<string, unknown>): Given {
+  const by = new Map(entries.map((entry) => [entry.interruptId, entry]));
+  return {
+    approval: (name) => {
+      const entry = by.get(name);
+      if (!entry) return undefined;
+      const told: unknown = entry.payload;
+      const said = (told && typeof told === "object" ? told : {}) as Record<string, unknown>;
+      const yes = said.approved ?? (told === undefined || told === true);
+      const edited = said.editedArgs ?? said.arguments;
+      return {
+        approved: entry.status === "resolved" && yes === true,
+        ...(typeof said.reason === "string" ? { reason: said.reason } : {}),
+        ...(edited && typeof edited === "object" ? { arguments: edited } : {}),
+      };
+    },
+    result: (name) => {
+      const entry = by.get(name);
+      if (entry?.status === "resolved") return { content: entry.payload };
+      if (entry) return { content: { error: "cancelled by the person" } };
+      return results.has(name) ? { content: results.get(name) } : undefined;
+    },
+  };
 }
 
 function keep(name: string, run: string): void {

@@ -23,8 +23,8 @@ export function onReturn(wake: () => void): () => void {
   };
 }
 
-/** Resolves after `ms`, at once when aborted or when `onReturn` fires. */
-export function pause(ms: number, signal?: AbortSignal): Promise<void> {
+/** Resolves after `ms`, at once when aborted and, where that may be, when `onReturn` fires. */
+export function pause(ms: number, signal?: AbortSignal, early = true): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
@@ -33,7 +33,7 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
       resolve();
     };
     const timer = setTimeout(done, ms);
-    const forget = onReturn(done);
+    const forget = early ? onReturn(done) : () => {};
     if (signal?.aborted) done();
     else signal?.addEventListener("abort", done);
   });

@@ -13,7 +13,14 @@ interface Told {
 
 /** The protocol's own pings cannot be seen from a script; these show that the peer lives. */
 const PING_MS = 15000;
-const STATUS: Record<string, number> = { unknown_run: 404, gone: 410, not_authenticated: 401 };
+const STATUS: Record<string, number> = {
+  bad_request: 400,
+  not_authenticated: 401,
+  forbidden: 403,
+  unknown_run: 404,
+  not_found: 404,
+  gone: 410,
+};
 
 export function webSocketWay(
   baseUrl: string,

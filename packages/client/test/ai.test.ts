@@ -48,6 +48,10 @@ async function cutting(every: number) {
       response.end(JSON.stringify({ runs: [{ id: RUN, state }] }));
       return;
     }
+    if (request.url!.endsWith(RUN)) {
+      response.end(JSON.stringify({ id: RUN, tail: 3, waiting: [] }));
+      return;
+    }
     reads++;
     const after = Number(/^\d+/.exec(String(request.headers["last-event-id"]))?.[0] ?? 0);
     const rest = EVENTS.slice(after, after + every).join("");
@@ -89,8 +93,7 @@ describe("TokenwireChatTransport", () => {
       expect(shown).toMatchObject([
         { type: "reasoning", text: "hm" },
         {
-          type: "dynamic-tool",
-          toolName: "get_weather",
+          type: "tool-get_weather",
           state: "output-available",
           input: { city: "Paris" },
           output: { temperature: 13 },

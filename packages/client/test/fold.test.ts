@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { ORDER, type RunEvent } from "../src/events.js";
 import { historyOf } from "../src/history.js";
 import {
@@ -106,5 +106,37 @@ describe("RunStore", () => {
     store.apply([{ type: "data", name: "x" }]);
     store.publish();
     expect(told).toBe(1);
+  });
+
+  it("tells once in an animation frame; a hidden page by a timer", () => {
+    vi.useFakeTimers();
+    const frames: (() => void)[] = [];
+    vi.stubGlobal("requestAnimationFrame", (frame: () => void) => frames.push(frame));
+    const page = { hidden: false };
+    vi.stubGlobal("document", page);
+    const store = new RunStore();
+    let told = 0;
+    store.subscribe(() => told++);
+    for (let frame = 1; frame <= 3; frame++) {
+      for (let n = 0; n < 100; n++) store.apply([{ type: "data", name: `${n}`, payload: frame }]);
+      expect([told, frames.length]).toEqual([frame - 1, 1]);
+      frames.pop()!();
+      expect(told).toBe(frame);
+      vi.advanceTimersByTime(1000);
+      expect(told).toBe(frame);
+    }
+    // The page is hidden before its frame comes: no frame will come.
+    store.apply([{ type: "data", name: "x" }]);
+    vi.advanceTimersByTime(250);
+    expect(told).toBe(4);
+    frames.pop()!(); // it comes after all, and has nothing to tell
+    expect(told).toBe(4);
+    page.hidden = true;
+    store.apply([{ type: "data", name: "y" }]);
+    expect(frames).toEqual([]);
+    vi.advanceTimersByTime(250);
+    expect(told).toBe(5);
+    vi.unstubAllGlobals();
+    vi.useRealTimers();
   });
 });

@@ -38,6 +38,31 @@ describe("PartialJSON", () => {
     expect(at('{"a":tru')).toEqual({});
   });
 
+  it("gives snapshots that stay, and share what was finished", () => {
+    const text = '{"__proto__":{"x":1},"days":[{"n":1,"at":["a","b"]},{"n":2}],"end":"of it"}';
+    for (const size of [1, 3, 7]) {
+      const reader = new PartialJSON();
+      const kept: [unknown, string][] = [];
+      for (let at = 0; at < text.length; at += size) {
+        const shown = reader.feed(text.slice(at, at + size)).snapshot();
+        expect(reader.feed("").snapshot()).toBe(shown);
+        kept.push([shown, JSON.stringify(shown) ?? ""]);
+      }
+      for (const [shown, before] of kept) expect(JSON.stringify(shown) ?? "").toBe(before);
+      expect(reader.snapshot()).toEqual(JSON.parse(text));
+    }
+    const reader = new PartialJSON();
+    type Trip = { days: { n: number }[]; end: string };
+    const one = reader.feed('{"days":[{"n":1},{"n":').snapshot() as Trip;
+    const two = reader.feed("2}],").snapshot() as Trip;
+    const three = reader.feed('"end":"x').snapshot() as Trip;
+    expect([one.days[1], two.days[1]]).toEqual([{}, { n: 2 }]);
+    expect(two.days[0]).toBe(one.days[0]);
+    expect(two.days).not.toBe(one.days);
+    expect(three.days).toBe(two.days);
+    expect(three).not.toBe(two);
+  });
+
   it("stops at what is no JSON, and keeps what came before", () => {
     const reader = new PartialJSON().feed('{"a":1} and more');
     expect(reader.value).toEqual({ a: 1 });

@@ -253,9 +253,7 @@ function useGrowingJSON<T>(state: RunState): { object: T | undefined; complete: 
     const now = reader.current;
     now.json.feed(text.slice(now.taken));
     now.taken = text.length;
-    const value = now.json.value as T | undefined;
-    // A new object each time, so that React sees that it grew.
-    const object = value && typeof value === "object" && !Array.isArray(value) ? { ...value } : value;
+    const object = now.json.snapshot() as T | undefined;
     return { object, complete: now.json.complete && state.outcome === "complete" };
   }, [state]);
 }

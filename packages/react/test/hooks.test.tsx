@@ -43,6 +43,8 @@ class Fake {
   }[] = [];
   bodies: Record<string, unknown>[] = [];
   open = 0;
+  /** Streams of runs that go on end nevertheless. */
+  breaks = false;
   next: RunEvent[] = answer("Hello");
   /** What was told to runs: the end of the path, and the body. */
   answers: [string, unknown][] = [];
@@ -76,12 +78,34 @@ class Fake {
       return json({ id: run.id, input: run.input, waiting: left ?? [] });
     }
     if (String(input).includes("live=no")) {
-      return json({ events: run.events.map((event, at) => ({ cursor: `${at + 1}-a`, event })) });
+      const events = run.events.map((event, at) => ({ cursor: `${at + 1}-a`, event }));
+      return json({ events, closed: true });
     }
+    if (init?.signal?.aborted) throw init.signal.reason;
     this.open++;
-    init?.signal?.addEventListener("abort", () => this.open--);
-    const body = run.events.map((event, at) => `id: ${at + 1}-a\ndata: ${JSON.stringify(event)}\n\n`);
-    return new Response(body.join(""), { headers: { "content-type": "text/event-stream" } });
+    const after = parseInt(new Headers(init?.headers).get("last-event-id") ?? "", 10) || 0;
+    const blocks = run.events.map((event, at) => `id: ${at + 1}-a\ndata: ${JSON.stringify(event)}\n\n`);
+    const text = blocks.slice(after).join("");
+    const whole = run.events.at(-1)?.type === "run-end";
+    const body = new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        controller.enqueue(new TextEncoder().encode(text || ": ok\n\n"));
+        const over = () => {
+          this.open--;
+          init?.signal?.removeEventListener("abort", stop);
+        };
+        const stop = () => {
+          over();
+          controller.error(init!.signal!.reason);
+        };
+        init?.signal?.addEventListener("abort", stop);
+        if (whole || this.breaks) {
+          over();
+          controller.close();
+        }
+      },
+    });
+    return new Response(body, { headers: { "content-type": "text/event-stream" } });
   };
 
   #start(body: Record<string, unknown>): Response {
@@ -182,18 +206,68 @@ describe("useChat", () => {
 
   it("leaves nothing behind after a thousand mounts", async () => {
     const fake = new Fake();
+    fake.next = answer("Hello").slice(0, -1); // it goes on and on
     const client = fake.client();
-    const added = vi.spyOn(globalThis, "addEventListener");
-    const removed = vi.spyOn(globalThis, "removeEventListener");
-    await client.start({ prompt: "x" });
-    for (let n = 0; n < 1000; n++) {
-      renderHook(() => useRun(client, "run_0000000000000001")).unmount();
+    const counts = { listeners: 0, channels: 0 };
+    const count = <T extends object>(on: T, name: keyof T, what: keyof typeof counts, by: number) => {
+      const real = on[name] as (...given: unknown[]) => unknown;
+      vi.spyOn(on, name as never).mockImplementation(function (this: unknown, ...given: unknown[]) {
+        counts[what] += by;
+        return real.apply(this, given);
+      } as never);
+    };
+    for (const on of [window, document]) {
+      count(on, "addEventListener", "listeners", 1);
+      count(on, "removeEventListener", "listeners", -1);
     }
-    await new Promise((done) => setTimeout(done, 50));
-    expect(added.mock.calls.length).toBeGreaterThan(1000);
-    expect(added.mock.calls.length).toBe(removed.mock.calls.length);
-    added.mockRestore();
-    removed.mockRestore();
+    const timers = new Set<unknown>();
+    const { setInterval: begin, clearInterval: end } = globalThis;
+    vi.stubGlobal("setInterval", (work: () => void, ms: number) => {
+      const timer = begin(work, ms);
+      if (ms >= 1000) timers.add(timer); // shorter ones are of those who wait in tests
+      return timer;
+    });
+    vi.stubGlobal("clearInterval", (timer: Parameters<typeof end>[0]) => {
+      timers.delete(timer);
+      end(timer);
+    });
+    class Counted extends BroadcastChannel {
+      constructor(name: string) {
+        super(name);
+        counts.channels++;
+      }
+      override close(): void {
+        counts.channels--;
+        super.close();
+      }
+    }
+    vi.stubGlobal("BroadcastChannel", Counted);
+    await client.start({ prompt: "x" });
+    const schema = { type: "object" };
+    const most = { listeners: 0, timers: 0 };
+    for (let n = 0; n < 1000; n++) {
+      const { unmount } = renderHook(() => {
+        useRun(client, "run_0000000000000001");
+        useObject({ client, schema });
+        return useChat({ client, thread: "thread-1" });
+      });
+      if (n % 50 === 0) await waitFor(() => expect(fake.open).toBeGreaterThan(0));
+      most.listeners = Math.max(most.listeners, counts.listeners);
+      most.timers = Math.max(most.timers, timers.size);
+      unmount();
+    }
+    await waitFor(() => {
+      expect({ ...counts, timers: timers.size, open: fake.open }).toEqual({
+        listeners: 0,
+        channels: 0,
+        timers: 0,
+        open: 0,
+      });
+    });
+    expect(most.listeners).toBeGreaterThan(0);
+    expect(most.timers).toBeGreaterThan(0);
+    vi.restoreAllMocks();
+    vi.unstubAllGlobals();
   }, 60_000);
 });
 
@@ -212,6 +286,7 @@ describe("what a run asks the page for", () => {
 
   it("runs a tool of the page once, tells its result, and tells of it at the start", async () => {
     const fake = new Fake();
+    fake.breaks = true;
     fake.next = asking([WAIT], []);
     const client = fake.client();
     const execute = vi.fn(async ({ exact }: { exact: boolean }) => ({ city: "Lyon", exact }));

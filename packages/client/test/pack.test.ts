@@ -1,0 +1,95 @@
+/* The packages as they are published: what is in them, and that a program outside can use them. */
+
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+
+const root = join(import.meta.dirname, "../../..");
+const place = join(root, "packages/client/node_modules/.packed");
+const run = (command: string, args: string[], cwd = root) => {
+  try {
+    return execFileSync(command, args, { cwd, encoding: "utf8", stdio: "pipe" });
+  } catch (error) {
+    const { stdout, stderr } = error as { stdout: string; stderr: string };
+    throw new Error(`${command} ${args.join(" ")}\n${stdout}\n${stderr}`);
+  }
+};
+
+interface Manifest {
+  name: string;
+  exports: Record<string, { types: string; import: string }>;
+}
+const manifest = (name: string) =>
+  JSON.parse(readFileSync(join(root, "packages", name, "package.json"), "utf8")) as Manifest;
+
+const files = new Map<string, string[]>();
+
+beforeAll(() => {
+  rmSync(place, { recursive: true, force: true });
+  for (const name of ["client", "react"]) {
+    run("npx", ["tsc", "-p", `packages/${name}/tsconfig.build.json`]);
+    const into = join(place, "node_modules/@tokenwire", name);
+    mkdirSync(into, { recursive: true });
+    const told = run("npm", ["pack", "--json", "--pack-destination", place, "-w", `packages/${name}`]);
+    const [packed] = JSON.parse(told) as { filename: string; files: { path: string }[] }[];
+    files.set(name, packed!.files.map(({ path }) => path));
+    run("tar", ["xzf", join(place, packed!.filename), "-C", into, "--strip-components=1"]);
+  }
+}, 120_000);
+afterAll(() => rmSync(place, { recursive: true, force: true }));
+
+describe.each(["client", "react"])("@tokenwire/%s", (name) => {
+  it("has what was built and says what it is, and nothing else", () => {
+    const [built, others] = [/^dist\/[\w.-]+\.(js|d\.ts)$/, ["LICENSE", "README.md", "package.json"]];
+    const packed = files.get(name)!;
+    expect(packed.filter((path) => !built.test(path)).sort()).toEqual(others);
+    expect(packed.filter((path) => built.test(path)).length).toBeGreaterThan(4);
+  });
+
+  it("has every file that it exports", () => {
+    for (const { types, import: code } of Object.values(manifest(name).exports)) {
+      for (const path of [types, code]) {
+        expect([path, existsSync(join(place, "node_modules/@tokenwire", name, path))]).toEqual([path, true]);
+      }
+    }
+  });
+});
+
+it("are found by a program outside, by its types and when it runs", () => {
+  const entries = ["client", "react"].flatMap((name) =>
+    Object.keys(manifest(name).exports).map((entry) => `@tokenwire/${name}${entry.slice(1)}`),
+  );
+  expect(entries).toContain("@tokenwire/react/assistant-ui");
+  const lines = entries.map((entry, at) => `import * as entry${at} from ${JSON.stringify(entry)};`);
+  const used = `for (const [name, value] of Object.entries({ ${entries.map((_, at) => `entry${at}`).join(", ")} })) {
+  if (!Object.keys(value).length) throw new Error(name + " is empty");
+}
+const answer: Promise<string> = entry0.streamChat("x", () => undefined, { fetch: async () => new Response("") });
+await answer.catch(() => undefined);
+`;
+  writeFileSync(join(place, "package.json"), '{"type":"module"}');
+  const readmes = ["client", "react"].flatMap((name) => {
+    const text = readFileSync(join(root, "packages", name, "README.md"), "utf8");
+    return [...text.matchAll(/^```(tsx?)\n([\s\S]*?)^```$/gm)].map(([, kind, code], at) => {
+      writeFileSync(join(place, `${name}${at}.${kind}`), code!);
+      return `${name}${at}.${kind}`;
+    });
+  });
+  expect(readmes).toEqual(["client0.ts", "react0.tsx"]);
+  writeFileSync(join(place, "program.ts"), [...lines, used].join("\n"));
+  const compilerOptions = {
+    module: "nodenext",
+    target: "es2022",
+    lib: ["es2023", "dom", "dom.iterable", "dom.asynciterable"],
+    jsx: "react-jsx",
+    strict: true,
+    skipLibCheck: true,
+    noEmit: false,
+    outDir: ".",
+    types: [],
+  };
+  writeFileSync(join(place, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["program.ts", ...readmes] }));
+  run("npx", ["tsc", "-p", place]);
+  run("node", ["program.js"], place);
+}, 120_000);

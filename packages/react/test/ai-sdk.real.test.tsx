@@ -1,0 +1,163 @@
+/* The AI SDK's own useChat on our transport, against a real server behind a proxy that cuts. */
+
+import { useChat } from "@ai-sdk/react";
+import { TokenwireClient } from "@tokenwire/client";
+import { TokenwireChatTransport, type ChatTransportOptions } from "@tokenwire/client/ai";
+import { act, cleanup, renderHook, waitFor } from "@testing-library/react";
+import {
+  lastAssistantMessageIsCompleteWithApprovalResponses,
+  lastAssistantMessageIsCompleteWithToolCalls,
+  type ChatInit,
+  type UIMessage,
+} from "ai";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { type Proxy, type Real, startProxy, startServer } from "../../client/test/real.js";
+
+const SLOW = "scenario:slow?rate=90";
+const NUMBERS = Array.from({ length: 90 }, (_, n) => `${n + 1} `).join("");
+const WAIT = { timeout: 15_000 };
+
+let server: Real;
+let proxy: Proxy;
+
+beforeAll(async () => {
+  server = await startServer();
+});
+afterAll(() => server.stop());
+beforeEach(async () => {
+  proxy = await startProxy(server.url, (n) => 900 + 400 * n);
+  vi.spyOn(Math, "random").mockImplementation(() => (drawn = (drawn + 0.000_001) % 0.001));
+});
+afterEach(async () => {
+  cleanup();
+  vi.restoreAllMocks();
+  await proxy.stop();
+});
+
+let drawn = 0;
+let chats = 0;
+
+function opened(more: Partial<ChatInit<UIMessage>> = {}, options: ChatTransportOptions = {}) {
+  const id = more.id ?? `chat-${++chats}`;
+  const transport = new TokenwireChatTransport({ baseUrl: proxy.url, ...options });
+  const seen = new Set<string>();
+  const { result, unmount } = renderHook(() => {
+    const chat = useChat({ ...more, id, transport });
+    seen.add(chat.status);
+    return chat;
+  });
+  return { id, chat: result, seen, unmount, transport };
+}
+
+const textOf = (messages: UIMessage[]) =>
+  messages
+    .filter(({ role }) => role === "assistant")
+    .flatMap(({ parts }) => parts)
+    .map((part) => (part.type === "text" ? part.text : ""))
+    .join("");
+
+async function runsOf(thread: string) {
+  const { runs } = await new TokenwireClient({ baseUrl: server.url }).thread(thread);
+  return runs.map(({ state }) => state);
+}
+
+describe("TokenwireChatTransport", () => {
+  it("gives useChat whole answers over cuts, and the conversation to the model", async () => {
+    const { id, chat, seen } = opened();
+    await act(() => chat.current.sendMessage({ text: SLOW }));
+    await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+    expect(textOf(chat.current.messages)).toBe(NUMBERS);
+    expect(proxy.cuts()).toBeGreaterThan(2);
+    await act(() => chat.current.sendMessage({ text: "scenario:tool?rate=500" }));
+    await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+    const parts = chat.current.messages.at(-1)!.parts;
+    expect(parts.find(({ type }) => type === "tool-get_weather")).toMatchObject({
+      state: "output-available",
+      output: { city: "Paris" },
+    });
+    expect(chat.current.messages.at(-1)!.metadata).toMatchObject({ tokenwire: { finishReason: "stop" } });
+    await act(() => chat.current.sendMessage({ text: "scenario:text?rate=2000" }));
+    await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+    expect([chat.current.error, seen.has("error")]).toEqual([undefined, false]);
+    expect(await runsOf(id)).toEqual(["complete", "complete", "complete"]);
+  });
+
+  it("goes on with the same run, in the same message, when a person answers", async () => {
+    for (const approved of [true, false]) {
+      const { id, chat } = opened({
+        sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
+      });
+      await act(() => chat.current.sendMessage({ text: "scenario:approval?rate=500" }));
+      await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+      const call = () =>
+        chat.current.messages[1]!.parts.find(({ type }) => type === "tool-delete_file") as {
+          state: string;
+          approval: { id: string };
+        };
+      expect(call().state).toBe("approval-requested");
+      const answer = { id: call().approval.id, approved };
+      await act(async () => chat.current.addToolApprovalResponse(answer));
+      const wanted = approved ? "output-available" : "output-denied";
+      await waitFor(() => expect(call().state).toBe(wanted), WAIT);
+      await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+      expect(chat.current.messages.map(({ role }) => role)).toEqual(["user", "assistant"]);
+      expect(await runsOf(id)).toEqual(["complete"]);
+      expect(chat.current.error).toBeUndefined();
+    }
+  });
+
+  it("takes the results of tools that the page runs", async () => {
+    const locate = { name: "locate", description: "Where?", parameters: { type: "object", properties: {} } };
+    const { id, chat } = opened(
+      {
+        sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+        onToolCall: ({ toolCall }) => {
+          const output = { city: "Lyon" };
+          void chat.current.addToolOutput({ tool: "locate", toolCallId: toolCall.toolCallId, output } as never);
+        },
+      },
+      { request: { tools: [locate] } },
+    );
+    await act(() => chat.current.sendMessage({ text: "Please locate me." }));
+    await waitFor(() => expect(textOf(chat.current.messages)).not.toBe(""), WAIT);
+    await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+    const part = chat.current.messages[1]!.parts.find(({ type }) => type === "tool-locate");
+    expect(part).toMatchObject({ state: "output-available", output: { city: "Lyon" } });
+    expect(chat.current.messages).toHaveLength(2);
+    expect(await runsOf(id)).toEqual(["complete"]);
+  });
+
+  it("reads the answer under way again after a reload", async () => {
+    const first = opened();
+    act(() => void first.chat.current.sendMessage({ text: SLOW }));
+    await waitFor(() => expect(textOf(first.chat.current.messages).length).toBeGreaterThan(5), WAIT);
+    const messages = first.chat.current.messages.slice(0, 1);
+    first.unmount();
+    const { chat } = opened({ id: first.id, messages });
+    await act(() => chat.current.resumeStream());
+    await waitFor(() => expect(textOf(chat.current.messages)).toBe(NUMBERS), WAIT);
+    expect(await runsOf(first.id)).toEqual(["complete"]);
+    await act(() => chat.current.resumeStream()); // nothing to resume
+    expect(chat.current.error).toBeUndefined();
+  });
+
+  it("stops the run by a command, or with the chat where that is wanted", async () => {
+    for (const onStop of ["detach", "cancel"] as const) {
+      const { id, chat, transport } = opened({}, { onStop });
+      act(() => void chat.current.sendMessage({ text: SLOW }));
+      await waitFor(() => expect(textOf(chat.current.messages).length).toBeGreaterThan(5), WAIT);
+      await act(() => (onStop === "cancel" ? chat.current.stop() : transport.stop(id)));
+      await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+      await waitFor(async () => expect(await runsOf(id)).toEqual(["cancelled"]), WAIT);
+      expect(chat.current.error).toBeUndefined();
+    }
+  });
+
+  it("says why an answer failed, and keeps what came before", async () => {
+    const { chat } = opened();
+    await act(() => chat.current.sendMessage({ text: "scenario:error?rate=500" }));
+    await waitFor(() => expect(chat.current.status).toBe("error"), WAIT);
+    expect(chat.current.error!.message).not.toBe("");
+    expect(textOf(chat.current.messages.slice(-1))).toContain("This answer starts well");
+  });
+});
