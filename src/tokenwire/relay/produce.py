@@ -32,6 +32,8 @@ from tokenwire.relay.record import Chain
 
 __all__ = ["Producer", "ProducerLimits"]
 
+#: Records of a memory log that observers are told of together.
+_TELL_EVERY = 32
 _DURABLE = frozenset({RunEnd, StepStart, ToolStart, ToolResult, ToolError})
 
 
@@ -67,7 +69,7 @@ class Producer:
         # Sealed, and not taken by the store; `write` appends them first.
         self._unwritten: list[bytes] = []
         self._failure: Exception | None = None
-        # Appended in no time, told to observers with the next append that takes some.
+        # Appended in memory and not yet told to observers.
         self._untold = 0
 
     def write_now(self, events: list[Event]) -> bool:
@@ -109,6 +111,9 @@ class Producer:
                 report(StoreAppended(count, time.perf_counter() - self._begun))
             else:
                 self._untold += count
+                if self._untold >= _TELL_EVERY:  # a memory's append is over before a clock ticks
+                    report(StoreAppended(self._untold, 0.0))
+                    self._untold = 0
             self.free = not self._full()
         if self._landed is not None and not self._landed.done():
             self._landed.set_result(None)
