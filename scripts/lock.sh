@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 common="--quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header"
 # shellcheck disable=SC2086
 uv pip compile $common pyproject.toml --extra redis --extra local --extra mcp --extra metrics \
-  -o requirements/run.txt
+  --extra webhooks -o requirements/run.txt
 # shellcheck disable=SC2086
 uv pip compile $common pyproject.toml --extra redis --extra local --extra mcp --extra metrics \
-  --extra otel --group test --group lint -o requirements/dev.txt
+  --extra webhooks --extra otel --group test --group lint -o requirements/dev.txt

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +28,14 @@ def environment(**more: str) -> dict[str, str]:
 
 class Process:
     def __init__(self, folder: Path, *flags: str, **env: str) -> None:
+        # A file, not a pipe: one that nobody reads would stop a server which says much.
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             command("--port", "0", *flags),
             cwd=folder,
             env=environment(XDG_DATA_HOME=str(folder), **env),
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
         assert self.process.stdout is not None
@@ -42,14 +45,27 @@ class Process:
             if "Ctrl-C" in line:
                 break
         if not self.lines:
-            raise AssertionError(self.process.communicate()[1])
+            self.process.communicate()
+            raise AssertionError(self.errors())
         self.url = self.lines[0].split(" at ")[1].split()[0].rstrip("/")
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, float, str]:
         started = time.monotonic()
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, time.monotonic() - started, errors
+        self.process.communicate(timeout=30)
+        return self.process.returncode, time.monotonic() - started, self.errors()
+
+    def errors(self) -> str:
+        """What it wrote to standard error."""
+        self._errors.seek(0)
+        return self._errors.read()
+
+    def close(self) -> None:
+        """End it, if it runs, and wait for it."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        self._errors.close()
 
 
 @contextmanager
@@ -58,9 +74,7 @@ def serving(folder: Path, *flags: str, **env: str) -> Iterator[Process]:
     try:
         yield process
     finally:
-        if process.process.poll() is None:
-            process.process.kill()
-        process.process.communicate()
+        process.close()
 
 
 def refused(folder: Path, *flags: str, **env: str) -> str:

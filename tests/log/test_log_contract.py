@@ -150,6 +150,29 @@ def test_writers_of_one_epoch_take_turns(new_log: NewLog) -> None:
     run(new_log, case)
 
 
+def test_what_others_append_to_a_shared_stream_is_told_and_read_at_once(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        other = new_log() if log.shared else log
+        if other is not log:
+            await other.start()
+        await log.create("s", owner="all", lease=60, shared=True)
+        woken = asyncio.Event()
+        stop = log.subscribe("s", woken.set)
+        for number in range(1, 41):
+            writer = log if number % 3 == 0 else other
+            woken.clear()
+            done = await writer.append("s", epoch=1, first=number, records=[b"%d" % number])
+            assert done.status == "ok"
+            page = await log.read("s", after=number - 1, fresh=True)
+            assert (page.records, page.tail) == ([b"%d" % number], number)
+            await asyncio.wait_for(woken.wait(), 30)
+        stop()
+        if other is not log:
+            await other.close()
+
+    run(new_log, case)
+
+
 def test_a_gap_is_refused_and_names_the_tail(new_log: NewLog) -> None:
     async def case(log: Log) -> None:
         await made(log, count=3)

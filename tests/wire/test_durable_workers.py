@@ -177,9 +177,10 @@ def test_a_fork_begun_while_its_source_is_deleted_is_whole_or_not_there(two: Two
             assert (read.status_code, source) == (404, 404)
 
 
-def test_a_reader_at_one_sees_what_the_other_writes_and_deletes(two: Two) -> None:
+@pytest.mark.parametrize("maker", [0, 1])
+def test_a_reader_at_one_sees_what_the_other_writes_and_deletes(two: Two, maker: int) -> None:
     a, b = two
-    a.put("live", headers=JSON)
+    two.clients[maker].put("live", headers=JSON)
     with b.stream("GET", "live?offset=-1&live=sse") as reading:
         lines = reading.iter_lines()
 
@@ -194,6 +195,8 @@ def test_a_reader_at_one_sees_what_the_other_writes_and_deletes(two: Two) -> Non
         for number in range(5):
             told = a.post("live", json=[number], headers=JSON)
             tails.append(told.headers["stream-next-offset"])
+            # Somebody reads live there, and yet a new request sees what was just answered.
+            assert b.head("live").headers["stream-next-offset"] == tails[-1]
             assert control()["streamNextOffset"] == tails[-1]
         poll = threading.Thread(target=lambda: a.delete("live"))
         poll.start()

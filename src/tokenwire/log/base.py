@@ -116,9 +116,11 @@ class Log(Protocol):
         key: str | None = None,
         key_hash: str = "",
         lease: float = 15.0,
+        shared: bool = False,
     ) -> StreamInfo:
         """Create ``stream`` (epoch 1, owned by ``owner`` for ``lease`` seconds), atomically with
-        its place in the ``thread`` index and the idempotency ``key``.
+        its place in the ``thread`` index and the idempotency ``key``. ``shared``: other processes
+        append to it too, in the same epoch, so this one does not count on being its only writer.
 
         When ``key`` is known: the stream that it named is described instead (compare ``stream``),
         or `KeyReusedError` when ``key_hash`` differs. A taken name raises `ConflictError`.
@@ -141,10 +143,17 @@ class Log(Protocol):
         ...
 
     async def read(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        most: int = 512,
+        most_bytes: int = 1 << 20,
+        fresh: bool = False,
     ) -> Page:
         """Records after offset ``after``, at least one when there is one, within both bounds.
-        ``after`` beyond the tail raises `CursorError`."""
+        ``after`` beyond the tail raises `CursorError`. While a process follows a stream, what
+        others append may show one wake-up late; ``fresh`` asks the store itself."""
         ...
 
     def append_soon(

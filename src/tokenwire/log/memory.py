@@ -119,6 +119,7 @@ class MemoryLog:
         key: str | None = None,
         key_hash: str = "",
         lease: float = 15.0,
+        shared: bool = False,
     ) -> StreamInfo:
         if key is not None and key in self._keys:
             known, known_hash = self._keys[key]
@@ -219,7 +220,13 @@ class MemoryLog:
         return Page(records, after + 1, tail, found.closed if reached else None)
 
     async def read(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        most: int = 512,
+        most_bytes: int = 1 << 20,
+        fresh: bool = False,
     ) -> Page:
         return self.read_now(stream, after=after, most=most, most_bytes=most_bytes)
 

@@ -107,11 +107,12 @@ class RedisLog:
         key: str | None = None,
         key_hash: str = "",
         lease: float = 15.0,
+        shared: bool = False,
     ) -> StreamInfo:
         made = Owned(owner, secrets.token_hex(8), lease, meta, thread, key)
-        return await self._apart(self._create(stream, made, key_hash))
+        return await self._apart(self._create(stream, made, key_hash, shared))
 
-    async def _create(self, stream: str, made: Owned, key_hash: str) -> StreamInfo:
+    async def _create(self, stream: str, made: Owned, key_hash: str, shared: bool) -> StreamInfo:
         value = f"{stream}\n{made.nonce}\n{key_hash}".encode()
         if made.key is not None:
             other = await self._held(made.key, value)
@@ -132,7 +133,8 @@ class RedisLog:
                 found = await self._held(made.key, value)
                 if found is not None:
                     return found
-        self._owned[stream] = made
+        if not shared:
+            self._owned[stream] = made
         return self._info(stream, answer)
 
     async def _put(self, stream: str, made: Owned) -> Any:
@@ -233,9 +235,15 @@ class RedisLog:
         return self._tails.page(stream, after, most, most_bytes)
 
     async def read(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        most: int = 512,
+        most_bytes: int = 1 << 20,
+        fresh: bool = False,
     ) -> Page:
-        page = self._tails.page(stream, after, most, most_bytes)
+        page = None if fresh else self._tails.page(stream, after, most, most_bytes)
         if page is not None:
             return page
         return await self._reads.page(stream, after, most, most_bytes)

@@ -193,6 +193,7 @@ class SQLiteLog:
         key: str | None = None,
         key_hash: str = "",
         lease: float = 15.0,
+        shared: bool = False,
     ) -> StreamInfo:
         return await self._write(
             lambda w: w.create(stream, owner, meta, thread, key, key_hash, lease)
@@ -231,9 +232,15 @@ class SQLiteLog:
         return self._tails.page(stream, after, most, most_bytes)
 
     async def read(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        most: int = 512,
+        most_bytes: int = 1 << 20,
+        fresh: bool = False,
     ) -> Page:
-        page = self._tails.page(stream, after, most, most_bytes)
+        page = None if fresh else self._tails.page(stream, after, most, most_bytes)
         if page is not None:
             return page
         return await self._read(lambda r: r.read(stream, after, most, most_bytes))

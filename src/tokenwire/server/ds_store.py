@@ -65,12 +65,8 @@ _encode = msgspec.msgpack.encode
 class Watcher(Protocol):
     """Who wants to hear of growing streams."""
 
-    async def before(self, owner: str, path: str) -> None:
-        """A stream is about to be made or appended to."""
-        ...
-
     async def grown(self, owner: str, path: str) -> None:
-        """Something was put into a stream."""
+        """Something was put into a stream, and stands: this may not raise for it."""
         ...
 
 
@@ -105,8 +101,6 @@ class KeptStreams:
                 if isinstance(planned, Answer):
                     return planned
                 parts = first_parts(planned, wanted)
-                if self.watcher is not None:
-                    await self.watcher.before(owner, path)
                 stream = await self._make(owner, planned, source, wanted, parts, now)
                 if stream is not None:
                     break
@@ -117,16 +111,12 @@ class KeptStreams:
 
     async def append(self, owner: str, path: str, wanted: Append, now: float) -> Answer:
         """``POST``."""
-        told = False
         async with self._lock(_name(owner, path)):
             while True:
                 stream = await self.find(owner, path, now)
                 planned = plan_append(stream, wanted, now)
                 if isinstance(planned, Answer):
                     return planned
-                if self.watcher is not None and planned.parts and not told:
-                    told = True
-                    await self.watcher.before(owner, path)
                 if await self._append(stream, [seal(planned)]):
                     break
             answer = appended(stream, planned)
@@ -174,7 +164,7 @@ class KeptStreams:
         while True:
             after, mark = stream.offset - again, stream.mark
             page = await self.log.read(
-                stream.entry.log, after=after, most=_PAGE, most_bytes=_PAGE_BYTES
+                stream.entry.log, after=after, most=_PAGE, most_bytes=_PAGE_BYTES, fresh=True
             )
             records = page.records
             if again and (not records or not records[0].startswith(mark)):
@@ -297,7 +287,7 @@ class KeptStreams:
         while index < len(stream.ends):
             place = stream.places[index]
             page = await self.log.read(
-                stream.entry.log, after=place - 1, most=_PAGE, most_bytes=most_bytes
+                stream.entry.log, after=place - 1, most=_PAGE, most_bytes=most_bytes, fresh=True
             )
             if not page.records:
                 raise CursorError("The store has lost records of this stream.", tail=page.tail)
@@ -340,7 +330,7 @@ class KeptStreams:
         if source is not None and not await self._begin_fork(owner, source, entry, now):
             return None
         stream = Stream(entry)
-        await self.log.create(entry.log, owner=_OWNER, lease=_LEASE)
+        await self.log.create(entry.log, owner=_OWNER, lease=_LEASE, shared=True)
         made = False
         try:
             if source is not None:

@@ -58,7 +58,8 @@ class RequestInfo:
         #: The request came over TLS, as far as a trusted proxy says.
         self.secure = secure
         self.principal = ""
-        #: How the principal is known: ``open``, ``key``, ``session``.
+        #: How the principal is known: ``open``, ``key``, ``session``, ``attach``; ``token``: not
+        #: at all, the route checks a token of its own.
         self.how = "open"
         self.body = b""
         #: The parsed JSON body; None without one.
@@ -165,7 +166,9 @@ class Guard:
         headers, path = info.headers, scope["path"]
         if not self.hosts.allows(headers.get(b"host")) or _repeated(scope, b"host"):
             raise HTTPProblem(421, "wrong_host", "not served under this host; see --allow-host")
-        if path not in self.state.public_paths and not path.startswith("/assets/"):
+        if any(pattern.fullmatch(path) for pattern in self.state.own_tokens):
+            info.how = "token"
+        elif path not in self.state.public_paths and not path.startswith("/assets/"):
             info.principal, info.how = self._principal(scope, headers)
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
             self.origins.check(headers, info.how)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from tokenwire.errors import InputError
+from tokenwire.server import routes_subscriptions
 from tokenwire.server.ds_read import head, read_counted
 from tokenwire.server.ds_service import DurableStreams
 from tokenwire.server.ds_sources import StreamSource
@@ -54,7 +55,10 @@ def routes(state: State) -> list[BaseRoute]:
     """Every path under the root that is not a run's."""
     state.raw_bodies[ROOT + "/"] = _MOST_BODY
     state.services.append(DurableStreams(state))
-    return [route(state, ROOT + "/{path:path}", own_stream, *_METHODS)]
+    return [
+        *routes_subscriptions.routes(state, ROOT),
+        route(state, ROOT + "/{path:path}", own_stream, *_METHODS),
+    ]
 
 
 def cors_headers(state: State) -> None:

@@ -77,6 +77,18 @@ class Settings:
     durable_streams: Literal["off", "read", "readwrite"] = _set(
         "read", "What", "The Durable Streams routes under /ds."
     )
+    durable_streams_webhooks: list[str] = _set(
+        [],
+        "What",
+        "Whom webhook subscriptions may call: HOST (https at a public address), or HOST:PORT and "
+        "HOST:* (also http and private addresses). None are called by default.",
+    )
+    durable_streams_webhook_key: str | None = _set(
+        None,
+        "What",
+        "PEM file of the Ed25519 key that signs webhooks, which only its owner may read. Default: "
+        "one is made and kept in the store.",
+    )
     long_poll_timeout: float = _set(30.0, "What", "How long a long-poll waits for news.", unit="s")
     compat: Literal["common", "5", "6", "7"] = _set(
         "common", "What", "Which release of the AI SDK the UI message stream is written for."

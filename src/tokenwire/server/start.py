@@ -43,6 +43,8 @@ def check(settings: Settings, *, keys_on: bool) -> None:
             )
     if not settings.model:
         raise ConfigError("no model is given: --model NAME")
+    if settings.durable_streams_webhooks and settings.durable_streams != "readwrite":
+        raise ConfigError("--durable-streams-webhooks needs --durable-streams readwrite")
     if settings.workers > 1 and (settings.store or "memory:").startswith("memory"):
         raise ConfigError("several workers need a store that they share: --store sqlite:FILE")
 

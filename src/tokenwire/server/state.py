@@ -3,6 +3,7 @@ own words on errors and bodies."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,7 +41,8 @@ class State:
     body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
     ``request_id_names`` (path -> the header in which its clients look for the request's id),
     ``costly_paths`` (GETs that cost money and so need our own origin), and which headers its
-    clients send (``cors_headers``) and read (``cors_exposed``) across origins.
+    clients send (``cors_headers``) and read (``cors_exposed``) across origins, and ``own_tokens``
+    (paths where ``Authorization`` is not a key but a token that the route itself checks).
     """
 
     runs: Runs
@@ -63,6 +65,7 @@ class State:
         self.draining = False
         self.public_paths = {"/", "/healthz", "/favicon.ico", "/v1/session"}
         self.costly_paths = {"/chat/stream"}
+        self.own_tokens: list[re.Pattern[str]] = []
         self.error_forms: dict[str, ErrorForm] = {}
         self.raw_bodies: dict[str, int] = {}
         self.request_id_names: dict[str, bytes] = {}
