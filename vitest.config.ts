@@ -15,7 +15,7 @@ export default defineConfig({
     ],
   },
   test: {
-    testTimeout: 20000,
+    testTimeout: 60000,
     projects: [
       {
         extends: true,

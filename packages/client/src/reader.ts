@@ -76,7 +76,7 @@ class Reader {
   #batch: Delivered[] = [];
   /** Connections in a row that were not healthy. */
   #tries = 0;
-  /** Connections in a row that brought no event. */
+  /** Connections in a row that were not healthy and brought no event. */
   #fruitless = 0;
   /** Connections in a row that brought nothing at all. */
   #barren = 0;
@@ -163,9 +163,10 @@ class Reader {
       forget();
       signal?.removeEventListener("abort", stop);
     }
-    if (spoke && performance.now() - opened >= HEALTHY_MS) this.#tries = 0;
-    if (this.#offset > after) this.#fruitless = this.#unreadable = 0;
-    else this.#fruitless++;
+    const healthy = spoke && performance.now() - opened >= HEALTHY_MS;
+    if (healthy) this.#tries = 0;
+    if (this.#offset > after) this.#unreadable = 0;
+    this.#fruitless = healthy || this.#offset > after ? 0 : this.#fruitless + 1;
     this.#barren = spoke ? 0 : this.#barren + 1;
     // Also back to the first way: it may have been the server that was away.
     if (this.#barren >= 2) {

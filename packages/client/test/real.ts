@@ -51,12 +51,18 @@ export interface Proxy extends Real {
   cuts(): number;
 }
 
-/** Passes everything on. Of an event stream it lets `bytes(n)` through on the n-th connection, then
- * cuts it: with an orderly end and a reset in turns. */
-export async function startProxy(target: string, bytes: (n: number) => number): Promise<Proxy> {
+const STREAMS = /^GET \/v1\/runs\/[^ ]+\/events /;
+
+/** Passes everything on. Of an answer to what is `chosen` (event streams, unless told) it lets
+ * `bytes(n)` through the n-th time, then cuts it: with an orderly end and a reset in turns. */
+export async function startProxy(
+  target: string,
+  bytes: (n: number) => number,
+  chosen = STREAMS,
+): Promise<Proxy> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
-  let streams = 0;
+  let times = 0;
   let cuts = 0;
   const server = createServer((near) => {
     const far = connect(Number(port), hostname);
@@ -71,9 +77,9 @@ export async function startProxy(target: string, bytes: (n: number) => number): 
       });
     }
     near.on("data", (data) => {
-      // A connection is kept for further requests; only streams are cut.
-      const stream = /^GET \/v1\/runs\/[^ ]+\/events /.test(data.toString("latin1"));
-      left = stream ? bytes(streams++) : Infinity;
+      const head = data.toString("latin1");
+      // A connection is kept for further requests; what a socket says is none.
+      if (/^[A-Z]+ \//.test(head)) left = chosen.test(head) ? bytes(times++) : Infinity;
       far.write(data);
     });
     far.on("data", (data) => {

@@ -83,7 +83,7 @@ function storage(): Storage {
   };
 }
 
-const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), 15_000);
+const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), 30_000);
 
 describe("TokenwireConnection", () => {
   it("never shows the chat client a cut", async () => {
@@ -167,7 +167,7 @@ describe("TokenwireConnection", () => {
     void ending.chat.sendMessage(SLOW);
     await until(() => textOf(ending.chat).length > 5);
     ending.chat.stop();
-    await vi.waitFor(async () => expect(await runsOf(ending.thread)).toEqual(["cancelled"]), 15_000);
+    await vi.waitFor(async () => expect(await runsOf(ending.thread)).toEqual(["cancelled"]), 30_000);
   });
 
   it("shows a page that is loaded again the whole conversation, and joins the run", async () => {

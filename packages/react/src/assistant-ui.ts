@@ -136,10 +136,22 @@ function fileOf(data: string, type: string, name?: string) {
   return { type: "file", media_type: inside ?? type, ...where, ...(name ? { name } : {}) };
 }
 
+/** A file of a question as a part of assistant-ui's message. */
+function shownFile(part: Record<string, unknown>) {
+  const { media_type, url, data, name } = part as Record<string, string | undefined>;
+  const mimeType = media_type ?? "application/octet-stream";
+  const filename = name ? { filename: name } : {};
+  if (mimeType.startsWith("image/") && (data || url)) {
+    const image = data ? `data:${mimeType};base64,${data}` : url!;
+    return { type: "image" as const, image, ...filename };
+  }
+  return { type: "file" as const, data: data ?? url ?? "", mimeType, ...filename };
+}
+
 /** The turns of a conversation, all branches, as assistant-ui's tree of messages. */
 class MessageTree {
   #messages = new WeakMap<Turn, { view: RunView; error: unknown; message: ThreadMessage }>();
-  #questions = new WeakMap<Turn, ThreadMessage>();
+  #questions = new WeakMap<Turn, { asked: string; message: ThreadMessage }>();
   #parts = new WeakMap<Turn, PartCache>();
   #last: { seen: unknown[]; repository: Repository } = { seen: [], repository: { messages: [] } };
 
@@ -225,24 +237,16 @@ class MessageTree {
 
   /** Turns that ask the same in the same place share their question: their answers are branches. */
   #question(turn: Turn): ThreadMessage {
-    const first = this.conversation.versions(turn).find(
-      ({ prompt, content }) => prompt === turn.prompt && content === turn.content,
-    )!;
-    let message = this.#questions.get(first);
-    if (!message || first.prompt !== textOf(message)) {
-      const files = (first.content ?? []).flatMap((part) => {
-        if (part.type !== "file") return [];
-        const { media_type, url, data, name } = part as Record<string, string | undefined>;
-        const mimeType = media_type ?? "application/octet-stream";
-        const filename = name ? { filename: name } : {};
-        return [{ type: "file" as const, data: data ?? url ?? "", mimeType, ...filename }];
-      });
-      const content = [{ type: "text" as const, text: first.prompt }, ...files];
-      const createdAt = new Date(first.created * 1000);
-      const like = { role: "user" as const, id: `question-${first.id}`, createdAt, content };
-      message = fromThreadMessageLike(like, like.id, { type: "complete", reason: "unknown" });
-      this.#questions.set(first, message);
-    }
+    const asked = askedOf(turn);
+    const first = this.conversation.versions(turn).find((one) => askedOf(one) === asked)!;
+    const known = this.#questions.get(first);
+    if (known?.asked === asked) return known.message;
+    const files = (first.content ?? []).filter(({ type }) => type === "file").map(shownFile);
+    const content = [{ type: "text" as const, text: first.prompt }, ...files];
+    const createdAt = new Date(first.created * 1000);
+    const like = { role: "user" as const, id: `question-${first.id}`, createdAt, content };
+    const message = fromThreadMessageLike(like, like.id, { type: "complete", reason: "unknown" });
+    this.#questions.set(first, { asked, message });
     return message;
   }
 
@@ -271,9 +275,14 @@ class MessageTree {
   }
 }
 
-function textOf(message: ThreadMessage): string {
-  const [first] = message.content;
-  return first?.type === "text" ? first.text : "";
+const ASKED = new WeakMap<object, string>();
+
+/** The question as one text, to compare. */
+function askedOf({ prompt, content }: Turn): string {
+  if (!content) return prompt;
+  const known = ASKED.get(content) ?? JSON.stringify(content);
+  ASKED.set(content, known);
+  return known;
 }
 
 function statusOf(turn: Turn, { state, link, linkError }: RunView): Status {

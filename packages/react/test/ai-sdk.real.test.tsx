@@ -15,7 +15,7 @@ import { type Proxy, type Real, startProxy, startServer } from "../../client/tes
 
 const SLOW = "scenario:slow?rate=90";
 const NUMBERS = Array.from({ length: 90 }, (_, n) => `${n + 1} `).join("");
-const WAIT = { timeout: 15_000 };
+const WAIT = { timeout: 30_000 };
 
 let server: Real;
 let proxy: Proxy;
