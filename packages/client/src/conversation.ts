@@ -159,13 +159,13 @@ export class Conversation {
 
   /** Asks the same again, beside the answer that is there. A start that failed is only sent
    * again. */
-  retry(turn: Turn): Turn {
+  retry(turn: Turn, options: Pick<AskOptions, "request"> = {}): Turn {
     const parent = this.#turns.get(turn.parent);
-    const { content } = turn;
-    if (turn.run) return this.#ask(turn.prompt, parent, { content });
+    const asked = { ...options, content: turn.content };
+    if (turn.run) return this.#ask(turn.prompt, parent, asked);
     this.#drop(turn);
     const key = turn.model === this.model ? turn.key : undefined;
-    return this.#ask(turn.prompt, parent, { content }, key);
+    return this.#ask(turn.prompt, parent, asked, key);
   }
 
   /** Asks another question in place of this one. Its files stay, unless `content` says

@@ -15,8 +15,12 @@ interface Made {
   made: Part[];
 }
 
+/** The parts of one turn. */
 export class PartCache {
   #made = new Map<number, Made>();
+
+  /** `name` makes ids of calls and approvals that no other turn has. */
+  constructor(readonly name: (id: string) => string) {}
 
   of(run: RunState): Part[] {
     const all = run.steps
@@ -32,7 +36,7 @@ export class PartCache {
     const result = part.kind === "tool-call" ? providerResult(all, call) : undefined;
     const known = this.#made.get(part.part);
     if (known?.part === part && known.tool === tool && known.result === result) return known.made;
-    const made = shown(part, tool, result);
+    const made = shown(part, this.name, tool, result);
     this.#made.set(part.part, { part, tool, result, made });
     return made;
   }
@@ -44,7 +48,9 @@ function providerResult(all: PartState[], call: string): PartState | undefined {
     : undefined;
 }
 
-function shown(part: PartState, tool?: ToolState, result?: PartState): Part[] {
+type Name = PartCache["name"];
+
+function shown(part: PartState, name: Name, tool?: ToolState, result?: PartState): Part[] {
   const { kind, text, attrs } = part;
   const id = `part-${part.part}`;
   switch (kind) {
@@ -54,11 +60,10 @@ function shown(part: PartState, tool?: ToolState, result?: PartState): Part[] {
     case "reasoning":
       return [{ type: "reasoning", id, text }];
     case "tool-call":
-      return [toolCall(part, tool, result)];
+      return [toolCall(part, name, tool, result)];
     case "file": {
       const mimeType = String(attrs.media_type ?? "application/octet-stream");
-      const name = typeof attrs.name === "string" && attrs.name ? attrs.name : undefined;
-      const filename = name ? { filename: name } : {};
+      const filename = typeof attrs.name === "string" && attrs.name ? { filename: attrs.name } : {};
       const data = text || String(attrs.url ?? "");
       // A picture that is in the answer is shown; one that is elsewhere would be loaded.
       if (text && mimeType.startsWith("image/")) {
@@ -71,7 +76,7 @@ function shown(part: PartState, tool?: ToolState, result?: PartState): Part[] {
   }
 }
 
-function toolCall(part: PartState, tool?: ToolState, result?: PartState): Part {
+function toolCall(part: PartState, name: Name, tool?: ToolState, result?: PartState): Part {
   const { attrs, text } = part;
   const args = attrs.arguments;
   const whole = args && typeof args === "object" && !Array.isArray(args);
@@ -79,20 +84,21 @@ function toolCall(part: PartState, tool?: ToolState, result?: PartState): Part {
   const failed = tool?.error !== undefined;
   return {
     type: "tool-call",
-    toolCallId: String(attrs.call_id ?? `call-${part.part}`),
+    toolCallId: name(String(attrs.call_id ?? `call-${part.part}`)),
     toolName: String(attrs.name ?? ""),
     argsText: text || (whole ? JSON.stringify(args) : ""),
     ...(whole ? { args: args as NonNullable<Args> } : {}),
     ...(told ? { result: told.content ?? null } : {}),
     ...(failed ? { isError: true } : {}),
-    ...approval(tool),
+    ...approval(name, tool),
     ...progress(tool),
   };
 }
 
-function approval(tool?: ToolState) {
+function approval(name: Name, tool?: ToolState) {
   if (!tool?.approval_id) return {};
-  const { approval_id: id, approved, approval_reason: reason } = tool;
+  const id = name(tool.approval_id);
+  const { approved, approval_reason: reason } = tool;
   const said = approved === undefined ? {} : { approved };
   const over = approved === undefined && tool.done ? { resolution: "expired" as const } : {};
   return { approval: { id, ...said, ...(reason ? { reason } : {}), ...over } };

@@ -15,9 +15,9 @@ import {
   type ThreadMessage,
 } from "@assistant-ui/react";
 import { finishReasonOf, randomId, stateOf, TokenwireError, usageOf } from "@tokenwire/client";
-import type { RunState, RunView } from "@tokenwire/client";
+import type { RunView } from "@tokenwire/client";
 import type { Conversation, Turn } from "@tokenwire/client/conversation";
-import { callOf, PageTools } from "@tokenwire/client/page-tools";
+import { PageTools } from "@tokenwire/client/page-tools";
 import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import { PartCache } from "./assistant-parts.js";
 import { useChat, useThreads, type UseChatOptions } from "./hooks.js";
@@ -27,7 +27,7 @@ type Repository = NonNullable<ExternalStoreAdapter["messageRepository"]>;
 type Status = NonNullable<Extract<ThreadMessage, { role: "assistant" }>["status"]>;
 
 export interface RuntimeOptions extends UseChatOptions {
-  /** Told when the person opens another conversation of the list, or a new one. */
+  /** Told when the person opens another conversation of the list, or begins a new one. */
   onThread?: (thread: string) => void;
   /** assistant-ui's further adapters: attachments, speech, feedback, ... */
   adapters?: Omit<Adapters, "threadList">;
@@ -47,6 +47,7 @@ export function useTokenwireRuntime(options: RuntimeOptions): AssistantRuntime {
   const ask = (message: AppendMessage, send: (prompt: string, more: object) => Turn) => {
     const { prompt, content } = questionOf(message);
     send(prompt, { ...(content ? { content } : {}), request: fromContext(runtime.current) });
+    if (!options.thread) options.onThread?.(thread);
     void list.touch(thread, prompt);
   };
   const threadList: ExternalStoreThreadListAdapter = {
@@ -72,7 +73,9 @@ export function useTokenwireRuntime(options: RuntimeOptions): AssistantRuntime {
     adapters: { ...adapters, threadList },
     onNew: async (message) => ask(message, chat.send),
     onEdit: async (message) => ask(message, (prompt, more) => tree.edit(message, prompt, more)),
-    onReload: async (question) => void chat.retry(tree.asked(question)),
+    onReload: async (question) => {
+      chat.retry(tree.asked(question), { request: fromContext(runtime.current) });
+    },
     onCancel: () => chat.stop().then(() => undefined),
     setMessages: (messages) => tree.show(messages),
     onDelete: () => {
@@ -80,11 +83,13 @@ export function useTokenwireRuntime(options: RuntimeOptions): AssistantRuntime {
     },
     onRespondToToolApproval: async ({ approvalId, approved, reason }) => {
       const answer = { approved, ...(reason ? { reason } : {}) };
-      await client.approve(tree.runOf(approvalId), approvalId, answer);
+      const [run, name] = tree.asker(approvalId);
+      await client.approve(run, name, answer);
     },
     onAddToolResult: async ({ toolCallId, result, isError }) => {
       const content = isError ? { error: result } : result;
-      await client.answerTool(tree.runOf(toolCallId), toolCallId, content);
+      const [run, name] = tree.asker(toolCallId);
+      await client.answerTool(run, name, content);
     },
     unstable_enableToolInvocations: true,
     // A tool of the page runs when its run waits for it, and not before.
@@ -220,19 +225,24 @@ class MessageTree {
     }
   }
 
-  /** The run that asked for an approval, or for the result of a call. */
-  runOf(name: string): string {
-    const asks = ({ tools, ...run }: RunState) =>
-      [...tools.values()].some(({ approval_id }) => approval_id === name) ||
-      callOf({ tools, ...run }, name);
-    const turn = this.conversation.all().findLast(({ store }) => asks(store.getSnapshot().state));
+  /** The run that asked for an approval or the result of a call, and its own name for that. */
+  asker(shown: string): [run: string, name: string] {
+    const [turn, name] = this.#named(shown);
     if (!turn?.run) throw new TokenwireError("bad_request", "no run of this conversation asked for that");
-    return turn.run;
+    return [turn.run, name];
   }
 
-  waits(call: string): boolean {
-    const turns = this.conversation.getSnapshot().turns;
-    return turns.some(({ store }) => store.getSnapshot().state.waiting.includes(call));
+  /** Whether the run waits for this. */
+  waits(shown: string): boolean {
+    const [turn, name] = this.#named(shown);
+    return !!turn?.store.getSnapshot().state.waiting.includes(name);
+  }
+
+  /** Not every provider's ids are unique in a conversation, so what is shown names the turn too. */
+  #named(shown: string): [turn: Turn | undefined, name: string] {
+    const at = shown.indexOf("/");
+    const turn = this.conversation.all().find(({ id }) => id === shown.slice(0, at));
+    return [turn, shown.slice(at + 1)];
   }
 
   /** Turns that ask the same in the same place share their question: their answers are branches. */
@@ -254,7 +264,7 @@ class MessageTree {
     const view = turn.store.getSnapshot();
     const known = this.#messages.get(turn);
     if (known?.view === view && known.error === turn.error) return known.message;
-    const parts = this.#parts.get(turn) ?? new PartCache();
+    const parts = this.#parts.get(turn) ?? new PartCache((id) => `${turn.id}/${id}`);
     this.#parts.set(turn, parts);
     const { state } = view;
     const custom = { turn: turn.id, run: turn.run, model: turn.model, usage: usageOf(state) };

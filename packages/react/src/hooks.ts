@@ -102,8 +102,8 @@ export function useChat(options: UseChatOptions) {
         const turn = turns[turns.length - 1];
         return turn ? current.stop(turn) : Promise.resolve();
       },
-      retry: (turn: Turn) => current.retry(turn),
-      regenerate: (turn: Turn) => current.retry(turn),
+      retry: (turn: Turn, more?: Pick<AskOptions, "request">) => current.retry(turn, more),
+      regenerate: (turn: Turn, more?: Pick<AskOptions, "request">) => current.retry(turn, more),
       edit: (turn: Turn, prompt: string, more?: Omit<AskOptions, "after">) =>
         current.edit(turn, prompt, more),
       versions: (turn: Turn) => current.versions(turn),

@@ -217,6 +217,10 @@ describe("useTokenwireRuntime", () => {
     await waitFor(() => expect(messages()[1]!.status?.type).toBe("complete"), WAIT);
     expect(execute).toHaveBeenCalledTimes(1);
     expect(await runsOf(thread)).toEqual(["complete"]);
+    // Asked again, the model has the tool again.
+    void runtime.thread.getMessageByIndex(1).reload();
+    await waitFor(() => expect(execute).toHaveBeenCalledTimes(2), WAIT);
+    await waitFor(() => expect(messages()[1]!.status?.type).toBe("complete"), WAIT);
   });
 
   it("makes branches of answers and of questions", async () => {
