@@ -22,6 +22,7 @@ from tokenwire.events.message import (
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.providers.base import Target
 from tokenwire.providers.compatible import PROVIDERS
+from tokenwire.providers.history import NO_RESULT
 from tokenwire.providers.openai_chat import DIALECT
 
 
@@ -223,8 +224,9 @@ def test_tool_results_of_their_own_message_and_free_form_calls() -> None:
     given = Message(role="tool", content=[ToolResultPart(call_id="c", content="text")])
     assert messages(given) == [{"role": "tool", "tool_call_id": "c", "content": "text"}]
     call = ToolCallPart(call_id="c", name="f", arguments="x y", format="text")
-    (found,) = messages(Message(role="assistant", content=[call]))
+    found, unanswered = messages(Message(role="assistant", content=[call]))
     assert found["content"] is None
+    assert unanswered == {"role": "tool", "tool_call_id": "c", "content": NO_RESULT}
     assert found["tool_calls"][0]["custom"] == {"name": "f", "input": "x y"}
     (refused,) = messages(Message(role="assistant", content=[RefusalPart(text="no")]))
     assert refused == {"role": "assistant", "content": None, "refusal": "no"}

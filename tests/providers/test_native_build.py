@@ -247,7 +247,7 @@ def test_completions_take_texts_only() -> None:
 @pytest.mark.parametrize("choice", ["auto", "none", "required", "add"])
 def test_tool_choices_are_said_or_refused(name: str, choice: str) -> None:
     request = asked(tools=[TOOL], tool_choice=choice)
-    if (name, choice) in (("ollama", "required"), ("ollama", "add"), ("cohere", "add")):
+    if (name, choice) in (("ollama", "required"), ("ollama", "add")):
         with pytest.raises(InputError):
             call(name, request)
     else:

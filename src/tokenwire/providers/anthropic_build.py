@@ -35,6 +35,7 @@ from tokenwire.providers.history import (
     meta_of,
     mine,
     result_text,
+    sorted_turns,
     system_text,
     turns,
     whole_calls,
@@ -167,7 +168,9 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
             found[-1]["content"].extend(blocks)
         else:
             found.append({"role": role, "content": blocks})
-    return found
+    return sorted_turns(
+        found, lambda b: b["type"] == "tool_use", lambda b: b["type"] == "tool_result"
+    )
 
 
 def _block(part: Part, role: str, calls: set[str]) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from tokenwire.events.message import (
     ToolCallPart,
     ToolResultPart,
 )
-from tokenwire.events.request import Request
+from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.assembly import dump
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.history import (
@@ -32,6 +32,8 @@ from tokenwire.providers.history import (
     call_id_for,
     meta_of,
     mine,
+    result_text,
+    sorted_turns,
     system_text,
     turns,
     whole_calls,
@@ -101,7 +103,11 @@ def build(request: Request, target: Target) -> Call:
 
 
 def _tools(request: Request, body: dict[str, Any]) -> None:
-    if not request.tools or request.tool_choice == "none":
+    """Converse takes no calls without tools, and has no word for calling none of them."""
+    called = {p.name for m in request.messages for p in m.tool_calls if p.executor != "provider"}
+    tools = request.tools or [ToolSpec(name=name) for name in sorted(called)]
+    choice = request.tool_choice
+    if not tools or (choice == "none" and not called):
         return
     config: dict[str, Any] = {
         "tools": [
@@ -115,15 +121,15 @@ def _tools(request: Request, body: dict[str, Any]) -> None:
                     },
                 }
             }
-            for tool in request.tools
+            for tool in tools
         ]
     }
-    if request.tool_choice == "auto":
+    if choice == "auto":
         config["toolChoice"] = {"auto": {}}
-    elif request.tool_choice == "required":
+    elif choice == "required":
         config["toolChoice"] = {"any": {}}
-    elif request.tool_choice:
-        config["toolChoice"] = {"tool": {"name": request.tool_choice}}
+    elif choice and choice != "none":
+        config["toolChoice"] = {"tool": {"name": choice}}
     body["toolConfig"] = config
 
 
@@ -139,7 +145,7 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
             found[-1]["content"].extend(blocks)
         else:
             found.append({"role": role, "content": blocks})
-    return found
+    return sorted_turns(found, lambda b: "toolUse" in b, lambda b: "toolResult" in b)
 
 
 def _block(part: Part, calls: set[str]) -> dict[str, Any] | None:
@@ -147,7 +153,7 @@ def _block(part: Part, calls: set[str]) -> dict[str, Any] | None:
         return {"text": part.text} if part.text else None
     if isinstance(part, ToolResultPart):
         whole = isinstance(part.content, dict)
-        text = part.content if isinstance(part.content, str) else dump(part.content)
+        text = result_text(part) or "(nothing)"  # an empty text is refused
         return {
             "toolResult": {
                 "toolUseId": call_id_for(part.call_id),

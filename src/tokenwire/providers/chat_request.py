@@ -26,7 +26,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.base import Call, Target, effort_of
-from tokenwire.providers.history import mine
+from tokenwire.providers.history import arguments_text, mended, mine, whole_calls
 from tokenwire.providers.schema_call import READING, call_schema, told
 from tokenwire.providers.schema_call import forced as forced_tools
 
@@ -158,17 +158,19 @@ def _messages(request: Request, quirks: frozenset[str]) -> list[dict[str, Any]]:
     if request.system:
         role = "developer" if "developer_role" in quirks else "system"
         found.append({"role": role, "content": request.system})
-    for message in request.messages:
-        found.extend(_message(message, quirks))
+    messages = mended(request.messages)
+    calls = whole_calls(messages)
+    for message in messages:
+        found.extend(_message(message, calls, quirks))
     return found
 
 
-def _message(message: Message, quirks: frozenset[str]) -> list[dict[str, Any]]:
+def _message(message: Message, whole: set[str], quirks: frozenset[str]) -> list[dict[str, Any]]:
     results = [p for p in message.parts if isinstance(p, ToolResultPart)]
     rest: list[Part] = [p for p in message.parts if not isinstance(p, ToolResultPart)]
     found = [_result(p, quirks) for p in results]
     if message.role == "assistant":
-        return [_assistant(rest, quirks), *found] if rest or not found else found
+        return [_assistant(rest, whole, quirks), *found] if rest or not found else found
     if rest or not results:
         role = "user" if message.role == "tool" else message.role
         if role in ("system", "developer"):
@@ -224,13 +226,13 @@ def _file(part: FilePart) -> dict[str, Any]:
     return {"type": "file", "file": {"filename": part.name or "file", "file_data": url}}
 
 
-def _assistant(parts: list[Part], quirks: frozenset[str]) -> dict[str, Any]:
+def _assistant(parts: list[Part], whole: set[str], quirks: frozenset[str]) -> dict[str, Any]:
     text = "".join(p.text for p in parts if isinstance(p, TextPart))
     refusal = "".join(p.text for p in parts if isinstance(p, RefusalPart))
     calls = [
         p
         for p in parts
-        if isinstance(p, ToolCallPart) and p.executor != "provider" and p.status == "complete"
+        if isinstance(p, ToolCallPart) and p.executor != "provider" and p.call_id in whole
     ]
     found: dict[str, Any] = {"role": "assistant"}
     found["content"] = text or (None if calls or refusal else "")
@@ -266,7 +268,7 @@ def _call(part: ToolCallPart, quirks: frozenset[str]) -> dict[str, Any]:
     if part.format == "text":
         custom = {"name": part.name, "input": part.arguments}
         return {"id": call_id, "type": "custom", "custom": custom}
-    function = {"name": part.name, "arguments": part.arguments or "{}"}
+    function = {"name": part.name, "arguments": arguments_text(part)}
     found: dict[str, Any] = {"id": call_id, "type": "function", "function": function}
     if part.signature and mine(part, _DIALECT):
         found["extra_content"] = {"google": {"thought_signature": part.signature}}

@@ -28,12 +28,19 @@ from tokenwire.events.model import (
     ToolCallStart,
     Usage,
 )
-from tokenwire.events.request import Request
+from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.assembly import OpenPart, citation, items, number, obj, text_of
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.decoding import PayloadDecoder
 from tokenwire.providers.failures import from_response
-from tokenwire.providers.history import meta_of, result_text, system_text, turns, whole_calls
+from tokenwire.providers.history import (
+    arguments_text,
+    meta_of,
+    result_text,
+    system_text,
+    turns,
+    whole_calls,
+)
 
 __all__ = ["DIALECT", "CohereDecoder", "CohereDialect"]
 
@@ -258,7 +265,8 @@ class CohereDialect:
         ):
             if value is not None:
                 body[name] = value
-        if request.tools:
+        tools, choice = _choice(request)
+        if tools:
             body["tools"] = [
                 tool.native
                 or {
@@ -269,12 +277,10 @@ class CohereDialect:
                         "parameters": tool.parameters or {"type": "object", "properties": {}},
                     },
                 }
-                for tool in request.tools
+                for tool in tools
             ]
-        if request.tool_choice in ("required", "none"):
-            body["tool_choice"] = request.tool_choice.upper()
-        elif request.tool_choice not in (None, "auto"):
-            raise InputError("Cohere cannot be made to call one named tool")
+        if choice is not None:
+            body["tool_choice"] = choice
         if request.output is not None:
             body["response_format"] = {
                 "type": "json_object",
@@ -311,6 +317,19 @@ class CohereDialect:
     def resume(self, response: Any, after: Any, target: Target) -> Call | None:
         """Cohere keeps no response that could be re-attached to."""
         return None
+
+
+def _choice(request: Request) -> tuple[list[ToolSpec], str | None]:
+    """The tools, and whether one must be called. One that is named is the only one given."""
+    tools, choice = request.tools or [], request.tool_choice
+    if choice in (None, "auto"):
+        return tools, None
+    if choice in ("required", "none"):
+        return tools, choice.upper()
+    named = [tool for tool in tools if tool.name == choice]
+    if not named:
+        raise InputError(f"tool_choice names '{choice}', which is none of the tools")
+    return named, "REQUIRED"
 
 
 def _thinking(request: Request, body: dict[str, Any]) -> None:
@@ -376,7 +395,7 @@ def _assistant(message: Message, calls: set[str]) -> dict[str, Any] | None:
             {
                 "id": p.call_id,
                 "type": "function",
-                "function": {"name": p.name, "arguments": p.arguments or "{}"},
+                "function": {"name": p.name, "arguments": arguments_text(p)},
             }
             for p in wanted
         ]

@@ -1,31 +1,41 @@
 """Reading a conversation for a request builder: what belongs to whom, and files as data.
 
 Always true: what only one dialect can read (signatures, encrypted payloads, its own items) is
-given to that dialect alone, unchanged.
+given to that dialect alone, unchanged; every call that goes back has one result, after it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+import msgspec
 
 from tokenwire.errors import InputError
-from tokenwire.events.message import FilePart, Message, ToolCallPart, ToolResultPart
+from tokenwire.events.message import FilePart, Message, Part, ToolCallPart, ToolResultPart
 from tokenwire.events.request import Request
 from tokenwire.providers.assembly import dump, obj, parse_arguments
 
 __all__ = [
+    "NO_RESULT",
     "arguments_object",
+    "arguments_text",
     "base64_of",
     "call_id_for",
+    "mended",
     "meta_of",
     "mine",
     "result_text",
+    "sorted_turns",
     "system_text",
     "turns",
     "whole_calls",
 ]
+
+#: Stands in for a result where the answer was broken off, because no provider takes a call alone.
+NO_RESULT = "this call has no result: the answer was broken off before there was one"
 
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -49,8 +59,64 @@ def system_text(request: Request) -> str:
 
 
 def turns(request: Request) -> list[Message]:
-    """The messages that are not instructions."""
-    return [m for m in request.messages if m.role not in ("system", "developer")]
+    """The messages that are not instructions, every call with its result."""
+    return mended([m for m in request.messages if m.role not in ("system", "developer")])
+
+
+def mended(messages: list[Message]) -> list[Message]:
+    """The same conversation with the results of each answer's calls directly after it, in the
+    order of the calls (some wires know no other way to tell them apart), and with one that says
+    so for a whole call that never got a result."""
+    found: list[Message] = []
+    number = 0
+    while number < len(messages):
+        message = messages[number]
+        number += 1
+        found.append(message)
+        calls = [p for p in message.tool_calls if p.executor != "provider"]
+        if message.role != "assistant" or not calls:
+            continue
+        results: dict[str, Part] = {p.call_id: p for p in message.parts if _answers(p, calls)}
+        inside, rest = set(results), list[Message]()
+        while number < len(messages) and messages[number].role != "assistant":
+            later = messages[number]
+            number += 1
+            for part in later.parts:
+                if _answers(part, calls):
+                    results.setdefault(part.call_id, part)
+            left = [p for p in later.parts if not _answers(p, calls)]
+            if len(left) == len(later.parts):
+                rest.append(later)
+            elif left:
+                rest.append(msgspec.structs.replace(later, content=left))
+        answers: list[Part] = [
+            results.get(call.call_id) or _no_result(call)
+            for call in calls
+            if call.call_id not in inside and (call.call_id in results or call.status == "complete")
+        ]
+        found += [Message(role="tool", content=answers)] if answers else []
+        found += rest
+    return found
+
+
+def _answers(part: Part, calls: list[ToolCallPart]) -> TypeGuard[ToolResultPart]:
+    return isinstance(part, ToolResultPart) and any(part.call_id == c.call_id for c in calls)
+
+
+def _no_result(call: ToolCallPart) -> ToolResultPart:
+    return ToolResultPart(call_id=call.call_id, name=call.name, content=NO_RESULT, is_error=True)
+
+
+def sorted_turns(
+    turns: list[dict[str, Any]], is_call: Callable[[Any], bool], is_result: Callable[[Any], bool]
+) -> list[dict[str, Any]]:
+    """Turns of blocks in the order that Claude demands: an assistant's calls last, the results
+    that answer them first."""
+    for turn in turns:
+        blocks = turn["content"]
+        last = is_call if turn["role"] == "assistant" else lambda block: not is_result(block)
+        turn["content"] = sorted(blocks, key=last)
+    return turns
 
 
 def whole_calls(messages: list[Message]) -> set[str]:
@@ -78,6 +144,14 @@ def call_id_for(call_id: str) -> str:
     if _CALL_ID.fullmatch(call_id):
         return call_id
     return f"call_{hashlib.sha256(call_id.encode('utf-8', 'replace')).hexdigest()[:24]}"
+
+
+def arguments_text(call: ToolCallPart) -> str:
+    """A call's arguments as the text of an object (of any text, for a free-form call)."""
+    if call.format == "text":
+        return call.arguments
+    _, error = parse_arguments(call.arguments)
+    return (call.arguments or "{}") if error is None else dump({"invalid_json": call.arguments})
 
 
 def result_text(part: ToolResultPart) -> str:

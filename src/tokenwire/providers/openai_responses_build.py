@@ -27,6 +27,7 @@ from tokenwire.events.request import Request
 from tokenwire.providers.assembly import text_of
 from tokenwire.providers.base import Call, Target, effort_of
 from tokenwire.providers.history import (
+    arguments_text,
     base64_of,
     call_id_for,
     meta_of,
@@ -225,9 +226,7 @@ class _Builder:
             kind = "custom_tool_call"
         call_id = call_id_for(part.call_id)
         item: dict[str, Any] = {"type": kind, "call_id": call_id, "name": part.name}
-        item["input" if kind == "custom_tool_call" else "arguments"] = part.arguments or (
-            "" if kind == "custom_tool_call" else "{}"
-        )
+        item["input" if kind == "custom_tool_call" else "arguments"] = arguments_text(part)
         if meta.get("id") and self.stored:
             item["id"] = meta["id"]
         self._item(item | {k: v for k, v in meta.items() if k not in _EXTRA_SKIPPED})
