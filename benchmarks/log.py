@@ -1,11 +1,12 @@
 """The log: what an append costs, how soon a reader has it, how fast a run is read again.
 
 Every store is measured the same way through `tokenwire.log`: one append awaited after the other,
-appends of 500 streams at once (one record each, so grouping is the store's own), delivery from
-append to reader in the same and in another process, one writer to 1,000 readers, and the replay of
-10,000 records. Medians of some rounds; about a minute in all.
+appends of 500 streams at once (one record each, so grouping is the store's own; then eight each),
+delivery from append to reader in the same and in another process, one writer to 1,000 readers, and
+the replay of 10,000 records. Medians of some rounds, on uvloop as in the server; about a minute in
+all. ``floor`` stores nothing and answers in the next turn of the loop: what the measuring costs.
 
-    python benchmarks/log.py --stores memory,sqlite,redis,cluster --json
+    python benchmarks/log.py --stores floor,memory,sqlite,redis,valkey,cluster --json
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from tokenwire.log.base import Log  # noqa: E402
+import uvloop  # noqa: E402
+
+from redis_cluster_support import redis_cluster  # noqa: E402
+from redis_support import redis_server  # noqa: E402
+from tokenwire.log.base import Appended, Log  # noqa: E402
 from tokenwire.log.open import open_log  # noqa: E402
 
 RECORD = b'0123456789abcdef{"type":"text-delta","part":0,"text":" a few words of"}'
@@ -175,6 +180,39 @@ async def memory(log: Log, name: str) -> tuple[float, float]:
     return (middle - before) / len(names), (after - middle) / len(ends)
 
 
+class _Floor:
+    """Appends that wait for one turn of the loop, all together, and are accepted."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, asyncio.Future[Appended]]] = []
+
+    async def create(self, name: str, **_: Any) -> None:
+        pass
+
+    async def append(self, name: str, *, epoch: int, first: int, records: list[bytes]) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Appended] = asyncio.Future(loop=loop)
+        if not self._waiting:
+            loop.call_soon(self._answer)
+        self._waiting.append((first + len(records) - 1, future))
+        return await future
+
+    def _answer(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for tail, future in waiting:
+            future.set_result(Appended("ok", tail, 1))
+
+
+async def measure_floor(rounds: int) -> dict[str, Any]:
+    log: Any = _Floor()
+    one = [await grouped(log, f"g{n}", 20, 1) for n in range(rounds)]
+    eight = [await grouped(log, f"h{n}", 8, 8) for n in range(rounds)]
+    return {
+        "grouped_cpu_us": statistics.median(cpu for _, cpu in one),
+        "eight_cpu_us": statistics.median(cpu for _, cpu in eight),
+    }
+
+
 async def measure(url: str, rounds: int) -> dict[str, Any]:
     log = open_log(url)
     await log.start()
@@ -183,7 +221,7 @@ async def measure(url: str, rounds: int) -> dict[str, Any]:
     one = [await grouped(log, f"g{n}", 20, 1) for n in range(rounds)]
     found["grouped_per_s"], found["grouped_cpu_us"] = map(statistics.median, zip(*one, strict=True))
     eight = [await grouped(log, f"h{n}", 8, 8) for n in range(rounds)]
-    found["eight_per_s"] = statistics.median(rate for rate, _ in eight)
+    found["eight_per_s"], found["eight_cpu_us"] = map(statistics.median, zip(*eight, strict=True))
     late = await delivery(log, "near", 300)
     found["near_p50_ms"], found["near_p99_ms"] = percentile(late, 0.5), percentile(late, 0.99)
     if log.shared:
@@ -206,40 +244,32 @@ def main() -> None:
     options = parser.parse_args()
     if options.reader:
         url, name, count = options.reader
-        asyncio.run(read_elsewhere(url, name, int(count)))
+        uvloop.run(read_elsewhere(url, name, int(count)))
         return
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=os.environ.get("TOKENWIRE_BENCH_DIR")) as folder:
         for store in options.stores.split(","):
-            if store == "redis":
-                from redis_support import BINARY, redis_server
-
-                if BINARY is None:
-                    continue
-                with redis_server() as server:
-                    found[store] = asyncio.run(measure(server.url, options.rounds))
+            if store == "floor":
+                found[store] = uvloop.run(measure_floor(options.rounds))
+            elif store in ("redis", "valkey"):
+                with redis_server(name=store) as server:
+                    found[store] = uvloop.run(measure(server.url, options.rounds))
             elif store == "cluster":
-                from redis_support import redis_server
-
-                with redis_server("--cluster-enabled", "yes") as server:
-                    server.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-                    while b"cluster_state:ok" not in server.ask("CLUSTER", "INFO"):
-                        time.sleep(0.05)
-                    url = f"redis+cluster://127.0.0.1:{server.port}"
-                    found[store] = asyncio.run(measure(url, options.rounds))
+                with redis_cluster() as cluster:
+                    found[store] = uvloop.run(measure(cluster.url, options.rounds))
             else:
                 url = {
                     "memory": "memory:",
                     "sqlite": f"sqlite://{folder}/full.db",
                     "sqlite-normal": f"sqlite://{folder}/normal.db?synchronous=normal",
                 }[store]
-                found[store] = asyncio.run(measure(url, options.rounds))
+                found[store] = uvloop.run(measure(url, options.rounds))
     if options.json:
         print(json.dumps(found))
         return
     names = list(found)
     print(f"{'':<18}" + "".join(f"{name:>15}" for name in names))
-    for row in next(iter(found.values())) | found[names[-1]]:
+    for row in max(found.values(), key=len):
         values = [found[name].get(row, "-") for name in names]
         cells = [f"{value:,.2f}" if isinstance(value, float) else str(value) for value in values]
         print(f"{row:<18}" + "".join(f"{cell:>15}" for cell in cells))
