@@ -109,12 +109,19 @@ class RedisServer:
         """The same, parsed: an exception for an error, None when nobody answers."""
         return self._ask(words)[1]
 
+    def send(self, request: bytes) -> Any:
+        """The parsed answer to a command that is encoded already."""
+        return self._send(request)[1]
+
     def _ask(self, words: tuple[str, ...]) -> tuple[bytes, Any]:
         request = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
+        return self._send(request.encode())
+
+    def _send(self, request: bytes) -> tuple[bytes, Any]:
         reader, raw = Reader(notEnoughData=...), b""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-                connection.sendall(request.encode())
+                connection.sendall(request)
                 while (answer := reader.gets()) is ...:
                     data = connection.recv(65536)
                     if not data:

@@ -9,17 +9,21 @@ import signal
 import pytest
 import uvloop
 
-from redis_cases import Proxy, append_all, follow, opened, run, until
+from redis_cases import Proxy, append_all, follow, opened, run, until, wait_for_replica
 from redis_support import RedisServer, redis_server
 from tokenwire.errors import (
     ConfigError,
+    CursorError,
     GoneError,
     NotFoundError,
     StoreFullError,
     StoreUnavailableError,
 )
+from tokenwire.events.model import TextDelta
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
+from tokenwire.relay.follow import open_follower
+from tokenwire.relay.record import Chain, cursor_of, verify
 
 pytestmark = pytest.mark.redis
 
@@ -104,6 +108,52 @@ def test_a_failover_that_loses_what_was_accepted_is_noticed(lost: str) -> None:
                 assert (await log.read(stream)).records == records
                 info = await log.describe(stream)
                 assert (info.epoch, info.owner) == (epoch, "me")
+
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("more", [1, 5])
+def test_a_reader_of_a_lost_tail_is_told_when_its_writer_is_gone(more: int) -> None:
+    """Whether the new owner's branch is still shorter than what the reader has or already longer:
+    never a record of it behind one of the old."""
+    with redis_server() as primary, redis_server() as replica:
+
+        async def main() -> None:
+            replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
+            await wait_for_replica(replica)
+            async with Proxy(primary.port) as proxy, opened(proxy.url) as reader:
+                old = Chain("s")
+                records = [old.seal(TextDelta(part=0, text=f"old {n}")) for n in range(8)]
+                async with opened(proxy.url) as writer:
+                    await writer.create("s", owner="me", lease=0)
+                    await append_all(writer, "s", records[:5])
+                    await until(lambda: replica.answer("LLEN", "tw:{s}:log") == 5)
+                    replica.ask("REPLICAOF", "NO", "ONE")
+                    await append_all(writer, "s", records, first=6)
+                follower = await open_follower(reader, "s", None)
+                seen: list[bytes] = []
+                while len(seen) < 8:
+                    batch = await follower.next()
+                    assert batch is not None
+                    seen += batch.records
+                assert seen == records
+                proxy.target = replica.port
+                proxy.cut()
+                async with opened(replica.url) as other:
+                    claim = await other.claim("s", owner="other", lease=60)
+                    assert claim is not None
+                    assert (claim.epoch, claim.tail) == (2, 5)
+                    new = verify("s", records[:5])
+                    branch = [new.seal(TextDelta(part=0, text=f"new {n}")) for n in range(more)]
+                    done = await other.append("s", epoch=2, first=6, records=branch)
+                    assert done.status == "ok"
+                    with pytest.raises(CursorError):
+                        while not (await follower.next()).records:  # type: ignore[union-attr]
+                            pass
+                follower.close()
+                with pytest.raises(CursorError):
+                    await open_follower(reader, "s", cursor_of(8, records[7]))
+                assert (await reader.read("s")).records == [*records[:5], *branch]
 
         asyncio.run(main())
 
