@@ -212,12 +212,14 @@ def told(subscription: Subscription, wake_id: str, now: float) -> None:
     if wake is None or wake.id != wake_id:
         return
     wake.telling_until = 0.0
+    subscription.last_error = None
     if subscription.config.type == "webhook":
-        subscription.last_error = None
         wake.tell_at = None
         if wake.lease_until is None:
             wake.lease_until = now + subscription.config.lease_ms / 1000
     elif wake.holder is None:
+        if subscription.failures:
+            subscription.failures = wake.attempts = 0
         least, most = _TELL_SECONDS
         wake.tell_at = now + min(most, least * 2 ** min(wake.attempts, 10))
         wake.attempts += 1

@@ -43,8 +43,17 @@ _ENTRY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}|\*))?")
 _KIND = "ds-key"
 #: How long a key that signs no more is published.
 _RETIRED_SECONDS = 86_400.0
-#: Ranges of IPv6 that carry an IPv4 address behind them.
+#: IPv6 addresses that carry an IPv4 address behind them.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: Not for the public, though not every version of the standard library says so: protocol
+#: assignments, relays, translation within a site, documentation, segment routing, old site-local.
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "192.0.0.0/24 192.88.99.0/24 240.0.0.0/4 64:ff9b:1::/48 100::/64 "
+        "2001::/23 2001:db8::/32 3fff::/20 5f00::/16 fec0::/10"
+    ).split()
+)
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -140,6 +149,8 @@ def _is_public(address: _Address) -> bool:
             inner = ipaddress.IPv4Address(address.packed[-4:])
         if inner is not None:
             return _is_public(inner)
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast
 
 
