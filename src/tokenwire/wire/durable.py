@@ -82,6 +82,8 @@ def flatten(body: bytes, *, empty: bool) -> list[bytes]:
         items = msgspec.json.decode(body, type=list[msgspec.Raw])
     except msgspec.DecodeError as error:
         raise InputError(f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InputError("the body's JSON is nested too deep") from error
     if not items and not empty:
         raise InputError("an empty array appends nothing")
     return [bytes(item).strip() for item in items]
