@@ -29,11 +29,30 @@ def url() -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(
+    scope="module", params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)]
+)
+def stored_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A server on each store: control events and closing come from what the store says."""
+    need_node()
+    with contextlib.ExitStack() as stack:
+        store = "memory:"
+        if request.param == "sqlite":
+            store = f"sqlite:{tmp_path_factory.mktemp('clients') / 'runs.db'}"
+        if request.param == "redis":
+            need_redis()
+            store = stack.enter_context(redis_server()).url
+        yield stack.enter_context(serving(long_poll_timeout=0.5, store=store)).url
+
+
 def text_of(events: list[Any]) -> str:
     return "".join(e["text"] for e in events if e["type"] == "text-delta")
 
 
-def test_a_run_is_read_in_every_mode(url: str) -> None:
+def test_a_run_is_read_in_every_mode(stored_url: str) -> None:
+    url = stored_url
     told = run_node("durable.mjs", url, "modes", "scenario:tool")
     log = httpx.get(f"{url}/v1/runs/{told['run']}/events?live=no").json()["events"]
     events = [item["event"] for item in log]
@@ -44,8 +63,8 @@ def test_a_run_is_read_in_every_mode(url: str) -> None:
     assert told["agui"][-1]["type"] == "RUN_FINISHED"
 
 
-def test_a_live_run_over_long_polls(url: str) -> None:
-    items = run_node("durable.mjs", url, "live_long_poll", "scenario:slow")["items"]
+def test_a_live_run_over_long_polls(stored_url: str) -> None:
+    items = run_node("durable.mjs", stored_url, "live_long_poll", "scenario:slow")["items"]
     assert [e["seq"] for e in items] == list(range(1, len(items) + 1))
     assert items[-1]["type"] == "run-end"
 
@@ -74,7 +93,8 @@ def test_the_pypi_client(url: str) -> None:
         assert items[-1]["type"] == "run-end", live
 
 
-def test_a_browsers_event_source_comes_back_by_id_and_hears_why_it_ended(url: str) -> None:
+def test_a_browsers_event_source_comes_back_by_id_and_hears_why_it_ended(stored_url: str) -> None:
+    url = stored_url
     made = httpx.post(f"{url}/v1/runs", json={"prompt": "Hello"}).json()
     httpx.get(f"{url}/v1/runs/{made['id']}/events", timeout=30)
     address = f"{url}/ds/v1/stream/runs/{made['id']}"
