@@ -168,13 +168,21 @@ def test_a_worker_that_is_silent_loses_its_lease(api: Api) -> None:
     api.subscribe("silent", pattern="silent/*", wake_stream="w2", lease_ttl_ms=1000)
     tail = api.stream("silent/a", 1)
     first = api.claim("silent", "w1")
-    assert api.wakes(1, "w2")[-1]["generation"] == 1
-    assert until(lambda: api.items("w2")[-1]["generation"] == 2)
+    assert api.wakes(1, "w2")[0]["generation"] == 1
+    until(lambda: api.items("w2")[-1]["generation"] >= 2)
     assert code_of(api.ack("silent", first, done=True)) == (409, "FENCED")
-    second = api.claim("silent", "w2")
-    assert second["generation"] >= 2
-    acks = [{"stream": "silent/a", "offset": tail}]
-    assert api.ack("silent", second, acks=acks, done=True).status_code == 200
+
+    def finished() -> bool:
+        """A second is short where much goes on: who was too slow tries again."""
+        claimed = api.ask("POST", "silent/claim", {"worker": "w2"})
+        if claimed.status_code != 200:
+            return False
+        assert claimed.json()["generation"] >= 2
+        acks = [{"stream": "silent/a", "offset": tail}]
+        return api.ack("silent", claimed.json(), acks=acks, done=True).is_success
+
+    until(finished)
+    assert api.cursors("silent") == {"silent/a": tail}
 
 
 def test_acks_that_cannot_be_are_refused_and_move_nothing(api: Api) -> None:
