@@ -134,7 +134,8 @@ def merged(events: list[Any]) -> list[Any]:
 def differences(expected: dict[str, Any], got: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What a manifest says against our `facts`: ``{fact: (wanted, got)}``, empty when equal."""
     found: dict[str, tuple[Any, Any]] = {}
-    for name in ("text", "reasoning", "refusal", "finish_reason", "complete"):
+    said = ("text", "reasoning", "refusal", "finish_reason", "complete")
+    for name in [*said, *({"block_reason"} & expected.keys())]:
         if expected[name] != got[name]:
             found[name] = (expected[name], got[name])
     keys = ("id", "name", "arguments", "arguments_raw")

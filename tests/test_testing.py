@@ -9,7 +9,7 @@ import pytest
 
 import tokenwire
 from tokenwire import sync
-from tokenwire.errors import ConflictError, NetworkError, ProviderError
+from tokenwire.errors import ConflictError, NetworkError, ProviderError, TruncatedError
 from tokenwire.testing import ScriptedModel, call, cut, error
 
 
@@ -93,3 +93,20 @@ def test_structured_output_is_validated():
     with sync.stream("x", "A city", output=City, **model.options) as run:
         with pytest.raises(ProviderError, match="people"):
             run.result()
+
+
+def test_blocking_results_can_be_read_after_the_block():
+    model = ScriptedModel(["a", "b"])
+    with sync.stream("x", "Hi", **model.options) as run:
+        list(run)
+    assert run.result().text == "ab"
+    assert list(run.text()) == []
+    run.cancel()  # nobody is there to hear it
+
+
+def test_a_blocking_run_that_was_left_early_is_not_taken_for_whole():
+    model = ScriptedModel(["a"] * 1000)
+    with sync.stream("x", "Hi", **model.options) as run:
+        next(iter(run))
+    with pytest.raises(TruncatedError):
+        run.result()

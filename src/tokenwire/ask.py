@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
+from tokenwire.errors import UnknownModelError
 from tokenwire.events.fold import Fold
-from tokenwire.events.message import Message, messages_of
-from tokenwire.events.request import Request
+from tokenwire.events.message import Message
+from tokenwire.events.request import Request, asked
 from tokenwire.run.buffer import Policy
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.loop import Plan
@@ -62,20 +63,19 @@ def stream(
     from tokenwire.providers.http import HttpClient
     from tokenwire.providers.registry import Registry
 
-    found = list(prompt) if not isinstance(prompt, str | Message) else prompt
-    request = Request(
-        messages=messages_of(found),
+    request = asked(
+        prompt,
         system=system,
         temperature=temperature,
         top_p=top_p,
         max_tokens=max_tokens,
-        stop=None if stop is None else as_list(stop),
+        stop=stop,
         seed=seed,
         tool_choice=tool_choice,
         reasoning=reasoning,
         extra=extra,
     )
-    names = as_list(model)
+    names = _names(model)
     known = registry or Registry()
     stack = AsyncExitStack()
     candidates = [known.resolve(name) for name in names if name != "demo"]
@@ -126,6 +126,13 @@ def _shaped(
     shape = structured(output)
     asked = shape.request(request, by_tool=by_tool, among_tools=among_tools)
     return asked, shape.read_answer
+
+
+def _names(model: str | Iterable[str]) -> list[str]:
+    names: list[Any] = as_list(model) if isinstance(model, Iterable) else [model]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UnknownModelError(f"the model must be a name, or a list of names, not {model!r:.80}")
+    return names
 
 
 def _tool_set(tools: Iterable[Any] | None) -> Any:

@@ -14,7 +14,7 @@ by its exit; leaving it closes the provider's connection, also after an exceptio
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ class Run:
         self._run = run
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
+        self._left = False
 
     @property
     def id(self) -> str:
@@ -65,6 +66,7 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._left = True
         self._stack.__exit__(kind, error, trace)
 
     def batches(self) -> Iterator[list[Event]]:
@@ -81,19 +83,19 @@ class Run:
 
     def result(self) -> Result:
         """Read to the end; the whole answer."""
-        return self._started().call(self._run.result)
+        return self._wait(self._run.result)
 
     def cancel(self, reason: str | None = None) -> None:
         """Stop the answer. May be called from any thread."""
-        self._started().call(self._run.cancel, reason)
+        self._command(lambda: self._run.cancel(reason))
 
     def approve(self, approval_id: str, approved: bool = True, **answer: Any) -> None:
         """Answer an ``approval-request``. May be called from any thread."""
-        self._started().call(lambda: self._run.approve(approval_id, approved, **answer))
+        self._command(lambda: self._run.approve(approval_id, approved, **answer))
 
     def answer_tool(self, call_id: str, content: Any) -> None:
         """The result of a tool that runs on the client. May be called from any thread."""
-        self._started().call(self._run.answer_tool, call_id, content)
+        self._command(lambda: self._run.answer_tool(call_id, content))
 
     @property
     def state(self) -> Fold:
@@ -115,15 +117,33 @@ class Run:
             raise ConflictError("start the run first: with tokenwire.sync.stream(...) as run")
         return self._portal
 
-    def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+    def _wait(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         portal = self._started()
+        return _at_once(ask()) if self._left else portal.call(ask)
+
+    def _command(self, say: Callable[[], None]) -> None:
+        portal = self._started()
+        if not self._left:  # after the `with` nobody is there to hear it
+            portal.call(say)
+
+    def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         end: Any = object()
 
         async def step() -> T:
             return await anext(source, end)
 
-        while (item := portal.call(step)) is not end:
+        while (item := self._wait(step)) is not end:
             yield item
+
+
+def _at_once(ready: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine gives that never waits: the run was left, its buffer is closed."""
+    try:
+        ready.send(None)
+    except StopIteration as done:
+        return done.value
+    ready.close()
+    raise ConflictError("the run was left; read it inside the with block")
 
 
 def stream(model: Any, prompt: Any, **options: Any) -> Run:

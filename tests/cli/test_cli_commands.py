@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli_support import COMMAND, PATIENCE, ROOT, background, environment, run
-from corpus_support import CORPUS, MISSING
+from corpus_support import CORPUS, differences, needs_corpus, recordings
 
 COMMANDS = ["serve", "chat", "inspect", "simulate", "models", "tail", "doctor"]
 CHAT = (
@@ -137,6 +137,20 @@ def test_inspect_says_what_it_cannot_read(
     assert "Traceback" not in done.stderr
 
 
+def test_inspect_gives_every_file_its_line_also_one_that_it_cannot_read(tmp_path: Path) -> None:
+    file = tmp_path / "one.sse"
+    file.write_text(CHAT)
+    done = run("inspect", "--json", str(file), str(tmp_path / "none"), str(tmp_path), str(file))
+    assert done.returncode == 1
+    good, missing, folder, again = map(json.loads, done.stdout.splitlines())
+    assert good == again
+    assert list(missing) == list(good)
+    assert missing["error"]["message"] == "No such file or directory"
+    assert folder["error"]["code"] == "unreadable"
+    assert (missing["text"], missing["complete"]) == ("", False)
+    assert done.stderr.count("tokenwire: ") == 2
+
+
 def test_inspect_of_an_html_page_tells_of_the_error(tmp_path: Path) -> None:
     file = tmp_path / "page"
     file.write_text("<html>Bad gateway</html>")
@@ -145,7 +159,23 @@ def test_inspect_of_an_html_page_tells_of_the_error(tmp_path: Path) -> None:
     assert facts["error"] is not None
 
 
-@pytest.mark.skipif(not CORPUS.exists(), reason=MISSING)
+@needs_corpus
+@pytest.mark.parametrize("told", [False, True], ids=["guessed", "told"])
+def test_inspect_finds_the_facts_of_every_recording(told: bool) -> None:
+    from tokenwire.cli.inspect import inspect_bytes
+    from tokenwire.providers.facts import facts
+
+    wrong: dict[str, Any] = {}
+    for recording in recordings():
+        family, framing = (recording.family, recording.framing) if told else (None, None)
+        found = inspect_bytes(recording.raw, family=family, framing=framing)
+        differs = differences(recording.expected, facts(found.events))
+        if differs or found.unreadable:
+            wrong[recording.file] = differs or found.unreadable
+    assert wrong == {}
+
+
+@needs_corpus
 def test_family_and_framing_of_every_recording_are_guessed() -> None:
     from tokenwire.cli.guess import guess_family, guess_framing
 

@@ -118,3 +118,18 @@ def test_cuts_are_told_and_patience_ends(here: Site) -> None:
         assert told
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_a_reader_that_has_it_all_is_not_sent_round_and_round(here: Site, transport: str) -> None:
+    run = here.start("hi")
+
+    async def main() -> None:
+        async with Client(here.url, transport=transport, patience=QUICK) as client:
+            follow = client.follow(run)
+            whole = [event async for event in follow]
+            assert isinstance(whole[-1], RunEnd)
+            again = client.follow(run, after=follow.cursor)
+            assert await asyncio.wait_for(anext(again, None), 30) is None
+
+    asyncio.run(main())

@@ -215,3 +215,15 @@ def test_a_run_that_was_left_is_not_taken_for_a_whole_answer():
                 await run.result()
 
     run_async(main())
+
+
+def test_a_run_that_was_left_before_its_first_turn_has_an_end():
+    async def main():
+        async with simulator() as server:
+            async with ask("scenario:text", server.url) as run:
+                pass  # its task was cancelled before it began
+            with pytest.raises(TruncatedError):
+                await asyncio.wait_for(run.result(), 10)
+            assert [batch async for batch in run.batches()] == []
+
+    run_async(main())

@@ -422,3 +422,48 @@ def test_models_health_metrics_and_the_page_answer(here: Site) -> None:
     page = here.client.get("/")
     assert page.status_code == 200
     assert "script-src 'self'" in page.headers["content-security-policy"] or "make" in page.text
+
+
+def test_an_event_source_that_has_the_last_event_is_told_to_stop_coming(here: Site) -> None:
+    run = here.start("scenario:empty")
+    frames = here.frames(f"/v1/runs/{run}/events")
+    over = here.client.get(f"/v1/runs/{run}/events", headers={"last-event-id": frames[-1].id})
+    assert over.status_code == 204
+    before = here.client.get(f"/v1/runs/{run}/events", headers={"last-event-id": frames[-2].id})
+    assert before.status_code == 200
+    # A live run with nothing new yet is another thing: its reader waits.
+    live = here.start("scenario:stall")
+    reading = Reading.get(here.port, f"/v1/runs/{live}/events?after=1")
+    reading.until(b"text-delta")
+    reading.close()
+
+
+@pytest.mark.parametrize("cursor", ["9999", "9999-0123456789abcdef"])
+def test_a_cursor_beyond_the_end_says_what_to_do(here: Site, cursor: str) -> None:
+    run = here.start("scenario:empty")
+    tail = len(here.frames(f"/v1/runs/{run}/events"))
+    for how in ("", "&live=no", "&live=long-poll"):
+        answer = here.client.get(f"/v1/runs/{run}/events?after={cursor}{how}")
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert (error["code"], error["reason"], error["tail"]) == (
+            "bad_cursor",
+            "beyond_tail",
+            tail,
+        )
+        assert "read again from the start" in error["message"]
+
+
+def test_what_cannot_be_a_run_is_unknown_like_any_other(here: Site) -> None:
+    answers = [here.client.get(f"/v1/runs/{run}") for run in ("A" * 22, "A" * 300, "~", "..a")]
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.json()["error"]["message"] for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("body", [{"prompt": ""}, {"messages": [{"role": "user"}]}])
+def test_an_empty_question_is_not_asked(here: Site, body: dict) -> None:
+    before = here.runs_started
+    answer = here.client.post("/v1/runs", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "there is nothing to ask: the prompt is empty"
+    assert here.runs_started == before

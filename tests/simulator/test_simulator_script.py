@@ -187,6 +187,10 @@ def test_limits_of_the_caller():
     script = trim(script_for(ask("scenario:slow"), 0), ask("x", stop=["7 "]))
     assert said(script) == "1 2 3 4 5 6 "
     assert script.finish == "stop"
+    both = trim(script_for(ask("scenario:slow"), 0), ask("x", max_tokens=3, stop=["7 "]))
+    assert (said(both), both.finish) == ("1 2 3", "length")
+    both = trim(script_for(ask("scenario:slow"), 0), ask("x", max_tokens=50, stop=["7 "]))
+    assert (said(both), both.finish) == ("1 2 3 4 5 6 ", "stop")
 
 
 SCHEMA = {

@@ -1,4 +1,8 @@
-"""``tokenwire inspect``: recorded bytes of a provider, as events or as the facts of the answer."""
+"""``tokenwire inspect``: recorded bytes of a provider, as events or as the facts of the answer.
+
+Always true: with ``--json`` every file gets exactly one line, in order; that of a file which could
+not be read has its ``error``.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +65,9 @@ def run_inspect(
             reason = error.strerror if isinstance(error, OSError) else str(error)
             note(f"tokenwire: {name}: {reason}")
             code = max(code, 2 if isinstance(error, ConfigError) else 1)
+            if as_json:
+                unread = Error(scope="parse", code="unreadable", message=reason or "")
+                out.write(_line(_ordered(facts([unread]))))
             continue
         if as_json:
             out.write(_line(_ordered(facts(found.events))))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 from typing import Any
 
 from tokenwire.cli.terminal import note
@@ -18,8 +20,8 @@ def run_simulate(**options: Any) -> None:
     if not 0 <= options["jitter"] <= 1:
         raise ConfigError("--jitter is a part of the gap, from 0 to 1")
     for name in ("ttft", "rate"):
-        if options[name] < 0:
-            raise ConfigError(f"--{name} cannot be negative")
+        if not 0 <= options[name] < math.inf:  # refuses NaN as well
+            raise ConfigError(f"--{name} must be a number from 0 on")
     if options["tokens_per_chunk"] < 1:
         raise ConfigError("--tokens-per-chunk must be at least 1")
     if not 0 <= options["port"] <= 65535:
@@ -36,8 +38,11 @@ async def _serve(settings: Settings) -> None:
     try:
         await serve(settings, ready)
     except OSError as error:
+        # asyncio puts a sentence of its own around what the system says.
+        code = error.errno or 0
+        reason = os.strerror(code) if code > 0 else error.strerror
         raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+            f"cannot listen on {settings.host}:{settings.port}: {str(reason).lower()}; "
             "choose another with --port"
         ) from error
 

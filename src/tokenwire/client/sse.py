@@ -18,6 +18,8 @@ class Connection(Protocol):
 
     #: It is never silent while it lives, so silence can be taken for its death.
     beats: bool
+    #: The server said that nothing will follow, ever: the run has ended and all of it was read.
+    over: bool
 
     async def read(self) -> list[tuple[str, bytes]] | None:
         """What came: (cursor, JSON) of events, with an empty cursor for those that are not in the
@@ -40,6 +42,7 @@ class SSEConnection:
 
     def __init__(self, response: Response) -> None:
         self._response = response
+        self.over = response.status == 204
         self._decoder = SSEDecoder()
         self._ended = False
 
@@ -75,6 +78,8 @@ async def open_sse(origin: Origin, run: str, after: str | None, patience: Patien
         timeout=patience.connect + patience.silence,
     )
     try:
+        if response.status == 204:
+            return SSEConnection(response)
         if response.status != 200:
             raise await refusal(response)
         kind = response.headers.get("content-type", "")

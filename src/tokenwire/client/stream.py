@@ -1,8 +1,9 @@
 """Follow one run to its end, through any number of cuts.
 
 Always true: an event of the log is given once and in the log's order (what came before is known by
-the offset in its cursor); a run has ended only with ``run-end``: any other end of a connection is a
-cut, after which the reader comes back with its cursor; what was read is never asked for again.
+the offset in its cursor); a run has ended with ``run-end``, or when the server says that it was
+read to its end before: any other end of a connection is a cut, after which the reader comes back
+with its cursor; what was read is never asked for again.
 """
 
 from __future__ import annotations
@@ -152,9 +153,10 @@ class Follow:
             link.heard(self._since)
             # Closed while the connection was being opened: there is nothing to wait for.
             frames = await connection.read() if not self._ended else []
-            if frames is None:
+            if frames is None and not connection.over:
                 raise NetworkError("the stream ended before the run did")
-            for cursor, data in frames:
+            self._ended = self._ended or frames is None
+            for cursor, data in frames or ():
                 self._take(cursor, data)
         except (TokenwireError, OSError) as error:
             known = error if isinstance(error, TokenwireError) else NetworkError(str(error))

@@ -58,11 +58,11 @@ class SocketConnection:
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
-        self._over = False
+        self.over = False
 
     async def read(self) -> list[tuple[str, bytes]] | None:
         """The events of the next message."""
-        if self._over:
+        if self.over:
             return None
         try:
             data = await self._socket.recv(decode=False)
@@ -81,7 +81,7 @@ class SocketConnection:
         if message.op == "reconnect":
             told = {"type": "reconnect", "after_ms": message.after_ms, "reason": message.reason}
             return [("", msgspec.json.encode(told))]
-        self._over = message.op == "end"
+        self.over = message.op == "end"
         return []
 
     def abort(self, error: NetworkError) -> None:

@@ -6,11 +6,13 @@ in the parts byte for byte, under ``meta`` keyed by dialect where only that dial
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 import msgspec
 
 from tokenwire.errors import InputError
+from tokenwire.events.misfit import misfit
 
 __all__ = [
     "FilePart",
@@ -26,6 +28,7 @@ __all__ = [
     "ToolResultPart",
     "assistant",
     "messages_of",
+    "something_to_ask",
     "system",
     "user",
 ]
@@ -157,15 +160,27 @@ def messages_of(prompt: object) -> list[Message]:
         return [user(prompt)]
     if isinstance(prompt, Message):
         return [prompt]
-    if not isinstance(prompt, list | tuple):
-        raise InputError("the prompt must be a text or a list of messages")
+    if isinstance(prompt, dict):
+        prompt = [cast(object, prompt)]
+    if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+        raise InputError(
+            f"the prompt must be a text, a message or a list of messages, not {prompt!r:.80}"
+        )
     found: list[Message] = []
-    for number, item in enumerate(cast(list[object], prompt)):
+    for number, item in enumerate(cast(Iterable[object], prompt)):
         if isinstance(item, Message):
             found.append(item)
             continue
         try:
             found.append(msgspec.convert(item, Message))
         except msgspec.ValidationError as error:
-            raise InputError(f"messages[{number}] is not a message: {error}") from error
+            raise misfit(error, at=f"messages[{number}]") from error
     return found
+
+
+def something_to_ask(messages: list[Message]) -> None:
+    """Raises `InputError` for a conversation in which nobody says anything."""
+    if not messages:
+        raise InputError("there must be at least one message", field="messages")
+    if not any(message.parts for message in messages):
+        raise InputError("there is nothing to ask: the prompt is empty", field="prompt")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
-from tokenwire.events.message import Message
+from tokenwire.errors import InputError
+from tokenwire.events.message import Message, messages_of, something_to_ask
+from tokenwire.events.misfit import misfit
 
-__all__ = ["OutputSchema", "Request", "ToolChoice", "ToolSpec"]
+__all__ = ["OutputSchema", "Request", "ToolChoice", "ToolSpec", "asked"]
 
 #: ``auto``, ``none``, ``required``, or the name of the one tool that must be called.
 ToolChoice = str
@@ -55,3 +58,37 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     output: OutputSchema | None = None
     reasoning: str | int | None = None
     extra: dict[str, Any] | None = None
+
+
+class _Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a user may say of an answer, with its bounds."""
+
+    system: str | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    stop: list[str] | None = None
+    seed: int | None = None
+    tool_choice: str | None = None
+    reasoning: str | int | None = None
+    extra: dict[str, Any] | None = None
+
+
+def asked(prompt: object, *, stop: object = None, **said: object) -> Request:
+    """A request of what a user gave: a text, a message or a conversation, and how to answer it.
+    Raises `InputError` that names what is wrong."""
+    messages = messages_of(prompt)
+    something_to_ask(messages)
+    given = {**said, "stop": [stop] if isinstance(stop, str) else stop}
+    try:
+        checked = msgspec.convert(given, _Asked)
+    except msgspec.ValidationError as error:
+        raise misfit(error) from error
+    request = Request(messages=messages, **msgspec.structs.asdict(checked))
+    try:
+        msgspec.json.encode(request)
+    except UnicodeEncodeError as error:
+        raise InputError("a text holds a half character (a lone surrogate)") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the request cannot be written as JSON: {error}") from error
+    return request

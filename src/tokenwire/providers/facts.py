@@ -48,8 +48,9 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
     word), ``usage`` (our names; ``input_tokens`` as the provider counts them), ``provider_usage``
     (its own object), ``tokens`` (``input`` and ``output`` alone), ``model``, ``response_id``,
     ``server_items`` (tools that it ran itself, and their results), ``media`` (files that it made),
-    ``citation_count``, ``tool_plan`` (Cohere's, which is no reasoning), ``choices`` (when there are
-    several: the same of each), ``error`` and ``complete`` (the stream said itself that it was
+    ``citation_count``, ``tool_plan`` (Cohere's, which is no reasoning), ``block_reason`` (why the
+    prompt was not answered: no finish reason, and not the end of a stream), ``choices`` (when there
+    are several: the same of each), ``error`` and ``complete`` (the stream said itself that it was
     over)."""
     events = list(events)
     state, others = _State(0), _others(events)
@@ -68,6 +69,7 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
         "media": state.media(),
         "citation_count": state.citations,
         "tool_plan": state.joined("reasoning", plan=True),
+        "block_reason": state.block_reason,
         "error": state.error,
         "complete": state.complete,
         **more,
@@ -96,6 +98,7 @@ class _State:
         self.ids: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.finish_reason: Any = None
+        self.block_reason: str | None = None
         self.usage: dict[str, int] | None = None
         self.raw_usage: dict[str, Any] | None = None
         self.model: str | None = None
@@ -128,8 +131,7 @@ class _State:
     def _other(self, event: Any) -> None:
         if isinstance(event, Finish):
             if event.choice == self.choice:
-                # Vertex numbers its reasons when asked to; the number itself is in the details.
-                self.finish_reason = (event.details or {}).get("finishReason", event.raw)
+                self._finish(event)
         elif isinstance(event, Usage):
             self._count(event)
         elif isinstance(event, ResponseStart):
@@ -140,7 +142,17 @@ class _State:
                 found = {"scope": event.scope, "code": event.code, "message": event.message}
                 self.error = found if event.raw is None else {**found, "raw": event.raw}
         elif isinstance(event, StepEnd):
-            self.complete = event.terminal_seen
+            # A block ends an answer, but with no word of the wire that says so.
+            blocked = self.block_reason is not None and self.finish_reason is None
+            self.complete = event.terminal_seen and not blocked
+
+    def _finish(self, event: Finish) -> None:
+        details = event.details or {}
+        if "promptFeedback" in details:
+            self.block_reason = event.raw
+        else:
+            # Vertex numbers its reasons when asked to; the number itself is in the details.
+            self.finish_reason = details.get("finishReason", event.raw)
 
     def _count(self, event: Usage) -> None:
         usage = self.usage or {}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tokenwire.errors import CursorError
 from tokenwire.events.codec import AnyEvent, decode
-from tokenwire.log.base import Log
+from tokenwire.log.base import Log, Page
 from tokenwire.relay.record import (
     CHECK,
     Chain,
@@ -183,6 +183,23 @@ class Follower:
             waiter.set_result(None)
 
 
+async def _page_of(log: Log, run: str, offset: int) -> Page:
+    """The record at ``offset``. Raises `CursorError` when the run has none."""
+    try:
+        page = await log.read(run, after=offset - 1, most=1)
+        tail = page.tail
+    except CursorError as error:
+        page, tail = None, error.details.get("tail")
+    if page is None or not page.records:
+        raise CursorError(
+            f"the cursor is beyond the end of this run (its tail is {tail}); "
+            "read again from the start",
+            reason="beyond_tail",
+            tail=tail,
+        )
+    return page
+
+
 async def open_follower(
     log: Log, run: str, cursor: str | int | None, *, closed: Callable[[], None] | None = None
 ) -> Follower:
@@ -191,14 +208,7 @@ async def open_follower(
     after, check = parse_cursor(cursor)
     found = Chain(run).last
     if after > 0:
-        page = await log.read(run, after=after - 1, most=1)
-        if not page.records:
-            raise CursorError(
-                f"the cursor is beyond the end of this run (its tail is {page.tail}); "
-                "read again from the start",
-                reason="beyond_tail",
-                tail=page.tail,
-            )
+        page = await _page_of(log, run, after)
         if check is not None and page.records[0][:CHECK] != check:
             raise CursorError(
                 "the cursor belongs to another run or to a lost branch of this one; "

@@ -128,6 +128,7 @@ class Run:
         if pump is not None and not pump.done():
             pump.cancel()
             await asyncio.wait([pump])
+            self._buffer.end()  # also when it was cancelled before its first turn
         if self._http is not None and self._own_http:
             await self._http.aclose()
         if self._cleanup is not None:

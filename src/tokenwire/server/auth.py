@@ -101,8 +101,11 @@ class Auth:
             return self.check_key(key), "key"
         session = _cookie(headers, SESSION_COOKIE)
         if session:
-            return self._open("session", session), "session"
-        raise NotAuthenticatedError("an API key is needed: send it as 'Authorization: Bearer KEY'")
+            ended = "the session has ended or was never valid; sign in again"
+            return self._open("session", session, ended), "session"
+        raise NotAuthenticatedError(
+            "an API key is needed, in the header 'Authorization' as 'Bearer KEY'"
+        )
 
     def session(self, principal: str) -> tuple[str, int]:
         """A signed session for a cookie, and how many seconds it is good for."""
@@ -114,14 +117,16 @@ class Auth:
 
     def check_attach(self, token: str, run: str) -> str:
         """The principal whose run this token may read."""
-        return self._open(f"attach:{run}", token)
+        return self._open(
+            f"attach:{run}", token, "this token is not for this run, or its time is over"
+        )
 
     def _sign(self, purpose: str, principal: str, seconds: int) -> str:
         body = f"{int(time.time()) + seconds}:{principal}".encode()
         mac = hmac.new(self._secret, purpose.encode() + b"\0" + body, hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mac + body).decode().rstrip("=")
 
-    def _open(self, purpose: str, token: str) -> str:
+    def _open(self, purpose: str, token: str, refusal: str) -> str:
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
         except ValueError:
@@ -130,7 +135,7 @@ class Auth:
         wanted = hmac.new(self._secret, purpose.encode() + b"\0" + body, hashlib.sha256).digest()
         ends, _, principal = body.decode("utf-8", "replace").partition(":")
         if not hmac.compare_digest(mac, wanted) or not ends.isdigit() or int(ends) < time.time():
-            raise NotAuthenticatedError("the session has ended or was never valid; sign in again")
+            raise NotAuthenticatedError(refusal)
         return principal
 
 

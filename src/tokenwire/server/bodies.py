@@ -13,7 +13,15 @@ import msgspec
 from msgspec import Meta
 
 from tokenwire.errors import InputError, LimitError, UnknownModelError
-from tokenwire.events.message import FilePart, Message, ReasoningPart, TextPart, user
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    something_to_ask,
+    user,
+)
+from tokenwire.events.misfit import misfit
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.server.settings import Settings
 
@@ -29,9 +37,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_FIELD = re.compile(r"unknown field `([^`]*)`")
-_MISSING = re.compile(r"missing required field `([^`]*)`")
-_AT = re.compile(r" - at `\$\.?([^`]*)`")
 
 #: How a conversation may be called.
 THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
@@ -102,7 +107,7 @@ class ApprovalBody(_Body):
 
     approved: bool
     reason: Annotated[str, Meta(max_length=2000)] | None = None
-    arguments: Any = None
+    arguments: dict[str, Any] | None = None
 
 
 class ToolAnswerBody(_Body):
@@ -116,20 +121,12 @@ def read_body(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert({} if value is None else value, kind)
     except msgspec.ValidationError as error:
-        text = str(error)
-        named = _FIELD.search(text) or _MISSING.search(text)
-        at = _AT.search(text)
-        path = ".".join(filter(None, [at[1] if at else "", named[1] if named else ""]))
-        what = _AT.sub("", text)
-        what = what[0].lower() + what[1:]
-        message = f"'{path}': {what}" if path else f"the body: {what}"
-        raise InputError(message, field=path) from error
+        raise misfit(error) from error
 
 
 def check_request(request: Request, settings: Settings) -> Request:
     """``request`` again, or the error that says which limit it exceeds. For every wire."""
-    if not request.messages:
-        raise InputError("there must be at least one message", field="messages")
+    something_to_ask(request.messages)
     if len(request.messages) > settings.message_limit:
         most = settings.message_limit
         raise LimitError(f"more than {most} messages", limit="messages", most=most)

@@ -144,6 +144,12 @@ class RunResponse(Response):
         self._first = follower.after
         self._why = "end"
 
+    def discard(self) -> None:
+        """Another answer is given instead of this one."""
+        self.follower.close()
+        if self.release is not None:
+            self.release()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the run has ended, the reader has gone, or the server asks it to leave."""
         connection: Connection | None = None

@@ -145,7 +145,8 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
 
 async def events(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/runs/{run}/events``: the stream after ``Last-Event-ID`` or ``?after=``. With
-    ``live=long-poll`` one JSON page as soon as there is something; ``live=no``: what is there."""
+    ``live=long-poll`` one JSON page as soon as there is something; ``live=no``: what is there.
+    204, which stops an `EventSource`, to a reader that has the last event of a run that ended."""
     run = run_id(request)
     query = request.query_params
     unknown = set(query) - {"after", "live"}
@@ -160,7 +161,7 @@ async def events(state: State, request: Request, info: RequestInfo) -> Response:
             return await page(state, run, after, info.principal)
         if live == "long-poll":
             return await long_poll(state, run, after, info.principal)
-        return await run_response(
+        response = await run_response(
             state,
             run,
             encoder=NativeEncoder(),
@@ -168,6 +169,16 @@ async def events(state: State, request: Request, info: RequestInfo) -> Response:
             principal=info.principal,
             headers={"tokenwire-run": run},
         )
+    if after is not None and await _is_read(state, run, response.follower.after):
+        response.discard()
+        return Response(status_code=204)
+    return response
+
+
+async def _is_read(state: State, run: str, offset: int) -> bool:
+    """Whether the run has ended and its last event is the one at ``offset``."""
+    found = await state.log.describe(run)
+    return found.closed is not None and offset >= found.tail
 
 
 async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
@@ -235,7 +246,7 @@ def run_id(request: Request) -> str:
     """The run of the path; what cannot be an id is an unknown run."""
     run = request.path_params["run"]
     if not _RUN.fullmatch(run):
-        raise NotFoundError("there is no such run (or it is not yours)")
+        raise NotFoundError("there is no such run")
     return run
 
 

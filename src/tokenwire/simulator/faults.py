@@ -71,6 +71,8 @@ class FaultPlan(msgspec.Struct, frozen=True):
         faults: list[Fault] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
             found = _FAULT.fullmatch(part)
+            if found is None and part.partition("@")[0] in FAULTS:
+                raise ValueError(f"{part!r}: after '@' come numbers: kind@number:number")
             if found is None or found[1] not in FAULTS:
                 known = ", ".join(FAULTS)
                 raise ValueError(f"unknown fault {part!r}; known faults: {known}")

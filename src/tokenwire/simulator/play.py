@@ -89,24 +89,25 @@ def trim(script: Script, ask: Ask) -> Script:
     """The script with the caller's limits applied: ``max_tokens`` and ``stop``."""
     steps: list[Step] = []
     left = -1 if ask.max_tokens is None or script.whole else ask.max_tokens
-    for step in script.steps:
-        if isinstance(step, Say) and (found := _stopped(step.text, ask.stop)) is not None:
-            steps.append(Say(found))
-            return msgspec.structs.replace(script, steps=steps, finish="stop")
-        if left < 0 or isinstance(step, Fail | Stall | Cut):
-            steps.append(step)
-            continue
-        parts = step_pieces(step)
-        if len(parts) <= left or isinstance(step, Call):
+    for given in script.steps:
+        found = _stopped(given.text, ask.stop) if isinstance(given, Say) else None
+        step = given if found is None else Say(found)
+        if left >= 0 and not isinstance(step, Fail | Stall | Cut):
+            parts = step_pieces(step)
+            if len(parts) > left and not isinstance(step, Call):
+                if left:
+                    steps.append(_shortened(step, tuple(parts[:left])))
+                return msgspec.structs.replace(script, steps=steps, finish="length")
             left = max(0, left - len(parts))
-            steps.append(step)
-            continue
-        kept = tuple(parts[:left])
-        if kept:
-            text = "".join(kept)
-            steps.append(Say(text, kept) if isinstance(step, Say) else type(step)(text))
-        return msgspec.structs.replace(script, steps=steps, finish="length")
+        steps.append(step)
+        if found is not None:
+            return msgspec.structs.replace(script, steps=steps, finish="stop")
     return msgspec.structs.replace(script, steps=steps)
+
+
+def _shortened(step: Say | Reason | Refuse, kept: tuple[str, ...]) -> Step:
+    text = "".join(kept)
+    return Say(text, kept) if isinstance(step, Say) else type(step)(text)
 
 
 def _stopped(text: str, stops: list[str]) -> str | None:
