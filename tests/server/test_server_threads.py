@@ -34,7 +34,7 @@ def test_a_thread_is_named_by_its_first_question(here: Site) -> None:
     here.start("Another question", thread="one")
     asked(here, "files", [{"type": "file", "name": "report.pdf", "data": "AAAA"}])
     asked(here, "long", "w" * 200)
-    asked(here, "empty", "")
+    asked(here, "empty", " \n ")
     found = titles(here)
     assert found["one"] == "What is a cursor?"
     assert found["files"] == "report.pdf"
