@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,53 @@ def line(server: Served) -> Iterator[Line]:
     made = Line(server.port)
     yield made
     made.close()
+
+
+class Model:
+    """An OpenAI-compatible model that says what it was told to say, in the pieces given: texts, or
+    whole deltas of its wire."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str | dict[str, Any]] = []
+        self.pause = 0.0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.end_headers()
+                stopped = threading.Event()
+                for piece in outer.pieces:
+                    delta = {"content": piece} if isinstance(piece, str) else piece
+                    self._say({"delta": delta, "index": 0})
+                    if outer.pause:
+                        stopped.wait(outer.pause)
+                self._say({"delta": {}, "index": 0, "finish_reason": "stop"})
+                self.wfile.write(b"data: [DONE]\n\n")
+
+            def _say(self, choice: dict[str, Any]) -> None:
+                chunk = {"id": "x", "object": "chat.completion.chunk", "choices": [choice]}
+                self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def name(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}/v1#told"
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    told = Model()
+    yield told
+    told.server.shutdown()
+    told.server.server_close()
 
 
 @pytest.fixture

@@ -112,5 +112,7 @@ def test_what_the_server_refuses_is_said_and_taken_back(here: Any) -> None:
     here.route("**/v1/threads/*", lambda route: route.fulfill(status=503, body="{}"))
     here.get_by_role("button", name=f"Delete {CURSORS}").click()
     here.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    here.get_by_role("alert").get_by_text("could not be erased").wait_for()
+    here.get_by_role("alert").get_by_text(
+        "The list of conversations: the server answered 503"
+    ).wait_for()
     titles(here, [LISBON, CURSORS])

@@ -90,6 +90,8 @@ export class Conversation {
   #view: ConversationView;
   #life = new AbortController();
   #channel: BroadcastChannel | undefined;
+  /** Turns whose question is read from their run's input. */
+  #unread = new Set<Turn>();
   #tools: PageTools;
 
   constructor(
@@ -141,6 +143,7 @@ export class Conversation {
         // They come newest first.
         runs.map((run, at) => this.#adopt(run, runs[at + 1]?.id ?? "", signal)),
       );
+      await this.#readQuestions(signal);
       this.#show({ loading: false });
     } catch (error) {
       if (signal.aborted) return;
@@ -182,7 +185,7 @@ export class Conversation {
 
   /** All answers and edits beside this turn, oldest first. */
   versions(turn: Turn): Turn[] {
-    return this.#children(turn.parent);
+    return this.#children(this.#parentOf(turn));
   }
 
   /** Every turn of every branch, oldest first. */
@@ -191,12 +194,17 @@ export class Conversation {
   }
 
   choose(turn: Turn): void {
-    this.#chosen.set(turn.parent, turn.id);
+    this.#chosen.set(this.#parentOf(turn), turn.id);
     this.#show();
   }
 
+  /** The turn before it; none where the server did not list it: it lists the newest runs. */
+  #parentOf({ parent }: Turn): string {
+    return this.#turns.has(parent) ? parent : "";
+  }
+
   #children(parent: string): Turn[] {
-    return this.all().filter((turn) => turn.parent === parent);
+    return this.all().filter((turn) => this.#parentOf(turn) === parent);
   }
 
   #ask(prompt: string, parent: Turn | undefined, asked: AskOptions, key = randomId()): Turn {
@@ -298,7 +306,7 @@ export class Conversation {
     };
     this.#runs.set(run.id, turn);
     this.#watch(turn);
-    if (about.long || !own) await this.#readQuestion(turn, run.id, signal);
+    if (about.long || !own) this.#unread.add(turn);
     if (ENDED.includes(run.state)) await this.#readAll(turn, run.id, signal);
     else void turn.store.follow(this.client, run.id, signal);
   }
@@ -321,13 +329,29 @@ export class Conversation {
     turn.store.publish();
   }
 
-  async #readQuestion(turn: Turn, run: string, signal: AbortSignal): Promise<void> {
-    const { input } = (await this.client.info(run, signal)) as { input?: Message[] } & RunInfo;
-    const { content } = input?.findLast(({ role }) => role === "user") ?? {};
-    if (typeof content === "string") turn.prompt = content;
-    else if (content) {
-      turn.prompt = content.map(({ text }) => (typeof text === "string" ? text : "")).join("");
-      if (content.some(({ type }) => type !== "text")) turn.content = content;
+  /** Reads the questions that are long or more than text. What a run was asked holds the questions
+   * before its own too, so one request reads a whole branch with its files. */
+  async #readQuestions(signal: AbortSignal): Promise<void> {
+    for (const turn of this.all().reverse()) {
+      if (!this.#unread.has(turn)) continue;
+      const { input } = (await this.client.info(turn.run!, signal)) as { input?: Message[] } & RunInfo;
+      const questions = (input ?? []).filter(({ role }) => role === "user");
+      this.#take(turn, questions.pop());
+      for (const before of this.#path(turn).slice(0, -1).reverse()) {
+        const asked = questions.pop();
+        const text = asked && textIn(asked);
+        // Another client may have sent another history.
+        if (text === undefined || (before.prompt ? !text.startsWith(before.prompt) : text)) break;
+        this.#take(before, asked);
+      }
+    }
+  }
+
+  #take(turn: Turn, asked?: Message): void {
+    if (!this.#unread.delete(turn) || !asked) return;
+    turn.prompt = textIn(asked);
+    if (typeof asked.content !== "string" && asked.content.some(({ type }) => type !== "text")) {
+      turn.content = asked.content;
     }
   }
 
@@ -358,6 +382,11 @@ export class Conversation {
     this.#view = { ...rest, turns, ...change };
     for (const listener of [...this.#listeners]) listener();
   }
+}
+
+function textIn({ content }: Message): string {
+  if (typeof content === "string") return content;
+  return content.map(({ text }) => (typeof text === "string" ? text : "")).join("");
 }
 
 /** Whether an answer is being written or waited for. */

@@ -1,6 +1,7 @@
 /* The page's frame: conversations at the left, the chat, the inspector at the right. */
 
 import { TokenwireClient, type TokenwireError } from "@tokenwire/client";
+import { Threads, type ThreadEntry } from "@tokenwire/client/threads";
 import { useChat, type Turn } from "@tokenwire/react";
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
 import { Chat } from "./chat.js";
@@ -9,10 +10,10 @@ import { Inspector } from "./inspector.js";
 import { Sidebar } from "./sidebar.js";
 import { SignIn } from "./sign-in.js";
 import { ThemeButton } from "./theme.js";
-import { type ThreadEntry, ThreadList } from "./threads.js";
+import { nameOf } from "./threads.js";
 
 const client = new TokenwireClient();
-const threads = new ThreadList(client);
+const threads = new Threads(client);
 
 /** How often the list of conversations is read again while the page is shown. */
 const LOOK_MS = 15_000;
@@ -32,12 +33,12 @@ export function App(): ReactNode {
   const [models, setModels] = useState<Model[]>([]);
   const [locked, setLocked] = useState(false);
   const [problem, setProblem] = useState("");
-  const list = useSyncExternalStore(threads.subscribe, threads.getSnapshot);
+  const listed = useSyncExternalStore(threads.subscribe, threads.getSnapshot);
 
   const connect = useCallback(() => {
     const read = async () => {
       const told = (await client.json("GET", "/v1/models")) as { data: Model[] };
-      await threads.refresh();
+      void threads.refresh();
       setModels(told.data);
       setLocked(false);
       setProblem("");
@@ -52,7 +53,7 @@ export function App(): ReactNode {
     const moved = () => setThread(threadInAddress());
     // Other tabs tell what they change; other machines do not.
     const look = () => {
-      if (!document.hidden) threads.refresh().catch(() => undefined); // shown as it was; the next look tells
+      if (!document.hidden) void threads.refresh();
     };
     const timer = setInterval(look, LOOK_MS);
     addEventListener("hashchange", moved);
@@ -76,11 +77,10 @@ export function App(): ReactNode {
       key={thread ? "kept" : `fresh-${fresh}`}
       thread={thread}
       models={models}
-      problem={problem}
-      list={list}
+      problem={problem || (listed.error ? `The list of conversations: ${listed.error.message}` : "")}
+      list={listed.threads}
       onOpen={open}
       onRetry={connect}
-      onProblem={setProblem}
     />
   );
 }
@@ -92,9 +92,8 @@ function Frame(props: {
   list: ThreadEntry[];
   onOpen(id?: string): void;
   onRetry(): void;
-  onProblem(text: string): void;
 }): ReactNode {
-  const { thread, models, list, onOpen, onProblem } = props;
+  const { thread, models, list, onOpen } = props;
   const [picked, setModel] = useState<string>();
   const [side, setSide] = useState(false);
   const [inspected, setInspected] = useState<Turn>();
@@ -106,8 +105,9 @@ function Frame(props: {
   const last = chat.turns[chat.turns.length - 1];
   // A conversation goes on with the model that it had, while that is served.
   const had = models.find(({ id }) => id === last?.model)?.id;
-  const title = list.find((entry) => entry.id === chat.thread)?.title ?? "New conversation";
-  const erased = threads.removed.has(chat.thread);
+  const entry = list.find(({ thread: id }) => id === chat.thread);
+  const title = entry ? nameOf(entry) : "New conversation";
+  const erased = threads.isRemoved(chat.thread);
 
   useEffect(() => {
     document.title = chat.turns.length ? `${title} · tokenwire` : "tokenwire";
@@ -139,7 +139,6 @@ function Frame(props: {
     },
     [chat.thread],
   );
-  const refused = (what: string) => (error: Error) => onProblem(`The conversation could not be ${what}: ${error.message}`);
 
   return (
     <div className={`frame${inspecting ? " inspecting" : ""}`}>
@@ -152,8 +151,8 @@ function Frame(props: {
           onOpen(id);
         }}
         onClose={() => setSide(false)}
-        onRename={(id, name) => void threads.rename(id, name).catch(refused("renamed"))}
-        onRemove={(id) => void threads.remove(id).catch(refused("erased"))}
+        onRename={(id, name) => void threads.rename(id, name)}
+        onRemove={(id) => void threads.remove(id)}
       />
       <main inert={side}>
         <header className="bar">

@@ -2,7 +2,8 @@
 
 import { stateOf } from "@tokenwire/client";
 import type { Turn, useChat } from "@tokenwire/react";
-import { useCallback, useEffect, useRef, useState, type ReactNode } from "react";
+import { useCallback, useEffect, useRef, useState, type DragEvent, type ReactNode } from "react";
+import { contentOf, useAttachments, type Attachment } from "./attach.js";
 import { Composer } from "./composer.js";
 import { Icon } from "./icons.js";
 import { TurnView } from "./turn.js";
@@ -42,21 +43,37 @@ export function Chat(props: {
   const busy = status === "submitted" || status === "streaming" || status === "waiting";
   const { scroller, content, atEnd, toEnd } = useFollowedEnd(turns.length);
 
+  const attached = useAttachments();
+  const [dragging, setDragging] = useState(false);
+  const { files, clear } = attached;
   const send = useCallback(
     (question: string) => {
-      onAsk(question);
-      chat.send(question);
+      onAsk(question || files[0]?.name || "");
+      chat.send(question, { content: contentOf(question, files) });
+      clear();
       toEnd();
     },
-    [chat.send, onAsk, toEnd],
+    [chat.send, onAsk, toEnd, files, clear],
   );
   const edit = useCallback(
-    (turn: Turn, question: string) => {
-      onAsk(question);
-      chat.edit(turn, question);
+    (turn: Turn, question: string, kept: Attachment[]) => {
+      onAsk(question || kept[0]?.name || "");
+      chat.edit(turn, question, { content: contentOf(question, kept) });
     },
     [chat.edit, onAsk],
   );
+  useEffect(clear, [chat.thread, clear]);
+  const onDrag = (event: DragEvent) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    const inside = event.currentTarget.contains(event.relatedTarget as Node | null);
+    if (event.type === "dragleave" && !inside) setDragging(false);
+    else if (event.type === "dragenter") setDragging(true);
+    else if (event.type === "drop") {
+      setDragging(false);
+      attached.add([...event.dataTransfer.files]);
+    }
+  };
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.key === "Escape" && busy && !event.defaultPrevented) void chat.stop();
@@ -66,7 +83,8 @@ export function Chat(props: {
   }, [busy, chat.stop]);
 
   return (
-    <div className="chat">
+    <div className="chat" onDragEnter={onDrag} onDragOver={onDrag} onDragLeave={onDrag} onDrop={onDrag}>
+      {dragging && <p className="drop">Drop files to attach them</p>}
       <div className="scroller" ref={scroller} tabIndex={-1}>
         <div className="column" ref={content}>
           {!turns.length && !chat.loading && !chat.error && <Welcome onTry={send} demo={props.demo} />}
@@ -96,12 +114,21 @@ export function Chat(props: {
           </ol>
         </div>
       </div>
-      {!atEnd && (
-        <button type="button" className="to-end" onClick={toEnd} aria-label="To the newest">
-          <Icon name="down" />
-        </button>
-      )}
-      <Composer busy={busy} onSend={send} onStop={() => void chat.stop()} thread={chat.thread} />
+      <div className="foot">
+        {!atEnd && (
+          <button type="button" className="to-end" onClick={toEnd} aria-label="To the newest">
+            <Icon name="down" />
+          </button>
+        )}
+        <Composer
+          busy={busy}
+          thread={chat.thread}
+          fresh={!turns.length && !chat.loading}
+          attached={attached}
+          onSend={send}
+          onStop={() => void chat.stop()}
+        />
+      </div>
       <Announcer turn={last} status={status} />
     </div>
   );

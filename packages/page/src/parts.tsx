@@ -4,6 +4,7 @@ import type { PartState, RunState, ToolState } from "@tokenwire/client";
 import { MessageParts, shown, toolStatus, waitsForApproval, type PartProps, type Renderers } from "@tokenwire/react";
 import { useMemo, useState, type ReactNode } from "react";
 import { hiddenCount } from "./copy.js";
+import { cleanBase64, FileView } from "./files.js";
 import { Icon } from "./icons.js";
 import { safeLink } from "./markdown/links.js";
 import { Markdown } from "./markdown/markdown.js";
@@ -179,20 +180,27 @@ function Result({ title, content, failed = false }: { title: string; content: un
   );
 }
 
-const PICTURE = /^image\/(png|jpeg|webp|gif)$/;
-
+/** A file that the model made: its own bytes, or where it is. */
 function FileCard({ part }: { part: PartState }): ReactNode {
-  const type = String(part.attrs.media_type ?? "file");
-  const name = String(part.attrs.name ?? part.attrs.media ?? "file");
-  if (part.status === "complete" && PICTURE.test(type) && part.text && part.text.length < 1_400_000) {
-    return <img className="inline-image" alt={name} src={`data:${type};base64,${part.text.replace(/[^A-Za-z0-9+/=]/g, "")}`} />;
+  const { name, media, media_type: told, url } = part.attrs as Record<string, unknown>;
+  const open = part.status === "open";
+  const link = typeof url === "string" && !part.text ? safeLink(url) : null;
+  const type = typeof told === "string" ? told : "application/octet-stream";
+  const shown = typeof name === "string" && name ? name : `${String(media ?? "file")}.${type.split("/").pop()!.replace(/\W.*$/, "")}`;
+  if (link) {
+    return (
+      <p className="file">
+        <Icon name="file" />
+        <a href={link.href} target="_blank" rel="noopener noreferrer nofollow">
+          {shown}
+        </a>
+        <span className="host">({link.host})</span>
+      </p>
+    );
   }
-  const size = Math.round(part.text.length * 0.75);
-  return (
-    <p className="file">
-      <Icon name="file" /> {name} <span className="host">{type}{size ? `, ${size.toLocaleString()} bytes` : ""}</span>
-    </p>
-  );
+  const size = Math.floor((cleanBase64(part.text).length * 3) / 4);
+  const file = { name: shown, type, size, data: open ? undefined : part.text };
+  return <FileView file={file} large={!open} />;
 }
 
 function pretty(json: string): string {

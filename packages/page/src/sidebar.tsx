@@ -1,8 +1,9 @@
 /* The conversations, newest first: found by their titles, opened, renamed, erased. */
 
+import type { ThreadEntry } from "@tokenwire/client/threads";
 import { useEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
 import { Icon } from "./icons.js";
-import { byAge, found, type ThreadEntry } from "./threads.js";
+import { byAge, found, nameOf } from "./threads.js";
 
 interface Actions {
   onOpen(id?: string): void;
@@ -69,7 +70,7 @@ export function Sidebar(
               <h2>{name}</h2>
               <ul>
                 {entries.map((entry) => (
-                  <Row key={entry.id} {...props} entry={entry} current={entry.id === current} onRemove={() => setLeaving(entry)} />
+                  <Row key={entry.thread} {...props} entry={entry} current={entry.thread === current} onRemove={() => setLeaving(entry)} />
                 ))}
               </ul>
             </section>
@@ -88,11 +89,11 @@ export function Sidebar(
       </nav>
       {leaving && (
         <Confirm
-          title={leaving.title}
+          title={nameOf(leaving)}
           onAnswer={(sure) => {
             setLeaving(undefined);
             if (!sure) return;
-            onRemove(leaving.id);
+            onRemove(leaving.thread);
             // What had the focus is gone.
             nav.current?.querySelector<HTMLElement>("button")?.focus();
           }}
@@ -103,7 +104,8 @@ export function Sidebar(
 }
 
 function Row({ entry, current, onOpen, onRename, onRemove }: { entry: ThreadEntry; current: boolean } & Actions): ReactNode {
-  const { id, title } = entry;
+  const { thread: id, updated } = entry;
+  const title = nameOf(entry);
   const [draft, setDraft] = useState<string>();
   const button = useRef<HTMLButtonElement>(null);
   const done = (save: boolean, refocus = true) => {
@@ -153,7 +155,7 @@ function Row({ entry, current, onOpen, onRename, onRemove }: { entry: ThreadEntr
         onKeyDown={onKey}
       >
         <span dir="auto">{title}</span>
-        <time dateTime={new Date(entry.updated).toISOString()}>{ago(entry.updated)}</time>
+        <time dateTime={new Date(updated * 1000).toISOString()}>{ago(updated * 1000)}</time>
       </button>
       <span className="row-actions">
         <button type="button" className="quiet icon" aria-label={`Rename ${title}`} title="Rename (F2)" onClick={() => setDraft(title)}>

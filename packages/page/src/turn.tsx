@@ -2,8 +2,10 @@
 
 import { finishReasonOf, stateOf, textOf, usageOf, type RunState } from "@tokenwire/client";
 import { useRunStore, type Turn } from "@tokenwire/react";
-import { memo, useState, type ReactNode } from "react";
+import { memo, useMemo, useState, type ReactNode } from "react";
+import { filesIn, type Attachment } from "./attach.js";
 import { CopyButton } from "./copy.js";
+import { FileView } from "./files.js";
 import { Icon } from "./icons.js";
 import { AnswerParts, type Approve } from "./parts.js";
 
@@ -12,7 +14,7 @@ export interface TurnProps {
   versions: Turn[];
   onChoose(turn: Turn): void;
   onRetry(turn: Turn): void;
-  onEdit(turn: Turn, question: string): void;
+  onEdit(turn: Turn, question: string, files: Attachment[]): void;
   onApprove(turn: Turn, approval: string, answer: { approved: boolean; arguments?: unknown }): Promise<unknown>;
   onInspect(turn: Turn): void;
 }
@@ -72,11 +74,15 @@ export const TurnView = memo(
 
 function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
   const [draft, setDraft] = useState<string>();
+  const [dropped, setDropped] = useState<Attachment[]>([]);
+  const files = useMemo(() => filesIn(turn.content), [turn.content]);
   const at = versions.indexOf(turn);
   if (draft !== undefined) {
+    const kept = files.filter((file) => !dropped.includes(file));
     const done = (save: boolean) => {
       setDraft(undefined);
-      if (save && draft.trim()) onEdit(turn, draft.trim());
+      setDropped([]);
+      if (save && (draft.trim() || kept.length)) onEdit(turn, draft.trim(), kept);
     };
     return (
       <form
@@ -86,6 +92,7 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
           done(true);
         }}
       >
+        <Files list={kept} onRemove={(file) => setDropped([...dropped, file])} />
         <textarea
           autoFocus
           aria-label="Edit your question"
@@ -117,7 +124,8 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
   return (
     <div className="question">
       <h2 className="offscreen">You</h2>
-      <p>{turn.prompt}</p>
+      <Files list={files} />
+      {turn.prompt && <p dir="auto">{turn.prompt}</p>}
       <div className="actions">
         {versions.length > 1 && (
           <span className="versions" role="group" aria-label="Versions">
@@ -144,6 +152,19 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
         </button>
       </div>
     </div>
+  );
+}
+
+function Files({ list, onRemove }: { list: Attachment[]; onRemove?: (file: Attachment) => void }): ReactNode {
+  if (!list.length) return null;
+  return (
+    <ul className="attached" aria-label="Attached files">
+      {list.map((file, at) => (
+        <li key={at}>
+          <FileView file={file} {...(onRemove ? { onRemove: () => onRemove(file) } : {})} />
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -37,6 +37,7 @@ from tokenwire.providers.history import (
     result_text,
     sorted_turns,
     system_text,
+    text_in,
     turns,
     whole_calls,
 )
@@ -236,6 +237,8 @@ def _file(part: FilePart) -> dict[str, Any]:
         raise InputError(f"Anthropic takes no {part.media_type} files")
     if part.url is not None and part.data is None:
         source: dict[str, Any] = {"type": "url", "url": part.url}
+    elif (text := text_in(part)) is not None:
+        source = {"type": "text", "media_type": "text/plain", "data": text}
     else:
         data = base64_of(part, "Anthropic")
         source = {"type": "base64", "media_type": part.media_type, "data": data}

@@ -26,7 +26,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.base import Call, Target, effort_of
-from tokenwire.providers.history import arguments_text, mended, mine, whole_calls
+from tokenwire.providers.history import arguments_text, as_words, mended, mine, whole_calls
 from tokenwire.providers.schema_call import READING, call_schema, told
 from tokenwire.providers.schema_call import forced as forced_tools
 
@@ -194,6 +194,7 @@ def _result(part: ToolResultPart, quirks: frozenset[str]) -> dict[str, Any]:
 
 
 def _content(parts: list[Part]) -> str | list[dict[str, Any]]:
+    parts = [as_words(part) for part in parts]
     if all(isinstance(p, TextPart) for p in parts):
         return "".join(p.text for p in parts if isinstance(p, TextPart))
     blocks: list[dict[str, Any]] = []

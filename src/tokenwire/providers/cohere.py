@@ -35,6 +35,7 @@ from tokenwire.providers.decoding import PayloadDecoder
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_text,
+    as_words,
     meta_of,
     result_text,
     system_text,
@@ -359,7 +360,7 @@ def _messages(request: Request) -> list[dict[str, Any]]:
                 found.append(
                     {"role": "tool", "tool_call_id": part.call_id, "content": result_text(part)}
                 )
-        content = [c for p in message.parts if (c := _user_content(p)) is not None]
+        content = [c for p in message.parts if (c := _user_content(as_words(p))) is not None]
         if message.role == "user" and content:
             found.append({"role": "user", "content": content})
     return found

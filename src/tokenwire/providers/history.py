@@ -6,6 +6,7 @@ given to that dialect alone, unchanged; every call that goes back has one result
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Callable
@@ -14,7 +15,14 @@ from typing import Any, TypeGuard
 import msgspec
 
 from tokenwire.errors import InputError
-from tokenwire.events.message import FilePart, Message, Part, ToolCallPart, ToolResultPart
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    Part,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from tokenwire.events.request import Request
 from tokenwire.providers.assembly import dump, obj, parse_arguments
 
@@ -22,6 +30,7 @@ __all__ = [
     "NO_RESULT",
     "arguments_object",
     "arguments_text",
+    "as_words",
     "base64_of",
     "call_id_for",
     "mended",
@@ -30,6 +39,7 @@ __all__ = [
     "result_text",
     "sorted_turns",
     "system_text",
+    "text_in",
     "turns",
     "whole_calls",
 ]
@@ -157,6 +167,29 @@ def arguments_text(call: ToolCallPart) -> str:
 def result_text(part: ToolResultPart) -> str:
     """A tool's result as text."""
     return part.content if isinstance(part.content, str) else dump(part.content)
+
+
+def as_words(part: Part) -> Part:
+    """A text file as a text that names it, for providers that take no such files; every other part
+    as it is. Raises `InputError` when its bytes are no UTF-8."""
+    text = text_in(part)
+    if text is None or not isinstance(part, FilePart):
+        return part
+    name = (part.name or "file").replace('"', "'").replace("\n", " ")
+    return TextPart(text=f'<file name="{name}" type="{part.media_type}">\n{text}\n</file>\n\n')
+
+
+def text_in(part: Part) -> str | None:
+    """What a text file says; None for every other part. Raises `InputError` when its bytes are no
+    UTF-8."""
+    if not isinstance(part, FilePart) or part.data is None:
+        return None
+    if not part.media_type.startswith("text/") and part.media_type != "application/json":
+        return None
+    try:
+        return base64.b64decode(part.data, validate=True).decode()
+    except ValueError as error:
+        raise InputError(f"the text file '{part.name or 'file'}' is not UTF-8 in base64") from error
 
 
 def base64_of(part: FilePart, dialect: str) -> str:

@@ -38,6 +38,7 @@ from tokenwire.providers.facts import OBJECT_ARGUMENTS
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_object,
+    as_words,
     base64_of,
     meta_of,
     result_text,
@@ -243,9 +244,11 @@ def _messages(request: Request) -> list[dict[str, Any]]:
 
 
 def _user(message: Message) -> dict[str, Any]:
-    entry: dict[str, Any] = {"role": "user", "content": message.text}
+    parts = [as_words(part) for part in message.parts]
+    text = "".join(p.text for p in parts if isinstance(p, TextPart))
+    entry: dict[str, Any] = {"role": "user", "content": text}
     images: list[str] = []
-    for part in message.parts:
+    for part in parts:
         if isinstance(part, FilePart):
             if not part.media_type.startswith("image/"):
                 raise InputError(f"Ollama takes no {part.media_type} files")

@@ -28,6 +28,7 @@ from tokenwire.providers.assembly import text_of
 from tokenwire.providers.base import Call, Target, effort_of
 from tokenwire.providers.history import (
     arguments_text,
+    as_words,
     base64_of,
     call_id_for,
     meta_of,
@@ -149,7 +150,7 @@ class _Builder:
 
     def _user(self, message: Message) -> None:
         content: list[dict[str, Any]] = []
-        for part in message.parts:
+        for part in map(as_words, message.parts):
             if isinstance(part, TextPart):
                 content.append({"type": "input_text", "text": part.text})
             elif isinstance(part, FilePart):

@@ -41,8 +41,6 @@ T = TypeVar("T")
 #: How a conversation may be called.
 THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 Name = Annotated[str, Meta(pattern=f"^{THREAD.pattern}$")]
-#: Inline media of one request, in base64 characters.
-_MOST_MEDIA = 8 << 20
 _MOST_METADATA = 16 << 10
 
 
@@ -142,8 +140,13 @@ def check_request(request: Request, settings: Settings) -> Request:
     # A text's characters bound its bytes from below, so only long ones need to be encoded.
     if any(len(t) > most or len(t.encode()) > most for t in texts if len(t) * 4 > most):
         raise LimitError(f"a text has more than {most} bytes", limit="prompt", most=most)
-    if media > _MOST_MEDIA:
-        raise LimitError("too much inline media", limit="media", most=_MOST_MEDIA)
+    if media > settings.media_limit:
+        raise LimitError(
+            f"the files of this conversation have more than {settings.media_limit} characters of "
+            "base64; send fewer or smaller ones, or begin a new conversation",
+            limit="media",
+            most=settings.media_limit,
+        )
     return request
 
 

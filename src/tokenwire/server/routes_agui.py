@@ -58,6 +58,7 @@ class _Alias(msgspec.Struct):
 
 def routes(state: State) -> list[BaseRoute]:
     """``/ag-ui``."""
+    state.media_paths.add("/ag-ui")
     return [route(state, "/ag-ui", answer, "POST"), route(state, "/ag-ui", look, "GET")]
 
 

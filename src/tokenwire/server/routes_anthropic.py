@@ -34,6 +34,7 @@ __all__ = ["anthropic_form", "routes"]
 def routes(state: State) -> list[BaseRoute]:
     """``/v1/messages`` and the form of its errors."""
     state.error_forms["/v1/messages"] = anthropic_form
+    state.media_paths.add("/v1/messages")
     state.request_id_names["/v1/messages"] = b"request-id"
     return [route(state, "/v1/messages", create, "POST")]
 

@@ -52,6 +52,7 @@ def routes(state: State) -> list[BaseRoute]:
     """Chat completions and responses, and the form of their errors."""
     state.error_forms["/v1/chat/completions"] = openai_form
     state.error_forms["/v1/responses"] = openai_form
+    state.media_paths |= {"/v1/chat/completions", "/v1/responses"}
     one = "/v1/responses/{response}"
     return [
         route(state, "/v1/chat/completions", chat, "POST"),

@@ -45,6 +45,7 @@ __all__ = ["Continued", "begin", "continued", "find_active", "routes"]
 
 def routes(state: State) -> list[BaseRoute]:
     """All of ``/api/chat``."""
+    state.media_paths.add("/api/chat")
     return [
         route(state, "/api/chat", chat, "POST"),
         route(state, "/api/chat/{chat}/stream", stream, "GET"),

@@ -142,6 +142,9 @@ class Settings:
     header_limit: int = _set(16384, "Limits", "Request line and headers.", unit="B")
     header_fields: int = _set(100, "Limits", "Header fields of a request.")
     body_limit: int = _set(1 << 20, "Limits", "Request body.", unit="B")
+    media_limit: int = _set(
+        8 << 20, "Limits", "Files of a request, as base64; beside its body's limit.", unit="B"
+    )
     json_depth: int = _set(64, "Limits", "Nesting of a JSON body.")
     message_limit: int = _set(1000, "Limits", "Messages of a request.")
     prompt_limit: int = _set(256 << 10, "Limits", "One text of a prompt.", unit="B")
@@ -359,6 +362,6 @@ def _number(row: Setting, wanted: type, value: Any) -> int | float:
 _POSITIVE = {
     "workers", "heartbeat", "max_age", "graceful_stop", "connect_timeout", "first_event_timeout",
     "idle_timeout", "total_timeout", "header_deadline", "body_deadline", "write_deadline",
-    "header_limit", "header_fields", "body_limit", "json_depth", "message_limit", "prompt_limit",
-    "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer",
+    "header_limit", "header_fields", "body_limit", "media_limit", "json_depth", "message_limit",
+    "prompt_limit", "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer",
 }  # fmt: skip

@@ -39,6 +39,7 @@ class State:
 
     A wire's routes may say, before the server starts: ``error_forms`` (path prefix -> its error
     body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
+    ``media_paths`` (where bodies hold messages, which may hold files),
     ``request_id_names`` (path -> the header in which its clients look for the request's id),
     ``costly_paths`` (GETs that cost money and so need our own origin), and which headers its
     clients send (``cors_headers``) and read (``cors_exposed``) across origins, and ``own_tokens``
@@ -68,6 +69,7 @@ class State:
         self.own_tokens: list[re.Pattern[str]] = []
         self.error_forms: dict[str, ErrorForm] = {}
         self.raw_bodies: dict[str, int] = {}
+        self.media_paths = {"/v1/runs"}
         self.request_id_names: dict[str, bytes] = {}
         self.cors_headers = (
             "Accept, Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "
@@ -94,6 +96,10 @@ class State:
         """The most bytes of a body that need not be JSON; None where only JSON is taken."""
         found = [prefix for prefix in self.raw_bodies if path.startswith(prefix)]
         return self.raw_bodies[max(found, key=len)] if found else None
+
+    def media_limit(self, path: str) -> int:
+        """The bytes that files may add to a body."""
+        return self.settings.media_limit if path in self.media_paths else 0
 
     def drain(self) -> None:
         """No new runs; every reader is asked to come back."""

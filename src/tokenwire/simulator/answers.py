@@ -11,7 +11,7 @@ import re
 import msgspec
 
 from tokenwire.simulator.instances import instance
-from tokenwire.simulator.script import Ask, Call, ToolResult, ToolSpec
+from tokenwire.simulator.script import Ask, Call, SentFile, ToolResult, ToolSpec
 
 __all__ = ["TOPICS", "answer", "follow_up", "thoughts", "wanted_calls"]
 
@@ -118,6 +118,8 @@ TOPICS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
 )
 
+#: Files that are named one by one.
+_MOST_FILES = 20
 _ECHO = 300  # characters of the question that are shown again
 
 
@@ -126,6 +128,9 @@ def answer(ask: Ask, seed: int) -> str:
     question = ask.prompt.strip()
     draw = random.Random(f"{seed}:{question}")
     opening = draw.choice(_OPENINGS)
+    if ask.files:
+        said = f"\n\nYou said:\n\n{_echo(question)}" if question else ""
+        return f"{opening} {_received(ask.files)}{said}"
     lowered = question.lower()
     for keywords, title, text in TOPICS:
         if any(re.search(rf"\b{re.escape(word)}", lowered) for word in keywords):
@@ -139,6 +144,22 @@ def answer(ask: Ask, seed: int) -> str:
         "**speed**, or start a prompt with `scenario:text`, `scenario:reasoning`, "
         "`scenario:tool` or `scenario:slow` to see each of them on the wire."
     )
+
+
+def _received(files: list[SentFile]) -> str:
+    lines = [f"- {_described(file)}" for file in files[:_MOST_FILES]]
+    if len(files) > _MOST_FILES:
+        lines.append(f"- and {len(files) - _MOST_FILES} more")
+    many = "this file" if len(files) == 1 else f"these {len(files)} files"
+    return f"I cannot look into files, but I received {many}:\n\n" + "\n".join(lines)
+
+
+def _described(file: SentFile) -> str:
+    # In a code span nothing of a name is Markdown.
+    name = "".join(char for char in file.name if char.isprintable() and char != "`")
+    kind = "".join(char for char in file.type if char.isprintable() and char != "`")
+    size = "by its address" if file.size is None else f"{file.size:,} bytes"
+    return f"{f'`{name}`' if name else 'without a name'}, `{kind}`, {size}"
 
 
 def thoughts(ask: Ask) -> str:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from tokenwire.simulator.files import files_of, without_files
 from tokenwire.simulator.play import Identity, Usage
 from tokenwire.simulator.script import (
     Ask,
@@ -130,7 +131,8 @@ def _turn(message: dict[str, Any]) -> Turn:
     ]
     calls = [block["name"] for block in blocks if block.get("type") == "tool_use"]
     shown = content if isinstance(content, str) else [b for b in blocks if b.get("type") == "text"]
-    return Turn(str(message.get("role")), text_of(shown), results, calls)
+    words = without_files(text_of(shown))
+    return Turn(str(message.get("role")), words, results, calls, files_of(content))
 
 
 def _message(ask: Ask, identity: Identity) -> dict[str, Any]:

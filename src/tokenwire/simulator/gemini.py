@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from tokenwire.simulator.files import files_of, without_files
 from tokenwire.simulator.play import Identity, Usage
 from tokenwire.simulator.script import (
     Ask,
@@ -137,7 +138,8 @@ def _turn(content: dict[str, Any]) -> Turn:
     ]
     calls = [part["functionCall"]["name"] for part in parts if "functionCall" in part]
     role = content.get("role") or "user"
-    return Turn("assistant" if role == "model" else role, text, results, calls)
+    role = "assistant" if role == "model" else role
+    return Turn(role, without_files(text), results, calls, files_of(parts))
 
 
 def _told(response: Any) -> str:

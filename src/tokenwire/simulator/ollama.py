@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from tokenwire.simulator.files import files_of, without_files
 from tokenwire.simulator.play import Identity, Usage
 from tokenwire.simulator.script import (
     Ask,
@@ -99,7 +100,8 @@ def _turn(message: dict[str, Any]) -> Turn:
     if role == "tool":
         return Turn("tool", "", [ToolResult("", text, str(message.get("tool_name") or ""))])
     calls = [call["function"]["name"] for call in message.get("tool_calls") or []]
-    return Turn(role, text, calls=calls)
+    files = files_of(text, message.get("images"))
+    return Turn(role, without_files(text), calls=calls, files=files)
 
 
 def _call(call: Call) -> dict[str, Any]:

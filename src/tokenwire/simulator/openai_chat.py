@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokenwire.simulator.files import files_of, without_files
 from tokenwire.simulator.play import Identity, Usage
 from tokenwire.simulator.script import (
     Ask,
@@ -133,7 +134,9 @@ def _turn(message: dict[str, Any]) -> Turn:
         result = ToolResult(str(message.get("tool_call_id")), text, str(message.get("name") or ""))
         return Turn("tool", "", [result])
     calls = [call["function"]["name"] for call in message.get("tool_calls") or []]
-    return Turn("system" if role == "developer" else role, text, calls=calls)
+    files = files_of(message.get("content"))
+    role = "system" if role == "developer" else role
+    return Turn(role, without_files(text), calls=calls, files=files)
 
 
 def _tool(tool: dict[str, Any]) -> ToolSpec:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from tokenwire.simulator.files import files_of, without_files
 from tokenwire.simulator.play import Identity, Usage
 from tokenwire.simulator.script import (
     Ask,
@@ -133,7 +134,9 @@ def _turn(item: dict[str, Any]) -> Turn | None:
     if kind != "message":
         return None
     role = str(item.get("role"))
-    return Turn("system" if role == "developer" else role, text_of(item.get("content")))
+    content = item.get("content")
+    role = "system" if role == "developer" else role
+    return Turn(role, without_files(text_of(content)), files=files_of(content))
 
 
 class _Writer:

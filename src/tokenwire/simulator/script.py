@@ -25,6 +25,7 @@ __all__ = [
     "Refuse",
     "Say",
     "Script",
+    "SentFile",
     "Stall",
     "Step",
     "ToolResult",
@@ -58,6 +59,15 @@ class ToolResult(msgspec.Struct, frozen=True):
     is_error: bool = False
 
 
+class SentFile(msgspec.Struct, frozen=True):
+    """A file that came with a message, as far as the wire tells. ``size`` in bytes; None for one
+    that was sent by its address."""
+
+    name: str
+    type: str
+    size: int | None
+
+
 class Turn(msgspec.Struct, frozen=True):
     """One message of the conversation, whatever wire it came on."""
 
@@ -65,6 +75,12 @@ class Turn(msgspec.Struct, frozen=True):
     text: str = ""
     results: list[ToolResult] = []
     calls: list[str] = []
+    files: list[SentFile] = []
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person says something in it."""
+        return self.role == "user" and bool(self.text or self.files)
 
 
 class Ask(msgspec.Struct, kw_only=True):
@@ -88,17 +104,25 @@ class Ask(msgspec.Struct, kw_only=True):
     @property
     def prompt(self) -> str:
         """The text of the last user message."""
-        for turn in reversed(self.turns):
-            if turn.role == "user" and turn.text:
-                return turn.text
-        return ""
+        asking = self._asking
+        return asking.text if asking else ""
+
+    @property
+    def files(self) -> list[SentFile]:
+        """The files of the last user message."""
+        asking = self._asking
+        return asking.files if asking else []
+
+    @property
+    def _asking(self) -> Turn | None:
+        return next((turn for turn in reversed(self.turns) if turn.asks), None)
 
     @property
     def results(self) -> list[ToolResult]:
         """Tool results that came after the last words of the user, oldest first."""
         found: list[ToolResult] = []
         for turn in reversed(self.turns):
-            if turn.role == "user" and turn.text:
+            if turn.asks:
                 break
             found[:0] = turn.results
         return found
@@ -108,7 +132,7 @@ class Ask(msgspec.Struct, kw_only=True):
         """Names of the tools called since the last words of the user, oldest first."""
         found: list[str] = []
         for turn in reversed(self.turns):
-            if turn.role == "user" and turn.text:
+            if turn.asks:
                 break
             found[:0] = turn.calls
         return found
