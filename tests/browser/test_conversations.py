@@ -116,3 +116,22 @@ def test_what_the_server_refuses_is_said_and_taken_back(here: Any) -> None:
         "The list of conversations: the server answered 503"
     ).wait_for()
     titles(here, [LISBON, CURSORS])
+
+
+def test_news_of_other_tabs_do_not_take_the_focus_from_a_title(here: Any, watched: Any) -> None:
+    here.set_viewport_size({"width": 390, "height": 844})
+    here.get_by_role("button", name="Conversations", exact=True).click()
+    here.get_by_role("button", name=f"Rename {LISBON}").click()
+    here.keyboard.type("Lis")
+    other = watched.page()
+    other.goto(here.url)
+    other.get_by_role("button", name=f"Rename {CURSORS}").click()
+    other.keyboard.type("Cursors")
+    other.keyboard.press("Enter")
+    titles(here, ["Cursors"])  # the other one is being written
+    here.keyboard.type("bon")
+    here.keyboard.press("Escape")  # ends the writing, not the list
+    titles(here, [LISBON, "Cursors"])
+    here.wait_for_selector(".sidebar.open")
+    here.keyboard.press("Escape")
+    here.wait_for_selector(".sidebar.open", state="detached")

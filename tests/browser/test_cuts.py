@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 COMPLETE = ".answer[data-state=complete] .markdown"
 
@@ -59,6 +62,7 @@ def test_no_network_for_a_while(
     page.goto(line.url)
     ask(page, "scenario:slow")
     begun(page)
+    watched.context.set_offline(True)  # the browser says so, but keeps what is open
     line.cut()
     page.get_by_text("Reconnecting").wait_for()
     before = page.locator(".answer .markdown").inner_text().strip()
@@ -66,7 +70,7 @@ def test_no_network_for_a_while(
     assert before != counted
     line.mend()
     # The browser tells that it is online; the page does not wait for its next turn.
-    page.evaluate("() => window.dispatchEvent(new Event('online'))")
+    watched.context.set_offline(False)
     assert words(page) == counted
 
 
@@ -186,8 +190,14 @@ def test_a_frozen_tab_catches_up(
     page.goto(server.url)
     ask(page, "scenario:slow")
     begun(page)
+    thread = page.url.partition("#t=")[2]
     tools = watched.context.new_cdp_session(page)
     tools.send("Page.setWebLifecycleState", {"state": "frozen"})
+    # The answer goes on without this tab, to its end.
+    end = time.monotonic() + 60
+    while httpx.get(f"{server.url}/v1/threads/{thread}").json()["active"]:
+        assert time.monotonic() < end, "the run did not end"
+        time.sleep(0.1)
     tools.send("Page.setWebLifecycleState", {"state": "active"})
     assert words(page) == counted
 

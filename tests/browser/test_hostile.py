@@ -4,9 +4,13 @@ answers that are too long for a page drawn as a whole."""
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +46,43 @@ def test_hostile_markdown_reaches_nothing_at_any_prefix(
         assert re.match(r"https?://", link.get_attribute("href"))
         assert link.get_attribute("rel") == "noopener noreferrer nofollow"
     assert answer.locator("script, iframe, object, style, form, base, meta, link").count() == 0
+
+
+def test_every_prefix_of_hostile_markdown_is_drawn_without_a_request(
+    watched: Any, tmp_path: Path
+) -> None:
+    """The renderer alone, without the policy that the server puts around it."""
+    if not (ROOT / "node_modules/vite").exists() or not (npx := shutil.which("npx")):
+        pytest.skip("the packages' tools are not installed (npm ci)")
+    config = "packages/page/test/prefixes.config.ts"
+    build = [npx, "vite", "build", "--config", config, "--outDir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    here = "http://prefixes.test"
+
+    def answer(route: Any) -> None:
+        path = route.request.url.removeprefix(here).lstrip("/")
+        file = tmp_path / path
+        if not route.request.url.startswith(here):
+            route.abort()  # remembered as a foreign request all the same
+        elif not path:
+            html = "<!doctype html><script type=module src=/prefixes.js></script>"
+            route.fulfill(body=html, content_type="text/html")
+        elif file.is_file():
+            route.fulfill(path=file, content_type="text/javascript")
+        else:
+            route.fulfill(status=404)
+
+    watched.context.route("**/*", answer)
+    page = watched.page()
+    page.goto(here)
+    page.wait_for_function("() => window.drawAll")
+    assert page.evaluate("() => window.drawAll()") > 3500
+    assert watched.bad == []
+    assert watched.foreign(here) == []
+    # Nothing of it asked for a file that is not the page's either.
+    own = [request for request in watched.requests if request.startswith(here)]
+    assert all(re.fullmatch(rf"{here}/(|favicon\.ico|.*\.js)", request) for request in own), own
 
 
 def test_ten_megabytes_do_not_freeze_the_page(

@@ -5,13 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-AXE = ROOT / "node_modules/axe-core/axe.min.js"
 
 
 def state(answer: Any, wanted: str) -> None:
@@ -146,34 +142,6 @@ def test_conversations_are_listed_and_opened_again(
     assert page.locator(".question").count() == 1
     page.go_back()
     page.locator(".question > p", has_text="The second conversation").wait_for()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_axe_has_no_complaint(
-    server: Any, watched: Any, ask: Callable[..., Any], scheme: str, width: int
-) -> None:
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed (npm ci)")
-    page = watched.page()
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    page.set_viewport_size({"width": width, "height": 800})
-    page.goto(server.url)
-    for scenario in ("scenario:text", "scenario:approval"):
-        answer = ask(page, scenario)
-        state(answer, "waiting" if "approval" in scenario else "complete")
-        if "approval" in scenario:
-            answer.get_by_role("button", name="Deny").click()
-            state(answer, "complete")
-    state(ask(page, "scenario:error"), "error")
-    page.get_by_role("button", name="Stream inspector", exact=True).click()
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
-    told = [
-        f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0]['failureSummary']}"
-        for v in found["violations"]
-    ]
-    assert told == []
 
 
 def test_the_keyboard_is_enough(server: Any, watched: Any) -> None:

@@ -240,6 +240,7 @@ export class Conversation {
     this.#turns.set(turn.id, turn);
     turn.store.onBatch = (batch) => turn.meter.take(batch);
     turn.store.subscribe(() => {
+      turn.meter.noteCuts(turn.store.getSnapshot().reconnects);
       const { tools } = this.options;
       if (tools && turn.run && !this.#life.signal.aborted) {
         this.#tools.look(turn.run, turn.store, tools, this.#life.signal);

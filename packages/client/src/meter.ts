@@ -23,6 +23,10 @@ export class RunMeter {
   readonly points: Point[] = [];
   events = 0;
   bytes = 0;
+  /** Characters of visible text. */
+  characters = 0;
+  /** Where the connection was lost: the run's time, in milliseconds, of the last event before. */
+  readonly cuts: number[] = [];
   /** When the person asked, here; 0 for a run that was there before this page. */
   readonly asked: number;
   /** Milliseconds from the question to the first visible event; on the screen where this page
@@ -30,6 +34,7 @@ export class RunMeter {
   firstMs?: number;
   #firstT?: number;
   #lastT = 0;
+  #now = 0;
 
   constructor(asked = 0) {
     this.asked = asked;
@@ -42,6 +47,8 @@ export class RunMeter {
       const text = event.type.endsWith("-delta") && "text" in event ? event.text!.length : 0;
       this.events++;
       this.bytes += json.length;
+      this.characters += text;
+      this.#now = t;
       if (text) this.#lastT = t;
       if (this.firstMs === undefined && text && VISIBLE.test(event.type)) {
         this.firstMs = this.asked ? at - this.asked : t;
@@ -51,6 +58,16 @@ export class RunMeter {
         this.points.push({ t, at, type: event.type, size: json.length, text });
       }
     }
+  }
+
+  /** Tells how often the connection was lost so far. */
+  noteCuts(reconnects: number): void {
+    while (this.cuts.length < reconnects) this.cuts.push(this.#now);
+  }
+
+  /** When the first visible piece came, by the server's clock. */
+  get firstT(): number | undefined {
+    return this.#firstT;
   }
 
   /** Milliseconds between the first and the last visible piece, by the server's clock. */

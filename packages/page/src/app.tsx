@@ -198,6 +198,11 @@ function Frame(props: {
   );
 }
 
+/** A model at an address of its own (`http://host/v1#name`) by its name. */
+function shortName(id: string): string {
+  return /^https?:.*#(.+)$/.exec(id)?.[1] ?? id;
+}
+
 function ModelPicker(props: {
   models: Model[];
   model: string | undefined;
@@ -205,7 +210,7 @@ function ModelPicker(props: {
 }): ReactNode {
   const { models, model, onModel } = props;
   if (!models.length) return null;
-  if (models.length === 1) return <span className="model">{models[0]!.id}</span>;
+  if (models.length === 1) return <span className="model" title={models[0]!.id}>{shortName(models[0]!.id)}</span>;
   return (
     <select
       className="model"
@@ -214,7 +219,9 @@ function ModelPicker(props: {
       onChange={(event) => onModel(event.target.value)}
     >
       {models.map(({ id }) => (
-        <option key={id}>{id}</option>
+        <option key={id} value={id}>
+          {shortName(id)}
+        </option>
       ))}
     </select>
   );

@@ -66,11 +66,11 @@ export function Composer(props: {
           </ul>
         )}
         {attached.problems.length > 0 && (
-          <ul className="problems" role="alert">
+          <div className="problems" role="alert">
             {attached.problems.map((problem) => (
-              <li key={problem}>{problem}</li>
+              <p key={problem}>{problem}</p>
             ))}
-          </ul>
+          </div>
         )}
         <div className="line">
           <input

@@ -32,9 +32,12 @@ const PATHS = {
 
 export type IconName = keyof typeof PATHS;
 
+/** Drawn as areas. */
+const FILLED = new Set<IconName>(["stop"]);
+
 export function Icon({ name }: { name: IconName }): ReactNode {
   return (
-    <svg viewBox="0 0 24 24" width="18" height="18" aria-hidden="true" focusable="false" className="icon-svg">
+    <svg viewBox="0 0 24 24" width="18" height="18" aria-hidden="true" focusable="false" className={FILLED.has(name) ? "icon-svg filled" : "icon-svg"}>
       <path d={PATHS[name]} />
     </svg>
   );

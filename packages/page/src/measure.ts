@@ -42,6 +42,15 @@ export function binned(points: Point[], end: number, slices: number): Bar[] {
   });
 }
 
+/** Visible characters in each slice of time, and the most of a slice in a second. */
+export function paced(points: Point[], end: number, slices: number): { bars: Bar[]; perSecond: number } {
+  const sums = Array<number>(slices).fill(0);
+  for (const { t, text } of points) sums[Math.min(slices - 1, Math.floor((t / end) * slices))]! += text;
+  const most = Math.max(1, ...sums);
+  const bars = sums.map((count, at) => ({ at, label: "", count, share: count / most }));
+  return { bars, perSecond: (most * slices * 1000) / end };
+}
+
 const EDGES = [2, 5, 10, 20, 50, 100, 200, 500, 1000];
 
 /** Gaps in milliseconds, by size. */
@@ -66,17 +75,17 @@ export function percentile(values: number[], share: number): number {
 
 const MOST_CORNERS = 240;
 
-/** Characters so far over time, as an SVG path in a box of `width` by `height`. */
-export function cumulative(points: Point[], width: number, height: number) {
-  const visible = points.filter((point) => point.text);
-  const total = visible.reduce((sum, point) => sum + point.text, 0);
+/** Characters (or bytes) so far over time, as an SVG path in a box of `width` by `height`. */
+export function cumulative(points: Point[], width: number, height: number, what: "text" | "size" = "text") {
+  const visible = points.filter((point) => point[what]);
+  const total = visible.reduce((sum, point) => sum + point[what], 0);
   const end = Math.max(1, points[points.length - 1]?.t ?? 1);
   const every = Math.max(1, Math.ceil(visible.length / MOST_CORNERS));
   // Before the first piece there was nothing, not a slope.
   let path = `M0 ${height} L${(((visible[0]?.t ?? 0) / end) * width).toFixed(1)} ${height}`;
   let sum = 0;
   visible.forEach((point, at) => {
-    sum += point.text;
+    sum += point[what];
     if (at % every && at !== visible.length - 1) return;
     const x = (point.t / end) * width;
     const y = height - (sum / Math.max(1, total)) * (height - 6);

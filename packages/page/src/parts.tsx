@@ -151,7 +151,7 @@ function ApprovalBox({ tool, onApprove }: { tool: ToolState; onApprove: NonNulla
         Allow <strong>{tool.name}</strong> to run with these arguments?
         {tool.approval_reason ? ` ${tool.approval_reason}` : ""}
       </p>
-      <pre tabIndex={0}>{shown(tool.approval_arguments ?? {})}</pre>
+      <pre tabIndex={0}>{pretty(JSON.stringify(tool.approval_arguments ?? {}))}</pre>
       <div className="buttons">
         <button type="button" disabled={answered} onClick={() => answer(false)}>
           Deny
@@ -203,11 +203,16 @@ function FileCard({ part }: { part: PartState }): ReactNode {
   return <FileView file={file} large={!open} />;
 }
 
+/** JSON of no more characters stands in one line. */
+const ONE_LINE = 60;
+
 function pretty(json: string): string {
   if (json.length > 50000) return json;
   try {
     const value: unknown = JSON.parse(json);
-    return typeof value === "object" ? JSON.stringify(value, null, 2) : json;
+    if (typeof value !== "object") return json;
+    const lines = JSON.stringify(value, null, 2);
+    return json.length <= ONE_LINE ? lines.replace(/\n\s*/g, " ") : lines;
   } catch {
     return json;
   }

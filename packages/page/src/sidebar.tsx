@@ -20,8 +20,10 @@ export function Sidebar(
   const [wanted, setWanted] = useState("");
   const [leaving, setLeaving] = useState<ThreadEntry>();
   useEffect(() => {
+    if (open) nav.current?.querySelector<HTMLElement>("button")?.focus();
+  }, [open]);
+  useEffect(() => {
     if (!open) return undefined;
-    nav.current?.querySelector<HTMLElement>("button")?.focus();
     const onKey = (event: globalThis.KeyboardEvent) => {
       if (event.key === "Escape" && !event.defaultPrevented) onClose();
     };

@@ -3,6 +3,7 @@ can read. */
 
 import type { TokenwireClient } from "@tokenwire/client";
 import { useState, type FormEvent, type ReactNode } from "react";
+import { Icon } from "./icons.js";
 
 export function SignIn({ client, onDone }: { client: TokenwireClient; onDone(): void }): ReactNode {
   const [key, setKey] = useState("");
@@ -14,21 +15,26 @@ export function SignIn({ client, onDone }: { client: TokenwireClient; onDone(): 
     });
   };
   return (
-    <form className="sign-in" onSubmit={submit}>
-      <h1>tokenwire</h1>
-      <label htmlFor="key">This server asks for a key.</label>
-      <input
-        id="key"
-        type="password"
-        autoComplete="current-password"
-        autoFocus
-        value={key}
-        onChange={(event) => setKey(event.target.value)}
-      />
-      <button type="submit" className="primary" disabled={!key}>
-        Sign in
-      </button>
-      {error && <p role="alert">{error}</p>}
-    </form>
+    <main>
+      <form className="sign-in" onSubmit={submit}>
+        <span className="mark">
+          <Icon name="wave" />
+        </span>
+        <h1>tokenwire</h1>
+        <label htmlFor="key">This server asks for a key.</label>
+        <input
+          id="key"
+          type="password"
+          autoComplete="current-password"
+          autoFocus
+          value={key}
+          onChange={(event) => setKey(event.target.value)}
+        />
+        <button type="submit" className="primary" disabled={!key}>
+          Sign in
+        </button>
+        {error && <p role="alert">{error}</p>}
+      </form>
+    </main>
   );
 }

@@ -33,7 +33,7 @@ export function Dashboard(): ReactNode {
     <main className="dash">
       <header className="bar">
         <h1>tokenwire dashboard</h1>
-        <a href="/">Chat</a>
+        <a href="/" className="to-chat">Chat</a>
         <ThemeButton />
       </header>
       {problem && (

@@ -12,6 +12,8 @@ import { decodeEntities, isInlineImage, safeLink } from "./links.js";
 
 /** A quote in a list in a quote ...: deeper than this is shown as text. */
 const MOST_DEPTH = 24;
+/** A table's cell of no more characters is not broken into lines. */
+const MOST_SHORT = 16;
 
 export function renderBlocks(tokens: Token[], open: boolean, depth = 0): ReactNode[] {
   return tokens.map((token, at) => {
@@ -74,9 +76,10 @@ function List({ list, open, depth }: { list: Tokens.List; open: boolean; depth: 
 }
 
 function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; depth: number }): ReactNode {
-  const align = (at: number) => {
+  const look = (at: number, text: string) => {
     const side = table.align[at];
-    return side ? `to-${side}` : undefined;
+    // A date or a price stays in one piece; the table scrolls instead.
+    return `${side ? `to-${side}` : ""}${text.length <= MOST_SHORT ? " short" : ""}`;
   };
   return (
     <div className="table" tabIndex={0} role="region" aria-label="Table">
@@ -84,7 +87,7 @@ function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; dep
         <thead>
           <tr>
             {table.header.map((cell, at) => (
-              <th key={at} scope="col" className={align(at)}>
+              <th key={at} scope="col" className={look(at, cell.text)}>
                 {renderInline(cell.tokens, false, depth + 1)}
               </th>
             ))}
@@ -94,7 +97,7 @@ function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; dep
           {table.rows.map((row, number) => (
             <tr key={number}>
               {row.map((cell, at) => (
-                <td key={at} className={align(at)}>
+                <td key={at} className={look(at, cell.text)}>
                   {renderInline(cell.tokens, open && number === table.rows.length - 1, depth + 1)}
                 </td>
               ))}
