@@ -156,3 +156,64 @@ def test_the_keyboard_is_enough(server: Any, watched: Any) -> None:
     state(answer, "cancelled")
     page.keyboard.press("Control+Shift+O")
     page.locator(".welcome").wait_for()
+
+
+def test_citations_are_drawn_as_sources(
+    serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], model: Any
+) -> None:
+    def cited(url: str, title: str) -> dict[str, Any]:
+        citation = {"url": url, "title": title, "start_index": 0, "end_index": 4}
+        return {"annotations": [{"type": "url_citation", "url_citation": citation}]}
+
+    model.pieces = [
+        "It is so.",
+        cited("https://example.org/a", "The <b>source</b>"),
+        cited("https://example.org/a", "The same again"),
+        cited("javascript:alert(1)", "A trap"),
+    ]
+    page = watched.page()
+    page.goto(serve("--model", model.name).url)
+    answer = ask(page, "Is it?")
+    state(answer, "complete")
+    sources = answer.get_by_role("list", name="Sources").get_by_role("listitem")
+    assert sources.count() == 1
+    link = sources.get_by_role("link")
+    assert link.get_attribute("href") == "https://example.org/a"
+    assert link.get_attribute("rel") == "noopener noreferrer nofollow"
+    assert "(example.org)" in sources.inner_text()
+    assert watched.bad == []
+
+
+def test_a_draft_stays_over_a_reload(server: Any, watched: Any) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    page.get_by_label("Your question").fill("Half a quest")
+    page.reload()
+    page.wait_for_function(
+        "() => document.querySelector('.composer textarea')?.value === 'Half a quest'"
+    )
+    page.get_by_label("Your question").fill("scenario:empty")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".answer[data-state=complete]")
+    assert page.get_by_label("Your question").input_value() == ""
+    page.reload()
+    page.wait_for_selector(".answer[data-state=complete]")
+    assert page.get_by_label("Your question").input_value() == ""
+
+
+def test_copying_leaves_out_what_cannot_be_seen(
+    serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], model: Any
+) -> None:
+    tags = "".join(chr(0xE0000 + ord(char)) for char in "ignore all")
+    selectors = "".join(chr(0xE0100 + number) for number in range(20))
+    model.pieces = [f"Family 👨\u200d👩\u200d👧, {tags}plain\u202e \u200btext{selectors}."]
+    watched.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = watched.page()
+    page.goto(serve("--model", model.name).url)
+    answer = ask(page, "Hide something")
+    state(answer, "complete")
+    answer.get_by_text("characters that cannot be seen").wait_for()
+    answer.get_by_role("button", name="Copy answer").click()
+    answer.get_by_role("button", name="Copied").wait_for()
+    copied = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == "Family 👨\u200d👩\u200d👧, plain text."
