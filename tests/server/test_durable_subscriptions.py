@@ -19,10 +19,18 @@ from node_support import serving
 from redis_support import need_redis, redis_server
 from server_support import AS_A, AS_B, KEYS
 from tokenwire.errors import ConfigError
+from tokenwire.log.memory import MemoryLog
 from tokenwire.server import ds_sub_wake
 from tokenwire.server.app import create_app
+from tokenwire.server.ds_store import KeptStreams
+from tokenwire.server.ds_streams import Append
+from tokenwire.server.ds_sub_config import Config
+from tokenwire.server.ds_sub_rules import Subscription, Wake
+from tokenwire.server.ds_sub_store import SubscriptionStore
+from tokenwire.server.ds_webhook import Targets
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import check
+from tokenwire.server.state import State
 from webhook_support import Receiver, verified
 
 JSON = {"content-type": "application/json"}
@@ -42,6 +50,7 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 class Api:
     """A client of one server's streams and subscriptions."""
 
+    state_of_server: State
     opened: ClassVar[list[httpx.Client]] = []
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
@@ -109,6 +118,7 @@ def code_of(answer: httpx.Response) -> tuple[int, str]:
 def api() -> Iterator[Api]:
     with serving(durable_streams="readwrite") as server:
         made = Api(server.url)
+        made.state_of_server = server.app.state
         made.stream("wake")
         yield made
 
@@ -547,6 +557,53 @@ def test_an_answer_that_is_not_done_leaves_the_work_to_the_callback(
         heard = api.ask("POST", "hook/callback", body, told["callback_token"])
         assert heard.json() == {"ok": True, "next_wake": True}, "done, but nothing was acked"
         until(lambda: len(receiver.requests) == 2)
+
+
+def test_an_append_while_the_wake_before_it_is_acked_is_not_lost(api: Api) -> None:
+    """The ack has looked at the stream, the append comes and finds it pending, the ack is kept."""
+    api.stream("w7")
+    api.subscribe("edge", pattern="edge/*", wake_stream="w7", lease_ttl_ms=600_000)
+    tail = api.stream("edge/a", 0)
+    claimed = api.claim("edge")
+    service = api.state_of_server.extras["durable_streams"]
+    store = service.subscriptions._store
+    seen = store.seen
+    appended: list[str] = []
+
+    async def late(owner: str, paths: Any) -> Any:
+        found = await seen(owner, paths)
+        if not appended and "edge/a" in found:
+            appended.append("")
+            wanted = Append(content_type="application/json", body=b"1")
+            await service.kept.append(owner, "edge/a", wanted, time.time())
+        return found
+
+    store.seen = late
+    try:
+        acks = [{"stream": "edge/a", "offset": tail}]
+        assert api.ack("edge", claimed, acks=acks, done=True).is_success
+    finally:
+        store.seen = seen
+    assert appended
+    assert [event["generation"] for event in api.wakes(2, "w7")] == [1, 2]
+    assert api.claim("edge")["generation"] == 2
+
+
+def test_an_older_look_does_not_put_off_what_is_due() -> None:
+    """An append that looked before a wake began, and comes back after it."""
+
+    def due_at(moment: float | None) -> Subscription:
+        wake = Wake(id="w", tell_at=moment) if moment is not None else None
+        config = Config(type="pull-wake", pattern="x", wake_stream="wake")
+        return Subscription(
+            id="s", owner="o", config=config, birth="b", created=0.0, base="", wake=wake
+        )
+
+    kept = KeptStreams(MemoryLog())
+    waker = ds_sub_wake.Waker(kept, SubscriptionStore(kept), Targets([]), None)
+    for moment in (50.0, 10.0, 40.0, None):
+        waker._changed("key", due_at(moment))
+    assert waker._due == {"key": 10.0}
 
 
 # --- restarts and several processes ------------------------------------------------------------

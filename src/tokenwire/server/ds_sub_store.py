@@ -45,12 +45,14 @@ _Index = dict[str, tuple[str | None, list[str]]]
 
 
 class SubscriptionStore:
-    """The documents of all subscriptions of a log. ``changed`` hears of every change."""
+    """The documents of all subscriptions of a log. ``changed`` hears of every look at one, with
+    the streams that it took out of what is pending: those are to be looked at once more. An append
+    that found its stream pending has changed nothing, and may be newer than the look."""
 
     def __init__(self, kept: KeptStreams) -> None:
         self._kept, self._log = kept, kept.log
         self._secret = b""
-        self.changed: Callable[[str, Subscription], None] = lambda key, known: None
+        self.changed: Callable[[str, Subscription, set[str]], None] = lambda key, known, gone: None
 
     async def open(self) -> None:
         """Get the secret that tokens are signed with; all processes of one log have the same."""
@@ -97,10 +99,11 @@ class SubscriptionStore:
                 raise Problem(404, "SUBSCRIPTION_NOT_FOUND", "there is no such subscription")
             known = _decode(data)
             seen = await self.seen(known.owner, wanted(known))
+            before = set(known.pending)
             result = act(known, seen)
             new = _encode(known)
             if new == data or await self._log.swap_document(_KIND, key, data, new):
-                self.changed(key, known)
+                self.changed(key, known, before - set(known.pending))
                 return known, result
 
     async def seen(self, owner: str, paths: Iterable[str]) -> dict[str, Seen | None]:

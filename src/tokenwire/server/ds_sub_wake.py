@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections.abc import Iterable
 
 import msgspec
 
@@ -44,6 +46,7 @@ class Waker:
     ) -> None:
         self._kept, self._store, self._targets, self._signer = kept, store, targets, signer
         self._due: dict[str, float] = {}
+        self._again: dict[str, set[str]] = {}
         self._news = asyncio.Event()
         self._telling: dict[asyncio.Task[None], Subscription] = {}
         self._calls = asyncio.Semaphore(_MOST_CALLS)
@@ -79,8 +82,9 @@ class Waker:
         except TokenwireError as error:
             _log.warning("subscriptions did not hear of an append: %s", error)
 
-    async def tend(self, key: str, path: str | None = None) -> None:
-        """Do what is due for a subscription, after a look at the stream ``path``."""
+    async def tend(self, key: str, path: str | None = None, *, appended: bool = True) -> None:
+        """Do what is due for a subscription, after a look at the stream ``path``; one that gave up
+        begins anew when something was ``appended``."""
         now = time.time()
 
         def wanted(known: Subscription) -> list[str]:
@@ -97,7 +101,8 @@ class Waker:
                 if new and not rules.link(known, path, None, explicit=False):
                     _log.warning("subscription %s follows too many streams", known.id)
                 rules.mark(known, path, seen.get(path))
-                rules.wake_up(known)
+                if appended:
+                    rules.wake_up(known)
             rules.begin_wake(known, seen, now)
             return rules.begin_telling(known, seen, now, _TELLING_SECONDS)
 
@@ -224,11 +229,14 @@ class Waker:
 
     # --- looking after -------------------------------------------------------------------------
 
-    def _changed(self, key: str, known: Subscription) -> None:
+    def _changed(self, key: str, known: Subscription, again: Iterable[str] = ()) -> None:
+        for path in again:
+            self._again.setdefault(key, set()).add(path)
+            self._news.set()
+        # Several look at a subscription at once, and may come here in any order: what an older
+        # look says never puts off what is due. A look too many finds that there is nothing to do.
         due = rules.next_due(known)
-        if due is None:
-            self._due.pop(key, None)
-        elif self._due.get(key) != due:
+        if due is not None and due < self._due.get(key, math.inf):
             self._due[key] = due
             self._news.set()
 
@@ -244,14 +252,22 @@ class Waker:
                     if scan:
                         next_scan = now + _SCAN_SECONDS
                     await self._look(scan)
+                while self._again:
+                    key, paths = self._again.popitem()
+                    for path in paths:
+                        await self.tend(key, path, appended=False)
                 for key in [key for key, due in self._due.items() if due <= now]:
-                    self._due[key] = now + _AGAIN_SECONDS  # unless it works, and says when
-                    await self.tend(key)
+                    del self._due[key]
+                    try:
+                        await self.tend(key)
+                    except TokenwireError:
+                        self._due.setdefault(key, now + _AGAIN_SECONDS)
+                        raise
             except TokenwireError as error:
                 _log.warning("looking after subscriptions: %s", error)
             except Exception:
                 _log.exception("looking after subscriptions failed; it goes on")
-            until = min([next_look, *self._due.values()])
+            until = min([next_look, *self._due.values()]) if not self._again else 0.0
             try:
                 async with asyncio.timeout(max(0.01, until - time.time())):
                     await self._news.wait()
