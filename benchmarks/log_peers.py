@@ -1,8 +1,9 @@
-"""Beside resumable-stream (PyPI), on one Redis: the same chunks to the same number of readers.
+"""Beside resumable-stream (PyPI and npm), on one Redis: the same chunks to the same readers.
 
-Both keep a stream that readers can come back to. resumable-stream keeps the chunks in the memory of
+All keep a stream that readers can come back to. resumable-stream keeps the chunks in the memory of
 the producer and publishes each one to each reader; tokenwire keeps them in Redis and wakes readers,
-who take what is there. Writer and readers run in one process, over connections of their own.
+who take what is there. Writer and readers run in one process, over connections of their own; the
+npm package runs under Node, with the `redis` package (benchmarks/node).
 
     python benchmarks/log_peers.py --json
 """
@@ -12,13 +13,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
+import subprocess
 import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+NODE = ROOT / "benchmarks" / "node"
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from redis_support import BINARY, redis_server  # noqa: E402
@@ -155,6 +160,23 @@ async def theirs(url: str, readers: int, chunks: int, gap: float) -> Figures:
     return figures(kept, seconds, used, chunks, readers, again)
 
 
+async def theirs_npm(url: str, readers: int, chunks: int, gap: float) -> Figures:
+    command = ["node", "resumable_stream.mjs", url, str(readers), str(chunks), str(gap)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=NODE, stdout=PIPE)
+    answer, _ = await process.communicate()
+    if process.returncode:
+        raise SystemExit("benchmarks/node/resumable_stream.mjs failed")
+    return json.loads(answer)
+
+
+def npm_installed() -> bool:
+    """Install what benchmarks/node asks for; False when there is no npm."""
+    if shutil.which("npm") is None:
+        return False
+    subprocess.run(["npm", "ci", "--silent"], cwd=NODE, check=True)
+    return True
+
+
 def figures(
     late: list[float], seconds: float, used: float, chunks: int, readers: int, again: float
 ) -> Figures:
@@ -178,9 +200,13 @@ def main() -> None:
     try:
         import resumable_stream  # noqa: F401
 
-        systems["resumable-stream"] = theirs
+        systems["resumable-stream (PyPI)"] = theirs
     except ImportError:
         print("resumable-stream is not installed: pip install resumable-stream", file=sys.stderr)
+    if npm_installed():
+        systems["resumable-stream (npm)"] = theirs_npm
+    else:
+        print("npm is not installed: its resumable-stream is left out", file=sys.stderr)
     cases = {
         "flood, 1 reader": (1, 5000, 0.0),
         "flood, 100 readers": (100, 300, 0.0),
@@ -197,11 +223,11 @@ def main() -> None:
         print(json.dumps(found))
         return
     names = list(next(iter(found.values()))["tokenwire"])
-    print(f"{'':<28}{'':<18}" + "".join(f"{name:>30}" for name in names))
+    print(f"{'':<28}{'':<26}" + "".join(f"{name:>30}" for name in names))
     for case, results in found.items():
         for system, result in results.items():
             cells = "".join(f"{result[name]:>30,.2f}" for name in names)
-            print(f"{case:<28}{system:<18}{cells}")
+            print(f"{case:<28}{system:<26}{cells}")
 
 
 if __name__ == "__main__":

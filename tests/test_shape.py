@@ -52,8 +52,9 @@ def test_no_loose_ends_and_no_addresses_of_registries():
             assert word not in text, f"{path.name} has {word}"
     for name in ("requirements/dev.txt", "requirements/run.txt"):
         assert "://" not in (ROOT / name).read_text(encoding="utf-8"), f"{name} names an address"
-    for path in (ROOT / "package-lock.json", ROOT / "tests" / "node" / "package-lock.json"):
+    for folder in (ROOT, ROOT / "tests" / "node", ROOT / "benchmarks" / "node"):
+        path = folder / "package-lock.json"
         packages = json.loads(path.read_text(encoding="utf-8"))["packages"]
-        assert len(packages) > 10
+        assert len(packages) > 5
         for name, package in packages.items():
             assert "://" not in package.get("resolved", ""), f"{path.name}: {name}"

@@ -211,3 +211,26 @@ def test_a_slow_machine_loses_nothing(
     tools.send("Emulation.setCPUThrottlingRate", {"rate": 8})
     ask(page, "scenario:slow")
     assert words(page) == counted
+
+
+def test_a_browser_without_room_for_storage_shows_the_answer(
+    server: Any, watched: Any, ask: Callable[..., Any], counted: str
+) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    full = page.evaluate(
+        """() => {
+          for (let size = 1 << 20; ; size /= 2) {
+            try {
+              for (let n = 0; n < 64; n++) localStorage.setItem(`${size} ${n}`, "x".repeat(size));
+            } catch (error) {
+              if (size === 1) return error.name;
+            }
+          }
+        }"""
+    )
+    assert full == "QuotaExceededError"
+    ask(page, "scenario:slow")
+    begun(page)
+    page.reload()
+    assert words(page) == counted

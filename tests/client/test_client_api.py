@@ -367,8 +367,10 @@ def test_known_events_are_dropped_and_missing_ones_are_an_error() -> None:
         with pytest.raises(ProtocolError, match="missing"):
             await anext(reader)
 
-    with saying(STREAM + events(("1", START), ("3", END))) as (url, _):
+    hole = events(("3", END))
+    with saying(STREAM + events(("1", START)) + hole, STREAM + hole) as (url, asked):
         run_with(url, use)
+    assert b"last-event-id: 1\r\n" in asked[1]
 
 
 def test_a_reader_that_was_busy_elsewhere_is_not_out_of_patience() -> None:
@@ -408,10 +410,17 @@ def test_silence_is_a_cut() -> None:
 @pytest.mark.parametrize(
     "junk", [b"data: nonsense\n\n", b"data: []\n\n", b'id: x\ndata: {"type":"a"}\n\n']
 )
-def test_what_is_no_event_ends_it(junk: bytes) -> None:
-    with saying(STREAM + junk) as (url, _):
-        with pytest.raises((ProtocolError, CursorError)):
+def test_what_is_no_event_twice_ends_it(junk: bytes) -> None:
+    with saying(STREAM + junk, STREAM + junk) as (url, _):
+        with pytest.raises(ProtocolError):
             run_with(url, seen)
+
+
+def test_what_the_line_broke_once_is_asked_for_again() -> None:
+    broken = STREAM + events(("1", START), ("2", TEXT.replace(b":", b"\xff", 1)))
+    with saying(broken, STREAM + events(("2", TEXT), ("3", END))) as (url, asked):
+        assert run_with(url, seen) == ["RunStart", "TextStart", "RunEnd"]
+    assert b"last-event-id: 1\r\n" in asked[1]
 
 
 def test_nobody_there() -> None:

@@ -1,7 +1,7 @@
 """The long fault run: ``python -m tests.faults --kills 1000 --seed 1 --store sqlite``.
 
-First the sweep: a worker is hit after every record of a run, in every way. Then kills at random
-under load, by the seed.
+First the sweep: a worker is hit after every record of a run, in every way. Then the lease as it is
+by default. Then kills at random under load, by the seed.
 """
 
 from __future__ import annotations
@@ -52,6 +52,20 @@ def sweep(options: argparse.Namespace) -> list[str]:
     return broken
 
 
+def lease(options: argparse.Namespace) -> list[str]:
+    from faults.fault_lease import lease_run
+
+    with (
+        tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
+        store_of(options.store, folder) as (url, _),
+    ):
+        report = asyncio.run(lease_run(url, Path(folder)))
+    if not options.json:
+        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.takeovers.items())
+        print(f"lease of 15 s, until another worker goes on: {took}", flush=True)
+    return [f"lease: {text}" for text in report.broken]
+
+
 def kills(options: argparse.Namespace) -> dict[str, Any]:
     from faults.fault_harness import Harness
 
@@ -72,14 +86,14 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000, help="0: the sweep only")
+    parser.add_argument("--kills", type=int, default=1000, help="0: none")
     parser.add_argument("--no-sweep", action="store_true", help="the kills only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    broken = [] if options.no_sweep else sweep(options)
+    broken = [] if options.no_sweep else [*sweep(options), *lease(options)]
     report = kills(options) if options.kills else {}
     broken += report.pop("broken", [])
     if options.json:

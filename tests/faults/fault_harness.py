@@ -8,12 +8,13 @@ final log. The seed fixes every choice; the moments depend on the machine as wel
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Harness:
         kills: int,
         workers: int,
         restart_store: Callable[[], None] | None = None,
+        skews: tuple[float, ...] = (0.0,),
     ) -> None:
         self.report = Report(seed, store.partition(":")[0])
         self._store = store
@@ -72,6 +74,8 @@ class Harness:
         self._chance = random.Random(seed)
         self._kills = kills
         self._restart_store = restart_store
+        #: How wrong the workers' clocks are, one after the other.
+        self._skews = itertools.cycle(skews)
         self._count = workers
         self._workers: list[Worker] = []
         self._cases: list[Case] = []
@@ -109,7 +113,8 @@ class Harness:
     # Workers.
 
     async def _spawn(self) -> None:
-        self._workers.append(await Worker.start(self._context, self._place, self._hear))
+        place = replace(self._place, skew=next(self._skews))
+        self._workers.append(await Worker.start(self._context, place, self._hear))
 
     def _hear(self, worker: Worker, answer: dict[str, Any]) -> None:
         if "key" in answer:

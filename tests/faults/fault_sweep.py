@@ -289,12 +289,22 @@ class Sweep:
         elif hit.verdict.outcome == report.outcome and text != report.text:
             hit.verdict.broken.append(f"I5: the text is {text!r}")
         hit.verdict.broken += _expectations(hit, before, len(claims), report.outcome)
+        lost_twice = len(claims) == 2 and _second_try(events[: claims[1]["tail"]])
+        if lost_twice and hit.verdict.reason not in ("worker_lost", "tool_in_doubt"):
+            hit.verdict.broken.append("I8: a step that cost two workers was tried again")
         if hit.point.mode == "stop":
             refused = [line for line in evidence.of("append") if line["status"] == "fenced"]
             if len(refused) > 1:
                 hit.verdict.broken.append(f"I7: {len(refused)} appends after the takeover")
         if any(record.outcome == "running" for record in asked):
             hit.verdict.broken.append("I7: a stream of the provider is still open")
+
+
+def _second_try(events: list[m.Event]) -> bool:
+    """Whether the second try of a step was under way."""
+    steps = [event for event in events if isinstance(event, m.StepStart | m.StepEnd)]
+    last = steps[-1] if steps else None
+    return isinstance(last, m.StepStart) and last.attempt > 1
 
 
 def _expectations(hit: Hit, before: list[m.Event], claims: int, whole: str) -> Iterable[str]:

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,6 +22,7 @@ from tokenwire.errors import TokenwireError
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.log.open import open_log
+from tokenwire.log.sqlite import SQLiteLog
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.openai_chat import DIALECT
 from tokenwire.relay.runs import Runs
@@ -29,7 +31,7 @@ from tokenwire.tools.context import ToolContext
 from tokenwire.tools.registry import ToolSet, tool
 
 # Imported once, before the fork: these are loaded where they are first used otherwise.
-for _name in ("concurrent.futures.thread", "tokenwire.log.redis", "tokenwire.log.sqlite"):
+for _name in ("concurrent.futures.thread", "tokenwire.log.redis"):
     importlib.import_module(_name)
 
 LEASE = 1.0
@@ -59,6 +61,8 @@ class Place:
     lease: float = LEASE
     #: As if on another machine: nobody can see that its process is dead, only its lease tells.
     far: bool = False
+    #: Seconds by which its clock is wrong.
+    skew: float = 0.0
     #: Runs that it may take over: all, or those that are in here (now).
     only: Container[str] | None = None
 
@@ -110,7 +114,10 @@ def make_runs(
         if trap is not None and trap.tool == name:
             trap.spring(told)
 
-    log = WatchedLog(open_log(place.store), journal, owner, trap=trap, told=told, only=place.only)
+    store = open_log(place.store)
+    if place.skew and isinstance(store, SQLiteLog):
+        store._clock = lambda: time.time() + place.skew
+    log = WatchedLog(store, journal, owner, trap=trap, told=told, only=place.only)
     return Runs(
         log,  # type: ignore[arg-type]
         registry=NamedModel(place.model_url),  # type: ignore[arg-type]

@@ -3,7 +3,8 @@
 Always true: an event of the log is given once and in the log's order (what came before is known by
 the offset in its cursor); a run has ended with ``run-end``, or when the server says that it was
 read to its end before: any other end of a connection is a cut, after which the reader comes back
-with its cursor; what was read is never asked for again.
+with its cursor; what was read is never asked for again; what cannot be read is asked for once more,
+and then it is an error.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Follow:
         self._ready: deque[tuple[str | None, AnyEvent]] = deque()
         self._connection: Connection | None = None
         self._link: Reconnect | None = None
+        #: The offset after which a connection brought something unreadable, until it goes on.
+        self._garbled: int | None = None
         self._told: float | None = None
         self._ended = False
         self._error: TokenwireError | None = None
@@ -139,6 +142,7 @@ class Follow:
         """Wait for more events, coming back as often as needed."""
         loop = asyncio.get_running_loop()
         link = self._link = self._link or Reconnect(self._patience, loop.time())
+        opened = False
         try:
             connection = self._connection
             if connection is None:
@@ -148,6 +152,7 @@ class Follow:
                 link.opened(loop.time())
                 if connection.beats:
                     self._timer = loop.call_later(self._patience.silence, self._watch)
+            opened = True
             # However long the reader was busy elsewhere: the server's silence begins now.
             self._since = loop.time()
             link.heard(self._since)
@@ -160,7 +165,7 @@ class Follow:
                 self._take(cursor, data)
         except (TokenwireError, OSError) as error:
             known = error if isinstance(error, TokenwireError) else NetworkError(str(error))
-            await self._cut(known)
+            await self._cut(known, opened=opened)
         if self._ended:
             await self._drop()
 
@@ -176,14 +181,16 @@ class Follow:
         else:
             connection.abort(NetworkError(f"nothing was heard for {silence:g} s"))
 
-    async def _cut(self, error: TokenwireError) -> None:
+    async def _cut(self, error: TokenwireError, *, opened: bool) -> None:
         """The connection is gone: wait, or give up."""
         await self._drop()
         if self._ended:
             return
         if isinstance(error, FramingError):
             error = ProtocolError(f"the server's stream cannot be read: {error.message}")
-        if is_final(error):
+        if opened and isinstance(error, ProtocolError) and self._garbled != self._offset:
+            self._garbled = self._offset  # the line may have broken it: once more, from here
+        elif is_final(error):
             self._ended, self._error = True, error
             return
         link = self._link
@@ -228,7 +235,10 @@ class Follow:
             self._offset = event.to
             self._ready.append((self._after, event))
             return
-        offset = _offset(cursor)
+        try:
+            offset = _offset(cursor)
+        except CursorError as error:
+            raise ProtocolError("the server's stream holds something that is no cursor") from error
         if offset <= self._offset:
             return
         if offset != self._offset + 1:

@@ -108,6 +108,7 @@ async def open_socket(
             open_timeout=patience.connect,
             ping_interval=patience.silence / 2,
             ping_timeout=patience.silence / 2,
+            close_timeout=1.0,  # a peer that answers no ping says no farewell either
             max_size=_MOST_MESSAGE,
             logger=_log,
         )
