@@ -242,7 +242,9 @@ class Sweep:
     ) -> None:
         """Do to the workers what the point says, in step with what happens."""
         run, mode = next(iter(hit.case.runs)), hit.point.mode
-        if not await _first(worker.sprung.wait(), events.ended.wait()):
+        if hit.point.kind == "run-end":
+            await worker.sprung.wait()  # its readers may hear of the end before we hear of the hit
+        elif not await _first(worker.sprung.wait(), events.ended.wait()):
             return
         hit.sprung += 1
         if mode == "twice":
