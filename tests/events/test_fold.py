@@ -128,3 +128,26 @@ def test_a_provider_correction_replaces_the_deltas():
         ]
     )
     assert state.text == "hello"
+
+
+def test_what_a_lost_attempt_cost_is_told_or_called_unknown():
+    def run(*, counted: bool, kept: bool) -> Fold:
+        events = [
+            m.RunStart(run="r"),
+            m.StepStart(step=1),
+            m.ResponseStart(id="resp_1", resumable=kept),
+            *([m.Usage(output_tokens=9)] if counted else []),
+            m.StepReset(step=1, attempt=2),
+            m.StepStart(step=1, attempt=2),
+            m.ResponseStart(id="resp_1", resumable=kept),
+            m.Usage(output_tokens=1),
+        ]
+        return fold(events)
+
+    assert run(counted=True, kept=False).usage == {"output_tokens": 10}
+    assert not run(counted=True, kept=False).usage_unknown
+    assert run(counted=False, kept=False).usage == {"output_tokens": 1}
+    assert run(counted=False, kept=False).usage_unknown
+    # A response that its provider keeps is read again, not paid again.
+    assert run(counted=True, kept=True).usage == {"output_tokens": 1}
+    assert not run(counted=False, kept=True).usage_unknown

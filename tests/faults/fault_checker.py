@@ -293,6 +293,31 @@ def _attempts(events: list[m.Event], evidence: Evidence) -> Iterable[str]:
             yield f"I8: the attempts of step {step} are numbered {numbers}"
         if count > MOST_ATTEMPTS:
             yield f"I8: step {step} was tried {count} times"
+    yield from _usage(events)
+
+
+def _usage(events: list[m.Event]) -> Iterable[str]:
+    """I8: all attempts are paid for; one that was lost before it was counted is told of."""
+    spent: Counter[str] = Counter()
+    now: dict[str, int] = {}
+    lost = False
+    for event in events:
+        if isinstance(event, m.Usage):
+            told = {"input_tokens": event.input_tokens, "output_tokens": event.output_tokens}
+            now |= {name: count for name, count in told.items() if count is not None}
+        elif isinstance(event, m.StepReset | m.StepEnd):
+            cut = isinstance(event, m.StepReset) or not event.terminal_seen
+            lost = lost or (cut and not now)
+            spent.update(now)
+            now = {}
+    last = events[-1] if events else None
+    if not isinstance(last, m.RunEnd):
+        return
+    told = {name: (last.usage or {}).get(name, 0) for name in ("input_tokens", "output_tokens")}
+    if told != {name: spent[name] for name in told}:
+        yield f"I8: {dict(spent)} was spent, and {told} told"
+    if last.outcome in ("complete", "interrupted") and last.usage_unknown != lost:
+        yield f"I8: usage_unknown is {last.usage_unknown}"
 
 
 def _cancel(case: Case, events: list[m.Event], evidence: Evidence) -> Iterable[str]:

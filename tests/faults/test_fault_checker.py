@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ def story() -> list[m.Event]:
         m.ToolCallStart(part=0, step=1, name="send_order", call_id="c1"),
         m.ToolCallEnd(part=0, arguments={}),
         m.Finish(reason="tool_calls"),
+        m.Usage(input_tokens=5, output_tokens=2),
         m.StepEnd(step=1, status="complete", terminal_seen=True),
         m.ToolStart(call_id="c1", name="send_order", step=1),
         m.ToolResult(call_id="c1", content="done", name="send_order"),
@@ -36,9 +38,16 @@ def story() -> list[m.Event]:
         m.TextStart(part=2, step=2),
         m.TextDelta(part=2, text="It is ordered."),
         m.TextEnd(part=2),
+        m.Usage(input_tokens=9, output_tokens=3),
         m.StepEnd(step=2, status="complete", terminal_seen=True),
-        m.RunEnd(outcome="complete"),
+        end("complete"),
     ]
+
+
+def end(outcome: m.RunOutcome, **fields: Any) -> m.RunEnd:
+    """An end as it must be after `story`: its first try of the second step was not counted."""
+    fields = {"usage": {"input_tokens": 14, "output_tokens": 5}, "usage_unknown": True, **fields}
+    return m.RunEnd(outcome=outcome, **fields)
 
 
 def at(events: list[m.Event], kind: type[m.Event], nth: int = 0) -> int:
@@ -106,7 +115,7 @@ def epochs_fall(events: list[m.Event]) -> None:
 
 
 def two_ends(events: list[m.Event]) -> None:
-    events.append(m.RunEnd(outcome="complete"))
+    events.append(end("complete"))
 
 
 def no_end(events: list[m.Event]) -> None:
@@ -145,6 +154,14 @@ def a_doubt_ignored(events: list[m.Event]) -> None:
     events.insert(at(events, m.ToolResult), claim)
 
 
+def told_too_little(events: list[m.Event]) -> None:
+    events[-1] = end("complete", usage={"input_tokens": 9, "output_tokens": 3})
+
+
+def the_lost_attempt_unsaid(events: list[m.Event]) -> None:
+    events[-1] = end("complete", usage_unknown=False)
+
+
 def attempts_without_end(events: list[m.Event]) -> None:
     where = at(events, m.StepReset)
     again = [m.StepReset(step=2, attempt=2), m.StepStart(step=2, attempt=2)]
@@ -154,26 +171,28 @@ def attempts_without_end(events: list[m.Event]) -> None:
 
 def a_step_after_the_cancel(events: list[m.Event]) -> None:
     events.insert(at(events, m.StepReset), m.Control(command="cancel"))
-    events[-1] = m.RunEnd(outcome="cancelled")
+    events[-1] = end("cancelled")
 
 
 def a_cancel_that_ends_otherwise(events: list[m.Event]) -> None:
     events.insert(len(events) - 1, m.Control(command="cancel"))
-    events[-1] = m.RunEnd(outcome="interrupted")
+    events[-1] = end("interrupted")
 
 
 @pytest.mark.parametrize(
     ("breaks", "complaint"),
     [
         (epochs_fall, "I1: epochs along the log"),
-        (two_ends, "I3: ends at [19, 20] of 20"),
-        (no_end, "I3: ends at [] of 18"),
+        (two_ends, "I3: ends at [21, 22] of 22"),
+        (no_end, "I3: ends at [] of 20"),
         (a_reset_keeps_a_part, "I5: the reset of step 2 keeps parts"),
         (another_text, "I5: the text is not what the model said"),
         (two_results, "I6: call c1 has 2 results"),
         (started_twice, "I6: call c1 was started 2 times"),
         (no_start, "I6: call c1 ran and its start is not in the log"),
         (a_doubt_ignored, "I6: a call is in doubt"),
+        (told_too_little, "I8: {'input_tokens': 14, 'output_tokens': 5} was spent"),
+        (the_lost_attempt_unsaid, "I8: usage_unknown is False"),
         (attempts_without_end, "I8: step 2 was tried 3 times"),
         (a_step_after_the_cancel, "I9: a step began after the cancel"),
         (a_cancel_that_ends_otherwise, "I9: a cancelled run ended as interrupted"),
@@ -189,8 +208,8 @@ def test_a_log_that_breaks_a_rule(breaks: Callable[[list[m.Event]], None], compl
 
 
 def another_byte(history: History) -> None:
-    record = history.kept.records[10]
-    history.kept.records[10] = record.replace(b"It is", b"It as")
+    record = history.kept.records[11]
+    history.kept.records[11] = record.replace(b"It is", b"It as")
 
 
 def a_hole(history: History) -> None:
@@ -214,11 +233,11 @@ def an_epoch_beyond_the_store(history: History) -> None:
 
 
 def two_owners(history: History) -> None:
-    history.evidence.lines.append(appended(2, 19, 1, "c"))
+    history.evidence.lines.append(appended(2, 21, 1, "c"))
 
 
 def an_older_epoch_later(history: History) -> None:
-    history.evidence.lines.append(appended(1, 19, 1, "a"))
+    history.evidence.lines.append(appended(1, 21, 1, "a"))
 
 
 def closed_otherwise(history: History) -> None:
@@ -288,22 +307,22 @@ def cancelled_before_the_takeover(history: History) -> None:
 @pytest.mark.parametrize(
     ("breaks", "complaint"),
     [
-        (another_byte, "I2: record 11 fails its check"),
+        (another_byte, "I2: record 12 fails its check"),
         (a_hole, "I2: record 6 fails its check"),
         (renumbered, "I2: record 5 says that it is 40"),
         (out_of_order, "I2: record 3: "),
         (an_epoch_beyond_the_store, "I1: epochs along the log are [2], the store's is 1"),
         (two_owners, "I1: epoch 2 had 2 owners"),
-        (an_older_epoch_later, "I1: record 19 is of epoch 1, after 2"),
+        (an_older_epoch_later, "I1: record 21 is of epoch 1, after 2"),
         (closed_otherwise, "I3: the last event is"),
-        (a_phantom, "I4: client 1 got 20 events, the log has 19; they differ from event 4"),
-        (one_missing, "I4: client 2 got 18 events, the log has 19; they differ from event 8"),
-        (one_twice, "I4: client 2 got 20 events, the log has 19; they differ from event 9"),
-        (another_cursor, "I4: client 1 got 19 events, the log has 19; they differ from event 3"),
+        (a_phantom, "I4: client 1 got 22 events, the log has 21; they differ from event 4"),
+        (one_missing, "I4: client 2 got 20 events, the log has 21; they differ from event 8"),
+        (one_twice, "I4: client 2 got 22 events, the log has 21; they differ from event 9"),
+        (another_cursor, "I4: client 1 got 21 events, the log has 21; they differ from event 3"),
         (no_end_heard, "I4: client 1 got no end"),
         (a_second_effect, "I6: call c1 was started 1 times, 2 effects"),
         (no_effect, "I6: call c1 has a result and never ran"),
-        (a_fenced_append_accepted, "I7: record 12 of epoch 1 was accepted though epoch 2 began"),
+        (a_fenced_append_accepted, "I7: record 13 of epoch 1 was accepted though epoch 2 began"),
         (goes_on("call"), "I7: a was fenced, and then: call"),
         (goes_on("tool"), "I7: a was fenced, and then: tool"),
         (goes_on("append"), "I7: a was fenced, and then: append"),

@@ -246,6 +246,7 @@ export interface RunEndEvent extends Envelope {
   outcome: "complete" | "incomplete" | "cancelled" | "error" | "interrupted";
   reason?: string;
   usage?: Record<string, number>;
+  usage_unknown?: boolean;
   recoverable?: boolean;
 }
 

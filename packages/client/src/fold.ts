@@ -29,6 +29,8 @@ export interface StepState {
   finish?: Partial<FinishEvent>;
   usage: Record<string, number>;
   status: string;
+  /** Its provider keeps the response. */
+  resumable?: boolean;
 }
 
 export interface ToolState {
@@ -56,6 +58,10 @@ export interface RunState {
   time: number;
   seq: number;
   steps: StepState[];
+  /** Tokens of attempts that were started again. */
+  spent: Record<string, number>;
+  /** An attempt was lost before its provider counted its tokens. */
+  usage_unknown: boolean;
   tools: ReadonlyMap<string, ToolState>;
   /** Application facts by id or name. */
   data: ReadonlyMap<string, unknown>;
@@ -75,6 +81,8 @@ export function emptyRun(): RunState {
     time: 0,
     seq: 0,
     steps: [],
+    spent: {},
+    usage_unknown: false,
     tools: new Map(),
     data: new Map(),
     waiting: [],
@@ -128,6 +136,7 @@ export class Fold {
       }
       case "response-start":
         if (event.model) this.#lastStep().model = event.model;
+        this.#lastStep().resumable = event.resumable ?? false;
         break;
       case "step-end":
         this.#lastStep().status = event.status;
@@ -197,6 +206,11 @@ export class Fold {
     step.parts = discard.length ? step.parts.filter((p) => !discard.includes(p.part)) : [];
     step.parts.forEach((part, at) => this.#where.set(part.part, [index, at]));
     for (const part of discard) this.#where.delete(part);
+    if (!step.resumable) {
+      // Paid for all the same; a response that its provider keeps is read again, and counted then.
+      if (!Object.keys(step.usage).length) this.#state.usage_unknown = true;
+      this.#state.spent = sum(this.#state.spent, step.usage);
+    }
     step.usage = {};
     step.status = "open";
     delete step.finish;
@@ -348,13 +362,15 @@ export function textOf(run: RunState): string {
     .join("");
 }
 
-/** Token counts summed over the steps. */
+/** Token counts summed over the steps and over all of their attempts, where known. */
 export function usageOf(run: RunState): Record<string, number> {
-  const total: Record<string, number> = {};
-  for (const { usage } of run.steps) {
-    for (const [name, count] of Object.entries(usage)) total[name] = (total[name] ?? 0) + count;
-  }
-  return total;
+  return run.steps.reduce((total, { usage }) => sum(total, usage), run.spent);
+}
+
+function sum(total: Record<string, number>, more: Record<string, number>): Record<string, number> {
+  const found = { ...total };
+  for (const [name, count] of Object.entries(more)) found[name] = (found[name] ?? 0) + count;
+  return found;
 }
 
 /** Why the last step's model stopped, in our word. */

@@ -66,6 +66,10 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     time: int = 0
     seq: int = 0
     steps: list[StepState] = []
+    #: Tokens of attempts that were started again: they were paid for as well.
+    spent: dict[str, int] = {}
+    #: An attempt was lost with its worker before its provider counted its tokens.
+    usage_unknown: bool = False
     parts: dict[int, PartState] = {}
     tools: dict[str, ToolState] = {}
     data: list[dict[str, Any]] = []
@@ -112,8 +116,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def usage(self) -> dict[str, int]:
-        """Token counts summed over the steps."""
-        total: dict[str, int] = {}
+        """Token counts summed over the steps and over all of their attempts, where known."""
+        total: dict[str, int] = dict(self.spent)
         for step in self.steps:
             for name, count in step.usage.items():
                 total[name] = total.get(name, 0) + count
@@ -227,9 +231,19 @@ def _step_reset(state: Fold, event: StepReset) -> None:
             gone = discard or set(step.parts)
             for part in gone:
                 state.parts.pop(part, None)
+            _spend(state, step)
             step.parts = [p for p in step.parts if p not in gone]
             step.finish, step.usage, step.status = None, {}, "open"
             step.response_id, step.terminal_seen = None, False
+
+
+def _spend(state: Fold, step: StepState) -> None:
+    """The attempt is over; a response that its provider keeps is read again, and counted then."""
+    if step.resumable:
+        return
+    state.usage_unknown = state.usage_unknown or not step.usage
+    for name, count in step.usage.items():
+        state.spent[name] = state.spent.get(name, 0) + count
 
 
 def _usage(state: Fold, event: Usage) -> None:

@@ -155,12 +155,15 @@ class RunEnd(Event, tag="run-end"):
     """The one terminal event of a run; nothing follows it.
 
     ``complete`` is a whole answer; ``incomplete`` ended by length, filter or truncation;
-    ``interrupted`` lost its worker and could not go on. ``usage`` sums all steps.
+    ``interrupted`` lost its worker and could not go on. ``usage`` sums all steps, with what was
+    spent on attempts that were started again; ``usage_unknown`` says that one of these was lost
+    before its provider counted it, so that more was spent than ``usage`` tells.
     """
 
     outcome: RunOutcome
     reason: str | None = None
     usage: dict[str, int] | None = None
+    usage_unknown: bool = False
     recoverable: bool = False
 
 

@@ -102,11 +102,14 @@ def ending(taken: Taken, how: Rung) -> list[Event]:
     status = "cancelled" if how == "cancelled" else "incomplete"
     events += closing(taken.order, part="truncated", step=status)
     reason = None if how == "cancelled" else "worker_lost"
+    step = taken.fold.steps[-1] if taken.fold.steps else None
+    lost = step is not None and step.status == "open" and not step.usage
     events.append(
         RunEnd(
             outcome=outcome,
             reason=reason,
             usage=taken.fold.usage or None,
+            usage_unknown=taken.fold.usage_unknown or lost,
             recoverable=how == "interrupted",
         )
     )

@@ -24,7 +24,14 @@ def failed_end(order: Order, fold: Fold, error: TokenwireError) -> list[Event]:
     events = closing(order, part="truncated", step="error")
     where = len(events) - 1 if events and isinstance(events[-1], StepEnd) else len(events)
     events.insert(where, error_event(error, after_output=bool(fold.parts)))
-    events.append(RunEnd(outcome="error", reason=error.code, usage=fold.usage or None))
+    events.append(
+        RunEnd(
+            outcome="error",
+            reason=error.code,
+            usage=fold.usage or None,
+            usage_unknown=fold.usage_unknown,
+        )
+    )
     return events
 
 

@@ -309,7 +309,13 @@ class Loop:
             outcome, reason = "error", (self.fold.error or {}).get("code", "internal")
         elif step.status != "complete" or reason in _INCOMPLETE:
             outcome = "incomplete"
-        return self._stamp([RunEnd(outcome=outcome, reason=reason, usage=self.fold.usage or None)])
+        end = RunEnd(
+            outcome=outcome,
+            reason=reason,
+            usage=self.fold.usage or None,
+            usage_unknown=self.fold.usage_unknown,
+        )
+        return self._stamp([end])
 
     def fail(self, error: TokenwireError) -> list[Event]:
         """The end of a run that failed: close what is open, say why, end."""
