@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { type Delivered, TokenwireClient, type TokenwireError } from "../src/index.js";
 import { serve, STREAM } from "./serve.js";
 
@@ -135,6 +135,22 @@ describe("follow", () => {
     });
     expect((await read(baseUrl, { watchdogMs: 60 })).text).toBe("1 2 ");
     expect(calls).toBe(2);
+  });
+
+  it("notices silence though somebody sets the clock back", async () => {
+    const blocks = log(2);
+    let calls = 0;
+    const now = vi.spyOn(Date, "now");
+    const baseUrl = await serve((_, response) => {
+      response.writeHead(200, STREAM);
+      if (++calls === 1) {
+        response.write(blocks[0]);
+        now.mockReturnValue(0);
+      } else response.end(blocks.join(""));
+    });
+    expect((await read(baseUrl, { watchdogMs: 60 })).text).toBe("1 2 ");
+    expect(calls).toBe(2);
+    now.mockRestore();
   });
 
   it("ends quietly on abort and closes its connection", async () => {
