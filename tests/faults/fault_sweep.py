@@ -262,17 +262,19 @@ class Sweep:
         self._free.add(run)
         if mode == "stop":
             await _first(events.claimed.wait(), events.ended.wait())
-            worker.signal(signal.SIGCONT)
             await self._until_idle(worker, told)
 
     async def _until_idle(self, worker: Worker, told: asyncio.Queue[dict[str, Any]]) -> None:
         """Until the zombie has let go of its run, and its provider's stream is closed."""
-        while True:
+        owned = 1
+        while owned:
+            worker.signal(signal.SIGCONT)  # it says that it stops a moment before it does
             worker.pipe.send({"ask": "owned"})
-            while "owned" not in (said := await told.get()):
-                pass
-            if said["owned"] == 0:
-                return
+            try:
+                async with asyncio.timeout(0.5):
+                    owned = (await told.get()).get("owned", 1)
+            except TimeoutError:
+                continue
             await asyncio.sleep(0.02)
 
     async def _judge(self, runs: Runs, hit: Hit) -> None:
