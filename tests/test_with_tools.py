@@ -74,6 +74,28 @@ def test_declared_tools_are_the_callers_and_their_results_come_back_as_messages(
     assert [m["role"] for m in model.requests[0]["messages"]] == ["user", "assistant", "tool"]
 
 
+def test_what_functions_gave_beside_the_callers_calls_is_told() -> None:
+    def clock() -> dict[str, int]:
+        return {"hour": 12}
+
+    calls = [call("weather", {"city": "Rome"}, call_id="c1"), call("clock", call_id="c2")]
+    _, options = scripted(calls, ["never asked"])
+    found = collect("Rome?", [WEATHER, clock], **options)
+    assert [item["type"] for item in found] == ["tool_calls", "tool_results"]
+    assert [c["id"] for c in found[0]["data"]] == ["c1", "c2"]
+    assert found[1]["data"] == [{"tool_call_id": "c2", "content": '{"hour":12}'}]
+    model, options = scripted(["Sunny."])
+    messages = [
+        {"role": "user", "content": "Rome?"},
+        {"role": "assistant", "content": None, "tool_calls": found[0]["data"]},
+        *[{"role": "tool", **result} for result in found[1]["data"]],
+        {"role": "tool", "tool_call_id": "c1", "content": "sun"},
+    ]
+    assert text(collect(messages, [WEATHER, clock], **options)) == "Sunny."
+    sent = model.requests[0]["messages"]
+    assert [m.get("tool_call_id") for m in sent[2:]] == ["c1", "c2"]
+
+
 def test_an_answer_that_breaks_off_raises_after_what_was_shown() -> None:
     _, options = scripted(["half ", error()])
     shown: list[str] = []

@@ -10,6 +10,7 @@ from tokenwire.errors import UnknownModelError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.request import Request, asked
+from tokenwire.run.asking import stop_rule
 from tokenwire.run.buffer import Policy
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.loop import Plan
@@ -36,6 +37,8 @@ def stream(
     seed: int | None = None,
     tools: Iterable[Any] | None = None,
     tool_choice: str | None = None,
+    parallel_tool_calls: bool | None = None,
+    stop_when: str | Iterable[str] | Callable[[Fold], bool] | None = None,
     output: Any = None,
     output_by: Literal["auto", "provider", "tool"] = "auto",
     reasoning: str | int | None = None,
@@ -54,6 +57,9 @@ def stream(
     ``model``: a name such as ``openai:gpt-5``, ``demo`` or ``http://127.0.0.1:8080/v1#name``; of
     several, the next is asked when one fails before anything was visible. ``prompt``: a text, a
     message, or a conversation. ``tools``: functions or `Tool` s that are run while streaming.
+    ``tool_choice``: ``auto``, ``none``, ``required`` or the name of the tool that the first step
+    must call. ``stop_when``: names of tools, or a function of the run so far; when one of them gave
+    a result, or it says True after a step's calls, the run ends there.
     ``output``: a pydantic model or a JSON Schema that the answer must fit; the validated value is
     ``(await run.result()).output``. ``output_by``: ask for it by the provider's mechanism, or by a
     tool that must be called (auto: by a tool where the provider takes no schema). ``extra``: fields
@@ -72,6 +78,7 @@ def stream(
         stop=stop,
         seed=seed,
         tool_choice=tool_choice,
+        parallel_tool_calls=parallel_tool_calls,
         reasoning=reasoning,
         extra=extra,
     )
@@ -104,6 +111,7 @@ def stream(
         retry=retry or RetryPolicy(),
         limits=limits or LoopLimits(),
         tools=toolset,
+        stop_when=stop_rule(stop_when),
     )
     return Run(
         plan,

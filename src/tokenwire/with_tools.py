@@ -24,6 +24,8 @@ from tokenwire.events.model import (
     StepReset,
     StepStart,
     TextDelta,
+    ToolError,
+    ToolResult,
 )
 from tokenwire.tools.assemble import Assembler
 from tokenwire.tools.registry import Tool, ToolSet
@@ -46,12 +48,15 @@ async def stream_with_tools(
 
     ``messages``: ours, or in the form of OpenAI's API. ``tools``: functions and `Tool` s, which are
     run, or declarations in the form of OpenAI's API, whose calls are yours to run: then the
-    generator ends after them. ``approve`` is asked about calls that need a yes (without it the
+    generator ends after them. (What functions gave in the same step comes before that end, as
+    ``{"type": "tool_results", "data": [{"tool_call_id", "content"}]}``, so that every call can go
+    back with its result.) ``approve`` is asked about calls that need a yes (without it the
     answer is no). ``options`` are those of `tokenwire.stream`.
     """
     toolset = ToolSet(_tool(tool) for tool in tools)
     prompt = messages if isinstance(messages, str) else [_message(item) for item in messages]
     assembler = Assembler()
+    results: list[dict[str, Any]] = []
     async with stream(model, prompt, tools=toolset if len(toolset) else None, **options) as run:
         async with aclosing(run.batches()) as batches:  # type: ignore[type-var]
             async for event in (event async for batch in batches for event in batch):
@@ -59,7 +64,9 @@ async def stream_with_tools(
                     yield {"type": "content", "data": event.text}
                     continue
                 if isinstance(event, StepStart | StepReset):
-                    assembler = Assembler()
+                    assembler, results = Assembler(), []
+                elif isinstance(event, ToolResult | ToolError):
+                    results.append(_result(event))
                 assembler.push(event)
                 if isinstance(event, StepEnd):
                     calls = _calls(assembler)
@@ -68,7 +75,9 @@ async def stream_with_tools(
                 elif isinstance(event, ApprovalRequest):
                     run.approve(event.approval_id, await _ask(approve, event))
                 elif isinstance(event, RunWait) and event.reason == "client_tool":
-                    return  # the calls are the caller's to run
+                    if results:
+                        yield {"type": "tool_results", "data": results}
+                    return  # the other calls are the caller's to run
         await run.result()
 
 
@@ -83,6 +92,13 @@ def _calls(assembler: Assembler) -> list[dict[str, Any]]:
         for call in assembler.calls
         if call.runnable
     ]
+
+
+def _result(event: ToolResult | ToolError) -> dict[str, Any]:
+    content = event.content if isinstance(event, ToolResult) else event.message
+    if not isinstance(content, str):
+        content = msgspec.json.encode(content).decode()
+    return {"tool_call_id": event.call_id, "content": content}
 
 
 def _tool(value: Any) -> Any:

@@ -170,6 +170,45 @@ def test_a_method_is_a_tool_of_its_object() -> None:
     assert found(**found.bind({"item": "tea"})) == "tea at mine"
 
 
+def test_a_decorated_method_is_the_tool_of_its_object() -> None:
+    class Shop:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @tool(needs_approval=True)
+        def price(self, item: str) -> str:
+            """Tell a price."""
+            return f"{item} at {self.name}"
+
+        @staticmethod
+        @tool
+        def hours() -> str:
+            """Tell the hours."""
+            return "nine to five"
+
+    mine, yours = Shop("mine").price, Shop("yours").price
+    assert list(mine.parameters["properties"]) == ["item"]
+    assert (mine.name, mine.description, mine.needs_approval) == ("price", "Tell a price.", True)
+    assert mine(**mine.bind({"item": "tea"})) == "tea at mine"
+    assert yours(**yours.bind({"item": "tea"})) == "tea at yours"
+    assert ToolSet([mine, Shop("x").hours]).names == ["price", "hours"]
+    with pytest.raises(ConfigError, match="is a method"):
+        ToolSet([Shop.price])
+
+
+def test_an_object_that_can_be_called_says_what_it_does() -> None:
+    class Adder:
+        def __init__(self, more: int) -> None:
+            self.more = more
+
+        async def __call__(self, number: int) -> int:
+            """Add."""
+            return number + self.more
+
+    found = Tool.of(Adder(2), name="add")
+    assert (found.description, list(found.parameters["properties"])) == ("Add.", ["number"])
+
+
 def test_keyword_arguments_are_open() -> None:
     def anything(**values: int) -> Any:
         return values

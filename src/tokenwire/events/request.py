@@ -70,6 +70,7 @@ class _Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stop: list[str] | None = None
     seed: int | None = None
     tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
     reasoning: str | int | None = None
     extra: dict[str, Any] | None = None
 

@@ -22,7 +22,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +35,7 @@ from tokenwire.errors import (
     NotFoundError,
     TokenwireError,
 )
+from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, RunClaim, ToolResult
 from tokenwire.events.request import Request
 from tokenwire.log.base import Log, StreamInfo
@@ -44,12 +45,14 @@ from tokenwire.relay.produce import Producer
 from tokenwire.relay.run_info import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.takeover import Taken, ending, read_run, start_of, write_end
 from tokenwire.relay.tending import tend
+from tokenwire.run.asking import stop_rule
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop, Plan
 from tokenwire.run.recover import RetryPolicy
 from tokenwire.run.stream import new_run_id
 from tokenwire.run.tool_phase import LoopLimits
+from tokenwire.tools.check import check_edited
 
 if TYPE_CHECKING:
     from tokenwire.providers.http import HttpClient
@@ -84,6 +87,7 @@ class Runs:
         deadlines: Deadlines | None = None,
         retry: RetryPolicy | None = None,
         limits: LoopLimits | None = None,
+        stop_when: str | Iterable[str] | Callable[[Fold], bool] | None = None,
         lease: float = LEASE,
         fallbacks: dict[str, list[str]] | None = None,
         models: Iterable[str] | None = None,
@@ -99,6 +103,7 @@ class Runs:
         self._deadlines = deadlines or Deadlines()
         self._retry = retry or RetryPolicy()
         self._limits = limits or LoopLimits()
+        self._stop_when = stop_rule(stop_when)
         self.lease = lease
         self._fallbacks = fallbacks or {}
         self._models = None if models is None else frozenset(models)
@@ -250,6 +255,7 @@ class Runs:
             retry=self._retry,
             limits=self._limits,
             tools=self.tools if meta.tools else None,
+            stop_when=self._stop_when,
         )
 
     def adopt(self, plan: Plan, epoch: int, policy: str, taken: Taken | None = None) -> Owned:
@@ -375,7 +381,8 @@ class Runs:
         principal: str = "",
     ) -> None:
         """Answer an approval; the first answer wins. Raises `NotFoundError` for an approval that
-        was never asked for, `ConflictError` for one that has its answer."""
+        was never asked for, `ConflictError` for one that has its answer, and `InputError` for
+        edited arguments that the tool would not take; then the question stays open."""
         info, _ = await self._checked(run, principal)
         fold = await self._state(run)
         tool = next((t for t in fold.tools.values() if t.approval_id == approval_id), None)
@@ -383,6 +390,8 @@ class Runs:
             raise NotFoundError("this run has not asked for such an approval")
         if tool.approved is not None or tool.done or info.closed is not None:
             raise ConflictError("this approval has its answer; the first one counts")
+        if approved and arguments is not None:
+            check_edited(self.tools, tool.name, arguments)
         answer = ApprovalAnswer(
             approval_id=approval_id,
             call_id=tool.call_id,
@@ -403,11 +412,16 @@ class Runs:
         principal: str = "",
     ) -> None:
         """The result of a tool that runs on the client; the first answer wins."""
-        info, _ = await self._checked(run, principal)
+        info, meta = await self._checked(run, principal)
         fold = await self._state(run)
-        known = any(p.attrs.get("call_id") == call_id for p in fold.parts.values())
-        if not known:
+        parts = fold.parts.values()
+        call = next((p for p in parts if p.attrs.get("call_id") == call_id), None)
+        if call is None:
             raise NotFoundError("this run has no such tool call")
+        tools = self.tools if meta.tools else None
+        ours = tools.get(call.attrs.get("name", "")) if tools is not None else None
+        if ours is not None and ours.executor == "server" and ours.allows(principal):
+            raise ConflictError("this tool runs on the server; only it can give its result")
         tool = fold.tools.get(call_id)
         if info.closed is not None or (tool is not None and tool.done):
             raise ConflictError("this call has its result; the first one counts")

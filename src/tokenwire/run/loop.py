@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from tokenwire.errors import CancelledRunError, InputError, TokenwireError
+from tokenwire.errors import CancelledRunError, ConfigError, InputError, TokenwireError
 from tokenwire.events.fold import Fold, StepState
 from tokenwire.events.model import (
     Event,
@@ -35,6 +35,7 @@ from tokenwire.events.request import Request
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
+from tokenwire.run.asking import earlier_calls, step_request
 from tokenwire.run.coalesce import merge
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.failure import failed_end
@@ -71,6 +72,8 @@ class Plan(msgspec.Struct, kw_only=True):
     retry: RetryPolicy = RetryPolicy()
     limits: LoopLimits = LoopLimits()
     tools: Any = None  # ToolSet | None
+    #: Asked after a step's calls have their results; True ends the run there.
+    stop_when: Callable[[Fold], bool] | None = None
 
 
 class Sink(Protocol):
@@ -106,10 +109,14 @@ class Loop:
         # A loop that goes on from earlier events keeps their time line.
         self._base = max(0, int(wall() * 1000) - self.fold.time) if self.fold.time else 0
         self._cancel_written = self.fold.cancel_requested
-        self._tools: ToolSet | None = plan.tools
+        #: Those that this principal may use; the model hears of no others.
+        self._tools: ToolSet | None = (
+            plan.tools.allowed(plan.principal) if plan.tools is not None else None
+        )
+        self._earlier = earlier_calls(plan.request)
         self._called: float | None = None
         self._gaps = ChunkGaps()
-        self._out_of_steps = False
+        self._out_of_steps = self._stopped = False
         #: Set it to end after the tools that are at work, without an end of the run: another
         #: worker goes on from there.
         self.leaving = False
@@ -192,8 +199,22 @@ class Loop:
                     break
                 if self.leaving:
                     return
+            if phase.called and self._stops():
+                break
             step = None
         yield self._end(phase.in_doubt)
+
+    def _stops(self) -> bool:
+        """Whether the caller's rule ends the run, now that the step's calls have their results."""
+        rule = self.plan.stop_when
+        if rule is None:
+            return False
+        try:
+            self._stopped = bool(rule(self.fold))
+        except Exception as error:
+            _log.exception("run %s: its 'stop_when' failed", self.plan.run)
+            raise ConfigError("the run's 'stop_when' failed; the log says why") from error
+        return self._stopped
 
     def _paused(self, step: StepState) -> bool:
         """The provider paused a long turn of its own tools: what it said is sent back as it came,
@@ -278,18 +299,9 @@ class Loop:
 
     def _request(self, number: int) -> Request:
         """The request of a step: the conversation so far, with all results."""
-        request = self.plan.request
-        history = self.fold.history()
-        changes: dict[str, Any] = {}
-        if history:
-            changes["messages"] = [*request.messages, *history]
-        if self._tools is not None:
-            changes["tools"] = [*(request.tools or []), *self._tools.specs()]
-        if number > 1 and request.tool_choice not in (None, "auto", "none"):
-            changes["tool_choice"] = "auto"  # a forced choice is for the first step only
-        if number >= self.plan.limits.steps and (request.tools or self._tools):
-            changes["tool_choice"] = "none"  # the last step must answer
-        return msgspec.structs.replace(request, **changes) if changes else request
+        own = self._tools.specs() if self._tools is not None else []
+        last = number >= self.plan.limits.steps
+        return step_request(self.plan.request, self.fold.history(), own, last=last)
 
     # --- ends ----------------------------------------------------------------------------------
 
@@ -301,6 +313,8 @@ class Loop:
             outcome, reason = "interrupted", "tool_in_doubt"
         elif self._out_of_steps:
             outcome, reason = "incomplete", "max_steps"
+        elif self._stopped:
+            reason = "stop_when"
         elif self.inbox.cancelled is not None and not (
             step is not None and step.status == "complete" and reason != "tool_calls"
         ):
@@ -369,6 +383,7 @@ class Loop:
             for number, part in self.fold.parts.items()
             if part.kind == "tool-call" and number != event.part
         }
+        taken |= self._earlier
         if not given or given not in taken:
             return
         count = 2

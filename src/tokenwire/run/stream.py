@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tokenwire.errors import ConflictError, TokenwireError
+from tokenwire.errors import ConflictError, NotFoundError, TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import (
@@ -30,6 +30,7 @@ from tokenwire.run.buffer import Buffer, BufferStats, Policy
 from tokenwire.run.failure import error_of
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop, Plan
+from tokenwire.tools.check import check_edited
 
 if TYPE_CHECKING:
     from tokenwire.providers.http import HttpClient
@@ -222,12 +223,19 @@ class Run:
         arguments: dict[str, Any] | None = None,
         by: str | None = None,
     ) -> None:
-        """Answer an ``approval-request``; the first answer wins."""
-        call_id = next((c for c, t in self._fold.tools.items() if t.approval_id == approval_id), "")
+        """Answer an ``approval-request``; the first answer wins. Raises `NotFoundError` for one
+        that was not asked for (yet), and `InputError` for edited arguments that the tool would
+        not take; then the question stays open."""
+        tools = self._fold.tools.values()
+        asked = next((tool for tool in tools if tool.approval_id == approval_id), None)
+        if asked is None:
+            raise NotFoundError("this run has not asked for such an approval")
+        if approved and arguments is not None:
+            check_edited(self._plan.tools, asked.name, arguments)
         self._inbox.put(
             ApprovalAnswer(
                 approval_id=approval_id,
-                call_id=call_id,
+                call_id=asked.call_id,
                 approved=approved,
                 reason=reason,
                 arguments=arguments,

@@ -8,6 +8,7 @@ a call that has a result never runs again; every call ends in exactly one ``tool
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -36,14 +37,17 @@ from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
 from tokenwire.run.inbox import Inbox
 from tokenwire.tools.assemble import Assembler, ToolCall
-from tokenwire.tools.check import check
-from tokenwire.tools.execute import execute
+from tokenwire.tools.check import check, refusal
+from tokenwire.tools.execute import client_result, execute
 
 if TYPE_CHECKING:
     from tokenwire.run.loop import Plan
     from tokenwire.tools.registry import Tool, ToolSet
 
 __all__ = ["LoopLimits", "ToolPhase", "calls_of", "open_tools"]
+
+
+_log = logging.getLogger("tokenwire.run")
 
 
 class LoopLimits(msgspec.Struct, kw_only=True, frozen=True):
@@ -101,13 +105,15 @@ def open_tools(fold: Fold) -> set[str]:
 
 
 class ToolPhase:
-    """The tool calls of one run, step by step."""
+    """The tool calls of one run, step by step. ``tools``: those that its principal may use."""
 
     def __init__(self, plan: Plan, tools: ToolSet | None, inbox: Inbox, fold: Fold) -> None:
         self._plan, self._inbox, self._fold = plan, inbox, fold
-        self._tools = tools.allowed(plan.principal) if tools is not None else None
+        self._tools = tools
         #: Calls of the step that still need a result.
         self.pending: dict[str, ToolCall] = {}
+        #: The step has calls that are ours to answer.
+        self.called = False
         #: Every call of the step has its result: the model has not heard of them yet.
         self.answered = False
         #: The run must end after this phase: a call is for the caller, or in doubt.
@@ -127,7 +133,8 @@ class ToolPhase:
         done = {c for c, tool in self._fold.tools.items() if tool.done}
         calls = [c for c in calls_of(self._fold, step) if c.executor != "provider"]
         self.pending = {c.call_id: c for c in calls if c.call_id not in done}
-        self.answered = bool(calls) and not self.pending
+        self.called = bool(calls)
+        self.answered = self.called and not self.pending
         if any(self._is_callers(c) for c in self.pending.values()):
             # A tool that only the caller knows: the answer ends here, with its calls.
             self.pending = {}
@@ -187,26 +194,33 @@ class ToolPhase:
         for call in list(self.pending.values()):
             known = self._fold.tools.get(call.call_id)
             used += 1
-            refusal = self._refusal(call, used)
-            if refusal is not None:
-                events.append(refusal)
+            refused = self._refusal(call, used)
+            if refused is not None:
+                events.append(refused)
                 del self.pending[call.call_id]
                 continue
             tool = self._tool(call)
-            if tool is None or tool.executor == "client" or call.executor == "client":
-                continue  # the client answers
+            if tool is None:
+                continue  # a tool of the request's own: the client answers
             if known is not None and known.started:
                 if not known.idempotent:
                     return [*events, self._doubt(call)], []
                 starts.append(call)
             elif known is not None and known.approved:
-                starts.append(self._edited(call, known.approval_arguments))
+                self._allowed(self._edited(call, known.approval_arguments), starts)
             elif tool.asks(call.arguments if isinstance(call.arguments, dict) else {}):
                 if known is None or known.approval_id is None:
                     events.append(self._ask(call))
             else:
-                starts.append(call)
+                self._allowed(call, starts)
         return events, starts
+
+    def _allowed(self, call: ToolCall, starts: list[ToolCall]) -> None:
+        """A call that may run: here, or where its client is, which is waited for."""
+        tool = self._tool(call)
+        self.pending[call.call_id] = call
+        if tool is not None and tool.executor == "server" and call.executor != "client":
+            starts.append(call)
 
     def _refusal(self, call: ToolCall, used: int) -> ToolError | None:
         """Why a call may not run at all, as what the model will see."""
@@ -271,7 +285,14 @@ class ToolPhase:
             return
         begun = time.monotonic()
         async with self._gate:
-            outcome = await execute(tools, call, emit=self._emit, principal=self._plan.principal)
+            try:
+                outcome = await execute(
+                    tools, call, emit=self._emit, principal=self._plan.principal
+                )
+            except Exception:  # a fault of ours must not leave the call without its end
+                _log.exception("run %s: the call of '%s' failed inside", self._plan.run, call.name)
+                outcome = refusal(call, "exception", "the server failed; its log says why")
+                self._emit(outcome)
         code = outcome.code if isinstance(outcome, ToolError) else "ok"
         report(ToolRan(self._plan.run, call.name, code, time.monotonic() - begun))
         self.pending.pop(call.call_id, None)
@@ -348,18 +369,14 @@ class ToolPhase:
     def _apply(self, command: Any, starts: list[ToolCall]) -> list[Event]:
         """One command's events; calls that may start now are added to ``starts``."""
         if isinstance(command, ToolResult | ToolError):
-            call = self.pending.pop(command.call_id, None)
-            if call is None or command.call_id in self._running:
-                if call is not None:
-                    self.pending[command.call_id] = call
-                return []
-            command.name = call.name
-            return [command]
+            return self._clients_answer(command)
         if not isinstance(command, ApprovalAnswer):
             return [command]
         call = self.pending.get(command.call_id)
         known = self._fold.tools.get(command.call_id)
-        if call is None or known is None or command.approval_id in self._answered:
+        if call is None or known is None or command.approval_id != known.approval_id:
+            return []
+        if command.approval_id in self._answered:
             return []
         self._answered.add(command.approval_id)
         if known.approved is not None:
@@ -374,12 +391,24 @@ class ToolPhase:
                 name=call.name,
             )
             return [command, denied]
-        if self._tool(call) is None:
-            return [command]
-        call = self._edited(call, command.arguments)
-        self.pending[call.call_id] = call
-        starts.append(call)
+        self._allowed(self._edited(call, command.arguments), starts)
         return [command]
+
+    def _clients_answer(self, answer: ToolResult | ToolError) -> list[Event]:
+        """The result of a tool that runs on the client; only where one is waited for."""
+        call = self.pending.get(answer.call_id)
+        known = self._fold.tools.get(answer.call_id)
+        asked = known is not None and known.approval_id is not None and not known.approved
+        if call is None or answer.call_id in self._running or asked:
+            return []
+        tool = self._tool(call)
+        if tool is not None and tool.executor == "server":
+            return []  # nobody else may say what a tool of ours gave
+        del self.pending[answer.call_id]
+        answer.name = call.name
+        if tool is not None and isinstance(answer, ToolResult):
+            return [client_result(tool, call, answer)]
+        return [answer]
 
     def _edited(self, call: ToolCall, arguments: Any) -> ToolCall:
         if arguments is None or arguments == call.arguments:

@@ -7,13 +7,15 @@ is told for whom it does not exist.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+from tokenwire.errors import InputError
 from tokenwire.events.model import ToolError
 from tokenwire.tools.assemble import ToolCall
 from tokenwire.tools.registry import Tool, ToolSet
 from tokenwire.tools.schema import ArgumentsError
 
-__all__ = ["ToolLimits", "check", "refusal"]
+__all__ = ["ToolLimits", "check", "check_edited", "refusal"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,18 @@ def check(tools: ToolSet, call: ToolCall, *, principal: str = "") -> Tool | Tool
     except Exception as error:  # a validator of the user's own broke
         return refusal(call, "invalid_arguments", f"arguments refused: {type(error).__name__}")
     return found
+
+
+def check_edited(tools: ToolSet | None, name: str, arguments: dict[str, Any]) -> None:
+    """Whether arguments that a person edited fit the tool. Raises `InputError` that says where
+    not, so that the question stays open and can be answered again."""
+    found = tools.get(name) if tools is not None else None
+    if found is None:
+        return
+    try:
+        found.bind(arguments)
+    except ArgumentsError as error:
+        raise InputError(f"the edited arguments do not fit: {error}", field="arguments") from None
 
 
 def refusal(call: ToolCall, code: str, message: str) -> ToolError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -28,15 +29,17 @@ from tokenwire.tools.outcome import BadResult, error_text, json_value
 from tokenwire.tools.registry import MODEL, Tool, ToolSet
 from tokenwire.tools.running import Failed, Finished, Job, Slots, run_tool
 
-__all__ = ["Emit", "Outcome", "execute"]
+__all__ = ["Emit", "Outcome", "client_result", "execute"]
 
 Outcome = ToolResult | ToolError
 #: Takes an event on the event loop. What it returns, if awaitable, is awaited; for ``tool-start``
 #: before the tool runs, so that a log can have it first.
 Emit = Callable[[Event], Awaitable[Any] | None]
 
-#: A progress bar has no more steps than that; a loop that reports each turn must not fill the log.
-_MAX_REPORTS: Final = 1000
+#: A loop that reports each turn must not fill the log: after so many reports only those count that
+#: bring the bar further by a step that can be seen.
+_MAX_REPORTS: Final = 500
+_LEAST_STEP: Final = 0.002
 
 
 async def execute(
@@ -123,6 +126,15 @@ def _outcome(
     return ToolResult(call_id=call.call_id, name=call.name, content=content)
 
 
+def client_result(tool: Tool, call: ToolCall, given: ToolResult) -> Outcome:
+    """What a client says that its tool gave, within the tool's own cap."""
+    try:
+        json_value(given.content, tool.output_cap)
+    except BadResult as error:
+        return refusal(call, error.code, str(error))
+    return given
+
+
 def _start_of(tool: Tool, call: ToolCall) -> ToolStart:
     return ToolStart(
         call_id=call.call_id,
@@ -143,56 +155,86 @@ def _bound(tool: Tool, arguments: dict[str, Any], context: ToolContext) -> dict[
 
 
 class _Voice:
-    """Turns what a tool says, from whatever thread, into events on the event loop."""
+    """Turns what a tool says, from whatever thread, into events on the event loop.
+
+    What is said before the loop comes to it is told together, pieces of text as one, so that a tool
+    that says much in little pieces floods neither the loop nor the log.
+    """
 
     def __init__(self, call: ToolCall, emit: Emit, cap: int) -> None:
         self._call = call
         self._emit = emit
         self._left = cap
         self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        #: Not told yet: reports, and runs of pieces of text.
+        self._said: list[Progress | list[str]] = []
+        self._waits = False  # a call of `_tell` is on its way
         self._over = False
         self._reports = 0
+        self._furthest = -1.0
         self._unsent: list[asyncio.Future[Any]] = []
         self.overflowed = False
 
     def say(self, what: Progress | str) -> None:
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._loop:
-            self._tell(what)
-        else:
-            try:
-                self._loop.call_soon_threadsafe(self._tell, what)
-            except RuntimeError:  # the loop is closed; nobody is left to hear it
+        """Tell it soon. May be called from any thread."""
+        with self._lock:
+            if self._over or self.overflowed:
                 return
+            self._keep(what)
+            if self._waits:
+                return
+            self._waits = True
+        try:
+            self._loop.call_soon_threadsafe(self._tell)
+        except RuntimeError:  # the loop is closed; nobody is left to hear it
+            return
+
+    def _keep(self, what: Progress | str) -> None:
+        last = self._said[-1] if self._said else None
+        if isinstance(what, str):
+            self._left -= len(what)
+            self.overflowed = self._left < 0
+            if isinstance(last, list):
+                last.append(what)
+            elif what:
+                self._said.append([what])
+        elif isinstance(last, Progress) and len(self._said) > _MAX_REPORTS:
+            self._said[-1] = what
+        else:
+            self._said.append(what)
 
     async def end(self) -> None:
-        """Say no more; what was said has been taken when this returns."""
-        self._over = True
+        """Tell what waits, and no more; it has been taken when this returns."""
+        self._tell()
+        with self._lock:
+            self._over = True
         if self._unsent:
             await asyncio.gather(*self._unsent, return_exceptions=True)
 
-    def _tell(self, what: Progress | str) -> None:
-        if self._over:
+    def _tell(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            said, self._said = self._said, []
+            self._waits = False
+        for what in said:
+            if isinstance(what, Progress):
+                self._tell_progress(what)
+            elif not self.overflowed:
+                text = "".join(what).encode("utf-8", "replace").decode()
+                self._send(ToolOutput(call_id=self._call.call_id, text=text))
+
+    def _tell_progress(self, progress: Progress) -> None:
+        fraction = _fraction(progress.fraction)
+        self._reports += 1
+        if self._reports > _MAX_REPORTS and (fraction or 0.0) < self._furthest + _LEAST_STEP:
             return
-        if isinstance(what, str):
-            text = what.encode("utf-8", "replace").decode()
-            self._left -= len(text)
-            if self._left < 0:
-                self.overflowed = True
-                return
-            event: Event = ToolOutput(call_id=self._call.call_id, text=text)
-        else:
-            self._reports += 1
-            if self._reports > _MAX_REPORTS:
-                return
-            event = ToolProgress(
-                call_id=self._call.call_id,
-                fraction=_fraction(what.fraction),
-                message=None if what.message is None else str(what.message)[:500],
-            )
+        self._furthest = max(self._furthest, fraction or 0.0)
+        message = None if progress.message is None else str(progress.message)[:500]
+        self._send(ToolProgress(call_id=self._call.call_id, fraction=fraction, message=message))
+
+    def _send(self, event: Event) -> None:
         waiting = self._emit(event)
         if waiting is not None and inspect.isawaitable(waiting):
             self._unsent.append(asyncio.ensure_future(waiting))

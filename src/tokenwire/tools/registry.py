@@ -6,8 +6,10 @@ refused; who may not use a tool gets the answer of somebody for whom it does not
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
+import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, Literal, overload
 
@@ -79,6 +81,15 @@ class Tool:
         if self.function is None:
             raise ConfigError(f"tool '{self.name}' runs on the {self.executor}")
         return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Tool:
+        """A decorated method, asked for by way of an object, is the tool of that object."""
+        if instance is None or not self.signature.unbound or self.function is None:
+            return self
+        signature = copy.copy(self.signature)
+        signature.unbound = False
+        bound = types.MethodType(self.function, instance)
+        return dataclasses.replace(self, function=bound, signature=signature)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -196,6 +207,10 @@ class ToolSet:
         self._tools: dict[str, Tool] = {}
         for item in tools:
             found = item if isinstance(item, Tool) else Tool.of(item)
+            if found.signature.unbound:
+                raise ConfigError(
+                    f"tool '{found.name}' is a method; give that of an object: object.{found.name}"
+                )
             if found.name in self._tools:
                 raise ConfigError(f"two tools are called '{found.name}'; give one another name")
             self._tools[found.name] = found

@@ -51,9 +51,12 @@ class Signature:
         *,
         description: str = "",
         context: str | None = None,
+        unbound: bool = False,
     ) -> None:
         self.parameters = parameters
         self.description = description
+        #: The function is a method that lacks its object.
+        self.unbound = unbound
         #: The name of the parameter that takes the `ToolContext`, if there is one.
         self.context = context
         self._bind = bind
@@ -77,16 +80,17 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
     from pydantic.errors import PydanticUserError
 
     name = getattr(function, "__name__", type(function).__name__)
-    summary, documented = parse_docstring(inspect.getdoc(function) or "")
+    summary, documented = parse_docstring(_doc_of(function))
     hints = _hints(function, name)
     bound = function.keywords if isinstance(function, functools.partial) else {}
     fields: dict[str, Any] = {}
     names: dict[str, str] = {}
     context: str | None = None
     extra = False
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.name in bound:
-            continue  # bound by functools.partial: not the model's to choose
+    unbound = _is_method(function)
+    for number, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if parameter.name in bound or (unbound and number == 0):
+            continue  # bound by functools.partial, or by its object: not the model's to choose
         hint = hints.get(parameter.name, Any)
         if _is_context(hint, context_type):
             context = parameter.name
@@ -123,7 +127,21 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
         values = {names[field]: getattr(checked, field) for field in fields}
         return values | dict(checked.model_extra or {})
 
-    return Signature(parameters, bind, description=summary, context=context)
+    return Signature(parameters, bind, description=summary, context=context, unbound=unbound)
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether it is a function of a class's body, which lacks its object."""
+    if not inspect.isfunction(function):
+        return False
+    return next(iter(inspect.signature(function).parameters), "") == "self"
+
+
+def _doc_of(function: Callable[..., Any]) -> str:
+    """What a function says of itself, or an object's class or its ``__call__``."""
+    if inspect.isroutine(function) or isinstance(function, functools.partial):
+        return inspect.getdoc(getattr(function, "func", function)) or ""
+    return inspect.getdoc(type(function)) or inspect.getdoc(type(function).__call__) or ""
 
 
 def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:

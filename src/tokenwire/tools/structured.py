@@ -125,26 +125,51 @@ def structured(shape: Any, *, name: str = "answer", strict: bool = True) -> Stru
 
 async def partial_values(events: AsyncIterable[Event]) -> AsyncIterator[Any]:
     """The growing value of an answer, whenever it has changed: from its text, or from the call of
-    the answer tool. The last one is everything that came, still unchecked."""
-    partial = PartialValue()
-    shown: Any = None
-    part: int | None = None
-    async for event in events:
-        if isinstance(event, StepReset | StepStart):
-            partial, part = PartialValue(), None
-        elif isinstance(event, ToolCallStart) and event.name == OUTPUT_TOOL:
-            partial, part = PartialValue(), event.part
-        elif (isinstance(event, TextDelta) and part is None) or (
-            isinstance(event, ToolCallDelta) and event.part == part
-        ):
-            partial.push(event.text)
-            value = partial.value
-            if value is not shown and value != shown:
-                shown = value
-                yield value
-    value = partial.finish()
-    if value is not None and value != shown:
+    the answer tool. The last one is everything that came, still unchecked. ``events``: a run,
+    which is looked at once for each batch that came, or any events, looked at one by one."""
+    growing = _Growing()
+    async for batch in _batches(events):
+        for event in batch:
+            growing.push(event)
+        if growing.changed(growing.partial.value):
+            yield growing.shown
+    value = growing.partial.finish()
+    if value is not None and growing.changed(value):
         yield value
+
+
+class _Growing:
+    """The answer's text so far, and what was shown of it."""
+
+    def __init__(self) -> None:
+        self.partial = PartialValue()
+        self.shown: Any = None
+        self._part: int | None = None  # that of the answer tool's call
+
+    def push(self, event: Event) -> None:
+        if isinstance(event, StepReset | StepStart):
+            self.partial, self._part = PartialValue(), None
+        elif isinstance(event, ToolCallStart) and event.name == OUTPUT_TOOL:
+            self.partial, self._part = PartialValue(), event.part
+        elif (isinstance(event, TextDelta) and self._part is None) or (
+            isinstance(event, ToolCallDelta) and event.part == self._part
+        ):
+            self.partial.push(event.text)
+
+    def changed(self, value: Any) -> bool:
+        if value is None or value is self.shown or value == self.shown:
+            return False
+        self.shown = value
+        return True
+
+
+async def _batches(events: Any) -> AsyncIterator[list[Event]]:
+    if hasattr(events, "batches"):
+        async for batch in events.batches():
+            yield batch
+    else:
+        async for event in events:
+            yield [event]
 
 
 def _dumped(value: Any) -> str:
