@@ -1,10 +1,12 @@
 // One conversation of useChat's own chat class (without React) against a server.
 // usage: node ai_chat.mjs VERSION URL CASE [PROMPT]; prints one JSON object.
+// VERSION: 5old (5.0.53), 5, 6, 7. CUT: how a broken answer is told: see `cutting`.
 import { setTimeout as sleep } from "node:timers/promises"
 
 const [version, url, wanted, prompt = "Hello"] = process.argv.slice(2)
 const ai = await import(`ai${version}`)
 const errors = []
+const compatOf = version === "5old" ? "5" : version
 
 class State {
   constructor(messages = []) {
@@ -35,7 +37,7 @@ class Chat extends ai.AbstractChat {
 const api = `${url}/api/chat`
 const finished = []
 function makeChat(options = {}) {
-  const compat = options.compat ?? version
+  const compat = options.compat ?? compatOf
   return new Chat({
     id: options.id ?? `chat-${version}-${wanted}-${Date.now()}`,
     transport:
@@ -75,13 +77,19 @@ function report(chat, more = {}) {
   )
 }
 
-// A fetch whose first answer breaks off after `bytes` bytes, as a browser reports it.
-function cutting(bytes) {
-  let cut = false
+// A fetch whose answers break off after `bytes` bytes, `times` times, and how that is told: by
+// Chrome and Firefox ("network error"), Safari ("Load failed"), Node ("terminated"), or as an end.
+const WORDS = { network: "network error", safari: "Load failed", node: "terminated" }
+const asked = []
+function cutting(bytes, times = 1) {
+  const how = process.env.CUT ?? "network"
+  let cuts = 0
   return async (input, init) => {
+    const { method = "GET", headers } = init ?? {}
+    asked.push({ url: String(input), method, headers: Object.fromEntries(new Headers(headers)) })
     const response = await fetch(input, init)
-    if (cut || !response.body) return response
-    cut = true
+    if (cuts >= times || !response.body) return response
+    cuts++
     let seen = 0
     const reader = response.body.getReader()
     const body = new ReadableStream({
@@ -91,7 +99,8 @@ function cutting(bytes) {
         seen += value.length
         if (seen > bytes) {
           await reader.cancel()
-          controller.error(new TypeError("network error"))
+          if (how === "end") controller.close()
+          else controller.error(new TypeError(WORDS[how]))
           return
         }
         controller.enqueue(value)
@@ -101,9 +110,12 @@ function cutting(bytes) {
   }
 }
 
+// The tokenwire package, as it is built.
+const ours = () => import("../../packages/client/dist/ai.js")
+
 const cases = {
   async plain() {
-    const chat = makeChat({ compat: process.env.COMPAT ?? version })
+    const chat = makeChat({ compat: process.env.COMPAT ?? compatOf })
     await chat.sendMessage({ text: prompt })
     report(chat)
   },
@@ -131,12 +143,37 @@ const cases = {
     report(chat)
   },
   async cut() {
-    // The same chat instance comes back by itself or when asked; replay for 6 and 7.
+    // The same chat instance asks again, as an application may; the server replays.
     const chat = makeChat({ fetch: cutting(3000) })
     await chat.sendMessage({ text: prompt })
     const before = chat.messages.length > 1 ? textOf(last(chat)) : ""
     await chat.resumeStream()
     report(chat, { before })
+  },
+  async same_request() {
+    // What the same instance asks after a cut, and what a page asks that was loaded anew.
+    const chat = makeChat({ fetch: cutting(3000) })
+    await chat.sendMessage({ text: prompt })
+    await chat.resumeStream()
+    const page = makeChat({ id: chat.id, messages: chat.messages.slice(0, 1), fetch: cutting(0, 0) })
+    await page.resumeStream()
+    const [mine, fresh] = asked.filter(({ method }) => method === "GET")
+    report(chat, { mine, fresh })
+  },
+  async our_transport() {
+    const { TokenwireChatTransport } = await ours()
+    const transport = new TokenwireChatTransport({ baseUrl: url, compat: compatOf, fetch: cutting(3000, 3) })
+    const chat = makeChat({
+      transport,
+      sendAutomaticallyWhen: ai.lastAssistantMessageIsCompleteWithApprovalResponses,
+    })
+    await chat.sendMessage({ text: prompt })
+    const question = last(chat).parts.find((p) => p.approval && p.state === "approval-requested")
+    if (question) {
+      await chat.addToolApprovalResponse({ id: question.approval.id, approved: true })
+      await until(() => settled(chat) && finished.length > 1, "the end")
+    }
+    report(chat, { asked })
   },
   async cut_with_cursor() {
     // The form that is right on every version: the transport sends the last id that it saw.
@@ -163,17 +200,17 @@ const cases = {
     }
     const transport = new ai.DefaultChatTransport({
       api,
-      body: { compat: version },
+      body: { compat: compatOf },
       fetch: watching,
       prepareReconnectToStreamRequest: ({ id }) => ({
-        api: `${api}/${id}/stream?compat=${version}&after=${cursor}`,
+        api: `${api}/${id}/stream?compat=${compatOf}&after=${cursor}`,
       }),
     })
     const chat = makeChat({ transport })
     await chat.sendMessage({ text: prompt })
     const before = chat.messages.length > 1 ? textOf(last(chat)) : ""
     await chat.resumeStream()
-    report(chat, { before, cursor })
+    report(chat, { before, cursor, asked })
   },
   async approval(approved = true) {
     const chat = makeChat({

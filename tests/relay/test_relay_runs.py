@@ -317,3 +317,21 @@ def test_a_run_can_be_deleted_at_any_moment_of_its_start():
                     await runs.info(info.id)
 
     run_async(main())
+
+
+def test_a_look_at_a_cursor_is_no_reader_that_leaves():
+    async def main():
+        async with simulator(rate=2000.0) as server, relay(server) as runs:
+            asked = request_of("scenario:text")
+            info = await runs.start(asked, model="m0", on_disconnect="stop")
+            other = await read_all(runs, (await runs.start(asked, model="m0")).id)
+            while (await runs.info(info.id)).tail < 4:
+                await asyncio.sleep(0.001)
+            await runs.check_cursor(info.id, "3")
+            with pytest.raises(CursorError):
+                await runs.check_cursor(info.id, other[3][0])
+            with pytest.raises(NotFoundError):
+                await runs.check_cursor(info.id, "3", principal="somebody else")
+            assert (await read_all(runs, info.id))[-1][1].outcome == "complete"
+
+    run_async(main())

@@ -317,6 +317,12 @@ class Runs:
             timer.cancel()
         return follower
 
+    async def check_cursor(self, run: str, cursor: str, *, principal: str = "") -> None:
+        """Raise `CursorError` unless the run's log holds the very record of ``cursor``. Nobody
+        becomes a reader by it, so nobody leaves as one either."""
+        await self._checked(run, principal)
+        (await open_follower(self.log, run, cursor)).close()
+
     async def snapshot(self, run: str, *, principal: str = "") -> dict[str, Any]:
         """The run so far: its description and the folded message."""
         info, meta = await self._checked(run, principal)

@@ -30,6 +30,7 @@ __all__ = [
     "ApprovalBody",
     "CancelBody",
     "CreateRun",
+    "HowToAnswer",
     "ToolAnswerBody",
     "check_request",
     "choose_model",
@@ -48,50 +49,59 @@ class _Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
-class CreateRun(_Body):
+class HowToAnswer(_Body):
+    """What may be said of an answer beside the conversation."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    stop: Annotated[list[str], Meta(max_length=16)] | None = None
+    seed: int | None = None
+    reasoning: str | int | None = None
+    metadata: dict[str, Any] | None = None
+    #: ``continue``, ``stop``, or ``stop:SECONDS`` to wait that long for another reader.
+    on_disconnect: Annotated[str, Meta(pattern=r"^(continue|stop|stop:\d{1,5})$")] | None = None
+
+    def __post_init__(self) -> None:
+        if self.metadata and len(msgspec.json.encode(self.metadata)) > _MOST_METADATA:
+            raise LimitError("'metadata' is too large", limit="metadata", most=_MOST_METADATA)
+
+    def applied_to(self, request: Request) -> Request:
+        """``request``, answered so."""
+        names = ("temperature", "top_p", "max_tokens", "stop", "seed", "reasoning")
+        said = {name: getattr(self, name) for name in names}
+        return msgspec.structs.replace(
+            request, **{name: value for name, value in said.items() if value is not None}
+        )
+
+
+class CreateRun(HowToAnswer):
     """``POST /v1/runs``: a prompt or messages, and how to answer."""
 
     model: str | None = None
     prompt: str | None = None
     messages: list[Message] | None = None
     system: str | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    stop: Annotated[list[str], Meta(max_length=16)] | None = None
-    seed: int | None = None
     tools: Annotated[list[ToolSpec], Meta(max_length=128)] | None = None
     tool_choice: str | None = None
     parallel_tool_calls: bool | None = None
     output: OutputSchema | None = None
-    reasoning: str | int | None = None
     thread: Name | None = None
-    metadata: dict[str, Any] | None = None
-    #: ``continue``, ``stop``, or ``stop:SECONDS`` to wait that long for another reader.
-    on_disconnect: Annotated[str, Meta(pattern=r"^(continue|stop|stop:\d{1,5})$")] | None = None
 
     def request(self, settings: Settings) -> Request:
         """The model's request, with every limit checked."""
         if (self.prompt is None) == (self.messages is None):
             raise InputError("give either 'prompt' or 'messages'", field="prompt")
-        if self.metadata and len(msgspec.json.encode(self.metadata)) > _MOST_METADATA:
-            raise LimitError("'metadata' is too large", limit="metadata", most=_MOST_METADATA)
         messages = [user(self.prompt)] if self.prompt is not None else self.messages or []
         request = Request(
             messages=messages,
             system=self.system,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_tokens=self.max_tokens,
-            stop=self.stop,
-            seed=self.seed,
             tools=_client_tools(self.tools),
             tool_choice=self.tool_choice,
             parallel_tool_calls=self.parallel_tool_calls,
             output=self.output,
-            reasoning=self.reasoning,
         )
-        return check_request(request, settings)
+        return check_request(self.applied_to(request), settings)
 
 
 class CancelBody(_Body):
@@ -114,12 +124,13 @@ class ToolAnswerBody(_Body):
     content: Any
 
 
-def read_body(value: Any, kind: type[T]) -> T:
-    """The parsed JSON as ``kind``; an absent body counts as ``{}``."""
+def read_body(value: Any, kind: type[T], *, at: str = "") -> T:
+    """The parsed JSON as ``kind``; an absent body counts as ``{}``. ``at``: where in the body it
+    stands, for errors."""
     try:
         return msgspec.convert({} if value is None else value, kind)
     except msgspec.ValidationError as error:
-        raise misfit(error) from error
+        raise misfit(error, at=at) from error
 
 
 def check_request(request: Request, settings: Settings) -> Request:

@@ -92,7 +92,7 @@ async def reconnect(state: State, request: Request, info: RequestInfo) -> Respon
     """``GET /ds/chat/{id}/stream``: where the answer under way is; 204 when there is none."""
     async with count_misses(state, info):
         run = await find_active(state, request.path_params["chat"], info.principal)
-    return _pointer(request, run, 200) if run is not None else Response(status_code=204)
+    return _pointer(request, run.id, 200) if run is not None else Response(status_code=204)
 
 
 def _pointer(request: Request, run: str, status: int) -> Response:

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
-from tokenwire.errors import ConflictError, InputError, NotFoundError
-from tokenwire.server.bodies import check_request
+from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
+from tokenwire.relay.run_info import RunInfo
+from tokenwire.server.bodies import HowToAnswer, check_request, read_body
 from tokenwire.server.guard import RequestInfo
 from tokenwire.server.problems import json_response
 from tokenwire.server.routes_runs import count_misses, run_id, start_run
@@ -41,6 +42,9 @@ from tokenwire.wire.ui_message import UIMessageEncoder
 from tokenwire.wire.ui_request import UIRequest, parse_ui_request
 
 __all__ = ["Continued", "begin", "continued", "find_active", "routes"]
+
+#: Of a chat's runs, how many a place may belong to.
+_MOST_LOOKED_AT = 20
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -84,6 +88,7 @@ async def begin(
 ) -> tuple[str, UIMessageEncoder, Place | None]:
     """Start the run that a request asks for, or go on with the one that it answers."""
     compat = asked.compat or compat
+    how = read_body(asked.how, HowToAnswer, at="tokenwire")
     going_on = await continued(state, asked, principal)
     if going_on is not None:
         place = Place(cursor=going_on.wait.cursor, offset=going_on.wait.offset)
@@ -91,11 +96,14 @@ async def begin(
         return going_on.run, encoder, place
     run = await start_run(
         state,
-        check_request(asked.request, state.settings),
+        check_request(how.applied_to(asked.request), state.settings),
         model=asked.model,
         principal=principal,
         key=key,
         thread=asked.chat,
+        # Who comes back without saying which release it is, is told as it was at first.
+        metadata={**(how.metadata or {}), "ui_compat": compat},
+        on_disconnect=how.on_disconnect,
     )
     return run.id, UIMessageEncoder(compat=compat, message_id=asked.continues), None
 
@@ -154,24 +162,40 @@ async def stream(state: State, request: Request, info: RequestInfo) -> Response:
     place = place_of(text)
     chat_id = request.path_params["chat"]
     async with count_misses(state, info):
-        run = await find_active(state, chat_id, info.principal, ended=place is not None)
+        if place is None:
+            run = await find_active(state, chat_id, info.principal)
+        else:
+            run = await _run_of(state, chat_id, place, info.principal)
         if run is None:
             return Response(status_code=204)
-        fold, _ = await folded(state, run, info.principal)
-        encoder = UIMessageEncoder(
-            compat=compat_of(state, request), answered=answered_names(fold), place=place
-        )
-        return await wire_response(state, run, encoder, principal=info.principal, place=place)
+        compat = compat_of(state, request, (run.metadata or {}).get("ui_compat"))
+        fold, _ = await folded(state, run.id, info.principal)
+        encoder = UIMessageEncoder(compat=compat, answered=answered_names(fold), place=place)
+        return await wire_response(state, run.id, encoder, principal=info.principal, place=place)
 
 
-async def find_active(
-    state: State, chat_id: str, principal: str, *, ended: bool = False
-) -> str | None:
-    """The chat's newest run if it is under way (or also if it has ended)."""
+async def find_active(state: State, chat_id: str, principal: str) -> RunInfo | None:
+    """The chat's newest run, if it is under way."""
     found = await state.runs.thread(chat_id, principal=principal)
-    if not found or (found[0].state in ENDED and not ended):
-        return None
-    return found[0].id
+    return found[0] if found and found[0].state not in ENDED else None
+
+
+async def _run_of(state: State, chat_id: str, place: Place, principal: str) -> RunInfo | None:
+    """The run of the chat that gave a reader its place: the newest, unless another tab has asked
+    something meanwhile. Raises `CursorError` when it is none of them; None for an unknown chat."""
+    refused: CursorError | None = None
+    for run in (await state.runs.thread(chat_id, principal=principal))[:_MOST_LOOKED_AT]:
+        try:
+            await state.runs.check_cursor(run.id, place.cursor, principal=principal)
+        except (NotFoundError, GoneError):
+            continue
+        except CursorError as error:
+            refused = refused or error
+        else:
+            return run
+    if refused is not None:
+        raise refused
+    return None
 
 
 async def stop(state: State, request: Request, info: RequestInfo) -> Response:
@@ -179,8 +203,8 @@ async def stop(state: State, request: Request, info: RequestInfo) -> Response:
     run = await find_active(state, request.path_params["chat"], info.principal)
     if run is None:
         return Response(status_code=204)
-    await state.runs.cancel(run, principal=info.principal, by=info.principal or None)
-    return json_response({"run": run}, 202)
+    await state.runs.cancel(run.id, principal=info.principal, by=info.principal or None)
+    return json_response({"run": run.id}, 202)
 
 
 async def approval(state: State, request: Request, info: RequestInfo) -> Response:
@@ -196,7 +220,7 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
             raise NotFoundError("nothing is under way in this chat")
         edited = body.object("input")
         await state.runs.answer_approval(
-            run,
+            run.id,
             approval_id,
             approved=body.flag("approved"),
             reason=body.text("reason"),
@@ -204,7 +228,7 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
             by=info.principal or None,
             principal=info.principal,
         )
-    return json_response({"run": run, "approved": body.flag("approved")}, 202)
+    return json_response({"run": run.id, "approved": body.flag("approved")}, 202)
 
 
 async def in_wire(state: State, request: Request, info: RequestInfo) -> Response:
@@ -222,9 +246,10 @@ async def in_wire(state: State, request: Request, info: RequestInfo) -> Response
         )
 
 
-def compat_of(state: State, request: Request) -> Compat:
-    """Which release the client is: ``?compat=``, or the server's setting."""
-    found = request.query_params.get("compat") or state.settings.compat
+def compat_of(state: State, request: Request, before: str | None = None) -> Compat:
+    """Which release the client is: ``?compat=``, or what it was ``before``, or the server's
+    setting."""
+    found = request.query_params.get("compat") or before or state.settings.compat
     if found not in COMPAT:
         raise InputError(f"'compat' must be one of {', '.join(COMPAT)}", field="compat")
     return found

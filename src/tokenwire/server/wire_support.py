@@ -96,8 +96,7 @@ async def wire_response(
     after = place.after if place is not None else None
     if place is not None and place.frames is not None:
         # The log is followed from before the event, so its own check is asked for here.
-        follower = await state.runs.follow(run, after=place.cursor, principal=principal)
-        follower.close()
+        await state.runs.check_cursor(run, place.cursor, principal=principal)
     headers = {"tokenwire-run": run, **more.pop("headers", {})}
     return await run_response(
         state,

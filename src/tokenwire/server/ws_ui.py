@@ -17,6 +17,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from tokenwire.errors import InputError, TokenwireError
+from tokenwire.relay.run_info import RunInfo
 from tokenwire.server.connections import Connection
 from tokenwire.server.guard import RequestInfo, parse_json
 from tokenwire.server.state import State
@@ -30,7 +31,7 @@ __all__ = ["UISocket"]
 
 _MOST_REQUESTS = 64
 Begin = Callable[..., Awaitable[tuple[str, UIMessageEncoder, Place | None]]]
-Active = Callable[..., Awaitable[str | None]]
+Active = Callable[..., Awaitable[RunInfo | None]]
 
 
 class UISocket:
@@ -141,9 +142,9 @@ class UISocket:
         if run is None:
             await self._send({"type": "no-active", "requestId": request})
             return
-        fold, _ = await folded(self.state, run, self.info.principal)
+        fold, _ = await folded(self.state, run.id, self.info.principal)
         encoder = UIMessageEncoder(compat="7", answered=answered_names(fold))
-        await self._tell(request, run, encoder, None)
+        await self._tell(request, run.id, encoder, None)
 
     async def _tell(
         self, request: str, run: str, encoder: UIMessageEncoder, place: Place | None

@@ -23,13 +23,21 @@ from tokenwire.events.model import (
     StepReset,
     ToolCallEnd,
 )
-from tokenwire.wire.frames import Chunk, ChunkEncoder, Place, clean, dumps, dumps_text
+from tokenwire.wire.frames import Chunk, ChunkEncoder, Place, dumps, dumps_text
 from tokenwire.wire.story import PartView, ended_well
 
 __all__ = ["OpenAIResponsesEncoder", "response_object"]
 
 _INCOMPLETE = {"length": "max_output_tokens", "context_overflow": "max_output_tokens"}
 _FILTERED = {"content_filter", "refusal"}
+#: Our codes -> the wire's, where it has one.
+_ERRORS = {
+    "rate_limited": "rate_limit_exceeded",
+    "bad_request": "invalid_prompt",
+    "limit_exceeded": "invalid_prompt",
+    "provider_bad_request": "invalid_prompt",
+    "context_overflow": "invalid_prompt",
+}
 _PREFIX = {"text": "msg", "refusal": "msg", "reasoning": "rs", "tool-call": "fc"}
 
 
@@ -233,7 +241,7 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         story = self.story
         error = None
         if story.error is not None:
-            error = {"code": story.error.code, "message": story.error.message}
+            error = _error(story.error.code, story.error.message)
         well = ended_well(story, event)
         status, fields = _status(event.outcome, story.reason, well, error, event.reason)
         fields["usage"] = _usage(story.usage)
@@ -302,11 +310,19 @@ def _status(
     return "completed", {}
 
 
+def _error(code: str, message: str) -> Chunk:
+    """An error with one of the wire's own codes: its clients know no others."""
+    return {"code": _ERRORS.get(code, "server_error"), "message": message}
+
+
 def _usage(usage: dict[str, int]) -> Chunk:
     taken, given = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
     return {
         "input_tokens": taken,
-        "input_tokens_details": {"cached_tokens": usage.get("cached_input_tokens", 0)},
+        "input_tokens_details": {
+            "cached_tokens": usage.get("cached_input_tokens", 0),
+            "cache_write_tokens": usage.get("cache_write_tokens", 0),
+        },
         "output_tokens": given,
         "output_tokens_details": {"reasoning_tokens": usage.get("reasoning_tokens", 0)},
         "total_tokens": usage.get("total_tokens") or taken + given,
@@ -357,7 +373,7 @@ def response_object(
             f"resp_{fold.run}", fold.time, fold.model, "in_progress", output, dict(echo or {})
         )
     reason = fold.finish_reason or "stop"
-    error = clean(code=fold.error["code"], message=fold.error["message"]) if fold.error else None
+    error = _error(fold.error["code"], fold.error["message"]) if fold.error else None
     cut = fold.error is None and reason in {*_INCOMPLETE, *_FILTERED, "pause"}
     well = fold.outcome == "complete" or (fold.outcome == "incomplete" and cut)
     status, fields = _status(fold.outcome, reason, well, error, fold.end_reason)

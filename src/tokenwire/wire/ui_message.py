@@ -309,8 +309,11 @@ class UIMessageEncoder(ChunkEncoder):
         chunks: list[Chunk] = []
         content = event.content if event.content is not None else part.payload
         call_id = part.call_id or f"call-{part.part}"
+        self._step_told = True
+        self.story.answered.add(call_id)
         if call_id not in self._calls:
             self._calls.add(call_id)
+            self._step_calls[call_id] = True
             chunks.append(
                 {
                     "type": "tool-input-available",

@@ -47,12 +47,14 @@ class ToolOutput(msgspec.Struct, frozen=True):
 
 class UIRequest(msgspec.Struct, kw_only=True):
     """``POST /api/chat``. ``continues``: the assistant message that the answer goes on with;
-    ``run``: the run that wrote it, as far as the message says."""
+    ``run``: the run that wrote it, as far as the message says; ``how``: the body's ``tokenwire``,
+    as it came."""
 
     chat: str
     request: Request
     model: str | None = None
     compat: Compat | None = None
+    how: dict[str, Any] | None = None
     continues: str | None = None
     run: str | None = None
     answers: list[Answer] = []
@@ -61,7 +63,7 @@ class UIRequest(msgspec.Struct, kw_only=True):
 
 def parse_ui_request(value: Any) -> UIRequest:
     """The body of ``POST /api/chat``. Raises `InputError`. Fields that an application adds with
-    ``body`` are tolerated; of them ``model``, ``system`` and ``compat`` count."""
+    ``body`` are tolerated; of them ``model``, ``system``, ``compat`` and ``tokenwire`` count."""
     body = Fields(value)
     refuse_routing(body)
     chat = one_name(body, "id")
@@ -78,8 +80,13 @@ def parse_ui_request(value: Any) -> UIRequest:
         messages=[m for message in messages for m in _messages(message)],
         system=body.text("system"),
     )
+    how = body.object("tokenwire")
     found = UIRequest(
-        chat=chat, request=request, model=body.text("model"), compat=cast("Compat | None", compat)
+        chat=chat,
+        request=request,
+        model=body.text("model"),
+        compat=cast("Compat | None", compat),
+        how=how.value if how is not None else None,
     )
     last = messages[-1]
     if last.raw("role") == "assistant":
