@@ -168,11 +168,12 @@ export class TokenwireClient {
   }
 
   #sse(path: string): Connect {
-    return async ({ after, signal, alive, take, flush }) => {
+    return async ({ after, signal, alive, take, flush, over }) => {
       const headers: Record<string, string> = { accept: "text/event-stream" };
       if (after) headers["last-event-id"] = after;
       const response = await this.#fetch(path, { headers, signal });
       if (!response.ok) throw await errorOf(response);
+      if (response.status === 204 && after) return over();
       const type = response.headers.get("content-type") ?? "";
       if (!response.body || !type.startsWith("text/event-stream")) {
         response.body?.cancel().catch(() => undefined);

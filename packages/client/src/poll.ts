@@ -10,7 +10,7 @@ interface Page {
 }
 
 export function pollWay(path: string, get: (path: string, init: RequestInit) => Promise<Response>) {
-  const way: Connect = async ({ after, signal, alive, take, flush }) => {
+  const way: Connect = async ({ after, signal, alive, take, flush, over }) => {
     for (;;) {
       const query = new URLSearchParams({ live: "long-poll", ...(after ? { after } : {}) });
       const response = await get(`${path}?${query}`, { signal });
@@ -19,7 +19,7 @@ export function pollWay(path: string, get: (path: string, init: RequestInit) => 
       alive();
       for (const { cursor, event } of page.events) take(cursor, JSON.stringify(event));
       flush();
-      if (page.closed) return;
+      if (page.closed) return over();
       after = page.next;
     }
   };

@@ -2,8 +2,8 @@
 
 Always true: an event with a cursor is delivered once, in the log's order (offsets in the log have
 no gap, so what came before is dropped, and what is too early ends the connection); a run has ended
-only when `run-end` was delivered: any other end of a connection is a disconnect, and the reader
-comes back with its cursor. */
+only when `run-end` was delivered, or when the server says that it was before: any other end of a
+connection is a disconnect, and the reader comes back with its cursor. */
 
 import { TokenwireError } from "./errors.js";
 import type { RunEvent } from "./events.generated.js";
@@ -29,6 +29,8 @@ export type Connect = (request: {
   take(cursor: string, json: string): void;
   /** Everything that one read brought was taken. */
   flush(): void;
+  /** The server says that the run has ended and that nothing of it is left to read. */
+  over(): void;
 }) => Promise<void>;
 
 export interface FollowOptions {
@@ -64,7 +66,8 @@ export function isFatal(error: TokenwireError): boolean {
 }
 
 /** Reads with the first of `ways`, and falls back to the next when one brought nothing twice in a
- * row. Resolves after `run-end` or abort; rejects when the server says no. */
+ * row. Resolves after `run-end` (at once, when that was read before) or abort; rejects when the
+ * server says no. */
 export function follow(ways: Connect[], options: FollowOptions): Promise<void> {
   return new Reader(ways, options).run();
 }
@@ -152,6 +155,9 @@ class Reader {
         alive,
         take: (cursor, json) => this.#take(cursor, json),
         flush: () => this.#flush(),
+        over: () => {
+          this.#ended = true;
+        },
       });
     } catch (error) {
       failed = asError(error);

@@ -27,7 +27,7 @@ export function webSocketWay(
   run: string,
   token?: () => string | undefined | Promise<string | undefined>,
 ): Connect {
-  return async ({ after, signal, alive, take, flush }) => {
+  return async ({ after, signal, alive, take, flush, over }) => {
     const origin = baseUrl || globalThis.location?.origin;
     if (!origin || typeof WebSocket !== "function") {
       throw new TokenwireError("no_websocket", "there is no WebSocket here", 0, true);
@@ -40,6 +40,7 @@ export function webSocketWay(
       for (const { cursor, event } of told.events ?? []) take(cursor, JSON.stringify(event));
       if (told.op === "reconnect") take("", JSON.stringify({ ...told, type: told.op }));
       flush();
+      if (told.op === "end") over();
       if (told.op === "error") {
         const { code = "error", message = "the socket failed" } = told.error ?? {};
         failed = new TokenwireError(code, message, told.error?.status ?? STATUS[code] ?? 0);

@@ -70,3 +70,26 @@ describe("a run is read whole", () => {
     expect(proxy.cuts()).toBeGreaterThan(0);
   });
 });
+
+describe("a run that was read to its end before", () => {
+  it.each([
+    ["event streams", undefined, false],
+    ["sockets", NodeSocket, true],
+    ["long polling", undefined, true],
+  ])("is not asked for over and over, by %s", async (_, socket, blocked) => {
+    vi.stubGlobal("WebSocket", socket);
+    proxy = await startProxy(server.url, () => Infinity);
+    const plain = new TokenwireClient({ baseUrl: server.url, shareTabs: false });
+    const { id } = await plain.start({ prompt: "scenario:empty" });
+    const got: Delivered[] = [];
+    await plain.follow(id, { onEvents: (batch) => got.push(...batch) });
+    const options = { baseUrl: proxy.url, shareTabs: false };
+    const client = new TokenwireClient(
+      blocked ? { ...options, fetch: without("answered") } : options,
+    );
+    const again: Delivered[] = [];
+    const after = got.at(-1)!.cursor;
+    await client.follow(id, { after, onEvents: (batch) => again.push(...batch) });
+    expect(again).toEqual([]);
+  });
+});

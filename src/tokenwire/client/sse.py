@@ -78,7 +78,7 @@ async def open_sse(origin: Origin, run: str, after: str | None, patience: Patien
         timeout=patience.connect + patience.silence,
     )
     try:
-        if response.status == 204:
+        if response.status == 204 and after is not None:
             return SSEConnection(response)
         if response.status != 200:
             raise await refusal(response)
