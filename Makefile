@@ -2,12 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MODEL ?= demo
+MODEL ?=
 WORKERS ?=
 STORE ?=
 SECONDS ?= 600
-HOST ?= 127.0.0.1
-PORT ?= 8765
+HOST ?=
+PORT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -45,8 +45,9 @@ page: $(VENV)/.page ## Build the chat page into the server
 # --- run ----------------------------------------------------------------------------------------
 
 serve: setup ## Serve the chat page and the API (MODEL=, STORE=, WORKERS=, HOST=, PORT=)
-	@$(BIN)/tokenwire serve --host $(HOST) --port $(PORT) --model '$(MODEL)' \
-	  $(if $(STORE),--store '$(STORE)') $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+	@$(BIN)/tokenwire serve $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(STORE),--store '$(STORE)') \
+	  $(if $(WORKERS),--workers '$(WORKERS)') $(ARGS)
 
 # --- check --------------------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ def page() -> str:
                 "| Flag | Environment | Default | Meaning |",
                 "|---|---|---|---|",
             ]
-        lines.append(f"| `{row.flag}` | `{row.env}` | {_default(row)} | {row.help} |")
+        choices = f" One of {', '.join(row.choices)}." if row.choices else ""
+        lines.append(f"| `{row.flag}` | `{row.env}` | {_default(row)} | {row.help}{choices} |")
     return "\n".join(lines) + "\n"
 
 

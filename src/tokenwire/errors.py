@@ -10,6 +10,7 @@ happened, to what, and what to do next, and never hold a key or a provider's raw
     ├── InputError                  the caller's mistake: a bad value, shape or size
     │   ├── ConfigError             a setting is missing or contradicts another
     │   ├── LimitError              a named limit was exceeded
+    │   │   └── LogLimitError       a run's log has as much as it may have
     │   ├── UnknownModelError       no provider or model of that name
     │   └── KeyReusedError          an idempotency key came back with another body
     ├── AccessError                 who asks may not
@@ -68,6 +69,7 @@ __all__ = [
     "KeyReusedError",
     "LimitError",
     "LogError",
+    "LogLimitError",
     "ModelNotFoundError",
     "NetworkError",
     "NotAuthenticatedError",
@@ -120,6 +122,12 @@ class LimitError(InputError):
 
     code = "limit_exceeded"
     http_status = 413
+
+
+class LogLimitError(LimitError):
+    """A run's log has as many events or bytes as it may have; the run ends with this."""
+
+    code = "log_limit"
 
 
 class UnknownModelError(InputError):

@@ -115,6 +115,7 @@ def test_ctrl_c_ends_a_single_question_with_130() -> None:
         terminal.press("\x03")
         assert terminal.finish() == 130
         assert "[stopped]" in terminal.shown
+        assert "^C" not in terminal.shown  # it would be written into the answer
         assert "Traceback" not in terminal.shown
 
 

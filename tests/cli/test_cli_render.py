@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwire.cli.render import Blocks
-from tokenwire.cli.terminal import inert
+from tokenwire.cli.render import Blocks, MarkdownPrinter
+from tokenwire.cli.terminal import Out, inert
 
 LINES = st.lists(
     st.sampled_from(["text", "", "```", "```py", "~~~", "    code", "- item", "  ", "# head"]),
@@ -50,3 +53,19 @@ def test_nothing_that_is_made_inert_can_act(text: str) -> None:
 def test_ordinary_text_and_emoji_stay_as_they_are() -> None:
     for text in ("Grüße, 世界!\n\tünder", "👩\u200d💻 ❤\ufe0f 🏳\ufe0f\u200d🌈", "नमस्ते"):
         assert inert(text) == text
+
+
+@pytest.mark.parametrize("width", [20, 50])
+def test_drawn_lines_are_not_filled_with_blanks(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a terminal thinks an emoji wider than we do, a filled line would wrap."""
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("COLUMNS", str(width))
+    printer = MarkdownPrinter(Out())
+    printer.text("Joined: 👩\u200d💻 and more words than fit.\n\n- a list\n\n> quoted\n\nlast")
+    printer.finish()
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in screen.getvalue().split("\n")]
+    assert any("👩" in line for line in lines)
+    assert [line for line in lines if line != line.rstrip(" ")] == []

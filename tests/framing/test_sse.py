@@ -104,6 +104,45 @@ def test_a_line_over_its_bound_is_a_typed_error_after_what_came_before() -> None
     assert decoder.finish() == []
 
 
+@pytest.mark.parametrize("size", [99, 100, 101])
+@pytest.mark.parametrize("field", [b"data: ", b"data:", b"event: ", b"id: ", b": ", b""])
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_lines_value_may_be_just_as_long_as_its_bound(size: int, field: bytes, step: int) -> None:
+    whole = b"data: before\n\n" + field + b"x" * size + b"\ndata: after\n\n"
+    decoder, frames = SSEDecoder(max_line=100), []
+    try:
+        for start in range(0, len(whole), step):
+            frames += decoder.feed(whole[start : start + step])
+        decoder.feed(b": more\n")
+    except FramingError as error:
+        assert size == 101
+        assert error.details == {"limit": "line", "most": 100}
+        assert [frame.data for frame in frames] == [b"before"]
+    else:
+        assert size < 101
+        assert len(frames) == 2
+
+
+@pytest.mark.parametrize("size", [99, 100, 101])
+@pytest.mark.parametrize("lines", [1, 2, 5])
+@pytest.mark.parametrize("step", [1, 1000])
+def test_an_events_data_may_be_just_as_long_as_its_bound(size: int, lines: int, step: int) -> None:
+    data = b"\n".join([b"y"] * (lines - 1) + [b"x" * (size - 2 * (lines - 1))])
+    assert len(data) == size
+    whole = encode_frame(data)
+    decoder, frames = SSEDecoder(max_event=100), []
+    try:
+        for start in range(0, len(whole), step):
+            frames += decoder.feed(whole[start : start + step])
+        decoder.feed(b": more\n")
+    except FramingError as error:
+        assert size == 101
+        assert error.details == {"limit": "event", "most": 100}
+    else:
+        assert size < 101
+        assert [frame.data for frame in frames] == [data]
+
+
 def test_an_event_over_its_bound_is_a_typed_error() -> None:
     decoder = SSEDecoder(max_event=50)
     with pytest.raises(FramingError) as caught:

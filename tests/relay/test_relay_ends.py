@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from spine_support import read_all, relay, request_of, run_async, simulator
-from tokenwire.errors import StoreFullError
+from tokenwire.errors import LogLimitError, StoreFullError
 from tokenwire.events import model as m
 from tokenwire.events.order import Order
 from tokenwire.log.memory import CLOSING_BYTES, MemoryLog
 from tokenwire.log.open import open_log
 from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import observe
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.record import Chain
 from tokenwire.relay.takeover import read_run
 
@@ -37,27 +37,50 @@ def codes(events: list[Any]) -> list[str]:
     return [e.code for e in events if isinstance(e, m.Error)]
 
 
-def test_a_log_at_its_own_bound_still_takes_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProducerLimits, "records", 20)
-
+@pytest.mark.parametrize("bounds", [ProducerLimits(records=20), ProducerLimits(bytes=2000)])
+def test_a_log_at_its_own_bound_still_takes_the_end(bounds: ProducerLimits) -> None:
     async def main() -> None:
-        async with simulator(rate=2000.0) as server, relay(server) as runs:
+        async with simulator(rate=2000.0) as server, relay(server, bounds=bounds) as runs:
             info = await runs.start(request_of("scenario:long"), model="m0")
             events = await ended(runs, info.id)
             assert events[-1].outcome == "error"
-            assert codes(events) == ["limit_exceeded"]
+            assert codes(events) == ["log_limit"]
             assert len(events) < 60
 
     run_async(main())
 
 
-def test_a_full_memory_ends_the_run_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProducerLimits, "store_timeout", 0.2)
+def test_a_log_may_have_just_as_much_as_its_bound() -> None:
+    """Up to the bound there is no word of it; beyond, the end alone still fits."""
+
+    async def main() -> None:
+        log = MemoryLog()
+        await log.start()
+        made = await log.create("r" * 20, owner="me", lease=15.0)
+        limits = ProducerLimits(records=4)
+        producer = Producer(log, made.stream, made.epoch, limits=limits)
+        await producer.write([m.RunStart(run=made.stream, time=0, model="m", seq=1)])
+        await producer.write([m.StepStart(step=1, provider="p", dialect="d", model="m", seq=2)])
+        await producer.write([m.TextStart(part=0, step=1, seq=3)])
+        await producer.write([m.TextDelta(part=0, text="a", seq=4)])
+        with pytest.raises(LogLimitError, match="4 events"):
+            await producer.write([m.TextDelta(part=0, text="b", seq=5)])
+        await producer.write([m.RunEnd(outcome="error", reason="log_limit", seq=6)])
+        assert (await log.describe(made.stream)).closed == "error"
+        await log.close()
+
+    run_async(main())
+
+
+BRIEF = ProducerLimits(store_timeout=0.2)
+
+
+def test_a_full_memory_ends_the_run_and_no_other() -> None:
     facts: list[Any] = []
 
     async def main() -> None:
         log = MemoryLog(max_bytes=12_000)
-        async with simulator(rate=2000.0) as server, relay(server, log=log) as runs:
+        async with simulator(rate=2000.0) as server, relay(server, log=log, bounds=BRIEF) as runs:
             whole = await runs.start(request_of("Hi"), model="m0")
             assert (await ended(runs, whole.id))[-1].outcome == "complete"
             info = await runs.start(request_of("scenario:long"), model="m0")

@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from process_support import Process, refused, serving
+from process_support import Process, command, environment, refused, serving
+from redis_support import free_port
 
 
 def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:
@@ -187,3 +188,34 @@ def wait_until(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_it_serves_also_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    port = free_port()
+    unread, ours = os.pipe()
+    os.close(unread)
+    process = subprocess.Popen(
+        command("--port", str(port), "--store", "memory:"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=ours,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(ours)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in errors

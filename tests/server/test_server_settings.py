@@ -83,7 +83,9 @@ def test_a_bad_file_is_said(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     for text, said in (
         ("port = ", "TOML"),
-        ("prot = 1", "prot"),
+        ("prot = 1", r"'prot' in the settings file .*x.toml; did you mean 'port'"),
+        ("max-age = 1", "did you mean 'max_age'"),
+        ("[server]\nport = 1", "'server' in .* lists them all"),
         ('port = "x"', "port"),
         ("model = [1]", "model"),
         ("port = true", "port"),

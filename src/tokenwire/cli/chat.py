@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from tokenwire.cli.render import Printer, printer
-from tokenwire.cli.terminal import Out, inert, note
+from tokenwire.cli.terminal import Out, inert, no_echo_of_interrupts, note
 from tokenwire.errors import CancelledRunError, InputError, TokenwireError
 from tokenwire.events.message import Message, user
 from tokenwire.events.model import (
@@ -118,6 +118,7 @@ class Chat:
             )
             stop = _Interrupts(run.cancel)
             stack.enter_context(stop)
+            stack.enter_context(no_echo_of_interrupts())
             shown = printer(self._out, plain=options.plain)
             try:
                 async for event in run:

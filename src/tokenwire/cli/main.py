@@ -70,21 +70,38 @@ def serve(context: typer.Context) -> None:
 def chat(
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(help="What to ask; without it, a conversation. '-' is standard input."),
+        typer.Argument(
+            metavar="PROMPT",
+            help="What to ask; without it, a conversation. '-' is standard input.",
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", envvar="TOKENWIRE_MODEL", help="Model; again: next if it fails."
+            "--model",
+            "-m",
+            metavar="NAME",
+            envvar="TOKENWIRE_MODEL",
+            help="Model; again: next if it fails.",
         ),
     ] = None,
-    system: Annotated[str | None, typer.Option("--system", "-s", help="System prompt.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is calm, 2 is wild.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Ask for a repeatable answer.")] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", "-s", metavar="TEXT", help="System prompt.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="N", help="0 is calm, 2 is wild.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Most tokens of an answer.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Ask for a repeatable answer.")
+    ] = None,
     tool: Annotated[
         list[str] | None,
-        typer.Option("--tool", "-t", help="MODULE:NAME, 'demo', or mcp:COMMAND or mcp:URL."),
+        typer.Option(
+            "--tool", "-t", metavar="TOOL", help="MODULE:NAME, 'demo', or mcp:COMMAND or mcp:URL."
+        ),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Say yes to every tool call that asks.")
@@ -123,13 +140,17 @@ def chat(
 @app.command(short_help="Decode recorded streams of providers.")
 @command
 def inspect(
-    files: Annotated[list[Path], typer.Argument(help="Recorded streams; '-' is standard input.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Recorded streams; '-' is standard input."),
+    ],
     family: Annotated[
-        str | None, typer.Option(help="The protocol: chat, responses, messages, gemini, ...")
+        str | None,
+        typer.Option(metavar="NAME", help="The protocol: chat, responses, messages, gemini, ..."),
     ] = None,
     framing: Annotated[
         str | None,
-        typer.Option(help="sse, ndjson, jsonl, json-array or aws-eventstream."),
+        typer.Option(metavar="NAME", help="sse, ndjson, jsonl, json-array or aws-eventstream."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object with the facts for each file.")
@@ -150,19 +171,26 @@ def inspect(
 @app.command(short_help="Serve simulated models.")
 @command
 def simulate(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8900,
-    ttft: Annotated[float, typer.Option(help="Seconds to the first token.")] = 0.25,
-    rate: Annotated[float, typer.Option(help="Tokens a second; 0 is at once.")] = 40.0,
-    jitter: Annotated[float, typer.Option(help="Spread of the gaps, 0 to 1.")] = 0.4,
-    tokens_per_chunk: Annotated[int, typer.Option(help="Tokens joined into a chunk.")] = 1,
-    seed: Annotated[int, typer.Option(help="Draws answers, gaps and faults.")] = 0,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port; 0 takes a free one.")] = 8900,
+    ttft: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Seconds to the first token.")
+    ] = 0.25,
+    rate: Annotated[float, typer.Option(metavar="N", help="Tokens a second; 0 is at once.")] = 40.0,
+    jitter: Annotated[float, typer.Option(metavar="N", help="Spread of the gaps, 0 to 1.")] = 0.4,
+    tokens_per_chunk: Annotated[
+        int, typer.Option(metavar="N", help="Tokens joined into a chunk.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Draws answers, gaps and faults.")] = 0,
     faults: Annotated[
-        str, typer.Option(help="A fault plan for every answer: 'cut-rst@512,crlf'.")
+        str,
+        typer.Option(metavar="PLAN", help="A fault plan for every answer: 'cut-rst@512,crlf'."),
     ] = "",
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="SIMULATOR_API_KEY", help="Refuse requests without this key."),
+        typer.Option(
+            metavar="KEY", envvar="SIMULATOR_API_KEY", help="Refuse requests without this key."
+        ),
     ] = None,
 ) -> None:
     """Serve simulated models over the true bytes of the providers' wires.
@@ -198,14 +226,20 @@ def models(
 @app.command(short_help="Follow a run until it ends.")
 @command
 def tail(
-    run: Annotated[str, typer.Argument(help="The run's id.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
     url: Annotated[
-        str, typer.Option(envvar="TOKENWIRE_URL", help="The server that has it.")
+        str,
+        typer.Option(metavar="URL", envvar="TOKENWIRE_URL", help="The server that has it."),
     ] = "http://127.0.0.1:8765",
     store: Annotated[
-        str | None, typer.Option(help="Read from this store instead: sqlite:FILE, redis://HOST.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Read from this store instead: sqlite:FILE, redis://HOST."
+        ),
     ] = None,
-    after: Annotated[str | None, typer.Option(help="Begin after this offset.")] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="OFFSET", help="Begin after this offset.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One event a line, as JSON, in place of the text.")
     ] = False,
@@ -225,7 +259,9 @@ def tail(
 @app.command(short_help="Check this machine.")
 @command
 def doctor(
-    store: Annotated[str | None, typer.Option(help="Try this store as well.")] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Try this store as well.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON list.")] = False,
 ) -> None:
     """Check this machine: what works, what is missing, and what to do about it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from tokenwire.cli.terminal import Out
@@ -131,7 +132,7 @@ class MarkdownPrinter:
 
     def _draw(self, block: str) -> None:
         if block.strip():
-            self._console.print(_markdown(block))
+            self._console.print(_Ragged(_markdown(block)))
             self._console.print()
 
     def _update(self) -> None:
@@ -155,13 +156,37 @@ class MarkdownPrinter:
         width = max(20, self._console.width)
         lines = block.split("\n")
         if sum(1 + len(line) // width for line in lines) <= room:
-            return _markdown(block)
+            return _Ragged(_markdown(block))
         return Text("\n".join(lines[-room:])[-room * width // 2 :])
 
     def _stop_live(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+class _Ragged:
+    """A renderable without the blanks that fill its lines. Terminals differ in how wide an emoji
+    is: a line that is filled to the last column wraps in some, and what is drawn over it stays."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.segment import Segment
+
+        for line in console.render_lines(self._inner, options, pad=False):
+            while line and not line[-1].text.strip(" ") and not _has_ground(line[-1]):
+                line.pop()
+            if line and not _has_ground(line[-1]):
+                line[-1] = Segment(line[-1].text.rstrip(" "), line[-1].style)
+            yield from line
+            yield Segment.line()
+
+
+def _has_ground(segment: Any) -> bool:
+    """Whether blanks of it can be seen."""
+    return segment.style is not None and segment.style.bgcolor is not None
 
 
 def _markdown(text: str) -> Any:

@@ -55,8 +55,9 @@ def serve_parser() -> argparse.ArgumentParser:
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("-h", "--help", action="help", help="Show this and leave.")
-    parser.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
+    general = parser.add_argument_group("General")
+    general.add_argument("-h", "--help", action="help", help="Show this and leave.")
+    general.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
     groups: dict[str, Any] = {}
     for row in settings_table():
         if row.group not in groups:
@@ -71,15 +72,28 @@ def _options(row: Setting) -> dict[str, Any]:
     if row.type is bool:
         options["action"] = argparse.BooleanOptionalAction
     else:
-        options["metavar"] = {"s": "SECONDS", "B": "BYTES"}.get(row.unit, row.name.upper())
+        options["metavar"] = _word(row)
         if row.type == list[str]:
             options["action"] = "append"
     return options
 
 
+def _word(row: Setting) -> str:
+    """What stands for the value."""
+    if row.choices:
+        return "|".join(row.choices)
+    if row.unit:
+        return {"s": "SECONDS", "B": "BYTES"}[row.unit]
+    if row.type in (int, int | None) and row.name != "port":
+        return "N"
+    return {"on_disconnect": "POLICY"}.get(row.name, row.name.rpartition("_")[2].upper())
+
+
 def _shown(row: Setting) -> str:
     if isinstance(row.default, list):
         return ", ".join(row.default)
+    if isinstance(row.default, bool):
+        return "on"
     return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
 
 
@@ -213,14 +227,20 @@ def _announce(app: Any, listener: socket.socket) -> None:
     models = ", ".join(settings.model)
     if settings.model[0] == "demo":
         models += " (simulated answers; --model NAME for a real one)"
-    print(
+    _print(
         f"tokenwire {tokenwire.__version__} at http://{shown}:{port}/{page}\n"
         f"  model   {models}\n"
         f"  runs    kept {kept}\n"
         f"  access  {access}\n"
-        "  Ctrl-C stops.",
-        flush=True,
+        "  Ctrl-C stops."
     )
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:  # nobody reads it; that is no reason not to serve
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
 
 
 def _tell(text: str) -> None:

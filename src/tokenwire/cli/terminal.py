@@ -6,18 +6,19 @@ Always true: text from a model reaches a terminal only through `inert`, unless s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import typer
 
 from tokenwire.errors import AccessError, InputError, TokenwireError
 
-__all__ = ["Out", "command", "fail", "inert", "note"]
+__all__ = ["Out", "command", "fail", "inert", "no_echo_of_interrupts", "note"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,6 +71,25 @@ def fail(text: str, code: int = 1) -> NoReturn:
     """Say what went wrong, in one place and one form, and leave."""
     note(f"tokenwire: {text}")
     raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def no_echo_of_interrupts() -> Iterator[None]:
+    """The terminal does not write ``^C`` into what is being drawn."""
+    if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
+        yield
+        return
+    import termios
+
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:

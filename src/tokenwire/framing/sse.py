@@ -153,7 +153,7 @@ class SSEDecoder:
         return line
 
     def _read(self, lines: list[bytes], frames: list[Frame]) -> None:
-        bound = self._line_bound
+        bound = self.max_line
         for line in lines:
             if not line:
                 if self._data is not None:
@@ -165,8 +165,8 @@ class SSEDecoder:
                     self._data = None
                 self._event = ""
                 self.last_event_id = self._id
-            elif len(line) > bound:
-                raise self._too_long("line", self.max_line)
+            elif len(line) > bound and self._exceeds(line):
+                raise self._too_long("line", bound)
             elif line[:5] == b"data:":
                 value = line[6:] if line[5:6] == b" " else line[5:]
                 if self._data is None and len(value) <= self.max_event:
@@ -180,6 +180,12 @@ class SSEDecoder:
                 self.comments += 1
             else:
                 self._field(line)
+
+    def _exceeds(self, line: bytes) -> bool:
+        """Whether a line's value, or its name, is longer than it may be."""
+        _, colon, value = line.partition(b":")
+        size = len(value) - value.startswith(b" ") if colon else len(line)
+        return size > self.max_line or len(line) > self._line_bound
 
     def _add_data(self, value: bytes) -> None:
         if self._data is None:
@@ -222,7 +228,7 @@ class SSEDecoder:
 
     def _too_long(self, what: str, most: int) -> FramingError:
         return FramingError(
-            f"a {what} of the event stream is longer than {most} bytes", limit=what, most=most
+            f"an event stream's {what} is longer than {most} bytes", limit=what, most=most
         )
 
 

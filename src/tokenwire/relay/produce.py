@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
+
 from tokenwire.errors import (
     FencedError,
-    LimitError,
     LogError,
+    LogLimitError,
     StoreFullError,
     StoreUnavailableError,
 )
@@ -37,22 +39,31 @@ _TELL_EVERY = 32
 _DURABLE = frozenset({RunEnd, StepStart, ToolStart, ToolResult, ToolError})
 
 
-class ProducerLimits:
-    """Bounds of one run's log."""
+class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
+    """Bounds of one run's log. ``bytes``: a model's pictures are in it, of 20 MB as base64 each.
+    ``store_timeout``: seconds to keep trying while the store does not answer; the provider waits
+    meanwhile."""
 
-    records = 200_000
-    bytes = 64 << 20
-    #: Seconds to keep trying while the store does not answer; the provider waits meanwhile.
-    store_timeout = 10.0
+    records: int = 200_000
+    bytes: int = 64 << 20
+    store_timeout: float = 10.0
 
 
 class Producer:
     """The writer of one run. ``records`` are those already in the log (a takeover's)."""
 
     def __init__(
-        self, log: Log, run: str, epoch: int, *, records: list[bytes] | None = None
+        self,
+        log: Log,
+        run: str,
+        epoch: int,
+        *,
+        records: list[bytes] | None = None,
+        limits: ProducerLimits | None = None,
     ) -> None:
         self._log, self.run, self.epoch = log, run, epoch
+        self._limits = limits = limits or ProducerLimits()
+        self._most_records, self._most_bytes = limits.records, limits.bytes
         self.tail = len(records or [])
         self._chain = Chain(run, records[-1][:16] if records else None)
         # Kept until the end, so that a tail which a failover loses can be written again.
@@ -119,11 +130,11 @@ class Producer:
             self._landed.set_result(None)
 
     def _full(self) -> bool:
-        return self.tail > ProducerLimits.records or self._bytes > ProducerLimits.bytes
+        return self.tail > self._most_records or self._bytes > self._most_bytes
 
     async def write(self, events: list[Event]) -> None:
         """Append a batch; ``run-end`` in it also closes the stream. Raises `FencedError` when the
-        run has another owner, `LogError` when the store fails, and `LimitError` when this batch,
+        run has another owner, `LogError` when the store fails, and `LogLimitError` when this batch,
         which is in the log, reached the log's bounds: only the end may follow."""
         if self._under_way is not None:
             self._landed = asyncio.get_running_loop().create_future()
@@ -149,11 +160,11 @@ class Producer:
         told, self._untold = len(records) + self._untold, 0
         report(StoreAppended(told, time.perf_counter() - begun))
         if close is None and self._full():
-            raise LimitError(
-                f"the run's log is full ({ProducerLimits.records} events or "
-                f"{ProducerLimits.bytes} bytes)",
+            raise LogLimitError(
+                f"the run's log is full ({self._limits.records} events or "
+                f"{self._limits.bytes} bytes)",
                 limit="log_limit",
-                most=ProducerLimits.bytes,
+                most=self._limits.bytes,
             )
 
     async def _append(self, records: list[bytes], close: str | None, durable: bool) -> None:
@@ -171,7 +182,7 @@ class Producer:
                 )
             except (StoreUnavailableError, StoreFullError):
                 now = time.monotonic()
-                give_up = give_up or now + ProducerLimits.store_timeout
+                give_up = give_up or now + self._limits.store_timeout
                 if now >= give_up:
                     raise
                 await asyncio.sleep(0.1)

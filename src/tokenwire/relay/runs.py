@@ -41,7 +41,8 @@ from tokenwire.events.request import Request
 from tokenwire.log.base import Log, StreamInfo
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.owned import Owned, encode_command
-from tokenwire.relay.produce import Producer
+from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.readers import ON_DISCONNECT, Readers
 from tokenwire.relay.run_info import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.takeover import Taken, ending, read_run, start_of, write_end
 from tokenwire.relay.tending import tend
@@ -65,7 +66,6 @@ _log = logging.getLogger("tokenwire.relay")
 
 LEASE = 15.0
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-_DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
 
 
 class Runs:
@@ -73,7 +73,8 @@ class Runs:
 
     ``models``: names of the models whose lost runs may be taken over here (default: all that the
     registry knows); others, and runs with tools that are not here, are left to processes that have
-    them, for ``leave_for`` seconds (default: the total deadline), and then ended.
+    them, for ``leave_for`` seconds (default: the total deadline), and then ended. ``limits`` are
+    of a run's tool loop, ``bounds`` of its log.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Runs:
         fallbacks: dict[str, list[str]] | None = None,
         models: Iterable[str] | None = None,
         leave_for: float | None = None,
+        bounds: ProducerLimits | None = None,
     ) -> None:
         self.log = log
         self._registry = registry
@@ -104,15 +106,14 @@ class Runs:
         self._retry = retry or RetryPolicy()
         self._limits = limits or LoopLimits()
         self._stop_when = stop_rule(stop_when)
+        self._bounds = bounds
         self.lease = lease
         self._fallbacks = fallbacks or {}
         self._models = None if models is None else frozenset(models)
         #: Seconds that a lost run which cannot go on here is left to others, before it is ended.
         self.leave_for = self._deadlines.total if leave_for is None else leave_for
         self.owned: dict[str, Owned] = {}
-        self._readers: dict[str, int] = {}
-        self._stops: dict[str, asyncio.TimerHandle] = {}
-        self._policies: dict[str, str] = {}
+        self._readers = Readers()
         self._tender: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.draining = False
@@ -165,8 +166,7 @@ class Runs:
             self._tender.cancel()
             await asyncio.wait([self._tender])
         await self.drain(0.0)
-        for timer in self._stops.values():
-            timer.cancel()
+        self._readers.close()
         if self._own_http and self._http is not None:
             await self._http.aclose()
         await self.log.close()
@@ -195,7 +195,7 @@ class Runs:
         """
         if self.draining:
             raise BusyError("this server is stopping; start the run again", retry_after=2)
-        if not _DISCONNECT.fullmatch(on_disconnect):
+        if not ON_DISCONNECT.fullmatch(on_disconnect):
             raise InputError("on_disconnect must be 'continue', 'stop' or 'stop:SECONDS'")
         run = run_id or new_run_id()
         if not _ID.fullmatch(run):
@@ -264,7 +264,7 @@ class Runs:
             raise ConflictError("open the runs first: await runs.open()")
         inbox = Inbox()
         records = taken.records if taken else None
-        producer = Producer(self.log, plan.run, epoch, records=records)
+        producer = Producer(self.log, plan.run, epoch, records=records, limits=self._bounds)
         first = []
         order = fold = None
         if taken is not None and taken.records:  # else: lost before its first record, so it is new
@@ -278,16 +278,13 @@ class Runs:
         loop.sink = producer
         owned = Owned(self.log, loop, inbox, producer, ended=self._ended, first=list(first))
         self.owned[plan.run] = owned
-        self._policies[plan.run] = policy
+        self._readers.own(plan.run, policy, inbox.put)
         return owned
 
     def _ended(self, owned: Owned) -> None:
         if self.owned.get(owned.run) is owned:
             del self.owned[owned.run]
-        self._policies.pop(owned.run, None)
-        timer = self._stops.pop(owned.run, None)
-        if timer is not None:
-            timer.cancel()
+            self._readers.disown(owned.run)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -304,17 +301,14 @@ class Runs:
     ) -> Follower:
         """A reader from after ``after`` (a cursor) on. Raises `CursorError`, `NotFoundError`."""
         await self._checked(run, principal)
-        self._readers[run] = self._readers.get(run, 0) + 1
+        self._readers.came(run)
         try:
-            follower = await open_follower(
-                self.log, run, after, closed=lambda: self._reader_left(run)
-            )
+            left = self._readers.left
+            follower = await open_follower(self.log, run, after, closed=lambda: left(run))
         except BaseException:
-            self._reader_left(run)
+            self._readers.left(run)
             raise
-        timer = self._stops.pop(run, None)
-        if timer is not None:
-            timer.cancel()
+        self._readers.stay(run)
         return follower
 
     async def check_cursor(self, run: str, cursor: str, *, principal: str = "") -> None:
@@ -467,21 +461,6 @@ class Runs:
     def _is_waiting(self, run: str) -> bool:
         owned = self.owned.get(run)
         return owned is not None and owned.state == "waiting"
-
-    def _reader_left(self, run: str) -> None:
-        left = self._readers.get(run, 1) - 1
-        if left > 0:
-            self._readers[run] = left
-            return
-        self._readers.pop(run, None)
-        policy = self._policies.get(run, "continue")
-        owned = self.owned.get(run)
-        if owned is None or policy == "continue":
-            return
-        seconds = float(policy.partition(":")[2] or 0)
-        stop = Control(command="cancel", by="on_disconnect", reason="the last reader left")
-        loop = asyncio.get_running_loop()
-        self._stops[run] = loop.call_later(seconds, lambda: owned.inbox.put(stop))
 
 
 async def _let_tools_finish(all_owned: list[Owned], seconds: float) -> None:

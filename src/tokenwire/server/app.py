@@ -24,7 +24,9 @@ from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
 from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
+from tokenwire.relay.produce import ProducerLimits
 from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.tool_phase import LoopLimits
 from tokenwire.server import routes_chat, routes_meta, routes_runs, routes_threads, static_files
 from tokenwire.server.auth import Auth
 from tokenwire.server.guard import Guard
@@ -110,6 +112,8 @@ class App:
             registry=state.registry,
             tools=tools,
             deadlines=deadlines(state.settings),
+            limits=loop_limits(state.settings),
+            bounds=log_bounds(state.settings),
             models=state.settings.model,
         )
         await state.runs.open()
@@ -183,6 +187,20 @@ def deadlines(settings: Settings) -> Deadlines:
         idle=settings.idle_timeout,
         total=settings.total_timeout,
     )
+
+
+def loop_limits(settings: Settings) -> LoopLimits:
+    """The bounds of a run's tool loop."""
+    return LoopLimits(
+        steps=settings.run_steps,
+        calls=settings.run_tool_calls,
+        parallel=settings.run_tools_at_once,
+    )
+
+
+def log_bounds(settings: Settings) -> ProducerLimits:
+    """The bounds of a run's log."""
+    return ProducerLimits(records=settings.run_events, bytes=settings.run_bytes)
 
 
 @asynccontextmanager

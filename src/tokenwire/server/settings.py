@@ -10,6 +10,7 @@ value is a `ConfigError` of one line that names the setting and where it came fr
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
 import os
 import re
@@ -181,6 +182,13 @@ class Settings:
     bad_attach_per_minute: int = _set(
         30, "Limits", "Attempts at unknown runs or bad cursors of one address in a minute."
     )
+    run_events: int = _set(200_000, "Limits", "Events of one run; then it ends as an error.")
+    run_bytes: int = _set(
+        64 << 20, "Limits", "Bytes that the log keeps of one run, pictures and all.", unit="B"
+    )
+    run_steps: int = _set(10, "Limits", "Calls of the model in one run, between which tools run.")
+    run_tool_calls: int = _set(50, "Limits", "Tool calls of one run.")
+    run_tools_at_once: int = _set(8, "Limits", "Tool calls of one run at the same time.")
     socket_buffer: int = _set(256 << 10, "Limits", "Kernel send buffer of a connection.", unit="B")
 
     log_level: Literal["debug", "info", "warning", "error"] = _set(
@@ -218,6 +226,11 @@ class Setting(typing.NamedTuple):
     help: str
     unit: str
     secret: bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it takes, when these are few."""
+        return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
 
 
 def settings_table() -> list[Setting]:
@@ -259,13 +272,16 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     given = {k: v for k, v in (flags or {}).items() if v is not None and v != []}
-    from_file = _read_file(config or environ.get(_PREFIX + "CONFIG"))
+    config = config or environ.get(_PREFIX + "CONFIG")
+    from_file = _read_file(config)
     rows = {row.name: row for row in settings_table()}
-    for name in [*given, *from_file]:
-        if name not in rows:
-            raise ConfigError(
-                f"unknown setting '{name}'; docs/reference/settings.md lists them all"
-            )
+    for names, where in (
+        (given, "a flag"),
+        (from_file, f"the settings file {config or CONFIG_FILE}"),
+    ):
+        for name in names:
+            if name not in rows:
+                raise _unknown(name, where, list(rows))
     values: dict[str, Any] = {}
     for name, row in rows.items():
         if name in given:
@@ -275,6 +291,12 @@ def load_settings(
         elif name in from_file:
             values[name] = _value(row, from_file[name], f"'{name}' in the settings file")
     return Settings(**values)
+
+
+def _unknown(name: str, where: str, known: list[str]) -> ConfigError:
+    close = difflib.get_close_matches(name.replace("-", "_"), known, 1)
+    hint = f"did you mean '{close[0]}'?" if close else "docs/reference/settings.md lists them all"
+    return ConfigError(f"unknown setting '{name}' in {where}; {hint}")
 
 
 def _read_file(config: str | Path | None) -> dict[str, Any]:
@@ -364,4 +386,5 @@ _POSITIVE = {
     "idle_timeout", "total_timeout", "header_deadline", "body_deadline", "write_deadline",
     "header_limit", "header_fields", "body_limit", "media_limit", "json_depth", "message_limit",
     "prompt_limit", "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer",
+    "run_events", "run_bytes", "run_steps", "run_tools_at_once",
 }  # fmt: skip
