@@ -467,3 +467,15 @@ def test_an_empty_question_is_not_asked(here: Site, body: dict) -> None:
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "there is nothing to ask: the prompt is empty"
     assert here.runs_started == before
+
+
+def test_the_bounds_of_a_run_are_settings() -> None:
+    with site(run_events=20, run_steps=1) as small:
+        frames = small.frames(f"/v1/runs/{small.start('scenario:slow')}/events")
+        (error,) = [e for e in map(json.loads, (f.data for f in frames)) if e["type"] == "error"]
+        assert error["code"] == "log_limit"
+        assert len(frames) < 40
+        frames = small.frames(f"/v1/runs/{small.start('scenario:tool')}/events")
+        # In the last step that it may have, a model is asked to answer without tools.
+        assert types_of(frames).count("step-start") == 1
+        assert "tool-start" not in types_of(frames)
