@@ -605,6 +605,12 @@ def test_stats_count_what_is_there(new_log: NewLog) -> None:
         assert (stats["records"], stats["bytes"]) == (5, 5 * len(b"record 1"))
         assert stats["durability"] == log.durability
         assert all(isinstance(note, str) for note in stats["notes"])
+        for taken in ("a", "b"):  # a name that is taken, by an open stream and by an ended one
+            with pytest.raises(ConflictError):
+                await log.create(taken, owner="you", thread="other")
+        stats = await log.stats()
+        assert (stats["streams"], stats["open"]) == (2, 1)
+        assert await log.thread("other") == []
 
     run(new_log, case)
 

@@ -125,6 +125,7 @@ class RedisLog:
         if answer[0] != "ok":
             if made.key is not None:
                 await self._index.drop_key(made.key, value)
+            await self._uncreated(stream, made.thread)
             raise ConflictError("A stream of this name exists.")
         if made.key is not None:
             holder = await self._index.take_key(made.key, value, value)
@@ -136,6 +137,15 @@ class RedisLog:
         if not shared:
             self._owned[stream] = made
         return self._info(stream, answer)
+
+    async def _uncreated(self, stream: str, thread: str | None) -> None:
+        """Take back what the index was told of a stream whose name was taken already."""
+        answer = await self._owner(stream, "describe")
+        info = self._info(stream, answer) if answer[0] == "ok" else None
+        if answer[0] == "gone" or (info is not None and info.closed is not None):
+            await self._index.unlease(stream)  # neither can come to life again
+        if thread is not None and (answer[0] == "gone" or (info and info.thread != thread)):
+            await self._index.leave(thread, stream)
 
     async def _put(self, stream: str, made: Owned) -> Any:
         values = (made.owner, made.meta, made.thread or "", made.key or "", made.nonce)

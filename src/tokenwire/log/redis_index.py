@@ -56,6 +56,10 @@ class Index:
         """For a stream about to be made; one that exists keeps the lease that it has."""
         await self._run("ZADD", self._of("leases", stream), "NX", until, stream)
 
+    async def unlease(self, stream: str) -> None:
+        """For a stream that nobody owns any more."""
+        await self._run("ZREM", self._of("leases", stream), stream)
+
     async def release(self, stream: str) -> None:
         await self._run("ZADD", self._of("leases", stream), "XX", 0, stream)
 
