@@ -87,7 +87,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
         if isinstance(event, PartDelta):
             state = self.parts.get(event.part)
             if state is not None:
-                state.pieces.append(event.text)
+                state.add(event.text)
             return
         handler = _HANDLERS.get(type(event))
         if handler is not None:

@@ -99,6 +99,14 @@ _DELTAS: dict[type[Event], str] = {
 class Order:
     """The checker of one run. ``check`` numbers events that have no ``seq`` yet."""
 
+    __slots__ = (
+        "next_part",
+        "open",
+        "seq",
+        "state",
+        "step",
+    )
+
     def __init__(self) -> None:
         self.state = "new"
         self.seq = 0

@@ -21,6 +21,10 @@ from tokenwire.events.message import (
 __all__ = ["PartState", "StepState", "ToolState", "message_part", "result_part"]
 
 
+#: A part's text is kept in at least so many pieces before they are joined.
+_MOST_PIECES = 64
+
+
 class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One part so far. ``pieces`` are joined when read, so that long parts stay cheap."""
 
@@ -28,10 +32,18 @@ class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
     kind: str
     step: int = 0
     choice: int = 0
+    #: The text so far, joined now and then: a piece a token would be ten times its size.
     pieces: list[str] = []
     status: str = "open"
     #: What its start, attributes and end told: name, call_id, signature, citations, ...
     attrs: dict[str, Any] = {}
+
+    def add(self, text: str) -> None:
+        """Some more text. Linear in all of it: the longer the whole, the rarer it is joined."""
+        pieces = self.pieces
+        pieces.append(text)
+        if len(pieces) > _MOST_PIECES and len(pieces) > len(pieces[0]) >> 6:
+            self.pieces = ["".join(pieces)]
 
     @property
     def text(self) -> str:

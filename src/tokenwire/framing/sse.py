@@ -45,6 +45,29 @@ class SSEDecoder:
     comment lines (keep-alives) and ``stray`` lines that are no field at all.
     """
 
+    __slots__ = (
+        "_at_start",
+        "_clear",
+        "_data",
+        "_data_size",
+        "_error",
+        "_event",
+        "_fast_bound",
+        "_id",
+        "_line_bound",
+        "_more",
+        "_names",
+        "_pieces",
+        "_pieces_size",
+        "_skip_lf",
+        "comments",
+        "last_event_id",
+        "max_event",
+        "max_line",
+        "retry_ms",
+        "stray",
+    )
+
     def __init__(self, *, max_line: int = 1 << 20, max_event: int = 4 << 20) -> None:
         self.max_line = max_line
         self.max_event = max_event

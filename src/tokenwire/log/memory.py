@@ -209,6 +209,8 @@ class MemoryLog:
         tail = len(found.records)
         if not 0 <= after <= tail:
             raise CursorError("The offset is beyond the end of this stream.", tail=tail)
+        if after + 1 == tail:  # a reader that keeps up: one record at a time
+            return Page([found.records[after]], tail, tail, found.closed)
         records = found.records[after : after + most] if after < tail else []
         total = 0
         for count, record in enumerate(records):

@@ -176,6 +176,15 @@ class OpenPart:
 class Parts:
     """The parts of one response, and the events that tell of them (`out`)."""
 
+    __slots__ = (
+        "finish_reasons",
+        "next_part",
+        "open_parts",
+        "out",
+        "shown",
+        "step",
+    )
+
     def __init__(self, *, step: int = 1, first_part: int = 0) -> None:
         self.step = step
         self.next_part = first_part

@@ -35,6 +35,18 @@ _Key = tuple[str, int, bool]
 class Response:
     """One answer, from its head to its end: what `providers.http.ByteStream` promises."""
 
+    __slots__ = (
+        "_connection",
+        "_ended",
+        "_error",
+        "_pieces",
+        "_size",
+        "_take",
+        "_waiter",
+        "headers",
+        "status",
+    )
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.status = 0
@@ -125,6 +137,25 @@ class Response:
 
 class Connection(asyncio.Protocol):
     """A socket and its parser."""
+
+    __slots__ = (
+        "_field_bytes",
+        "_head",
+        "_head_size",
+        "_headers",
+        "_held",
+        "_keep",
+        "_key",
+        "_parser",
+        "_paused",
+        "_pool",
+        "_response",
+        "_transport",
+        "_until_close",
+        "idle_since",
+        "loop",
+        "on_body",
+    )
 
     def __init__(self, pool: Pool, key: _Key) -> None:
         self.loop = asyncio.get_running_loop()

@@ -58,6 +58,23 @@ class Batch:
 class Follower:
     """One reader of one run. Take batches with `next` until None; `close` it on every path."""
 
+    __slots__ = (
+        "_check",
+        "_closed",
+        "_dirty",
+        "_ended",
+        "_log",
+        "_loop",
+        "_most",
+        "_most_bytes",
+        "_poked",
+        "_take",
+        "_unsubscribe",
+        "_waiter",
+        "after",
+        "run",
+    )
+
     def __init__(
         self,
         log: Log,

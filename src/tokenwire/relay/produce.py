@@ -52,6 +52,24 @@ class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
 class Producer:
     """The writer of one run. ``records`` are those already in the log (a takeover's)."""
 
+    __slots__ = (
+        "_begun",
+        "_bytes",
+        "_chain",
+        "_failure",
+        "_kept",
+        "_landed",
+        "_log",
+        "_under_way",
+        "_untold",
+        "_unwritten",
+        "appending",
+        "epoch",
+        "free",
+        "run",
+        "tail",
+    )
+
     def __init__(
         self,
         log: Log,

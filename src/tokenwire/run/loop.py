@@ -90,6 +90,27 @@ class Sink(Protocol):
 class Loop:
     """One run's engine. Use `batches` once."""
 
+    __slots__ = (
+        "_base",
+        "_called",
+        "_cancel_written",
+        "_clock",
+        "_earlier",
+        "_gaps",
+        "_out_of_steps",
+        "_started",
+        "_stopped",
+        "_tools",
+        "_wall",
+        "fold",
+        "http",
+        "inbox",
+        "leaving",
+        "order",
+        "plan",
+        "sink",
+    )
+
     def __init__(
         self,
         plan: Plan,

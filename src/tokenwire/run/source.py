@@ -30,6 +30,18 @@ MOST_REATTACHES = 5
 class Source:
     """The connection(s) of one model call."""
 
+    __slots__ = (
+        "_deadlines",
+        "_dialect",
+        "_http",
+        "_inbox",
+        "_reattached",
+        "_release",
+        "_stream",
+        "_target",
+        "_watch",
+    )
+
     def __init__(
         self,
         http: HttpClient,
