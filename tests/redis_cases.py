@@ -103,8 +103,11 @@ class Proxy:
             self.cut()
 
 
-async def wait_for_replica(replica: RedisServer) -> None:
+async def wait_for_replica(replica: RedisServer, primary: RedisServer) -> None:
+    """Until both say so: the primary counts a replica only after its first acknowledgement, which
+    may come a second after the replica holds its link for good."""
     await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+    await until(lambda: b"state=online" in primary.ask("INFO", "replication"))
 
 
 async def append_all(

@@ -120,7 +120,7 @@ def test_a_reader_of_a_lost_tail_is_told_when_its_writer_is_gone(more: int) -> N
 
         async def main() -> None:
             replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
-            await wait_for_replica(replica)
+            await wait_for_replica(replica, primary)
             async with Proxy(primary.port) as proxy, opened(proxy.url) as reader:
                 old = Chain("s")
                 records = [old.seal(TextDelta(part=0, text=f"old {n}")) for n in range(8)]

@@ -119,13 +119,13 @@ def test_replicas_confirm_every_append() -> None:
                 await log.append("s", epoch=1, first=2, records=[b"2"])
             replica.start()
             replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
-            await wait_for_replica(replica)
+            await wait_for_replica(replica, primary)
             done = await log.append("s", epoch=1, first=2, records=[b"2"])
             assert (done.status in ("ok", "duplicate"), done.tail) == (True, 2)
             assert replica.answer("LRANGE", "tw:{s}:log", "0", "-1") == [b"1", b"2"]
 
         replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
-        asyncio.run(wait_for_replica(replica))
+        asyncio.run(wait_for_replica(replica, primary))
         run(url, case)
         with pytest.raises(ConfigError, match="1 of 2 replicas confirmed"):
             level(primary.url + "?replicas=2&timeout=2")
@@ -134,7 +134,7 @@ def test_replicas_confirm_every_append() -> None:
 def test_reading_does_not_wait_for_confirmations() -> None:
     with redis_server() as primary, redis_server() as replica:
         replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
-        asyncio.run(wait_for_replica(replica))
+        asyncio.run(wait_for_replica(replica, primary))
 
         async def case(log: Log) -> None:
             await log.create("s", owner="me", lease=60)
@@ -154,7 +154,7 @@ def test_disk_of_the_replicas_as_well() -> None:
         if not can_confirm_files(primary):
             pytest.skip("this server has no WAITAOF")
         replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
-        asyncio.run(wait_for_replica(replica))
+        asyncio.run(wait_for_replica(replica, primary))
 
         async def case(log: RedisLog) -> None:
             assert log.durability == "replica"

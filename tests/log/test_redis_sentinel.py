@@ -29,7 +29,7 @@ class Watched:
 def watched(tmp_path: Path) -> Iterator[Watched]:
     with redis_server() as primary, redis_server() as replica:
         replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
-        asyncio.run(wait_for_replica(replica))
+        asyncio.run(wait_for_replica(replica, primary))
         settings = tmp_path / "sentinel.conf"
         settings.write_text(
             f"sentinel monitor tokens 127.0.0.1 {primary.port} 1\n"
