@@ -20,14 +20,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from tokenwire.events.codec import from_fields, to_fields  # noqa: E402
+from tokenwire.events.codec import encode, from_fields, to_fields  # noqa: E402
 from tokenwire.events.model import EVENT_TYPES  # noqa: E402
 from tokenwire.wire.ag_ui import AGUIEncoder  # noqa: E402
 from tokenwire.wire.anthropic import AnthropicEncoder  # noqa: E402
 from tokenwire.wire.durable import control_frame, data_frame, offset_text  # noqa: E402
-from tokenwire.wire.native import NativeEncoder  # noqa: E402
+from tokenwire.wire.native import NativeEncoder, socket_message  # noqa: E402
 from tokenwire.wire.openai_chat import OpenAIChatEncoder  # noqa: E402
 from tokenwire.wire.openai_responses import OpenAIResponsesEncoder  # noqa: E402
+from tokenwire.wire.tanstack import AGUILinesEncoder  # noqa: E402
 from tokenwire.wire.token_sse import TokenEncoder  # noqa: E402
 from tokenwire.wire.ui_message import UIMessageEncoder  # noqa: E402
 
@@ -44,6 +45,7 @@ ENCODERS: dict[str, Callable[[], Any]] = {
     "ui-7": lambda: UIMessageEncoder(compat="7"),
     "ag-ui": lambda: AGUIEncoder(history=[{"id": "u1", "role": "user", "content": "Hi"}]),
     "tanstack": lambda: AGUIEncoder(tanstack=True),
+    "tanstack-lines": lambda: AGUILinesEncoder(tanstack=True),
     "openai-chat": lambda: OpenAIChatEncoder(include_usage=True, tools=TOOLS),
     "openai-responses": lambda: OpenAIResponsesEncoder(tools=TOOLS),
     "anthropic": lambda: AnthropicEncoder(tools=TOOLS),
@@ -59,6 +61,9 @@ def encoded(events: list[Any], wire: str, cut: int | None = None) -> str:
         tail = offset_text(len(events))
         end = control_frame(tail, None, up_to_date=True, closed=True, endReason="complete")
         return (data_frame("json", parts) + end).decode()
+    if wire == "websocket":
+        rest = [(f"{e.seq}-{e.seq:016x}", encode(e)) for e in events[cut or 0 :]]
+        return socket_message("Zx81Zx81Zx81Zx81Zx81Zx", rest).decode() + "\n"
     encoder = ENCODERS[wire]()
     pieces: list[bytes] = []
     for number, event in enumerate(events):

@@ -44,6 +44,13 @@ def need_node() -> None:
     _INSTALLED.write_text(lock)
 
 
+def need_client() -> None:
+    """Skip where our own package is not built (without npm the set-up leaves it out)."""
+    need_node()
+    if not (HERE.parents[1] / "packages" / "client" / "dist" / "ai.js").exists():
+        pytest.skip("packages/client is not built: npm run build")
+
+
 @contextmanager
 def serving(tools: ToolSet | None = None, **settings: Any) -> Iterator[ThreadedServer]:
     """A server on a free port with the demo model."""

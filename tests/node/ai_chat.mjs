@@ -77,11 +77,12 @@ function report(chat, more = {}) {
   )
 }
 
-// A fetch whose answers break off after `bytes` bytes, `times` times, and how that is told: by
-// Chrome and Firefox ("network error"), Safari ("Load failed"), Node ("terminated"), or as an end.
+// A fetch whose answers break off, `times` times: after `bytes` bytes, or (at "text") after the first
+// text. How that is told: by Chrome and Firefox ("network error"), Safari ("Load failed"), Node
+// ("terminated"), or as an end.
 const WORDS = { network: "network error", safari: "Load failed", node: "terminated" }
 const asked = []
-function cutting(bytes, times = 1) {
+function cutting(at, times = 1) {
   const how = process.env.CUT ?? "network"
   let cuts = 0
   return async (input, init) => {
@@ -90,24 +91,43 @@ function cutting(bytes, times = 1) {
     const response = await fetch(input, init)
     if (cuts >= times || !response.body) return response
     cuts++
-    let seen = 0
     const reader = response.body.getReader()
+    let heard = Buffer.alloc(0)
+    let broken = false
+    const place = () => {
+      if (at !== "text") return at
+      const text = heard.indexOf('"text-delta"')
+      const end = text < 0 ? -1 : heard.indexOf("\n\n", text)
+      return end < 0 ? Infinity : end + 2
+    }
     const body = new ReadableStream({
       async pull(controller) {
-        const { done, value } = await reader.read()
-        if (done) return controller.close()
-        seen += value.length
-        if (seen > bytes) {
-          await reader.cancel()
-          if (how === "end") controller.close()
-          else controller.error(new TypeError(WORDS[how]))
-          return
+        if (!broken) {
+          const { done, value } = await reader.read()
+          if (done) return controller.close()
+          const before = heard.length
+          heard = Buffer.concat([heard, value])
+          const said = value.subarray(0, Math.max(0, place() - before))
+          broken = said.length < value.length || place() === heard.length
+          if (said.length) return controller.enqueue(said)
         }
-        controller.enqueue(value)
+        await reader.cancel()
+        if (how === "end") controller.close()
+        else controller.error(new TypeError(WORDS[how]))
       },
     })
     return new Response(body, { status: response.status, headers: response.headers })
   }
+}
+
+// `scenario:stall` says this and then nothing, so that a test may take its time; stop ends it.
+const STALLED = "I say this much, and then nothing more"
+async function resumeAndStop(chat) {
+  const reading = chat.resumeStream()
+  await until(() => chat.messages.length > 1 && textOf(last(chat)).endsWith(STALLED), "the text")
+  const answer = await fetch(`${api}/${chat.id}/stop`, { method: "POST" })
+  await reading
+  return answer.status
 }
 
 // The tokenwire package, as it is built.
@@ -134,8 +154,8 @@ const cases = {
     await until(() => first.messages.length > 1 && textOf(last(first)).length > 5, "some text")
     await first.stop()
     const second = makeChat({ id: first.id, messages: first.messages.slice(0, 1) })
-    await second.resumeStream()
-    report(second, { before: textOf(last(first)) })
+    const stop = await resumeAndStop(second)
+    report(second, { before: textOf(last(first)), stop })
   },
   async nothing_to_resume() {
     const chat = makeChat()
@@ -144,25 +164,45 @@ const cases = {
   },
   async cut() {
     // The same chat instance asks again, as an application may; the server replays.
-    const chat = makeChat({ fetch: cutting(3000) })
+    const chat = makeChat({ fetch: cutting("text") })
     await chat.sendMessage({ text: prompt })
     const before = chat.messages.length > 1 ? textOf(last(chat)) : ""
-    await chat.resumeStream()
+    await resumeAndStop(chat)
     report(chat, { before })
   },
   async same_request() {
     // What the same instance asks after a cut, and what a page asks that was loaded anew.
-    const chat = makeChat({ fetch: cutting(3000) })
+    const chat = makeChat({ fetch: cutting("text") })
     await chat.sendMessage({ text: prompt })
-    await chat.resumeStream()
+    const reading = chat.resumeStream()
     const page = makeChat({ id: chat.id, messages: chat.messages.slice(0, 1), fetch: cutting(0, 0) })
-    await page.resumeStream()
+    await resumeAndStop(page)
+    await reading
     const [mine, fresh] = asked.filter(({ method }) => method === "GET")
     report(chat, { mine, fresh })
   },
+  async resumable_fetch() {
+    // The SDK's own transport on our fetch: it never hears of the cuts, so nothing is resumed.
+    const { resumableFetch } = await ours()
+    const chat = makeChat({ fetch: resumableFetch(cutting("text", 3)) })
+    await chat.sendMessage({ text: prompt })
+    report(chat, { asked })
+  },
+  async resumable_reload() {
+    // A page loaded anew in the middle, on our fetch, and cut again.
+    const { resumableFetch } = await ours()
+    const first = makeChat()
+    first.sendMessage({ text: prompt })
+    await until(() => first.messages.length > 1 && textOf(last(first)).length > 5, "some text")
+    await first.stop()
+    const messages = first.messages.slice(0, 1)
+    const second = makeChat({ id: first.id, messages, fetch: resumableFetch(cutting("text", 2)) })
+    await resumeAndStop(second)
+    report(second, { asked })
+  },
   async our_transport() {
     const { TokenwireChatTransport } = await ours()
-    const transport = new TokenwireChatTransport({ baseUrl: url, compat: compatOf, fetch: cutting(3000, 3) })
+    const transport = new TokenwireChatTransport({ baseUrl: url, compat: compatOf, fetch: cutting("text", 3) })
     const chat = makeChat({
       transport,
       sendAutomaticallyWhen: ai.lastAssistantMessageIsCompleteWithApprovalResponses,
@@ -175,10 +215,29 @@ const cases = {
     }
     report(chat, { asked })
   },
+  async our_transport_turns() {
+    // The second turn tells the model what the first one's tools gave.
+    const { TokenwireChatTransport } = await ours()
+    const chat = makeChat({ transport: new TokenwireChatTransport({ baseUrl: url, compat: compatOf }) })
+    await chat.sendMessage({ text: prompt })
+    await chat.sendMessage({ text: "Thanks!" })
+    report(chat)
+  },
+  async our_transport_stop() {
+    const { TokenwireChatTransport } = await ours()
+    const onStop = process.env.ON_STOP ?? "cancel"
+    const chat = makeChat({ transport: new TokenwireChatTransport({ baseUrl: url, compat: compatOf, onStop }) })
+    const sending = chat.sendMessage({ text: prompt })
+    await until(() => chat.messages.length > 1 && textOf(last(chat)).length > 5, "some text")
+    await chat.stop()
+    await sending
+    report(chat, { chat: chat.id })
+    await sleep(50) // what was asked of the server goes out
+  },
   async cut_with_cursor() {
     // The form that is right on every version: the transport sends the last id that it saw.
     let cursor = ""
-    const broken = cutting(3000)
+    const broken = cutting("text")
     const watching = async (input, init) => {
       const response = await broken(input, init)
       if (!response.body || response.status === 204) return response

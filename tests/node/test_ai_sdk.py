@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from node_support import need_node, run_node, serving
+from node_support import need_client, need_node, run_node, serving
 from tokenwire.tools.demo import demo_tools
 from tokenwire.tools.registry import ToolSet, tool
 
@@ -19,6 +20,8 @@ VERSIONS = ["5", "6", "7"]
 ALL_VERSIONS = ["5old", *VERSIONS]
 #: The ninety numbers of `scenario:slow`, in half a second.
 FAST = "scenario:slow?rate=200"
+#: All that `scenario:stall` says.
+STALLED = "I say this much, and then nothing more"
 #: How a cut is told: by Chrome and Firefox, by Safari, by Node, or as a clean end.
 CUTS = ["network", "safari", "node", "end"]
 
@@ -31,6 +34,8 @@ def url() -> Iterator[str]:
 
 
 def chat(url: str, version: str, case: str, prompt: str, **env: str) -> Any:
+    if case.startswith(("resumable", "our_")):
+        need_client()
     return run_node("ai_chat.mjs", version, url, case, prompt, **env)
 
 
@@ -93,17 +98,18 @@ def test_a_broken_answer_is_an_error(url: str, version: str, scenario: str) -> N
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_stop_is_an_abort_without_an_error(url: str, version: str) -> None:
-    told = chat(url, version, "stop", "scenario:slow")
+    told = chat(url, version, "stop", "scenario:stall")
     assert (told["status"], told["errors"], told["stop"]) == ("ready", [], 202)
-    assert 0 < len(told["text"]) < len(truth(url, "scenario:slow"))
+    assert told["text"]
+    assert STALLED.startswith(told["text"])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_reloaded_page_reads_the_answer_whole(url: str, version: str) -> None:
-    told = chat(url, version, "reload", "scenario:slow")
-    assert (told["status"], told["errors"]) == ("ready", [])
-    assert told["text"] == truth(url, "scenario:slow")
-    assert 0 < len(told["before"]) < len(told["text"])
+    told = chat(url, version, "reload", "scenario:stall")
+    assert (told["status"], told["errors"], told["stop"]) == ("ready", [], 202)
+    assert told["text"] == STALLED
+    assert told["before"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -116,9 +122,10 @@ def test_nothing_to_resume(url: str, version: str) -> None:
 @pytest.mark.parametrize("version", ALL_VERSIONS)
 def test_a_cut_and_a_replay_in_the_same_chat(url: str, version: str, cut: str) -> None:
     """The SDK's own transport, and an application that calls `resumeStream` after a cut."""
-    told = chat(url, version, "cut", "scenario:slow", CUT=cut)
-    whole = truth(url, "scenario:slow")
-    assert 0 < len(told["before"]) < len(whole)
+    told = chat(url, version, "cut", "scenario:stall", CUT=cut)
+    whole = STALLED
+    assert told["before"]
+    assert whole.startswith(told["before"])
     assert told["status"] == "ready"
     answers = [m for m in told["messages"] if m["role"] == "assistant"]
     texts = [p["text"] for p in answers[-1]["parts"] if p["type"] == "text"]
@@ -134,7 +141,7 @@ def test_a_cut_and_a_replay_in_the_same_chat(url: str, version: str, cut: str) -
 def test_a_page_and_a_chat_that_was_cut_ask_the_same(url: str, version: str) -> None:
     """Why the server cannot help 5: the one needs the whole, the other the rest, and both send
     the same request."""
-    told = chat(url, version, "same_request", "scenario:slow")
+    told = chat(url, version, "same_request", "scenario:stall")
     assert told["mine"] == told["fresh"]
 
 
@@ -146,16 +153,34 @@ def test_a_cut_and_a_cursor_in_the_same_chat(url: str, version: str) -> None:
     assert len([m for m in told["messages"] if m["role"] == "assistant"]) == 1
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_rest_is_no_stream_of_its_own_after_a_clean_end(url: str, version: str) -> None:
+    """The chat took the end for the answer's: what comes then is a message of its own."""
+    told = chat(url, version, "cut_with_cursor", FAST, CUT="end")
+    answers = [m for m in told["messages"] if m["role"] == "assistant"]
+    assert len(answers) == 2
+    assert told["before"] + told["text"] == truth(url, FAST)
+
+
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("version", ALL_VERSIONS)
-def test_with_our_transport_a_cut_is_never_seen(url: str, version: str, cut: str) -> None:
-    told = chat(url, version, "our_transport", FAST, CUT=cut)
+@pytest.mark.parametrize("case", ["resumable_fetch", "our_transport"])
+def test_with_ours_a_cut_is_never_seen(url: str, case: str, version: str, cut: str) -> None:
+    told = chat(url, version, case, FAST, CUT=cut)
     assert (told["status"], told["errors"]) == ("ready", [])
     texts = [p["text"] for p in told["messages"][-1]["parts"] if p["type"] == "text"]
     assert texts == [truth(url, FAST)]
     methods = [ask["method"] for ask in told["asked"]]
     assert methods[0] == "POST"
-    assert set(methods[1:]) == {"GET"}, "cut more than once, and asked once"
+    assert set(methods[1:]) == {"GET"}, "cut at least once, and asked once"
+
+
+@pytest.mark.parametrize("version", ALL_VERSIONS)
+def test_a_reloaded_page_on_our_fetch_is_whole_over_cuts(url: str, version: str) -> None:
+    told = chat(url, version, "resumable_reload", "scenario:stall")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    assert told["text"] == STALLED
+    assert len(told["asked"]) > 1
 
 
 @pytest.mark.parametrize("version", ["6", "7"])
@@ -165,6 +190,33 @@ def test_our_transport_goes_on_after_an_approval(url: str, version: str) -> None
     assert len(told["messages"]) == 2
     call = next(p for p in told["messages"][-1]["parts"] if p["type"] == "tool-delete_file")
     assert call["state"] == "output-available"
+    run = told["messages"][-1]["metadata"]["tokenwire"]["run"]
+    assert httpx.get(f"{url}/v1/runs/{run}").json()["state"] == "complete"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_our_transport_sends_what_the_tools_gave(url: str, version: str) -> None:
+    told = chat(url, version, "our_transport_turns", "scenario:tool")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    run = told["messages"][-1]["metadata"]["tokenwire"]["run"]
+    kept = json.dumps(httpx.get(f"{url}/v1/runs/{run}").json()["input"])
+    assert '"call_id"' in kept
+    assert '"Paris"' in kept
+    assert "Thanks!" in kept
+
+
+@pytest.mark.parametrize("on_stop", ["cancel", "detach"])
+def test_stop_on_our_transport(url: str, on_stop: str) -> None:
+    prompt = "scenario:stall" if on_stop == "cancel" else FAST
+    told = chat(url, "7", "our_transport_stop", prompt, ON_STOP=on_stop)
+    assert (told["status"], told["errors"]) == ("ready", [])
+    wanted = "cancelled" if on_stop == "cancel" else "complete"
+    for _ in range(200):
+        runs = httpx.get(f"{url}/v1/threads/{told['chat']}").json()["runs"]
+        if [run["state"] for run in runs] == [wanted]:
+            break
+        time.sleep(0.05)
+    assert [run["state"] for run in runs] == [wanted]
 
 
 @pytest.mark.parametrize("version", ["6", "7"])

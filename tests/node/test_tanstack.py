@@ -61,7 +61,7 @@ def test_an_approval_goes_on_with_the_same_run(url: str) -> None:
 
 
 def test_another_page_finds_and_joins_the_run(url: str) -> None:
-    told = client(url, "join", "scenario:slow")
+    told = client(url, "join", "scenario:slow?rate=12")
     assert told["joined"] == told["text"]
     assert told["seen"][0] == "RUN_STARTED"
     assert told["seen"][-1] == "RUN_FINISHED"

@@ -128,3 +128,11 @@ def test_other_sites_may_not_connect(url: str) -> None:
                 pass
 
     asyncio.run(main())
+
+
+def test_a_request_may_be_as_long_as_a_body(url: str) -> None:
+    told = talk(url, send("x" * 200_000, chat="ws-long"))
+    assert told[-1] == {"type": "end", "requestId": "r1"}
+    deep = '{"type":"send","requestId":"r1","messages":' + "[" * 100_000 + "]" * 100_000 + "}"
+    (error,) = talk(url, deep)
+    assert (error["type"], error["requestId"]) == ("error", "")

@@ -15,6 +15,8 @@ import { asError } from "./reader.js";
 import { answerRun, tell, Telling, type Place } from "./telling.js";
 import { UIMessageFold, type Compat } from "./ui-message.js";
 
+export { resumableFetch } from "./ai-fetch.js";
+
 export interface ChatTransportOptions extends ClientOptions {
   client?: TokenwireClient;
   model?: string;

@@ -233,6 +233,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """Run the application, which may give up on a peer that does not read."""
         known: dict[str, Any] = self.scope  # type: ignore[assignment]
         known["tokenwire.give_up"] = self.give_up
+        known["tokenwire.take_up_to"] = self.take_up_to
         known["tokenwire.unsent"] = self.transport.get_write_buffer_size
         app = self.app
 
@@ -243,6 +244,10 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
         self.app = told  # type: ignore[assignment]
         await super().run_asgi()
+
+    def take_up_to(self, most: int) -> None:
+        """Take messages of up to ``most`` bytes: on sockets whose messages hold conversations."""
+        self.conn.max_message_size = most
 
     def handle_cont(self, event: Any) -> None:
         """Another fragment of a message, up to a bound."""

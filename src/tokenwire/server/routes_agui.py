@@ -1,7 +1,7 @@
-"""``POST /ag-ui`` for AG-UI clients and for TanStack AI, and TanStack's ``GET /ag-ui``.
+"""``POST /ag-ui`` for AG-UI clients and for TanStack AI, and TanStack's ``GET`` and ``WS /ag-ui``.
 
 A TanStack client is known by its ``X-Run-Id``. It posts the same body again after a cut, with the
-id of the last event it saw.
+id of the last event it saw. ``?stream=ndjson`` answers in lines instead of events.
 
 Always true: the client's run id names one run of its principal: the same request comes back to that
 run and never starts another; answers to an interrupt go to the run that asked.
@@ -15,20 +15,17 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 
-from tokenwire.errors import ConflictError, GoneError, InputError, NotFoundError
-from tokenwire.events.codec import decode
-from tokenwire.events.message import Message, ToolResultPart
-from tokenwire.relay.record import json_of
-from tokenwire.relay.takeover import read_run
+from tokenwire.errors import ConflictError, InputError
+from tokenwire.events.message import ToolResultPart
+from tokenwire.server.agui_history import hydrate, knows, with_stored
 from tokenwire.server.bodies import check_request
 from tokenwire.server.guard import RequestInfo
 from tokenwire.server.problems import json_response
 from tokenwire.server.routes_runs import count_misses, start_run
 from tokenwire.server.state import State
 from tokenwire.server.wire_support import (
-    ENDED,
     Waited,
     answered_names,
     folded,
@@ -36,10 +33,11 @@ from tokenwire.server.wire_support import (
     route,
     wire_response,
 )
+from tokenwire.server.ws_agui import AGUISocket, Found
 from tokenwire.wire.ag_ui import AGUIEncoder
 from tokenwire.wire.ag_ui_request import AGUIRequest, Resume, parse_ag_ui_request
 from tokenwire.wire.frames import Place
-from tokenwire.wire.tanstack import tanstack_messages
+from tokenwire.wire.tanstack import AGUILinesEncoder
 
 __all__ = ["routes", "run_name"]
 
@@ -57,9 +55,13 @@ class _Alias(msgspec.Struct):
 
 
 def routes(state: State) -> list[BaseRoute]:
-    """``/ag-ui``."""
+    """``/ag-ui``, over HTTP and as a WebSocket."""
     state.media_paths.add("/ag-ui")
-    return [route(state, "/ag-ui", answer, "POST"), route(state, "/ag-ui", look, "GET")]
+    return [
+        route(state, "/ag-ui", answer, "POST"),
+        route(state, "/ag-ui", look, "GET"),
+        WebSocketRoute("/ag-ui", _socket(state)),
+    ]
 
 
 def run_name(principal: str, client_run: str) -> str:
@@ -72,56 +74,92 @@ async def answer(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /ag-ui``: start the run, or go on with it, or come back to it."""
     asked = parse_ag_ui_request(info.json)
     client_run = request.headers.get("x-run-id")
-    tanstack = client_run is not None
-    if tanstack and client_run != asked.run:
+    if client_run is not None and client_run != asked.run:
         raise InputError("'X-Run-Id' differs from the body's runId", field="X-Run-Id")
+    how = _How(
+        tanstack=client_run is not None,
+        lines=_wants_lines(request),
+        stored=request.query_params.get("history") == "server",
+    )
     place = place_of(request.headers.get("last-event-id"))
-    alias = await _alias(state, info.principal, asked.run) or await _going_on(
-        state, asked, info.principal
+    return await _respond(state, await _begin(state, asked, info.principal, how, place), info)
+
+
+class _How(msgspec.Struct, frozen=True):
+    """How a client wants to be told. ``stored``: what it posts is added to the conversation that
+    is kept here."""
+
+    tanstack: bool
+    lines: bool
+    stored: bool = False
+
+    @property
+    def encoder(self) -> type[AGUIEncoder]:
+        return AGUILinesEncoder if self.lines else AGUIEncoder
+
+
+def _wants_lines(request: Request) -> bool:
+    """Newline-delimited JSON instead of an event stream."""
+    wanted = request.query_params.get("stream", "")
+    if wanted not in ("", "sse", "ndjson"):
+        raise InputError("'stream' must be sse or ndjson", field="stream")
+    return wanted == "ndjson" or "application/x-ndjson" in request.headers.get("accept", "")
+
+
+async def _respond(state: State, found: Found, info: RequestInfo) -> Response:
+    run, encoder, place = found
+    # A line without an event is nothing to the readers of lines.
+    preamble = b"\n" if isinstance(encoder, AGUILinesEncoder) else None
+    return await wire_response(
+        state, run, encoder, principal=info.principal, place=place, preamble=preamble
     )
+
+
+async def _begin(
+    state: State, asked: AGUIRequest, principal: str, how: _How, place: Place | None
+) -> Found:
+    alias = await _alias(state, principal, asked.run) or await _going_on(state, asked, principal)
     if alias is not None:
-        return await _continue(state, asked.thread, asked.run, alias, info, tanstack, place)
-    run = await start_run(
-        state,
-        check_request(asked.request, state.settings),
-        model=asked.model,
-        principal=info.principal,
-        key=f"agui:{asked.run}",
-        thread=asked.thread,
-        run_id=run_name(info.principal, asked.run),
-        metadata={"ag_ui_run": asked.run},
-    )
-    fold, _ = await folded(state, run.id, info.principal) if not run.created_now else (None, [])
-    encoder = AGUIEncoder(
+        return _continue(asked.thread, asked.run, alias, how, place)
+    name = run_name(principal, asked.run)
+    if how.stored and await knows(state, name, principal):
+        run = await state.runs.info(name, principal=principal)
+        run.created_now = False
+    else:
+        if how.stored:
+            asked.request.messages = await with_stored(state, asked, principal)
+        run = await start_run(
+            state,
+            check_request(asked.request, state.settings),
+            model=asked.model,
+            principal=principal,
+            key=f"agui:{asked.run}",
+            thread=asked.thread,
+            run_id=name,
+            metadata={"ag_ui_run": asked.run},
+        )
+    fold, _ = await folded(state, run.id, principal) if not run.created_now else (None, [])
+    encoder = how.encoder(
         thread_id=asked.thread,
         run_id=asked.run,
-        history=asked.messages,
-        tanstack=tanstack,
+        history=asked.messages if not how.stored else None,
+        tanstack=how.tanstack,
         answered=answered_names(fold) if fold is not None and fold.state != "waiting" else (),
         place=place,
     )
-    return await wire_response(state, run.id, encoder, principal=info.principal, place=place)
+    return run.id, encoder, place
 
 
-async def _continue(
-    state: State,
-    thread: str,
-    client_run: str,
-    alias: _Alias,
-    info: RequestInfo,
-    tanstack: bool,
-    place: Place | None,
-) -> Response:
-    encoder = AGUIEncoder(
+def _continue(thread: str, client_run: str, alias: _Alias, how: _How, place: Place | None) -> Found:
+    encoder = how.encoder(
         thread_id=thread,
         run_id=client_run,
-        tanstack=tanstack,
+        tanstack=how.tanstack,
         again=place is None,
         answered=set(alias.answered),
         place=place,
     )
-    place = place or Place(cursor=alias.cursor, offset=alias.offset)
-    return await wire_response(state, alias.run, encoder, principal=info.principal, place=place)
+    return alias.run, encoder, place or Place(cursor=alias.cursor, offset=alias.offset)
 
 
 async def _alias(state: State, principal: str, client_run: str) -> _Alias | None:
@@ -201,34 +239,43 @@ async def _result(state: State, run: str, output: ToolResultPart, principal: str
 
 async def look(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /ag-ui?runId=&offset=-1`` joins a run from its start; ``?threadId=`` tells the
-    conversation so far, which run is under way and what it waits for."""
-    client_run, thread = request.query_params.get("runId"), request.query_params.get("threadId")
+    conversation so far (``limit``, ``before``: a page of it), which run is under way and what it
+    waits for."""
+    query = request.query_params
+    client_run, thread = query.get("runId"), query.get("threadId")
     async with count_misses(state, info):
         if client_run:
-            return await _join(state, request, client_run, info)
+            text = request.headers.get("last-event-id") or query.get("offset") or "-1"
+            lines = _wants_lines(request)
+            found = await _join(state, client_run, text, info.principal, lines=lines)
+            return await _respond(state, found, info)
         if thread:
-            return json_response(await _hydrate(state, thread, info.principal))
+            told = await hydrate(
+                state, thread, info.principal, limit=query.get("limit"), before=query.get("before")
+            )
+            return json_response(told)
     raise InputError("give 'runId' to join a run or 'threadId' to read a conversation")
 
 
-async def _join(state: State, request: Request, client_run: str, info: RequestInfo) -> Response:
-    text = request.headers.get("last-event-id") or request.query_params.get("offset") or "-1"
-    place = place_of(None if text == "-1" else text)
-    alias = await _alias(state, info.principal, client_run)
+async def _join(
+    state: State, client_run: str, offset: str, principal: str, *, lines: bool
+) -> Found:
+    place = place_of(None if offset == "-1" else offset)
+    how = _How(tanstack=True, lines=lines)
+    alias = await _alias(state, principal, client_run)
     if alias is not None:
-        fold, _ = await folded(state, alias.run, info.principal)
-        thread = fold.thread or alias.run
-        return await _continue(state, thread, client_run, alias, info, True, place)
-    run = run_name(info.principal, client_run)
-    fold, waits = await folded(state, run, info.principal)
-    encoder = AGUIEncoder(
+        fold, _ = await folded(state, alias.run, principal)
+        return _continue(fold.thread or alias.run, client_run, alias, how, place)
+    run = run_name(principal, client_run)
+    fold, waits = await folded(state, run, principal)
+    encoder = how.encoder(
         thread_id=fold.thread,
         run_id=client_run,
         tanstack=True,
         answered=_answered_before(fold, waits),
         place=place,
     )
-    return await wire_response(state, run, encoder, principal=info.principal, place=place)
+    return run, encoder, place
 
 
 def _answered_before(fold: Any, waits: list[Waited]) -> set[str]:
@@ -236,35 +283,28 @@ def _answered_before(fold: Any, waits: list[Waited]) -> set[str]:
     return set() if waits else answered_names(fold)
 
 
-async def _hydrate(state: State, thread: str, principal: str) -> dict[str, Any]:
-    found = await state.runs.thread(thread, principal=principal)
-    told: dict[str, Any] = {"messages": [], "activeRun": None, "interrupts": None}
-    if not found:
-        return told
-    newest = found[0]
-    try:
-        snapshot = await state.runs.snapshot(newest.id, principal=principal)
-        fold, _ = await folded(state, newest.id, principal)
-    except (NotFoundError, GoneError):
-        return told
-    messages = msgspec.convert(snapshot["input"], list[Message])
-    client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
-    if fold.state == "waiting":
-        pending = await _pending(state, newest.id, fold.waiting)
-        told["interrupts"] = {"runId": client_run, "pending": pending}
-    elif fold.state not in ENDED:
-        told["activeRun"] = {"runId": client_run}
-    if told["activeRun"] is None:
-        # A run under way is joined from its start; told here too, its answer would stand twice.
-        messages += fold.history()
-    # Not ids that the stream of a run gives to its messages.
-    told["messages"] = tanstack_messages(messages, f"{newest.id}-kept")
-    return told
+# --- the same over a WebSocket --------------------------------------------------------------------
 
 
-async def _pending(state: State, run: str, waiting: list[str]) -> list[dict[str, Any]]:
-    """What the run waits for, as its own stream said it."""
-    encoder = AGUIEncoder(tanstack=True)
-    for record in (await read_run(state.log, run)).records:
-        encoder.skip(decode(json_of(record)))
-    return encoder.interrupts(list(waiting))
+def _socket(state: State) -> Any:
+    class Endpoint:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            socket = AGUISocket(state, scope, receive, send, begin=_turn, join=_rest, stop=_stop)
+            await socket.run()
+
+    return Endpoint()
+
+
+async def _turn(state: State, value: Any, principal: str, query: dict[str, str]) -> Found:
+    how = _How(tanstack=True, lines=True, stored=query.get("history") == "server")
+    return await _begin(state, parse_ag_ui_request(value), principal, how, None)
+
+
+async def _rest(state: State, client_run: str, offset: str, principal: str) -> Found:
+    return await _join(state, client_run, offset, principal, lines=True)
+
+
+async def _stop(state: State, client_run: str, principal: str) -> None:
+    alias = await _alias(state, principal, client_run)
+    run = alias.run if alias is not None else run_name(principal, client_run)
+    await state.runs.cancel(run, principal=principal, by=principal or None)

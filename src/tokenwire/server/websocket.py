@@ -34,6 +34,7 @@ from tokenwire.server.problems import error_fields
 from tokenwire.server.routes_runs import count_misses, start_run
 from tokenwire.server.run_info import describe
 from tokenwire.server.state import State
+from tokenwire.wire.native import socket_message
 
 __all__ = ["Socket", "routes"]
 
@@ -287,22 +288,20 @@ class Socket:
         self._followed[run] = asyncio.create_task(self._pump(run, follower, release))
 
     async def _pump(self, run: str, follower: Any, release: Callable[[], None]) -> None:
-        head = b'{"op":"events","run":%b,"events":[' % msgspec.json.encode(run)
         came, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
         report(FollowerOpened(run, "websocket", first > 0))
         try:
             while (batch := await follower.next()) is not None:
-                pieces: list[bytes] = []
-                size, cursor = 0, ""
+                items: list[tuple[str, bytes]] = []
+                size = 0
                 for at, data in batch.items():
-                    if pieces and size + len(data) > _MOST_MESSAGE:
-                        await self._send(head + b",".join(pieces) + b"]}", run, cursor)
-                        pieces, size = [], 0
-                    cursor = at
-                    pieces.append(b'{"cursor":"%b","event":%b}' % (at.encode(), data))
+                    if items and size + len(data) > _MOST_MESSAGE:
+                        await self._send(socket_message(run, items), run, items[-1][0])
+                        items, size = [], 0
+                    items.append((at, data))
                     size += len(data) + len(at) + 24
-                if pieces:
-                    await self._send(head + b",".join(pieces) + b"]}", run, cursor)
+                if items:
+                    await self._send(socket_message(run, items), run, items[-1][0])
             await self._say({"op": "end", "run": run, "cursor": self.cursors.get(run)})
             why = "end"
         except TokenwireError as error:

@@ -11,12 +11,18 @@ from typing import ClassVar
 
 from tokenwire.events.codec import AnyEvent, encode
 
-__all__ = ["NativeEncoder", "block"]
+__all__ = ["NativeEncoder", "block", "socket_message"]
 
 
 def block(data: bytes, cursor: bytes) -> bytes:
     """One SSE block of canonical JSON (which holds no line end) at ``cursor``."""
     return b"id: %b\ndata: %b\n\n" % (cursor, data)
+
+
+def socket_message(run: str, items: list[tuple[str, bytes]]) -> bytes:
+    """One WebSocket message with events of a run: ``(cursor, canonical JSON)`` each."""
+    events = [b'{"cursor":"%b","event":%b}' % (at.encode("ascii"), data) for at, data in items]
+    return b'{"op":"events","run":"%b","events":[%b]}' % (run.encode("ascii"), b",".join(events))
 
 
 class NativeEncoder:

@@ -1,11 +1,13 @@
-"""Our messages as TanStack AI keeps them, for a page that asks what its conversation was.
+"""What TanStack AI wants beside AG-UI's events: lines instead of a stream of events, and our
+messages as it keeps them, for a page that asks what its conversation was.
 
-Always true: results of tools stand with the call that they answer, in the assistant's message.
+Always true: results of tools stand with the call that they answer, in the assistant's message; a
+line is one JSON value with one event; empty lines only keep a connection alive.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -18,9 +20,26 @@ from tokenwire.events.message import (
     ToolCallPart,
     ToolResultPart,
 )
-from tokenwire.wire.frames import dumps_text
+from tokenwire.wire.ag_ui import AGUIEncoder
+from tokenwire.wire.frames import Chunk, dumps, dumps_text
 
-__all__ = ["tanstack_messages"]
+__all__ = ["AGUILinesEncoder", "tanstack_messages"]
+
+
+class AGUILinesEncoder(AGUIEncoder):
+    """AG-UI events as newline-delimited JSON: ``{"id", "chunk"}`` for TanStack, which comes back by
+    the id; the bare event for others."""
+
+    content_type: ClassVar[str] = "application/x-ndjson"
+
+    def heartbeat(self) -> bytes:
+        """An empty line."""
+        return b"\n"
+
+    def _frame(self, chunk: Chunk, frame_id: str | None) -> bytes:
+        if frame_id is None or not self.tanstack:
+            return dumps(chunk) + b"\n"
+        return b'{"id":"%b","chunk":%b}\n' % (frame_id.encode("ascii"), dumps(chunk))
 
 
 def tanstack_messages(messages: list[Message], prefix: str) -> list[dict[str, Any]]:
