@@ -16,7 +16,7 @@ from tokenwire.providers.http import HttpClient
 from tokenwire.providers.openai_chat import DIALECT
 from tokenwire.relay.runs import Runs
 from tokenwire.run.deadlines import Deadlines
-from tokenwire.run.loop import Plan
+from tokenwire.run.plan import Plan
 from tokenwire.run.recover import RetryPolicy
 from tokenwire.run.stream import Run, new_run_id
 from tokenwire.simulator.app import SimulatorServer

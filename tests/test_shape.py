@@ -31,6 +31,30 @@ def test_a_file_is_one_room_of_human_size(path):
             assert lines <= MOST_FUNCTION_LINES, f"{node.name} has {lines} lines"
 
 
+def _imports(path: Path) -> set[Path]:
+    """The files of the package that a file names in an import, wherever the import stands: for
+    types only, or inside of a function."""
+    named = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tokenwire"):
+            module = node.module or ""
+            named |= {module, *(f"{module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Import):
+            named |= {name.name for name in node.names}
+    files = {ROOT / "src" / (name.replace(".", "/") + ".py") for name in named}
+    return {file for file in files if file.exists() and file != path}
+
+
+def test_no_file_needs_itself():
+    """No circle of imports, not even of those that only a type checker follows."""
+    above = {path: _imports(path) for path in SOURCES}
+    assert sum(map(len, above.values())) > 1000, "the imports were not found"
+    while free := [path for path, needed in above.items() if not needed & above.keys()]:
+        for path in free:
+            del above[path]
+    assert not above, f"a circle among {sorted(str(p.relative_to(ROOT)) for p in above)}"
+
+
 def test_the_package_imports_little():
     """What `import tokenwire` may load: nothing of the network, the server or a provider."""
     code = "import sys, tokenwire; print(*sorted(sys.modules))"

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 #: name -> module that holds it.
 _WHERE = {
     "Deadlines": "tokenwire.run.deadlines",
-    "LoopLimits": "tokenwire.run.tool_phase",
+    "LoopLimits": "tokenwire.run.plan",
     "Message": "tokenwire.events.message",
     "Progress": "tokenwire.tools.context",
     "Registry": "tokenwire.providers.registry",
@@ -69,9 +69,9 @@ if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
     from tokenwire.run.deadlines import Deadlines
+    from tokenwire.run.plan import LoopLimits
     from tokenwire.run.recover import RetryPolicy
     from tokenwire.run.stream import Result, Run
-    from tokenwire.run.tool_phase import LoopLimits
     from tokenwire.tools.context import Progress, ToolContext
     from tokenwire.tools.registry import Tool, ToolSet, tool
     from tokenwire.with_tools import stream_with_tools

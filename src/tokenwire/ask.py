@@ -13,10 +13,9 @@ from tokenwire.events.request import Request, asked
 from tokenwire.run.asking import stop_rule
 from tokenwire.run.buffer import Policy
 from tokenwire.run.deadlines import Deadlines
-from tokenwire.run.loop import Plan
+from tokenwire.run.plan import LoopLimits, Plan
 from tokenwire.run.recover import RetryPolicy
 from tokenwire.run.stream import Run, as_list, new_run_id
-from tokenwire.run.tool_phase import LoopLimits
 
 if TYPE_CHECKING:
     from tokenwire.providers.http import HttpClient

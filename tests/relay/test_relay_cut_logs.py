@@ -21,8 +21,8 @@ from tokenwire.log.open import open_log
 from tokenwire.relay.record import Chain
 from tokenwire.relay.run_info import RunMeta
 from tokenwire.relay.runs import Runs
+from tokenwire.run.plan import LoopLimits
 from tokenwire.run.stream import new_run_id
-from tokenwire.run.tool_phase import LoopLimits
 from tokenwire.tools.registry import ToolSet, tool
 
 SCENARIOS = ["text", "reasoning", "tool", "tools", "approval", "object", "empty"]

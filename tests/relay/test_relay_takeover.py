@@ -29,8 +29,8 @@ def crashed(runs: Runs) -> None:
 
 async def leave(runs: Runs) -> None:
     await asyncio.sleep(0.05)
-    if runs._http is not None:
-        await runs._http.aclose()
+    if runs.http is not None:
+        await runs.http.aclose()
     await runs.log.close()
 
 

@@ -12,7 +12,7 @@ from tokenwire.events.request import Request
 from tokenwire.framing.sse import encode_frame
 from tokenwire.providers.anthropic import DIALECT
 from tokenwire.providers.base import Call, Target
-from tokenwire.run.loop import Plan
+from tokenwire.run.plan import Plan
 from tokenwire.run.stream import Run, new_run_id
 
 SEARCH = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}

@@ -13,7 +13,8 @@ from tokenwire.providers.base import Target
 from tokenwire.providers.http import HttpClient
 from tokenwire.providers.openai_responses import DIALECT
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.loop import Loop, Plan
+from tokenwire.run.loop import Loop
+from tokenwire.run.plan import Plan
 from tokenwire.run.stream import Run, new_run_id
 
 KEPT = {"background": True, "store": True}

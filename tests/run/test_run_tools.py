@@ -7,7 +7,7 @@ import asyncio
 from spine_support import ask, run_async, simulator
 from tokenwire.events import model as m
 from tokenwire.events.request import ToolSpec
-from tokenwire.run.loop import LoopLimits
+from tokenwire.run.plan import LoopLimits
 from tokenwire.tools.registry import tool
 
 

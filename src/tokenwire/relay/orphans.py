@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,11 +17,9 @@ from tokenwire.observe.facts import TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.run_info import RunMeta, meta_of
 from tokenwire.relay.takeover import asks_to_stop, ending, read_run, rung, start_of, write_end
-from tokenwire.run.loop import Plan
+from tokenwire.relay.worker import Worker
+from tokenwire.run.plan import Plan
 from tokenwire.run.tool_phase import open_tools
-
-if TYPE_CHECKING:
-    from tokenwire.relay.runs import Runs
 
 __all__ = ["Orphans"]
 
@@ -39,8 +36,8 @@ class _Left(msgspec.Struct):
 class Orphans:
     """The lost runs that one process sees. Call `look` every second or so."""
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs = runs
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._left: dict[str, _Left] = {}
         #: Runs that could not be read, and when to try again.
         self._failed: dict[str, float] = {}
@@ -49,22 +46,22 @@ class Orphans:
         """Take over what can be gone on with, end what must end, leave the rest to others."""
         # What is left may be what the store names first; it must not hide the others.
         most = 100 + len(self._left) + len(self._failed)
-        found = await self._runs.log.orphans(most=most)
+        found = await self._worker.log.orphans(most=most)
         self._left = {run: left for run, left in self._left.items() if run in found}
         self._failed = {run: until for run, until in self._failed.items() if run in found}
         for run in found:
-            if run in self._runs.owned or now < self._failed.get(run, now):
+            if run in self._worker.owned or now < self._failed.get(run, now):
                 continue
             try:
                 await self._look_at(run, now)
             except TokenwireError as error:
                 _log.warning("run %s could not be taken over: %s", run, error)
-                self._failed[run] = now + self._runs.lease
+                self._failed[run] = now + self._worker.lease
 
     async def _look_at(self, run: str, now: float) -> None:
         left = self._left.get(run)
         if left is None:
-            meta = meta_of(await self._runs.log.describe(run))
+            meta = meta_of(await self._worker.log.describe(run))
             left = _Left(now + await self._patience(run, meta), meta)
         if now < left.until and not await self._was_stopped(run):
             self._left[run] = left
@@ -74,47 +71,47 @@ class Orphans:
 
     async def _patience(self, run: str, meta: RunMeta) -> float:
         """How long others come first."""
-        runs = self._runs
+        worker = self._worker
         if self._plan(run, meta) is None:
-            return runs.leave_for
+            return worker.leave_for
         lacking = self._lacking(meta)
         if not lacking:
             return 0.0
         # Without them the answer may be a poorer one, so whoever has them comes first.
-        taken = await read_run(runs.log, run)
-        return runs.leave_for if lacking & open_tools(taken.fold) else runs.lease
+        taken = await read_run(worker.log, run)
+        return worker.leave_for if lacking & open_tools(taken.fold) else worker.lease
 
     def _plan(self, run: str, meta: RunMeta) -> Plan | None:
-        if not self._runs.serves(meta.model):
+        if not self._worker.serves(meta.model):
             return None
         try:
-            return self._runs.plan(run, meta)
+            return self._worker.plan(run, meta)
         except TokenwireError as error:
             _log.info("run %s cannot go on here: %s", run, error)
             return None
 
     def _lacking(self, meta: RunMeta) -> set[str]:
-        return set(meta.tool_names or []) - set(self._runs.tool_names(meta.principal))
+        return set(meta.tool_names or []) - set(self._worker.tool_names(meta.principal))
 
     async def _was_stopped(self, run: str) -> bool:
-        return any(asks_to_stop(data) for _, data in await self._runs.log.commands(run))
+        return any(asks_to_stop(data) for _, data in await self._worker.log.commands(run))
 
     async def _claim(self, run: str, meta: RunMeta) -> None:
-        runs = self._runs
-        claim = await runs.log.claim(run, owner=runs.owner, lease=runs.lease)
+        worker = self._worker
+        claim = await worker.log.claim(run, owner=worker.owner, lease=worker.lease)
         if claim is None:
             return
         try:
             await self._go_on(run, meta, claim.epoch)
         except asyncio.CancelledError:
-            if run not in runs.owned:  # this process stops: not without letting it go
-                await runs.log.release(run, epoch=claim.epoch)
+            if run not in worker.owned:  # this process stops: not without letting it go
+                await worker.log.release(run, epoch=claim.epoch)
             raise
 
     async def _go_on(self, run: str, meta: RunMeta, epoch: int) -> None:
-        runs = self._runs
-        taken = await read_run(runs.log, run)
-        commands = [data for _, data in await runs.log.commands(run)]
+        worker = self._worker
+        taken = await read_run(worker.log, run)
+        commands = [data for _, data in await worker.log.commands(run)]
         how = rung(taken, commands)
         plan = self._plan(run, meta) if how == "go-on" else None
         if plan is not None and self._lacking(meta) & open_tools(taken.fold):
@@ -124,7 +121,7 @@ class Orphans:
             _log.warning("run %s: nobody who can go on with it took it over; it ends here", run)
         report(TakenOver(run, epoch, how))
         if plan is not None:
-            runs.adopt(plan, epoch, meta.on_disconnect, taken)
+            worker.adopt(plan, epoch, meta.on_disconnect, taken)
             return
         start = start_of(run, meta)
-        await write_end(runs.log, taken, ending(taken, how), epoch=epoch, start=start)
+        await write_end(worker.log, taken, ending(taken, how), epoch=epoch, start=start)

@@ -16,14 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-import os
 import re
 import secrets
-import socket
-import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -31,145 +26,49 @@ from tokenwire.errors import (
     BusyError,
     ConflictError,
     InputError,
-    LogError,
     NotFoundError,
     TokenwireError,
 )
-from tokenwire.events.fold import Fold
-from tokenwire.events.model import ApprovalAnswer, Control, RunClaim, ToolResult
+from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
-from tokenwire.log.base import Log, StreamInfo
+from tokenwire.log.base import StreamInfo
 from tokenwire.relay.follow import Follower, open_follower
-from tokenwire.relay.owned import Owned, encode_command
-from tokenwire.relay.produce import Producer, ProducerLimits
-from tokenwire.relay.readers import ON_DISCONNECT, Readers
+from tokenwire.relay.owned import encode_command
+from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.run_info import RunInfo, RunMeta, info_of, meta_of
-from tokenwire.relay.takeover import Taken, ending, read_run, start_of, write_end
+from tokenwire.relay.takeover import read_run
 from tokenwire.relay.tending import tend
-from tokenwire.run.asking import stop_rule
-from tokenwire.run.deadlines import Deadlines
-from tokenwire.run.inbox import Inbox
-from tokenwire.run.loop import Loop, Plan
-from tokenwire.run.recover import RetryPolicy
+from tokenwire.relay.worker import Worker
 from tokenwire.run.stream import new_run_id
-from tokenwire.run.tool_phase import LoopLimits
 from tokenwire.tools.check import check_edited
-
-if TYPE_CHECKING:
-    from tokenwire.providers.http import HttpClient
-    from tokenwire.providers.registry import Registry
-    from tokenwire.tools.registry import ToolSet
 
 __all__ = ["Follower", "RunInfo", "Runs"]
 
-_log = logging.getLogger("tokenwire.relay")
-
-LEASE = 15.0
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
-class Runs:
+class Runs(Worker):
     """All runs of one process on one log. `open` it before use, `aclose` it after.
 
-    ``models``: names of the models whose lost runs may be taken over here (default: all that the
-    registry knows); others, and runs with tools that are not here, are left to processes that have
-    them, for ``leave_for`` seconds (default: the total deadline), and then ended. ``limits`` are
-    of a run's tool loop, ``bounds`` of its log.
+    Its arguments are `Worker`'s.
     """
 
-    def __init__(
-        self,
-        log: Log,
-        *,
-        registry: Registry | None = None,
-        tools: ToolSet | None = None,
-        owner: str | None = None,
-        http: HttpClient | None = None,
-        deadlines: Deadlines | None = None,
-        retry: RetryPolicy | None = None,
-        limits: LoopLimits | None = None,
-        stop_when: str | Iterable[str] | Callable[[Fold], bool] | None = None,
-        lease: float = LEASE,
-        fallbacks: dict[str, list[str]] | None = None,
-        models: Iterable[str] | None = None,
-        leave_for: float | None = None,
-        bounds: ProducerLimits | None = None,
-    ) -> None:
-        self.log = log
-        self._registry = registry
-        self.tools = tools
-        #: host:pid:random; the pid lets a restarted server on the same host see that we are gone.
-        self.owner = owner or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._http = http
-        self._own_http = http is None
-        self._deadlines = deadlines or Deadlines()
-        self._retry = retry or RetryPolicy()
-        self._limits = limits or LoopLimits()
-        self._stop_when = stop_rule(stop_when)
-        self._bounds = bounds
-        self.lease = lease
-        self._fallbacks = fallbacks or {}
-        self._models = None if models is None else frozenset(models)
-        #: Seconds that a lost run which cannot go on here is left to others, before it is ended.
-        self.leave_for = self._deadlines.total if leave_for is None else leave_for
-        self.owned: dict[str, Owned] = {}
-        self._readers = Readers()
-        self._tender: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.draining = False
+    _tender: asyncio.Task[None] | None = None
 
     # --- life ----------------------------------------------------------------------------------
 
     async def open(self, *, take_over: bool = True) -> None:
         """Start the log and the tending of leases and orphans."""
-        from tokenwire.providers.http import HttpClient
-
-        await self.log.start()
-        if self._registry is None:
-            from tokenwire.providers.registry import Registry
-
-            self._registry = Registry()
-        if self._http is None:
-            self._http = HttpClient()
-        self._tender = asyncio.create_task(tend(self, take_over=take_over and self.log.shared))
-
-    async def drain(self, seconds: float = 8.0) -> None:
-        """Accept nothing new. On a shared log, give the tools that are at work ``seconds`` to
-        finish, as nobody could tell whether they did, and hand all runs over; on a log of this
-        process only, give the answers ``seconds`` to end, and end the rest as ``interrupted``."""
-        self.draining = True
-        all_owned = list(self.owned.values())
-        if self.log.shared:
-            await _let_tools_finish(all_owned, seconds)
-        elif waiting := [o.task for o in all_owned if o.state != "waiting"]:
-            await asyncio.wait(waiting, timeout=seconds)
-        for owned in all_owned:
-            await owned.stop()
-            try:
-                if self.log.shared:
-                    await self.log.release(owned.run, epoch=owned.producer.epoch)
-                else:
-                    await self._interrupt(owned)
-            except LogError as error:
-                _log.warning("run %s could not be let go: %s", owned.run, error)
-
-    async def _interrupt(self, owned: Owned) -> None:
-        """An honest end for a run that nobody can go on with."""
-        taken = await read_run(self.log, owned.run)
-        events = ending(taken, "interrupted")
-        start = start_of(owned.run, owned.loop.plan)
-        await write_end(self.log, taken, events, epoch=owned.producer.epoch, start=start)
+        await super().open()
+        tending = tend(self, take_over=take_over and self.log.shared)
+        self._tender = asyncio.create_task(tending)
 
     async def aclose(self) -> None:
         """Stop tending, let go of all runs and of the log."""
         if self._tender is not None:
             self._tender.cancel()
             await asyncio.wait([self._tender])
-        await self.drain(0.0)
-        self._readers.close()
-        if self._own_http and self._http is not None:
-            await self._http.aclose()
-        await self.log.close()
+        await super().aclose()
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -230,62 +129,6 @@ class Runs:
         self.adopt(plan, info.epoch, on_disconnect)
         return info_of(info, meta)
 
-    def serves(self, model: str) -> bool:
-        """Whether lost runs of this model may be taken over here."""
-        return self._models is None or model in self._models
-
-    def tool_names(self, principal: str) -> list[str]:
-        """The tools of this process that a principal may use."""
-        return self.tools.allowed(principal).names if self.tools is not None else []
-
-    def plan(self, run: str, meta: RunMeta) -> Plan:
-        """What a run needs to know, from what its log keeps. Raises `UnknownModelError`."""
-        if self._registry is None:
-            raise ConflictError("open the runs first: await runs.open()")
-        names = [meta.model, *self._fallbacks.get(meta.model, [])]
-        return Plan(
-            run=run,
-            request=meta.request,
-            candidates=[self._registry.resolve(name) for name in names],
-            model=meta.model,
-            thread=meta.thread,
-            metadata=meta.metadata,
-            principal=meta.principal,
-            deadlines=self._deadlines,
-            retry=self._retry,
-            limits=self._limits,
-            tools=self.tools if meta.tools else None,
-            stop_when=self._stop_when,
-        )
-
-    def adopt(self, plan: Plan, epoch: int, policy: str, taken: Taken | None = None) -> Owned:
-        """Own a run from now on; ``taken`` when another worker began it."""
-        if self._http is None:
-            raise ConflictError("open the runs first: await runs.open()")
-        inbox = Inbox()
-        records = taken.records if taken else None
-        producer = Producer(self.log, plan.run, epoch, records=records, limits=self._bounds)
-        first = []
-        order = fold = None
-        if taken is not None and taken.records:  # else: lost before its first record, so it is new
-            order, fold = taken.order, taken.fold
-            host = self.owner.partition(":")[0]
-            claim = RunClaim(epoch=epoch, owner=host, reason="lost", t=taken.now())
-            order.check(claim)
-            fold.apply(claim)
-            first = [claim]
-        loop = Loop(plan, self._http, inbox, order=order, fold=fold)
-        loop.sink = producer
-        owned = Owned(self.log, loop, inbox, producer, ended=self._ended, first=list(first))
-        self.owned[plan.run] = owned
-        self._readers.own(plan.run, policy, inbox.put)
-        return owned
-
-    def _ended(self, owned: Owned) -> None:
-        if self.owned.get(owned.run) is owned:
-            del self.owned[owned.run]
-            self._readers.disown(owned.run)
-
     # --- reading -------------------------------------------------------------------------------
 
     async def info(self, run: str, *, principal: str = "") -> RunInfo:
@@ -301,14 +144,14 @@ class Runs:
     ) -> Follower:
         """A reader from after ``after`` (a cursor) on. Raises `CursorError`, `NotFoundError`."""
         await self._checked(run, principal)
-        self._readers.came(run)
+        self.readers.came(run)
         try:
-            left = self._readers.left
+            left = self.readers.left
             follower = await open_follower(self.log, run, after, closed=lambda: left(run))
         except BaseException:
-            self._readers.left(run)
+            self.readers.left(run)
             raise
-        self._readers.stay(run)
+        self.readers.stay(run)
         return follower
 
     async def check_cursor(self, run: str, cursor: str, *, principal: str = "") -> None:
@@ -461,15 +304,6 @@ class Runs:
     def _is_waiting(self, run: str) -> bool:
         owned = self.owned.get(run)
         return owned is not None and owned.state == "waiting"
-
-
-async def _let_tools_finish(all_owned: list[Owned], seconds: float) -> None:
-    busy = [owned for owned in all_owned if owned.in_tool]
-    for owned in busy:
-        owned.loop.leaving = True
-    end = time.monotonic() + seconds
-    while (busy := [owned for owned in busy if owned.in_tool]) and time.monotonic() < end:
-        await asyncio.wait([owned.task for owned in busy], timeout=0.02)
 
 
 def _scoped(principal: str, name: str | None) -> str | None:

@@ -22,7 +22,7 @@ from tokenwire.log.base import Log
 from tokenwire.relay.produce import Producer
 from tokenwire.relay.record import json_of, verify
 from tokenwire.relay.run_info import RunMeta
-from tokenwire.run.loop import Plan
+from tokenwire.run.plan import Plan
 
 __all__ = [
     "MOST_ATTEMPTS",

@@ -11,13 +11,10 @@ import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
 
 from tokenwire.errors import TokenwireError
 from tokenwire.relay.orphans import Orphans
-
-if TYPE_CHECKING:
-    from tokenwire.relay.runs import Runs
+from tokenwire.relay.worker import Worker
 
 __all__ = ["may_live", "tend"]
 
@@ -27,24 +24,24 @@ _TICK = 0.25
 _RENEW = 5.0
 
 
-async def tend(runs: Runs, *, take_over: bool) -> None:
+async def tend(worker: Worker, *, take_over: bool) -> None:
     """Renew leases, look for commands, take over orphans, until cancelled."""
-    next_renewal = time.monotonic() + min(_RENEW, runs.lease / 3)
+    next_renewal = time.monotonic() + min(_RENEW, worker.lease / 3)
     next_orphans = time.monotonic()
-    orphans = Orphans(runs)
+    orphans = Orphans(worker)
     while True:
         await asyncio.sleep(_TICK)
         now = time.monotonic()
         try:
-            for owned in list(runs.owned.values()):
+            for owned in list(worker.owned.values()):
                 if owned.look:
                     await owned.check_commands()
-            if now >= next_renewal and runs.owned:
-                next_renewal = now + min(_RENEW, runs.lease / 3)
-                await _renew(runs)
-            if take_over and not runs.draining and now >= next_orphans:
-                next_orphans = now + min(1.0, runs.lease / 4)
-                await _release_the_dead(runs)
+            if now >= next_renewal and worker.owned:
+                next_renewal = now + min(_RENEW, worker.lease / 3)
+                await _renew(worker)
+            if take_over and not worker.draining and now >= next_orphans:
+                next_orphans = now + min(1.0, worker.lease / 4)
+                await _release_the_dead(worker)
                 await orphans.look(now)
         except TokenwireError as error:
             _log.warning("tending runs: %s", error)
@@ -52,21 +49,21 @@ async def tend(runs: Runs, *, take_over: bool) -> None:
             _log.exception("tending runs failed; it goes on")
 
 
-async def _release_the_dead(runs: Runs) -> None:
+async def _release_the_dead(worker: Worker) -> None:
     """Let go of what a process of this machine held that is no more: a restarted server need
     not wait for the leases of the one that was killed."""
-    alive: dict[str, bool] = {runs.owner: True}
-    for run, epoch, owner in await runs.log.held():
+    alive: dict[str, bool] = {worker.owner: True}
+    for run, epoch, owner in await worker.log.held():
         if owner not in alive:
             alive[owner] = may_live(owner)
         if not alive[owner]:
-            await runs.log.release(run, epoch=epoch)
+            await worker.log.release(run, epoch=epoch)
 
 
-async def _renew(runs: Runs) -> None:
-    held = {o.run: o.producer.epoch for o in runs.owned.values()}
-    for run in await runs.log.renew(held, owner=runs.owner, lease=runs.lease):
-        owned = runs.owned.get(run)
+async def _renew(worker: Worker) -> None:
+    held = {o.run: o.producer.epoch for o in worker.owned.values()}
+    for run in await worker.log.renew(held, owner=worker.owner, lease=worker.lease):
+        owned = worker.owned.get(run)
         # One whose end is on the way to the log is not lost.
         ending = owned is not None and owned.loop.fold.outcome is not None
         if owned is not None and owned.producer.epoch == held[run] and not ending:

@@ -11,9 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Protocol
 
 from tokenwire.errors import CancelledRunError, ConfigError, InputError, TokenwireError
 from tokenwire.events.fold import Fold, StepState
@@ -34,46 +32,26 @@ from tokenwire.events.order import Order
 from tokenwire.events.request import Request
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
-from tokenwire.providers.base import Call, Dialect, Target
+from tokenwire.providers.base import Call
 from tokenwire.run.asking import earlier_calls, step_request
 from tokenwire.run.coalesce import merge
-from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.failure import failed_end
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.recover import RetryPolicy, recover
-from tokenwire.run.tool_phase import LoopLimits, ToolPhase
+from tokenwire.run.plan import Plan
+from tokenwire.run.recover import recover
+from tokenwire.run.tool_phase import ToolPhase
 
 if TYPE_CHECKING:
     from tokenwire.providers.http import HttpClient
     from tokenwire.tools.registry import ToolSet
 
-__all__ = ["Loop", "Plan", "Sink"]
+__all__ = ["Loop", "Sink"]
 
 _log = logging.getLogger("tokenwire.run")
 
 #: Finish reasons after which the answer is not whole, though the stream ended well.
 _INCOMPLETE = frozenset({"length", "content_filter", "context_overflow", "malformed_tool_call"})
-
-
-class Plan(msgspec.Struct, kw_only=True):
-    """Everything that a run needs to know."""
-
-    run: str
-    request: Request
-    #: Models in the order in which they are asked, resolved.
-    candidates: list[tuple[Dialect, Target]]
-    #: The name that the user gave.
-    model: str
-    thread: str | None = None
-    metadata: dict[str, Any] | None = None
-    principal: str = ""
-    deadlines: Deadlines = Deadlines()
-    retry: RetryPolicy = RetryPolicy()
-    limits: LoopLimits = LoopLimits()
-    tools: Any = None  # ToolSet | None
-    #: Asked after a step's calls have their results; True ends the run there.
-    stop_when: Callable[[Fold], bool] | None = None
 
 
 class Sink(Protocol):

@@ -29,7 +29,8 @@ from tokenwire.events.model import (
 from tokenwire.run.buffer import Buffer, BufferStats, Policy
 from tokenwire.run.failure import error_of
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.loop import Loop, Plan
+from tokenwire.run.loop import Loop
+from tokenwire.run.plan import Plan
 from tokenwire.tools.check import check_edited
 
 if TYPE_CHECKING:

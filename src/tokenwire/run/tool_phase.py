@@ -36,26 +36,18 @@ from tokenwire.events.model import (
 from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
 from tokenwire.run.inbox import Inbox
+from tokenwire.run.plan import Plan
 from tokenwire.tools.assemble import Assembler, ToolCall
 from tokenwire.tools.check import check, refusal
 from tokenwire.tools.execute import client_result, execute
 
 if TYPE_CHECKING:
-    from tokenwire.run.loop import Plan
     from tokenwire.tools.registry import Tool, ToolSet
 
-__all__ = ["LoopLimits", "ToolPhase", "calls_of", "open_tools"]
+__all__ = ["ToolPhase", "calls_of", "open_tools"]
 
 
 _log = logging.getLogger("tokenwire.run")
-
-
-class LoopLimits(msgspec.Struct, kw_only=True, frozen=True):
-    """``steps``: model calls of a run; ``calls``: tool calls of a run; ``parallel``: at once."""
-
-    steps: int = 10
-    calls: int = 50
-    parallel: int = 8
 
 
 def calls_of(fold: Fold, step: StepState) -> list[ToolCall]:

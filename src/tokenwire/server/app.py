@@ -26,7 +26,7 @@ from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.run.deadlines import Deadlines
-from tokenwire.run.tool_phase import LoopLimits
+from tokenwire.run.plan import LoopLimits
 from tokenwire.server import routes_chat, routes_meta, routes_runs, routes_threads, static_files
 from tokenwire.server.auth import Auth
 from tokenwire.server.guard import Guard

@@ -1,0 +1,209 @@
+"""The runs that this process works on: plan them, own them, let go of them.
+
+Always true: a run is worked on by the process that holds its lease, and by no other; what is let
+go of on a shared log is left so that another process can go on with it; on a log of this process
+alone it gets an honest end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from tokenwire.errors import ConflictError, LogError
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import RunClaim
+from tokenwire.log.base import Log
+from tokenwire.relay.owned import Owned
+from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.readers import Readers
+from tokenwire.relay.run_info import RunMeta
+from tokenwire.relay.takeover import Taken, ending, read_run, start_of, write_end
+from tokenwire.run.asking import stop_rule
+from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.inbox import Inbox
+from tokenwire.run.loop import Loop
+from tokenwire.run.plan import LoopLimits, Plan
+from tokenwire.run.recover import RetryPolicy
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.registry import Registry
+    from tokenwire.tools.registry import ToolSet
+
+__all__ = ["LEASE", "Worker"]
+
+_log = logging.getLogger("tokenwire.relay")
+
+#: Seconds for which a run is ours without a word.
+LEASE = 15.0
+
+
+class Worker:
+    """One process on one log; `tokenwire.relay.runs.Runs` is the door to it.
+
+    ``models``: names of the models whose lost runs may be taken over here (default: all that the
+    registry knows); others, and runs with tools that are not here, are left to processes that have
+    them, for ``leave_for`` seconds (default: the total deadline), and then ended. ``limits`` are
+    of a run's tool loop, ``bounds`` of its log. Without ``registry`` and ``http`` it makes its own.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        registry: Registry | None = None,
+        tools: ToolSet | None = None,
+        owner: str | None = None,
+        http: HttpClient | None = None,
+        deadlines: Deadlines | None = None,
+        retry: RetryPolicy | None = None,
+        limits: LoopLimits | None = None,
+        stop_when: str | Iterable[str] | Callable[[Fold], bool] | None = None,
+        lease: float = LEASE,
+        fallbacks: dict[str, list[str]] | None = None,
+        models: Iterable[str] | None = None,
+        leave_for: float | None = None,
+        bounds: ProducerLimits | None = None,
+    ) -> None:
+        self.log = log
+        self._registry = registry
+        self.tools = tools
+        #: host:pid:random; the pid lets a restarted server on the same host see that we are gone.
+        self.owner = owner or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.http = http
+        self._own_http = http is None
+        self._deadlines = deadlines or Deadlines()
+        self._retry = retry or RetryPolicy()
+        self._limits = limits or LoopLimits()
+        self._stop_when = stop_rule(stop_when)
+        self._bounds = bounds
+        self.lease = lease
+        self._fallbacks = fallbacks or {}
+        self._models = None if models is None else frozenset(models)
+        #: Seconds that a lost run which cannot go on here is left to others, before it is ended.
+        self.leave_for = self._deadlines.total if leave_for is None else leave_for
+        self.owned: dict[str, Owned] = {}
+        self.readers = Readers()
+        self.draining = False
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Start the log; make a registry and an HTTP client where none was given."""
+        from tokenwire.providers.http import HttpClient
+        from tokenwire.providers.registry import Registry
+
+        await self.log.start()
+        if self._registry is None:
+            self._registry = Registry()
+        if self.http is None:
+            self.http = HttpClient()
+
+    async def drain(self, seconds: float = 8.0) -> None:
+        """Accept nothing new. On a shared log, give the tools that are at work ``seconds`` to
+        finish, as nobody could tell whether they did, and hand all runs over; on a log of this
+        process only, give the answers ``seconds`` to end, and end the rest as ``interrupted``."""
+        self.draining = True
+        all_owned = list(self.owned.values())
+        if self.log.shared:
+            await _let_tools_finish(all_owned, seconds)
+        elif waiting := [o.task for o in all_owned if o.state != "waiting"]:
+            await asyncio.wait(waiting, timeout=seconds)
+        for owned in all_owned:
+            await owned.stop()
+            try:
+                if self.log.shared:
+                    await self.log.release(owned.run, epoch=owned.producer.epoch)
+                else:
+                    await self._interrupt(owned)
+            except LogError as error:
+                _log.warning("run %s could not be let go: %s", owned.run, error)
+
+    async def _interrupt(self, owned: Owned) -> None:
+        """An honest end for a run that nobody can go on with."""
+        taken = await read_run(self.log, owned.run)
+        events = ending(taken, "interrupted")
+        start = start_of(owned.run, owned.loop.plan)
+        await write_end(self.log, taken, events, epoch=owned.producer.epoch, start=start)
+
+    async def aclose(self) -> None:
+        """Let go of all runs and of the log."""
+        await self.drain(0.0)
+        self.readers.close()
+        if self._own_http and self.http is not None:
+            await self.http.aclose()
+        await self.log.close()
+
+    # --- runs ----------------------------------------------------------------------------------
+
+    def serves(self, model: str) -> bool:
+        """Whether lost runs of this model may be taken over here."""
+        return self._models is None or model in self._models
+
+    def tool_names(self, principal: str) -> list[str]:
+        """The tools of this process that a principal may use."""
+        return self.tools.allowed(principal).names if self.tools is not None else []
+
+    def plan(self, run: str, meta: RunMeta) -> Plan:
+        """What a run needs to know, from what its log keeps. Raises `UnknownModelError`."""
+        if self._registry is None:
+            raise ConflictError("open the runs first: await runs.open()")
+        names = [meta.model, *self._fallbacks.get(meta.model, [])]
+        return Plan(
+            run=run,
+            request=meta.request,
+            candidates=[self._registry.resolve(name) for name in names],
+            model=meta.model,
+            thread=meta.thread,
+            metadata=meta.metadata,
+            principal=meta.principal,
+            deadlines=self._deadlines,
+            retry=self._retry,
+            limits=self._limits,
+            tools=self.tools if meta.tools else None,
+            stop_when=self._stop_when,
+        )
+
+    def adopt(self, plan: Plan, epoch: int, policy: str, taken: Taken | None = None) -> Owned:
+        """Own a run from now on; ``taken`` when another worker began it."""
+        if self.http is None:
+            raise ConflictError("open the runs first: await runs.open()")
+        inbox = Inbox()
+        records = taken.records if taken else None
+        producer = Producer(self.log, plan.run, epoch, records=records, limits=self._bounds)
+        first = []
+        order = fold = None
+        if taken is not None and taken.records:  # else: lost before its first record, so it is new
+            order, fold = taken.order, taken.fold
+            host = self.owner.partition(":")[0]
+            claim = RunClaim(epoch=epoch, owner=host, reason="lost", t=taken.now())
+            order.check(claim)
+            fold.apply(claim)
+            first = [claim]
+        loop = Loop(plan, self.http, inbox, order=order, fold=fold)
+        loop.sink = producer
+        owned = Owned(self.log, loop, inbox, producer, ended=self._ended, first=list(first))
+        self.owned[plan.run] = owned
+        self.readers.own(plan.run, policy, inbox.put)
+        return owned
+
+    def _ended(self, owned: Owned) -> None:
+        if self.owned.get(owned.run) is owned:
+            del self.owned[owned.run]
+            self.readers.disown(owned.run)
+
+
+async def _let_tools_finish(all_owned: list[Owned], seconds: float) -> None:
+    busy = [owned for owned in all_owned if owned.in_tool]
+    for owned in busy:
+        owned.loop.leaving = True
+    end = time.monotonic() + seconds
+    while (busy := [owned for owned in busy if owned.in_tool]) and time.monotonic() < end:
+        await asyncio.wait([owned.task for owned in busy], timeout=0.02)

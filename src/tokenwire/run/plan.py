@@ -1,0 +1,44 @@
+"""What a run needs to know before it starts, and the bounds of its loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tokenwire.events.fold import Fold
+from tokenwire.events.request import Request
+from tokenwire.providers.base import Dialect, Target
+from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.recover import RetryPolicy
+
+__all__ = ["LoopLimits", "Plan"]
+
+
+class LoopLimits(msgspec.Struct, kw_only=True, frozen=True):
+    """``steps``: model calls of a run; ``calls``: tool calls of a run; ``parallel``: at once."""
+
+    steps: int = 10
+    calls: int = 50
+    parallel: int = 8
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """Everything that a run needs to know."""
+
+    run: str
+    request: Request
+    #: Models in the order in which they are asked, resolved.
+    candidates: list[tuple[Dialect, Target]]
+    #: The name that the user gave.
+    model: str
+    thread: str | None = None
+    metadata: dict[str, Any] | None = None
+    principal: str = ""
+    deadlines: Deadlines = Deadlines()
+    retry: RetryPolicy = RetryPolicy()
+    limits: LoopLimits = LoopLimits()
+    tools: Any = None  # ToolSet | None
+    #: Asked after a step's calls have their results; True ends the run there.
+    stop_when: Callable[[Fold], bool] | None = None
