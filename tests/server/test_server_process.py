@@ -42,6 +42,9 @@ def test_runs_are_kept_for_this_user_alone_unless_told_otherwise(tmp_path: Path)
     with serving(tmp_path, TOKENWIRE_STORE="memory:") as process:
         assert "in memory" in "".join(process.lines)
         assert httpx.get(process.url + f"/v1/runs/{run}").status_code == 404
+    url = f"sqlite://{tmp_path}/other.db?synchronous=normal"
+    with serving(tmp_path, TOKENWIRE_STORE=url) as process:
+        assert f"in {tmp_path}/other.db, " in "".join(process.lines)
 
 
 def test_sigterm_with_open_streams_ends_in_time_and_tells_readers(tmp_path: Path) -> None:

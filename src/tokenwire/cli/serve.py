@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from typing import Any, NoReturn
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.server.settings import CONFIG_FILE, Setting, Settings, load_settings, settings_table
@@ -215,7 +215,7 @@ def _announce(app: Any, listener: socket.socket) -> None:
     shown = f"[{host}]" if ":" in host else host
     kind, _, rest = (settings.store or "memory:").partition(":")
     kept = _STORES[kind.lower().partition("+")[0].replace("rediss", "redis")].format(
-        store=unquote(rest)
+        store=unquote(urlsplit(rest).path)
     )
     if app.state.auth.on:
         access = "with an API key only"
