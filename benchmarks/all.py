@@ -18,6 +18,7 @@ ORDER = [
     "token_path",
     "closed_loop",
     "gateway",
+    "short",
     "fan_out",
     "log",
 ]
