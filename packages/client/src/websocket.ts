@@ -36,6 +36,14 @@ export function webSocketWay(
     const socket = new WebSocket(`${origin.replace(/^http/, "ws")}/ws`);
     const say = (message: object) => socket.send(JSON.stringify(message));
     let failed: TokenwireError | undefined;
+    let closed!: () => void;
+    const gone = new Promise<void>((resolve) => (closed = resolve));
+    /** Closes, and does not wait for the farewell of a peer that may be dead. */
+    const leave = () => {
+      socket.onmessage = null;
+      socket.close();
+      closed();
+    };
     const hear = (told: Told) => {
       for (const { cursor, event } of told.events ?? []) take(cursor, JSON.stringify(event));
       if (told.op === "reconnect") take("", JSON.stringify({ ...told, type: told.op }));
@@ -45,31 +53,29 @@ export function webSocketWay(
         const { code = "error", message = "the socket failed" } = told.error ?? {};
         failed = new TokenwireError(code, message, told.error?.status ?? STATUS[code] ?? 0);
       }
-      if (told.op === "error" || told.op === "end") socket.close();
+      if (told.op === "error" || told.op === "end") leave();
     };
     const ping = setInterval(() => socket.readyState === 1 && say({ op: "ping" }), PING_MS);
-    const stop = () => socket.close();
-    signal.addEventListener("abort", stop);
-    if (signal.aborted) stop();
-    await new Promise<void>((closed) => {
-      socket.onopen = () => {
-        if (key) say({ op: "auth", key });
-        say({ op: "follow", run, ...(after ? { after } : {}) });
-      };
-      socket.onmessage = ({ data }) => {
-        alive();
-        try {
-          hear(JSON.parse(String(data)) as Told);
-        } catch (error) {
-          failed = asError(error);
-          socket.close();
-        }
-      };
-      socket.onclose = () => closed();
-      socket.onerror = () => undefined; // a close follows
-    });
+    socket.onopen = () => {
+      if (key) say({ op: "auth", key });
+      say({ op: "follow", run, ...(after ? { after } : {}) });
+    };
+    socket.onmessage = ({ data }) => {
+      alive();
+      try {
+        hear(JSON.parse(String(data)) as Told);
+      } catch (error) {
+        failed = asError(error);
+        leave();
+      }
+    };
+    socket.onclose = closed;
+    socket.onerror = () => undefined; // a close follows
+    signal.addEventListener("abort", leave);
+    if (signal.aborted) leave();
+    await gone;
     clearInterval(ping);
-    signal.removeEventListener("abort", stop);
+    signal.removeEventListener("abort", leave);
     if (failed) throw failed;
   };
 }
