@@ -37,10 +37,11 @@ def test_every_record_comes_once_and_in_order(steps):
         await log.create(RUN, owner="o")
         written = [chain.seal(RunStart(run=RUN, time=1))]
         await log.append(RUN, epoch=1, first=1, records=written)
-        follower, found, mood = Follower(log, RUN), [], ["take"]
+        follower, found, mood, broken = Follower(log, RUN), [], ["take"], []
 
         def take(batch):
             if mood[0] == "break":
+                broken.append(len(found))
                 raise RuntimeError("a bug of the reader")
             if mood[0] == "refuse":
                 return False
@@ -51,11 +52,18 @@ def test_every_record_comes_once_and_in_order(steps):
         follower.past_the_task(take)
 
         async def read():
-            while (batch := await follower.next()) is not None:
+            while True:
+                try:
+                    batch = await follower.next()
+                except RuntimeError:
+                    raised.append(len(found))
+                    continue
+                if batch is None:
+                    return
                 assert batch.first == len(found) + 1
                 found.extend(batch.records)
 
-        reading = asyncio.ensure_future(read())
+        reading, raised = asyncio.ensure_future(read()), []
         for count, how, turns in steps:
             mood[0] = how
             written += await filled(log, chain, count, len(written) + 1)
@@ -64,6 +72,7 @@ def test_every_record_comes_once_and_in_order(steps):
         written += await filled(log, chain, 1, len(written) + 1, close="complete")
         await reading
         assert found == written
+        assert raised == broken  # each failure was told, at its place
 
     asyncio.run(main())
 

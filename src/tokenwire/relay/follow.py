@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tokenwire.errors import CursorError
+from tokenwire.errors import CursorError, TokenwireError
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.log.base import Log, Page
 from tokenwire.relay.record import (
@@ -63,6 +63,7 @@ class Follower:
         "_closed",
         "_dirty",
         "_ended",
+        "_failure",
         "_log",
         "_loop",
         "_most",
@@ -100,17 +101,23 @@ class Follower:
         self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake)
         self._closed = closed
         self._take: Callable[[Batch], bool] | None = None
+        # What `_take` raised: nobody knows how far it came, so it is not asked again by itself.
+        self._failure: Exception | None = None
 
     def past_the_task(self, take: Callable[[Batch], bool]) -> None:
         """While `next` waits, give what comes to ``take``, in the turn that brought it, where the
-        store has it at hand. ``take`` returns False when it took nothing; then, at the run's end
-        and when it raises, `next` goes on. It must be quick: others wait for it."""
+        store has it at hand. ``take`` returns False when it took nothing; then, and at the run's
+        end, `next` goes on. What it raises is raised by `next`. It must be quick: others wait for
+        it."""
         self._take = take
 
     async def next(self) -> Batch | None:
         """The next records; waits for them; None after the last record of an ended run. An empty
         batch means that somebody called `poke`."""
         while True:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
             if self._poked:
                 self._poked = False
                 return Batch(self.after + 1, [])
@@ -178,18 +185,22 @@ class Follower:
             page = self._log.read_now(
                 self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
             )
-            if page is None or page.closed is not None:
+        except TokenwireError:
+            return False  # the task's own read meets the same
+        if page is None or page.closed is not None:
+            return False
+        count = len(page.records)
+        if count:
+            if self._check is not None and not follows(self._check, page.records[0]):
                 return False
-            count = len(page.records)
-            if count:
-                if self._check is not None and not follows(self._check, page.records[0]):
-                    return False
+            try:
                 if not self._take(Batch(self.after + 1, page.records)):
                     return False
-                if self._check is not None:
-                    self._check = page.records[-1][:CHECK]
-        except Exception:
-            return False  # the task meets the same, and it is the one to raise it
+            except Exception as error:
+                self._failure = error
+                return False
+            if self._check is not None:
+                self._check = page.records[-1][:CHECK]
         self.after += count
         self._dirty = self.after < page.tail
         return not self._dirty
