@@ -63,8 +63,9 @@ test-js: setup
 $(VENV)/.clients: $(VENV)/.installed tests/node/package-lock.json
 	@if command -v npm >/dev/null 2>&1; then npm ci --silent --no-fund --no-audit --prefix tests/node && cp tests/node/package-lock.json tests/node/node_modules/.tokenwire-installed && touch $@; fi
 
+# Tests wait much more than they compute: four workers on two cores. The order is tests/conftest.py's.
 test-python: setup $(VENV)/.clients
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,9 +1,10 @@
 """What holds for every test: servers that are not told a store keep nothing in the user's files,
-and no property test has a clock."""
+no property test has a clock, and several workers begin with what takes longest."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,54 @@ os.environ.setdefault("TOKENWIRE_STORE", "memory:")
 # A busy machine makes any example slow; what is slow of itself is measured by the benchmarks.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+
+#: Files that take more than fifteen seconds, by far the most of them waiting, the longest first.
+#: When one of these comes last, all wait for one worker; the order matters for nothing else.
+LONGEST = [
+    "node/test_ai_sdk.py",
+    "node/test_durable_suite.py",
+    "browser/test_cuts.py",
+    "browser/test_axe.py",
+    "server/test_server_process.py",
+    "cli/test_cli_commands.py",
+    "faults/test_fault_sweep.py",
+    "wire/test_python_sdks.py",
+    "node/test_openai_npm.py",
+    "node/test_anthropic_npm.py",
+    "browser/test_page.py",
+    "cli/test_cli_chat.py",
+    "test_examples.py",
+    "node/test_durable_clients.py",
+    "node/test_tanstack.py",
+    "node/test_ag_ui.py",
+    "server/test_durable_subscriptions.py",
+    "providers/test_decoder_fuzz.py",
+    "wire/test_arbitrary_runs.py",
+    "node/test_conformance_clients.py",
+    "server/test_server_behind_proxies.py",
+    "server/test_server_takeover.py",
+    "wire/test_wire_routes.py",
+    "test_docs.py",
+    "server/test_server_runs.py",
+    "log/test_redis_cluster.py",
+    "client/test_client_restart.py",
+    "client/test_client_cuts.py",
+    "browser/test_files.py",
+    "browser/test_hostile.py",
+    "wire/test_ui_routes.py",
+    "log/test_log_stateful.py",
+    "run/test_run_reading.py",
+    "wire/test_same_run_everywhere.py",
+]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a worker, put the files of `LONGEST` first; each file's own order stays."""
+    if hasattr(config, "workerinput"):
+        tests = Path(__file__).parent
+        place = {tests / name: at for at, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)

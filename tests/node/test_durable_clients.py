@@ -1,22 +1,17 @@
-"""Durable Streams' own clients (npm, the AI SDK transport, PyPI) and its published suite."""
+"""Durable Streams' own clients (npm, the AI SDK transport, PyPI)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import durable_streams
 import httpx
 import pytest
 
-import process_support
-from node_support import HERE, need_node, run_node, serving
+from node_support import need_node, run_node, serving
 from redis_support import need_redis, redis_server
 
 pytestmark = pytest.mark.node
@@ -122,51 +117,6 @@ def test_a_run_cannot_be_written_to(url: str) -> None:
     assert httpx.get(f"{address}?offset={beyond}").status_code == 400
     made = httpx.put(f"{url}/ds/v1/stream/mine", json=[])
     assert made.status_code == 404, "streams of one's own are off unless asked for"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "kind", ["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)]
-)
-def test_the_published_suite(tmp_path: Path, kind: str) -> None:
-    """All of it, its optional part too; on the stores that can be shared against two workers."""
-    need_node()
-    report = tmp_path / "report.json"
-    with contextlib.ExitStack() as stack:
-        store = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'suite.db'}"}.get(kind, "")
-        if kind == "redis":
-            need_redis()
-            store = stack.enter_context(redis_server()).url
-        flags = {
-            "--store": store,
-            "--workers": "1" if kind == "memory" else "2",
-            "--durable-streams": "readwrite",
-            "--durable-streams-webhooks": "127.0.0.1:*",
-            "--long-poll-timeout": "0.5",
-        }
-        server = stack.enter_context(
-            process_support.serving(
-                tmp_path, "--no-access-log", *(word for pair in flags.items() for word in pair)
-            )
-        )
-        subprocess.run(
-            ["node_modules/.bin/vitest", "run", "--reporter=json", f"--outputFile={report}"],
-            cwd=HERE,
-            env={**os.environ, "CONFORMANCE_TEST_URL": f"{server.url}/ds"},
-            capture_output=True,
-            timeout=380,
-            check=False,
-        )
-    told = json.loads(report.read_text())
-    failed = [
-        a["fullName"]
-        for f in told["testResults"]
-        for a in f["assertionResults"]
-        if a["status"] == "failed"
-    ]
-    assert failed == []
-    assert told["numPassedTests"] == 338
 
 
 def test_a_stream_of_ones_own_survives_readers_that_leave() -> None:
