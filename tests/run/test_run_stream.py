@@ -126,6 +126,18 @@ def test_each_clock_gives_its_own_error(faults, deadlines, which):
     run_async(main())
 
 
+def test_a_timer_that_comes_a_moment_early_is_the_deadline_all_the_same():
+    async def main():
+        asyncio.get_running_loop()._clock_resolution = 30.0  # calls timers that much too early
+        async with simulator(faults="slow-start@30") as server:
+            async with ask("hi", server.url, deadlines=Deadlines(first_event=20)) as run:
+                with pytest.raises(DeadlineError) as caught:
+                    await run.result()
+            assert caught.value.which == "first_event"
+
+    run_async(main())
+
+
 def test_keep_alive_comments_do_not_move_the_idle_clock():
     """A provider that only pings is not answering."""
     import socket
