@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
+from tokenwire.log.answers import Told
 from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
-from tokenwire.log.redis_append import APPEND, Appends, Owned, missing, problem_of
+from tokenwire.log.redis_append import APPEND, Appends, Owned, missing
 from tokenwire.log.redis_check import check_store
 from tokenwire.log.redis_index import INDEX, Index
 from tokenwire.log.redis_link import Link, Script
@@ -205,7 +206,7 @@ class RedisLog:
     ) -> Appended:
         if first < 1:
             raise ValueError("offsets begin at 1")
-        done = await self._appends.submit((stream, epoch, first, records, close))
+        done = await self._appends.lane(stream).ask((stream, epoch, first, records, close))
         if close is not None and done.status == "ok":
             await self._apart(self._index.closed(stream))
         return done
@@ -214,9 +215,8 @@ class RedisLog:
         self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
     ) -> bool:
         """Send an append with the others of this turn; ``then`` hears of its answer."""
-        self._appends.submit((stream, epoch, first, records, None)).add_done_callback(
-            lambda told: then(problem_of(told))
-        )
+        item = (stream, epoch, first, records, None)
+        self._appends.lane(stream).submit(item, Told(then))
         return True
 
     async def _restore(self, stream: str) -> Appended | TokenwireError:

@@ -6,7 +6,6 @@ finds its stream or claim lost by a failover puts these back and says from where
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from tokenwire.log.base import Appended
 from tokenwire.log.redis_link import Lane, Link, Script
 from tokenwire.log.tail import Tails
 
-__all__ = ["APPEND", "Appends", "Owned", "missing", "problem_of"]
+__all__ = ["APPEND", "Appends", "Owned", "missing"]
 
 APPEND = Script("redis_append.lua")
 
@@ -59,17 +58,6 @@ def missing(state: str) -> TokenwireError:
     return NotFoundError("There is no such stream.")
 
 
-def problem_of(told: asyncio.Future[Any]) -> Appended | BaseException | None:
-    """What stood in the way of an append; None when it is in."""
-    if told.cancelled():
-        return asyncio.CancelledError()
-    error = told.exception()
-    if error is not None:
-        return error
-    done: Appended = told.result()
-    return None if done.status in ("ok", "duplicate") else done
-
-
 def _word(text: str) -> bytes:
     data = text.encode()
     return b"$%d\r\n%b\r\n" % (len(data), data)
@@ -105,14 +93,14 @@ class Appends:
         self._head = b"".join(_word(str(word)) for word in head)
         self._call = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % APPEND.sha
 
-    def submit(self, item: Item) -> asyncio.Future[Any]:
-        """The outcome, or the error, of an append; those of one stream keep their order."""
-        place = self._link.place(self._first_key(item[0])) if self._cluster else None
+    def lane(self, stream: str) -> Lane:
+        """Where appends to a stream are given (an `Item` each); they keep their order."""
+        place = self._link.place(self._first_key(stream)) if self._cluster else None
         lane = self._lanes.get(place)
         if lane is None:
             most = MOST_APPENDS if self._link.confirm is None else MOST_CONFIRMED
             lane = self._lanes[place] = Lane(self._batch, most)
-        return lane.submit(item)
+        return lane
 
     async def drain(self) -> None:
         for lane in self._lanes.values():

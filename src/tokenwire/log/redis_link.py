@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenwire.errors import ConfigError, StoreFullError, StoreUnavailableError
+from tokenwire.log.answers import Answer
 from tokenwire.log.base import Durability
 from tokenwire.log.redis_nodes import Nodes
 from tokenwire.log.redis_url import RedisSettings
@@ -94,34 +95,38 @@ class Lane:
         self._work = work
         self._most = most
         self._items: list[Any] = []
-        self._futures: list[asyncio.Future[Any]] = []
+        self._answers: list[Answer] = []
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
-    def submit(self, item: Any) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
+    def submit(self, item: Any, answer: Answer) -> None:
         self._items.append(item)
-        self._futures.append(future)
+        self._answers.append(answer)
         if self._task is None:
             self._task = self._loop.create_task(self._pump())
+
+    def ask(self, item: Any) -> asyncio.Future[Any]:
+        """`submit`, with a future as the answer."""
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
+        self.submit(item, future)
         return future
 
     async def _pump(self) -> None:
         most = self._most
         while self._items:
             items, self._items = self._items[:most], self._items[most:]
-            futures, self._futures = self._futures[:most], self._futures[most:]
+            answers, self._answers = self._answers[:most], self._answers[most:]
             try:
                 results = await self._work(items)
             except Exception as error:
                 results = [error] * len(items)
-            for future, result in zip(futures, results, strict=True):
-                if future.done():
+            for answer, result in zip(answers, results, strict=True):
+                if answer.done():
                     continue  # the caller was cancelled; the work is done all the same
                 if isinstance(result, BaseException):
-                    future.set_exception(result)
+                    answer.set_exception(result)
                 else:
-                    future.set_result(result)
+                    answer.set_result(result)
         self._task = None
 
     async def drain(self) -> None:

@@ -39,12 +39,12 @@ class Reads:
         lane = self._lanes.get(place)
         if lane is None:
             lane = self._lanes[place] = Lane(self._batch, MOST_READS)
-        answer = await lane.submit((stream, after, most, most_bytes, 1))
+        answer = await lane.ask((stream, after, most, most_bytes, 1))
         if answer[0] == b"long":
             page = await self._long(stream, after, most, most_bytes)
             if page is not None:
                 return page
-            answer = await lane.submit((stream, after, most, most_bytes, 0))
+            answer = await lane.ask((stream, after, most, most_bytes, 0))
         if answer[0] == b"beyond":
             raise CursorError("The offset is beyond the end of this stream.", tail=answer[1])
         if answer[0] != b"ok":

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
+from tokenwire.log.answers import Told
 from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
 from tokenwire.log.sqlite_read import Reader
 from tokenwire.log.sqlite_schema import connect, explain, migrate, prepare
@@ -29,24 +30,6 @@ POLL_SECONDS = 0.010
 
 #: How long names of expired streams answer "gone" instead of "never was".
 KEEP_NAMES_SECONDS = 30 * 86400.0
-
-
-class _Told:
-    """In place of a future, for who is to be called and does not wait."""
-
-    __slots__ = ("_then",)
-
-    def __init__(self, then: Then) -> None:
-        self._then = then
-
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, result: Appended) -> None:
-        self._then(None if result.status in ("ok", "duplicate") else result)
-
-    def set_exception(self, error: BaseException) -> None:
-        self._then(error)
 
 
 class SQLiteLog:
@@ -222,7 +205,7 @@ class SQLiteLog:
         with None, or with what stood in the way."""
         if self._writes is None:
             return False
-        self._writes.submit(AppendJob(stream, epoch, first, records, None, False), _Told(then))
+        self._writes.submit(AppendJob(stream, epoch, first, records, None, False), Told(then))
         return True
 
     def read_now(

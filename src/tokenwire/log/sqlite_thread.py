@@ -10,30 +10,15 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from tokenwire.errors import StoreUnavailableError
+from tokenwire.log.answers import Answer
 
-__all__ = ["Answer", "Job", "JobThread"]
+__all__ = ["Job", "JobThread"]
 
 #: Jobs in one group, so that one transaction stays short (milliseconds).
 MOST_JOBS = 2048
-
-
-class Answer(Protocol):
-    """Where a job's result goes: a future, or what acts as one. Called on the loop."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more."""
-        ...
-
-    def set_result(self, result: Any, /) -> None:
-        """The job was done."""
-        ...
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        """It could not be done."""
-        ...
 
 
 class Job:

@@ -1,0 +1,56 @@
+"""Where the outcome of something given to a store goes: a future, or a call in its place."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from tokenwire.log.base import Appended, Then
+
+__all__ = ["Answer", "Told"]
+
+_log = logging.getLogger("tokenwire.log")
+
+
+class Answer(Protocol):
+    """A future, or what acts as one. Called on the loop."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """It was done."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """It could not be done."""
+        ...
+
+
+class Told:
+    """For who is to be called and does not wait. What the call raises is logged: others' answers
+    come after it."""
+
+    __slots__ = ("_then",)
+
+    def __init__(self, then: Then) -> None:
+        self._then = then
+
+    def done(self) -> bool:
+        """Never: it cannot be cancelled."""
+        return False
+
+    def set_result(self, result: Appended) -> None:
+        """None for an append that is in the log, else what became of it."""
+        self._tell(None if result.status in ("ok", "duplicate") else result)
+
+    def set_exception(self, error: BaseException) -> None:
+        """What stood in the way."""
+        self._tell(error)
+
+    def _tell(self, problem: Appended | BaseException | None) -> None:
+        try:
+            self._then(problem)
+        except Exception:
+            _log.exception("telling of an append failed")
