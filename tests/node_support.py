@@ -19,6 +19,8 @@ from tokenwire.server.start import ThreadedServer
 from tokenwire.tools.registry import ToolSet
 
 HERE = Path(__file__).parent / "node"
+#: Ids as providers have them, with slashes, colons and more; nobody listens at the last.
+MODELS = ["demo", "ollama:qwen3:0.6b", "http://127.0.0.1:9/v1#meta-llama/llama-3.3-70b:free"]
 _INSTALLED = HERE / "node_modules" / ".tokenwire-installed"
 
 
@@ -54,7 +56,8 @@ def need_client() -> None:
 @contextmanager
 def serving(tools: ToolSet | None = None, **settings: Any) -> Iterator[ThreadedServer]:
     """A server on a free port with the demo model."""
-    app = create_app(Settings(port=0, model=["demo"], **settings), tools=tools)
+    settings.setdefault("model", ["demo"])
+    app = create_app(Settings(port=0, **settings), tools=tools)
     with ThreadedServer(app) as server:
         yield server
 

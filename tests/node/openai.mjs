@@ -55,6 +55,13 @@ const cases = {
       response: await attempt(() => client.responses.retrieve("resp_nothing")),
     }
   },
+  async models() {
+    const listed = []
+    for await (const { id } of client.models.list()) listed.push(id)
+    const found = await Promise.all(listed.map(async (id) => (await client.models.retrieve(id)).id))
+    const missing = await Promise.all(["gpt-9", "demo/", "a/b:c"].map((id) => attempt(() => client.models.retrieve(id))))
+    return { listed, found, missing }
+  },
   async responses() {
     const whole = await client.responses.create({ model, input: prompt })
     const stream = client.responses.stream({ model, input: prompt })

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from node_support import need_node, run_node, serving
+from node_support import MODELS, need_node, run_node, serving
 
 pytestmark = pytest.mark.node
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.node
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     need_node()
-    with serving() as server:
+    with serving(model=MODELS) as server:
         yield server.url
 
 
@@ -65,6 +65,14 @@ def test_responses_stream_what_they_answer_whole(url: str, scenario: str) -> Non
         i["id"] for i in told["streamed"]["output"]
     ]
     assert told["again"]["usage"] == told["streamed"]["usage"]
+
+
+def test_models_are_listed_and_found(url: str) -> None:
+    told = run_node("openai.mjs", url, "models", "x")
+    assert told["listed"] == told["found"] == MODELS
+    for failed in told["missing"]:
+        assert failed["error"]["name"] == "NotFoundError"
+        assert failed["error"]["code"] == "model_not_found"
 
 
 def test_responses_go_on_from_the_response_before(url: str) -> None:

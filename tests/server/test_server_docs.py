@@ -21,7 +21,7 @@ def test_every_native_route_is_listed_and_every_listed_route_is_there() -> None:
         *routes_meta.routes(state),
     ]
     have = {
-        (method, route.path)  # type: ignore[attr-defined]
+        (method, route.path.replace(":path}", "}"))  # type: ignore[attr-defined]
         for route in native
         for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
     }

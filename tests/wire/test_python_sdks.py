@@ -9,7 +9,7 @@ import anthropic
 import openai
 import pytest
 
-from node_support import serving
+from node_support import MODELS, serving
 
 TOOL_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -20,7 +20,8 @@ TOOL_SCHEMA: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with serving(heartbeat=0.05) as server:  # many keep-alives: they must disturb nobody
+    # Many keep-alives: they must disturb nobody.
+    with serving(heartbeat=0.05, model=MODELS) as server:
         yield server.url
 
 
@@ -36,6 +37,19 @@ def claude(url: str) -> anthropic.Anthropic:
 
 def asking(prompt: str) -> Any:
     return [{"role": "user", "content": prompt}]
+
+
+def test_openai_models(gpt: openai.OpenAI) -> None:
+    assert [model.id for model in gpt.models.list()] == MODELS
+    for name in MODELS:
+        model = gpt.models.retrieve(name)
+        assert (model.id, model.object) == (name, "model")
+        assert model.owned_by != "unknown"
+    for name in ("gpt-9", "demo/", "DEMO", "a/../demo", "%2e%2e"):
+        with pytest.raises(openai.NotFoundError) as caught:
+            gpt.models.retrieve(name)
+        assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+        assert caught.value.type == "invalid_request_error"
 
 
 @pytest.mark.parametrize("scenario", ["text", "slow", "reasoning", "length", "refusal"])
@@ -59,16 +73,62 @@ def test_openai_chat(gpt: openai.OpenAI, scenario: str) -> None:
     assert final.usage.completion_tokens == whole.usage.completion_tokens
 
 
+def test_openai_chat_gives_one_choice_and_usage_to_whom_asks(gpt: openai.OpenAI) -> None:
+    messages = asking("scenario:length")
+    one = gpt.chat.completions.create(model="demo", messages=messages, n=1)
+    assert (len(one.choices), one.choices[0].index, one.object) == (1, 0, "chat.completion")
+    assert one.usage is not None
+    assert one.usage.total_tokens == one.usage.prompt_tokens + one.usage.completion_tokens > 0
+    plain = list(gpt.chat.completions.create(model="demo", messages=messages, stream=True))
+    assert all(chunk.usage is None and len(chunk.choices) == 1 for chunk in plain)
+    assert len({chunk.id for chunk in plain}) == 1
+    asked = gpt.chat.completions.create(
+        model="demo", messages=messages, stream=True, stream_options={"include_usage": True}
+    )
+    *before, last = asked
+    assert all(chunk.usage is None for chunk in before)
+    assert (last.choices, last.usage) == ([], one.usage)
+
+
 def test_openai_chat_tools(gpt: openai.OpenAI) -> None:
     tools: Any = [{"type": "function", "function": {"name": "locate", "parameters": TOOL_SCHEMA}}]
-    with gpt.chat.completions.stream(
-        model="demo", messages=asking("Please locate the cat."), tools=tools
-    ) as stream:
+    messages = asking("Please locate the cat.")
+    with gpt.chat.completions.stream(model="demo", messages=messages, tools=tools) as stream:
         final = stream.get_final_completion()
     calls = final.choices[0].message.tool_calls
     assert calls is not None
     assert calls[0].function.name == "locate"
     assert final.choices[0].finish_reason == "tool_calls"
+    said: Any = final.choices[0].message.model_dump(exclude_none=True, exclude={"parsed"})
+    for call in said["tool_calls"]:
+        call["function"].pop("parsed_arguments", None)
+    result = {"role": "tool", "tool_call_id": calls[0].id, "content": "in the garden"}
+    second = gpt.chat.completions.create(
+        model="demo", messages=[*messages, said, result], tools=tools
+    )
+    assert "garden" in (second.choices[0].message.content or "")
+    forced = gpt.chat.completions.create(
+        model="demo", messages=messages, tools=tools, tool_choice="none"
+    )
+    assert forced.choices[0].finish_reason == "stop"
+    assert not forced.choices[0].message.tool_calls
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"temperature": 9}, "temperature"),
+        ({"logprobs": True}, "logprobs"),
+        ({"extra_body": {"api_base": "http://x"}}, "api_base"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+    ],
+)
+def test_openai_chat_says_which_field_is_wrong(gpt: openai.OpenAI, wrong: Any, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        gpt.chat.completions.create(**{"model": "demo", "messages": asking("x"), **wrong})
+    assert (caught.value.type, caught.value.param) == ("invalid_request_error", param)
+    assert caught.value.request_id
 
 
 def test_openai_chat_error(gpt: openai.OpenAI) -> None:
@@ -91,6 +151,31 @@ def test_openai_responses(gpt: openai.OpenAI) -> None:
     assert gpt.responses.retrieve(final.id).output_text == final.output_text
 
 
+def test_openai_responses_tools_and_errors(gpt: openai.OpenAI) -> None:
+    tools: Any = [{"type": "function", "name": "locate", "parameters": TOOL_SCHEMA}]
+    first = gpt.responses.create(model="demo", input="Please locate the cat.", tools=tools)
+    call = next(item for item in first.output if item.type == "function_call")
+    output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "a garden"}
+    with gpt.responses.stream(
+        model="demo", tools=tools, previous_response_id=first.id, input=[output]
+    ) as stream:
+        for _ in stream:
+            pass
+        second = stream.get_final_response()
+    assert "garden" in second.output_text
+    assert second.usage is not None
+    assert second.usage.total_tokens == second.usage.input_tokens + second.usage.output_tokens > 0
+    last = [*gpt.responses.create(model="demo", input="scenario:error", stream=True)][-1]
+    assert last.type == "response.failed"
+    assert last.response.error is not None
+    assert last.response.status == "failed"
+    with pytest.raises(openai.NotFoundError):
+        gpt.responses.retrieve("resp_none")
+    with pytest.raises(openai.BadRequestError) as caught:
+        gpt.responses.create(model="demo", input="x", previous_response_id="resp_none")
+    assert caught.value.param == "previous_response_id"
+
+
 def test_openai_responses_background(gpt: openai.OpenAI) -> None:
     begun = gpt.responses.create(model="demo", input="scenario:slow", background=True)
     assert begun.status == "in_progress"
@@ -104,6 +189,12 @@ def test_openai_responses_background(gpt: openai.OpenAI) -> None:
     middle = len(seen) // 2
     rest = gpt.responses.retrieve(begun.id, stream=True, starting_after=seen[middle])
     assert [e.sequence_number for e in rest] == seen[middle + 1 :]
+    assert not list(gpt.responses.retrieve(begun.id, stream=True, starting_after=seen[-1]))
+    gpt.responses.delete(begun.id)
+    with pytest.raises(openai.NotFoundError):
+        gpt.responses.retrieve(begun.id)
+    stopped = gpt.responses.create(model="demo", input="scenario:stall", background=True)
+    assert gpt.responses.cancel(stopped.id).status == "cancelled"
 
 
 @pytest.mark.parametrize("scenario", ["text", "slow", "reasoning", "length", "refusal"])

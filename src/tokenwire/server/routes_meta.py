@@ -15,10 +15,12 @@ from tokenwire import __version__
 from tokenwire.errors import LogError, NotFoundError, TokenwireError
 from tokenwire.observe.prometheus import exposition
 from tokenwire.server.auth import SESSION_COOKIE
-from tokenwire.server.bodies import read_body
+from tokenwire.server.bodies import choose_model, read_body
 from tokenwire.server.guard import RequestInfo
 from tokenwire.server.problems import json_response
+from tokenwire.server.routes_openai import openai_form
 from tokenwire.server.state import State
+from tokenwire.server.wire_support import unknown_model_is_404
 
 __all__ = ["routes"]
 
@@ -31,6 +33,7 @@ class _Session(msgspec.Struct, forbid_unknown_fields=True):
 
 def routes(state: State) -> list[BaseRoute]:
     """``/v1/models``, ``/healthz``, ``/metrics``, ``/v1/session``."""
+    state.error_forms["/v1/models"] = openai_form
 
     def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -40,6 +43,7 @@ def routes(state: State) -> list[BaseRoute]:
 
     return [
         route("/v1/models", models, "GET"),
+        route("/v1/models/{model:path}", model, "GET"),
         route("/healthz", health, "GET"),
         route("/metrics", metrics, "GET"),
         route("/v1/session", sign_in, "POST"),
@@ -49,22 +53,31 @@ def routes(state: State) -> list[BaseRoute]:
 
 async def models(state: State, request: Request, info: RequestInfo) -> Response:
     """The models that requests may name, in the list form of OpenAI; the first is the default."""
-    listed: list[dict[str, Any]] = []
-    for number, name in enumerate(state.settings.model):
-        try:
-            provider = state.registry.resolve(name)[1].provider
-        except TokenwireError:
-            provider = "unknown"
-        entry: dict[str, Any] = {
-            "id": name,
-            "object": "model",
-            "created": int(_STARTED),
-            "owned_by": provider,
-        }
-        if number == 0:
-            entry["default"] = True
-        listed.append(entry)
+    listed = [_entry(state, name) for name in state.settings.model]
     return json_response({"object": "list", "data": listed})
+
+
+async def model(state: State, request: Request, info: RequestInfo) -> Response:
+    """One of them; its name may hold slashes and colons. Raises `HTTPProblem` (404)."""
+    name = request.path_params["model"]
+    with unknown_model_is_404():
+        return json_response(_entry(state, choose_model(name, state.settings)))
+
+
+def _entry(state: State, name: str) -> dict[str, Any]:
+    try:
+        provider = state.registry.resolve(name)[1].provider
+    except TokenwireError:
+        provider = "unknown"
+    entry: dict[str, Any] = {
+        "id": name,
+        "object": "model",
+        "created": int(_STARTED),
+        "owned_by": provider,
+    }
+    if name == state.settings.model[0]:
+        entry["default"] = True
+    return entry
 
 
 async def health(state: State, request: Request, info: RequestInfo) -> Response:
