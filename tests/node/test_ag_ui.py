@@ -34,7 +34,7 @@ def assistant_text(told: Any) -> str:
     "scenario", ["text", "reasoning", "tool", "tools", "progress", "length", "refusal"]
 )
 def test_every_kind_of_event_is_taken(url: str, scenario: str) -> None:
-    told = agent(url, "plain", f"scenario:{scenario}")
+    told = agent(url, "plain", f"scenario:{scenario}?rate=300")
     assert told["errors"] == []
     assert told["seen"][0] == "RUN_STARTED"
     assert told["seen"][-1] == "RUN_FINISHED"

@@ -33,7 +33,7 @@ def without_ids(message: dict[str, Any]) -> dict[str, Any]:
     [("text", "end_turn"), ("length", "max_tokens"), ("refusal", "refusal"), ("empty", "end_turn")],
 )
 def test_a_stream_gives_what_is_answered_whole(url: str, scenario: str, reason: str) -> None:
-    told = client(url, "stream", f"scenario:{scenario}")
+    told = client(url, "stream", f"scenario:{scenario}?rate=300")
     assert without_ids(told["message"]) == without_ids(told["whole"])
     assert told["message"]["stop_reason"] == reason
     texts = [b["text"] for b in told["message"]["content"] if b["type"] == "text"]

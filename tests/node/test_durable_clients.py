@@ -73,7 +73,7 @@ def test_the_ai_sdk_transport(url: str, version: str) -> None:
 
 
 def test_the_pypi_client(url: str) -> None:
-    made = httpx.post(f"{url}/v1/runs", json={"prompt": "scenario:text"}).json()
+    made = httpx.post(f"{url}/v1/runs", json={"prompt": "scenario:text?rate=300"}).json()
     httpx.get(f"{url}/v1/runs/{made['id']}/events", timeout=30)
     address = f"{url}/ds/v1/stream/runs/{made['id']}"
     for live in (False, "long-poll", "sse"):

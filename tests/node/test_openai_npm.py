@@ -20,7 +20,7 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize("scenario", ["text", "reasoning", "length", "refusal"])
 def test_chat_streams_what_it_answers_whole(url: str, scenario: str) -> None:
-    told = run_node("openai.mjs", url, "chat", f"scenario:{scenario}")
+    told = run_node("openai.mjs", url, "chat", f"scenario:{scenario}?rate=300")
     whole, streamed = told["whole"], told["streamed"]
     one, other = whole["choices"][0], streamed["choices"][0]
     assert (one["message"]["content"] or "") == (other["message"]["content"] or "")
@@ -56,7 +56,7 @@ def test_bad_requests_have_the_packages_own_errors(url: str) -> None:
 
 @pytest.mark.parametrize("scenario", ["text", "reasoning"])
 def test_responses_stream_what_they_answer_whole(url: str, scenario: str) -> None:
-    told = run_node("openai.mjs", url, "responses", f"scenario:{scenario}")
+    told = run_node("openai.mjs", url, "responses", f"scenario:{scenario}?rate=300")
     assert told["types"][0] == "response.created"
     assert told["types"][-1] == "response.completed"
     streamed, whole = told["streamed"]["output"][-1], told["whole"]["output"][-1]

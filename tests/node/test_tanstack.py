@@ -33,7 +33,7 @@ def runs_of(url: str, thread: str) -> list[str]:
 
 @pytest.mark.parametrize("scenario", ["text", "reasoning", "tool", "tools", "length"])
 def test_every_kind_of_event_is_taken(url: str, scenario: str) -> None:
-    told = client(url, "plain", f"scenario:{scenario}")
+    told = client(url, "plain", f"scenario:{scenario}?rate=300")
     assert told["chunks"][-1] == "RUN_FINISHED"
     assert told["text"]
     if scenario == "tool":

@@ -68,7 +68,7 @@ def test_sigterm_with_open_streams_ends_in_time_and_tells_readers(tmp_path: Path
 def test_a_run_that_nobody_can_go_on_with_ends_as_interrupted(tmp_path: Path) -> None:
     store = f"sqlite:{tmp_path / 'chat.db'}"
     with serving(tmp_path, "--store", store, "--graceful-stop", "3") as process:
-        body = {"prompt": "scenario:text"}
+        body = {"prompt": "scenario:text?rate=300"}
         run = httpx.post(process.url + "/v1/runs", json=body).json()["id"]
         whole = httpx.get(process.url + f"/v1/runs/{run}/events").text
         assert process.stop()[0] == 0
@@ -154,7 +154,8 @@ def test_two_workers_share_a_store_and_one_address(tmp_path: Path) -> None:
     store = f"sqlite:{tmp_path / 'chat.db'}"
     with serving(tmp_path, "--workers", "2", "--store", store) as process:
         for _ in range(6):
-            answer = httpx.post(process.url + "/v1/runs", json={"prompt": "scenario:text"})
+            body = {"prompt": "scenario:text?rate=300"}
+            answer = httpx.post(process.url + "/v1/runs", json=body)
             run = answer.json()["id"]
             assert "run-end" in httpx.get(process.url + f"/v1/runs/{run}/events").text
         code, seconds, errors = process.stop()

@@ -54,7 +54,7 @@ def test_openai_models(gpt: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("scenario", ["text", "slow", "reasoning", "length", "refusal"])
 def test_openai_chat(gpt: openai.OpenAI, scenario: str) -> None:
-    messages = asking(f"scenario:{scenario}")
+    messages = asking(f"scenario:{scenario}?rate=300")
     whole = gpt.chat.completions.create(model="demo", messages=messages)
     with gpt.chat.completions.stream(
         model="demo", messages=messages, stream_options={"include_usage": True}
@@ -202,7 +202,7 @@ def test_anthropic_messages(claude: anthropic.Anthropic, scenario: str) -> None:
     asked: Any = {
         "model": "demo",
         "max_tokens": 4000,
-        "messages": asking(f"scenario:{scenario}"),
+        "messages": asking(f"scenario:{scenario}?rate=300"),
     }
     whole = claude.messages.create(**asked)
     with claude.messages.stream(**asked) as stream:

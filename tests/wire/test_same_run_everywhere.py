@@ -72,7 +72,7 @@ def text_of(reader: Any) -> str:
 )
 def test_every_wire_tells_the_same(url: str, scenario: str) -> None:
     assert set(READERS) == set(WIRES)
-    made = httpx.post(f"{url}/v1/runs", json={"prompt": f"scenario:{scenario}"}).json()
+    made = httpx.post(f"{url}/v1/runs", json={"prompt": f"scenario:{scenario}?rate=300"}).json()
     httpx.get(f"{url}/v1/runs/{made['id']}/events", timeout=30)
     shown = httpx.get(f"{url}/v1/runs/{made['id']}").json()
     content = shown["message"].get("content", "")

@@ -39,14 +39,14 @@ def post(url: str, body: dict[str, Any], **headers: str) -> httpx.Response:
 
 
 def test_a_place_belongs_to_its_run_though_the_chat_has_gone_on(url: str) -> None:
-    first = post(url, ui("scenario:text", "two-tabs"))
+    first = post(url, ui("scenario:text?rate=300", "two-tabs"))
     post(url, ui("scenario:length", "two-tabs"))  # another tab asks something meanwhile
     ids = ids_of(first.text)
     place = ids[len(ids) // 2]
     rest = httpx.get(f"{url}/api/chat/two-tabs/stream", headers={"last-event-id": place})
     assert rest.headers["tokenwire-run"] == first.headers["tokenwire-run"]
     assert chunks_of(rest.text)[-1] == chunks_of(first.text)[-1]
-    foreign = ids_of(post(url, ui("scenario:text", "elsewhere")).text)[4]
+    foreign = ids_of(post(url, ui("scenario:text?rate=300", "elsewhere")).text)[4]
     answer = httpx.get(f"{url}/api/chat/two-tabs/stream", headers={"last-event-id": foreign})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_cursor")
     nothing = httpx.get(f"{url}/api/chat/never-was/stream", headers={"last-event-id": foreign})
@@ -81,7 +81,7 @@ def test_how_to_answer_is_said_apart_from_the_applications_own_fields(url: str) 
 
 
 def test_the_same_key_is_the_same_run(url: str) -> None:
-    body = ui("scenario:text", "once")
+    body = ui("scenario:text?rate=300", "once")
     first = post(url, body, **{"idempotency-key": "once-1"})
     second = post(url, body, **{"idempotency-key": "once-1"})
     assert first.headers["tokenwire-run"] == second.headers["tokenwire-run"]
