@@ -8,14 +8,18 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server_support import Simulator
+from tokenwire.providers.registry import Registry
 from tokenwire.server.app import create_app
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import ThreadedServer
+from tokenwire.simulator.settings import Settings as SimulatorSettings
 from tokenwire.tools.registry import ToolSet
 
 HERE = Path(__file__).parent / "node"
@@ -53,11 +57,18 @@ def need_client() -> None:
         pytest.skip("packages/client is not built: npm run build")
 
 
+@cache
+def _demo() -> Simulator:
+    """The demo model of this test process: it streams, and five times as fast as for people."""
+    return Simulator(SimulatorSettings(ttft=0.05, rate=200.0, jitter=0.4))
+
+
 @contextmanager
 def serving(tools: ToolSet | None = None, **settings: Any) -> Iterator[ThreadedServer]:
     """A server on a free port with the demo model."""
     settings.setdefault("model", ["demo"])
-    app = create_app(Settings(port=0, **settings), tools=tools)
+    registry = Registry(demo_url=_demo().server.url + "/v1")
+    app = create_app(Settings(port=0, **settings), registry=registry, tools=tools)
     with ThreadedServer(app) as server:
         yield server
 

@@ -32,15 +32,15 @@ KEYS = [f"a:{KEY_A}", f"b:{KEY_B}"]
 
 
 class Simulator:
-    """The simulator in a thread, as fast as it is read."""
+    """The simulator in a thread; as fast as it is read, unless ``settings`` say otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: SimulatorSettings | None = None) -> None:
         self.server: SimulatorServer
         self.loop: asyncio.AbstractEventLoop
         ready = threading.Event()
 
         async def main() -> None:
-            self.server = await SimulatorServer(SimulatorSettings()).start()
+            self.server = await SimulatorServer(settings).start()
             self.loop = asyncio.get_running_loop()
             ready.set()
             await asyncio.Event().wait()
