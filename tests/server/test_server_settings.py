@@ -97,6 +97,14 @@ def test_a_bad_file_is_said(tmp_path: Path) -> None:
         load_settings(environ={}, config=tmp_path / "missing.toml")
 
 
+def test_a_flag_that_is_none_is_answered_with_the_nearest() -> None:
+    for words in (["--run-evnts", "5"], ["--run-evnts=5"]):
+        with pytest.raises(ConfigError, match=r"no flag '--run-evnts'; did you mean '--run-event"):
+            serve_parser().parse_args(words)
+    with pytest.raises(ConfigError, match=r"no flag '--zzz'; see tokenwire serve --help"):
+        serve_parser().parse_args(["--zzz"])
+
+
 def test_every_setting_is_a_flag_and_every_flag_a_setting() -> None:
     given = vars(serve_parser().parse_args([]))
     assert set(given) - {"config"} == {row.name for row in settings_table()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import difflib
 import gc
 import os
 import signal
@@ -99,7 +100,14 @@ def _shown(row: Setting) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see tokenwire serve --help")
+        hint = "see tokenwire serve --help"
+        what, _, words = message.partition("unrecognized arguments: ")
+        if not what and words.startswith("--"):
+            flag = words.split()[0].partition("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+            message = f"there is no flag '{flag}'"
+            hint = f"did you mean '{near[0]}'?" if near else hint
+        raise ConfigError(f"{message}; {hint}")
 
 
 def _serve(settings: Settings) -> int:
