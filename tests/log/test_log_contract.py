@@ -595,6 +595,46 @@ def test_expired_streams_are_gone_not_unknown(new_log: NewLog) -> None:
     run(new_log, case)
 
 
+def test_an_owner_hears_of_all_but_its_own_appends(new_log: NewLog) -> None:
+    async def case(log: Log) -> None:
+        await made(log)
+        heard: list[str] = []
+        ends = [
+            log.subscribe("s", lambda: heard.append("owner"), appends=False),
+            log.subscribe("s", lambda: heard.append("reader")),
+        ]
+
+        async def until_heard(*whose: str) -> None:
+            async with asyncio.timeout(10):
+                while not {*whose} <= {*heard}:
+                    await asyncio.sleep(0.01)
+
+        told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        for number in range(1, 4):
+            await log.append("s", epoch=1, first=number, records=[b"x"])
+        assert log.append_soon("s", epoch=1, first=4, records=[b"x"], then=told.set_result)
+        assert await told is None
+        await until_heard("reader")
+        await asyncio.sleep(0.05)  # should it be told late
+        assert heard.count("owner") <= 1  # a store may say once that the subscription stands
+        heard.clear()
+        await log.command("s", b"stop")
+        await until_heard("owner")
+        heard.clear()
+        await log.append("s", epoch=1, first=5, records=[], close="complete")
+        await log.delete("s")
+        await until_heard("owner", "reader")
+        for end in ends:
+            end()
+        heard.clear()
+        await made(log)
+        await log.command("s", b"stop")
+        await asyncio.sleep(0.05)
+        assert not heard
+
+    run(new_log, case)
+
+
 def test_stats_count_what_is_there(new_log: NewLog) -> None:
     async def case(log: Log) -> None:
         await made(log, "a", count=3)

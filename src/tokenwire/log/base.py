@@ -174,10 +174,11 @@ class Log(Protocol):
         """The stream's description."""
         ...
 
-    def subscribe(self, stream: str, wake: Wake) -> Callable[[], None]:
+    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
         """Call ``wake`` (on the event loop, cheap, must not raise) whenever the stream may have
         grown or closed; spurious calls are allowed, lost ones are not: a reader subscribes, then
-        reads. Returns the call that ends the subscription."""
+        reads. Without ``appends``, not for appends made through this log object: the owner need
+        not hear of its own. Returns the call that ends the subscription."""
         ...
 
     async def claim(self, stream: str, *, owner: str, lease: float = 15.0) -> Claim | None:

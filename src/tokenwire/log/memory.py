@@ -21,6 +21,7 @@ from tokenwire.errors import (
     StoreFullError,
 )
 from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
+from tokenwire.log.wakes import Wakes
 
 __all__ = ["MemoryLog"]
 
@@ -86,8 +87,7 @@ class MemoryLog:
         self._keys: dict[str, tuple[str, str]] = {}
         self._threads: dict[str, list[str]] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
-        self._wakes: dict[str, dict[int, Wake]] = {}
-        self._numbers = itertools.count()
+        self._wakes = Wakes()
 
     async def start(self) -> None:
         """Nothing to connect to."""
@@ -102,12 +102,6 @@ class MemoryLog:
                 raise GoneError("The stream has expired; its records are no longer kept.")
             raise NotFoundError("There is no such stream.")
         return stream
-
-    def _wake(self, name: str) -> None:
-        wakes = self._wakes.get(name)
-        if wakes:
-            for wake in tuple(wakes.values()):
-                wake()
 
     async def create(
         self,
@@ -152,7 +146,7 @@ class MemoryLog:
         found.records += records
         found.bytes += size
         self._bytes += size
-        self._wake(stream)
+        self._wakes.grown(stream)
         then(None)
         return True
 
@@ -198,7 +192,7 @@ class MemoryLog:
             found.closed = close
             found.closed_at = self._clock()
             del self._open[stream]
-        self._wake(stream)
+        self._wakes.grown(stream)
         return Appended("ok", max(tail, last), epoch)
 
     def read_now(
@@ -247,14 +241,11 @@ class MemoryLog:
             thread=found.thread,
         )
 
-    def subscribe(self, stream: str, wake: Wake) -> Callable[[], None]:
-        number = next(self._numbers)
-        self._wakes.setdefault(stream, {})[number] = wake
+    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+        end = self._wakes.subscribe(stream, wake, appends=appends)
 
         def unsubscribe() -> None:
-            wakes = self._wakes.get(stream)
-            if wakes is not None and wakes.pop(number, None) is not None and not wakes:
-                del self._wakes[stream]
+            end()
 
         return unsubscribe
 
@@ -296,7 +287,7 @@ class MemoryLog:
 
     async def command(self, stream: str, data: bytes) -> None:
         self._stream(stream).commands.append(data)
-        self._wake(stream)
+        self._wakes.wake(stream)
 
     async def commands(self, stream: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         kept = self._stream(stream).commands
@@ -344,7 +335,7 @@ class MemoryLog:
     async def delete(self, stream: str) -> None:
         self._erase(stream)
         self._gone.pop(stream, None)
-        self._wake(stream)
+        self._wakes.wake(stream)
 
     async def expire(self, *, retention: float) -> int:
         before = self._clock() - retention
@@ -356,7 +347,7 @@ class MemoryLog:
         for name in old:
             self._erase(name)
             self._gone[name] = None
-            self._wake(name)
+            self._wakes.wake(name)
         while len(self._gone) > MOST_TOMBSTONES:
             self._gone.popitem(last=False)
         return len(old)

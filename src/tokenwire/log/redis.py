@@ -260,9 +260,9 @@ class RedisLog:
 
     # Waking. The owner's own appends wake directly; it only listens for commands and claims.
 
-    def subscribe(self, stream: str, wake: Wake) -> Callable[[], None]:
+    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
         new = stream not in self._tails
-        end = self._tails.subscribe(stream, wake)
+        end = self._tails.subscribe(stream, wake, appends=appends)
         if new:
             self._router.listen(stream, "control" if stream in self._owned else "live")
 

@@ -187,7 +187,7 @@ class Appends:
                     continue
             if stream in tails:
                 tails.accepted(stream, records, reached, close)
-                tails.wake(stream)
+                tails.grown(stream)
             if close is not None:
                 self._owned.pop(stream, None)
             results.append(Appended("ok", reached, epoch))

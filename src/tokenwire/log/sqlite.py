@@ -126,7 +126,7 @@ class SQLiteLog:
             else:
                 tails.forget(job.stream)
         for stream in touched:
-            tails.wake(stream)
+            tails.grown(stream)
 
     def _foreign(self, touched: set[int] | None) -> None:
         if self._reads is not None:
@@ -138,8 +138,8 @@ class SQLiteLog:
                 self._tails.forget(stream)
                 self._tails.wake(stream)
 
-    def subscribe(self, stream: str, wake: Wake) -> Callable[[], None]:
-        end = self._tails.subscribe(stream, wake)
+    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+        end = self._tails.subscribe(stream, wake, appends=appends)
         if self._reads is not None:
             self._reads.set_polling(True)
 

@@ -6,10 +6,10 @@ process is known to have touched its stream, so "nothing new" is never older tha
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 from tokenwire.log.base import Page, Wake
+from tokenwire.log.wakes import Wakes
 
 __all__ = ["Tails"]
 
@@ -29,48 +29,28 @@ class _Tail:
         self.closed: str | None = None
 
 
-class Tails:
+class Tails(Wakes):
     """Subscriptions and, for streams that are subscribed to here and written here, the tail."""
 
     def __init__(self) -> None:
-        self._wakes: dict[str, dict[int, Wake]] = {}
+        super().__init__()
         self._tails: dict[str, _Tail] = {}
-        self._numbers = itertools.count()
 
-    def __len__(self) -> int:
-        return len(self._wakes)
-
-    def __contains__(self, stream: str) -> bool:
-        return stream in self._wakes
-
-    def streams(self) -> list[str]:
-        """The streams that somebody waits for."""
-        return list(self._wakes)
-
-    def subscribe(self, stream: str, wake: Wake) -> Callable[[], bool]:
-        """Add a subscription; the returned call ends it and says whether it was the last."""
-        number = next(self._numbers)
-        self._wakes.setdefault(stream, {})[number] = wake
+    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], bool]:
+        """`Wakes.subscribe`; the tail is kept while somebody is subscribed."""
+        end = super().subscribe(stream, wake, appends=appends)
 
         def unsubscribe() -> bool:
-            wakes = self._wakes.get(stream)
-            if wakes is None or wakes.pop(number, None) is None or wakes:
-                return False
-            del self._wakes[stream]
-            self._tails.pop(stream, None)
-            return True
+            last = end()
+            if last:
+                self._tails.pop(stream, None)
+            return last
 
         return unsubscribe
 
-    def wake(self, stream: str) -> None:
-        wakes = self._wakes.get(stream)
-        if wakes:
-            for wake in tuple(wakes.values()):
-                wake()
-
     def accepted(self, stream: str, records: list[bytes], tail: int, closed: str | None) -> None:
         """The store accepted an append of ours that ends at ``tail``."""
-        if stream not in self._wakes:
+        if stream not in self:
             return
         kept = self._tails.get(stream)
         if kept is None or kept.base + len(kept.records) + len(records) < tail:

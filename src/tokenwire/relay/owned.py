@@ -51,11 +51,11 @@ class Owned:
         self.inbox, self.producer, self.loop = inbox, producer, loop
         self._log, self._first, self._ended = log, first or [], ended
         self._seen_commands = 0
-        #: A wake-up came while an append was under way: look for commands at the next tick.
+        #: Look for commands at the next tick: nobody has yet, or it failed.
         self.look = True
         self._checking = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unsubscribe = log.subscribe(self.run, self._woken)
+        self._unsubscribe = log.subscribe(self.run, self._woken, appends=False)
         self.task = asyncio.create_task(self._work(), name=f"run {self.run}")
         # Not in a `finally` of the work: a task that is cancelled before its first turn has none.
         self.task.add_done_callback(self._over)
@@ -96,9 +96,7 @@ class Owned:
         await asyncio.wait([self.task])
 
     def _woken(self) -> None:
-        if self.producer.appending:
-            self.look = True  # probably our own append; the tick makes sure
-        elif not self._checking:
+        if not self._checking:
             self._checking = True
             task = asyncio.ensure_future(self._check_soon())
             self._tasks.add(task)

@@ -61,6 +61,8 @@ async def _release_the_dead(worker: Worker) -> None:
 
 
 async def _renew(worker: Worker) -> None:
+    for owned in worker.owned.values():
+        owned.look = True  # should a wake-up ever be lost, a command waits no longer than this
     held = {o.run: o.producer.epoch for o in worker.owned.values()}
     for run in await worker.log.renew(held, owner=worker.owner, lease=worker.lease):
         owned = worker.owned.get(run)
