@@ -163,6 +163,7 @@ def test_s22_a_message_over_64_kib_closes_with_1009(here: Site) -> None:
             await t.wire.send("x" * ((64 << 10) + 1))
             await t.until("pong")
         assert t.wire.close_code == 1009
+        assert "exceeds limit of 65536 bytes" in (t.wire.close_reason or "")
 
     talk(here, body)
 
@@ -277,20 +278,50 @@ def test_a_store_that_fails_is_told_to_the_reader(monkeypatch: pytest.MonkeyPatc
         talk(here, body)
 
 
-def test_a_socket_that_does_not_read_is_let_go_and_told_its_cursor() -> None:
-    with site(write_deadline=0.4, socket_buffer=4096) as here:
-        run = here.start("scenario:long")
-        here.frames(f"/v1/runs/{run}/events")
-        wire = socket.socket()
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        wire.connect(("127.0.0.1", here.port))
-        wire.sendall(
+class RawSocket:
+    """A socket by hand: it answers no ping and reads what it is told to."""
+
+    def __init__(self, here: Site, **said: Any) -> None:
+        self.wire = socket.socket()
+        self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        self.wire.settimeout(15)
+        self.wire.connect(("127.0.0.1", here.port))
+        self.wire.sendall(
             b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        assert b" 101 " in wire.recv(1024)
-        message = json.dumps({"op": "follow", "run": run}).encode()
-        wire.sendall(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.wire.recv(1)
+        assert b" 101 " in head
+        if said:
+            self.send(0x1, json.dumps(said).encode())
+
+    def send(self, opcode: int, data: bytes) -> None:
+        """One short frame, under a mask of zeros."""
+        self.wire.sendall(bytes([0x80 | opcode, 0x80 | len(data), 0, 0, 0, 0]) + data)
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        """Opcode and content of each frame, to the end of the connection."""
+        with self.wire, self.wire.makefile("rb") as file:
+            while head := file.read(2):
+                size = head[1] & 0x7F
+                if size > 125:
+                    size = int.from_bytes(file.read(2 if size == 126 else 8), "big")
+                yield head[0] & 0xF, file.read(size)
+
+
+def events_of(frames: list[tuple[int, bytes]]) -> list[tuple[str, dict]]:
+    told = [json.loads(data) for opcode, data in frames if opcode == 0x1]
+    return [(e["cursor"], e["event"]) for m in told for e in m.get("events", [])]
+
+
+def test_a_socket_that_does_not_read_is_let_go_and_told_its_cursor() -> None:
+    with site(write_deadline=0.4, socket_buffer=4096) as here:
+        run = here.start("scenario:long")
+        path = f"/v1/runs/{run}/events"
+        whole = [(f.id, json.loads(f.data)) for f in here.frames(path)]
+        raw = RawSocket(here, op="follow", run=run)
         connections = here.app.state.connections
         while not len(connections):
             time.sleep(0.01)
@@ -298,9 +329,95 @@ def test_a_socket_that_does_not_read_is_let_go_and_told_its_cursor() -> None:
         while len(connections) and time.monotonic() < end:
             time.sleep(0.02)
         assert not len(connections)
-        wire.settimeout(10)
-        got = b""
-        while piece := wire.recv(65536):
-            got += piece
-        wire.close()
-        assert f"slow_reader {run}=".encode() in got[-200:]
+        *frames, (opcode, close) = raw.frames()
+        assert (opcode, int.from_bytes(close[:2], "big")) == (0x8, 1013)
+        word, told = close[2:].decode().split(" ")
+        assert (word, told.split("=")[0]) == ("slow_reader", run)
+        # It came as far as it was told, and the rest is there.
+        got = events_of(frames)
+        assert got[-1][0] == told.split("=")[1]
+        rest = here.frames(f"{path}?after={got[-1][0]}")
+        assert got + [(f.id, json.loads(f.data)) for f in rest] == whole
+
+
+def test_a_slow_socket_gets_fewer_and_larger_messages() -> None:
+    async def read(wire: ClientConnection) -> list[list[dict]]:
+        found: list[list[dict]] = []
+        async with asyncio.timeout(30):
+            while (message := json.loads(await wire.recv()))["op"] != "end":
+                found.append(message.get("events", []))
+        return [events for events in found if events]
+
+    async def main(here: Site) -> None:
+        async with (
+            connect(address(here), proxy=None) as quick,
+            connect(address(here), proxy=None, max_queue=1) as slow,
+        ):
+            run = here.start("scenario:long?rate=20000")
+            for wire in (quick, slow):
+                await wire.send(json.dumps({"op": "follow", "run": run}))
+            one = await read(quick)
+            other = await read(slow)  # until now it has read nothing
+            assert len(other) < len(one)
+            assert [e for events in other for e in events] == [e for events in one for e in events]
+            assert max(len(json.dumps(events)) for events in other) < 64 << 10
+
+    with site(socket_buffer=4096) as here:
+        asyncio.run(main(here))
+
+
+def test_a_socket_is_pinged_and_closed_when_it_stops_to_answer() -> None:
+    with site(ping=0.2) as here:
+        pings = 0
+        raw = RawSocket(here, op="ping", id=1)
+        for opcode, data in raw.frames():
+            if opcode == 0x9:
+                pings += 1
+                if pings <= 3:  # as long as it answers, it stays
+                    raw.send(0xA, data)
+            elif opcode == 0x8:
+                assert int.from_bytes(data[:2], "big") == 1011
+        assert pings == 4
+
+
+def test_a_clients_tool_is_answered_over_the_socket(here: Site) -> None:
+    async def body(t: Talk) -> None:
+        schema = {"type": "object", "properties": {"thing": {"type": "string"}}}
+        tool = {"name": "locate", "description": "Where is it", "parameters": schema}
+        request = {"prompt": "Please locate the cat.", "tools": [tool]}
+        await t.say(op="start", id=1, request=request)
+        run = (await t.until("started", id=1))["run"]["id"]
+        while not any(e["type"] == "run-wait" for _, e in t.events.get(run, [])):
+            await t.until("events", run=run)
+        call = next(e for _, e in t.events[run] if e["type"] == "tool-call-start")["call_id"]
+        await t.say(op="tool", id=2, run=run, call_id="no-such-call", content="x")
+        assert "no such tool call" in (await t.until("error", id=2))["error"]["message"]
+        await t.say(op="tool", id=3, run=run, call_id=call, content="in the garden")
+        await t.until("end", run=run)
+        assert {"op": "ok", "id": 3, "run": run} in t.said
+        assert "garden" in t.text(run)
+        await t.say(op="tool", id=4, run=run, call_id=call, content="elsewhere")
+        assert (await t.until("error", id=4))["error"]["code"] == "conflict"
+
+    talk(here, body)
+
+
+def test_one_socket_answers_what_another_one_waits_for(here: Site) -> None:
+    async def asker(t: Talk) -> None:
+        await t.say(op="start", id=1, request={"prompt": "scenario:approval"})
+        run = (await t.until("started", id=1))["run"]["id"]
+        while not any(e["type"] == "run-wait" for _, e in t.events.get(run, [])):
+            await t.until("events", run=run)
+        asked = next(e for _, e in t.events[run] if e["type"] == "approval-request")
+        async with connect(address(here), proxy=None) as wire:
+            other = Talk(wire)
+            answer = {"op": "approve", "run": run, "approval_id": asked["approval_id"]}
+            await other.say(id=2, approved=False, reason="not this file", **answer)
+            await other.until("ok", id=2)
+            await t.until("end", run=run)
+            await other.say(id=3, approved=True, **answer)
+            assert (await other.until("error", id=3))["error"]["code"] == "conflict"
+        told = next(e for _, e in t.events[run] if e["type"] == "approval-answer")
+        assert (told["approved"], told["reason"]) == (False, "not this file")
+
+    talk(here, asker)

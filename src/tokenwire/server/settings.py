@@ -124,6 +124,12 @@ class Settings:
     heartbeat: float = _set(
         15.0, "Streams", "Pause after which a quiet stream gets a comment.", unit="s"
     )
+    ping: float = _set(
+        20.0,
+        "Streams",
+        "Pause between pings of a WebSocket, and how long it may take to answer one.",
+        unit="s",
+    )
     max_age: float = _set(
         240.0, "Streams", "Age (+-10 %) at which a connection is asked to come back.", unit="s"
     )

@@ -120,8 +120,8 @@ def server_for(app: App) -> Server:
         # Half of the grace for readers to leave; the lifespan's end has the other half.
         timeout_graceful_shutdown=max(1, int(settings.graceful_stop / 2) - 1),
         ws_max_size=64 << 10,
-        ws_ping_interval=20.0,
-        ws_ping_timeout=20.0,
+        ws_ping_interval=settings.ping,
+        ws_ping_timeout=settings.ping,
         ws_per_message_deflate=False,
     )
     return Server(config, app)
