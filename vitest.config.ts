@@ -16,6 +16,7 @@ export default defineConfig({
   },
   test: {
     testTimeout: 60000,
+    maxWorkers: 4, // tests wait more than they compute
     projects: [
       {
         extends: true,

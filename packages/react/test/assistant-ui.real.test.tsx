@@ -188,7 +188,7 @@ describe("useTokenwireRuntime", () => {
       const { thread, unmount } = opened();
       await ask("scenario:approval?rate=500");
       const choice = await screen.findByText(button, undefined, WAIT);
-      expect(messages()[1]!.status).toEqual({ type: "requires-action", reason: "interrupt" });
+      await waitFor(() => expect(messages()[1]!.status).toEqual({ type: "requires-action", reason: "interrupt" }), WAIT);
       expect(document.querySelector("[data-tool=delete_file] pre")!.textContent).toContain("report.txt");
       choice.click();
       await waitFor(() => expect(document.querySelector("output")?.textContent).toContain(result), WAIT);
