@@ -222,6 +222,48 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_being_taken_over(tmp_path
     run_async(main())
 
 
+def test_a_damaged_run_is_tried_less_and_less_often_and_told_of_once(tmp_path, caplog):
+    async def main():
+        async with simulator() as server:
+            async with process(tmp_path, server.url, lease=LEASE) as (runs, orphans):
+                run = await lost(runs)
+                await runs.log.append(run, epoch=1, first=1, records=[b"no record of a run"])
+                tried = []
+                now, epoch = 0.0, 1
+                while now <= 16 * LEASE:
+                    await orphans.look(now)
+                    if await epoch_of(runs, run) > epoch:
+                        epoch += 1
+                        tried.append(now)
+                        await runs.log.release(run, epoch=epoch)
+                    now += LEASE / 3
+                assert tried == [0.0, LEASE, 3 * LEASE, 7 * LEASE, 15 * LEASE]
+
+    run_async(main())
+    told = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert [r.getMessage().partition(" could not")[2][:18] for r in told] == [" be taken over: re"]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "interrupted"])
+def test_who_ends_a_run_is_written_down_like_who_goes_on_with_it(tmp_path, how):
+    async def main():
+        async with simulator() as server:
+            async with process(tmp_path, server.url, "other") as (runs, orphans):
+                run = await lost(runs, events=calling())
+                await orphans.look(0.0)
+                if how == "cancelled":
+                    await runs.cancel(run)
+                await orphans.look(LEAVE)
+                events = [event for _, event in await read_all(runs, run)]
+                assert events[-1].outcome == how
+                (at,) = [n for n, e in enumerate(events) if isinstance(e, m.RunClaim)]
+                assert events[at].epoch == await epoch_of(runs, run) == 2
+                assert events[at].owner == runs.owner.partition(":")[0]
+                assert isinstance(events[at - 1], m.StepEnd)
+
+    run_async(main())
+
+
 def test_the_same_request_is_the_same_on_a_server_with_other_tools(tmp_path):
     async def main():
         async with simulator() as server:

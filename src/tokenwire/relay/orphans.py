@@ -2,7 +2,8 @@
 
 Always true: a process takes a run over at once when it serves the run's model and has its tools;
 one that it cannot go on with it leaves to others for as long as an answer may take, and then ends
-it as ``interrupted``; a run that was asked to stop is ended by whoever sees it first.
+it as ``interrupted``; a run that was asked to stop is ended by whoever sees it first; one whose
+records are damaged is tried less and less often, and the server's log hears of it once.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ import logging
 
 import msgspec
 
-from tokenwire.errors import TokenwireError
+from tokenwire.errors import StoreDamagedError, TokenwireError
 from tokenwire.observe.facts import TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.run_info import RunMeta, meta_of
-from tokenwire.relay.takeover import asks_to_stop, ending, read_run, rung, start_of, write_end
+from tokenwire.relay.takeover import (
+    asks_to_stop,
+    claim_of,
+    ending,
+    read_run,
+    rung,
+    start_of,
+    write_end,
+)
 from tokenwire.relay.worker import Worker
 from tokenwire.run.plan import Plan
 from tokenwire.run.tool_phase import open_tools
@@ -24,6 +33,9 @@ from tokenwire.run.tool_phase import open_tools
 __all__ = ["Orphans"]
 
 _log = logging.getLogger("tokenwire.relay")
+
+#: Seconds between two tries of a damaged run, at most: somebody may bring back what it lacks.
+MOST_PAUSE = 3600.0
 
 
 class _Left(msgspec.Struct):
@@ -33,14 +45,22 @@ class _Left(msgspec.Struct):
     meta: RunMeta
 
 
+class _Failed(msgspec.Struct):
+    """A run that could not be taken over: when to try again, and how long that was put off."""
+
+    until: float
+    pause: float
+    damaged: bool
+
+
 class Orphans:
     """The lost runs that one process sees. Call `look` every second or so."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._left: dict[str, _Left] = {}
-        #: Runs that could not be read, and when to try again.
-        self._failed: dict[str, float] = {}
+        #: Kept on while our own claim hides a run from the store's list of those without an owner.
+        self._failed: dict[str, _Failed] = {}
 
     async def look(self, now: float) -> None:
         """Take over what can be gone on with, end what must end, leave the rest to others."""
@@ -48,15 +68,33 @@ class Orphans:
         most = 100 + len(self._left) + len(self._failed)
         found = await self._worker.log.orphans(most=most)
         self._left = {run: left for run, left in self._left.items() if run in found}
-        self._failed = {run: until for run, until in self._failed.items() if run in found}
+        self._failed = {
+            run: failed
+            for run, failed in self._failed.items()
+            if run in found or now < failed.until + failed.pause
+        }
         for run in found:
-            if run in self._worker.owned or now < self._failed.get(run, now):
+            failed = self._failed.get(run)
+            if run in self._worker.owned or (failed is not None and now < failed.until):
                 continue
             try:
                 await self._look_at(run, now)
             except TokenwireError as error:
-                _log.warning("run %s could not be taken over: %s", run, error)
-                self._failed[run] = now + self._worker.lease
+                self._put_off(run, now, error)
+            else:
+                self._failed.pop(run, None)
+
+    def _put_off(self, run: str, now: float, error: TokenwireError) -> None:
+        """Try again after a lease; what is damaged, after twice as long as before."""
+        before, damaged = self._failed.get(run), isinstance(error, StoreDamagedError)
+        pause = self._worker.lease
+        if damaged and before is not None and before.damaged:
+            pause = min(2 * before.pause, MOST_PAUSE)
+            _log.debug("run %s: %s; the next try is in %g s", run, error, pause)
+        else:
+            later = "; it is tried again, less and less often" if damaged else ""
+            _log.warning("run %s could not be taken over: %s%s", run, error, later)
+        self._failed[run] = _Failed(now + pause, pause, damaged)
 
     async def _look_at(self, run: str, now: float) -> None:
         left = self._left.get(run)
@@ -123,5 +161,8 @@ class Orphans:
         if plan is not None:
             worker.adopt(plan, epoch, meta.on_disconnect, taken)
             return
+        events = ending(taken, how)
+        if taken.records:
+            events.insert(0, claim_of(taken, worker.owner, epoch))
         start = start_of(run, meta)
-        await write_end(worker.log, taken, ending(taken, how), epoch=epoch, start=start)
+        await write_end(worker.log, taken, events, epoch=epoch, start=start)

@@ -29,6 +29,7 @@ __all__ = [
     "Rung",
     "Taken",
     "asks_to_stop",
+    "claim_of",
     "ending",
     "read_run",
     "rung",
@@ -114,6 +115,12 @@ def ending(taken: Taken, how: Rung) -> list[Event]:
         )
     )
     return events
+
+
+def claim_of(taken: Taken, owner: str, epoch: int) -> RunClaim:
+    """What a new owner writes first: readers of the log can tell the epochs apart by it. The
+    owner's process number and secret stay out of it."""
+    return RunClaim(epoch=epoch, owner=owner.partition(":")[0], reason="lost", t=taken.now())
 
 
 async def write_end(

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 
 from tokenwire.errors import ConflictError, LogError
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import RunClaim
 from tokenwire.log.base import Log
 from tokenwire.relay.owned import Owned
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.run_info import RunMeta
-from tokenwire.relay.takeover import Taken, ending, read_run, start_of, write_end
+from tokenwire.relay.takeover import Taken, claim_of, ending, read_run, start_of, write_end
 from tokenwire.run.asking import stop_rule
 from tokenwire.run.deadlines import Deadlines
 from tokenwire.run.inbox import Inbox
@@ -182,8 +181,7 @@ class Worker:
         order = fold = None
         if taken is not None and taken.records:  # else: lost before its first record, so it is new
             order, fold = taken.order, taken.fold
-            host = self.owner.partition(":")[0]
-            claim = RunClaim(epoch=epoch, owner=host, reason="lost", t=taken.now())
+            claim = claim_of(taken, self.owner, epoch)
             order.check(claim)
             fold.apply(claim)
             first = [claim]
