@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spine_support import ask, run_async, simulator
 from tokenwire.events import model as m
-from tokenwire.run.pacing import FAST, LARGE, Pacer, next_tick
+from tokenwire.run.pacing import FAST, LARGE, Pacer, ticks
 
 
 def waits(gaps, size=300):
@@ -47,7 +47,7 @@ def test_everybody_who_waits_goes_on_together():
         order = []
 
         async def one(number):
-            await next_tick()
+            await ticks().wait()
             order.append((number, loop.time()))
 
         await asyncio.gather(*(one(n) for n in range(5)))

@@ -14,7 +14,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 
-__all__ = ["FAST", "TICK", "Pacer", "at_next_tick", "next_tick"]
+__all__ = ["FAST", "TICK", "Pacer", "Ticks", "ticks"]
 
 #: Seconds of one tick: what a fast stream's token may wait, at most.
 TICK = 0.015
@@ -44,32 +44,40 @@ class Pacer:
         return self._gap < FAST and size < LARGE
 
 
-class _Ticks:
-    def __init__(self) -> None:
-        self.waiting: list[Callable[[], None]] = []
+class Ticks:
+    """The shared tick of one event loop: one timer for everybody who waits."""
 
-    def fire(self) -> None:
-        waiting, self.waiting = self.waiting, []
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        # Not the loop: this is kept for as long as the loop lives.
+        self._waiting: list[Callable[[], None]] = []
+
+    def call(self, call: Callable[[], None]) -> None:
+        """Call at the next tick. It must not raise."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(TICK, self._fire)
+        self._waiting.append(call)
+
+    async def wait(self) -> None:
+        """Wait for the next tick."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.call(lambda: None if future.done() else future.set_result(None))
+        await future
+
+    def _fire(self) -> None:
+        waiting, self._waiting = self._waiting, []
         for call in waiting:
             call()
 
 
-_ticks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Ticks] = weakref.WeakKeyDictionary()
+_ticks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Ticks] = weakref.WeakKeyDictionary()
 
 
-def at_next_tick(call: Callable[[], None]) -> None:
-    """Call at the event loop's next tick; one timer for everybody who waits. It must not raise."""
+def ticks() -> Ticks:
+    """Those of the running event loop."""
     loop = asyncio.get_running_loop()
-    ticks = _ticks.get(loop)
-    if ticks is None:
-        ticks = _ticks[loop] = _Ticks()
-    if not ticks.waiting:
-        loop.call_later(TICK, ticks.fire)
-    ticks.waiting.append(call)
-
-
-async def next_tick() -> None:
-    """Wait for the event loop's next tick."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    at_next_tick(lambda: None if future.done() else future.set_result(None))
-    await future
+    found = _ticks.get(loop)
+    if found is None:
+        found = _ticks[loop] = Ticks()
+    return found

@@ -17,7 +17,7 @@ from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, Heartbeat, PartDelta
 from tokenwire.providers.base import Decoder
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.pacing import Pacer, at_next_tick, next_tick
+from tokenwire.run.pacing import Pacer, ticks
 from tokenwire.run.source import Source
 
 __all__ = ["Deliver", "Reading"]
@@ -47,6 +47,7 @@ class Reading:
         "_left",
         "_pacer",
         "_source",
+        "_ticks",
         "_total",
     )
 
@@ -55,7 +56,7 @@ class Reading:
     ) -> None:
         self._source, self._decoder, self._inbox = source, decoder, inbox
         self._deliver = deliver
-        self._pacer = Pacer()
+        self._pacer, self._ticks = Pacer(), ticks()
         self._fast = self._holds = False
         self._total = 0
         self._left: list[Event] | None = None
@@ -68,7 +69,7 @@ class Reading:
         Raises `NetworkError` and other `ProviderError`, `FramingError`, `ProtocolError`.
         """
         if self._fast and not self._holds and self._inbox.cancelled is None:
-            await next_tick()
+            await self._ticks.wait()
         take = self._take if express and self._deliver is not None else None
         while True:
             data = await self._source.read(take)
@@ -97,7 +98,7 @@ class Reading:
             go_on = self._source.hold()
             self._holds = go_on is not None
             if go_on is not None:
-                at_next_tick(go_on)
+                self._ticks.call(go_on)
         return events
 
     def _take(self, data: bytes) -> bool:
