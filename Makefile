@@ -37,14 +37,16 @@ $(VENV)/.page: $(VENV)/.installed package-lock.json $(shell find packages -path 
 	elif ! node -e 'process.exit(+(parseInt(process.versions.node) < 20))'; then \
 	  echo "Node $$(node --version) is too old (20 is needed): the API works, the chat page is left out"; \
 	else \
-	  npm ci --silent --no-fund --no-audit && npm run --silent build && touch $@; \
+	  npm ci --loglevel=error --no-fund --no-audit && npm run --silent build && touch $@; \
 	fi
 
 page: $(VENV)/.page ## Build the chat page into the server
 
 # --- run ----------------------------------------------------------------------------------------
 
-serve: setup ## Serve the chat page and the API (MODEL=, STORE=, WORKERS=, HOST=, PORT=)
+# The API does not need the page: where npm cannot build it, that is told in a line, and `/` says it too.
+serve: $(VENV)/.installed ## Serve the chat page and the API (MODEL=, STORE=, WORKERS=, HOST=, PORT=)
+	@$(MAKE) --no-print-directory page 2>$(VENV)/page.log || echo "the chat page could not be built ($(VENV)/page.log says why): the API works without it; 'make page' tries again"
 	@$(BIN)/tokenwire serve $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') \
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(STORE),--store '$(STORE)') \
 	  $(if $(WORKERS),--workers '$(WORKERS)') $(ARGS)

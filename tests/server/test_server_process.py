@@ -31,6 +31,16 @@ def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:
         assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(("flags", "told"), [([], True), (["--tools", "demo"], False)])
+def test_a_model_without_tools_is_told_of_with_the_way_to_some(
+    tmp_path: Path, flags: list[str], told: bool
+) -> None:
+    with serving(tmp_path, "--model", "http://127.0.0.1:9/v1#m", *flags) as process:
+        assert ("--tools" in "".join(process.lines)) is told
+    with serving(tmp_path) as process:
+        assert "--tools" not in "".join(process.lines)
+
+
 def test_runs_are_kept_for_this_user_alone_unless_told_otherwise(tmp_path: Path) -> None:
     with serving(tmp_path) as process:
         run = httpx.post(process.url + "/v1/runs", json={"prompt": "scenario:slow"}).json()["id"]

@@ -235,9 +235,13 @@ def _announce(app: Any, listener: socket.socket) -> None:
     models = ", ".join(settings.model)
     if settings.model[0] == "demo":
         models += " (simulated answers; --model NAME for a real one)"
+    tools = ""
+    if not settings.tools and settings.model != ["demo"]:  # which has its own
+        tools = "  tools   none (--tools MODULE:NAME, mcp:COMMAND, mcp:URL or demo gives it some)\n"
     _print(
         f"tokenwire {tokenwire.__version__} at http://{shown}:{port}/{page}\n"
         f"  model   {models}\n"
+        f"{tools}"
         f"  runs    kept {kept}\n"
         f"  access  {access}\n"
         "  Ctrl-C stops."
