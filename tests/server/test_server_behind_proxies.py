@@ -168,6 +168,15 @@ def test_nginx_as_the_guide_sets_it(here: Site) -> None:
 
         assert "run-end" in asyncio.run(over_websocket())
 
+        async def opened(path: str) -> None:
+            async with websockets.connect(proxy.url.replace("http", "ws") + path):
+                pass  # the handshake went through
+
+        for path in ("/ag-ui", "/api/chat/ws"):
+            asyncio.run(opened(path))
+        asked = httpx.get(proxy.url + "/ag-ui", params={"threadId": "none"})
+        assert asked.status_code == 200, asked.text
+
 
 def test_a_quiet_model_outlives_the_read_timeout_of_nginx(here: Site) -> None:
     """Heartbeats come more often than nginx gives up: 0.3 s and 1 s here, 15 s and 60 s else."""
