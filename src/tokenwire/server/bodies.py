@@ -143,6 +143,12 @@ def check_request(request: Request, settings: Settings) -> Request:
     texts = [request.system or ""]
     for message in request.messages:
         for part in message.parts:
+            call_id = getattr(part, "call_id", None) or ""
+            if not call_id.isprintable():
+                raise InputError(
+                    f"the id of a tool call may hold no control characters: {call_id[:80]!r}",
+                    field="messages",
+                )
             if isinstance(part, TextPart | ReasoningPart):
                 texts.append(part.text)
             elif isinstance(part, FilePart) and part.data:

@@ -1,7 +1,8 @@
 """Errors to responses: ``{"error": {"code", "message", "request_id"}}`` and the right status.
 
-Always true: the message is redacted and at most 500 characters; an error that is not ours tells the
-client nothing but its request id; a wire with a form of its own gives it for its paths.
+Always true: the message is redacted, one line, and at most 500 characters; an error that is not
+ours tells the client nothing but its request id; a wire with a form of its own gives it for its
+paths.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "error_fields",
     "error_response",
     "json_response",
+    "message_of",
     "native_form",
 ]
 
@@ -59,9 +61,15 @@ def native_form(
     return {"error": {**error, **{k: details[k] for k in _SHOWN if k in details}}}
 
 
+def message_of(error: TokenwireError) -> str:
+    """What a client may read of ``error``; what is quoted in it came from outside."""
+    line = "".join(c if c.isprintable() else " " for c in error.message)
+    return redact(line, most=_MOST_TEXT)
+
+
 def error_fields(error: TokenwireError, request_id: str) -> dict[str, Any]:
     """What our own form says of ``error``, for a message inside a stream."""
-    message = redact(error.message, most=_MOST_TEXT)
+    message = message_of(error)
     return native_form(error.code, message, error.http_status, request_id, error.details)["error"]
 
 
@@ -72,7 +80,7 @@ def error_response(
     headers: dict[str, str] = {}
     if isinstance(error, TokenwireError):
         code, status, details = error.code, error.http_status, error.details
-        message = redact(error.message, most=_MOST_TEXT)
+        message = message_of(error)
         wait = details.get("retry_after")
         if wait is None and isinstance(error, RateLimitError):
             wait = error.retry_after

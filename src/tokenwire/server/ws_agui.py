@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from tokenwire.errors import InputError, TokenwireError
 from tokenwire.server.guard import parse_json
+from tokenwire.server.problems import message_of
 from tokenwire.server.state import State
 from tokenwire.server.wire_socket import MOST_REQUESTS, WireSocket
 from tokenwire.wire.ag_ui import AGUIEncoder
@@ -90,7 +91,7 @@ class AGUISocket(WireSocket):
             run = self._query.get("runId", "")
             await self._tell(await self._join(self.state, run, offset, self.info.principal))
         except TokenwireError as error:
-            await self.close(1008, error.message)
+            await self.close(1008, message_of(error))
         else:
             await self.close(1000)
 
@@ -108,5 +109,5 @@ class AGUISocket(WireSocket):
 
     async def _say(self, error: TokenwireError, run: str) -> None:
         named = {"runId": run} if run else {}
-        message = error.message[:500]
-        await self.send({"type": "RUN_ERROR", **named, "message": message, "code": error.code})
+        told = {"message": message_of(error), "code": error.code}
+        await self.send({"type": "RUN_ERROR", **named, **told})

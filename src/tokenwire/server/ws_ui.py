@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from tokenwire.errors import InputError, TokenwireError
 from tokenwire.relay.run_info import RunInfo
 from tokenwire.server.guard import parse_json
+from tokenwire.server.problems import message_of
 from tokenwire.server.state import State
 from tokenwire.server.wire_socket import MOST_REQUESTS, WireSocket
 from tokenwire.server.wire_support import answered_names, folded
@@ -54,7 +55,7 @@ class UISocket(WireSocket):
             request = frame.need("requestId")
             kind = frame.need("type")
         except InputError as error:
-            await self.send({"type": "error", "requestId": "", "errorText": error.message})
+            await self.send({"type": "error", "requestId": "", "errorText": message_of(error)})
             return
         if kind == "abort":
             task = self.requests.pop(request, None)
@@ -76,7 +77,7 @@ class UISocket(WireSocket):
             else:
                 raise frame.fail("type", "must be send, resume or abort")
         except TokenwireError as error:
-            said = error.message[:500]
+            said = message_of(error)
             await self.send({"type": "error", "requestId": request, "errorText": said})
 
     async def _start(self, request: str, frame: Fields) -> None:
