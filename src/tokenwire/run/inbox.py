@@ -8,7 +8,6 @@ waits; the first answer to an approval or a call wins.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 from tokenwire.events.model import ApprovalAnswer, Control, ToolError, ToolResult
@@ -24,7 +23,7 @@ class Inbox:
     def __init__(self) -> None:
         #: The cancel command, once there is one.
         self.cancelled: Control | None = None
-        self._waiting: deque[Command] = deque()
+        self._waiting: list[Command] = []
         self._waiter: asyncio.Future[None] | None = None
         self._hooks: dict[int, Callable[[], None]] = {}
         self._next_hook = 0
@@ -53,8 +52,7 @@ class Inbox:
 
     def take(self) -> list[Command]:
         """The commands that wait, without the cancel."""
-        taken = list(self._waiting)
-        self._waiting.clear()
+        taken, self._waiting = self._waiting, []
         return taken
 
     async def wait(self) -> None:

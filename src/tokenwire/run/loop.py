@@ -168,7 +168,7 @@ class Loop:
                 metadata=plan.metadata,
             )
             yield self._stamp([start])
-        phase = ToolPhase(plan, self._tools, self.inbox, self.fold)
+        phase: ToolPhase | None = None
         step = self._unfinished()
         while step is None or self.inbox.cancelled is None:
             if step is None:
@@ -181,6 +181,8 @@ class Loop:
                 step = self.fold.steps[-1]
             if step.status != "complete":
                 break
+            # Made when a step has ended: while a plain answer is written it would only take room.
+            phase = phase or ToolPhase(plan, self._tools, self.inbox, self.fold)
             phase.look(step)
             if not phase.pending and not phase.answered and not self._paused(step):
                 break
@@ -201,7 +203,7 @@ class Loop:
             if phase.called and self._stops():
                 break
             step = None
-        yield self._end(phase.in_doubt)
+        yield self._end(phase.in_doubt if phase is not None else None)
 
     def _stops(self) -> bool:
         """Whether the caller's rule ends the run, now that the step's calls have their results."""

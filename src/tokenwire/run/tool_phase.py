@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +111,7 @@ class ToolPhase:
         self.stop = False
         #: A non-idempotent call was started by a lost worker; nobody knows its outcome.
         self.in_doubt: str | None = None
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._untaken: list[asyncio.Future[None]] = []
         #: Approvals whose answer was taken; the fold may not have seen it yet.
         self._answered: set[str] = set()
@@ -302,9 +301,8 @@ class ToolPhase:
         return taken
 
     def _drain(self) -> tuple[list[Event], list[asyncio.Future[None]]]:
-        events, untaken = list(self._events), self._untaken
-        self._events.clear()
-        self._untaken = []
+        events, untaken = self._events, self._untaken
+        self._events, self._untaken = [], []
         self._wake.clear()
         return events, untaken
 
