@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,11 +32,19 @@ from harness import (
     running_tokenwire,
 )
 
+sys.path.append(str(ROOT / "tests"))
+
+from redis_support import redis_server
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", default="100,400,800")
-    parser.add_argument("--store", default="memory:")
+    parser.add_argument(
+        "--store",
+        default="memory:",
+        help="a store's URL, with TEMP for a folder of its own; 'redis' starts a server",
+    )
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--rounds", type=int, default=1)
@@ -46,6 +55,8 @@ def main() -> None:
     trees = {"": ROOT} | ({"other": options.against.resolve()} if options.against else {})
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(running_model(options.rate))
+        if options.store == "redis":
+            options.store = stack.enter_context(redis_server()).url
         body = json.dumps({"prompt": "x", "model": f"{upstream}#bench"}).encode()
         servers = {}
         for name, tree in trees.items():
