@@ -6,6 +6,7 @@ call each. */
 
 import { MessageList, type AGUIChunk } from "./ag-ui-messages.js";
 import type { RunEvent } from "./events.generated.js";
+import { atEnd, clean, type End, isWhole, type Of, type Part, Parts, type Start, unsaid, Usage } from "./told.js";
 
 export type { AGUIChunk };
 
@@ -20,34 +21,6 @@ export interface AGUIOptions {
   answered?: (pending: string) => boolean;
 }
 
-interface Part {
-  kind: string;
-  callId: string;
-  name: string;
-  text: string;
-  /** How much of the text of a call was told. */
-  said: number;
-  told: boolean;
-  payload: unknown;
-  mediaType: string;
-  url: string | undefined;
-  attrs: Record<string, unknown>;
-}
-
-type Of<T extends RunEvent["type"]> = Extract<RunEvent, { type: T }>;
-type Start = Extract<RunEvent, { type: `${string}-start`; part: number }>;
-type End = Extract<RunEvent, { type: `${string}-end`; part: number }>;
-
-/** What the starts of the several kinds tell, as far as it matters here. */
-interface About {
-  call_id?: string;
-  name?: string;
-  media_type?: string;
-  url?: string;
-  content?: unknown;
-  payload?: unknown;
-}
-
 /** start -> [end, the field with the id] */
 const PAIRS: Record<string, [end: string, field: string]> = {
   TEXT_MESSAGE_START: ["TEXT_MESSAGE_END", "messageId"],
@@ -59,8 +32,6 @@ const PAIRS: Record<string, [end: string, field: string]> = {
 const STARTS = new Map(Object.entries(PAIRS).map(([start, [end]]) => [end, start]));
 const PARTS = Object.keys(PAIRS).filter((start) => start !== "STEP_STARTED");
 const TEXTS = ["text", "refusal", "reasoning"];
-/** Ends of a run that is cut short for a reason that is known. */
-const CUT_SHORT = ["length", "content_filter", "refusal", "context_overflow", "pause"];
 const COUNTS: Record<string, string> = {
   input_tokens: "inputTokens",
   output_tokens: "outputTokens",
@@ -79,12 +50,10 @@ export class AGUIFold {
   #thread: string | undefined;
   #model: string | undefined;
   #provider: string | undefined;
-  #usage = new Map<string, number>();
-  #stepUsage = new Map<string, number>();
+  #usage = new Usage();
   #reason = "stop";
   #error: Of<"error"> | undefined;
-  #parts = new Map<number, Part>();
-  #open = new Set<number>();
+  #parts = new Parts();
   #approvals = new Map<string, Of<"approval-request">>();
   #calls = new Map<string, Part>();
   /** The assistant message that calls hang on. */
@@ -131,13 +100,12 @@ export class AGUIFold {
       case "step-start":
         this.#provider = event.provider || this.#provider;
         this.#parts.clear();
-        this.#open.clear();
         this.#reason = "stop";
         this.#parent = undefined;
         this.#gone = [];
         return [{ type: "STEP_STARTED", stepName: `step-${event.step}` }];
       case "step-end":
-        this.#settleUsage();
+        this.#usage.settle();
         return this.#close(...PARTS, "STEP_STARTED");
       case "step-reset":
         return this.#reset(event);
@@ -152,7 +120,7 @@ export class AGUIFold {
         if (!event.choice) this.#reason = event.reason;
         return [];
       case "usage":
-        this.#count(event);
+        this.#usage.count(event);
         return [];
       case "error":
         this.#error = event;
@@ -169,22 +137,8 @@ export class AGUIFold {
   // --- parts ----------------------------------------------------------------------------------
 
   #start(event: Start): AGUIChunk[] {
-    const kind = event.type.slice(0, -"-start".length);
-    const about = event as About;
-    const part: Part = {
-      kind,
-      callId: about.call_id ?? "",
-      name: about.name ?? "",
-      text: "",
-      said: 0,
-      told: false,
-      payload: about.content ?? about.payload,
-      mediaType: about.media_type ?? "application/octet-stream",
-      url: about.url,
-      attrs: Object.create(null) as Record<string, unknown>,
-    };
-    this.#parts.set(event.part, part);
-    this.#open.add(event.part);
+    const part = this.#parts.start(event);
+    const { kind } = part;
     return kind === "text" || kind === "refusal" || kind === "tool-call"
       ? this.#openPart(event.part, part)
       : [];
@@ -219,13 +173,12 @@ export class AGUIFold {
   }
 
   #arguments(part: Part): AGUIChunk[] {
-    const delta = part.text.slice(part.said);
-    part.said = part.text.length;
+    const delta = unsaid(part);
     return delta ? [{ type: "TOOL_CALL_ARGS", toolCallId: part.callId, delta }] : [];
   }
 
   #delta(event: Of<"text-delta">): AGUIChunk[] {
-    const part = this.#open.has(event.part) ? this.#parts.get(event.part) : undefined;
+    const part = this.#parts.growing(event.part);
     if (!part || !event.text) return [];
     part.text += event.text;
     if (TEXTS.includes(part.kind)) {
@@ -237,8 +190,7 @@ export class AGUIFold {
   }
 
   #end(event: End): AGUIChunk[] {
-    const part = this.#parts.get(event.part);
-    this.#open.delete(event.part);
+    const part = this.#parts.end(event.part);
     if (!part) return [];
     if (TEXTS.includes(part.kind)) return this.#endText(event, part);
     if (event.text !== undefined) part.text = event.text;
@@ -263,9 +215,7 @@ export class AGUIFold {
   #endText(event: End, part: Part): AGUIChunk[] {
     const messageId = this.#messageId(event.part);
     const word = wordOf(part);
-    const whole = event.text;
-    const fits = whole === undefined || whole.startsWith(part.text);
-    const missing = whole !== undefined && fits ? whole.slice(part.text.length) : "";
+    const { missing, fits } = atEnd(event, part);
     const signed = part.kind === "reasoning" && (part.attrs.signature ?? part.attrs.encrypted);
     const chunks = missing || signed ? this.#openPart(event.part, part) : [];
     if (missing) chunks.push({ type: `${word}_CONTENT`, messageId, delta: missing });
@@ -276,7 +226,7 @@ export class AGUIFold {
         chunks.push({ type: "REASONING_END", messageId });
       }
     }
-    if (!fits) chunks.push(...custom("text-correction", { messageId, text: whole }));
+    if (!fits) chunks.push(...custom("text-correction", { messageId, text: event.text }));
     return chunks;
   }
 
@@ -297,7 +247,7 @@ export class AGUIFold {
   }
 
   #attr(event: Of<"part-attr">): AGUIChunk[] {
-    const part = this.#open.has(event.part) ? this.#parts.get(event.part) : undefined;
+    const part = this.#parts.growing(event.part);
     if (!part) return [];
     if (event.name === "call_id") part.callId ||= String(event.value);
     else if (event.name === "tool_name") part.name = String(event.value);
@@ -330,8 +280,8 @@ export class AGUIFold {
   }
 
   #reset(event: Of<"step-reset">): AGUIChunk[] {
-    this.#settleUsage();
-    this.#open.clear();
+    this.#usage.settle();
+    this.#parts.open.clear();
     this.#error = undefined;
     this.#reason = "stop";
     const chunks = this.#close(...PARTS, "STEP_STARTED");
@@ -365,17 +315,13 @@ export class AGUIFold {
 
   #runEnd(event: Of<"run-end">): AGUIChunk[] {
     this.ended = true;
-    if (event.usage && Object.keys(event.usage).length) {
-      this.#usage = new Map(Object.entries(event.usage));
-      this.#stepUsage.clear();
-    }
+    this.#usage.end(event);
     const chunks = this.#close(...Object.keys(PAIRS));
     const { outcome, reason = "" } = event;
     if (outcome === "cancelled") {
       return [...chunks, this.#finished({ type: "cancelled" }, "stop")];
     }
-    const known = [...CUT_SHORT, "max_steps"].includes(reason) || CUT_SHORT.includes(this.#reason);
-    if (outcome === "complete" || (outcome === "incomplete" && !this.#error && known)) {
+    if (isWhole(event, this.#reason, !!this.#error)) {
       return [...chunks, this.#finished({ type: "success" }, this.#reason)];
     }
     const message = this.#error?.message ?? (reason || `The run was ${outcome}.`);
@@ -387,7 +333,7 @@ export class AGUIFold {
     const filtered = reason === "content_filter" || reason === "refusal";
     const word = ["stop", "length", "tool_calls"].includes(reason) ? reason : "stop";
     const finishReason = filtered ? "content_filter" : word;
-    const usage = this.#total();
+    const usage = this.#usage.total();
     const counts = Object.entries(COUNTS).map(([ours, theirs]) => [theirs, usage.get(ours)]);
     const told = clean({
       provider: this.#provider,
@@ -451,26 +397,6 @@ export class AGUIFold {
   #messageId(part: number): string {
     return `${this.#run}-${part}`;
   }
-
-  #count(event: Of<"usage">): void {
-    for (const name of Object.keys(COUNTS)) {
-      const count = event[name as "input_tokens"];
-      if (count === undefined) continue;
-      const before = event.mode === "increment" ? (this.#stepUsage.get(name) ?? 0) : 0;
-      this.#stepUsage.set(name, before + count);
-    }
-  }
-
-  #total(): Map<string, number> {
-    const total = new Map(this.#usage);
-    for (const [name, count] of this.#stepUsage) total.set(name, (total.get(name) ?? 0) + count);
-    return total;
-  }
-
-  #settleUsage(): void {
-    this.#usage = this.#total();
-    this.#stepUsage.clear();
-  }
 }
 
 function wordOf(part: Part): string {
@@ -479,13 +405,6 @@ function wordOf(part: Part): string {
 
 function custom(name: string, value: Record<string, unknown>): AGUIChunk[] {
   return [{ type: "CUSTOM", name, value: clean(value) }];
-}
-
-/** This wire has no null: a field that is not there is left out. */
-function clean(fields: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(fields).filter(([, value]) => value !== undefined && value !== null),
-  );
 }
 
 function asText(value: unknown): string {

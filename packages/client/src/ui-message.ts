@@ -4,6 +4,7 @@ Always true: `finish`, `error` or `abort` comes once, last; a delta's part is op
 told only for a call that was told. */
 
 import type { RunEvent } from "./events.generated.js";
+import { atEnd, clean, type End, isWhole, type Of, type Part, Parts, type Start, unsaid, Usage } from "./told.js";
 
 /** Which major version of `ai` reads: `5` takes no approvals, `6` no `reset-step`; `common` is what
  * all three take. */
@@ -20,36 +21,6 @@ export interface UIMessageOptions {
   messageId?: string;
   /** Whether what a `run-wait` names has its answer; such a wait ends nothing. */
   answered?: (pending: string) => boolean;
-}
-
-interface Part {
-  kind: string;
-  callId: string;
-  name: string;
-  executor: string;
-  text: string;
-  /** How much of the text of a call was told. */
-  said: number;
-  told: boolean;
-  payload: unknown;
-  mediaType: string;
-  url: string | undefined;
-  /** What the provider must get back with this part. */
-  signed: Record<string, unknown>;
-}
-
-type Of<T extends RunEvent["type"]> = Extract<RunEvent, { type: T }>;
-type Start = Extract<RunEvent, { type: `${string}-start`; part: number }>;
-type End = Extract<RunEvent, { type: `${string}-end`; part: number }>;
-interface About {
-  call_id?: string;
-  name?: string;
-  executor?: string;
-  media_type?: string;
-  url?: string;
-  content?: unknown;
-  payload?: unknown;
-  meta?: unknown;
 }
 
 const FINISH: Record<string, string> = {
@@ -69,22 +40,18 @@ const NOT_COMPLETE: Record<string, string> = {
   invalid: "The call's arguments are not valid.",
   discarded: "The call was discarded.",
 };
-/** Ends of a run that is cut short for a reason that is known. */
-const CUT_SHORT = ["length", "content_filter", "refusal", "context_overflow", "pause"];
 
 export class UIMessageFold {
   /** Whether the end was told. The run itself may go on: it waits for a person. */
   ended = false;
-  #parts = new Map<number, Part>();
-  #open = new Set<number>();
+  #parts = new Parts();
   #calls = new Set<string>();
   #stepCalls = new Set<string>();
   #answered = new Set<string>();
   #stepTold = false;
   #reason = "stop";
   #error: Of<"error"> | undefined;
-  #usage = new Map<string, number>();
-  #stepUsage = new Map<string, number>();
+  #usage = new Usage();
   #compat: Compat;
 
   constructor(readonly options: UIMessageOptions = {}) {
@@ -98,13 +65,12 @@ export class UIMessageFold {
         return [this.#begin(event)];
       case "step-start":
         this.#parts.clear();
-        this.#open.clear();
         this.#stepCalls.clear();
         this.#stepTold = false;
         this.#reason = "stop";
         return [{ type: "start-step" }];
       case "step-end":
-        this.#settleUsage();
+        this.#usage.settle();
         return [{ type: "finish-step" }];
       case "step-reset":
         return this.#reset(event);
@@ -116,7 +82,7 @@ export class UIMessageFold {
         if (!event.choice) this.#reason = event.reason;
         return [];
       case "usage":
-        this.#count(event);
+        this.#usage.count(event);
         return [];
       case "error":
         this.#error = event;
@@ -150,23 +116,9 @@ export class UIMessageFold {
   // --- parts ----------------------------------------------------------------------------------
 
   #start(event: Start): UIChunk[] {
-    const kind = event.type.slice(0, -"-start".length);
-    const about = event as About;
-    const part: Part = {
-      kind,
-      callId: about.call_id ?? "",
-      name: about.name ?? "",
-      executor: about.executor ?? "server",
-      text: "",
-      said: 0,
-      told: false,
-      payload: about.content ?? about.payload,
-      mediaType: about.media_type ?? "application/octet-stream",
-      url: about.url,
-      signed: clean({ meta: about.meta }),
-    };
-    this.#parts.set(event.part, part);
-    this.#open.add(event.part);
+    const part = this.#parts.start(event);
+    part.attrs = clean({ meta: (event as { meta?: unknown }).meta });
+    const { kind } = part;
     const atOnce = kind === "text" || kind === "refusal" || kind === "tool-call";
     return atOnce ? this.#openPart(event.part, part) : [];
   }
@@ -193,14 +145,13 @@ export class UIMessageFold {
   }
 
   #arguments(part: Part): UIChunk[] {
-    const inputTextDelta = part.text.slice(part.said);
-    part.said = part.text.length;
+    const inputTextDelta = unsaid(part);
     if (!inputTextDelta) return [];
     return [{ type: "tool-input-delta", toolCallId: part.callId, inputTextDelta }];
   }
 
   #delta(event: Of<"text-delta">): UIChunk[] {
-    const part = this.#open.has(event.part) ? this.#parts.get(event.part) : undefined;
+    const part = this.#parts.growing(event.part);
     if (!part || !event.text) return [];
     part.text += event.text;
     const word = TEXT[part.kind];
@@ -213,8 +164,7 @@ export class UIMessageFold {
   }
 
   #end(event: End): UIChunk[] {
-    const part = this.#parts.get(event.part);
-    this.#open.delete(event.part);
+    const part = this.#parts.end(event.part);
     if (!part) return [];
     if (TEXT[part.kind]) return this.#endText(event, part);
     if (event.text !== undefined) part.text = event.text;
@@ -230,25 +180,23 @@ export class UIMessageFold {
     // Kept for the provider, as the AI SDK keeps redacted thinking: reasoning without text.
     this.#stepTold = true;
     const id = `r${event.part}`;
-    const opaque = clean({ name: part.name, payload: part.payload, ...part.signed });
+    const opaque = clean({ name: part.name, payload: part.payload, ...part.attrs });
     const providerMetadata = { tokenwire: { opaque } };
     return [{ type: "reasoning-start", id }, { type: "reasoning-end", id, providerMetadata }];
   }
 
   #endText(event: End, part: Part): UIChunk[] {
     const word = TEXT[part.kind]!;
-    const whole = event.text;
-    const fits = whole === undefined || whole.startsWith(part.text);
-    const missing = whole !== undefined && fits ? whole.slice(part.text.length) : "";
-    const signed = Object.keys(part.signed).length > 0;
+    const { missing, fits } = atEnd(event, part);
+    const signed = Object.keys(part.attrs).length > 0;
     const chunks = missing || signed ? this.#openPart(event.part, part) : [];
     if (!part.told) return chunks;
     const id = nameOf(event.part, part);
     if (missing) chunks.push({ type: `${word}-delta`, id, delta: missing });
-    const metadata = signed ? { providerMetadata: { tokenwire: part.signed } } : {};
+    const metadata = signed ? { providerMetadata: { tokenwire: part.attrs } } : {};
     chunks.push({ type: `${word}-end`, id, ...metadata });
     if (!fits) {
-      const data = { part: event.part, text: whole };
+      const data = { part: event.part, text: event.text };
       chunks.push({ type: "data-text-correction", id: `fix-${event.part}`, data });
     }
     return chunks;
@@ -262,8 +210,8 @@ export class UIMessageFold {
     const status = event.status ?? "complete";
     if (status === "complete") {
       const input = event.arguments ?? (part.text || {});
-      const signed = Object.keys(part.signed).length > 0;
-      const metadata = signed ? { providerMetadata: { tokenwire: part.signed } } : {};
+      const signed = Object.keys(part.attrs).length > 0;
+      const metadata = signed ? { providerMetadata: { tokenwire: part.attrs } } : {};
       return [...chunks, { type: "tool-input-available", ...named, ...metadata, input }];
     }
     const errorText = event.error || NOT_COMPLETE[status];
@@ -286,15 +234,15 @@ export class UIMessageFold {
   }
 
   #attr(event: Of<"part-attr">): UIChunk[] {
-    const part = this.#open.has(event.part) ? this.#parts.get(event.part) : undefined;
+    const part = this.#parts.growing(event.part);
     if (!part) return [];
     const { name, value } = event;
     if (name === "call_id") part.callId ||= String(value);
     else if (name === "tool_name") part.name = String(value);
     else if (name === "signature" || name === "encrypted") {
-      part.signed = { ...part.signed, ...clean({ [name]: value }) };
+      part.attrs = { ...part.attrs, ...clean({ [name]: value }) };
     } else if (name === "meta" && value && typeof value === "object") {
-      part.signed = { ...part.signed, meta: { ...(part.signed.meta as object), ...value } };
+      part.attrs = { ...part.attrs, meta: { ...(part.attrs.meta as object), ...value } };
     }
     if (part.kind === "tool-call") return this.#openPart(event.part, part);
     return name === "citation" ? sourceOf(value, event.seq ?? 0) : [];
@@ -303,11 +251,11 @@ export class UIMessageFold {
   // --- ends and waits -------------------------------------------------------------------------
 
   #reset(event: Of<"step-reset">): UIChunk[] {
-    this.#settleUsage();
+    this.#usage.settle();
     this.#error = undefined;
     this.#reason = "stop";
-    const open = [...this.#open];
-    this.#open.clear();
+    const open = [...this.#parts.open];
+    this.#parts.open.clear();
     if (!this.#stepTold) return [];
     if (this.#compat === "7") {
       for (const call of this.#stepCalls) this.#calls.delete(call);
@@ -338,14 +286,10 @@ export class UIMessageFold {
 
   #runEnd(event: Of<"run-end">): UIChunk[] {
     this.ended = true;
-    if (event.usage && Object.keys(event.usage).length) {
-      this.#usage = new Map(Object.entries(event.usage));
-      this.#stepUsage.clear();
-    }
+    this.#usage.end(event);
     const { outcome, reason = "" } = event;
     if (outcome === "cancelled") return [{ type: "abort" }];
-    const known = [...CUT_SHORT, "max_steps"].includes(reason) || CUT_SHORT.includes(this.#reason);
-    if (outcome === "complete" || (outcome === "incomplete" && !this.#error && known)) {
+    if (isWhole(event, this.#reason, !!this.#error)) {
       return [this.#finish(this.#reason, outcome)];
     }
     const lost = outcome === "interrupted" && "The answer was interrupted before its end.";
@@ -354,7 +298,7 @@ export class UIMessageFold {
   }
 
   #finish(reason: string, outcome: string): UIChunk {
-    const total = this.#total();
+    const total = this.#usage.total();
     const usage = total.size ? Object.fromEntries(total) : undefined;
     const tokenwire = clean({ outcome, finishReason: reason, usage });
     const word = this.#compat === "5" ? {} : { finishReason: FINISH[reason] ?? "other" };
@@ -416,27 +360,6 @@ export class UIMessageFold {
     if (own) return []; // the client gave the answer; this version has no chunk for it
     return [{ type: "data-approval", id: approvalId, data: { ...names, ...answer } }];
   }
-
-  // --- usage ----------------------------------------------------------------------------------
-
-  #count(event: Of<"usage">): void {
-    for (const [name, count] of Object.entries(event)) {
-      if (!name.endsWith("_tokens") || typeof count !== "number") continue;
-      const before = event.mode === "increment" ? (this.#stepUsage.get(name) ?? 0) : 0;
-      this.#stepUsage.set(name, before + count);
-    }
-  }
-
-  #total(): Map<string, number> {
-    const total = new Map(this.#usage);
-    for (const [name, count] of this.#stepUsage) total.set(name, (total.get(name) ?? 0) + count);
-    return total;
-  }
-
-  #settleUsage(): void {
-    this.#usage = this.#total();
-    this.#stepUsage.clear();
-  }
 }
 
 function nameOf(number: number, part: Part): string {
@@ -456,11 +379,4 @@ function sourceOf(value: unknown, seq: number): UIChunk[] {
   if (typeof named !== "string" || !named) return [];
   const mediaType = String(media_type || "text/plain");
   return [{ type: "source-document", sourceId, mediaType, title: named }];
-}
-
-/** Where a field is not there, it is left out: these chunks have no null. */
-function clean(fields: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(fields).filter(([, value]) => value !== undefined && value !== null),
-  );
 }
