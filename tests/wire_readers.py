@@ -41,7 +41,7 @@ class Reader:
         self.connect()
 
     def connect(self) -> None:
-        self.decoder = SSEDecoder()
+        self.decoder: SSEDecoder | LineFrames = SSEDecoder()
 
     def feed(self, data: bytes) -> None:
         need(b"\r" not in data, "a CR on the wire")
@@ -271,6 +271,29 @@ class AGUIReader(Reader):
             },
             {m["toolCallId"]: m["content"] for m in self.messages.values() if m["role"] == "tool"},
         )
+
+
+class LineFrames:
+    """Lines as frames: ``{"id", "chunk"}`` or a bare chunk; an empty one is nothing."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        told = [json.loads(line) for line in lines if line]
+        return [
+            Frame(json.dumps(item.get("chunk", item)).encode(), id=item.get("id", ""))
+            for item in told
+        ]
+
+
+class LinesReader(AGUIReader):
+    """The same events, a line each."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.decoder = LineFrames()
 
 
 class ChatReader(Reader):

@@ -106,7 +106,7 @@ def test_a_broken_answer_is_an_error(url: str, scenario: str) -> None:
 
 
 def test_a_cut_connection_is_never_a_whole_message(url: str) -> None:
-    told = client(url, "cut", "scenario:slow")
+    told = client(url, "cut", "scenario:slow?rate=90")
     for how in ("reset", "end"):
         assert told[how]["count"] > 1
         assert told[how]["last"] != "message_stop"
@@ -117,7 +117,7 @@ def test_a_cut_connection_is_never_a_whole_message(url: str) -> None:
 
 
 def test_the_same_request_and_the_last_id_give_the_rest(url: str) -> None:
-    told = client(url, "resume", "scenario:slow")
+    told = client(url, "resume", "scenario:slow?rate=90")
     assert told["failed"]["error"]["name"] == "AnthropicError"
     whole = told["whole"]["content"][0]["text"]
     assert 0 < len(told["before"]) < len(whole)

@@ -43,8 +43,8 @@ def test_every_kind_of_event_is_taken(url: str, scenario: str) -> None:
 
 
 def test_a_cut_is_mended_by_the_same_post_without_a_second_run(url: str) -> None:
-    whole = client(url, "plain", "scenario:slow")
-    told = client(url, "cut", "scenario:slow")
+    whole = client(url, "plain", "scenario:slow?rate=90")
+    told = client(url, "cut", "scenario:slow?rate=90")
     assert told["posts"] == 2
     assert told["text"] == whole["text"]
     # How many pieces a text comes in is the server's business; their order is not.
@@ -72,7 +72,7 @@ def test_another_page_finds_and_joins_the_run(url: str) -> None:
 
 def test_a_reloaded_page_shows_the_conversation_once(url: str) -> None:
     told = client(url, "reload", "scenario:slow")
-    assert told["text"] == client(url, "plain", "scenario:slow")["text"]
+    assert told["text"] == client(url, "plain", "scenario:slow?rate=90")["text"]
     assert [m["role"] for m in told["messages"]] == ["user", "assistant"]
     assert runs_of(url, told["threadId"]) == ["complete"]
 

@@ -49,7 +49,7 @@ def test_every_kind_of_event_is_taken(url: str, scenario: str, way: str) -> None
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_cut_is_mended_without_a_second_run(url: str, way: str) -> None:
-    told = client(url, "cut", "scenario:slow", CONNECTION=way)
+    told = client(url, "cut", "scenario:slow?rate=90", CONNECTION=way)
     assert told["errors"] == []
     assert told["text"] == "".join(f"{n} " for n in range(1, 91))
     assert runs_of(url, told["threadId"]) == ["complete"]

@@ -17,11 +17,13 @@ from tokenwire.wire.anthropic import AnthropicEncoder
 from tokenwire.wire.frames import split_cursor
 from tokenwire.wire.openai_chat import OpenAIChatEncoder
 from tokenwire.wire.openai_responses import OpenAIResponsesEncoder
+from tokenwire.wire.tanstack import AGUILinesEncoder
 from tokenwire.wire.ui_message import UIMessageEncoder
 from wire_readers import (
     AGUIReader,
     AnthropicReader,
     ChatReader,
+    LinesReader,
     Reader,
     ResponsesReader,
     UIReader,
@@ -73,6 +75,10 @@ def tanstack(place: Any = None) -> AGUIEncoder:
     return AGUIEncoder(answered=ALL, history=HISTORY, tanstack=True, place=place)
 
 
+def lines(place: Any = None) -> AGUILinesEncoder:
+    return AGUILinesEncoder(answered=ALL, history=HISTORY, tanstack=True, place=place)
+
+
 def chat(place: Any = None) -> OpenAIChatEncoder:
     return OpenAIChatEncoder(include_usage=True, tools=NAMES, place=place)
 
@@ -92,6 +98,7 @@ WIRES: dict[str, tuple[Callable[..., Any], Callable[[], Reader], bool]] = {
     "ui-7": (ui("7"), UIReader, False),
     "ag-ui": (ag_ui, lambda: AGUIReader(HISTORY), False),
     "tanstack": (tanstack, lambda: AGUIReader(HISTORY), True),
+    "tanstack-lines": (lines, lambda: LinesReader(HISTORY), True),
     "chat": (chat, ChatReader, True),
     "anthropic": (anthropic, AnthropicReader, False),
 }
@@ -194,6 +201,7 @@ def test_all_wires_tell_the_same_run(events: list[Event]) -> None:
     both = "".join(p.text for p in kept if p.kind in ("text", "refusal"))
     calls = {p.attrs["call_id"]: p.text for p in kept if p.kind == "tool-call"}
     assert readers["ag-ui"].view()[0] == readers["tanstack"].view()[0] == both
+    assert readers["tanstack-lines"].view() == readers["tanstack"].view()
     assert readers["chat"].fields["content"] == text
     assert {c["id"]: c["args"] for c in readers["chat"].calls} == calls
     assert readers["anthropic"].view()[1] == calls
