@@ -150,8 +150,8 @@ def background(*words: str, **extra: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 @contextmanager
-def model_that_says(*pieces: str, cut: bool = False) -> Iterator[str]:
-    """A compatible server with one answer; the model's name for ``--model``."""
+def model_that_says(*pieces: str | dict[str, Any], cut: bool = False) -> Iterator[str]:
+    """A compatible server with one answer, of texts or whole deltas; its name for ``--model``."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -160,7 +160,8 @@ def model_that_says(*pieces: str, cut: bool = False) -> Iterator[str]:
             self.send_header("content-type", "text/event-stream")
             self.end_headers()
             for piece in pieces:
-                self._send({"index": 0, "delta": {"content": piece}})
+                delta = piece if isinstance(piece, dict) else {"content": piece}
+                self._send({"index": 0, "delta": delta})
             if not cut:
                 self._send({"index": 0, "delta": {}, "finish_reason": "stop"})
                 self.wfile.write(b"data: [DONE]\n\n")

@@ -1,16 +1,26 @@
-"""Files in a request: bounded apart from its other bytes, kept with the run, found again."""
+"""Files in a request: bounded apart from its other bytes, kept with the run, found again; and those
+that a model makes, to our readers."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from cli_support import model_that_says
 from server_support import Site, site
+from tokenwire.client import Client
+from tokenwire.events.message import user
+from tokenwire.events.model import FileDelta, TextDelta
+from tokenwire.server.app import create_app
 from tokenwire.server.guard import _inline, parse_json
+from tokenwire.server.settings import Settings
+from tokenwire.server.start import ThreadedServer
 
 JSON = {"content-type": "application/json"}
 
@@ -142,3 +152,25 @@ def test_a_long_text_beside_many_brackets_is_looked_at_once() -> None:
     """The depth of JSON is counted outside of texts, which may be megabytes of base64."""
     value: dict[str, Any] = {"data": "A" * 8_000_000, "list": [[]] * 100, "quote": '\\"[' * 1000}
     assert parse_json(json.dumps(value).encode(), 64) == value
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_a_large_picture_in_one_piece_reaches_our_reader(transport: str) -> None:
+    """A line of two megabytes from the model; our readers take lines of one."""
+    picture = base64.b64encode(random.Random(1).randbytes(1_600_000)).decode()
+    url = f"data:image/png;base64,{picture}"
+    drawn = {"images": [{"type": "image_url", "image_url": {"url": url}}]}
+    text = "a" * 2_000_000
+
+    async def read(server: ThreadedServer) -> list[Any]:
+        async with Client(server.url, transport=transport) as client:
+            run = await client.start([user("Draw a cat.")])
+            return [event async for event in client.follow(run)]
+
+    with model_that_says(text, drawn) as model:
+        app = create_app(Settings(port=0, model=[model], store="memory:"))
+        with ThreadedServer(app) as server:
+            events = asyncio.run(read(server))
+    assert events[-1].outcome == "complete"
+    assert "".join(e.text for e in events if isinstance(e, FileDelta)) == picture
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == text

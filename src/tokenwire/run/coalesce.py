@@ -1,35 +1,48 @@
-"""Neighbouring deltas of one part become one.
+"""Neighbouring deltas of one part become one, and one that is too long becomes several.
 
 Always true: the text of every part is the same before and after; only deltas of the same part that
 stand next to each other are merged, never across another event; nothing is held back: only what
-came together is joined (fast streams come together by `run.pacing`).
+came together is joined (fast streams come together by `run.pacing`); no delta that leaves here has
+more than `MOST_TEXT` characters.
 """
 
 from __future__ import annotations
 
+import msgspec
+
 from tokenwire.events.model import Event, PartDelta
 
-__all__ = ["merge"]
+__all__ = ["MOST_TEXT", "merge"]
+
+#: Characters of one delta: at six bytes each it is a line that every reader takes (1 MiB), also
+#: when a model sends a picture in one piece. A multiple of four: base64 is cut at its joints.
+MOST_TEXT = 128 << 10
 
 
 def merge(events: list[Event]) -> list[Event]:
-    """``events`` with neighbouring deltas of the same part joined; linear in their text."""
-    if len(events) < 2:
+    """``events`` with neighbouring deltas of the same part joined, as far as one may be long;
+    linear in their text."""
+    if len(events) < 2 and not (events and _too_long(events[0])):
         return events
     merged: list[Event] = []
     pieces: list[str] = []
     last: PartDelta | None = None
+    size = 0
     for event in events:
         if isinstance(event, PartDelta):
-            if last is not None and type(event) is type(last) and event.part == last.part:
+            size += len(event.text)
+            alike = last is not None and type(event) is type(last) and event.part == last.part
+            if alike and size <= MOST_TEXT:
                 pieces.append(event.text)
                 continue
             _join(last, pieces)
-            last, pieces = event, [event.text]
+            *whole, last = _cut(event)
+            merged += [*whole, last]
+            pieces, size = [last.text], len(last.text)
         else:
             _join(last, pieces)
             last = None
-        merged.append(event)
+            merged.append(event)
     _join(last, pieces)
     return merged
 
@@ -37,3 +50,15 @@ def merge(events: list[Event]) -> list[Event]:
 def _join(delta: PartDelta | None, pieces: list[str]) -> None:
     if delta is not None and len(pieces) > 1:
         delta.text = "".join(pieces)
+
+
+def _too_long(event: Event) -> bool:
+    return isinstance(event, PartDelta) and len(event.text) > MOST_TEXT
+
+
+def _cut(delta: PartDelta) -> list[PartDelta]:
+    text = delta.text
+    if len(text) <= MOST_TEXT:
+        return [delta]
+    starts = range(0, len(text), MOST_TEXT)
+    return [msgspec.structs.replace(delta, text=text[at : at + MOST_TEXT]) for at in starts]

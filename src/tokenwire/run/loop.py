@@ -278,8 +278,7 @@ class Loop:
         sink = self.sink
         if sink is None or not sink.free or self.inbox.cancelled is not None:
             return events
-        if len(events) > 1:
-            events = merge(events)
+        events = merge(events)
         now, check, apply = self._clock(), self.order.check, self.fold.apply
         t = self._base + int((now - self._started) * 1000)
         for event in events:
