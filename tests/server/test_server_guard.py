@@ -100,6 +100,16 @@ def test_s3_a_configured_origin_may_ask_and_read(here: Site) -> None:
     preflight = here.client.options("/v1/runs", headers=asked)
     assert preflight.status_code == 204
     assert "Idempotency-Key" in preflight.headers["access-control-allow-headers"]
+    # The SDKs of OpenAI and Anthropic send families of headers; nothing else is let in with them.
+    families = "X-Stainless-Lang,anthropic-version, openai-beta,x-evil,x-stainless-a b"
+    asked["access-control-request-headers"] = families
+    preflight = here.client.options("/v1/runs", headers=asked)
+    let_in = preflight.headers["access-control-allow-headers"].split(", ")
+    assert {"Idempotency-Key", "x-stainless-lang", "anthropic-version", "openai-beta"} <= {*let_in}
+    assert "x-evil" not in let_in
+    assert "x-stainless-a b" not in let_in
+    exposed = answer.headers["access-control-expose-headers"]
+    assert {"Location", "X-Vercel-AI-UI-Message-Stream", "Request-Id"} <= {*exposed.split(", ")}
     other = {**asked, "origin": "https://evil.test"}
     assert (
         "access-control-allow-origin" not in here.client.options("/v1/runs", headers=other).headers

@@ -5,6 +5,7 @@ page cares about (data, sources, steps) does not reach the model; a call without
 only at the end, because providers refuse it anywhere else. */
 
 import type { UIMessage } from "ai";
+import { withoutVoid } from "./ai-parts.js";
 import type { Message } from "./history.js";
 import type { Given } from "./telling.js";
 
@@ -83,13 +84,10 @@ function fromAnswer(parts: AnyPart[], last: boolean): Message[] {
     said = [];
     results = [];
   };
-  for (const part of parts) {
+  // What the page was told to forget does not go back to the model.
+  for (const part of withoutVoid(parts)) {
     if (part.type === "step-start") close();
-    else if (part.type === "data-step-reset") {
-      // What the page was told to forget does not go back to the model.
-      said = [];
-      results = [];
-    } else if (!isTool(part)) said.push(...contentPart(part));
+    else if (!isTool(part)) said.push(...contentPart(part));
     else {
       const answered = ANSWERED.includes(part.state ?? "");
       if (part.state === undefined || part.state === "input-streaming") continue;

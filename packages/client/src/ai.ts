@@ -16,6 +16,7 @@ import { answerRun, tell, Telling, type Place } from "./telling.js";
 import { UIMessageFold, type Compat } from "./ui-message.js";
 
 export { resumableFetch } from "./ai-fetch.js";
+export { withoutVoid } from "./ai-parts.js";
 
 export interface ChatTransportOptions extends ClientOptions {
   client?: TokenwireClient;

@@ -33,6 +33,8 @@ __all__ = ["Guard", "HostCheck", "OriginCheck", "RequestInfo", "parse_json"]
 
 _access = logging.getLogger("tokenwire.access")
 _SAFE = ("GET", "HEAD", "OPTIONS")
+#: A header's name in a preflight, and how many of a family are answered.
+_NAME, _MOST_NAMES = re.compile(r"[a-z0-9-]{1,60}"), 30
 _EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 #: A file inside a JSON body: a long run of what base64 is made of, which a parser skips over.
@@ -219,9 +221,13 @@ class Guard:
         origin = _text(info.headers.get(b"origin"))
         if scope["method"] != "OPTIONS" or not asked or origin not in self.origins.allowed:
             return False
+        wanted = _text(info.headers.get(b"access-control-request-headers")).lower().split(",")
+        families = tuple(self.state.cors_families)
+        more = [name for name in map(str.strip, wanted) if name.startswith(families)]
+        allowed = ", ".join([self.state.cors_headers, *filter(_NAME.fullmatch, more[:_MOST_NAMES])])
         headers = [
             (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-            (b"access-control-allow-headers", self.state.cors_headers.encode("latin-1")),
+            (b"access-control-allow-headers", allowed.encode("latin-1")),
             (b"access-control-max-age", b"600"),
         ]
         await send({"type": "http.response.start", "status": 204, "headers": headers})

@@ -36,6 +36,8 @@ def routes(state: State) -> list[BaseRoute]:
     state.error_forms["/v1/messages"] = anthropic_form
     state.media_paths.add("/v1/messages")
     state.request_id_names["/v1/messages"] = b"request-id"
+    state.cors_families |= {"x-stainless-", "anthropic-"}
+    state.cors_exposed += ", Request-Id"
     return [route(state, "/v1/messages", create, "POST")]
 
 

@@ -53,6 +53,7 @@ def routes(state: State) -> list[BaseRoute]:
     state.error_forms["/v1/chat/completions"] = openai_form
     state.error_forms["/v1/responses"] = openai_form
     state.media_paths |= {"/v1/chat/completions", "/v1/responses"}
+    state.cors_families |= {"x-stainless-", "openai-"}
     one = "/v1/responses/{response}"
     return [
         route(state, "/v1/chat/completions", chat, "POST"),

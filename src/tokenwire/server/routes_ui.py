@@ -50,6 +50,7 @@ _MOST_LOOKED_AT = 20
 def routes(state: State) -> list[BaseRoute]:
     """All of ``/api/chat``."""
     state.media_paths.add("/api/chat")
+    state.cors_exposed += ", X-Vercel-AI-UI-Message-Stream"
     return [
         route(state, "/api/chat", chat, "POST"),
         route(state, "/api/chat/{chat}/stream", stream, "GET"),

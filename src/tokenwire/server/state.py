@@ -42,7 +42,8 @@ class State:
     ``media_paths`` (where bodies hold messages, which may hold files),
     ``request_id_names`` (path -> the header in which its clients look for the request's id),
     ``costly_paths`` (GETs that cost money and so need our own origin), and which headers its
-    clients send (``cors_headers``) and read (``cors_exposed``) across origins, and ``own_tokens``
+    clients send (``cors_headers``, and ``cors_families``: how names begin that a client has many
+    of) and read (``cors_exposed``) across origins, and ``own_tokens``
     (paths where ``Authorization`` is not a key but a token that the route itself checks).
     """
 
@@ -75,6 +76,7 @@ class State:
             "Accept, Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "
             "X-Api-Key, X-Run-Id"
         )
+        self.cors_families: set[str] = set()
         self.cors_exposed = "Location, Retry-After, Tokenwire-Run, X-Request-Id"
         #: Called when the server begins to stop, before connections are told.
         self.on_drain: list[Callable[[], None]] = []
