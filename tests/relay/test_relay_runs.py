@@ -249,6 +249,38 @@ def test_an_approval_is_answered_once_and_by_its_owner():
     run_async(main())
 
 
+def test_of_two_answers_at_once_one_counts_and_the_other_is_told():
+    @tool(needs_approval=True)
+    def delete_file(path: str) -> str:
+        """Delete."""
+        return "gone"
+
+    async def main():
+        async with simulator() as server, relay(server, tools=[delete_file]) as runs:
+            info = await runs.start(request_of("scenario:approval"), model="m0")
+            follower = await runs.follow(info.id)
+            waiting = None
+            while waiting is None:
+                for _, event in (await follower.next()).events():
+                    waiting = event if isinstance(event, m.RunWait) else waiting
+            told = await asyncio.gather(
+                *(
+                    runs.answer_approval(info.id, waiting.pending[0], approved=yes, by=who)
+                    for who, yes in (("ann", True), ("bob", False), ("cat", True))
+                ),
+                return_exceptions=True,
+            )
+            assert [type(t) for t in told if t is not None] == [ConflictError] * 2
+            answers = []
+            while (batch := await follower.next()) is not None:
+                answers += [e for _, e in batch.events() if isinstance(e, m.ApprovalAnswer)]
+            follower.close()
+            (counted,) = answers
+            assert counted.by == ("ann", "bob", "cat")[told.index(None)]
+
+    run_async(main())
+
+
 def test_a_poke_wakes_a_waiting_reader_with_nothing():
     async def main():
         async with simulator() as server, relay(server) as runs:

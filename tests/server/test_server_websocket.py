@@ -410,9 +410,9 @@ def test_one_socket_answers_what_another_one_waits_for(here: Site) -> None:
             answer = {"op": "approve", "run": run, "approval_id": asked["approval_id"]}
             await other.say(id=2, approved=False, reason="not this file", **answer)
             await other.until("ok", id=2)
-            await t.until("end", run=run)
             await other.say(id=3, approved=True, **answer)
             assert (await other.until("error", id=3))["error"]["code"] == "conflict"
+        await t.until("end", run=run)
         told = next(e for _, e in t.events[run] if e["type"] == "approval-answer")
         assert (told["approved"], told["reason"]) == (False, "not this file")
 

@@ -23,7 +23,7 @@ from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop
 
-__all__ = ["Owned", "encode_command"]
+__all__ = ["Owned", "answers_same", "encode_command"]
 
 _log = logging.getLogger("tokenwire.relay")
 _commands = msgspec.json.Decoder(Control | ApprovalAnswer | ToolResult)
@@ -32,6 +32,18 @@ _commands = msgspec.json.Decoder(Control | ApprovalAnswer | ToolResult)
 def encode_command(command: Control | ApprovalAnswer | ToolResult) -> bytes:
     """A command as the bytes that are left in the log for the owner."""
     return msgspec.json.encode(command)
+
+
+def answers_same(data: bytes, answer: ApprovalAnswer | ToolResult) -> bool:
+    """Whether a command that was left answers the question that ``answer`` does."""
+    try:
+        left = _commands.decode(data)
+    except msgspec.MsgspecError:
+        return False
+    if isinstance(left, ApprovalAnswer) and isinstance(answer, ApprovalAnswer):
+        return left.approval_id == answer.approval_id
+    both = isinstance(left, ToolResult) and isinstance(answer, ToolResult)
+    return both and left.call_id == answer.call_id
 
 
 class Owned:

@@ -33,7 +33,7 @@ from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
 from tokenwire.log.base import StreamInfo
 from tokenwire.relay.follow import Follower, open_follower
-from tokenwire.relay.owned import encode_command
+from tokenwire.relay.owned import answers_same, encode_command
 from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.run_info import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.takeover import read_run
@@ -45,6 +45,8 @@ from tokenwire.tools.check import check_edited
 __all__ = ["Follower", "RunInfo", "Runs"]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_APPROVAL_TAKEN = "this approval has its answer; the first one counts"
+_CALL_TAKEN = "this call has its result; the first one counts"
 
 
 class Runs(Worker):
@@ -232,7 +234,7 @@ class Runs(Worker):
         if tool is None:
             raise NotFoundError("this run has not asked for such an approval")
         if tool.approved is not None or tool.done or info.closed is not None:
-            raise ConflictError("this approval has its answer; the first one counts")
+            raise ConflictError(_APPROVAL_TAKEN)
         if approved and arguments is not None:
             check_edited(self.tools, tool.name, arguments)
         answer = ApprovalAnswer(
@@ -243,7 +245,7 @@ class Runs(Worker):
             reason=reason,
             arguments=arguments,
         )
-        await self._command(run, answer)
+        await self._answer(run, answer, _APPROVAL_TAKEN)
 
     async def answer_tool(
         self,
@@ -267,8 +269,8 @@ class Runs(Worker):
             raise ConflictError("this tool runs on the server; only it can give its result")
         tool = fold.tools.get(call_id)
         if info.closed is not None or (tool is not None and tool.done):
-            raise ConflictError("this call has its result; the first one counts")
-        await self._command(run, ToolResult(call_id=call_id, content=content, by=by))
+            raise ConflictError(_CALL_TAKEN)
+        await self._answer(run, ToolResult(call_id=call_id, content=content, by=by), _CALL_TAKEN)
 
     async def delete(self, run: str, *, principal: str = "") -> None:
         """Stop a run and erase everything kept of it."""
@@ -283,6 +285,15 @@ class Runs(Worker):
         owned = self.owned.get(run)
         if owned is not None:
             await owned.check_commands()
+
+    async def _answer(self, run: str, answer: ApprovalAnswer | ToolResult, taken: str) -> None:
+        """Leave an answer. Of those that come at once, to whichever process, the first one that is
+        in the log counts, and the others hear that it is ``taken``."""
+        await self._command(run, answer)
+        mine = encode_command(answer)
+        left = [data for _, data in await self.log.commands(run) if answers_same(data, answer)]
+        if left and left[0] != mine:
+            raise ConflictError(taken)
 
     async def _state(self, run: str) -> Any:
         owned = self.owned.get(run)
