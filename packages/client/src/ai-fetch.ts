@@ -20,6 +20,8 @@ const STALE_MS = 5000;
 /** What the server sends cannot be read; coming back once may help, for ever does not. */
 const UNREADABLE = 2;
 const LAST = new Set(["finish", "error", "abort"]);
+/** This wire says a file whole, in one line: as much as a run may hold. */
+const FILE = 64 << 20;
 const MARK = "x-vercel-ai-ui-message-stream";
 
 type Chunk = { type: string; id?: string } & Record<string, unknown>;
@@ -152,7 +154,7 @@ class Answer {
       const leave = () => void reader.cancel().catch(() => undefined);
       cut.signal.addEventListener("abort", leave);
       try {
-        const parser = new SSEParser();
+        const parser = new SSEParser({ maxLine: FILE, maxEvent: FILE });
         for (;;) {
           const { done, value } = await reader.read();
           if (done || cut.signal.aborted) return undefined;

@@ -101,6 +101,18 @@ describe("resumableFetch", () => {
     ]);
   });
 
+  it("takes a picture of some megabytes, which this wire says in one line", async () => {
+    const url = `data:image/png;base64,${"QUJD".repeat(700_000)}`;
+    const chunks = [{ type: "start", messageId: "m" }, { type: "file", url, mediaType: "image/png" }, { type: "finish" }];
+    const baseUrl = await serve((request, response) => {
+      request.resume();
+      const frames = chunks.map((chunk, at) => `id: ${at + 1}-ab\ndata: ${JSON.stringify(chunk)}\n\n`);
+      response.writeHead(200, UI_STREAM).end(frames.join(""));
+    });
+    const transport = new DefaultChatTransport({ api: `${baseUrl}/api/chat`, fetch: resumableFetch() });
+    expect((await final(await transport.sendMessages(sent("c")))).parts).toMatchObject([{ type: "file", url }]);
+  });
+
   it("passes on what is no such stream: other routes, errors, other servers' answers", async () => {
     const baseUrl = await serve((request, response) => {
       if (request.url === "/json") response.end('{"a":1}');
