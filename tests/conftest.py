@@ -25,6 +25,7 @@ LONGEST = [
     "node/test_durable_suite.py",
     "browser/test_cuts.py",
     "browser/test_axe.py",
+    "browser/test_use_chat.py",
     "server/test_server_process.py",
     "cli/test_cli_commands.py",
     "faults/test_fault_sweep.py",

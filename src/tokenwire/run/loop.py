@@ -34,7 +34,7 @@ from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call
 from tokenwire.run.asking import earlier_calls, step_request
-from tokenwire.run.coalesce import merge
+from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.failure import failed_end
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
@@ -278,7 +278,8 @@ class Loop:
         sink = self.sink
         if sink is None or not sink.free or self.inbox.cancelled is not None:
             return events
-        events = merge(events)
+        if len(events) > 1 or len(events[0].text) > MOST_TEXT:  # type: ignore[attr-defined]
+            events = merge(events)
         now, check, apply = self._clock(), self.order.check, self.fold.apply
         t = self._base + int((now - self._started) * 1000)
         for event in events:
