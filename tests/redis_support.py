@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 from hiredis import Reader
 
-__all__ = ["BINARIES", "BINARY", "RedisServer", "free_port", "need_redis", "redis_server"]
+from free_ports import free_port
+
+__all__ = ["BINARIES", "BINARY", "RedisServer", "need_redis", "redis_server"]
 
 
 def _packaged_valkey() -> str | None:
@@ -45,18 +47,6 @@ def need_redis(name: str = "") -> str:
     return found
 
 
-def free_port() -> int:
-    """A port that is free, and whose cluster port (10,000 above) is free as well."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if port < 55_000:
-                with contextlib.suppress(OSError):
-                    bus.bind(("127.0.0.1", port + 10_000))
-                    return port
-
-
 class RedisServer:
     """One server. `start` waits until it answers; `kill` is kill -9."""
 
@@ -67,7 +57,8 @@ class RedisServer:
         folder: str | None = None,
         name: str = "",
     ) -> None:
-        self.port = port or free_port()
+        # A server of a cluster takes the port 10,000 above as well.
+        self.port = port or free_port(also=10_000)
         self.binary = need_redis(name)
         self._own = folder is None
         self.folder = folder or tempfile.mkdtemp(prefix="tokenwire-redis-")

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
+
 __all__ = ["KINDS", "ReverseProxy", "nginx_with", "reverse_proxy"]
 
 KINDS = ["nginx", "haproxy"]
@@ -58,11 +60,6 @@ frontend here
 backend there
     server one 127.0.0.1:{upstream}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class ReverseProxy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from free_ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -75,9 +76,7 @@ def test_an_example_runs(name: str) -> None:
 
 def test_the_fastapi_app_streams_and_is_read_again() -> None:
     pytest.importorskip("fastapi", reason="'fastapi' is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "examples" / "fastapi_app.py"), str(port)], env=ENVIRONMENT
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from free_ports import free_port
 from tokenwire.client import Client, Patience
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import RunClaim, RunEnd, StepReset, TextDelta
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def serve(folder: Path, port: int) -> subprocess.Popen[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from free_ports import free_port
 from redis_cases import append_all, follow, opened
 from redis_cluster_support import redis_cluster
-from redis_support import RedisServer, free_port, need_redis
+from redis_support import RedisServer, need_redis
 from tls_support import Authority
 from tokenwire.errors import ConfigError, StoreUnavailableError
 

@@ -36,9 +36,10 @@ class Chat extends ai.AbstractChat {
 
 const api = `${url}/api/chat`
 const finished = []
+let newest
 function makeChat(options = {}) {
   const compat = options.compat ?? compatOf
-  return new Chat({
+  newest = new Chat({
     id: options.id ?? `chat-${version}-${wanted}-${Date.now()}`,
     transport:
       options.transport ??
@@ -49,6 +50,7 @@ function makeChat(options = {}) {
     sendAutomaticallyWhen: options.sendAutomaticallyWhen,
     onToolCall: options.onToolCall,
   })
+  return newest
 }
 
 async function until(check, what, seconds = 15) {
@@ -112,6 +114,8 @@ function cutting(at, times = 1) {
           if (said.length) return controller.enqueue(said)
         }
         await reader.cancel()
+        // An error takes away what the streams above still hold, so that they must have passed it on.
+        if (at === "text") await until(() => newest.messages.length > 1 && textOf(last(newest)), "the text")
         if (how === "end") controller.close()
         else controller.error(new TypeError(WORDS[how]))
       },

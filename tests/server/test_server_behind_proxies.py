@@ -14,8 +14,9 @@ import httpx
 import pytest
 import websockets
 
+from free_ports import free_port
 from process_support import serving
-from reverse_proxy_support import KINDS, ReverseProxy, free_port, nginx_with, reverse_proxy
+from reverse_proxy_support import KINDS, ReverseProxy, nginx_with, reverse_proxy
 from server_support import Site, site
 from tokenwire.client import Client, Patience
 from tokenwire.events.fold import Fold

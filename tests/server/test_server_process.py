@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from free_ports import free_port
 from process_support import Process, command, environment, refused, serving
-from redis_support import free_port
 
 
 def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from free_ports import free_port
 from tokenwire.errors import ConfigError
 from tokenwire.events.model import Event, ToolError, ToolProgress, ToolResult
 from tokenwire.tools import ToolCall, ToolSet, execute
@@ -58,9 +58,7 @@ def test_a_server_started_by_a_command() -> None:
 
 def test_a_server_reached_by_its_url() -> None:
     async def main() -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         process = await asyncio.create_subprocess_exec(*SERVER, str(port))
         try:
             async with asyncio.timeout(30):
