@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -104,10 +105,12 @@ class Proxy:
 
 
 async def wait_for_replica(replica: RedisServer, primary: RedisServer) -> None:
-    """Until both say so: the primary counts a replica only after its first acknowledgement, which
-    may come a second after the replica holds its link for good."""
+    """Until both say so: the primary counts a replica, and sends it what is written, only after its
+    first acknowledgement, which may come a second after the replica holds its link for good."""
     await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
-    await until(lambda: b"state=online" in primary.ask("INFO", "replication"))
+    primary.ask("SETEX", "something-to-acknowledge", "1", "1")
+    acknowledged = re.compile(rb"state=online,offset=[1-9]")
+    await until(lambda: acknowledged.search(primary.ask("INFO", "replication")) is not None)
 
 
 async def append_all(

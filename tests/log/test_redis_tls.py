@@ -145,7 +145,7 @@ def test_a_name_that_the_certificate_does_not_have(authority: Authority) -> None
 
 def test_a_cluster_over_tls(authority: Authority) -> None:
     need_tls()
-    ports = [free_port(), free_port()]
+    ports = [free_port(also=10_000), free_port(also=10_000)]  # theirs, and the bus
     words = options(authority, 0, "127.0.0.1")[2:]
     shared = (*words, "--tls-auth-clients", "no", "--tls-cluster", "yes")
     own = [("--tls-port", str(port)) for port in ports]
