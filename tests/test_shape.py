@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -53,6 +54,33 @@ def test_no_file_needs_itself():
         for path in free:
             del above[path]
     assert not above, f"a circle among {sorted(str(p.relative_to(ROOT)) for p in above)}"
+
+
+def _has(module: str, name: str) -> bool:
+    if hasattr(importlib.import_module(module), name):
+        return True
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def test_what_is_run_by_hand_finds_what_it_imports():
+    """Benchmarks, the long fault run and scripts are started by no test; names change all the
+    same."""
+    asked = {
+        (path.relative_to(ROOT), node.module, name.name)
+        for folder in ("benchmarks", "examples", "scripts", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        if "node_modules" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tokenwire")
+        for name in node.names
+    }
+    assert len(asked) > 1000
+    missing = [f"{path}: {module}.{name}" for path, module, name in asked if not _has(module, name)]
+    assert not missing
 
 
 def test_the_package_imports_little():

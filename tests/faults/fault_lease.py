@@ -22,7 +22,8 @@ from faults.fault_journal import Journal, Trap
 from faults.fault_worker import Place
 from tokenwire.events.codec import decode
 from tokenwire.events.model import RunClaim
-from tokenwire.relay.runs import LEASE, Runs
+from tokenwire.relay.runs import Runs
+from tokenwire.relay.worker import LEASE
 from tokenwire.run.stream import new_run_id
 from tokenwire.simulator.app import SimulatorServer
 from tokenwire.simulator.settings import Settings
