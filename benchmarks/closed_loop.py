@@ -16,12 +16,20 @@ import contextlib
 import json
 import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import uvloop
-from harness import CHUNK, HEAD, ROOT, chunked, cpu_seconds, other_core, post, running_tokenwire
+from harness import (
+    CHUNK,
+    HEAD,
+    chunked,
+    cpu_seconds,
+    free_port,
+    other_core,
+    post,
+    running_side_by_side,
+)
 
 TOKEN = chunked(b"data: " + (CHUNK % "token ").encode() + b"\n\n")
 
@@ -107,16 +115,8 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout of this project")
     options = parser.parse_args()
     os.sched_setaffinity(0, {other_core()})
-    trees = {"this": ROOT} | ({"other": options.against.resolve()} if options.against else {})
-    from harness import free_port
-
     upstream = f"http://127.0.0.1:{free_port()}/v1"
-    with contextlib.ExitStack() as stack:
-        servers = {}
-        for name, tree in trees.items():
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            store = options.store.replace("TEMP", folder)
-            servers[name] = stack.enter_context(running_tokenwire(upstream, store, tree=tree))
+    with running_side_by_side(upstream, options.store, options.against) as servers:
         found: dict[str, list[float]] = {name: [] for name in servers}
         for _ in range(options.rounds):
             for name, (port, child) in servers.items():

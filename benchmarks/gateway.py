@@ -16,7 +16,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 import uvloop
@@ -29,7 +28,7 @@ from harness import (
     post,
     running_floor,
     running_model,
-    running_tokenwire,
+    running_side_by_side,
 )
 
 sys.path.append(str(ROOT / "tests"))
@@ -52,17 +51,13 @@ def main() -> None:
     parser.add_argument("--floor", action="store_true", help="a bare server beside it")
     options = parser.parse_args()
     os.sched_setaffinity(0, {other_core()})
-    trees = {"": ROOT} | ({"other": options.against.resolve()} if options.against else {})
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(running_model(options.rate))
         if options.store == "redis":
             options.store = stack.enter_context(redis_server()).url
         body = json.dumps({"prompt": "x", "model": f"{upstream}#bench"}).encode()
-        servers = {}
-        for name, tree in trees.items():
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            store = options.store.replace("TEMP", folder)
-            servers[name] = stack.enter_context(running_tokenwire(upstream, store, tree=tree))
+        trees = running_side_by_side(upstream, options.store, options.against)
+        servers = stack.enter_context(trees)
         if options.floor:
             servers["floor"] = stack.enter_context(running_floor(upstream))
         print(HEADING)

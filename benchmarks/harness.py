@@ -286,6 +286,21 @@ def running_tokenwire(
 
 
 @contextlib.contextmanager
+def running_side_by_side(
+    upstream: str, store: str, against: Path | None
+) -> Iterator[dict[str, tuple[int, subprocess.Popen[bytes]]]]:
+    """A server of this checkout and, when there is one, of another, each with a store of its own
+    (``TEMP`` in its URL is a folder): name -> port and process."""
+    trees = {"this": ROOT} | ({"other": against.resolve()} if against else {})
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for name, tree in trees.items():
+            url = store.replace("TEMP", stack.enter_context(tempfile.TemporaryDirectory()))
+            servers[name] = stack.enter_context(running_tokenwire(upstream, url, tree=tree))
+        yield servers
+
+
+@contextlib.contextmanager
 def running_floor(upstream: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The bare server of `floor.py` on the first core: its port and its process."""
     port, model = free_port(), upstream.split(":")[2].partition("/")[0]
