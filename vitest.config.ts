@@ -2,18 +2,12 @@
 
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { sources } from "./packages/sources.ts";
 
 const path = (name: string) => fileURLToPath(new URL(`packages/${name}`, import.meta.url));
 
 export default defineConfig({
-  resolve: {
-    alias: [
-      { find: /^@tokenwire\/client$/, replacement: path("client/src/index.ts") },
-      { find: /^@tokenwire\/client\/(.*)$/, replacement: `${path("client/src")}/$1.ts` },
-      { find: /^@tokenwire\/react$/, replacement: path("react/src/index.ts") },
-      { find: /^@tokenwire\/react\/(.*)$/, replacement: `${path("react/src")}/$1.ts` },
-    ],
-  },
+  resolve: { alias: sources },
   test: {
     testTimeout: 60000,
     maxWorkers: 4, // tests wait more than they compute

@@ -1,6 +1,6 @@
 """The event model as TypeScript: types and the order table, made from the Python model.
 
-Run it without arguments to write `packages/client/src/events.generated.ts`; with ``--check`` it
+Run it without arguments to write `packages/client/src/core/events.generated.ts`; with ``--check`` it
 writes nothing and exits 1 when the file is not what the model says.
 """
 
@@ -17,7 +17,9 @@ import msgspec
 from tokenwire.events.model import EVENT_TYPES, TRANSIENT, Event
 from tokenwire.events.order import TABLE
 
-TARGET = Path(__file__).parent.parent / "packages" / "client" / "src" / "events.generated.ts"
+TARGET = (
+    Path(__file__).parent.parent / "packages" / "client" / "src" / "core" / "events.generated.ts"
+)
 
 HEADER = """\
 // Made by scripts/ts_types.py from the Python event model; change it there.

@@ -5,6 +5,7 @@ import react from "@vitejs/plugin-react";
 import { rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
+import { sources } from "../sources.ts";
 
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const server = "http://127.0.0.1:8765";
@@ -21,13 +22,7 @@ export default defineConfig({
   root: path("."),
   base: "/",
   plugins: [react(), clean],
-  resolve: {
-    alias: [
-      { find: /^@tokenwire\/client$/, replacement: path("../client/src/index.ts") },
-      { find: /^@tokenwire\/client\/(.*)$/, replacement: `${path("../client/src")}/$1.ts` },
-      { find: /^@tokenwire\/react$/, replacement: path("../react/src/index.ts") },
-    ],
-  },
+  resolve: { alias: sources },
   build: {
     outDir: target,
     emptyOutDir: false,

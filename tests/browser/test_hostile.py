@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def hostile() -> str:
     """The list that the packages' tests use too."""
-    source = (ROOT / "packages/page/test/hostile.ts").read_text("utf-8")
+    source = (ROOT / "packages/page/test/markdown/hostile.ts").read_text("utf-8")
     body = source[source.index("[\n") : source.index("].join")]
     pieces = [line.strip().rstrip(",") for line in body.splitlines()[1:] if line.strip()]
     plain = [p for p in pieces if p.startswith('"') and p.endswith('"') and ".repeat" not in p]
@@ -54,7 +54,7 @@ def test_every_prefix_of_hostile_markdown_is_drawn_without_a_request(
     """The renderer alone, without the policy that the server puts around it."""
     if not (ROOT / "node_modules/vite").exists() or not (npx := shutil.which("npx")):
         pytest.skip("the packages' tools are not installed (npm ci)")
-    config = "packages/page/test/prefixes.config.ts"
+    config = "packages/page/test/markdown/prefixes.config.ts"
     build = [npx, "vite", "build", "--config", config, "--outDir", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -135,7 +135,7 @@ async function resumeAndStop(chat) {
 }
 
 // The tokenwire package, as it is built.
-const ours = () => import("../../packages/client/dist/ai.js")
+const ours = () => import("../../packages/client/dist/ai-sdk/transport.js")
 
 const cases = {
   async plain() {

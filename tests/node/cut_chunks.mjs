@@ -1,7 +1,7 @@
 // Our fetch and our transport for the AI SDK, cut at every so-many-th byte. usage: node cut_chunks.mjs FILE STEP
 // FILE: {ui, native: {whole, after: {id: rest}}}: what the server says from the start and after an id.
 import { readFileSync } from "node:fs"
-import { resumableFetch, TokenwireChatTransport } from "../../packages/client/dist/ai.js"
+import { resumableFetch, TokenwireChatTransport } from "../../packages/client/dist/ai-sdk/transport.js"
 
 const { ui, native } = JSON.parse(readFileSync(process.argv[2], "utf8"))
 const step = Number(process.argv[3])

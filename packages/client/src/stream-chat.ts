@@ -3,8 +3,8 @@
 Always true: the promise resolves with the whole answer only when the server said `done`; any
 other end (an error event, a cut connection, an abort) rejects; each piece is told once. */
 
-import { errorOf, TokenwireError } from "./errors.js";
-import { SSEParser } from "./sse.js";
+import { errorOf, TokenwireError } from "./core/errors.js";
+import { SSEParser } from "./core/sse.js";
 
 export interface StreamChatOptions {
   /** Where the server is; the page's own origin unless told. */

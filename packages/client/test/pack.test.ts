@@ -1,12 +1,13 @@
-/* The packages as they are published: what is in them, and that a program outside can use them. */
+/* The packages as they are published: what is in them, and that a program outside can use them.
+`npm pack` builds them, so a clone without a build gives whole packages. */
 
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 const root = join(import.meta.dirname, "../../..");
-const place = join(root, "packages/client/node_modules/.packed");
+const place = join(root, "node_modules/.tokenwire-packed");
 const run = (command: string, args: string[], cwd = root) => {
   try {
     return execFileSync(command, args, { cwd, encoding: "utf8", stdio: "pipe" });
@@ -25,14 +26,27 @@ const manifest = (name: string) =>
 
 const files = new Map<string, string[]>();
 
+/** What a clone has: no build, and the packages side by side. */
+function clone(into: string): void {
+  const whole = (path: string) => !/[\\/](dist|node_modules|test)$/.test(path);
+  for (const name of ["client", "react"]) {
+    cpSync(join(root, "packages", name), join(into, name), { recursive: true, filter: whole });
+  }
+  mkdirSync(join(into, "react/node_modules/@tokenwire"), { recursive: true });
+  symlinkSync(join(into, "client"), join(into, "react/node_modules/@tokenwire/client"), "dir");
+}
+
 beforeAll(() => {
   rmSync(place, { recursive: true, force: true });
-  for (const name of ["client", "react"]) {
-    run("npx", ["tsc", "-p", `packages/${name}/tsconfig.build.json`]);
+  clone(join(place, "clone"));
+  for (const name of ["react", "client"]) {
     const into = join(place, "node_modules/@tokenwire", name);
     mkdirSync(into, { recursive: true });
-    const told = run("npm", ["pack", "--json", "--pack-destination", place, "-w", `packages/${name}`]);
-    const [packed] = JSON.parse(told) as { filename: string; files: { path: string }[] }[];
+    const pack = ["pack", "--json", "--silent", "--pack-destination", place];
+    const [packed] = JSON.parse(run("npm", pack, join(place, "clone", name))) as {
+      filename: string;
+      files: { path: string }[];
+    }[];
     files.set(name, packed!.files.map(({ path }) => path));
     run("tar", ["xzf", join(place, packed!.filename), "-C", into, "--strip-components=1"]);
   }
@@ -41,7 +55,7 @@ afterAll(() => rmSync(place, { recursive: true, force: true }));
 
 describe.each(["client", "react"])("@tokenwire/%s", (name) => {
   it("has what was built and says what it is, and nothing else", () => {
-    const [built, others] = [/^dist\/[\w.-]+\.(js|d\.ts)$/, ["LICENSE", "README.md", "package.json"]];
+    const [built, others] = [/^dist\/([\w-]+\/)?[\w.-]+\.(js|d\.ts)$/, ["LICENSE", "README.md", "package.json"]];
     const packed = files.get(name)!;
     expect(packed.filter((path) => !built.test(path)).sort()).toEqual(others);
     expect(packed.filter((path) => built.test(path)).length).toBeGreaterThan(4);

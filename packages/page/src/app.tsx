@@ -4,13 +4,13 @@ import { TokenwireClient, type TokenwireError } from "@tokenwire/client";
 import { Threads, type ThreadEntry } from "@tokenwire/client/threads";
 import { useChat, type Turn } from "@tokenwire/react";
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
-import { Chat } from "./chat.js";
+import { Chat } from "./conversation/chat.js";
 import { Icon } from "./icons.js";
-import { Inspector } from "./inspector.js";
-import { Sidebar } from "./sidebar.js";
+import { Inspector } from "./conversation/inspector.js";
+import { Sidebar } from "./sidebar/sidebar.js";
 import { SignIn } from "./sign-in.js";
 import { ThemeButton } from "./theme.js";
-import { nameOf } from "./threads.js";
+import { nameOf } from "./sidebar/threads.js";
 
 const client = new TokenwireClient();
 const threads = new Threads(client);

@@ -1,0 +1,382 @@
+/* Events to the chunks that say the same to the AI SDK's `useChat`; the words of `conformance/wire`.
+
+Always true: `finish`, `error` or `abort` comes once, last; a delta's part is open; a result is
+told only for a call that was told. */
+
+import type { RunEvent } from "../core/events.generated.js";
+import { atEnd, clean, type End, isWhole, type Of, type Part, Parts, type Start, unsaid, Usage } from "../translate/parts.js";
+
+/** Which major version of `ai` reads: `5` takes no approvals, `6` no `reset-step`; `common` is what
+ * all three take. */
+export type Compat = "5" | "common" | "6" | "7";
+
+export interface UIChunk {
+  type: string;
+  [field: string]: unknown;
+}
+
+export interface UIMessageOptions {
+  compat?: Compat;
+  /** Of the assistant message that is continued; the run's id unless told. */
+  messageId?: string;
+  /** Whether what a `run-wait` names has its answer; such a wait ends nothing. */
+  answered?: (pending: string) => boolean;
+}
+
+const FINISH: Record<string, string> = {
+  stop: "stop",
+  length: "length",
+  context_overflow: "length",
+  content_filter: "content-filter",
+  refusal: "content-filter",
+  tool_calls: "tool-calls",
+  error: "error",
+  malformed_tool_call: "error",
+};
+const TEXT: Record<string, string> = { text: "text", refusal: "text", reasoning: "reasoning" };
+const LETTER: Record<string, string> = { text: "t", refusal: "f", reasoning: "r" };
+const NOT_COMPLETE: Record<string, string> = {
+  truncated: "The call was cut off before its end.",
+  invalid: "The call's arguments are not valid.",
+  discarded: "The call was discarded.",
+};
+
+export class UIMessageFold {
+  /** Whether the end was told. The run itself may go on: it waits for a person. */
+  ended = false;
+  #parts = new Parts();
+  #calls = new Set<string>();
+  #stepCalls = new Set<string>();
+  #answered = new Set<string>();
+  #stepTold = false;
+  #reason = "stop";
+  #error: Of<"error"> | undefined;
+  #usage = new Usage();
+  #compat: Compat;
+
+  constructor(readonly options: UIMessageOptions = {}) {
+    this.#compat = options.compat ?? "7";
+  }
+
+  /** What says the same as the next event of the run. */
+  take(event: RunEvent): UIChunk[] {
+    switch (event.type) {
+      case "run-start":
+        return [this.#begin(event)];
+      case "step-start":
+        this.#parts.clear();
+        this.#stepCalls.clear();
+        this.#stepTold = false;
+        this.#reason = "stop";
+        return [{ type: "start-step" }];
+      case "step-end":
+        this.#usage.settle();
+        return [{ type: "finish-step" }];
+      case "step-reset":
+        return this.#reset(event);
+      case "run-wait":
+        return this.#wait(event);
+      case "run-end":
+        return this.#runEnd(event);
+      case "finish":
+        if (!event.choice) this.#reason = event.reason;
+        return [];
+      case "usage":
+        this.#usage.count(event);
+        return [];
+      case "error":
+        this.#error = event;
+        return [];
+      case "part-attr":
+        return this.#attr(event);
+    }
+    if (!("part" in event)) return this.#other(event);
+    if (event.type.endsWith("-delta")) return this.#delta(event as Of<"text-delta">);
+    if (event.type.endsWith("-start")) return this.#start(event as Start);
+    return event.type.endsWith("-end") ? this.#end(event as End) : [];
+  }
+
+  /** Nothing: the client goes on with the message that it has. */
+  again(): UIChunk[] {
+    return [];
+  }
+
+  /** The end, while the run waits. */
+  wait(): UIChunk[] {
+    this.ended = true;
+    return [this.#finish("tool_calls", "waiting")];
+  }
+
+  #begin({ run, thread, model }: Of<"run-start">): UIChunk {
+    const tokenwire = clean({ run, thread, model });
+    const messageId = this.options.messageId ?? run;
+    return { type: "start", messageId, messageMetadata: { tokenwire } };
+  }
+
+  // --- parts ----------------------------------------------------------------------------------
+
+  #start(event: Start): UIChunk[] {
+    const part = this.#parts.start(event);
+    part.attrs = clean({ meta: (event as { meta?: unknown }).meta });
+    const { kind } = part;
+    const atOnce = kind === "text" || kind === "refusal" || kind === "tool-call";
+    return atOnce ? this.#openPart(event.part, part) : [];
+  }
+
+  #openPart(number: number, part: Part): UIChunk[] {
+    if (part.told) return [];
+    const word = TEXT[part.kind];
+    if (word) {
+      part.told = this.#stepTold = true;
+      const chunk: UIChunk = { type: `${word}-start`, id: nameOf(number, part) };
+      if (part.kind === "refusal") chunk.providerMetadata = { tokenwire: { kind: "refusal" } };
+      return [chunk];
+    }
+    if (part.kind !== "tool-call" || !part.callId || !part.name) return [];
+    part.told = this.#stepTold = true;
+    this.#calls.add(part.callId);
+    this.#stepCalls.add(part.callId);
+    return [{ type: "tool-input-start", ...this.#named(part) }, ...this.#arguments(part)];
+  }
+
+  #named(part: Part) {
+    const provider = part.executor === "provider" ? { providerExecuted: true } : {};
+    return { toolCallId: part.callId, toolName: part.name, ...provider };
+  }
+
+  #arguments(part: Part): UIChunk[] {
+    const inputTextDelta = unsaid(part);
+    if (!inputTextDelta) return [];
+    return [{ type: "tool-input-delta", toolCallId: part.callId, inputTextDelta }];
+  }
+
+  #delta(event: Of<"text-delta">): UIChunk[] {
+    const part = this.#parts.growing(event.part);
+    if (!part || !event.text) return [];
+    part.text += event.text;
+    const word = TEXT[part.kind];
+    if (word) {
+      const id = nameOf(event.part, part);
+      const delta = { type: `${word}-delta`, id, delta: event.text };
+      return [...this.#openPart(event.part, part), delta];
+    }
+    return part.kind === "tool-call" && part.told ? this.#arguments(part) : [];
+  }
+
+  #end(event: End): UIChunk[] {
+    const part = this.#parts.end(event.part);
+    if (!part) return [];
+    if (TEXT[part.kind]) return this.#endText(event, part);
+    if (event.text !== undefined) part.text = event.text;
+    if (event.type === "tool-call-end") return this.#endCall(event, part);
+    if (event.type === "provider-result-end") return this.#providerResult(event, part);
+    if ((event.status ?? "complete") !== "complete") return [];
+    if (event.type === "file-end") {
+      this.#stepTold = true;
+      const url = part.url ?? `data:${part.mediaType};base64,${part.text}`;
+      return [{ type: "file", url, mediaType: part.mediaType }];
+    }
+    if (event.type !== "opaque-end") return [];
+    // Kept for the provider, as the AI SDK keeps redacted thinking: reasoning without text.
+    this.#stepTold = true;
+    const id = `r${event.part}`;
+    const opaque = clean({ name: part.name, payload: part.payload, ...part.attrs });
+    const providerMetadata = { tokenwire: { opaque } };
+    return [{ type: "reasoning-start", id }, { type: "reasoning-end", id, providerMetadata }];
+  }
+
+  #endText(event: End, part: Part): UIChunk[] {
+    const word = TEXT[part.kind]!;
+    const { missing, fits } = atEnd(event, part);
+    const signed = Object.keys(part.attrs).length > 0;
+    const chunks = missing || signed ? this.#openPart(event.part, part) : [];
+    if (!part.told) return chunks;
+    const id = nameOf(event.part, part);
+    if (missing) chunks.push({ type: `${word}-delta`, id, delta: missing });
+    const metadata = signed ? { providerMetadata: { tokenwire: part.attrs } } : {};
+    chunks.push({ type: `${word}-end`, id, ...metadata });
+    if (!fits) {
+      const data = { part: event.part, text: event.text };
+      chunks.push({ type: "data-text-correction", id: `fix-${event.part}`, data });
+    }
+    return chunks;
+  }
+
+  #endCall(event: Of<"tool-call-end">, part: Part): UIChunk[] {
+    part.callId ||= `call-${event.part}`;
+    part.name ||= "unknown";
+    const chunks = this.#openPart(event.part, part);
+    const named = this.#named(part);
+    const status = event.status ?? "complete";
+    if (status === "complete") {
+      const input = event.arguments ?? (part.text || {});
+      const signed = Object.keys(part.attrs).length > 0;
+      const metadata = signed ? { providerMetadata: { tokenwire: part.attrs } } : {};
+      return [...chunks, { type: "tool-input-available", ...named, ...metadata, input }];
+    }
+    const errorText = event.error || NOT_COMPLETE[status];
+    return [...chunks, { type: "tool-input-error", ...named, input: part.text, errorText }];
+  }
+
+  #providerResult(event: Of<"provider-result-end">, part: Part): UIChunk[] {
+    const chunks: UIChunk[] = [];
+    const toolCallId = part.callId || `call-${event.part}`;
+    const providerExecuted = true;
+    if (!this.#calls.has(toolCallId)) {
+      this.#calls.add(toolCallId);
+      const toolName = part.name || "provider_tool";
+      const call = { type: "tool-input-available", toolCallId, toolName, input: {} };
+      chunks.push({ ...call, providerExecuted });
+    }
+    const output = event.content ?? part.payload ?? part.text;
+    chunks.push({ type: "tool-output-available", toolCallId, output, providerExecuted });
+    return chunks;
+  }
+
+  #attr(event: Of<"part-attr">): UIChunk[] {
+    const part = this.#parts.growing(event.part);
+    if (!part) return [];
+    const { name, value } = event;
+    if (name === "call_id") part.callId ||= String(value);
+    else if (name === "tool_name") part.name = String(value);
+    else if (name === "signature" || name === "encrypted") {
+      part.attrs = { ...part.attrs, ...clean({ [name]: value }) };
+    } else if (name === "meta" && value && typeof value === "object") {
+      part.attrs = { ...part.attrs, meta: { ...(part.attrs.meta as object), ...value } };
+    }
+    if (part.kind === "tool-call") return this.#openPart(event.part, part);
+    return name === "citation" ? sourceOf(value, event.seq ?? 0) : [];
+  }
+
+  // --- ends and waits -------------------------------------------------------------------------
+
+  #reset(event: Of<"step-reset">): UIChunk[] {
+    this.#usage.settle();
+    this.#error = undefined;
+    this.#reason = "stop";
+    const open = [...this.#parts.open];
+    this.#parts.open.clear();
+    if (!this.#stepTold) return [];
+    if (this.#compat === "7") {
+      for (const call of this.#stepCalls) this.#calls.delete(call);
+      return [{ type: "reset-step" }];
+    }
+    const chunks = open.flatMap((number): UIChunk[] => {
+      const part = this.#parts.get(number)!;
+      const word = TEXT[part.kind];
+      return word && part.told ? [{ type: `${word}-end`, id: nameOf(number, part) }] : [];
+    });
+    const errorText = "The step was started again; this call is not made.";
+    for (const toolCallId of this.#stepCalls) {
+      if (!this.#answered.has(toolCallId)) {
+        chunks.push({ type: "tool-output-error", toolCallId, errorText });
+      }
+    }
+    const { step, attempt, reason } = event;
+    const data = clean({ step, attempt, reason });
+    return [...chunks, { type: "data-step-reset", id: `reset-${event.seq ?? 0}`, data }];
+  }
+
+  #wait(event: Of<"run-wait">): UIChunk[] {
+    const old = this.#compat === "5" || this.#compat === "common";
+    if (event.reason === "approval" && old) return [];
+    const { answered } = this.options;
+    return event.pending.every((name) => answered?.(name)) ? [] : this.wait();
+  }
+
+  #runEnd(event: Of<"run-end">): UIChunk[] {
+    this.ended = true;
+    this.#usage.end(event);
+    const { outcome, reason = "" } = event;
+    if (outcome === "cancelled") return [{ type: "abort" }];
+    if (isWhole(event, this.#reason, !!this.#error)) {
+      return [this.#finish(this.#reason, outcome)];
+    }
+    const lost = outcome === "interrupted" && "The answer was interrupted before its end.";
+    const told = lost || reason || "The answer ended before it was whole.";
+    return [{ type: "error", errorText: this.#error?.message ?? told }];
+  }
+
+  #finish(reason: string, outcome: string): UIChunk {
+    const total = this.#usage.total();
+    const usage = total.size ? Object.fromEntries(total) : undefined;
+    const tokenwire = clean({ outcome, finishReason: reason, usage });
+    const word = this.#compat === "5" ? {} : { finishReason: FINISH[reason] ?? "other" };
+    return { type: "finish", ...word, messageMetadata: { tokenwire } };
+  }
+
+  // --- what is not text -----------------------------------------------------------------------
+
+  #other(event: RunEvent): UIChunk[] {
+    switch (event.type) {
+      case "tool-result":
+      case "tool-error":
+        this.#answered.add(event.call_id);
+        return this.#calls.has(event.call_id) ? [this.#result(event)] : [];
+      case "approval-request":
+      case "approval-answer":
+        return this.#calls.has(event.call_id) ? this.#approval(event) : [];
+      case "tool-progress":
+      case "tool-output": {
+        const { call_id: toolCallId } = event;
+        const told =
+          event.type === "tool-output"
+            ? { text: event.text }
+            : clean({ fraction: event.fraction, message: event.message });
+        return [{ type: "data-tool-progress", data: { toolCallId, ...told }, transient: true }];
+      }
+      case "data": {
+        const id = event.id === undefined ? {} : { id: event.id };
+        const transient = event.transient ? { transient: true } : {};
+        return [{ type: `data-${event.name}`, ...id, ...transient, data: event.payload ?? null }];
+      }
+      default:
+        return [];
+    }
+  }
+
+  #result(event: Of<"tool-result"> | Of<"tool-error">): UIChunk {
+    const { call_id: toolCallId } = event;
+    if (event.type === "tool-result") {
+      return { type: "tool-output-available", toolCallId, output: event.content ?? "" };
+    }
+    if (event.code === "denied" && (this.#compat === "6" || this.#compat === "7")) {
+      return { type: "tool-output-denied", toolCallId };
+    }
+    return { type: "tool-output-error", toolCallId, errorText: event.message };
+  }
+
+  #approval(event: Of<"approval-request"> | Of<"approval-answer">): UIChunk[] {
+    const { approval_id: approvalId, call_id: toolCallId, reason } = event;
+    const names = { approvalId, toolCallId };
+    const own = this.#compat === "6" || this.#compat === "7";
+    if (event.type === "approval-request") {
+      if (own) return [{ type: "tool-approval-request", ...names }];
+      const asked = clean({ toolName: event.name, input: event.arguments, reason });
+      return [{ type: "data-approval", id: approvalId, data: { ...names, ...asked } }];
+    }
+    const answer = clean({ approved: event.approved, reason });
+    if (this.#compat === "7") return [{ type: "tool-approval-response", approvalId, ...answer }];
+    if (own) return []; // the client gave the answer; this version has no chunk for it
+    return [{ type: "data-approval", id: approvalId, data: { ...names, ...answer } }];
+  }
+}
+
+function nameOf(number: number, part: Part): string {
+  return `${LETTER[part.kind]!}${number}`;
+}
+
+/** A citation as a source: by its address, or else as a document. */
+function sourceOf(value: unknown, seq: number): UIChunk[] {
+  if (!value || typeof value !== "object") return [];
+  const { url, title, document_title, filename, media_type } = value as Record<string, unknown>;
+  const sourceId = `s${seq}`;
+  if (typeof url === "string" && url) {
+    const named = typeof title === "string" ? { title } : {};
+    return [{ type: "source-url", sourceId, url, ...named }];
+  }
+  const named = title || document_title || filename;
+  if (typeof named !== "string" || !named) return [];
+  const mediaType = String(media_type || "text/plain");
+  return [{ type: "source-document", sourceId, mediaType, title: named }];
+}

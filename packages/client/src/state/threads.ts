@@ -1,0 +1,152 @@
+/* The list of conversations that the server keeps for this principal, as something to subscribe to.
+
+Always true: what is shown is the server's list with what was changed here or in another tab since;
+what the server refuses is taken back and shown as an error. */
+
+import { threadPath, type TokenwireClient } from "../core/client.js";
+import type { TokenwireError } from "../core/errors.js";
+import { asError } from "../core/reader.js";
+
+export interface ThreadEntry {
+  thread: string;
+  title?: string;
+  /** Unix seconds. */
+  updated: number;
+}
+
+export interface ThreadsView {
+  /** Newest first. */
+  threads: ThreadEntry[];
+  loading: boolean;
+  error?: TokenwireError;
+}
+
+/** What one tab tells the others. */
+type News = { kept: ThreadEntry } | { removed: string };
+
+const LONGEST_TITLE = 80;
+/** A conversation that was just begun may be missing in the server's list for so many seconds. */
+const FRESH = 30;
+
+export class Threads {
+  #view: ThreadsView = { threads: [], loading: true };
+  #listeners = new Set<() => void>();
+  /** What is asked of the server, one after another. */
+  #queue = Promise.resolve();
+  /** How often something was changed here. */
+  #changes = 0;
+  #removed = new Set<string>();
+  /** Open while somebody listens. */
+  #channel: BroadcastChannel | undefined;
+
+  constructor(readonly client: TokenwireClient) {}
+
+  subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    this.#listen();
+    return () => {
+      this.#listeners.delete(listener);
+      if (this.#listeners.size) return;
+      this.#channel?.close();
+      this.#channel = undefined;
+    };
+  };
+
+  getSnapshot = (): ThreadsView => this.#view;
+
+  /** Whether the conversation was erased, here or in another tab: who shows it leaves it. */
+  isRemoved(thread: string): boolean {
+    return this.#removed.has(thread);
+  }
+
+  refresh(): Promise<void> {
+    return this.#ask(async () => {
+      const before = this.#changes;
+      const told = (await this.client.json("GET", "/v1/threads")) as { threads: ThreadEntry[] };
+      if (before !== this.#changes) return void this.refresh(); // what was read is older than what is shown
+      const known = new Set(told.threads.map(({ thread }) => thread));
+      const since = Date.now() / 1000 - FRESH;
+      const fresh = this.#view.threads.filter(({ thread, updated }) => !known.has(thread) && updated > since);
+      const kept = told.threads.filter(({ thread }) => !this.#removed.has(thread));
+      this.#show({ threads: newestFirst([...fresh, ...kept]), loading: false });
+    });
+  }
+
+  /** A question was asked: the conversation moves up, and its first question names it, as on the
+   * server. */
+  touch(thread: string, question: string): void {
+    const title = this.#find(thread)?.title ?? titleOf(question);
+    this.#tell({ kept: { thread, title, updated: Date.now() / 1000 } });
+  }
+
+  /** Gives a title; an empty one gives back the name that the conversation had by itself. */
+  rename(thread: string, title: string): Promise<void> {
+    const before = this.#find(thread);
+    if (title && before) this.#tell({ kept: { ...before, title } });
+    return this.#ask(async () => {
+      const told = (await this.client.json("PUT", threadPath(thread), { title })) as ThreadEntry;
+      const { title: named, updated } = told;
+      this.#tell({ kept: { thread, ...(named ? { title: named } : {}), updated } });
+    }, before);
+  }
+
+  /** Erases the conversation and all of its runs. */
+  remove(thread: string): Promise<void> {
+    const before = this.#find(thread);
+    this.#tell({ removed: thread });
+    return this.#ask(() => this.client.json("DELETE", threadPath(thread)), before);
+  }
+
+  /** `before`: what is shown again when the server refuses. */
+  #ask(work: () => Promise<unknown>, before?: ThreadEntry): Promise<void> {
+    this.#queue = this.#queue.then(work).then(
+      () => undefined,
+      (error: unknown) => {
+        if (before) this.#tell({ kept: before });
+        this.#show({ loading: false, error: asError(error) });
+      },
+    );
+    return this.#queue;
+  }
+
+  #find(thread: string): ThreadEntry | undefined {
+    return this.#view.threads.find((entry) => entry.thread === thread);
+  }
+
+  #listen(): void {
+    if (this.#channel || typeof BroadcastChannel !== "function") return;
+    this.#channel = new BroadcastChannel(`tokenwire:threads:${this.client.baseUrl}`);
+    this.#channel.onmessage = ({ data }) => this.#take(data as News);
+  }
+
+  #tell(news: News): void {
+    this.#take(news);
+    this.#channel?.postMessage(news);
+  }
+
+  #take(news: News): void {
+    this.#changes++;
+    const thread = "kept" in news ? news.kept.thread : news.removed;
+    const rest = this.#view.threads.filter((entry) => entry.thread !== thread);
+    if ("kept" in news) this.#removed.delete(thread);
+    else this.#removed.add(thread);
+    this.#show({ threads: "kept" in news ? newestFirst([news.kept, ...rest]) : rest });
+  }
+
+  #show(change: Partial<ThreadsView>): void {
+    const { error: _, ...rest } = this.#view;
+    this.#view = { ...rest, ...change };
+    for (const listener of [...this.#listeners]) listener();
+  }
+}
+
+function newestFirst(threads: ThreadEntry[]): ThreadEntry[] {
+  return threads.sort((a, b) => b.updated - a.updated);
+}
+
+/** The first line of a question, cut to a title. */
+export function titleOf(question: string): string {
+  const line = question.trim().split("\n", 1)[0]!.replace(/\s+/g, " ");
+  const cut = `${[...line].slice(0, LONGEST_TITLE - 1).join("").trimEnd()}…`;
+  return [...line].length > LONGEST_TITLE ? cut : line || "Conversation";
+}

@@ -1,0 +1,148 @@
+/* What the folds of the browser's other wires (`ag-ui/event-fold.ts`, `ai-sdk/chunk-fold.ts`) remember of a run alike:
+ * its parts, what they used, and whether its end is one.
+ *
+ * Always true: a part's text is what its deltas said, until its end says otherwise. */
+
+import type { RunEvent } from "../core/events.generated.js";
+
+export type Of<T extends RunEvent["type"]> = Extract<RunEvent, { type: T }>;
+export type Start = Extract<RunEvent, { type: `${string}-start`; part: number }>;
+export type End = Extract<RunEvent, { type: `${string}-end`; part: number }>;
+
+export interface Part {
+  kind: string;
+  callId: string;
+  name: string;
+  executor: string;
+  text: string;
+  /** How much of the text of a call was told. */
+  said: number;
+  told: boolean;
+  payload: unknown;
+  mediaType: string;
+  url: string | undefined;
+  /** What came beside the text; what the provider must get back with it. */
+  attrs: Record<string, unknown>;
+}
+
+/** What the starts of the several kinds tell, as far as it matters here. */
+interface About {
+  call_id?: string;
+  name?: string;
+  executor?: string;
+  media_type?: string;
+  url?: string;
+  content?: unknown;
+  payload?: unknown;
+}
+
+/** The parts of a step. */
+export class Parts {
+  readonly open = new Set<number>();
+  #known = new Map<number, Part>();
+
+  /** A new step. */
+  clear(): void {
+    this.#known.clear();
+    this.open.clear();
+  }
+
+  start(event: Start): Part {
+    const about = event as About;
+    const part: Part = {
+      kind: event.type.slice(0, -"-start".length),
+      callId: about.call_id ?? "",
+      name: about.name ?? "",
+      executor: about.executor ?? "server",
+      text: "",
+      said: 0,
+      told: false,
+      payload: about.content ?? about.payload,
+      mediaType: about.media_type ?? "application/octet-stream",
+      url: about.url,
+      // Without a prototype: names come from outside.
+      attrs: Object.create(null) as Record<string, unknown>,
+    };
+    this.#known.set(event.part, part);
+    this.open.add(event.part);
+    return part;
+  }
+
+  get(number: number): Part | undefined {
+    return this.#known.get(number);
+  }
+
+  /** The part, while it may still grow. */
+  growing(number: number): Part | undefined {
+    return this.open.has(number) ? this.#known.get(number) : undefined;
+  }
+
+  end(number: number): Part | undefined {
+    this.open.delete(number);
+    return this.#known.get(number);
+  }
+}
+
+/** The rest of a call's arguments that was not told yet. */
+export function unsaid(part: Part): string {
+  const rest = part.text.slice(part.said);
+  part.said = part.text.length;
+  return rest;
+}
+
+/** What the end of a text adds to its deltas; whether it contradicts them. */
+export function atEnd(event: End, part: Part): { missing: string; fits: boolean } {
+  const whole = event.text;
+  const fits = whole === undefined || whole.startsWith(part.text);
+  return { missing: whole !== undefined && fits ? whole.slice(part.text.length) : "", fits };
+}
+
+/** Tokens of a run, of all of its steps. */
+export class Usage {
+  #settled = new Map<string, number>();
+  #step = new Map<string, number>();
+
+  count(event: Of<"usage">): void {
+    for (const [name, count] of Object.entries(event)) {
+      if (!name.endsWith("_tokens") || typeof count !== "number") continue;
+      const before = event.mode === "increment" ? (this.#step.get(name) ?? 0) : 0;
+      this.#step.set(name, before + count);
+    }
+  }
+
+  /** A step is over: the next one's counts are its own. */
+  settle(): void {
+    this.#settled = this.total();
+    this.#step.clear();
+  }
+
+  /** The end of a run has the last word. */
+  end({ usage }: Of<"run-end">): void {
+    if (!usage || !Object.keys(usage).length) return;
+    this.#settled = new Map(Object.entries(usage));
+    this.#step.clear();
+  }
+
+  total(): Map<string, number> {
+    const total = new Map(this.#settled);
+    for (const [name, count] of this.#step) total.set(name, (total.get(name) ?? 0) + count);
+    return total;
+  }
+}
+
+/** Ends of a run that is cut short for a reason that is known. */
+const CUT_SHORT = ["length", "content_filter", "refusal", "context_overflow", "pause"];
+
+/** Whether an answer ended by itself, or short for a reason that is known: `finish` is the model's. */
+export function isWhole(event: Of<"run-end">, finish: string, failed: boolean): boolean {
+  const { outcome, reason = "" } = event;
+  const known = [...CUT_SHORT, "max_steps"].includes(reason) || CUT_SHORT.includes(finish);
+  return outcome === "complete" || (outcome === "incomplete" && !failed && known);
+}
+
+/** These wires have no null: a field that is not there is left out. */
+export function clean(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => value !== undefined && value !== null),
+  );
+}

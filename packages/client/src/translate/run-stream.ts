@@ -1,0 +1,149 @@
+/* A run told in the words of another client's stream, over any number of cuts.
+
+Always true: what is told ends where the run ends, or where it waits for what nobody has answered;
+after an answer the telling goes on behind what the client knows, from the same run. */
+
+import type { TokenwireClient } from "../core/client.js";
+import type { RunEvent } from "../core/events.generated.js";
+import { asError, offsetOf } from "../core/reader.js";
+
+/** Events to chunks of a wire. */
+export interface Words<C> {
+  /** Whether the end was told. */
+  readonly ended: boolean;
+  take(event: RunEvent): C[];
+  /** What opens a further stream of the same run. */
+  again(): C[];
+  /** The end, while the run waits for `pending`. */
+  wait(pending: string[]): C[];
+}
+
+/** From where on a run is told, and which of its waits have their answer. */
+export interface Place {
+  /** Up to here the client knows the run. */
+  known?: number;
+  /** Up to here only waits for `open` end what is told. */
+  passed?: number;
+  open?: Iterable<string>;
+}
+
+/** What is told of a run, event by event. */
+export class Telling<C> {
+  #words: Words<C>;
+  #at = 0;
+  #known: number;
+  #open: string[];
+
+  constructor(place: Place, words: (answered: (pending: string) => boolean) => Words<C>) {
+    this.#known = place.known ?? 0;
+    this.#open = [...(place.open ?? [])];
+    const passed = place.passed ?? 0;
+    this.#words = words((name) => {
+      if (this.#at <= this.#known) return true;
+      return this.#at <= passed && !this.#open.includes(name);
+    });
+  }
+
+  get ended(): boolean {
+    return this.#words.ended;
+  }
+
+  take(event: RunEvent, offset: number): C[] {
+    if (this.ended) return [];
+    this.#at = offset;
+    const chunks = this.#words.take(event);
+    if (offset > this.#known) return chunks;
+    if (offset < this.#known) return [];
+    const again = this.#words.again();
+    return this.#open.length ? [...again, ...this.#words.wait(this.#open)] : again;
+  }
+}
+
+/** The chunks of a run as they come. Ends on `signal`; then `onAbort` is called, unless the end
+ * was told. */
+export async function* tell<C>(
+  client: TokenwireClient,
+  run: string,
+  telling: Telling<C>,
+  signal: AbortSignal,
+  onAbort?: () => void,
+): AsyncGenerator<C> {
+  const life = new AbortController();
+  let queue: C[] = [];
+  let wake = () => {};
+  const stop = () => {
+    if (!telling.ended) onAbort?.();
+    life.abort();
+  };
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  let over: { error?: unknown } | undefined;
+  const reading = client.follow(run, {
+    signal: life.signal,
+    onEvents: (batch) => {
+      for (const { event, cursor } of batch) queue.push(...telling.take(event, offsetOf(cursor)));
+      if (telling.ended) life.abort();
+      wake();
+    },
+  });
+  void reading
+    .then(
+      () => (over = {}),
+      (error: unknown) => (over = { error }),
+    )
+    .then(() => wake());
+  try {
+    while (queue.length || !over) {
+      const batch = queue;
+      queue = [];
+      yield* batch;
+      if (!batch.length) await new Promise<void>((go) => (wake = go));
+    }
+    if ("error" in over) throw over.error;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    life.abort();
+  }
+}
+
+/** What a client has for a run that waits: answers of a person, results of tools. */
+export interface Given {
+  approval(name: string): { approved: boolean; reason?: string; arguments?: unknown } | undefined;
+  /** Boxed, because a result may be anything. */
+  result(name: string): { content: unknown } | undefined;
+}
+
+interface Snapshot {
+  tail: number;
+  waiting?: string[];
+  tools?: { approval_id?: string }[];
+}
+
+/** Hands to `run` what it waits for. Where to go on, or undefined when it waits for none of it. */
+export async function answerRun(
+  client: TokenwireClient,
+  run: string,
+  given: Given,
+  signal?: AbortSignal,
+): Promise<Place | undefined> {
+  const { tail, waiting = [], tools = [] } = (await client.info(run, signal)) as unknown as Snapshot;
+  const approvals = new Set(tools.map(({ approval_id }) => approval_id));
+  const left: string[] = [];
+  for (const name of waiting) {
+    const answer = approvals.has(name) ? given.approval(name) : undefined;
+    const result = approvals.has(name) ? undefined : given.result(name);
+    if (answer) await firstCounts(client.approve(run, name, answer));
+    else if (result) await firstCounts(client.answerTool(run, name, result.content));
+    else left.push(name);
+  }
+  return left.length < waiting.length ? { known: tail, open: left } : undefined;
+}
+
+/** An answer that came after another one: the first counts, and is what the run tells. */
+async function firstCounts(answer: Promise<unknown>): Promise<void> {
+  try {
+    await answer;
+  } catch (error) {
+    if (asError(error).status !== 409) throw error;
+  }
+}

@@ -1,0 +1,217 @@
+/* The turns of a conversation, and where the next question is written. */
+
+import { stateOf } from "@tokenwire/client";
+import type { Turn, useChat } from "@tokenwire/react";
+import { useCallback, useEffect, useRef, useState, type DragEvent, type ReactNode } from "react";
+import { contentOf, useAttachments, type Attachment } from "./attach.js";
+import { Composer } from "./composer.js";
+import { Icon } from "../icons.js";
+import { TurnView } from "./turn.js";
+
+export type ChatHandle = ReturnType<typeof useChat>;
+
+/** What the demo model can show. */
+const SCENARIOS = [
+  ["Show what you can do", "scenario:text"],
+  ["Think before answering", "scenario:reasoning"],
+  ["Use a tool", "scenario:tool"],
+  ["Ask me for approval", "scenario:approval"],
+  ["Break off with an error", "scenario:error"],
+  ["How does tokenwire keep every word?", "How does tokenwire keep every word?"],
+] as const;
+
+const QUESTIONS = [
+  ["Explain something", "Explain how a rainbow forms, in three short paragraphs."],
+  ["Plan as a table", "Plan a weekend in Lisbon, as a table."],
+  ["Show some code", "Show quicksort in Python, with a short explanation."],
+  ["Work out a formula", "Derive the quadratic formula step by step."],
+] as const;
+
+/** Nearer to the end than this, the page follows the answer. */
+const NEAR = 80;
+
+export function Chat(props: {
+  chat: ChatHandle;
+  /** Whether the model is the simulated one. */
+  demo: boolean;
+  onAsk(question: string): void;
+  onInspect(turn: Turn): void;
+}): ReactNode {
+  const { chat, onAsk, onInspect } = props;
+  const { turns, status } = chat;
+  const last = turns[turns.length - 1];
+  const busy = status === "submitted" || status === "streaming" || status === "waiting";
+  const { scroller, content, atEnd, toEnd } = useFollowedEnd(turns.length);
+
+  const attached = useAttachments();
+  const [dragging, setDragging] = useState(false);
+  const { files, clear } = attached;
+  const send = useCallback(
+    (question: string) => {
+      onAsk(question || files[0]?.name || "");
+      chat.send(question, { content: contentOf(question, files) });
+      clear();
+      toEnd();
+    },
+    [chat.send, onAsk, toEnd, files, clear],
+  );
+  const edit = useCallback(
+    (turn: Turn, question: string, kept: Attachment[]) => {
+      onAsk(question || kept[0]?.name || "");
+      chat.edit(turn, question, { content: contentOf(question, kept) });
+    },
+    [chat.edit, onAsk],
+  );
+  useEffect(clear, [chat.thread, clear]);
+  const onDrag = (event: DragEvent) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    const inside = event.currentTarget.contains(event.relatedTarget as Node | null);
+    if (event.type === "dragleave" && !inside) setDragging(false);
+    else if (event.type === "dragenter") setDragging(true);
+    else if (event.type === "drop") {
+      setDragging(false);
+      attached.add([...event.dataTransfer.files]);
+    }
+  };
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && busy && !event.defaultPrevented) void chat.stop();
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [busy, chat.stop]);
+
+  return (
+    <div className="chat" onDragEnter={onDrag} onDragOver={onDrag} onDragLeave={onDrag} onDrop={onDrag}>
+      {dragging && <p className="drop">Drop files to attach them</p>}
+      <div className="scroller" ref={scroller} tabIndex={-1}>
+        <div className="column" ref={content}>
+          {!turns.length && !chat.loading && !chat.error && <Welcome onTry={send} demo={props.demo} />}
+          {chat.error && (
+            <div className="notice" role="alert">
+              {chat.error.message}{" "}
+              <button type="button" onClick={() => void chat.refresh()}>
+                Try again
+              </button>
+            </div>
+          )}
+          {chat.loading && !turns.length && <p className="loading">Loading the conversation…</p>}
+          <ol className="turns" aria-label="Conversation">
+            {turns.map((turn) => (
+              <li key={turn.id}>
+                <TurnView
+                  turn={turn}
+                  versions={chat.versions(turn)}
+                  onChoose={chat.choose}
+                  onRetry={chat.retry}
+                  onEdit={edit}
+                  onApprove={chat.approve}
+                  onInspect={onInspect}
+                />
+              </li>
+            ))}
+          </ol>
+        </div>
+      </div>
+      <div className="foot">
+        {!atEnd && (
+          <button type="button" className="to-end" onClick={toEnd} aria-label="To the newest">
+            <Icon name="down" />
+          </button>
+        )}
+        <Composer
+          busy={busy}
+          thread={chat.thread}
+          fresh={!turns.length && !chat.loading}
+          attached={attached}
+          onSend={send}
+          onStop={() => void chat.stop()}
+        />
+      </div>
+      <Announcer turn={last} status={status} />
+    </div>
+  );
+}
+
+function Welcome({ onTry, demo }: { onTry(question: string): void; demo: boolean }): ReactNode {
+  return (
+    <section className="welcome">
+      <span className="mark">
+        <Icon name="wave" />
+      </span>
+      <h2>Ask, and watch the answer arrive.</h2>
+      <p>Reload, lose the network, open a second tab: not a word is lost or repeated.</p>
+      <div className="try">
+        {(demo ? SCENARIOS : QUESTIONS).map(([label, question]) => (
+          <button key={question} type="button" onClick={() => onTry(question)}>
+            {label}
+          </button>
+        ))}
+      </div>
+    </section>
+  );
+}
+
+/** Keeps the end in view while the answer grows, unless the person has scrolled away. */
+function useFollowedEnd(turns: number) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const content = useRef<HTMLDivElement>(null);
+  const following = useRef(true);
+  const [atEnd, setAtEnd] = useState(true);
+  const toEnd = useCallback(() => {
+    following.current = true;
+    setAtEnd(true);
+    const element = scroller.current;
+    if (element) element.scrollTop = element.scrollHeight;
+  }, []);
+  useEffect(() => {
+    const element = scroller.current;
+    if (!element || !content.current) return undefined;
+    let top = element.scrollTop;
+    const onScroll = () => {
+      const rest = element.scrollHeight - element.scrollTop - element.clientHeight;
+      // Only a person scrolls up; growing content moves the end away downwards.
+      if (rest < NEAR) following.current = true;
+      else if (element.scrollTop < top - 2) following.current = false;
+      top = element.scrollTop;
+      setAtEnd(following.current || rest < NEAR);
+    };
+    const observer = new ResizeObserver(() => {
+      if (following.current) element.scrollTop = element.scrollHeight;
+      top = element.scrollTop;
+    });
+    observer.observe(content.current);
+    element.addEventListener("scroll", onScroll, { passive: true });
+    return () => {
+      observer.disconnect();
+      element.removeEventListener("scroll", onScroll);
+    };
+  }, []);
+  useEffect(toEnd, [turns, toEnd]);
+  return { scroller, content, atEnd, toEnd };
+}
+
+/** Says to screen readers that an answer began, waits or ended; never its pieces. */
+function Announcer({ turn, status }: { turn: Turn | undefined; status: string }): ReactNode {
+  const [said, setSaid] = useState("");
+  const before = useRef(status);
+  useEffect(() => {
+    const was = before.current;
+    before.current = status;
+    if (status === was || !turn) return;
+    if (status === "submitted") setSaid("Question sent.");
+    else if (status === "streaming" && was !== "waiting") setSaid("The answer has begun.");
+    else if (status === "waiting") setSaid("The answer waits for your approval.");
+    else if (status === "error") setSaid("The answer failed.");
+    else if (status === "ready") {
+      const ended = stateOf(turn.store.getSnapshot().state);
+      setSaid(ended === "cancelled" ? "Stopped." : "The answer is complete.");
+    }
+  }, [status, turn]);
+  return (
+    <div className="offscreen" role="status" aria-live="polite">
+      {said}
+    </div>
+  );
+}

@@ -1,0 +1,149 @@
+/* Where a question is written, with its files. A draft stays with its conversation over a reload. */
+
+import { useEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
+import { ACCEPTED, type Attached } from "./attach.js";
+import { FileView } from "./files.js";
+import { Icon } from "../icons.js";
+
+const MOST = 200_000;
+
+export function Composer(props: {
+  busy: boolean;
+  thread: string;
+  /** Nobody has asked here yet: its id is not kept over a reload. */
+  fresh: boolean;
+  attached: Attached;
+  onSend(question: string): void;
+  onStop(): void;
+}): ReactNode {
+  const { busy, onSend, onStop, thread, attached } = props;
+  const [text, setText] = useDraft(props.fresh ? "new" : thread);
+  const area = useRef<HTMLTextAreaElement>(null);
+  const picker = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    const element = area.current;
+    if (!element) return;
+    element.style.height = "auto";
+    element.style.height = `${Math.min(element.scrollHeight, 240)}px`;
+  }, [text]);
+  useEffect(() => {
+    // On a phone, focus would open the keyboard over the page.
+    if (matchMedia("(hover: hover)").matches) area.current?.focus();
+  }, [thread]);
+  const ready = (!!text.trim() || attached.files.length > 0) && !attached.reading;
+  const send = () => {
+    if (!ready || busy) return;
+    setText("");
+    onSend(text.trim());
+  };
+  const onKey = (event: KeyboardEvent) => {
+    // While an input method composes, Enter chooses a word.
+    if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
+    event.preventDefault();
+    send();
+  };
+  return (
+    <form
+      className="composer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+      }}
+    >
+      <div className="box">
+        {(attached.files.length > 0 || attached.reading) && (
+          <ul className="attached" aria-label="Attached files">
+            {attached.files.map((file, at) => (
+              <li key={at}>
+                <FileView file={file} onRemove={() => attached.remove(file)} />
+              </li>
+            ))}
+            {attached.reading && (
+              <li className="quiet-note">
+                <span className="spinner" /> Reading…
+              </li>
+            )}
+          </ul>
+        )}
+        {attached.problems.length > 0 && (
+          <div className="problems" role="alert">
+            {attached.problems.map((problem) => (
+              <p key={problem}>{problem}</p>
+            ))}
+          </div>
+        )}
+        <div className="line">
+          <input
+            ref={picker}
+            type="file"
+            multiple
+            hidden
+            accept={ACCEPTED}
+            aria-label="Files to attach"
+            onChange={(event) => {
+              attached.add([...(event.target.files ?? [])]);
+              event.target.value = "";
+              area.current?.focus();
+            }}
+          />
+          <button type="button" className="quiet icon" aria-label="Attach files" title="Attach files" onClick={() => picker.current?.click()}>
+            <Icon name="clip" />
+          </button>
+          <textarea
+            ref={area}
+            rows={1}
+            value={text}
+            maxLength={MOST}
+            placeholder="Ask anything"
+            aria-label="Your question"
+            onChange={(event) => setText(event.target.value)}
+            onKeyDown={onKey}
+            onPaste={(event) => {
+              if (!event.clipboardData.files.length) return;
+              event.preventDefault();
+              attached.add([...event.clipboardData.files]);
+            }}
+          />
+          {busy ? (
+            <button type="button" className="round" onClick={onStop} aria-label="Stop" title="Stop (Esc)">
+              <Icon name="stop" />
+            </button>
+          ) : (
+            <button type="submit" className="round" disabled={!ready} aria-label="Send" title="Send (Enter)">
+              <Icon name="send" />
+            </button>
+          )}
+        </div>
+      </div>
+      <p className="hint">
+        <kbd>Enter</kbd> sends, <kbd>Shift</kbd>+<kbd>Enter</kbd> breaks the line, <kbd>Esc</kbd> stops
+      </p>
+    </form>
+  );
+}
+
+/** What was written and not sent, per conversation, for as long as the tab lives. */
+function useDraft(name: string): [string, (text: string) => void] {
+  const key = `tokenwire.draft.${name}`;
+  const [draft, setDraft] = useState({ key, text: "" });
+  useEffect(() => {
+    let kept: string | null = null;
+    try {
+      kept = sessionStorage.getItem(key);
+    } catch {
+      // Without storage a draft lives as long as the page.
+    }
+    // What is being written goes on when a fresh conversation gets its name.
+    setDraft((now) => ({ key, text: kept ?? (now.key === key ? now.text : "") }));
+  }, [key]);
+  const write = (text: string) => {
+    setDraft({ key, text });
+    try {
+      if (text) sessionStorage.setItem(key, text);
+      else sessionStorage.removeItem(key);
+    } catch {
+      // As above.
+    }
+  };
+  return [draft.text, write];
+}

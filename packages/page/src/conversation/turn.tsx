@@ -1,0 +1,232 @@
+/* One question and its answer. */
+
+import { finishReasonOf, stateOf, textOf, usageOf, type RunState } from "@tokenwire/client";
+import { useRunStore, type Turn } from "@tokenwire/react";
+import { memo, useMemo, useState, type ReactNode } from "react";
+import { filesIn, type Attachment } from "./attach.js";
+import { CopyButton } from "../copy.js";
+import { FileView } from "./files.js";
+import { Icon } from "../icons.js";
+import { AnswerParts, type Approve } from "./parts.js";
+
+export interface TurnProps {
+  turn: Turn;
+  versions: Turn[];
+  onChoose(turn: Turn): void;
+  onRetry(turn: Turn): void;
+  onEdit(turn: Turn, question: string, files: Attachment[]): void;
+  onApprove(turn: Turn, approval: string, answer: { approved: boolean; arguments?: unknown }): Promise<unknown>;
+  onInspect(turn: Turn): void;
+}
+
+export const TurnView = memo(
+  function TurnView(props: TurnProps): ReactNode {
+    const { turn, onRetry, onApprove, onInspect } = props;
+    const { state, link, linkError } = useRunStore(turn.store);
+    const word = stateOf(state);
+    const open = !turn.error && link !== "failed" && (word === "running" || word === "waiting");
+    const approve: Approve = (approval, answer) => onApprove(turn, approval, answer);
+    const nothing = !state.steps.some((step) => step.parts.length);
+    return (
+      <article aria-busy={open}>
+        <Question {...props} />
+        <div className="answer" data-state={turn.error ? "failed" : word}>
+          <h2 className="offscreen">Answer</h2>
+          <AnswerParts state={state} open={open} onApprove={approve} />
+          {open && nothing && link !== "reconnecting" && (
+            <p className="typing" aria-label="Waiting for the first word">
+              <span />
+              <span />
+              <span />
+            </p>
+          )}
+          {open && link === "reconnecting" && (
+            <p className="quiet-note">
+              <span className="spinner" /> Reconnecting…
+            </p>
+          )}
+          <Failure turn={turn} state={state} link={link} reason={linkError?.message} onRetry={onRetry} />
+          {!open && (
+            <footer className="facts">
+              <CopyButton text={textOf(state)} label="Copy answer" />
+              <button type="button" className="quiet icon" aria-label="Answer again" title="Answer again" onClick={() => onRetry(turn)}>
+                <Icon name="retry" />
+              </button>
+              <Facts turn={turn} state={state} onInspect={onInspect} />
+            </footer>
+          )}
+          {open && !nothing && (
+            <footer className="facts">
+              <Facts turn={turn} state={state} onInspect={onInspect} />
+            </footer>
+          )}
+        </div>
+      </article>
+    );
+  },
+  (a, b) =>
+    a.turn === b.turn &&
+    a.versions.length === b.versions.length &&
+    a.onEdit === b.onEdit &&
+    a.onRetry === b.onRetry &&
+    a.onInspect === b.onInspect,
+);
+
+function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
+  const [draft, setDraft] = useState<string>();
+  const [dropped, setDropped] = useState<Attachment[]>([]);
+  const files = useMemo(() => filesIn(turn.content), [turn.content]);
+  const at = versions.indexOf(turn);
+  if (draft !== undefined) {
+    const kept = files.filter((file) => !dropped.includes(file));
+    const done = (save: boolean) => {
+      setDraft(undefined);
+      setDropped([]);
+      if (save && (draft.trim() || kept.length)) onEdit(turn, draft.trim(), kept);
+    };
+    return (
+      <form
+        className="question editing"
+        onSubmit={(event) => {
+          event.preventDefault();
+          done(true);
+        }}
+      >
+        <Files list={kept} onRemove={(file) => setDropped([...dropped, file])} />
+        <textarea
+          autoFocus
+          aria-label="Edit your question"
+          rows={Math.min(12, draft.split("\n").length + 1)}
+          value={draft}
+          onChange={(event) => setDraft(event.target.value)}
+          onKeyDown={(event) => {
+            if (event.key === "Escape") {
+              event.preventDefault();
+              done(false);
+            }
+            if (event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing) {
+              event.preventDefault();
+              done(true);
+            }
+          }}
+        />
+        <div className="buttons">
+          <button type="button" onClick={() => done(false)}>
+            Cancel
+          </button>
+          <button type="submit" className="primary">
+            Ask
+          </button>
+        </div>
+      </form>
+    );
+  }
+  return (
+    <div className="question">
+      <h2 className="offscreen">You</h2>
+      <Files list={files} />
+      {turn.prompt && <p dir="auto">{turn.prompt}</p>}
+      <div className="actions">
+        {versions.length > 1 && (
+          <span className="versions" role="group" aria-label="Versions">
+            <button type="button" className="quiet icon" disabled={at <= 0} aria-label="Older version" onClick={() => onChoose(versions[at - 1]!)}>
+              <Icon name="left" />
+            </button>
+            <span>
+              {at + 1} / {versions.length}
+            </span>
+            <button
+              type="button"
+              className="quiet icon"
+              disabled={at >= versions.length - 1}
+              aria-label="Newer version"
+              onClick={() => onChoose(versions[at + 1]!)}
+            >
+              <Icon name="right" />
+            </button>
+          </span>
+        )}
+        <CopyButton text={turn.prompt} label="Copy question" />
+        <button type="button" className="quiet icon" aria-label="Edit question" title="Edit question" onClick={() => setDraft(turn.prompt)}>
+          <Icon name="edit" />
+        </button>
+      </div>
+    </div>
+  );
+}
+
+function Files({ list, onRemove }: { list: Attachment[]; onRemove?: (file: Attachment) => void }): ReactNode {
+  if (!list.length) return null;
+  return (
+    <ul className="attached" aria-label="Attached files">
+      {list.map((file, at) => (
+        <li key={at}>
+          <FileView file={file} {...(onRemove ? { onRemove: () => onRemove(file) } : {})} />
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+const REASONS: Record<string, string> = {
+  length: "The answer reached the model's length limit.",
+  content_filter: "The provider's filter ended the answer.",
+  refusal: "The model refused.",
+  context_overflow: "The conversation is longer than the model can read.",
+};
+
+/** Why an answer is not whole, and what to do. */
+function Failure(props: {
+  turn: Turn;
+  state: RunState;
+  link: string;
+  reason: string | undefined;
+  onRetry(turn: Turn): void;
+}): ReactNode {
+  const { turn, state, link, reason, onRetry } = props;
+  const word = stateOf(state);
+  let text = "";
+  if (turn.error) text = turn.error.message;
+  else if (link === "failed") text = reason ?? "The answer cannot be read.";
+  else if (word === "error") text = state.error?.message ?? "The provider reported an error.";
+  else if (word === "interrupted") text = "The server lost this answer's worker; what it wrote is kept.";
+  else if (word === "incomplete") {
+    const why = finishReasonOf(state) ?? state.end_reason ?? "";
+    text = (Object.hasOwn(REASONS, why) && REASONS[why]) || state.error?.message || "The answer was cut off.";
+  } else if (word === "cancelled") return <p className="quiet-note">Stopped.</p>;
+  if (!text) return null;
+  return (
+    <div className={`failure${word === "incomplete" ? " mild" : ""}`} role="alert">
+      <Icon name="warning" />
+      <div>
+        <p>{text}</p>
+        {state.error?.code && <p className="code-word">{state.error.code}</p>}
+      </div>
+      <button type="button" onClick={() => onRetry(turn)}>
+        Try again
+      </button>
+    </div>
+  );
+}
+
+/** First-token time, rate and tokens. */
+function Facts({ turn, state, onInspect }: { turn: Turn; state: RunState; onInspect(turn: Turn): void }): ReactNode {
+  const { meter } = turn;
+  const tokens = usageOf(state).output_tokens;
+  const seconds = meter.spanMs / 1000;
+  const facts: string[] = [];
+  if (meter.firstMs !== undefined) facts.push(`first token ${time(meter.firstMs)}`);
+  if (tokens && seconds > 0.05) facts.push(`${(tokens / seconds).toFixed(tokens / seconds < 10 ? 1 : 0)} tokens/s`);
+  if (tokens) facts.push(`${tokens.toLocaleString()} tokens`);
+  const model = state.steps[0]?.model ?? state.model ?? turn.model;
+  if (!facts.length) return null;
+  return (
+    <button type="button" className="quiet numbers" onClick={() => onInspect(turn)} title={`Show the stream${model ? ` · ${model}` : ""}`}>
+      {facts.join(" · ")}
+    </button>
+  );
+}
+
+export function time(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`;
+}
