@@ -1,7 +1,7 @@
 """The event model as TypeScript: types and the order table, made from the Python model.
 
-Run it without arguments to write `packages/client/src/core/events.generated.ts`; with ``--check`` it
-writes nothing and exits 1 when the file is not what the model says.
+Run it without arguments to write `packages/client/src/core/events.generated.ts`; with ``--check``
+it writes nothing and exits 1 when the file is not what the model says.
 """
 
 from __future__ import annotations
