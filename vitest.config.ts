@@ -10,6 +10,7 @@ export default defineConfig({
   resolve: { alias: sources },
   test: {
     testTimeout: 60000,
+    hookTimeout: 60000,
     maxWorkers: 4, // tests wait more than they compute
     projects: [
       {

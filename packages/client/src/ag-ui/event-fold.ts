@@ -6,19 +6,18 @@ call each. */
 
 import { MessageList, type AGUIChunk } from "./message-list.js";
 import type { RunEvent } from "../core/events.generated.js";
-import { atEnd, clean, type End, isWhole, type Of, type Part, Parts, type Start, unsaid, Usage } from "../translate/parts.js";
+import { atEnd, clean, type End, type Of, type Part } from "../translate/parts.js";
+import { Translation, type TranslationOptions } from "../translate/translation.js";
 
 export type { AGUIChunk };
 
-export interface AGUIOptions {
+export interface AGUIOptions extends TranslationOptions {
   /** The client's own names for the conversation and the run; the server's unless told. */
   threadId?: string;
   runId?: string;
   /** The messages of the request. With them a `step-reset` is also told as a `MESSAGES_SNAPSHOT`
    * without what is void. */
   history?: unknown[];
-  /** Whether what a `run-wait` names has its answer; such a wait ends nothing. */
-  answered?: (pending: string) => boolean;
 }
 
 /** start -> [end, the field with the id] */
@@ -31,7 +30,6 @@ const PAIRS: Record<string, [end: string, field: string]> = {
 };
 const STARTS = new Map(Object.entries(PAIRS).map(([start, [end]]) => [end, start]));
 const PARTS = Object.keys(PAIRS).filter((start) => start !== "STEP_STARTED");
-const TEXTS = ["text", "refusal", "reasoning"];
 const COUNTS: Record<string, string> = {
   input_tokens: "inputTokens",
   output_tokens: "outputTokens",
@@ -43,17 +41,11 @@ const COUNTS: Record<string, string> = {
 const FIELDS = { approved: { type: "boolean" }, reason: { type: "string" } };
 const APPROVAL_ANSWER = { type: "object", properties: FIELDS, required: ["approved"] };
 
-export class AGUIFold {
-  /** Whether the end was told. The run itself may go on: it waits for a person. */
-  ended = false;
+export class AGUIFold extends Translation<AGUIChunk> {
   #run = "";
   #thread: string | undefined;
   #model: string | undefined;
   #provider: string | undefined;
-  #usage = new Usage();
-  #reason = "stop";
-  #error: Of<"error"> | undefined;
-  #parts = new Parts();
   #approvals = new Map<string, Of<"approval-request">>();
   #calls = new Map<string, Part>();
   /** The assistant message that calls hang on. */
@@ -63,14 +55,15 @@ export class AGUIFold {
   #gone: string[] = [];
   #messages: MessageList | undefined;
 
-  constructor(readonly options: AGUIOptions = {}) {
+  constructor(override readonly options: AGUIOptions = {}) {
+    super(options);
     this.#messages = options.history && new MessageList(options.history);
   }
 
-  /** What says the same as the next event of the run. */
-  take(event: RunEvent): AGUIChunk[] {
-    const chunks = this.#tell(event);
-    for (const chunk of chunks) this.#seen(chunk);
+  override take(event: RunEvent): AGUIChunk[] {
+    const chunks = super.take(event);
+    // The end while the run waits is seen by `wait`.
+    if (event.type !== "run-wait") for (const chunk of chunks) this.#seen(chunk);
     return chunks;
   }
 
@@ -90,111 +83,58 @@ export class AGUIFold {
     return chunks;
   }
 
-  #tell(event: RunEvent): AGUIChunk[] {
-    switch (event.type) {
-      case "run-start":
-        this.#run = event.run;
-        this.#thread = event.thread;
-        this.#model = event.model;
-        return [{ type: "RUN_STARTED", ...this.#names() }];
-      case "step-start":
-        this.#provider = event.provider || this.#provider;
-        this.#parts.clear();
-        this.#reason = "stop";
-        this.#parent = undefined;
-        this.#gone = [];
-        return [{ type: "STEP_STARTED", stepName: `step-${event.step}` }];
-      case "step-end":
-        this.#usage.settle();
-        return this.#close(...PARTS, "STEP_STARTED");
-      case "step-reset":
-        return this.#reset(event);
-      case "run-wait": {
-        const answered = this.options.answered;
-        const left = event.pending.filter((name) => !answered?.(name));
-        return left.length ? this.wait(left) : [];
-      }
-      case "run-end":
-        return this.#runEnd(event);
-      case "finish":
-        if (!event.choice) this.#reason = event.reason;
-        return [];
-      case "usage":
-        this.#usage.count(event);
-        return [];
-      case "error":
-        this.#error = event;
-        return [];
-      case "part-attr":
-        return this.#attr(event);
-    }
-    if (!("part" in event)) return this.#other(event);
-    if (event.type.endsWith("-delta")) return this.#delta(event as Of<"text-delta">);
-    if (event.type.endsWith("-start")) return this.#start(event as Start);
-    return event.type.endsWith("-end") ? this.#end(event as End) : [];
+  protected runStart(event: Of<"run-start">): AGUIChunk[] {
+    this.#run = event.run;
+    this.#thread = event.thread;
+    this.#model = event.model;
+    return [{ type: "RUN_STARTED", ...this.#names() }];
+  }
+
+  protected stepStart(event: Of<"step-start">): AGUIChunk[] {
+    this.#provider = event.provider || this.#provider;
+    this.#parent = undefined;
+    this.#gone = [];
+    return [{ type: "STEP_STARTED", stepName: `step-${event.step}` }];
+  }
+
+  protected stepEnd(): AGUIChunk[] {
+    return this.#close(...PARTS, "STEP_STARTED");
   }
 
   // --- parts ----------------------------------------------------------------------------------
 
-  #start(event: Start): AGUIChunk[] {
-    const part = this.#parts.start(event);
-    const { kind } = part;
-    return kind === "text" || kind === "refusal" || kind === "tool-call"
-      ? this.#openPart(event.part, part)
-      : [];
-  }
-
-  #openPart(number: number, part: Part): AGUIChunk[] {
-    if (part.told) return [];
+  protected openText(number: number, part: Part): AGUIChunk[] {
     const messageId = this.#messageId(number);
-    if (part.kind === "text" || part.kind === "refusal") {
-      part.told = true;
-      this.#parent = messageId;
-      this.#gone.push(messageId);
-      const metadata = this.#model ? { metadata: { tanstack: { model: this.#model } } } : {};
-      return [{ type: "TEXT_MESSAGE_START", messageId, role: "assistant", ...metadata }];
-    }
+    this.#gone.push(messageId);
     if (part.kind === "reasoning") {
-      part.told = true;
-      this.#gone.push(messageId);
       return [
         { type: "REASONING_START", messageId },
         { type: "REASONING_MESSAGE_START", messageId, role: "reasoning" },
       ];
     }
-    if (part.kind !== "tool-call" || !part.callId || !part.name) return [];
-    part.told = true;
+    this.#parent = messageId;
+    const metadata = this.#model ? { metadata: { tanstack: { model: this.#model } } } : {};
+    return [{ type: "TEXT_MESSAGE_START", messageId, role: "assistant", ...metadata }];
+  }
+
+  protected openCall(number: number, part: Part): AGUIChunk[] {
     this.#calls.set(part.callId, part);
     // The first call without text before it makes the message that the others hang on.
-    const parentMessageId = (this.#parent ??= messageId);
+    const parentMessageId = (this.#parent ??= this.#messageId(number));
     this.#gone.push(part.callId);
     const named = { toolCallId: part.callId, toolCallName: part.name, parentMessageId };
-    return [{ type: "TOOL_CALL_START", ...named }, ...this.#arguments(part)];
+    return [{ type: "TOOL_CALL_START", ...named }];
   }
 
-  #arguments(part: Part): AGUIChunk[] {
-    const delta = unsaid(part);
-    return delta ? [{ type: "TOOL_CALL_ARGS", toolCallId: part.callId, delta }] : [];
+  protected callDelta(part: Part, delta: string): AGUIChunk {
+    return { type: "TOOL_CALL_ARGS", toolCallId: part.callId, delta };
   }
 
-  #delta(event: Of<"text-delta">): AGUIChunk[] {
-    const part = this.#parts.growing(event.part);
-    if (!part || !event.text) return [];
-    part.text += event.text;
-    if (TEXTS.includes(part.kind)) {
-      const messageId = this.#messageId(event.part);
-      const content = { type: `${wordOf(part)}_CONTENT`, messageId, delta: event.text };
-      return [...this.#openPart(event.part, part), content];
-    }
-    return part.kind === "tool-call" && part.told ? this.#arguments(part) : [];
+  protected textDelta(number: number, part: Part, delta: string): AGUIChunk {
+    return { type: `${wordOf(part)}_CONTENT`, messageId: this.#messageId(number), delta };
   }
 
-  #end(event: End): AGUIChunk[] {
-    const part = this.#parts.end(event.part);
-    if (!part) return [];
-    if (TEXTS.includes(part.kind)) return this.#endText(event, part);
-    if (event.text !== undefined) part.text = event.text;
-    if (event.type === "tool-call-end") return this.#endCall(event, part);
+  protected endOther(event: End, part: Part): AGUIChunk[] {
     const complete = (event.status ?? "complete") === "complete";
     const { text, payload } = part;
     if (event.type === "provider-result-end") {
@@ -212,14 +152,14 @@ export class AGUIFold {
     return [];
   }
 
-  #endText(event: End, part: Part): AGUIChunk[] {
+  protected endText(event: End, part: Part): AGUIChunk[] {
     const messageId = this.#messageId(event.part);
     const word = wordOf(part);
     const { missing, fits } = atEnd(event, part);
     const signed = part.kind === "reasoning" && (part.attrs.signature ?? part.attrs.encrypted);
-    const chunks = missing || signed ? this.#openPart(event.part, part) : [];
+    const chunks = missing || signed ? this.openPart(event.part, part) : [];
     if (missing) chunks.push({ type: `${word}_CONTENT`, messageId, delta: missing });
-    if (part.told) {
+    if (part.opened) {
       chunks.push({ type: `${word}_END`, messageId });
       if (part.kind === "reasoning") {
         chunks.push(...encrypted(part, "message", messageId));
@@ -230,15 +170,12 @@ export class AGUIFold {
     return chunks;
   }
 
-  #endCall(event: Of<"tool-call-end">, part: Part): AGUIChunk[] {
+  protected endCall(event: Of<"tool-call-end">, part: Part): AGUIChunk[] {
     part.payload = event.arguments;
-    part.callId ||= `call-${event.part}`;
-    part.name ||= "unknown";
-    const chunks = this.#openPart(event.part, part);
+    const chunks = this.openPart(event.part, part);
     const status = event.status ?? "complete";
     if (status === "complete" && !part.text && event.arguments !== undefined) {
-      const delta = asText(event.arguments);
-      chunks.push({ type: "TOOL_CALL_ARGS", toolCallId: part.callId, delta });
+      chunks.push(this.callDelta(part, asText(event.arguments)));
     }
     const facts = clean({ status, error: event.error });
     const metadata = status === "complete" ? {} : { metadata: { tokenwire: facts } };
@@ -246,17 +183,13 @@ export class AGUIFold {
     return [...chunks, ...encrypted(part, "tool-call", part.callId)];
   }
 
-  #attr(event: Of<"part-attr">): AGUIChunk[] {
-    const part = this.#parts.growing(event.part);
-    if (!part) return [];
-    if (event.name === "call_id") part.callId ||= String(event.value);
-    else if (event.name === "tool_name") part.name = String(event.value);
-    else if (!["citation", "meta", "logprobs"].includes(event.name)) {
-      part.attrs[event.name] = event.value;
+  protected attribute(event: Of<"part-attr">, part: Part): AGUIChunk[] {
+    const { name, value } = event;
+    if (!["call_id", "tool_name", "citation", "meta", "logprobs"].includes(name)) {
+      part.attrs[name] = value;
     }
-    if (part.kind === "tool-call") return this.#openPart(event.part, part);
     const messageId = this.#messageId(event.part);
-    return event.name === "citation" ? custom("citation", { messageId, citation: event.value }) : [];
+    return name === "citation" ? custom("citation", { messageId, citation: value }) : [];
   }
 
   // --- ends and waits -------------------------------------------------------------------------
@@ -279,11 +212,7 @@ export class AGUIFold {
       .map(([start, name]) => ({ type: PAIRS[start]![0], [PAIRS[start]![1]]: name }));
   }
 
-  #reset(event: Of<"step-reset">): AGUIChunk[] {
-    this.#usage.settle();
-    this.#parts.open.clear();
-    this.#error = undefined;
-    this.#reason = "stop";
+  protected stepReset(event: Of<"step-reset">): AGUIChunk[] {
     const chunks = this.#close(...PARTS, "STEP_STARTED");
     if (!this.#gone.length) return chunks;
     const { step, attempt, reason } = event;
@@ -313,19 +242,15 @@ export class AGUIFold {
     };
   }
 
-  #runEnd(event: Of<"run-end">): AGUIChunk[] {
-    this.ended = true;
-    this.#usage.end(event);
+  protected runEnd(event: Of<"run-end">, whole: boolean): AGUIChunk[] {
     const chunks = this.#close(...Object.keys(PAIRS));
     const { outcome, reason = "" } = event;
     if (outcome === "cancelled") {
       return [...chunks, this.#finished({ type: "cancelled" }, "stop")];
     }
-    if (isWhole(event, this.#reason, !!this.#error)) {
-      return [...chunks, this.#finished({ type: "success" }, this.#reason)];
-    }
-    const message = this.#error?.message ?? (reason || `The run was ${outcome}.`);
-    const code = this.#error?.code ?? outcome;
+    if (whole) return [...chunks, this.#finished({ type: "success" }, this.reason)];
+    const message = this.error?.message ?? (reason || `The run was ${outcome}.`);
+    const code = this.error?.code ?? outcome;
     return [...chunks, { type: "RUN_ERROR", message, code, ...this.#names() }];
   }
 
@@ -333,7 +258,7 @@ export class AGUIFold {
     const filtered = reason === "content_filter" || reason === "refusal";
     const word = ["stop", "length", "tool_calls"].includes(reason) ? reason : "stop";
     const finishReason = filtered ? "content_filter" : word;
-    const usage = this.#usage.total();
+    const usage = this.usage.total();
     const counts = Object.entries(COUNTS).map(([ours, theirs]) => [theirs, usage.get(ours)]);
     const told = clean({
       provider: this.#provider,
@@ -352,7 +277,7 @@ export class AGUIFold {
     };
   }
 
-  #other(event: RunEvent): AGUIChunk[] {
+  protected other(event: RunEvent): AGUIChunk[] {
     switch (event.type) {
       case "tool-result":
       case "tool-error": {

@@ -13,12 +13,11 @@ import type {
 } from "@tanstack/ai-client";
 import { AGUIFold, type AGUIOptions } from "./event-fold.js";
 import { randomId, type RunInfo, TokenwireClient, type ClientOptions } from "../core/client.js";
-import { TokenwireError } from "../core/errors.js";
 import type { RunEvent } from "../core/events.generated.js";
 import type { Message } from "../state/history.js";
-import { asError } from "../core/reader.js";
+import { asError, TokenwireError } from "../core/errors.js";
 import { type Asked, fromMessages, resultsIn, toMessages } from "./tanstack-messages.js";
-import { answerRun, type Given, type Place, tell, Telling } from "../translate/run-stream.js";
+import { answerRun, type Answers, type Place, streamRun, RunStream } from "../translate/run-stream.js";
 
 type Chunk = ReturnType<ConnectConnectionAdapter["connect"]> extends AsyncIterable<infer C> ? C : never;
 type Hydration = Awaited<ReturnType<NonNullable<ConnectConnectionAdapter["hydrate"]>>>;
@@ -155,7 +154,7 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     const entries = context?.resume ?? [];
     const last = messages[messages.length - 1];
     if (!entries.length && last?.role === "user") return undefined;
-    const given = givenBy(entries, resultsIn(messages));
+    const given = answersBy(entries, resultsIn(messages));
     for (const { id, state } of await this.#runs(thread)) {
       const place = state === "waiting" && (await answerRun(this.#client, id, given, signal));
       if (place) return { run: id, place };
@@ -165,8 +164,8 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
   }
 
   #read(run: string, names: Names, place: Place, signal: AbortSignal, onAbort?: () => void) {
-    const telling = new Telling(place, (answered) => new AGUIFold({ ...names, answered }));
-    return tell(this.#client, run, telling, signal, onAbort) as unknown as AsyncGenerator<Chunk>;
+    const stream = new RunStream(place, (answered) => new AGUIFold({ ...names, answered }));
+    return streamRun(this.#client, run, stream, signal, onAbort) as unknown as AsyncGenerator<Chunk>;
   }
 
   /** What a waiting run would be told to wait for. */
@@ -195,7 +194,7 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
 
 type Entry = NonNullable<RunAgentInputContext["resume"]>[number];
 
-function givenBy(entries: Entry[], results: Map<string, unknown>): Given {
+function answersBy(entries: Entry[], results: Map<string, unknown>): Answers {
   const by = new Map(entries.map((entry) => [entry.interruptId, entry]));
   return {
     approval: (name) => {

@@ -4,7 +4,8 @@ Always true: `finish`, `error` or `abort` comes once, last; a delta's part is op
 told only for a call that was told. */
 
 import type { RunEvent } from "../core/events.generated.js";
-import { atEnd, clean, type End, isWhole, type Of, type Part, Parts, type Start, unsaid, Usage } from "../translate/parts.js";
+import { atEnd, clean, type End, type Of, type Part, type Start, TEXT_KINDS } from "../translate/parts.js";
+import { Translation, type TranslationOptions } from "../translate/translation.js";
 
 /** Which major version of `ai` reads: `5` takes no approvals, `6` no `reset-step`; `common` is what
  * all three take. */
@@ -15,12 +16,10 @@ export interface UIChunk {
   [field: string]: unknown;
 }
 
-export interface UIMessageOptions {
+export interface UIMessageOptions extends TranslationOptions {
   compat?: Compat;
   /** Of the assistant message that is continued; the run's id unless told. */
   messageId?: string;
-  /** Whether what a `run-wait` names has its answer; such a wait ends nothing. */
-  answered?: (pending: string) => boolean;
 }
 
 const FINISH: Record<string, string> = {
@@ -33,7 +32,6 @@ const FINISH: Record<string, string> = {
   error: "error",
   malformed_tool_call: "error",
 };
-const TEXT: Record<string, string> = { text: "text", refusal: "text", reasoning: "reasoning" };
 const LETTER: Record<string, string> = { text: "t", refusal: "f", reasoning: "r" };
 const NOT_COMPLETE: Record<string, string> = {
   truncated: "The call was cut off before its end.",
@@ -41,59 +39,16 @@ const NOT_COMPLETE: Record<string, string> = {
   discarded: "The call was discarded.",
 };
 
-export class UIMessageFold {
-  /** Whether the end was told. The run itself may go on: it waits for a person. */
-  ended = false;
-  #parts = new Parts();
+export class UIMessageFold extends Translation<UIChunk> {
   #calls = new Set<string>();
   #stepCalls = new Set<string>();
   #answered = new Set<string>();
   #stepTold = false;
-  #reason = "stop";
-  #error: Of<"error"> | undefined;
-  #usage = new Usage();
   #compat: Compat;
 
-  constructor(readonly options: UIMessageOptions = {}) {
+  constructor(override readonly options: UIMessageOptions = {}) {
+    super(options);
     this.#compat = options.compat ?? "7";
-  }
-
-  /** What says the same as the next event of the run. */
-  take(event: RunEvent): UIChunk[] {
-    switch (event.type) {
-      case "run-start":
-        return [this.#begin(event)];
-      case "step-start":
-        this.#parts.clear();
-        this.#stepCalls.clear();
-        this.#stepTold = false;
-        this.#reason = "stop";
-        return [{ type: "start-step" }];
-      case "step-end":
-        this.#usage.settle();
-        return [{ type: "finish-step" }];
-      case "step-reset":
-        return this.#reset(event);
-      case "run-wait":
-        return this.#wait(event);
-      case "run-end":
-        return this.#runEnd(event);
-      case "finish":
-        if (!event.choice) this.#reason = event.reason;
-        return [];
-      case "usage":
-        this.#usage.count(event);
-        return [];
-      case "error":
-        this.#error = event;
-        return [];
-      case "part-attr":
-        return this.#attr(event);
-    }
-    if (!("part" in event)) return this.#other(event);
-    if (event.type.endsWith("-delta")) return this.#delta(event as Of<"text-delta">);
-    if (event.type.endsWith("-start")) return this.#start(event as Start);
-    return event.type.endsWith("-end") ? this.#end(event as End) : [];
   }
 
   /** Nothing: the client goes on with the message that it has. */
@@ -107,36 +62,40 @@ export class UIMessageFold {
     return [this.#finish("tool_calls", "waiting")];
   }
 
-  #begin({ run, thread, model }: Of<"run-start">): UIChunk {
+  protected runStart({ run, thread, model }: Of<"run-start">): UIChunk[] {
     const tokenwire = clean({ run, thread, model });
     const messageId = this.options.messageId ?? run;
-    return { type: "start", messageId, messageMetadata: { tokenwire } };
+    return [{ type: "start", messageId, messageMetadata: { tokenwire } }];
+  }
+
+  protected stepStart(): UIChunk[] {
+    this.#stepCalls.clear();
+    this.#stepTold = false;
+    return [{ type: "start-step" }];
+  }
+
+  protected stepEnd(): UIChunk[] {
+    return [{ type: "finish-step" }];
   }
 
   // --- parts ----------------------------------------------------------------------------------
 
-  #start(event: Start): UIChunk[] {
-    const part = this.#parts.start(event);
+  protected override partStart(event: Start, part: Part): void {
     part.attrs = clean({ meta: (event as { meta?: unknown }).meta });
-    const { kind } = part;
-    const atOnce = kind === "text" || kind === "refusal" || kind === "tool-call";
-    return atOnce ? this.#openPart(event.part, part) : [];
   }
 
-  #openPart(number: number, part: Part): UIChunk[] {
-    if (part.told) return [];
-    const word = TEXT[part.kind];
-    if (word) {
-      part.told = this.#stepTold = true;
-      const chunk: UIChunk = { type: `${word}-start`, id: nameOf(number, part) };
-      if (part.kind === "refusal") chunk.providerMetadata = { tokenwire: { kind: "refusal" } };
-      return [chunk];
-    }
-    if (part.kind !== "tool-call" || !part.callId || !part.name) return [];
-    part.told = this.#stepTold = true;
+  protected openText(number: number, part: Part): UIChunk[] {
+    this.#stepTold = true;
+    const chunk: UIChunk = { type: `${wordOf(part)}-start`, id: nameOf(number, part) };
+    if (part.kind === "refusal") chunk.providerMetadata = { tokenwire: { kind: "refusal" } };
+    return [chunk];
+  }
+
+  protected openCall(_number: number, part: Part): UIChunk[] {
+    this.#stepTold = true;
     this.#calls.add(part.callId);
     this.#stepCalls.add(part.callId);
-    return [{ type: "tool-input-start", ...this.#named(part) }, ...this.#arguments(part)];
+    return [{ type: "tool-input-start", ...this.#named(part) }];
   }
 
   #named(part: Part) {
@@ -144,31 +103,15 @@ export class UIMessageFold {
     return { toolCallId: part.callId, toolName: part.name, ...provider };
   }
 
-  #arguments(part: Part): UIChunk[] {
-    const inputTextDelta = unsaid(part);
-    if (!inputTextDelta) return [];
-    return [{ type: "tool-input-delta", toolCallId: part.callId, inputTextDelta }];
+  protected callDelta(part: Part, inputTextDelta: string): UIChunk {
+    return { type: "tool-input-delta", toolCallId: part.callId, inputTextDelta };
   }
 
-  #delta(event: Of<"text-delta">): UIChunk[] {
-    const part = this.#parts.growing(event.part);
-    if (!part || !event.text) return [];
-    part.text += event.text;
-    const word = TEXT[part.kind];
-    if (word) {
-      const id = nameOf(event.part, part);
-      const delta = { type: `${word}-delta`, id, delta: event.text };
-      return [...this.#openPart(event.part, part), delta];
-    }
-    return part.kind === "tool-call" && part.told ? this.#arguments(part) : [];
+  protected textDelta(number: number, part: Part, delta: string): UIChunk {
+    return { type: `${wordOf(part)}-delta`, id: nameOf(number, part), delta };
   }
 
-  #end(event: End): UIChunk[] {
-    const part = this.#parts.end(event.part);
-    if (!part) return [];
-    if (TEXT[part.kind]) return this.#endText(event, part);
-    if (event.text !== undefined) part.text = event.text;
-    if (event.type === "tool-call-end") return this.#endCall(event, part);
+  protected endOther(event: End, part: Part): UIChunk[] {
     if (event.type === "provider-result-end") return this.#providerResult(event, part);
     if ((event.status ?? "complete") !== "complete") return [];
     if (event.type === "file-end") {
@@ -185,16 +128,15 @@ export class UIMessageFold {
     return [{ type: "reasoning-start", id }, { type: "reasoning-end", id, providerMetadata }];
   }
 
-  #endText(event: End, part: Part): UIChunk[] {
-    const word = TEXT[part.kind]!;
+  protected endText(event: End, part: Part): UIChunk[] {
     const { missing, fits } = atEnd(event, part);
     const signed = Object.keys(part.attrs).length > 0;
-    const chunks = missing || signed ? this.#openPart(event.part, part) : [];
-    if (!part.told) return chunks;
+    const chunks = missing || signed ? this.openPart(event.part, part) : [];
+    if (!part.opened) return chunks;
     const id = nameOf(event.part, part);
-    if (missing) chunks.push({ type: `${word}-delta`, id, delta: missing });
+    if (missing) chunks.push(this.textDelta(event.part, part, missing));
     const metadata = signed ? { providerMetadata: { tokenwire: part.attrs } } : {};
-    chunks.push({ type: `${word}-end`, id, ...metadata });
+    chunks.push({ type: `${wordOf(part)}-end`, id, ...metadata });
     if (!fits) {
       const data = { part: event.part, text: event.text };
       chunks.push({ type: "data-text-correction", id: `fix-${event.part}`, data });
@@ -202,10 +144,8 @@ export class UIMessageFold {
     return chunks;
   }
 
-  #endCall(event: Of<"tool-call-end">, part: Part): UIChunk[] {
-    part.callId ||= `call-${event.part}`;
-    part.name ||= "unknown";
-    const chunks = this.#openPart(event.part, part);
+  protected endCall(event: Of<"tool-call-end">, part: Part): UIChunk[] {
+    const chunks = this.openPart(event.part, part);
     const named = this.#named(part);
     const status = event.status ?? "complete";
     if (status === "complete") {
@@ -233,38 +173,27 @@ export class UIMessageFold {
     return chunks;
   }
 
-  #attr(event: Of<"part-attr">): UIChunk[] {
-    const part = this.#parts.growing(event.part);
-    if (!part) return [];
-    const { name, value } = event;
-    if (name === "call_id") part.callId ||= String(value);
-    else if (name === "tool_name") part.name = String(value);
-    else if (name === "signature" || name === "encrypted") {
+  protected attribute({ name, value, seq }: Of<"part-attr">, part: Part): UIChunk[] {
+    if (name === "signature" || name === "encrypted") {
       part.attrs = { ...part.attrs, ...clean({ [name]: value }) };
     } else if (name === "meta" && value && typeof value === "object") {
       part.attrs = { ...part.attrs, meta: { ...(part.attrs.meta as object), ...value } };
     }
-    if (part.kind === "tool-call") return this.#openPart(event.part, part);
-    return name === "citation" ? sourceOf(value, event.seq ?? 0) : [];
+    return name === "citation" ? sourceOf(value, seq ?? 0) : [];
   }
 
   // --- ends and waits -------------------------------------------------------------------------
 
-  #reset(event: Of<"step-reset">): UIChunk[] {
-    this.#usage.settle();
-    this.#error = undefined;
-    this.#reason = "stop";
-    const open = [...this.#parts.open];
-    this.#parts.open.clear();
+  protected stepReset(event: Of<"step-reset">, open: number[]): UIChunk[] {
     if (!this.#stepTold) return [];
     if (this.#compat === "7") {
       for (const call of this.#stepCalls) this.#calls.delete(call);
       return [{ type: "reset-step" }];
     }
     const chunks = open.flatMap((number): UIChunk[] => {
-      const part = this.#parts.get(number)!;
-      const word = TEXT[part.kind];
-      return word && part.told ? [{ type: `${word}-end`, id: nameOf(number, part) }] : [];
+      const part = this.parts.get(number)!;
+      if (!part.opened || !TEXT_KINDS.includes(part.kind)) return [];
+      return [{ type: `${wordOf(part)}-end`, id: nameOf(number, part) }];
     });
     const errorText = "The step was started again; this call is not made.";
     for (const toolCallId of this.#stepCalls) {
@@ -277,28 +206,23 @@ export class UIMessageFold {
     return [...chunks, { type: "data-step-reset", id: `reset-${event.seq ?? 0}`, data }];
   }
 
-  #wait(event: Of<"run-wait">): UIChunk[] {
+  protected override runWait(event: Of<"run-wait">): UIChunk[] {
     const old = this.#compat === "5" || this.#compat === "common";
     if (event.reason === "approval" && old) return [];
-    const { answered } = this.options;
-    return event.pending.every((name) => answered?.(name)) ? [] : this.wait();
+    return super.runWait(event);
   }
 
-  #runEnd(event: Of<"run-end">): UIChunk[] {
-    this.ended = true;
-    this.#usage.end(event);
+  protected runEnd(event: Of<"run-end">, whole: boolean): UIChunk[] {
     const { outcome, reason = "" } = event;
     if (outcome === "cancelled") return [{ type: "abort" }];
-    if (isWhole(event, this.#reason, !!this.#error)) {
-      return [this.#finish(this.#reason, outcome)];
-    }
+    if (whole) return [this.#finish(this.reason, outcome)];
     const lost = outcome === "interrupted" && "The answer was interrupted before its end.";
     const told = lost || reason || "The answer ended before it was whole.";
-    return [{ type: "error", errorText: this.#error?.message ?? told }];
+    return [{ type: "error", errorText: this.error?.message ?? told }];
   }
 
   #finish(reason: string, outcome: string): UIChunk {
-    const total = this.#usage.total();
+    const total = this.usage.total();
     const usage = total.size ? Object.fromEntries(total) : undefined;
     const tokenwire = clean({ outcome, finishReason: reason, usage });
     const word = this.#compat === "5" ? {} : { finishReason: FINISH[reason] ?? "other" };
@@ -307,7 +231,7 @@ export class UIMessageFold {
 
   // --- what is not text -----------------------------------------------------------------------
 
-  #other(event: RunEvent): UIChunk[] {
+  protected other(event: RunEvent): UIChunk[] {
     switch (event.type) {
       case "tool-result":
       case "tool-error":
@@ -360,6 +284,10 @@ export class UIMessageFold {
     if (own) return []; // the client gave the answer; this version has no chunk for it
     return [{ type: "data-approval", id: approvalId, data: { ...names, ...answer } }];
   }
+}
+
+function wordOf(part: Part): string {
+  return part.kind === "reasoning" ? "reasoning" : "text";
 }
 
 function nameOf(number: number, part: Part): string {

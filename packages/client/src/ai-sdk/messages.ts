@@ -7,7 +7,7 @@ only at the end, because providers refuse it anywhere else. */
 import type { UIMessage } from "ai";
 import { withoutVoid } from "./void-parts.js";
 import type { Message } from "../state/history.js";
-import type { Given } from "../translate/run-stream.js";
+import type { Answers } from "../translate/run-stream.js";
 
 type Parts = Record<string, unknown>[];
 /** What the parts of all kinds may have; read with care. */
@@ -47,7 +47,7 @@ export function runOf(message: UIMessage): string {
 }
 
 /** What a message has for the run that wrote it; undefined when it answers nothing. */
-export function answersIn(message: UIMessage | undefined): Given | undefined {
+export function answersIn(message: UIMessage | undefined): Answers | undefined {
   if (message?.role !== "assistant") return undefined;
   const tools = (message.parts as AnyPart[]).filter(isTool);
   const approvals = tools.flatMap(({ state, approval }) =>

@@ -7,18 +7,12 @@ same key, which keeps it one run. */
 
 import { randomId } from "../core/client.js";
 import { errorOf, TokenwireError } from "../core/errors.js";
-import { asError, isFatal } from "../core/reader.js";
+import { type Reading, readToEnd, type Watch } from "../core/reconnect.js";
 import { SSEParser } from "../core/sse.js";
-import { backoff, onReturn, pause } from "../core/wait.js";
+import { backoff, onAbort, pause } from "../core/wait.js";
 
 /** A start is sent again this often when no answer came. */
 const START_TRIES = 4;
-/** Silence after which a connection counts as dead: three heartbeats. */
-const WATCHDOG_MS = 45000;
-/** A quiet connection older than this is not trusted when the person comes back. */
-const STALE_MS = 5000;
-/** What the server sends cannot be read; coming back once may help, for ever does not. */
-const UNREADABLE = 2;
 const LAST = new Set(["finish", "error", "abort"]);
 /** This wire says a file whole, in one line: as much as a run may hold. */
 const FILE = 64 << 20;
@@ -69,12 +63,13 @@ function streamOf(url: string, body: string): string | undefined {
 }
 
 /** One answer, over any number of connections. */
-class Answer {
+class Answer implements Reading {
   readonly stream: ReadableStream<Uint8Array>;
   /** The id of the last chunk that was given. */
   #after = "";
   #given = false;
   #ended = false;
+  #again = false;
   /** This connection goes on from a place: the server opens what was open there. */
   #resumed = false;
   /** What this connection calls a part that another one began. */
@@ -99,11 +94,9 @@ class Answer {
 
   async #run(): Promise<void> {
     const stop = this.init.signal;
-    const onStop = () => this.#life.abort();
-    stop?.addEventListener("abort", onStop);
-    if (stop?.aborted) onStop();
+    const forget = onAbort(stop, () => this.#life.abort());
     try {
-      await this.#read();
+      await readToEnd(this, { signal: this.#life.signal });
       if (stop?.aborted) throw stop.reason;
       if (this.#life.signal.aborted) return; // the reader has gone
       this.#say("[DONE]");
@@ -111,67 +104,47 @@ class Answer {
     } catch (error) {
       this.#controller.error(error);
     } finally {
-      stop?.removeEventListener("abort", onStop);
+      forget();
     }
   }
 
-  /** Connections one after another, until the answer is over. */
-  async #read(): Promise<void> {
-    let fruitless = 0;
-    let unreadable = 0;
-    for (let again = false; ; again = true) {
-      const before = this.#after;
-      const failed = await this.#connect(again);
-      if (this.#ended || this.#life.signal.aborted) return;
-      if (failed && isFatal(failed)) throw failed;
-      if (this.#given && !this.#after) {
-        throw new TokenwireError("no_ids", "the stream broke off, and it has no ids to go on with");
-      }
-      if (this.#after !== before) fruitless = unreadable = 0;
-      if (failed?.code === "protocol_error" && ++unreadable >= UNREADABLE) throw failed;
-      await pause(failed?.retryAfter ?? backoff(fruitless++), this.#life.signal);
-      if (this.#life.signal.aborted) return;
-    }
+  get ended(): boolean {
+    return this.#ended;
   }
 
-  /** One connection, to its end; what ended it, when it says so. */
-  async #connect(again: boolean): Promise<TokenwireError | undefined> {
+  get position(): string {
+    return this.#after;
+  }
+
+  /** The first connection reads the response that is there. */
+  async connect(watch: Watch): Promise<void> {
+    const again = this.#again;
+    this.#again = true;
     this.#resumed = this.#after !== "";
     this.#names.clear();
-    const cut = new AbortController();
-    const stop = () => cut.abort();
-    let heard = performance.now();
-    const stopAfter = (ms: number) => () => performance.now() - heard > ms && stop();
-    const forget = onReturn(stopAfter(STALE_MS));
-    const watchdog = setInterval(stopAfter(WATCHDOG_MS), WATCHDOG_MS / 3);
-    this.#life.signal.addEventListener("abort", stop);
-    if (this.#life.signal.aborted) stop();
+    const response = again ? await this.#ask(watch.signal) : this.first;
+    if (response.status === 204) return this.#nothing();
+    if (!response.ok) throw await errorOf(response);
+    const reader = response.body!.getReader();
+    const leave = () => void reader.cancel().catch(() => undefined);
+    const forget = onAbort(watch.signal, leave);
     try {
-      const response = again ? await this.#ask(cut.signal) : this.first;
-      if (response.status === 204) return this.#nothing();
-      if (!response.ok) return await errorOf(response);
-      const reader = response.body!.getReader();
-      const leave = () => void reader.cancel().catch(() => undefined);
-      cut.signal.addEventListener("abort", leave);
-      try {
-        const parser = new SSEParser({ maxLine: FILE, maxEvent: FILE });
-        for (;;) {
-          const { done, value } = await reader.read();
-          if (done || cut.signal.aborted) return undefined;
-          heard = performance.now();
-          for (const frame of parser.feed(value)) this.#take(frame.id, frame.data);
-          if (this.#ended) return undefined;
-        }
-      } finally {
-        leave();
+      const parser = new SSEParser({ maxLine: FILE, maxEvent: FILE });
+      while (!this.#ended) {
+        const { done, value } = await reader.read();
+        if (done || watch.signal.aborted) return;
+        watch.alive();
+        for (const frame of parser.feed(value)) this.#take(frame.id, frame.data);
       }
-    } catch (error) {
-      return asError(error);
     } finally {
-      clearInterval(watchdog);
       forget();
-      this.#life.signal.removeEventListener("abort", stop);
+      leave();
     }
+  }
+
+  restart(): boolean {
+    if (!this.#given || this.#after) return false;
+    throw new TokenwireError("no_ids", "the stream broke off, and it has no ids to resume from");
   }
 
   #ask(signal: AbortSignal): Promise<Response> {
@@ -203,10 +176,9 @@ class Answer {
   }
 
   /** The server has nothing under way (any more). */
-  #nothing(): TokenwireError | undefined {
-    if (this.#given) return new TokenwireError("gone", "the server does not know this answer", 410);
+  #nothing(): void {
+    if (this.#given) throw new TokenwireError("gone", "the server does not know this answer", 410);
     this.#ended = true;
-    return undefined;
   }
 
   #say(json: string): void {

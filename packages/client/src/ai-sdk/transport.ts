@@ -11,8 +11,9 @@ goes away look the same from here, so they only end the reading unless `onStop` 
 import type { ChatTransport, UIMessage, UIMessageChunk } from "ai";
 import { answersIn, runOf, toMessages } from "./messages.js";
 import { TokenwireClient, type ClientOptions } from "../core/client.js";
-import { asError } from "../core/reader.js";
-import { answerRun, tell, Telling, type Place } from "../translate/run-stream.js";
+import { asError } from "../core/errors.js";
+import { onAbort } from "../core/wait.js";
+import { answerRun, streamRun, RunStream, type Place } from "../translate/run-stream.js";
 import { UIMessageFold, type Compat } from "./chunk-fold.js";
 
 export { resumableFetch } from "./resumable-fetch.js";
@@ -103,10 +104,10 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
 
   /** Hands what the message answers to its run. */
   async #goOn(message: UIMessage, signal?: AbortSignal): Promise<Place | undefined> {
-    const given = answersIn(message);
-    if (!given) return undefined;
+    const answers = answersIn(message);
+    if (!answers) return undefined;
     try {
-      return await answerRun(this.#client, runOf(message), given, signal);
+      return await answerRun(this.#client, runOf(message), answers, signal);
     } catch (error) {
       // A message of another backend: its conversation goes on in a new run.
       if (["unknown_run", "bad_request"].includes(asError(error).code)) return undefined;
@@ -121,21 +122,19 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
   ): ReadableStream<UIMessageChunk> {
     const { compat } = this.options;
     const { messageId } = place;
-    const telling = new Telling(place, (answered) => {
+    const stream = new RunStream(place, (answered) => {
       const options = { answered, ...(compat ? { compat } : {}), ...(messageId ? { messageId } : {}) };
       return new UIMessageFold(options);
     });
     const life = new AbortController();
     const onStop = () => {
-      if (this.options.onStop === "cancel" && !telling.ended) {
+      if (this.options.onStop === "cancel" && !stream.ended) {
         void this.#client.stop(run).catch(() => undefined);
       }
       life.abort();
     };
-    stop?.addEventListener("abort", onStop);
-    if (stop?.aborted) onStop();
-    const chunks = tell(this.#client, run, telling, life.signal);
-    const over = () => stop?.removeEventListener("abort", onStop);
+    const chunks = streamRun(this.#client, run, stream, life.signal);
+    const over = onAbort(stop, onStop);
     return new ReadableStream<UIMessageChunk>({
       async pull(controller) {
         try {
@@ -144,7 +143,7 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
             controller.enqueue(value as unknown as UIMessageChunk);
             return;
           }
-          if (stop?.aborted && !telling.ended) controller.enqueue({ type: "abort" });
+          if (stop?.aborted && !stream.ended) controller.enqueue({ type: "abort" });
           controller.close();
         } catch (error) {
           controller.error(error);

@@ -8,7 +8,7 @@ import { pollWay } from "./poll.js";
 import { type Connect, follow, type FollowOptions } from "./reader.js";
 import { SSEParser, type SSELimits } from "./sse.js";
 import { followShared } from "./tabs.js";
-import { backoff, pause } from "./wait.js";
+import { backoff, onAbort, pause } from "./wait.js";
 import { webSocketWay } from "./websocket.js";
 
 export interface ClientOptions {
@@ -177,13 +177,13 @@ export class TokenwireClient {
       const type = response.headers.get("content-type") ?? "";
       if (!response.body || !type.startsWith("text/event-stream")) {
         response.body?.cancel().catch(() => undefined);
-        throw new TokenwireError("no_stream", `an event stream was due, not '${type}'`, 0, true);
+        throw new TokenwireError("no_stream", `expected text/event-stream, got '${type}'`, 0, true);
       }
       const reader = response.body.getReader();
       const parser = new SSEParser(this.#options.limits);
       // Not every fetch ends a read when its signal is aborted after the last byte came.
       const close = () => void reader.cancel().catch(() => undefined);
-      signal.addEventListener("abort", close);
+      const forget = onAbort(signal, close);
       try {
         for (;;) {
           const { done, value } = await reader.read();
@@ -193,7 +193,7 @@ export class TokenwireClient {
           flush();
         }
       } finally {
-        signal.removeEventListener("abort", close);
+        forget();
         close();
       }
     };

@@ -13,6 +13,18 @@ export class TokenwireError extends Error {
   }
 }
 
+/** Whether the server has said no: asking again brings the same. */
+export function isFatal(error: TokenwireError): boolean {
+  return error.status >= 400 && error.status < 500 && error.status !== 408 && error.status !== 429;
+}
+
+/** What was thrown, as an error of ours: what is not one yet is a failure of the network. */
+export function asError(error: unknown): TokenwireError {
+  if (error instanceof TokenwireError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new TokenwireError("network", `no connection to the server (${message})`, 0, true);
+}
+
 /** The error that a response with a bad status tells. Reads at most its first 16 KiB. */
 export async function errorOf(response: Response): Promise<TokenwireError> {
   const { status } = response;

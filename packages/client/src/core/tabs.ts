@@ -10,7 +10,7 @@ leaves a gap is answered by asking the leader for what is missing; a leader that
 tab is frozen, but keeps the lock) is not waited for: the tab then reads alone. */
 
 import { type Delivered, type FollowOptions, type LinkState, offsetOf } from "./reader.js";
-import { pause } from "./wait.js";
+import { onAbort, pause } from "./wait.js";
 
 type Direct = (options: FollowOptions, socketFirst?: boolean) => Promise<void>;
 type Row = [cursor: string, json: string];
@@ -77,9 +77,7 @@ class Shared {
 
   async run(): Promise<void> {
     const { signal } = this.options;
-    const stop = () => this.#over.abort();
-    signal?.addEventListener("abort", stop);
-    if (signal?.aborted) stop();
+    const forget = onAbort(signal, () => this.#over.abort());
     this.#channel.onmessage = ({ data }) => this.#hear(data as Told);
     this.#tell({ want: this.#cursor });
     const silence = this.options.watchdogMs ?? SILENCE_MS;
@@ -92,7 +90,7 @@ class Shared {
       if (this.#missed && !this.#ended && !signal?.aborted) await this.#alone();
     } finally {
       clearInterval(watch);
-      signal?.removeEventListener("abort", stop);
+      forget();
       this.#channel.close();
     }
   }

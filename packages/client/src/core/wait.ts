@@ -23,18 +23,24 @@ export function onReturn(wake: () => void): () => void {
   };
 }
 
+/** Calls `stop` when `signal` aborts, at once when it has. Returns what forgets it. */
+export function onAbort(signal: AbortSignal | null | undefined, stop: () => void): () => void {
+  signal?.addEventListener("abort", stop);
+  if (signal?.aborted) stop();
+  return () => signal?.removeEventListener("abort", stop);
+}
+
 /** Resolves after `ms`, at once when aborted and, where that may be, when `onReturn` fires. */
 export function pause(ms: number, signal?: AbortSignal, early = true): Promise<void> {
   return new Promise((resolve) => {
+    const undo: (() => void)[] = [];
     const done = () => {
-      clearTimeout(timer);
-      forget();
-      signal?.removeEventListener("abort", done);
+      for (const forget of undo) forget();
       resolve();
     };
     const timer = setTimeout(done, ms);
-    const forget = early ? onReturn(done) : () => {};
-    if (signal?.aborted) done();
-    else signal?.addEventListener("abort", done);
+    undo.push(() => clearTimeout(timer));
+    if (early) undo.push(onReturn(done));
+    undo.push(onAbort(signal, done));
   });
 }

@@ -1,8 +1,9 @@
 /* Reading a run over the server's WebSocket: for when event streams do not get through, or the
 browser's connections to this host are used up. */
 
-import { TokenwireError } from "./errors.js";
-import { asError, type Connect } from "./reader.js";
+import { asError, TokenwireError } from "./errors.js";
+import type { Connect } from "./reader.js";
+import { onAbort } from "./wait.js";
 
 interface Told {
   op: string;
@@ -71,11 +72,10 @@ export function webSocketWay(
     };
     socket.onclose = closed;
     socket.onerror = () => undefined; // a close follows
-    signal.addEventListener("abort", leave);
-    if (signal.aborted) leave();
+    const forget = onAbort(signal, leave);
     await gone;
     clearInterval(ping);
-    signal.removeEventListener("abort", leave);
+    forget();
     if (failed) throw failed;
   };
 }

@@ -5,8 +5,7 @@ or another machine shows the same; a question is on the screen before any answer
 (retry, regenerate, edit) makes a new branch and never changes an old one. */
 
 import { randomId, type RunInfo, type TokenwireClient } from "../core/client.js";
-import { asError } from "../core/reader.js";
-import type { TokenwireError } from "../core/errors.js";
+import { asError, type TokenwireError } from "../core/errors.js";
 import { stateOf } from "../core/fold.js";
 import { answeredHistory, historyOf, type Message } from "./history.js";
 import { RunMeter } from "./meter.js";

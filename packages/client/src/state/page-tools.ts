@@ -4,9 +4,8 @@ Always true: of all tabs that read the same run, one runs a call at a time, and 
 waits for it; the first answer counts. */
 
 import type { TokenwireClient } from "../core/client.js";
-import type { TokenwireError } from "../core/errors.js";
 import type { PartState, RunState } from "../core/fold.js";
-import { asError } from "../core/reader.js";
+import { asError, type TokenwireError } from "../core/errors.js";
 import type { RunStore } from "./store.js";
 
 export interface ClientTool<A = never> {

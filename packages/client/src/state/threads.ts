@@ -4,8 +4,7 @@ Always true: what is shown is the server's list with what was changed here or in
 what the server refuses is taken back and shown as an error. */
 
 import { threadPath, type TokenwireClient } from "../core/client.js";
-import type { TokenwireError } from "../core/errors.js";
-import { asError } from "../core/reader.js";
+import { asError, type TokenwireError } from "../core/errors.js";
 
 export interface ThreadEntry {
   thread: string;

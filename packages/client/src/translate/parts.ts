@@ -1,5 +1,4 @@
-/* What the folds of the browser's other wires (`ag-ui/event-fold.ts`, `ai-sdk/chunk-fold.ts`) remember of a run alike:
- * its parts, what they used, and whether its end is one.
+/* What a translation remembers of a run: its parts, what they used, and whether its end is one.
  *
  * Always true: a part's text is what its deltas said, until its end says otherwise. */
 
@@ -16,8 +15,8 @@ export interface Part {
   executor: string;
   text: string;
   /** How much of the text of a call was told. */
-  said: number;
-  told: boolean;
+  sent: number;
+  opened: boolean;
   payload: unknown;
   mediaType: string;
   url: string | undefined;
@@ -35,6 +34,9 @@ interface About {
   content?: unknown;
   payload?: unknown;
 }
+
+/** Parts whose text is shown as it grows. */
+export const TEXT_KINDS = ["text", "refusal", "reasoning"];
 
 /** The parts of a step. */
 export class Parts {
@@ -55,8 +57,8 @@ export class Parts {
       name: about.name ?? "",
       executor: about.executor ?? "server",
       text: "",
-      said: 0,
-      told: false,
+      sent: 0,
+      opened: false,
       payload: about.content ?? about.payload,
       mediaType: about.media_type ?? "application/octet-stream",
       url: about.url,
@@ -85,8 +87,8 @@ export class Parts {
 
 /** The rest of a call's arguments that was not told yet. */
 export function unsaid(part: Part): string {
-  const rest = part.text.slice(part.said);
-  part.said = part.text.length;
+  const rest = part.text.slice(part.sent);
+  part.sent = part.text.length;
   return rest;
 }
 

@@ -1,22 +1,14 @@
 /* A run told in the words of another client's stream, over any number of cuts.
 
 Always true: what is told ends where the run ends, or where it waits for what nobody has answered;
-after an answer the telling goes on behind what the client knows, from the same run. */
+after an answer the stream goes on behind what the client knows, from the same run. */
 
 import type { TokenwireClient } from "../core/client.js";
 import type { RunEvent } from "../core/events.generated.js";
-import { asError, offsetOf } from "../core/reader.js";
-
-/** Events to chunks of a wire. */
-export interface Words<C> {
-  /** Whether the end was told. */
-  readonly ended: boolean;
-  take(event: RunEvent): C[];
-  /** What opens a further stream of the same run. */
-  again(): C[];
-  /** The end, while the run waits for `pending`. */
-  wait(pending: string[]): C[];
-}
+import { asError } from "../core/errors.js";
+import { offsetOf } from "../core/reader.js";
+import { onAbort } from "../core/wait.js";
+import type { Translation } from "./translation.js";
 
 /** From where on a run is told, and which of its waits have their answer. */
 export interface Place {
@@ -28,61 +20,60 @@ export interface Place {
 }
 
 /** What is told of a run, event by event. */
-export class Telling<C> {
-  #words: Words<C>;
+export class RunStream<C> {
+  #translation: Translation<C>;
   #at = 0;
   #known: number;
   #open: string[];
 
-  constructor(place: Place, words: (answered: (pending: string) => boolean) => Words<C>) {
+  constructor(place: Place, translate: (answered: (pending: string) => boolean) => Translation<C>) {
     this.#known = place.known ?? 0;
     this.#open = [...(place.open ?? [])];
     const passed = place.passed ?? 0;
-    this.#words = words((name) => {
+    this.#translation = translate((name) => {
       if (this.#at <= this.#known) return true;
       return this.#at <= passed && !this.#open.includes(name);
     });
   }
 
   get ended(): boolean {
-    return this.#words.ended;
+    return this.#translation.ended;
   }
 
   take(event: RunEvent, offset: number): C[] {
     if (this.ended) return [];
     this.#at = offset;
-    const chunks = this.#words.take(event);
+    const chunks = this.#translation.take(event);
     if (offset > this.#known) return chunks;
     if (offset < this.#known) return [];
-    const again = this.#words.again();
-    return this.#open.length ? [...again, ...this.#words.wait(this.#open)] : again;
+    const again = this.#translation.again();
+    return this.#open.length ? [...again, ...this.#translation.wait(this.#open)] : again;
   }
 }
 
-/** The chunks of a run as they come. Ends on `signal`; then `onAbort` is called, unless the end
+/** The chunks of a run as they come. Ends on `signal`; then `onStop` is called, unless the end
  * was told. */
-export async function* tell<C>(
+export async function* streamRun<C>(
   client: TokenwireClient,
   run: string,
-  telling: Telling<C>,
+  stream: RunStream<C>,
   signal: AbortSignal,
-  onAbort?: () => void,
+  onStop?: () => void,
 ): AsyncGenerator<C> {
   const life = new AbortController();
   let queue: C[] = [];
   let wake = () => {};
   const stop = () => {
-    if (!telling.ended) onAbort?.();
+    if (!stream.ended) onStop?.();
     life.abort();
   };
-  signal.addEventListener("abort", stop);
-  if (signal.aborted) stop();
+  const forget = onAbort(signal, stop);
   let over: { error?: unknown } | undefined;
   const reading = client.follow(run, {
     signal: life.signal,
     onEvents: (batch) => {
-      for (const { event, cursor } of batch) queue.push(...telling.take(event, offsetOf(cursor)));
-      if (telling.ended) life.abort();
+      for (const { event, cursor } of batch) queue.push(...stream.take(event, offsetOf(cursor)));
+      if (stream.ended) life.abort();
       wake();
     },
   });
@@ -101,13 +92,13 @@ export async function* tell<C>(
     }
     if ("error" in over) throw over.error;
   } finally {
-    signal.removeEventListener("abort", stop);
+    forget();
     life.abort();
   }
 }
 
 /** What a client has for a run that waits: answers of a person, results of tools. */
-export interface Given {
+export interface Answers {
   approval(name: string): { approved: boolean; reason?: string; arguments?: unknown } | undefined;
   /** Boxed, because a result may be anything. */
   result(name: string): { content: unknown } | undefined;
@@ -123,15 +114,15 @@ interface Snapshot {
 export async function answerRun(
   client: TokenwireClient,
   run: string,
-  given: Given,
+  answers: Answers,
   signal?: AbortSignal,
 ): Promise<Place | undefined> {
   const { tail, waiting = [], tools = [] } = (await client.info(run, signal)) as unknown as Snapshot;
   const approvals = new Set(tools.map(({ approval_id }) => approval_id));
   const left: string[] = [];
   for (const name of waiting) {
-    const answer = approvals.has(name) ? given.approval(name) : undefined;
-    const result = approvals.has(name) ? undefined : given.result(name);
+    const answer = approvals.has(name) ? answers.approval(name) : undefined;
+    const result = approvals.has(name) ? undefined : answers.result(name);
     if (answer) await firstCounts(client.approve(run, name, answer));
     else if (result) await firstCounts(client.answerTool(run, name, result.content));
     else left.push(name);
