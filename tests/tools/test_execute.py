@@ -22,8 +22,7 @@ from tokenwire.events.model import (
     ToolResult,
     ToolStart,
 )
-from tokenwire.tools import Progress, Tool, ToolCall, ToolContext, ToolSet, tool
-from tokenwire.tools.calls import execute
+from tokenwire.tools import Progress, Tool, ToolCall, ToolContext, ToolSet, execute, tool
 
 
 def run(
@@ -311,7 +310,7 @@ def test_a_blocking_tool_that_never_returns_times_out_and_keeps_nobody() -> None
     program = """
 import asyncio, sys, threading, time
 from tokenwire.tools import ToolCall, ToolSet, tool
-from tokenwire.tools.calls import execute
+from tokenwire.tools import execute
 
 @tool(timeout=0.05)
 def hang():

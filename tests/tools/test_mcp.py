@@ -12,8 +12,7 @@ import pytest
 from support.free_ports import free_port
 from tokenwire.errors import ConfigError
 from tokenwire.events.model import Event, ToolError, ToolProgress, ToolResult
-from tokenwire.tools import ToolCall, ToolSet
-from tokenwire.tools.calls import execute
+from tokenwire.tools import ToolCall, ToolSet, execute
 from tokenwire.tools.mcp import mcp_tools
 
 pytest.importorskip("mcp", reason="the package 'mcp' is not installed")
