@@ -47,7 +47,7 @@ def test_the_page_of_design_names_files_that_exist():
     text = (ROOT / "docs" / "design.md").read_text("utf-8")
     named = set(re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|ts|tsx|lua|md))`", text))
     assert len(named) > 30
-    roots = [ROOT, ROOT / "src" / "tokenwire"]
+    roots = [ROOT, ROOT / "src" / "tokenwire", ROOT / "packages" / "client" / "src"]
     missing = [name for name in named if not any((root / name).exists() for root in roots)]
     assert not missing
 
