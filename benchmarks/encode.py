@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from tokenwire.events import codec
 from tokenwire.events import model as m
 from tokenwire.relay.record import Chain, cursor_of, json_of
-from tokenwire.wire.ag_ui import AGUIEncoder
+from tokenwire.wire.ag_ui.encoder import AGUIEncoder
+from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.native import NativeEncoder
-from tokenwire.wire.openai_chat import OpenAIChatEncoder
+from tokenwire.wire.openai.chat import OpenAIChatEncoder
 from tokenwire.wire.token_sse import TokenEncoder
-from tokenwire.wire.ui_message import UIMessageEncoder
 
 COUNT, ROUNDS = 20_000, 5
 HEAD = [

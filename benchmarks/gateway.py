@@ -33,7 +33,7 @@ from harness import (
 
 sys.path.append(str(ROOT / "tests"))
 
-from redis_support import redis_server
+from support.redis import redis_server
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 import uvloop  # noqa: E402
 
-from redis_cluster_support import redis_cluster  # noqa: E402
-from redis_support import redis_server  # noqa: E402
+from support.redis import redis_server  # noqa: E402
+from support.redis_cluster import redis_cluster  # noqa: E402
 from tokenwire.log.base import Appended, Log  # noqa: E402
 from tokenwire.log.open import open_log  # noqa: E402
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "benchmarks" / "node"
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from redis_support import BINARY, redis_server  # noqa: E402
+from support.redis import BINARY, redis_server  # noqa: E402
 from tokenwire.log.open import open_log  # noqa: E402
 
 CHUNK = 'x{"type":"text-delta","part":0,"text":" a few words of text"}'

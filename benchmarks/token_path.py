@@ -22,10 +22,10 @@ from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.log.memory import MemoryLog
 from tokenwire.providers.base import Target
-from tokenwire.providers.openai_chat import DIALECT
+from tokenwire.providers.openai.chat import DIALECT
 from tokenwire.relay.runs import Runs
-from tokenwire.server.connections import Connections
-from tokenwire.server.respond import RunResponse
+from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.respond import RunResponse
 from tokenwire.wire.native import NativeEncoder
 
 TOKEN = chunked(b"data: " + (CHUNK % "token ").encode() + b"\n\n")

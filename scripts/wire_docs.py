@@ -22,15 +22,15 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from tokenwire.events.codec import encode, from_fields, to_fields  # noqa: E402
 from tokenwire.events.model import EVENT_TYPES  # noqa: E402
-from tokenwire.wire.ag_ui import AGUIEncoder  # noqa: E402
-from tokenwire.wire.anthropic import AnthropicEncoder  # noqa: E402
+from tokenwire.wire.ag_ui.encoder import AGUIEncoder  # noqa: E402
+from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder  # noqa: E402
+from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder  # noqa: E402
+from tokenwire.wire.anthropic.encoder import AnthropicEncoder  # noqa: E402
 from tokenwire.wire.durable import control_frame, data_frame, offset_text  # noqa: E402
 from tokenwire.wire.native import NativeEncoder, socket_message  # noqa: E402
-from tokenwire.wire.openai_chat import OpenAIChatEncoder  # noqa: E402
-from tokenwire.wire.openai_responses import OpenAIResponsesEncoder  # noqa: E402
-from tokenwire.wire.tanstack import AGUILinesEncoder  # noqa: E402
+from tokenwire.wire.openai.chat import OpenAIChatEncoder  # noqa: E402
+from tokenwire.wire.openai.responses import OpenAIResponsesEncoder  # noqa: E402
 from tokenwire.wire.token_sse import TokenEncoder  # noqa: E402
-from tokenwire.wire.ui_message import UIMessageEncoder  # noqa: E402
 
 CASES = ROOT / "conformance" / "wire"
 PAGES = ROOT / "docs" / "protocol"

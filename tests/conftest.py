@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tokenwire.run import recover
+from tokenwire.run.call import recover
 
 os.environ.setdefault("TOKENWIRE_STORE", "memory:")
 
@@ -26,35 +26,35 @@ LONGEST = [
     "browser/test_cuts.py",
     "browser/test_axe.py",
     "browser/test_use_chat.py",
-    "server/test_server_process.py",
-    "cli/test_cli_commands.py",
-    "faults/test_fault_sweep.py",
+    "server/test_process.py",
+    "cli/test_commands.py",
+    "faults/test_sweep.py",
     "wire/test_python_sdks.py",
     "node/test_openai_npm.py",
     "node/test_anthropic_npm.py",
     "browser/test_page.py",
-    "cli/test_cli_chat.py",
+    "cli/test_chat.py",
     "test_examples.py",
     "node/test_durable_clients.py",
     "node/test_tanstack.py",
     "node/test_ag_ui.py",
-    "server/test_durable_subscriptions.py",
+    "durable/test_subscriptions.py",
     "providers/test_decoder_fuzz.py",
     "wire/test_arbitrary_runs.py",
     "node/test_conformance_clients.py",
-    "server/test_server_behind_proxies.py",
-    "server/test_server_takeover.py",
+    "server/test_behind_proxies.py",
+    "server/test_takeover.py",
     "wire/test_wire_routes.py",
     "test_docs.py",
-    "server/test_server_runs.py",
+    "server/test_runs.py",
     "log/test_redis_cluster.py",
-    "client/test_client_restart.py",
-    "client/test_client_cuts.py",
+    "client/test_restart.py",
+    "client/test_cuts.py",
     "browser/test_files.py",
     "browser/test_hostile.py",
-    "wire/test_ui_routes.py",
+    "wire/test_ai_sdk_routes.py",
     "log/test_log_stateful.py",
-    "run/test_run_reading.py",
+    "run/test_reading.py",
     "wire/test_same_run_everywhere.py",
 ]
 

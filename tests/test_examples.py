@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from free_ports import free_port
+from support.free_ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "src" / "tokenwire").rglob("*.py"))
 
 MOST_LINES = 500
+MOST_FILES = 15
 MOST_FUNCTION_LINES = 60
 
 
@@ -30,6 +32,24 @@ def test_a_file_is_one_room_of_human_size(path):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = (node.end_lineno - body[0].lineno + 1) if body else 0
             assert lines <= MOST_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+def test_a_folder_is_one_floor_of_human_size():
+    """At most fifteen source files; a data file beside them, such as a script of a store, does not
+    count."""
+    folders = {path.parent for path in SOURCES}
+    sizes = {folder: len(list(folder.glob("*.py"))) for folder in folders}
+    assert len(sizes) > 20
+    assert not {str(folder): size for folder, size in sizes.items() if size > MOST_FILES}
+
+
+def test_the_page_of_design_names_files_that_exist():
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|ts|tsx|lua|md))`", text))
+    assert len(named) > 30
+    roots = [ROOT, ROOT / "src" / "tokenwire"]
+    missing = [name for name in named if not any((root / name).exists() for root in roots)]
+    assert not missing
 
 
 def _imports(path: Path) -> set[Path]:

@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 
 #: name -> module that holds it.
 _WHERE = {
-    "Deadlines": "tokenwire.run.deadlines",
+    "Deadlines": "tokenwire.run.call.deadlines",
     "LoopLimits": "tokenwire.run.plan",
     "Message": "tokenwire.events.message",
     "Progress": "tokenwire.tools.context",
     "Registry": "tokenwire.providers.registry",
     "Request": "tokenwire.events.request",
     "Result": "tokenwire.run.stream",
-    "RetryPolicy": "tokenwire.run.recover",
+    "RetryPolicy": "tokenwire.run.call.recover",
     "Run": "tokenwire.run.stream",
     "Runs": "tokenwire.relay.runs",
     "Tool": "tokenwire.tools.registry",
@@ -68,9 +68,9 @@ if TYPE_CHECKING:
     from tokenwire.log.open import open_log
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
-    from tokenwire.run.deadlines import Deadlines
+    from tokenwire.run.call.deadlines import Deadlines
+    from tokenwire.run.call.recover import RetryPolicy
     from tokenwire.run.plan import LoopLimits
-    from tokenwire.run.recover import RetryPolicy
     from tokenwire.run.stream import Result, Run
     from tokenwire.tools.context import Progress, ToolContext
     from tokenwire.tools.registry import Tool, ToolSet, tool

@@ -10,15 +10,15 @@ from tokenwire.errors import UnknownModelError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.request import Request, asked
-from tokenwire.run.asking import stop_rule
 from tokenwire.run.buffer import Policy
-from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.call.deadlines import Deadlines
+from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.plan import LoopLimits, Plan
-from tokenwire.run.recover import RetryPolicy
+from tokenwire.run.step_request import stop_rule
 from tokenwire.run.stream import Run, as_list, new_run_id
 
 if TYPE_CHECKING:
-    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
 
 __all__ = ["stream"]
@@ -65,7 +65,7 @@ def stream(
     for this provider only, merged into the request. Raises `InputError` and `UnknownModelError`
     at once; what the network does, later.
     """
-    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
 
     request = asked(

@@ -20,7 +20,7 @@ import msgspec
 
 from tokenwire.errors import NetworkError, ProviderError
 from tokenwire.providers.base import Call, Dialect, Target
-from tokenwire.providers.openai_chat import DIALECT
+from tokenwire.providers.openai.chat import DIALECT
 
 __all__ = ["ScriptedModel", "call", "cut", "error"]
 

@@ -27,7 +27,7 @@ from tokenwire.events.model import (
     ToolError,
     ToolResult,
 )
-from tokenwire.tools.assemble import Assembler
+from tokenwire.tools.calls.assemble import Assembler
 from tokenwire.tools.registry import Tool, ToolSet
 
 __all__ = ["stream_with_tools"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from node_support import need_client
+from support.node import need_client
 
 ROOT = Path(__file__).parents[2]
 BUILD = Path(__file__).parent / "use_chat" / "build.mjs"

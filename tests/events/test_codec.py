@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_strategies import runs
+from support.event_strategies import runs
 from tokenwire.errors import InputError
 from tokenwire.events import codec
 from tokenwire.events import model as m

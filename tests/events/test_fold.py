@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_strategies import runs
+from support.event_strategies import runs
 from tokenwire.events import codec
 from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 @contextmanager
 def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] | None]]:
-    from redis_support import redis_server
+    from support.redis import redis_server
 
     if kind == "redis":
         with redis_server() as server:
@@ -33,7 +33,7 @@ def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] |
 
 
 def sweep(options: argparse.Namespace) -> list[str]:
-    from faults.fault_sweep import MODES, OTHER_ENDS, Sweep
+    from faults.sweep import MODES, OTHER_ENDS, Sweep
 
     broken: list[str] = []
     for prompt in ("scenario:sweep", *OTHER_ENDS):
@@ -53,7 +53,7 @@ def sweep(options: argparse.Namespace) -> list[str]:
 
 
 def lease(options: argparse.Namespace) -> list[str]:
-    from faults.fault_lease import lease_run
+    from faults.lease import lease_run
 
     with (
         tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
@@ -67,7 +67,7 @@ def lease(options: argparse.Namespace) -> list[str]:
 
 
 def kills(options: argparse.Namespace) -> dict[str, Any]:
-    from faults.fault_harness import Harness
+    from faults.harness import Harness
 
     with (
         tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,

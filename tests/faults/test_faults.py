@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.fault_harness import Harness, Report
-from redis_support import redis_server
+from faults.harness import Harness, Report
+from support.redis import redis_server
 
 
 def check(report: Report, kills: int) -> None:

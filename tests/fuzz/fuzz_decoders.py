@@ -34,8 +34,8 @@ from tokenwire.errors import FramingError, ProtocolError  # noqa: E402 - instrum
 from tokenwire.events.model import Error, Heartbeat, RunStart, StepStart  # noqa: E402
 from tokenwire.events.order import Order  # noqa: E402
 from tokenwire.framing.sse import encode_frame  # noqa: E402
-from tokenwire.providers.facts import facts  # noqa: E402
 from tokenwire.providers.registry import DIALECTS, FAMILIES, Registry  # noqa: E402
+from tokenwire.providers.summary import facts  # noqa: E402
 
 REGISTRY = Registry(env={})
 NAMES = sorted(DIALECTS)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from redis_cluster_support import Cluster, redis_cluster
-from redis_support import BINARIES, RedisServer, redis_server
+from support.redis import BINARIES, RedisServer, redis_server
+from support.redis_cluster import Cluster, redis_cluster
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from redis_support import RedisServer
+from support.redis import RedisServer
 from tokenwire.errors import (
     ConflictError,
     CursorError,

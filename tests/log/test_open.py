@@ -10,7 +10,7 @@ import pytest
 from tokenwire.errors import ConfigError
 from tokenwire.log.memory import MemoryLog
 from tokenwire.log.open import open_log, user_store
-from tokenwire.log.sqlite import SQLiteLog
+from tokenwire.log.sqlite.log import SQLiteLog
 
 
 def test_memory() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from redis_cases import append_all, follow, opened, until
-from redis_cluster_support import Cluster, redis_cluster
-from redis_support import BINARIES, RedisServer, redis_server
+from support.redis import BINARIES, RedisServer, redis_server
+from support.redis_cases import append_all, follow, opened, until
+from support.redis_cluster import Cluster, redis_cluster
 from tokenwire.errors import ConfigError
 from tokenwire.log.open import open_log
 

@@ -9,8 +9,8 @@ import signal
 import pytest
 import uvloop
 
-from redis_cases import Proxy, append_all, follow, opened, run, until, wait_for_replica
-from redis_support import RedisServer, redis_server
+from support.redis import RedisServer, redis_server
+from support.redis_cases import Proxy, append_all, follow, opened, run, until, wait_for_replica
 from tokenwire.errors import (
     ConfigError,
     CursorError,

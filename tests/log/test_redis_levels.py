@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from redis_cases import append_all, opened, run, until, wait_for_replica
-from redis_support import RedisServer, redis_server
+from support.redis import RedisServer, redis_server
+from support.redis_cases import append_all, opened, run, until, wait_for_replica
 from tokenwire.errors import ConfigError, StoreUnavailableError
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
-from tokenwire.log.redis import RedisLog
+from tokenwire.log.redis.log import RedisLog
 
 pytestmark = pytest.mark.redis
 

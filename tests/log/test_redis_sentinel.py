@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from redis_cases import append_all, follow, opened, until, wait_for_replica
-from redis_support import RedisServer, redis_server
+from support.redis import RedisServer, redis_server
+from support.redis_cases import append_all, follow, opened, until, wait_for_replica
 from tokenwire.errors import ConfigError, StoreUnavailableError
 from tokenwire.log.open import open_log
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from free_ports import free_port
-from redis_cases import append_all, follow, opened
-from redis_cluster_support import redis_cluster
-from redis_support import RedisServer, need_redis
-from tls_support import Authority
+from support.free_ports import free_port
+from support.redis import RedisServer, need_redis
+from support.redis_cases import append_all, follow, opened
+from support.redis_cluster import redis_cluster
+from support.tls import Authority
 from tokenwire.errors import ConfigError, StoreUnavailableError
 
 pytestmark = pytest.mark.redis

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_cases import opened
-from redis_support import RedisServer, need_redis
-from tokenwire.log.redis_nodes import slot_of
-from tokenwire.log.redis_url import parse_url
-from tokenwire.log.redis_wire import Connection, ReplyError, encode, open_wire
+from support.redis import RedisServer, need_redis
+from support.redis_cases import opened
+from tokenwire.log.redis.connection import Connection, ReplyError, encode, open_wire
+from tokenwire.log.redis.nodes import slot_of
+from tokenwire.log.redis.url import parse_url
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

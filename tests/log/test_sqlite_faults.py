@@ -22,7 +22,7 @@ from tokenwire.errors import (
 )
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
-from tokenwire.log.sqlite import SQLiteLog
+from tokenwire.log.sqlite.log import SQLiteLog
 
 WRITER = Path(__file__).with_name("sqlite_writer_process.py")
 SOURCE = Path(__file__).parents[2] / "src"

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from arbitrary_runs import arbitrary_run
-from node_support import need_node, run_node
+from support.arbitrary_runs import arbitrary_run
+from support.node import need_node, run_node
 from tokenwire.events.codec import AnyEvent
-from tokenwire.wire.ag_ui import AGUIEncoder
-from tokenwire.wire.frames import split_cursor
-from tokenwire.wire.negotiate import EVERY_WAIT
-from tokenwire.wire.ui_facts import Compat
-from tokenwire.wire.ui_message import UIMessageEncoder
+from tokenwire.wire.ag_ui.encoder import AGUIEncoder
+from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
+from tokenwire.wire.ai_sdk.parts import Compat
+from tokenwire.wire.catalogue import EVERY_WAIT
+from tokenwire.wire.chunks import split_cursor
 
 pytestmark = pytest.mark.node
 RUNS = range(300)

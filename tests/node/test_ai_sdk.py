@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_support import need_client, need_node, run_node, serving
+from support.node import need_client, need_node, run_node, serving
 from tokenwire.tools.demo import demo_tools
 from tokenwire.tools.registry import ToolSet, tool
 

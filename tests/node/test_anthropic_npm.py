@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_support import need_node, run_node, serving
+from support.node import need_node, run_node, serving
 
 pytestmark = pytest.mark.node
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node_support import need_node, run_node
+from support.node import need_node, run_node
 
 pytestmark = pytest.mark.node
 CASES = Path(__file__).resolve().parents[2] / "conformance" / "wire"

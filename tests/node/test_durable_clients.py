@@ -11,8 +11,8 @@ import durable_streams
 import httpx
 import pytest
 
-from node_support import need_node, run_node, serving
-from redis_support import need_redis, redis_server
+from support.node import need_node, run_node, serving
+from support.redis import need_redis, redis_server
 
 pytestmark = pytest.mark.node
 

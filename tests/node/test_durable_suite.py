@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import process_support
-from node_support import HERE, need_node
-from redis_support import need_redis, redis_server
+from support import process as process_support
+from support.node import HERE, need_node
+from support.redis import need_redis, redis_server
 
 pytestmark = pytest.mark.node
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from node_support import MODELS, need_node, run_node, serving
+from support.node import MODELS, need_node, run_node, serving
 
 pytestmark = pytest.mark.node
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from node_support import need_client, run_node
+from support.node import need_client, run_node
 from tokenwire.events.codec import from_fields
 from tokenwire.events.model import Event
 from tokenwire.events.order import Order
-from tokenwire.wire.frames import split_cursor
+from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
+from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
+from tokenwire.wire.chunks import split_cursor
 from tokenwire.wire.native import NativeEncoder
-from tokenwire.wire.ui_facts import COMPAT, Compat
-from tokenwire.wire.ui_message import UIMessageEncoder
 
 pytestmark = pytest.mark.node
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import websockets
 
-from node_support import need_node, run_node, serving
+from support.node import need_node, run_node, serving
 
 pytestmark = pytest.mark.node
 WAYS = ["lines", "socket"]

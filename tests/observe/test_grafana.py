@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server_support import site
+from support.server import site
 from tokenwire.client import Client
 from tokenwire.observe import facts
 from tokenwire.observe.prometheus import PrometheusObserver

@@ -23,7 +23,7 @@ from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.providers.base import Target
 from tokenwire.providers.compatible import PROVIDERS
 from tokenwire.providers.history import NO_RESULT
-from tokenwire.providers.openai_chat import DIALECT
+from tokenwire.providers.openai.chat import DIALECT
 
 
 def target(*quirks: str, **more: Any) -> Target:

@@ -9,21 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus_support import recordings
-from order_support import in_order
+from support.corpus import recordings
+from support.order import in_order
 from tokenwire.errors import FramingError, ProtocolError
 from tokenwire.events.model import Error, StepEnd
 from tokenwire.framing.aws_eventstream import encode_message
-from tokenwire.providers import (
-    anthropic,
-    bedrock_converse,
-    cohere,
-    completions,
-    gemini,
-    gemini_interactions,
-    ollama,
-    openai_responses,
-)
+from tokenwire.providers import cohere, ollama
+from tokenwire.providers.anthropic import decoder as anthropic
+from tokenwire.providers.bedrock import converse as bedrock_converse
+from tokenwire.providers.google import gemini
+from tokenwire.providers.google import interactions as gemini_interactions
+from tokenwire.providers.openai import completions
+from tokenwire.providers.openai import responses as openai_responses
 
 DIALECTS = {
     module.DIALECT.name: module.DIALECT

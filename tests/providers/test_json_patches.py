@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenwire.providers.json_patches import PatchedObject
+from tokenwire.providers.google.json_patches import PatchedObject
 
 LEAVES = st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=6)
 NAMES = st.text("abcxyz_", min_size=1, max_size=4)

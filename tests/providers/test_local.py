@@ -26,9 +26,9 @@ from tokenwire.events.order import Order
 from tokenwire.events.request import Request
 from tokenwire.providers import local
 from tokenwire.providers.base import Call
-from tokenwire.providers.facts import facts
-from tokenwire.providers.http import HttpClient
+from tokenwire.providers.http.client import HttpClient
 from tokenwire.providers.registry import Registry
+from tokenwire.providers.summary import facts
 
 needs_llama = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None or importlib.util.find_spec("gguf") is None,

@@ -14,8 +14,8 @@ import pytest
 
 from tokenwire.events.model import ToolCallEnd
 from tokenwire.framing.sse import encode_frame
-from tokenwire.providers.facts import facts
 from tokenwire.providers.registry import Registry
+from tokenwire.providers.summary import facts
 
 REGISTRY = Registry(env={})
 SIZE = 8 << 20

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from native_support import PNG, TOOL, talk
+from support.native import PNG, TOOL, talk
 from tokenwire.errors import InputError, OverloadedError, RateLimitError
 from tokenwire.events.message import (
     FilePart,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from corpus_support import cut_every, decode, merged
-from order_support import in_order
+from support.corpus import cut_every, decode, merged
+from support.order import in_order
 from tokenwire.events.model import Heartbeat
 from tokenwire.framing.sse import encode_frame
-from tokenwire.providers.facts import facts
 from tokenwire.providers.registry import Registry
+from tokenwire.providers.summary import facts
 
 ROOT = Path(__file__).parents[2]
 CASES = json.loads((ROOT / "conformance" / "providers" / "native.json").read_text())["cases"]

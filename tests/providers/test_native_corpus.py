@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from corpus_support import (
+from support.corpus import (
     Recording,
     cut_every,
     cut_randomly,
@@ -13,20 +13,17 @@ from corpus_support import (
     needs_corpus,
     recordings,
 )
-from native_support import check, decode_all, item_types
-from order_support import in_order
+from support.native import check, decode_all, item_types
+from support.order import in_order
 from tokenwire.events.model import Heartbeat
-from tokenwire.providers import (
-    anthropic,
-    bedrock_converse,
-    cohere,
-    completions,
-    gemini,
-    gemini_interactions,
-    ollama,
-    openai_responses,
-)
-from tokenwire.providers.facts import facts
+from tokenwire.providers import cohere, ollama
+from tokenwire.providers.anthropic import decoder as anthropic
+from tokenwire.providers.bedrock import converse as bedrock_converse
+from tokenwire.providers.google import gemini
+from tokenwire.providers.google import interactions as gemini_interactions
+from tokenwire.providers.openai import completions
+from tokenwire.providers.openai import responses as openai_responses
+from tokenwire.providers.summary import facts
 
 DIALECTS = {
     "messages": anthropic.DIALECT,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus_support import cut_every, decode, merged
+from support.corpus import cut_every, decode, merged
 from tokenwire.errors import FramingError, ProtocolError
 from tokenwire.events.model import (
     Error,
@@ -31,8 +31,8 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.framing.sse import encode_frame
-from tokenwire.providers.facts import facts
-from tokenwire.providers.openai_chat import DIALECT
+from tokenwire.providers.openai.chat import DIALECT
+from tokenwire.providers.summary import facts
 
 ROOT = Path(__file__).parents[2]
 CASES = json.loads((ROOT / "conformance" / "providers" / "chat.json").read_text())["cases"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from corpus_support import (
+from support.corpus import (
     Recording,
     cut_every,
     cut_randomly,
@@ -14,8 +14,8 @@ from corpus_support import (
     needs_corpus,
     recordings,
 )
-from tokenwire.providers.facts import facts
-from tokenwire.providers.openai_chat import DIALECT
+from tokenwire.providers.openai.chat import DIALECT
+from tokenwire.providers.summary import facts
 
 CHAT = recordings("chat")
 #: Where we differ from a manifest on purpose: file -> {fact: why}.

@@ -8,8 +8,8 @@ import pytest
 
 from tokenwire.errors import FramingError
 from tokenwire.framing.aws_eventstream import encode_message
-from tokenwire.providers import payloads
-from tokenwire.providers.payloads import PayloadReader
+from tokenwire.providers.decoding import payloads
+from tokenwire.providers.decoding.payloads import PayloadReader
 
 ONE, TWO = {"a": [1, {"b": "}"}]}, {"c": "ä\n"}
 TEXTS = [json.dumps(v).encode() for v in (ONE, TWO)]

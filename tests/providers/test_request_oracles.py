@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from native_support import TOOL, talk
+from support.native import TOOL, talk
 from tokenwire.events.message import FilePart, Message, TextPart
 from tokenwire.events.request import OutputSchema, Request
 from tokenwire.providers.base import Target

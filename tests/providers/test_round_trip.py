@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from corpus_support import Recording, decode, needs_corpus, recordings
-from order_support import in_order
+from support.corpus import Recording, decode, needs_corpus, recordings
+from support.order import in_order
 from tokenwire.events.message import Message, ToolCallPart, ToolResultPart, user
 from tokenwire.events.model import OpaqueStart, PartAttr
 from tokenwire.events.request import Request

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus_support import cut_every, decode, merged
+from support.corpus import cut_every, decode, merged
 from tokenwire.errors import InputError
 from tokenwire.events.message import user
 from tokenwire.events.model import Finish, PartDelta, TextDelta, ToolCallEnd, ToolCallStart
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.framing.sse import encode_frame
 from tokenwire.providers.base import Target
-from tokenwire.providers.openai_chat import DIALECT
-from tokenwire.providers.schema_call import READING, CallText, call_schema, forced
-from tokenwire.tools.assemble import Assembler, ToolCall
+from tokenwire.providers.openai.chat import DIALECT
+from tokenwire.providers.openai.schema_call import READING, CallText, call_schema, forced
+from tokenwire.tools.calls.assemble import Assembler, ToolCall
 from tokenwire.tools.json_schema import problem
 
 WHITE = st.text(" \n\t", max_size=3)

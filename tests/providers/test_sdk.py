@@ -18,7 +18,7 @@ from tokenwire.errors import InputError
 from tokenwire.events.fold import fold
 from tokenwire.events.model import Error, PartAttr, ResponseStart, RunEnd
 from tokenwire.framing.sse import encode_frame
-from tokenwire.providers.facts import facts
+from tokenwire.providers.summary import facts
 from tokenwire.sdk import events
 
 openai = pytest.importorskip("openai")

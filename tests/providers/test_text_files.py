@@ -14,12 +14,12 @@ from tokenwire.events.message import FilePart, Message, TextPart
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Target
 from tokenwire.providers.registry import Registry
-from tokenwire.simulator.anthropic import Anthropic
-from tokenwire.simulator.gemini import Gemini
-from tokenwire.simulator.ollama import Ollama
-from tokenwire.simulator.openai_chat import OpenAIChat
-from tokenwire.simulator.openai_responses import OpenAIResponses
 from tokenwire.simulator.script import Ask, SentFile
+from tokenwire.simulator.wires.anthropic import Anthropic
+from tokenwire.simulator.wires.gemini import Gemini
+from tokenwire.simulator.wires.ollama import Ollama
+from tokenwire.simulator.wires.openai_chat import OpenAIChat
+from tokenwire.simulator.wires.openai_responses import OpenAIResponses
 
 REGISTRY = Registry(env={})
 TEXT = 'a,b\n1,"zwei"\n'

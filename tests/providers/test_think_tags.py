@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus_support import decode
+from support.corpus import decode
 from tokenwire.framing.sse import encode_frame
-from tokenwire.providers.facts import facts
-from tokenwire.providers.openai_chat import DIALECT
-from tokenwire.providers.think_tags import ThinkSplitter
+from tokenwire.providers.openai.chat import DIALECT
+from tokenwire.providers.openai.think_tags import ThinkSplitter
+from tokenwire.providers.summary import facts
 
 
 def split(pieces: list[str]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tokenwire.events.model import Event, ToolError, ToolProgress, ToolResult
-from tokenwire.tools import ToolCall, execute
+from tokenwire.tools import ToolCall
+from tokenwire.tools.calls import execute
 from tokenwire.tools.demo import demo_tools
 
 

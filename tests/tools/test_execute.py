@@ -22,7 +22,8 @@ from tokenwire.events.model import (
     ToolResult,
     ToolStart,
 )
-from tokenwire.tools import Progress, Tool, ToolCall, ToolContext, ToolSet, execute, tool
+from tokenwire.tools import Progress, Tool, ToolCall, ToolContext, ToolSet, tool
+from tokenwire.tools.calls import execute
 
 
 def run(
@@ -309,7 +310,8 @@ def test_a_tool_error_says_only_what_was_written_and_secrets_are_hidden() -> Non
 def test_a_blocking_tool_that_never_returns_times_out_and_keeps_nobody() -> None:
     program = """
 import asyncio, sys, threading, time
-from tokenwire.tools import ToolCall, ToolSet, execute, tool
+from tokenwire.tools import ToolCall, ToolSet, tool
+from tokenwire.tools.calls import execute
 
 @tool(timeout=0.05)
 def hang():

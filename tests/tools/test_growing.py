@@ -23,7 +23,7 @@ from tokenwire.events.model import (
     ToolCallStart,
 )
 from tokenwire.testing import ScriptedModel, call
-from tokenwire.tools.growing import GrowingCalls
+from tokenwire.tools.calls.growing import GrowingCalls
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=8),
@@ -88,7 +88,7 @@ def test_a_look_parses_once_and_all_looks_together_are_linear(
         parsed.append(len(data))
         return real(data, **options)
 
-    monkeypatch.setattr("tokenwire.tools.partial.jiter.from_json", counting)
+    monkeypatch.setattr("tokenwire.tools.calls.partial.jiter.from_json", counting)
     calls = GrowingCalls()
     calls.push([start()])
     calls.push([ToolCallDelta(part=0, text=piece) for piece in ('{"a": "', "x", "y", "z")])

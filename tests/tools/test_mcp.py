@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from free_ports import free_port
+from support.free_ports import free_port
 from tokenwire.errors import ConfigError
 from tokenwire.events.model import Event, ToolError, ToolProgress, ToolResult
-from tokenwire.tools import ToolCall, ToolSet, execute
+from tokenwire.tools import ToolCall, ToolSet
+from tokenwire.tools.calls import execute
 from tokenwire.tools.mcp import mcp_tools
 
 pytest.importorskip("mcp", reason="the package 'mcp' is not installed")

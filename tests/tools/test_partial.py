@@ -25,8 +25,8 @@ from tokenwire.events.model import (
 from tokenwire.events.request import Request
 from tokenwire.testing import ScriptedModel, call
 from tokenwire.tools import Tool
-from tokenwire.tools import partial as partial_module
-from tokenwire.tools.partial import PartialValue, apply_patch
+from tokenwire.tools.calls import partial as partial_module
+from tokenwire.tools.calls.partial import PartialValue, apply_patch
 from tokenwire.tools.structured import OUTPUT_TOOL, partial_values, structured
 
 JSON = st.recursive(

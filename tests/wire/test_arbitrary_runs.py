@@ -12,13 +12,13 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from arbitrary_runs import arbitrary_run
+from support.arbitrary_runs import arbitrary_run
 from tokenwire.events.codec import AnyEvent
 from tokenwire.framing.sse import Frame, SSEDecoder
-from tokenwire.wire.frames import split_cursor
+from tokenwire.wire.catalogue import WIRES
+from tokenwire.wire.chunks import split_cursor
 from tokenwire.wire.native import NativeEncoder
-from tokenwire.wire.negotiate import WIRES
-from tokenwire.wire.openai_responses import OpenAIResponsesEncoder
+from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
 from tokenwire.wire.token_sse import TokenEncoder
 
 RUNS = range(150)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server_support import AS_A, AS_B, KEYS, Site, site
+from support.server import AS_A, AS_B, KEYS, Site, site
 
 DEEP = b'{"id":"x","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 JSON = {"content-type": "application/json"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from event_strategies import runs
+from support.event_strategies import runs
 from tokenwire.events import model as m
 from tokenwire.events.codec import decode, encode
 from tokenwire.framing.sse import Frame, SSEDecoder

@@ -9,7 +9,7 @@ import anthropic
 import openai
 import pytest
 
-from node_support import MODELS, serving
+from support.node import MODELS, serving
 
 TOOL_SCHEMA: dict[str, Any] = {
     "type": "object",

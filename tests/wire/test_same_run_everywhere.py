@@ -9,9 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from node_support import serving
-from tokenwire.wire.negotiate import WIRES
-from wire_readers import (
+from support.node import serving
+from support.wire_readers import (
     AGUIReader,
     AnthropicReader,
     ChatReader,
@@ -19,6 +18,7 @@ from wire_readers import (
     ResponsesReader,
     UIReader,
 )
+from tokenwire.wire.catalogue import WIRES
 
 READERS: dict[str, type[Reader]] = {
     "ui": UIReader,

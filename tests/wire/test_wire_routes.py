@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from node_support import serving
+from support.node import serving
 
 
 def ui(prompt: str, chat: str = "chat-1", **more: Any) -> dict[str, Any]:

@@ -9,17 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from event_strategies import runs
-from tokenwire.events.fold import fold
-from tokenwire.events.model import Event, StepReset, ToolCallStart
-from tokenwire.wire.ag_ui import AGUIEncoder
-from tokenwire.wire.anthropic import AnthropicEncoder
-from tokenwire.wire.frames import split_cursor
-from tokenwire.wire.openai_chat import OpenAIChatEncoder
-from tokenwire.wire.openai_responses import OpenAIResponsesEncoder
-from tokenwire.wire.tanstack import AGUILinesEncoder
-from tokenwire.wire.ui_message import UIMessageEncoder
-from wire_readers import (
+from support.event_strategies import runs
+from support.wire_readers import (
     AGUIReader,
     AnthropicReader,
     ChatReader,
@@ -29,6 +20,15 @@ from wire_readers import (
     UIReader,
     ui_view,
 )
+from tokenwire.events.fold import fold
+from tokenwire.events.model import Event, StepReset, ToolCallStart
+from tokenwire.wire.ag_ui.encoder import AGUIEncoder
+from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder
+from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
+from tokenwire.wire.anthropic.encoder import AnthropicEncoder
+from tokenwire.wire.chunks import split_cursor
+from tokenwire.wire.openai.chat import OpenAIChatEncoder
+from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
 
 
 class Everything:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from tokenwire.errors import FramingError
-from tokenwire.providers.payloads import PayloadReader
+from tokenwire.providers.decoding.payloads import PayloadReader
 
 __all__ = ["FRAMINGS", "guess_family", "guess_framing"]
 

@@ -18,8 +18,8 @@ from tokenwire.cli.terminal import Out, inert, note
 from tokenwire.errors import ConfigError, FramingError, InputError, ProtocolError, TokenwireError
 from tokenwire.events.codec import to_fields
 from tokenwire.events.model import Error, Event, Heartbeat, StepEnd
-from tokenwire.providers.facts import facts
 from tokenwire.providers.registry import FAMILIES, Registry
+from tokenwire.providers.summary import facts
 
 __all__ = ["Inspected", "inspect_bytes", "run_inspect"]
 

@@ -35,7 +35,7 @@ from tokenwire.errors import (
     TokenwireError,
     UnknownModelError,
 )
-from tokenwire.providers.lean_http import Pool, Response
+from tokenwire.providers.http.connection import Pool, Response
 
 __all__ = ["Origin", "is_final", "part_of_path", "refusal", "run_of_path", "wait_of"]
 

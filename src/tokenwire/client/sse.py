@@ -8,7 +8,7 @@ from tokenwire.client.origin import Origin, refusal, run_of_path
 from tokenwire.client.reconnect import Patience
 from tokenwire.errors import NetworkError
 from tokenwire.framing.sse import SSEDecoder
-from tokenwire.providers.lean_http import Response
+from tokenwire.providers.http.connection import Response
 
 __all__ = ["Connection", "SSEConnection", "open_sse"]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from tokenwire.errors import InputError
-from tokenwire.events.misfit import misfit
+from tokenwire.events.validation import misfit
 
 __all__ = [
     "FilePart",

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from tokenwire.errors import InputError
 from tokenwire.events.message import Message, messages_of, something_to_ask
-from tokenwire.events.misfit import misfit
+from tokenwire.events.validation import misfit
 
 __all__ = ["OutputSchema", "Request", "ToolChoice", "ToolSpec", "asked"]
 

@@ -69,7 +69,7 @@ def _memory(rest: str) -> Log:
 
 
 def _sqlite(rest: str) -> Log:
-    from tokenwire.log.sqlite import SQLiteLog
+    from tokenwire.log.sqlite.log import SQLiteLog
 
     parts = urlsplit(rest)
     if parts.netloc:
@@ -88,7 +88,7 @@ def _sqlite(rest: str) -> Log:
 
 def _redis(url: str) -> Log:
     try:
-        from tokenwire.log.redis import RedisLog
+        from tokenwire.log.redis.log import RedisLog
     except ImportError as error:
         raise ConfigError(
             "A Redis store needs the redis package: pip install 'tokenwire[redis]'."

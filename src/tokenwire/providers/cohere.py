@@ -29,9 +29,9 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request, ToolSpec
-from tokenwire.providers.assembly import OpenPart, citation, items, number, obj, text_of
 from tokenwire.providers.base import Call, Target
-from tokenwire.providers.decoding import PayloadDecoder
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_text,

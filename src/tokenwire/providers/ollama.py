@@ -31,10 +31,9 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.assembly import OpenPart, dump, items, number, obj, text_of
 from tokenwire.providers.base import Call, Target, effort_of
-from tokenwire.providers.decoding import PayloadDecoder
-from tokenwire.providers.facts import OBJECT_ARGUMENTS
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, dump, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_object,
@@ -46,6 +45,7 @@ from tokenwire.providers.history import (
     turns,
     whole_calls,
 )
+from tokenwire.providers.summary import OBJECT_ARGUMENTS
 
 __all__ = ["DIALECT", "OllamaDecoder", "OllamaDialect"]
 

@@ -24,15 +24,15 @@ __all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry", "read_providers"]
 
 #: Dialect -> the module that has it as ``DIALECT``.
 DIALECTS: dict[str, str] = {
-    "openai-chat": "tokenwire.providers.openai_chat",
-    "openai-responses": "tokenwire.providers.openai_responses",
-    "anthropic": "tokenwire.providers.anthropic",
-    "gemini": "tokenwire.providers.gemini",
-    "gemini-interactions": "tokenwire.providers.gemini_interactions",
+    "openai-chat": "tokenwire.providers.openai.chat",
+    "openai-responses": "tokenwire.providers.openai.responses",
+    "anthropic": "tokenwire.providers.anthropic.decoder",
+    "gemini": "tokenwire.providers.google.gemini",
+    "gemini-interactions": "tokenwire.providers.google.interactions",
     "ollama": "tokenwire.providers.ollama",
     "cohere": "tokenwire.providers.cohere",
-    "bedrock-converse": "tokenwire.providers.bedrock_converse",
-    "completions": "tokenwire.providers.completions",
+    "bedrock-converse": "tokenwire.providers.bedrock.converse",
+    "completions": "tokenwire.providers.openai.completions",
 }
 #: Family of a recorded stream -> the dialect that reads it.
 FAMILIES: dict[str, str] = {

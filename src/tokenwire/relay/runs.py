@@ -32,12 +32,12 @@ from tokenwire.errors import (
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
 from tokenwire.log.base import StreamInfo
+from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.owned import answers_same, encode_command
 from tokenwire.relay.readers import ON_DISCONNECT
-from tokenwire.relay.run_info import RunInfo, RunMeta, info_of, meta_of
-from tokenwire.relay.takeover import read_run
-from tokenwire.relay.tending import tend
+from tokenwire.relay.takeover.ladder import read_run
+from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.worker import Worker
 from tokenwire.run.stream import new_run_id
 from tokenwire.tools.check import check_edited

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING
 from tokenwire.errors import ConflictError, LogError
 from tokenwire.events.fold import Fold
 from tokenwire.log.base import Log
+from tokenwire.relay.description import RunMeta
 from tokenwire.relay.owned import Owned
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
-from tokenwire.relay.run_info import RunMeta
-from tokenwire.relay.takeover import Taken, claim_of, ending, read_run, start_of, write_end
-from tokenwire.run.asking import stop_rule
-from tokenwire.run.deadlines import Deadlines
+from tokenwire.relay.takeover.ladder import Taken, claim_of, ending, read_run, start_of, write_end
+from tokenwire.run.call.deadlines import Deadlines
+from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop
 from tokenwire.run.plan import LoopLimits, Plan
-from tokenwire.run.recover import RetryPolicy
+from tokenwire.run.step_request import stop_rule
 
 if TYPE_CHECKING:
-    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
     from tokenwire.tools.registry import ToolSet
 
@@ -96,7 +96,7 @@ class Worker:
 
     async def open(self) -> None:
         """Start the log; make a registry and an HTTP client where none was given."""
-        from tokenwire.providers.http import HttpClient
+        from tokenwire.providers.http.client import HttpClient
         from tokenwire.providers.registry import Registry
 
         await self.log.start()

@@ -13,7 +13,7 @@ from tokenwire.errors import (
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import Event, RunEnd, StepEnd
 from tokenwire.events.order import Order, closing
-from tokenwire.run.attempt import error_event
+from tokenwire.run.call.attempt import error_event
 
 __all__ = ["error_of", "failed_end"]
 

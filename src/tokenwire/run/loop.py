@@ -33,17 +33,17 @@ from tokenwire.events.request import Request
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call
-from tokenwire.run.asking import earlier_calls, step_request
+from tokenwire.run.call.recover import recover
 from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.failure import failed_end
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import Plan
-from tokenwire.run.recover import recover
+from tokenwire.run.step_request import earlier_calls, step_request
 from tokenwire.run.tool_phase import ToolPhase
 
 if TYPE_CHECKING:
-    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.http.client import HttpClient
     from tokenwire.tools.registry import ToolSet
 
 __all__ = ["Loop", "Sink"]

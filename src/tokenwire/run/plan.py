@@ -10,8 +10,8 @@ import msgspec
 from tokenwire.events.fold import Fold
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Dialect, Target
-from tokenwire.run.deadlines import Deadlines
-from tokenwire.run.recover import RetryPolicy
+from tokenwire.run.call.deadlines import Deadlines
+from tokenwire.run.call.recover import RetryPolicy
 
 __all__ = ["LoopLimits", "Plan"]
 

@@ -35,7 +35,7 @@ from tokenwire.run.plan import Plan
 from tokenwire.tools.check import check_edited
 
 if TYPE_CHECKING:
-    from tokenwire.providers.http import HttpClient
+    from tokenwire.providers.http.client import HttpClient
 
 __all__ = ["Result", "Run", "Timings", "new_run_id"]
 

@@ -36,9 +36,9 @@ from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import Plan
-from tokenwire.tools.assemble import Assembler, ToolCall
+from tokenwire.tools.calls.assemble import Assembler, ToolCall
+from tokenwire.tools.calls.execute import client_result, execute
 from tokenwire.tools.check import check, refusal
-from tokenwire.tools.execute import client_result, execute
 
 if TYPE_CHECKING:
     from tokenwire.tools.registry import Tool, ToolSet

@@ -1,14 +1,13 @@
 """The server as one ASGI application: routes, guard, and a lifespan that owns log and runs.
 
 Always true: nothing is opened before the lifespan starts and everything is closed when it ends;
-every request passes the guard; a wire is one module ``routes_*`` with ``routes(state)``.
+every request passes the guard; a wire is one module of `server.routes` with ``routes(state)``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -25,12 +24,19 @@ from tokenwire.log.open import open_log
 from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.relay.produce import ProducerLimits
-from tokenwire.run.deadlines import Deadlines
+from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.plan import LoopLimits
-from tokenwire.server import routes_chat, routes_meta, routes_runs, routes_threads, static_files
-from tokenwire.server.auth import Auth
-from tokenwire.server.guard import Guard
+from tokenwire.server.edge.auth import Auth
+from tokenwire.server.edge.guard import Guard
+from tokenwire.server.routes import ag_ui, ai_sdk, anthropic, openai
+from tokenwire.server.routes import chat as routes_chat
+from tokenwire.server.routes import meta as routes_meta
+from tokenwire.server.routes import runs as routes_runs
+from tokenwire.server.routes import static as static_files
+from tokenwire.server.routes import threads as routes_threads
+from tokenwire.server.routes.durable import runs as durable_runs
 from tokenwire.server.settings import Settings
+from tokenwire.server.sockets import native as native_socket
 from tokenwire.server.state import State
 from tokenwire.tools.registry import ToolSet
 
@@ -39,14 +45,14 @@ if TYPE_CHECKING:
 
 __all__ = ["WIRES", "App", "create_app", "default_registry"]
 
-#: Modules of further wires, mounted when they are there.
-WIRES = (
-    "websocket",
-    "routes_ui",
-    "routes_agui",
-    "routes_openai",
-    "routes_anthropic",
-    "routes_durable",
+#: The routes of every wire beside the native one.
+WIRES: tuple[Callable[[State], list[BaseRoute]], ...] = (
+    native_socket.routes,
+    ai_sdk.routes,
+    ag_ui.routes,
+    openai.routes,
+    anthropic.routes,
+    durable_runs.routes,
 )
 _log = logging.getLogger("tokenwire.server")
 
@@ -118,7 +124,7 @@ class App:
         )
         await state.runs.open()
         for service in state.services:
-            await service.start()
+            await service.start(state.log)
         self._sweeper = asyncio.create_task(_forget_old_runs(state))
         if state.settings.metrics:
             prometheus.start()
@@ -240,13 +246,7 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _wires(state: State) -> list[BaseRoute]:
-    found: list[BaseRoute] = []
-    for name in WIRES:
-        path = f"tokenwire.server.{name}"
-        if importlib.util.find_spec(path) is not None:
-            make: Callable[[State], list[BaseRoute]] = importlib.import_module(path).routes
-            found += make(state)
-    return found
+    return [found for routes in WIRES for found in routes(state)]
 
 
 def tools_of(settings: Settings) -> AbstractAsyncContextManager[ToolSet]:

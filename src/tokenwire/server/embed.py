@@ -37,8 +37,8 @@ from starlette.types import Receive, Scope, Send
 from tokenwire.events.message import messages_of
 from tokenwire.events.request import Request
 from tokenwire.log.open import open_log
-from tokenwire.server.connections import Connection, Connections
-from tokenwire.server.respond import STREAM_HEADERS, RunResponse
+from tokenwire.server.edge.connections import Connection, Connections
+from tokenwire.server.edge.respond import STREAM_HEADERS, RunResponse
 from tokenwire.wire.base import Encoder
 from tokenwire.wire.native import NativeEncoder
 from tokenwire.wire.token_sse import TokenEncoder

@@ -20,7 +20,7 @@ import uvicorn
 
 from tokenwire.errors import ConfigError
 from tokenwire.server.app import App
-from tokenwire.server.protocol import Watch, protocol_classes
+from tokenwire.server.edge.protocol import Watch, protocol_classes
 from tokenwire.server.settings import Settings
 
 __all__ = ["Server", "ThreadedServer", "bind", "check", "server_for"]

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tokenwire.observe.redact import keep_secret
-from tokenwire.server.auth import Auth
-from tokenwire.server.connections import Connections
-from tokenwire.server.limits import Limits
-from tokenwire.server.problems import ErrorForm, native_form
+from tokenwire.server.edge.auth import Auth
+from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.limits import Limits
+from tokenwire.server.edge.problems import ErrorForm, native_form
 from tokenwire.server.settings import Settings
 
 if TYPE_CHECKING:
+    from tokenwire.durable.service import DurableStreams
     from tokenwire.log.base import Log
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
@@ -25,8 +26,8 @@ __all__ = ["Service", "State"]
 class Service(Protocol):
     """What a wire has running beside its requests."""
 
-    async def start(self) -> None:
-        """Begin; log and runs are open."""
+    async def start(self, log: Log) -> None:
+        """Begin; ``log`` is open, and so are the runs."""
         ...
 
     async def stop(self) -> None:
@@ -50,6 +51,8 @@ class State:
     runs: Runs
     log: Log
     registry: Registry
+    #: Set by the routes that serve it; one of `services` as well.
+    durable: DurableStreams
 
     def __init__(self, settings: Settings, *, auth: Auth | None = None) -> None:
         self.settings = settings
@@ -82,7 +85,6 @@ class State:
         self.on_drain: list[Callable[[], None]] = []
         #: Started after the log was opened, stopped before it is closed.
         self.services: list[Service] = []
-        self.extras: dict[str, Any] = {}
 
     @property
     def model(self) -> str:

@@ -17,20 +17,20 @@ from typing import Any
 import msgspec
 
 from tokenwire.simulator.answering import Reply, prepare, reply
-from tokenwire.simulator.anthropic import Anthropic
-from tokenwire.simulator.background import StoredResponses
 from tokenwire.simulator.faults import FAULTS, FaultPlan, break_bytes
-from tokenwire.simulator.gemini import Gemini
 from tokenwire.simulator.http import Connection, Exchange
-from tokenwire.simulator.ollama import Ollama
-from tokenwire.simulator.openai_chat import OpenAIChat
-from tokenwire.simulator.openai_completions import OpenAICompletions
-from tokenwire.simulator.openai_responses import OpenAIResponses
 from tokenwire.simulator.play import Identity, Wire
 from tokenwire.simulator.playback import Action, Head, Playback, Ticker
 from tokenwire.simulator.scenarios import SCENARIOS
 from tokenwire.simulator.script import compact
 from tokenwire.simulator.settings import Settings
+from tokenwire.simulator.wires.anthropic import Anthropic
+from tokenwire.simulator.wires.background import StoredResponses
+from tokenwire.simulator.wires.gemini import Gemini
+from tokenwire.simulator.wires.ollama import Ollama
+from tokenwire.simulator.wires.openai_chat import OpenAIChat
+from tokenwire.simulator.wires.openai_completions import OpenAICompletions
+from tokenwire.simulator.wires.openai_responses import OpenAIResponses
 
 __all__ = ["Record", "SimulatorServer", "serve", "start_demo"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenwire.errors import InputError
 from tokenwire.events.model import ToolError
-from tokenwire.tools.assemble import ToolCall
+from tokenwire.tools.calls.assemble import ToolCall
 from tokenwire.tools.registry import Tool, ToolSet
 from tokenwire.tools.schema import ArgumentsError
 

@@ -25,9 +25,9 @@ from tokenwire.events.model import (
     ToolCallStart,
 )
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
-from tokenwire.tools.arguments import InvalidJSON, parse_json
+from tokenwire.tools.calls.arguments import InvalidJSON, parse_json
+from tokenwire.tools.calls.partial import PartialValue
 from tokenwire.tools.json_schema import problem
-from tokenwire.tools.partial import PartialValue
 from tokenwire.tools.schema import clean_schema, problems_of
 
 __all__ = ["OUTPUT_TOOL", "Structured", "partial_values", "structured"]

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from tokenwire.errors import InputError
-from tokenwire.wire.frames import clean, dumps
+from tokenwire.wire.chunks import clean, dumps
 
 __all__ = [
     "BEGIN",

@@ -1,0 +1,1 @@
+"""Durable Streams: streams of one's own, kept in the server's log."""

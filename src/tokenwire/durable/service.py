@@ -1,0 +1,62 @@
+"""The read-write Durable Streams of one server while it runs: streams, subscriptions, sweeps.
+
+Always true: nothing here outlives the log; a sweep that fails is told and tried again; what the
+settings say of webhooks is checked before anything is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+
+from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.subscriptions.requests import Subscriptions
+from tokenwire.durable.subscriptions.webhook import Signer, Targets
+from tokenwire.errors import TokenwireError
+from tokenwire.log.base import Log
+
+__all__ = ["DurableStreams"]
+
+#: Between two looks at what has expired. What has is not shown, however late it is removed.
+_SWEEP_SECONDS = 300.0
+_log = logging.getLogger("tokenwire.server")
+
+
+class DurableStreams:
+    """Streams and subscriptions, from `start` to `stop`.
+
+    ``targets``: the hosts that webhooks may call; ``key``: the signing key of webhooks, made and
+    kept in the log when it is None.
+    """
+
+    kept: KeptStreams
+    subscriptions: Subscriptions
+
+    def __init__(self, targets: Targets, key: bytes | None = None) -> None:
+        self._targets, self._key = targets, key
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self, log: Log) -> None:
+        """Serve from ``log``, which is open."""
+        self.kept = KeptStreams(log)
+        signer = await Signer.open(log, self._key) if self._targets else None
+        self.subscriptions = Subscriptions(self.kept, self._targets, signer)
+        await self.subscriptions.start()
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """The log is about to close."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+            await self.subscriptions.stop()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS * random.uniform(0.8, 1.2))
+            try:
+                await self.kept.sweep(time.time())
+            except TokenwireError as error:
+                _log.warning("expired Durable Streams could not be removed: %s", error)

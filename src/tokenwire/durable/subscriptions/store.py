@@ -1,0 +1,203 @@
+"""Subscriptions to Durable Streams as documents of the log, and the tokens of their wakes.
+
+Always true: a subscription changes only by swapping the document that was seen, so that of several
+workers one does each thing; a token is good for one subscription and one of its wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+
+from tokenwire.durable.rules import Refusal
+from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.subscriptions.config import Problem, matches
+from tokenwire.durable.subscriptions.rules import Seen, Subscription
+
+__all__ = ["SubscriptionStore", "key_of"]
+
+T = TypeVar("T")
+Act = Callable[[Subscription, dict[str, Seen | None]], T]
+
+_KIND, _INDEX, _KEY = "ds-subscription", "ds-subscribed", "ds-key"
+#: Of one principal.
+_MOST_SUBSCRIPTIONS = 1000
+#: Of all principals, in a look at all of them.
+_MOST_LOOKED_AT = 100_000
+#: A token is good for as long as its wake, but no longer than this.
+_TOKEN_SECONDS = 7 * 86_400
+#: Streams that are looked at together.
+_TOGETHER = 64
+
+_encode = msgspec.msgpack.encode
+
+#: Per subscription of a principal: its pattern and the streams that it names.
+_Index = dict[str, tuple[str | None, list[str]]]
+
+
+class SubscriptionStore:
+    """The documents of all subscriptions of a log. ``changed`` hears of every look at one, with
+    the streams that it took out of what is pending: those are to be looked at once more. An append
+    that found its stream pending has changed nothing, and may be newer than the look."""
+
+    def __init__(self, kept: KeptStreams) -> None:
+        self._kept, self._log = kept, kept.log
+        self._secret = b""
+        self.changed: Callable[[str, Subscription, set[str]], None] = lambda key, known, gone: None
+
+    async def open(self) -> None:
+        """Get the secret that tokens are signed with; all processes of one log have the same."""
+        while not self._secret:
+            secret = await self._log.document(_KEY, "token")
+            new = secret or os.urandom(32)
+            if await self._log.swap_document(_KEY, "token", secret, new):
+                self._secret = new
+
+    # --- documents -----------------------------------------------------------------------------
+
+    async def get(self, key: str) -> Subscription | None:
+        """The subscription as it is."""
+        data = await self._log.document(_KIND, key)
+        return _decode(data) if data is not None else None
+
+    async def all(self) -> dict[str, Subscription]:
+        """Every subscription, by key."""
+        found = await self._log.documents(_KIND, most=_MOST_LOOKED_AT)
+        return {key: _decode(data) for key, data in found.items()}
+
+    async def add(self, key: str, made: Subscription) -> bool:
+        """Keep a new one; whether none was there."""
+        return await self._log.swap_document(_KIND, key, None, _encode(made))
+
+    async def remove(self, key: str) -> None:
+        """Gone, if it was there."""
+        while True:
+            data = await self._log.document(_KIND, key)
+            if data is None or await self._log.swap_document(_KIND, key, data, None):
+                return
+
+    async def change(
+        self,
+        key: str,
+        act: Act[T],
+        wanted: Callable[[Subscription], Iterable[str]] = lambda _: (),
+    ) -> tuple[Subscription, T]:
+        """Apply ``act`` to a subscription as it is, told how the ``wanted`` streams are; again
+        when another came first. Raises what ``act`` raises, and `Problem` (404)."""
+        while True:
+            data = await self._log.document(_KIND, key)
+            if data is None:
+                raise Problem(404, "SUBSCRIPTION_NOT_FOUND", "there is no such subscription")
+            known = _decode(data)
+            seen = await self.seen(known.owner, wanted(known))
+            before = set(known.pending)
+            result = act(known, seen)
+            new = _encode(known)
+            if new == data or await self._log.swap_document(_KIND, key, data, new):
+                self.changed(key, known, before - set(known.pending))
+                return known, result
+
+    async def seen(self, owner: str, paths: Iterable[str]) -> dict[str, Seen | None]:
+        """Streams as they are now; None for one that is not there."""
+
+        async def one(path: str) -> Seen | None:
+            try:
+                stream = await self._kept.find(owner, path, time.time())
+            except Refusal:
+                return None
+            return stream.id, stream.tail
+
+        names = list(dict.fromkeys(paths))
+        found: dict[str, Seen | None] = {}
+        for start in range(0, len(names), _TOGETHER):
+            part = names[start : start + _TOGETHER]
+            answers = await asyncio.gather(*(one(path) for path in part))
+            found.update(zip(part, answers, strict=True))
+        return found
+
+    # --- who follows what ----------------------------------------------------------------------
+
+    async def followers(self, owner: str, path: str) -> list[str]:
+        """The keys of the subscriptions that a stream may concern."""
+        data = await self._log.document(_INDEX, owner)
+        index = msgspec.msgpack.decode(data, type=_Index) if data is not None else {}
+        return [
+            key_of(owner, name)
+            for name, (pattern, paths) in index.items()
+            if path in paths or (pattern is not None and matches(pattern, path))
+        ]
+
+    async def enlist(self, known: Subscription, more: Iterable[str] = ()) -> None:
+        """Note which streams concern a subscription: before it is kept, so that nothing which is
+        appended once it is there passes it by. Raises `Problem` (429) when there are too many."""
+        paths = [path for path, link in known.links.items() if link.explicit]
+        entry = (known.config.pattern, list(dict.fromkeys([*paths, *more])))
+        await self._index(known.owner, known.id, entry)
+
+    async def delist(self, owner: str, name: str) -> None:
+        """Nothing concerns it any more."""
+        await self._index(owner, name, None)
+
+    async def _index(
+        self, owner: str, name: str, entry: tuple[str | None, list[str]] | None
+    ) -> None:
+        while True:
+            data = await self._log.document(_INDEX, owner)
+            index = msgspec.msgpack.decode(data, type=_Index) if data is not None else {}
+            if entry is None:
+                index.pop(name, None)
+            elif name not in index and len(index) >= _MOST_SUBSCRIPTIONS:
+                message = f"there can be at most {_MOST_SUBSCRIPTIONS} subscriptions"
+                raise Problem(429, "LIMIT_EXCEEDED", message)
+            else:
+                index[name] = entry
+            new = _encode(index) if index else None
+            if new == data or await self._log.swap_document(_INDEX, owner, data, new):
+                return
+
+    # --- tokens --------------------------------------------------------------------------------
+
+    def token(self, known: Subscription) -> str:
+        """What a worker shows to ack the wake under way."""
+        end = math.ceil(time.time()) + _TOKEN_SECONDS
+        body = _encode((known.owner, known.id, known.birth, known.generation, end))
+        mac = hmac.new(self._secret, body, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(mac + body).rstrip(b"=").decode()
+
+    def read_token(self, token: str, name: str) -> tuple[str, str, int]:
+        """``(key, birth, generation)`` of a token for a subscription ``name``. Raises `Problem`
+        (401)."""
+        try:
+            raw = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
+        except ValueError:
+            raw = b""
+        mac, body = raw[:32], raw[32:]
+        wanted = hmac.new(self._secret, body, hashlib.sha256).digest()
+        if not hmac.compare_digest(mac, wanted):
+            raise Problem(401, "TOKEN_INVALID", "this token is not one of ours")
+        owner, subscription, birth, generation, end = msgspec.msgpack.decode(
+            body, type=tuple[str, str, str, int, int]
+        )
+        if subscription != name:
+            raise Problem(401, "TOKEN_INVALID", "this token is for another subscription")
+        if time.time() > end:
+            raise Problem(401, "TOKEN_EXPIRED", "this token is too old; claim again")
+        return key_of(owner, name), birth, generation
+
+
+def key_of(owner: str, name: str) -> str:
+    """Where the subscription ``name`` of an owner is kept."""
+    return f"{owner}/{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+
+def _decode(data: bytes) -> Subscription:
+    return msgspec.msgpack.decode(data, type=Subscription)

@@ -1,0 +1,208 @@
+"""Appends to Redis: all of one turn of the loop in one write, a stream's words encoded once.
+
+Always true: an append whose answer was lost is sent again and comes out as what it was; one that
+finds its stream or claim lost by a failover puts these back and says from where to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tokenwire.errors import GoneError, NotFoundError, TokenwireError
+from tokenwire.log.base import Appended
+from tokenwire.log.redis.link import Lane, Link, Script
+from tokenwire.log.tail import Tails
+
+__all__ = ["APPEND", "Appends", "Owned", "missing"]
+
+APPEND = Script("append.lua")
+
+#: Appends of one script call: it blocks the server for some 10 us each.
+MOST_APPENDS = 256
+#: Appends that share one confirmation by replicas or disk.
+MOST_CONFIRMED = 8192
+
+
+class Owned:
+    """A stream that this process created or claimed: enough to put it back after a failover."""
+
+    __slots__ = ("epoch", "key", "lease", "meta", "nonce", "owner", "thread", "words")
+
+    def __init__(
+        self,
+        owner: str,
+        nonce: str,
+        lease: float,
+        meta: bytes = b"",
+        thread: str | None = None,
+        key: str | None = None,
+        epoch: int = 1,
+    ) -> None:
+        self.owner = owner
+        self.nonce = nonce
+        self.lease = lease
+        self.meta = meta
+        self.thread = thread
+        self.key = key
+        self.epoch = epoch
+        #: The stream's part of an append, encoded: its keys, and what comes before the numbers;
+        #: and its first key as text.
+        self.words: tuple[bytes, bytes, str] | None = None
+
+
+def missing(state: str) -> TokenwireError:
+    """The error for a stream that is not there."""
+    if state == "gone":
+        return GoneError("The stream has expired; its records are no longer kept.")
+    return NotFoundError("There is no such stream.")
+
+
+def _word(text: str) -> bytes:
+    data = text.encode()
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+#: One append, as it was given.
+Item = tuple[str, int, int, list[bytes], str | None]
+
+
+class Appends:
+    """Groups appends, one lane per server, and judges the answers.
+
+    ``restore(stream)`` is awaited for a stream that a failover lost; what it returns is the
+    append's outcome.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        key: Callable[[str, str], str],
+        owned: dict[str, Owned],
+        tails: Tails,
+        head: tuple[int, int, str],
+        restore: Callable[[str], Awaitable[Appended | TokenwireError]],
+    ) -> None:
+        self._link = link
+        self._key = key
+        self._owned = owned
+        self._tails = tails
+        self._restore = restore
+        self._lanes: dict[Any, Lane] = {}
+        self._cluster = link.settings.kind == "cluster"
+        self._head = b"".join(_word(str(word)) for word in head)
+        self._call = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % APPEND.sha
+
+    def lane(self, stream: str) -> Lane:
+        """Where appends to a stream are given (an `Item` each); they keep their order."""
+        place = self._link.place(self._first_key(stream)) if self._cluster else None
+        lane = self._lanes.get(place)
+        if lane is None:
+            most = MOST_APPENDS if self._link.confirm is None else MOST_CONFIRMED
+            lane = self._lanes[place] = Lane(self._batch, most)
+        return lane
+
+    async def drain(self) -> None:
+        for lane in self._lanes.values():
+            await lane.drain()
+
+    # Encoding. A number has a fixed width, so that the word's length is known.
+
+    def _first_key(self, stream: str) -> str:
+        owned = self._owned.get(stream)
+        return self._key(stream, "meta") if owned is None else self._words(stream, owned)[2]
+
+    def _words(self, stream: str, owned: Owned | None) -> tuple[bytes, bytes, str]:
+        if owned is not None and owned.words is not None:
+            return owned.words
+        meta = self._key(stream, "meta")
+        begin = _word(self._key(stream, "live")) + _word(owned.nonce if owned else "")
+        words = (_word(meta) + _word(self._key(stream, "log")), begin, meta)
+        if owned is not None:
+            owned.words = words
+        return words
+
+    def _call_of(self, items: list[Item]) -> bytes:
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        extra = 0
+        known = self._owned.get
+        for stream, epoch, first, records, close in items:
+            owned = known(stream)
+            if owned is not None and owned.epoch != epoch:
+                owned = None  # somebody else's append
+            names, begin, _ = (owned and owned.words) or self._words(stream, owned)
+            keys.append(names)
+            ending = _word(close) if close is not None else b"$0\r\n\r\n"
+            count = len(records)
+            if count == 1:
+                record = records[0]
+                values.append(
+                    b"%b$15\r\n%015d\r\n$15\r\n%015d\r\n%b$9\r\n000000001\r\n$%d\r\n%b\r\n"
+                    % (begin, epoch, first, ending, len(record), record)
+                )
+            else:
+                extra += count - 1
+                numbers = b"%b$15\r\n%015d\r\n$15\r\n%015d\r\n%b$9\r\n%09d\r\n"
+                values.append(numbers % (begin, epoch, first, ending, count))
+                values += [b"$%d\r\n%b\r\n" % (len(record), record) for record in records]
+        number = len(items)
+        size = 3 + 2 * number + 3 + 7 * number + extra
+        start = b"*%d\r\n%b" % (size, self._call) + _word(str(2 * number))
+        return b"".join([start, *keys, self._head, *values])
+
+    async def _batch(self, items: list[Item]) -> list[Any]:
+        link = self._link
+        if self._cluster:  # a call may touch one slot only
+            keys = [self._first_key(item[0]) for item in items]
+            commands = [self._call_of([item]) for item in items]
+            answers, again = await link.send_all(keys, commands, wait=True)
+            answers = [answer for one in answers for answer in one]
+        else:
+            key = self._first_key(items[0][0])
+            starts = range(0, len(items), MOST_APPENDS)
+            commands = [self._call_of(items[start : start + MOST_APPENDS]) for start in starts]
+            if len(commands) == 1:
+                answers, again = await link.send(key, commands[0], wait=True)
+            else:
+                many, again = await link.send_all([key] * len(commands), commands, wait=True)
+                answers = [answer for one in many for answer in one]
+        return await self._judge(items, answers, again)
+
+    # Judging.
+
+    async def _judge(self, items: list[Item], answers: list[Any], again: bool) -> list[Any]:
+        tails, results = self._tails, []
+        for item, answer in zip(items, answers, strict=True):
+            stream, epoch, first, records, close = item
+            if type(answer) is int:
+                reached = answer
+            else:
+                status, reached, newest = answer
+                last = first + len(records) - 1
+                # Sent twice by us after a lost answer, it is no duplicate for the caller.
+                if not (status == b"duplicate" and again and records and reached == last):
+                    outcome = await self._refused(stream, status.decode(), reached, newest)
+                    results.append(outcome)
+                    continue
+            if stream in tails:
+                tails.accepted(stream, records, reached, close)
+                tails.grown(stream)
+            if close is not None:
+                self._owned.pop(stream, None)
+            results.append(Appended("ok", reached, epoch))
+        return results
+
+    async def _refused(self, stream: str, status: str, tail: int, epoch: int) -> Any:
+        if status in ("none", "behind"):
+            # A failover lost what we hold; put it back and let the caller send from there.
+            try:
+                return await self._restore(stream)
+            except TokenwireError as error:
+                return error  # of this stream only
+        if status in ("gone", "deleted"):
+            return missing(status)
+        self._tails.forget(stream)
+        if status == "fenced":
+            self._owned.pop(stream, None)
+        return Appended(status, tail, epoch)  # type: ignore[arg-type]

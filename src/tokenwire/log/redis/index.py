@@ -1,0 +1,182 @@
+"""What lies beside the streams in Redis: leases by time, ends by time, threads, keys, documents.
+
+Always true: an entry here may be stale or too many, and is checked against its stream; it is
+written before what it points at, so that one that counts is never missing.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from typing import Any
+
+from tokenwire.errors import LogError
+from tokenwire.log.redis.connection import Word
+from tokenwire.log.redis.link import Link, Script
+
+__all__ = ["INDEX", "Index"]
+
+INDEX = Script("index.lua")
+
+#: Sets of leases and of ends, spread so that a cluster spreads their load.
+SHARDS = 16
+
+#: An idempotency key names its stream for a day.
+KEY_MS = 86_400_000
+
+#: A lease without a stream is a creation under way, or one that failed this long ago.
+UNMADE_SECONDS = 60.0
+
+
+class Index:
+    """Commands on the index keys; all of them may be repeated."""
+
+    def __init__(self, link: Link, prefix: str, ttl: int) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._ttl = ttl
+        #: Index writes that failed; the time to live of the keys makes up for them.
+        self.missed = 0
+
+    async def _run(self, command: str, key: str, *words: Word) -> Any:
+        return await self._link.command(key, command, key, *words)
+
+    def _shard(self, what: str, number: int) -> str:
+        return f"{self._prefix}:{{{what}-{number}}}:index"
+
+    def _of(self, what: str, stream: str) -> str:
+        return self._shard(what, zlib.crc32(stream.encode()) % SHARDS)
+
+    # Leases and ends.
+
+    async def lease(self, stream: str, until: float) -> None:
+        await self._run("ZADD", self._of("leases", stream), until, stream)
+
+    async def first_lease(self, stream: str, until: float) -> None:
+        """For a stream about to be made; one that exists keeps the lease that it has."""
+        await self._run("ZADD", self._of("leases", stream), "NX", until, stream)
+
+    async def unlease(self, stream: str) -> None:
+        """For a stream that nobody owns any more."""
+        await self._run("ZREM", self._of("leases", stream), stream)
+
+    async def release(self, stream: str) -> None:
+        await self._run("ZADD", self._of("leases", stream), "XX", 0, stream)
+
+    async def closed(self, stream: str) -> None:
+        """Note the end of a stream; never fails it: keys have a time to live of their own."""
+        try:
+            await self._run("ZADD", self._of("ended", stream), time.time(), stream)
+            await self._run("ZREM", self._of("leases", stream), stream)
+        except LogError:
+            self.missed += 1
+
+    async def settle(self, stream: str, *, ended: bool) -> None:
+        """Put right what a crash left: the stream of this lease has ended, or never was."""
+        if ended:
+            await self.closed(stream)
+            return
+        score = await self._run("ZSCORE", self._of("leases", stream), stream)
+        if score is not None and float(score) < time.time() - UNMADE_SECONDS:
+            await self._run("ZREM", self._of("leases", stream), stream)
+
+    async def forget(self, stream: str) -> None:
+        for what in ("leases", "ended"):
+            await self._run("ZREM", self._of(what, stream), stream)
+
+    async def _below(self, what: str, score: float, most: int) -> list[str]:
+        found: list[str] = []
+        for number in range(SHARDS):
+            key = self._shard(what, number)
+            names = await self._run("ZRANGEBYSCORE", key, "-inf", score, "LIMIT", 0, most)
+            found += [name.decode() for name in names]
+            if len(found) >= most:
+                break
+        return found
+
+    async def overdue(self, most: int) -> list[str]:
+        return await self._below("leases", time.time(), most)
+
+    async def ended(self, before: float, most: int = 1000) -> list[str]:
+        return await self._below("ended", before, most)
+
+    async def counts(self) -> tuple[int, int]:
+        totals = []
+        for what in ("leases", "ended"):
+            sizes = [await self._run("ZCARD", self._shard(what, n)) for n in range(SHARDS)]
+            totals.append(sum(sizes))
+        return totals[0], totals[1]
+
+    async def some(self, most: int) -> list[str]:
+        """Up to ``most`` streams, for figures."""
+        found = await self._below("leases", float("inf"), most)
+        return found + await self._below("ended", float("inf"), most - len(found) or 1)
+
+    # Threads.
+
+    def _thread(self, thread: str) -> str:
+        return f"{self._prefix}:{{thread:{_safe(thread)}}}:streams"
+
+    async def join(self, thread: str, stream: str) -> None:
+        await self._link.run(INDEX, [self._thread(thread)], ["join", stream, self._ttl])
+
+    async def leave(self, thread: str, stream: str) -> None:
+        await self._run("ZREM", self._thread(thread), stream)
+
+    async def members(self, thread: str) -> list[str]:
+        names = await self._run("ZREVRANGE", self._thread(thread), 0, 4999)
+        return [name.decode() for name in names]
+
+    # Idempotency keys.
+
+    def _key(self, key: str) -> str:
+        return f"{self._prefix}:{{key:{_safe(key)}}}:stream"
+
+    async def take_key(self, key: str, value: bytes, expected: bytes) -> bytes:
+        """Set ``key`` when it holds ``expected`` (b"" is nothing); what it holds now."""
+        answer, _ = await self._link.run(
+            INDEX, [self._key(key)], ["key", value, expected, KEY_MS], wait=True
+        )
+        return answer
+
+    async def drop_key(self, key: str, value: bytes) -> None:
+        await self._link.run(INDEX, [self._key(key)], ["drop", value])
+
+    async def drop_key_of(self, key: str, stream: str) -> None:
+        value = await self._run("GET", self._key(key))
+        if value is not None and value.decode().rsplit("\n", 2)[0] == stream:
+            await self.drop_key(key, value)
+
+    # Documents.
+
+    def _documents(self, kind: str) -> list[str]:
+        return [
+            f"{self._prefix}:{{documents:{_safe(kind)}}}:{what}" for what in ("data", "age", "name")
+        ]
+
+    async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
+        values = ["remove", name] if data is None else ["put", name, data]
+        await self._link.run(INDEX, self._documents(kind), values, wait=True)
+
+    async def swap_document(
+        self, kind: str, name: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        """Put ``new`` where ``old`` is; whether ``new`` is there now."""
+        # A leading byte tells a document from none, which may be empty.
+        values = [b"" if data is None else b"=" + data for data in (old, new)]
+        answer, _ = await self._link.run(
+            INDEX, self._documents(kind), ["swap", name, *values], wait=True
+        )
+        return bool(answer)
+
+    async def document(self, kind: str, name: str) -> bytes | None:
+        return await self._run("HGET", self._documents(kind)[0], name)
+
+    async def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
+        answer, _ = await self._link.run(INDEX, self._documents(kind), ["list", prefix, most])
+        names = [name.decode() for name in answer[::2]]
+        return dict(zip(names, answer[1::2], strict=True))
+
+
+def _safe(name: str) -> str:
+    return name.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")

@@ -1,0 +1,327 @@
+"""Commands to Redis: scripts that may be repeated, many streams in one round trip.
+
+Always true: a script that was sent is sent again until its outcome is known or the time is up;
+every script takes a repetition as what it is. Callers who are cancelled never touch a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+from tokenwire.errors import ConfigError, StoreFullError, StoreUnavailableError
+from tokenwire.log.base import Durability
+from tokenwire.log.completion import Answer
+from tokenwire.log.redis.connection import Address, ReplyError, Word, encode
+from tokenwire.log.redis.nodes import Nodes
+from tokenwire.log.redis.url import RedisSettings
+
+__all__ = ["PASSING", "Confirm", "Lane", "Link", "Script"]
+
+#: Answers of servers that pass: a failover or a move of slots is under way.
+PASSING = {
+    *("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "MASTERDOWN", "LOADING"),
+    *("READONLY", "UNBLOCKED", "BUSY", "NOSCRIPT"),
+}
+#: Answers that a setting must be changed for.
+REFUSED = {"WRONGPASS": "the user or password", "NOAUTH": "us without a password"}
+
+#: How often one command follows a redirection before the map is asked for again.
+MOST_HOPS = 5
+
+
+class Script:
+    """A Lua file beside this one."""
+
+    def __init__(self, name: str) -> None:
+        self.text = Path(__file__).with_name(name).read_bytes()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+    def call(self, keys: Sequence[Word], values: Sequence[Word]) -> bytes:
+        """The encoded command."""
+        return encode("EVALSHA", self.sha, len(keys), *keys, *values)
+
+
+class Confirm:
+    """What makes an append count: so many replicas, and with ``disk`` the files of all of them."""
+
+    def __init__(self, replicas: int, *, disk: bool, seconds: float) -> None:
+        self.replicas = replicas
+        self.disk = disk
+        words = ["WAITAOF", 1, replicas] if disk else ["WAIT", replicas]
+        self._wait = encode(*words, int(seconds * 1000))
+
+    def commands(self, key: str, *, asking: bool = False) -> bytes:
+        """Two commands that follow the writes (three when ``asking``).
+
+        The wait is for the writes of its own connection, and a repeated append writes nothing: the
+        small write between the two makes it ask about everything before it.
+        """
+        write = encode("SET", f"{_tag(key)}:confirm", "1", "PX", 60_000)
+        return (ASKING if asking else b"") + write + self._wait
+
+    def missing(self, answers: list[Any]) -> str | None:
+        """What the answers to `commands` lack, in words."""
+        *writes, waited = answers
+        for answer in (*writes, waited):
+            if isinstance(answer, ReplyError):
+                if answer.code not in PASSING:
+                    raise answer
+                return f"the server answered {answer.code}"
+        local, replicas = waited if self.disk else (1, waited)
+        if replicas < self.replicas:
+            return f"{replicas} of {self.replicas} replicas confirmed"
+        return None if local else "the append-only file was not yet on the disk"
+
+
+ASKING = encode("ASKING")
+
+
+def _tag(key: str) -> str:
+    return key[: key.find("}") + 1] or key
+
+
+class _UnconfirmedError(Exception):
+    pass
+
+
+class Lane:
+    """Groups what is submitted while one group is under way; order is kept."""
+
+    def __init__(self, work: Callable[[list[Any]], Awaitable[Sequence[Any]]], most: int) -> None:
+        self._work = work
+        self._most = most
+        self._items: list[Any] = []
+        self._answers: list[Answer] = []
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, item: Any, answer: Answer) -> None:
+        self._items.append(item)
+        self._answers.append(answer)
+        if self._task is None:
+            self._task = self._loop.create_task(self._pump())
+
+    def ask(self, item: Any) -> asyncio.Future[Any]:
+        """`submit`, with a future as the answer."""
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
+        self.submit(item, future)
+        return future
+
+    async def _pump(self) -> None:
+        most = self._most
+        while self._items:
+            items, self._items = self._items[:most], self._items[most:]
+            answers, self._answers = self._answers[:most], self._answers[most:]
+            try:
+                results = await self._work(items)
+            except Exception as error:
+                results = [error] * len(items)
+            for answer, result in zip(answers, results, strict=True):
+                if answer.done():
+                    continue  # the caller was cancelled; the work is done all the same
+                if isinstance(result, BaseException):
+                    answer.set_exception(result)
+                else:
+                    answer.set_result(result)
+        self._task = None
+
+    async def drain(self) -> None:
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+
+class Link:
+    """The store's servers, asked until ``settings.timeout`` has passed."""
+
+    def __init__(self, settings: RedisSettings, scripts: Sequence[Script]) -> None:
+        self.settings = settings
+        self.nodes: Nodes | None = None
+        self.durability: Durability = "memory"
+        self.notes: list[str] = []
+        #: What appends wait for beside the primary's own answer.
+        self.confirm: Confirm | None = None
+        #: How often something was sent again.
+        self.repeated = 0
+        self._scripts = scripts
+
+    async def connect(self, check: Callable[[Link], Awaitable[None]]) -> None:
+        """Connect, and let ``check`` hold what the store promises against what is asked of it."""
+        self.nodes = Nodes(self.settings, [script.text for script in self._scripts])
+        try:
+            await self.repeat(lambda: check(self))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        nodes, self.nodes = self.nodes, None
+        if nodes is not None:
+            await nodes.close()
+
+    def place(self, key: str) -> Address | None:
+        """The server that carries ``key``, as far as is known now."""
+        return self.nodes.place(key) if self.nodes is not None else None
+
+    # Asking.
+
+    async def command(self, key: str, *words: Word) -> Any:
+        """The answer to one command about ``key``; it may be sent more than once."""
+        data = encode(*words)
+        answer, _ = await self.repeat(lambda: self._deliver(key, data, None))
+        return answer
+
+    async def run(
+        self, script: Script, keys: list[str], arguments: Sequence[Word], *, wait: bool = False
+    ) -> tuple[Any, bool]:
+        """The script's answer, and whether it had to be sent more than once."""
+        return await self.send(keys[0], script.call(keys, arguments), wait=wait)
+
+    async def send(self, key: str, data: bytes, *, wait: bool = False) -> tuple[Any, bool]:
+        """The same for an encoded command."""
+        confirm = self.confirm if wait else None
+        return await self.repeat(lambda: self._deliver(key, data, confirm))
+
+    async def send_all(
+        self, keys: list[str], commands: list[bytes], *, wait: bool = False
+    ) -> tuple[list[Any], bool]:
+        """Encoded commands, each about the key of its place, in one write to the server of the
+        first; what another server has is sent there, in order."""
+        confirm = self.confirm if wait else None
+        return await self.repeat(lambda: self._deliver_all(keys, commands, confirm))
+
+    async def fetch(self, key: str, data: bytes, answers: int) -> list[Any]:
+        """All answers of the server that should have ``key``, asked once; errors among them."""
+        if self.nodes is None:
+            raise StoreUnavailableError("The store is closed or was not started.")
+        return await self._exchange(await self.nodes.find(key), data, answers, "main")
+
+    async def ask(self, address: Address, *words: Word) -> Any:
+        """The answer of one server; raises what it refuses."""
+        [answer] = await self._exchange(address, encode(*words), 1, "main")
+        if isinstance(answer, ReplyError):
+            raise answer
+        return answer
+
+    async def _exchange(self, address: Address, data: bytes, answers: int, use: str) -> list[Any]:
+        assert self.nodes is not None
+        wire = await self.nodes.connection(address, use)
+        try:
+            async with asyncio.timeout(self.settings.timeout / 3):
+                return await wire.send(data, answers)
+        except TimeoutError:
+            self.nodes.drop(address, "the server did not answer in time")
+            raise
+        except ConnectionError:
+            self.nodes.suspect(address)
+            raise
+
+    async def _deliver(self, key: str, data: bytes, confirm: Confirm | None) -> Any:
+        assert self.nodes is not None
+        use = "confirmed" if confirm else "main"
+        address, asking = await self.nodes.find(key), False
+        answer: Any = None
+        for _ in range(MOST_HOPS):
+            head = ASKING if asking else b""
+            tail = confirm.commands(key, asking=asking) if confirm else b""
+            count = 1 + asking + (2 + asking if confirm else 0)
+            answers = await self._exchange(address, head + data + tail, count, use)
+            answer = answers[asking]
+            code = answer.code if isinstance(answer, ReplyError) else ""
+            if code in ("MOVED", "ASK"):
+                address, asking = self.nodes.redirected(answer, address), code == "ASK"
+            elif code == "NOSCRIPT":
+                await self._load(address, use)
+            elif code:
+                if code == "READONLY":
+                    self.nodes.drop(address, "the server is no primary any more")
+                raise answer
+            else:
+                self._check(confirm, answers[asking + 1 :])
+                if asking:
+                    await self._tell_the_old(key)
+                return answer
+        raise answer
+
+    async def _tell_the_old(self, key: str) -> None:
+        # While a slot moves, its readers still listen at its old server, but what is done at the
+        # new one is published there. A server that has lost the slot by now has told them itself.
+        assert self.nodes is not None
+        tag = _tag(key)
+        words = [encode("SPUBLISH", f"{tag}:{name}", "moved") for name in ("live", "control")]
+        await self._exchange(await self.nodes.find(key), b"".join(words), 2, "main")
+
+    def _check(self, confirm: Confirm | None, answers: list[Any]) -> None:
+        missing = confirm.missing(answers) if confirm else None
+        if missing:
+            raise _UnconfirmedError(missing)
+
+    async def _load(self, address: Address, use: str) -> None:
+        commands = [encode("SCRIPT", "LOAD", script.text) for script in self._scripts]
+        await self._exchange(address, b"".join(commands), len(commands), use)
+
+    async def _deliver_all(
+        self, keys: list[str], commands: list[bytes], confirm: Confirm | None
+    ) -> list[Any]:
+        assert self.nodes is not None
+        address = await self.nodes.find(keys[0])
+        data = b"".join(commands) + (confirm.commands(keys[0]) if confirm else b"")
+        use = "confirmed" if confirm else "main"
+        sent = await self._exchange(address, data, len(commands) + 2 * bool(confirm), use)
+        answers = sent[: len(commands)]
+        again: set[str] = set()
+        for number, answer in enumerate(answers):
+            # An error: moved to another server, or the script is not known there. What follows
+            # for the same key was sent too early.
+            if isinstance(answer, ReplyError) or keys[number] in again:
+                again.add(keys[number])
+                answers[number] = await self._deliver(keys[number], commands[number], confirm)
+        if len(again) < len(set(keys)):
+            self._check(confirm, sent[len(commands) :])
+        return answers
+
+    async def repeat(self, once: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        """Call ``once`` until it works, fails for good, or the time is up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.settings.timeout
+        pause = 0.02
+        again = False
+        reason: Exception | None = None
+        while True:
+            if self.nodes is None:
+                raise StoreUnavailableError("The store is closed or was not started.")
+            try:
+                async with asyncio.timeout_at(end):
+                    return await once(), again
+            except TimeoutError as error:
+                reason = reason or error
+            except (OSError, _UnconfirmedError) as error:
+                reason = error
+            except ReplyError as error:
+                reason = judge(error)
+            again = True
+            self.repeated += 1
+            if loop.time() + pause >= end:
+                raise StoreUnavailableError(
+                    f"Redis did not answer within {self.settings.timeout:g} s "
+                    f"({str(reason)[:120] or type(reason).__name__}).",
+                ) from reason
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.5)
+
+
+def judge(error: ReplyError) -> ReplyError:
+    """The error when it passes; raises what it means otherwise."""
+    code = error.code
+    if code in ("OOM", "MISCONF"):
+        raise StoreFullError("Redis has no space left for new records.") from error
+    if code in PASSING:
+        return error
+    if code in REFUSED:
+        raise ConfigError(f"Redis refused {REFUSED[code]}.") from error
+    if code == "NOPERM":
+        raise ConfigError(f"This user may not do what a log needs: {str(error)[:120]}") from error
+    raise StoreUnavailableError(f"Redis refused a command: {str(error)[:120]}") from error

@@ -1,0 +1,282 @@
+"""The reading half of the SQLite log: connections that cannot write, in a thread of their own.
+
+Always true: every record, command and description is checked against its checksum before it is
+handed out; one that fails is an error with a name, never altered text.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from tokenwire.errors import (
+    CursorError,
+    GoneError,
+    NotFoundError,
+    StoreDamagedError,
+    TokenwireError,
+)
+from tokenwire.log.base import Page, StreamInfo
+from tokenwire.log.sqlite.schema import checksum, explain, seeds
+from tokenwire.log.sqlite.thread import Job
+
+__all__ = ["Reader", "describe"]
+
+_INTEGERS = msgspec.json.Decoder(list[int])
+
+#: One row for a whole page: fetching row by row would give up and fight for the interpreter lock
+#: once per record. The lengths cut the joined bytes apart again; the checksums prove the cut and
+#: the order. As no offset is there twice, their number and the last one say that none is missing.
+PAGE = """
+SELECT count(*), max(offset), '[' || group_concat(checksum) || ']',
+       '[' || group_concat(length(data)) || ']', CAST(group_concat(data, '') AS BLOB)
+FROM {rows}
+"""
+ROWS = """record
+WHERE sid = ?1 AND offset > ?2 AND offset <= ?2 + ?3
+  AND (offset = ?2 + 1 OR total <= ?4 + coalesce(
+       (SELECT total FROM record WHERE sid = ?1 AND offset = ?2), 0))
+"""
+#: SQLite goes along the key without being told, which takes half the time; that it must, it says
+#: only of the second.
+FAST_PAGE = PAGE.format(rows=ROWS)
+ORDERED_PAGE = PAGE.format(rows=f"(SELECT offset, checksum, data FROM {ROWS} ORDER BY offset)")  # noqa: S608
+
+STREAM = """
+SELECT s.sid, s.epoch, s.owner, s.closed, s.meta, s.meta_check, s.created, s.lease_until,
+       s.thread, coalesce(r.offset, 0), coalesce(r.total, 0)
+FROM stream s LEFT JOIN record r
+  ON r.sid = s.sid AND r.offset = (SELECT max(offset) FROM record WHERE sid = s.sid)
+WHERE s.name = ?
+"""
+
+
+def _missing(connection: sqlite3.Connection, name: str) -> TokenwireError:
+    if connection.execute("SELECT 1 FROM gone WHERE name = ?", (name,)).fetchone():
+        return GoneError("The stream has expired; its records are no longer kept.")
+    return NotFoundError("There is no such stream.")
+
+
+def _damaged(what: str, stream: str, number: int) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{what} {number} of stream {stream} fails its check; the store is damaged.",
+        stream=stream,
+        offset=number,
+    )
+
+
+def _cut(sid: int, after: int, joined: Sequence[Any]) -> list[bytes] | None:
+    """The records of a page; None when one is missing, altered, or in another's place."""
+    count, last, checks, lengths, data = joined
+    if not count or last != after + count:
+        return None
+    if data is None:
+        data = b""  # nothing but empty records
+    # All steps over the records are loops in C, or nearly.
+    ends = list(accumulate(_INTEGERS.decode(lengths)))
+    records = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    found = list(map(zlib.crc32, records, seeds(sid, after + 1)))
+    return records if found == _INTEGERS.decode(checks) else None
+
+
+def describe(connection: sqlite3.Connection, name: str) -> StreamInfo:
+    row = connection.execute(STREAM, (name,)).fetchone()
+    if row is None:
+        raise _missing(connection, name)
+    _, epoch, owner, closed, meta, check, created, lease_until, thread, tail, total = row
+    if zlib.crc32(meta) != check:
+        raise _damaged("The description", name, 0)
+    return StreamInfo(
+        stream=name,
+        epoch=epoch,
+        owner=owner,
+        tail=tail,
+        closed=closed,
+        meta=meta,
+        created=created,
+        bytes=total,
+        lease_until=lease_until,
+        thread=thread,
+    )
+
+
+class Reader:
+    """Lives in the read thread. ``changed`` hears which name hashes other processes touched;
+    None means "any": then every reader has to look."""
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        path: str,
+        *,
+        identity: str,
+        changed: Callable[[set[int] | None], None],
+    ) -> None:
+        self._path = path
+        self._identity = identity
+        self._changed = changed
+        self._connection = connect()
+        self._version = -1
+        row = self._connection.execute("SELECT coalesce(max(id), 0) FROM wake").fetchone()
+        self._last_wake: int = row[0]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def work(self, jobs: list[Job]) -> Sequence[Any]:
+        """Run ``jobs`` in one snapshot, at least as new as the newest commit before the call."""
+        try:
+            self._connection.execute("BEGIN")
+            try:
+                return [self._one(job) for job in jobs]
+            finally:
+                self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            return [explain(error, self._path)] * len(jobs)
+
+    def _one(self, job: Job) -> Any:
+        try:
+            return job.act(self)
+        except TokenwireError as error:
+            return error
+        except sqlite3.Error as error:
+            return explain(error, self._path)
+        except (TypeError, ValueError, UnicodeError, msgspec.DecodeError) as error:
+            # A damaged page can hold values of the wrong kind where the schema says otherwise.
+            return StoreDamagedError(f"The store holds unreadable values ({type(error).__name__}).")
+
+    def poll(self) -> None:
+        """Look for commits of other processes; costs microseconds when there were none."""
+        try:
+            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            if version == self._version:
+                return
+            self._version = version
+            rows = self._connection.execute(
+                "SELECT id, writer, hashes FROM wake WHERE id > ? ORDER BY id", (self._last_wake,)
+            ).fetchall()
+        except sqlite3.Error:
+            self._changed(None)  # let the readers find out what is wrong, by name
+            return
+        if not rows:
+            return
+        holed = rows[0][0] != self._last_wake + 1
+        self._last_wake = rows[-1][0]
+        if holed:
+            self._changed(None)
+            return
+        touched: set[int] = set()
+        for _, writer, hashes in rows:
+            if writer != self._identity:
+                touched.update(array("I", hashes))
+        if touched:
+            self._changed(touched)
+
+    # What the facade sends over as jobs.
+
+    def describe(self, stream: str) -> StreamInfo:
+        return describe(self._connection, stream)
+
+    def read(self, stream: str, after: int, most: int, most_bytes: int) -> Page:
+        row = self._connection.execute(STREAM, (stream,)).fetchone()
+        if row is None:
+            raise _missing(self._connection, stream)
+        sid, closed, tail = row[0], row[3], row[9]
+        if not 0 <= after <= tail:
+            raise CursorError("The offset is beyond the end of this stream.", tail=tail)
+        if after == tail:
+            return Page([], after + 1, tail, closed)
+        bounds = (sid, after, most, most_bytes)
+        records = _cut(sid, after, self._connection.execute(FAST_PAGE, bounds).fetchone())
+        if records is None:
+            ordered = self._connection.execute(ORDERED_PAGE, bounds).fetchone()
+            records = _cut(sid, after, ordered)
+        if records is None:
+            raise self._damage(stream, sid, after, most)
+        reached = after + len(records) == tail
+        return Page(records, after + 1, tail, closed if reached else None)
+
+    def _damage(self, stream: str, sid: int, after: int, most: int) -> StoreDamagedError:
+        """The first record of a page that is not what it was, or not there."""
+        number = after
+        for offset, check, data in self._connection.execute(
+            "SELECT offset, checksum, data FROM record"
+            " WHERE sid = ? AND offset > ? ORDER BY offset LIMIT ?",
+            (sid, after, most),
+        ).fetchall():
+            number += 1
+            if offset != number or checksum(data, sid, number) != check:
+                return _damaged("Record", stream, number)
+        return _damaged("Record", stream, number + 1)
+
+    def commands(self, stream: str, after: int) -> list[tuple[int, bytes]]:
+        row = self._connection.execute(
+            "SELECT sid FROM stream WHERE name = ?", (stream,)
+        ).fetchone()
+        if row is None:
+            raise _missing(self._connection, stream)
+        found = []
+        for number, check, data in self._connection.execute(
+            "SELECT number, checksum, data FROM command WHERE sid = ? AND number > ?"
+            " ORDER BY number",
+            (row[0], after),
+        ):
+            if checksum(data, row[0], number) != check:
+                raise _damaged("Command", stream, number)
+            found.append((number, data))
+        return found
+
+    def orphans(self, now: float, most: int) -> list[str]:
+        rows = self._connection.execute(
+            "SELECT name FROM stream WHERE closed IS NULL AND lease_until <= ?"
+            " ORDER BY lease_until LIMIT ?",
+            (now, most),
+        )
+        return [name for (name,) in rows.fetchall()]
+
+    def held(self, now: float, most: int) -> list[tuple[str, int, str]]:
+        rows = self._connection.execute(
+            "SELECT name, epoch, owner FROM stream"
+            " WHERE closed IS NULL AND lease_until > ? LIMIT ?",
+            (now, most),
+        )
+        return rows.fetchall()
+
+    def thread(self, thread: str, most: int) -> list[str]:
+        rows = self._connection.execute(
+            "SELECT name FROM stream WHERE thread = ? ORDER BY sid DESC LIMIT ?", (thread, most)
+        )
+        return [name for (name,) in rows.fetchall()]
+
+    def document(self, kind: str, name: str) -> bytes | None:
+        row = self._connection.execute(
+            "SELECT data FROM document WHERE kind = ? AND name = ?", (kind, name)
+        ).fetchone()
+        return row[0] if row is not None else None
+
+    def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
+        # The bounds let the key find the names; the comparison of the beginnings is what counts.
+        rows = self._connection.execute(
+            "SELECT name, data FROM document WHERE kind = ? AND name >= ?"
+            " AND name < ? || char(0x10ffff) AND substr(name, 1, ?) = ?"
+            " ORDER BY changed DESC LIMIT ?",
+            (kind, prefix, prefix, len(prefix), prefix, most),
+        )
+        return dict(rows.fetchall())
+
+    def stats(self) -> dict[str, Any]:
+        streams, still_open = self._connection.execute(
+            "SELECT count(*), coalesce(sum(closed IS NULL), 0) FROM stream"
+        ).fetchone()
+        records, size = self._connection.execute(
+            "SELECT coalesce(sum(r.offset), 0), coalesce(sum(r.total), 0) FROM stream s"
+            " JOIN record r ON r.sid = s.sid"
+            " AND r.offset = (SELECT max(offset) FROM record WHERE sid = s.sid)"
+        ).fetchone()
+        return {"streams": streams, "open": still_open, "records": records, "bytes": size}

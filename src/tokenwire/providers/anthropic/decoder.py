@@ -1,0 +1,395 @@
+"""Anthropic Messages: its stream to events (also as served by Vertex and Bedrock).
+
+Always true: a block's events carry the block's own type and index in ``meta``; blocks that this
+version does not know are kept whole as ``opaque`` parts; a ``stop_reason`` or ``message_stop`` is
+the end marker, since gateways leave out either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from tokenwire.errors import ProviderError
+from tokenwire.events.model import (
+    FinishReason,
+    Heartbeat,
+    OpaqueStart,
+    PartStatus,
+    ProviderResultStart,
+    ReasoningStart,
+    ResponseStart,
+    TextStart,
+    ToolCallStart,
+    Usage,
+)
+from tokenwire.events.request import Request
+from tokenwire.framing.sse import Frame
+from tokenwire.providers.anthropic.request import build
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, citation, dump, items, number, obj, text_of
+from tokenwire.providers.failures import from_response
+
+__all__ = ["DIALECT", "AnthropicDecoder", "AnthropicDialect"]
+
+_FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "pause_turn": "pause",
+    "refusal": "refusal",
+    "model_context_window_exceeded": "context_overflow",
+}
+_TOOL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+
+
+class _Delta(msgspec.Struct, gc=False):
+    type: Literal["text_delta", "input_json_delta", "thinking_delta"]
+    text: str = ""
+    partial_json: str = ""
+    thinking: str = ""
+
+
+class _Ordinary(msgspec.Struct, gc=False):
+    """The 99 % payload; whatever does not fit it goes the general way."""
+
+    type: Literal["content_block_delta"]
+    index: int
+    delta: _Delta
+
+
+_decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
+
+
+class _Block:
+    """One content block: a part, or a held block that is told when it is whole."""
+
+    __slots__ = ("content", "given", "held", "part", "signature")
+
+    def __init__(self, part: OpenPart | None, held: dict[str, Any] | None = None) -> None:
+        self.part = part
+        self.held = held
+        self.content: list[str] = []
+        self.signature = ""
+        #: A tool's input that came whole with the start of its block.
+        self.given: Any = None
+
+
+class AnthropicDecoder(PayloadDecoder):
+    """One response of the Messages API."""
+
+    dialect: ClassVar[str] = "anthropic"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._blocks: dict[Any, _Block] = {}
+        self._usage: dict[str, Any] = {}
+        self._request_id: str | None = None
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "content_block_delta": self._delta,
+            "content_block_start": self._start,
+            "content_block_stop": self._stop,
+            "message_start": self._message_start,
+            "message_delta": self._message_delta,
+            "message_stop": self._message_stop,
+            "message": self._message,
+            "ping": self._ping,
+            "error": self._error,
+        }
+
+    def _frame(self, frame: Frame, *, last: bool = False) -> None:
+        if frame.event == "content_block_delta" and not self.closed:
+            try:
+                found = _decode_ordinary(frame.data)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                block = self._blocks.get(found.index)
+                part = None if block is None else block.part
+                if part is not None:
+                    delta = found.delta
+                    self.payloads += 1
+                    part.delta(delta.text or delta.partial_json or delta.thinking)
+                    return
+        super()._frame(frame, last=last)
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        kind = value.get("type")
+        if event.startswith("exception:"):
+            self.fail_with({"__type": event.partition(":")[2], **value}, raw=value)
+            return
+        handler = self._handlers.get(kind if isinstance(kind, str) else event)
+        if handler is not None:
+            handler(value)
+        elif "error" in value:
+            self._error(value)
+        else:
+            self.raw(kind if isinstance(kind, str) else event, value)
+
+    def done(self) -> None:
+        self.closed = self.terminal_seen
+
+    def ended(self) -> None:
+        for block in self._blocks.values():
+            if block.held is not None:
+                self._tell_held(block, "complete" if self.terminal_seen else "truncated")
+
+    # --- one method per payload ----------------------------------------------------------------
+
+    def _message_start(self, value: dict[str, Any]) -> None:
+        message = obj(value.get("message"))
+        self._request_id = text_of(value.get("request_id")) or None
+        self.parts.out.append(
+            ResponseStart(
+                id=text_of(message.get("id")) or None,
+                model=text_of(message.get("model")) or None,
+                request_id=self._request_id,
+            )
+        )
+        self._count(message.get("usage"))
+
+    def _start(self, value: dict[str, Any]) -> None:
+        index = value.get("index")
+        block = obj(value.get("content_block"))
+        if not isinstance(index, int | str | None):
+            index = None
+        if index in self._blocks:
+            self._stop({"index": index})
+        self._blocks[index] = self._open(block, index)
+
+    def _open(self, block: dict[str, Any], index: Any) -> _Block:
+        kind = text_of(block.get("type"))
+        meta: dict[str, Any] = {"type": kind, "index": index}
+        if kind == "text":
+            opened = _Block(self.parts.open(TextStart, meta=meta))
+            self._text(opened, block.get("text"))
+            for found in items(block.get("citations")):
+                self._citation(opened, found)
+            return opened
+        if kind == "thinking":
+            opened = _Block(self.parts.open(ReasoningStart, meta=meta))
+            self._text(opened, block.get("thinking"))
+            self._signature(opened, block.get("signature"))
+            return opened
+        if kind in _TOOL_BLOCKS:
+            return self._open_tool(block, meta)
+        return _Block(None, held=dict(block) | {"type": kind, "index": index})
+
+    def _open_tool(self, block: dict[str, Any], meta: dict[str, Any]) -> _Block:
+        skipped = ("type", "id", "name", "input", "index")
+        meta |= {k: v for k, v in block.items() if k not in skipped}
+        call_id = text_of(block.get("id"))
+        opened = _Block(
+            self.parts.open(
+                ToolCallStart,
+                name=text_of(block.get("name")),
+                call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
+                id_source="provider" if call_id else "synthetic",
+                executor="server" if meta["type"] == "tool_use" else "provider",
+                meta=meta,
+            )
+        )
+        opened.given = block.get("input")
+        return opened
+
+    def _delta(self, value: dict[str, Any]) -> None:
+        delta = obj(value.get("delta"))
+        kind = delta.get("type")
+        index = value.get("index")
+        block = self._blocks.get(index) if isinstance(index, int | str | None) else None
+        if block is None:
+            block = self._unannounced(kind, index)
+        if block is None or (block.part is None and block.held is None):
+            self.raw("content_block_delta", value)
+        elif kind == "text_delta":
+            self._text(block, delta.get("text"))
+        elif kind == "input_json_delta":
+            self._text(block, delta.get("partial_json"))
+        elif kind == "thinking_delta":
+            self._text(block, delta.get("thinking"))
+        elif kind == "signature_delta":
+            self._signature(block, delta.get("signature"))
+        elif kind == "citations_delta":
+            self._citation(block, delta.get("citation"))
+        elif kind == "compaction_delta" and block.held is not None:
+            block.content.append(text_of(delta.get("content")))
+            extra = {k: v for k, v in delta.items() if k not in ("type", "content")}
+            block.held.update({k: v for k, v in extra.items() if v is not None})
+        else:
+            self.raw("content_block_delta", value)
+
+    def _unannounced(self, kind: Any, index: Any) -> _Block | None:
+        """A delta of a block whose start never came: text and thinking can be read anyway."""
+        types = {"text_delta": "text", "thinking_delta": "thinking"}
+        if not isinstance(kind, str) or kind not in types:
+            return None
+        if not isinstance(index, int | str | None):
+            return None
+        block = self._blocks[index] = self._open({"type": types[kind]}, index)
+        return block
+
+    def _stop(self, value: dict[str, Any]) -> None:
+        index = value.get("index")
+        block = self._blocks.pop(index, None) if isinstance(index, int | str | None) else None
+        if block is None:
+            return
+        if block.held is not None:
+            self._tell_held(block)
+        elif block.part is not None:
+            if block.given and not block.part.size:
+                block.part.delta(dump(block.given))
+            block.part.end()
+
+    def _tell_held(self, block: _Block, status: PartStatus = "complete") -> None:
+        held = dict(block.held or {})
+        index, kind = held.pop("index", None), text_of(held.get("type"))
+        meta = {"type": kind, "index": index}
+        if kind.endswith("_tool_result"):
+            call_id, content = text_of(held.get("tool_use_id")), held.get("content")
+            skipped = ("type", "tool_use_id", "content")
+            meta |= {k: v for k, v in held.items() if k not in skipped}
+            part = self.parts.open(
+                ProviderResultStart, call_id=call_id, name=kind, content=content, meta=meta
+            )
+            part.end(status)
+            return
+        if block.content:
+            held["content"] = "".join(block.content)
+        self.parts.open(OpaqueStart, name=kind, payload=held, meta=meta).end(status)
+
+    def _message_delta(self, value: dict[str, Any]) -> None:
+        delta = obj(value.get("delta"))
+        raw = delta.get("stop_reason")
+        if isinstance(raw, str):
+            details = {k: v for k, v in delta.items() if k != "stop_reason" and v is not None}
+            if value.get("context_management"):
+                details["context_management"] = value["context_management"]
+            stop = obj(delta.get("stop_details"))
+            self.finish_reason(
+                _FINISH.get(raw, "other"),
+                raw,
+                message=text_of(stop.get("explanation")) or None,
+                details=details or None,
+            )
+            self.terminal_seen = True
+        self._count(value.get("usage"))
+
+    def _message_stop(self, value: dict[str, Any]) -> None:
+        self.terminal_seen = self.closed = True
+        for index in list(self._blocks):
+            self._stop({"index": index})
+
+    def _message(self, value: dict[str, Any]) -> None:
+        """A whole response in place of a stream."""
+        self._message_start({"message": value})
+        for index, block in enumerate(items(value.get("content"))):
+            self._start({"index": index, "content_block": block})
+            self._stop({"index": index})
+        self._message_delta({"delta": {k: value.get(k) for k in ("stop_reason", "stop_sequence")}})
+        self._message_stop({})
+
+    def _ping(self, value: dict[str, Any]) -> None:
+        self.parts.out.append(Heartbeat(source="provider"))
+
+    def _error(self, value: dict[str, Any]) -> None:
+        self.fail_with(value, request_id=self._request_id)
+
+    # --- pieces --------------------------------------------------------------------------------
+
+    def _text(self, block: _Block, text: Any) -> None:
+        if isinstance(text, str) and block.part is not None:
+            block.part.delta(text)
+
+    def _signature(self, block: _Block, signature: Any) -> None:
+        if isinstance(signature, str) and signature and block.part is not None:
+            block.signature += signature
+            block.part.attr("signature", block.signature)
+
+    def _citation(self, block: _Block, found: Any) -> None:
+        if block.part is None or not isinstance(found, dict):
+            return
+        for unit in ("char", "page", "block"):
+            start, end = found.get(f"start_{unit}_index"), found.get(f"end_{unit}_index")
+            if unit == "page":
+                start, end = found.get("start_page_number"), found.get("end_page_number")
+            if start is not None or end is not None:
+                break
+        else:
+            unit, start, end = None, None, None
+        block.part.attr(
+            "citation",
+            citation(
+                found,
+                url=found.get("url") or found.get("source"),
+                title=found.get("title") or found.get("document_title"),
+                text=found.get("cited_text"),
+                source=found.get("file_id"),
+                start=start,
+                end=end,
+                unit=unit,
+            ),
+        )
+
+    def _count(self, found: Any) -> None:
+        usage = obj(found)
+        if not usage:
+            return
+        self._usage.update(
+            {k: v for k, v in usage.items() if v is not None or k not in self._usage}
+        )
+        raw = self._usage
+        fresh = number(raw.get("input_tokens"))
+        cached = number(raw.get("cache_read_input_tokens"))
+        written = number(raw.get("cache_creation_input_tokens"))
+        output = number(raw.get("output_tokens"))
+        total_in = None if fresh is None else fresh + (cached or 0) + (written or 0)
+        details = obj(raw.get("output_tokens_details"))
+        self.parts.out.append(
+            Usage(
+                input_tokens=total_in,
+                output_tokens=output,
+                total_tokens=None if total_in is None or output is None else total_in + output,
+                cached_input_tokens=cached,
+                cache_write_tokens=written,
+                reasoning_tokens=number(details.get("thinking_tokens")),
+                raw=dict(raw),
+            )
+        )
+
+
+class AnthropicDialect:
+    """The Messages API, direct or by way of Vertex (quirk ``vertex``) or Bedrock (``bedrock``)."""
+
+    name = "anthropic"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        return build(request, target)
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> AnthropicDecoder:
+        """A new decoder."""
+        return AnthropicDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Anthropic keeps no response that could be re-attached to."""
+        return None
+
+
+DIALECT = AnthropicDialect()

@@ -1,0 +1,295 @@
+"""Bedrock Converse: its stream to events (binary event stream, or one payload a line).
+
+Always true: a payload is read the same whether its name came as a header or as the one key of an
+object; ``messageStop`` is the end marker, and the usage that follows it is still told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from tokenwire.errors import ProviderError
+from tokenwire.events.model import (
+    FinishReason,
+    OpaqueStart,
+    PartStart,
+    ProviderResultStart,
+    ReasoningStart,
+    ResponseStart,
+    TextStart,
+    ToolCallStart,
+    Usage,
+)
+from tokenwire.events.request import Request
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.bedrock.converse_request import build
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
+from tokenwire.providers.failures import from_response
+
+__all__ = ["DIALECT", "ConverseDecoder", "ConverseDialect"]
+
+_FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+    "model_context_window_exceeded": "context_overflow",
+    "malformed_tool_use": "malformed_tool_call",
+    "malformed_model_output": "other",
+}
+
+
+class ConverseDecoder(PayloadDecoder):
+    """One response of ConverseStream (or of a Nova model by way of InvokeModel)."""
+
+    dialect: ClassVar[str] = "bedrock-converse"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._blocks: dict[Any, OpenPart] = {}
+        self._signatures: dict[int, str] = {}
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "contentBlockDelta": self._delta,
+            "contentBlockStart": self._start,
+            "contentBlockStop": self._stop,
+            "messageStart": self._message_start,
+            "messageStop": self._message_stop,
+            "metadata": self._metadata,
+        }
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        if event.startswith("exception:"):
+            self.fail_with({"__type": event.partition(":")[2], **value}, raw=value)
+            return
+        handler = self._handlers.get(event)
+        if handler is not None:
+            handler(value)
+            return
+        known = False
+        for name, inner in value.items():
+            handler = self._handlers.get(name)
+            if handler is not None:
+                known = True
+                handler(obj(inner))
+            elif name.endswith("Exception") and isinstance(inner, dict):
+                self.fail_with({"__type": name, **inner}, raw=value)
+                return
+        if known:
+            return
+        if "output" in value and "stopReason" in value:
+            self._whole(value)
+        elif "message" in value or "__type" in value:
+            self.fail_with(value)
+        else:
+            self.raw(None if event == "message" else event, value)
+
+    # --- blocks --------------------------------------------------------------------------------
+
+    def _message_start(self, value: dict[str, Any]) -> None:
+        self.parts.out.append(ResponseStart())
+
+    def _begin(self, index: int, kind: type[PartStart], **fields: Any) -> OpenPart:
+        known = self._blocks.pop(index, None)
+        if known is not None:
+            known.end()
+        meta = {"index": index, **(fields.pop("meta", None) or {})}
+        part = self._blocks[index] = self.parts.open(kind, meta=meta, **fields)
+        return part
+
+    def _start(self, value: dict[str, Any]) -> None:
+        index, start = _index(value), obj(value.get("start"))
+        tool = obj(start.get("toolUse"))
+        if tool:
+            call_id = text_of(tool.get("toolUseId"))
+            kind = text_of(tool.get("type"))
+            self._begin(
+                index,
+                ToolCallStart,
+                name=text_of(tool.get("name")),
+                call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
+                id_source="provider" if call_id else "synthetic",
+                executor="provider" if kind == "server_tool_use" else "server",
+                meta={"type": kind} if kind else None,
+            )
+            return
+        result = obj(start.get("toolResult"))
+        if result:
+            self._begin(
+                index,
+                ProviderResultStart,
+                call_id=text_of(result.get("toolUseId")),
+                name=text_of(result.get("type")),
+                content=result,
+            )
+        elif start:
+            self.raw("contentBlockStart", value)
+
+    def _delta(self, value: dict[str, Any]) -> None:
+        index, delta = _index(value), obj(value.get("delta"))
+        text = delta.get("text")
+        if isinstance(text, str):
+            part = self._blocks.get(index)
+            if part is None or type(part.start) is not TextStart:
+                if not text:
+                    return
+                part = self._begin(index, TextStart)
+            part.delta(text)
+        elif isinstance(delta.get("toolUse"), dict):
+            part = self._blocks.get(index)
+            if part is not None:
+                part.delta(text_of(delta["toolUse"].get("input")))
+            else:
+                self.raw("contentBlockDelta", value)
+        elif isinstance(delta.get("reasoningContent"), dict):
+            self._reasoning(index, delta["reasoningContent"])
+        elif isinstance(delta.get("citation"), dict):
+            self._cite(index, delta["citation"])
+        elif isinstance(delta.get("toolResult"), list) and index in self._blocks:
+            for content in delta["toolResult"]:
+                self._blocks[index].delta(text_of(obj(content).get("text")))
+        else:
+            self.raw("contentBlockDelta", value)
+
+    def _reasoning(self, index: int, found: dict[str, Any]) -> None:
+        redacted = found.get("redactedContent")
+        if isinstance(redacted, str):
+            known = self._blocks.pop(index, None)
+            if known is not None:
+                known.end()
+            payload = {"reasoningContent": {"redactedContent": redacted}}
+            self.parts.whole(
+                OpaqueStart, name="redacted_reasoning", payload=payload, meta={"index": index}
+            )
+            return
+        part = self._blocks.get(index)
+        if part is None or type(part.start) is not ReasoningStart:
+            part = self._begin(index, ReasoningStart)
+        part.delta(text_of(found.get("text")))
+        signature = text_of(found.get("signature"))
+        if signature:
+            whole = self._signatures.get(part.number, "") + signature
+            self._signatures[part.number] = whole
+            part.attr("signature", whole)
+
+    def _cite(self, index: int, found: dict[str, Any]) -> None:
+        part = self._blocks.get(index)
+        if part is None:
+            part = self._begin(index, TextStart)
+        location = obj(found.get("location"))
+        place = next((obj(v) for v in location.values() if isinstance(v, dict)), {})
+        source = next((obj(v) for v in items(found.get("sourceContent"))), {})
+        part.attr(
+            "citation",
+            citation(
+                found,
+                title=found.get("title"),
+                source=found.get("source"),
+                text=source.get("text"),
+                url=place.get("url"),
+                start=place.get("start"),
+                end=place.get("end"),
+                unit=next(iter(location), None),
+            ),
+        )
+
+    def _stop(self, value: dict[str, Any]) -> None:
+        part = self._blocks.pop(_index(value), None)
+        if part is not None:
+            part.end()
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _message_stop(self, value: dict[str, Any]) -> None:
+        for part in self._blocks.values():
+            part.end()
+        self._blocks.clear()
+        raw = text_of(value.get("stopReason")) or None
+        details = {k: v for k, v in value.items() if k not in ("stopReason", "p") and v is not None}
+        self.finish_reason(_FINISH.get(raw or "", "other"), raw, details=details or None)
+        self.terminal_seen = True
+
+    def _metadata(self, value: dict[str, Any]) -> None:
+        raw = obj(value.get("usage"))
+        if raw:
+            self._count(raw)
+        rest = {k: v for k, v in value.items() if k in ("trace", "performanceConfig") and v}
+        if rest:
+            self.raw("metadata", rest)
+
+    def _count(self, raw: dict[str, Any]) -> None:
+        cached = number(raw.get("cacheReadInputTokens", raw.get("cacheReadInputTokenCount")))
+        written = number(raw.get("cacheWriteInputTokens", raw.get("cacheWriteInputTokenCount")))
+        fresh = number(raw.get("inputTokens"))
+        self.parts.out.append(
+            Usage(
+                input_tokens=None if fresh is None else fresh + (cached or 0) + (written or 0),
+                output_tokens=number(raw.get("outputTokens")),
+                total_tokens=number(raw.get("totalTokens")),
+                cached_input_tokens=cached,
+                cache_write_tokens=written,
+                raw=raw,
+            )
+        )
+
+    def _whole(self, value: dict[str, Any]) -> None:
+        """A whole response in place of a stream."""
+        self._message_start({})
+        content = obj(obj(value.get("output")).get("message")).get("content")
+        for index, block in enumerate(map(obj, items(content))):
+            if isinstance(block.get("toolUse"), dict):
+                tool = block["toolUse"]
+                self._start({"contentBlockIndex": index, "start": {"toolUse": tool}})
+                part = self._blocks.get(index)
+                if part is not None:
+                    part.patched = obj(tool.get("input"))
+            elif isinstance(block.get("reasoningContent"), dict):
+                found = block["reasoningContent"]
+                self._reasoning(index, obj(found.get("reasoningText")) or found)
+            else:
+                self._delta({"contentBlockIndex": index, "delta": block})
+            self._stop({"contentBlockIndex": index})
+        self._metadata(value)
+        self._message_stop({"stopReason": value.get("stopReason")})
+
+
+def _index(value: dict[str, Any]) -> int:
+    index = value.get("contentBlockIndex")
+    return index if type(index) is int else 0
+
+
+class ConverseDialect:
+    """``converse-stream`` of Bedrock, with an API key."""
+
+    name = "bedrock-converse"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        return build(request, target)
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> ConverseDecoder:
+        """A new decoder."""
+        return ConverseDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Bedrock keeps no response that could be re-attached to."""
+        return None
+
+
+DIALECT = ConverseDialect()

@@ -1,0 +1,1 @@
+"""Google's wires: Gemini and Gemini Interactions."""

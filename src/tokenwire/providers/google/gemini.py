@@ -1,0 +1,415 @@
+"""Gemini generateContent: its stream to events (AI Studio and Vertex; SSE, JSON array, lines).
+
+Always true: neighbouring pieces of one kind are one part, but a thought signature ends its part, so
+that signed and unsigned text never mix; a ``finishReason`` or a block of the prompt is the end
+marker; usage is told once, with its last numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tokenwire.errors import ProviderError
+from tokenwire.events.model import (
+    FileStart,
+    FinishReason,
+    OpaqueStart,
+    PartStart,
+    ProviderResultStart,
+    ReasoningStart,
+    ResponseStart,
+    TextStart,
+    ToolCallStart,
+    Usage,
+)
+from tokenwire.events.request import Request
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, dump, items, number, obj, text_of
+from tokenwire.providers.failures import from_response
+from tokenwire.providers.google.citations import cited, grounded
+from tokenwire.providers.google.gemini_request import build
+from tokenwire.providers.google.json_patches import PatchedObject
+from tokenwire.providers.summary import OBJECT_ARGUMENTS
+
+__all__ = ["DIALECT", "GeminiDecoder", "GeminiDialect"]
+
+_FINISH: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "LANGUAGE": "other",
+    "MALFORMED_FUNCTION_CALL": "malformed_tool_call",
+    "UNEXPECTED_TOOL_CALL": "malformed_tool_call",
+    "TOO_MANY_TOOL_CALLS": "malformed_tool_call",
+}
+#: Vertex numbers them when asked for integer enums.
+_NUMBERED = (
+    "FINISH_REASON_UNSPECIFIED",
+    *("STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER", "BLOCKLIST"),
+    *("PROHIBITED_CONTENT", "SPII", "MALFORMED_FUNCTION_CALL"),
+)
+_VALUES = ("stringValue", "numberValue", "boolValue")
+_SEEN = frozenset(
+    {"content", "finishReason", "index", "safetyRatings", "finishMessage", "groundingMetadata"}
+    | {"citationMetadata", "logprobsResult"}
+)
+
+
+class _Candidate:
+    """What is open of one candidate."""
+
+    def __init__(self) -> None:
+        self.part: OpenPart | None = None
+        self.sealed = False  # its signature came; the next piece is another part
+        self.call: OpenPart | None = None
+        self.patches = PatchedObject()
+        self.broken: str | None = None
+        self.code_id = ""
+        self.called = False
+        self.details: dict[str, Any] = {}
+
+
+class GeminiDecoder(PayloadDecoder):
+    """One response of streamGenerateContent."""
+
+    dialect: ClassVar[str] = "gemini"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._candidates: dict[int, _Candidate] = {}
+        self._usage: dict[str, Any] = {}
+        self._id: str | None = None
+        self._model: str | None = None
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        if "error" in value:
+            self.fail_with(value)
+            return
+        self._identify(value)
+        known = value.get("candidates") is not None
+        for entry in items(value.get("candidates")):
+            self._candidate(obj(entry))
+        if isinstance(value.get("usageMetadata"), dict):
+            self._usage = value["usageMetadata"]
+            known = True
+        feedback = obj(value.get("promptFeedback"))
+        if feedback:
+            known = True
+            self._feedback(feedback)
+        if not known:
+            self.raw(None if event == "message" else event, value)
+
+    def ended(self) -> None:
+        for candidate in self._candidates.values():
+            if self.terminal_seen and not self.failed:
+                self._close(candidate)
+            if candidate.details:
+                self.raw("candidate", candidate.details)
+        if self._usage:
+            self._count(self._usage)
+
+    # --- candidates ----------------------------------------------------------------------------
+
+    def _candidate(self, value: dict[str, Any]) -> None:
+        choice = number(value.get("index")) or 0
+        candidate = self._candidates.setdefault(choice, _Candidate())
+        for part in items(obj(value.get("content")).get("parts")):
+            if isinstance(part, dict):
+                self._part(candidate, part, choice)
+        self._decorate(candidate, value)
+        found = value.get("finishReason")
+        if isinstance(found, int) and not isinstance(found, bool):
+            word = _NUMBERED[found] if 0 <= found < len(_NUMBERED) else "OTHER"
+            raw = str(found)
+            candidate.details["finishReason"] = found
+        else:
+            word = raw = text_of(found)
+        if not word or word == "FINISH_REASON_UNSPECIFIED":
+            return
+        details, candidate.details = candidate.details, {}
+        reason = _FINISH.get(word, "other")
+        if reason == "stop" and candidate.called:  # this wire says STOP for calls too
+            reason = "tool_calls"
+        self.finish_reason(
+            reason,
+            raw,
+            message=text_of(value.get("finishMessage")) or None,
+            details=details or None,
+            choice=choice,
+        )
+        self.terminal_seen = True
+
+    def _part(self, candidate: _Candidate, part: dict[str, Any], choice: int) -> None:
+        signature = text_of(part.get("thoughtSignature") or part.get("thought_signature"))
+        text = part.get("text")
+        if isinstance(text, str):
+            self._text(candidate, part, text, signature, choice)
+        elif isinstance(part.get("functionCall"), dict):
+            candidate.called = True
+            self._function_call(candidate, part["functionCall"], signature, choice)
+        else:
+            self._close(candidate)
+            opened = self._other(candidate, part, choice)
+            if signature:
+                opened.attr("signature", signature)
+                if isinstance(opened.start, FileStart | ProviderResultStart):
+                    # Messages keep no signature of these; `meta` carries it back.
+                    opened.attr("meta", {**(opened.meta or {}), "thoughtSignature": signature})
+            opened.end()
+
+    def _text(
+        self, candidate: _Candidate, part: dict[str, Any], text: str, signature: str, choice: int
+    ) -> None:
+        kind: type[PartStart] = ReasoningStart if part.get("thought") else TextStart
+        if not text and signature:
+            self._close(candidate)
+            rest = {k: v for k, v in part.items() if not k.startswith("thought")}
+            if part.get("thought"):
+                rest["thought"] = True
+            opened = self.parts.open(
+                OpaqueStart,
+                choice=choice,
+                name="thought_signature",
+                payload=rest,
+                meta={"type": "text"},
+            )
+            opened.attr("signature", signature)
+            opened.end()
+            return
+        if not text:
+            return
+        current = candidate.part
+        if current is None or candidate.sealed or type(current.start) is not kind:
+            self._close(candidate)
+            name = "thought" if kind is ReasoningStart else "text"
+            current = self.parts.open(kind, choice=choice, meta={"type": name})
+            candidate.part = current
+        current.delta(text)
+        if signature:
+            current.attr("signature", signature)
+            candidate.sealed = True
+
+    def _other(self, candidate: _Candidate, part: dict[str, Any], choice: int) -> OpenPart:
+        for name in ("inlineData", "fileData"):
+            if isinstance(part.get(name), dict):
+                return self._file(part[name], choice, name)
+        for name in ("executableCode", "toolCall"):
+            if isinstance(part.get(name), dict):
+                found = part[name]
+                candidate.code_id = text_of(found.get("id")) or self._synthetic()
+                opened = self.parts.open(
+                    ToolCallStart,
+                    choice=choice,
+                    name="code_execution" if name == "executableCode" else _tool_type(found),
+                    call_id=candidate.code_id,
+                    id_source="provider" if found.get("id") else "synthetic",
+                    executor="provider",
+                    meta={"type": name, name: found},
+                )
+                arguments = found if name == "executableCode" else obj(found.get("args"))
+                opened.delta(dump(arguments))
+                return opened
+        for name in ("codeExecutionResult", "toolResponse"):
+            if isinstance(part.get(name), dict):
+                found = part[name]
+                return self.parts.open(
+                    ProviderResultStart,
+                    choice=choice,
+                    call_id=text_of(found.get("id")) or candidate.code_id,
+                    name="code_execution" if name[0] == "c" else _tool_type(found),
+                    content=found,
+                    meta={"type": name},
+                )
+        rest = {k: v for k, v in part.items() if k not in ("thoughtSignature", "thought_signature")}
+        name = next((k for k in rest if k != "thought"), "signature")
+        return self.parts.open(
+            OpaqueStart, choice=choice, name=name, payload=rest, meta={"type": name}
+        )
+
+    def _file(self, found: dict[str, Any], choice: int, name: str) -> OpenPart:
+        media_type = text_of(found.get("mimeType")) or "application/octet-stream"
+        family = media_type.partition("/")[0]
+        opened = self.parts.open(
+            FileStart,
+            choice=choice,
+            media=family if family in ("image", "audio") else "file",
+            media_type=media_type,
+            name=text_of(found.get("displayName")) or None,
+            url=text_of(found.get("fileUri")) or None,
+            meta={"type": name},
+        )
+        opened.delta(text_of(found.get("data")))
+        return opened
+
+    # --- calls ---------------------------------------------------------------------------------
+
+    def _function_call(
+        self, candidate: _Candidate, found: dict[str, Any], signature: str, choice: int
+    ) -> None:
+        name, more = text_of(found.get("name")), found.get("willContinue") is True
+        if name or candidate.call is None:
+            self._close(candidate)
+            if not name and not found:
+                return
+            call_id = text_of(found.get("id"))
+            meta = {"type": "functionCall", **OBJECT_ARGUMENTS}
+            candidate.call = self.parts.open(
+                ToolCallStart,
+                choice=choice,
+                name=name,
+                call_id=call_id or self._synthetic(),
+                id_source="provider" if call_id else "synthetic",
+                meta=meta | ({"id": call_id} if call_id else {}),
+            )
+            candidate.patches, candidate.broken = PatchedObject(), None
+        call = candidate.call
+        if signature:
+            call.attr("signature", signature)
+        arguments = found.get("args")
+        for patch in items(found.get("partialArgs")):
+            self._patch(candidate, call, obj(patch))
+        if arguments is not None:
+            call.delta(arguments if isinstance(arguments, str) else dump(arguments))
+        if not more:
+            self._end_call(candidate)
+
+    def _patch(self, candidate: _Candidate, call: OpenPart, patch: dict[str, Any]) -> None:
+        path, more = text_of(patch.get("jsonPath")), patch.get("willContinue") is True
+        value = next((patch[k] for k in _VALUES if k in patch), None)
+        call.patch(path, value, more=more)
+        if candidate.broken is None:
+            try:
+                candidate.patches.set(path, value, more=more)
+            except ValueError as error:
+                candidate.broken = f"the arguments cannot be put together: {error}"
+
+    def _end_call(self, candidate: _Candidate) -> None:
+        call, candidate.call = candidate.call, None
+        if call is None:
+            return
+        if candidate.broken is not None:
+            call.end("invalid", arguments=None, error=candidate.broken)
+        elif candidate.patches.count:
+            value = candidate.patches.value()
+            call.end(arguments=value, text=dump(value))
+        else:
+            if not call.size:
+                call.delta("{}")
+            call.end()
+
+    def _close(self, candidate: _Candidate) -> None:
+        if candidate.part is not None:
+            candidate.part.end()
+            candidate.part, candidate.sealed = None, False
+        self._end_call(candidate)
+
+    def _synthetic(self) -> str:
+        return f"call_{self.parts.step}_{self.parts.next_part}"
+
+    # --- the rest ------------------------------------------------------------------------------
+
+    def _decorate(self, candidate: _Candidate, value: dict[str, Any]) -> None:
+        """Citations and log probabilities on the open text; everything else with the finish."""
+        part = candidate.part
+        grounding = obj(value.get("groundingMetadata"))
+        sources = obj(value.get("citationMetadata"))
+        found = grounded(grounding) + cited(sources)
+        if part is None or not isinstance(part.start, TextStart):
+            if grounding:
+                candidate.details["groundingMetadata"] = grounding
+            if sources:
+                candidate.details["citationMetadata"] = sources
+        else:
+            for entry in found:
+                part.attr("citation", entry)
+            if grounding:
+                candidate.details["groundingMetadata"] = grounding
+        logprobs = obj(value.get("logprobsResult"))
+        if logprobs:
+            if part is not None:
+                part.attr("logprobs", [logprobs])
+            else:
+                candidate.details["logprobsResult"] = logprobs
+        for name, detail in value.items():
+            if (name not in _SEEN or name == "safetyRatings") and detail is not None:
+                candidate.details[name] = detail
+
+    def _feedback(self, feedback: dict[str, Any]) -> None:
+        blocked = feedback.get("blockReason")
+        if not blocked or blocked == "BLOCK_REASON_UNSPECIFIED":
+            self.raw("promptFeedback", feedback)
+            return
+        self.finish_reason(
+            "content_filter",
+            str(blocked),
+            message=text_of(feedback.get("blockReasonMessage")) or None,
+            details={"promptFeedback": feedback},
+        )
+        self.terminal_seen = True
+
+    def _identify(self, value: dict[str, Any]) -> None:
+        found = text_of(value.get("responseId")) or None
+        model = text_of(value.get("modelVersion")) or None
+        if (found and self._id is None) or (model and self._model is None):
+            self._id, self._model = self._id or found, self._model or model
+            self.parts.out.append(ResponseStart(id=self._id, model=self._model))
+
+    def _count(self, raw: dict[str, Any]) -> None:
+        self.parts.out.append(
+            Usage(
+                input_tokens=number(raw.get("promptTokenCount")),
+                output_tokens=number(raw.get("candidatesTokenCount")),
+                total_tokens=number(raw.get("totalTokenCount")),
+                cached_input_tokens=number(raw.get("cachedContentTokenCount")),
+                reasoning_tokens=number(raw.get("thoughtsTokenCount")),
+                raw=raw,
+            )
+        )
+
+
+def _tool_type(found: dict[str, Any]) -> str:
+    return text_of(found.get("toolType")).lower() or "tool"
+
+
+class GeminiDialect:
+    """``streamGenerateContent`` of AI Studio, or of Vertex (quirk ``vertex``)."""
+
+    name = "gemini"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        return build(request, target)
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> GeminiDecoder:
+        """A new decoder."""
+        return GeminiDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Gemini keeps no response that could be re-attached to."""
+        return None
+
+
+DIALECT = GeminiDialect()

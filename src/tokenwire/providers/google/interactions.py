@@ -1,0 +1,348 @@
+"""Gemini Interactions: its stream of steps to events, and our request to its own.
+
+Always true: a step's parts carry its type and index in ``meta``; ``interaction.completed`` (or
+another final status) is the end marker; a hosted tool's step is kept as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from tokenwire.errors import ProviderError
+from tokenwire.events.model import (
+    FileStart,
+    FinishReason,
+    OpaqueStart,
+    PartStatus,
+    ProviderResultStart,
+    ReasoningStart,
+    ResponseStart,
+    TextStart,
+    ToolCallStart,
+    Usage,
+)
+from tokenwire.events.request import Request
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, citation, dump, items, number, obj, text_of
+from tokenwire.providers.decoding.payloads import PayloadReader
+from tokenwire.providers.failures import from_response
+from tokenwire.providers.google.interactions_request import build, resume
+
+__all__ = ["DIALECT", "InteractionsDecoder", "InteractionsDialect"]
+
+_FINISH: dict[str, FinishReason] = {
+    "completed": "stop",
+    "requires_action": "tool_calls",
+    "requires_continuation": "pause",
+    "incomplete": "length",
+    "budget_exceeded": "length",
+    "failed": "error",
+    "cancelled": "cancelled",
+}
+
+
+class _Step:
+    """One step and what is open of it."""
+
+    def __init__(self, kind: str, index: Any, found: dict[str, Any]) -> None:
+        self.type = kind
+        self.found = found
+        self.part: OpenPart | None = None
+        self.meta: dict[str, Any] = {"type": kind, "index": index}
+        self.signature = ""
+        self.told = False
+
+
+class InteractionsDecoder(PayloadDecoder):
+    """One interaction; ``cursor`` is the last event id, where the server gives any."""
+
+    dialect: ClassVar[str] = "gemini-interactions"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.cursor: str | None = None
+        self.response_id: str | None = None
+        self.resumable = False
+        self._steps: dict[Any, _Step] = {}
+        self._begun = False
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "step.delta": self._delta,
+            "step.start": self._start,
+            "step.stop": self._stop,
+            "interaction.created": self._created,
+            "interaction.status_update": self._status,
+            "interaction.completed": self._completed,
+            "error": self._error,
+        }
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        kind = value.get("event_type")
+        kind = kind if isinstance(kind, str) else event
+        if isinstance(value.get("event_id"), str):
+            self.cursor = value["event_id"]
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(value)
+        elif "error" in value:
+            self._error(value)
+        elif value.get("object") == "interaction":
+            self._whole(value)
+        else:
+            self.raw(kind, value)
+
+    def ended(self) -> None:
+        status: PartStatus = "complete" if self.terminal_seen else "truncated"
+        for step in self._steps.values():
+            self._end_step(step, status)
+
+    # --- the interaction -----------------------------------------------------------------------
+
+    def _created(self, value: dict[str, Any]) -> None:
+        found = obj(value.get("interaction"))
+        given = text_of(found.get("id")) or None
+        if self._begun and (given is None or given == self.response_id):
+            return
+        self._begun, self.response_id = True, given or self.response_id
+        self.resumable = found.get("background") is True
+        self.parts.out.append(
+            ResponseStart(
+                id=self.response_id,
+                model=text_of(found.get("model")) or text_of(found.get("agent")) or None,
+                resumable=self.resumable,
+            )
+        )
+
+    def reattach(self) -> None:
+        """The connection broke: read on from a new one, asked for with the last event id."""
+        self.reader, self._comments = PayloadReader(), 0
+
+    def _status(self, value: dict[str, Any]) -> None:
+        status = text_of(value.get("status"))
+        if status in ("failed", "cancelled"):
+            self._over(status, {})
+
+    def _completed(self, value: dict[str, Any]) -> None:
+        found = obj(value.get("interaction"))
+        self._created(value)
+        self._over(text_of(found.get("status")) or "completed", found)
+
+    def _over(self, status: str, found: dict[str, Any]) -> None:
+        for index in list(self._steps):
+            self._end_step(self._steps.pop(index))
+        raw = obj(found.get("usage"))
+        if raw:
+            self._count(raw)
+        token = found.get("continuation_token")
+        details = {"continuation_token": token} if token else None
+        self.finish_reason(_FINISH.get(status, "other"), status, details=details)
+        self.terminal_seen = True
+        if status == "failed":
+            self.fail_with(found.get("error") or {"error": {"code": "failed"}}, raw=found)
+        self.closed = True
+
+    def _error(self, value: dict[str, Any]) -> None:
+        self.fail_with(value)
+
+    def _whole(self, value: dict[str, Any]) -> None:
+        """A whole interaction in place of a stream."""
+        for index, found in enumerate(map(obj, items(value.get("steps") or value.get("outputs")))):
+            self._start({"index": index, "step": found})
+            content = found.get("content") or found.get("summary")
+            for piece in items(content):
+                self._delta({"index": index, "delta": piece})
+            self._stop({"index": index})
+        self._completed({"interaction": value})
+
+    def _count(self, raw: dict[str, Any]) -> None:
+        self.parts.out.append(
+            Usage(
+                input_tokens=number(raw.get("total_input_tokens")),
+                output_tokens=number(raw.get("total_output_tokens")),
+                total_tokens=number(raw.get("total_tokens")),
+                cached_input_tokens=number(raw.get("total_cached_tokens")),
+                reasoning_tokens=number(raw.get("total_thought_tokens")),
+                raw=raw,
+            )
+        )
+
+    # --- steps ---------------------------------------------------------------------------------
+
+    def _start(self, value: dict[str, Any]) -> None:
+        found = obj(value.get("step"))
+        index = _index(value)
+        known = self._steps.pop(index, None)
+        if known is not None:
+            self._end_step(known)
+        kind = text_of(found.get("type"))
+        step = self._steps[index] = _Step(kind, index, dict(found))
+        if kind == "thought":
+            step.part = self.parts.open(ReasoningStart, summary=True, meta=step.meta)
+            self._sign(step, found.get("signature"))
+        elif kind.endswith("_call"):
+            self._call(step, found)
+
+    def _call(self, step: _Step, found: dict[str, Any]) -> None:
+        call_id = text_of(found.get("id"))
+        hosted = step.type != "function_call"
+        name = text_of(found.get("name")) or step.type.removesuffix("_call")
+        step.part = self.parts.open(
+            ToolCallStart,
+            name=name,
+            call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
+            id_source="provider" if call_id else "synthetic",
+            executor="provider" if hosted else "server",
+            meta=step.meta | ({"native": True} if hosted else {}),
+        )
+        self._sign(step, found.get("signature"))
+
+    def _delta(self, value: dict[str, Any]) -> None:
+        delta, index = obj(value.get("delta")), _index(value)
+        step = self._steps.get(index)
+        if step is None:
+            step = self._steps[index] = _Step("model_output", index, {})
+        kind = delta.get("type")
+        text = delta.get("text")
+        if kind == "text" and isinstance(text, str):
+            self._text(step).delta(text)
+            self._cite(step, delta)
+        elif kind == "thought_summary" and step.part is not None:
+            step.part.delta(text_of(obj(delta.get("content")).get("text")) or text_of(text))
+        elif kind in ("thought_signature", "signature") and step.part is not None:
+            self._sign(step, delta.get("signature"))
+        elif kind == "arguments_delta" and step.part is not None:
+            given = delta.get("arguments")
+            step.part.delta(given if isinstance(given, str) else dump(given or {}))
+        elif kind == "text_annotation_delta" and step.type == "model_output":
+            self._cite(step, delta)
+        elif kind in ("image", "audio", "video", "document"):
+            self._file(step, str(kind), delta)
+        elif kind == step.type and step.type.endswith(("_call", "_result")):
+            self._hosted(step, delta)
+        else:
+            self.raw("step.delta", value)
+
+    def _text(self, step: _Step) -> OpenPart:
+        """The open text of an output, or the summary of a thought."""
+        if step.part is None:
+            step.part = self.parts.open(TextStart, meta=step.meta)
+            step.told = True
+        return step.part
+
+    def _sign(self, step: _Step, signature: Any) -> None:
+        if isinstance(signature, str) and signature and step.part is not None:
+            step.signature += signature
+            step.part.attr("signature", step.signature)
+
+    def _cite(self, step: _Step, delta: dict[str, Any]) -> None:
+        for found in map(obj, items(delta.get("annotations"))):
+            self._text(step).attr(
+                "citation",
+                citation(
+                    found,
+                    url=found.get("url") or found.get("source"),
+                    title=found.get("title"),
+                    start=found.get("start_index"),
+                    end=found.get("end_index"),
+                    unit="byte",
+                ),
+            )
+
+    def _hosted(self, step: _Step, delta: dict[str, Any]) -> None:
+        """A hosted tool's step in pieces: objects grow, lists grow, the rest is replaced."""
+        for name, value in delta.items():
+            known = step.found.get(name)
+            if isinstance(value, dict) and isinstance(known, dict):
+                step.found[name] = {**known, **value}
+            elif isinstance(value, list) and isinstance(known, list):
+                step.found[name] = [*known, *value]
+            elif value is not None:
+                step.found[name] = value
+        self._sign(step, delta.get("signature"))
+
+    def _file(self, step: _Step, kind: str, delta: dict[str, Any]) -> None:
+        if step.part is not None and isinstance(step.part.start, TextStart):
+            step.part.end()
+            step.part = None
+        step.told = True
+        self.parts.whole(
+            FileStart,
+            text_of(delta.get("data")),
+            media="image" if kind == "image" else "audio" if kind == "audio" else "file",
+            media_type=text_of(delta.get("mime_type")) or "application/octet-stream",
+            url=text_of(delta.get("uri")) or None,
+            meta=step.meta,
+        )
+
+    def _stop(self, value: dict[str, Any]) -> None:
+        step = self._steps.pop(_index(value), None)
+        if step is not None:
+            self._end_step(step)
+
+    def _end_step(self, step: _Step, status: PartStatus = "complete") -> None:
+        part = step.part
+        if part is not None:
+            if isinstance(part.start, ToolCallStart):
+                given = step.found.get("arguments")
+                if given and not part.size:
+                    part.delta(given if isinstance(given, str) else dump(given))
+                if part.start.executor == "provider":
+                    part.attr("meta", (part.meta or {}) | {"step": step.found})
+            part.end(status)
+        elif step.type.endswith("_result"):
+            name = text_of(step.found.get("name")) or step.type
+            self.parts.open(
+                ProviderResultStart,
+                call_id=text_of(step.found.get("call_id")),
+                name=name,
+                content=step.found,
+                meta=step.meta,
+            ).end(status)
+        elif step.type != "model_output":
+            self.parts.open(OpaqueStart, name=step.type, payload=step.found, meta=step.meta).end(
+                status
+            )
+
+
+def _index(value: dict[str, Any]) -> int:
+    index = value.get("index")
+    return index if type(index) is int else 0
+
+
+class InteractionsDialect:
+    """The Interactions API of AI Studio."""
+
+    name = "gemini-interactions"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        return build(request, target)
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> InteractionsDecoder:
+        """A new decoder."""
+        return InteractionsDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Re-attach to a background interaction after the event id ``after``."""
+        if isinstance(response, ResponseStart):
+            response = response.id if response.resumable else None
+        if not isinstance(response, str) or not response:
+            return None
+        return resume(response, after if isinstance(after, str) else None, target)
+
+
+DIALECT = InteractionsDialect()

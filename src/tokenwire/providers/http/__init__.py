@@ -1,0 +1,1 @@
+"""HTTP to providers: a client, and the connection that it reads from."""

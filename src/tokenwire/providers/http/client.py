@@ -1,0 +1,110 @@
+"""Sockets to bytes: the one place that speaks HTTP to providers.
+
+Always true: nothing is asked for that was not in the call: no redirect is followed, no proxy or
+cookie is taken from anywhere, no compression is accepted; certificates are checked; a stream that
+is closed or aborted before its end closes its connection at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from tokenwire.errors import DeadlineError, NetworkError, ProtocolError, ProviderError
+from tokenwire.providers.base import Call
+from tokenwire.providers.http.connection import Pool
+
+__all__ = ["ByteStream", "HttpClient"]
+
+
+class ByteStream(Protocol):
+    """The body of one answer while it arrives. Users may pass clients that return their own."""
+
+    status: int
+    #: Names in lower case.
+    headers: Mapping[str, str]
+
+    async def read(self) -> bytes:
+        """What has arrived, at least one byte; ``b""`` at the end. Raises `NetworkError`."""
+        ...
+
+    def abort(self, error: ProviderError) -> None:
+        """Close the connection now; a pending or the next `read` raises ``error``."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let the connection go; before the end of the body this closes it."""
+        ...
+
+
+class HttpClient:
+    """A pool of connections to providers, for one event loop."""
+
+    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._pool = Pool(ssl_context)
+
+    async def open(self, call: Call, *, connect_timeout: float) -> ByteStream:
+        """Send the call and wait for the head of the answer, whatever its status.
+
+        Raises `DeadlineError` (``connect``), `NetworkError`, or `ProtocolError` when what answers
+        does not speak HTTP or compresses although it was told not to.
+        """
+        host = _host(call.url)
+        headers = {"accept-encoding": "identity", "user-agent": "tokenwire", **call.headers}
+        try:
+            stream = await self._pool.request(
+                call.method, call.url, headers, call.body or b"", connect_timeout=connect_timeout
+            )
+        except (OSError, ValueError) as error:
+            raise _failure(error, host, connect_timeout) from error
+        encoding = stream.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", ""):
+            await stream.aclose()
+            raise ProtocolError(
+                f"{host} compressed its answer although only identity was accepted",
+                status=stream.status,
+            )
+        return stream
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+        await asyncio.sleep(0)  # transports tell their end in the next turn of the loop
+
+
+def _host(url: str) -> str:
+    """The host and port of an address, and nothing of it that could be secret. Raises
+    `NetworkError` when it is no address of HTTP."""
+    try:
+        parts = urlsplit(url)
+        host, port, scheme = parts.hostname, parts.port, parts.scheme
+    except ValueError:
+        host, port, scheme = None, None, ""
+    if not host or scheme not in ("http", "https"):
+        raise NetworkError(
+            "the base URL is not a valid address", should_retry=False, reason="InvalidURL"
+        )
+    return f"{host}:{port or (443 if scheme == 'https' else 80)}"
+
+
+def _failure(error: Exception, host: str, connect_timeout: float) -> ProviderError:
+    reason = type(error).__name__
+    if isinstance(error, TimeoutError):
+        return DeadlineError(
+            f"no connection to {host} within {connect_timeout:g} s",
+            which="connect",
+            seconds=connect_timeout,
+        )
+    if isinstance(error, ssl.SSLError):
+        return NetworkError(
+            f"{host} has no valid TLS certificate; check the base URL",
+            should_retry=False,
+            reason=reason,
+        )
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return NetworkError(f"the host of {host} is not known; check the base URL", reason=reason)
+    return NetworkError(f"no connection to {host}: it refuses or does not answer", reason=reason)

@@ -1,0 +1,154 @@
+"""The legacy completions wire: a prompt in, text out (OpenAI, vLLM, llama.cpp).
+
+Always true: each choice is one text part; a ``finish_reason`` or ``[DONE]`` is the end marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from tokenwire.errors import InputError, ProviderError
+from tokenwire.events.message import TextPart
+from tokenwire.events.model import FinishReason, ResponseStart, TextStart, Usage
+from tokenwire.events.request import Request
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, items, number, obj, text_of
+from tokenwire.providers.failures import from_response
+
+__all__ = ["DIALECT", "CompletionsDecoder", "CompletionsDialect"]
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+}
+
+
+class CompletionsDecoder(PayloadDecoder):
+    """One response of ``/completions``."""
+
+    dialect: ClassVar[str] = "completions"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._choices: dict[int, OpenPart] = {}
+        self._id: str | None = None
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        if value.get("error"):
+            self.fail_with(value)
+            return
+        if "choices" not in value and "usage" not in value:
+            self.raw(None if event == "message" else event, value)
+            return
+        found = text_of(value.get("id"))
+        if found and self._id is None:
+            self._id = found
+            self.parts.out.append(
+                ResponseStart(id=found, model=text_of(value.get("model")) or None)
+            )
+        for entry in items(value.get("choices")):
+            self._choice(obj(entry))
+        usage = obj(value.get("usage"))
+        if usage:
+            self._count(usage)
+
+    def done(self) -> None:
+        self.terminal_seen = self.closed = True
+
+    def _choice(self, entry: dict[str, Any]) -> None:
+        index = number(entry.get("index")) or 0
+        text = text_of(entry.get("text"))
+        part = self._choices.get(index)
+        logprobs = entry.get("logprobs")
+        if part is None and (text or logprobs):
+            part = self._choices[index] = self.parts.open(TextStart, choice=index)
+        if part is not None:
+            part.delta(text)
+            if logprobs:
+                part.attr("logprobs", [logprobs])
+        raw = entry.get("finish_reason")
+        if isinstance(raw, str) and raw:
+            details = {"stop_reason": entry["stop_reason"]} if entry.get("stop_reason") else None
+            self.finish_reason(_FINISH.get(raw, "other"), raw, details=details, choice=index)
+            self.terminal_seen = True
+
+    def _count(self, raw: dict[str, Any]) -> None:
+        cached = obj(raw.get("prompt_tokens_details")).get("cached_tokens")
+        self.parts.out.append(
+            Usage(
+                input_tokens=number(raw.get("prompt_tokens")),
+                output_tokens=number(raw.get("completion_tokens")),
+                total_tokens=number(raw.get("total_tokens")),
+                cached_input_tokens=number(cached),
+                raw=raw,
+            )
+        )
+
+
+class CompletionsDialect:
+    """``/completions``: text models only, no tools, files or structured output."""
+
+    name = "completions"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        for name in ("tools", "output", "reasoning"):
+            if getattr(request, name):
+                raise InputError(f"the completions wire takes no '{name}'; use a chat model")
+        for message in request.messages:
+            if any(not isinstance(p, TextPart) for p in message.parts):
+                raise InputError("the completions wire takes texts only; use a chat model")
+        texts = [request.system or "", *(m.text for m in request.messages)]
+        body: dict[str, Any] = {
+            "model": target.model,
+            "prompt": "\n\n".join(t for t in texts if t),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        for name, value in (
+            ("temperature", request.temperature),
+            ("top_p", request.top_p),
+            ("max_tokens", request.max_tokens),
+            ("stop", request.stop),
+            ("seed", request.seed),
+        ):
+            if value is not None:
+                body[name] = value
+        body |= request.extra or {}
+        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        if target.api_key:
+            headers["authorization"] = f"Bearer {target.api_key}"
+        return Call(
+            url=f"{target.base_url}/completions",
+            headers=target.headers_over(headers),
+            body=msgspec.json.encode(body),
+        )
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> CompletionsDecoder:
+        """A new decoder."""
+        return CompletionsDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Nothing is kept that could be re-attached to."""
+        return None
+
+
+DIALECT = CompletionsDialect()

@@ -1,0 +1,370 @@
+"""OpenAI Responses: its stream to events (also of servers that speak the same wire).
+
+Always true: an output item's parts carry its type, index and id in ``meta``; what a ``done`` tells
+is checked against the deltas and wins; an item that never streamed is read from the item itself,
+or from the final response; ``cursor`` is the last ``sequence_number``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from tokenwire.errors import ProviderError
+from tokenwire.events.model import (
+    FinishReason,
+    Heartbeat,
+    PartStart,
+    ReasoningStart,
+    RefusalStart,
+    ResponseStart,
+    TextStart,
+    Usage,
+)
+from tokenwire.events.request import Request
+from tokenwire.providers.base import Call, Target
+from tokenwire.providers.decoding.decoder import PayloadDecoder
+from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
+from tokenwire.providers.decoding.payloads import PayloadReader
+from tokenwire.providers.failures import from_response
+from tokenwire.providers.openai.responses_items import Item, Items
+from tokenwire.providers.openai.responses_request import build, resume
+
+__all__ = ["DIALECT", "ResponsesDecoder", "ResponsesDialect"]
+
+_INCOMPLETE: dict[str, FinishReason] = {
+    "max_output_tokens": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+}
+_KINDS: dict[str, tuple[type[PartStart], str]] = {
+    "output_text": (TextStart, "content"),
+    "text": (TextStart, "content"),
+    "refusal": (RefusalStart, "content"),
+    "reasoning_text": (ReasoningStart, "content"),
+    "summary_text": (ReasoningStart, "summary"),
+}
+
+
+class ResponsesDecoder(PayloadDecoder):
+    """One response of the Responses API; `reattach` continues it on a new connection."""
+
+    dialect: ClassVar[str] = "openai-responses"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.items = Items(self.parts)
+        #: The last ``sequence_number``: what ``starting_after`` of a re-attached stream is.
+        self.cursor: int | None = None
+        self.response_id: str | None = None
+        self.resumable = False
+        self._skip_to: int | None = None
+        handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "response.output_text.delta": lambda v: self._text_delta(v, "output_text"),
+            "response.refusal.delta": lambda v: self._text_delta(v, "refusal"),
+            "response.reasoning_text.delta": lambda v: self._text_delta(v, "reasoning_text"),
+            "response.reasoning_summary_text.delta": lambda v: self._text_delta(v, "summary_text"),
+            "response.output_text.done": lambda v: self._text_done(v, "output_text"),
+            "response.refusal.done": lambda v: self._text_done(v, "refusal"),
+            "response.reasoning_text.done": lambda v: self._text_done(v, "reasoning_text"),
+            "response.reasoning_summary_text.done": lambda v: self._text_done(v, "summary_text"),
+            "response.output_text.annotation.added": self._annotation,
+            "response.output_item.added": self._item_added,
+            "response.output_item.done": self._item_done,
+            "response.image_generation_call.partial_image": self._partial_image,
+            "error": self._error,
+        }
+        for name in ("content_part", "reasoning_part", "reasoning_summary_part"):
+            handlers[f"response.{name}.added"] = self._content_added
+            handlers[f"response.{name}.done"] = self._content_done
+        for name in (
+            "function_call_arguments",
+            "custom_tool_call_input",
+            "mcp_call_arguments",
+            "code_interpreter_call_code",
+        ):
+            handlers[f"response.{name}.delta"] = self._arguments_delta
+            handlers[f"response.{name}.done"] = self._arguments_done
+        for name in ("created", "queued", "in_progress"):
+            handlers[f"response.{name}"] = self._begin
+        for name in ("completed", "incomplete", "failed", "cancelled", "done"):
+            handlers[f"response.{name}"] = self._over
+        for name in ("keepalive", "ping"):
+            handlers[name] = self._heartbeat
+        self._handlers = handlers
+
+    def payload(self, value: dict[str, Any], event: str) -> None:
+        cursor = value.get("sequence_number")
+        if type(cursor) is int:
+            if self._skip_to is not None and cursor <= self._skip_to:
+                return
+            self.cursor = cursor
+        kind = value.get("type")
+        if not isinstance(kind, str):
+            kind = event
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(value)
+        elif value.get("object") == "response":
+            self._whole(value)
+        elif isinstance(value.get("error"), dict | str):
+            self._error(value)
+        elif not self._status(kind, value):
+            self.raw(kind, value)
+
+    def reattach(self) -> None:
+        """The connection broke and the provider keeps the response: read on from a new one, asked
+        for with ``starting_after`` = `cursor`; what came before is not told twice."""
+        self.reader, self._comments = PayloadReader(), 0
+        self._skip_to = self.cursor
+
+    # --- the response --------------------------------------------------------------------------
+
+    def _begin(self, value: dict[str, Any]) -> None:
+        response = obj(value.get("response"))
+        found = text_of(response.get("id")) or None
+        if found is None or self.response_id == found:
+            return
+        self.response_id = found
+        self.resumable = response.get("background") is True
+        model = text_of(response.get("model")) or None
+        self.parts.out.append(ResponseStart(id=found, model=model, resumable=self.resumable))
+
+    def _over(self, value: dict[str, Any]) -> None:
+        response = obj(value.get("response"))
+        self._begin(value)  # some servers give the response its lasting id only now
+        self.items.complete(items(response.get("output")), self._missing_contents)
+        self.items.close()
+        usage = obj(response.get("usage"))
+        if usage:
+            self._count(usage)
+        status = text_of(response.get("status"))
+        if not status:
+            status = text_of(value.get("type")).partition(".")[2] or "completed"
+        details = obj(response.get("incomplete_details"))
+        self.terminal_seen = True
+        if status == "failed":
+            self.finish_reason("error", status)
+            self.fail_with(response.get("error") or {"error": {}}, request_id=None)
+            return
+        reason: FinishReason = "tool_calls" if self.items.calls else "stop"
+        if status == "incomplete":
+            reason = _INCOMPLETE.get(text_of(details.get("reason")), "other")
+        elif status == "cancelled":
+            reason = "cancelled"
+        elif self.items.refused and not self.items.calls:
+            reason = "refusal"
+        self.finish_reason(reason, status, details=details or None)
+        self.closed = True
+
+    def _whole(self, value: dict[str, Any]) -> None:
+        """A whole response in place of a stream."""
+        self._over({"response": value})
+
+    def _error(self, value: dict[str, Any]) -> None:
+        found = value if value.get("error") is None else value["error"]
+        code = obj(found).get("code") or obj(found).get("type")
+        if found is value and code == "error":
+            found = {k: v for k, v in value.items() if k != "type"}
+        self.fail_with(found, raw=value)
+
+    def _heartbeat(self, value: dict[str, Any]) -> None:
+        self.parts.out.append(Heartbeat(source="provider"))
+
+    def _count(self, raw: dict[str, Any]) -> None:
+        cached = obj(raw.get("input_tokens_details")).get("cached_tokens")
+        reasoning = obj(raw.get("output_tokens_details")).get("reasoning_tokens")
+        self.parts.out.append(
+            Usage(
+                input_tokens=number(raw.get("input_tokens")),
+                output_tokens=number(raw.get("output_tokens")),
+                total_tokens=number(raw.get("total_tokens")),
+                cached_input_tokens=number(cached),
+                reasoning_tokens=number(reasoning),
+                raw=raw,
+            )
+        )
+
+    # --- items ---------------------------------------------------------------------------------
+
+    def _item_added(self, value: dict[str, Any]) -> None:
+        self.items.added(value, obj(value.get("item")))
+
+    def _item_done(self, value: dict[str, Any]) -> None:
+        item = self.items.of(value, obj(value.get("item")))
+        self.items.done(item, obj(value.get("item")), self._missing_contents)
+
+    def _missing_contents(self, item: Item, found: dict[str, Any]) -> None:
+        """Texts of an item that are told only by the item itself, or not wholly by its deltas."""
+        for group in ("summary", "content"):
+            # Matched by order: servers number what they stream otherwise than what they list.
+            seen = [index for name, index in item.contents if name == group]
+            following = max(seen, default=-1) + 1
+            for place, content in enumerate(items(found.get(group))):
+                index = seen[place] if place < len(seen) else following + place - len(seen)
+                self._content(item, group, index, obj(content), last=True)
+
+    def _content(
+        self, item: Item, group: str, index: int, content: dict[str, Any], *, last: bool
+    ) -> None:
+        kind = _KINDS.get(text_of(content.get("type")))
+        if kind is None:
+            if last:
+                self.raw("content", content)
+            return
+        cls, group = kind
+        part = item.contents.get((group, index))
+        if part is None:
+            part = self._open(item, cls, group, index)
+        if not part.open:
+            return
+        text = content.get("refusal") if cls is RefusalStart else content.get("text")
+        if isinstance(text, str):
+            item.agree(part, text)
+        seen = item.annotations.get(index, 0)
+        for annotation in items(content.get("annotations"))[seen:]:
+            self._cite(item, part, index, obj(annotation))
+        logprobs = items(content.get("logprobs"))
+        if logprobs and "logprobs" not in part.attrs_seen:
+            part.attr("logprobs", logprobs)
+        if last:
+            item.finish_content(part)
+
+    def _open(self, item: Item, cls: type[PartStart], group: str, index: int) -> OpenPart:
+        fields: dict[str, Any] = {"summary": True} if group == "summary" else {}
+        if cls is RefusalStart:
+            self.items.refused = True
+        return self.items.open_content(item, cls, group, index, fields)
+
+    def _content_added(self, value: dict[str, Any]) -> None:
+        part = obj(value.get("part"))
+        if text_of(part.get("type")) not in _KINDS:
+            self.raw(text_of(value.get("type")), value)
+            return
+        self._content(self.items.of(value), "content", _index(value), part, last=False)
+
+    def _content_done(self, value: dict[str, Any]) -> None:
+        part = obj(value.get("part"))
+        self._content(self.items.of(value), "content", _index(value), part, last=True)
+
+    # --- deltas --------------------------------------------------------------------------------
+
+    def _text_delta(self, value: dict[str, Any], kind: str) -> None:
+        delta = value.get("delta")
+        if not isinstance(delta, str):
+            return
+        cls, group = _KINDS[kind]
+        item = self.items.of(value)
+        index = _index(value)
+        part = item.contents.get((group, index))
+        if part is None:
+            part = self._open(item, cls, group, index)
+        part.delta(delta)
+        logprobs = value.get("logprobs")
+        if logprobs and isinstance(logprobs, list):
+            part.attr("logprobs", logprobs)
+
+    def _text_done(self, value: dict[str, Any], kind: str) -> None:
+        _, group = _KINDS[kind]
+        part = self.items.of(value).contents.get((group, _index(value)))
+        text = value.get("refusal" if kind == "refusal" else "text")
+        item = self.items.of(value)
+        if part is None and isinstance(text, str) and text:
+            part = self._open(item, _KINDS[kind][0], group, _index(value))
+        if part is not None and isinstance(text, str):
+            item.agree(part, text)
+
+    def _annotation(self, value: dict[str, Any]) -> None:
+        item, index = self.items.of(value), _index(value)
+        part = item.contents.get(("content", index))
+        if part is None:
+            part = self._open(item, TextStart, "content", index)
+        self._cite(item, part, index, obj(value.get("annotation")))
+
+    def _cite(self, item: Item, part: OpenPart, index: int, found: dict[str, Any]) -> None:
+        item.annotations[index] = item.annotations.get(index, 0) + 1
+        part.attr(
+            "citation",
+            citation(
+                found,
+                url=found.get("url"),
+                title=found.get("title") or found.get("filename"),
+                source=found.get("file_id"),
+                start=found.get("start_index", found.get("index")),
+                end=found.get("end_index"),
+                unit="char",
+            ),
+        )
+
+    def _arguments_delta(self, value: dict[str, Any]) -> None:
+        item = self.items.of(value)
+        delta = value.get("delta")
+        if item.call is None:
+            self.raw(text_of(value.get("type")), value)
+        elif isinstance(delta, str):
+            item.call.delta(delta)
+
+    def _arguments_done(self, value: dict[str, Any]) -> None:
+        item = self.items.of(value)
+        text = next((value[k] for k in ("arguments", "input", "code") if k in value), None)
+        if item.call is not None and isinstance(text, str):
+            item.agree(item.call, text)
+
+    def _partial_image(self, value: dict[str, Any]) -> None:
+        self.items.partial_image(self.items.of(value), value)
+
+    def _status(self, kind: str, value: dict[str, Any]) -> bool:
+        """``response.web_search_call.searching``: how far a hosted tool is."""
+        words = kind.split(".")
+        if len(words) != 3 or words[0] != "response":
+            return False
+        item = self.items.find(value)
+        if item is None or item.type != words[1]:
+            return False
+        if item.call is not None:
+            item.call.attr("status", words[2])
+        return True
+
+
+def _index(value: dict[str, Any]) -> int:
+    found = value.get("content_index", value.get("summary_index"))
+    return found if type(found) is int else 0
+
+
+class ResponsesDialect:
+    """The Responses API."""
+
+    name = "openai-responses"
+
+    def build(self, request: Request, target: Target) -> Call:
+        """The HTTP request that asks ``request`` as a stream."""
+        return build(request, target)
+
+    def decoder(
+        self,
+        *,
+        step: int = 1,
+        first_part: int = 0,
+        quirks: frozenset[str] = frozenset(),
+        content_type: str | None = None,
+    ) -> ResponsesDecoder:
+        """A new decoder."""
+        return ResponsesDecoder(
+            step=step, first_part=first_part, quirks=quirks, content_type=content_type
+        )
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The typed error of a non-2xx answer."""
+        return from_response(status, headers, body)
+
+    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+        """Re-attach to a background response: ``response`` is its id (or a `ResponseStart`),
+        ``after`` the last ``sequence_number`` that was read."""
+        if isinstance(response, ResponseStart):
+            response = response.id if response.resumable else None
+        if not isinstance(response, str) or not response:
+            return None
+        return resume(response, after if type(after) is int else None, target)
+
+
+DIALECT = ResponsesDialect()

@@ -1,0 +1,1 @@
+"""What happens to a run whose worker was lost."""

@@ -1,0 +1,1 @@
+"""One call of a model: an attempt, its reads, its clocks, and the next attempt."""

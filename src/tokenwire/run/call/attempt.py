@@ -1,0 +1,196 @@
+"""One try at one provider: connect, read, decode, in time; the connection closed on every exit.
+
+Where the provider keeps the response (OpenAI Responses in background mode), a cut connection is
+re-attached and the answer goes on; nobody notices but the clock.
+
+Always true: nothing is yielded before something is visible, so an error raised from here means that
+nobody has seen anything; once something was yielded, every failure becomes events (ends for open
+parts, an ``error``, ``step-end``) and nothing is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, cast
+
+from tokenwire.errors import (
+    CancelledRunError,
+    DeadlineError,
+    FramingError,
+    LimitError,
+    NetworkError,
+    ProtocolError,
+    ProviderError,
+    TokenwireError,
+    TruncatedError,
+)
+from tokenwire.events.model import Error, Event, Heartbeat, PartStart, ResponseStart, StepEnd, Usage
+from tokenwire.providers.base import Call, Decoder, Dialect, Target
+from tokenwire.providers.failures import raised
+from tokenwire.run.call.deadlines import Deadlines
+from tokenwire.run.call.reading import Deliver, Reading
+from tokenwire.run.call.source import Source
+from tokenwire.run.inbox import Inbox
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http.client import ByteStream, HttpClient
+
+__all__ = ["attempt", "error_event"]
+
+#: Of an error answer we read this much; more cannot help anybody.
+MOST_ERROR_BYTES = 64 << 10
+
+
+async def attempt(
+    http: HttpClient,
+    dialect: Dialect,
+    target: Target,
+    call: Call,
+    *,
+    deadlines: Deadlines,
+    inbox: Inbox,
+    step: int,
+    first_part: int,
+    deliver: Deliver | None = None,
+) -> AsyncGenerator[list[Event], None]:
+    """The events of one model call, in batches as they came from the socket. Once something was
+    shown, plain deltas may go to ``deliver`` instead; an empty batch says that it needs its task.
+
+    Raises `ProviderError` or `FramingError` when it failed before anything was visible and
+    `CancelledRunError` when it was cancelled before that.
+    """
+    source = Source(http, dialect, target, deadlines, inbox)
+    try:
+        stream = await source.open(call)
+        if not 200 <= stream.status < 300:
+            raise dialect.error(stream.status, stream.headers, await _read_error(stream))
+        decoder = dialect.decoder(
+            step=step,
+            first_part=first_part,
+            quirks=target.quirks | call.reading,
+            content_type=stream.headers.get("content-type"),
+        )
+        reading = Reading(source, decoder, inbox, deliver)
+        async for batch in _read(reading, source, decoder, inbox):
+            yield batch
+    finally:
+        await source.aclose()
+
+
+async def _read(
+    reading: Reading, source: Source, decoder: Decoder, inbox: Inbox
+) -> AsyncGenerator[list[Event], None]:
+    held: list[Event] = []  # what came before anything was visible
+    shown = False
+    failure: TokenwireError | None = None
+    while True:
+        try:
+            events = await reading.next(express=shown)
+            if events is None:
+                if not decoder.terminal_seen and await source.reattach(decoder):
+                    continue
+                break
+        except (ProviderError, FramingError, LimitError) as error:
+            if isinstance(error, NetworkError) and await source.reattach(decoder):
+                continue
+            failure = error
+            break
+        if shown:
+            yield events
+            continue
+        held.extend(events)
+        if any(_is_visible(e) for e in events):
+            _raise_refusal(held)
+            shown = True
+            yield held
+    last = _last(decoder, failure, shown, inbox)
+    if not shown:
+        _raise_refusal(last)
+    yield last if shown else held + last
+
+
+def _last(
+    decoder: Decoder, failure: TokenwireError | None, shown: bool, inbox: Inbox
+) -> list[Event]:
+    """The closing events, or the error when nothing was shown."""
+    stopped = inbox.cancelled is not None
+    if stopped and not decoder.terminal_seen:
+        if not shown:
+            raise CancelledRunError("the run was stopped")
+        events = decoder.finish()
+        for event in events:
+            if isinstance(event, StepEnd):
+                event.status = "cancelled"
+        return events
+    if failure is None and decoder.terminal_seen:
+        return decoder.finish()
+    if failure is not None and decoder.terminal_seen:
+        return decoder.finish()  # the answer was whole; what broke after it does not matter
+    if failure is None:
+        failure = TruncatedError(
+            "the provider's stream ended without its end marker; the answer is not whole"
+        )
+    if shown:
+        return decoder.finish(error_event(failure, after_output=True))
+    events = decoder.finish()
+    if any(_is_visible(e) for e in events):
+        # A whole answer came in one piece at the end (or an error object did).
+        truncated = any(isinstance(e, StepEnd) and not e.terminal_seen for e in events)
+        if not truncated or not isinstance(failure, TruncatedError):
+            return events
+        if all(not _is_content(e) for e in events):
+            return events
+        return [*events[:-1], error_event(failure, after_output=True), events[-1]]
+    raise failure
+
+
+def _raise_refusal(events: list[Event]) -> None:
+    """An error before any part is a refusal inside a 200: raise it, as any other refusal, so that
+    it may be tried again."""
+    for event in events:
+        if isinstance(event, PartStart):
+            return
+        if isinstance(event, Error):
+            raise raised(event)
+
+
+def error_event(error: TokenwireError, *, after_output: bool = False) -> Error:
+    """A failure as an event that every client can show."""
+    scope = "provider" if isinstance(error, ProviderError) else "internal"
+    if isinstance(error, DeadlineError):
+        scope = "timeout"
+    elif isinstance(error, FramingError | ProtocolError):
+        scope = "parse"
+    elif error.code in ("network", "truncated"):
+        scope = "transport"
+    return Error(
+        scope=cast("object", scope),  # type: ignore[arg-type]
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        http_status=error.http_status,
+        after_output=after_output,
+        which=getattr(error, "which", None),
+        retry_after=getattr(error, "retry_after", None),
+        request_id=getattr(error, "request_id", None),
+    )
+
+
+def _is_visible(event: Event) -> bool:
+    if isinstance(event, ResponseStart):
+        return event.resumable  # its handle must be in the log before anything else
+    return not isinstance(event, Heartbeat | Usage | StepEnd)
+
+
+def _is_content(event: Event) -> bool:
+    return _is_visible(event) and not isinstance(event, Error)
+
+
+async def _read_error(stream: ByteStream) -> bytes:
+    body = bytearray()
+    while len(body) < MOST_ERROR_BYTES:
+        data = await stream.read()
+        if not data:
+            break
+        body += data
+    return bytes(body[:MOST_ERROR_BYTES])

@@ -1,0 +1,164 @@
+"""Try again, or try another model, as long as nobody has seen anything.
+
+Always true: once one event was yielded this does nothing; a request is never repeated whose failure
+says that repeating cannot help; all retries of a process share one budget, so that a sick provider
+is not stormed.
+
+Numbers: 2 retries, 0.5 s doubling up to 8 s, times 0.75 to 1 (as the official SDKs do);
+``Retry-After`` up to 60 s is obeyed, a longer one ends the retries at this provider.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tokenwire.errors import FramingError, ProtocolError, ProviderError
+from tokenwire.events.model import Event
+from tokenwire.events.request import Request
+from tokenwire.observe.facts import FellBack, Retried
+from tokenwire.observe.hooks import report
+from tokenwire.providers.base import Call, Dialect, Target
+from tokenwire.run.call.attempt import attempt
+from tokenwire.run.call.deadlines import Deadlines
+from tokenwire.run.call.reading import Deliver
+from tokenwire.run.inbox import Inbox
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http.client import HttpClient
+
+__all__ = ["RetryBudget", "RetryPolicy", "backoff", "recover"]
+
+LONGEST_RETRY_AFTER = 60.0
+
+
+class RetryPolicy(msgspec.Struct, kw_only=True, frozen=True):
+    """``retries`` per model; seconds of the first and the longest pause."""
+
+    retries: int = 2
+    first: float = 0.5
+    longest: float = 8.0
+
+
+class RetryBudget:
+    """At most ``share`` of the requests of the last ``window`` seconds may be retries (and always
+    a few, so that a quiet process can retry at all)."""
+
+    def __init__(self, share: float = 0.1, window: float = 10.0, always: int = 5) -> None:
+        self._share, self._window, self._always = share, window, always
+        self._requests: deque[float] = deque()
+        self._retries: deque[float] = deque()
+
+    def request(self, now: float) -> None:
+        """A first try is made."""
+        self._forget(now)
+        self._requests.append(now)
+
+    def allow(self, now: float) -> bool:
+        """Whether one more retry may be made; counts it when so."""
+        self._forget(now)
+        most = max(self._always, int(len(self._requests) * self._share))
+        if len(self._retries) >= most:
+            return False
+        self._retries.append(now)
+        return True
+
+    def _forget(self, now: float) -> None:
+        for times in (self._requests, self._retries):
+            while times and times[0] <= now - self._window:
+                times.popleft()
+
+
+#: The process's budget.
+BUDGET = RetryBudget()
+
+
+def backoff(
+    error: Exception, failures: int, policy: RetryPolicy, spread: Callable[[], float]
+) -> float | None:
+    """Seconds to wait before the next try of the same model, or None when there is to be none.
+    ``failures``: how many tries have failed; ``spread``: a random number from 0 to 1."""
+    if not isinstance(error, ProviderError) or failures > policy.retries:
+        return None
+    may = error.retryable if error.should_retry is None else error.should_retry
+    if not may:
+        return None
+    if error.retry_after is not None:
+        return error.retry_after if error.retry_after <= LONGEST_RETRY_AFTER else None
+    pause = min(policy.longest, policy.first * 2 ** (failures - 1))
+    return pause * (0.75 + 0.25 * spread())
+
+
+async def recover(
+    http: HttpClient,
+    candidates: list[tuple[Dialect, Target]],
+    request: Request,
+    *,
+    deadlines: Deadlines,
+    inbox: Inbox,
+    step: int,
+    first_part: int,
+    policy: RetryPolicy,
+    run: str = "",
+    first_call: Call | None = None,
+    deliver: Deliver | None = None,
+) -> AsyncGenerator[list[Event], None]:
+    """The events of the first model that answers. Raises the last model's error.
+
+    ``first_call``: made once before the others, to re-attach to a response that the first model's
+    provider keeps; when that fails the request is made anew. ``deliver``: see `run.reading`.
+    """
+    for number, (dialect, target) in enumerate(candidates):
+        call = dialect.build(request, target)
+        if number == 0 and first_call is not None:
+            call, first_call = first_call, call
+        failures = 0
+        BUDGET.request(time.monotonic())
+        while True:
+            shown = False
+            batches = attempt(
+                http,
+                dialect,
+                target,
+                call,
+                deadlines=deadlines,
+                inbox=inbox,
+                step=step,
+                first_part=first_part,
+                deliver=deliver,
+            )
+            try:
+                async for batch in batches:
+                    shown = True
+                    yield batch
+                return
+            except (ProviderError, FramingError) as error:
+                if shown:
+                    raise
+                if number == 0 and first_call is not None:
+                    call, first_call = first_call, None
+                    continue
+                failures += 1
+                pause = backoff(error, failures, policy, random.random)
+                if pause is not None and BUDGET.allow(time.monotonic()):
+                    report(Retried(run, target.provider, target.model, error.code, failures, pause))
+                    await inbox.sleep(pause)
+                    continue
+                if number + 1 == len(candidates) or not _may_fall_back(error):
+                    raise
+                report(FellBack(run, target.provider, target.model, error.code))
+                break
+            finally:
+                await batches.aclose()
+
+
+def _may_fall_back(error: Exception) -> bool:
+    """Another model may help with everything but a request that is wrong in itself."""
+    if isinstance(error, FramingError | ProtocolError):
+        return True
+    return getattr(error, "code", "") not in ("provider_bad_request", "content_filter")

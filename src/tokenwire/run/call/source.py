@@ -1,0 +1,170 @@
+"""Where a model call's bytes come from: one connection, and another where the response is kept.
+
+Always true: at most one connection is open; each is watched by the sweeper and closed by a cancel;
+the deadlines go on over a re-attach, they do not begin again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
+from tokenwire.providers.base import Call, Decoder, Dialect, Target
+from tokenwire.providers.http.connection import Response
+from tokenwire.run.call.deadlines import Deadlines, Watch
+from tokenwire.run.call.sweep import sweeper
+from tokenwire.run.inbox import Inbox
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http.client import ByteStream, HttpClient
+
+__all__ = ["Source"]
+
+#: Connections after the first that one response may use.
+MOST_REATTACHES = 5
+
+
+class Source:
+    """The connection(s) of one model call."""
+
+    __slots__ = (
+        "_deadlines",
+        "_dialect",
+        "_http",
+        "_inbox",
+        "_reattached",
+        "_release",
+        "_stream",
+        "_target",
+        "_watch",
+    )
+
+    def __init__(
+        self,
+        http: HttpClient,
+        dialect: Dialect,
+        target: Target,
+        deadlines: Deadlines,
+        inbox: Inbox,
+    ) -> None:
+        self._http, self._dialect, self._target = http, dialect, target
+        self._deadlines, self._inbox = deadlines, inbox
+        self._watch: Watch | None = None
+        self._stream: ByteStream | None = None
+        self._release: Any = None
+        self._reattached = 0
+
+    async def open(self, call: Call) -> ByteStream:
+        """Connect, send, and wait for the head."""
+        stream = await _open(self._http, call, self._deadlines, self._inbox)
+        if self._watch is None:
+            self._watch = Watch(self._deadlines, time.monotonic())
+        sweeper().add(stream, self._watch)
+        self._stream = stream
+        self._release = self._inbox.on_cancel(lambda: stream.abort(_stop()))
+        return stream
+
+    async def read(self, take: Callable[[bytes], bool] | None = None) -> bytes:
+        """The next bytes; ``b""`` at the end. While it waits, what arrives goes to ``take`` (where
+        the stream knows how) and comes back only when that returns False."""
+        stream = self._stream
+        if stream is None:
+            return b""
+        if take is not None and isinstance(stream, Response):
+            return await stream.read(take)
+        return await stream.read()
+
+    def hold(self) -> Callable[[], None] | None:
+        """Leave what comes in the socket until the returned call is made; None where the stream
+        does not know how."""
+        stream = self._stream
+        return stream.hold() if isinstance(stream, Response) else None
+
+    def heard(self) -> float:
+        """Something that is no keep-alive came; the moment (monotonic seconds)."""
+        now = time.monotonic()
+        if self._watch is not None:
+            self._watch.heard = now
+        return now
+
+    async def reattach(self, decoder: Decoder) -> bool:
+        """After a cut: go on with the same response on a new connection, where the provider keeps
+        it and the decoder knows where it was. False when there is nothing to go on with."""
+        response = getattr(decoder, "response_id", None)
+        again = getattr(decoder, "reattach", None)
+        if not getattr(decoder, "resumable", False) or again is None or response is None:
+            return False
+        while self._reattached < MOST_REATTACHES and self._inbox.cancelled is None:
+            self._reattached += 1
+            cursor = getattr(decoder, "cursor", None)
+            call = self._dialect.resume(response, cursor, self._target)
+            if call is None:
+                return False
+            await self.aclose()
+            await self._inbox.sleep(0.1 * 2 ** (self._reattached - 1))
+            try:
+                stream = await self.open(call)
+            except CancelledRunError:
+                return False
+            except ProviderError:
+                continue
+            if 200 <= stream.status < 300:
+                again()
+                return True
+            if stream.status in (400, 401, 403, 404, 410):
+                return False
+        return False
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        sweeper().discard(stream)
+        if self._release is not None:
+            self._release()
+        await stream.aclose()
+
+
+def _stop() -> ProviderError:
+    return ProviderError("the run was stopped")
+
+
+def _drop(_: object) -> None:
+    """Drop a call's answer."""
+
+
+async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox) -> ByteStream:
+    """Connect and wait for the answer's head, at most ``first_event`` seconds, until cancelled."""
+    opening = asyncio.ensure_future(http.open(call, connect_timeout=deadlines.connect))
+    late = False
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        opening.cancel()
+
+    timer = asyncio.get_running_loop().call_later(deadlines.first_event, give_up)
+    release = inbox.on_cancel(lambda: _drop(opening.cancel()))
+    try:
+        return await opening
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            opening.cancel()
+            raise
+        if inbox.cancelled is not None:
+            raise CancelledRunError("the run was stopped") from None
+        if not late:  # asked of the timer: a loop may call it a moment before its time
+            raise
+        raise DeadlineError(
+            f"no answer began within {deadlines.first_event:g} s",
+            which="first_event",
+            seconds=deadlines.first_event,
+        ) from None
+    finally:
+        timer.cancel()
+        release()

@@ -1,0 +1,66 @@
+"""One clock for all calls: a tick that looks at every open call's deadlines.
+
+Always true: a call costs no timer of its own; a deadline is noticed at most one tick late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from typing import Protocol
+
+from tokenwire.errors import ProviderError
+from tokenwire.run.call.deadlines import Watch
+
+__all__ = ["Sweeper", "sweeper"]
+
+
+class _Abortable(Protocol):
+    def abort(self, error: ProviderError) -> None: ...
+
+
+class Sweeper:
+    """Aborts streams whose `Watch` is overdue, every ``tick`` seconds, while there are any."""
+
+    def __init__(self, tick: float = 0.1) -> None:
+        self._tick = tick
+        self._watched: dict[_Abortable, Watch] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, stream: _Abortable, watch: Watch) -> None:
+        """Watch a stream until `discard`."""
+        self._watched[stream] = watch
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._tick, self._sweep)
+
+    def discard(self, stream: _Abortable) -> None:
+        """Stop watching."""
+        self._watched.pop(stream, None)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for stream, watch in list(self._watched.items()):
+            error = watch.overdue(now)
+            if error is not None:
+                self._watched.pop(stream, None)
+                stream.abort(error)
+        self._timer = (
+            asyncio.get_running_loop().call_later(self._tick, self._sweep)
+            if self._watched
+            else None
+        )
+
+
+_sweepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sweeper] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def sweeper() -> Sweeper:
+    """The running event loop's sweeper."""
+    loop = asyncio.get_running_loop()
+    found = _sweepers.get(loop)
+    if found is None:
+        found = _sweepers[loop] = Sweeper()
+    return found

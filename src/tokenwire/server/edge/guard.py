@@ -1,0 +1,368 @@
+"""What every request passes before a route sees it: host, origin, key, size, shape.
+
+Always true: decisions are taken on ``scope["path"]`` and the parsed host, never on a rebuilt URL;
+a refused request reaches no handler; a body is bounded in bytes, time and depth before it is
+parsed; every response carries the security headers; the access log holds no query string.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import jiter
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tokenwire.errors import ForbiddenError, InputError, LimitError, NotAuthenticatedError
+from tokenwire.observe.facts import RequestDone
+from tokenwire.observe.hooks import report
+from tokenwire.server.edge.auth import ATTACH
+from tokenwire.server.edge.problems import HTTPProblem, error_response
+from tokenwire.server.settings import Settings, is_loopback
+
+if TYPE_CHECKING:
+    from tokenwire.server.state import State
+
+__all__ = ["Guard", "HostCheck", "OriginCheck", "RequestInfo", "parse_json"]
+
+_access = logging.getLogger("tokenwire.access")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+#: A header's name in a preflight, and how many of a family are answered.
+_NAME, _MOST_NAMES = re.compile(r"[a-z0-9-]{1,60}"), 30
+_EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+#: A file inside a JSON body: a long run of what base64 is made of, which a parser skips over.
+# Looked for at the beginning of a run only, so that many short ones take no longer.
+_INLINE = re.compile(rb"(?<![A-Za-z0-9+/=\\_-])[A-Za-z0-9+/=\\_-]{4096,}")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+_HEADERS: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+
+
+class RequestInfo:
+    """What the guard found out about a request; routes read it from ``scope["tokenwire"]``."""
+
+    __slots__ = ("body", "client", "headers", "how", "id", "json", "principal", "secure", "status")
+
+    def __init__(self, headers: dict[bytes, bytes], client: str, secure: bool) -> None:
+        self.id = secrets.token_hex(8)
+        self.headers = headers
+        self.client = client
+        #: The request came over TLS, as far as a trusted proxy says.
+        self.secure = secure
+        self.principal = ""
+        #: How the principal is known: ``open``, ``key``, ``session``, ``attach``; ``token``: not
+        #: at all, the route checks a token of its own.
+        self.how = "open"
+        self.body = b""
+        #: The parsed JSON body; None without one.
+        self.json: Any = None
+        self.status = 0
+
+
+class HostCheck:
+    """Which ``Host`` values are ours: loopback names, the bound address, and the configured."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._names = {"localhost", "127.0.0.1", "::1"}
+        self._names |= {name.lower().rstrip(".") for name in settings.allow_host}
+        if settings.host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+            self._names.add(settings.host.lower().strip("[]"))
+        # A page of another site cannot have an address as its name, so addresses are no rebinding.
+        self._addresses = not settings.loopback
+
+    def allows(self, value: bytes | None) -> bool:
+        """Whether a ``Host`` header names us. The host is parsed and compared whole."""
+        match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?", _text(value))
+        if match is None:
+            return False
+        name = match[1].lower().strip("[]")
+        if name in self._names or (name.startswith("127.") and is_loopback(name) and _is_ip(name)):
+            return True
+        return self._addresses and _is_ip(name)
+
+
+class OriginCheck:
+    """Whose pages may ask: our own, and exactly the configured origins."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.allowed = frozenset(origin.rstrip("/") for origin in settings.cors_origin)
+
+    def check(self, headers: dict[bytes, bytes], how: str) -> None:
+        """Raise `ForbiddenError` when another site's page asks."""
+        origin = headers.get(b"origin")
+        site = headers.get(b"sec-fetch-site")
+        if origin is not None:
+            if self.is_ours(_text(origin), headers) or _text(origin) in self.allowed:
+                return
+            raise ForbiddenError("this origin may not ask here; --cors-origin allows one")
+        if site is not None and site not in (b"same-origin", b"none"):
+            raise ForbiddenError("a page of another site may not ask here")
+        if how == "session" and site is None:
+            raise ForbiddenError("a session cookie counts only together with an Origin header")
+
+    def is_ours(self, origin: str, headers: dict[bytes, bytes]) -> bool:
+        """Whether ``origin`` is the page that this server serves (the host was checked)."""
+        scheme, _, rest = origin.partition("://")
+        return scheme in ("http", "https") and rest == _text(headers.get(b"host"))
+
+
+class Guard:
+    """Pure ASGI, around the whole application."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self.app = app
+        self.state = state
+        self.hosts = HostCheck(state.settings)
+        self.origins = OriginCheck(state.settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        info = self._info(scope)
+        started = time.perf_counter()
+        cors = self._cors(info.headers)
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                info.status = message["status"]
+                headers = _dress(message.get("headers", ()), info.id, cors)
+                name = self.state.request_id_names.get(scope["path"])
+                if name is not None:
+                    headers.append((name, info.id.encode("ascii")))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        scope["tokenwire.send"] = send
+        try:
+            if not await self._preflight(scope, info, dressed):
+                self._admit(scope, info)
+                if scope["method"] not in _SAFE:
+                    receive = await self._read(scope, info, receive)
+                await self.app(scope, receive, dressed)
+        except Exception as error:
+            if info.status:  # the response has begun: it can only be broken off
+                raise
+            response = error_response(error, info.id, self.state.form_for(scope["path"]))
+            await response(scope, receive, dressed)
+        finally:
+            self._done(scope, info, time.perf_counter() - started)
+
+    def _admit(self, scope: Scope, info: RequestInfo) -> None:
+        headers, path = info.headers, scope["path"]
+        if not self.hosts.allows(headers.get(b"host")) or _repeated(scope, b"host"):
+            raise HTTPProblem(421, "wrong_host", "not served under this host; see --allow-host")
+        if any(pattern.fullmatch(path) for pattern in self.state.own_tokens):
+            info.how = "token"
+        elif path not in self.state.public_paths and not path.startswith("/assets/"):
+            info.principal, info.how = self._principal(scope, headers)
+        if scope["method"] not in _SAFE or path in self.state.costly_paths:
+            self.origins.check(headers, info.how)
+
+    def _principal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[str, str]:
+        """Who asks. A token that reads one run counts on that run's events and nowhere else."""
+        token = _text(headers.get(b"authorization")).partition(" ")[2]
+        if self.state.auth.on and token.startswith(ATTACH):
+            run = _EVENTS.fullmatch(scope["path"])
+            if run is None or scope["method"] != "GET":
+                raise NotAuthenticatedError("this token reads the events of one run, nothing else")
+            return self.state.auth.check_attach(token.removeprefix(ATTACH), run[1]), "attach"
+        return self.state.auth.principal(headers)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        info = self._info(scope)
+        try:
+            if not self.hosts.allows(info.headers.get(b"host")) or _repeated(scope, b"host"):
+                raise HTTPProblem(421, "wrong_host", "not served under this host")
+            self.origins.check(info.headers, "open")
+            if info.headers.get(b"authorization") or info.headers.get(b"cookie"):
+                info.principal, info.how = self.state.auth.principal(info.headers)
+            elif self.state.auth.on:
+                info.how = "later"  # the first message brings the key
+        except Exception as error:
+            response = error_response(error, info.id)
+            await response(scope, receive, send)  # an HTTP answer where the server can, else 403
+            return
+        await self.app(scope, receive, send)
+
+    def _info(self, scope: Scope) -> RequestInfo:
+        headers = dict(scope["headers"])
+        client = (scope.get("client") or ("",))[0]
+        secure = scope.get("scheme") in ("https", "wss")
+        trusted = self.state.settings.trust_proxy
+        if client in trusted:
+            secure = headers.get(b"x-forwarded-proto", b"") == b"https"
+            hops = [hop.strip() for hop in _text(headers.get(b"x-forwarded-for")).split(",")]
+            client = next((hop for hop in reversed(hops) if hop and hop not in trusted), client)
+        info = scope["tokenwire"] = RequestInfo(headers, client, secure)
+        return info
+
+    async def _preflight(self, scope: Scope, info: RequestInfo, send: Send) -> bool:
+        asked = b"access-control-request-method" in info.headers
+        origin = _text(info.headers.get(b"origin"))
+        if scope["method"] != "OPTIONS" or not asked or origin not in self.origins.allowed:
+            return False
+        wanted = _text(info.headers.get(b"access-control-request-headers")).lower().split(",")
+        families = tuple(self.state.cors_families)
+        more = [name for name in map(str.strip, wanted) if name.startswith(families)]
+        allowed = ", ".join([self.state.cors_headers, *filter(_NAME.fullmatch, more[:_MOST_NAMES])])
+        headers = [
+            (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            (b"access-control-allow-headers", allowed.encode("latin-1")),
+            (b"access-control-max-age", b"600"),
+        ]
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return True
+
+    def _cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        origin = headers.get(b"origin")
+        if origin is None or _text(origin) not in self.origins.allowed:
+            return [(b"cross-origin-resource-policy", b"same-origin")]
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-allow-credentials", b"true"),
+            (b"access-control-expose-headers", self.state.cors_exposed.encode("latin-1")),
+            (b"vary", b"Origin"),
+            (b"cross-origin-resource-policy", b"cross-origin"),
+        ]
+
+    async def _read(self, scope: Scope, info: RequestInfo, receive: Receive) -> Receive:
+        """The whole body, bounded; the parsed JSON unless the path takes other types."""
+        raw_limit = self.state.raw_limit(scope["path"])
+        plain = self.state.settings.body_limit if raw_limit is None else raw_limit
+        most = plain + (self.state.media_limit(scope["path"]) if raw_limit is None else 0)
+        if info.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise HTTPProblem(415, "unsupported_media_type", "send the body uncompressed")
+        declared = info.headers.get(b"content-length")
+        if declared is not None and (not declared.isdigit() or int(declared) > most):
+            raise LimitError(f"the body may have at most {most} bytes", limit="body", most=most)
+        try:
+            async with asyncio.timeout(self.state.settings.body_deadline):
+                info.body, gone = await _receive_all(receive, most)
+        except TimeoutError:
+            raise HTTPProblem(408, "timeout", "the request's body did not arrive in time") from None
+        if len(info.body) > plain and len(info.body) - _inline(info.body) > plain:
+            raise LimitError(
+                f"without its files the body may have at most {plain} bytes",
+                limit="body",
+                most=plain,
+            )
+        if raw_limit is None and (info.body or scope["method"] in ("PUT", "PATCH")):
+            kind = info.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+            if kind != b"application/json":
+                raise HTTPProblem(
+                    415, "unsupported_media_type", "send the body as Content-Type: application/json"
+                )
+            info.json = parse_json(info.body, self.state.settings.json_depth)
+        return _replay(info.body, receive, gone)
+
+    def _done(self, scope: Scope, info: RequestInfo, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None) or "other"
+        report(RequestDone(scope["method"], route, info.status, seconds))
+        if self.state.settings.access_log:
+            path = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
+            _access.info(
+                "%s %s %d %.0f ms %s",
+                scope["method"],
+                path.split(b"?")[0].decode("ascii", "backslashreplace")[:200],
+                info.status,
+                seconds * 1000,
+                info.id,
+            )
+
+
+def parse_json(data: bytes, depth: int) -> Any:
+    """JSON of at most ``depth`` levels, without duplicate keys, NaN or infinities."""
+    if data.count(b"[") + data.count(b"{") > depth:
+        level = 0
+        for byte in _STRING.sub(b"", data).translate(None, _NOT_BRACKETS):
+            level += 1 if byte in b"[{" else -1
+            if level > depth:
+                raise InputError(
+                    f"the JSON is nested deeper than {depth} levels", limit="json_depth"
+                )
+    try:
+        return jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError as error:
+        raise InputError(f"the body is not valid JSON: {error}") from error
+
+
+async def _receive_all(receive: Receive, most: int) -> tuple[bytes, bool]:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(400)
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > most:
+            raise LimitError(f"the body may have at most {most} bytes", limit="body", most=most)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces), False
+
+
+def _inline(body: bytes) -> int:
+    """Bytes of the files inside a JSON body, read without parsing it."""
+    return sum(found.end() - found.start() for found in _INLINE.finditer(body))
+
+
+def _replay(body: bytes, receive: Receive, gone: bool) -> Receive:
+    told = False
+
+    async def again() -> Message:
+        nonlocal told
+        if not told:
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return again
+
+
+def _dress(
+    headers: Any, request_id: str, cors: list[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    dressed = list(headers)
+    present = {name for name, _ in dressed}
+    dressed += [pair for pair in _HEADERS if pair[0] not in present]
+    dressed += [pair for pair in cors if pair[0] == b"vary" or pair[0] not in present]
+    dressed.append((b"x-request-id", request_id.encode("ascii")))
+    return dressed
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("latin-1")
+
+
+def _repeated(scope: Scope, name: bytes) -> bool:
+    return sum(1 for key, _ in scope["headers"] if key == name) > 1
+
+
+def _is_ip(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""A run's events as one JSON page: what is there now, or as soon as there is something.
+
+For clients behind proxies that swallow streams, and for scripts. The page says where the next one
+begins (``next``) and whether the run has ended (``closed``).
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from tokenwire.server.edge.respond import offset_of
+from tokenwire.server.state import State
+
+__all__ = ["long_poll", "page"]
+
+
+async def page(state: State, run: str, after: str | None, principal: str) -> Response:
+    """The events that are there now."""
+    info = await state.runs.info(run, principal=principal)
+    return await _page(state, run, after, principal, up_to=info.tail)
+
+
+async def long_poll(state: State, run: str, after: str | None, principal: str) -> Response:
+    """The events as soon as there are some; an empty page when the time is up."""
+    return await _page(state, run, after, principal, up_to=None)
+
+
+async def _page(
+    state: State, run: str, after: str | None, principal: str, *, up_to: int | None
+) -> Response:
+    release = state.limits.attach(run, principal)
+    connections = state.connections
+    items: list[bytes] = []
+    cursor, closed = after or "0", False
+    try:
+        follower = await state.runs.follow(run, after=after, principal=principal)
+        connection = connections.open(follower)
+        connection.expires = connection.last_write + state.settings.long_poll_timeout
+        offset = offset_of(after)
+        try:
+            while not items if up_to is None else offset < up_to:
+                batch = await follower.next()
+                if batch is None:
+                    closed = True
+                    break
+                for cursor, data in batch.items():
+                    items.append(b'{"cursor":"%b","event":%b}' % (cursor.encode(), data))
+                offset = offset_of(cursor)
+                if connection.leaving is not None:
+                    break
+        finally:
+            connections.close(connection)
+            follower.close()
+    finally:
+        release()
+    if not closed:
+        found = await state.runs.info(run, principal=principal)
+        closed = found.state not in ("running", "waiting") and offset_of(cursor) >= found.tail
+    body = b'{"events":[%b],"next":%b,"closed":%b}' % (
+        b",".join(items),
+        msgspec.json.encode(cursor),
+        b"true" if closed else b"false",
+    )
+    return Response(body, media_type="application/json")

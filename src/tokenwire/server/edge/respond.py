@@ -1,0 +1,340 @@
+"""A run's events to one HTTP response: follow, encode, send, in one loop per reader.
+
+Always true: a reader gets every record after its cursor once and in order; whoever comes back with
+a cursor hears only what it misses (the encoder skips what it saw and re-opens what was open); the
+loop takes all that is there and sends it in one piece; a reader that stops reading delays nobody.
+
+For a route of another wire::
+
+    response = await run_response(state, run_id, encoder=MyEncoder(), after=cursor, principal=p)
+    return response          # an ASGI application, which Starlette routes accept as a response
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from tokenwire.events.model import Reconnect
+from tokenwire.observe.facts import FollowerGone, FollowerOpened
+from tokenwire.observe.hooks import report
+from tokenwire.relay.record import parse_cursor
+from tokenwire.server.edge.connections import Connection, Connections, SharedBytes
+from tokenwire.wire.base import Encoder
+
+if TYPE_CHECKING:
+    from tokenwire.relay.follow import Batch, Follower
+    from tokenwire.server.state import State
+
+__all__ = ["STREAM_HEADERS", "RunResponse", "offset_of", "run_response"]
+
+#: What keeps proxies and browsers from storing, changing, or holding back a stream.
+STREAM_HEADERS: dict[str, str] = {
+    "cache-control": "no-cache, no-store, no-transform",
+    "x-accel-buffering": "no",
+    "vary": "Origin, Accept",
+}
+#: The most that goes into one send, so that a slow reader's socket is asked again in between.
+_PIECE = 128 * 1024
+
+
+class Body(Protocol):
+    """``scope["tokenwire.body"]``: the response's body as our own server can write it, past
+    ASGI's `send`."""
+
+    def ready(self) -> bool:
+        """Whether the response has begun, and its socket takes more without waiting."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write some of the body; only while `ready`."""
+        ...
+
+
+def offset_of(cursor: str | None) -> int:
+    """The offset in a cursor; 0 for none. Raises `CursorError`."""
+    return parse_cursor(cursor)[0]
+
+
+async def run_response(
+    state: State,
+    run_id: str,
+    *,
+    encoder: Encoder,
+    after: str | None = None,
+    principal: str = "",
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    preamble: bytes | None = None,
+    when_ended: Callable[[], bytes] | None = None,
+) -> RunResponse:
+    """A response that follows ``run_id`` after the cursor ``after`` in the encoder's wire.
+
+    Errors (unknown run, bad cursor, too many readers) are raised here, before a byte is sent.
+    A ``stateless`` encoder starts at the cursor; any other reads from the beginning and skips.
+    """
+    release = state.limits.attach(run_id, principal)
+    try:
+        follower = await state.runs.follow(run_id, after=after or None, principal=principal)
+        skip = 0
+        if after and not getattr(encoder, "stateless", False):
+            # The cursor was checked; now the same from the beginning. The first is closed after,
+            # so that a run which stops with its last reader does not stop in between.
+            skip, checked = offset_of(after), follower
+            try:
+                follower = await state.runs.follow(run_id, principal=principal)
+            finally:
+                checked.close()
+    except BaseException:
+        release()
+        raise
+    return RunResponse(
+        state.connections,
+        follower,
+        encoder,
+        run_id=run_id,
+        skip=skip,
+        status=status,
+        headers=headers,
+        preamble=preamble,
+        when_ended=when_ended,
+        release=release,
+    )
+
+
+class RunResponse(Response):
+    """A response that streams a follower's records. ``skip``: the offset up to which the
+    client has seen the run. ``preamble``: first bytes, sent with the headers. ``when_ended``: more
+    bytes after the encoder's own end."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        follower: Follower,
+        encoder: Encoder,
+        *,
+        run_id: str = "",
+        skip: int = 0,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        preamble: bytes | None = None,
+        when_ended: Callable[[], bytes] | None = None,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        said = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
+        super().__init__(status_code=status, headers={"content-type": encoder.content_type, **said})
+        del self.headers["content-length"]
+        self.connections = connections
+        self.follower = follower
+        self.encoder = encoder
+        self.run_id = run_id
+        self.skip = skip
+        if preamble is None:
+            preamble = b": ok\nretry: %d\n\n" % connections.retry_ms
+        self.preamble = preamble
+        self.when_ended = when_ended
+        self.release = release
+        self.wire = getattr(encoder, "shared", None) or type(encoder).__name__
+        self.reopened = skip == 0
+        self._came = 0.0
+        self._first = follower.after
+        self._why = "end"
+
+    def discard(self) -> None:
+        """Another answer is given instead of this one."""
+        self.follower.close()
+        if self.release is not None:
+            self.release()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the run has ended, the reader has gone, or the server asks it to leave."""
+        connection: Connection | None = None
+        watch: asyncio.Task[None] | None = None
+        wire = getattr(self.encoder, "shared", None)
+        self._came = asyncio.get_running_loop().time()
+        resumed = self.skip > 0 or self._first > 0
+        report(FollowerOpened(self.run_id, self.wire, resumed))
+        shared = self.connections.share(self.run_id, wire) if wire and self.run_id else None
+        try:
+            connection = self.connections.open(self.follower)
+            connection.unsent = scope.get("tokenwire.unsent")
+            await send(self._start())
+            if scope.get("method") == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return
+            # The guard's wrapper only looks at the start; the rest goes out without it.
+            send = scope.get("tokenwire.send", send)
+            await _send(connection, send, self.preamble)
+            watch = asyncio.get_running_loop().create_task(_watch(receive, connection))
+            body: Body | None = scope.get("tokenwire.body")
+            if body is not None:
+                self.follower.past_the_task(_Writer(self, connection, body, shared).take)
+            await self._pump(connection, send, shared)
+        except asyncio.CancelledError:
+            if connection is None or not connection.abandoned:
+                raise
+            self._why = "slow"
+            abort = scope.get("tokenwire.abort")
+            if abort is not None:
+                abort()
+                await asyncio.sleep(0)  # the server hears of it before this returns
+        finally:
+            self.follower.close()
+            self._left(connection)
+            if watch is not None:
+                watch.cancel()
+            if connection is not None:
+                self.connections.close(connection)
+            if shared is not None and wire:
+                self.connections.unshare(self.run_id, wire)
+            if self.release is not None:
+                self.release()
+
+    def _left(self, connection: Connection | None) -> None:
+        why = self._why
+        if connection is not None and why != "slow":
+            leaving = {"max_age": "age"}.get(connection.leaving or "", connection.leaving)
+            why = "closed" if connection.lost else leaving or why
+        seconds = asyncio.get_running_loop().time() - self._came
+        records = max(0, self.follower.after - max(self.skip, self._first))
+        report(FollowerGone(self.run_id, self.wire, why, records, seconds))
+
+    def _start(self) -> Message:
+        start = "http.response.start"
+        return {"type": start, "status": self.status_code, "headers": self.raw_headers}
+
+    async def _pump(self, connection: Connection, send: Send, shared: SharedBytes | None) -> None:
+        loop = asyncio.get_running_loop()
+        follower, encoder, connections = self.follower, self.encoder, self.connections
+        while True:
+            batch = await follower.next()
+            if connection.lost:
+                return
+            if batch is None:
+                await _send(connection, send, self._end(), last=True)
+                return
+            if batch.records:
+                data = self.encoded(batch, shared)
+                if data:
+                    await _send(connection, send, data)
+                    if connection.lost:
+                        return
+            if getattr(encoder, "ended", False):
+                # This wire's answer is over, though the run may go on (it waits for a person).
+                await _send(connection, send, self._end(), last=True)
+                return
+            if connection.leaving is not None:
+                if getattr(encoder, "told", None) is None:
+                    # To clients of this wire an orderly end would be the end of the answer. They
+                    # may stay beyond their age; when the server stops, the stream breaks off.
+                    if connection.leaving == "max_age":
+                        connection.leaving, connection.expires = None, float("inf")
+                        continue
+                    return
+                await _send(connection, send, self._farewell(connection.leaving), last=True)
+                return
+            if loop.time() - connection.last_write >= connections.heartbeat:
+                await _send(connection, send, encoder.heartbeat())
+
+    def encoded(self, batch: Batch, shared: SharedBytes | None) -> bytes:
+        """A batch in this wire; encoded once for all readers that share its bytes."""
+        if shared is None or shared.readers == 1:
+            return self._encode(batch)
+        data = shared.get(batch.first, len(batch.records))
+        if data is None:
+            data = self._encode(batch)
+            shared.put(batch.first, len(batch.records), data)
+        return data
+
+    def _encode(self, batch: Batch) -> bytes:
+        encoder = self.encoder
+        encode_json = getattr(encoder, "encode_json", None)
+        if encode_json is not None and self.reopened:
+            if len(batch.records) == 1:
+                return encode_json(*batch.raw_one())
+            return b"".join([encode_json(data, cursor) for data, cursor in batch.raw()])
+        pieces: list[bytes] = []
+        offset = batch.first
+        for cursor, event in batch.events():
+            if offset <= self.skip:
+                encoder.skip(event)
+            else:
+                if not self.reopened:
+                    self.reopened = True
+                    pieces.append(encoder.reopen())
+                pieces.append(encoder.encode(event, cursor))
+            offset += 1
+        return b"".join(pieces)
+
+    def _end(self) -> bytes:
+        end = self.encoder.finish()
+        return end + self.when_ended() if self.when_ended is not None else end
+
+    def _farewell(self, reason: str) -> bytes:
+        told = getattr(self.encoder, "told", None)
+        if told is None:
+            return b"retry: %d\n\n" % self.connections.retry_ms
+        return told(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
+
+
+class _Writer:
+    """What `Follower.past_the_task` calls: encode and write at once, where the socket takes it and
+    nothing else is to be said. An object with slots, which a token finds in fewer cache lines than
+    the cells of a closure."""
+
+    __slots__ = ("_body", "_connection", "_encoder", "_now", "_one", "_response", "_shared")
+
+    def __init__(
+        self, response: RunResponse, connection: Connection, body: Body, shared: SharedBytes | None
+    ) -> None:
+        self._response, self._connection, self._body = response, connection, body
+        self._shared, self._encoder = shared, response.encoder
+        self._now = asyncio.get_running_loop().time
+        self._one: Callable[[bytes, bytes], bytes] | None
+        self._one = getattr(response.encoder, "encode_json", None)
+
+    def take(self, batch: Batch) -> bool:
+        """Write ``batch``, or return False when the response's task has to."""
+        connection, shared = self._connection, self._shared
+        if connection.lost or connection.leaving is not None or not self._body.ready():
+            return False
+        alone = shared is None or shared.readers == 1
+        if alone and self._one is not None and self._response.reopened and len(batch.records) == 1:
+            data = self._one(*batch.raw_one())  # nearly always this: a token to its only reader
+        else:
+            data = self._response.encoded(batch, shared)
+        if data:
+            self._body.write(data)
+            connection.last_write = self._now()
+        if getattr(self._encoder, "ended", False):
+            self._response.follower.poke()
+        return True
+
+
+async def _send(connection: Connection, send: Send, data: bytes, *, last: bool = False) -> None:
+    """Send ``data`` in pieces, marking when it began and when it was through."""
+    loop = asyncio.get_running_loop()
+    connection.sending = loop.time()
+    if len(data) > _PIECE:
+        view = memoryview(data)
+        while len(view) > _PIECE and not connection.lost:
+            piece, view = bytes(view[:_PIECE]), view[_PIECE:]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            connection.sending = loop.time()
+        data = bytes(view)
+    await send({"type": "http.response.body", "body": data, "more_body": not last})
+    connection.sending = 0.0
+    connection.last_write = loop.time()
+
+
+async def _watch(receive: Receive, connection: Connection) -> None:
+    """Until the peer has gone. One task a connection, which sleeps until then."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            connection.gone()
+            return

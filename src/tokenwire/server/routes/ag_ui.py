@@ -1,0 +1,310 @@
+"""``POST /ag-ui`` for AG-UI clients and for TanStack AI, and TanStack's ``GET`` and ``WS /ag-ui``.
+
+A TanStack client is known by its ``X-Run-Id``. It posts the same body again after a cut, with the
+id of the last event it saw. ``?stream=ndjson`` answers in lines instead of events.
+
+Always true: the client's run id names one run of its principal: the same request comes back to that
+run and never starts another; answers to an interrupt go to the run that asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from tokenwire.errors import ConflictError, InputError
+from tokenwire.events.message import ToolResultPart
+from tokenwire.server.edge.bodies import check_request
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.ag_ui_history import hydrate, knows, with_stored
+from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.routes.support import (
+    Waited,
+    answered_names,
+    folded,
+    place_of,
+    route,
+    wire_response,
+)
+from tokenwire.server.sockets.ag_ui import AGUISocket, Found
+from tokenwire.server.state import State
+from tokenwire.wire.ag_ui.encoder import AGUIEncoder
+from tokenwire.wire.ag_ui.request import AGUIRequest, Resume, parse_ag_ui_request
+from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder
+from tokenwire.wire.chunks import Place
+
+__all__ = ["routes", "run_name"]
+
+#: Documents that say which run, and from where, a client's later run id stands for.
+_ALIASES = "ag-ui-run"
+#: Of a thread's runs, how many may still be waiting for what a request answers.
+_MOST_LOOKED_AT = 5
+
+
+class _Alias(msgspec.Struct):
+    run: str
+    cursor: str
+    offset: int
+    answered: list[str]
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """``/ag-ui``, over HTTP and as a WebSocket."""
+    state.media_paths.add("/ag-ui")
+    return [
+        route(state, "/ag-ui", answer, "POST"),
+        route(state, "/ag-ui", look, "GET"),
+        WebSocketRoute("/ag-ui", _socket(state)),
+    ]
+
+
+def run_name(principal: str, client_run: str) -> str:
+    """Our run id for a client's: the same every time, and nobody else's."""
+    digest = hashlib.sha256(f"{principal}\0{client_run}".encode()).hexdigest()
+    return f"agui_{digest[:32]}"
+
+
+async def answer(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /ag-ui``: start the run, or go on with it, or come back to it."""
+    asked = parse_ag_ui_request(info.json)
+    client_run = request.headers.get("x-run-id")
+    if client_run is not None and client_run != asked.run:
+        raise InputError("'X-Run-Id' differs from the body's runId", field="X-Run-Id")
+    how = _How(
+        tanstack=client_run is not None,
+        lines=_wants_lines(request),
+        stored=request.query_params.get("history") == "server",
+    )
+    place = place_of(request.headers.get("last-event-id"))
+    return await _respond(state, await _begin(state, asked, info.principal, how, place), info)
+
+
+class _How(msgspec.Struct, frozen=True):
+    """How a client wants to be told. ``stored``: what it posts is added to the conversation that
+    is kept here."""
+
+    tanstack: bool
+    lines: bool
+    stored: bool = False
+
+    @property
+    def encoder(self) -> type[AGUIEncoder]:
+        return AGUILinesEncoder if self.lines else AGUIEncoder
+
+
+def _wants_lines(request: Request) -> bool:
+    """Newline-delimited JSON instead of an event stream."""
+    wanted = request.query_params.get("stream", "")
+    if wanted not in ("", "sse", "ndjson"):
+        raise InputError("'stream' must be sse or ndjson", field="stream")
+    return wanted == "ndjson" or "application/x-ndjson" in request.headers.get("accept", "")
+
+
+async def _respond(state: State, found: Found, info: RequestInfo) -> Response:
+    run, encoder, place = found
+    # A line without an event is nothing to the readers of lines.
+    preamble = b"\n" if isinstance(encoder, AGUILinesEncoder) else None
+    return await wire_response(
+        state, run, encoder, principal=info.principal, place=place, preamble=preamble
+    )
+
+
+async def _begin(
+    state: State, asked: AGUIRequest, principal: str, how: _How, place: Place | None
+) -> Found:
+    alias = await _alias(state, principal, asked.run) or await _going_on(state, asked, principal)
+    if alias is not None:
+        return _continue(asked.thread, asked.run, alias, how, place)
+    name = run_name(principal, asked.run)
+    if how.stored and await knows(state, name, principal):
+        run = await state.runs.info(name, principal=principal)
+        run.created_now = False
+    else:
+        if how.stored:
+            asked.request.messages = await with_stored(state, asked, principal)
+        run = await start_run(
+            state,
+            check_request(asked.request, state.settings),
+            model=asked.model,
+            principal=principal,
+            key=f"agui:{asked.run}",
+            thread=asked.thread,
+            run_id=name,
+            metadata={"ag_ui_run": asked.run},
+        )
+    fold, _ = await folded(state, run.id, principal) if not run.created_now else (None, [])
+    encoder = how.encoder(
+        thread_id=asked.thread,
+        run_id=asked.run,
+        history=asked.messages if not how.stored else None,
+        tanstack=how.tanstack,
+        answered=answered_names(fold) if fold is not None and fold.state != "waiting" else (),
+        place=place,
+    )
+    return run.id, encoder, place
+
+
+def _continue(thread: str, client_run: str, alias: _Alias, how: _How, place: Place | None) -> Found:
+    encoder = how.encoder(
+        thread_id=thread,
+        run_id=client_run,
+        tanstack=how.tanstack,
+        again=place is None,
+        answered=set(alias.answered),
+        place=place,
+    )
+    return alias.run, encoder, place or Place(cursor=alias.cursor, offset=alias.offset)
+
+
+async def _alias(state: State, principal: str, client_run: str) -> _Alias | None:
+    name = run_name(principal, client_run)
+    data = (await state.log.documents(_ALIASES, prefix=name, most=1)).get(name)
+    return msgspec.json.decode(data, type=_Alias) if data else None
+
+
+async def _going_on(state: State, asked: AGUIRequest, principal: str) -> _Alias | None:
+    """Hand a request's answers to the run of its thread that waits for them."""
+    given = {entry.interrupt: entry for entry in asked.resume}
+    results = {output.call_id: output for output in asked.outputs}
+    names = {*given, *results}
+    if not names:
+        return None
+    for run in (await state.runs.thread(asked.thread, principal=principal))[:_MOST_LOOKED_AT]:
+        fold, waits = await folded(state, run.id, principal)
+        wait = next((w for w in reversed(waits) if names & set(w.pending)), None)
+        if wait is None or fold.outcome is not None:
+            continue
+        done = answered_names(fold)
+        for name in wait.pending:
+            if name in done:
+                continue
+            if name in given:
+                await _answer(state, run.id, given[name], fold.tools, principal)
+            elif name in results:
+                await _result(state, run.id, results[name], principal)
+        alias = _Alias(run.id, wait.cursor, wait.offset, sorted(done | names))
+        document = run_name(principal, asked.run)
+        await state.log.set_document(_ALIASES, document, msgspec.json.encode(alias))
+        return alias
+    return None
+
+
+async def _answer(
+    state: State, run: str, entry: Resume, tools: dict[str, Any], principal: str
+) -> None:
+    by = principal or None
+    try:
+        if not any(tool.approval_id == entry.interrupt for tool in tools.values()):
+            content = entry.payload if entry.resolved else {"error": "cancelled by the person"}
+            await state.runs.answer_tool(
+                run, entry.interrupt, content=content, by=by, principal=principal
+            )
+            return
+        payload = entry.payload if isinstance(entry.payload, dict) else {}
+        approved = payload.get("approved", entry.payload is None or entry.payload is True)
+        edited = payload.get("editedArgs", payload.get("arguments"))
+        await state.runs.answer_approval(
+            run,
+            entry.interrupt,
+            approved=entry.resolved and approved is True,
+            reason=payload.get("reason") if isinstance(payload.get("reason"), str) else None,
+            arguments=edited if isinstance(edited, dict) else None,
+            by=by,
+            principal=principal,
+        )
+    except ConflictError:
+        pass  # answered elsewhere; the first answer counts and is what this stream tells
+
+
+async def _result(state: State, run: str, output: ToolResultPart, principal: str) -> None:
+    content: Any = output.content
+    if isinstance(content, str):
+        try:
+            content = msgspec.json.decode(content)
+        except msgspec.DecodeError:
+            pass  # plain text is a result as well
+    try:
+        await state.runs.answer_tool(
+            run, output.call_id, content=content, by=principal or None, principal=principal
+        )
+    except ConflictError:
+        pass
+
+
+async def look(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /ag-ui?runId=&offset=-1`` joins a run from its start; ``?threadId=`` tells the
+    conversation so far (``limit``, ``before``: a page of it), which run is under way and what it
+    waits for."""
+    query = request.query_params
+    client_run, thread = query.get("runId"), query.get("threadId")
+    async with count_misses(state, info):
+        if client_run:
+            text = request.headers.get("last-event-id") or query.get("offset") or "-1"
+            lines = _wants_lines(request)
+            found = await _join(state, client_run, text, info.principal, lines=lines)
+            return await _respond(state, found, info)
+        if thread:
+            told = await hydrate(
+                state, thread, info.principal, limit=query.get("limit"), before=query.get("before")
+            )
+            return json_response(told)
+    raise InputError("give 'runId' to join a run or 'threadId' to read a conversation")
+
+
+async def _join(
+    state: State, client_run: str, offset: str, principal: str, *, lines: bool
+) -> Found:
+    place = place_of(None if offset == "-1" else offset)
+    how = _How(tanstack=True, lines=lines)
+    alias = await _alias(state, principal, client_run)
+    if alias is not None:
+        fold, _ = await folded(state, alias.run, principal)
+        return _continue(fold.thread or alias.run, client_run, alias, how, place)
+    run = run_name(principal, client_run)
+    fold, waits = await folded(state, run, principal)
+    encoder = how.encoder(
+        thread_id=fold.thread,
+        run_id=client_run,
+        tanstack=True,
+        answered=_answered_before(fold, waits),
+        place=place,
+    )
+    return run, encoder, place
+
+
+def _answered_before(fold: Any, waits: list[Waited]) -> set[str]:
+    # A joined run tells its own part: up to the first wait, which another run id went on from.
+    return set() if waits else answered_names(fold)
+
+
+# --- the same over a WebSocket --------------------------------------------------------------------
+
+
+def _socket(state: State) -> Any:
+    class Endpoint:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            socket = AGUISocket(state, scope, receive, send, begin=_turn, join=_rest, stop=_stop)
+            await socket.run()
+
+    return Endpoint()
+
+
+async def _turn(state: State, value: Any, principal: str, query: dict[str, str]) -> Found:
+    how = _How(tanstack=True, lines=True, stored=query.get("history") == "server")
+    return await _begin(state, parse_ag_ui_request(value), principal, how, None)
+
+
+async def _rest(state: State, client_run: str, offset: str, principal: str) -> Found:
+    return await _join(state, client_run, offset, principal, lines=True)
+
+
+async def _stop(state: State, client_run: str, principal: str) -> None:
+    alias = await _alias(state, principal, client_run)
+    run = alias.run if alias is not None else run_name(principal, client_run)
+    await state.runs.cancel(run, principal=principal, by=principal or None)

@@ -1,0 +1,256 @@
+"""The AI SDK's chat routes: ask, come back, stop, and its WebSocket.
+
+``POST /api/chat``, ``GET /api/chat/{id}/stream`` (204: nothing is under way),
+``POST /api/chat/{id}/stop``, ``POST /api/chat/{id}/approval`` (for versions without approvals of
+their own), ``WS /api/chat/ws``; and ``GET /v1/runs/{run}/wires/{wire}``.
+
+Always true: a request that answers what a run asked goes on with that run and starts none; a bad
+one starts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
+from tokenwire.relay.description import RunInfo
+from tokenwire.server.edge.bodies import HowToAnswer, check_request, read_body
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.runs import count_misses, run_id, start_run
+from tokenwire.server.routes.support import (
+    ENDED,
+    OPENAI_PREAMBLE,
+    Waited,
+    answered_names,
+    folded,
+    place_of,
+    route,
+    wire_response,
+)
+from tokenwire.server.sockets.ai_sdk import UISocket
+from tokenwire.server.state import State
+from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
+from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
+from tokenwire.wire.ai_sdk.request import UIRequest, parse_ui_request
+from tokenwire.wire.catalogue import encoder_for
+from tokenwire.wire.chunks import Place
+from tokenwire.wire.fields import Fields, one_name
+
+__all__ = ["Continued", "begin", "continued", "find_active", "routes"]
+
+#: Of a chat's runs, how many a place may belong to.
+_MOST_LOOKED_AT = 20
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """All of ``/api/chat``."""
+    state.media_paths.add("/api/chat")
+    state.cors_exposed += ", X-Vercel-AI-UI-Message-Stream"
+    return [
+        route(state, "/api/chat", chat, "POST"),
+        route(state, "/api/chat/{chat}/stream", stream, "GET"),
+        route(state, "/api/chat/{chat}/stop", stop, "POST"),
+        route(state, "/api/chat/{chat}/approval", approval, "POST"),
+        route(state, "/v1/runs/{run}/wires/{wire}", in_wire, "GET"),
+        WebSocketRoute("/api/chat/ws", _socket(state)),
+    ]
+
+
+def _socket(state: State) -> Any:
+    class Endpoint:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await UISocket(state, scope, receive, send, begin=begin, active=find_active).run()
+
+    return Endpoint()
+
+
+class Continued:
+    """A run that goes on: which, from where, and what has its answer by now."""
+
+    def __init__(self, run: str, wait: Waited, answered: set[str]) -> None:
+        self.run, self.wait, self.answered = run, wait, answered
+
+
+async def chat(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /api/chat``: the answer as a UI message stream."""
+    asked = parse_ui_request(info.json)
+    key = request.headers.get("idempotency-key")
+    run, encoder, place = await begin(state, asked, info.principal, key, compat_of(state, request))
+    return await wire_response(state, run, encoder, principal=info.principal, place=place)
+
+
+async def begin(
+    state: State, asked: UIRequest, principal: str, key: str | None, compat: Compat
+) -> tuple[str, UIMessageEncoder, Place | None]:
+    """Start the run that a request asks for, or go on with the one that it answers."""
+    compat = asked.compat or compat
+    how = read_body(asked.how, HowToAnswer, at="tokenwire")
+    going_on = await continued(state, asked, principal)
+    if going_on is not None:
+        place = Place(cursor=going_on.wait.cursor, offset=going_on.wait.offset)
+        encoder = UIMessageEncoder(compat=compat, answered=going_on.answered)
+        return going_on.run, encoder, place
+    run = await start_run(
+        state,
+        check_request(how.applied_to(asked.request), state.settings),
+        model=asked.model,
+        principal=principal,
+        key=key,
+        thread=asked.chat,
+        # Who comes back without saying which release it is, is told as it was at first.
+        metadata={**(how.metadata or {}), "ui_compat": compat},
+        on_disconnect=how.on_disconnect,
+    )
+    return run.id, UIMessageEncoder(compat=compat, message_id=asked.continues), None
+
+
+async def continued(state: State, asked: UIRequest, principal: str) -> Continued | None:
+    """Give a waiting run its answers; None when the message answers no run of ours."""
+    if asked.run is None or not (asked.answers or asked.outputs):
+        return None
+    try:
+        fold, waits = await folded(state, asked.run, principal)
+    except NotFoundError:
+        return None  # a message of another backend: its conversation goes on in a new run
+    done = answered_names(fold)
+    given = {a.approval_id for a in asked.answers} | {o.call_id for o in asked.outputs}
+    wait = next((w for w in reversed(waits) if given & set(w.pending)), None)
+    if wait is None:
+        return None
+    asked_for = {name for w in waits for name in w.pending}
+    for answer in asked.answers:
+        if answer.approval_id in asked_for - done:
+            await _first_wins(
+                state.runs.answer_approval(
+                    asked.run,
+                    answer.approval_id,
+                    approved=answer.approved,
+                    reason=answer.reason,
+                    by=principal or None,
+                    principal=principal,
+                )
+            )
+    for output in asked.outputs:
+        if output.call_id in asked_for - done:
+            await _first_wins(
+                state.runs.answer_tool(
+                    asked.run,
+                    output.call_id,
+                    content=output.content,
+                    by=principal or None,
+                    principal=principal,
+                )
+            )
+    return Continued(asked.run, wait, done | given)
+
+
+async def _first_wins(answering: Any) -> None:
+    try:
+        await answering
+    except ConflictError:
+        pass  # another tab was quicker; its answer counts and is what this stream tells
+
+
+async def stream(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /api/chat/{id}/stream``: the answer that is under way, whole; or, with an ``after``
+    or ``Last-Event-ID`` that a frame of ours gave, only what is missing. 204: nothing."""
+    text = request.headers.get("last-event-id") or request.query_params.get("after")
+    place = place_of(text)
+    chat_id = request.path_params["chat"]
+    async with count_misses(state, info):
+        if place is None:
+            run = await find_active(state, chat_id, info.principal)
+        else:
+            run = await _run_of(state, chat_id, place, info.principal)
+        if run is None:
+            return Response(status_code=204)
+        compat = compat_of(state, request, (run.metadata or {}).get("ui_compat"))
+        fold, _ = await folded(state, run.id, info.principal)
+        encoder = UIMessageEncoder(compat=compat, answered=answered_names(fold), place=place)
+        return await wire_response(state, run.id, encoder, principal=info.principal, place=place)
+
+
+async def find_active(state: State, chat_id: str, principal: str) -> RunInfo | None:
+    """The chat's newest run, if it is under way."""
+    found = await state.runs.thread(chat_id, principal=principal)
+    return found[0] if found and found[0].state not in ENDED else None
+
+
+async def _run_of(state: State, chat_id: str, place: Place, principal: str) -> RunInfo | None:
+    """The run of the chat that gave a reader its place: the newest, unless another tab has asked
+    something meanwhile. Raises `CursorError` when it is none of them; None for an unknown chat."""
+    refused: CursorError | None = None
+    for run in (await state.runs.thread(chat_id, principal=principal))[:_MOST_LOOKED_AT]:
+        try:
+            await state.runs.check_cursor(run.id, place.cursor, principal=principal)
+        except (NotFoundError, GoneError):
+            continue
+        except CursorError as error:
+            refused = refused or error
+        else:
+            return run
+    if refused is not None:
+        raise refused
+    return None
+
+
+async def stop(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /api/chat/{id}/stop``: 202, and readers hear ``abort``; 204 when nothing runs."""
+    run = await find_active(state, request.path_params["chat"], info.principal)
+    if run is None:
+        return Response(status_code=204)
+    await state.runs.cancel(run.id, principal=info.principal, by=info.principal or None)
+    return json_response({"run": run.id}, 202)
+
+
+async def approval(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /api/chat/{id}/approval``: ``{approvalId, approved, reason?, input?}``; 202."""
+    body = Fields(info.json)
+    body.only(("approvalId", "approved", "reason", "input"))
+    approval_id = one_name(body, "approvalId")
+    if not body.has("approved"):
+        raise InputError("'approved' is missing", field="approved")
+    async with count_misses(state, info):
+        run = await find_active(state, request.path_params["chat"], info.principal)
+        if run is None:
+            raise NotFoundError("nothing is under way in this chat")
+        edited = body.object("input")
+        await state.runs.answer_approval(
+            run.id,
+            approval_id,
+            approved=body.flag("approved"),
+            reason=body.text("reason"),
+            arguments=edited.value if edited is not None else None,
+            by=info.principal or None,
+            principal=info.principal,
+        )
+    return json_response({"run": run.id, "approved": body.flag("approved")}, 202)
+
+
+async def in_wire(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/runs/{run}/wires/{wire}``: any run in the words of any wire, to look at it."""
+    place = place_of(request.headers.get("last-event-id") or request.query_params.get("after"))
+    encoder = encoder_for(request.path_params["wire"], place)
+    async with count_misses(state, info):
+        return await wire_response(
+            state,
+            run_id(request),
+            encoder,
+            principal=info.principal,
+            place=place,
+            preamble=OPENAI_PREAMBLE,
+        )
+
+
+def compat_of(state: State, request: Request, before: str | None = None) -> Compat:
+    """Which release the client is: ``?compat=``, or what it was ``before``, or the server's
+    setting."""
+    found = request.query_params.get("compat") or before or state.settings.compat
+    if found not in COMPAT:
+        raise InputError(f"'compat' must be one of {', '.join(COMPAT)}", field="compat")
+    return found

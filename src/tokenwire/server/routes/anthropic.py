@@ -1,0 +1,84 @@
+"""``POST /v1/messages``, as Anthropic's clients ask, streaming or not.
+
+Tools that a request brings are the caller's: the answer ends with their calls.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tokenwire.server.edge.bodies import check_request
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.openai import failure_of
+from tokenwire.server.routes.runs import start_run
+from tokenwire.server.routes.support import (
+    OPENAI_PREAMBLE,
+    finished,
+    place_of,
+    route,
+    unknown_model_is_404,
+    wire_response,
+)
+from tokenwire.server.state import State
+from tokenwire.wire.anthropic.encoder import (
+    AnthropicEncoder,
+    error_body,
+    error_type,
+    message_object,
+)
+from tokenwire.wire.anthropic.request import parse_messages
+
+__all__ = ["anthropic_form", "routes"]
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """``/v1/messages`` and the form of its errors."""
+    state.error_forms["/v1/messages"] = anthropic_form
+    state.media_paths.add("/v1/messages")
+    state.request_id_names["/v1/messages"] = b"request-id"
+    state.cors_families |= {"x-stainless-", "anthropic-"}
+    state.cors_exposed += ", Request-Id"
+    return [route(state, "/v1/messages", create, "POST")]
+
+
+def anthropic_form(
+    code: str, message: str, status: int, request_id: str, details: dict[str, Any]
+) -> Any:
+    """Anthropic's error body."""
+    return {**error_body(message, error_type(status)), "request_id": request_id}
+
+
+async def create(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /v1/messages``."""
+    asked = parse_messages(info.json)
+    with unknown_model_is_404():
+        run = await start_run(
+            state,
+            check_request(asked.request, state.settings),
+            model=asked.model,
+            principal=info.principal,
+            key=request.headers.get("idempotency-key"),
+            metadata={"tools": sorted(asked.tools)},
+            tools=False,
+        )
+    if asked.stream:
+        place = place_of(request.headers.get("last-event-id"))
+        encoder = AnthropicEncoder(tools=asked.tools, place=place)
+        return await wire_response(
+            state,
+            run.id,
+            encoder,
+            principal=info.principal,
+            place=place,
+            preamble=OPENAI_PREAMBLE,
+        )
+    fold = await finished(state, run.id, info.principal)
+    failure = failure_of(fold)
+    if failure is not None:
+        raise failure
+    return json_response(message_object(fold, tools=asked.tools), 200, {"tokenwire-run": run.id})

@@ -1,0 +1,89 @@
+"""``GET /chat/stream?prompt=``: the plain route of tutorials, safe for a browser's EventSource.
+
+Always true: one `EventSource` pays for one answer. Its first bytes carry an ``id`` with the run, so
+every reconnect names the run it was reading, and gets the rest, or 204 (which stops it) after the
+end or when the run is not known here; a run is started only by a request without one.
+"""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tokenwire.errors import CursorError, GoneError, InputError, NotFoundError
+from tokenwire.server.edge.bodies import CreateRun, read_body
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.respond import offset_of, run_response
+from tokenwire.server.routes.runs import start_run
+from tokenwire.server.state import State
+from tokenwire.wire.token_sse import TokenEncoder
+
+__all__ = ["chat_get_on", "routes"]
+
+
+def chat_get_on(state: State) -> bool:
+    """Whether the route is served: by itself only where nobody else can reach it."""
+    wanted = state.settings.chat_get
+    if wanted == "auto":
+        return state.settings.loopback and not state.auth.on
+    return wanted == "on"
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """The route, when it is on."""
+
+    async def endpoint(request: Request) -> Response:
+        return await chat(state, request, request.scope["tokenwire"])
+
+    return [Route("/chat/stream", endpoint, methods=["GET"])] if chat_get_on(state) else []
+
+
+async def chat(state: State, request: Request, info: RequestInfo) -> Response:
+    """The answer as ``token`` events, then ``done`` or ``error``."""
+    if request.method == "HEAD":
+        raise HTTPException(405, headers={"allow": "GET"})
+    last = request.headers.get("last-event-id", "")
+    if last:
+        return await _resume(state, last, info.principal)
+    query = request.query_params
+    unknown = set(query) - {"prompt", "model"}
+    if unknown:
+        raise InputError(f"unknown parameter '{min(unknown)}'", field=min(unknown))
+    if not query.get("prompt"):
+        raise InputError("say what to ask: /chat/stream?prompt=Hello", field="prompt")
+    body = read_body({"prompt": query["prompt"]}, CreateRun)
+    run = await start_run(
+        state,
+        body.request(state.settings),
+        model=query.get("model"),
+        principal=info.principal,
+    )
+    return await _stream(state, run.id, None, info.principal)
+
+
+async def _resume(state: State, last: str, principal: str) -> Response:
+    run, _, cursor = last.partition(":")
+    try:
+        found = await state.runs.info(run, principal=principal)
+        if found.state not in ("running", "waiting") and offset_of(cursor) >= found.tail:
+            return Response(status_code=204)
+        return await _stream(state, run, cursor, principal)
+    except (NotFoundError, GoneError, CursorError, ValueError):
+        # Whatever it was, it is not here any more, and asking again must not cost anything.
+        return Response(status_code=204)
+
+
+async def _stream(state: State, run: str, cursor: str | None, principal: str) -> Response:
+    after = None if cursor in (None, "", "0") else cursor
+    retry = b"retry: %d\n" % state.settings.retry_ms
+    return await run_response(
+        state,
+        run,
+        encoder=TokenEncoder(run),
+        after=after,
+        principal=principal,
+        headers={"tokenwire-run": run},
+        preamble=b": ok\n%bid: %b:%b\n\n" % (retry, run.encode(), (cursor or "0").encode()),
+    )

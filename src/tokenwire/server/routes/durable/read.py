@@ -1,0 +1,277 @@
+"""Reading a Durable Stream over HTTP: catch-up, long-poll, SSE, HEAD.
+
+Always true: data and the control event that belongs to it go out in one write; ``Stream-Closed``
+and ``streamClosed`` are said only when everything before was said; a long-poll ends in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tokenwire.durable.sources import Found, Source
+from tokenwire.errors import GoneError, InputError, NotFoundError
+from tokenwire.server.edge.connections import Connection
+from tokenwire.server.state import State
+from tokenwire.wire.durable import (
+    BEGIN,
+    control_frame,
+    cursor_at,
+    data_frame,
+    offset_text,
+    position_of,
+)
+
+__all__ = ["head", "read_counted"]
+
+NOW = "now"
+
+
+async def head(source: Source, extra: dict[str, str]) -> Response:
+    """``HEAD``: what it is and where it ends."""
+    tail, closed = await source.tail()
+    headers = {"stream-next-offset": offset_text(tail), "cache-control": "no-store", **extra}
+    if closed:
+        headers["stream-closed"] = "true"
+    return _response(source, b"", headers)
+
+
+async def read_counted(
+    state: State, request: Request, source: Source, name: str, principal: str
+) -> Response:
+    """``GET``, counted as a reader of ``name`` for as long as it reads."""
+    release = state.limits.attach(name, principal)
+    try:
+        response = await _read(state, request, source)
+    except BaseException:
+        release()
+        raise
+    if isinstance(response, SSEResponse):
+        response.release = release
+    else:
+        release()
+    return response  # type: ignore[return-value]
+
+
+async def _read(state: State, request: Request, source: Source) -> Response | SSEResponse:
+    """``GET`` in the mode that ``live`` asks for."""
+    offset, live, cursor = _asked(request)
+    if live == "sse":
+        # Our addition: a browser's own EventSource comes back with the id of the last control.
+        again = request.headers.get("last-event-id")
+        if again:
+            position_of(again)
+            offset = again
+        response = SSEResponse(state, source, offset, cursor)
+        await response.prepare()
+        return response
+    if live == "long-poll":
+        return await _long_poll(state, source, offset, cursor)
+    if offset == NOW:
+        tail, closed = await source.tail()
+        body = b"[]" if source.kind == "json" else b""
+        headers = _headers(Found([], tail, tail, closed))
+        return _response(source, body, headers)
+    found = await source.read(_position(offset))
+    return _catch_up(request, source, _position(offset), found)
+
+
+def _asked(request: Request) -> tuple[str, str | None, str | None]:
+    query = request.query_params
+    offsets = query.getlist("offset")
+    if len(offsets) > 1:
+        raise InputError("'offset' is given more than once", field="offset")
+    live = query.get("live")
+    if live not in (None, "sse", "long-poll"):
+        raise InputError("'live' must be sse or long-poll", field="live")
+    if not offsets:
+        if live is not None:
+            raise InputError("'live' needs an 'offset'", field="offset")
+        return BEGIN, None, None
+    offset = offsets[0]
+    if offset not in (BEGIN, NOW):
+        position_of(offset)
+    return offset, live, query.get("cursor")
+
+
+def _position(offset: str) -> int:
+    return 0 if offset == BEGIN else position_of(offset)
+
+
+async def _start(source: Source, offset: str) -> int:
+    return (await source.tail())[0] if offset == NOW else _position(offset)
+
+
+def _headers(found: Found) -> dict[str, str]:
+    headers = {"stream-next-offset": offset_text(found.next)}
+    if found.up_to_date:
+        headers["stream-up-to-date"] = "true"
+        if found.closed:
+            headers["stream-closed"] = "true"
+            if found.reason is not None:
+                headers["stream-end-reason"] = found.reason
+    return headers
+
+
+def _response(source: Source, body: bytes, headers: dict[str, str]) -> Response:
+    # The type as it was given: the framework would add a charset of its own.
+    return Response(body, 200, headers={**headers, "content-type": source.content_type})
+
+
+def _body(source: Source, found: Found) -> bytes:
+    parts = [part for piece in found.pieces for part in piece.parts]
+    return b"[%b]" % b",".join(parts) if source.kind == "json" else b"".join(parts)
+
+
+def _catch_up(request: Request, source: Source, position: int, found: Found) -> Response:
+    closed = ":c" if found.closed and found.up_to_date else ""
+    tag = f'"{source.id}:{position}:{found.next}{closed}"'
+    headers = {**_headers(found), "etag": tag, "cache-control": "private, no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return _response(source, _body(source, found), headers)
+
+
+async def _long_poll(state: State, source: Source, offset: str, cursor: str | None) -> Response:
+    position = await _start(source, offset)
+    news = asyncio.Event()
+    stop = source.subscribe(news.set)
+    state.on_drain.append(news.set)
+    until = asyncio.get_running_loop().time() + state.settings.long_poll_timeout
+    try:
+        while True:
+            news.clear()
+            found = await source.read(position)
+            if source.gone:
+                raise NotFoundError("this stream was deleted")
+            left = until - asyncio.get_running_loop().time()
+            if any(p.parts for p in found.pieces) or found.closed or left <= 0 or state.draining:
+                break
+            position = found.next
+            try:
+                async with asyncio.timeout(left):
+                    await news.wait()
+            except TimeoutError:
+                pass  # one more look, then the empty answer
+    finally:
+        stop()
+        state.on_drain.remove(news.set)
+    headers = {**_headers(found), "cache-control": "no-store"}
+    if not found.closed:
+        headers["stream-cursor"] = cursor_at(time.time(), cursor)
+    if not any(p.parts for p in found.pieces):
+        return Response(status_code=204, headers=headers)
+    return _response(source, _body(source, found), headers)
+
+
+class SSEResponse:
+    """An ASGI application: the stream as server-sent events until it is closed, or the connection
+    has reached its age."""
+
+    background: None = None
+
+    def __init__(self, state: State, source: Source, offset: str, cursor: str | None) -> None:
+        self._state, self._source = state, source
+        self._offset, self._cursor = offset, cursor
+        self._position = 0
+        self._news = asyncio.Event()
+        self._first: Found | None = None
+        self._gone = False
+        #: Gives the reader's place back.
+        self.release: Callable[[], None] = lambda: None
+
+    async def prepare(self) -> None:
+        """Errors come before the first byte."""
+        self._position = await _start(self._source, self._offset)
+        self._first = await self._source.read(self._position)
+
+    def poke(self) -> None:
+        """The ticker: time for a keep-alive, or to leave."""
+        self._news.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream."""
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"cache-control", b"no-cache, no-store, no-transform"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        if self._source.kind == "binary":
+            headers.append((b"stream-sse-data-encoding", b"base64"))
+        stop = self._source.subscribe(self._news.set)
+        connection = self._state.connections.open(self)
+        watch = asyncio.create_task(_watch(receive, connection))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._pump(connection, send)
+        except asyncio.CancelledError:
+            if not connection.abandoned:
+                raise
+        finally:
+            stop()
+            watch.cancel()
+            self._state.connections.close(connection)
+            self.release()
+
+    async def _pump(self, connection: Connection, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        told = False
+        while not connection.lost:
+            self._news.clear()
+            # What `prepare` found is from before the subscription, so there is a second look.
+            first, self._first = self._first, None
+            try:
+                found = first or await self._source.read(self._position)
+            except (NotFoundError, GoneError):
+                self._gone = True
+                found = Found([], self._position, self._position, False)
+            idle = loop.time() - connection.last_write >= self._state.settings.heartbeat
+            over = found.closed and found.up_to_date
+            if found.pieces or over or not told or idle:
+                told = True
+                self._position = found.next
+                await self._send(connection, send, self._frames(found), last=over)
+            if over:
+                return
+            if connection.leaving is not None or self._gone or self._source.gone:
+                await self._send(connection, send, b"", last=True)
+                return
+            if found.up_to_date and first is None:
+                await self._news.wait()
+
+    def _frames(self, found: Found) -> bytes:
+        parts = [part for piece in found.pieces for part in piece.parts]
+        data = data_frame(self._source.kind, parts) if parts else b""
+        self._cursor = cursor_at(time.time(), self._cursor)
+        over = found.closed and found.up_to_date
+        control = control_frame(
+            offset_text(found.next),
+            self._cursor,
+            up_to_date=found.up_to_date,
+            closed=over,
+            endReason=found.reason if over else None,
+        )
+        return data + control
+
+    async def _send(
+        self, connection: Connection, send: Send, data: bytes, *, last: bool = False
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        connection.sending = loop.time()
+        await send({"type": "http.response.body", "body": data, "more_body": not last})
+        connection.sending = 0.0
+        connection.last_write = loop.time()
+
+
+async def _watch(receive: Receive, connection: Connection) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            connection.lost = True
+            connection.poked.poke()
+            return

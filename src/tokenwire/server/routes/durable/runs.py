@@ -1,0 +1,103 @@
+"""Durable Streams under ``/ds``: runs as read-only streams, streams of one's own, and the pointers
+that the AI SDK transport asks for.
+
+``/ds/v1/stream/runs/{id}`` has a run's events, ``{id}.ui`` and ``{id}.agui`` its chunks for those
+clients. With ``--durable-streams readwrite`` every other path under ``/ds/v1/stream`` can be
+created, appended to, read, forked and deleted.
+
+Always true: a run's stream cannot be written to here; streams belong to the principal that made
+them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tokenwire.durable.sources import RunSource
+from tokenwire.server.edge.bodies import check_request
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import HTTPProblem, json_response
+from tokenwire.server.routes.ai_sdk import find_active
+from tokenwire.server.routes.durable import streams as routes_streams
+from tokenwire.server.routes.durable.read import head, read_counted
+from tokenwire.server.routes.durable.streams import ROOT, answer_options, cors_headers
+from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.routes.support import route
+from tokenwire.server.state import State
+from tokenwire.wire.ai_sdk.request import parse_ui_request
+
+__all__ = ["routes"]
+
+_METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS")
+_VIEW = re.compile(r"(.+)\.(ui|agui)")
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """``/ds``, as far as the settings open it."""
+    if state.settings.durable_streams == "off":
+        return []
+    cors_headers(state)
+    found: list[BaseRoute] = [
+        route(state, ROOT + "/runs/{run}", run_stream, *_METHODS),
+        route(state, "/ds/chat", chat, "POST"),
+        route(state, "/ds/chat/{chat}/stream", reconnect, "GET"),
+    ]
+    if state.settings.durable_streams == "readwrite":
+        found += routes_streams.routes(state)
+    return found
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+async def run_stream(state: State, request: Request, info: RequestInfo) -> Response:
+    """A run as a stream: read only."""
+    if request.method == "OPTIONS":
+        return answer_options("GET, HEAD, OPTIONS")
+    if request.method not in ("GET", "HEAD"):
+        raise HTTPProblem(405, "method_not_allowed", "a run's stream is written by the run alone")
+    name = request.path_params["run"]
+    match = _VIEW.fullmatch(name)
+    run, view = (match[1], match[2]) if match is not None else (name, "")
+    async with count_misses(state, info):
+        await state.runs.info(run, principal=info.principal)
+        source = RunSource(state.log, run, view, compat=state.settings.compat)
+        if request.method == "HEAD":
+            return await head(source, {})
+        return await read_counted(state, request, source, run, info.principal)
+
+
+# --- pointers ----------------------------------------------------------------------------------
+
+
+async def chat(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /ds/chat``: start the answer and say where its stream is."""
+    asked = parse_ui_request(info.json)
+    run = await start_run(
+        state,
+        check_request(asked.request, state.settings),
+        model=asked.model,
+        principal=info.principal,
+        key=request.headers.get("idempotency-key"),
+        thread=asked.chat,
+    )
+    return _pointer(request, run.id, 201)
+
+
+async def reconnect(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /ds/chat/{id}/stream``: where the answer under way is; 204 when there is none."""
+    async with count_misses(state, info):
+        run = await find_active(state, request.path_params["chat"], info.principal)
+    return _pointer(request, run.id, 200) if run is not None else Response(status_code=204)
+
+
+def _pointer(request: Request, run: str, status: int) -> Response:
+    # The guard has checked the host; the transport wants an absolute address.
+    host = request.headers.get("host", "")
+    secure = request.scope["tokenwire"].secure
+    url = f"{'https' if secure else 'http'}://{host}{ROOT}/runs/{run}.ui"
+    return json_response({"streamUrl": url}, status, {"location": url, "tokenwire-run": run})

@@ -1,0 +1,131 @@
+"""What a server says about itself: models, health, metrics; and the page's session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tokenwire import __version__
+from tokenwire.errors import LogError, NotFoundError, TokenwireError
+from tokenwire.observe.prometheus import exposition
+from tokenwire.server.edge.auth import SESSION_COOKIE
+from tokenwire.server.edge.bodies import choose_model, read_body
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.openai import openai_form
+from tokenwire.server.routes.support import unknown_model_is_404
+from tokenwire.server.state import State
+
+__all__ = ["routes"]
+
+_STARTED = time.time()
+
+
+class _Session(msgspec.Struct, forbid_unknown_fields=True):
+    key: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """``/v1/models``, ``/healthz``, ``/metrics``, ``/v1/session``."""
+    state.error_forms["/v1/models"] = openai_form
+
+    def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await handler(state, request, request.scope["tokenwire"])
+
+        return Route(path, endpoint, methods=[method], name=handler.__name__)
+
+    return [
+        route("/v1/models", models, "GET"),
+        route("/v1/models/{model:path}", model, "GET"),
+        route("/healthz", health, "GET"),
+        route("/metrics", metrics, "GET"),
+        route("/v1/session", sign_in, "POST"),
+        route("/v1/session", sign_out, "DELETE"),
+    ]
+
+
+async def models(state: State, request: Request, info: RequestInfo) -> Response:
+    """The models that requests may name, in the list form of OpenAI; the first is the default."""
+    listed = [_entry(state, name) for name in state.settings.model]
+    return json_response({"object": "list", "data": listed})
+
+
+async def model(state: State, request: Request, info: RequestInfo) -> Response:
+    """One of them; its name may hold slashes and colons. Raises `HTTPProblem` (404)."""
+    name = request.path_params["model"]
+    with unknown_model_is_404():
+        return json_response(_entry(state, choose_model(name, state.settings)))
+
+
+def _entry(state: State, name: str) -> dict[str, Any]:
+    try:
+        provider = state.registry.resolve(name)[1].provider
+    except TokenwireError:
+        provider = "unknown"
+    entry: dict[str, Any] = {
+        "id": name,
+        "object": "model",
+        "created": int(_STARTED),
+        "owned_by": provider,
+    }
+    if name == state.settings.model[0]:
+        entry["default"] = True
+    return entry
+
+
+async def health(state: State, request: Request, info: RequestInfo) -> Response:
+    """200 while runs can be started and read; 503 when stopping or when the store is down."""
+    status, code = "ok", 200
+    if state.draining:
+        status, code = "draining", 503
+    else:
+        try:
+            await state.log.stats()
+        except LogError as error:
+            status, code = error.code, 503
+    return json_response({"status": status, "version": __version__}, code)
+
+
+async def metrics(state: State, request: Request, info: RequestInfo) -> Response:
+    """Prometheus text, where the client library is installed."""
+    if not state.settings.metrics:
+        raise NotFoundError("metrics are off; --metrics turns them on")
+    found = exposition(
+        {
+            "tokenwire_connections_open": len(state.connections),
+            "tokenwire_runs_running": state.limits.running,
+            "tokenwire_loop_lag_seconds": state.connections.lag,
+        }
+    )
+    if found is None:
+        raise NotFoundError(
+            "metrics need the package prometheus-client: install tokenwire[metrics]"
+        )
+    data, kind = found
+    return Response(data, headers={"content-type": kind})
+
+
+async def sign_in(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /v1/session`` with a key: a cookie that scripts cannot read."""
+    body = read_body(info.json, _Session)
+    principal = state.auth.check_key(body.key) if state.auth.on else ""
+    token, seconds = state.auth.session(principal)
+    response = json_response({"principal": principal, "expires_in": seconds})
+    response.set_cookie(
+        SESSION_COOKIE, token, max_age=seconds, httponly=True, samesite="lax", secure=info.secure
+    )
+    return response
+
+
+async def sign_out(state: State, request: Request, info: RequestInfo) -> Response:
+    """``DELETE /v1/session``: the cookie is forgotten."""
+    response = Response(status_code=204)
+    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=info.secure)
+    return response

@@ -1,0 +1,215 @@
+"""OpenAI-compatible routes: ``/v1/chat/completions``, ``/v1/responses``.
+
+Tools that a request brings are the caller's: the answer ends with their calls, as it does at
+OpenAI. Every stream is a run of ours, so it can be read again: chat by ``Idempotency-Key`` and
+``Last-Event-ID``, responses by ``GET /v1/responses/{id}?stream=true&starting_after=N``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tokenwire.errors import InputError, NotFoundError, ProviderError
+from tokenwire.events.fold import Fold
+from tokenwire.events.message import Message
+from tokenwire.server.edge.bodies import check_request
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.routes.support import (
+    OPENAI_PREAMBLE,
+    finished,
+    folded,
+    place_of,
+    route,
+    unknown_model_is_404,
+    wire_response,
+)
+from tokenwire.server.state import State
+from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion, error_object
+from tokenwire.wire.openai.chat_request import OpenAIRequest, parse_chat
+from tokenwire.wire.openai.responses import OpenAIResponsesEncoder, response_object
+from tokenwire.wire.openai.responses_request import parse_responses
+
+__all__ = ["failure_of", "openai_form", "routes"]
+
+_PREFIX = "resp_"
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_CODES = {"unknown_model": "model_not_found", "not_authenticated": "invalid_api_key"}
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """Chat completions and responses, and the form of their errors."""
+    state.error_forms["/v1/chat/completions"] = openai_form
+    state.error_forms["/v1/responses"] = openai_form
+    state.media_paths |= {"/v1/chat/completions", "/v1/responses"}
+    state.cors_families |= {"x-stainless-", "openai-"}
+    one = "/v1/responses/{response}"
+    return [
+        route(state, "/v1/chat/completions", chat, "POST"),
+        route(state, "/v1/responses", create, "POST"),
+        route(state, one, retrieve, "GET"),
+        route(state, one, erase, "DELETE"),
+        route(state, one + "/cancel", cancel, "POST"),
+    ]
+
+
+def openai_form(
+    code: str, message: str, status: int, request_id: str, details: dict[str, Any]
+) -> Any:
+    """OpenAI's error body."""
+    kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
+    field = details.get("field")
+    return {"error": error_object(message, kind, _CODES.get(code, code), field or None)}
+
+
+async def chat(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /v1/chat/completions``."""
+    asked = parse_chat(info.json)
+    run = await _start(state, request, asked, info, {})
+    if asked.stream:
+        place = place_of(request.headers.get("last-event-id"))
+        encoder = OpenAIChatEncoder(
+            include_usage=asked.include_usage, tools=asked.tools, place=place
+        )
+        return await wire_response(
+            state,
+            run,
+            encoder,
+            principal=info.principal,
+            place=place,
+            preamble=OPENAI_PREAMBLE,
+        )
+    fold = await finished(state, run, info.principal)
+    failure = failure_of(fold)
+    if failure is not None:
+        raise failure
+    return json_response(completion(fold, tools=asked.tools), 200, {"tokenwire-run": run})
+
+
+async def _start(
+    state: State,
+    request: Request,
+    asked: OpenAIRequest,
+    info: RequestInfo,
+    metadata: dict[str, Any],
+) -> str:
+    metadata["tools"] = sorted(asked.tools)
+    with unknown_model_is_404():
+        run = await start_run(
+            state,
+            check_request(asked.request, state.settings),
+            model=asked.model,
+            principal=info.principal,
+            key=request.headers.get("idempotency-key"),
+            metadata=metadata,
+            tools=False,
+        )
+    return run.id
+
+
+def failure_of(fold: Fold) -> ProviderError | None:
+    """The error to answer with, when a run that nobody streams did not end well."""
+    if fold.outcome == "complete" or (fold.outcome == "incomplete" and fold.error is None):
+        return None
+    told = fold.error or {}
+    error = ProviderError(told.get("message") or f"the answer was {fold.outcome}")
+    error.code = told.get("code", fold.outcome or "error")  # type: ignore[misc]
+    status = told.get("http_status")
+    # The provider's word on our key or our request is not about the caller's.
+    error.http_status = status if status in (429, 503, 504) else 502  # type: ignore[misc]
+    return error
+
+
+async def create(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /v1/responses``."""
+    asked = parse_responses(info.json)
+    if asked.previous is not None:
+        before = await _conversation(state, asked.previous, info.principal)
+        asked.request.messages = [*before, *asked.request.messages]
+    run = await _start(state, request, asked, info, {"echo": asked.echo})
+    if asked.stream:
+        encoder = OpenAIResponsesEncoder(tools=asked.tools, echo=asked.echo)
+        return await wire_response(
+            state, run, encoder, principal=info.principal, preamble=OPENAI_PREAMBLE
+        )
+    if asked.background:
+        fold, _ = await folded(state, run, info.principal)
+        fold.run, fold.model = run, fold.model or asked.model
+    else:
+        fold = await finished(state, run, info.principal)
+    value = response_object(fold, tools=asked.tools, echo=asked.echo)
+    return json_response(value, 200, {"tokenwire-run": run})
+
+
+async def _conversation(state: State, response: str, principal: str) -> list[Message]:
+    """What was said up to the end of an earlier response."""
+    run = _run_of(response)
+    try:
+        snapshot = await state.runs.snapshot(run, principal=principal)
+    except NotFoundError:
+        raise InputError(
+            f"there is no response '{response[:80]}'", field="previous_response_id"
+        ) from None
+    said = [*snapshot["input"], *snapshot["messages"]]
+    return msgspec.convert(said, list[Message])
+
+
+def _run_of(response: str) -> str:
+    if not response.startswith(_PREFIX):
+        raise NotFoundError("there is no such response")
+    return response.removeprefix(_PREFIX)
+
+
+async def _object(state: State, run: str, principal: str) -> dict[str, Any]:
+    info = await state.runs.info(run, principal=principal)
+    fold, _ = await folded(state, run, principal)
+    fold.run, fold.model = run, fold.model or info.model
+    metadata = info.metadata or {}
+    tools = frozenset(metadata.get("tools") or ())
+    return response_object(fold, tools=tools, echo=metadata.get("echo"))
+
+
+async def retrieve(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/responses/{id}``: the response so far; with ``stream=true`` its events, after
+    ``starting_after``."""
+    run = _run_of(request.path_params["response"])
+    async with count_misses(state, info):
+        if request.query_params.get("stream") not in ("true", "1"):
+            return json_response(await _object(state, run, info.principal))
+        after = request.query_params.get("starting_after")
+        if after is not None and not (after.isdigit() and len(after) < 16):
+            raise InputError("'starting_after' must be a whole number", field="starting_after")
+        encoder = OpenAIResponsesEncoder(starting_after=int(after) if after else None)
+        return await wire_response(
+            state, run, encoder, principal=info.principal, preamble=OPENAI_PREAMBLE
+        )
+
+
+async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /v1/responses/{id}/cancel``: the response, cancelled."""
+    run = _run_of(request.path_params["response"])
+    async with count_misses(state, info):
+        await state.runs.cancel(run, principal=info.principal, by=info.principal or None)
+        await finished(state, run, info.principal)
+        return json_response(await _object(state, run, info.principal))
+
+
+async def erase(state: State, request: Request, info: RequestInfo) -> Response:
+    """``DELETE /v1/responses/{id}``."""
+    response = request.path_params["response"]
+    run = _run_of(response)
+    async with count_misses(state, info):
+        await state.runs.delete(run, principal=info.principal)
+    state.limits.give_back(info.principal, run)
+    return json_response({"id": response, "object": "response", "deleted": True})

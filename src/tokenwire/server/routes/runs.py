@@ -1,0 +1,265 @@
+"""The native routes: start a run, read it, stop it, answer what it waits for, erase it.
+
+Always true: closing a connection stops nothing; a foreign run and an unknown one give the same
+answer; a request with an ``Idempotency-Key`` starts at most one run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tokenwire.errors import BusyError, CursorError, GoneError, InputError, NotFoundError
+from tokenwire.server.edge.auth import ATTACH
+from tokenwire.server.edge.bodies import (
+    ApprovalBody,
+    CancelBody,
+    CreateRun,
+    ToolAnswerBody,
+    choose_model,
+    read_body,
+)
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.json_page import long_poll, page
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.edge.respond import run_response
+from tokenwire.server.routes.threads import touch
+from tokenwire.server.runs import ENDED, describe
+from tokenwire.server.state import State
+from tokenwire.wire.native import NativeEncoder
+
+__all__ = ["count_misses", "describe", "routes", "start_run"]
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_RUN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """``/v1/runs`` and what is under it."""
+
+    def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await handler(state, request, request.scope["tokenwire"])
+
+        return Route(path, endpoint, methods=[method], name=handler.__name__)
+
+    one = "/v1/runs/{run}"
+    return [
+        route("/v1/runs", create, "POST"),
+        route(one, show, "GET"),
+        route(one, erase, "DELETE"),
+        route(one + "/events", events, "GET"),
+        route(one + "/cancel", cancel, "POST"),
+        route(one + "/approvals/{approval}", approve, "POST"),
+        route(one + "/tools/{call}", answer_tool, "POST"),
+        route(one + "/attach-tokens", attach_token, "POST"),
+    ]
+
+
+async def start_run(
+    state: State,
+    request: Any,
+    *,
+    model: str | None,
+    principal: str,
+    key: str | None = None,
+    **more: Any,
+) -> Any:
+    """Start a run within the quotas (for every wire); its `RunInfo`. ``more`` goes to
+    `Runs.start`: thread, metadata, on_disconnect, run_id."""
+    if state.draining:
+        raise BusyError("the server is stopping; try again", retry_after=1)
+    if 0 < state.settings.max_lag < state.connections.lag:
+        state.limits.refused["max_lag"] += 1
+        raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
+    if key is not None and not _KEY.fullmatch(key):
+        raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
+    chosen = choose_model(model, state.settings)
+    if more.get("on_disconnect") is None:
+        more["on_disconnect"] = state.settings.on_disconnect
+
+    async def is_running(run: str) -> bool:
+        try:
+            found = await state.runs.info(run, principal=principal)
+        except (NotFoundError, GoneError):
+            return False
+        return found.state not in ENDED
+
+    place = await state.limits.admit(principal, is_running)
+    try:
+        info = await state.runs.start(request, model=chosen, principal=principal, key=key, **more)
+    except BaseException:
+        state.limits.give_back(principal, place)
+        raise
+    if info.state in ENDED:
+        state.limits.give_back(principal, place)
+    else:
+        state.limits.started(principal, place, info.id)
+    if info.created_now and more.get("thread"):
+        await touch(state, principal, more["thread"], request.messages)
+    return info
+
+
+async def create(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /v1/runs``: 201 and where the run is; the answer itself to an event-stream reader."""
+    body = read_body(info.json, CreateRun)
+    run = await start_run(
+        state,
+        body.request(state.settings),
+        model=body.model,
+        principal=info.principal,
+        key=request.headers.get("idempotency-key"),
+        thread=body.thread,
+        metadata=body.metadata,
+        on_disconnect=body.on_disconnect,
+    )
+    status = 201 if run.created_now else 200
+    headers = {"location": f"/v1/runs/{run.id}", "tokenwire-run": run.id}
+    if "text/event-stream" in request.headers.get("accept", ""):
+        # A cursor belongs to a run that was there before: the same request sent again.
+        after = None if run.created_now else request.headers.get("last-event-id")
+        return await run_response(
+            state,
+            run.id,
+            encoder=NativeEncoder(),
+            after=after,
+            principal=info.principal,
+            status=status,
+            headers=headers,
+        )
+    return json_response(describe(run), status, headers)
+
+
+async def show(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/runs/{run}``: its state and everything so far, folded."""
+    run = run_id(request)
+    async with count_misses(state, info):
+        snapshot = await state.runs.snapshot(run, principal=info.principal)
+    return json_response({**snapshot, "events": f"/v1/runs/{run}/events"})
+
+
+async def events(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/runs/{run}/events``: the stream after ``Last-Event-ID`` or ``?after=``. With
+    ``live=long-poll`` one JSON page as soon as there is something; ``live=no``: what is there.
+    204, which stops an `EventSource`, to a reader that has the last event of a run that ended."""
+    run = run_id(request)
+    query = request.query_params
+    unknown = set(query) - {"after", "live"}
+    if unknown:
+        raise InputError(f"unknown parameter '{min(unknown)}'", field=min(unknown))
+    after = request.headers.get("last-event-id") or query.get("after") or None
+    live = query.get("live", "sse")
+    if live not in ("sse", "long-poll", "no"):
+        raise InputError("'live' must be sse, long-poll or no", field="live")
+    async with count_misses(state, info):
+        if live == "no":
+            return await page(state, run, after, info.principal)
+        if live == "long-poll":
+            return await long_poll(state, run, after, info.principal)
+        response = await run_response(
+            state,
+            run,
+            encoder=NativeEncoder(),
+            after=after,
+            principal=info.principal,
+            headers={"tokenwire-run": run},
+        )
+    if after is not None and await _is_read(state, run, response.follower.after):
+        response.discard()
+        return Response(status_code=204)
+    return response
+
+
+async def _is_read(state: State, run: str, offset: int) -> bool:
+    """Whether the run has ended and its last event is the one at ``offset``."""
+    found = await state.log.describe(run)
+    return found.closed is not None and offset >= found.tail
+
+
+async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST .../cancel``: 202; readers see the run end as ``cancelled``."""
+    run = run_id(request)
+    body = read_body(info.json, CancelBody)
+    async with count_misses(state, info):
+        found = await state.runs.cancel(
+            run, principal=info.principal, by=info.principal or None, reason=body.reason
+        )
+    return json_response(describe(found), 202)
+
+
+async def approve(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST .../approvals/{approval}``: yes or no, perhaps with edited arguments; 202."""
+    run = run_id(request)
+    body = read_body(info.json, ApprovalBody)
+    async with count_misses(state, info):
+        await state.runs.answer_approval(
+            run,
+            request.path_params["approval"],
+            approved=body.approved,
+            by=info.principal or None,
+            reason=body.reason,
+            arguments=body.arguments,
+            principal=info.principal,
+        )
+    return json_response({"id": run, "approved": body.approved}, 202)
+
+
+async def answer_tool(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST .../tools/{call}``: the result of a tool that the client ran; 202."""
+    run = run_id(request)
+    body = read_body(info.json, ToolAnswerBody)
+    async with count_misses(state, info):
+        await state.runs.answer_tool(
+            run,
+            request.path_params["call"],
+            content=body.content,
+            by=info.principal or None,
+            principal=info.principal,
+        )
+    return json_response({"id": run, "call_id": request.path_params["call"]}, 202)
+
+
+async def attach_token(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST .../attach-tokens``: a token that reads this run for ten minutes, and only that."""
+    run = run_id(request)
+    async with count_misses(state, info):
+        await state.runs.info(run, principal=info.principal)
+    token, seconds = state.auth.attach_token(info.principal, run)
+    return json_response({"token": ATTACH + token, "run": run, "expires_in": seconds}, 201)
+
+
+async def erase(state: State, request: Request, info: RequestInfo) -> Response:
+    """``DELETE /v1/runs/{run}``: stopped if it runs, and all of it erased."""
+    run = run_id(request)
+    async with count_misses(state, info):
+        await state.runs.delete(run, principal=info.principal)
+    state.limits.give_back(info.principal, run)
+    return Response(status_code=204)
+
+
+def run_id(request: Request) -> str:
+    """The run of the path; what cannot be an id is an unknown run."""
+    run = request.path_params["run"]
+    if not _RUN.fullmatch(run):
+        raise NotFoundError("there is no such run")
+    return run
+
+
+class count_misses:  # noqa: N801 - reads as a statement
+    """Counts unknown runs and bad cursors per address; too many become a `BusyError`. Counted only
+    where keys are on: an open loopback server has no secret to guess."""
+
+    def __init__(self, state: State, info: RequestInfo) -> None:
+        self._state, self._info = state, info
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, NotFoundError | CursorError) and self._state.auth.on:
+            self._state.limits.missed(self._info.client)

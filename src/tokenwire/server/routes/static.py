@@ -1,0 +1,65 @@
+"""The built page: its files, read once from the package, and the policy they are served under.
+
+Always true: only files that were there at the start are served, by exact path; nothing of the
+request is ever joined to a directory.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+__all__ = ["PAGE_POLICY", "routes", "static_files"]
+
+STATIC = Path(__file__).parent.parent / "static"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
+)
+_NOT_BUILT = (
+    "The page is not built: run 'make page' with Node 20 or newer. The API works without it.\n"
+)
+_TYPES = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".svg": "image/svg+xml",
+}
+
+
+def static_files(folder: Path = STATIC) -> dict[str, tuple[bytes, str]]:
+    """URL path -> (bytes, media type) of every file of the build; ``/`` is its index,
+    ``/dash`` the dashboard."""
+    found: dict[str, tuple[bytes, str]] = {}
+    for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if not file.is_file() or file.name.startswith("."):
+            continue
+        kind = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
+        path = "/" + file.relative_to(folder).as_posix()
+        found[path] = (file.read_bytes(), kind or "application/octet-stream")
+    for path, name in (("/", "/index.html"), ("/dash", "/dash.html")):
+        if name in found:
+            found[path] = found[name]
+    return found
+
+
+def routes(files: dict[str, tuple[bytes, str]]) -> list[BaseRoute]:
+    """One route a file, and a line of advice where the page was not built."""
+
+    async def endpoint(request: Request) -> Response:
+        path = request.scope["path"]
+        if path not in files:
+            return PlainTextResponse(_NOT_BUILT)
+        data, kind = files[path]
+        # Built assets carry a hash in their names; the index must be asked for anew.
+        hashed = path.startswith("/assets/")
+        cache = "public, max-age=31536000, immutable" if hashed else "no-cache, no-transform"
+        headers = {"content-security-policy": PAGE_POLICY, "cache-control": cache}
+        return Response(data, headers=headers, media_type=kind)
+
+    return [Route(path, endpoint, methods=["GET"]) for path in {**files, "/": None}]

@@ -1,0 +1,151 @@
+"""What the routes of other people's wires share: come back inside a run, wait for its end, find
+where it waits.
+
+Always true: nothing here starts a run; every look at a run is checked against its principal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tokenwire.errors import CursorError, UnknownModelError
+from tokenwire.events.codec import decode
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import RunWait
+from tokenwire.relay.record import cursor_of, json_of
+from tokenwire.relay.takeover.ladder import read_run
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import HTTPProblem
+from tokenwire.server.edge.respond import RunResponse, run_response
+from tokenwire.server.state import State
+from tokenwire.wire.chunks import ChunkEncoder, Place, split_cursor
+
+__all__ = [
+    "ENDED",
+    "OPENAI_PREAMBLE",
+    "Waited",
+    "answered_names",
+    "finished",
+    "folded",
+    "place_of",
+    "route",
+    "unknown_model_is_404",
+    "wire_response",
+]
+
+ENDED = ("complete", "incomplete", "cancelled", "error", "interrupted")
+#: OpenAI's and Anthropic's readers take a blank line after `retry` for an event.
+OPENAI_PREAMBLE = b": ok\n"
+
+Handler = Callable[[State, Request, RequestInfo], Awaitable[Response]]
+
+
+class Waited(msgspec.Struct, frozen=True):
+    """A place where a run waited: the cursor of its ``run-wait`` and what it waited for."""
+
+    offset: int
+    cursor: str
+    pending: list[str]
+
+
+def route(state: State, path: str, handler: Handler, *methods: str) -> Route:
+    """A route whose handler gets the server's state and what the guard found out."""
+
+    async def endpoint(request: Request) -> Response:
+        return await handler(state, request, request.scope["tokenwire"])
+
+    return Route(path, endpoint, methods=list(methods), name=handler.__name__)
+
+
+@contextmanager
+def unknown_model_is_404() -> Iterator[None]:
+    """For wires whose clients know a model that is not there as "not found"."""
+    try:
+        yield
+    except UnknownModelError as error:
+        raise HTTPProblem(404, error.code, error.message, **error.details) from None
+
+
+def place_of(text: str | None) -> Place | None:
+    """A frame's id, as a client sent it back. Raises `CursorError`."""
+    if not text:
+        return None
+    place = split_cursor(text)
+    if place is None or (place.frames is not None and place.offset == 0):
+        raise CursorError("this is not an id of ours; read again from the start")
+    return place
+
+
+async def wire_response(
+    state: State,
+    run: str,
+    encoder: ChunkEncoder,
+    *,
+    principal: str,
+    place: Place | None = None,
+    **more: Any,
+) -> RunResponse:
+    """The run in ``encoder``'s wire, from ``place`` on. ``more`` goes to `run_response`."""
+    after = place.after if place is not None else None
+    if place is not None and place.frames is not None:
+        # The log is followed from before the event, so its own check is asked for here.
+        await state.runs.check_cursor(run, place.cursor, principal=principal)
+    headers = {"tokenwire-run": run, **more.pop("headers", {})}
+    return await run_response(
+        state,
+        run,
+        encoder=encoder,
+        after=after if after != "0" else None,
+        principal=principal,
+        headers=headers,
+        **more,
+    )
+
+
+async def finished(state: State, run: str, principal: str) -> Fold:
+    """The run's fold once it has ended."""
+    fold = Fold()
+    follower = await state.runs.follow(run, principal=principal)
+    try:
+        while (batch := await follower.next()) is not None:
+            for _, event in batch.events():
+                fold.apply(event)
+    finally:
+        follower.close()
+    return fold
+
+
+async def folded(state: State, run: str, principal: str) -> tuple[Fold, list[Waited]]:
+    """The run so far, and every place where it waited. Raises `NotFoundError`."""
+    await state.runs.info(run, principal=principal)
+    taken = await read_run(state.log, run)
+    waits: list[Waited] = []
+    for offset, record in enumerate(taken.records, 1):
+        if b'"run-wait"' not in record:
+            continue
+        event = decode(json_of(record))
+        if isinstance(event, RunWait):
+            waits.append(Waited(offset, cursor_of(offset, record), list(event.pending)))
+    return taken.fold, waits
+
+
+def answered_names(fold: Fold) -> set[str]:
+    """Approvals and calls that have their answer."""
+    names = {call_id for call_id, tool in fold.tools.items() if tool.done}
+    names |= {
+        tool.approval_id
+        for tool in fold.tools.values()
+        if tool.approval_id and tool.approved is not None
+    }
+    if fold.outcome is not None:  # what has ended waits for nobody
+        names |= {tool.approval_id for tool in fold.tools.values() if tool.approval_id}
+        names |= set(fold.tools)
+        names |= {p.attrs.get("call_id", "") for p in fold.parts.values() if p.kind == "tool-call"}
+    return names

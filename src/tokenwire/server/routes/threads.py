@@ -1,0 +1,205 @@
+"""Conversations: their runs, their titles, and the list that a person sees.
+
+Always true: a thread is its principal's own, name included; a run writes the thread's entry and a
+person its title, each a document of its own, so neither undoes the other; erasing a thread erases
+its runs, and what is kept of a thread goes when its last run has gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tokenwire.errors import InputError, LimitError, NotFoundError
+from tokenwire.events.message import FilePart, Message
+from tokenwire.server.edge.bodies import THREAD, read_body
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.runs import ENDED, describe
+from tokenwire.server.state import State
+
+__all__ = ["forget_old", "routes", "touch"]
+
+_KIND = "thread"
+_TITLE = "thread-title"
+_MOST_THREADS = 1000
+#: Characters of the first question that name a thread until a person does.
+_MOST_FIRST = 80
+#: Threads that one sweep looks at, of all principals.
+_MOST_SWEPT = 100_000
+
+
+class _Title(msgspec.Struct, forbid_unknown_fields=True):
+    title: Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class _Entry(msgspec.Struct, omit_defaults=True):
+    """What a run leaves of its thread. ``updated``: Unix seconds; ``first``: what the first
+    question was about."""
+
+    updated: float = 0.0
+    first: str | None = None
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """``/v1/threads``."""
+
+    def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await handler(state, request, request.scope["tokenwire"])
+
+        return Route(path, endpoint, methods=[method], name=f"thread_{handler.__name__}")
+
+    one = "/v1/threads/{thread}"
+    return [
+        route("/v1/threads", listed, "GET"),
+        route(one, show, "GET"),
+        route(one, name_it, "PUT"),
+        route(one, erase, "DELETE"),
+    ]
+
+
+async def touch(state: State, principal: str, thread: str, messages: list[Message]) -> None:
+    """A run was started in ``thread``: it goes to the top of the list, named by what was asked
+    first."""
+    known = await _entry(state, principal, thread)
+    first = known.first if known else None
+    entry = _Entry(updated=time.time(), first=first or _subject(messages))
+    try:
+        await _keep(state, principal, thread, entry)
+    except LimitError:
+        return  # the run is what counts; the list is full
+
+
+async def forget_old(state: State) -> None:
+    """Erase what is kept of threads whose runs have all gone by the retention. Raises `LogError`
+    when the store does not answer."""
+    before = time.time() - state.settings.retention
+    found = await state.log.documents(_KIND, most=_MOST_SWEPT)
+    for name, data in found.items():
+        if msgspec.json.decode(data, type=_Entry).updated > before:
+            continue
+        principal, _, thread = name.rpartition(_BETWEEN)
+        if not await state.runs.thread(thread, principal=principal):
+            await _forget(state, principal, thread)
+
+
+async def listed(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/threads``: this principal's conversations, newest first."""
+    prefix = _name(info.principal, "")
+    found = await state.log.documents(_KIND, prefix=prefix, most=_MOST_THREADS)
+    titles = await state.log.documents(_TITLE, prefix=prefix, most=_MOST_THREADS)
+    threads: list[dict[str, Any]] = []
+    for name, data in found.items():
+        entry = msgspec.json.decode(data, type=_Entry)
+        title = titles[name].decode() if name in titles else entry.first
+        shown = {"thread": name[len(prefix) :], "title": title, "updated": entry.updated}
+        threads.append({k: v for k, v in shown.items() if v is not None})
+    threads.sort(key=lambda thread: -thread["updated"])
+    return json_response({"threads": threads})
+
+
+async def show(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/threads/{thread}``: its runs, newest first, and which one is under way."""
+    thread = request.path_params["thread"]
+    found = await state.runs.thread(thread, principal=info.principal)
+    entry = await _entry(state, info.principal, thread)
+    active = next((run.id for run in found if run.state not in ENDED), None)
+    shown: dict[str, Any] = {
+        "thread": thread,
+        "active": active,
+        "runs": [describe(run) for run in found],
+    }
+    title = await _title(state, info.principal, thread) or (entry and entry.first)
+    if title:
+        shown["title"] = title
+    return json_response(shown)
+
+
+async def name_it(state: State, request: Request, info: RequestInfo) -> Response:
+    """``PUT /v1/threads/{thread}`` with a ``title``; an empty one gives the name back that the
+    thread had by itself."""
+    thread = request.path_params["thread"]
+    if not THREAD.fullmatch(thread):
+        raise InputError("a thread has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ -")
+    title = read_body(info.json, _Title).title.strip()
+    entry = await _entry(state, info.principal, thread)
+    if entry is None:
+        entry = _Entry(updated=time.time())
+        await _keep(state, info.principal, thread, entry)
+    name = _name(info.principal, thread)
+    await state.log.set_document(_TITLE, name, title.encode() or None)
+    shown = {"thread": thread, "title": title or entry.first, "updated": entry.updated}
+    return json_response({k: v for k, v in shown.items() if v is not None})
+
+
+async def erase(state: State, request: Request, info: RequestInfo) -> Response:
+    """``DELETE /v1/threads/{thread}``: the conversation and all of its runs."""
+    thread = request.path_params["thread"]
+    while found := await state.runs.thread(thread, principal=info.principal):
+        for run in found:
+            try:
+                await state.runs.delete(run.id, principal=info.principal)
+            except NotFoundError:
+                continue  # somebody else erased it meanwhile
+            state.limits.give_back(info.principal, run.id)
+    await _forget(state, info.principal, thread)
+    return Response(status_code=204)
+
+
+#: Between principal and thread in a document's name; no thread has it.
+_BETWEEN = "\x1f"
+
+
+def _name(principal: str, thread: str) -> str:
+    return principal + _BETWEEN + thread
+
+
+def _subject(messages: list[Message]) -> str | None:
+    """The first line that a person asked, or the name of the file that came without words."""
+    asked = next((m for m in messages if m.role == "user"), None)
+    if asked is None:
+        return None
+    text = asked.text.strip() or next(
+        (part.name for part in asked.parts if isinstance(part, FilePart) and part.name), ""
+    )
+    line = " ".join(text.partition("\n")[0].split())
+    return (line if len(line) <= _MOST_FIRST else line[: _MOST_FIRST - 1].rstrip() + "…") or None
+
+
+async def _document(state: State, kind: str, name: str) -> bytes | None:
+    # Names that begin with this one come along; the exact one is among the first few.
+    return (await state.log.documents(kind, prefix=name, most=_MOST_THREADS)).get(name)
+
+
+async def _entry(state: State, principal: str, thread: str) -> _Entry | None:
+    data = await _document(state, _KIND, _name(principal, thread))
+    return None if data is None else msgspec.json.decode(data, type=_Entry)
+
+
+async def _title(state: State, principal: str, thread: str) -> str | None:
+    data = await _document(state, _TITLE, _name(principal, thread))
+    return None if data is None else data.decode()
+
+
+async def _forget(state: State, principal: str, thread: str) -> None:
+    for kind in (_TITLE, _KIND):
+        await state.log.set_document(kind, _name(principal, thread), None)
+
+
+async def _keep(state: State, principal: str, thread: str, entry: _Entry) -> None:
+    known = await state.log.documents(_KIND, prefix=_name(principal, ""), most=_MOST_THREADS + 1)
+    name = _name(principal, thread)
+    if name not in known and len(known) >= _MOST_THREADS:
+        raise LimitError(
+            f"more than {_MOST_THREADS} threads; erase some",
+            limit="threads",
+            most=_MOST_THREADS,
+        )
+    await state.log.set_document(_KIND, name, msgspec.json.encode(entry))

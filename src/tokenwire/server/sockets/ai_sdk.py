@@ -1,0 +1,119 @@
+"""``WS /api/chat/ws``: the AI SDK's WebSocket transport (version 7).
+
+Client: ``send``, ``resume``, ``abort``. Server: ``start``, ``chunk`` with a ``sequence`` without
+gap per request, ``end``, ``no-active``, ``error``.
+
+Always true: every request ends in exactly one ``end``, ``no-active`` or ``error``; ``abort`` and a
+closed socket detach the reader and stop nothing, because pages send it when a tab goes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from tokenwire.errors import InputError, TokenwireError
+from tokenwire.relay.description import RunInfo
+from tokenwire.server.edge.guard import parse_json
+from tokenwire.server.edge.problems import message_of
+from tokenwire.server.routes.support import answered_names, folded
+from tokenwire.server.sockets.base import MOST_REQUESTS, WireSocket
+from tokenwire.server.state import State
+from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
+from tokenwire.wire.ai_sdk.request import UIRequest, parse_ui_request
+from tokenwire.wire.chunks import Place
+from tokenwire.wire.fields import Fields
+
+__all__ = ["UISocket"]
+
+Begin = Callable[..., Awaitable[tuple[str, UIMessageEncoder, Place | None]]]
+Active = Callable[..., Awaitable[RunInfo | None]]
+
+
+class UISocket(WireSocket):
+    """One socket with many requests."""
+
+    def __init__(
+        self,
+        state: State,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        begin: Begin,
+        active: Active,
+    ) -> None:
+        super().__init__(state, scope, receive, send)
+        self._begin, self._active = begin, active
+
+    async def take(self, text: str) -> None:
+        """``send``, ``resume`` or ``abort``."""
+        try:
+            frame = Fields(parse_json(text.encode(), self.state.settings.json_depth))
+            request = frame.need("requestId")
+            kind = frame.need("type")
+        except InputError as error:
+            await self.send({"type": "error", "requestId": "", "errorText": message_of(error)})
+            return
+        if kind == "abort":
+            task = self.requests.pop(request, None)
+            if task is not None:
+                task.cancel()
+            return
+        if request in self.requests or len(self.requests) >= MOST_REQUESTS:
+            said = "this request is under way already, or there are too many"
+            await self.send({"type": "error", "requestId": request, "errorText": said})
+            return
+        self.start(request, self._answer(request, kind, frame))
+
+    async def _answer(self, request: str, kind: str, frame: Fields) -> None:
+        try:
+            if kind == "send":
+                await self._start(request, frame)
+            elif kind == "resume":
+                await self._resume(request, frame)
+            else:
+                raise frame.fail("type", "must be send, resume or abort")
+        except TokenwireError as error:
+            said = message_of(error)
+            await self.send({"type": "error", "requestId": request, "errorText": said})
+
+    async def _start(self, request: str, frame: Fields) -> None:
+        body = frame.object("body")
+        fields = dict(body.value) if body is not None else {}
+        fields |= {
+            name: frame.raw(name)
+            for name in ("id", "messages", "trigger", "messageId")
+            if frame.has(name)
+        }
+        asked: UIRequest = parse_ui_request(fields)
+        compat = "7" if self.state.settings.compat == "common" else self.state.settings.compat
+        run, encoder, place = await self._begin(
+            self.state, asked, self.info.principal, None, compat
+        )
+        await self._tell(request, run, encoder, place)
+
+    async def _resume(self, request: str, frame: Fields) -> None:
+        run = await self._active(self.state, frame.need("id"), self.info.principal)
+        if run is None:
+            await self.send({"type": "no-active", "requestId": request})
+            return
+        fold, _ = await folded(self.state, run.id, self.info.principal)
+        encoder = UIMessageEncoder(compat="7", answered=answered_names(fold))
+        await self._tell(request, run.id, encoder, None)
+
+    async def _tell(
+        self, request: str, run: str, encoder: UIMessageEncoder, place: Place | None
+    ) -> None:
+        sequence = 0
+        await self.send({"type": "start", "requestId": request})
+        async with aclosing(self.follow(run, encoder, place)) as batches:
+            async for batch in batches:
+                for _, event in batch:
+                    for chunk in encoder.chunks(event):
+                        head = {"type": "chunk", "requestId": request, "sequence": sequence}
+                        await self.send({**head, "chunk": chunk})
+                        sequence += 1
+        await self.send({"type": "end", "requestId": request})

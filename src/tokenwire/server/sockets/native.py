@@ -1,0 +1,381 @@
+"""``/ws``: one socket, many runs; the same events as over SSE, each with its cursor.
+
+Messages are JSON objects whose ``op`` says what they are (docs/reference/http.md lists them).
+
+Always true: a run's events come once and in order, whatever else the socket carries; what waits
+while the socket is slow goes out in one larger message; a socket that must go is told the cursor of
+every run it followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from tokenwire.errors import (
+    ConflictError,
+    InputError,
+    LimitError,
+    NotAuthenticatedError,
+    TokenwireError,
+)
+from tokenwire.observe.facts import FollowerGone, FollowerOpened
+from tokenwire.observe.hooks import report
+from tokenwire.server.edge.bodies import CreateRun, read_body
+from tokenwire.server.edge.connections import Connection
+from tokenwire.server.edge.guard import RequestInfo, parse_json
+from tokenwire.server.edge.problems import error_fields
+from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.runs import describe
+from tokenwire.server.state import State
+from tokenwire.wire.native import socket_message
+
+__all__ = ["Socket", "routes"]
+
+_MOST_FOLLOWED = 64
+_MOST_MESSAGE = 48 << 10
+_AUTH_SECONDS = 5.0
+#: A close reason has at most 123 bytes.
+_MOST_REASON = 123
+_TRY_AGAIN, _RESTART, _POLICY = 1013, 1012, 1008
+
+Text = Annotated[str, Meta(max_length=2000)]
+
+
+class _Command(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    op: str
+    id: str | int | None = None
+
+
+class _Start(_Command):
+    request: CreateRun
+    key: Annotated[str, Meta(max_length=255)] | None = None
+    follow: bool = True
+
+
+class _Follow(_Command):
+    run: str
+    after: str | None = None
+
+
+class _Run(_Command):
+    run: str
+
+
+class _Cancel(_Run):
+    reason: Text | None = None
+
+
+class _Approve(_Run):
+    approval_id: str
+    approved: bool
+    reason: Text | None = None
+    arguments: dict[str, Any] | None = None
+
+
+class _Tool(_Run):
+    call_id: str
+    content: Any
+
+
+class _Auth(_Command):
+    key: Annotated[str, Meta(max_length=1000)]
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """The one route."""
+    return [WebSocketRoute("/ws", _Endpoint(state))]
+
+
+class _Endpoint:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Socket(self._state, scope, receive, send).run()
+
+
+class Socket:
+    """One socket: a receive loop, one task a followed run, one lock around sending."""
+
+    def __init__(self, state: State, scope: Scope, receive: Receive, send: Send) -> None:
+        self.state = state
+        self.info: RequestInfo = scope["tokenwire"]
+        self._scope, self._receive, self._asgi_send = scope, receive, send
+        self._lock = asyncio.Lock()
+        self._followed: dict[str, asyncio.Task[None]] = {}
+        #: The cursor of the last event that was sent of each followed run.
+        self.cursors: dict[str, str] = {}
+        self._connection: Connection | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._commands: dict[str, tuple[type[Any], Callable[[Any], Awaitable[None]]]] = {
+            "start": (_Start, self._start),
+            "follow": (_Follow, self._follow),
+            "unfollow": (_Run, self._unfollow),
+            "cancel": (_Cancel, self._cancel),
+            "approve": (_Approve, self._approve),
+            "tool": (_Tool, self._tool),
+            "ping": (_Command, self._ping),
+        }
+
+    async def run(self) -> None:
+        """Serve until the peer goes, or is asked to."""
+        message = await self._receive()
+        if message["type"] != "websocket.connect":
+            return
+        offered = self._scope.get("subprotocols", [])
+        chosen = "tokenwire" if "tokenwire" in offered else None
+        await self._asgi_send({"type": "websocket.accept", "subprotocol": chosen})
+        connection = self._connection = self.state.connections.open(self)
+        connection.unsent = self._scope.get("tokenwire.unsent")
+        try:
+            if await self._authenticated():
+                await self._serve()
+        except asyncio.CancelledError:
+            if not connection.abandoned:
+                raise
+            self._give_up()
+        finally:
+            self.state.connections.close(connection)
+            tasks = [*self._followed.values(), *([self._leaving] if self._leaving else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def poke(self) -> None:
+        """The ticker: a heartbeat is not needed (the protocol pings), a farewell is."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.last_write = asyncio.get_running_loop().time()
+        if connection.leaving is not None and self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(connection.leaving))
+
+    async def _authenticated(self) -> bool:
+        if self.info.how != "later":
+            return True
+        try:
+            async with asyncio.timeout(_AUTH_SECONDS):
+                message = await self._receive()
+            if message["type"] != "websocket.receive":
+                return False
+            value = self._json(message)
+            if not isinstance(value, dict) or value.get("op") != "auth":
+                raise NotAuthenticatedError('the first message must be {"op":"auth","key":...}')
+            command = read_body(value, _Auth)
+            self.info.principal, self.info.how = self.state.auth.check_key(command.key), "key"
+        except (TokenwireError, TimeoutError) as error:
+            if isinstance(error, TokenwireError):
+                await self._say({"op": "error", "error": self._fields(error)})
+            await self._close(_POLICY, "an API key is needed")
+            return False
+        await self._say({"op": "ok", "id": command.id})
+        return True
+
+    async def _serve(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] != "websocket.receive":
+                return
+            await self._handle(message)
+
+    async def _handle(self, message: Any) -> None:
+        number: Any = None
+        try:
+            value = self._json(message)
+            if not isinstance(value, dict):
+                raise InputError("a message is a JSON object with an 'op'")
+            number, op = value.get("id"), value.get("op")
+            if op not in self._commands:
+                known = ", ".join(self._commands)
+                raise InputError(f"unknown 'op'; there is: {known}", field="op")
+            kind, handler = self._commands[op]
+            command = read_body(value, kind)
+            async with count_misses(self.state, self.info):
+                await handler(command)
+        except TokenwireError as error:
+            shown = number if isinstance(number, str | int) else None
+            await self._say({"op": "error", "id": shown, "error": self._fields(error)})
+
+    # --- commands ------------------------------------------------------------------------------
+
+    async def _start(self, command: _Start) -> None:
+        body = command.request
+        info = await start_run(
+            self.state,
+            body.request(self.state.settings),
+            model=body.model,
+            principal=self.info.principal,
+            key=command.key,
+            thread=body.thread,
+            metadata=body.metadata,
+            on_disconnect=body.on_disconnect,
+        )
+        await self._say({"op": "started", "id": command.id, "run": describe(info)})
+        if command.follow and info.id not in self._followed:
+            await self._open(info.id, None)
+
+    async def _follow(self, command: _Follow) -> None:
+        if command.run in self._followed:
+            raise ConflictError("this socket follows that run already", field="run")
+        await self._open(command.run, command.after)
+        await self._ok(command)
+
+    async def _unfollow(self, command: _Run) -> None:
+        task = self._followed.pop(command.run, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self.cursors.pop(command.run, None)
+        await self._ok(command)
+
+    async def _cancel(self, command: _Cancel) -> None:
+        principal = self.info.principal
+        await self.state.runs.cancel(
+            command.run, principal=principal, by=principal or None, reason=command.reason
+        )
+        await self._ok(command)
+
+    async def _approve(self, command: _Approve) -> None:
+        await self.state.runs.answer_approval(
+            command.run,
+            command.approval_id,
+            approved=command.approved,
+            by=self.info.principal or None,
+            reason=command.reason,
+            arguments=command.arguments,
+            principal=self.info.principal,
+        )
+        await self._ok(command)
+
+    async def _tool(self, command: _Tool) -> None:
+        await self.state.runs.answer_tool(
+            command.run,
+            command.call_id,
+            content=command.content,
+            by=self.info.principal or None,
+            principal=self.info.principal,
+        )
+        await self._ok(command)
+
+    async def _ping(self, command: _Command) -> None:
+        await self._say({"op": "pong", "id": command.id})
+
+    # --- following -----------------------------------------------------------------------------
+
+    async def _open(self, run: str, after: str | None) -> None:
+        if len(self._followed) >= _MOST_FOLLOWED:
+            raise LimitError(
+                f"a socket follows at most {_MOST_FOLLOWED} runs",
+                limit="followed",
+                most=_MOST_FOLLOWED,
+            )
+        release = self.state.limits.attach(run, self.info.principal)
+        try:
+            follower = await self.state.runs.follow(
+                run, after=after or None, principal=self.info.principal
+            )
+        except BaseException:
+            release()
+            raise
+        self.cursors[run] = after or "0"
+        self._followed[run] = asyncio.create_task(self._pump(run, follower, release))
+
+    async def _pump(self, run: str, follower: Any, release: Callable[[], None]) -> None:
+        came, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
+        report(FollowerOpened(run, "websocket", first > 0))
+        try:
+            while (batch := await follower.next()) is not None:
+                items: list[tuple[str, bytes]] = []
+                size = 0
+                for at, data in batch.items():
+                    if items and size + len(data) > _MOST_MESSAGE:
+                        await self._send(socket_message(run, items), run, items[-1][0])
+                        items, size = [], 0
+                    items.append((at, data))
+                    size += len(data) + len(at) + 24
+                if items:
+                    await self._send(socket_message(run, items), run, items[-1][0])
+            await self._say({"op": "end", "run": run, "cursor": self.cursors.get(run)})
+            why = "end"
+        except TokenwireError as error:
+            # The store failed, or a failover took what was sent: a silent socket would wait on.
+            why = "error"
+            await self._say({"op": "error", "run": run, "error": self._fields(error)})
+        finally:
+            follower.close()
+            connection = self._connection
+            if connection is not None and why == "closed":
+                leaving = "slow" if connection.abandoned else connection.leaving or why
+                why = {"max_age": "age"}.get(leaving, leaving)
+            seconds = asyncio.get_running_loop().time() - came
+            report(FollowerGone(run, "websocket", why, max(0, follower.after - first), seconds))
+            release()
+            if self._followed.get(run) is asyncio.current_task():
+                del self._followed[run]
+
+    # --- sending -------------------------------------------------------------------------------
+
+    async def _send(self, data: bytes, run: str | None = None, cursor: str = "") -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            connection.sending = loop.time()
+            try:
+                await self._asgi_send({"type": "websocket.send", "text": data.decode()})
+            except OSError:
+                connection.lost = True  # the receive loop hears of it by itself
+            if run is not None:
+                self.cursors[run] = cursor
+            connection.sending = 0.0
+            connection.last_write = loop.time()
+
+    async def _say(self, value: dict[str, Any]) -> None:
+        shown = {key: item for key, item in value.items() if item is not None}
+        await self._send(msgspec.json.encode(shown))
+
+    async def _ok(self, command: Any) -> None:
+        run = getattr(command, "run", None)
+        await self._say({"op": "ok", "id": command.id, "run": run})
+
+    async def _leave(self, reason: str) -> None:
+        after_ms = self.state.connections.retry_ms
+        farewell = {"op": "reconnect", "after_ms": after_ms, "reason": reason}
+        await self._say({**farewell, "offsets": dict(self.cursors)})
+        await self._close(_RESTART, reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        async with self._lock:
+            closing = {"type": "websocket.close", "code": code, "reason": reason}
+            try:
+                await self._asgi_send(closing)
+            except (OSError, RuntimeError):
+                return  # closed from the other side meanwhile
+
+    def _give_up(self) -> None:
+        """The peer does not read: a close frame with the cursors behind what it has not read."""
+        reason = "slow_reader"
+        for run, cursor in self.cursors.items():
+            longer = f"{reason} {run}={cursor}"
+            if len(longer) > _MOST_REASON:
+                break
+            reason = longer
+        give_up = self._scope.get("tokenwire.give_up")
+        if give_up is not None:
+            give_up(_TRY_AGAIN, reason)
+
+    def _json(self, message: Any) -> Any:
+        text = message.get("text")
+        data = text.encode() if text is not None else message.get("bytes") or b""
+        return parse_json(data, self.state.settings.json_depth)
+
+    def _fields(self, error: TokenwireError) -> dict[str, Any]:
+        return error_fields(error, self.info.id)

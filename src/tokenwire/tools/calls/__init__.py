@@ -1,0 +1,1 @@
+"""A tool call from its first delta to its outcome."""

@@ -1,0 +1,1 @@
+"""AG-UI events, and TanStack AI's dialect of them."""

@@ -1,0 +1,419 @@
+"""AG-UI 1.0 events, and the same with TanStack AI's additions.
+
+Always true: ``RUN_STARTED`` comes first; whatever was started is ended before ``RUN_FINISHED``;
+exactly one ``RUN_FINISHED`` or ``RUN_ERROR`` ends the stream, nothing follows; ids name one message
+or call each; optional fields are absent, never null. With ``tanstack`` a reader that comes back
+goes on with the very next event; without it a new connection hears ``RUN_STARTED`` and the starts
+of open parts again (reducers take a known id as it is), then only what it misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.events.model import (
+    ApprovalRequest,
+    Data,
+    FileEnd,
+    OpaqueEnd,
+    PartAttr,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    ProviderResultEnd,
+    Raw,
+    RunEnd,
+    RunStart,
+    RunWait,
+    StepEnd,
+    StepReset,
+    StepStart,
+    ToolCallEnd,
+    ToolError,
+    ToolProgress,
+    ToolResult,
+)
+from tokenwire.wire.ag_ui.messages import MessageList
+from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, clean, dumps_text
+from tokenwire.wire.story import PartView, ended_well
+
+__all__ = ["AGUIEncoder"]
+
+#: What is opened by which event, and how it is closed: start type -> (end type, id field).
+_PAIRS = {
+    "TEXT_MESSAGE_START": ("TEXT_MESSAGE_END", "messageId"),
+    "TOOL_CALL_START": ("TOOL_CALL_END", "toolCallId"),
+    "REASONING_MESSAGE_START": ("REASONING_MESSAGE_END", "messageId"),
+    "REASONING_START": ("REASONING_END", "messageId"),
+    "STEP_STARTED": ("STEP_FINISHED", "stepName"),
+}
+_ENDS = {end: (start, field) for start, (end, field) in _PAIRS.items()}
+#: Our finish reasons -> TanStack's four words.
+_FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+_FILTERED = {"content_filter", "refusal"}
+
+
+class AGUIEncoder(ChunkEncoder):
+    """Events to AG-UI events.
+
+    ``thread_id`` and ``run_id``: the client's own names (default: ours). ``history``: the messages
+    of the request; with them a ``step-reset`` becomes a ``MESSAGES_SNAPSHOT`` without the parts
+    that are void; without them only a ``CUSTOM`` event tells of it. ``again``: a new run of the
+    client goes on with this run (an interrupt was answered). ``answered``: approvals and
+    calls that have their answer; a wait for others ends the stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        history: list[Chunk] | None = None,
+        tanstack: bool = False,
+        again: bool = False,
+        answered: Container[str] = (),
+        place: Place | None = None,
+    ) -> None:
+        super().__init__(place=place)
+        self.thread_id, self.run_id = thread_id, run_id
+        self.tanstack = tanstack
+        self.again = again
+        self.answered = answered
+        self._messages = MessageList(history) if history is not None else None
+        self._parent: str | None = None  # the assistant message that tool calls hang on
+        self._approvals: dict[str, ApprovalRequest] = {}
+        self._calls: dict[str, PartView] = {}
+        #: What the client has open: (start type, id) -> the start.
+        self._open: dict[tuple[str, str], Chunk] = {}
+        self._gone: list[str] = []
+
+    # --- what the client has ---------------------------------------------------------------------
+
+    def _seen(self, chunk: Chunk) -> None:
+        kind = chunk["type"]
+        pair = _PAIRS.get(kind)
+        if pair is not None:
+            self._open[kind, chunk[pair[1]]] = chunk
+        elif kind in _ENDS:
+            start, field = _ENDS[kind]
+            self._open.pop((start, chunk[field]), None)
+        if self._messages is not None:
+            self._messages.see(chunk)
+
+    def _reopening(self) -> list[Chunk]:
+        if self.tanstack and not self.again:
+            return []
+        return [self._run_started(), *self._open.values()]
+
+    # --- events to chunks ------------------------------------------------------------------------
+
+    def _tell(self, event: AnyEvent) -> list[Chunk]:
+        story = self.story
+        story.see(event)
+        if isinstance(event, PartDelta):
+            return self._delta(event)
+        if isinstance(event, PartStart):
+            part = story.parts[event.part]
+            return self._open_part(part) if part.kind in ("text", "refusal", "tool-call") else []
+        if isinstance(event, PartEnd):
+            return self._end(event)
+        if isinstance(event, PartAttr):
+            return self._attr(event)
+        if isinstance(event, RunStart):
+            return [self._run_started()]
+        if isinstance(event, StepStart):
+            self._parent, self._gone = None, []
+            return [{"type": "STEP_STARTED", "stepName": f"step-{event.step}"}]
+        if isinstance(event, StepEnd):
+            return [*self._close_parts(), *self._close("STEP_STARTED")]
+        if isinstance(event, StepReset):
+            return self._reset(event)
+        if isinstance(event, RunWait):
+            return self._wait(event)
+        if isinstance(event, RunEnd):
+            return self._run_end(event)
+        return self._other(event)
+
+    def _run_started(self) -> Chunk:
+        return {"type": "RUN_STARTED", **self._names()}
+
+    def _names(self) -> Chunk:
+        run = self.run_id or self.story.run
+        return {"threadId": self.thread_id or self.story.thread or run, "runId": run}
+
+    def _message_id(self, part: PartView) -> str:
+        return f"{self.story.run}-{part.part}"
+
+    def _open_part(self, part: PartView) -> list[Chunk]:
+        if part.told:
+            return []
+        name = self._message_id(part)
+        if part.kind in ("text", "refusal"):
+            part.told = True
+            self._parent = name
+            self._gone.append(name)
+            chunk: Chunk = {"type": "TEXT_MESSAGE_START", "messageId": name, "role": "assistant"}
+            if self.tanstack and self.story.model:
+                chunk["metadata"] = {"tanstack": {"model": self.story.model}}
+            return [chunk]
+        if part.kind == "reasoning":
+            part.told = True
+            self._gone.append(name)
+            return [
+                {"type": "REASONING_START", "messageId": name},
+                {"type": "REASONING_MESSAGE_START", "messageId": name, "role": "reasoning"},
+            ]
+        if part.kind == "tool-call" and part.call_id and part.name:
+            part.told = True
+            self._calls[part.call_id] = part
+            # The first call without text before it makes the message that the others hang on.
+            self._parent = self._parent or name
+            self._gone.append(part.call_id)
+            start = {
+                "type": "TOOL_CALL_START",
+                "toolCallId": part.call_id,
+                "toolCallName": part.name,
+                "parentMessageId": self._parent,
+            }
+            return [start, *self._arguments(part)]
+        return []
+
+    def _arguments(self, part: PartView) -> list[Chunk]:
+        text = "".join(part.pieces[part.said :])
+        part.said = len(part.pieces)
+        return [_args(part.call_id, text)] if text else []
+
+    def _delta(self, event: PartDelta) -> list[Chunk]:
+        part = self.story.open.get(event.part)
+        if part is None or not event.text:
+            return []
+        if part.kind in ("text", "refusal", "reasoning"):
+            kind = "REASONING_MESSAGE" if part.kind == "reasoning" else "TEXT_MESSAGE"
+            name = self._message_id(part)
+            content = {"type": f"{kind}_CONTENT", "messageId": name, "delta": event.text}
+            return [*self._open_part(part), content]
+        if part.kind == "tool-call" and part.told:
+            return self._arguments(part)
+        return []
+
+    def _end(self, event: PartEnd) -> list[Chunk]:
+        part = self.story.parts.get(event.part)
+        if part is None:
+            return []
+        name = self._message_id(part)
+        if part.kind in ("text", "refusal", "reasoning"):
+            return self._end_text(part, event, name)
+        if isinstance(event, ToolCallEnd):
+            part.call_id = part.call_id or f"call-{part.part}"
+            part.name = part.name or "unknown"
+            chunks = self._open_part(part)
+            if event.status == "complete" and not part.text and event.arguments is not None:
+                chunks.append(_args(part.call_id, dumps_text(event.arguments)))
+            end: Chunk = {"type": "TOOL_CALL_END", "toolCallId": part.call_id}
+            if event.status != "complete":
+                facts = clean(status=event.status, error=event.error)
+                end["metadata"] = {"tokenwire": facts}
+            chunks.append(end)
+            return [*chunks, *_encrypted(part, "tool-call", part.call_id)]
+        if isinstance(event, ProviderResultEnd):
+            content = event.content if event.content is not None else part.payload
+            value = clean(
+                callId=part.call_id or None,
+                name=part.name or None,
+                content=content if content is not None else part.text,
+            )
+            return [{"type": "CUSTOM", "name": "provider-result", "value": value}]
+        if isinstance(event, FileEnd) and event.status == "complete":
+            value = clean(
+                mediaType=part.media_type, url=part.url, data=part.text or None, name=part.name
+            )
+            return [{"type": "CUSTOM", "name": "file", "value": value}]
+        if isinstance(event, OpaqueEnd) and event.status == "complete":
+            value = clean(name=part.name, payload=part.payload, **part.attrs)
+            return [{"type": "CUSTOM", "name": "opaque", "value": value}]
+        return []
+
+    def _end_text(self, part: PartView, event: PartEnd, name: str) -> list[Chunk]:
+        kind = "REASONING_MESSAGE" if part.kind == "reasoning" else "TEXT_MESSAGE"
+        missing = part.missing(event.text)
+        signed = part.kind == "reasoning" and (
+            "signature" in part.attrs or "encrypted" in part.attrs
+        )
+        chunks = self._open_part(part) if missing or signed else []
+        if missing:
+            chunks.append({"type": f"{kind}_CONTENT", "messageId": name, "delta": missing})
+        if part.told:
+            chunks.append({"type": f"{kind}_END", "messageId": name})
+            if part.kind == "reasoning":
+                chunks += _encrypted(part, "message", name)
+                chunks.append({"type": "REASONING_END", "messageId": name})
+        if missing is None:
+            value = {"messageId": name, "text": event.text}
+            chunks.append({"type": "CUSTOM", "name": "text-correction", "value": value})
+        return chunks
+
+    def _attr(self, event: PartAttr) -> list[Chunk]:
+        part = self.story.open.get(event.part)
+        if part is None:
+            return []
+        if part.kind == "tool-call":
+            return self._open_part(part)
+        if event.name == "citation":
+            value = {"messageId": self._message_id(part), "citation": event.value}
+            return [{"type": "CUSTOM", "name": "citation", "value": value}]
+        return []
+
+    # --- ends and waits --------------------------------------------------------------------------
+
+    def interrupts(self, pending: list[str]) -> list[Chunk]:
+        """What a client is told to wait for, after the events were taken with `skip`."""
+        return [self._interrupt(name) for name in pending]
+
+    def _close(self, *starts: str) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for start, name in reversed(self._open):
+            if start in starts:
+                end, field = _PAIRS[start]
+                chunks.append({"type": end, field: name})
+        return chunks
+
+    def _close_parts(self) -> list[Chunk]:
+        return self._close(*(start for start in _PAIRS if start != "STEP_STARTED"))
+
+    def _reset(self, event: StepReset) -> list[Chunk]:
+        chunks = [*self._close_parts(), *self._close("STEP_STARTED")]
+        if not self._gone:
+            return chunks
+        value = clean(step=event.step, attempt=event.attempt, reason=event.reason)
+        value["discard"] = list(self._gone)
+        chunks.append({"type": "CUSTOM", "name": "step-reset", "value": value})
+        if self._messages is not None:
+            kept = self._messages.without(self._gone)
+            chunks.append({"type": "MESSAGES_SNAPSHOT", "messages": kept})
+        return chunks
+
+    def _wait(self, event: RunWait) -> list[Chunk]:
+        if all(name in self.answered for name in event.pending):
+            return []
+        self.ended = True
+        outcome: Chunk = {"type": "success", "pendingToolCallIds": list(event.pending)}
+        if event.reason == "approval" or self.tanstack:
+            outcome = {
+                "type": "interrupt",
+                "interrupts": self.interrupts(list(event.pending)),
+            }
+        return [*self._close(*_PAIRS), self._finished(outcome, "tool_calls")]
+
+    def _interrupt(self, pending: str) -> Chunk:
+        asked = self._approvals.get(pending)
+        if asked is None:
+            part = self._calls.get(pending)
+            facts: Chunk = {"kind": "client_tool", "toolName": part.name if part else ""}
+            facts["input"] = part.payload if part is not None and part.payload is not None else {}
+            return {
+                "id": pending,
+                "reason": "client_tool_input",
+                "toolCallId": pending,
+                "metadata": facts,
+            }
+        facts = {"kind": "approval", "toolName": asked.name}
+        facts["input"] = asked.arguments if asked.arguments is not None else {}
+        schema = {
+            "type": "object",
+            "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
+            "required": ["approved"],
+        }
+        return clean(
+            id=asked.approval_id,
+            reason="approval_required" if self.tanstack else "tool_call",
+            message=asked.reason or f"May the tool {asked.name} run?",
+            toolCallId=asked.call_id,
+            responseSchema=schema,
+            metadata=facts,
+        )
+
+    def _run_end(self, event: RunEnd) -> list[Chunk]:
+        chunks = self._close(*_PAIRS)
+        if event.outcome == "cancelled":
+            return [*chunks, self._finished({"type": "cancelled"}, "stop")]
+        if ended_well(self.story, event):
+            return [*chunks, self._finished({"type": "success"}, self.story.reason)]
+        error = self.story.error
+        failed = {
+            "type": "RUN_ERROR",
+            "message": error.message if error else event.reason or f"The run was {event.outcome}.",
+            "code": error.code if error else event.outcome,
+        }
+        if self.tanstack:
+            failed |= self._names()
+        return [*chunks, failed]
+
+    def _finished(self, outcome: Chunk, reason: str) -> Chunk:
+        usage = self.story.usage
+        word = "content_filter" if reason in _FILTERED else _FINISH.get(reason, "stop")
+        metadata: Chunk = {"tokenwire": {"finishReason": reason}}
+        if self.tanstack:
+            metadata["tanstack"] = clean(finishReason=word, model=self.story.model)
+        chunk = {"type": "RUN_FINISHED", **self._names(), "outcome": outcome}
+        if usage:
+            told = clean(
+                provider=self.story.provider,
+                model=self.story.model,
+                inputTokens=usage.get("input_tokens"),
+                outputTokens=usage.get("output_tokens"),
+                totalTokens=usage.get("total_tokens"),
+                reasoningTokens=usage.get("reasoning_tokens"),
+                cachedInputTokens=usage.get("cached_input_tokens"),
+                cacheWriteInputTokens=usage.get("cache_write_tokens"),
+            )
+            chunk["usage"] = [told]
+        return {**chunk, "metadata": metadata}
+
+    def _other(self, event: AnyEvent) -> list[Chunk]:
+        if isinstance(event, ToolResult | ToolError):
+            failed = isinstance(event, ToolError)
+            content = event.message if failed else dumps_text(event.content)
+            chunk: Chunk = {
+                "type": "TOOL_CALL_RESULT",
+                "messageId": f"{self.story.run}-result-{event.call_id}",
+                "toolCallId": event.call_id,
+                "content": content,
+                "role": "tool",
+            }
+            if failed:
+                facts: Chunk = {"tokenwire": {"error": event.code}}
+                if self.tanstack:
+                    facts["tanstack"] = {"state": "output-error"}
+                chunk["metadata"] = facts
+            return [chunk]
+        if isinstance(event, ApprovalRequest):
+            self._approvals[event.approval_id] = event
+        elif isinstance(event, ToolProgress):
+            value = clean(toolCallId=event.call_id, fraction=event.fraction, message=event.message)
+            return [{"type": "CUSTOM", "name": "tool-progress", "value": value}]
+        elif isinstance(event, Data):
+            value = event.payload if event.payload is not None else {}
+            return [{"type": "CUSTOM", "name": event.name, "value": value}]
+        elif isinstance(event, Raw):
+            value = event.payload if event.payload is not None else {}
+            return [{"type": "RAW", "event": value, "source": event.dialect}]
+        return []
+
+
+def _args(call_id: str, text: str) -> Chunk:
+    return {"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": text}
+
+
+def _encrypted(part: PartView, subtype: str, entity: str) -> list[Chunk]:
+    value = part.attrs.get("encrypted") or part.attrs.get("signature")
+    if not isinstance(value, str) or not value:
+        return []
+    return [
+        {
+            "type": "REASONING_ENCRYPTED_VALUE",
+            "subtype": subtype,
+            "entityId": entity,
+            "encryptedValue": value,
+        }
+    ]

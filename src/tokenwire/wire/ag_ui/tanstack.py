@@ -1,0 +1,98 @@
+"""What TanStack AI wants beside AG-UI's events: lines instead of a stream of events, and our
+messages as it keeps them, for a page that asks what its conversation was.
+
+Always true: results of tools stand with the call that they answer, in the assistant's message; a
+line is one JSON value with one event; empty lines only keep a connection alive.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from tokenwire.wire.ag_ui.encoder import AGUIEncoder
+from tokenwire.wire.chunks import Chunk, dumps, dumps_text
+
+__all__ = ["AGUILinesEncoder", "tanstack_messages"]
+
+
+class AGUILinesEncoder(AGUIEncoder):
+    """AG-UI events as newline-delimited JSON: ``{"id", "chunk"}`` for TanStack, which comes back by
+    the id; the bare event for others."""
+
+    content_type: ClassVar[str] = "application/x-ndjson"
+
+    def heartbeat(self) -> bytes:
+        """An empty line."""
+        return b"\n"
+
+    def _frame(self, chunk: Chunk, frame_id: str | None) -> bytes:
+        if frame_id is None or not self.tanstack:
+            return dumps(chunk) + b"\n"
+        return b'{"id":"%b","chunk":%b}\n' % (frame_id.encode("ascii"), dumps(chunk))
+
+
+def tanstack_messages(messages: list[Message], prefix: str) -> list[dict[str, Any]]:
+    """Our messages as TanStack's; ``prefix`` makes ids for those without one."""
+    found: list[dict[str, Any]] = []
+    for number, message in enumerate(messages):
+        results = [p for p in message.parts if isinstance(p, ToolResultPart)]
+        if results:
+            for result in results:
+                _answer(found, result)
+            continue
+        role = "system" if message.role == "developer" else message.role
+        parts = [told for part in message.parts for told in _part(part)]
+        if parts:
+            found.append({"id": message.id or f"{prefix}-{number}", "role": role, "parts": parts})
+    return found
+
+
+def _answer(found: list[dict[str, Any]], result: ToolResultPart) -> None:
+    state = "error" if result.is_error else "complete"
+    told = {
+        "type": "tool-result",
+        "toolCallId": result.call_id,
+        "content": dumps_text(result.content),
+        "state": state,
+    }
+    for message in reversed(found):
+        for part in message["parts"]:
+            if part["type"] == "tool-call" and part["id"] == result.call_id:
+                part["state"], part["output"] = "complete", result.content
+                message["parts"].append(told)
+                return
+
+
+def _part(part: Any) -> list[dict[str, Any]]:
+    if isinstance(part, TextPart | RefusalPart):
+        return [{"type": "text", "content": part.text}] if part.text else []
+    if isinstance(part, ReasoningPart):
+        return [{"type": "thinking", "content": part.text}] if part.text else []
+    if isinstance(part, ToolCallPart):
+        call = {
+            "type": "tool-call",
+            "id": part.call_id,
+            "name": part.name,
+            "arguments": part.arguments,
+            "state": "input-complete",
+        }
+        if part.status == "complete":
+            call["input"] = msgspec.json.decode(part.arguments or "{}")
+        return [call]
+    if isinstance(part, FilePart) and part.media_type.startswith("image/"):
+        source = {"type": "data", "value": part.data, "mimeType": part.media_type}
+        if part.url is not None:
+            source = {"type": "url", "value": part.url}
+        return [{"type": "image", "source": source}]
+    return []

@@ -1,0 +1,394 @@
+"""The UI message stream of the AI SDK (v1): what `useChat` reads.
+
+Always true: the default chunks are accepted by ``ai`` 5, 6 and 7 (an unknown type, an unknown key
+or a null fails their whole stream); ``finish``, ``error`` or ``abort`` comes once, last, before
+``[DONE]``; a delta's part is open in the same connection. A reader that comes back by cursor hears
+no ``start``; open text and reasoning continue under a new id, open tool input is said again whole.
+
+``compat`` says what may be sent: ``5`` what every release of 5 takes, ``common`` what the last
+releases of 5, 6 and 7 take, ``6`` adds approvals, ``7`` adds ``reset-step``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import ClassVar
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.events.model import (
+    FileEnd,
+    OpaqueEnd,
+    PartAttr,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    ProviderResultEnd,
+    RunEnd,
+    RunStart,
+    RunWait,
+    StepEnd,
+    StepReset,
+    StepStart,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+)
+from tokenwire.wire.ai_sdk.parts import (
+    COMPAT,
+    NOT_COMPLETE,
+    Compat,
+    end_text,
+    side_facts,
+    signed_facts,
+    source_chunks,
+)
+from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, clean, dumps
+from tokenwire.wire.story import PartView, ended_well
+
+__all__ = ["COMPAT", "FINISH_REASONS", "Compat", "UIMessageEncoder"]
+
+#: Our finish reasons -> the six words that every version takes.
+FINISH_REASONS = {
+    "stop": "stop",
+    "length": "length",
+    "context_overflow": "length",
+    "content_filter": "content-filter",
+    "refusal": "content-filter",
+    "tool_calls": "tool-calls",
+    "error": "error",
+    "malformed_tool_call": "error",
+}
+_TEXT = {"text": "text", "refusal": "text", "reasoning": "reasoning"}
+_LETTER = {"text": "t", "refusal": "f", "reasoning": "r"}
+
+
+class UIMessageEncoder(ChunkEncoder):
+    """Events to UI message chunks.
+
+    ``message_id``: of the assistant message that is continued (default: the run's id).
+    ``answered``: approvals and calls that have their answer; a wait for others ends the stream.
+    """
+
+    headers: ClassVar[dict[str, str]] = {
+        "x-vercel-ai-ui-message-stream": "v1",
+        "content-encoding": "identity",
+    }
+
+    def __init__(
+        self,
+        *,
+        compat: Compat = "common",
+        message_id: str | None = None,
+        answered: Container[str] = (),
+        place: Place | None = None,
+    ) -> None:
+        super().__init__(place=place)
+        self.compat: Compat = compat
+        self.message_id = message_id
+        self.answered = answered
+        self._calls: set[str] = set()  # tool parts that the client has
+        self._step_calls: dict[str, bool] = {}  # of this step -> its input is whole
+        self._step_told = False  # something of this step can be seen
+        # What the client has open, by our id, with the id that it knows.
+        self._open: dict[str, str] = {}
+        self._open_calls: dict[str, tuple[Chunk, list[str]]] = {}
+        self._last = 0
+
+    def encode(self, event: AnyEvent, cursor: str) -> bytes:
+        """The frames that say ``event``; text, the common case, goes the short way."""
+        if type(event) is TextDelta and not self.ended:
+            part = self.story.open.get(event.part)
+            if part is not None and part.told and event.text:
+                part.add(event.text)
+                name = f"t{event.part}"
+                return b'id: %b\ndata: {"type":"text-delta","id":"%b","delta":%b}\n\n' % (
+                    cursor.encode("ascii"),
+                    self._open.get(name, name).encode("ascii"),
+                    dumps(event.text),
+                )
+        return super().encode(event, cursor)
+
+    def finish(self) -> bytes:
+        """The sentinel; clients do not need it, other tools look for it."""
+        return b"data: [DONE]\n\n"
+
+    # --- what the client has ---------------------------------------------------------------------
+
+    def skip(self, event: AnyEvent) -> None:
+        """Take ``event`` as seen; re-opened parts take their new ids from its number."""
+        self._last = event.seq
+        super().skip(event)
+
+    def _seen(self, chunk: Chunk) -> None:
+        kind = chunk["type"]
+        if kind in ("text-start", "reasoning-start"):
+            self._open[chunk["id"]] = chunk["id"]
+        elif kind in ("text-end", "reasoning-end"):
+            self._open.pop(chunk["id"], None)
+        elif kind == "tool-input-start":
+            self._open_calls[chunk["toolCallId"]] = (chunk, [])
+        elif kind == "tool-input-delta":
+            self._open_calls[chunk["toolCallId"]][1].append(chunk["inputTextDelta"])
+        elif kind in ("tool-input-available", "tool-input-error", "tool-output-error"):
+            self._open_calls.pop(chunk["toolCallId"], None)
+        elif kind == "reset-step":
+            self._open.clear()
+            self._open_calls.clear()
+
+    def _rename(self, chunk: Chunk) -> Chunk:
+        if chunk["type"] in ("text-delta", "reasoning-delta", "text-end", "reasoning-end"):
+            known = self._open.get(chunk["id"], chunk["id"])
+            if known != chunk["id"]:
+                return {**chunk, "id": known}
+        return chunk
+
+    def _reopening(self) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for name in self._open:
+            self._open[name] = f"{name}.{self._last}"
+            kind = "reasoning" if name.startswith("r") else "text"
+            chunks.append({"type": f"{kind}-start", "id": self._open[name]})
+        for call_id, (start, pieces) in self._open_calls.items():
+            chunks.append(start)
+            if pieces:
+                # A new connection knows nothing of the input so far, so it is said whole.
+                text = "".join(pieces)
+                chunks.append(
+                    {"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": text}
+                )
+        return chunks
+
+    # --- events to chunks ------------------------------------------------------------------------
+
+    def _tell(self, event: AnyEvent) -> list[Chunk]:
+        story = self.story
+        discarded = dict(story.open) if isinstance(event, StepReset) else {}
+        story.see(event)
+        if isinstance(event, PartDelta):
+            return self._delta(event)
+        if isinstance(event, PartStart):
+            part = story.parts[event.part]
+            return self._open_part(part) if part.kind in ("text", "refusal", "tool-call") else []
+        if isinstance(event, PartEnd):
+            return self._end(event)
+        if isinstance(event, PartAttr):
+            return self._attr(event)
+        if isinstance(event, RunStart):
+            return [self._start(event)]
+        if isinstance(event, StepStart):
+            self._step_calls, self._step_told = {}, False
+            return [{"type": "start-step"}]
+        if isinstance(event, StepEnd):
+            return [{"type": "finish-step"}]
+        if isinstance(event, StepReset):
+            return self._reset(event, discarded)
+        if isinstance(event, RunWait):
+            return self._wait(event)
+        if isinstance(event, RunEnd):
+            return self._run_end(event)
+        return side_facts(event, self._calls, self.compat)
+
+    def _start(self, event: RunStart) -> Chunk:
+        facts = clean(run=event.run, thread=event.thread, model=event.model)
+        return {
+            "type": "start",
+            "messageId": self.message_id or event.run,
+            "messageMetadata": {"tokenwire": facts},
+        }
+
+    def _open_part(self, part: PartView) -> list[Chunk]:
+        if part.told:
+            return []
+        if part.kind in _TEXT:
+            part.told = self._step_told = True
+            chunk: Chunk = {"type": f"{_TEXT[part.kind]}-start", "id": _name(part)}
+            if part.kind == "refusal":
+                chunk["providerMetadata"] = {"tokenwire": {"kind": "refusal"}}
+            return [chunk]
+        if part.kind == "tool-call" and part.call_id and part.name:
+            part.told = self._step_told = True
+            self._calls.add(part.call_id)
+            self._step_calls[part.call_id] = False
+            start = clean(
+                type="tool-input-start",
+                toolCallId=part.call_id,
+                toolName=part.name,
+                providerExecuted=True if part.executor == "provider" else None,
+            )
+            return [start, *self._arguments(part)]
+        return []
+
+    def _arguments(self, part: PartView) -> list[Chunk]:
+        # Pieces that came before the call had its name and id are said when it is opened.
+        text = "".join(part.pieces[part.said :])
+        part.said = len(part.pieces)
+        if not text:
+            return []
+        return [{"type": "tool-input-delta", "toolCallId": part.call_id, "inputTextDelta": text}]
+
+    def _delta(self, event: PartDelta) -> list[Chunk]:
+        part = self.story.open.get(event.part)
+        if part is None or not event.text:
+            return []
+        if part.kind in _TEXT:
+            chunks = self._open_part(part)
+            kind = f"{_TEXT[part.kind]}-delta"
+            chunks.append({"type": kind, "id": _name(part), "delta": event.text})
+            return chunks
+        if isinstance(event, ToolCallDelta) and part.told:
+            return self._arguments(part)
+        return []
+
+    def _end(self, event: PartEnd) -> list[Chunk]:
+        part = self.story.parts.get(event.part)
+        if part is None:
+            return []
+        if part.kind in _TEXT:
+            return self._end_text(part, event)
+        if isinstance(event, ToolCallEnd):
+            return self._end_call(part, event)
+        if isinstance(event, ProviderResultEnd):
+            return self._provider_result(part, event)
+        if isinstance(event, FileEnd) and event.status == "complete":
+            url = part.url or f"data:{part.media_type};base64,{part.text}"
+            self._step_told = True
+            return [{"type": "file", "url": url, "mediaType": part.media_type}]
+        if isinstance(event, OpaqueEnd) and event.status == "complete":
+            # Kept for the provider, as the AI SDK keeps redacted thinking: reasoning without text.
+            self._step_told = True
+            facts = clean(name=part.name, payload=part.payload, **signed_facts(part))
+            return [
+                {"type": "reasoning-start", "id": f"r{part.part}"},
+                {
+                    "type": "reasoning-end",
+                    "id": f"r{part.part}",
+                    "providerMetadata": {"tokenwire": {"opaque": facts}},
+                },
+            ]
+        return []
+
+    def _end_text(self, part: PartView, event: PartEnd) -> list[Chunk]:
+        missing = part.missing(event.text)
+        signed = signed_facts(part)
+        chunks = self._open_part(part) if missing or signed else []
+        if not part.told:
+            return chunks
+        kind = _TEXT[part.kind]
+        if missing:
+            chunks.append({"type": f"{kind}-delta", "id": _name(part), "delta": missing})
+        end: Chunk = {"type": f"{kind}-end", "id": _name(part)}
+        if signed:
+            end["providerMetadata"] = {"tokenwire": signed}
+        chunks.append(end)
+        if missing is None:
+            data = {"part": part.part, "text": event.text}
+            chunks.append({"type": "data-text-correction", "id": f"fix-{part.part}", "data": data})
+        return chunks
+
+    def _end_call(self, part: PartView, event: ToolCallEnd) -> list[Chunk]:
+        part.call_id = part.call_id or f"call-{part.part}"
+        part.name = part.name or "unknown"
+        chunks = self._open_part(part)
+        self._step_calls[part.call_id] = True
+        fields = clean(
+            toolCallId=part.call_id,
+            toolName=part.name,
+            providerExecuted=True if part.executor == "provider" else None,
+        )
+        if event.status == "complete":
+            value = event.arguments if event.arguments is not None else part.text or {}
+            extra = signed_facts(part)
+            if extra:
+                fields["providerMetadata"] = {"tokenwire": extra}
+            return [*chunks, {"type": "tool-input-available", **fields, "input": value}]
+        error = event.error or NOT_COMPLETE[event.status]
+        failed = {"type": "tool-input-error", **fields, "input": part.text, "errorText": error}
+        return [*chunks, failed]
+
+    def _provider_result(self, part: PartView, event: ProviderResultEnd) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        content = event.content if event.content is not None else part.payload
+        call_id = part.call_id or f"call-{part.part}"
+        self._step_told = True
+        self.story.answered.add(call_id)
+        if call_id not in self._calls:
+            self._calls.add(call_id)
+            self._step_calls[call_id] = True
+            chunks.append(
+                {
+                    "type": "tool-input-available",
+                    "toolCallId": call_id,
+                    "toolName": part.name or "provider_tool",
+                    "input": {},
+                    "providerExecuted": True,
+                }
+            )
+        output = content if content is not None else part.text
+        chunks.append(
+            {
+                "type": "tool-output-available",
+                "toolCallId": call_id,
+                "output": output,
+                "providerExecuted": True,
+            }
+        )
+        return chunks
+
+    def _attr(self, event: PartAttr) -> list[Chunk]:
+        part = self.story.open.get(event.part)
+        if part is None:
+            return []
+        if part.kind == "tool-call":
+            return self._open_part(part)
+        if event.name == "citation" and isinstance(event.value, dict):
+            return source_chunks(event)
+        return []
+
+    def _reset(self, event: StepReset, discarded: dict[int, PartView]) -> list[Chunk]:
+        if not self._step_told:
+            return []
+        if self.compat == "7":
+            self._calls -= set(self._step_calls)
+            return [{"type": "reset-step"}]
+        chunks: list[Chunk] = [
+            {"type": f"{_TEXT[p.kind]}-end", "id": _name(p)}
+            for p in discarded.values()
+            if p.told and p.kind in _TEXT
+        ]
+        for call_id in self._step_calls:
+            if call_id not in self.story.answered:
+                text = "The step was started again; this call is not made."
+                chunks.append(
+                    {"type": "tool-output-error", "toolCallId": call_id, "errorText": text}
+                )
+        data = clean(step=event.step, attempt=event.attempt, reason=event.reason)
+        chunks.append({"type": "data-step-reset", "id": f"reset-{event.seq}", "data": data})
+        return chunks
+
+    def _wait(self, event: RunWait) -> list[Chunk]:
+        keeps_open = event.reason == "approval" and self.compat in ("5", "common")
+        if keeps_open or all(name in self.answered for name in event.pending):
+            return []
+        self.ended = True
+        return [self._finish("tool_calls", "waiting")]
+
+    def _run_end(self, event: RunEnd) -> list[Chunk]:
+        if event.outcome == "cancelled":
+            return [{"type": "abort"}]
+        if ended_well(self.story, event):
+            return [self._finish(self.story.reason, event.outcome)]
+        error = self.story.error
+        text = error.message if error is not None else end_text(event)
+        return [{"type": "error", "errorText": text}]
+
+    def _finish(self, reason: str, outcome: str) -> Chunk:
+        facts = clean(outcome=outcome, finishReason=reason, usage=self.story.usage or None)
+        chunk: Chunk = {"type": "finish"}
+        if self.compat != "5":
+            chunk["finishReason"] = FINISH_REASONS.get(reason, "other")
+        chunk["messageMetadata"] = {"tokenwire": facts}
+        return chunk
+
+
+def _name(part: PartView) -> str:
+    return f"{_LETTER[part.kind]}{part.part}"

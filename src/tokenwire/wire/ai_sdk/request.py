@@ -1,0 +1,229 @@
+"""What `useChat` posts, as a request of ours: the conversation, and answers to what a run asked.
+
+Always true: nothing is guessed: a message of an unknown role or shape is an `InputError` that names
+it; parts that only the page cares about (data, sources, steps) do not reach the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from tokenwire.events.message import (
+    Message,
+    OpaquePart,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from tokenwire.events.request import Request
+from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
+from tokenwire.wire.chunks import dumps_text
+from tokenwire.wire.fields import Fields, media_part, one_name, plain, refuse_routing
+
+__all__ = ["Answer", "ToolOutput", "UIRequest", "parse_ui_request"]
+
+_ANSWERED = ("output-available", "output-error", "output-denied")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A person's answer to an approval."""
+
+    approval_id: str
+    approved: bool
+    reason: str | None = None
+
+
+class ToolOutput(msgspec.Struct, frozen=True):
+    """What a tool on the page gave."""
+
+    call_id: str
+    content: Any
+
+
+class UIRequest(msgspec.Struct, kw_only=True):
+    """``POST /api/chat``. ``continues``: the assistant message that the answer goes on with;
+    ``run``: the run that wrote it, as far as the message says; ``how``: the body's ``tokenwire``,
+    as it came."""
+
+    chat: str
+    request: Request
+    model: str | None = None
+    compat: Compat | None = None
+    how: dict[str, Any] | None = None
+    continues: str | None = None
+    run: str | None = None
+    answers: list[Answer] = []
+    outputs: list[ToolOutput] = []
+
+
+def parse_ui_request(value: Any) -> UIRequest:
+    """The body of ``POST /api/chat``. Raises `InputError`. Fields that an application adds with
+    ``body`` are tolerated; of them ``model``, ``system``, ``compat`` and ``tokenwire`` count."""
+    body = Fields(value)
+    refuse_routing(body)
+    chat = one_name(body, "id")
+    trigger = body.text("trigger")
+    if trigger not in (None, "submit-message", "regenerate-message"):
+        raise body.fail("trigger", "must be submit-message or regenerate-message")
+    compat = body.text("compat")
+    if compat is not None and compat not in COMPAT:
+        raise body.fail("compat", f"must be one of {', '.join(COMPAT)}")
+    messages = body.objects("messages", required=True)
+    if not messages:
+        raise body.fail("messages", "must have at least one message")
+    request = Request(
+        messages=[m for message in messages for m in _messages(message)],
+        system=body.text("system"),
+    )
+    how = body.object("tokenwire")
+    found = UIRequest(
+        chat=chat,
+        request=request,
+        model=body.text("model"),
+        compat=cast("Compat | None", compat),
+        how=how.value if how is not None else None,
+    )
+    last = messages[-1]
+    if last.raw("role") == "assistant":
+        found.continues = last.text("id")
+        found.run = _run_of(last) or found.continues
+        for part in last.objects("parts"):
+            _answers(part, found)
+    return found
+
+
+def _run_of(message: Fields) -> str | None:
+    metadata = message.raw("metadata")
+    ours = cast(dict[str, Any], metadata).get("tokenwire") if isinstance(metadata, dict) else None
+    run = cast(dict[str, Any], ours).get("run") if isinstance(ours, dict) else None
+    return run if isinstance(run, str) else None
+
+
+def _is_tool(part: Fields) -> bool:
+    kind = part.raw("type")
+    return isinstance(kind, str) and (kind.startswith("tool-") or kind == "dynamic-tool")
+
+
+def _answers(part: Fields, found: UIRequest) -> None:
+    if not _is_tool(part):
+        return
+    state = part.text("state")
+    approval = part.object("approval")
+    if state == "approval-responded" and approval is not None:
+        answer = Answer(
+            approval.need("id"), approval.flag("approved"), approval.text("reason") or None
+        )
+        found.answers.append(answer)
+    elif state == "output-available":
+        found.outputs.append(ToolOutput(part.need("toolCallId"), part.raw("output")))
+    elif state == "output-error":
+        error = part.text("errorText") or "the tool failed"
+        found.outputs.append(ToolOutput(part.need("toolCallId"), {"error": error}))
+
+
+def _messages(message: Fields) -> list[Message]:
+    role = message.text("role", required=True)
+    name = message.text("id")
+    if role == "assistant":
+        return _assistant(message, name)
+    if role not in ("user", "system"):
+        raise message.fail("role", "must be user, assistant or system")
+    parts = [p for part in message.objects("parts", required=True) for p in _part(part)]
+    return [Message(role=role, content=plain(parts), id=name)] if parts else []
+
+
+def _assistant(message: Fields, name: str | None) -> list[Message]:
+    """One message a step, each followed by the results of its calls."""
+    found: list[Message] = []
+    parts: list[Part] = []
+    results: list[Part] = []
+
+    def close() -> None:
+        if parts:
+            found.append(Message(role="assistant", content=plain(list(parts)), id=name))
+        if results:
+            found.append(Message(role="tool", content=list(results)))
+        parts.clear()
+        results.clear()
+
+    for part in message.objects("parts", required=True):
+        kind = part.text("type", required=True)
+        if kind == "step-start":
+            close()
+        elif kind == "data-step-reset":
+            # What the page was told to forget does not go back to the model.
+            parts.clear()
+            results.clear()
+        elif _is_tool(part):
+            _tool(part, parts, results)
+        else:
+            parts += _part(part)
+    close()
+    return found
+
+
+def _tool(part: Fields, parts: list[Part], results: list[Part]) -> None:
+    kind, state = part.need("type"), part.text("state")
+    call_id = part.need("toolCallId")
+    name = part.need("toolName") if kind == "dynamic-tool" else kind.removeprefix("tool-")
+    if state in (None, "input-streaming"):
+        return
+    signed = _ours(part, "callProviderMetadata")
+    parts.append(
+        ToolCallPart(
+            call_id=call_id,
+            name=name,
+            arguments=dumps_text(part.raw("input") if part.has("input") else {}),
+            executor="provider" if part.flag("providerExecuted") else "server",
+            signature=_text(signed.get("signature")),
+        )
+    )
+    if state not in _ANSWERED:
+        return
+    failed = state != "output-available"
+    content: Any = part.raw("output")
+    if failed:
+        content = part.text("errorText") or "The person did not allow this call."
+    results.append(ToolResultPart(call_id=call_id, name=name, content=content, is_error=failed))
+
+
+def _part(part: Fields) -> list[Part]:
+    kind = part.text("type", required=True) or ""
+    ours = _ours(part, "providerMetadata")
+    if kind == "text":
+        text = part.text("text", required=True) or ""
+        if ours.get("kind") == "refusal":
+            return [RefusalPart(text=text)]
+        return [TextPart(text=text, signature=_text(ours.get("signature")))] if text else []
+    if kind == "reasoning":
+        opaque = ours.get("opaque")
+        if isinstance(opaque, dict):
+            kept = cast(dict[str, Any], opaque)
+            return [OpaquePart(name=str(kept.get("name", "")), payload=kept.get("payload"))]
+        return [
+            ReasoningPart(
+                text=part.text("text") or "",
+                signature=_text(ours.get("signature")),
+                encrypted=_text(ours.get("encrypted")),
+            )
+        ]
+    if kind == "file":
+        return [media_part(part.need("url"), part.text("mediaType"), part.text("filename"))]
+    if kind.startswith(("source-", "data-")) or kind in ("step-start", "reasoning-file", "custom"):
+        return []
+    raise part.fail("type", f"'{kind[:40]}' is not a part of a message")
+
+
+def _ours(part: Fields, name: str) -> dict[str, Any]:
+    metadata = part.raw(name)
+    found = cast(dict[str, Any], metadata).get("tokenwire") if isinstance(metadata, dict) else None
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,255 @@
+"""Chat completion chunks, as OpenAI's clients read them, and the whole completion for those who
+do not stream.
+
+Always true: one ``finish_reason``, then usage when it was asked for, then ``[DONE]``; an error is
+an object with ``error`` in place of a finish, because a cut answer must not look like a whole one.
+Tool calls that we run ourselves are not told (the client would run them again). The wire cannot
+take words back: when a step starts again after something was shown, the stream ends with an error;
+the answer without streaming has the new words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.events.fold import Fold
+from tokenwire.events.message import ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from tokenwire.events.model import (
+    PartAttr,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    RunEnd,
+    RunStart,
+    StepReset,
+    TextDelta,
+    ToolCallEnd,
+)
+from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, clean, dumps, dumps_text
+from tokenwire.wire.story import PartView, ended_well
+
+__all__ = ["FINISH_REASONS", "OpenAIChatEncoder", "completion", "error_object", "usage_object"]
+
+#: Our finish reasons -> the wire's.
+FINISH_REASONS = {
+    "stop": "stop",
+    "length": "length",
+    "context_overflow": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "refusal": "stop",
+}
+_FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_content"}
+RESET = "The answer was started again; the words before are void. Ask again or read the run."
+
+
+class OpenAIChatEncoder(ChunkEncoder):
+    """Events to ``chat.completion.chunk`` objects.
+
+    ``tools``: names of the caller's own tools (default: what the run's metadata says).
+    """
+
+    def __init__(
+        self,
+        *,
+        include_usage: bool = False,
+        tools: frozenset[str] | None = None,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__(place=place)
+        self.include_usage = include_usage
+        self.tools = tools
+        self._index = 0
+        self._told = False
+        self._calls = False
+        self._head = b""
+
+    def encode(self, event: AnyEvent, cursor: str) -> bytes:
+        """The chunk that says ``event``; text, the common case, goes the short way."""
+        if type(event) is TextDelta and self._head and not self.ended and self._place is None:
+            part = self.story.open.get(event.part)
+            if part is not None and event.text:
+                part.add(event.text)
+                self._told = True
+                return b'id: %b\n%b"choices":[{"index":0,"delta":{"content":%b}}]}\n\n' % (
+                    cursor.encode("ascii"),
+                    self._head,
+                    dumps(event.text),
+                )
+        return super().encode(event, cursor)
+
+    def heartbeat(self) -> bytes:
+        """A comment line alone: OpenAI's reader takes a blank line after an id for an event."""
+        return b": keep-alive\n"
+
+    def finish(self) -> bytes:
+        """The sentinel."""
+        return b"data: [DONE]\n\n"
+
+    # --- events to chunks ------------------------------------------------------------------------
+
+    def _tell(self, event: AnyEvent) -> list[Chunk]:
+        story = self.story
+        story.see(event)
+        if isinstance(event, PartDelta):
+            return self._delta(event)
+        if isinstance(event, PartStart | PartAttr):
+            part = story.open.get(event.part)
+            return self._open_call(part) if part is not None else []
+        if isinstance(event, PartEnd):
+            return self._end(event)
+        if isinstance(event, RunStart):
+            names = story.metadata.get("tools")
+            if self.tools is None:
+                self.tools = frozenset(names) if isinstance(names, list) else frozenset()
+            self._head = b"data: " + dumps(self._base())[:-1] + b","
+            return [self._chunk({"role": "assistant"})]
+        if isinstance(event, StepReset):
+            if not self._told:
+                return []
+            self.ended = True
+            return [{"error": error_object(RESET, "server_error", "step_reset")}]
+        if isinstance(event, RunEnd):
+            return self._run_end(event)
+        return []
+
+    def _base(self) -> Chunk:
+        story = self.story
+        return {
+            "id": f"chatcmpl-{story.run}",
+            "object": "chat.completion.chunk",
+            "created": story.time // 1000,
+            "model": story.model or "",
+        }
+
+    def _chunk(self, delta: Chunk, finish: str | None = None) -> Chunk:
+        choice: Chunk = {"index": 0, "delta": delta}
+        if finish is not None:
+            choice["finish_reason"] = finish
+        return {**self._base(), "choices": [choice]}
+
+    def _delta(self, event: PartDelta) -> list[Chunk]:
+        part = self.story.open.get(event.part)
+        if part is None or not event.text:
+            return []
+        field = _FIELDS.get(part.kind)
+        if field is not None:
+            self._told = True
+            return [self._chunk({field: event.text})]
+        return self._arguments(part) if part.told else []
+
+    def _open_call(self, part: PartView) -> list[Chunk]:
+        if part.kind != "tool-call" or part.told or not (part.call_id and part.name):
+            return []
+        if not (part.shown or part.name in (self.tools or ())):
+            return []
+        part.told = self._told = self._calls = True
+        part.index = self._index
+        self._index += 1
+        call = {
+            "index": part.index,
+            "id": part.call_id,
+            "type": "function",
+            "function": {"name": part.name, "arguments": ""},
+        }
+        return [self._chunk({"tool_calls": [call]}), *self._arguments(part)]
+
+    def _arguments(self, part: PartView) -> list[Chunk]:
+        text = "".join(part.pieces[part.said :])
+        part.said = len(part.pieces)
+        return [self._more_arguments(part.index, text)] if text else []
+
+    def _more_arguments(self, index: int, text: str) -> Chunk:
+        return self._chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
+
+    def _end(self, event: PartEnd) -> list[Chunk]:
+        part = self.story.parts.get(event.part)
+        if part is None:
+            return []
+        field = _FIELDS.get(part.kind)
+        if field is not None:
+            missing = part.missing(event.text)
+            return [self._chunk({field: missing})] if missing else []
+        if isinstance(event, ToolCallEnd):
+            part.call_id = part.call_id or f"call-{part.part}"
+            chunks = self._open_call(part)
+            if part.told and not part.text and event.arguments is not None:
+                chunks.append(self._more_arguments(part.index, dumps_text(event.arguments)))
+            return chunks
+        return []
+
+    def _run_end(self, event: RunEnd) -> list[Chunk]:
+        story = self.story
+        if not ended_well(story, event):
+            error = story.error
+            text = error.message if error else event.reason or f"The run was {event.outcome}."
+            return [
+                {
+                    "error": error_object(
+                        text, "server_error", error.code if error else event.outcome
+                    )
+                }
+            ]
+        reason = "tool_calls" if self._calls and story.reason == "tool_calls" else story.reason
+        word = FINISH_REASONS.get(reason, "stop")
+        if word == "tool_calls" and not self._calls:
+            word = "stop"
+        chunks = [self._chunk({}, word)]
+        if self.include_usage:
+            chunks.append({**self._base(), "choices": [], "usage": usage_object(story.usage)})
+        return chunks
+
+
+def error_object(message: str, kind: str, code: str, param: str | None = None) -> Chunk:
+    """The wire's error object. Here the nulls are part of the form."""
+    return {"message": message, "type": kind, "param": param, "code": code}
+
+
+def usage_object(usage: dict[str, int]) -> Chunk:
+    """Token counts in the wire's words."""
+    taken, given = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+    told: Chunk = {
+        "prompt_tokens": taken,
+        "completion_tokens": given,
+        "total_tokens": usage.get("total_tokens") or taken + given,
+    }
+    if "cached_input_tokens" in usage:
+        told["prompt_tokens_details"] = {"cached_tokens": usage["cached_input_tokens"]}
+    if "reasoning_tokens" in usage:
+        told["completion_tokens_details"] = {"reasoning_tokens": usage["reasoning_tokens"]}
+    return told
+
+
+def completion(fold: Fold, *, tools: frozenset[str] = frozenset()) -> Chunk:
+    """The ``chat.completion`` object of a finished run."""
+    parts: list[Any] = list(fold.message().parts)
+    calls = [
+        {
+            "id": p.call_id,
+            "type": "function",
+            "function": {"name": p.name, "arguments": p.arguments},
+        }
+        for p in parts
+        if isinstance(p, ToolCallPart) and (p.executor == "client" or p.name in tools)
+    ]
+    text = "".join(p.text for p in parts if isinstance(p, TextPart))
+    refusal = "".join(p.text for p in parts if isinstance(p, RefusalPart))
+    reasoning = "".join(p.text for p in parts if isinstance(p, ReasoningPart))
+    message: Chunk = {
+        "role": "assistant",
+        "content": text if text or not (calls or refusal) else None,
+        "refusal": refusal or None,
+        **clean(tool_calls=calls or None, reasoning_content=reasoning or None),
+    }
+    word = FINISH_REASONS.get(fold.finish_reason or "stop", "stop")
+    if word == "tool_calls" and not calls:
+        word = "stop"
+    return {
+        "id": f"chatcmpl-{fold.run}",
+        "object": "chat.completion",
+        "created": fold.time // 1000,
+        "model": fold.model or "",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": word}],
+        "usage": usage_object(fold.usage),
+    }

@@ -1,0 +1,409 @@
+"""Responses API stream events, as OpenAI's clients read them, and the response object itself.
+
+Always true: ``sequence_number`` is 0, 1, 2, ... over the whole run, so ``starting_after`` gives
+exactly the rest; every item that is added is done before the one terminal event
+(``response.completed``, ``.incomplete`` or ``.failed``). Tool calls that we run are not told. The
+wire cannot take words back: a step that starts again after something was shown fails the stream;
+the response object has the new words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.events.fold import Fold, PartState
+from tokenwire.events.model import (
+    PartAttr,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    RunEnd,
+    RunStart,
+    StepReset,
+    ToolCallEnd,
+)
+from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, dumps, dumps_text
+from tokenwire.wire.story import PartView, ended_well
+
+__all__ = ["OpenAIResponsesEncoder", "response_object"]
+
+_INCOMPLETE = {"length": "max_output_tokens", "context_overflow": "max_output_tokens"}
+_FILTERED = {"content_filter", "refusal"}
+#: Our codes -> the wire's, where it has one.
+_ERRORS = {
+    "rate_limited": "rate_limit_exceeded",
+    "bad_request": "invalid_prompt",
+    "limit_exceeded": "invalid_prompt",
+    "provider_bad_request": "invalid_prompt",
+    "context_overflow": "invalid_prompt",
+}
+_PREFIX = {"text": "msg", "refusal": "msg", "reasoning": "rs", "tool-call": "fc"}
+
+
+class OpenAIResponsesEncoder(ChunkEncoder):
+    """Events to ``response.*`` events.
+
+    ``starting_after``: the last ``sequence_number`` that the reader has; it gets those above.
+    ``echo``: fields of the request that the response object repeats.
+    """
+
+    def __init__(
+        self,
+        *,
+        starting_after: int | None = None,
+        tools: frozenset[str] | None = None,
+        echo: Chunk | None = None,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__(place=place)
+        self.starting_after = -1 if starting_after is None else starting_after
+        self.tools = tools
+        self.echo = echo
+        self._sequence = 0
+        self._items: dict[int, Chunk] = {}  # part -> its item, done or not
+        self._texts: dict[int, list[str]] = {}
+        self._calls = False
+
+    def chunks(self, event: AnyEvent) -> list[Chunk]:
+        """The chunks that the reader does not have yet."""
+        return [c for c in super().chunks(event) if c["sequence_number"] > self.starting_after]
+
+    def heartbeat(self) -> bytes:
+        """A comment line alone: OpenAI's reader takes a blank line after an id for an event."""
+        return b": keep-alive\n"
+
+    def _frame(self, chunk: Chunk, frame_id: str | None) -> bytes:
+        name = chunk["type"].encode("ascii")
+        head = b"id: %b\n" % frame_id.encode("ascii") if frame_id is not None else b""
+        return b"%bevent: %b\ndata: %b\n\n" % (head, name, dumps(chunk))
+
+    # --- events to chunks ------------------------------------------------------------------------
+
+    def _tell(self, event: AnyEvent) -> list[Chunk]:
+        self.story.see(event)
+        chunks = self._say(event)
+        for chunk in chunks:
+            chunk["sequence_number"] = self._sequence
+            self._sequence += 1
+        return chunks
+
+    def _say(self, event: AnyEvent) -> list[Chunk]:
+        story = self.story
+        if isinstance(event, PartDelta):
+            part = story.open.get(event.part)
+            return self._delta(part, event.text) if part is not None and event.text else []
+        if isinstance(event, PartStart | PartAttr):
+            part = story.open.get(event.part)
+            return self._open(part) if part is not None and part.kind != "reasoning" else []
+        if isinstance(event, PartEnd):
+            return self._end(event)
+        if isinstance(event, RunStart):
+            self._learn(event)
+            return [
+                {"type": "response.created", "response": self._response("in_progress")},
+                {"type": "response.in_progress", "response": self._response("in_progress")},
+            ]
+        if isinstance(event, StepReset):
+            if not self._items:
+                return []
+            self.ended = True
+            text = "The answer was started again; the words before are void. Get the response."
+            failed = self._response("failed", error={"code": "server_error", "message": text})
+            return [{"type": "response.failed", "response": failed}]
+        if isinstance(event, RunEnd):
+            return self._run_end(event)
+        return []
+
+    def _learn(self, event: RunStart) -> None:
+        metadata = event.metadata or {}
+        if self.tools is None:
+            names = metadata.get("tools")
+            self.tools = frozenset(names) if isinstance(names, list) else frozenset()
+        if self.echo is None:
+            echo = metadata.get("echo")
+            self.echo = echo if isinstance(echo, dict) else {}
+
+    def _response(self, status: str, **fields: Any) -> Chunk:
+        output = [item for item in self._items.values() if item.get("status") != "in_progress"]
+        return _response(
+            f"resp_{self.story.run}",
+            self.story.time,
+            self.story.model,
+            status,
+            output,
+            {**(self.echo or {}), **fields},
+        )
+
+    def _place_of(self, part: PartView) -> Chunk:
+        place: Chunk = {"item_id": self._items[part.part]["id"], "output_index": part.index}
+        if part.kind == "reasoning" and part.summary:
+            place["summary_index"] = 0
+        elif part.kind != "tool-call":
+            place["content_index"] = 0
+        return place
+
+    def _open(self, part: PartView) -> list[Chunk]:
+        if part.told or part.kind not in _PREFIX:
+            return []
+        name = f"{_PREFIX[part.kind]}_{self.story.run}_{part.part}"
+        if part.kind == "tool-call":
+            if not (part.call_id and part.name):
+                return []
+            if not (part.shown or part.name in (self.tools or ())):
+                return []
+            self._calls = True
+        part.told, part.index = True, len(self._items)
+        item = _item(part.kind, name, "in_progress", "", part.call_id, part.name, part.summary)
+        if "content" in item:
+            item["content"] = []
+        if "summary" in item:
+            item["summary"] = []
+        self._items[part.part] = item
+        self._texts[part.part] = []
+        added = {"type": "response.output_item.added", "output_index": part.index, "item": item}
+        chunks: list[Chunk] = [added]
+        if part.kind == "reasoning" and part.summary:
+            empty: Chunk = {"type": "summary_text", "text": ""}
+            kind = "response.reasoning_summary_part.added"
+            chunks.append({"type": kind, **self._place_of(part), "part": empty})
+        elif part.kind != "tool-call":
+            kind = "response.content_part.added"
+            chunks.append({"type": kind, **self._place_of(part), "part": _content(part.kind, "")})
+        elif part.pieces:
+            chunks += self._delta(part, part.text)
+        return chunks
+
+    def _delta(self, part: PartView, text: str) -> list[Chunk]:
+        chunks = self._open(part) if part.kind == "reasoning" else []
+        if not part.told:
+            return chunks
+        self._texts[part.part].append(text)
+        chunk = {"type": f"{_stream(part)}.delta", **self._place_of(part), "delta": text}
+        if part.kind == "text":
+            chunk["logprobs"] = []
+        return [*chunks, chunk]
+
+    def _end(self, event: PartEnd) -> list[Chunk]:
+        part = self.story.parts.get(event.part)
+        if part is None or part.kind not in _PREFIX:
+            return []
+        if isinstance(event, ToolCallEnd):
+            part.call_id = part.call_id or f"call-{part.part}"
+        chunks = [] if part.kind == "reasoning" else self._open(part)
+        missing = part.missing(event.text)
+        encrypted = part.attrs.get("encrypted") if part.kind == "reasoning" else None
+        if part.kind == "reasoning" and (missing or encrypted):
+            chunks += self._open(part)
+        if not part.told:
+            return chunks
+        if isinstance(event, ToolCallEnd):
+            if not part.text and event.arguments is not None:
+                chunks += self._delta(part, dumps_text(event.arguments))
+        elif missing:
+            chunks += self._delta(part, missing)
+        text = event.text if event.text is not None else "".join(self._texts[part.part])
+        return [*chunks, *self._done(part, text, event.status == "complete", encrypted)]
+
+    def _done(self, part: PartView, text: str, whole: bool, encrypted: Any) -> list[Chunk]:
+        place, kind = self._place_of(part), _stream(part)
+        status = "completed" if whole else "incomplete"
+        name = self._items[part.part]["id"]
+        item = _item(part.kind, name, status, text, part.call_id, part.name, part.summary)
+        if isinstance(encrypted, str):
+            item["encrypted_content"] = encrypted
+        self._items[part.part] = item
+        done: Chunk = {"type": f"{kind}.done", **place}
+        chunks: list[Chunk] = [done]
+        if part.kind == "tool-call":
+            done |= {"arguments": item["arguments"], "name": part.name}
+        elif part.kind == "refusal":
+            done["refusal"] = text
+        else:
+            done["text"] = text
+        if part.kind == "text":
+            done["logprobs"] = []
+        if part.kind == "reasoning" and part.summary:
+            content = {"type": "summary_text", "text": text}
+            chunks.append(
+                {"type": "response.reasoning_summary_part.done", **place, "part": content}
+            )
+        elif part.kind != "tool-call":
+            content = _content(part.kind, text)
+            chunks.append({"type": "response.content_part.done", **place, "part": content})
+        chunks.append(
+            {"type": "response.output_item.done", "output_index": part.index, "item": item}
+        )
+        self._texts.pop(part.part, None)
+        return chunks
+
+    def _run_end(self, event: RunEnd) -> list[Chunk]:
+        story = self.story
+        error = None
+        if story.error is not None:
+            error = _error(story.error.code, story.error.message)
+        well = ended_well(story, event)
+        status, fields = _status(event.outcome, story.reason, well, error, event.reason)
+        fields["usage"] = _usage(story.usage)
+        kind = {"completed": "response.completed", "failed": "response.failed"}
+        return [
+            {
+                "type": kind.get(status, "response.incomplete"),
+                "response": self._response(status, **fields),
+            }
+        ]
+
+
+def _stream(part: PartView) -> str:
+    if part.kind == "reasoning":
+        return "response.reasoning_summary_text" if part.summary else "response.reasoning_text"
+    names = {"tool-call": "function_call_arguments", "refusal": "refusal", "text": "output_text"}
+    return f"response.{names[part.kind]}"
+
+
+def _content(kind: str, text: str) -> Chunk:
+    if kind == "reasoning":
+        return {"type": "reasoning_text", "text": text}
+    if kind == "refusal":
+        return {"type": "refusal", "refusal": text}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _item(
+    kind: str, name: str, status: str, text: str, call_id: str, tool: str, summary: bool
+) -> Chunk:
+    if kind == "tool-call":
+        return {
+            "type": "function_call",
+            "id": name,
+            "call_id": call_id,
+            "name": tool,
+            "arguments": text,
+            "status": status,
+        }
+    if kind == "reasoning":
+        told = {"type": "summary_text" if summary else "reasoning_text", "text": text}
+        item: Chunk = {"type": "reasoning", "id": name, "status": status, "summary": []}
+        item["summary" if summary else "content"] = [told]
+        return item
+    return {
+        "type": "message",
+        "id": name,
+        "role": "assistant",
+        "status": status,
+        "content": [_content(kind, text)],
+    }
+
+
+def _status(
+    outcome: str, reason: str, well: bool, error: Chunk | None, said: str | None
+) -> tuple[str, Chunk]:
+    if outcome == "cancelled":
+        return "cancelled", {}
+    if not well:
+        message = said or f"The run was {outcome}."
+        return "failed", {"error": error or {"code": "server_error", "message": message}}
+    if reason in _INCOMPLETE:
+        return "incomplete", {"incomplete_details": {"reason": _INCOMPLETE[reason]}}
+    if reason in _FILTERED and outcome == "incomplete":
+        return "incomplete", {"incomplete_details": {"reason": "content_filter"}}
+    return "completed", {}
+
+
+def _error(code: str, message: str) -> Chunk:
+    """An error with one of the wire's own codes: its clients know no others."""
+    return {"code": _ERRORS.get(code, "server_error"), "message": message}
+
+
+def _usage(usage: dict[str, int]) -> Chunk:
+    taken, given = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+    return {
+        "input_tokens": taken,
+        "input_tokens_details": {
+            "cached_tokens": usage.get("cached_input_tokens", 0),
+            "cache_write_tokens": usage.get("cache_write_tokens", 0),
+        },
+        "output_tokens": given,
+        "output_tokens_details": {"reasoning_tokens": usage.get("reasoning_tokens", 0)},
+        "total_tokens": usage.get("total_tokens") or taken + given,
+    }
+
+
+def _response(
+    name: str, time: int, model: str | None, status: str, output: list[Chunk], fields: Chunk
+) -> Chunk:
+    # The nulls are part of this object's form: its clients' types name these fields as nullable.
+    return {
+        "id": name,
+        "object": "response",
+        "created_at": time // 1000,
+        "status": status,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "max_output_tokens": None,
+        "model": model or "",
+        "output": output,
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "temperature": None,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": None,
+        "truncation": "disabled",
+        "usage": None,
+        "metadata": {},
+        **fields,
+    }
+
+
+def response_object(
+    fold: Fold, *, tools: frozenset[str] = frozenset(), echo: Chunk | None = None
+) -> Chunk:
+    """The ``response`` object of a run, finished or not."""
+    output = [
+        _item_of(fold, part)
+        for step in fold.steps
+        for part in (fold.parts[p] for p in step.parts)
+        if _told(part, tools)
+    ]
+    if fold.outcome is None:
+        return _response(
+            f"resp_{fold.run}", fold.time, fold.model, "in_progress", output, dict(echo or {})
+        )
+    reason = fold.finish_reason or "stop"
+    error = _error(fold.error["code"], fold.error["message"]) if fold.error else None
+    cut = fold.error is None and reason in {*_INCOMPLETE, *_FILTERED, "pause"}
+    well = fold.outcome == "complete" or (fold.outcome == "incomplete" and cut)
+    status, fields = _status(fold.outcome, reason, well, error, fold.end_reason)
+    fields = {**(echo or {}), **fields, "usage": _usage(fold.usage)}
+    return _response(f"resp_{fold.run}", fold.time, fold.model, status, output, fields)
+
+
+def _told(part: PartState, tools: frozenset[str]) -> bool:
+    if part.kind == "tool-call":
+        return part.attrs.get("executor") == "client" or part.attrs.get("name") in tools
+    if part.kind == "reasoning":
+        return bool(part.text or part.attrs.get("encrypted"))
+    return part.kind in ("text", "refusal")
+
+
+def _item_of(fold: Fold, part: PartState) -> Chunk:
+    attrs = part.attrs
+    text = part.text
+    if part.kind == "tool-call" and not text:
+        text = dumps_text(attrs.get("arguments", {}))
+    words = {"complete": "completed", "open": "in_progress"}
+    item = _item(
+        part.kind,
+        f"{_PREFIX[part.kind]}_{fold.run}_{part.part}",
+        words.get(part.status, "incomplete"),
+        text,
+        attrs.get("call_id") or f"call-{part.part}",
+        attrs.get("name", ""),
+        bool(attrs.get("summary")),
+    )
+    if part.kind == "reasoning" and isinstance(attrs.get("encrypted"), str):
+        item["encrypted_content"] = attrs["encrypted"]
+    return item

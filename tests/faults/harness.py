@@ -1,0 +1,249 @@
+"""Kills, stops and cuts under load, repeatable by their seed, and a verdict on every run.
+
+Workers are processes that share one store. Clients follow runs from the harness, break off at any
+moment and come back with their last cursor. Afterwards every client's history is held against the
+final log. The seed fixes every choice; the moments depend on the machine as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from faults import worker as fault_worker
+from faults.actors import Worker, context, evidence_of, read
+from faults.checker import Case, Client, Verdict, check, dump
+from faults.journal import Journal
+from faults.worker import Place
+from tokenwire.errors import TokenwireError
+from tokenwire.relay.runs import Runs, _scoped
+from tokenwire.run.stream import new_run_id
+from tokenwire.simulator import samples
+from tokenwire.simulator.app import SimulatorServer
+from tokenwire.simulator.settings import Settings
+
+RUNS_AT_ONCE = 8
+CLIENTS = 2
+
+
+@dataclass
+class Report:
+    """What happened, for people and programs."""
+
+    seed: int
+    store: str
+    kills: int = 0
+    stops: int = 0
+    store_kills: int = 0
+    runs: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    takeovers: int = 0
+    resets: int = 0
+    events: int = 0
+    connections: int = 0
+    cancels: int = 0
+    seconds: float = 0.0
+    broken: list[str] = field(default_factory=list)
+
+
+class Harness:
+    """One run of the harness on one store."""
+
+    def __init__(
+        self,
+        store: str,
+        folder: Path,
+        *,
+        seed: int,
+        kills: int,
+        workers: int,
+        restart_store: Callable[[], None] | None = None,
+        skews: tuple[float, ...] = (0.0,),
+    ) -> None:
+        self.report = Report(seed, store.partition(":")[0])
+        self._store = store
+        self._journal = Journal(str(folder / "journal"))
+        self._chance = random.Random(seed)
+        self._kills = kills
+        self._restart_store = restart_store
+        #: How wrong the workers' clocks are, one after the other.
+        self._skews = itertools.cycle(skews)
+        self._count = workers
+        self._workers: list[Worker] = []
+        self._cases: list[Case] = []
+        self._answers: dict[str, asyncio.Event] = {}
+        self._delivered = 0
+        self._context = context()
+
+    async def run(self) -> Report:
+        begun = time.monotonic()
+        settings = Settings(rate=400.0, jitter=0.3, seed=self._chance.randrange(1 << 30))
+        async with SimulatorServer(settings) as model:
+            self._model = model
+            self._place = Place(self._store, model.url, self._journal.path)
+            runs = fault_worker.make_runs(self._place, self._journal, owner="the harness")
+            await runs.open(take_over=False)
+            try:
+                await self._under_load(runs)
+                await self._judge(runs)
+            finally:
+                await asyncio.gather(*(worker.end() for worker in self._workers))
+                await fault_worker.leave(runs)
+                self._journal.close()
+        self.report.seconds = time.monotonic() - begun
+        return self.report
+
+    async def _under_load(self, runs: Runs) -> None:
+        for _ in range(self._count):
+            await self._spawn()
+        killer = asyncio.create_task(self._kill())
+        lanes = [
+            asyncio.create_task(self._lane(runs, killer, number)) for number in range(RUNS_AT_ONCE)
+        ]
+        await asyncio.gather(killer, *lanes)
+
+    # Workers.
+
+    async def _spawn(self) -> None:
+        place = replace(self._place, skew=next(self._skews))
+        self._workers.append(await Worker.start(self._context, place, self._hear))
+
+    def _hear(self, worker: Worker, answer: dict[str, Any]) -> None:
+        if "key" in answer:
+            case = next(case for case in self._cases if case.key == answer["key"])
+            if "run" in answer:
+                case.runs.add(answer["run"])
+                self._answers[case.key].set()
+
+    async def _kill(self) -> None:
+        chance = self._chance
+        while self.report.kills < self._kills:
+            await self._some_progress(chance.randint(1, 600))
+            if self._restart_store is not None and chance.random() < 0.06:
+                self.report.store_kills += 1
+                await asyncio.to_thread(self._restart_store)
+                continue
+            able = [worker for worker in self._workers if worker.able]
+            if not able:
+                continue
+            victim = chance.choice(able)
+            if chance.random() < 0.12:
+                asyncio.get_running_loop().create_task(self._stop_a_while(victim))
+                continue
+            self._workers.remove(victim)
+            if not victim.process.is_alive():
+                self.report.broken.append("a worker ended by itself")
+            await victim.end()
+            self.report.kills += 1
+            await self._spawn()
+
+    async def _some_progress(self, events: int) -> None:
+        """Until clients got that many events more, however fast the machine is; not for ever, as
+        the runs that wait for a dead worker bring none."""
+        end = time.monotonic() + 1.0
+        target = self._delivered + events
+        while self._delivered < target and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+
+    async def _stop_a_while(self, victim: Worker) -> None:
+        """Longer than a lease: another worker takes over, and a zombie wakes up."""
+        victim.able = False
+        self.report.stops += 1
+        victim.signal(signal.SIGSTOP)
+        await asyncio.sleep(fault_worker.LEASE * self._chance.uniform(1.2, 1.8))
+        victim.signal(signal.SIGCONT)
+        victim.able = True
+
+    # Runs and their clients.
+
+    async def _lane(self, runs: Runs, killer: asyncio.Task[None], number: int) -> None:
+        """One run after the other, until the killing is done."""
+        turn = 0
+        while not killer.done():
+            turn += 1
+            case = self._new_case(f"key-{number}-{turn}")
+            await self._start(case)
+            run = next(iter(case.runs))
+            case.clients = [Client(seed=n) for n in range(CLIENTS)]
+            tasks = [
+                asyncio.create_task(read(runs, run, case.key, client, seen=self._seen))
+                for client in case.clients
+            ]
+            if case.cancelled:
+                await asyncio.sleep(self._chance.uniform(0.0, 0.5))
+                await runs.cancel(run, by="harness", principal=case.key)
+                self._journal.write("cancel", run=run)
+            _, late = await asyncio.wait(tasks, timeout=60)
+            for task in late:
+                task.cancel()
+                self.report.broken.append(f"{case.key} ({case.scenario}): G5: no end in 60 s")
+
+    def _new_case(self, key: str) -> Case:
+        scenario = self._chance.choice(["text", "text", "tool", "reasoning"])
+        case = Case(
+            key=key,
+            scenario=f"scenario:{scenario}",
+            model=f"model-{key}",
+            expected=samples.MARKDOWN if scenario == "text" else None,
+            cancelled=self._chance.random() < 0.12,
+        )
+        self.report.runs += 1
+        self.report.cancels += case.cancelled
+        self._cases.append(case)
+        self._answers[key] = asyncio.Event()
+        return case
+
+    async def _start(self, case: Case) -> None:
+        """Ask one worker, sometimes two at once, and again until one of them has answered."""
+        while not case.runs:
+            able = [worker for worker in self._workers if worker.able]
+            if not able:
+                await asyncio.sleep(0.02)
+                continue
+            count = min(len(able), self._chance.choice([1, 1, 1, 2]))
+            for worker in self._chance.sample(able, count):
+                order = {"key": case.key, "prompt": case.scenario, "model": case.model}
+                try:
+                    worker.pipe.send({**order, "run": new_run_id()})
+                except OSError:
+                    continue  # it was killed a moment ago
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._answers[case.key].wait()
+            except TimeoutError:
+                continue
+
+    async def _seen(self, items: list[tuple[str, bytes]]) -> None:
+        self._delivered += len(items)
+
+    # Verdict.
+
+    async def _judge(self, runs: Runs) -> None:
+        report = self.report
+        requests = Counter(record.model for record in self._model.requests)
+        everything = evidence_of(self._cases, self._journal, requests)
+        for case, evidence in zip(self._cases, everything, strict=True):
+            names = case.runs | set(await runs.log.thread(_scoped(case.key, case.key) or ""))
+            try:
+                dumps = [await dump(runs.log, name) for name in sorted(names)]
+            except TokenwireError as error:
+                report.broken.append(f"{case.key} ({case.scenario}): I2: {error}")
+                continue
+            self._count_in(case, check(case, dumps, evidence))
+
+    def _count_in(self, case: Case, verdict: Verdict) -> None:
+        report, outcomes = self.report, self.report.outcomes
+        outcomes[verdict.outcome] = outcomes.get(verdict.outcome, 0) + 1
+        report.takeovers += verdict.claims
+        report.resets += verdict.resets
+        report.events += verdict.events
+        report.connections += sum(client.connections for client in case.clients)
+        report.broken += [f"{case.key} ({case.scenario}): {text}" for text in verdict.broken]

@@ -1,0 +1,290 @@
+"""Runs whose worker was lost, on a SQLite file; two relays stand for two processes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from support.spine import QUICK, OneModel, read_all, relay, request_of, run_async, simulator
+from tokenwire.errors import StoreDamagedError
+from tokenwire.events import model as m
+from tokenwire.events.fold import fold
+from tokenwire.events.order import Order
+from tokenwire.log.open import open_log
+from tokenwire.relay.record import Chain
+from tokenwire.relay.runs import Runs
+from tokenwire.relay.takeover.ladder import MOST_ATTEMPTS, Taken, rung
+from tokenwire.relay.takeover.tending import may_live
+from tokenwire.tools.registry import tool
+
+
+def crashed(runs: Runs) -> None:
+    """Stop a relay as a kill would: no end is written, no lease is released."""
+    if runs._tender is not None:
+        runs._tender.cancel()
+    for owned in runs.owned.values():
+        owned.task.cancel()
+
+
+async def leave(runs: Runs) -> None:
+    await asyncio.sleep(0.05)
+    if runs.http is not None:
+        await runs.http.aclose()
+    await runs.log.close()
+
+
+async def opened(server, path, **options) -> Runs:
+    runs = Runs(
+        open_log(f"sqlite:{path}"),
+        registry=OneModel(server.url),
+        retry=QUICK,
+        lease=0.6,
+        owner=options.pop("owner", None),
+        **options,
+    )
+    await runs.open()
+    return runs
+
+
+async def until_text(runs, run):
+    follower = await runs.follow(run)
+    seen = []
+    while not any(isinstance(e, m.TextDelta) for _, e in seen):
+        seen += (await follower.next()).events()
+    follower.close()
+    return seen
+
+
+def test_another_worker_goes_on_and_a_reader_sees_one_answer(tmp_path):
+    async def main():
+        async with simulator(rate=400.0) as server:
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
+            info = await first.start(request_of("scenario:text"), model="m0")
+            seen = await until_text(first, info.id)
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b")
+            reader = asyncio.create_task(read_all(second, info.id, after=seen[-1][0]))
+            crashed(first)
+            rest = await asyncio.wait_for(reader, 20)
+            events = [e for _, e in seen + rest]
+            order = Order()
+            for event in events:
+                order.check(event)
+            kinds = [e.type for e in events]
+            assert kinds.count("run-start") == kinds.count("run-end") == 1
+            claim = next(e for e in events if isinstance(e, m.RunClaim))
+            reset = next(e for e in events if isinstance(e, m.StepReset))
+            assert claim.epoch == 2
+            assert reset.attempt == 2
+            whole = await read_all(second, info.id)
+            assert whole == seen + rest
+            state = fold(events)
+            assert state.outcome == "complete"
+            alone = await second.start(request_of("scenario:text"), model="m0")
+            expected = fold([e for _, e in await read_all(second, alone.id)]).text
+            assert state.text == expected
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())
+
+
+def test_a_zombie_is_fenced_and_writes_nothing(tmp_path):
+    async def main():
+        async with simulator(rate=60.0) as server:
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
+            info = await first.start(request_of("scenario:text"), model="m0")
+            await until_text(first, info.id)
+            assert first._tender is not None
+            first._tender.cancel()  # it renews no more, but its run goes on: a zombie
+            zombie = first.owned[info.id].task
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b")
+            events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 30)]
+            await asyncio.wait([zombie], timeout=10)
+            assert zombie.done()
+            claims = [e.seq for e in events if isinstance(e, m.RunClaim)]
+            assert len(claims) == 1
+            order = Order()
+            for event in events:
+                order.check(event)
+            assert events[-1].outcome == "complete"
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())
+
+
+def test_a_run_that_was_asked_to_stop_is_ended_and_not_started_again(tmp_path):
+    async def main():
+        async with simulator() as server:
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
+            info = await first.start(request_of("scenario:stall"), model="m0")
+            await until_text(first, info.id)
+            crashed(first)
+            await asyncio.sleep(0.05)
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b")
+            await second.cancel(info.id, by="ann")
+            events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 20)]
+            assert events[-1].outcome == "cancelled"
+            assert len(server.requests) == 1
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())
+
+
+def test_waiting_for_an_approval_survives_the_worker(tmp_path):
+    deleted = []
+
+    @tool(needs_approval=True)
+    def delete_file(path: str) -> str:
+        """Delete."""
+        deleted.append(path)
+        return "gone"
+
+    from tokenwire.tools.registry import ToolSet
+
+    async def main():
+        async with simulator() as server:
+            tools = ToolSet([delete_file])
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a", tools=tools)
+            info = await first.start(request_of("scenario:approval"), model="m0")
+            follower = await first.follow(info.id)
+            wait = None
+            while wait is None:
+                for _, event in (await follower.next()).events():
+                    wait = event if isinstance(event, m.RunWait) else wait
+            follower.close()
+            crashed(first)
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b", tools=tools)
+            follower = await second.follow(info.id)
+            claimed = False
+            while not claimed:
+                claimed = any(
+                    isinstance(e, m.RunClaim) for _, e in (await follower.next()).events()
+                )
+            follower.close()
+            assert (await second.info(info.id)).state == "waiting"
+            assert deleted == []
+            await second.answer_approval(info.id, wait.pending[0], approved=True)
+            events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 20)]
+            assert events[-1].outcome == "complete"
+            assert deleted == ["report.txt"]
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())
+
+
+def test_a_started_tool_that_is_not_idempotent_is_left_in_doubt(tmp_path):
+    started = []
+
+    @tool
+    async def get_weather(city: str) -> str:
+        """Never answers."""
+        started.append(city)
+        await asyncio.get_running_loop().create_future()
+        return ""
+
+    from tokenwire.tools.registry import ToolSet
+
+    async def main():
+        async with simulator() as server:
+            tools = ToolSet([get_weather])
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a", tools=tools)
+            info = await first.start(request_of("scenario:tool"), model="m0")
+            follower = await first.follow(info.id)
+            running = False
+            while not running:
+                running = any(
+                    isinstance(e, m.ToolStart) for _, e in (await follower.next()).events()
+                )
+            follower.close()
+            while not started:
+                await asyncio.sleep(0)
+            # A kill says nothing any more, so its last words must not reach the log.
+            first.owned[info.id].producer.epoch = 0
+            crashed(first)
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b", tools=tools)
+            events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 20)]
+            assert started == ["Paris"]
+            assert events[-1].outcome == "interrupted"
+            assert events[-1].reason == "tool_in_doubt"
+            assert [e.code for e in events if isinstance(e, m.Error)] == ["tool_in_doubt"]
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())
+
+
+def test_a_dead_process_of_this_machine_is_noticed_before_its_lease_runs_out():
+    import socket
+    import subprocess
+    import sys
+
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    host = socket.gethostname()
+    assert not may_live(f"{host}:{child.pid}:abcd")
+    assert may_live("another-host:1:abcd")
+    assert may_live("no pid at all")
+
+
+def test_a_step_that_cost_two_workers_is_not_tried_again():
+    order, events = Order(), []
+    for event in (
+        m.RunStart(run="r"),
+        m.StepStart(step=1, attempt=MOST_ATTEMPTS),
+        m.TextStart(part=0),
+    ):
+        events.append(order.check(event))
+    assert rung(Taken([], order, fold(events), 1), []) == "interrupted"
+    events[1].attempt = 1
+    assert rung(Taken([], order, fold(events), 0), []) == "go-on"
+    assert rung(Taken([], order, fold(events), 0), [b'{"type":"control","command":"cancel"}']) == (
+        "cancelled"
+    )
+
+
+def test_a_log_whose_chain_is_broken_is_refused(tmp_path):
+    async def main():
+        async with simulator() as server, relay(server) as runs:
+            chain = Chain("another")
+            await runs.log.create(
+                "x" * 22, owner=runs.owner, meta=b'{"model":"m0","request":{"messages":[]}}'
+            )
+            record = chain.seal(m.RunStart(run="x"))
+            await runs.log.append("x" * 22, epoch=1, first=1, records=[record], close="complete")
+            with pytest.raises(StoreDamagedError):
+                await runs.snapshot("x" * 22)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_run_whose_worker_died_before_its_first_record_has_an_end(tmp_path, cancelled):
+    async def main():
+        async with simulator() as server:
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
+            create = first.log.create
+
+            async def create_and_die(*args, **options):
+                await create(*args, **options)
+                raise StoreDamagedError("the process died here")
+
+            first.log.create = create_and_die
+            with pytest.raises(StoreDamagedError):
+                await first.start(request_of("scenario:text"), model="m0", thread="t")
+            crashed(first)
+            [info] = await first.thread("t")
+            if cancelled:
+                await first.cancel(info.id)
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b")
+            events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 20)]
+            assert events[0].type == "run-start"
+            assert events[-1].outcome == ("cancelled" if cancelled else "complete")
+            assert len(server.requests) == (0 if cancelled else 1)
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())

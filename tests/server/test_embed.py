@@ -1,0 +1,144 @@
+"""Streaming from routes of a FastAPI application: five lines, with and without a log."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+
+import tokenwire
+from support.server import Reading, simulator, text_of, types_of
+from tokenwire.framing.sse import SSEDecoder
+from tokenwire.providers.registry import Registry
+from tokenwire.server import Live, stream_response
+
+NUMBERS = "".join(f"{n} " for n in range(1, 91))
+
+
+def registry() -> Registry:
+    return Registry(demo_url=simulator().server.url + "/v1", env={})
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[tuple[str, int]]:
+    """The application under plain uvicorn, as a user would run it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
+    started = threading.Event()
+    startup = server.startup
+
+    async def told(sockets: Any = None) -> None:
+        await startup(sockets)
+        started.set()
+
+    server.startup = told  # type: ignore[method-assign]
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+    thread.start()
+    assert started.wait(15)
+    port = listener.getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}", port
+    finally:
+        server.should_exit = True
+        thread.join(15)
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    live = Live("memory:", registry=registry())
+    app = FastAPI(lifespan=live.lifespan)
+
+    @app.post("/plain")
+    async def plain(prompt: str) -> Any:
+        return stream_response(tokenwire.stream("demo", prompt, registry=registry()))
+
+    @app.post("/tokens")
+    async def tokens(prompt: str) -> Any:
+        run = tokenwire.stream("demo", prompt, registry=registry())
+        return stream_response(run, wire="tokens")
+
+    @app.post("/chat")
+    async def chat(prompt: str) -> Any:
+        return await live.start(prompt)
+
+    @app.get("/chat/{run}")
+    async def again(run: str, request: Request) -> Any:
+        return await live.resume(run, request.headers.get("last-event-id"))
+
+    @app.post("/chat/{run}/stop")
+    async def stop(run: str) -> Any:
+        await live.runs.cancel(run)
+
+    with running(app) as found:
+        yield found
+
+
+def frames_of(text: str) -> list:
+    return SSEDecoder().feed(text.encode())
+
+
+def test_an_unlogged_run_streams_from_a_route(address: tuple[str, int]) -> None:
+    answer = httpx.post(address[0] + "/plain", params={"prompt": "scenario:slow"}, timeout=20)
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert "no-store" in answer.headers["cache-control"]
+    frames = frames_of(answer.text)
+    assert text_of(frames) == NUMBERS
+    assert types_of(frames)[-1] == "run-end"
+
+
+def test_tokens_stream_from_a_route(address: tuple[str, int]) -> None:
+    answer = httpx.post(address[0] + "/tokens", params={"prompt": "scenario:slow"}, timeout=20)
+    frames = frames_of(answer.text)
+    assert "".join(f.text for f in frames if f.event == "token") == NUMBERS
+    assert frames[-1].event == "done"
+
+
+def test_leaving_an_unlogged_run_stops_it(address: tuple[str, int]) -> None:
+    request = b"POST /plain?prompt=scenario:stall HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    reading = Reading(address[1], request)
+    reading.until(b"text-delta")
+    record = simulator().newest("stall")
+    reading.close()
+    gone = threading.Event()
+    for _ in range(500):
+        if record.disconnected_at is not None:
+            break
+        gone.wait(0.01)
+    assert record.disconnected_at is not None
+
+
+def test_a_logged_run_is_resumed_and_stopped(address: tuple[str, int]) -> None:
+    url = address[0]
+    answer = httpx.post(url + "/chat", params={"prompt": "scenario:slow"}, timeout=20)
+    run, whole = answer.headers["tokenwire-run"], frames_of(answer.text)
+    assert text_of(whole) == NUMBERS
+    for number in (1, 50, len(whole) - 1):
+        headers = {"last-event-id": whole[number - 1].id}
+        again = frames_of(httpx.get(f"{url}/chat/{run}", headers=headers).text)
+        assert again == whole[number:]
+    request = b"POST /chat?prompt=scenario:stall HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    reading = Reading(address[1], request)
+    run = reading.until(b"text-delta").split(b"tokenwire-run: ")[1].split(b"\r\n")[0].decode()
+    httpx.post(f"{url}/chat/{run}/stop")
+    seen = reading.rest()
+    assert b'"outcome":"cancelled"' in seen
+
+
+def test_live_outside_its_lifespan_says_what_to_do() -> None:
+    with pytest.raises(RuntimeError, match="lifespan"):
+        _ = Live("memory:").runs
+
+
+def test_events_are_json(address: tuple[str, int]) -> None:
+    answer = httpx.post(address[0] + "/plain", params={"prompt": "scenario:text"}, timeout=20)
+    assert all(json.loads(frame.data)["type"] for frame in frames_of(answer.text))

@@ -1,0 +1,102 @@
+"""Readers that stop reading: let go on time, while nobody else waits."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from support.server import Reading, Site, site
+
+SETTINGS = {"write_deadline": 0.5, "socket_buffer": 4096, "heartbeat": 1.0}
+
+
+def stalled(here: Site, path: str) -> socket.socket:
+    """A reader with a small window that asks and then reads nothing."""
+    wire = socket.socket()
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    wire.connect(("127.0.0.1", here.port))
+    wire.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return wire
+
+
+def wait_until_closed(wire: socket.socket, seconds: float = 15.0) -> int:
+    """Bytes that still came before the connection was broken off."""
+    wire.settimeout(seconds)
+    count = 0
+    try:
+        while piece := wire.recv(65536):
+            count += len(piece)
+    except ConnectionResetError:
+        return count
+    return count
+
+
+def test_a_reader_that_stops_is_let_go_and_the_others_go_on() -> None:
+    with site(**SETTINGS) as here:
+        run = here.start("scenario:long")
+        path = f"/v1/runs/{run}/events"
+        slow = stalled(here, path)
+        whole = here.frames(path)
+        connections = here.app.state.connections
+        end = time.monotonic() + 15
+        while len(connections) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert len(connections) == 0
+        got = wait_until_closed(slow)
+        slow.close()
+        assert got < sum(len(f.data) for f in whole)
+        assert here.client.get(f"/v1/runs/{run}").json()["state"] == "complete"
+
+
+def test_a_slow_reader_that_reads_gets_everything() -> None:
+    with site(**SETTINGS) as here:
+        run = here.start("scenario:long")
+        whole = here.frames(f"/v1/runs/{run}/events")
+        wire = stalled(here, f"/v1/runs/{run}/events")
+        wire.settimeout(10)
+        body = b""
+        for number in range(100_000):
+            body += (piece := wire.recv(16384))
+            if not piece or body.endswith(b"0\r\n\r\n"):
+                break
+            if number < 10:
+                time.sleep(0.1)  # slow at first, but never as slow as the deadline
+        wire.close()
+        assert body.count(b"\nid: ") == len(whole)
+
+
+def test_an_answer_that_nobody_reads_does_not_keep_its_connection() -> None:
+    with site(**SETTINGS) as here:
+        run = here.start("scenario:long")
+        here.frames(f"/v1/runs/{run}/events")
+        wire = stalled(here, f"/v1/runs/{run}")  # a large JSON answer, not a stream
+        watch = here.server._server.config.http.watch
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            left = [p for p in watch.open if p.client[1] == wire.getsockname()[1]]
+            if wait_until_gone(left):
+                break
+            time.sleep(0.05)
+        assert not left
+        wire.close()
+
+
+def wait_until_gone(left: list[object]) -> bool:
+    return not left
+
+
+def test_connections_above_the_limit_are_refused_and_given_back() -> None:
+    with site(connections=3) as here:
+        here.client.close()
+        holding = [Reading(here.port, b"") for _ in range(3)]
+        watch = here.server._server.config.http.watch
+        while len(watch.open) < 3:
+            time.sleep(0.01)
+        refused = Reading(here.port, b"")
+        assert b"HTTP/1.1 503" in refused.rest()
+        for reading in holding:
+            reading.close()
+        while watch.open:
+            time.sleep(0.01)
+        fine = Reading.get(here.port, "/healthz", "Connection: close")
+        assert b"200 OK" in fine.rest()

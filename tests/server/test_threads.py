@@ -1,0 +1,102 @@
+"""Conversations on the server: named by their first question or a person, listed, forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.server import AS_A, AS_B, KEYS, Site, site
+
+
+@pytest.fixture
+def here() -> Iterator[Site]:
+    with site() as found:
+        yield found
+
+
+def titles(here: Site, **more: Any) -> dict[str, str | None]:
+    listed = here.client.get("/v1/threads", **more).json()["threads"]
+    return {one["thread"]: one.get("title") for one in listed}
+
+
+def asked(here: Site, thread: str, content: Any) -> None:
+    body = {"messages": [{"role": "user", "content": content}], "thread": thread}
+    assert here.client.post("/v1/runs", json=body).status_code == 201
+
+
+def test_a_thread_is_named_by_its_first_question(here: Site) -> None:
+    here.start("  What is\ta cursor? \nAnd more", thread="one")
+    here.start("Another question", thread="one")
+    asked(here, "files", [{"type": "file", "name": "report.pdf", "data": "AAAA"}])
+    asked(here, "long", "w" * 200)
+    asked(here, "empty", " \n ")
+    found = titles(here)
+    assert found["one"] == "What is a cursor?"
+    assert found["files"] == "report.pdf"
+    assert found["long"] == "w" * 79 + "…"
+    assert found["empty"] is None
+    assert here.client.get("/v1/threads/one").json()["title"] == "What is a cursor?"
+
+
+def test_a_persons_title_stays_and_can_be_taken_back(here: Site) -> None:
+    here.start("First question", thread="one")
+    told = here.client.put("/v1/threads/one", json={"title": " Mine "}).json()
+    assert told["title"] == "Mine"
+    here.start("Second question", thread="one")
+    assert titles(here) == {"one": "Mine"}
+    told = here.client.put("/v1/threads/one", json={"title": ""}).json()
+    assert told["title"] == "First question"
+    assert titles(here) == {"one": "First question"}
+
+
+def test_a_title_given_while_runs_start_is_not_lost(here: Site) -> None:
+    """A run that starts and a person who names write at the same time."""
+    starting = threading.Thread(
+        target=lambda: [here.start("Question", thread="one") for _ in range(30)]
+    )
+    starting.start()
+    for number in range(30):
+        here.client.put("/v1/threads/one", json={"title": f"Title {number}"})
+    starting.join()
+    assert titles(here) == {"one": "Title 29"}
+
+
+def test_titles_are_their_principals_own() -> None:
+    with site(api_keys=KEYS) as here:
+        body = {"prompt": "A's question", "thread": "same"}
+        assert here.client.post("/v1/runs", json=body, headers=AS_A).status_code == 201
+        assert here.client.put("/v1/threads/same", json={"title": "B's"}, headers=AS_B).is_success
+        assert titles(here, headers=AS_A) == {"same": "A's question"}
+        assert titles(here, headers=AS_B) == {"same": "B's"}
+        assert here.client.delete("/v1/threads/same", headers=AS_B).status_code == 204
+        assert titles(here, headers=AS_A) == {"same": "A's question"}
+
+
+def test_erasing_a_thread_erases_its_title(here: Site) -> None:
+    here.start("Question", thread="one")
+    here.client.put("/v1/threads/one", json={"title": "Mine"})
+    assert here.client.delete("/v1/threads/one").status_code == 204
+    assert titles(here) == {}
+    here.start("Another", thread="one")
+    assert titles(here) == {"one": "Another"}
+
+
+def test_s21_what_is_kept_of_a_thread_goes_with_its_last_run(tmp_path: Path) -> None:
+    with site(retention=0.5, store=f"sqlite:{tmp_path / 'runs.db'}") as here:
+        run = here.start("A private question", thread="one")
+        here.client.put("/v1/threads/one", json={"title": "A private title"})
+        held = [here.start("scenario:stall", thread="held")]
+        here.frames(f"/v1/runs/{run}/events")
+        end = time.monotonic() + 30
+        while "one" in titles(here):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        held.append(here.start("scenario:stall", thread="one"))
+        assert titles(here) == {"one": "scenario:stall", "held": "scenario:stall"}
+        for run in held:
+            here.client.post(f"/v1/runs/{run}/cancel")

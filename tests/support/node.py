@@ -1,0 +1,90 @@
+"""Runs real client packages under Node against a real server in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.server import Simulator
+from tokenwire.providers.registry import Registry
+from tokenwire.server.app import create_app
+from tokenwire.server.settings import Settings
+from tokenwire.server.start import ThreadedServer
+from tokenwire.simulator.settings import Settings as SimulatorSettings
+from tokenwire.tools.registry import ToolSet
+
+HERE = Path(__file__).parents[1] / "node"
+#: Ids as providers have them, with slashes, colons and more; nobody listens at the last.
+MODELS = ["demo", "ollama:qwen3:0.6b", "http://127.0.0.1:9/v1#meta-llama/llama-3.3-70b:free"]
+_INSTALLED = HERE / "node_modules" / ".tokenwire-installed"
+
+
+def need_node() -> None:
+    """Skip without Node; install the packages once."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None:
+        pytest.skip("node is not installed")
+    lock = (HERE / "package-lock.json").read_text()
+    if _INSTALLED.exists() and _INSTALLED.read_text() == lock:
+        return
+    if npm is None:
+        pytest.skip("npm is not installed, and tests/node has no node_modules")
+    done = subprocess.run(
+        [npm, "ci", "--no-audit", "--no-fund"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    if done.returncode:
+        pytest.skip(f"npm could not install the client packages: {done.stderr[-300:]}")
+    _INSTALLED.write_text(lock)
+
+
+def need_client() -> None:
+    """Skip where our own package is not built (without npm the set-up leaves it out)."""
+    need_node()
+    if not (HERE.parents[1] / "packages" / "client" / "dist" / "ai.js").exists():
+        pytest.skip("packages/client is not built: npm run build")
+
+
+@cache
+def _demo() -> Simulator:
+    """The demo model of this test process: it streams, and five times as fast as for people."""
+    return Simulator(SimulatorSettings(ttft=0.05, rate=200.0, jitter=0.4))
+
+
+@contextmanager
+def serving(tools: ToolSet | None = None, **settings: Any) -> Iterator[ThreadedServer]:
+    """A server on a free port with the demo model."""
+    settings.setdefault("model", ["demo"])
+    registry = Registry(demo_url=_demo().server.url + "/v1")
+    app = create_app(Settings(port=0, **settings), registry=registry, tools=tools)
+    with ThreadedServer(app) as server:
+        yield server
+
+
+def run_node(script: str, *arguments: str, seconds: float = 60, **env: str) -> Any:
+    """What ``script`` printed, as JSON; its output in the failure when it does not end well."""
+    done = subprocess.run(
+        ["node", "--no-warnings", script, *arguments],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, **env},
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    if isinstance(told, dict):
+        told["stderr"] = done.stderr
+    return told
