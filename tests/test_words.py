@@ -24,7 +24,7 @@ MOST_PERCENT = {
     "": 0.7,
     "cli": 5.5,
     "client": 7.1,
-    "durable": 10.1,
+    "durable": 0.3,
     "events": 3.3,
     "framing": 3.1,
     "log": 3.9,

@@ -1,4 +1,4 @@
-"""`KeptStreams`: several of them on one log are as one, and none of them leaves half a thing."""
+"""`StreamStore`: several of them on one log are as one, and none of them leaves half a thing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.redis import RedisServer, redis_server
 from tokenwire.durable.rules import Append, Create, Refusal
-from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.store import StreamStore
 from tokenwire.errors import InputError, StoreUnavailableError
 from tokenwire.log.base import Log
 from tokenwire.log.memory import MemoryLog
@@ -50,7 +50,7 @@ def run(new_log: Callable[[], Log], case: Callable[..., Awaitable[None]], count:
         for log in {id(log): log for log in logs}.values():
             await log.start()
         try:
-            await case(*(KeptStreams(log) for log in logs))
+            await case(*(StreamStore(log) for log in logs))
         finally:
             for log in {id(log): log for log in logs}.values():
                 await log.close()
@@ -58,7 +58,7 @@ def run(new_log: Callable[[], Log], case: Callable[..., Awaitable[None]], count:
     asyncio.run(main())
 
 
-async def text_of(kept: KeptStreams, path: str, now: float = 0.0) -> bytes:
+async def text_of(kept: StreamStore, path: str, now: float = 0.0) -> bytes:
     stream = await kept.find("me", path, now)
     pieces = await kept.read(stream, 0, 1 << 20)
     return b"".join(part for piece in pieces for part in piece.parts)
@@ -74,7 +74,7 @@ async def status_of(work: Awaitable[Any]) -> int:
 
 
 def test_a_sliding_lifetime_is_shared(new_log: Callable[[], Log]) -> None:
-    async def case(a: KeptStreams, b: KeptStreams) -> None:
+    async def case(a: StreamStore, b: StreamStore) -> None:
         await a.create("me", "s", Create(content_type=TEXT, ttl=10), 0.0)
         for now in range(2, 60, 2):
             stream = await a.find("me", "s", float(now))
@@ -88,7 +88,7 @@ def test_a_sliding_lifetime_is_shared(new_log: Callable[[], Log]) -> None:
 
 
 def test_an_append_keeps_a_stream_for_others_too(new_log: Callable[[], Log]) -> None:
-    async def case(a: KeptStreams, b: KeptStreams) -> None:
+    async def case(a: StreamStore, b: StreamStore) -> None:
         await a.create("me", "s", Create(content_type=TEXT, ttl=10), 0.0)
         await b.append("me", "s", Append(content_type=TEXT, body=b"x"), 9.0)
         assert await status_of(a.find("me", "s", 18.9)) == 200
@@ -98,7 +98,7 @@ def test_an_append_keeps_a_stream_for_others_too(new_log: Callable[[], Log]) -> 
 
 
 def test_a_sweep_removes_what_has_expired_and_nothing_else(new_log: Callable[[], Log]) -> None:
-    async def case(a: KeptStreams, b: KeptStreams) -> None:
+    async def case(a: StreamStore, b: StreamStore) -> None:
         await a.create("me", "brief", Create(content_type=TEXT, ttl=10), 0.0)
         await a.create("me", "until", Create(content_type=TEXT, expires_at=20.0), 0.0)
         await a.create("me", "long", Create(content_type=TEXT, body=b"kept"), 0.0)
@@ -117,10 +117,10 @@ def test_a_sweep_removes_what_has_expired_and_nothing_else(new_log: Callable[[],
 
 
 def test_writers_that_meet_plan_again(new_log: Callable[[], Log]) -> None:
-    async def case(a: KeptStreams, b: KeptStreams, c: KeptStreams) -> None:
+    async def case(a: StreamStore, b: StreamStore, c: StreamStore) -> None:
         await a.create("me", "s", Create(content_type=TEXT), 0.0)
 
-        async def write(kept: KeptStreams, name: str) -> None:
+        async def write(kept: StreamStore, name: str) -> None:
             for number in range(25):
                 wanted = Append(content_type=TEXT, body=name.encode(), producer=(name, 0, number))
                 assert (await kept.append("me", "s", wanted, 0.0)).status == 200
@@ -138,7 +138,7 @@ def test_records_that_a_failover_lost_are_forgotten() -> None:
     async def main() -> None:
         log = MemoryLog()
         log.rewinds = True
-        a, b = KeptStreams(log), KeptStreams(log)
+        a, b = StreamStore(log), StreamStore(log)
         await a.create("me", "s", Create(content_type=TEXT, body=b"1"), 0.0)
         for body in (b"2", b"3"):
             await a.append("me", "s", Append(content_type=TEXT, body=body), 0.0)
@@ -166,7 +166,7 @@ OPERATIONS = st.one_of(
 )
 
 
-async def perform(kept: KeptStreams, operation: tuple[Any, ...]) -> Any:
+async def perform(kept: StreamStore, operation: tuple[Any, ...]) -> Any:
     """What the operation gave, as a value that can be compared."""
     kind, path, *rest = operation
     try:
@@ -208,8 +208,8 @@ async def perform(kept: KeptStreams, operation: tuple[Any, ...]) -> Any:
 def test_several_workers_answer_as_one_would(steps: list[tuple[tuple[Any, ...], int]]) -> None:
     async def main() -> None:
         log = MemoryLog()
-        workers = [KeptStreams(log) for _ in range(3)]
-        alone = KeptStreams(MemoryLog())
+        workers = [StreamStore(log) for _ in range(3)]
+        alone = StreamStore(MemoryLog())
         for operation, worker in steps:
             assert await perform(workers[worker], operation) == await perform(alone, operation)
 
@@ -249,11 +249,11 @@ for _name in ("create", "append", "read", "delete", "document", "swap_document")
 def test_a_worker_that_dies_anywhere_leaves_a_whole_stream_or_none(operation: str) -> None:
     async def one(life: int) -> bool:
         log = MemoryLog()
-        other = KeptStreams(log)
+        other = StreamStore(log)
         await other.create("me", "source", Create(content_type=TEXT, body=b"whole"), 0.0)
         if operation.startswith("delete"):
             await other.create("me", "fork", Create(source="source"), 0.0)
-        dying = KeptStreams(DyingLog(log, life))
+        dying = StreamStore(DyingLog(log, life))
         done = True
         try:
             if operation == "create":
@@ -265,7 +265,7 @@ def test_a_worker_that_dies_anywhere_leaves_a_whole_stream_or_none(operation: st
                 await dying.delete("me", path, 0.0)
         except StoreUnavailableError:
             done = False
-        for kept in (other, KeptStreams(log)):
+        for kept in (other, StreamStore(log)):
             for path in ("new", "fork", "source"):
                 if await status_of(kept.find("me", path, 1.0)) == 200:
                     assert await text_of(kept, path, 1.0) == b"whole"

@@ -138,12 +138,12 @@ def made(kind: str = "pull-wake") -> Subscription:
 def woken(known: Subscription, seen: dict[str, Any], now: float) -> None:
     """An append was seen, and the wake that it made was told."""
     for path, stream in seen.items():
-        rules.link(known, path, None, explicit=False)
+        rules.add_link(known, path, None, explicit=False)
         rules.mark(known, path, stream)
     assert rules.begin_wake(known, seen, now)
-    assert rules.begin_telling(known, seen, now, 40.0)
+    assert rules.begin_delivery(known, seen, now, 40.0)
     assert known.wake is not None
-    rules.told(known, known.wake.id, now)
+    rules.record_delivery(known, known.wake.id, now)
 
 
 def body_of(known: Subscription, **more: Any) -> dict[str, Any]:
@@ -196,8 +196,8 @@ def test_cursors_go_forward_within_their_stream_all_or_none() -> None:
 
 def test_deleted_streams_are_not_waited_for() -> None:
     known = made()
-    rules.link(known, "s/a", None, explicit=False)
-    rules.link(known, "named", ("2", 5), explicit=True)
+    rules.add_link(known, "s/a", None, explicit=False)
+    rules.add_link(known, "named", ("2", 5), explicit=True)
     rules.mark(known, "s/a", ("1", 10))
     rules.mark(known, "named", ("2", 10))
     rules.mark(known, "s/a", None)
@@ -210,7 +210,7 @@ def test_deleted_streams_are_not_waited_for() -> None:
 
 def test_a_webhook_is_called_ever_more_rarely_and_not_for_ever() -> None:
     known, seen = made("webhook"), {"s/a": ("1", 10)}
-    rules.link(known, "s/a", None, explicit=False)
+    rules.add_link(known, "s/a", None, explicit=False)
     rules.mark(known, "s/a", seen["s/a"])
     now, waits = 0.0, []
     rules.begin_wake(known, seen, now)
@@ -219,8 +219,8 @@ def test_a_webhook_is_called_ever_more_rarely_and_not_for_ever() -> None:
         assert due is not None
         waits.append(due - now)
         now = due
-        assert rules.begin_telling(known, seen, now, 40.0)
-        assert not rules.begin_telling(known, seen, now, 40.0), "one at a time"
+        assert rules.begin_delivery(known, seen, now, 40.0)
+        assert not rules.begin_delivery(known, seen, now, 40.0), "one at a time"
         rules.attempt_failed(known, known.wake.id, "the webhook answered 500", now)
     assert len(waits) == rules.MOST_ATTEMPTS
     assert 0.8 <= waits[1] <= 1.2
@@ -256,9 +256,9 @@ def test_a_wake_that_nobody_claims_is_told_again() -> None:
         assert due is not None
         waits.append(due - now)
         now = due
-        assert rules.begin_telling(known, seen, now, 40.0)
+        assert rules.begin_delivery(known, seen, now, 40.0)
         assert known.wake is not None
-        rules.told(known, known.wake.id, now)
+        rules.record_delivery(known, known.wake.id, now)
     assert waits[:3] == [60.0, 120.0, 240.0]
     assert waits[-1] == 3600.0
     assert known.generation == 1
@@ -268,7 +268,7 @@ def test_a_wake_that_nobody_claims_is_told_again() -> None:
 
 def test_what_a_wake_lists() -> None:
     known = made()
-    rules.link(known, "named", ("2", 5), explicit=True)
+    rules.add_link(known, "named", ("2", 5), explicit=True)
     woken(known, {"s/a": ("1", 10)}, 0.0)
     infos = {info["path"]: info for info in rules.stream_infos(known)}
     assert infos["s/a"] == {
@@ -327,14 +327,14 @@ def test_nothing_is_lost_and_nobody_acks_for_another(
             stream, tail = streams.get(path, (str(births), 0))
             streams[path] = (stream, tail + 6)
             if path not in known.links:
-                rules.link(known, path, None, explicit=False)
+                rules.add_link(known, path, None, explicit=False)
             rules.mark(known, path, streams[path])
             rules.wake_up(known)
         elif step == "remake":
             births += 1
             streams[path] = (str(births), 6)
             if path not in known.links:
-                rules.link(known, path, None, explicit=False)
+                rules.add_link(known, path, None, explicit=False)
             rules.mark(known, path, streams[path])
         elif step == "delete":
             streams.pop(path, None)
@@ -353,9 +353,9 @@ def test_nothing_is_lost_and_nobody_acks_for_another(
                 known.wake = None
         seen = {p: streams.get(p) for p in known.pending}
         rules.begin_wake(known, seen, now)
-        if rules.begin_telling(known, seen, now, 5.0) and known.wake is not None:
+        if rules.begin_delivery(known, seen, now, 5.0) and known.wake is not None:
             if number % 3:
-                rules.told(known, known.wake.id, now)
+                rules.record_delivery(known, known.wake.id, now)
             else:
                 rules.attempt_failed(known, known.wake.id, "no", now)
         assert known.generation >= generation

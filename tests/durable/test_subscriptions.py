@@ -20,7 +20,7 @@ from support.redis import need_redis, redis_server
 from support.server import AS_A, AS_B, KEYS
 from support.webhook import Receiver, verified
 from tokenwire.durable.rules import Append
-from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions import waker as ds_sub_wake
 from tokenwire.durable.subscriptions.config import Config
 from tokenwire.durable.subscriptions.rules import Subscription, Wake
@@ -567,7 +567,7 @@ def test_an_append_while_the_wake_before_it_is_acked_is_not_lost(api: Api) -> No
     claimed = api.claim("edge")
     service = api.state_of_server.durable
     store = service.subscriptions._store
-    seen = store.seen
+    seen = store.tails
     appended: list[str] = []
 
     async def late(owner: str, paths: Any) -> Any:
@@ -575,15 +575,15 @@ def test_an_append_while_the_wake_before_it_is_acked_is_not_lost(api: Api) -> No
         if not appended and "edge/a" in found:
             appended.append("")
             wanted = Append(content_type="application/json", body=b"1")
-            await service.kept.append(owner, "edge/a", wanted, time.time())
+            await service.streams.append(owner, "edge/a", wanted, time.time())
         return found
 
-    store.seen = late
+    store.tails = late
     try:
         acks = [{"stream": "edge/a", "offset": tail}]
         assert api.ack("edge", claimed, acks=acks, done=True).is_success
     finally:
-        store.seen = seen
+        store.tails = seen
     assert appended
     assert [event["generation"] for event in api.wakes(2, "w7")] == [1, 2]
     assert api.claim("edge")["generation"] == 2
@@ -599,7 +599,7 @@ def test_an_older_look_does_not_put_off_what_is_due() -> None:
             id="s", owner="o", config=config, birth="b", created=0.0, base="", wake=wake
         )
 
-    kept = KeptStreams(MemoryLog())
+    kept = StreamStore(MemoryLog())
     waker = ds_sub_wake.Waker(kept, SubscriptionStore(kept), Targets([]), None)
     for moment in (50.0, 10.0, 40.0, None):
         waker._changed("key", due_at(moment))
@@ -670,7 +670,7 @@ def test_what_a_process_that_died_could_not_tell_is_found(
             """The append is in, and the process is no more."""
 
         with monkeypatch.context() as patch:
-            patch.setattr(ds_sub_wake.Waker, "grown", died)
+            patch.setattr(ds_sub_wake.Waker, "stream_grew", died)
             api.append("p/old", 1)
             api.stream("p/new", 1)
         assert code_of(api.ask("POST", "pull/claim", {"worker": "w"})) == (409, "NO_PENDING_WORK")

@@ -73,7 +73,7 @@ def test_secrets_and_paths_are_taken_out(text: str, hidden: str) -> None:
     [
         "the run has 32 readers; try again in 5 s",
         "'prompt': expected a text",
-        "there is nothing at this path; docs/reference/http.md lists the routes",
+        "unknown path; docs/reference/http.md lists the routes",
         "GET /v1/runs/abc/events",
         "skyscrapers and skeletons are risk-free",
         "12:30:00 and a/b/c",

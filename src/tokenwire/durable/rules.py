@@ -186,10 +186,10 @@ class Stream:
 
     def headers(self) -> dict[str, str]:
         """What every answer about it says."""
-        told = {"stream-next-offset": offset_text(self.tail)}
+        headers = {"stream-next-offset": offset_text(self.tail)}
         if self.closed:
-            told["stream-closed"] = "true"
-        return told
+            headers["stream-closed"] = "true"
+        return headers
 
 
 def seal(change: Change) -> bytes:
@@ -206,29 +206,29 @@ def change_of(record: bytes) -> Change:
 
 
 def plan_create(
-    path: str, wanted: Create, known: Stream | None, source: Stream | None, now: float
+    path: str, request: Create, existing: Stream | None, source: Stream | None, now: float
 ) -> Answer | Entry:
     """``PUT``: the entry of the new stream, or 200 when it is there with the same configuration.
     Raises `Refusal` (409) for another one, `InputError` for a fork beyond its source."""
-    if known is not None:
-        if known.entry.hidden or not _same(known, wanted, source):
-            raise Refusal(409, "a stream with another configuration is at this path")
-        return created(known, 200)
-    content_type = wanted.content_type
+    if existing is not None:
+        if existing.entry.hidden or not _same(existing, request, source):
+            raise Refusal(409, "a stream with another configuration exists at this path")
+        return created(existing, 200)
+    content_type = request.content_type
     if source is not None:
         content_type = content_type or source.content_type
         if media_type(content_type) != media_type(source.content_type):
-            raise Refusal(409, "a fork has the content type of its source")
+            raise Refusal(409, "a fork must have the content type of its source")
     entry = Entry(
         path=path,
         id=secrets.token_hex(12),
         content_type=content_type or "application/octet-stream",
-        ttl=wanted.ttl,
-        expires_at=wanted.expires_at,
-        expires_text=wanted.expires_text,
+        ttl=request.ttl,
+        expires_at=request.expires_at,
+        expires_text=request.expires_text,
     )
     if source is not None:
-        _inherit(entry, source, wanted)
+        _inherit(entry, source, request)
     entry.expires = entry.expires_at if entry.ttl is None else now + entry.ttl
     return entry
 
@@ -239,26 +239,26 @@ def created(stream: Stream, status: int) -> Answer:
     return Answer(status=status, headers=headers)
 
 
-def _inherit(entry: Entry, source: Stream, wanted: Create) -> None:
-    at = source.tail if wanted.fork_at is None else wanted.fork_at
+def _inherit(entry: Entry, source: Stream, request: Create) -> None:
+    at = source.tail if request.fork_at is None else request.fork_at
     if at > source.tail:
         raise InputError("the fork offset is beyond the end of the source")
-    if wanted.fork_sub and source.index_after(at) == len(source.ends):
+    if request.fork_sub and source.index_after(at) == len(source.ends):
         raise InputError("the fork sub-offset is beyond the end of the source")
     entry.source, entry.source_id = source.entry.path, source.id
-    entry.fork_at, entry.fork_sub = at, wanted.fork_sub
-    if wanted.ttl is None and wanted.expires_at is None:
+    entry.fork_at, entry.fork_sub = at, request.fork_sub
+    if request.ttl is None and request.expires_at is None:
         entry.ttl = source.entry.ttl
         entry.expires_at = source.entry.expires_at
         entry.expires_text = source.entry.expires_text
 
 
-def first_parts(entry: Entry, wanted: Create) -> list[bytes]:
+def first_parts(entry: Entry, request: Create) -> list[bytes]:
     """What the body of a ``PUT`` puts into the new stream."""
-    if not wanted.body:
+    if not request.body:
         return []
     json = content_kind(entry.content_type) == "json"
-    return flatten(wanted.body, empty=True) if json else [wanted.body]
+    return flatten(request.body, empty=True) if json else [request.body]
 
 
 def slice_of(kind: str, parts: list[bytes], count: int) -> list[bytes]:
@@ -273,55 +273,59 @@ def slice_of(kind: str, parts: list[bytes], count: int) -> list[bytes]:
     return [whole[:count]]
 
 
-def _same(known: Stream, wanted: Create, source: Stream | None) -> bool:
-    entry, content_type = known.entry, wanted.content_type
+def _same(existing: Stream, request: Create, source: Stream | None) -> bool:
+    entry, content_type = existing.entry, request.content_type
     if source is not None:
         content_type = content_type or source.content_type
-        at = entry.fork_at if wanted.fork_at is None else wanted.fork_at
+        at = entry.fork_at if request.fork_at is None else request.fork_at
         if (entry.source, entry.fork_at, entry.fork_sub) != (
             source.entry.path,
             at,
-            wanted.fork_sub,
+            request.fork_sub,
         ):
             return False
-        inherits = wanted.ttl is None and wanted.expires_at is None
+        inherits = request.ttl is None and request.expires_at is None
     else:
         if entry.source is not None:
             return False
         inherits = False
-    same_life = inherits or (entry.ttl, entry.expires_at) == (wanted.ttl, wanted.expires_at)
+    same_life = inherits or (entry.ttl, entry.expires_at) == (request.ttl, request.expires_at)
     kind = media_type(content_type or "application/octet-stream")
-    return same_life and kind == media_type(known.content_type) and known.closed == wanted.closed
+    return (
+        same_life
+        and kind == media_type(existing.content_type)
+        and existing.closed == request.closed
+    )
 
 
 # --- appending ---------------------------------------------------------------------------------
 
 
-def plan_append(stream: Stream, wanted: Append, now: float) -> Answer | Change:
+def plan_append(stream: Stream, request: Append, now: float) -> Answer | Change:
     """``POST``: the change to store, or the answer to what changes nothing. Checks come in the
     protocol's order: closed, type, producer, sequence."""
     if stream.closed:
-        return _append_closed(stream, wanted)
-    if wanted.body:
-        if wanted.content_type is None:
+        return _append_closed(stream, request)
+    if request.body:
+        if request.content_type is None:
             raise InputError("'Content-Type' is needed with a body", field="content-type")
-        if media_type(wanted.content_type) != media_type(stream.content_type):
+        if media_type(request.content_type) != media_type(stream.content_type):
             raise Refusal(409, "the content type differs from the stream's")
-    elif not wanted.close:
+    elif not request.close:
         raise InputError("an empty body appends nothing; 'Stream-Closed: true' closes")
     parts: list[bytes] = []
-    if wanted.body:
+    if request.body:
         json = stream.kind == "json"
-        parts = flatten(wanted.body, empty=False) if json else [wanted.body]
-    if wanted.producer is not None:
-        duplicate = _check_producer(stream, wanted.producer)
+        parts = flatten(request.body, empty=False) if json else [request.body]
+    if request.producer is not None:
+        duplicate = _check_producer(stream, request.producer)
         if duplicate is not None:
             return duplicate
-    seq = wanted.seq
+    seq = request.seq
     before = stream.last_seq
     if seq is not None and before is not None and seq.encode() <= before.encode():
         raise Refusal(409, "'Stream-Seq' must grow")
-    return Change(parts=parts, close=wanted.close, seq=seq, producer=wanted.producer, time=now)
+    return Change(parts=parts, close=request.close, seq=seq, producer=request.producer, time=now)
 
 
 def appended(stream: Stream, change: Change) -> Answer:
@@ -334,13 +338,13 @@ def appended(stream: Stream, change: Change) -> Answer:
     return Answer(status=200 if fresh else 204, headers={**stream.headers(), **headers})
 
 
-def _append_closed(stream: Stream, wanted: Append) -> Answer:
+def _append_closed(stream: Stream, request: Append) -> Answer:
     headers = stream.headers()
-    if wanted.producer is not None and wanted.producer == stream.closed_by:
-        _, epoch, seq = wanted.producer
+    if request.producer is not None and request.producer == stream.closed_by:
+        _, epoch, seq = request.producer
         headers |= {"producer-epoch": str(epoch), "producer-seq": str(seq)}
         return Answer(status=204, headers=headers)
-    if wanted.close and not wanted.body and wanted.producer is None:
+    if request.close and not request.body and request.producer is None:
         return Answer(status=204, headers=headers)
     raise Refusal(
         409, "the stream is closed", **{k.replace("-", "_"): v for k, v in headers.items()}
@@ -350,12 +354,12 @@ def _append_closed(stream: Stream, wanted: Append) -> Answer:
 def _check_producer(stream: Stream, producer: tuple[str, int, int]) -> Answer | None:
     """None for a new request, the answer for a duplicate. Raises `Refusal` otherwise."""
     name, epoch, seq = producer
-    known = stream.producers.get(name)
-    if known is None:
+    last = stream.producers.get(name)
+    if last is None:
         if seq != 0:
             raise _gap(0, seq)
         return None
-    last_epoch, last_seq = known
+    last_epoch, last_seq = last
     if epoch < last_epoch:
         raise Refusal(403, "a newer epoch of this producer writes", producer_epoch=str(last_epoch))
     if epoch > last_epoch:

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 
-from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions.requests import Subscriptions
 from tokenwire.durable.subscriptions.webhook import Signer, Targets
 from tokenwire.errors import TokenwireError
@@ -31,7 +31,7 @@ class DurableStreams:
     kept in the log when it is None.
     """
 
-    kept: KeptStreams
+    streams: StreamStore
     subscriptions: Subscriptions
 
     def __init__(self, targets: Targets, key: bytes | None = None) -> None:
@@ -40,9 +40,9 @@ class DurableStreams:
 
     async def start(self, log: Log) -> None:
         """Serve from ``log``, which is open."""
-        self.kept = KeptStreams(log)
+        self.streams = StreamStore(log)
         signer = await Signer.open(log, self._key) if self._targets else None
-        self.subscriptions = Subscriptions(self.kept, self._targets, signer)
+        self.subscriptions = Subscriptions(self.streams, self._targets, signer)
         await self.subscriptions.start()
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -57,6 +57,6 @@ class DurableStreams:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS * random.uniform(0.8, 1.2))
             try:
-                await self.kept.sweep(time.time())
+                await self.streams.sweep(time.time())
             except TokenwireError as error:
                 _log.warning("expired Durable Streams could not be removed: %s", error)

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from tokenwire.durable.rules import Piece, Stream
-from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.store import StreamStore
 from tokenwire.errors import CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.codec import decode
 from tokenwire.log.base import Log
@@ -22,13 +22,13 @@ from tokenwire.wire.ai_sdk.encoder import Compat, UIMessageEncoder
 from tokenwire.wire.catalogue import EVERY_WAIT
 from tokenwire.wire.chunks import ChunkEncoder, dumps
 
-__all__ = ["Found", "RunSource", "Source", "StreamSource"]
+__all__ = ["RunSource", "Source", "StreamPage", "StreamSource"]
 
 #: The most that one catch-up answer or SSE write takes together.
 _MOST_BYTES = 4 << 20
 
 
-class Found(msgspec.Struct):
+class StreamPage(msgspec.Struct):
     """What a read gave. ``next``: the position behind its pieces. ``reason``: why a closed one
     ended, where that is known."""
 
@@ -53,7 +53,7 @@ class Source(Protocol):
     #: Deleted while it was read; then `read` finds nothing.
     gone: bool
 
-    async def read(self, position: int) -> Found:
+    async def read(self, position: int) -> StreamPage:
         """What is behind ``position``; a position beyond the tail is an `InputError`."""
         ...
 
@@ -72,31 +72,31 @@ def _beyond(position: int, tail: int) -> None:
 
 
 class StreamSource:
-    """A read-write stream, as `KeptStreams.find` found it."""
+    """A read-write stream, as `StreamStore.find` found it."""
 
-    def __init__(self, kept: KeptStreams, stream: Stream) -> None:
-        self._kept, self._stream = kept, stream
+    def __init__(self, streams: StreamStore, stream: Stream) -> None:
+        self._streams, self._stream = streams, stream
         self.id, self.kind, self.content_type = stream.id, stream.kind, stream.content_type
         self.gone = False
         self._fresh = True
 
-    async def read(self, position: int) -> Found:
+    async def read(self, position: int) -> StreamPage:
         """Pieces, up to a bound."""
         stream = self._stream
         try:
             if not self._fresh:
-                await self._kept.refresh(stream)
+                await self._streams.refresh(stream)
             self._fresh = False
             tail, closed = stream.tail, stream.closed
             _beyond(position, tail)
-            taken = await self._kept.read(stream, position, _MOST_BYTES)
+            pieces = await self._streams.read(stream, position, _MOST_BYTES)
         except (NotFoundError, GoneError, CursorError):
             # Deleted, or the store lost records that were read: whoever comes again hears it.
             self.gone = True
-            return Found([], position, position, False)
-        taken = [piece for piece in taken if piece.end <= tail]
-        following = taken[-1].end if taken else max(position, tail)
-        return Found(taken, following, tail, closed and following >= tail)
+            return StreamPage([], position, position, False)
+        pieces = [piece for piece in pieces if piece.end <= tail]
+        next_position = pieces[-1].end if pieces else max(position, tail)
+        return StreamPage(pieces, next_position, tail, closed and next_position >= tail)
 
     async def tail(self) -> tuple[int, bool]:
         """Where it ends by now."""
@@ -105,7 +105,7 @@ class StreamSource:
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Called at every append, close and delete, by whatever process."""
         self._fresh = False  # what came before the subscription would not be told
-        return self._kept.subscribe(self._stream, wake)
+        return self._streams.subscribe(self._stream, wake)
 
 
 class RunSource:
@@ -130,7 +130,7 @@ class RunSource:
         elif view == "agui":
             self._encoder = AGUIEncoder(answered=EVERY_WAIT)
 
-    async def read(self, position: int) -> Found:
+    async def read(self, position: int) -> StreamPage:
         """The next records behind ``position``."""
         if self._encoder is None:
             self._read_up_to = max(self._read_up_to, position)
@@ -146,8 +146,8 @@ class RunSource:
             if pieces or self._read_up_to >= page.tail:
                 break
         closed = page.closed is not None and self._read_up_to >= page.tail
-        following = max(position, self._read_up_to)
-        return Found(pieces, following, page.tail, closed, page.closed if closed else None)
+        next_position = max(position, self._read_up_to)
+        return StreamPage(pieces, next_position, page.tail, closed, page.closed if closed else None)
 
     def _parts(self, data: bytes) -> list[bytes]:
         if self._encoder is None:

@@ -43,14 +43,14 @@ from tokenwire.durable.rules import (
 from tokenwire.errors import CursorError, GoneError, NotFoundError
 from tokenwire.log.base import Log
 
-__all__ = ["KeptStreams", "Watcher", "owner_of"]
+__all__ = ["StreamStore", "Watcher", "owner_of"]
 
 _KIND = "ds-entry"
 _OWNER = "durable-streams"
 #: Nobody takes these over: their lease never runs out.
 _LEASE = 1e9
 #: Streams whose fold is remembered; others are folded again when they are asked for.
-_MOST_KNOWN = 10_000
+_MOST_CACHED = 10_000
 #: A fork that was begun this long ago and is not there has failed.
 _FORK_SECONDS = 60.0
 #: Records of one read while folding or copying.
@@ -65,13 +65,9 @@ _encode = msgspec.msgpack.encode
 class Watcher(Protocol):
     """Who wants to hear of growing streams."""
 
-    async def grown(self, owner: str, path: str) -> None:
+    async def stream_grew(self, owner: str, path: str) -> None:
         """Something was put into a stream, and stands: this may not raise for it."""
         ...
-
-
-class _Lost(Exception):
-    """The entry has no records: a delete that did not get as far as the entry."""
 
 
 def owner_of(principal: str) -> str:
@@ -79,42 +75,42 @@ def owner_of(principal: str) -> str:
     return hashlib.sha256(principal.encode()).hexdigest()[:32]
 
 
-class KeptStreams:
+class StreamStore:
     """The read-write streams of one log. ``owner`` comes from `owner_of`."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.watcher: Watcher | None = None
-        self._known: OrderedDict[str, Stream] = OrderedDict()
+        self._cache: OrderedDict[str, Stream] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # --- requests ------------------------------------------------------------------------------
 
-    async def create(self, owner: str, path: str, wanted: Create, now: float) -> Answer:
+    async def create(self, owner: str, path: str, request: Create, now: float) -> Answer:
         """``PUT``."""
         name = _name(owner, path)
         async with self._lock(name):
             while True:
-                source = await self._source(owner, wanted, now)
-                known = await self._look(name, now)
-                planned = plan_create(path, wanted, known, source, now)
+                source = await self._source(owner, request, now)
+                existing = await self._look(name, now)
+                planned = plan_create(path, request, existing, source, now)
                 if isinstance(planned, Answer):
                     return planned
-                parts = first_parts(planned, wanted)
-                stream = await self._make(owner, planned, source, wanted, parts, now)
+                parts = first_parts(planned, request)
+                stream = await self._make(owner, planned, source, request, parts, now)
                 if stream is not None:
                     break
         self._remember(name, stream)
         if self.watcher is not None and stream.ends:
-            await self.watcher.grown(owner, path)
+            await self.watcher.stream_grew(owner, path)
         return created(stream, 201)
 
-    async def append(self, owner: str, path: str, wanted: Append, now: float) -> Answer:
+    async def append(self, owner: str, path: str, request: Append, now: float) -> Answer:
         """``POST``."""
         async with self._lock(_name(owner, path)):
             while True:
                 stream = await self.find(owner, path, now)
-                planned = plan_append(stream, wanted, now)
+                planned = plan_append(stream, request, now)
                 if isinstance(planned, Answer):
                     return planned
                 if await self._append(stream, [seal(planned)]):
@@ -123,7 +119,7 @@ class KeptStreams:
         if stream.entry.ttl is not None:
             await self.touch(owner, stream, now)
         if self.watcher is not None and planned.parts:
-            await self.watcher.grown(owner, path)
+            await self.watcher.stream_grew(owner, path)
         return answer
 
     async def delete(self, owner: str, path: str, now: float) -> None:
@@ -136,7 +132,7 @@ class KeptStreams:
         """The stream as the log has it now. 404 for none, 410 for one that only forks need."""
         stream = await self._look(_name(owner, path), now)
         if stream is None:
-            raise Refusal(404, "there is no such stream")
+            raise Refusal(404, "no such stream")
         if stream.entry.hidden:
             raise Refusal(410, "this stream was deleted")
         return stream
@@ -160,32 +156,32 @@ class KeptStreams:
 
     async def refresh(self, stream: Stream) -> None:
         """Take what was appended since. Raises `NotFoundError` when the stream is gone."""
-        again = 1 if self.log.rewinds and stream.offset else 0
+        overlap = 1 if self.log.rewinds and stream.offset else 0
         while True:
-            after, mark = stream.offset - again, stream.mark
+            after, mark = stream.offset - overlap, stream.mark
             page = await self.log.read(
                 stream.entry.log, after=after, most=_PAGE, most_bytes=_PAGE_BYTES, fresh=True
             )
             records = page.records
-            if again and (not records or not records[0].startswith(mark)):
+            if overlap and (not records or not records[0].startswith(mark)):
                 raise CursorError("The store has lost records of this stream.", tail=page.tail)
             for offset, record in enumerate(records, after + 1):
                 if offset == stream.offset + 1:  # another task may have taken it meanwhile
                     stream.take(record)
             if stream.offset >= page.tail:
                 return
-            again = 0
+            overlap = 0
 
     async def read(self, stream: Stream, position: int, most_bytes: int) -> list[Piece]:
         """Pieces that end behind ``position``, at least one when there is one, up to a bound."""
-        found: list[Piece] = []
+        pieces: list[Piece] = []
         size = 0
         async for piece in self._pieces(stream, stream.index_after(position), most_bytes):
             size += sum(map(len, piece.parts))
-            if found and size > most_bytes:
+            if pieces and size > most_bytes:
                 break
-            found.append(piece)
-        return found
+            pieces.append(piece)
+        return pieces
 
     def subscribe(self, stream: Stream, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` when the stream may have grown, closed or gone."""
@@ -193,8 +189,8 @@ class KeptStreams:
 
     async def entries(self, owner: str) -> list[Entry]:
         """The owner's streams, those that only forks need left out."""
-        found = await self.log.documents(_KIND, prefix=f"{owner}/", most=MOST_ENTRIES)
-        entries = [msgspec.msgpack.decode(data, type=Entry) for data in found.values()]
+        documents = await self.log.documents(_KIND, prefix=f"{owner}/", most=MOST_ENTRIES)
+        entries = [msgspec.msgpack.decode(data, type=Entry) for data in documents.values()]
         return [entry for entry in entries if not entry.hidden]
 
     async def sweep(self, now: float) -> None:
@@ -222,14 +218,14 @@ class KeptStreams:
         return lock
 
     def _remember(self, name: str, stream: Stream) -> None:
-        self._known[name] = stream
-        self._known.move_to_end(name)
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+        self._cache[name] = stream
+        self._cache.move_to_end(name)
+        if len(self._cache) > _MOST_CACHED:
+            self._cache.popitem(last=False)
 
     def _forget(self, name: str, stream: Stream) -> None:
-        if self._known.get(name) is stream:
-            del self._known[name]
+        if self._cache.get(name) is stream:
+            del self._cache[name]
 
     async def _entry(self, name: str) -> Entry | None:
         data = await self.log.document(_KIND, name)
@@ -238,7 +234,7 @@ class KeptStreams:
     async def _look(self, name: str, now: float) -> Stream | None:
         """The stream, folded up to now, hidden ones too; None where there is none."""
         while True:
-            stream = self._known.get(name)
+            stream = self._cache.get(name)
             remembered = stream is not None
             if stream is None:
                 entry = await self._entry(name)
@@ -272,10 +268,10 @@ class KeptStreams:
             stream.entry = current
         return now >= stream.expires
 
-    async def _source(self, owner: str, wanted: Create, now: float) -> Stream | None:
-        if wanted.source is None:
+    async def _source(self, owner: str, request: Create, now: float) -> Stream | None:
+        if request.source is None:
             return None
-        source = await self._look(_name(owner, wanted.source), now)
+        source = await self._look(_name(owner, request.source), now)
         if source is None:
             raise Refusal(404, "the stream to fork does not exist")
         if source.entry.hidden:
@@ -301,7 +297,7 @@ class KeptStreams:
     async def _append(self, stream: Stream, records: list[bytes]) -> bool:
         """Append to the end as it is known here; whether that was the end."""
         try:
-            done = await self.log.append(
+            result = await self.log.append(
                 stream.entry.log,
                 epoch=1,
                 first=stream.offset + 1,
@@ -310,9 +306,9 @@ class KeptStreams:
             )
         except (NotFoundError, GoneError):
             return False  # deleted meanwhile: the next look tells
-        if done.status not in ("ok", "duplicate"):
+        if result.status not in ("ok", "duplicate"):
             return False
-        for offset, record in enumerate(records, done.tail - len(records) + 1):
+        for offset, record in enumerate(records, result.tail - len(records) + 1):
             if offset == stream.offset + 1:  # a reader may have taken it already
                 stream.take(record)
         return True
@@ -322,7 +318,7 @@ class KeptStreams:
         owner: str,
         entry: Entry,
         source: Stream | None,
-        wanted: Create,
+        request: Create,
         parts: list[bytes],
         now: float,
     ) -> Stream | None:
@@ -331,24 +327,24 @@ class KeptStreams:
             return None
         stream = Stream(entry)
         await self.log.create(entry.log, owner=_OWNER, lease=_LEASE, shared=True)
-        made = False
+        is_stored = False
         try:
             if source is not None:
                 await self._inherit(stream, source)
-            if parts or wanted.closed:
-                first = Change(parts=parts, close=wanted.closed, time=now)
+            if parts or request.closed:
+                first = Change(parts=parts, close=request.closed, time=now)
                 await self._append(stream, [seal(first)])
-            made = await self.log.swap_document(
+            is_stored = await self.log.swap_document(
                 _KIND, _name(owner, entry.path), None, _encode(entry)
             )
         except (NotFoundError, GoneError):
             pass  # the source was deleted while it was copied
         finally:
-            if not made:
+            if not is_stored:
                 await self.log.delete(entry.log)
                 if source is not None:
                     await self._end_fork(owner, entry, now)
-        return stream if made else None
+        return stream if is_stored else None
 
     async def _inherit(self, stream: Stream, source: Stream) -> None:
         """Copy what a fork has from its source."""
@@ -399,23 +395,23 @@ class KeptStreams:
                 return
             forks = {fork_id: begun for fork_id, begun in entry.forks.items() if fork_id != fork.id}
             new = msgspec.structs.replace(entry, forks=forks)
-            known = self._known.get(name)
+            cached = self._cache.get(name)
             if entry.hidden and not forks:
                 if await self.log.swap_document(_KIND, name, _encode(entry), None):
-                    self._known.pop(name, None)
+                    self._cache.pop(name, None)
                     await self._end_fork(owner, entry, now)
                     return
             elif await self.log.swap_document(_KIND, name, _encode(entry), _encode(new)):
-                if known is not None and known.id == new.id:
-                    known.entry = new
+                if cached is not None and cached.id == new.id:
+                    cached.entry = new
                 return
 
     async def _remove(self, owner: str, entry: Entry, now: float) -> None:
         """Delete a stream: its records, then its entry."""
         name = _name(owner, entry.path)
-        known = self._known.pop(name, None)
-        if known is not None and known.id == entry.id:
-            known.gone = True
+        cached = self._cache.pop(name, None)
+        if cached is not None and cached.id == entry.id:
+            cached.gone = True
         await self.log.delete(entry.log)
         await self._drop(name, entry, now)
 

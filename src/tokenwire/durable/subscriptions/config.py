@@ -62,7 +62,7 @@ def parse_config(body: Any) -> Config:
     pattern = stream_path(body["pattern"], "pattern") if body.get("pattern") else None
     streams = stream_paths(body.get("streams") or [])
     if pattern is None and not streams:
-        raise invalid("'pattern' or 'streams' must say which streams")
+        raise invalid("missing 'pattern' or 'streams'")
     lease = body.get("lease_ttl_ms", 30_000)
     if type(lease) is not int or not _LEASE_MS[0] <= lease <= _LEASE_MS[1]:
         raise invalid(

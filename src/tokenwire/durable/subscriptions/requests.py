@@ -1,4 +1,4 @@
-"""What people and workers ask of subscriptions to Durable Streams.
+"""Requests of principals and workers to subscriptions of Durable Streams.
 
 Always true: a subscription belongs to who made it, and others hear what they would hear of one
 that is not there; only the token of the wake under way moves its cursors.
@@ -11,27 +11,27 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions import rules
 from tokenwire.durable.subscriptions.config import MOST_LINKS, Config, Problem, invalid
-from tokenwire.durable.subscriptions.rules import Seen, Subscription
+from tokenwire.durable.subscriptions.rules import Subscription, Tail
 from tokenwire.durable.subscriptions.store import SubscriptionStore, key_of
 from tokenwire.durable.subscriptions.waker import Waker
 from tokenwire.durable.subscriptions.webhook import Signer, Targets
 
 __all__ = ["Subscriptions"]
 
-_SeenNow = dict[str, Seen | None]
+_Tails = dict[str, Tail | None]
 
 
 class Subscriptions:
     """The subscriptions of one log. ``signer`` is there when webhooks may be called."""
 
-    def __init__(self, kept: KeptStreams, targets: Targets, signer: Signer | None) -> None:
+    def __init__(self, streams: StreamStore, targets: Targets, signer: Signer | None) -> None:
         self.signer = signer
-        self._kept, self._targets = kept, targets
-        self._store = SubscriptionStore(kept)
-        self._waker = Waker(kept, self._store, targets, signer)
+        self._streams, self._targets = streams, targets
+        self._store = SubscriptionStore(streams)
+        self._waker = Waker(streams, self._store, targets, signer)
 
     async def start(self) -> None:
         """Begin to look after what is there."""
@@ -51,16 +51,16 @@ class Subscriptions:
         `Problem`."""
         key = key_of(owner, name)
         while True:
-            known = await self._store.get(key)
-            if known is not None:
-                if known.config.digest != config.digest:
-                    message = "there is a subscription of this id with another configuration"
+            subscription = await self._store.get(key)
+            if subscription is not None:
+                if subscription.config.digest != config.digest:
+                    message = "a subscription with this id and another configuration exists"
                     raise Problem(409, "SUBSCRIPTION_ALREADY_EXISTS", message)
-                await self._store.enlist(known)
-                return known, False
+                await self._store.enlist(subscription)
+                return subscription, False
             if config.type == "webhook":
                 self._check_target(config.url or "")
-            made = Subscription(
+            subscription = Subscription(
                 id=name,
                 owner=owner,
                 config=config,
@@ -68,9 +68,9 @@ class Subscriptions:
                 created=time.time(),
                 base=base,
             )
-            await self._store.enlist(made, config.streams)
-            await self._link_what_is_there(made)
-            if await self._store.add(key, made):
+            await self._store.enlist(subscription, config.streams)
+            await self._link_existing(subscription)
+            if await self._store.add(key, subscription):
                 break
         # What was appended between the look at the streams and now is found here.
         await self._waker.scan(key)
@@ -79,25 +79,25 @@ class Subscriptions:
     def _check_target(self, url: str) -> None:
         reason = self._targets.check(url)
         if self.signer is None:
-            reason = "this server calls no webhooks; --durable-streams-webhooks allows some"
+            reason = "webhooks are off; allow hosts with --durable-streams-webhooks"
         if reason is not None:
             raise Problem(400, "WEBHOOK_URL_REJECTED", f"'webhook.url': {reason}")
 
-    async def _link_what_is_there(self, made: Subscription) -> None:
+    async def _link_existing(self, subscription: Subscription) -> None:
         """A new subscription follows from the present on."""
-        paths = dict.fromkeys(made.config.streams, True)
-        for entry in await self._kept.entries(made.owner):
-            if rules.follows(made, entry.path):
+        paths = dict.fromkeys(subscription.config.streams, True)
+        for entry in await self._streams.entries(subscription.owner):
+            if rules.follows(subscription, entry.path):
                 paths.setdefault(entry.path, False)
-        for path, seen in (await self._store.seen(made.owner, paths)).items():
-            _link(made, path, seen, explicit=paths[path])
+        for path, tail in (await self._store.tails(subscription.owner, paths)).items():
+            _add_link(subscription, path, tail, explicit=paths[path])
 
     async def get(self, owner: str, name: str) -> Subscription:
         """The subscription. Raises `Problem` (404)."""
-        found = await self._store.get(key_of(owner, name))
-        if found is None:
-            raise Problem(404, "SUBSCRIPTION_NOT_FOUND", "there is no such subscription")
-        return found
+        subscription = await self._store.get(key_of(owner, name))
+        if subscription is None:
+            raise Problem(404, "SUBSCRIPTION_NOT_FOUND", "no such subscription")
+        return subscription
 
     async def delete(self, owner: str, name: str) -> None:
         """Gone, if it was there; what is under way for it counts no more."""
@@ -106,14 +106,14 @@ class Subscriptions:
 
     async def add_streams(self, owner: str, name: str, paths: list[str]) -> None:
         """Follow streams by name, from their present end on."""
-        known = await self.get(owner, name)
-        if known.config.wake_stream in paths:
+        subscription = await self.get(owner, name)
+        if subscription.config.wake_stream in paths:
             raise invalid("the wake stream cannot be followed as well")
-        await self._store.enlist(known, paths)
+        await self._store.enlist(subscription, paths)
 
-        def act(now_known: Subscription, seen: _SeenNow) -> None:
+        def act(current: Subscription, tails: _Tails) -> None:
             for path in paths:
-                _link(now_known, path, seen.get(path), explicit=True)
+                _add_link(current, path, tails.get(path), explicit=True)
 
         await self._store.change(key_of(owner, name), act, lambda _: paths)
         for path in paths:  # what came between the list and the link
@@ -121,28 +121,28 @@ class Subscriptions:
 
     async def remove_stream(self, owner: str, name: str, path: str) -> None:
         """Take back what `add_streams` did; what the pattern matches stays."""
-        known, _ = await self._store.change(
-            key_of(owner, name), lambda now_known, _: rules.unlink(now_known, path)
+        subscription, _ = await self._store.change(
+            key_of(owner, name), lambda current, _: rules.remove_link(current, path)
         )
-        await self._store.enlist(known)
+        await self._store.enlist(subscription)
 
     async def claim(self, owner: str, name: str, worker: str) -> dict[str, Any]:
         """A worker takes the wake of a pull-wake subscription. Raises `Problem`."""
         now = time.time()
 
-        def act(known: Subscription, seen: _SeenNow) -> str:
-            _need(known, "pull-wake")
-            rules.expire(known, now)
-            rules.look(known, seen, now)
-            return rules.claim(known, worker, now).id
+        def act(subscription: Subscription, tails: _Tails) -> str:
+            _check_kind(subscription, "pull-wake")
+            rules.expire(subscription, now)
+            rules.look(subscription, tails, now)
+            return rules.claim(subscription, worker, now).id
 
-        taken, wake = await self._store.change(key_of(owner, name), act, _pending)
+        subscription, wake = await self._store.change(key_of(owner, name), act, _pending)
         return {
             "wake_id": wake,
-            "generation": taken.generation,
-            "token": self._store.token(taken),
-            "streams": rules.stream_infos(taken),
-            "lease_ttl_ms": taken.config.lease_ms,
+            "generation": subscription.generation,
+            "token": self._store.token(subscription),
+            "streams": rules.stream_infos(subscription),
+            "lease_ttl_ms": subscription.config.lease_ms,
         }
 
     # --- by who was woken ----------------------------------------------------------------------
@@ -153,18 +153,20 @@ class Subscriptions:
         acks = rules.positions_of(body)
         now = time.time()
 
-        def act(known: Subscription, seen: _SeenNow) -> bool:
-            _born(known, birth)
-            _need(known, kind)
-            rules.expire(known, now)
-            rules.fence(known, generation, body)
-            rules.acknowledge(known, acks, seen, now)
+        def act(subscription: Subscription, tails: _Tails) -> bool:
+            _check_birth(subscription, birth)
+            _check_kind(subscription, kind)
+            rules.expire(subscription, now)
+            rules.fence(subscription, generation, body)
+            rules.acknowledge(subscription, acks, tails, now)
             if body.get("done") is not True:
                 return False
-            known.wake = None
-            return rules.begin_wake(known, seen, now)
+            subscription.wake = None
+            return rules.begin_wake(subscription, tails, now)
 
-        _, more = await self._store.change(key, act, lambda known: [*known.pending, *acks])
+        _, more = await self._store.change(
+            key, act, lambda subscription: [*subscription.pending, *acks]
+        )
         return {"ok": True, "next_wake": more}
 
     async def release(self, name: str, token: str, body: dict[str, Any]) -> None:
@@ -172,31 +174,31 @@ class Subscriptions:
         key, birth, generation = self._store.read_token(token, name)
         now = time.time()
 
-        def act(known: Subscription, seen: _SeenNow) -> None:
-            _born(known, birth)
-            _need(known, "pull-wake")
-            rules.expire(known, now)
-            rules.fence(known, generation, body)
-            known.wake = None
-            rules.begin_wake(known, seen, now)
+        def act(subscription: Subscription, tails: _Tails) -> None:
+            _check_birth(subscription, birth)
+            _check_kind(subscription, "pull-wake")
+            rules.expire(subscription, now)
+            rules.fence(subscription, generation, body)
+            subscription.wake = None
+            rules.begin_wake(subscription, tails, now)
 
         await self._store.change(key, act, _pending)
 
 
-def _link(known: Subscription, path: str, seen: Seen | None, *, explicit: bool) -> None:
-    if not rules.link(known, path, seen, explicit=explicit):
+def _add_link(subscription: Subscription, path: str, tail: Tail | None, *, explicit: bool) -> None:
+    if not rules.add_link(subscription, path, tail, explicit=explicit):
         raise invalid(f"at most {MOST_LINKS} streams can be followed; these are more")
 
 
-def _pending(known: Subscription) -> Iterable[str]:
-    return list(known.pending)
+def _pending(subscription: Subscription) -> Iterable[str]:
+    return list(subscription.pending)
 
 
-def _need(known: Subscription, kind: str) -> None:
-    if known.config.type != kind:
+def _check_kind(subscription: Subscription, kind: str) -> None:
+    if subscription.config.type != kind:
         raise invalid(f"this is not a {kind} subscription")
 
 
-def _born(known: Subscription, birth: str) -> None:
-    if known.birth != birth:
+def _check_birth(subscription: Subscription, birth: str) -> None:
+    if subscription.birth != birth:
         raise Problem(401, "TOKEN_INVALID", "this token is for an earlier subscription of this id")

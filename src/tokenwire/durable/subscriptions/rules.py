@@ -22,7 +22,7 @@ from tokenwire.durable.subscriptions.config import MOST_LINKS, Config, Problem, 
 from tokenwire.errors import InputError
 from tokenwire.wire.durable import offset_text, position_of
 
-__all__ = ["Link", "Seen", "Subscription", "Wake"]
+__all__ = ["Link", "Subscription", "Tail", "Wake"]
 
 #: Failed attempts at one wake; then the next append begins anew.
 MOST_ATTEMPTS = 100
@@ -33,7 +33,7 @@ _RETRY_SECONDS = (1.0, 60.0)
 _TELL_SECONDS = (60.0, 3600.0)
 
 #: A stream as it is now: its id and its tail.
-Seen = tuple[str, int]
+Tail = tuple[str, int]
 
 
 class Link(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -45,16 +45,16 @@ class Link(msgspec.Struct, kw_only=True, omit_defaults=True):
     explicit: bool = False
     matched: bool = False
 
-    def cursor(self, seen: Seen | None) -> int:
+    def cursor(self, tail: Tail | None) -> int:
         """The position that was acked in the stream as it is now."""
-        return self.acked if seen is not None and seen[0] == self.stream else 0
+        return self.acked if tail is not None and tail[0] == self.stream else 0
 
 
 class Wake(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A wake under way. ``snapshot``: where its streams ended when it was told."""
 
     id: str
-    snapshot: dict[str, Seen] = {}
+    snapshot: dict[str, Tail] = {}
     holder: str | None = None
     #: When the worker's time is over; None: nobody has been reached or has claimed it yet.
     lease_until: float | None = None
@@ -103,27 +103,27 @@ def follows(subscription: Subscription, path: str) -> bool:
     )
 
 
-def link(subscription: Subscription, path: str, seen: Seen | None, *, explicit: bool) -> bool:
+def add_link(subscription: Subscription, path: str, tail: Tail | None, *, explicit: bool) -> bool:
     """Follow a stream from ``seen`` on (None: from its beginning). False: there are too many."""
-    known = subscription.links.get(path)
-    if known is None:
+    link = subscription.links.get(path)
+    if link is None:
         if len(subscription.links) >= MOST_LINKS:
             return False
-        known = subscription.links[path] = Link()
-        if seen is not None:
-            known.stream, known.acked = seen
-    known.explicit = known.explicit or explicit
-    known.matched = known.matched or follows(subscription, path)
+        link = subscription.links[path] = Link()
+        if tail is not None:
+            link.stream, link.acked = tail
+    link.explicit = link.explicit or explicit
+    link.matched = link.matched or follows(subscription, path)
     return True
 
 
-def unlink(subscription: Subscription, path: str) -> None:
+def remove_link(subscription: Subscription, path: str) -> None:
     """Take back an explicit link; what the pattern matches stays."""
-    known = subscription.links.get(path)
-    if known is None:
+    link = subscription.links.get(path)
+    if link is None:
         return
-    known.explicit = False
-    if not known.matched:
+    link.explicit = False
+    if not link.matched:
         _forget(subscription, path)
 
 
@@ -132,41 +132,41 @@ def _forget(subscription: Subscription, path: str) -> None:
     subscription.pending.pop(path, None)
 
 
-def mark(subscription: Subscription, path: str, seen: Seen | None) -> None:
+def mark(subscription: Subscription, path: str, tail: Tail | None) -> None:
     """Compare a linked stream with its cursor. One that is no more is not followed, unless it was
     asked for by name: then from its beginning when it comes again."""
-    known = subscription.links.get(path)
-    if known is None:
+    link = subscription.links.get(path)
+    if link is None:
         return
-    if seen is None:
-        if not known.explicit:
+    if tail is None:
+        if not link.explicit:
             _forget(subscription, path)
             return
-        known.stream, known.acked = "", 0
-    news = seen is not None and seen[1] > known.cursor(seen)
+        link.stream, link.acked = "", 0
+    news = tail is not None and tail[1] > link.cursor(tail)
     if news and path not in subscription.pending:
         subscription.pending[path] = True
     elif not news:
         subscription.pending.pop(path, None)
 
 
-def differs(subscription: Subscription, path: str, seen: Seen | None) -> bool:
+def differs(subscription: Subscription, path: str, tail: Tail | None) -> bool:
     """Whether `mark` would change something."""
-    known = subscription.links[path]
-    if seen is None:
-        return not known.explicit or bool(known.stream)
-    return (seen[1] > known.cursor(seen)) != (path in subscription.pending)
+    link = subscription.links[path]
+    if tail is None:
+        return not link.explicit or bool(link.stream)
+    return (tail[1] > link.cursor(tail)) != (path in subscription.pending)
 
 
 # --- wakes -------------------------------------------------------------------------------------
 
 
-def begin_wake(subscription: Subscription, seen: Mapping[str, Seen | None], now: float) -> bool:
+def begin_wake(subscription: Subscription, tails: Mapping[str, Tail | None], now: float) -> bool:
     """A new wake, when there is something pending and nothing under way. ``seen`` has the pending
     streams as they are now."""
     if subscription.wake is not None or subscription.resting:
         return False
-    _mark_pending(subscription, seen)
+    _refresh_pending(subscription, tails)
     if not subscription.pending:
         return False
     subscription.generation += 1
@@ -174,39 +174,39 @@ def begin_wake(subscription: Subscription, seen: Mapping[str, Seen | None], now:
     if subscription.failures:
         subscription.wake.attempts = subscription.failures
         subscription.wake.tell_at = now + retry_after(subscription.failures)
-    _snapshot(subscription, seen)
+    _snapshot(subscription, tails)
     return True
 
 
-def _mark_pending(subscription: Subscription, seen: Mapping[str, Seen | None]) -> None:
+def _refresh_pending(subscription: Subscription, tails: Mapping[str, Tail | None]) -> None:
     for path in list(subscription.pending):
-        if path in seen:
-            mark(subscription, path, seen[path])
+        if path in tails:
+            mark(subscription, path, tails[path])
 
 
-def _snapshot(subscription: Subscription, seen: Mapping[str, Seen | None]) -> None:
+def _snapshot(subscription: Subscription, tails: Mapping[str, Tail | None]) -> None:
     if subscription.wake is not None:
-        found = {path: seen.get(path) for path in subscription.pending}
-        subscription.wake.snapshot = {path: s for path, s in found.items() if s is not None}
+        snapshot = {path: tails.get(path) for path in subscription.pending}
+        subscription.wake.snapshot = {path: s for path, s in snapshot.items() if s is not None}
 
 
-def begin_telling(
-    subscription: Subscription, seen: Mapping[str, Seen | None], now: float, seconds: float
+def begin_delivery(
+    subscription: Subscription, tails: Mapping[str, Tail | None], now: float, seconds: float
 ) -> bool:
     """Take it on to tell the wake, when that is due and nobody is at it."""
     wake = subscription.wake
     if wake is None or wake.tell_at is None or now < max(wake.tell_at, wake.telling_until):
         return False
-    _mark_pending(subscription, seen)
+    _refresh_pending(subscription, tails)
     if not subscription.pending:  # its streams were deleted
         subscription.wake = None
         return False
-    _snapshot(subscription, seen)
+    _snapshot(subscription, tails)
     wake.telling_until = now + seconds
     return True
 
 
-def told(subscription: Subscription, wake_id: str, now: float) -> None:
+def record_delivery(subscription: Subscription, wake_id: str, now: float) -> None:
     """The wake reached the webhook, or stands in the wake stream."""
     wake = subscription.wake
     if wake is None or wake.id != wake_id:
@@ -220,8 +220,8 @@ def told(subscription: Subscription, wake_id: str, now: float) -> None:
     elif wake.holder is None:
         if subscription.failures:
             subscription.failures = wake.attempts = 0
-        least, most = _TELL_SECONDS
-        wake.tell_at = now + min(most, least * 2 ** min(wake.attempts, 10))
+        shortest, longest = _TELL_SECONDS
+        wake.tell_at = now + min(longest, shortest * 2 ** min(wake.attempts, 10))
         wake.attempts += 1
 
 
@@ -243,8 +243,8 @@ def attempt_failed(subscription: Subscription, wake_id: str, error: str, now: fl
 
 def retry_after(attempts: int) -> float:
     """Seconds until the next attempt: doubling, with a fifth of jitter."""
-    least, most = _RETRY_SECONDS
-    base = min(most, least * 2 ** min(attempts - 1, 10))
+    shortest, longest = _RETRY_SECONDS
+    base = min(longest, shortest * 2 ** min(attempts - 1, 10))
     return base * (0.8 + 0.4 * secrets.randbelow(1000) / 1000)
 
 
@@ -268,16 +268,16 @@ def wake_up(subscription: Subscription) -> None:
         subscription.resting, subscription.failures = False, 0
 
 
-def look(subscription: Subscription, seen: Mapping[str, Seen | None], now: float) -> None:
+def look(subscription: Subscription, tails: Mapping[str, Tail | None], now: float) -> None:
     """Before a claim: what there is to do, as the streams are now."""
     wake = subscription.wake
     if wake is not None and wake.holder is not None:
         return
     wake_up(subscription)
-    begin_wake(subscription, seen, now)
+    begin_wake(subscription, tails, now)
     if not subscription.pending:
         subscription.wake = None
-    _snapshot(subscription, seen)
+    _snapshot(subscription, tails)
 
 
 def claim(subscription: Subscription, worker: str, now: float) -> Wake:
@@ -292,7 +292,7 @@ def claim(subscription: Subscription, worker: str, now: float) -> Wake:
             generation=subscription.generation,
         )
     if wake is None:
-        raise Problem(409, "NO_PENDING_WORK", "there is nothing to do")
+        raise Problem(409, "NO_PENDING_WORK", "no pending work")
     wake.holder, wake.tell_at = worker, None
     wake.lease_until = now + subscription.config.lease_ms / 1000
     return wake
@@ -307,7 +307,7 @@ def fence(subscription: Subscription, generation: int, body: Mapping[str, Any]) 
         or body.get("generation") != subscription.generation
         or body.get("wake_id") != wake.id
     ):
-        raise Problem(409, "FENCED", "this wake is over; another one counts")
+        raise Problem(409, "FENCED", "this wake has ended; a newer one replaced it")
     return wake
 
 
@@ -318,7 +318,7 @@ def positions_of(body: Mapping[str, Any]) -> dict[str, int]:
         return {}
     if not isinstance(acks, list) or len(acks) > MOST_LINKS:
         raise invalid("'acks' must be a list of streams and offsets")
-    found: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for ack in acks:
         if not isinstance(ack, dict):
             raise invalid("'acks' must be a list of streams and offsets")
@@ -329,26 +329,29 @@ def positions_of(body: Mapping[str, Any]) -> dict[str, int]:
             position = position_of(offset)
         except InputError as error:
             raise Problem(409, "INVALID_OFFSET", error.message) from error
-        found[path.strip("/")] = position
-    return found
+        positions[path.strip("/")] = position
+    return positions
 
 
 def acknowledge(
-    subscription: Subscription, acks: Mapping[str, int], seen: Mapping[str, Seen | None], now: float
+    subscription: Subscription,
+    acks: Mapping[str, int],
+    tails: Mapping[str, Tail | None],
+    now: float,
 ) -> None:
     """Move cursors, all or none, and give the worker more time. Raises `Problem` (409)."""
     for path, position in acks.items():
-        known, stream = subscription.links.get(path), seen.get(path)
-        if known is None or stream is None:
+        link, stream = subscription.links.get(path), tails.get(path)
+        if link is None or stream is None:
             raise Problem(409, "INVALID_OFFSET", "an acked stream is not of this subscription")
-        if position < known.cursor(stream):
+        if position < link.cursor(stream):
             raise Problem(409, "INVALID_OFFSET", "an acked offset is behind the cursor")
         if position > stream[1]:
             raise Problem(409, "INVALID_OFFSET", "an acked offset is beyond the stream's end")
     for path, position in acks.items():
-        known, stream = subscription.links[path], seen.get(path)
+        link, stream = subscription.links[path], tails.get(path)
         if stream is not None:
-            known.stream, known.acked = stream[0], position
+            link.stream, link.acked = stream[0], position
             mark(subscription, path, stream)
     subscription.failures, subscription.last_error = 0, None
     if subscription.wake is not None:
@@ -356,16 +359,18 @@ def acknowledge(
         subscription.wake.lease_until = now + subscription.config.lease_ms / 1000
 
 
-def ack_snapshot(subscription: Subscription, wake_id: str, seen: Mapping[str, Seen | None]) -> None:
+def ack_snapshot(
+    subscription: Subscription, wake_id: str, tails: Mapping[str, Tail | None]
+) -> None:
     """A webhook said that it is done: what the wake told of is acked, and the wake over."""
     wake = subscription.wake
     if wake is None or wake.id != wake_id:
         return
     for path, (stream, tail) in wake.snapshot.items():
-        known, now_seen = subscription.links.get(path), seen.get(path)
-        if known is not None and now_seen is not None and now_seen[0] == stream:
-            known.stream, known.acked = stream, max(known.cursor(now_seen), tail)
-            mark(subscription, path, now_seen)
+        link, current = subscription.links.get(path), tails.get(path)
+        if link is not None and current is not None and current[0] == stream:
+            link.stream, link.acked = stream, max(link.cursor(current), tail)
+            mark(subscription, path, current)
     subscription.wake = None
     subscription.failures, subscription.last_error = 0, None
 
@@ -392,21 +397,21 @@ def stream_infos(subscription: Subscription) -> list[dict[str, Any]]:
     snapshot = subscription.wake.snapshot if subscription.wake is not None else {}
     infos: list[dict[str, Any]] = []
     quiet = 0
-    for path, known in subscription.links.items():
-        seen = snapshot.get(path)
-        if seen is None:
+    for path, link in subscription.links.items():
+        tail = snapshot.get(path)
+        if tail is None:
             quiet += 1
             if quiet > _MOST_LISTED:
                 continue
-        acked = known.cursor(seen) if seen is not None else known.acked
-        tail = seen[1] if seen is not None else acked
-        info = {**_info(path, known, acked), "tail_offset": offset_text(tail)}
-        infos.append({**info, "has_pending": tail > acked})
+        acked = link.cursor(tail) if tail is not None else link.acked
+        end = tail[1] if tail is not None else acked
+        info = {**_info(path, link, acked), "tail_offset": offset_text(end)}
+        infos.append({**info, "has_pending": end > acked})
     return infos
 
 
-def _info(path: str, known: Link, acked: int) -> dict[str, Any]:
-    kind = "explicit" if known.explicit else "glob"
+def _info(path: str, link: Link, acked: int) -> dict[str, Any]:
+    kind = "explicit" if link.explicit else "glob"
     return {"path": path, "link_type": kind, "acked_offset": offset_text(acked)}
 
 
@@ -414,12 +419,12 @@ def serialize(subscription: Subscription, signing: dict[str, str] | None) -> dic
     """What a ``GET`` shows."""
     config = subscription.config
     created = datetime.fromtimestamp(subscription.created, UTC)
-    shown: dict[str, Any] = {
+    description: dict[str, Any] = {
         "id": subscription.id,
         "subscription_id": subscription.id,
         "type": config.type,
         "pattern": config.pattern,
-        "streams": [_info(p, known, known.acked) for p, known in subscription.links.items()],
+        "streams": [_info(p, link, link.acked) for p, link in subscription.links.items()],
         "wake_stream": config.wake_stream,
         "lease_ttl_ms": config.lease_ms,
         "created_at": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -427,10 +432,10 @@ def serialize(subscription: Subscription, signing: dict[str, str] | None) -> dic
         "description": config.description,
     }
     if config.url is not None:
-        shown["webhook"] = {"url": config.url, **({"signing": signing} if signing else {})}
+        description["webhook"] = {"url": config.url, **({"signing": signing} if signing else {})}
     if subscription.last_error is not None:
-        shown["last_error"] = subscription.last_error
+        description["last_error"] = subscription.last_error
         wake = subscription.wake
         if wake is not None and wake.tell_at is not None:
-            shown["next_attempt_at"] = int(wake.tell_at * 1000)
-    return shown
+            description["next_attempt_at"] = int(wake.tell_at * 1000)
+    return description

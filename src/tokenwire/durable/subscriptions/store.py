@@ -19,14 +19,14 @@ from typing import TypeVar
 import msgspec
 
 from tokenwire.durable.rules import Refusal
-from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions.config import Problem, matches
-from tokenwire.durable.subscriptions.rules import Seen, Subscription
+from tokenwire.durable.subscriptions.rules import Subscription, Tail
 
 __all__ = ["SubscriptionStore", "key_of"]
 
 T = TypeVar("T")
-Act = Callable[[Subscription, dict[str, Seen | None]], T]
+Act = Callable[[Subscription, dict[str, Tail | None]], T]
 
 _KIND, _INDEX, _KEY = "ds-subscription", "ds-subscribed", "ds-key"
 #: Of one principal.
@@ -49,10 +49,12 @@ class SubscriptionStore:
     the streams that it took out of what is pending: those are to be looked at once more. An append
     that found its stream pending has changed nothing, and may be newer than the look."""
 
-    def __init__(self, kept: KeptStreams) -> None:
-        self._kept, self._log = kept, kept.log
+    def __init__(self, streams: StreamStore) -> None:
+        self._streams, self._log = streams, streams.log
         self._secret = b""
-        self.changed: Callable[[str, Subscription, set[str]], None] = lambda key, known, gone: None
+        self.changed: Callable[[str, Subscription, set[str]], None] = (
+            lambda key, subscription, cleared: None
+        )
 
     async def open(self) -> None:
         """Get the secret that tokens are signed with; all processes of one log have the same."""
@@ -71,12 +73,12 @@ class SubscriptionStore:
 
     async def all(self) -> dict[str, Subscription]:
         """Every subscription, by key."""
-        found = await self._log.documents(_KIND, most=_MOST_LOOKED_AT)
-        return {key: _decode(data) for key, data in found.items()}
+        documents = await self._log.documents(_KIND, most=_MOST_LOOKED_AT)
+        return {key: _decode(data) for key, data in documents.items()}
 
-    async def add(self, key: str, made: Subscription) -> bool:
+    async def add(self, key: str, subscription: Subscription) -> bool:
         """Keep a new one; whether none was there."""
-        return await self._log.swap_document(_KIND, key, None, _encode(made))
+        return await self._log.swap_document(_KIND, key, None, _encode(subscription))
 
     async def remove(self, key: str) -> None:
         """Gone, if it was there."""
@@ -89,40 +91,41 @@ class SubscriptionStore:
         self,
         key: str,
         act: Act[T],
-        wanted: Callable[[Subscription], Iterable[str]] = lambda _: (),
+        paths: Callable[[Subscription], Iterable[str]] = lambda _: (),
     ) -> tuple[Subscription, T]:
-        """Apply ``act`` to a subscription as it is, told how the ``wanted`` streams are; again
-        when another came first. Raises what ``act`` raises, and `Problem` (404)."""
+        """Apply ``act`` to a subscription as it is, given the tails of the streams in ``paths``;
+        retried when another process changed it first. Raises what ``act`` raises, and `Problem`
+        (404)."""
         while True:
             data = await self._log.document(_KIND, key)
             if data is None:
-                raise Problem(404, "SUBSCRIPTION_NOT_FOUND", "there is no such subscription")
-            known = _decode(data)
-            seen = await self.seen(known.owner, wanted(known))
-            before = set(known.pending)
-            result = act(known, seen)
-            new = _encode(known)
+                raise Problem(404, "SUBSCRIPTION_NOT_FOUND", "no such subscription")
+            subscription = _decode(data)
+            tails = await self.tails(subscription.owner, paths(subscription))
+            before = set(subscription.pending)
+            result = act(subscription, tails)
+            new = _encode(subscription)
             if new == data or await self._log.swap_document(_KIND, key, data, new):
-                self.changed(key, known, before - set(known.pending))
-                return known, result
+                self.changed(key, subscription, before - set(subscription.pending))
+                return subscription, result
 
-    async def seen(self, owner: str, paths: Iterable[str]) -> dict[str, Seen | None]:
+    async def tails(self, owner: str, paths: Iterable[str]) -> dict[str, Tail | None]:
         """Streams as they are now; None for one that is not there."""
 
-        async def one(path: str) -> Seen | None:
+        async def one(path: str) -> Tail | None:
             try:
-                stream = await self._kept.find(owner, path, time.time())
+                stream = await self._streams.find(owner, path, time.time())
             except Refusal:
                 return None
             return stream.id, stream.tail
 
         names = list(dict.fromkeys(paths))
-        found: dict[str, Seen | None] = {}
+        tails_by_path: dict[str, Tail | None] = {}
         for start in range(0, len(names), _TOGETHER):
             part = names[start : start + _TOGETHER]
             answers = await asyncio.gather(*(one(path) for path in part))
-            found.update(zip(part, answers, strict=True))
-        return found
+            tails_by_path.update(zip(part, answers, strict=True))
+        return tails_by_path
 
     # --- who follows what ----------------------------------------------------------------------
 
@@ -136,12 +139,12 @@ class SubscriptionStore:
             if path in paths or (pattern is not None and matches(pattern, path))
         ]
 
-    async def enlist(self, known: Subscription, more: Iterable[str] = ()) -> None:
+    async def enlist(self, subscription: Subscription, more: Iterable[str] = ()) -> None:
         """Note which streams concern a subscription: before it is kept, so that nothing which is
         appended once it is there passes it by. Raises `Problem` (429) when there are too many."""
-        paths = [path for path, link in known.links.items() if link.explicit]
-        entry = (known.config.pattern, list(dict.fromkeys([*paths, *more])))
-        await self._index(known.owner, known.id, entry)
+        paths = [path for path, link in subscription.links.items() if link.explicit]
+        entry = (subscription.config.pattern, list(dict.fromkeys([*paths, *more])))
+        await self._index(subscription.owner, subscription.id, entry)
 
     async def delist(self, owner: str, name: str) -> None:
         """Nothing concerns it any more."""
@@ -166,10 +169,12 @@ class SubscriptionStore:
 
     # --- tokens --------------------------------------------------------------------------------
 
-    def token(self, known: Subscription) -> str:
+    def token(self, subscription: Subscription) -> str:
         """What a worker shows to ack the wake under way."""
         end = math.ceil(time.time()) + _TOKEN_SECONDS
-        body = _encode((known.owner, known.id, known.birth, known.generation, end))
+        body = _encode(
+            (subscription.owner, subscription.id, subscription.birth, subscription.generation, end)
+        )
         mac = hmac.new(self._secret, body, hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mac + body).rstrip(b"=").decode()
 
@@ -181,16 +186,16 @@ class SubscriptionStore:
         except ValueError:
             raw = b""
         mac, body = raw[:32], raw[32:]
-        wanted = hmac.new(self._secret, body, hashlib.sha256).digest()
-        if not hmac.compare_digest(mac, wanted):
-            raise Problem(401, "TOKEN_INVALID", "this token is not one of ours")
-        owner, subscription, birth, generation, end = msgspec.msgpack.decode(
+        expected = hmac.new(self._secret, body, hashlib.sha256).digest()
+        if not hmac.compare_digest(mac, expected):
+            raise Problem(401, "TOKEN_INVALID", "invalid token")
+        owner, subscription_id, birth, generation, end = msgspec.msgpack.decode(
             body, type=tuple[str, str, str, int, int]
         )
-        if subscription != name:
+        if subscription_id != name:
             raise Problem(401, "TOKEN_INVALID", "this token is for another subscription")
         if time.time() > end:
-            raise Problem(401, "TOKEN_EXPIRED", "this token is too old; claim again")
+            raise Problem(401, "TOKEN_EXPIRED", "token expired; claim again")
         return key_of(owner, name), birth, generation
 
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable
 import msgspec
 
 from tokenwire.durable.rules import Append, Refusal
-from tokenwire.durable.store import KeptStreams
+from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions import rules
 from tokenwire.durable.subscriptions.config import Problem
-from tokenwire.durable.subscriptions.rules import Seen, Subscription
+from tokenwire.durable.subscriptions.rules import Subscription, Tail
 from tokenwire.durable.subscriptions.store import SubscriptionStore, key_of
 from tokenwire.durable.subscriptions.webhook import CALL_SECONDS, Signer, Targets, post
 from tokenwire.errors import ProviderError, TokenwireError
@@ -29,7 +29,7 @@ __all__ = ["Waker"]
 #: Webhooks that one process calls at once.
 _MOST_CALLS = 32
 #: Telling a wake takes at most this long; then somebody else may.
-_TELLING_SECONDS = CALL_SECONDS + 10.0
+_DELIVERY_SECONDS = CALL_SECONDS + 10.0
 #: Between two looks for what other processes left, and at all streams of all subscriptions.
 _LOOK_SECONDS, _SCAN_SECONDS = 30.0, 600.0
 #: Until what failed is tried again, and how long a stop waits for calls under way.
@@ -39,42 +39,46 @@ _log = logging.getLogger("tokenwire.server")
 
 
 class Waker:
-    """`KeptStreams.watcher`. ``signer`` is there when webhooks may be called."""
+    """`StreamStore.watcher`. ``signer`` is there when webhooks may be called."""
 
     def __init__(
-        self, kept: KeptStreams, store: SubscriptionStore, targets: Targets, signer: Signer | None
+        self,
+        streams: StreamStore,
+        store: SubscriptionStore,
+        targets: Targets,
+        signer: Signer | None,
     ) -> None:
-        self._kept, self._store, self._targets, self._signer = kept, store, targets, signer
+        self._streams, self._store, self._targets, self._signer = streams, store, targets, signer
         self._due: dict[str, float] = {}
-        self._again: dict[str, set[str]] = {}
+        self._recheck: dict[str, set[str]] = {}
         self._news = asyncio.Event()
-        self._telling: dict[asyncio.Task[None], Subscription] = {}
+        self._deliveries: dict[asyncio.Task[None], Subscription] = {}
         self._calls = asyncio.Semaphore(_MOST_CALLS)
         self._main: asyncio.Task[None] | None = None
         store.changed = self._changed
 
     def start(self) -> None:
         """Begin to look after what is there."""
-        self._kept.watcher = self
+        self._streams.watcher = self
         self._main = asyncio.create_task(self._look_after())
 
     async def stop(self) -> None:
         """Let calls under way finish, or leave them to whoever comes next."""
-        self._kept.watcher = None
+        self._streams.watcher = None
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait([self._main])
-        if self._telling:
-            await asyncio.wait(list(self._telling), timeout=_STOP_SECONDS)
-        left = dict(self._telling)
-        for task in left:
+        if self._deliveries:
+            await asyncio.wait(list(self._deliveries), timeout=_STOP_SECONDS)
+        unfinished = dict(self._deliveries)
+        for task in unfinished:
             task.cancel()
-        if left:
-            await asyncio.wait(list(left))
-        for known in left.values():
-            await self._give_back(known)
+        if unfinished:
+            await asyncio.wait(list(unfinished))
+        for subscription in unfinished.values():
+            await self._give_back(subscription)
 
-    async def grown(self, owner: str, path: str) -> None:
+    async def stream_grew(self, owner: str, path: str) -> None:
         """Something was put into a stream: wake who follows it."""
         try:
             for key in await self._store.followers(owner, path):
@@ -87,101 +91,104 @@ class Waker:
         begins anew when something was ``appended``."""
         now = time.time()
 
-        def wanted(known: Subscription) -> list[str]:
-            due = rules.next_due(known)
+        def paths(subscription: Subscription) -> list[str]:
+            due = rules.next_due(subscription)
             looks = [path] if path is not None else []
-            if known.wake is None or (due is not None and due <= now):
-                looks += known.pending
+            if subscription.wake is None or (due is not None and due <= now):
+                looks += subscription.pending
             return looks
 
-        def act(known: Subscription, seen: dict[str, Seen | None]) -> bool:
-            rules.expire(known, now)
+        def act(subscription: Subscription, tails: dict[str, Tail | None]) -> bool:
+            rules.expire(subscription, now)
             if path is not None:
-                new = path not in known.links and rules.follows(known, path)
-                if new and not rules.link(known, path, None, explicit=False):
-                    _log.warning("subscription %s follows too many streams", known.id)
-                rules.mark(known, path, seen.get(path))
+                new = path not in subscription.links and rules.follows(subscription, path)
+                if new and not rules.add_link(subscription, path, None, explicit=False):
+                    _log.warning("subscription %s follows too many streams", subscription.id)
+                rules.mark(subscription, path, tails.get(path))
                 if appended:
-                    rules.wake_up(known)
-            rules.begin_wake(known, seen, now)
-            return rules.begin_telling(known, seen, now, _TELLING_SECONDS)
+                    rules.wake_up(subscription)
+            rules.begin_wake(subscription, tails, now)
+            return rules.begin_delivery(subscription, tails, now, _DELIVERY_SECONDS)
 
         try:
-            known, telling = await self._store.change(key, act, wanted)
+            subscription, is_due = await self._store.change(key, act, paths)
         except Problem:
             return  # deleted meanwhile
-        if telling:
-            task = asyncio.create_task(self._tell(key, known))
-            self._telling[task] = known
-            task.add_done_callback(lambda done: self._telling.pop(done, None))
+        if is_due:
+            task = asyncio.create_task(self._deliver(key, subscription))
+            self._deliveries[task] = subscription
+            task.add_done_callback(lambda finished: self._deliveries.pop(finished, None))
 
     async def scan(self, key: str) -> None:
         """Look at every stream of a subscription: those that it should follow and does not (they
         were made after it, so from their beginning), and what is behind its cursors."""
-        known = await self._store.get(key)
-        if known is None:
+        subscription = await self._store.get(key)
+        if subscription is None:
             return
-        paths = [entry.path for entry in await self._kept.entries(known.owner)]
-        new = [p for p in paths if p not in known.links and rules.follows(known, p)]
-        seen = await self._store.seen(known.owner, known.links)
-        for path in [*new, *(p for p in known.links if rules.differs(known, p, seen[p]))]:
+        paths = [entry.path for entry in await self._streams.entries(subscription.owner)]
+        new = [p for p in paths if p not in subscription.links and rules.follows(subscription, p)]
+        tails = await self._store.tails(subscription.owner, subscription.links)
+        for path in [
+            *new,
+            *(p for p in subscription.links if rules.differs(subscription, p, tails[p])),
+        ]:
             await self.tend(key, path)
         await self.tend(key)
 
     # --- telling -------------------------------------------------------------------------------
 
-    async def _tell(self, key: str, known: Subscription) -> None:
+    async def _deliver(self, key: str, subscription: Subscription) -> None:
         """Tell a wake, and write down what came of it."""
-        wake = known.wake
+        wake = subscription.wake
         if wake is None:
             return
-        done, error = False, None
+        acknowledged, error = False, None
         try:
-            if known.config.type == "webhook":
-                done = await self._call(known)
+            if subscription.config.type == "webhook":
+                acknowledged = await self._call(subscription)
             else:
-                await self._announce(known)
+                await self._announce(subscription)
         except (ProviderError, Refusal) as failure:
             error = failure.message
         except TokenwireError as failure:
             _log.warning("a wake could not be told: %s", failure)
             error = "the server could not tell the wake"
 
-        def act(now_known: Subscription, seen: dict[str, Seen | None]) -> None:
+        def act(current: Subscription, tails: dict[str, Tail | None]) -> None:
             now = time.time()
             if error is not None:
-                rules.attempt_failed(now_known, wake.id, error, now)
+                rules.attempt_failed(current, wake.id, error, now)
                 return
-            rules.told(now_known, wake.id, now)
-            if done:
-                rules.ack_snapshot(now_known, wake.id, seen)
-            rules.begin_wake(now_known, seen, now)
+            rules.record_delivery(current, wake.id, now)
+            if acknowledged:
+                rules.ack_snapshot(current, wake.id, tails)
+            rules.begin_wake(current, tails, now)
 
-        def wanted(now_known: Subscription) -> list[str]:
-            snapshot = now_known.wake.snapshot if now_known.wake is not None else {}
-            return [*now_known.pending, *snapshot]
+        def paths(current: Subscription) -> list[str]:
+            snapshot = current.wake.snapshot if current.wake is not None else {}
+            return [*current.pending, *snapshot]
 
         try:
-            await self._store.change(key, act, wanted)
+            await self._store.change(key, act, paths)
         except Problem:
             pass  # deleted meanwhile
         except TokenwireError as failure:
             _log.warning("what came of a wake could not be written down: %s", failure)
-            self._due[key] = time.time() + _TELLING_SECONDS
+            self._due[key] = time.time() + _DELIVERY_SECONDS
 
-    async def _call(self, known: Subscription) -> bool:
+    async def _call(self, subscription: Subscription) -> bool:
         """Call the webhook; whether it says that it is done."""
-        wake, url, signer = known.wake, known.config.url, self._signer
+        wake, url, signer = subscription.wake, subscription.config.url, self._signer
         if wake is None or url is None or signer is None:
-            raise ProviderError("this server calls no webhooks any more")
+            raise ProviderError("webhooks are off")
         body = msgspec.json.encode(
             {
-                "subscription_id": known.id,
+                "subscription_id": subscription.id,
                 "wake_id": wake.id,
-                "generation": known.generation,
-                "streams": rules.stream_infos(known),
-                "callback_url": f"{known.url}/callback",
-                "callback_token": self._store.token(known),
+                "generation": subscription.generation,
+                "streams": rules.stream_infos(subscription),
+                "callback_url": f"{subscription.url}/callback",
+                "callback_token": self._store.token(subscription),
             }
         )
         async with self._calls:
@@ -190,52 +197,52 @@ class Waker:
         if not 200 <= status < 300:
             raise ProviderError(f"the webhook answered {status}")
         try:
-            said = msgspec.json.decode(answer or b"null")
+            reply = msgspec.json.decode(answer or b"null")
         except msgspec.DecodeError:
             return False
-        return isinstance(said, dict) and said.get("done") is True
+        return isinstance(reply, dict) and reply.get("done") is True
 
-    async def _announce(self, known: Subscription) -> None:
+    async def _announce(self, subscription: Subscription) -> None:
         """Write the wake into the wake stream."""
-        wake, path = known.wake, known.config.wake_stream
+        wake, path = subscription.wake, subscription.config.wake_stream
         if wake is None or path is None:
             return
         now = time.time()
         event = {
             "type": "wake",
-            "subscription_id": known.id,
+            "subscription_id": subscription.id,
             "stream": next(iter(wake.snapshot), ""),
-            "generation": known.generation,
+            "generation": subscription.generation,
             "ts": int(now * 1000),
         }
-        wanted = Append(content_type="application/json", body=msgspec.json.encode(event))
+        wake_event = Append(content_type="application/json", body=msgspec.json.encode(event))
         try:
-            await self._kept.append(known.owner, path, wanted, now)
+            await self._streams.append(subscription.owner, path, wake_event, now)
         except Refusal as refusal:
             raise ProviderError(f"the wake stream: {refusal.message}") from refusal
 
-    async def _give_back(self, known: Subscription) -> None:
+    async def _give_back(self, subscription: Subscription) -> None:
         """A wake that this process cannot finish telling: the next may begin at once."""
-        wake = known.wake
+        wake = subscription.wake
 
-        def act(now_known: Subscription, _: dict[str, Seen | None]) -> None:
-            if wake is not None and now_known.wake is not None and now_known.wake.id == wake.id:
-                now_known.wake.telling_until = 0.0
+        def act(current: Subscription, _: dict[str, Tail | None]) -> None:
+            if wake is not None and current.wake is not None and current.wake.id == wake.id:
+                current.wake.telling_until = 0.0
 
         try:
-            await self._store.change(key_of(known.owner, known.id), act)
+            await self._store.change(key_of(subscription.owner, subscription.id), act)
         except TokenwireError as error:
             _log.warning("a wake could not be given back: %s", error)
 
     # --- looking after -------------------------------------------------------------------------
 
-    def _changed(self, key: str, known: Subscription, again: Iterable[str] = ()) -> None:
-        for path in again:
-            self._again.setdefault(key, set()).add(path)
+    def _changed(self, key: str, subscription: Subscription, recheck: Iterable[str] = ()) -> None:
+        for path in recheck:
+            self._recheck.setdefault(key, set()).add(path)
             self._news.set()
         # Several look at a subscription at once, and may come here in any order: what an older
-        # look says never puts off what is due. A look too many finds that there is nothing to do.
-        due = rules.next_due(known)
+        # look says never puts off what is due. A look too many finds that no pending work.
+        due = rules.next_due(subscription)
         if due is not None and due < self._due.get(key, math.inf):
             self._due[key] = due
             self._news.set()
@@ -252,8 +259,8 @@ class Waker:
                     if scan:
                         next_scan = now + _SCAN_SECONDS
                     await self._look(scan)
-                while self._again:
-                    key, paths = self._again.popitem()
+                while self._recheck:
+                    key, paths = self._recheck.popitem()
                     for path in paths:
                         await self.tend(key, path, appended=False)
                 for key in [key for key, due in self._due.items() if due <= now]:
@@ -267,7 +274,7 @@ class Waker:
                 _log.warning("looking after subscriptions: %s", error)
             except Exception:
                 _log.exception("looking after subscriptions failed; it goes on")
-            until = min([next_look, *self._due.values()]) if not self._again else 0.0
+            until = min([next_look, *self._due.values()]) if not self._recheck else 0.0
             try:
                 async with asyncio.timeout(max(0.01, until - time.time())):
                     await self._news.wait()
@@ -276,8 +283,8 @@ class Waker:
 
     async def _look(self, scan: bool) -> None:
         """What other processes left, or this one before it was started."""
-        for key, known in (await self._store.all()).items():
+        for key, subscription in (await self._store.all()).items():
             if scan:
                 await self.scan(key)
             else:
-                self._changed(key, known)
+                self._changed(key, subscription)

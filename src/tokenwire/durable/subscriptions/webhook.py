@@ -98,7 +98,7 @@ class Targets:
         if self._is_vouched(host, port):
             return None
         if host not in self._public:
-            return "this server may not call that host; --durable-streams-webhooks allows one"
+            return "host not allowed; add it with --durable-streams-webhooks"
         if parts.scheme != "https" or port != 443:
             return "that host is allowed with https on port 443 only"
         address = _address(host)
@@ -110,17 +110,17 @@ class Targets:
         """The addresses of a checked host. Raises `NetworkError` when one of them is not public
         and the place is not vouched for."""
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
+            infos = await asyncio.get_running_loop().getaddrinfo(
                 host, port, type=socket.SOCK_STREAM
             )
         except OSError as error:
-            raise NetworkError("its host is not known", reason=type(error).__name__) from error
-        addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
+            raise NetworkError("cannot resolve the host", reason=type(error).__name__) from error
+        addresses = list(dict.fromkeys(str(item[4][0]) for item in infos))
         if not self._is_vouched(_plain(host), port):
             for text in addresses:
                 address = _address(text)
                 if address is None or not _is_public(address):
-                    raise NetworkError("its host has an address that is not public")
+                    raise NetworkError("the host resolves to an address that is not public")
         return addresses
 
     def _is_vouched(self, host: str, port: int) -> bool:
@@ -202,11 +202,13 @@ async def post(
     if refused is not None:
         raise NetworkError(refused)
     pool = _Pinned(targets)
-    told = {"content-type": "application/json", "accept-encoding": "identity", **headers}
-    told |= {"user-agent": "tokenwire", "connection": "close"}
+    all_headers = {"content-type": "application/json", "accept-encoding": "identity", **headers}
+    all_headers |= {"user-agent": "tokenwire", "connection": "close"}
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            answer = await pool.request("POST", url, told, body, connect_timeout=_CONNECT_SECONDS)
+            answer = await pool.request(
+                "POST", url, all_headers, body, connect_timeout=_CONNECT_SECONDS
+            )
             pieces: list[bytes] = []
             size = 0
             while data := await answer.read():
@@ -218,10 +220,10 @@ async def post(
     except ProviderError:
         raise
     except TimeoutError as error:
-        raise NetworkError("it did not answer in time") from error
+        raise NetworkError("no response in time") from error
     except (OSError, ValueError) as error:
         raise NetworkError(
-            "no connection: it refuses or does not answer", reason=type(error).__name__
+            "cannot connect: refused or timed out", reason=type(error).__name__
         ) from error
     finally:
         pool.close()
@@ -251,7 +253,9 @@ def load_key_file(path: str | None) -> bytes | None:
     except OSError as error:
         raise ConfigError(f"cannot read the webhook key file {name}: {error.strerror}") from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"others may read the webhook key file {name}: chmod 600 it")
+        raise ConfigError(
+            f"webhook key file {name} is readable by other users; run chmod 600 {name}"
+        )
     try:
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError) as error:
@@ -267,31 +271,31 @@ def load_key_file(path: str | None) -> bytes | None:
 class Signer:
     """Signs with the newest key; publishes it and the ones before."""
 
-    def __init__(self, private: bytes, keys: _Keys) -> None:
-        self._key = _cryptography()[1].from_private_bytes(private)
+    def __init__(self, secret: bytes, keys: _Keys) -> None:
+        self._key = _cryptography()[1].from_private_bytes(secret)
         self._keys = keys
         self.kid = _kid(keys.public)
 
     @classmethod
-    async def open(cls, log: Log, given: bytes | None) -> Signer:
+    async def open(cls, log: Log, private: bytes | None) -> Signer:
         """The key that was ``given``, else the store's, made when there is none. All processes of
         one store have the same."""
         private_key = _cryptography()[1]
         while True:
             data = await log.document(_KIND, "webhook")
-            known = msgspec.msgpack.decode(data, type=_Keys) if data is not None else None
-            if given is None and known is not None and known.private is not None:
-                return cls(known.private, known)
-            private = given or os.urandom(32)
-            public = private_key.from_private_bytes(private).public_key().public_bytes_raw()
-            if known is not None and known.public == public:
-                return cls(private, known)
-            retired = list(known.retired) if known is not None else []
-            if known is not None:
-                retired.append((known.public, time.time()))
-            keys = _Keys(None if given is not None else private, public, retired[-16:])
+            stored = msgspec.msgpack.decode(data, type=_Keys) if data is not None else None
+            if private is None and stored is not None and stored.private is not None:
+                return cls(stored.private, stored)
+            secret = private or os.urandom(32)
+            public = private_key.from_private_bytes(secret).public_key().public_bytes_raw()
+            if stored is not None and stored.public == public:
+                return cls(secret, stored)
+            retired = list(stored.retired) if stored is not None else []
+            if stored is not None:
+                retired.append((stored.public, time.time()))
+            keys = _Keys(None if private is not None else secret, public, retired[-16:])
             if await log.swap_document(_KIND, "webhook", data, msgspec.msgpack.encode(keys)):
-                return cls(private, keys)
+                return cls(secret, keys)
 
     def sign(self, body: bytes, now: float) -> str:
         """The value of ``Webhook-Signature``."""

@@ -1,4 +1,4 @@
-"""Who is asking: API keys, signed session cookies for the page, and signed tokens to read one run.
+"""Authentication: API keys, signed session cookies for the page, and tokens that read one run.
 
 Always true: a key is kept only as its SHA-256; every comparison takes the same time wherever it
 fails; a session or token names its principal and its end and is worth nothing when altered; what
@@ -43,7 +43,9 @@ def read_key_file(path: str | Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"the API key file {path.name} is not text") from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"others may read the API key file {path.name}: chmod 600 it")
+        raise ConfigError(
+            f"API key file {path.name} is readable by other users; run chmod 600 {path.name}"
+        )
     lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -68,10 +70,10 @@ class Auth:
         """The keys of the settings and of their key file."""
         keys = list(settings.api_keys)
         if settings.api_key_file:
-            found = read_key_file(settings.api_key_file)
-            if not found:
+            file_keys = read_key_file(settings.api_key_file)
+            if not file_keys:
                 raise ConfigError("the API key file holds no key")
-            keys += found
+            keys += file_keys
         return cls(keys)
 
     @property
@@ -82,15 +84,15 @@ class Auth:
     def check_key(self, key: str) -> str:
         """The principal of a key. Raises `NotAuthenticatedError`."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        found: str | None = None
-        for known, name in self._digests.items():
-            if hmac.compare_digest(known, digest):
-                found = name
-        if found is None and self._verify is not None:
-            found = self._verify(key)
-        if found is None:
-            raise NotAuthenticatedError("this API key is not known")
-        return found
+        principal: str | None = None
+        for known_digest, name in self._digests.items():
+            if hmac.compare_digest(known_digest, digest):
+                principal = name
+        if principal is None and self._verify is not None:
+            principal = self._verify(key)
+        if principal is None:
+            raise NotAuthenticatedError("unknown API key")
+        return principal
 
     def principal(self, headers: Mapping[bytes, bytes]) -> tuple[str, str]:
         """``(principal, how)`` of a request's headers; how: ``open``, ``key``, ``session``."""
@@ -101,11 +103,9 @@ class Auth:
             return self.check_key(key), "key"
         session = _cookie(headers, SESSION_COOKIE)
         if session:
-            ended = "the session has ended or was never valid; sign in again"
+            ended = "invalid or expired session; sign in again"
             return self._open("session", session, ended), "session"
-        raise NotAuthenticatedError(
-            "an API key is needed, in the header 'Authorization' as 'Bearer KEY'"
-        )
+        raise NotAuthenticatedError("missing API key: send 'Authorization: Bearer KEY'")
 
     def session(self, principal: str) -> tuple[str, int]:
         """A signed session for a cookie, and how many seconds it is good for."""
@@ -117,9 +117,7 @@ class Auth:
 
     def check_attach(self, token: str, run: str) -> str:
         """The principal whose run this token may read."""
-        return self._open(
-            f"attach:{run}", token, "this token is not for this run, or its time is over"
-        )
+        return self._open(f"attach:{run}", token, "invalid or expired token for this run")
 
     def _sign(self, purpose: str, principal: str, seconds: int) -> str:
         body = f"{int(time.time()) + seconds}:{principal}".encode()
@@ -132,9 +130,9 @@ class Auth:
         except ValueError:
             raw = b""
         mac, body = raw[:32], raw[32:]
-        wanted = hmac.new(self._secret, purpose.encode() + b"\0" + body, hashlib.sha256).digest()
+        expected = hmac.new(self._secret, purpose.encode() + b"\0" + body, hashlib.sha256).digest()
         ends, _, principal = body.decode("utf-8", "replace").partition(":")
-        if not hmac.compare_digest(mac, wanted) or not ends.isdigit() or int(ends) < time.time():
+        if not hmac.compare_digest(mac, expected) or not ends.isdigit() or int(ends) < time.time():
             raise NotAuthenticatedError(refusal)
         return principal
 

@@ -69,9 +69,9 @@ class HowToAnswer(_Body):
     def applied_to(self, request: Request) -> Request:
         """``request``, answered so."""
         names = ("temperature", "top_p", "max_tokens", "stop", "seed", "reasoning")
-        said = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names}
         return msgspec.structs.replace(
-            request, **{name: value for name, value in said.items() if value is not None}
+            request, **{name: value for name, value in options.items() if value is not None}
         )
 
 
@@ -172,9 +172,9 @@ def choose_model(name: str | None, settings: Settings) -> str:
     if name is None:
         return settings.model[0]
     if name not in settings.model:
-        known = ", ".join(settings.model)
+        models = ", ".join(settings.model)
         raise UnknownModelError(
-            f"model '{name[:80]}' is not served here; there is: {known}", field="model"
+            f"unknown model '{name[:80]}'; choose one of {models}", field="model"
         )
     return name
 
@@ -183,8 +183,8 @@ def _client_tools(tools: list[ToolSpec] | None) -> list[ToolSpec] | None:
     """Tools that a request brings are run by its client (or the provider), never by the server."""
     if tools is None:
         return None
-    kept: list[ToolSpec] = []
+    client_tools: list[ToolSpec] = []
     for tool in tools:
         executor = "provider" if tool.executor == "provider" else "client"
-        kept.append(msgspec.structs.replace(tool, executor=executor))
-    return kept
+        client_tools.append(msgspec.structs.replace(tool, executor=executor))
+    return client_tools

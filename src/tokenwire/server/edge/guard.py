@@ -52,7 +52,7 @@ _HEADERS: list[tuple[bytes, bytes]] = [
 
 
 class RequestInfo:
-    """What the guard found out about a request; routes read it from ``scope["tokenwire"]``."""
+    """What the guard knows about a request; routes read it from ``scope["tokenwire"]``."""
 
     __slots__ = ("body", "client", "headers", "how", "id", "json", "principal", "secure", "status")
 
@@ -95,23 +95,23 @@ class HostCheck:
 
 
 class OriginCheck:
-    """Whose pages may ask: our own, and exactly the configured origins."""
+    """Origins whose pages may send requests: our own, and exactly the configured ones."""
 
     def __init__(self, settings: Settings) -> None:
-        self.allowed = frozenset(origin.rstrip("/") for origin in settings.cors_origin)
+        self.origins = frozenset(origin.rstrip("/") for origin in settings.cors_origin)
 
     def check(self, headers: dict[bytes, bytes], how: str) -> None:
-        """Raise `ForbiddenError` when another site's page asks."""
+        """Raise `ForbiddenError` for a cross-site request."""
         origin = headers.get(b"origin")
         site = headers.get(b"sec-fetch-site")
         if origin is not None:
-            if self.is_ours(_text(origin), headers) or _text(origin) in self.allowed:
+            if self.is_ours(_text(origin), headers) or _text(origin) in self.origins:
                 return
-            raise ForbiddenError("this origin may not ask here; --cors-origin allows one")
+            raise ForbiddenError("origin not allowed; add it with --cors-origin")
         if site is not None and site not in (b"same-origin", b"none"):
-            raise ForbiddenError("a page of another site may not ask here")
+            raise ForbiddenError("cross-site requests are not allowed")
         if how == "session" and site is None:
-            raise ForbiddenError("a session cookie counts only together with an Origin header")
+            raise ForbiddenError("a session cookie needs an Origin header")
 
     def is_ours(self, origin: str, headers: dict[bytes, bytes]) -> bool:
         """Whether ``origin`` is the page that this server serves (the host was checked)."""
@@ -139,10 +139,10 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         info = self._info(scope)
-        started = time.perf_counter()
+        began_at = time.perf_counter()
         cors = self._cors(info.headers)
 
-        async def dressed(message: Message) -> None:
+        async def send_dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
                 headers = _dress(message.get("headers", ()), info.id, cors)
@@ -154,23 +154,25 @@ class Guard:
 
         scope["tokenwire.send"] = send
         try:
-            if not await self._preflight(scope, info, dressed):
+            if not await self._preflight(scope, info, send_dressed):
                 self._admit(scope, info)
                 if scope["method"] not in _SAFE:
                     receive = await self._read(scope, info, receive)
-                await self.app(scope, receive, dressed)
+                await self.app(scope, receive, send_dressed)
         except Exception as error:
             if info.status:  # the response has begun: it can only be broken off
                 raise
             response = error_response(error, info.id, self.state.form_for(scope["path"]))
-            await response(scope, receive, dressed)
+            await response(scope, receive, send_dressed)
         finally:
-            self._done(scope, info, time.perf_counter() - started)
+            self._done(scope, info, time.perf_counter() - began_at)
 
     def _admit(self, scope: Scope, info: RequestInfo) -> None:
         headers, path = info.headers, scope["path"]
         if not self.hosts.allows(headers.get(b"host")) or _repeated(scope, b"host"):
-            raise HTTPProblem(421, "wrong_host", "not served under this host; see --allow-host")
+            raise HTTPProblem(
+                421, "wrong_host", "unknown Host header; add the name with --allow-host"
+            )
         if any(pattern.fullmatch(path) for pattern in self.state.own_tokens):
             info.how = "token"
         elif path not in self.state.public_paths and not path.startswith("/assets/"):
@@ -184,7 +186,7 @@ class Guard:
         if self.state.auth.on and token.startswith(ATTACH):
             run = _EVENTS.fullmatch(scope["path"])
             if run is None or scope["method"] != "GET":
-                raise NotAuthenticatedError("this token reads the events of one run, nothing else")
+                raise NotAuthenticatedError("this token only reads the events of one run")
             return self.state.auth.check_attach(token.removeprefix(ATTACH), run[1]), "attach"
         return self.state.auth.principal(headers)
 
@@ -192,7 +194,7 @@ class Guard:
         info = self._info(scope)
         try:
             if not self.hosts.allows(info.headers.get(b"host")) or _repeated(scope, b"host"):
-                raise HTTPProblem(421, "wrong_host", "not served under this host")
+                raise HTTPProblem(421, "wrong_host", "unknown Host header")
             self.origins.check(info.headers, "open")
             if info.headers.get(b"authorization") or info.headers.get(b"cookie"):
                 info.principal, info.how = self.state.auth.principal(info.headers)
@@ -217,17 +219,17 @@ class Guard:
         return info
 
     async def _preflight(self, scope: Scope, info: RequestInfo, send: Send) -> bool:
-        asked = b"access-control-request-method" in info.headers
+        is_preflight = b"access-control-request-method" in info.headers
         origin = _text(info.headers.get(b"origin"))
-        if scope["method"] != "OPTIONS" or not asked or origin not in self.origins.allowed:
+        if scope["method"] != "OPTIONS" or not is_preflight or origin not in self.origins.origins:
             return False
-        wanted = _text(info.headers.get(b"access-control-request-headers")).lower().split(",")
+        requested = _text(info.headers.get(b"access-control-request-headers")).lower().split(",")
         families = tuple(self.state.cors_families)
-        more = [name for name in map(str.strip, wanted) if name.startswith(families)]
-        allowed = ", ".join([self.state.cors_headers, *filter(_NAME.fullmatch, more[:_MOST_NAMES])])
+        more = [name for name in map(str.strip, requested) if name.startswith(families)]
+        names = ", ".join([self.state.cors_headers, *filter(_NAME.fullmatch, more[:_MOST_NAMES])])
         headers = [
             (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-            (b"access-control-allow-headers", allowed.encode("latin-1")),
+            (b"access-control-allow-headers", names.encode("latin-1")),
             (b"access-control-max-age", b"600"),
         ]
         await send({"type": "http.response.start", "status": 204, "headers": headers})
@@ -236,7 +238,7 @@ class Guard:
 
     def _cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         origin = headers.get(b"origin")
-        if origin is None or _text(origin) not in self.origins.allowed:
+        if origin is None or _text(origin) not in self.origins.origins:
             return [(b"cross-origin-resource-policy", b"same-origin")]
         return [
             (b"access-control-allow-origin", origin),
@@ -252,15 +254,19 @@ class Guard:
         plain = self.state.settings.body_limit if raw_limit is None else raw_limit
         most = plain + (self.state.media_limit(scope["path"]) if raw_limit is None else 0)
         if info.headers.get(b"content-encoding", b"identity") != b"identity":
-            raise HTTPProblem(415, "unsupported_media_type", "send the body uncompressed")
+            raise HTTPProblem(
+                415,
+                "unsupported_media_type",
+                "compressed bodies are not supported; send it uncompressed",
+            )
         declared = info.headers.get(b"content-length")
         if declared is not None and (not declared.isdigit() or int(declared) > most):
             raise LimitError(f"the body may have at most {most} bytes", limit="body", most=most)
         try:
             async with asyncio.timeout(self.state.settings.body_deadline):
-                info.body, gone = await _receive_all(receive, most)
+                info.body = await _receive_all(receive, most)
         except TimeoutError:
-            raise HTTPProblem(408, "timeout", "the request's body did not arrive in time") from None
+            raise HTTPProblem(408, "timeout", "request body not received in time") from None
         if len(info.body) > plain and len(info.body) - _inline(info.body) > plain:
             raise LimitError(
                 f"without its files the body may have at most {plain} bytes",
@@ -274,7 +280,7 @@ class Guard:
                     415, "unsupported_media_type", "send the body as Content-Type: application/json"
                 )
             info.json = parse_json(info.body, self.state.settings.json_depth)
-        return _replay(info.body, receive, gone)
+        return _replay(info.body, receive)
 
     def _done(self, scope: Scope, info: RequestInfo, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
@@ -307,7 +313,7 @@ def parse_json(data: bytes, depth: int) -> Any:
         raise InputError(f"the body is not valid JSON: {error}") from error
 
 
-async def _receive_all(receive: Receive, most: int) -> tuple[bytes, bool]:
+async def _receive_all(receive: Receive, most: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -320,21 +326,21 @@ async def _receive_all(receive: Receive, most: int) -> tuple[bytes, bool]:
             raise LimitError(f"the body may have at most {most} bytes", limit="body", most=most)
         pieces.append(piece)
         if not message.get("more_body", False):
-            return b"".join(pieces), False
+            return b"".join(pieces)
 
 
 def _inline(body: bytes) -> int:
     """Bytes of the files inside a JSON body, read without parsing it."""
-    return sum(found.end() - found.start() for found in _INLINE.finditer(body))
+    return sum(match.end() - match.start() for match in _INLINE.finditer(body))
 
 
-def _replay(body: bytes, receive: Receive, gone: bool) -> Receive:
-    told = False
+def _replay(body: bytes, receive: Receive) -> Receive:
+    replayed = False
 
     async def again() -> Message:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal replayed
+        if not replayed:
+            replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
         return await receive()
 
@@ -344,12 +350,12 @@ def _replay(body: bytes, receive: Receive, gone: bool) -> Receive:
 def _dress(
     headers: Any, request_id: str, cors: list[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
-    dressed = list(headers)
-    present = {name for name, _ in dressed}
-    dressed += [pair for pair in _HEADERS if pair[0] not in present]
-    dressed += [pair for pair in cors if pair[0] == b"vary" or pair[0] not in present]
-    dressed.append((b"x-request-id", request_id.encode("ascii")))
-    return dressed
+    response_headers = list(headers)
+    present = {name for name, _ in response_headers}
+    response_headers += [pair for pair in _HEADERS if pair[0] not in present]
+    response_headers += [pair for pair in cors if pair[0] == b"vary" or pair[0] not in present]
+    response_headers.append((b"x-request-id", request_id.encode("ascii")))
+    return response_headers
 
 
 def _text(value: bytes | None) -> str:

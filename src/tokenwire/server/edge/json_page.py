@@ -55,8 +55,8 @@ async def _page(
     finally:
         release()
     if not closed:
-        found = await state.runs.info(run, principal=principal)
-        closed = found.state not in ("running", "waiting") and offset_of(cursor) >= found.tail
+        info = await state.runs.info(run, principal=principal)
+        closed = info.state not in ("running", "waiting") and offset_of(cursor) >= info.tail
     body = b'{"events":[%b],"next":%b,"closed":%b}' % (
         b",".join(items),
         msgspec.json.encode(cursor),

@@ -75,7 +75,7 @@ class Limits:
             raise self._busy("readers_per_run", f"this run has {self.readers_per_run} readers", 5)
         most = self.readers_per_principal
         if most is not None and self._reading[principal] >= most:
-            raise self._busy("readers_per_principal", f"you read {most} streams already", 5)
+            raise self._busy("readers_per_principal", f"you already read {most} streams", 5)
         self._readers[run] += 1
         self._reading[principal] += 1
 
@@ -102,7 +102,9 @@ class Limits:
         if most is not None and len(self._running.get(principal, ())) >= most:
             await self._forget_ended([principal], is_running)
             if len(self._running.get(principal, ())) >= most:
-                raise self._busy("runs_per_principal", f"{most} of your runs are under way", 5)
+                raise self._busy(
+                    "runs_per_principal", f"you already have {most} runs in progress", 5
+                )
         if self.running >= self.runs:
             await self._forget_ended(list(self._running), is_running)
             if self.running >= self.runs:
@@ -135,7 +137,7 @@ class Limits:
         per_minute = self.bad_attach_per_minute
         wait = self._bucket(self._misses, address, per_minute, per_minute).take(self._clock())
         if wait:
-            raise self._busy("bad_attach_per_minute", "too many unknown runs were asked for", wait)
+            raise self._busy("bad_attach_per_minute", "too many requests for unknown runs", wait)
 
     async def _forget_ended(
         self, principals: list[str], is_running: Callable[[str], Awaitable[bool]]

@@ -94,12 +94,12 @@ def error_response(
         status, details = error.status_code, {}
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
         message = {
-            404: "there is nothing at this path; docs/reference/http.md lists the routes",
-            405: "this path does not take this method",
-        }.get(status, "the request is not understood")
+            404: "unknown path; docs/reference/http.md lists the routes",
+            405: "method not allowed on this path",
+        }.get(status, "malformed request")
         headers.update(error.headers or {})
     else:
         _log.error("request %s failed", request_id, exc_info=error)
         code, status, details = "internal", 500, {}
-        message = "something went wrong here; the server's log has it under this request id"
+        message = "internal error; the server's log has the details under this request id"
     return json_response(form(code, message, status, request_id, details), status, headers)

@@ -136,14 +136,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_headers and not self._refused:
             self._header_bytes += len(data)
             if self._header_bytes > self.watch.settings.header_limit:
-                self._refuse(431, "the request line and headers are too large")
+                self._refuse(431, "request line and headers too large")
 
     def on_message_begin(self) -> None:
         """A request begins; so does its clock, unless the connection's own is still running."""
         super().on_message_begin()
-        known: dict[str, Any] = self.scope  # type: ignore[assignment]
-        known["tokenwire.unsent"] = self.transport.get_write_buffer_size
-        known["tokenwire.abort"] = self.transport.abort
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["tokenwire.unsent"] = self.transport.get_write_buffer_size
+        scope["tokenwire.abort"] = self.transport.abort
         self._header_bytes = 0
         self._in_headers = True
         if not self._headers_until:
@@ -158,12 +158,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         if size > settings.header_limit or len(self.headers) > settings.header_fields:
-            self._refuse(431, "the request line and headers are too large")
+            self._refuse(431, "request line and headers too large")
             return
-        known: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         super().on_headers_complete()
         if self.cycle is not None:
-            known["tokenwire.body"] = _Body(self.cycle)
+            scope["tokenwire.body"] = _Body(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Part of a body, unless the request was refused."""
@@ -185,7 +185,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Close what is late. Called by the ticker."""
         if self._headers_until and now > self._headers_until:
             # Nothing of a first request ever came, or its headers trickle.
-            self._refuse(408, "the request's headers did not arrive in time")
+            self._refuse(408, "request headers not received in time")
             self._headers_until = 0.0
         stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
         if stuck > self.watch.settings.write_deadline:
@@ -231,18 +231,18 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """Run the application, which may give up on a peer that does not read."""
-        known: dict[str, Any] = self.scope  # type: ignore[assignment]
-        known["tokenwire.give_up"] = self.give_up
-        known["tokenwire.take_up_to"] = self.take_up_to
-        known["tokenwire.unsent"] = self.transport.get_write_buffer_size
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["tokenwire.give_up"] = self.give_up
+        scope["tokenwire.take_up_to"] = self.take_up_to
+        scope["tokenwire.unsent"] = self.transport.get_write_buffer_size
         app = self.app
 
-        async def told(scope: Any, receive: Any, send: Any) -> None:
+        async def run_app(scope: Any, receive: Any, send: Any) -> None:
             await app(scope, receive, send)
             if self.close_sent:  # refused with an HTTP answer, which uvicorn takes for a mistake
                 self.handshake_complete = True
 
-        self.app = told  # type: ignore[assignment]
+        self.app = run_app  # type: ignore[assignment]
         await super().run_asgi()
 
     def take_up_to(self, most: int) -> None:

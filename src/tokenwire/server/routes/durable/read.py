@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tokenwire.durable.sources import Found, Source
+from tokenwire.durable.sources import Source, StreamPage
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.server.edge.connections import Connection
 from tokenwire.server.state import State
@@ -63,10 +63,10 @@ async def _read(state: State, request: Request, source: Source) -> Response | SS
     offset, live, cursor = _asked(request)
     if live == "sse":
         # Our addition: a browser's own EventSource comes back with the id of the last control.
-        again = request.headers.get("last-event-id")
-        if again:
-            position_of(again)
-            offset = again
+        last_event_id = request.headers.get("last-event-id")
+        if last_event_id:
+            position_of(last_event_id)
+            offset = last_event_id
         response = SSEResponse(state, source, offset, cursor)
         await response.prepare()
         return response
@@ -75,10 +75,10 @@ async def _read(state: State, request: Request, source: Source) -> Response | SS
     if offset == NOW:
         tail, closed = await source.tail()
         body = b"[]" if source.kind == "json" else b""
-        headers = _headers(Found([], tail, tail, closed))
+        headers = _headers(StreamPage([], tail, tail, closed))
         return _response(source, body, headers)
-    found = await source.read(_position(offset))
-    return _catch_up(request, source, _position(offset), found)
+    page = await source.read(_position(offset))
+    return _catch_up(request, source, _position(offset), page)
 
 
 def _asked(request: Request) -> tuple[str, str | None, str | None]:
@@ -107,14 +107,14 @@ async def _start(source: Source, offset: str) -> int:
     return (await source.tail())[0] if offset == NOW else _position(offset)
 
 
-def _headers(found: Found) -> dict[str, str]:
-    headers = {"stream-next-offset": offset_text(found.next)}
-    if found.up_to_date:
+def _headers(page: StreamPage) -> dict[str, str]:
+    headers = {"stream-next-offset": offset_text(page.next)}
+    if page.up_to_date:
         headers["stream-up-to-date"] = "true"
-        if found.closed:
+        if page.closed:
             headers["stream-closed"] = "true"
-            if found.reason is not None:
-                headers["stream-end-reason"] = found.reason
+            if page.reason is not None:
+                headers["stream-end-reason"] = page.reason
     return headers
 
 
@@ -123,18 +123,18 @@ def _response(source: Source, body: bytes, headers: dict[str, str]) -> Response:
     return Response(body, 200, headers={**headers, "content-type": source.content_type})
 
 
-def _body(source: Source, found: Found) -> bytes:
-    parts = [part for piece in found.pieces for part in piece.parts]
+def _body(source: Source, page: StreamPage) -> bytes:
+    parts = [part for piece in page.pieces for part in piece.parts]
     return b"[%b]" % b",".join(parts) if source.kind == "json" else b"".join(parts)
 
 
-def _catch_up(request: Request, source: Source, position: int, found: Found) -> Response:
-    closed = ":c" if found.closed and found.up_to_date else ""
-    tag = f'"{source.id}:{position}:{found.next}{closed}"'
-    headers = {**_headers(found), "etag": tag, "cache-control": "private, no-cache"}
+def _catch_up(request: Request, source: Source, position: int, page: StreamPage) -> Response:
+    closed = ":c" if page.closed and page.up_to_date else ""
+    tag = f'"{source.id}:{position}:{page.next}{closed}"'
+    headers = {**_headers(page), "etag": tag, "cache-control": "private, no-cache"}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    return _response(source, _body(source, found), headers)
+    return _response(source, _body(source, page), headers)
 
 
 async def _long_poll(state: State, source: Source, offset: str, cursor: str | None) -> Response:
@@ -146,27 +146,27 @@ async def _long_poll(state: State, source: Source, offset: str, cursor: str | No
     try:
         while True:
             news.clear()
-            found = await source.read(position)
+            page = await source.read(position)
             if source.gone:
                 raise NotFoundError("this stream was deleted")
-            left = until - asyncio.get_running_loop().time()
-            if any(p.parts for p in found.pieces) or found.closed or left <= 0 or state.draining:
+            remaining = until - asyncio.get_running_loop().time()
+            if any(p.parts for p in page.pieces) or page.closed or remaining <= 0 or state.draining:
                 break
-            position = found.next
+            position = page.next
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(remaining):
                     await news.wait()
             except TimeoutError:
                 pass  # one more look, then the empty answer
     finally:
         stop()
         state.on_drain.remove(news.set)
-    headers = {**_headers(found), "cache-control": "no-store"}
-    if not found.closed:
+    headers = {**_headers(page), "cache-control": "no-store"}
+    if not page.closed:
         headers["stream-cursor"] = cursor_at(time.time(), cursor)
-    if not any(p.parts for p in found.pieces):
+    if not any(p.parts for p in page.pieces):
         return Response(status_code=204, headers=headers)
-    return _response(source, _body(source, found), headers)
+    return _response(source, _body(source, page), headers)
 
 
 class SSEResponse:
@@ -180,7 +180,7 @@ class SSEResponse:
         self._offset, self._cursor = offset, cursor
         self._position = 0
         self._news = asyncio.Event()
-        self._first: Found | None = None
+        self._first: StreamPage | None = None
         self._gone = False
         #: Gives the reader's place back.
         self.release: Callable[[], None] = lambda: None
@@ -220,41 +220,41 @@ class SSEResponse:
 
     async def _pump(self, connection: Connection, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        told = False
+        has_sent = False
         while not connection.lost:
             self._news.clear()
             # What `prepare` found is from before the subscription, so there is a second look.
             first, self._first = self._first, None
             try:
-                found = first or await self._source.read(self._position)
+                page = first or await self._source.read(self._position)
             except (NotFoundError, GoneError):
                 self._gone = True
-                found = Found([], self._position, self._position, False)
+                page = StreamPage([], self._position, self._position, False)
             idle = loop.time() - connection.last_write >= self._state.settings.heartbeat
-            over = found.closed and found.up_to_date
-            if found.pieces or over or not told or idle:
-                told = True
-                self._position = found.next
-                await self._send(connection, send, self._frames(found), last=over)
-            if over:
+            is_over = page.closed and page.up_to_date
+            if page.pieces or is_over or not has_sent or idle:
+                has_sent = True
+                self._position = page.next
+                await self._send(connection, send, self._frames(page), last=is_over)
+            if is_over:
                 return
             if connection.leaving is not None or self._gone or self._source.gone:
                 await self._send(connection, send, b"", last=True)
                 return
-            if found.up_to_date and first is None:
+            if page.up_to_date and first is None:
                 await self._news.wait()
 
-    def _frames(self, found: Found) -> bytes:
-        parts = [part for piece in found.pieces for part in piece.parts]
+    def _frames(self, page: StreamPage) -> bytes:
+        parts = [part for piece in page.pieces for part in piece.parts]
         data = data_frame(self._source.kind, parts) if parts else b""
         self._cursor = cursor_at(time.time(), self._cursor)
-        over = found.closed and found.up_to_date
+        is_over = page.closed and page.up_to_date
         control = control_frame(
-            offset_text(found.next),
+            offset_text(page.next),
             self._cursor,
-            up_to_date=found.up_to_date,
-            closed=over,
-            endReason=found.reason if over else None,
+            up_to_date=page.up_to_date,
+            closed=is_over,
+            endReason=page.reason if is_over else None,
         )
         return data + control
 

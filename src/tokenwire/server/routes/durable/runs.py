@@ -41,14 +41,14 @@ def routes(state: State) -> list[BaseRoute]:
     if state.settings.durable_streams == "off":
         return []
     cors_headers(state)
-    found: list[BaseRoute] = [
+    ours: list[BaseRoute] = [
         route(state, ROOT + "/runs/{run}", run_stream, *_METHODS),
         route(state, "/ds/chat", chat, "POST"),
         route(state, "/ds/chat/{chat}/stream", reconnect, "GET"),
     ]
     if state.settings.durable_streams == "readwrite":
-        found += routes_streams.routes(state)
-    return found
+        ours += routes_streams.routes(state)
+    return ours
 
 
 # --- runs --------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ async def run_stream(state: State, request: Request, info: RequestInfo) -> Respo
     if request.method == "OPTIONS":
         return answer_options("GET, HEAD, OPTIONS")
     if request.method not in ("GET", "HEAD"):
-        raise HTTPProblem(405, "method_not_allowed", "a run's stream is written by the run alone")
+        raise HTTPProblem(405, "method_not_allowed", "a run's stream is read-only")
     name = request.path_params["run"]
     match = _VIEW.fullmatch(name)
     run, view = (match[1], match[2]) if match is not None else (name, "")
@@ -76,14 +76,14 @@ async def run_stream(state: State, request: Request, info: RequestInfo) -> Respo
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /ds/chat``: start the answer and say where its stream is."""
-    asked = parse_ui_request(info.json)
+    ui_request = parse_ui_request(info.json)
     run = await start_run(
         state,
-        check_request(asked.request, state.settings),
-        model=asked.model,
+        check_request(ui_request.request, state.settings),
+        model=ui_request.model,
         principal=info.principal,
         key=request.headers.get("idempotency-key"),
-        thread=asked.chat,
+        thread=ui_request.chat,
     )
     return _pointer(request, run.id, 201)
 

@@ -94,19 +94,19 @@ async def own_stream(state: State, request: Request, info: RequestInfo) -> Respo
 
 
 async def _own_stream(state: State, request: Request, info: RequestInfo) -> Response:
-    kept, owner, now = state.durable.kept, owner_of(info.principal), time.time()
+    streams, owner, now = state.durable.streams, owner_of(info.principal), time.time()
     path = _checked(request.path_params["path"])
     if request.method == "PUT":
-        answer = await kept.create(owner, path, _create(request, info), now)
+        answer = await streams.create(owner, path, _create(request, info), now)
         return _created(request, answer)
     if request.method == "POST":
-        answer = await kept.append(owner, path, _append(request, info), now)
+        answer = await streams.append(owner, path, _append(request, info), now)
         return Response(status_code=answer.status, headers=answer.headers)
     if request.method == "DELETE":
-        await kept.delete(owner, path, now)
+        await streams.delete(owner, path, now)
         return Response(status_code=204)
-    stream = await kept.find(owner, path, now)
-    source = StreamSource(kept, stream)
+    stream = await streams.find(owner, path, now)
+    source = StreamSource(streams, stream)
     if request.method == "HEAD":
         extra: dict[str, str] = {}
         if stream.entry.ttl is not None:
@@ -114,13 +114,13 @@ async def _own_stream(state: State, request: Request, info: RequestInfo) -> Resp
         if stream.entry.expires_text is not None:
             extra["stream-expires-at"] = stream.entry.expires_text
         return await head(source, extra)
-    await kept.touch(owner, stream, now)
+    await streams.touch(owner, stream, now)
     return await read_counted(state, request, source, stream.entry.log, info.principal)
 
 
 def _checked(path: str) -> str:
     if not path or path.partition("/")[0] in _RESERVED:
-        raise Refusal(404, "there is no such stream")
+        raise Refusal(404, "no such stream")
     if len(path) > _MOST_PATH or _CONTROL.search(path):
         raise InputError(
             f"a stream's path has at most {_MOST_PATH} characters, none of them a control "
@@ -148,7 +148,7 @@ def _create(request: Request, info: RequestInfo) -> Create:
     at = headers.get("stream-fork-offset")
     if source is None and (sub is not None or at is not None):
         raise InputError("'Stream-Forked-From' is needed to fork")
-    wanted = Create(
+    creation = Create(
         content_type=_content_type(headers.get("content-type")),
         body=info.body,
         ttl=whole_number(ttl, "Stream-TTL") if ttl is not None else None,
@@ -157,20 +157,20 @@ def _create(request: Request, info: RequestInfo) -> Create:
         closed=_is_true(headers.get("stream-closed")),
     )
     if source is not None:
-        wanted.source = _path_of(source)
-        wanted.fork_at = position_of(at) if at is not None and at != "-1" else None
+        creation.source = _path_of(source)
+        creation.fork_at = position_of(at) if at is not None and at != "-1" else None
         if at == "-1":
-            wanted.fork_at = 0
-        wanted.fork_sub = whole_number(sub, "Stream-Fork-Sub-Offset") if sub is not None else 0
-    return wanted
+            creation.fork_at = 0
+        creation.fork_sub = whole_number(sub, "Stream-Fork-Sub-Offset") if sub is not None else 0
+    return creation
 
 
 def _append(request: Request, info: RequestInfo) -> Append:
     headers = request.headers
-    given = [headers.get(f"producer-{name}") for name in ("id", "epoch", "seq")]
+    values = [headers.get(f"producer-{name}") for name in ("id", "epoch", "seq")]
     producer: tuple[str, int, int] | None = None
-    if any(value is not None for value in given):
-        name, epoch, seq = given
+    if any(value is not None for value in values):
+        name, epoch, seq = values
         if not name or epoch is None or seq is None:
             raise InputError("Producer-Id, Producer-Epoch and Producer-Seq go together")
         producer = (name, whole_number(epoch, "Producer-Epoch"), whole_number(seq, "Producer-Seq"))

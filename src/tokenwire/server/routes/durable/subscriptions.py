@@ -59,21 +59,21 @@ def routes(state: State, root: str) -> list[BaseRoute]:
 
 
 def _route(state: State, path: str, **handlers: Handler) -> BaseRoute:
-    allowed = ", ".join([*handlers, "OPTIONS"])
+    methods = ", ".join([*handlers, "OPTIONS"])
 
     async def answer(state: State, request: Request, info: RequestInfo) -> Response:
         if request.method == "OPTIONS":
-            return Response(status_code=204, headers={"allow": allowed})
+            return Response(status_code=204, headers={"allow": methods})
         handler = handlers.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            raise HTTPProblem(405, "method_not_allowed", f"this path takes {allowed}")
+            raise HTTPProblem(405, "method_not_allowed", f"method not allowed; use {methods}")
         try:
             return await handler(state, request, info)
         except Problem as problem:
             error = {"code": problem.code, "message": problem.message, **problem.more}
-            shown = {"error": {**error, "request_id": info.id}}
+            body = {"error": {**error, "request_id": info.id}}
             headers = {"www-authenticate": "Bearer"} if problem.http_status == 401 else None
-            return json_response(shown, problem.http_status, headers)
+            return json_response(body, problem.http_status, headers)
 
     return route(state, path, answer, *_METHODS)
 
@@ -84,7 +84,7 @@ def _route(state: State, path: str, **handlers: Handler) -> BaseRoute:
 async def _jwks(state: State, request: Request, info: RequestInfo) -> Response:
     signer = state.durable.subscriptions.signer
     if signer is None:
-        raise Problem(404, "NOT_FOUND", "this server calls no webhooks, and so has no keys")
+        raise Problem(404, "NOT_FOUND", "webhooks are off, so there are no keys")
     return Response(
         msgspec.json.encode(signer.jwks(time.time())),
         media_type="application/jwk-set+json",
@@ -99,14 +99,14 @@ async def _put(state: State, request: Request, info: RequestInfo) -> Response:
     scheme = "https" if info.secure else "http"
     base = f"{scheme}://{request.headers.get('host', '')}{root}"
     owner = owner_of(info.principal)
-    known, new = await subscriptions.put(owner, _name(request), config, base)
-    return _shown(subscriptions, known, 201 if new else 200)
+    subscription, new = await subscriptions.put(owner, _name(request), config, base)
+    return _shown(subscriptions, subscription, 201 if new else 200)
 
 
 async def _get(state: State, request: Request, info: RequestInfo) -> Response:
     subscriptions = _subscriptions(state)
-    known = await subscriptions.get(owner_of(info.principal), _name(request))
-    return _shown(subscriptions, known, 200)
+    subscription = await subscriptions.get(owner_of(info.principal), _name(request))
+    return _shown(subscriptions, subscription, 200)
 
 
 async def _delete(state: State, request: Request, info: RequestInfo) -> Response:
@@ -155,12 +155,12 @@ def _subscriptions(state: State) -> Subscriptions:
     return state.durable.subscriptions
 
 
-def _shown(subscriptions: Subscriptions, known: rules.Subscription, status: int) -> Response:
+def _shown(subscriptions: Subscriptions, subscription: rules.Subscription, status: int) -> Response:
     signing: dict[str, str] | None = None
     if subscriptions.signer is not None:
-        keys = f"{known.base}/__ds/jwks.json"
+        keys = f"{subscription.base}/__ds/jwks.json"
         signing = {"alg": "ed25519", "kid": subscriptions.signer.kid, "jwks_url": keys}
-    return json_response(rules.serialize(known, signing), status)
+    return json_response(rules.serialize(subscription, signing), status)
 
 
 def _name(request: Request) -> str:
