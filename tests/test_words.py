@@ -32,10 +32,10 @@ MOST_PERCENT = {
     "providers": 5.9,
     "relay": 5.1,
     "run": 5.9,
-    "server": 4.7,
+    "server": 2.4,
     "simulator": 2.6,
     "tools": 6.0,
-    "wire": 4.9,
+    "wire": 0.3,
 }
 
 

@@ -16,7 +16,7 @@ from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.parts import Compat
 from tokenwire.wire.catalogue import EVERY_WAIT
-from tokenwire.wire.chunks import split_cursor
+from tokenwire.wire.place import split_cursor
 
 pytestmark = pytest.mark.node
 RUNS = range(300)
@@ -81,7 +81,7 @@ def test_the_ai_sdk_takes_every_chunk_of_any_run(version: str, tmp_path: Path) -
             def make(
                 place: Any = None, compat: Compat = compat, answered: Any = answered
             ) -> UIMessageEncoder:
-                return UIMessageEncoder(compat=compat, answered=answered, place=place)
+                return UIMessageEncoder(compat=compat, resolved_ids=answered, place=place)
 
             whole = told(make(), events)
             again = rest(make, events, whole, seed)
@@ -101,7 +101,7 @@ def test_ag_ui_takes_every_event_of_any_run(tmp_path: Path) -> None:
         answered: Any = EVERY_WAIT if seed % 3 else ()
 
         def make(place: Any = None, answered: Any = answered) -> AGUIEncoder:
-            return AGUIEncoder(history=HISTORY, answered=answered, place=place)
+            return AGUIEncoder(history=HISTORY, resolved_ids=answered, place=place)
 
         whole = told(make(), events)
         runs.append({"seed": seed, "bytes": whole, "rest": rest(make, events, whole, seed)})

@@ -13,8 +13,8 @@ from tokenwire.events.model import Event
 from tokenwire.events.order import Order
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
-from tokenwire.wire.chunks import split_cursor
 from tokenwire.wire.native import NativeEncoder
+from tokenwire.wire.place import split_cursor
 
 pytestmark = pytest.mark.node
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,9 +16,9 @@ from support.arbitrary_runs import arbitrary_run
 from tokenwire.events.codec import AnyEvent
 from tokenwire.framing.sse import Frame, SSEDecoder
 from tokenwire.wire.catalogue import WIRES
-from tokenwire.wire.chunks import split_cursor
 from tokenwire.wire.native import NativeEncoder
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
+from tokenwire.wire.place import split_cursor
 from tokenwire.wire.token_sse import TokenEncoder
 
 RUNS = range(150)

@@ -26,9 +26,9 @@ from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.anthropic.encoder import AnthropicEncoder
-from tokenwire.wire.chunks import split_cursor
 from tokenwire.wire.openai.chat import OpenAIChatEncoder
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
+from tokenwire.wire.place import split_cursor
 
 
 class Everything:
@@ -64,19 +64,19 @@ def resumed(make: Callable[..., Any], events: list[Event], last_id: str) -> byte
 
 
 def ui(compat: Any) -> Callable[..., Any]:
-    return lambda place=None: UIMessageEncoder(compat=compat, answered=ALL, place=place)
+    return lambda place=None: UIMessageEncoder(compat=compat, resolved_ids=ALL, place=place)
 
 
 def ag_ui(place: Any = None) -> AGUIEncoder:
-    return AGUIEncoder(answered=ALL, history=HISTORY, place=place)
+    return AGUIEncoder(resolved_ids=ALL, history=HISTORY, place=place)
 
 
 def tanstack(place: Any = None) -> AGUIEncoder:
-    return AGUIEncoder(answered=ALL, history=HISTORY, tanstack=True, place=place)
+    return AGUIEncoder(resolved_ids=ALL, history=HISTORY, tanstack=True, place=place)
 
 
 def lines(place: Any = None) -> AGUILinesEncoder:
-    return AGUILinesEncoder(answered=ALL, history=HISTORY, tanstack=True, place=place)
+    return AGUILinesEncoder(resolved_ids=ALL, history=HISTORY, tanstack=True, place=place)
 
 
 def chat(place: Any = None) -> OpenAIChatEncoder:

@@ -20,7 +20,7 @@ from tokenwire.relay.record import json_of
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ai_sdk.encoder import Compat, UIMessageEncoder
 from tokenwire.wire.catalogue import EVERY_WAIT
-from tokenwire.wire.chunks import ChunkEncoder, dumps
+from tokenwire.wire.chunk_encoder import ChunkEncoder, dumps
 
 __all__ = ["RunSource", "Source", "StreamPage", "StreamSource"]
 
@@ -126,9 +126,9 @@ class RunSource:
         self._read_up_to = 0
         self._encoder: ChunkEncoder | None = None
         if view == "ui":
-            self._encoder = UIMessageEncoder(compat=compat, answered=EVERY_WAIT)
+            self._encoder = UIMessageEncoder(compat=compat, resolved_ids=EVERY_WAIT)
         elif view == "agui":
-            self._encoder = AGUIEncoder(answered=EVERY_WAIT)
+            self._encoder = AGUIEncoder(resolved_ids=EVERY_WAIT)
 
     async def read(self, position: int) -> StreamPage:
         """The next records behind ``position``."""

@@ -70,14 +70,14 @@ class App:
         auth: Auth | None = None,
     ) -> None:
         self.state = State(settings, auth=auth)
-        self._registry, self._opened, self._tools = registry, log, tools
+        self._registry, self._log_argument, self._tools = registry, log, tools
         self._opened_here = AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
         #: `startup` was awaited before the server's lifespan began.
         self.started_outside = False
         files = static_files.static_files()
         self.state.public_paths |= set(files)
-        found = [
+        routes = [
             *routes_runs.routes(self.state),
             *routes_threads.routes(self.state),
             *routes_chat.routes(self.state),
@@ -85,7 +85,7 @@ class App:
             *_wires(self.state),
             *static_files.routes(files),
         ]
-        self._router = Router(found, default=_nothing, redirect_slashes=False)
+        self._router = Router(routes, default=_nothing, redirect_slashes=False)
         self._guarded: ASGIApp = Guard(self._routed, self.state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,10 +106,10 @@ class App:
             default_registry(state.settings.model)
         )
         for name in state.settings.model:
-            _, target = state.registry.resolve(name)  # a bad name is said now, not at first use
+            _, target = state.registry.resolve(name)  # report a bad name now, not at first use
             keep_secret(target.api_key)
         url = state.settings.store or "memory:"
-        state.log = self._opened if self._opened is not None else open_log(url)
+        state.log = self._log_argument if self._log_argument is not None else open_log(url)
         tools = self._tools
         if tools is None:
             tools = await self._opened_here.enter_async_context(tools_of(state.settings))
@@ -134,7 +134,7 @@ class App:
         await self._opened_here.aclose()
 
     async def shutdown(self) -> None:
-        """Tell readers, hand runs over, close what was opened."""
+        """Notify readers, hand runs over, close what was opened."""
         state = self.state
         state.drain()
         if self._sweeper is not None:
@@ -246,7 +246,7 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _wires(state: State) -> list[BaseRoute]:
-    return [found for routes in WIRES for found in routes(state)]
+    return [route for routes in WIRES for route in routes(state)]
 
 
 def tools_of(settings: Settings) -> AbstractAsyncContextManager[ToolSet]:

@@ -1,4 +1,4 @@
-"""A run's description as the routes tell it."""
+"""A run's description as the routes return it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENDED = ("complete", "incomplete", "cancelled", "error", "interrupted")
 
 def describe(info: Any) -> dict[str, Any]:
     """A `RunInfo` as JSON."""
-    shown = {
+    fields = {
         "id": info.id,
         "state": info.state,
         "tail": info.tail,
@@ -22,4 +22,4 @@ def describe(info: Any) -> dict[str, Any]:
         "metadata": info.metadata,
         "events": f"/v1/runs/{info.id}/events",
     }
-    return {k: v for k, v in shown.items() if v is not None}
+    return {k: v for k, v in fields.items() if v is not None}

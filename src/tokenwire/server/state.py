@@ -93,13 +93,13 @@ class State:
 
     def form_for(self, path: str) -> ErrorForm:
         """How errors look under ``path``: the longest prefix wins."""
-        found = [prefix for prefix in self.error_forms if path.startswith(prefix)]
-        return self.error_forms[max(found, key=len)] if found else native_form
+        prefixes = [prefix for prefix in self.error_forms if path.startswith(prefix)]
+        return self.error_forms[max(prefixes, key=len)] if prefixes else native_form
 
     def raw_limit(self, path: str) -> int | None:
         """The most bytes of a body that need not be JSON; None where only JSON is taken."""
-        found = [prefix for prefix in self.raw_bodies if path.startswith(prefix)]
-        return self.raw_bodies[max(found, key=len)] if found else None
+        prefixes = [prefix for prefix in self.raw_bodies if path.startswith(prefix)]
+        return self.raw_bodies[max(prefixes, key=len)] if prefixes else None
 
     def media_limit(self, path: str) -> int:
         """The bytes that files may add to a body."""

@@ -1,9 +1,9 @@
 """The encoder contract: how a run looks to one kind of client.
 
-Always true: an encoder is a fold. What it sends for event n, and its state after it, depend only on
-events 1..n; it reads no clock and does no I/O. So a reader that comes back gets the same bytes, or,
-where its wire needs an open part to be opened again, a re-opening and then only what it misses:
-cut anywhere, resume, and the client's final message is the same.
+Always true: an encoder is a fold. Its bytes for event n, and its state after it, depend only on
+events 1..n; it reads no clock and does no I/O. So a resumed reader gets the same bytes, or, where
+its wire requires open parts to be opened again, a re-opening and then only what it misses: cut
+anywhere, resume, and the client's final message is the same.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Encoder(Protocol):
     headers: ClassVar[dict[str, str]]
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
-        """The bytes that say ``event`` (may be empty). ``cursor`` is its opaque position, for
+        """The bytes of ``event`` (may be empty). ``cursor`` is its opaque position, for
         wires that carry one (SSE ``id:``)."""
         ...
 
     def skip(self, event: AnyEvent) -> None:
-        """Take ``event`` as already seen by the client: state moves, nothing is said."""
+        """Apply ``event`` to the state without output: the client has received it already."""
         ...
 
     def reopen(self) -> bytes:
         """After the last `skip` and before the first `encode`: what a resumed connection must
-        hear before the rest (open parts opened again). Empty where the wire needs nothing."""
+        receive before the rest (open parts opened again). Empty where the wire needs nothing."""
         ...
 
     def finish(self) -> bytes:
@@ -42,5 +42,5 @@ class Encoder(Protocol):
         ...
 
     def heartbeat(self) -> bytes:
-        """What keeps the connection alive and changes nothing: an SSE comment."""
+        """Bytes that keep an idle connection open and change nothing: an SSE comment."""
         ...

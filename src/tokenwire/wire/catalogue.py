@@ -1,7 +1,7 @@
-"""Which wire somebody asks for, by name: any run can be read in any of them.
+"""The wires by name: any run can be read in any of them.
 
-Always true: a name gives a fresh encoder of that wire, with its place when the reader comes back;
-waits of the run do not end it, because a reader who only looks answers nothing.
+Always true: a name gives a fresh encoder of that wire, at its place when the reader resumes; a wait
+of the run does not end the stream, because a reader who only looks answers nothing.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from tokenwire.errors import InputError
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.anthropic.encoder import AnthropicEncoder
-from tokenwire.wire.chunks import ChunkEncoder, Place
+from tokenwire.wire.chunk_encoder import ChunkEncoder
 from tokenwire.wire.openai.chat import OpenAIChatEncoder
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
+from tokenwire.wire.place import Place
 
 __all__ = ["EVERY_WAIT", "WIRES", "encoder_for"]
 
 
-class _Everything:
-    """Holds whatever is asked for."""
+class _EveryId:
+    """Contains every id."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
-#: Given as ``answered``: no wait ends the stream.
-EVERY_WAIT = _Everything()
+#: As ``resolved_ids``: no wait ends the stream.
+EVERY_WAIT = _EveryId()
 
 #: The wires that any run can be read in, beside the native one.
 WIRES: dict[str, Callable[[Place | None], ChunkEncoder]] = {
-    "ui": lambda place: UIMessageEncoder(answered=EVERY_WAIT, place=place),
-    "ui-5": lambda place: UIMessageEncoder(compat="5", answered=EVERY_WAIT, place=place),
-    "ui-6": lambda place: UIMessageEncoder(compat="6", answered=EVERY_WAIT, place=place),
-    "ui-7": lambda place: UIMessageEncoder(compat="7", answered=EVERY_WAIT, place=place),
-    "ag-ui": lambda place: AGUIEncoder(answered=EVERY_WAIT, place=place),
-    "tanstack": lambda place: AGUIEncoder(tanstack=True, answered=EVERY_WAIT, place=place),
+    "ui": lambda place: UIMessageEncoder(resolved_ids=EVERY_WAIT, place=place),
+    "ui-5": lambda place: UIMessageEncoder(compat="5", resolved_ids=EVERY_WAIT, place=place),
+    "ui-6": lambda place: UIMessageEncoder(compat="6", resolved_ids=EVERY_WAIT, place=place),
+    "ui-7": lambda place: UIMessageEncoder(compat="7", resolved_ids=EVERY_WAIT, place=place),
+    "ag-ui": lambda place: AGUIEncoder(resolved_ids=EVERY_WAIT, place=place),
+    "tanstack": lambda place: AGUIEncoder(tanstack=True, resolved_ids=EVERY_WAIT, place=place),
     "openai-chat": lambda place: OpenAIChatEncoder(include_usage=True, place=place),
     "openai-responses": lambda place: OpenAIResponsesEncoder(place=place),
     "anthropic": lambda place: AnthropicEncoder(place=place),
@@ -47,5 +48,7 @@ def encoder_for(name: str, place: Place | None = None) -> ChunkEncoder:
     """A fresh encoder of the wire ``name``. Raises `InputError` for an unknown one."""
     make = WIRES.get(name)
     if make is None:
-        raise InputError(f"'{name[:40]}' is no wire; there is: {', '.join(WIRES)}", field="wire")
+        raise InputError(
+            f"unknown wire '{name[:40]}'; choose one of {', '.join(WIRES)}", field="wire"
+        )
     return make(place)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from tokenwire.errors import InputError
-from tokenwire.wire.chunks import clean, dumps
+from tokenwire.wire.chunk_encoder import clean, dumps
 
 __all__ = [
     "BEGIN",
@@ -89,11 +89,11 @@ def flatten(body: bytes, *, empty: bool) -> list[bytes]:
     return [bytes(item).strip() for item in items]
 
 
-def cursor_at(now: float, known: str | None) -> str:
-    """The cache cursor at Unix time ``now``; past ``known``, so that caches never loop."""
+def cursor_at(now: float, previous: str | None) -> str:
+    """The cache cursor at Unix time ``now``; past ``previous``, so that caches never loop."""
     current = int((now - _CURSOR_EPOCH) // _CURSOR_SECONDS)
-    if known is not None and _DIGITS.match(known) and int(known) >= current:
-        return str(int(known) + -(-random.randint(1, 3600) // _CURSOR_SECONDS))
+    if previous is not None and _DIGITS.match(previous) and int(previous) >= current:
+        return str(int(previous) + -(-random.randint(1, 3600) // _CURSOR_SECONDS))
     return str(current)
 
 

@@ -28,7 +28,7 @@ class Fields:
 
     def __init__(self, value: Any, path: str = "") -> None:
         if not isinstance(value, dict):
-            raise InputError(f"{_said(path)} must be a JSON object", field=path)
+            raise InputError(f"{_label(path)} must be a JSON object", field=path)
         self.value = cast(dict[str, Any], value)
         self.path = path
 
@@ -39,7 +39,7 @@ class Fields:
     def fail(self, name: str, what: str) -> InputError:
         """The error that says what is wrong with a field."""
         path = self.at(name)
-        return InputError(f"{_said(path)} {what}", field=path)
+        return InputError(f"{_label(path)} {what}", field=path)
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
@@ -51,78 +51,78 @@ class Fields:
 
     def text(self, name: str, *, required: bool = False) -> str | None:
         """A text."""
-        found = self.value.get(name)
-        if found is None and not required:
+        value = self.value.get(name)
+        if value is None and not required:
             return None
-        if not isinstance(found, str):
-            raise self.fail(name, "must be a text" if found is not None else "is missing")
-        return found
+        if not isinstance(value, str):
+            raise self.fail(name, "must be a string" if value is not None else "is missing")
+        return value
 
     def need(self, name: str) -> str:
         """A text that must be there and not be empty."""
-        found = self.text(name, required=True)
-        if not found:
+        value = self.text(name, required=True)
+        if not value:
             raise self.fail(name, "must not be empty")
-        return found
+        return value
 
     def flag(self, name: str, default: bool = False) -> bool:
         """True or false."""
-        found = self.value.get(name)
-        if found is None:
+        value = self.value.get(name)
+        if value is None:
             return default
-        if not isinstance(found, bool):
+        if not isinstance(value, bool):
             raise self.fail(name, "must be true or false")
-        return found
+        return value
 
     def number(self, name: str, low: float, high: float) -> float | None:
         """A number within bounds."""
-        found = self.value.get(name)
-        if found is None:
+        value = self.value.get(name)
+        if value is None:
             return None
-        if isinstance(found, bool) or not isinstance(found, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fail(name, "must be a number")
-        if not low <= found <= high:
+        if not low <= value <= high:
             raise self.fail(name, f"must be between {low:g} and {high:g}")
-        return found
+        return value
 
     def whole(self, name: str, low: int = 1, high: int = 1 << 53) -> int | None:
         """A whole number within bounds."""
-        found = self.number(name, low, high)
-        if found is None:
+        value = self.number(name, low, high)
+        if value is None:
             return None
-        if found != int(found):
-            raise self.fail(name, "must be a whole number")
-        return int(found)
+        if value != int(value):
+            raise self.fail(name, "must be an integer")
+        return int(value)
 
     def items(self, name: str, *, required: bool = False, most: int = 10_000) -> list[Any]:
         """A list; an absent one is empty unless it is required."""
-        found = self.value.get(name)
-        if found is None and not required:
+        entries = self.value.get(name)
+        if entries is None and not required:
             return []
-        if not isinstance(found, list):
-            raise self.fail(name, "must be a list" if found is not None else "is missing")
-        if len(cast(list[Any], found)) > most:
+        if not isinstance(entries, list):
+            raise self.fail(name, "must be a list" if entries is not None else "is missing")
+        if len(cast(list[Any], entries)) > most:
             raise self.fail(name, f"may have at most {most} entries")
-        return cast(list[Any], found)
+        return cast(list[Any], entries)
 
     def objects(self, name: str, *, required: bool = False) -> list[Fields]:
         """A list of objects."""
-        found = self.items(name, required=required)
-        return [Fields(item, f"{self.at(name)}[{n}]") for n, item in enumerate(found)]
+        entries = self.items(name, required=required)
+        return [Fields(item, f"{self.at(name)}[{n}]") for n, item in enumerate(entries)]
 
     def object(self, name: str) -> Fields | None:
         """An object."""
         return Fields(self.value[name], self.at(name)) if self.has(name) else None
 
-    def only(self, known: Iterable[str]) -> None:
-        """Refuse fields that are not known."""
-        unknown = sorted(set(self.value) - set(known))
+    def only(self, names: Iterable[str]) -> None:
+        """Reject fields other than ``names``."""
+        unknown = sorted(set(self.value) - set(names))
         if unknown:
             raise InputError(f"unknown field '{self.at(unknown[0])[:80]}'", field=unknown[0][:80])
 
 
 def refuse_routing(fields: Fields) -> None:
-    """Refuse what would choose where a request goes and with which key."""
+    """Reject fields that would choose where a request goes and with which key."""
     for name in _ROUTING:
         if fields.has(name):
             raise InputError(f"unknown field '{name}'", field=name)
@@ -130,21 +130,21 @@ def refuse_routing(fields: Fields) -> None:
 
 def one_name(fields: Fields, name: str) -> str:
     """An id: 1 to 128 letters, digits and ``_ . : @ -``."""
-    found = fields.need(name)
-    if not _NAME.fullmatch(found):
+    value = fields.need(name)
+    if not _NAME.fullmatch(value):
         raise fields.fail(name, "must have 1 to 128 letters, digits or _ . : @ -")
-    return found
+    return value
 
 
 def text_of(fields: Fields, name: str, kinds: tuple[str, ...] = ("text",)) -> str:
     """A text, or a list of text parts, as one text."""
-    found = fields.raw(name)
-    if found is None or isinstance(found, str):
-        return found or ""
+    value = fields.raw(name)
+    if value is None or isinstance(value, str):
+        return value or ""
     texts: list[str] = []
     for part in fields.objects(name):
         if part.raw("type") not in kinds:
-            raise part.fail("type", "must be a text part here")
+            raise part.fail("type", "must be a text part")
         texts.append(part.text("text", required=True) or "")
     return "".join(texts)
 
@@ -167,5 +167,5 @@ def plain(parts: list[Part]) -> str | list[Part]:
     return parts
 
 
-def _said(path: str) -> str:
+def _label(path: str) -> str:
     return f"'{path}'" if path else "the body"

@@ -42,19 +42,19 @@ class NativeEncoder:
     #: One block from the stored canonical JSON and its cursor in ASCII, without decoding it.
     encode_json = staticmethod(block)
 
-    def told(self, event: AnyEvent) -> bytes:
+    def notice(self, event: AnyEvent) -> bytes:
         """A block of an event that is not in the log (``reconnect``): it moves no cursor."""
         return b"data: %b\n\n" % encode(event)
 
     def skip(self, event: AnyEvent) -> None:
-        """Nothing to remember."""
+        """No state to update."""
 
     def reopen(self) -> bytes:
         """Nothing to open again."""
         return b""
 
     def finish(self) -> bytes:
-        """The ``run-end`` event has said it."""
+        """The ``run-end`` event is the end."""
         return b""
 
     def heartbeat(self) -> bytes:

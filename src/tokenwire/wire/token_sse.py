@@ -5,9 +5,9 @@ or ``error`` ends the stream; a truncated or failed answer ends in ``error``, ne
 The data of ``done`` is empty after a whole answer and names the finish reason otherwise.
 
 A line end in a token becomes several ``data`` lines, which a reader joins with a newline; SSE
-cannot tell CR and CRLF from LF, so both arrive as LF. This wire has no word for "forget that": when
-a step starts again, text that repeats what was shown is passed over in silence, and text that
-differs ends the stream with an ``error``.
+cannot tell CR and CRLF from LF, so both arrive as LF. This wire cannot retract text: when a step
+restarts, text that repeats what was sent is skipped, and text that differs ends the stream with an
+``error``.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ class TokenEncoder:
 
     def __init__(self, run: str) -> None:
         self.run = run
-        self._shown: list[str] = []  # this step's text, needed only if the step starts again
-        self._repeat = ""  # what a restarted step must say again before anything new is shown
+        self._step_texts: list[str] = []  # this step's text, needed only if the step starts again
+        self._repeat = ""  # what a restarted step must repeat before anything new is sent
         self._reason = "stop"
         self._error: Error | None = None
         self.ended = False
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
         """A ``token``, ``done`` or ``error`` block, or nothing."""
-        said = self._fold(event)
-        if said is None:
+        block = self._fold(event)
+        if block is None:
             return b""
-        name, data = said
+        name, data = block
         return encode_frame(data, event=name, id=f"{self.run}:{cursor}")
 
     def skip(self, event: AnyEvent) -> None:
-        """The client has seen it."""
+        """Apply ``event``, which the client has received."""
         self._fold(event)
 
     def reopen(self) -> bytes:
@@ -68,16 +68,16 @@ class TokenEncoder:
         return b""
 
     def finish(self) -> bytes:
-        """``done`` or ``error`` has said it."""
+        """``done`` or ``error`` is the end."""
         return b""
 
     def heartbeat(self) -> bytes:
         """An SSE comment."""
         return b": keep-alive\n\n"
 
-    def told(self, event: AnyEvent) -> bytes:
-        """``reconnect`` needs no word here: the stream just ends, and `EventSource` comes back
-        after the time that ``retry`` names."""
+    def notice(self, event: AnyEvent) -> bytes:
+        """``reconnect`` is only a ``retry`` time: the stream ends, and `EventSource` reconnects
+        after it."""
         return b"retry: %d\n\n" % event.after_ms if isinstance(event, Reconnect) else b""
 
     def _fold(self, event: AnyEvent) -> tuple[str, str] | None:
@@ -87,9 +87,9 @@ class TokenEncoder:
             return self._text(event.text)
         if isinstance(event, StepStart):
             if event.attempt == 1:
-                self._shown, self._repeat = [], ""
+                self._step_texts, self._repeat = [], ""
         elif isinstance(event, StepReset):
-            self._repeat, self._shown = "".join(self._shown) + self._repeat, []
+            self._repeat, self._step_texts = "".join(self._step_texts) + self._repeat, []
         elif isinstance(event, Finish):
             self._reason = event.reason
         elif isinstance(event, Error):
@@ -105,11 +105,11 @@ class TokenEncoder:
             if repeat[:same] != text[:same]:
                 self.ended = True
                 return "error", _json(code="restarted", message=_CHANGED)
-            self._shown.append(text[:same])
+            self._step_texts.append(text[:same])
             self._repeat, text = repeat[same:], text[same:]
         if not text:
             return None
-        self._shown.append(text)
+        self._step_texts.append(text)
         return "token", text
 
     def _end(self, event: RunEnd) -> tuple[str, str] | None:

@@ -228,7 +228,7 @@ class RunResponse(Response):
                 await _send(connection, send, self._end(), last=True)
                 return
             if connection.leaving is not None:
-                if getattr(encoder, "told", None) is None:
+                if getattr(encoder, "notice", None) is None:
                     # To clients of this wire an orderly end would be the end of the answer. They
                     # may stay beyond their age; when the server stops, the stream breaks off.
                     if connection.leaving == "max_age":
@@ -275,10 +275,10 @@ class RunResponse(Response):
         return end + self.when_ended() if self.when_ended is not None else end
 
     def _farewell(self, reason: str) -> bytes:
-        told = getattr(self.encoder, "told", None)
-        if told is None:
+        notice = getattr(self.encoder, "notice", None)
+        if notice is None:
             return b"retry: %d\n\n" % self.connections.retry_ms
-        return told(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
+        return notice(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
 
 
 class _Writer:

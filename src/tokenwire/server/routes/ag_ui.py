@@ -1,10 +1,10 @@
 """``POST /ag-ui`` for AG-UI clients and for TanStack AI, and TanStack's ``GET`` and ``WS /ag-ui``.
 
-A TanStack client is known by its ``X-Run-Id``. It posts the same body again after a cut, with the
-id of the last event it saw. ``?stream=ndjson`` answers in lines instead of events.
+``X-Run-Id`` identifies a TanStack client. It posts the same body again after a cut, with the id of
+the last event received. ``?stream=ndjson`` answers in lines instead of events.
 
-Always true: the client's run id names one run of its principal: the same request comes back to that
-run and never starts another; answers to an interrupt go to the run that asked.
+Always true: the client's run id names one run of its principal: the same request resumes that run
+and never starts another; answers to an interrupt go to the run that waits for them.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ag_ui_history import hydrate, knows, with_stored
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.routes.support import (
-    Waited,
-    answered_names,
+    Wait,
     folded,
     place_of,
+    resolved_ids,
     route,
     wire_response,
 )
-from tokenwire.server.sockets.ag_ui import AGUISocket, Found
+from tokenwire.server.sockets.ag_ui import AGUISocket, Stream
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.request import AGUIRequest, Resume, parse_ag_ui_request
 from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder
-from tokenwire.wire.chunks import Place
+from tokenwire.wire.place import Place
 
 __all__ = ["routes", "run_name"]
 
 #: Documents that say which run, and from where, a client's later run id stands for.
 _ALIASES = "ag-ui-run"
 #: Of a thread's runs, how many may still be waiting for what a request answers.
-_MOST_LOOKED_AT = 5
+_MAX_THREAD_RUNS = 5
 
 
 class _Alias(msgspec.Struct):
     run: str
     cursor: str
     offset: int
-    answered: list[str]
+    resolved_ids: list[str] = msgspec.field(name="answered")
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -71,27 +71,27 @@ def run_name(principal: str, client_run: str) -> str:
 
 
 async def answer(state: State, request: Request, info: RequestInfo) -> Response:
-    """``POST /ag-ui``: start the run, or go on with it, or come back to it."""
-    asked = parse_ag_ui_request(info.json)
+    """``POST /ag-ui``: start the run, continue it, or resume reading it."""
+    body = parse_ag_ui_request(info.json)
     client_run = request.headers.get("x-run-id")
-    if client_run is not None and client_run != asked.run:
+    if client_run is not None and client_run != body.run:
         raise InputError("'X-Run-Id' differs from the body's runId", field="X-Run-Id")
     how = _How(
         tanstack=client_run is not None,
         lines=_wants_lines(request),
-        stored=request.query_params.get("history") == "server",
+        is_stored=request.query_params.get("history") == "server",
     )
     place = place_of(request.headers.get("last-event-id"))
-    return await _respond(state, await _begin(state, asked, info.principal, how, place), info)
+    return await _respond(state, await _begin(state, body, info.principal, how, place), info)
 
 
 class _How(msgspec.Struct, frozen=True):
-    """How a client wants to be told. ``stored``: what it posts is added to the conversation that
-    is kept here."""
+    """The form of a client's stream. ``is_stored``: what it posts is appended to the conversation
+    that the server stores."""
 
     tanstack: bool
     lines: bool
-    stored: bool = False
+    is_stored: bool = False
 
     @property
     def encoder(self) -> type[AGUIEncoder]:
@@ -100,14 +100,14 @@ class _How(msgspec.Struct, frozen=True):
 
 def _wants_lines(request: Request) -> bool:
     """Newline-delimited JSON instead of an event stream."""
-    wanted = request.query_params.get("stream", "")
-    if wanted not in ("", "sse", "ndjson"):
+    framing = request.query_params.get("stream", "")
+    if framing not in ("", "sse", "ndjson"):
         raise InputError("'stream' must be sse or ndjson", field="stream")
-    return wanted == "ndjson" or "application/x-ndjson" in request.headers.get("accept", "")
+    return framing == "ndjson" or "application/x-ndjson" in request.headers.get("accept", "")
 
 
-async def _respond(state: State, found: Found, info: RequestInfo) -> Response:
-    run, encoder, place = found
+async def _respond(state: State, stream: Stream, info: RequestInfo) -> Response:
+    run, encoder, place = stream
     # A line without an event is nothing to the readers of lines.
     preamble = b"\n" if isinstance(encoder, AGUILinesEncoder) else None
     return await wire_response(
@@ -116,47 +116,51 @@ async def _respond(state: State, found: Found, info: RequestInfo) -> Response:
 
 
 async def _begin(
-    state: State, asked: AGUIRequest, principal: str, how: _How, place: Place | None
-) -> Found:
-    alias = await _alias(state, principal, asked.run) or await _going_on(state, asked, principal)
+    state: State, body: AGUIRequest, principal: str, how: _How, place: Place | None
+) -> Stream:
+    alias = await _alias(state, principal, body.run) or await _resume_waiting(
+        state, body, principal
+    )
     if alias is not None:
-        return _continue(asked.thread, asked.run, alias, how, place)
-    name = run_name(principal, asked.run)
-    if how.stored and await knows(state, name, principal):
+        return _continue(body.thread, body.run, alias, how, place)
+    name = run_name(principal, body.run)
+    if how.is_stored and await knows(state, name, principal):
         run = await state.runs.info(name, principal=principal)
         run.created_now = False
     else:
-        if how.stored:
-            asked.request.messages = await with_stored(state, asked, principal)
+        if how.is_stored:
+            body.request.messages = await with_stored(state, body, principal)
         run = await start_run(
             state,
-            check_request(asked.request, state.settings),
-            model=asked.model,
+            check_request(body.request, state.settings),
+            model=body.model,
             principal=principal,
-            key=f"agui:{asked.run}",
-            thread=asked.thread,
+            key=f"agui:{body.run}",
+            thread=body.thread,
             run_id=name,
-            metadata={"ag_ui_run": asked.run},
+            metadata={"ag_ui_run": body.run},
         )
     fold, _ = await folded(state, run.id, principal) if not run.created_now else (None, [])
     encoder = how.encoder(
-        thread_id=asked.thread,
-        run_id=asked.run,
-        history=asked.messages if not how.stored else None,
+        thread_id=body.thread,
+        run_id=body.run,
+        history=body.messages if not how.is_stored else None,
         tanstack=how.tanstack,
-        answered=answered_names(fold) if fold is not None and fold.state != "waiting" else (),
+        resolved_ids=resolved_ids(fold) if fold is not None and fold.state != "waiting" else (),
         place=place,
     )
     return run.id, encoder, place
 
 
-def _continue(thread: str, client_run: str, alias: _Alias, how: _How, place: Place | None) -> Found:
+def _continue(
+    thread: str, client_run: str, alias: _Alias, how: _How, place: Place | None
+) -> Stream:
     encoder = how.encoder(
         thread_id=thread,
         run_id=client_run,
         tanstack=how.tanstack,
-        again=place is None,
-        answered=set(alias.answered),
+        is_continuation=place is None,
+        resolved_ids=set(alias.resolved_ids),
         place=place,
     )
     return alias.run, encoder, place or Place(cursor=alias.cursor, offset=alias.offset)
@@ -168,28 +172,28 @@ async def _alias(state: State, principal: str, client_run: str) -> _Alias | None
     return msgspec.json.decode(data, type=_Alias) if data else None
 
 
-async def _going_on(state: State, asked: AGUIRequest, principal: str) -> _Alias | None:
-    """Hand a request's answers to the run of its thread that waits for them."""
-    given = {entry.interrupt: entry for entry in asked.resume}
-    results = {output.call_id: output for output in asked.outputs}
-    names = {*given, *results}
+async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> _Alias | None:
+    """Record a request's answers in the run of its thread that waits for them."""
+    resumes = {entry.interrupt: entry for entry in body.resume}
+    results = {output.call_id: output for output in body.outputs}
+    names = {*resumes, *results}
     if not names:
         return None
-    for run in (await state.runs.thread(asked.thread, principal=principal))[:_MOST_LOOKED_AT]:
+    for run in (await state.runs.thread(body.thread, principal=principal))[:_MAX_THREAD_RUNS]:
         fold, waits = await folded(state, run.id, principal)
         wait = next((w for w in reversed(waits) if names & set(w.pending)), None)
         if wait is None or fold.outcome is not None:
             continue
-        done = answered_names(fold)
+        finished_ids = resolved_ids(fold)
         for name in wait.pending:
-            if name in done:
+            if name in finished_ids:
                 continue
-            if name in given:
-                await _answer(state, run.id, given[name], fold.tools, principal)
+            if name in resumes:
+                await _answer(state, run.id, resumes[name], fold.tools, principal)
             elif name in results:
                 await _result(state, run.id, results[name], principal)
-        alias = _Alias(run.id, wait.cursor, wait.offset, sorted(done | names))
-        document = run_name(principal, asked.run)
+        alias = _Alias(run.id, wait.cursor, wait.offset, sorted(finished_ids | names))
+        document = run_name(principal, body.run)
         await state.log.set_document(_ALIASES, document, msgspec.json.encode(alias))
         return alias
     return None
@@ -219,7 +223,7 @@ async def _answer(
             principal=principal,
         )
     except ConflictError:
-        pass  # answered elsewhere; the first answer counts and is what this stream tells
+        pass  # answered elsewhere; the first answer counts and is in this stream
 
 
 async def _result(state: State, run: str, output: ToolResultPart, principal: str) -> None:
@@ -238,28 +242,28 @@ async def _result(state: State, run: str, output: ToolResultPart, principal: str
 
 
 async def look(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /ag-ui?runId=&offset=-1`` joins a run from its start; ``?threadId=`` tells the
-    conversation so far (``limit``, ``before``: a page of it), which run is under way and what it
-    waits for."""
+    """``GET /ag-ui?runId=&offset=-1`` joins a run from its start; ``?threadId=`` returns the
+    conversation so far (``limit``, ``before``: a page of it), the active run and what it waits
+    for."""
     query = request.query_params
     client_run, thread = query.get("runId"), query.get("threadId")
     async with count_misses(state, info):
         if client_run:
             text = request.headers.get("last-event-id") or query.get("offset") or "-1"
             lines = _wants_lines(request)
-            found = await _join(state, client_run, text, info.principal, lines=lines)
-            return await _respond(state, found, info)
+            stream = await _join(state, client_run, text, info.principal, lines=lines)
+            return await _respond(state, stream, info)
         if thread:
-            told = await hydrate(
+            conversation = await hydrate(
                 state, thread, info.principal, limit=query.get("limit"), before=query.get("before")
             )
-            return json_response(told)
+            return json_response(conversation)
     raise InputError("give 'runId' to join a run or 'threadId' to read a conversation")
 
 
 async def _join(
     state: State, client_run: str, offset: str, principal: str, *, lines: bool
-) -> Found:
+) -> Stream:
     place = place_of(None if offset == "-1" else offset)
     how = _How(tanstack=True, lines=lines)
     alias = await _alias(state, principal, client_run)
@@ -272,15 +276,15 @@ async def _join(
         thread_id=fold.thread,
         run_id=client_run,
         tanstack=True,
-        answered=_answered_before(fold, waits),
+        resolved_ids=_resolved_before(fold, waits),
         place=place,
     )
     return run, encoder, place
 
 
-def _answered_before(fold: Any, waits: list[Waited]) -> set[str]:
-    # A joined run tells its own part: up to the first wait, which another run id went on from.
-    return set() if waits else answered_names(fold)
+def _resolved_before(fold: Any, waits: list[Wait]) -> set[str]:
+    # A joined run shows its own part: up to the first wait, which another run id continued.
+    return set() if waits else resolved_ids(fold)
 
 
 # --- the same over a WebSocket --------------------------------------------------------------------
@@ -289,18 +293,20 @@ def _answered_before(fold: Any, waits: list[Waited]) -> set[str]:
 def _socket(state: State) -> Any:
     class Endpoint:
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            socket = AGUISocket(state, scope, receive, send, begin=_turn, join=_rest, stop=_stop)
+            socket = AGUISocket(
+                state, scope, receive, send, begin=_turn, join=_join_rest, stop=_stop
+            )
             await socket.run()
 
     return Endpoint()
 
 
-async def _turn(state: State, value: Any, principal: str, query: dict[str, str]) -> Found:
-    how = _How(tanstack=True, lines=True, stored=query.get("history") == "server")
+async def _turn(state: State, value: Any, principal: str, query: dict[str, str]) -> Stream:
+    how = _How(tanstack=True, lines=True, is_stored=query.get("history") == "server")
     return await _begin(state, parse_ag_ui_request(value), principal, how, None)
 
 
-async def _rest(state: State, client_run: str, offset: str, principal: str) -> Found:
+async def _join_rest(state: State, client_run: str, offset: str, principal: str) -> Stream:
     return await _join(state, client_run, offset, principal, lines=True)
 
 

@@ -1,7 +1,7 @@
-"""The conversation that is kept for a TanStack page: told in pages, and gone on with.
+"""The conversation that the server stores for a TanStack page: read in pages, and continued.
 
 Always true: a message keeps its id from page to page; a page's cursor counts from the start of the
-conversation, so what is said meanwhile does not move it.
+conversation, so new messages do not move it.
 """
 
 from __future__ import annotations
@@ -32,37 +32,39 @@ async def hydrate(
     """``{messages, activeRun, interrupts, page}``. ``limit``: the newest so many messages;
     ``before``: of those that a page's cursor says are older."""
     most, end = _count(limit, "limit", 1), _count(before, "before", 0)
-    told: dict[str, Any] = {"messages": [], "activeRun": None, "interrupts": None}
-    found = await state.runs.thread(thread, principal=principal)
-    if not found:
-        return told
-    newest = found[0]
+    conversation: dict[str, Any] = {"messages": [], "activeRun": None, "interrupts": None}
+    runs = await state.runs.thread(thread, principal=principal)
+    if not runs:
+        return conversation
+    newest = runs[0]
     try:
         snapshot = await state.runs.snapshot(newest.id, principal=principal)
         fold, _ = await folded(state, newest.id, principal)
     except (NotFoundError, GoneError):
-        return told
+        return conversation
     messages = msgspec.convert(snapshot["input"], list[Message])
     client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
     if fold.state == "waiting":
         pending = await _pending(state, newest.id, fold.waiting)
-        told["interrupts"] = {"runId": client_run, "pending": pending}
+        conversation["interrupts"] = {"runId": client_run, "pending": pending}
     elif fold.state not in ENDED:
-        told["activeRun"] = {"runId": client_run}
-    if told["activeRun"] is None:
-        # A run under way is joined from its start; told here too, its answer would stand twice.
+        conversation["activeRun"] = {"runId": client_run}
+    if conversation["activeRun"] is None:
+        # An active run is joined from its start; included here too, its answer would stand twice.
         messages += fold.history()
     # Not ids that the stream of a run gives to its messages.
-    whole = tanstack_messages(messages, f"{newest.id}-kept")
-    end = len(whole) if end is None else min(end, len(whole))
+    all_messages = tanstack_messages(messages, f"{newest.id}-kept")
+    end = len(all_messages) if end is None else min(end, len(all_messages))
     start = 0 if most is None else max(0, end - most)
-    told["messages"] = whole[start:end]
-    told["page"] = {"truncated": True, "cursor": str(start)} if start else {"truncated": False}
-    return told
+    conversation["messages"] = all_messages[start:end]
+    conversation["page"] = (
+        {"truncated": True, "cursor": str(start)} if start else {"truncated": False}
+    )
+    return conversation
 
 
 async def _pending(state: State, run: str, waiting: list[str]) -> list[dict[str, Any]]:
-    """What the run waits for, as its own stream said it."""
+    """What the run waits for, as its own stream shows it."""
     encoder = AGUIEncoder(tanstack=True)
     for record in (await read_run(state.log, run)).records:
         encoder.skip(decode(json_of(record)))
@@ -70,7 +72,7 @@ async def _pending(state: State, run: str, waiting: list[str]) -> list[dict[str,
 
 
 async def knows(state: State, run: str, principal: str) -> bool:
-    """Whether the run was started already."""
+    """Whether the run exists."""
     try:
         await state.runs.info(run, principal=principal)
     except (NotFoundError, GoneError):
@@ -78,21 +80,24 @@ async def knows(state: State, run: str, principal: str) -> bool:
     return True
 
 
-async def with_stored(state: State, asked: AGUIRequest, principal: str) -> list[Message]:
-    """The kept conversation, gone on with by what was posted: after it, or, where it begins with a
-    message that is kept (asked again, or edited), in its place."""
-    posted = asked.request.messages
-    found = await state.runs.thread(asked.thread, principal=principal)
-    if not found or not posted:
+async def with_stored(state: State, body: AGUIRequest, principal: str) -> list[Message]:
+    """The stored conversation with the posted messages: appended, or, where they begin with a
+    stored message (regenerated, or edited), in its place."""
+    posted = body.request.messages
+    runs = await state.runs.thread(body.thread, principal=principal)
+    if not runs or not posted:
         return posted
     try:
-        snapshot = await state.runs.snapshot(found[0].id, principal=principal)
+        snapshot = await state.runs.snapshot(runs[0].id, principal=principal)
     except (NotFoundError, GoneError):
         return posted
-    kept = msgspec.convert([*snapshot["input"], *snapshot["messages"]], list[Message])
-    ids = [message.id for message in kept]
+    stored = msgspec.convert([*snapshot["input"], *snapshot["messages"]], list[Message])
+    ids = [message.id for message in stored]
     first = posted[0].id
-    return [*(kept[: ids.index(first)] if first is not None and first in ids else kept), *posted]
+    return [
+        *(stored[: ids.index(first)] if first is not None and first in ids else stored),
+        *posted,
+    ]
 
 
 def _count(text: str | None, name: str, least: int) -> int | None:

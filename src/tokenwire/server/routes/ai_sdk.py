@@ -1,11 +1,11 @@
-"""The AI SDK's chat routes: ask, come back, stop, and its WebSocket.
+"""The AI SDK's chat routes: start, resume, stop, and its WebSocket.
 
-``POST /api/chat``, ``GET /api/chat/{id}/stream`` (204: nothing is under way),
+``POST /api/chat``, ``GET /api/chat/{id}/stream`` (204: no run is active),
 ``POST /api/chat/{id}/stop``, ``POST /api/chat/{id}/approval`` (for versions without approvals of
 their own), ``WS /api/chat/ws``; and ``GET /v1/runs/{run}/wires/{wire}``.
 
-Always true: a request that answers what a run asked goes on with that run and starts none; a bad
-one starts nothing.
+Always true: a request that answers a waiting run continues that run and starts none; an invalid
+request starts nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tokenwire.server.routes.runs import count_misses, run_id, start_run
 from tokenwire.server.routes.support import (
     ENDED,
     OPENAI_PREAMBLE,
-    Waited,
-    answered_names,
+    Wait,
     folded,
     place_of,
+    resolved_ids,
     route,
     wire_response,
 )
@@ -38,13 +38,13 @@ from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
 from tokenwire.wire.ai_sdk.request import UIRequest, parse_ui_request
 from tokenwire.wire.catalogue import encoder_for
-from tokenwire.wire.chunks import Place
 from tokenwire.wire.fields import Fields, one_name
+from tokenwire.wire.place import Place
 
-__all__ = ["Continued", "begin", "continued", "find_active", "routes"]
+__all__ = ["Resumption", "begin", "find_active", "resume_waiting", "routes"]
 
 #: Of a chat's runs, how many a place may belong to.
-_MOST_LOOKED_AT = 20
+_MAX_THREAD_RUNS = 20
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -69,65 +69,65 @@ def _socket(state: State) -> Any:
     return Endpoint()
 
 
-class Continued:
-    """A run that goes on: which, from where, and what has its answer by now."""
+class Resumption:
+    """A waiting run that a request continues: which, from where, and what is resolved by now."""
 
-    def __init__(self, run: str, wait: Waited, answered: set[str]) -> None:
-        self.run, self.wait, self.answered = run, wait, answered
+    def __init__(self, run: str, wait: Wait, resolved_ids: set[str]) -> None:
+        self.run, self.wait, self.resolved_ids = run, wait, resolved_ids
 
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /api/chat``: the answer as a UI message stream."""
-    asked = parse_ui_request(info.json)
+    body = parse_ui_request(info.json)
     key = request.headers.get("idempotency-key")
-    run, encoder, place = await begin(state, asked, info.principal, key, compat_of(state, request))
+    run, encoder, place = await begin(state, body, info.principal, key, compat_of(state, request))
     return await wire_response(state, run, encoder, principal=info.principal, place=place)
 
 
 async def begin(
-    state: State, asked: UIRequest, principal: str, key: str | None, compat: Compat
+    state: State, body: UIRequest, principal: str, key: str | None, compat: Compat
 ) -> tuple[str, UIMessageEncoder, Place | None]:
-    """Start the run that a request asks for, or go on with the one that it answers."""
-    compat = asked.compat or compat
-    how = read_body(asked.how, HowToAnswer, at="tokenwire")
-    going_on = await continued(state, asked, principal)
-    if going_on is not None:
-        place = Place(cursor=going_on.wait.cursor, offset=going_on.wait.offset)
-        encoder = UIMessageEncoder(compat=compat, answered=going_on.answered)
-        return going_on.run, encoder, place
+    """Start the run of a request, or continue the one that it answers."""
+    compat = body.compat or compat
+    how = read_body(body.how, HowToAnswer, at="tokenwire")
+    resumption = await resume_waiting(state, body, principal)
+    if resumption is not None:
+        place = Place(cursor=resumption.wait.cursor, offset=resumption.wait.offset)
+        encoder = UIMessageEncoder(compat=compat, resolved_ids=resumption.resolved_ids)
+        return resumption.run, encoder, place
     run = await start_run(
         state,
-        check_request(how.applied_to(asked.request), state.settings),
-        model=asked.model,
+        check_request(how.applied_to(body.request), state.settings),
+        model=body.model,
         principal=principal,
         key=key,
-        thread=asked.chat,
-        # Who comes back without saying which release it is, is told as it was at first.
+        thread=body.chat,
+        # A reader that resumes without naming its release gets the wire of the start.
         metadata={**(how.metadata or {}), "ui_compat": compat},
         on_disconnect=how.on_disconnect,
     )
-    return run.id, UIMessageEncoder(compat=compat, message_id=asked.continues), None
+    return run.id, UIMessageEncoder(compat=compat, message_id=body.continues), None
 
 
-async def continued(state: State, asked: UIRequest, principal: str) -> Continued | None:
-    """Give a waiting run its answers; None when the message answers no run of ours."""
-    if asked.run is None or not (asked.answers or asked.outputs):
+async def resume_waiting(state: State, body: UIRequest, principal: str) -> Resumption | None:
+    """Record the answers of a waiting run; None when the message answers no run of ours."""
+    if body.run is None or not (body.answers or body.outputs):
         return None
     try:
-        fold, waits = await folded(state, asked.run, principal)
+        fold, waits = await folded(state, body.run, principal)
     except NotFoundError:
-        return None  # a message of another backend: its conversation goes on in a new run
-    done = answered_names(fold)
-    given = {a.approval_id for a in asked.answers} | {o.call_id for o in asked.outputs}
-    wait = next((w for w in reversed(waits) if given & set(w.pending)), None)
+        return None  # a message of another backend: its conversation continues in a new run
+    resolved = resolved_ids(fold)
+    answer_ids = {a.approval_id for a in body.answers} | {o.call_id for o in body.outputs}
+    wait = next((w for w in reversed(waits) if answer_ids & set(w.pending)), None)
     if wait is None:
         return None
-    asked_for = {name for w in waits for name in w.pending}
-    for answer in asked.answers:
-        if answer.approval_id in asked_for - done:
+    pending_ids = {name for w in waits for name in w.pending}
+    for answer in body.answers:
+        if answer.approval_id in pending_ids - resolved:
             await _first_wins(
                 state.runs.answer_approval(
-                    asked.run,
+                    body.run,
                     answer.approval_id,
                     approved=answer.approved,
                     reason=answer.reason,
@@ -135,30 +135,30 @@ async def continued(state: State, asked: UIRequest, principal: str) -> Continued
                     principal=principal,
                 )
             )
-    for output in asked.outputs:
-        if output.call_id in asked_for - done:
+    for output in body.outputs:
+        if output.call_id in pending_ids - resolved:
             await _first_wins(
                 state.runs.answer_tool(
-                    asked.run,
+                    body.run,
                     output.call_id,
                     content=output.content,
                     by=principal or None,
                     principal=principal,
                 )
             )
-    return Continued(asked.run, wait, done | given)
+    return Resumption(body.run, wait, resolved | answer_ids)
 
 
 async def _first_wins(answering: Any) -> None:
     try:
         await answering
     except ConflictError:
-        pass  # another tab was quicker; its answer counts and is what this stream tells
+        pass  # another tab was quicker; its answer counts and is in this stream
 
 
 async def stream(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /api/chat/{id}/stream``: the answer that is under way, whole; or, with an ``after``
-    or ``Last-Event-ID`` that a frame of ours gave, only what is missing. 204: nothing."""
+    """``GET /api/chat/{id}/stream``: the whole stream of the active run; or, with ``after`` or
+    ``Last-Event-ID``, only what follows that frame. 204: no run is active."""
     text = request.headers.get("last-event-id") or request.query_params.get("after")
     place = place_of(text)
     chat_id = request.path_params["chat"]
@@ -171,21 +171,21 @@ async def stream(state: State, request: Request, info: RequestInfo) -> Response:
             return Response(status_code=204)
         compat = compat_of(state, request, (run.metadata or {}).get("ui_compat"))
         fold, _ = await folded(state, run.id, info.principal)
-        encoder = UIMessageEncoder(compat=compat, answered=answered_names(fold), place=place)
+        encoder = UIMessageEncoder(compat=compat, resolved_ids=resolved_ids(fold), place=place)
         return await wire_response(state, run.id, encoder, principal=info.principal, place=place)
 
 
 async def find_active(state: State, chat_id: str, principal: str) -> RunInfo | None:
-    """The chat's newest run, if it is under way."""
-    found = await state.runs.thread(chat_id, principal=principal)
-    return found[0] if found and found[0].state not in ENDED else None
+    """The chat's newest run, if it is active."""
+    runs = await state.runs.thread(chat_id, principal=principal)
+    return runs[0] if runs and runs[0].state not in ENDED else None
 
 
 async def _run_of(state: State, chat_id: str, place: Place, principal: str) -> RunInfo | None:
     """The run of the chat that gave a reader its place: the newest, unless another tab has asked
     something meanwhile. Raises `CursorError` when it is none of them; None for an unknown chat."""
     refused: CursorError | None = None
-    for run in (await state.runs.thread(chat_id, principal=principal))[:_MOST_LOOKED_AT]:
+    for run in (await state.runs.thread(chat_id, principal=principal))[:_MAX_THREAD_RUNS]:
         try:
             await state.runs.check_cursor(run.id, place.cursor, principal=principal)
         except (NotFoundError, GoneError):
@@ -200,7 +200,7 @@ async def _run_of(state: State, chat_id: str, place: Place, principal: str) -> R
 
 
 async def stop(state: State, request: Request, info: RequestInfo) -> Response:
-    """``POST /api/chat/{id}/stop``: 202, and readers hear ``abort``; 204 when nothing runs."""
+    """``POST /api/chat/{id}/stop``: 202, and readers get ``abort``; 204 when no run is active."""
     run = await find_active(state, request.path_params["chat"], info.principal)
     if run is None:
         return Response(status_code=204)
@@ -218,7 +218,7 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
     async with count_misses(state, info):
         run = await find_active(state, request.path_params["chat"], info.principal)
         if run is None:
-            raise NotFoundError("nothing is under way in this chat")
+            raise NotFoundError("no run is active in this chat")
         edited = body.object("input")
         await state.runs.answer_approval(
             run.id,
@@ -233,7 +233,7 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
 
 
 async def in_wire(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /v1/runs/{run}/wires/{wire}``: any run in the words of any wire, to look at it."""
+    """``GET /v1/runs/{run}/wires/{wire}``: any run in any wire, to look at it."""
     place = place_of(request.headers.get("last-event-id") or request.query_params.get("after"))
     encoder = encoder_for(request.path_params["wire"], place)
     async with count_misses(state, info):
@@ -250,7 +250,7 @@ async def in_wire(state: State, request: Request, info: RequestInfo) -> Response
 def compat_of(state: State, request: Request, before: str | None = None) -> Compat:
     """Which release the client is: ``?compat=``, or what it was ``before``, or the server's
     setting."""
-    found = request.query_params.get("compat") or before or state.settings.compat
-    if found not in COMPAT:
+    compat = request.query_params.get("compat") or before or state.settings.compat
+    if compat not in COMPAT:
         raise InputError(f"'compat' must be one of {', '.join(COMPAT)}", field="compat")
-    return found
+    return compat

@@ -1,4 +1,4 @@
-"""``POST /v1/messages``, as Anthropic's clients ask, streaming or not.
+"""``POST /v1/messages`` for Anthropic's clients, streaming or not.
 
 Tools that a request brings are the caller's: the answer ends with their calls.
 """
@@ -55,20 +55,20 @@ def anthropic_form(
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/messages``."""
-    asked = parse_messages(info.json)
+    body = parse_messages(info.json)
     with unknown_model_is_404():
         run = await start_run(
             state,
-            check_request(asked.request, state.settings),
-            model=asked.model,
+            check_request(body.request, state.settings),
+            model=body.model,
             principal=info.principal,
             key=request.headers.get("idempotency-key"),
-            metadata={"tools": sorted(asked.tools)},
+            metadata={"tools": sorted(body.tools)},
             tools=False,
         )
-    if asked.stream:
+    if body.stream:
         place = place_of(request.headers.get("last-event-id"))
-        encoder = AnthropicEncoder(tools=asked.tools, place=place)
+        encoder = AnthropicEncoder(tools=body.tools, place=place)
         return await wire_response(
             state,
             run.id,
@@ -81,4 +81,4 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     failure = failure_of(fold)
     if failure is not None:
         raise failure
-    return json_response(message_object(fold, tools=asked.tools), 200, {"tokenwire-run": run.id})
+    return json_response(message_object(fold, tools=body.tools), 200, {"tokenwire-run": run.id})

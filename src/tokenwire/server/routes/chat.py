@@ -2,7 +2,7 @@
 
 Always true: one `EventSource` pays for one answer. Its first bytes carry an ``id`` with the run, so
 every reconnect names the run it was reading, and gets the rest, or 204 (which stops it) after the
-end or when the run is not known here; a run is started only by a request without one.
+end or for an unknown run; only a request without an id starts a run.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["chat_get_on", "routes"]
 
 def chat_get_on(state: State) -> bool:
     """Whether the route is served: by itself only where nobody else can reach it."""
-    wanted = state.settings.chat_get
-    if wanted == "auto":
+    setting = state.settings.chat_get
+    if setting == "auto":
         return state.settings.loopback and not state.auth.on
-    return wanted == "on"
+    return setting == "on"
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -44,15 +44,17 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """The answer as ``token`` events, then ``done`` or ``error``."""
     if request.method == "HEAD":
         raise HTTPException(405, headers={"allow": "GET"})
-    last = request.headers.get("last-event-id", "")
-    if last:
-        return await _resume(state, last, info.principal)
+    last_id = request.headers.get("last-event-id", "")
+    if last_id:
+        return await _resume(state, last_id, info.principal)
     query = request.query_params
     unknown = set(query) - {"prompt", "model"}
     if unknown:
         raise InputError(f"unknown parameter '{min(unknown)}'", field=min(unknown))
     if not query.get("prompt"):
-        raise InputError("say what to ask: /chat/stream?prompt=Hello", field="prompt")
+        raise InputError(
+            "missing query parameter 'prompt', e.g. /chat/stream?prompt=Hello", field="prompt"
+        )
     body = read_body({"prompt": query["prompt"]}, CreateRun)
     run = await start_run(
         state,
@@ -63,15 +65,15 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     return await _stream(state, run.id, None, info.principal)
 
 
-async def _resume(state: State, last: str, principal: str) -> Response:
-    run, _, cursor = last.partition(":")
+async def _resume(state: State, last_id: str, principal: str) -> Response:
+    run, _, cursor = last_id.partition(":")
     try:
-        found = await state.runs.info(run, principal=principal)
-        if found.state not in ("running", "waiting") and offset_of(cursor) >= found.tail:
+        info = await state.runs.info(run, principal=principal)
+        if info.state not in ("running", "waiting") and offset_of(cursor) >= info.tail:
             return Response(status_code=204)
         return await _stream(state, run, cursor, principal)
     except (NotFoundError, GoneError, CursorError, ValueError):
-        # Whatever it was, it is not here any more, and asking again must not cost anything.
+        # Whatever it was, it is gone, and reconnecting must not start a paid run.
         return Response(status_code=204)
 
 

@@ -1,4 +1,4 @@
-"""What a server says about itself: models, health, metrics; and the page's session."""
+"""Models, health, metrics, and the page's session."""
 
 from __future__ import annotations
 
@@ -96,19 +96,17 @@ async def health(state: State, request: Request, info: RequestInfo) -> Response:
 async def metrics(state: State, request: Request, info: RequestInfo) -> Response:
     """Prometheus text, where the client library is installed."""
     if not state.settings.metrics:
-        raise NotFoundError("metrics are off; --metrics turns them on")
-    found = exposition(
+        raise NotFoundError("metrics are off; enable them with --metrics")
+    page = exposition(
         {
             "tokenwire_connections_open": len(state.connections),
             "tokenwire_runs_running": state.limits.running,
             "tokenwire_loop_lag_seconds": state.connections.lag,
         }
     )
-    if found is None:
-        raise NotFoundError(
-            "metrics need the package prometheus-client: install tokenwire[metrics]"
-        )
-    data, kind = found
+    if page is None:
+        raise NotFoundError("metrics require prometheus-client; install tokenwire[metrics]")
+    data, kind = page
     return Response(data, headers={"content-type": kind})
 
 
@@ -125,7 +123,7 @@ async def sign_in(state: State, request: Request, info: RequestInfo) -> Response
 
 
 async def sign_out(state: State, request: Request, info: RequestInfo) -> Response:
-    """``DELETE /v1/session``: the cookie is forgotten."""
+    """``DELETE /v1/session``: delete the cookie."""
     response = Response(status_code=204)
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=info.secure)
     return response

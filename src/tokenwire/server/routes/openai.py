@@ -75,13 +75,11 @@ def openai_form(
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/chat/completions``."""
-    asked = parse_chat(info.json)
-    run = await _start(state, request, asked, info, {})
-    if asked.stream:
+    body = parse_chat(info.json)
+    run = await _start(state, request, body, info, {})
+    if body.stream:
         place = place_of(request.headers.get("last-event-id"))
-        encoder = OpenAIChatEncoder(
-            include_usage=asked.include_usage, tools=asked.tools, place=place
-        )
+        encoder = OpenAIChatEncoder(include_usage=body.include_usage, tools=body.tools, place=place)
         return await wire_response(
             state,
             run,
@@ -94,22 +92,22 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     failure = failure_of(fold)
     if failure is not None:
         raise failure
-    return json_response(completion(fold, tools=asked.tools), 200, {"tokenwire-run": run})
+    return json_response(completion(fold, tools=body.tools), 200, {"tokenwire-run": run})
 
 
 async def _start(
     state: State,
     request: Request,
-    asked: OpenAIRequest,
+    body: OpenAIRequest,
     info: RequestInfo,
     metadata: dict[str, Any],
 ) -> str:
-    metadata["tools"] = sorted(asked.tools)
+    metadata["tools"] = sorted(body.tools)
     with unknown_model_is_404():
         run = await start_run(
             state,
-            check_request(asked.request, state.settings),
-            model=asked.model,
+            check_request(body.request, state.settings),
+            model=body.model,
             principal=info.principal,
             key=request.headers.get("idempotency-key"),
             metadata=metadata,
@@ -119,13 +117,13 @@ async def _start(
 
 
 def failure_of(fold: Fold) -> ProviderError | None:
-    """The error to answer with, when a run that nobody streams did not end well."""
+    """The error of a run that was read without streaming and did not end well."""
     if fold.outcome == "complete" or (fold.outcome == "incomplete" and fold.error is None):
         return None
-    told = fold.error or {}
-    error = ProviderError(told.get("message") or f"the answer was {fold.outcome}")
-    error.code = told.get("code", fold.outcome or "error")  # type: ignore[misc]
-    status = told.get("http_status")
+    failure = fold.error or {}
+    error = ProviderError(failure.get("message") or f"the answer was {fold.outcome}")
+    error.code = failure.get("code", fold.outcome or "error")  # type: ignore[misc]
+    status = failure.get("http_status")
     # The provider's word on our key or our request is not about the caller's.
     error.http_status = status if status in (429, 503, 504) else 502  # type: ignore[misc]
     return error
@@ -133,41 +131,41 @@ def failure_of(fold: Fold) -> ProviderError | None:
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/responses``."""
-    asked = parse_responses(info.json)
-    if asked.previous is not None:
-        before = await _conversation(state, asked.previous, info.principal)
-        asked.request.messages = [*before, *asked.request.messages]
-    run = await _start(state, request, asked, info, {"echo": asked.echo})
-    if asked.stream:
-        encoder = OpenAIResponsesEncoder(tools=asked.tools, echo=asked.echo)
+    body = parse_responses(info.json)
+    if body.previous is not None:
+        before = await _conversation(state, body.previous, info.principal)
+        body.request.messages = [*before, *body.request.messages]
+    run = await _start(state, request, body, info, {"echo": body.echo})
+    if body.stream:
+        encoder = OpenAIResponsesEncoder(tools=body.tools, echo=body.echo)
         return await wire_response(
             state, run, encoder, principal=info.principal, preamble=OPENAI_PREAMBLE
         )
-    if asked.background:
+    if body.background:
         fold, _ = await folded(state, run, info.principal)
-        fold.run, fold.model = run, fold.model or asked.model
+        fold.run, fold.model = run, fold.model or body.model
     else:
         fold = await finished(state, run, info.principal)
-    value = response_object(fold, tools=asked.tools, echo=asked.echo)
+    value = response_object(fold, tools=body.tools, echo=body.echo)
     return json_response(value, 200, {"tokenwire-run": run})
 
 
 async def _conversation(state: State, response: str, principal: str) -> list[Message]:
-    """What was said up to the end of an earlier response."""
+    """The conversation up to the end of an earlier response."""
     run = _run_of(response)
     try:
         snapshot = await state.runs.snapshot(run, principal=principal)
     except NotFoundError:
         raise InputError(
-            f"there is no response '{response[:80]}'", field="previous_response_id"
+            f"response '{response[:80]}' not found", field="previous_response_id"
         ) from None
-    said = [*snapshot["input"], *snapshot["messages"]]
-    return msgspec.convert(said, list[Message])
+    messages = [*snapshot["input"], *snapshot["messages"]]
+    return msgspec.convert(messages, list[Message])
 
 
 def _run_of(response: str) -> str:
     if not response.startswith(_PREFIX):
-        raise NotFoundError("there is no such response")
+        raise NotFoundError("response not found")
     return response.removeprefix(_PREFIX)
 
 

@@ -1,4 +1,4 @@
-"""The native routes: start a run, read it, stop it, answer what it waits for, erase it.
+"""The native routes: start, read, cancel, answer and erase a run.
 
 Always true: closing a connection stops nothing; a foreign run and an unknown one give the same
 answer; a request with an ``Idempotency-Key`` starts at most one run.
@@ -79,20 +79,22 @@ async def start_run(
         raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
-    chosen = choose_model(model, state.settings)
+    model_name = choose_model(model, state.settings)
     if more.get("on_disconnect") is None:
         more["on_disconnect"] = state.settings.on_disconnect
 
     async def is_running(run: str) -> bool:
         try:
-            found = await state.runs.info(run, principal=principal)
+            info = await state.runs.info(run, principal=principal)
         except (NotFoundError, GoneError):
             return False
-        return found.state not in ENDED
+        return info.state not in ENDED
 
     place = await state.limits.admit(principal, is_running)
     try:
-        info = await state.runs.start(request, model=chosen, principal=principal, key=key, **more)
+        info = await state.runs.start(
+            request, model=model_name, principal=principal, key=key, **more
+        )
     except BaseException:
         state.limits.give_back(principal, place)
         raise
@@ -106,7 +108,7 @@ async def start_run(
 
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
-    """``POST /v1/runs``: 201 and where the run is; the answer itself to an event-stream reader."""
+    """``POST /v1/runs``: 201 and the run's location; the stream to an event-stream reader."""
     body = read_body(info.json, CreateRun)
     run = await start_run(
         state,
@@ -121,7 +123,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     status = 201 if run.created_now else 200
     headers = {"location": f"/v1/runs/{run.id}", "tokenwire-run": run.id}
     if "text/event-stream" in request.headers.get("accept", ""):
-        # A cursor belongs to a run that was there before: the same request sent again.
+        # A cursor belongs to a run that existed before: the same request sent again.
         after = None if run.created_now else request.headers.get("last-event-id")
         return await run_response(
             state,
@@ -177,8 +179,8 @@ async def events(state: State, request: Request, info: RequestInfo) -> Response:
 
 async def _is_read(state: State, run: str, offset: int) -> bool:
     """Whether the run has ended and its last event is the one at ``offset``."""
-    found = await state.log.describe(run)
-    return found.closed is not None and offset >= found.tail
+    log_info = await state.log.describe(run)
+    return log_info.closed is not None and offset >= log_info.tail
 
 
 async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
@@ -186,10 +188,10 @@ async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
     run = run_id(request)
     body = read_body(info.json, CancelBody)
     async with count_misses(state, info):
-        found = await state.runs.cancel(
+        run_info = await state.runs.cancel(
             run, principal=info.principal, by=info.principal or None, reason=body.reason
         )
-    return json_response(describe(found), 202)
+    return json_response(describe(run_info), 202)
 
 
 async def approve(state: State, request: Request, info: RequestInfo) -> Response:
@@ -234,7 +236,7 @@ async def attach_token(state: State, request: Request, info: RequestInfo) -> Res
 
 
 async def erase(state: State, request: Request, info: RequestInfo) -> Response:
-    """``DELETE /v1/runs/{run}``: stopped if it runs, and all of it erased."""
+    """``DELETE /v1/runs/{run}``: stop the run and erase all of it."""
     run = run_id(request)
     async with count_misses(state, info):
         await state.runs.delete(run, principal=info.principal)
@@ -251,7 +253,7 @@ def run_id(request: Request) -> str:
 
 
 class count_misses:  # noqa: N801 - reads as a statement
-    """Counts unknown runs and bad cursors per address; too many become a `BusyError`. Counted only
+    """Counts unknown runs and invalid cursors per address; too many become a `BusyError`. Only
     where keys are on: an open loopback server has no secret to guess."""
 
     def __init__(self, state: State, info: RequestInfo) -> None:

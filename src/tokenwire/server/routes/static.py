@@ -35,17 +35,17 @@ _TYPES = {
 def static_files(folder: Path = STATIC) -> dict[str, tuple[bytes, str]]:
     """URL path -> (bytes, media type) of every file of the build; ``/`` is its index,
     ``/dash`` the dashboard."""
-    found: dict[str, tuple[bytes, str]] = {}
+    files: dict[str, tuple[bytes, str]] = {}
     for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
         if not file.is_file() or file.name.startswith("."):
             continue
         kind = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
         path = "/" + file.relative_to(folder).as_posix()
-        found[path] = (file.read_bytes(), kind or "application/octet-stream")
+        files[path] = (file.read_bytes(), kind or "application/octet-stream")
     for path, name in (("/", "/index.html"), ("/dash", "/dash.html")):
-        if name in found:
-            found[path] = found[name]
-    return found
+        if name in files:
+            files[path] = files[name]
+    return files
 
 
 def routes(files: dict[str, tuple[bytes, str]]) -> list[BaseRoute]:

@@ -1,7 +1,7 @@
-"""What the routes of other people's wires share: come back inside a run, wait for its end, find
-where it waits.
+"""What the routes of the other wires share: resume inside a run, wait for its end, find where it
+waits.
 
-Always true: nothing here starts a run; every look at a run is checked against its principal.
+Always true: nothing here starts a run; every access to a run is checked against its principal.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.edge.respond import RunResponse, run_response
 from tokenwire.server.state import State
-from tokenwire.wire.chunks import ChunkEncoder, Place, split_cursor
+from tokenwire.wire.chunk_encoder import ChunkEncoder
+from tokenwire.wire.place import Place, split_cursor
 
 __all__ = [
     "ENDED",
     "OPENAI_PREAMBLE",
-    "Waited",
-    "answered_names",
+    "Wait",
     "finished",
     "folded",
     "place_of",
+    "resolved_ids",
     "route",
     "unknown_model_is_404",
     "wire_response",
@@ -47,7 +48,7 @@ OPENAI_PREAMBLE = b": ok\n"
 Handler = Callable[[State, Request, RequestInfo], Awaitable[Response]]
 
 
-class Waited(msgspec.Struct, frozen=True):
+class Wait(msgspec.Struct, frozen=True):
     """A place where a run waited: the cursor of its ``run-wait`` and what it waited for."""
 
     offset: int
@@ -56,7 +57,7 @@ class Waited(msgspec.Struct, frozen=True):
 
 
 def route(state: State, path: str, handler: Handler, *methods: str) -> Route:
-    """A route whose handler gets the server's state and what the guard found out."""
+    """A route whose handler gets the server's state and the guard's findings."""
 
     async def endpoint(request: Request) -> Response:
         return await handler(state, request, request.scope["tokenwire"])
@@ -66,7 +67,7 @@ def route(state: State, path: str, handler: Handler, *methods: str) -> Route:
 
 @contextmanager
 def unknown_model_is_404() -> Iterator[None]:
-    """For wires whose clients know a model that is not there as "not found"."""
+    """For wires whose clients expect 404 for an unknown model."""
     try:
         yield
     except UnknownModelError as error:
@@ -74,12 +75,12 @@ def unknown_model_is_404() -> Iterator[None]:
 
 
 def place_of(text: str | None) -> Place | None:
-    """A frame's id, as a client sent it back. Raises `CursorError`."""
+    """The place that a frame's id names, as a client sent it back. Raises `CursorError`."""
     if not text:
         return None
     place = split_cursor(text)
     if place is None or (place.frames is not None and place.offset == 0):
-        raise CursorError("this is not an id of ours; read again from the start")
+        raise CursorError("invalid cursor; send the id of the last event received, or omit it")
     return place
 
 
@@ -95,7 +96,7 @@ async def wire_response(
     """The run in ``encoder``'s wire, from ``place`` on. ``more`` goes to `run_response`."""
     after = place.after if place is not None else None
     if place is not None and place.frames is not None:
-        # The log is followed from before the event, so its own check is asked for here.
+        # The log is followed from before the event, so the event's own check is verified here.
         await state.runs.check_cursor(run, place.cursor, principal=principal)
     headers = {"tokenwire-run": run, **more.pop("headers", {})}
     return await run_response(
@@ -122,21 +123,21 @@ async def finished(state: State, run: str, principal: str) -> Fold:
     return fold
 
 
-async def folded(state: State, run: str, principal: str) -> tuple[Fold, list[Waited]]:
+async def folded(state: State, run: str, principal: str) -> tuple[Fold, list[Wait]]:
     """The run so far, and every place where it waited. Raises `NotFoundError`."""
     await state.runs.info(run, principal=principal)
-    taken = await read_run(state.log, run)
-    waits: list[Waited] = []
-    for offset, record in enumerate(taken.records, 1):
+    replay = await read_run(state.log, run)
+    waits: list[Wait] = []
+    for offset, record in enumerate(replay.records, 1):
         if b'"run-wait"' not in record:
             continue
         event = decode(json_of(record))
         if isinstance(event, RunWait):
-            waits.append(Waited(offset, cursor_of(offset, record), list(event.pending)))
-    return taken.fold, waits
+            waits.append(Wait(offset, cursor_of(offset, record), list(event.pending)))
+    return replay.fold, waits
 
 
-def answered_names(fold: Fold) -> set[str]:
+def resolved_ids(fold: Fold) -> set[str]:
     """Approvals and calls that have their answer."""
     names = {call_id for call_id, tool in fold.tools.items() if tool.done}
     names |= {
@@ -144,7 +145,7 @@ def answered_names(fold: Fold) -> set[str]:
         for tool in fold.tools.values()
         if tool.approval_id and tool.approved is not None
     }
-    if fold.outcome is not None:  # what has ended waits for nobody
+    if fold.outcome is not None:  # a run that ended waits for nobody
         names |= {tool.approval_id for tool in fold.tools.values() if tool.approval_id}
         names |= set(fold.tools)
         names |= {p.attrs.get("call_id", "") for p in fold.parts.values() if p.kind == "tool-call"}

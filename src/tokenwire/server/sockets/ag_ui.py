@@ -1,10 +1,11 @@
 """``WS /ag-ui``: TanStack AI's WebSocket connection.
 
 Client: a ``RunAgentInput`` a turn, or ``{"type":"abort","runId"}``. Server: ``{"id","chunk"}`` with
-an AG-UI event and its place, a bare ``RUN_ERROR`` for what could not be begun, ``{"type":"ping"}``.
-``?runId=&offset=`` asks for the rest of one run only: the socket closes with 1000 after it.
+an AG-UI event and its place, a bare ``RUN_ERROR`` for a turn that could not start,
+``{"type":"ping"}``. ``?runId=&offset=`` reads the rest of one run only: the socket closes with 1000
+after it.
 
-Always true: a frame's ``id`` is a place to come back to; a socket that only reads begins nothing;
+Always true: a frame's ``id`` is a place to resume at; a socket that only reads starts nothing;
 ``abort`` stops the run, because these pages send it when a person stops, and a closed socket does
 not, because it may have been cut.
 """
@@ -24,13 +25,13 @@ from tokenwire.server.edge.problems import message_of
 from tokenwire.server.sockets.base import MOST_REQUESTS, WireSocket
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
-from tokenwire.wire.chunks import Place
 from tokenwire.wire.fields import Fields, one_name
+from tokenwire.wire.place import Place
 
-__all__ = ["AGUISocket", "Found"]
+__all__ = ["AGUISocket", "Stream"]
 
 #: A run, how to tell it, and from where.
-Found = tuple[str, AGUIEncoder, Place | None]
+Stream = tuple[str, AGUIEncoder, Place | None]
 
 
 class AGUISocket(WireSocket):
@@ -43,8 +44,8 @@ class AGUISocket(WireSocket):
         receive: Receive,
         send: Send,
         *,
-        begin: Callable[..., Awaitable[Found]],
-        join: Callable[..., Awaitable[Found]],
+        begin: Callable[..., Awaitable[Stream]],
+        join: Callable[..., Awaitable[Stream]],
         stop: Callable[..., Awaitable[None]],
     ) -> None:
         super().__init__(state, scope, receive, send)
@@ -54,13 +55,13 @@ class AGUISocket(WireSocket):
         self._only_reads = "offset" in self._query
 
     def ping(self) -> dict[str, Any] | None:
-        """These clients want to hear something."""
+        """These clients expect messages from time to time."""
         return {"type": "ping"}
 
     async def opened(self) -> None:
         """With an offset: the rest of that run, and nothing else."""
         if self._only_reads:
-            self.start("rest", self._rest(self._query["offset"]))
+            self.start("rest", self._stream_rest(self._query["offset"]))
 
     async def take(self, text: str) -> None:
         """A turn, or the stop of one."""
@@ -74,7 +75,7 @@ class AGUISocket(WireSocket):
             if frame.raw("type") == "abort":
                 await self._stop(self.state, run, self.info.principal)
             elif len(self.requests) >= MOST_REQUESTS:
-                raise InputError("too many turns are under way on this socket")
+                raise InputError("too many open turns on this socket")
             else:
                 self.start(run, self._turn(run, value))
         except TokenwireError as error:
@@ -82,32 +83,34 @@ class AGUISocket(WireSocket):
 
     async def _turn(self, run: str, value: Any) -> None:
         try:
-            await self._tell(await self._begin(self.state, value, self.info.principal, self._query))
+            await self._stream(
+                await self._begin(self.state, value, self.info.principal, self._query)
+            )
         except TokenwireError as error:
             await self._say(error, run)
 
-    async def _rest(self, offset: str) -> None:
+    async def _stream_rest(self, offset: str) -> None:
         try:
             run = self._query.get("runId", "")
-            await self._tell(await self._join(self.state, run, offset, self.info.principal))
+            await self._stream(await self._join(self.state, run, offset, self.info.principal))
         except TokenwireError as error:
             await self.close(1008, message_of(error))
         else:
             await self.close(1000)
 
-    async def _tell(self, found: Found) -> None:
-        run, encoder, place = found
-        again = place is not None
+    async def _stream(self, stream: Stream) -> None:
+        run, encoder, place = stream
+        is_resumed = place is not None
         async with aclosing(self.follow(run, encoder, place)) as batches:
             async for batch in batches:
-                said = [encoder.reopen()] if again else []
-                again = False
-                said += [encoder.encode(event, cursor) for cursor, event in batch]
-                for line in b"".join(said).decode().split("\n"):
+                pieces = [encoder.reopen()] if is_resumed else []
+                is_resumed = False
+                pieces += [encoder.encode(event, cursor) for cursor, event in batch]
+                for line in b"".join(pieces).decode().split("\n"):
                     if line:
                         await self.send_text(line)
 
     async def _say(self, error: TokenwireError, run: str) -> None:
         named = {"runId": run} if run else {}
-        told = {"message": message_of(error), "code": error.code}
-        await self.send({"type": "RUN_ERROR", **named, **told})
+        failure = {"message": message_of(error), "code": error.code}
+        await self.send({"type": "RUN_ERROR", **named, **failure})

@@ -18,13 +18,13 @@ from tokenwire.errors import InputError, TokenwireError
 from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.guard import parse_json
 from tokenwire.server.edge.problems import message_of
-from tokenwire.server.routes.support import answered_names, folded
+from tokenwire.server.routes.support import folded, resolved_ids
 from tokenwire.server.sockets.base import MOST_REQUESTS, WireSocket
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.request import UIRequest, parse_ui_request
-from tokenwire.wire.chunks import Place
 from tokenwire.wire.fields import Fields
+from tokenwire.wire.place import Place
 
 __all__ = ["UISocket"]
 
@@ -63,8 +63,8 @@ class UISocket(WireSocket):
                 task.cancel()
             return
         if request in self.requests or len(self.requests) >= MOST_REQUESTS:
-            said = "this request is under way already, or there are too many"
-            await self.send({"type": "error", "requestId": request, "errorText": said})
+            message = "duplicate requestId, or too many open requests"
+            await self.send({"type": "error", "requestId": request, "errorText": message})
             return
         self.start(request, self._answer(request, kind, frame))
 
@@ -77,23 +77,21 @@ class UISocket(WireSocket):
             else:
                 raise frame.fail("type", "must be send, resume or abort")
         except TokenwireError as error:
-            said = message_of(error)
-            await self.send({"type": "error", "requestId": request, "errorText": said})
+            message = message_of(error)
+            await self.send({"type": "error", "requestId": request, "errorText": message})
 
     async def _start(self, request: str, frame: Fields) -> None:
-        body = frame.object("body")
-        fields = dict(body.value) if body is not None else {}
+        extra = frame.object("body")
+        fields = dict(extra.value) if extra is not None else {}
         fields |= {
             name: frame.raw(name)
             for name in ("id", "messages", "trigger", "messageId")
             if frame.has(name)
         }
-        asked: UIRequest = parse_ui_request(fields)
+        body: UIRequest = parse_ui_request(fields)
         compat = "7" if self.state.settings.compat == "common" else self.state.settings.compat
-        run, encoder, place = await self._begin(
-            self.state, asked, self.info.principal, None, compat
-        )
-        await self._tell(request, run, encoder, place)
+        run, encoder, place = await self._begin(self.state, body, self.info.principal, None, compat)
+        await self._stream(request, run, encoder, place)
 
     async def _resume(self, request: str, frame: Fields) -> None:
         run = await self._active(self.state, frame.need("id"), self.info.principal)
@@ -101,10 +99,10 @@ class UISocket(WireSocket):
             await self.send({"type": "no-active", "requestId": request})
             return
         fold, _ = await folded(self.state, run.id, self.info.principal)
-        encoder = UIMessageEncoder(compat="7", answered=answered_names(fold))
-        await self._tell(request, run.id, encoder, None)
+        encoder = UIMessageEncoder(compat="7", resolved_ids=resolved_ids(fold))
+        await self._stream(request, run.id, encoder, None)
 
-    async def _tell(
+    async def _stream(
         self, request: str, run: str, encoder: UIMessageEncoder, place: Place | None
     ) -> None:
         sequence = 0

@@ -1,7 +1,7 @@
-"""A WebSocket of other people's wires: many requests on one socket, each a task of its own.
+"""A WebSocket of the other wires: many requests on one socket, each a task of its own.
 
-Always true: what is sent goes out whole and in order; a socket that closes detaches its readers and
-stops no run; when the server stops, the socket is closed so that its client comes back.
+Always true: messages go out whole and in order; a socket that closes detaches its readers and stops
+no run; when the server stops, it closes the socket so that the client reconnects.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from tokenwire.events.codec import AnyEvent
 from tokenwire.server.edge.connections import Connection
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.state import State
-from tokenwire.wire.chunks import ChunkEncoder, Place
+from tokenwire.wire.chunk_encoder import ChunkEncoder
+from tokenwire.wire.place import Place
 
 __all__ = ["MOST_REQUESTS", "WireSocket"]
 
@@ -62,7 +63,7 @@ class WireSocket:
         if take_up_to is not None:  # a turn holds what a request's body holds
             take_up_to(self.state.settings.body_limit)
         await self._asgi_send({"type": "websocket.accept"})
-        # A place in the list of connections: told to leave when the server stops.
+        # Registered so that the server can close it when it stops.
         connection = self._connection = self.state.connections.open(self)
         connection.expires = float("inf")
         try:
@@ -124,12 +125,12 @@ class WireSocket:
         skip = 0 if place is None else place.offset - (place.frames is not None)
         try:
             while not encoder.ended and (batch := await follower.next()) is not None:
-                found = batch.events()
-                seen = max(0, skip + 1 - batch.first)
-                for _, event in found[:seen]:
+                events = batch.events()
+                skipped = max(0, skip + 1 - batch.first)
+                for _, event in events[:skipped]:
                     encoder.skip(event)
-                if found[seen:]:
-                    yield found[seen:]
+                if events[skipped:]:
+                    yield events[skipped:]
         finally:
             follower.close()
             release()
@@ -146,7 +147,7 @@ class WireSocket:
             try:
                 await self._asgi_send({"type": "websocket.send", "text": text})
             except OSError:
-                pass  # the peer has gone; the receive loop hears of it by itself
+                pass  # the peer is gone; the receive loop notices by itself
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close the socket, once what is being sent is out."""
@@ -154,8 +155,8 @@ class WireSocket:
             if self._closed:
                 return
             self._closed = True
-            said = reason.encode("ascii", "replace")[:_MOST_REASON].decode()
+            text = reason.encode("ascii", "replace")[:_MOST_REASON].decode()
             try:
-                await self._asgi_send({"type": "websocket.close", "code": code, "reason": said})
+                await self._asgi_send({"type": "websocket.close", "code": code, "reason": text})
             except (OSError, RuntimeError):
-                pass  # closed from the other side meanwhile
+                pass  # the peer closed it meanwhile

@@ -2,9 +2,9 @@
 
 Messages are JSON objects whose ``op`` says what they are (docs/reference/http.md lists them).
 
-Always true: a run's events come once and in order, whatever else the socket carries; what waits
-while the socket is slow goes out in one larger message; a socket that must go is told the cursor of
-every run it followed.
+Always true: a run's events are sent once and in order, whatever else the socket carries; what
+accumulates while the socket is slow goes out in one larger message; before the server closes a
+socket it sends the cursor of every run that the socket follows.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ class Socket:
         message = await self._receive()
         if message["type"] != "websocket.connect":
             return
-        offered = self._scope.get("subprotocols", [])
-        chosen = "tokenwire" if "tokenwire" in offered else None
-        await self._asgi_send({"type": "websocket.accept", "subprotocol": chosen})
+        protocols = self._scope.get("subprotocols", [])
+        protocol = "tokenwire" if "tokenwire" in protocols else None
+        await self._asgi_send({"type": "websocket.accept", "subprotocol": protocol})
         connection = self._connection = self.state.connections.open(self)
         connection.unsent = self._scope.get("tokenwire.unsent")
         try:
@@ -173,7 +173,7 @@ class Socket:
         except (TokenwireError, TimeoutError) as error:
             if isinstance(error, TokenwireError):
                 await self._say({"op": "error", "error": self._fields(error)})
-            await self._close(_POLICY, "an API key is needed")
+            await self._close(_POLICY, "API key required")
             return False
         await self._say({"op": "ok", "id": command.id})
         return True
@@ -193,15 +193,15 @@ class Socket:
                 raise InputError("a message is a JSON object with an 'op'")
             number, op = value.get("id"), value.get("op")
             if op not in self._commands:
-                known = ", ".join(self._commands)
-                raise InputError(f"unknown 'op'; there is: {known}", field="op")
+                choices = ", ".join(self._commands)
+                raise InputError(f"unknown 'op'; choose one of {choices}", field="op")
             kind, handler = self._commands[op]
             command = read_body(value, kind)
             async with count_misses(self.state, self.info):
                 await handler(command)
         except TokenwireError as error:
-            shown = number if isinstance(number, str | int) else None
-            await self._say({"op": "error", "id": shown, "error": self._fields(error)})
+            message_id = number if isinstance(number, str | int) else None
+            await self._say({"op": "error", "id": message_id, "error": self._fields(error)})
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -223,7 +223,7 @@ class Socket:
 
     async def _follow(self, command: _Follow) -> None:
         if command.run in self._followed:
-            raise ConflictError("this socket follows that run already", field="run")
+            raise ConflictError("this socket already follows that run", field="run")
         await self._open(command.run, command.after)
         await self._ok(command)
 
@@ -288,7 +288,7 @@ class Socket:
         self._followed[run] = asyncio.create_task(self._pump(run, follower, release))
 
     async def _pump(self, run: str, follower: Any, release: Callable[[], None]) -> None:
-        came, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
+        started_at, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
         report(FollowerOpened(run, "websocket", first > 0))
         try:
             while (batch := await follower.next()) is not None:
@@ -305,7 +305,7 @@ class Socket:
             await self._say({"op": "end", "run": run, "cursor": self.cursors.get(run)})
             why = "end"
         except TokenwireError as error:
-            # The store failed, or a failover took what was sent: a silent socket would wait on.
+            # The store failed, or a failover lost what was sent: the reader must not wait on.
             why = "error"
             await self._say({"op": "error", "run": run, "error": self._fields(error)})
         finally:
@@ -314,7 +314,7 @@ class Socket:
             if connection is not None and why == "closed":
                 leaving = "slow" if connection.abandoned else connection.leaving or why
                 why = {"max_age": "age"}.get(leaving, leaving)
-            seconds = asyncio.get_running_loop().time() - came
+            seconds = asyncio.get_running_loop().time() - started_at
             report(FollowerGone(run, "websocket", why, max(0, follower.after - first), seconds))
             release()
             if self._followed.get(run) is asyncio.current_task():
@@ -339,8 +339,8 @@ class Socket:
             connection.last_write = loop.time()
 
     async def _say(self, value: dict[str, Any]) -> None:
-        shown = {key: item for key, item in value.items() if item is not None}
-        await self._send(msgspec.json.encode(shown))
+        fields = {key: item for key, item in value.items() if item is not None}
+        await self._send(msgspec.json.encode(fields))
 
     async def _ok(self, command: Any) -> None:
         run = getattr(command, "run", None)
@@ -358,7 +358,7 @@ class Socket:
             try:
                 await self._asgi_send(closing)
             except (OSError, RuntimeError):
-                return  # closed from the other side meanwhile
+                return  # the peer closed it meanwhile
 
     def _give_up(self) -> None:
         """The peer does not read: a close frame with the cursors behind what it has not read."""

@@ -2,9 +2,9 @@
 
 Always true: ``RUN_STARTED`` comes first; whatever was started is ended before ``RUN_FINISHED``;
 exactly one ``RUN_FINISHED`` or ``RUN_ERROR`` ends the stream, nothing follows; ids name one message
-or call each; optional fields are absent, never null. With ``tanstack`` a reader that comes back
-goes on with the very next event; without it a new connection hears ``RUN_STARTED`` and the starts
-of open parts again (reducers take a known id as it is), then only what it misses.
+or call each; optional fields are absent, never null. With ``tanstack`` a reader that resumes
+continues with the very next event; without it a new connection receives ``RUN_STARTED`` and the
+starts of open parts again (reducers accept a known id as it is), then only what it misses.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from tokenwire.events.model import (
     ToolResult,
 )
 from tokenwire.wire.ag_ui.messages import MessageList
-from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, clean, dumps_text
-from tokenwire.wire.story import PartView, ended_well
+from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps_text
+from tokenwire.wire.place import Place
+from tokenwire.wire.view import PartView, ended_well
 
 __all__ = ["AGUIEncoder"]
 
@@ -59,9 +60,9 @@ class AGUIEncoder(ChunkEncoder):
 
     ``thread_id`` and ``run_id``: the client's own names (default: ours). ``history``: the messages
     of the request; with them a ``step-reset`` becomes a ``MESSAGES_SNAPSHOT`` without the parts
-    that are void; without them only a ``CUSTOM`` event tells of it. ``again``: a new run of the
-    client goes on with this run (an interrupt was answered). ``answered``: approvals and
-    calls that have their answer; a wait for others ends the stream.
+    that are void; without them only a ``CUSTOM`` event reports it. ``is_continuation``: a new run
+    of the client continues this run (an interrupt was resolved). ``resolved_ids``: approvals and
+    calls that have their answer or result; a wait for others ends the stream.
     """
 
     def __init__(
@@ -71,26 +72,26 @@ class AGUIEncoder(ChunkEncoder):
         run_id: str | None = None,
         history: list[Chunk] | None = None,
         tanstack: bool = False,
-        again: bool = False,
-        answered: Container[str] = (),
+        is_continuation: bool = False,
+        resolved_ids: Container[str] = (),
         place: Place | None = None,
     ) -> None:
         super().__init__(place=place)
         self.thread_id, self.run_id = thread_id, run_id
         self.tanstack = tanstack
-        self.again = again
-        self.answered = answered
+        self.is_continuation = is_continuation
+        self.resolved_ids = resolved_ids
         self._messages = MessageList(history) if history is not None else None
         self._parent: str | None = None  # the assistant message that tool calls hang on
         self._approvals: dict[str, ApprovalRequest] = {}
         self._calls: dict[str, PartView] = {}
         #: What the client has open: (start type, id) -> the start.
         self._open: dict[tuple[str, str], Chunk] = {}
-        self._gone: list[str] = []
+        self._step_ids: list[str] = []
 
     # --- what the client has ---------------------------------------------------------------------
 
-    def _seen(self, chunk: Chunk) -> None:
+    def _track(self, chunk: Chunk) -> None:
         kind = chunk["type"]
         pair = _PAIRS.get(kind)
         if pair is not None:
@@ -99,22 +100,22 @@ class AGUIEncoder(ChunkEncoder):
             start, field = _ENDS[kind]
             self._open.pop((start, chunk[field]), None)
         if self._messages is not None:
-            self._messages.see(chunk)
+            self._messages.apply(chunk)
 
-    def _reopening(self) -> list[Chunk]:
-        if self.tanstack and not self.again:
+    def _reopened_parts(self) -> list[Chunk]:
+        if self.tanstack and not self.is_continuation:
             return []
         return [self._run_started(), *self._open.values()]
 
     # --- events to chunks ------------------------------------------------------------------------
 
-    def _tell(self, event: AnyEvent) -> list[Chunk]:
-        story = self.story
-        story.see(event)
+    def _render(self, event: AnyEvent) -> list[Chunk]:
+        view = self.view
+        view.apply(event)
         if isinstance(event, PartDelta):
             return self._delta(event)
         if isinstance(event, PartStart):
-            part = story.parts[event.part]
+            part = view.parts[event.part]
             return self._open_part(part) if part.kind in ("text", "refusal", "tool-call") else []
         if isinstance(event, PartEnd):
             return self._end(event)
@@ -123,7 +124,7 @@ class AGUIEncoder(ChunkEncoder):
         if isinstance(event, RunStart):
             return [self._run_started()]
         if isinstance(event, StepStart):
-            self._parent, self._gone = None, []
+            self._parent, self._step_ids = None, []
             return [{"type": "STEP_STARTED", "stepName": f"step-{event.step}"}]
         if isinstance(event, StepEnd):
             return [*self._close_parts(), *self._close("STEP_STARTED")]
@@ -139,37 +140,37 @@ class AGUIEncoder(ChunkEncoder):
         return {"type": "RUN_STARTED", **self._names()}
 
     def _names(self) -> Chunk:
-        run = self.run_id or self.story.run
-        return {"threadId": self.thread_id or self.story.thread or run, "runId": run}
+        run = self.run_id or self.view.run
+        return {"threadId": self.thread_id or self.view.thread or run, "runId": run}
 
     def _message_id(self, part: PartView) -> str:
-        return f"{self.story.run}-{part.part}"
+        return f"{self.view.run}-{part.part}"
 
     def _open_part(self, part: PartView) -> list[Chunk]:
-        if part.told:
+        if part.announced:
             return []
         name = self._message_id(part)
         if part.kind in ("text", "refusal"):
-            part.told = True
+            part.announced = True
             self._parent = name
-            self._gone.append(name)
+            self._step_ids.append(name)
             chunk: Chunk = {"type": "TEXT_MESSAGE_START", "messageId": name, "role": "assistant"}
-            if self.tanstack and self.story.model:
-                chunk["metadata"] = {"tanstack": {"model": self.story.model}}
+            if self.tanstack and self.view.model:
+                chunk["metadata"] = {"tanstack": {"model": self.view.model}}
             return [chunk]
         if part.kind == "reasoning":
-            part.told = True
-            self._gone.append(name)
+            part.announced = True
+            self._step_ids.append(name)
             return [
                 {"type": "REASONING_START", "messageId": name},
                 {"type": "REASONING_MESSAGE_START", "messageId": name, "role": "reasoning"},
             ]
         if part.kind == "tool-call" and part.call_id and part.name:
-            part.told = True
+            part.announced = True
             self._calls[part.call_id] = part
             # The first call without text before it makes the message that the others hang on.
             self._parent = self._parent or name
-            self._gone.append(part.call_id)
+            self._step_ids.append(part.call_id)
             start = {
                 "type": "TOOL_CALL_START",
                 "toolCallId": part.call_id,
@@ -180,12 +181,12 @@ class AGUIEncoder(ChunkEncoder):
         return []
 
     def _arguments(self, part: PartView) -> list[Chunk]:
-        text = "".join(part.pieces[part.said :])
-        part.said = len(part.pieces)
+        text = "".join(part.pieces[part.pieces_sent :])
+        part.pieces_sent = len(part.pieces)
         return [_args(part.call_id, text)] if text else []
 
     def _delta(self, event: PartDelta) -> list[Chunk]:
-        part = self.story.open.get(event.part)
+        part = self.view.open.get(event.part)
         if part is None or not event.text:
             return []
         if part.kind in ("text", "refusal", "reasoning"):
@@ -193,12 +194,12 @@ class AGUIEncoder(ChunkEncoder):
             name = self._message_id(part)
             content = {"type": f"{kind}_CONTENT", "messageId": name, "delta": event.text}
             return [*self._open_part(part), content]
-        if part.kind == "tool-call" and part.told:
+        if part.kind == "tool-call" and part.announced:
             return self._arguments(part)
         return []
 
     def _end(self, event: PartEnd) -> list[Chunk]:
-        part = self.story.parts.get(event.part)
+        part = self.view.parts.get(event.part)
         if part is None:
             return []
         name = self._message_id(part)
@@ -243,7 +244,7 @@ class AGUIEncoder(ChunkEncoder):
         chunks = self._open_part(part) if missing or signed else []
         if missing:
             chunks.append({"type": f"{kind}_CONTENT", "messageId": name, "delta": missing})
-        if part.told:
+        if part.announced:
             chunks.append({"type": f"{kind}_END", "messageId": name})
             if part.kind == "reasoning":
                 chunks += _encrypted(part, "message", name)
@@ -254,7 +255,7 @@ class AGUIEncoder(ChunkEncoder):
         return chunks
 
     def _attr(self, event: PartAttr) -> list[Chunk]:
-        part = self.story.open.get(event.part)
+        part = self.view.open.get(event.part)
         if part is None:
             return []
         if part.kind == "tool-call":
@@ -283,18 +284,18 @@ class AGUIEncoder(ChunkEncoder):
 
     def _reset(self, event: StepReset) -> list[Chunk]:
         chunks = [*self._close_parts(), *self._close("STEP_STARTED")]
-        if not self._gone:
+        if not self._step_ids:
             return chunks
         value = clean(step=event.step, attempt=event.attempt, reason=event.reason)
-        value["discard"] = list(self._gone)
+        value["discard"] = list(self._step_ids)
         chunks.append({"type": "CUSTOM", "name": "step-reset", "value": value})
         if self._messages is not None:
-            kept = self._messages.without(self._gone)
-            chunks.append({"type": "MESSAGES_SNAPSHOT", "messages": kept})
+            messages = self._messages.without(self._step_ids)
+            chunks.append({"type": "MESSAGES_SNAPSHOT", "messages": messages})
         return chunks
 
     def _wait(self, event: RunWait) -> list[Chunk]:
-        if all(name in self.answered for name in event.pending):
+        if all(name in self.resolved_ids for name in event.pending):
             return []
         self.ended = True
         outcome: Chunk = {"type": "success", "pendingToolCallIds": list(event.pending)}
@@ -306,8 +307,8 @@ class AGUIEncoder(ChunkEncoder):
         return [*self._close(*_PAIRS), self._finished(outcome, "tool_calls")]
 
     def _interrupt(self, pending: str) -> Chunk:
-        asked = self._approvals.get(pending)
-        if asked is None:
+        question = self._approvals.get(pending)
+        if question is None:
             part = self._calls.get(pending)
             facts: Chunk = {"kind": "client_tool", "toolName": part.name if part else ""}
             facts["input"] = part.payload if part is not None and part.payload is not None else {}
@@ -317,18 +318,18 @@ class AGUIEncoder(ChunkEncoder):
                 "toolCallId": pending,
                 "metadata": facts,
             }
-        facts = {"kind": "approval", "toolName": asked.name}
-        facts["input"] = asked.arguments if asked.arguments is not None else {}
+        facts = {"kind": "approval", "toolName": question.name}
+        facts["input"] = question.arguments if question.arguments is not None else {}
         schema = {
             "type": "object",
             "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
             "required": ["approved"],
         }
         return clean(
-            id=asked.approval_id,
+            id=question.approval_id,
             reason="approval_required" if self.tanstack else "tool_call",
-            message=asked.reason or f"May the tool {asked.name} run?",
-            toolCallId=asked.call_id,
+            message=question.reason or f"May the tool {question.name} run?",
+            toolCallId=question.call_id,
             responseSchema=schema,
             metadata=facts,
         )
@@ -337,9 +338,9 @@ class AGUIEncoder(ChunkEncoder):
         chunks = self._close(*_PAIRS)
         if event.outcome == "cancelled":
             return [*chunks, self._finished({"type": "cancelled"}, "stop")]
-        if ended_well(self.story, event):
-            return [*chunks, self._finished({"type": "success"}, self.story.reason)]
-        error = self.story.error
+        if ended_well(self.view, event):
+            return [*chunks, self._finished({"type": "success"}, self.view.reason)]
+        error = self.view.error
         failed = {
             "type": "RUN_ERROR",
             "message": error.message if error else event.reason or f"The run was {event.outcome}.",
@@ -350,16 +351,16 @@ class AGUIEncoder(ChunkEncoder):
         return [*chunks, failed]
 
     def _finished(self, outcome: Chunk, reason: str) -> Chunk:
-        usage = self.story.usage
+        usage = self.view.usage
         word = "content_filter" if reason in _FILTERED else _FINISH.get(reason, "stop")
         metadata: Chunk = {"tokenwire": {"finishReason": reason}}
         if self.tanstack:
-            metadata["tanstack"] = clean(finishReason=word, model=self.story.model)
+            metadata["tanstack"] = clean(finishReason=word, model=self.view.model)
         chunk = {"type": "RUN_FINISHED", **self._names(), "outcome": outcome}
         if usage:
-            told = clean(
-                provider=self.story.provider,
-                model=self.story.model,
+            counts = clean(
+                provider=self.view.provider,
+                model=self.view.model,
                 inputTokens=usage.get("input_tokens"),
                 outputTokens=usage.get("output_tokens"),
                 totalTokens=usage.get("total_tokens"),
@@ -367,7 +368,7 @@ class AGUIEncoder(ChunkEncoder):
                 cachedInputTokens=usage.get("cached_input_tokens"),
                 cacheWriteInputTokens=usage.get("cache_write_tokens"),
             )
-            chunk["usage"] = [told]
+            chunk["usage"] = [counts]
         return {**chunk, "metadata": metadata}
 
     def _other(self, event: AnyEvent) -> list[Chunk]:
@@ -376,7 +377,7 @@ class AGUIEncoder(ChunkEncoder):
             content = event.message if failed else dumps_text(event.content)
             chunk: Chunk = {
                 "type": "TOOL_CALL_RESULT",
-                "messageId": f"{self.story.run}-result-{event.call_id}",
+                "messageId": f"{self.view.run}-result-{event.call_id}",
                 "toolCallId": event.call_id,
                 "content": content,
                 "role": "tool",

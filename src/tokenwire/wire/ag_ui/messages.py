@@ -1,7 +1,7 @@
-"""The messages that an AG-UI client holds, rebuilt from what it was told.
+"""The messages that an AG-UI client holds, rebuilt from what it received.
 
-Kept only for readers whose request carried the conversation: a ``step-reset`` is said to them as
-a ``MESSAGES_SNAPSHOT``, and a snapshot must hold every message.
+Held only for readers whose request carried the conversation: they receive a ``step-reset`` as a
+``MESSAGES_SNAPSHOT``, and a snapshot must hold every message.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class MessageList:
         self._pieces: dict[str, list[str]] = {}
         self._calls: dict[str, Chunk] = {}
 
-    def see(self, chunk: Chunk) -> None:
-        """Take one event in."""
+    def apply(self, chunk: Chunk) -> None:
+        """Apply one event."""
         kind = chunk["type"]
         if kind in ("TEXT_MESSAGE_START", "REASONING_MESSAGE_START"):
             name = chunk["messageId"]
@@ -44,8 +44,8 @@ class MessageList:
                 "content": chunk["content"],
             }
         elif kind == "MESSAGES_SNAPSHOT":
-            known = {m["id"] for m in chunk["messages"]}
-            self._mine = {k: v for k, v in self._mine.items() if k in known}
+            listed_ids = {m["id"] for m in chunk["messages"]}
+            self._mine = {k: v for k, v in self._mine.items() if k in listed_ids}
 
     def _start_call(self, chunk: Chunk) -> None:
         parent, call_id = chunk["parentMessageId"], chunk["toolCallId"]
@@ -61,24 +61,24 @@ class MessageList:
         self._calls[call_id] = call
         self._pieces[call_id] = []
 
-    def without(self, gone: list[str]) -> list[Chunk]:
-        """All messages but those whose message or call id is in ``gone``."""
-        names = set(gone)
-        kept = list(self._before)
+    def without(self, void_ids: list[str]) -> list[Chunk]:
+        """All messages but those whose message or call id is in ``void_ids``."""
+        names = set(void_ids)
+        messages = list(self._before)
         for name, message in self._mine.items():
             calls = [c for c in message.get("toolCalls", []) if c["id"] not in names]
             if name in names or ("toolCalls" in message and not calls):
                 continue
-            told = {k: v for k, v in message.items() if k != "toolCalls"}
+            shown_message = {k: v for k, v in message.items() if k != "toolCalls"}
             if name in self._pieces:
-                told["content"] = "".join(self._pieces[name])
+                shown_message["content"] = "".join(self._pieces[name])
             if calls:
-                told["toolCalls"] = [
+                shown_message["toolCalls"] = [
                     {
                         **c,
                         "function": {**c["function"], "arguments": "".join(self._pieces[c["id"]])},
                     }
                     for c in calls
                 ]
-            kept.append(told)
-        return kept
+            messages.append(shown_message)
+        return messages

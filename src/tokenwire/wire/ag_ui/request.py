@@ -48,12 +48,12 @@ def parse_ag_ui_request(value: Any) -> AGUIRequest:
     body = Fields(value)
     refuse_routing(body)
     messages = body.objects("messages")
-    found: list[Message] = []
+    conversation: list[Message] = []
     for message in messages:
-        found += _message(message)
+        conversation += _message(message)
     context = [c.text("value") or "" for c in body.objects("context")]
     request = Request(
-        messages=found,
+        messages=conversation,
         system="\n\n".join(filter(None, context)) or None,
         tools=[_tool(tool) for tool in body.objects("tools")] or None,
     )
@@ -61,7 +61,7 @@ def parse_ag_ui_request(value: Any) -> AGUIRequest:
     if props is not None:
         refuse_routing(props)
     outputs: list[ToolResultPart] = []
-    for message in reversed(found):
+    for message in reversed(conversation):
         if message.role != "tool":
             break
         outputs += [p for p in message.parts if isinstance(p, ToolResultPart)]
@@ -164,6 +164,6 @@ def _content(message: Fields) -> str | list[Part]:
         elif part.has("data"):
             url = f"data:{media_type or 'application/octet-stream'};base64,{part.need('data')}"
         if not url:
-            raise part.fail("type", "is not a part that a model can read")
+            raise part.fail("type", "is not a supported content part")
         parts.append(media_part(url, media_type))
     return plain(parts)

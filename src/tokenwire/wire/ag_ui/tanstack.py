@@ -1,8 +1,8 @@
-"""What TanStack AI wants beside AG-UI's events: lines instead of a stream of events, and our
-messages as it keeps them, for a page that asks what its conversation was.
+"""What TanStack AI needs beside AG-UI's events: newline-delimited JSON, and our messages in its
+form, for a page that loads its conversation.
 
-Always true: results of tools stand with the call that they answer, in the assistant's message; a
-line is one JSON value with one event; empty lines only keep a connection alive.
+Always true: the result of a tool stands with its call, in the assistant's message; a line is one
+JSON value with one event; empty lines only keep a connection open.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
-from tokenwire.wire.chunks import Chunk, dumps, dumps_text
+from tokenwire.wire.chunk_encoder import Chunk, dumps, dumps_text
 
 __all__ = ["AGUILinesEncoder", "tanstack_messages"]
 
 
 class AGUILinesEncoder(AGUIEncoder):
-    """AG-UI events as newline-delimited JSON: ``{"id", "chunk"}`` for TanStack, which comes back by
+    """AG-UI events as newline-delimited JSON: ``{"id", "chunk"}`` for TanStack, which resumes by
     the id; the bare event for others."""
 
     content_type: ClassVar[str] = "application/x-ndjson"
@@ -44,33 +44,35 @@ class AGUILinesEncoder(AGUIEncoder):
 
 def tanstack_messages(messages: list[Message], prefix: str) -> list[dict[str, Any]]:
     """Our messages as TanStack's; ``prefix`` makes ids for those without one."""
-    found: list[dict[str, Any]] = []
+    converted: list[dict[str, Any]] = []
     for number, message in enumerate(messages):
         results = [p for p in message.parts if isinstance(p, ToolResultPart)]
         if results:
             for result in results:
-                _answer(found, result)
+                _attach_result(converted, result)
             continue
         role = "system" if message.role == "developer" else message.role
-        parts = [told for part in message.parts for told in _part(part)]
+        parts = [block for part in message.parts for block in _part(part)]
         if parts:
-            found.append({"id": message.id or f"{prefix}-{number}", "role": role, "parts": parts})
-    return found
+            converted.append(
+                {"id": message.id or f"{prefix}-{number}", "role": role, "parts": parts}
+            )
+    return converted
 
 
-def _answer(found: list[dict[str, Any]], result: ToolResultPart) -> None:
+def _attach_result(messages: list[dict[str, Any]], result: ToolResultPart) -> None:
     state = "error" if result.is_error else "complete"
-    told = {
+    result_part = {
         "type": "tool-result",
         "toolCallId": result.call_id,
         "content": dumps_text(result.content),
         "state": state,
     }
-    for message in reversed(found):
+    for message in reversed(messages):
         for part in message["parts"]:
             if part["type"] == "tool-call" and part["id"] == result.call_id:
                 part["state"], part["output"] = "complete", result.content
-                message["parts"].append(told)
+                message["parts"].append(result_part)
                 return
 
 

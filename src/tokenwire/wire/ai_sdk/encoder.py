@@ -2,8 +2,8 @@
 
 Always true: the default chunks are accepted by ``ai`` 5, 6 and 7 (an unknown type, an unknown key
 or a null fails their whole stream); ``finish``, ``error`` or ``abort`` comes once, last, before
-``[DONE]``; a delta's part is open in the same connection. A reader that comes back by cursor hears
-no ``start``; open text and reasoning continue under a new id, open tool input is said again whole.
+``[DONE]``; a delta's part is open in the same connection. A reader that resumes by cursor gets no
+``start``; open text and reasoning continue under a new id, open tool input is sent again whole.
 
 ``compat`` says what may be sent: ``5`` what every release of 5 takes, ``common`` what the last
 releases of 5, 6 and 7 take, ``6`` adds approvals, ``7`` adds ``reset-step``.
@@ -42,8 +42,9 @@ from tokenwire.wire.ai_sdk.parts import (
     signed_facts,
     source_chunks,
 )
-from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, clean, dumps
-from tokenwire.wire.story import PartView, ended_well
+from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps
+from tokenwire.wire.place import Place
+from tokenwire.wire.view import PartView, ended_well
 
 __all__ = ["COMPAT", "FINISH_REASONS", "Compat", "UIMessageEncoder"]
 
@@ -66,7 +67,8 @@ class UIMessageEncoder(ChunkEncoder):
     """Events to UI message chunks.
 
     ``message_id``: of the assistant message that is continued (default: the run's id).
-    ``answered``: approvals and calls that have their answer; a wait for others ends the stream.
+    ``resolved_ids``: approvals and calls that have their answer or result; a wait for others ends
+    the stream.
     """
 
     headers: ClassVar[dict[str, str]] = {
@@ -79,26 +81,26 @@ class UIMessageEncoder(ChunkEncoder):
         *,
         compat: Compat = "common",
         message_id: str | None = None,
-        answered: Container[str] = (),
+        resolved_ids: Container[str] = (),
         place: Place | None = None,
     ) -> None:
         super().__init__(place=place)
         self.compat: Compat = compat
         self.message_id = message_id
-        self.answered = answered
+        self.resolved_ids = resolved_ids
         self._calls: set[str] = set()  # tool parts that the client has
         self._step_calls: dict[str, bool] = {}  # of this step -> its input is whole
-        self._step_told = False  # something of this step can be seen
+        self._step_visible = False  # something of this step can be seen
         # What the client has open, by our id, with the id that it knows.
         self._open: dict[str, str] = {}
         self._open_calls: dict[str, tuple[Chunk, list[str]]] = {}
         self._last = 0
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
-        """The frames that say ``event``; text, the common case, goes the short way."""
+        """The frames of ``event``; text, the common case, takes a short path."""
         if type(event) is TextDelta and not self.ended:
-            part = self.story.open.get(event.part)
-            if part is not None and part.told and event.text:
+            part = self.view.open.get(event.part)
+            if part is not None and part.announced and event.text:
                 part.add(event.text)
                 name = f"t{event.part}"
                 return b'id: %b\ndata: {"type":"text-delta","id":"%b","delta":%b}\n\n' % (
@@ -115,11 +117,11 @@ class UIMessageEncoder(ChunkEncoder):
     # --- what the client has ---------------------------------------------------------------------
 
     def skip(self, event: AnyEvent) -> None:
-        """Take ``event`` as seen; re-opened parts take their new ids from its number."""
+        """Apply ``event``; re-opened parts take their new ids from its number."""
         self._last = event.seq
         super().skip(event)
 
-    def _seen(self, chunk: Chunk) -> None:
+    def _track(self, chunk: Chunk) -> None:
         kind = chunk["type"]
         if kind in ("text-start", "reasoning-start"):
             self._open[chunk["id"]] = chunk["id"]
@@ -135,14 +137,14 @@ class UIMessageEncoder(ChunkEncoder):
             self._open.clear()
             self._open_calls.clear()
 
-    def _rename(self, chunk: Chunk) -> Chunk:
+    def _client_names(self, chunk: Chunk) -> Chunk:
         if chunk["type"] in ("text-delta", "reasoning-delta", "text-end", "reasoning-end"):
-            known = self._open.get(chunk["id"], chunk["id"])
-            if known != chunk["id"]:
-                return {**chunk, "id": known}
+            client_id = self._open.get(chunk["id"], chunk["id"])
+            if client_id != chunk["id"]:
+                return {**chunk, "id": client_id}
         return chunk
 
-    def _reopening(self) -> list[Chunk]:
+    def _reopened_parts(self) -> list[Chunk]:
         chunks: list[Chunk] = []
         for name in self._open:
             self._open[name] = f"{name}.{self._last}"
@@ -151,7 +153,7 @@ class UIMessageEncoder(ChunkEncoder):
         for call_id, (start, pieces) in self._open_calls.items():
             chunks.append(start)
             if pieces:
-                # A new connection knows nothing of the input so far, so it is said whole.
+                # A new connection has none of the input so far, so it is sent whole.
                 text = "".join(pieces)
                 chunks.append(
                     {"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": text}
@@ -160,14 +162,14 @@ class UIMessageEncoder(ChunkEncoder):
 
     # --- events to chunks ------------------------------------------------------------------------
 
-    def _tell(self, event: AnyEvent) -> list[Chunk]:
-        story = self.story
-        discarded = dict(story.open) if isinstance(event, StepReset) else {}
-        story.see(event)
+    def _render(self, event: AnyEvent) -> list[Chunk]:
+        view = self.view
+        discarded = dict(view.open) if isinstance(event, StepReset) else {}
+        view.apply(event)
         if isinstance(event, PartDelta):
             return self._delta(event)
         if isinstance(event, PartStart):
-            part = story.parts[event.part]
+            part = view.parts[event.part]
             return self._open_part(part) if part.kind in ("text", "refusal", "tool-call") else []
         if isinstance(event, PartEnd):
             return self._end(event)
@@ -176,7 +178,7 @@ class UIMessageEncoder(ChunkEncoder):
         if isinstance(event, RunStart):
             return [self._start(event)]
         if isinstance(event, StepStart):
-            self._step_calls, self._step_told = {}, False
+            self._step_calls, self._step_visible = {}, False
             return [{"type": "start-step"}]
         if isinstance(event, StepEnd):
             return [{"type": "finish-step"}]
@@ -197,16 +199,16 @@ class UIMessageEncoder(ChunkEncoder):
         }
 
     def _open_part(self, part: PartView) -> list[Chunk]:
-        if part.told:
+        if part.announced:
             return []
         if part.kind in _TEXT:
-            part.told = self._step_told = True
+            part.announced = self._step_visible = True
             chunk: Chunk = {"type": f"{_TEXT[part.kind]}-start", "id": _name(part)}
             if part.kind == "refusal":
                 chunk["providerMetadata"] = {"tokenwire": {"kind": "refusal"}}
             return [chunk]
         if part.kind == "tool-call" and part.call_id and part.name:
-            part.told = self._step_told = True
+            part.announced = self._step_visible = True
             self._calls.add(part.call_id)
             self._step_calls[part.call_id] = False
             start = clean(
@@ -219,15 +221,15 @@ class UIMessageEncoder(ChunkEncoder):
         return []
 
     def _arguments(self, part: PartView) -> list[Chunk]:
-        # Pieces that came before the call had its name and id are said when it is opened.
-        text = "".join(part.pieces[part.said :])
-        part.said = len(part.pieces)
+        # Pieces that arrived before the call had its name and id are sent when it is opened.
+        text = "".join(part.pieces[part.pieces_sent :])
+        part.pieces_sent = len(part.pieces)
         if not text:
             return []
         return [{"type": "tool-input-delta", "toolCallId": part.call_id, "inputTextDelta": text}]
 
     def _delta(self, event: PartDelta) -> list[Chunk]:
-        part = self.story.open.get(event.part)
+        part = self.view.open.get(event.part)
         if part is None or not event.text:
             return []
         if part.kind in _TEXT:
@@ -235,12 +237,12 @@ class UIMessageEncoder(ChunkEncoder):
             kind = f"{_TEXT[part.kind]}-delta"
             chunks.append({"type": kind, "id": _name(part), "delta": event.text})
             return chunks
-        if isinstance(event, ToolCallDelta) and part.told:
+        if isinstance(event, ToolCallDelta) and part.announced:
             return self._arguments(part)
         return []
 
     def _end(self, event: PartEnd) -> list[Chunk]:
-        part = self.story.parts.get(event.part)
+        part = self.view.parts.get(event.part)
         if part is None:
             return []
         if part.kind in _TEXT:
@@ -251,11 +253,11 @@ class UIMessageEncoder(ChunkEncoder):
             return self._provider_result(part, event)
         if isinstance(event, FileEnd) and event.status == "complete":
             url = part.url or f"data:{part.media_type};base64,{part.text}"
-            self._step_told = True
+            self._step_visible = True
             return [{"type": "file", "url": url, "mediaType": part.media_type}]
         if isinstance(event, OpaqueEnd) and event.status == "complete":
             # Kept for the provider, as the AI SDK keeps redacted thinking: reasoning without text.
-            self._step_told = True
+            self._step_visible = True
             facts = clean(name=part.name, payload=part.payload, **signed_facts(part))
             return [
                 {"type": "reasoning-start", "id": f"r{part.part}"},
@@ -271,7 +273,7 @@ class UIMessageEncoder(ChunkEncoder):
         missing = part.missing(event.text)
         signed = signed_facts(part)
         chunks = self._open_part(part) if missing or signed else []
-        if not part.told:
+        if not part.announced:
             return chunks
         kind = _TEXT[part.kind]
         if missing:
@@ -309,8 +311,8 @@ class UIMessageEncoder(ChunkEncoder):
         chunks: list[Chunk] = []
         content = event.content if event.content is not None else part.payload
         call_id = part.call_id or f"call-{part.part}"
-        self._step_told = True
-        self.story.answered.add(call_id)
+        self._step_visible = True
+        self.view.result_ids.add(call_id)
         if call_id not in self._calls:
             self._calls.add(call_id)
             self._step_calls[call_id] = True
@@ -335,7 +337,7 @@ class UIMessageEncoder(ChunkEncoder):
         return chunks
 
     def _attr(self, event: PartAttr) -> list[Chunk]:
-        part = self.story.open.get(event.part)
+        part = self.view.open.get(event.part)
         if part is None:
             return []
         if part.kind == "tool-call":
@@ -345,7 +347,7 @@ class UIMessageEncoder(ChunkEncoder):
         return []
 
     def _reset(self, event: StepReset, discarded: dict[int, PartView]) -> list[Chunk]:
-        if not self._step_told:
+        if not self._step_visible:
             return []
         if self.compat == "7":
             self._calls -= set(self._step_calls)
@@ -353,10 +355,10 @@ class UIMessageEncoder(ChunkEncoder):
         chunks: list[Chunk] = [
             {"type": f"{_TEXT[p.kind]}-end", "id": _name(p)}
             for p in discarded.values()
-            if p.told and p.kind in _TEXT
+            if p.announced and p.kind in _TEXT
         ]
         for call_id in self._step_calls:
-            if call_id not in self.story.answered:
+            if call_id not in self.view.result_ids:
                 text = "The step was started again; this call is not made."
                 chunks.append(
                     {"type": "tool-output-error", "toolCallId": call_id, "errorText": text}
@@ -367,7 +369,7 @@ class UIMessageEncoder(ChunkEncoder):
 
     def _wait(self, event: RunWait) -> list[Chunk]:
         keeps_open = event.reason == "approval" and self.compat in ("5", "common")
-        if keeps_open or all(name in self.answered for name in event.pending):
+        if keeps_open or all(name in self.resolved_ids for name in event.pending):
             return []
         self.ended = True
         return [self._finish("tool_calls", "waiting")]
@@ -375,14 +377,14 @@ class UIMessageEncoder(ChunkEncoder):
     def _run_end(self, event: RunEnd) -> list[Chunk]:
         if event.outcome == "cancelled":
             return [{"type": "abort"}]
-        if ended_well(self.story, event):
-            return [self._finish(self.story.reason, event.outcome)]
-        error = self.story.error
+        if ended_well(self.view, event):
+            return [self._finish(self.view.reason, event.outcome)]
+        error = self.view.error
         text = error.message if error is not None else end_text(event)
         return [{"type": "error", "errorText": text}]
 
     def _finish(self, reason: str, outcome: str) -> Chunk:
-        facts = clean(outcome=outcome, finishReason=reason, usage=self.story.usage or None)
+        facts = clean(outcome=outcome, finishReason=reason, usage=self.view.usage or None)
         chunk: Chunk = {"type": "finish"}
         if self.compat != "5":
             chunk["finishReason"] = FINISH_REASONS.get(reason, "other")

@@ -20,8 +20,8 @@ from tokenwire.events.model import (
     ToolProgress,
     ToolResult,
 )
-from tokenwire.wire.chunks import Chunk, clean
-from tokenwire.wire.story import PartView
+from tokenwire.wire.chunk_encoder import Chunk, clean
+from tokenwire.wire.view import PartView
 
 __all__ = [
     "COMPAT",
@@ -86,8 +86,8 @@ def approval_chunks(event: ApprovalRequest | ApprovalAnswer, compat: Compat) -> 
     if isinstance(event, ApprovalRequest):
         if compat in ("6", "7"):
             return [{"type": "tool-approval-request", **names}]
-        asked = clean(toolName=event.name, input=event.arguments, reason=event.reason)
-        return [{"type": "data-approval", "id": event.approval_id, "data": {**names, **asked}}]
+        question = clean(toolName=event.name, input=event.arguments, reason=event.reason)
+        return [{"type": "data-approval", "id": event.approval_id, "data": {**names, **question}}]
     answer = clean(approved=event.approved, reason=event.reason)
     if compat == "7":
         approval = {"approvalId": event.approval_id}
@@ -122,7 +122,7 @@ def source_chunks(event: PartAttr) -> list[Chunk]:
 
 
 def end_text(event: RunEnd) -> str:
-    """What to show of an end that tells no error."""
+    """What to show of an end without an error event."""
     if event.outcome == "interrupted":
         return "The answer was interrupted before its end."
     return event.reason or "The answer ended before it was whole."

@@ -1,7 +1,7 @@
-"""What `useChat` posts, as a request of ours: the conversation, and answers to what a run asked.
+"""What `useChat` posts, as a request of ours: the conversation, and answers that a run waits for.
 
 Always true: nothing is guessed: a message of an unknown role or shape is an `InputError` that names
-it; parts that only the page cares about (data, sources, steps) do not reach the model.
+it; parts that only concern the page (data, sources, steps) do not reach the model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
-from tokenwire.wire.chunks import dumps_text
+from tokenwire.wire.chunk_encoder import dumps_text
 from tokenwire.wire.fields import Fields, media_part, one_name, plain, refuse_routing
 
 __all__ = ["Answer", "ToolOutput", "UIRequest", "parse_ui_request"]
@@ -46,9 +46,9 @@ class ToolOutput(msgspec.Struct, frozen=True):
 
 
 class UIRequest(msgspec.Struct, kw_only=True):
-    """``POST /api/chat``. ``continues``: the assistant message that the answer goes on with;
-    ``run``: the run that wrote it, as far as the message says; ``how``: the body's ``tokenwire``,
-    as it came."""
+    """``POST /api/chat``. ``continues``: the assistant message that the answer continues;
+    ``run``: the run that wrote it, if the message names one; ``how``: the body's ``tokenwire``,
+    unparsed."""
 
     chat: str
     request: Request
@@ -81,7 +81,7 @@ def parse_ui_request(value: Any) -> UIRequest:
         system=body.text("system"),
     )
     how = body.object("tokenwire")
-    found = UIRequest(
+    ui_request = UIRequest(
         chat=chat,
         request=request,
         model=body.text("model"),
@@ -90,11 +90,11 @@ def parse_ui_request(value: Any) -> UIRequest:
     )
     last = messages[-1]
     if last.raw("role") == "assistant":
-        found.continues = last.text("id")
-        found.run = _run_of(last) or found.continues
+        ui_request.continues = last.text("id")
+        ui_request.run = _run_of(last) or ui_request.continues
         for part in last.objects("parts"):
-            _answers(part, found)
-    return found
+            _answers(part, ui_request)
+    return ui_request
 
 
 def _run_of(message: Fields) -> str | None:
@@ -109,7 +109,7 @@ def _is_tool(part: Fields) -> bool:
     return isinstance(kind, str) and (kind.startswith("tool-") or kind == "dynamic-tool")
 
 
-def _answers(part: Fields, found: UIRequest) -> None:
+def _answers(part: Fields, request: UIRequest) -> None:
     if not _is_tool(part):
         return
     state = part.text("state")
@@ -118,12 +118,12 @@ def _answers(part: Fields, found: UIRequest) -> None:
         answer = Answer(
             approval.need("id"), approval.flag("approved"), approval.text("reason") or None
         )
-        found.answers.append(answer)
+        request.answers.append(answer)
     elif state == "output-available":
-        found.outputs.append(ToolOutput(part.need("toolCallId"), part.raw("output")))
+        request.outputs.append(ToolOutput(part.need("toolCallId"), part.raw("output")))
     elif state == "output-error":
         error = part.text("errorText") or "the tool failed"
-        found.outputs.append(ToolOutput(part.need("toolCallId"), {"error": error}))
+        request.outputs.append(ToolOutput(part.need("toolCallId"), {"error": error}))
 
 
 def _messages(message: Fields) -> list[Message]:
@@ -139,15 +139,15 @@ def _messages(message: Fields) -> list[Message]:
 
 def _assistant(message: Fields, name: str | None) -> list[Message]:
     """One message a step, each followed by the results of its calls."""
-    found: list[Message] = []
+    messages: list[Message] = []
     parts: list[Part] = []
     results: list[Part] = []
 
     def close() -> None:
         if parts:
-            found.append(Message(role="assistant", content=plain(list(parts)), id=name))
+            messages.append(Message(role="assistant", content=plain(list(parts)), id=name))
         if results:
-            found.append(Message(role="tool", content=list(results)))
+            messages.append(Message(role="tool", content=list(results)))
         parts.clear()
         results.clear()
 
@@ -156,7 +156,7 @@ def _assistant(message: Fields, name: str | None) -> list[Message]:
         if kind == "step-start":
             close()
         elif kind == "data-step-reset":
-            # What the page was told to forget does not go back to the model.
+            # What the page has discarded does not go back to the model.
             parts.clear()
             results.clear()
         elif _is_tool(part):
@@ -164,7 +164,7 @@ def _assistant(message: Fields, name: str | None) -> list[Message]:
         else:
             parts += _part(part)
     close()
-    return found
+    return messages
 
 
 def _tool(part: Fields, parts: list[Part], results: list[Part]) -> None:
@@ -203,8 +203,8 @@ def _part(part: Fields) -> list[Part]:
     if kind == "reasoning":
         opaque = ours.get("opaque")
         if isinstance(opaque, dict):
-            kept = cast(dict[str, Any], opaque)
-            return [OpaquePart(name=str(kept.get("name", "")), payload=kept.get("payload"))]
+            saved = cast(dict[str, Any], opaque)
+            return [OpaquePart(name=str(saved.get("name", "")), payload=saved.get("payload"))]
         return [
             ReasoningPart(
                 text=part.text("text") or "",
@@ -216,13 +216,13 @@ def _part(part: Fields) -> list[Part]:
         return [media_part(part.need("url"), part.text("mediaType"), part.text("filename"))]
     if kind.startswith(("source-", "data-")) or kind in ("step-start", "reasoning-file", "custom"):
         return []
-    raise part.fail("type", f"'{kind[:40]}' is not a part of a message")
+    raise part.fail("type", f"'{kind[:40]}' is not a supported message part")
 
 
 def _ours(part: Fields, name: str) -> dict[str, Any]:
     metadata = part.raw(name)
-    found = cast(dict[str, Any], metadata).get("tokenwire") if isinstance(metadata, dict) else None
-    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+    ours = cast(dict[str, Any], metadata).get("tokenwire") if isinstance(metadata, dict) else None
+    return cast(dict[str, Any], ours) if isinstance(ours, dict) else {}
 
 
 def _text(value: Any) -> str | None:

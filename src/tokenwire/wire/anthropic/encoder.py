@@ -1,10 +1,10 @@
 """Messages stream events, as Anthropic's clients read them, and the whole message.
 
 Always true: ``message_start`` first, ``message_stop`` or ``error`` last, never both; blocks are
-numbered from 0 in the order of their starts and every one is stopped. Tool calls that we run are
-not told. The wire cannot take words back: a step that starts again after something was shown ends
-the stream with an ``error``. A reader that comes back hears ``message_start`` and the starts of
-open blocks, numbered anew, then the rest.
+numbered from 0 in the order of their starts and every one is stopped. Tool calls that the
+server runs are not sent. The wire cannot retract text: a step that restarts after visible output
+ends the stream with an ``error``. A reader that resumes gets ``message_start`` and the starts of
+open blocks, renumbered, then the rest.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from tokenwire.events.model import (
     StepReset,
     ToolCallEnd,
 )
-from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, dumps, dumps_text
-from tokenwire.wire.story import PartView, ended_well
+from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, dumps, dumps_text
+from tokenwire.wire.place import Place
+from tokenwire.wire.view import PartView, ended_well
 
 __all__ = ["AnthropicEncoder", "error_body", "message_object"]
 
@@ -73,7 +74,7 @@ class AnthropicEncoder(ChunkEncoder):
         self.tools = tools
         self._next = 0
         self._blocks: dict[int, int] = {}  # part -> index, until it is stopped
-        self._calls = self._told = False
+        self._calls = self._visible = False
         # What the client has open: index -> start; and how indexes are numbered for it.
         self._open: dict[int, Chunk] = {}
         self._shift: dict[int, int] = {}
@@ -90,19 +91,19 @@ class AnthropicEncoder(ChunkEncoder):
 
     # --- what the client has ---------------------------------------------------------------------
 
-    def _seen(self, chunk: Chunk) -> None:
+    def _track(self, chunk: Chunk) -> None:
         if chunk["type"] == "content_block_start":
             self._open[chunk["index"]] = chunk
         elif chunk["type"] == "content_block_stop":
             self._open.pop(chunk["index"], None)
 
-    def _rename(self, chunk: Chunk) -> Chunk:
+    def _client_names(self, chunk: Chunk) -> Chunk:
         index = chunk.get("index")
         if index is None or not self._base:
             return chunk
         return {**chunk, "index": self._shift.get(index, index - self._base)}
 
-    def _reopening(self) -> list[Chunk]:
+    def _reopened_parts(self) -> list[Chunk]:
         chunks = [self._message_start()]
         for number, (index, start) in enumerate(sorted(self._open.items())):
             self._shift[index] = number
@@ -112,26 +113,26 @@ class AnthropicEncoder(ChunkEncoder):
 
     # --- events to chunks ------------------------------------------------------------------------
 
-    def _tell(self, event: AnyEvent) -> list[Chunk]:
-        story = self.story
-        story.see(event)
+    def _render(self, event: AnyEvent) -> list[Chunk]:
+        view = self.view
+        view.apply(event)
         if isinstance(event, PartDelta):
             return self._delta(event)
         if isinstance(event, PartStart | PartAttr):
-            part = story.open.get(event.part)
+            part = view.open.get(event.part)
             if part is None:
                 return []
             return self._open_block(part) if part.kind in ("text", "refusal", "tool-call") else []
         if isinstance(event, PartEnd):
             return self._end(event)
         if isinstance(event, RunStart):
-            names = story.metadata.get("tools")
+            names = view.metadata.get("tools")
             if self.tools is None:
                 self.tools = frozenset(names) if isinstance(names, list) else frozenset()
             return [self._message_start()]
         if isinstance(event, StepReset):
             self._blocks.clear()
-            if not self._told:
+            if not self._visible:
                 return []
             self.ended = True
             text = "The answer was started again; the words before are void. Ask again."
@@ -142,10 +143,10 @@ class AnthropicEncoder(ChunkEncoder):
 
     def _message_start(self) -> Chunk:
         message = {
-            "id": f"msg_{self.story.run}",
+            "id": f"msg_{self.view.run}",
             "type": "message",
             "role": "assistant",
-            "model": self.story.model or "",
+            "model": self.view.model or "",
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -154,13 +155,13 @@ class AnthropicEncoder(ChunkEncoder):
         return {"type": "message_start", "message": message}
 
     def _block(self, part: PartView, block: Chunk) -> Chunk:
-        part.told = self._told = True
+        part.announced = self._visible = True
         index = self._blocks[part.part] = self._next
         self._next += 1
         return {"type": "content_block_start", "index": index, "content_block": block}
 
     def _open_block(self, part: PartView) -> list[Chunk]:
-        if part.told:
+        if part.announced:
             return []
         if part.kind in ("text", "refusal"):
             return [self._block(part, {"type": "text", "text": ""})]
@@ -168,15 +169,15 @@ class AnthropicEncoder(ChunkEncoder):
             return [self._block(part, {"type": "thinking", "thinking": "", "signature": ""})]
         if not (part.call_id and part.name):
             return []
-        if not (part.shown or part.name in (self.tools or ())):
+        if not (part.is_clients or part.name in (self.tools or ())):
             return []
         self._calls = True
         block = {"type": "tool_use", "id": part.call_id, "name": part.name, "input": {}}
         return [self._block(part, block), *self._arguments(part)]
 
     def _arguments(self, part: PartView) -> list[Chunk]:
-        text = "".join(part.pieces[part.said :])
-        part.said = len(part.pieces)
+        text = "".join(part.pieces[part.pieces_sent :])
+        part.pieces_sent = len(part.pieces)
         return [self._piece(part, "input_json_delta", "partial_json", text)] if text else []
 
     def _piece(self, part: PartView, kind: str, field: str, text: str) -> Chunk:
@@ -189,15 +190,15 @@ class AnthropicEncoder(ChunkEncoder):
         return self._piece(part, "text_delta", "text", text)
 
     def _delta(self, event: PartDelta) -> list[Chunk]:
-        part = self.story.open.get(event.part)
+        part = self.view.open.get(event.part)
         if part is None or not event.text:
             return []
         if part.kind in ("text", "refusal", "reasoning"):
             return [*self._open_block(part), self._text_piece(part, event.text)]
-        return self._arguments(part) if part.kind == "tool-call" and part.told else []
+        return self._arguments(part) if part.kind == "tool-call" and part.announced else []
 
     def _end(self, event: PartEnd) -> list[Chunk]:
-        part = self.story.parts.get(event.part)
+        part = self.view.parts.get(event.part)
         if part is None:
             return []
         chunks: list[Chunk] = []
@@ -213,29 +214,29 @@ class AnthropicEncoder(ChunkEncoder):
         elif isinstance(event, ToolCallEnd):
             part.call_id = part.call_id or f"call-{part.part}"
             chunks = self._open_block(part)
-            if part.told and not part.text and event.arguments is not None:
+            if part.announced and not part.text and event.arguments is not None:
                 text = dumps_text(event.arguments)
                 chunks.append(self._piece(part, "input_json_delta", "partial_json", text))
         elif isinstance(event, OpaqueEnd) and part.name == "redacted_thinking":
             data = part.payload if isinstance(part.payload, str) else dumps_text(part.payload)
             chunks = [self._block(part, {"type": "redacted_thinking", "data": data})]
-        if part.told:
+        if part.announced:
             index = self._blocks.pop(part.part)
             chunks.append({"type": "content_block_stop", "index": index})
         return chunks
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
-        story = self.story
-        if not ended_well(story, event):
-            error = story.error
+        view = self.view
+        if not ended_well(view, event):
+            error = view.error
             text = error.message if error else event.reason or f"The run was {event.outcome}."
             kind = _CODES.get(error.code, "api_error") if error else "api_error"
             return [error_body(text, kind)]
-        word = STOP_REASONS.get(story.reason, "end_turn")
+        word = STOP_REASONS.get(view.reason, "end_turn")
         if word == "tool_use" and not self._calls:
             word = "end_turn"
         delta = {"stop_reason": word, "stop_sequence": None}
-        usage = usage_counts(story.usage)
+        usage = usage_counts(view.usage)
         return [
             {"type": "message_delta", "delta": delta, "usage": usage},
             {"type": "message_stop"},
@@ -244,16 +245,16 @@ class AnthropicEncoder(ChunkEncoder):
 
 def usage_counts(usage: dict[str, int]) -> Chunk:
     """Token counts in the wire's words: there, cached input is counted apart."""
-    cached, written = usage.get("cached_input_tokens", 0), usage.get("cache_write_tokens", 0)
-    told = {
-        "input_tokens": max(0, usage.get("input_tokens", 0) - cached - written),
+    cached, cache_writes = usage.get("cached_input_tokens", 0), usage.get("cache_write_tokens", 0)
+    counts = {
+        "input_tokens": max(0, usage.get("input_tokens", 0) - cached - cache_writes),
         "output_tokens": usage.get("output_tokens", 0),
     }
     if cached:
-        told["cache_read_input_tokens"] = cached
-    if written:
-        told["cache_creation_input_tokens"] = written
-    return told
+        counts["cache_read_input_tokens"] = cached
+    if cache_writes:
+        counts["cache_creation_input_tokens"] = cache_writes
+    return counts
 
 
 def message_object(fold: Fold, *, tools: frozenset[str] = frozenset()) -> Chunk:

@@ -20,7 +20,7 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
-from tokenwire.wire.chunks import dumps_text
+from tokenwire.wire.chunk_encoder import dumps_text
 from tokenwire.wire.fields import Fields, media_part, plain, text_of
 
 __all__ = ["AnthropicRequest", "parse_messages"]
@@ -63,7 +63,7 @@ def parse_messages(value: Any) -> AnthropicRequest:
     choice, parallel = _choice(body.object("tool_choice"))
     stops = body.items("stop_sequences", most=16)
     if not all(isinstance(stop, str) for stop in stops):
-        raise body.fail("stop_sequences", "must be a list of texts")
+        raise body.fail("stop_sequences", "must be a list of strings")
     request = Request(
         messages=messages,
         system=text_of(body, "system") or None,
@@ -104,14 +104,14 @@ def _reasoning(body: Fields) -> str | int | None:
 
 def _output(body: Fields) -> OutputSchema | None:
     config = body.object("output_config")
-    wanted = config.object("format") if config is not None else body.object("output_format")
-    if wanted is None:
+    form = config.object("format") if config is not None else body.object("output_format")
+    if form is None:
         return None
-    if wanted.need("type") != "json_schema":
-        raise wanted.fail("type", "must be json_schema")
-    schema = wanted.object("schema")
+    if form.need("type") != "json_schema":
+        raise form.fail("type", "must be json_schema")
+    schema = form.object("schema")
     if schema is None:
-        raise wanted.fail("schema", "is missing")
+        raise form.fail("schema", "is missing")
     return OutputSchema(schema=schema.value)
 
 
@@ -152,12 +152,12 @@ def _message(message: Fields) -> list[Message]:
     for block in message.objects("content", required=True):
         part = _part(block)
         (results if isinstance(part, ToolResultPart) else parts).append(part)
-    found: list[Message] = []
+    messages: list[Message] = []
     if results:
-        found.append(Message(role="tool", content=results))
+        messages.append(Message(role="tool", content=results))
     if parts:
-        found.append(Message(role=role, content=plain(parts)))
-    return found
+        messages.append(Message(role=role, content=plain(parts)))
+    return messages
 
 
 def _part(block: Fields) -> Part:

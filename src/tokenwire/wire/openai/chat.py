@@ -1,11 +1,11 @@
-"""Chat completion chunks, as OpenAI's clients read them, and the whole completion for those who
+"""Chat completion chunks, as OpenAI's clients read them, and the whole completion for clients that
 do not stream.
 
-Always true: one ``finish_reason``, then usage when it was asked for, then ``[DONE]``; an error is
-an object with ``error`` in place of a finish, because a cut answer must not look like a whole one.
-Tool calls that we run ourselves are not told (the client would run them again). The wire cannot
-take words back: when a step starts again after something was shown, the stream ends with an error;
-the answer without streaming has the new words.
+Always true: one ``finish_reason``, then usage if requested, then ``[DONE]``; an error is an object
+with ``error`` in place of a finish, because a truncated answer must not look like a complete one.
+Tool calls that the server runs are not sent (the client would run them again). The wire cannot
+retract text: when a step restarts after visible output, the stream ends with an error; the answer
+without streaming has the new text.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from tokenwire.events.model import (
     TextDelta,
     ToolCallEnd,
 )
-from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, clean, dumps, dumps_text
-from tokenwire.wire.story import PartView, ended_well
+from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps, dumps_text
+from tokenwire.wire.place import Place
+from tokenwire.wire.view import PartView, ended_well
 
 __all__ = ["FINISH_REASONS", "OpenAIChatEncoder", "completion", "error_object", "usage_object"]
 
@@ -61,17 +62,17 @@ class OpenAIChatEncoder(ChunkEncoder):
         self.include_usage = include_usage
         self.tools = tools
         self._index = 0
-        self._told = False
+        self._visible = False
         self._calls = False
         self._head = b""
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
-        """The chunk that says ``event``; text, the common case, goes the short way."""
+        """The chunk of ``event``; text, the common case, takes a short path."""
         if type(event) is TextDelta and self._head and not self.ended and self._place is None:
-            part = self.story.open.get(event.part)
+            part = self.view.open.get(event.part)
             if part is not None and event.text:
                 part.add(event.text)
-                self._told = True
+                self._visible = True
                 return b'id: %b\n%b"choices":[{"index":0,"delta":{"content":%b}}]}\n\n' % (
                     cursor.encode("ascii"),
                     self._head,
@@ -89,24 +90,24 @@ class OpenAIChatEncoder(ChunkEncoder):
 
     # --- events to chunks ------------------------------------------------------------------------
 
-    def _tell(self, event: AnyEvent) -> list[Chunk]:
-        story = self.story
-        story.see(event)
+    def _render(self, event: AnyEvent) -> list[Chunk]:
+        view = self.view
+        view.apply(event)
         if isinstance(event, PartDelta):
             return self._delta(event)
         if isinstance(event, PartStart | PartAttr):
-            part = story.open.get(event.part)
+            part = view.open.get(event.part)
             return self._open_call(part) if part is not None else []
         if isinstance(event, PartEnd):
             return self._end(event)
         if isinstance(event, RunStart):
-            names = story.metadata.get("tools")
+            names = view.metadata.get("tools")
             if self.tools is None:
                 self.tools = frozenset(names) if isinstance(names, list) else frozenset()
             self._head = b"data: " + dumps(self._base())[:-1] + b","
             return [self._chunk({"role": "assistant"})]
         if isinstance(event, StepReset):
-            if not self._told:
+            if not self._visible:
                 return []
             self.ended = True
             return [{"error": error_object(RESET, "server_error", "step_reset")}]
@@ -115,12 +116,12 @@ class OpenAIChatEncoder(ChunkEncoder):
         return []
 
     def _base(self) -> Chunk:
-        story = self.story
+        view = self.view
         return {
-            "id": f"chatcmpl-{story.run}",
+            "id": f"chatcmpl-{view.run}",
             "object": "chat.completion.chunk",
-            "created": story.time // 1000,
-            "model": story.model or "",
+            "created": view.time // 1000,
+            "model": view.model or "",
         }
 
     def _chunk(self, delta: Chunk, finish: str | None = None) -> Chunk:
@@ -130,21 +131,21 @@ class OpenAIChatEncoder(ChunkEncoder):
         return {**self._base(), "choices": [choice]}
 
     def _delta(self, event: PartDelta) -> list[Chunk]:
-        part = self.story.open.get(event.part)
+        part = self.view.open.get(event.part)
         if part is None or not event.text:
             return []
         field = _FIELDS.get(part.kind)
         if field is not None:
-            self._told = True
+            self._visible = True
             return [self._chunk({field: event.text})]
-        return self._arguments(part) if part.told else []
+        return self._arguments(part) if part.announced else []
 
     def _open_call(self, part: PartView) -> list[Chunk]:
-        if part.kind != "tool-call" or part.told or not (part.call_id and part.name):
+        if part.kind != "tool-call" or part.announced or not (part.call_id and part.name):
             return []
-        if not (part.shown or part.name in (self.tools or ())):
+        if not (part.is_clients or part.name in (self.tools or ())):
             return []
-        part.told = self._told = self._calls = True
+        part.announced = self._visible = self._calls = True
         part.index = self._index
         self._index += 1
         call = {
@@ -156,15 +157,15 @@ class OpenAIChatEncoder(ChunkEncoder):
         return [self._chunk({"tool_calls": [call]}), *self._arguments(part)]
 
     def _arguments(self, part: PartView) -> list[Chunk]:
-        text = "".join(part.pieces[part.said :])
-        part.said = len(part.pieces)
+        text = "".join(part.pieces[part.pieces_sent :])
+        part.pieces_sent = len(part.pieces)
         return [self._more_arguments(part.index, text)] if text else []
 
     def _more_arguments(self, index: int, text: str) -> Chunk:
         return self._chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
 
     def _end(self, event: PartEnd) -> list[Chunk]:
-        part = self.story.parts.get(event.part)
+        part = self.view.parts.get(event.part)
         if part is None:
             return []
         field = _FIELDS.get(part.kind)
@@ -174,15 +175,15 @@ class OpenAIChatEncoder(ChunkEncoder):
         if isinstance(event, ToolCallEnd):
             part.call_id = part.call_id or f"call-{part.part}"
             chunks = self._open_call(part)
-            if part.told and not part.text and event.arguments is not None:
+            if part.announced and not part.text and event.arguments is not None:
                 chunks.append(self._more_arguments(part.index, dumps_text(event.arguments)))
             return chunks
         return []
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
-        story = self.story
-        if not ended_well(story, event):
-            error = story.error
+        view = self.view
+        if not ended_well(view, event):
+            error = view.error
             text = error.message if error else event.reason or f"The run was {event.outcome}."
             return [
                 {
@@ -191,13 +192,13 @@ class OpenAIChatEncoder(ChunkEncoder):
                     )
                 }
             ]
-        reason = "tool_calls" if self._calls and story.reason == "tool_calls" else story.reason
+        reason = "tool_calls" if self._calls and view.reason == "tool_calls" else view.reason
         word = FINISH_REASONS.get(reason, "stop")
         if word == "tool_calls" and not self._calls:
             word = "stop"
         chunks = [self._chunk({}, word)]
         if self.include_usage:
-            chunks.append({**self._base(), "choices": [], "usage": usage_object(story.usage)})
+            chunks.append({**self._base(), "choices": [], "usage": usage_object(view.usage)})
         return chunks
 
 
@@ -208,17 +209,17 @@ def error_object(message: str, kind: str, code: str, param: str | None = None) -
 
 def usage_object(usage: dict[str, int]) -> Chunk:
     """Token counts in the wire's words."""
-    taken, given = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
-    told: Chunk = {
-        "prompt_tokens": taken,
-        "completion_tokens": given,
-        "total_tokens": usage.get("total_tokens") or taken + given,
+    input_tokens, output_tokens = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+    counts: Chunk = {
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": usage.get("total_tokens") or input_tokens + output_tokens,
     }
     if "cached_input_tokens" in usage:
-        told["prompt_tokens_details"] = {"cached_tokens": usage["cached_input_tokens"]}
+        counts["prompt_tokens_details"] = {"cached_tokens": usage["cached_input_tokens"]}
     if "reasoning_tokens" in usage:
-        told["completion_tokens_details"] = {"reasoning_tokens": usage["reasoning_tokens"]}
-    return told
+        counts["completion_tokens_details"] = {"reasoning_tokens": usage["reasoning_tokens"]}
+    return counts
 
 
 def completion(fold: Fold, *, tools: frozenset[str] = frozenset()) -> Chunk:

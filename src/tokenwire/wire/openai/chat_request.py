@@ -112,10 +112,10 @@ def refuse_asking(body: Fields, nothing: dict[str, tuple[Any, ...]]) -> None:
 
 
 def _texts(body: Fields, name: str) -> list[str] | None:
-    found = body.items(name, most=16)
-    if not all(isinstance(item, str) for item in found):
-        raise body.fail(name, "must be a text or a list of texts")
-    return found or None
+    texts = body.items(name, most=16)
+    if not all(isinstance(item, str) for item in texts):
+        raise body.fail(name, "must be a string or a list of strings")
+    return texts or None
 
 
 def tool_of(tool: Fields) -> ToolSpec:
@@ -244,4 +244,4 @@ def content_part(part: Fields) -> Part:
         if not file.has("file_data"):
             raise file.fail("file_data", "is needed; files by id are not kept here")
         return media_part(file.need("file_data"), name=file.text("filename"))
-    raise InputError(f"'{part.at('type')}' is not a part of a message", field=part.at("type"))
+    raise InputError(f"'{part.at('type')}' is not a supported message part", field=part.at("type"))

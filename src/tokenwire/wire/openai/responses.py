@@ -2,9 +2,9 @@
 
 Always true: ``sequence_number`` is 0, 1, 2, ... over the whole run, so ``starting_after`` gives
 exactly the rest; every item that is added is done before the one terminal event
-(``response.completed``, ``.incomplete`` or ``.failed``). Tool calls that we run are not told. The
-wire cannot take words back: a step that starts again after something was shown fails the stream;
-the response object has the new words.
+(``response.completed``, ``.incomplete`` or ``.failed``). Tool calls that the server runs are not
+sent. The wire cannot retract text: a step that restarts after visible output fails the stream; the
+response object has the new text.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from tokenwire.events.model import (
     StepReset,
     ToolCallEnd,
 )
-from tokenwire.wire.chunks import Chunk, ChunkEncoder, Place, dumps, dumps_text
-from tokenwire.wire.story import PartView, ended_well
+from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, dumps, dumps_text
+from tokenwire.wire.place import Place
+from tokenwire.wire.view import PartView, ended_well
 
 __all__ = ["OpenAIResponsesEncoder", "response_object"]
 
@@ -80,26 +81,26 @@ class OpenAIResponsesEncoder(ChunkEncoder):
 
     # --- events to chunks ------------------------------------------------------------------------
 
-    def _tell(self, event: AnyEvent) -> list[Chunk]:
-        self.story.see(event)
-        chunks = self._say(event)
+    def _render(self, event: AnyEvent) -> list[Chunk]:
+        self.view.apply(event)
+        chunks = self._render_event(event)
         for chunk in chunks:
             chunk["sequence_number"] = self._sequence
             self._sequence += 1
         return chunks
 
-    def _say(self, event: AnyEvent) -> list[Chunk]:
-        story = self.story
+    def _render_event(self, event: AnyEvent) -> list[Chunk]:
+        view = self.view
         if isinstance(event, PartDelta):
-            part = story.open.get(event.part)
+            part = view.open.get(event.part)
             return self._delta(part, event.text) if part is not None and event.text else []
         if isinstance(event, PartStart | PartAttr):
-            part = story.open.get(event.part)
+            part = view.open.get(event.part)
             return self._open(part) if part is not None and part.kind != "reasoning" else []
         if isinstance(event, PartEnd):
             return self._end(event)
         if isinstance(event, RunStart):
-            self._learn(event)
+            self._read_metadata(event)
             return [
                 {"type": "response.created", "response": self._response("in_progress")},
                 {"type": "response.in_progress", "response": self._response("in_progress")},
@@ -115,7 +116,7 @@ class OpenAIResponsesEncoder(ChunkEncoder):
             return self._run_end(event)
         return []
 
-    def _learn(self, event: RunStart) -> None:
+    def _read_metadata(self, event: RunStart) -> None:
         metadata = event.metadata or {}
         if self.tools is None:
             names = metadata.get("tools")
@@ -127,9 +128,9 @@ class OpenAIResponsesEncoder(ChunkEncoder):
     def _response(self, status: str, **fields: Any) -> Chunk:
         output = [item for item in self._items.values() if item.get("status") != "in_progress"]
         return _response(
-            f"resp_{self.story.run}",
-            self.story.time,
-            self.story.model,
+            f"resp_{self.view.run}",
+            self.view.time,
+            self.view.model,
             status,
             output,
             {**(self.echo or {}), **fields},
@@ -144,16 +145,16 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         return place
 
     def _open(self, part: PartView) -> list[Chunk]:
-        if part.told or part.kind not in _PREFIX:
+        if part.announced or part.kind not in _PREFIX:
             return []
-        name = f"{_PREFIX[part.kind]}_{self.story.run}_{part.part}"
+        name = f"{_PREFIX[part.kind]}_{self.view.run}_{part.part}"
         if part.kind == "tool-call":
             if not (part.call_id and part.name):
                 return []
-            if not (part.shown or part.name in (self.tools or ())):
+            if not (part.is_clients or part.name in (self.tools or ())):
                 return []
             self._calls = True
-        part.told, part.index = True, len(self._items)
+        part.announced, part.index = True, len(self._items)
         item = _item(part.kind, name, "in_progress", "", part.call_id, part.name, part.summary)
         if "content" in item:
             item["content"] = []
@@ -176,7 +177,7 @@ class OpenAIResponsesEncoder(ChunkEncoder):
 
     def _delta(self, part: PartView, text: str) -> list[Chunk]:
         chunks = self._open(part) if part.kind == "reasoning" else []
-        if not part.told:
+        if not part.announced:
             return chunks
         self._texts[part.part].append(text)
         chunk = {"type": f"{_stream(part)}.delta", **self._place_of(part), "delta": text}
@@ -185,7 +186,7 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         return [*chunks, chunk]
 
     def _end(self, event: PartEnd) -> list[Chunk]:
-        part = self.story.parts.get(event.part)
+        part = self.view.parts.get(event.part)
         if part is None or part.kind not in _PREFIX:
             return []
         if isinstance(event, ToolCallEnd):
@@ -195,7 +196,7 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         encrypted = part.attrs.get("encrypted") if part.kind == "reasoning" else None
         if part.kind == "reasoning" and (missing or encrypted):
             chunks += self._open(part)
-        if not part.told:
+        if not part.announced:
             return chunks
         if isinstance(event, ToolCallEnd):
             if not part.text and event.arguments is not None:
@@ -213,16 +214,16 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         if isinstance(encrypted, str):
             item["encrypted_content"] = encrypted
         self._items[part.part] = item
-        done: Chunk = {"type": f"{kind}.done", **place}
-        chunks: list[Chunk] = [done]
+        final: Chunk = {"type": f"{kind}.done", **place}
+        chunks: list[Chunk] = [final]
         if part.kind == "tool-call":
-            done |= {"arguments": item["arguments"], "name": part.name}
+            final |= {"arguments": item["arguments"], "name": part.name}
         elif part.kind == "refusal":
-            done["refusal"] = text
+            final["refusal"] = text
         else:
-            done["text"] = text
+            final["text"] = text
         if part.kind == "text":
-            done["logprobs"] = []
+            final["logprobs"] = []
         if part.kind == "reasoning" and part.summary:
             content = {"type": "summary_text", "text": text}
             chunks.append(
@@ -238,13 +239,13 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         return chunks
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
-        story = self.story
+        view = self.view
         error = None
-        if story.error is not None:
-            error = _error(story.error.code, story.error.message)
-        well = ended_well(story, event)
-        status, fields = _status(event.outcome, story.reason, well, error, event.reason)
-        fields["usage"] = _usage(story.usage)
+        if view.error is not None:
+            error = _error(view.error.code, view.error.message)
+        well = ended_well(view, event)
+        status, fields = _status(event.outcome, view.reason, well, error, event.reason)
+        fields["usage"] = _usage(view.usage)
         kind = {"completed": "response.completed", "failed": "response.failed"}
         return [
             {
@@ -282,9 +283,9 @@ def _item(
             "status": status,
         }
     if kind == "reasoning":
-        told = {"type": "summary_text" if summary else "reasoning_text", "text": text}
+        content = {"type": "summary_text" if summary else "reasoning_text", "text": text}
         item: Chunk = {"type": "reasoning", "id": name, "status": status, "summary": []}
-        item["summary" if summary else "content"] = [told]
+        item["summary" if summary else "content"] = [content]
         return item
     return {
         "type": "message",
@@ -296,12 +297,12 @@ def _item(
 
 
 def _status(
-    outcome: str, reason: str, well: bool, error: Chunk | None, said: str | None
+    outcome: str, reason: str, well: bool, error: Chunk | None, end_reason: str | None
 ) -> tuple[str, Chunk]:
     if outcome == "cancelled":
         return "cancelled", {}
     if not well:
-        message = said or f"The run was {outcome}."
+        message = end_reason or f"The run was {outcome}."
         return "failed", {"error": error or {"code": "server_error", "message": message}}
     if reason in _INCOMPLETE:
         return "incomplete", {"incomplete_details": {"reason": _INCOMPLETE[reason]}}
@@ -316,16 +317,16 @@ def _error(code: str, message: str) -> Chunk:
 
 
 def _usage(usage: dict[str, int]) -> Chunk:
-    taken, given = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+    input_tokens, output_tokens = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
     return {
-        "input_tokens": taken,
+        "input_tokens": input_tokens,
         "input_tokens_details": {
             "cached_tokens": usage.get("cached_input_tokens", 0),
             "cache_write_tokens": usage.get("cache_write_tokens", 0),
         },
-        "output_tokens": given,
+        "output_tokens": output_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.get("reasoning_tokens", 0)},
-        "total_tokens": usage.get("total_tokens") or taken + given,
+        "total_tokens": usage.get("total_tokens") or input_tokens + output_tokens,
     }
 
 
@@ -366,7 +367,7 @@ def response_object(
         _item_of(fold, part)
         for step in fold.steps
         for part in (fold.parts[p] for p in step.parts)
-        if _told(part, tools)
+        if _is_visible(part, tools)
     ]
     if fold.outcome is None:
         return _response(
@@ -381,7 +382,7 @@ def response_object(
     return _response(f"resp_{fold.run}", fold.time, fold.model, status, output, fields)
 
 
-def _told(part: PartState, tools: frozenset[str]) -> bool:
+def _is_visible(part: PartState, tools: frozenset[str]) -> bool:
     if part.kind == "tool-call":
         return part.attrs.get("executor") == "client" or part.attrs.get("name") in tools
     if part.kind == "reasoning":

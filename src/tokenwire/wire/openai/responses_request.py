@@ -113,9 +113,9 @@ def _item(item: Fields) -> list[Message]:
         result = ToolResultPart(call_id=item.need("call_id"), content=content)
         return [Message(role="tool", content=[result])]
     if kind == "reasoning":
-        told = item.objects("content") or item.objects("summary")
+        texts = item.objects("content") or item.objects("summary")
         part = ReasoningPart(
-            text="".join(p.text("text") or "" for p in told),
+            text="".join(p.text("text") or "" for p in texts),
             summary=not item.has("content"),
             encrypted=item.text("encrypted_content"),
         )
@@ -136,23 +136,23 @@ def _message(item: Fields) -> Message:
         raise item.fail("role", "must be user, assistant, system or developer")
     if isinstance(item.raw("content"), str):
         return Message(role="assistant", content=item.text("content") or "")
-    said: list[Part] = []
+    parts: list[Part] = []
     for part in item.objects("content", required=True):
         if part.raw("type") == "refusal":
-            said.append(RefusalPart(text=part.text("refusal") or ""))
+            parts.append(RefusalPart(text=part.text("refusal") or ""))
         else:
-            said.append(TextPart(text=part.text("text", required=True) or ""))
-    return Message(role="assistant", content=plain(said))
+            parts.append(TextPart(text=part.text("text", required=True) or ""))
+    return Message(role="assistant", content=plain(parts))
 
 
 def _merged(messages: list[Message]) -> list[Message]:
     """Items of one turn as one message: calls with their text, results with each other."""
-    found: list[Message] = []
+    merged: list[Message] = []
     for message in messages:
-        before = found[-1] if found else None
+        before = merged[-1] if merged else None
         if before is not None and before.role == message.role and message.role != "user":
             parts = cast("list[Part]", [*before.parts, *message.parts])
-            found[-1] = Message(role=message.role, content=parts)
+            merged[-1] = Message(role=message.role, content=parts)
         else:
-            found.append(message)
-    return found
+            merged.append(message)
+    return merged

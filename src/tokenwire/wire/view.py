@@ -1,7 +1,7 @@
-"""What every encoder must remember of a run: its names, its open parts, how it went so far.
+"""The state of a run that every encoder needs: its names, its open parts, its outcome so far.
 
-Always true: a part's text is kept only where a wire needs it again (arguments, files); of text it
-keeps length and checksum, so that a correction at the end can be told from what was said.
+Always true: a part's text is held only where a wire needs it again (arguments, files); of other
+text only length and checksum, which suffice to recognise a correction at the part's end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tokenwire.events.model import (
     Usage,
 )
 
-__all__ = ["PartView", "Story", "ended_well"]
+__all__ = ["PartView", "RunView", "ended_well"]
 
 _COUNTS = (
     "input_tokens",
@@ -43,7 +43,7 @@ _COUNTS = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
-_KEPT = frozenset({"tool-call", "file", "provider-result"})
+_BUFFERED_KINDS = frozenset({"tool-call", "file", "provider-result"})
 #: Finish reasons after which an incomplete run is still an answer that a client may show as such.
 _CUT_SHORT = frozenset({"length", "content_filter", "refusal", "context_overflow", "pause"})
 
@@ -52,6 +52,7 @@ class PartView:
     """One part that the run has open, or has ended in this step."""
 
     __slots__ = (
+        "announced",
         "attrs",
         "call_id",
         "checksum",
@@ -66,10 +67,9 @@ class PartView:
         "part",
         "payload",
         "pieces",
-        "said",
+        "pieces_sent",
         "step",
         "summary",
-        "told",
         "url",
     )
 
@@ -83,9 +83,9 @@ class PartView:
         self.attrs: dict[str, Any] = {}
         self.length = self.checksum = 0
         self.pieces: list[str] = []
-        self.told = False  # the client has heard of it
+        self.announced = False  # the client has received its start
         self.index = 0  # its number on a wire that numbers its parts
-        self.said = 0  # how many of the pieces it has heard
+        self.pieces_sent = 0  # how many of the pieces the client has received
         if isinstance(event, ToolCallStart):
             self.call_id, self.name = event.call_id, event.name
             self.executor, self.format = event.executor, event.format
@@ -101,14 +101,14 @@ class PartView:
 
     @property
     def text(self) -> str:
-        """The kept text; empty for kinds that keep none."""
+        """The buffered text; empty for kinds that buffer none."""
         if len(self.pieces) > 1:
             self.pieces = ["".join(self.pieces)]
         return self.pieces[0] if self.pieces else ""
 
     @property
-    def shown(self) -> bool:
-        """Whether the call is one that the reader of a provider's wire may run."""
+    def is_clients(self) -> bool:
+        """Whether the client runs this call itself."""
         return self.executor == "client"
 
     def add(self, text: str) -> None:
@@ -116,22 +116,22 @@ class PartView:
         data = text.encode("utf-8", "surrogatepass")
         self.length += len(data)
         self.checksum = zlib.crc32(data, self.checksum)
-        if self.kind in _KEPT:
+        if self.kind in _BUFFERED_KINDS:
             self.pieces.append(text)
 
-    def missing(self, whole: str | None) -> str | None:
-        """What must be added to what was said to give ``whole``: "" for nothing, None when what
-        was said is not how ``whole`` begins."""
-        if whole is None:
+    def missing(self, full_text: str | None) -> str | None:
+        """The rest of ``full_text`` after what was sent: "" for nothing, None when ``full_text``
+        does not begin with what was sent."""
+        if full_text is None:
             return ""
-        data = whole.encode("utf-8", "surrogatepass")
+        data = full_text.encode("utf-8", "surrogatepass")
         if zlib.crc32(data[: self.length]) != self.checksum or len(data) < self.length:
             return None
         return data[self.length :].decode("utf-8", "surrogatepass")
 
 
-class Story:
-    """The state of one run, as far as encoders need it. `see` each event once, in order."""
+class RunView:
+    """The state of one run, as far as encoders need it. `apply` each event once, in order."""
 
     def __init__(self) -> None:
         self.run = ""
@@ -152,7 +152,7 @@ class Story:
         self._done_usage: dict[str, int] = {}
         self._step_usage: dict[str, int] = {}
         #: Calls that have a result, by id.
-        self.answered: set[str] = set()
+        self.result_ids: set[str] = set()
 
     @property
     def usage(self) -> dict[str, int]:
@@ -167,8 +167,8 @@ class Story:
         """Why the model stopped, in our word."""
         return self.finish.reason if self.finish is not None else "stop"
 
-    def see(self, event: AnyEvent) -> None:
-        """Take one event in. A part that ends stays in ``parts`` until its step is over."""
+    def apply(self, event: AnyEvent) -> None:
+        """Apply one event. A part that ends stays in ``parts`` until its step is over."""
         if isinstance(event, PartDelta):
             part = self.open.get(event.part)
             if part is not None:
@@ -177,7 +177,7 @@ class Story:
             self.parts[event.part] = self.open[event.part] = PartView(event)
         elif isinstance(event, PartEnd):
             part = self.open.pop(event.part, None)
-            if part is not None and event.text is not None and part.kind in _KEPT:
+            if part is not None and event.text is not None and part.kind in _BUFFERED_KINDS:
                 part.pieces = [event.text]
             if part is not None and isinstance(event, ToolCallEnd):
                 part.payload = event.arguments
@@ -186,9 +186,9 @@ class Story:
             if part is not None:
                 _attribute(part, event)
         else:
-            self._see_other(event)
+            self._apply_other(event)
 
-    def _see_other(self, event: AnyEvent) -> None:
+    def _apply_other(self, event: AnyEvent) -> None:
         if isinstance(event, StepStart):
             self.step, self.attempt, self.in_step = event.step, event.attempt, True
             self.provider = event.provider or self.provider
@@ -214,7 +214,7 @@ class Story:
         elif isinstance(event, Error):
             self.error = event
         elif isinstance(event, ToolResult | ToolError):
-            self.answered.add(event.call_id)
+            self.result_ids.add(event.call_id)
         elif isinstance(event, RunStart):
             self.run, self.thread, self.model = event.run, event.thread, event.model
             self.time, self.metadata = event.time, event.metadata or {}
@@ -224,17 +224,15 @@ class Story:
                 self._done_usage, self._step_usage = dict(event.usage), {}
 
 
-def ended_well(story: Story, event: RunEnd) -> bool:
+def ended_well(view: RunView, event: RunEnd) -> bool:
     """Whether the end is an answer to show: whole, or cut short for a reason that is known. A
     truncated answer is not: truncation is never success."""
     if event.outcome == "complete":
         return True
     return (
         event.outcome == "incomplete"
-        and story.error is None
-        and (
-            story.reason in _CUT_SHORT or event.reason in _CUT_SHORT or event.reason == "max_steps"
-        )
+        and view.error is None
+        and (view.reason in _CUT_SHORT or event.reason in _CUT_SHORT or event.reason == "max_steps")
     )
 
 

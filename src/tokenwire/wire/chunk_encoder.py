@@ -1,0 +1,128 @@
+"""The base of the wires that send JSON chunks: chunks to SSE frames, skipping, resuming.
+
+Always true: every frame has its own ``id``; the last frame of an event carries the event's cursor,
+the ones before it ``cursor.k`` (`wire.place`); so a reader that resumes at any id gets exactly the
+frames that it misses, and skipping takes the same path as sending.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from tokenwire.events.codec import AnyEvent
+from tokenwire.wire.place import Place
+from tokenwire.wire.view import RunView
+
+__all__ = ["Chunk", "ChunkEncoder", "clean", "dumps", "dumps_text"]
+
+dumps = msgspec.json.encode
+
+Chunk = dict[str, Any]
+
+
+def clean(**fields: Any) -> Chunk:
+    """A chunk without the fields that are None: these wires have no null."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def dumps_text(value: Any) -> str:
+    """A JSON value as text; a text stays itself."""
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
+class ChunkEncoder:
+    """Base of the encoders that send events as JSON chunks.
+
+    A subclass implements `_render` (event to chunks) and, where a resumed connection must receive
+    open parts again, `_track`, `_reopened_parts` and `_client_names`.
+    """
+
+    content_type: ClassVar[str] = "text/event-stream"
+    headers: ClassVar[dict[str, str]] = {}
+    #: The state comes from the events before, so a follower begins at the start and skips.
+    stateless: ClassVar[bool] = False
+    shared: ClassVar[str | None] = None
+
+    def __init__(self, *, place: Place | None = None) -> None:
+        self.view = RunView()
+        #: The client has received the wire's end; nothing follows.
+        self.ended = False
+        self._place = place if place is not None and place.frames is not None else None
+
+    # --- the contract ----------------------------------------------------------------------------
+
+    def encode(self, event: AnyEvent, cursor: str) -> bytes:
+        """The frames of ``event``."""
+        place = self._place
+        if place is None or event.seq > place.offset:
+            return self.frames(self.chunks(event), cursor)
+        # The reader resumes in the middle of this event.
+        self._place = None
+        chunks, seen_frames = self._render(event), place.frames or 0
+        for chunk in chunks[:seen_frames]:
+            self._track(chunk)
+        reopened = [self._frame(chunk, None) for chunk in self._reopened_parts()]
+        rest = [self._deliver(chunk) for chunk in chunks[seen_frames:]]
+        return b"".join([*reopened, self.frames(rest, cursor, seen_frames)])
+
+    def skip(self, event: AnyEvent) -> None:
+        """Apply ``event``, which the client has received."""
+        for chunk in self._render(event):
+            self._track(chunk)
+        self.ended = False
+
+    def reopen(self) -> bytes:
+        """Open parts again, where the wire needs it."""
+        if self._place is not None:
+            return b""  # `encode` sends it inside the event that was cut
+        return b"".join([self._frame(chunk, None) for chunk in self._reopened_parts()])
+
+    def finish(self) -> bytes:
+        """The wire's sentinel; most have none."""
+        return b""
+
+    def heartbeat(self) -> bytes:
+        """An SSE comment."""
+        return b": keep-alive\n\n"
+
+    # --- for those who want values instead of bytes ----------------------------------------------
+
+    def chunks(self, event: AnyEvent) -> list[Chunk]:
+        """The chunks of ``event`` as JSON objects (Durable Streams, WebSocket)."""
+        if self.ended:
+            return []
+        return [self._deliver(chunk) for chunk in self._render(event)]
+
+    def frames(self, chunks: list[Chunk], cursor: str, seen_frames: int = 0) -> bytes:
+        """Chunks as SSE frames, with ids that end at ``cursor``."""
+        last = len(chunks) - 1
+        return b"".join(
+            self._frame(chunk, cursor if i == last else f"{cursor}.{seen_frames + i + 1}")
+            for i, chunk in enumerate(chunks)
+        )
+
+    # --- what subclasses implement ---------------------------------------------------------------
+
+    def _render(self, event: AnyEvent) -> list[Chunk]:
+        raise NotImplementedError
+
+    def _track(self, chunk: Chunk) -> None:
+        """Record what the client has open."""
+
+    def _reopened_parts(self) -> list[Chunk]:
+        return []
+
+    def _client_names(self, chunk: Chunk) -> Chunk:
+        return chunk
+
+    def _deliver(self, chunk: Chunk) -> Chunk:
+        client_chunk = self._client_names(chunk)
+        self._track(chunk)
+        return client_chunk
+
+    def _frame(self, chunk: Chunk, frame_id: str | None) -> bytes:
+        if frame_id is None:
+            return b"data: %b\n\n" % dumps(chunk)
+        return b"id: %b\ndata: %b\n\n" % (frame_id.encode("ascii"), dumps(chunk))
