@@ -26,6 +26,7 @@ from tokenwire.providers.openai.chat import DIALECT
 from tokenwire.relay.runs import Runs
 from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.respond import RunResponse
+from tokenwire.server.edge.transport import transport_of
 from tokenwire.wire.native import NativeEncoder
 
 TOKEN = chunked(b"data: " + (CHUNK % "token ").encode() + b"\n\n")
@@ -78,7 +79,8 @@ async def main(tokens: int, rounds: int) -> None:
             async def send(message: Any) -> None:
                 pass
 
-            scope = {"type": "http", "method": "GET", "tokenwire.body": Dropped()}
+            scope: dict[str, Any] = {"type": "http", "method": "GET"}
+            transport_of(scope).body = Dropped()
             answering = asyncio.ensure_future(response(scope, nothing, send))
             while follower.after < 5:
                 await asyncio.sleep(0.01)

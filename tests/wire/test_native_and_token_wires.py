@@ -45,7 +45,7 @@ def test_native_frames_are_the_events(events: list[m.Event]) -> None:
 
 def test_what_is_told_beside_the_log_moves_no_cursor() -> None:
     encoder = NativeEncoder()
-    told = encoder.notice(m.Reconnect(reason="drain"))
+    told = encoder.farewell(m.Reconnect(reason="drain"))
     decoder = SSEDecoder()
     decoder.feed(encoder.encode(m.TextDelta(part=0, text="x", seq=5), "5-aa"))
     (frame,) = decoder.feed(told)

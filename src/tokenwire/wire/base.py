@@ -8,20 +8,42 @@ anywhere, resume, and the client's final message is the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from tokenwire.events.codec import AnyEvent
+from tokenwire.events.model import Reconnect
 
-__all__ = ["Encoder"]
+__all__ = ["EncodeJSON", "Encoder"]
+
+#: ``(event as canonical JSON, cursor in ASCII) -> bytes``.
+EncodeJSON = Callable[[bytes, bytes], bytes]
 
 
 class Encoder(Protocol):
     """Events of one run to one client's bytes."""
 
+    #: The wire's name in metrics and logs; the same for all of its releases and dialects.
+    name: ClassVar[str]
     #: The media type of the response.
     content_type: ClassVar[str]
     #: Response headers that this wire's clients look for, beyond the server's own.
     headers: ClassVar[dict[str, str]]
+    #: No event depends on the ones before: a reader may start at its cursor, without `skip`, and
+    #: all readers of a run get the same bytes. Where it is false, `skip` gets every earlier event.
+    stateless: ClassVar[bool]
+
+    @property
+    def encode_json(self) -> EncodeJSON | None:
+        """The function for an event whose canonical JSON is at hand; None where the wire needs the
+        event itself. Only of stateless encoders."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has received the wire's end, though the run may go on: it waits for a
+        person, or the wire could not show what followed."""
+        ...
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
         """The bytes of ``event`` (may be empty). ``cursor`` is its opaque position, for
@@ -43,4 +65,9 @@ class Encoder(Protocol):
 
     def heartbeat(self) -> bytes:
         """Bytes that keep an idle connection open and change nothing: an SSE comment."""
+        ...
+
+    def farewell(self, event: Reconnect) -> bytes | None:
+        """The bytes that ask the client to reconnect, after which the response ends in order. None
+        where the wire has none: to its clients an orderly end would be the end of the answer."""
         ...

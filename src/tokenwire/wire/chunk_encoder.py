@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from tokenwire.events.codec import AnyEvent
+from tokenwire.events.model import Reconnect
+from tokenwire.wire.base import EncodeJSON
 from tokenwire.wire.place import Place
 from tokenwire.wire.view import RunView
 
@@ -39,11 +41,11 @@ class ChunkEncoder:
     open parts again, `_track`, `_reopened_parts` and `_client_names`.
     """
 
+    name: ClassVar[str]
     content_type: ClassVar[str] = "text/event-stream"
     headers: ClassVar[dict[str, str]] = {}
-    #: The state comes from the events before, so a follower begins at the start and skips.
     stateless: ClassVar[bool] = False
-    shared: ClassVar[str | None] = None
+    encode_json: EncodeJSON | None = None
 
     def __init__(self, *, place: Place | None = None) -> None:
         self.view = RunView()
@@ -86,6 +88,10 @@ class ChunkEncoder:
     def heartbeat(self) -> bytes:
         """An SSE comment."""
         return b": keep-alive\n\n"
+
+    def farewell(self, event: Reconnect) -> bytes | None:
+        """These wires have no word for it."""
+        return None
 
     # --- for those who want values instead of bytes ----------------------------------------------
 

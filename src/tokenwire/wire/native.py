@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from tokenwire.events.codec import AnyEvent, encode
+from tokenwire.events.model import Reconnect
 
 __all__ = ["NativeEncoder", "block", "socket_message"]
 
@@ -28,12 +29,11 @@ def socket_message(run: str, items: list[tuple[str, bytes]]) -> bytes:
 class NativeEncoder:
     """Events to SSE blocks; every reader of a run gets the same bytes, so they are shared."""
 
+    name: ClassVar[str] = "native"
     content_type: ClassVar[str] = "text/event-stream"
     headers: ClassVar[dict[str, str]] = {}
-    #: No state: a follower may begin at the cursor, nothing needs to be skipped.
     stateless: ClassVar[bool] = True
-    #: The name under which readers of one run share encoded bytes.
-    shared: ClassVar[str | None] = "native"
+    ended: bool = False
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
         """One block."""
@@ -42,8 +42,8 @@ class NativeEncoder:
     #: One block from the stored canonical JSON and its cursor in ASCII, without decoding it.
     encode_json = staticmethod(block)
 
-    def notice(self, event: AnyEvent) -> bytes:
-        """A block of an event that is not in the log (``reconnect``): it moves no cursor."""
+    def farewell(self, event: Reconnect) -> bytes | None:
+        """A block without an id: this event is not in the log and moves no cursor."""
         return b"data: %b\n\n" % encode(event)
 
     def skip(self, event: AnyEvent) -> None:

@@ -28,6 +28,7 @@ from tokenwire.events.model import (
     TextDelta,
 )
 from tokenwire.framing.sse import encode_frame
+from tokenwire.wire.base import EncodeJSON
 
 __all__ = ["TokenEncoder"]
 
@@ -38,10 +39,11 @@ class TokenEncoder:
     """Visible text of one run as ``token`` events. ``run`` goes into every ``id``, so that a
     reconnecting `EventSource` says by itself which run it was reading."""
 
+    name: ClassVar[str] = "token"
     content_type: ClassVar[str] = "text/event-stream"
     headers: ClassVar[dict[str, str]] = {}
     stateless: ClassVar[bool] = False
-    shared: ClassVar[str | None] = None
+    encode_json: EncodeJSON | None = None
 
     def __init__(self, run: str) -> None:
         self.run = run
@@ -75,10 +77,9 @@ class TokenEncoder:
         """An SSE comment."""
         return b": keep-alive\n\n"
 
-    def notice(self, event: AnyEvent) -> bytes:
-        """``reconnect`` is only a ``retry`` time: the stream ends, and `EventSource` reconnects
-        after it."""
-        return b"retry: %d\n\n" % event.after_ms if isinstance(event, Reconnect) else b""
+    def farewell(self, event: Reconnect) -> bytes | None:
+        """Only a ``retry`` time: the stream ends, and `EventSource` reconnects after it."""
+        return b"retry: %d\n\n" % event.after_ms
 
     def _fold(self, event: AnyEvent) -> tuple[str, str] | None:
         if self.ended:

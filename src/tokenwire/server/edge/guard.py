@@ -24,12 +24,13 @@ from tokenwire.observe.facts import RequestDone
 from tokenwire.observe.hooks import report
 from tokenwire.server.edge.auth import ATTACH
 from tokenwire.server.edge.problems import HTTPProblem, error_response
+from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from tokenwire.server.state import State
 
-__all__ = ["Guard", "HostCheck", "OriginCheck", "RequestInfo", "parse_json"]
+__all__ = ["Guard", "HostCheck", "OriginCheck", "RequestInfo", "parse_json", "request_info"]
 
 _access = logging.getLogger("tokenwire.access")
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -52,7 +53,7 @@ _HEADERS: list[tuple[bytes, bytes]] = [
 
 
 class RequestInfo:
-    """What the guard knows about a request; routes read it from ``scope["tokenwire"]``."""
+    """What the guard found out about a request; `request_info` reads it from the scope."""
 
     __slots__ = ("body", "client", "headers", "how", "id", "json", "principal", "secure", "status")
 
@@ -70,6 +71,11 @@ class RequestInfo:
         #: The parsed JSON body; None without one.
         self.json: Any = None
         self.status = 0
+
+
+def request_info(scope: Scope) -> RequestInfo:
+    """What the guard found out about the request of ``scope``."""
+    return scope["tokenwire"]
 
 
 class HostCheck:
@@ -152,7 +158,7 @@ class Guard:
                 message = {**message, "headers": headers}
             await send(message)
 
-        scope["tokenwire.send"] = send
+        transport_of(scope).send = send
         try:
             if not await self._preflight(scope, info, send_dressed):
                 self._admit(scope, info)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.settings import Settings, is_loopback
 
 __all__ = ["GuardedProtocol", "GuardedWebSocket", "Watch", "protocol_classes"]
@@ -141,9 +142,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins; so does its clock, unless the connection's own is still running."""
         super().on_message_begin()
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["tokenwire.unsent"] = self.transport.get_write_buffer_size
-        scope["tokenwire.abort"] = self.transport.abort
+        own = transport_of(cast(dict[str, Any], self.scope))
+        own.unsent, own.abort = self.transport.get_write_buffer_size, self.transport.abort
         self._header_bytes = 0
         self._in_headers = True
         if not self._headers_until:
@@ -160,10 +160,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if size > settings.header_limit or len(self.headers) > settings.header_fields:
             self._refuse(431, "request line and headers too large")
             return
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope = cast(dict[str, Any], self.scope)
         super().on_headers_complete()
         if self.cycle is not None:
-            scope["tokenwire.body"] = _Body(self.cycle)
+            transport_of(scope).body = _Body(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Part of a body, unless the request was refused."""
@@ -231,10 +231,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """Run the application, which may give up on a peer that does not read."""
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["tokenwire.give_up"] = self.give_up
-        scope["tokenwire.take_up_to"] = self.take_up_to
-        scope["tokenwire.unsent"] = self.transport.get_write_buffer_size
+        own = transport_of(cast(dict[str, Any], self.scope))
+        own.unsent = self.transport.get_write_buffer_size
+        own.give_up, own.accept_up_to = self.give_up, self.accept_up_to
         app = self.app
 
         async def run_app(scope: Any, receive: Any, send: Any) -> None:
@@ -245,8 +244,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.app = run_app  # type: ignore[assignment]
         await super().run_asgi()
 
-    def take_up_to(self, most: int) -> None:
-        """Take messages of up to ``most`` bytes: on sockets whose messages hold conversations."""
+    def accept_up_to(self, most: int) -> None:
+        """Accept messages of up to ``most`` bytes: on sockets whose messages hold conversations."""
         self.conn.max_message_size = most
 
     def handle_cont(self, event: Any) -> None:

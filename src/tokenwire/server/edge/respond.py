@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -24,6 +24,8 @@ from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import parse_cursor
 from tokenwire.server.edge.connections import Connection, Connections, SharedBytes
+from tokenwire.server.edge.disconnect import watch_disconnect
+from tokenwire.server.edge.transport import ResponseBody, transport_of
 from tokenwire.wire.base import Encoder
 
 if TYPE_CHECKING:
@@ -40,19 +42,6 @@ STREAM_HEADERS: dict[str, str] = {
 }
 #: The most that goes into one send, so that a slow reader's socket is asked again in between.
 _PIECE = 128 * 1024
-
-
-class Body(Protocol):
-    """``scope["tokenwire.body"]``: the response's body as our own server can write it, past
-    ASGI's `send`."""
-
-    def ready(self) -> bool:
-        """Whether the response has begun, and its socket takes more without waiting."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Write some of the body; only while `ready`."""
-        ...
 
 
 def offset_of(cursor: str | None) -> int:
@@ -81,7 +70,7 @@ async def run_response(
     try:
         follower = await state.runs.follow(run_id, after=after or None, principal=principal)
         skip = 0
-        if after and not getattr(encoder, "stateless", False):
+        if after and not encoder.stateless:
             # The cursor was checked; now the same from the beginning. The first is closed after,
             # so that a run which stops with its last reader does not stop in between.
             skip, checked = offset_of(after), follower
@@ -138,7 +127,7 @@ class RunResponse(Response):
         self.preamble = preamble
         self.when_ended = when_ended
         self.release = release
-        self.wire = getattr(encoder, "shared", None) or type(encoder).__name__
+        self.wire = encoder.name
         self.reopened = skip == 0
         self._came = 0.0
         self._first = follower.after
@@ -152,35 +141,35 @@ class RunResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the run has ended, the reader has gone, or the server asks it to leave."""
+        transport = transport_of(scope)
         connection: Connection | None = None
         watch: asyncio.Task[None] | None = None
-        wire = getattr(self.encoder, "shared", None)
+        wire = self.wire if self.encoder.stateless else None
         self._came = asyncio.get_running_loop().time()
         resumed = self.skip > 0 or self._first > 0
         report(FollowerOpened(self.run_id, self.wire, resumed))
         shared = self.connections.share(self.run_id, wire) if wire and self.run_id else None
         try:
             connection = self.connections.open(self.follower)
-            connection.unsent = scope.get("tokenwire.unsent")
+            connection.unsent = transport.unsent
             await send(self._start())
             if scope.get("method") == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
                 return
             # The guard's wrapper only looks at the start; the rest goes out without it.
-            send = scope.get("tokenwire.send", send)
+            send = transport.send or send
             await _send(connection, send, self.preamble)
-            watch = asyncio.get_running_loop().create_task(_watch(receive, connection))
-            body: Body | None = scope.get("tokenwire.body")
-            if body is not None:
-                self.follower.past_the_task(_Writer(self, connection, body, shared).take)
+            watch = watch_disconnect(receive, connection.gone)
+            if transport.body is not None:
+                writer = _Writer(self, connection, transport.body, shared)
+                self.follower.past_the_task(writer.take)
             await self._pump(connection, send, shared)
         except asyncio.CancelledError:
             if connection is None or not connection.abandoned:
                 raise
             self._why = "slow"
-            abort = scope.get("tokenwire.abort")
-            if abort is not None:
-                abort()
+            if transport.abort is not None:
+                transport.abort()
                 await asyncio.sleep(0)  # the server hears of it before this returns
         finally:
             self.follower.close()
@@ -223,19 +212,20 @@ class RunResponse(Response):
                     await _send(connection, send, data)
                     if connection.lost:
                         return
-            if getattr(encoder, "ended", False):
+            if encoder.ended:
                 # This wire's answer is over, though the run may go on (it waits for a person).
                 await _send(connection, send, self._end(), last=True)
                 return
             if connection.leaving is not None:
-                if getattr(encoder, "notice", None) is None:
+                farewell = self._farewell(connection.leaving)
+                if farewell is None:
                     # To clients of this wire an orderly end would be the end of the answer. They
                     # may stay beyond their age; when the server stops, the stream breaks off.
                     if connection.leaving == "max_age":
                         connection.leaving, connection.expires = None, float("inf")
                         continue
                     return
-                await _send(connection, send, self._farewell(connection.leaving), last=True)
+                await _send(connection, send, farewell, last=True)
                 return
             if loop.time() - connection.last_write >= connections.heartbeat:
                 await _send(connection, send, encoder.heartbeat())
@@ -252,7 +242,7 @@ class RunResponse(Response):
 
     def _encode(self, batch: Batch) -> bytes:
         encoder = self.encoder
-        encode_json = getattr(encoder, "encode_json", None)
+        encode_json = encoder.encode_json
         if encode_json is not None and self.reopened:
             if len(batch.records) == 1:
                 return encode_json(*batch.raw_one())
@@ -274,11 +264,8 @@ class RunResponse(Response):
         end = self.encoder.finish()
         return end + self.when_ended() if self.when_ended is not None else end
 
-    def _farewell(self, reason: str) -> bytes:
-        notice = getattr(self.encoder, "notice", None)
-        if notice is None:
-            return b"retry: %d\n\n" % self.connections.retry_ms
-        return notice(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
+    def _farewell(self, reason: str) -> bytes | None:
+        return self.encoder.farewell(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
 
 
 class _Writer:
@@ -289,13 +276,16 @@ class _Writer:
     __slots__ = ("_body", "_connection", "_encoder", "_now", "_one", "_response", "_shared")
 
     def __init__(
-        self, response: RunResponse, connection: Connection, body: Body, shared: SharedBytes | None
+        self,
+        response: RunResponse,
+        connection: Connection,
+        body: ResponseBody,
+        shared: SharedBytes | None,
     ) -> None:
         self._response, self._connection, self._body = response, connection, body
         self._shared, self._encoder = shared, response.encoder
         self._now = asyncio.get_running_loop().time
-        self._one: Callable[[bytes, bytes], bytes] | None
-        self._one = getattr(response.encoder, "encode_json", None)
+        self._one = response.encoder.encode_json
 
     def take(self, batch: Batch) -> bool:
         """Write ``batch``, or return False when the response's task has to."""
@@ -310,7 +300,7 @@ class _Writer:
         if data:
             self._body.write(data)
             connection.last_write = self._now()
-        if getattr(self._encoder, "ended", False):
+        if self._encoder.ended:
             self._response.follower.poke()
         return True
 
@@ -329,12 +319,3 @@ async def _send(connection: Connection, send: Send, data: bytes, *, last: bool =
     await send({"type": "http.response.body", "body": data, "more_body": not last})
     connection.sending = 0.0
     connection.last_write = loop.time()
-
-
-async def _watch(receive: Receive, connection: Connection) -> None:
-    """Until the peer has gone. One task a connection, which sleeps until then."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            connection.gone()
-            return

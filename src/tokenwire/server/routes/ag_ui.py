@@ -10,6 +10,7 @@ and never starts another; answers to an interrupt go to the run that waits for t
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from tokenwire.server.routes.support import (
     wire_response,
 )
 from tokenwire.server.sockets.ag_ui import AGUISocket, Stream
+from tokenwire.server.sockets.base import SocketEndpoint
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.request import AGUIRequest, Resume, parse_ag_ui_request
@@ -290,15 +292,8 @@ def _resolved_before(fold: Any, waits: list[Wait]) -> set[str]:
 # --- the same over a WebSocket --------------------------------------------------------------------
 
 
-def _socket(state: State) -> Any:
-    class Endpoint:
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            socket = AGUISocket(
-                state, scope, receive, send, begin=_turn, join=_join_rest, stop=_stop
-            )
-            await socket.run()
-
-    return Endpoint()
+def _socket(state: State) -> SocketEndpoint:
+    return SocketEndpoint(partial(AGUISocket, state, begin=_turn, join=_join_rest, stop=_stop))
 
 
 async def _turn(state: State, value: Any, principal: str, query: dict[str, str]) -> Stream:

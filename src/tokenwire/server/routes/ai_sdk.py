@@ -10,6 +10,7 @@ request starts nothing.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -33,6 +34,7 @@ from tokenwire.server.routes.support import (
     wire_response,
 )
 from tokenwire.server.sockets.ai_sdk import UISocket
+from tokenwire.server.sockets.base import SocketEndpoint
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
@@ -61,12 +63,8 @@ def routes(state: State) -> list[BaseRoute]:
     ]
 
 
-def _socket(state: State) -> Any:
-    class Endpoint:
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            await UISocket(state, scope, receive, send, begin=begin, active=find_active).run()
-
-    return Endpoint()
+def _socket(state: State) -> SocketEndpoint:
+    return SocketEndpoint(partial(UISocket, state, begin=begin, active=find_active))
 
 
 class Resumption:

@@ -17,12 +17,12 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.errors import InputError, TokenwireError
-from tokenwire.server.edge.guard import parse_json
 from tokenwire.server.edge.problems import message_of
-from tokenwire.server.sockets.base import MOST_REQUESTS, WireSocket
+from tokenwire.server.sockets.base import POLICY
+from tokenwire.server.sockets.requests import MAX_REQUESTS, RequestSocket
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.fields import Fields, one_name
@@ -34,7 +34,7 @@ __all__ = ["AGUISocket", "Stream"]
 Stream = tuple[str, AGUIEncoder, Place | None]
 
 
-class AGUISocket(WireSocket):
+class AGUISocket(RequestSocket):
     """One conversation, or the rest of one run."""
 
     def __init__(
@@ -54,7 +54,7 @@ class AGUISocket(WireSocket):
         self._query = {name: values[-1] for name, values in query.items()}
         self._only_reads = "offset" in self._query
 
-    def ping(self) -> dict[str, Any] | None:
+    def keep_alive(self) -> dict[str, Any] | None:
         """These clients expect messages from time to time."""
         return {"type": "ping"}
 
@@ -63,18 +63,18 @@ class AGUISocket(WireSocket):
         if self._only_reads:
             self.start("rest", self._stream_rest(self._query["offset"]))
 
-    async def take(self, text: str) -> None:
+    async def take(self, message: Message) -> None:
         """A turn, or the stop of one."""
         if self._only_reads:
             return
         run = ""
         try:
-            value = parse_json(text.encode(), self.state.settings.json_depth)
+            value = self.json(message)
             frame = Fields(value)
             run = one_name(frame, "runId")
             if frame.raw("type") == "abort":
                 await self._stop(self.state, run, self.info.principal)
-            elif len(self.requests) >= MOST_REQUESTS:
+            elif len(self.requests) >= MAX_REQUESTS:
                 raise InputError("too many open turns on this socket")
             else:
                 self.start(run, self._turn(run, value))
@@ -94,7 +94,7 @@ class AGUISocket(WireSocket):
             run = self._query.get("runId", "")
             await self._stream(await self._join(self.state, run, offset, self.info.principal))
         except TokenwireError as error:
-            await self.close(1008, message_of(error))
+            await self.close(POLICY, message_of(error))
         else:
             await self.close(1000)
 

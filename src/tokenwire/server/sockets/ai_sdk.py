@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.errors import InputError, TokenwireError
 from tokenwire.relay.description import RunInfo
-from tokenwire.server.edge.guard import parse_json
 from tokenwire.server.edge.problems import message_of
 from tokenwire.server.routes.support import folded, resolved_ids
-from tokenwire.server.sockets.base import MOST_REQUESTS, WireSocket
+from tokenwire.server.sockets.requests import MAX_REQUESTS, RequestSocket
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.request import UIRequest, parse_ui_request
@@ -32,7 +31,7 @@ Begin = Callable[..., Awaitable[tuple[str, UIMessageEncoder, Place | None]]]
 Active = Callable[..., Awaitable[RunInfo | None]]
 
 
-class UISocket(WireSocket):
+class UISocket(RequestSocket):
     """One socket with many requests."""
 
     def __init__(
@@ -48,23 +47,21 @@ class UISocket(WireSocket):
         super().__init__(state, scope, receive, send)
         self._begin, self._active = begin, active
 
-    async def take(self, text: str) -> None:
+    async def take(self, message: Message) -> None:
         """``send``, ``resume`` or ``abort``."""
         try:
-            frame = Fields(parse_json(text.encode(), self.state.settings.json_depth))
+            frame = Fields(self.json(message))
             request = frame.need("requestId")
             kind = frame.need("type")
         except InputError as error:
             await self.send({"type": "error", "requestId": "", "errorText": message_of(error)})
             return
         if kind == "abort":
-            task = self.requests.pop(request, None)
-            if task is not None:
-                task.cancel()
+            self.stop(request)
             return
-        if request in self.requests or len(self.requests) >= MOST_REQUESTS:
-            message = "duplicate requestId, or too many open requests"
-            await self.send({"type": "error", "requestId": request, "errorText": message})
+        if request in self.requests or len(self.requests) >= MAX_REQUESTS:
+            text = "duplicate requestId, or too many open requests"
+            await self.send({"type": "error", "requestId": request, "errorText": text})
             return
         self.start(request, self._answer(request, kind, frame))
 

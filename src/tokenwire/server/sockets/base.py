@@ -1,162 +1,176 @@
-"""A WebSocket of the other wires: many requests on one socket, each a task of its own.
+"""What all WebSockets share: accepting, one lock around sending, the ticker, closing.
 
 Always true: messages go out whole and in order; a socket that closes detaches its readers and stops
-no run; when the server stops, it closes the socket so that the client reconnects.
+no run; when the server stops, it closes the socket so that the client reconnects; a peer that does
+not read gets a close frame behind what it has not read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from tokenwire.events.codec import AnyEvent
 from tokenwire.server.edge.connections import Connection
-from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.guard import parse_json, request_info
+from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.state import State
-from tokenwire.wire.chunk_encoder import ChunkEncoder
-from tokenwire.wire.place import Place
 
-__all__ = ["MOST_REQUESTS", "WireSocket"]
+__all__ = ["MAX_REASON", "POLICY", "RESTART", "TRY_AGAIN", "Socket", "SocketEndpoint"]
 
-#: Requests under way on one socket.
-MOST_REQUESTS = 64
+#: Close codes: the server stops, try again later, a rule was broken.
+RESTART, TRY_AGAIN, POLICY = 1012, 1013, 1008
 #: A close reason has at most 123 bytes.
-_MOST_REASON = 123
+MAX_REASON = 123
 
 
-class WireSocket:
-    """Base. A subclass gives `take`, and may give `opened` and `ping`."""
+class Socket:
+    """Base of all WebSockets. A subclass implements `take` and `leave`."""
+
+    #: Whether the client is asked to reconnect when the connection is old.
+    has_max_age: ClassVar[bool] = False
 
     def __init__(self, state: State, scope: Scope, receive: Receive, send: Send) -> None:
         self.state, self.scope = state, scope
-        self.info: RequestInfo = scope["tokenwire"]
+        self.info = request_info(scope)
+        self.transport = transport_of(scope)
         self._receive, self._asgi_send = receive, send
         self._lock = asyncio.Lock()
-        self.requests: dict[str, asyncio.Task[None]] = {}
-        self._connection: Connection | None = None
-        self._background: set[asyncio.Task[Any]] = set()
-        self._leaving = self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self.connection: Connection | None = None
 
-    async def opened(self) -> None:
-        """The socket was accepted."""
+    # --- what subclasses implement ---------------------------------------------------------------
 
-    async def take(self, text: str) -> None:
-        """A message came."""
+    async def take(self, message: Message) -> None:
+        """A message arrived."""
         raise NotImplementedError
 
-    def ping(self) -> dict[str, Any] | None:
-        """What keeps the socket alive; None where the protocol's own pings do."""
+    async def leave(self, reason: str) -> None:
+        """The server asks the client to reconnect: ``max_age`` or ``drain``."""
+        await self.close(RESTART, reason)
+
+    async def admit(self) -> bool:
+        """Before `take`: whether the peer may use the socket, or was told why not."""
+        return True
+
+    async def opened(self) -> None:
+        """The socket was accepted and the peer admitted."""
+
+    def subprotocol(self, offered: list[str]) -> str | None:
+        """Which of the client's subprotocols is spoken."""
         return None
 
+    def keep_alive(self) -> dict[str, Any] | None:
+        """A message that keeps an idle socket open; None where the protocol's own pings do."""
+        return None
+
+    def abandonment(self) -> str:
+        """The close reason for a peer that does not read."""
+        return "slow_reader"
+
+    # --- life ------------------------------------------------------------------------------------
+
     async def run(self) -> None:
-        """Until the socket closes."""
-        await self._receive()
-        if self.state.auth.on and self.info.how == "later":
-            # These transports have no place for a key; a cookie or header must bring it.
-            await self.close(1008, "no key")
+        """Serve until the peer goes, or is asked to."""
+        if (await self._receive())["type"] != "websocket.connect":
             return
-        take_up_to = self.scope.get("tokenwire.take_up_to")
-        if take_up_to is not None:  # a turn holds what a request's body holds
-            take_up_to(self.state.settings.body_limit)
-        await self._asgi_send({"type": "websocket.accept"})
-        # Registered so that the server can close it when it stops.
-        connection = self._connection = self.state.connections.open(self)
-        connection.expires = float("inf")
+        protocol = self.subprotocol(self.scope.get("subprotocols", []))
+        await self._asgi_send({"type": "websocket.accept", "subprotocol": protocol})
+        connection = self.connection = self.state.connections.open(self)
+        connection.unsent = self.transport.unsent
+        if not self.has_max_age:
+            connection.expires = float("inf")
         try:
-            await self.opened()
-            while True:
-                message = await self._receive()
-                if message["type"] != "websocket.receive":
-                    break
-                await self.take(message.get("text") or "")
+            if await self.admit():
+                await self.opened()
+                while (message := await self.receive()) is not None:
+                    await self.take(message)
+        except asyncio.CancelledError:
+            if not connection.abandoned:
+                raise
+            if self.transport.give_up is not None:
+                self.transport.give_up(TRY_AGAIN, self.abandonment())
         finally:
-            for task in [*self.requests.values(), *self._background]:
-                task.cancel()
             self.state.connections.close(connection)
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def receive(self) -> Message | None:
+        """The next message; None when the peer is gone."""
+        message = await self._receive()
+        return message if message["type"] == "websocket.receive" else None
+
+    def json(self, message: Message) -> Any:
+        """The JSON value of a message. Raises `InputError`."""
+        text = message.get("text")
+        data = text.encode() if text is not None else message.get("bytes") or b""
+        return parse_json(data, self.state.settings.json_depth)
 
     def poke(self) -> None:
-        """The ticker: time for a ping, or to leave."""
-        connection = self._connection
+        """The ticker: time for a keep-alive, or to leave."""
+        connection = self.connection
         if connection is None:
             return
         connection.last_write = asyncio.get_running_loop().time()
-        if connection.leaving is not None and not self._leaving:
-            self._leaving = True
-            self._later(self.close(1012, "come back"))
-        elif (frame := self.ping()) is not None and not self._lock.locked():
-            self._later(self.send(frame))
+        if connection.leaving is not None:
+            if self._leaving is None:
+                self._leaving = self.spawn(self.leave(connection.leaving))
+        elif not self._lock.locked() and (message := self.keep_alive()) is not None:
+            self.spawn(self.send(message))
 
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """A request as a task; another of the same name takes its place."""
-        before = self.requests.pop(name, None)
-        if before is not None:
-            before.cancel()
-        task = self.requests[name] = asyncio.create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work beside the receive loop; cancelled when the socket closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-        def done(_: asyncio.Task[None]) -> None:
-            if self.requests.get(name) is task:
-                del self.requests[name]
+    # --- sending ---------------------------------------------------------------------------------
 
-        task.add_done_callback(done)
-
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def follow(
-        self, run: str, encoder: ChunkEncoder, place: Place | None
-    ) -> AsyncGenerator[list[tuple[str, AnyEvent]], None]:
-        """Batches of ``(cursor, event)`` that come after ``place``, until the run, or the wire's
-        answer, is over. What the reader has seen is skipped by ``encoder``."""
-        principal = self.info.principal
-        if place is not None:
-            await self.state.runs.check_cursor(run, place.cursor, principal=principal)
-        release = self.state.limits.attach(run, principal)
-        try:
-            follower = await self.state.runs.follow(run, principal=principal)
-        except BaseException:
-            release()
-            raise
-        skip = 0 if place is None else place.offset - (place.frames is not None)
-        try:
-            while not encoder.ended and (batch := await follower.next()) is not None:
-                events = batch.events()
-                skipped = max(0, skip + 1 - batch.first)
-                for _, event in events[:skipped]:
-                    encoder.skip(event)
-                if events[skipped:]:
-                    yield events[skipped:]
-        finally:
-            follower.close()
-            release()
-
-    async def send(self, frame: dict[str, Any]) -> None:
+    async def send(self, value: dict[str, Any]) -> None:
         """One JSON message."""
-        await self.send_text(msgspec.json.encode(frame).decode())
+        await self.send_text(msgspec.json.encode(value).decode())
 
     async def send_text(self, text: str) -> None:
         """One message."""
+        connection = self.connection
+        loop = asyncio.get_running_loop()
         async with self._lock:
-            if self._closed:
+            if self._is_closed or connection is None:
                 return
+            connection.sending = loop.time()
             try:
                 await self._asgi_send({"type": "websocket.send", "text": text})
             except OSError:
-                pass  # the peer is gone; the receive loop notices by itself
+                connection.lost = True  # the peer is gone; the receive loop notices by itself
+            connection.sending = 0.0
+            connection.last_write = loop.time()
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close the socket, once what is being sent is out."""
         async with self._lock:
-            if self._closed:
+            if self._is_closed:
                 return
-            self._closed = True
-            text = reason.encode("ascii", "replace")[:_MOST_REASON].decode()
+            self._is_closed = True
+            text = reason.encode("ascii", "replace")[:MAX_REASON].decode()
             try:
                 await self._asgi_send({"type": "websocket.close", "code": code, "reason": text})
             except (OSError, RuntimeError):
                 pass  # the peer closed it meanwhile
+
+
+class SocketEndpoint:
+    """An ASGI endpoint that serves every connection with a socket that ``make`` builds."""
+
+    def __init__(self, make: Callable[[Scope, Receive, Send], Socket]) -> None:
+        self._make = make
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._make(scope, receive, send).run()

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.errors import (
     ConflictError,
@@ -28,22 +29,18 @@ from tokenwire.errors import (
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.server.edge.bodies import CreateRun, read_body
-from tokenwire.server.edge.connections import Connection
-from tokenwire.server.edge.guard import RequestInfo, parse_json
 from tokenwire.server.edge.problems import error_fields
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.runs import describe
+from tokenwire.server.sockets.base import MAX_REASON, POLICY, RESTART, Socket, SocketEndpoint
 from tokenwire.server.state import State
 from tokenwire.wire.native import socket_message
 
-__all__ = ["Socket", "routes"]
+__all__ = ["NativeSocket", "routes"]
 
 _MOST_FOLLOWED = 64
 _MOST_MESSAGE = 48 << 10
 _AUTH_SECONDS = 5.0
-#: A close reason has at most 123 bytes.
-_MOST_REASON = 123
-_TRY_AGAIN, _RESTART, _POLICY = 1013, 1012, 1008
 
 Text = Annotated[str, Meta(max_length=2000)]
 
@@ -90,31 +87,20 @@ class _Auth(_Command):
 
 def routes(state: State) -> list[BaseRoute]:
     """The one route."""
-    return [WebSocketRoute("/ws", _Endpoint(state))]
+    return [WebSocketRoute("/ws", SocketEndpoint(partial(NativeSocket, state)))]
 
 
-class _Endpoint:
-    def __init__(self, state: State) -> None:
-        self._state = state
+class NativeSocket(Socket):
+    """One socket: one task a followed run."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Socket(self._state, scope, receive, send).run()
-
-
-class Socket:
-    """One socket: a receive loop, one task a followed run, one lock around sending."""
+    has_max_age = True
 
     def __init__(self, state: State, scope: Scope, receive: Receive, send: Send) -> None:
-        self.state = state
-        self.info: RequestInfo = scope["tokenwire"]
-        self._scope, self._receive, self._asgi_send = scope, receive, send
-        self._lock = asyncio.Lock()
+        super().__init__(state, scope, receive, send)
         self._followed: dict[str, asyncio.Task[None]] = {}
         #: The cursor of the last event that was sent of each followed run.
         self.cursors: dict[str, str] = {}
-        self._connection: Connection | None = None
-        self._leaving: asyncio.Task[None] | None = None
-        self._commands: dict[str, tuple[type[Any], Callable[[Any], Awaitable[None]]]] = {
+        self._commands: dict[str, tuple[type[_Command], Callable[[Any], Awaitable[None]]]] = {
             "start": (_Start, self._start),
             "follow": (_Follow, self._follow),
             "unfollow": (_Run, self._unfollow),
@@ -124,48 +110,37 @@ class Socket:
             "ping": (_Command, self._ping),
         }
 
-    async def run(self) -> None:
-        """Serve until the peer goes, or is asked to."""
-        message = await self._receive()
-        if message["type"] != "websocket.connect":
-            return
-        protocols = self._scope.get("subprotocols", [])
-        protocol = "tokenwire" if "tokenwire" in protocols else None
-        await self._asgi_send({"type": "websocket.accept", "subprotocol": protocol})
-        connection = self._connection = self.state.connections.open(self)
-        connection.unsent = self._scope.get("tokenwire.unsent")
-        try:
-            if await self._authenticated():
-                await self._serve()
-        except asyncio.CancelledError:
-            if not connection.abandoned:
-                raise
-            self._give_up()
-        finally:
-            self.state.connections.close(connection)
-            tasks = [*self._followed.values(), *([self._leaving] if self._leaving else [])]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    def subprotocol(self, offered: list[str]) -> str | None:
+        """Our own name, for clients that insist on one."""
+        return "tokenwire" if "tokenwire" in offered else None
 
-    def poke(self) -> None:
-        """The ticker: a heartbeat is not needed (the protocol pings), a farewell is."""
-        connection = self._connection
-        if connection is None:
-            return
-        connection.last_write = asyncio.get_running_loop().time()
-        if connection.leaving is not None and self._leaving is None:
-            self._leaving = asyncio.create_task(self._leave(connection.leaving))
+    async def leave(self, reason: str) -> None:
+        """``reconnect`` with the cursor of every followed run, then the close."""
+        after_ms = self.state.connections.retry_ms
+        farewell = {"op": "reconnect", "after_ms": after_ms, "reason": reason}
+        await self._say({**farewell, "offsets": dict(self.cursors)})
+        await self.close(RESTART, reason)
 
-    async def _authenticated(self) -> bool:
+    def abandonment(self) -> str:
+        """The cursors, as many as a close reason holds."""
+        reason = "slow_reader"
+        for run, cursor in self.cursors.items():
+            longer = f"{reason} {run}={cursor}"
+            if len(longer) > MAX_REASON:
+                break
+            reason = longer
+        return reason
+
+    async def admit(self) -> bool:
+        """The first message brings the key where no header did."""
         if self.info.how != "later":
             return True
         try:
             async with asyncio.timeout(_AUTH_SECONDS):
-                message = await self._receive()
-            if message["type"] != "websocket.receive":
+                message = await self.receive()
+            if message is None:
                 return False
-            value = self._json(message)
+            value = self.json(message)
             if not isinstance(value, dict) or value.get("op") != "auth":
                 raise NotAuthenticatedError('the first message must be {"op":"auth","key":...}')
             command = read_body(value, _Auth)
@@ -173,22 +148,16 @@ class Socket:
         except (TokenwireError, TimeoutError) as error:
             if isinstance(error, TokenwireError):
                 await self._say({"op": "error", "error": self._fields(error)})
-            await self._close(_POLICY, "API key required")
+            await self.close(POLICY, "API key required")
             return False
         await self._say({"op": "ok", "id": command.id})
         return True
 
-    async def _serve(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] != "websocket.receive":
-                return
-            await self._handle(message)
-
-    async def _handle(self, message: Any) -> None:
+    async def take(self, message: Message) -> None:
+        """A command; what is wrong with it is an ``error`` message."""
         number: Any = None
         try:
-            value = self._json(message)
+            value = self.json(message)
             if not isinstance(value, dict):
                 raise InputError("a message is a JSON object with an 'op'")
             number, op = value.get("id"), value.get("op")
@@ -285,7 +254,7 @@ class Socket:
             release()
             raise
         self.cursors[run] = after or "0"
-        self._followed[run] = asyncio.create_task(self._pump(run, follower, release))
+        self._followed[run] = self.spawn(self._pump(run, follower, release))
 
     async def _pump(self, run: str, follower: Any, release: Callable[[], None]) -> None:
         started_at, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
@@ -296,12 +265,12 @@ class Socket:
                 size = 0
                 for at, data in batch.items():
                     if items and size + len(data) > _MOST_MESSAGE:
-                        await self._send(socket_message(run, items), run, items[-1][0])
+                        await self._send_events(run, items)
                         items, size = [], 0
                     items.append((at, data))
                     size += len(data) + len(at) + 24
                 if items:
-                    await self._send(socket_message(run, items), run, items[-1][0])
+                    await self._send_events(run, items)
             await self._say({"op": "end", "run": run, "cursor": self.cursors.get(run)})
             why = "end"
         except TokenwireError as error:
@@ -310,7 +279,7 @@ class Socket:
             await self._say({"op": "error", "run": run, "error": self._fields(error)})
         finally:
             follower.close()
-            connection = self._connection
+            connection = self.connection
             if connection is not None and why == "closed":
                 leaving = "slow" if connection.abandoned else connection.leaving or why
                 why = {"max_age": "age"}.get(leaving, leaving)
@@ -322,60 +291,16 @@ class Socket:
 
     # --- sending -------------------------------------------------------------------------------
 
-    async def _send(self, data: bytes, run: str | None = None, cursor: str = "") -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        loop = asyncio.get_running_loop()
-        async with self._lock:
-            connection.sending = loop.time()
-            try:
-                await self._asgi_send({"type": "websocket.send", "text": data.decode()})
-            except OSError:
-                connection.lost = True  # the receive loop hears of it by itself
-            if run is not None:
-                self.cursors[run] = cursor
-            connection.sending = 0.0
-            connection.last_write = loop.time()
+    async def _send_events(self, run: str, items: list[tuple[str, bytes]]) -> None:
+        await self.send_text(socket_message(run, items).decode())
+        self.cursors[run] = items[-1][0]
 
     async def _say(self, value: dict[str, Any]) -> None:
-        fields = {key: item for key, item in value.items() if item is not None}
-        await self._send(msgspec.json.encode(fields))
+        await self.send({key: item for key, item in value.items() if item is not None})
 
-    async def _ok(self, command: Any) -> None:
-        run = getattr(command, "run", None)
+    async def _ok(self, command: _Command) -> None:
+        run = command.run if isinstance(command, _Run | _Follow) else None
         await self._say({"op": "ok", "id": command.id, "run": run})
-
-    async def _leave(self, reason: str) -> None:
-        after_ms = self.state.connections.retry_ms
-        farewell = {"op": "reconnect", "after_ms": after_ms, "reason": reason}
-        await self._say({**farewell, "offsets": dict(self.cursors)})
-        await self._close(_RESTART, reason)
-
-    async def _close(self, code: int, reason: str) -> None:
-        async with self._lock:
-            closing = {"type": "websocket.close", "code": code, "reason": reason}
-            try:
-                await self._asgi_send(closing)
-            except (OSError, RuntimeError):
-                return  # the peer closed it meanwhile
-
-    def _give_up(self) -> None:
-        """The peer does not read: a close frame with the cursors behind what it has not read."""
-        reason = "slow_reader"
-        for run, cursor in self.cursors.items():
-            longer = f"{reason} {run}={cursor}"
-            if len(longer) > _MOST_REASON:
-                break
-            reason = longer
-        give_up = self._scope.get("tokenwire.give_up")
-        if give_up is not None:
-            give_up(_TRY_AGAIN, reason)
-
-    def _json(self, message: Any) -> Any:
-        text = message.get("text")
-        data = text.encode() if text is not None else message.get("bytes") or b""
-        return parse_json(data, self.state.settings.json_depth)
 
     def _fields(self, error: TokenwireError) -> dict[str, Any]:
         return error_fields(error, self.info.id)

@@ -10,6 +10,7 @@ starts of open parts again (reducers accept a known id as it is), then only what
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import ClassVar
 
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
@@ -64,6 +65,8 @@ class AGUIEncoder(ChunkEncoder):
     of the client continues this run (an interrupt was resolved). ``resolved_ids``: approvals and
     calls that have their answer or result; a wait for others ends the stream.
     """
+
+    name: ClassVar[str] = "ag-ui"
 
     def __init__(
         self,

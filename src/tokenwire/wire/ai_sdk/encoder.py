@@ -71,6 +71,7 @@ class UIMessageEncoder(ChunkEncoder):
     the stream.
     """
 
+    name: ClassVar[str] = "ui"
     headers: ClassVar[dict[str, str]] = {
         "x-vercel-ai-ui-message-stream": "v1",
         "content-encoding": "identity",

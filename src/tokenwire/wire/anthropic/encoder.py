@@ -9,7 +9,7 @@ open blocks, renumbered, then the rest.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -68,6 +68,8 @@ def error_type(status: int) -> str:
 
 class AnthropicEncoder(ChunkEncoder):
     """Events to message stream events. ``tools``: names of the caller's own tools."""
+
+    name: ClassVar[str] = "anthropic"
 
     def __init__(self, *, tools: frozenset[str] | None = None, place: Place | None = None) -> None:
         super().__init__(place=place)

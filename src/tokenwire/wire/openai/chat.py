@@ -10,7 +10,7 @@ without streaming has the new text.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.fold import Fold
@@ -50,6 +50,8 @@ class OpenAIChatEncoder(ChunkEncoder):
 
     ``tools``: names of the caller's own tools (default: what the run's metadata says).
     """
+
+    name: ClassVar[str] = "openai-chat"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ response object has the new text.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.fold import Fold, PartState
@@ -48,6 +48,8 @@ class OpenAIResponsesEncoder(ChunkEncoder):
     ``starting_after``: the last ``sequence_number`` that the reader has; it gets those above.
     ``echo``: fields of the request that the response object repeats.
     """
+
+    name: ClassVar[str] = "openai-responses"
 
     def __init__(
         self,

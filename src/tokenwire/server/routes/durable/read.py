@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from tokenwire.durable.sources import Source, StreamPage
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.server.edge.connections import Connection
+from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.state import State
 from tokenwire.wire.durable import (
     BEGIN,
@@ -205,7 +206,7 @@ class SSEResponse:
             headers.append((b"stream-sse-data-encoding", b"base64"))
         stop = self._source.subscribe(self._news.set)
         connection = self._state.connections.open(self)
-        watch = asyncio.create_task(_watch(receive, connection))
+        watch = watch_disconnect(receive, connection.gone)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._pump(connection, send)
@@ -266,12 +267,3 @@ class SSEResponse:
         await send({"type": "http.response.body", "body": data, "more_body": not last})
         connection.sending = 0.0
         connection.last_write = loop.time()
-
-
-async def _watch(receive: Receive, connection: Connection) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            connection.lost = True
-            connection.poked.poke()
-            return

@@ -1,0 +1,54 @@
+"""What a connection can do beyond ASGI when our own server serves it: one typed value in its scope.
+
+Always true: on any other ASGI server every field is None, and the application works without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import Scope, Send
+
+__all__ = ["ResponseBody", "Transport", "transport_of"]
+
+_KEY = "tokenwire.transport"
+
+
+class ResponseBody(Protocol):
+    """The body of one response, written past ASGI's `send`."""
+
+    def ready(self) -> bool:
+        """Whether the response has begun, and its socket takes more without waiting."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Write some of the body; only while `ready`."""
+        ...
+
+
+@dataclass(slots=True)
+class Transport:
+    """The connection of one request or WebSocket."""
+
+    #: The server's own `send`, without the guard's wrapper: for everything after the headers.
+    send: Send | None = None
+    #: Bytes that wait in the transport.
+    unsent: Callable[[], int] | None = None
+    #: Drop the connection at once.
+    abort: Callable[[], None] | None = None
+    #: The response's body, past ASGI's `send`.
+    body: ResponseBody | None = None
+    #: Send a close frame ``(code, reason)`` behind what waits, and drop the WebSocket.
+    give_up: Callable[[int, str], None] | None = None
+    #: Accept WebSocket messages of up to so many bytes.
+    accept_up_to: Callable[[int], None] | None = None
+
+
+def transport_of(scope: Scope) -> Transport:
+    """The scope's transport; an empty one where the server gave none."""
+    transport = scope.get(_KEY)
+    if transport is None:
+        transport = scope[_KEY] = Transport()
+    return transport
