@@ -58,7 +58,7 @@ def test_a_bad_prompt_is_named(prompt: Any, words: str) -> None:
         ({"seed": "x"}, "'seed' must be a whole number"),
         ({"system": 5}, "'system' must be a text"),
         ({"extra": 5}, "'extra' must be an object"),
-        ({"extra": {"x": Decimal}}, "cannot be written as JSON"),
+        ({"extra": {"x": Decimal}}, "cannot be encoded as JSON"),
         ({"buffer_events": 0}, "at least 1 event"),
     ],
     ids=repr,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tokenwire.errors import UnknownModelError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
-from tokenwire.events.request import Request, asked
+from tokenwire.events.request import Request, request_of
 from tokenwire.run.buffer import Policy
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
@@ -54,11 +54,12 @@ def stream(
     """An answer, as it is written: ``async with stream("demo", "Hello") as run: ...``.
 
     ``model``: a name such as ``openai:gpt-5``, ``demo`` or ``http://127.0.0.1:8080/v1#name``; of
-    several, the next is asked when one fails before anything was visible. ``prompt``: a text, a
-    message, or a conversation. ``tools``: functions or `Tool` s that are run while streaming.
+    several, the next one is called when one fails before any visible output. ``prompt``: a
+    text, a message, or a conversation. ``tools``: functions or `Tool` s, run while streaming.
     ``tool_choice``: ``auto``, ``none``, ``required`` or the name of the tool that the first step
-    must call. ``stop_when``: names of tools, or a function of the run so far; when one of them gave
-    a result, or it says True after a step's calls, the run ends there.
+    must call. ``stop_when``: names of tools, or a function of the run so far; the run ends after
+    a step in which one of them gave a result, or for which the function returns True.
+
     ``output``: a pydantic model or a JSON Schema that the answer must fit; the validated value is
     ``(await run.result()).output``. ``output_by``: ask for it by the provider's mechanism, or by a
     tool that must be called (auto: by a tool where the provider takes no schema). ``extra``: fields
@@ -68,7 +69,7 @@ def stream(
     from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
 
-    request = asked(
+    request = request_of(
         prompt,
         system=system,
         temperature=temperature,
@@ -82,9 +83,9 @@ def stream(
         extra=extra,
     )
     names = _names(model)
-    known = registry or Registry()
+    resolver = registry or Registry()
     stack = AsyncExitStack()
-    candidates = [known.resolve(name) for name in names if name != "demo"]
+    candidates = [resolver.resolve(name) for name in names if name != "demo"]
     toolset = _tool_set(tools)
     read: Callable[[Fold], Any] | None = None
     if output is not None:
@@ -93,12 +94,12 @@ def stream(
         request, read = _shaped(request, output, by_tool, bool(toolset))
 
     async def prepare(plan: Plan) -> Callable[[], Any]:
-        """Start the demo model when it is asked for."""
-        if "demo" in names and not known.has_demo:
+        """Start the demo model when it is among the models."""
+        if "demo" in names and not resolver.has_demo:
             from tokenwire.demo import demo_server
 
-            known.demo_url = await stack.enter_async_context(demo_server())
-        plan.candidates = [known.resolve(name) for name in names]
+            resolver.demo_url = await stack.enter_async_context(demo_server())
+        plan.candidates = [resolver.resolve(name) for name in names]
         return stack.aclose
 
     plan = Plan(
@@ -131,8 +132,8 @@ def _shaped(
     from tokenwire.tools.structured import structured
 
     shape = structured(output)
-    asked = shape.request(request, by_tool=by_tool, among_tools=among_tools)
-    return asked, shape.read_answer
+    shaped = shape.request(request, by_tool=by_tool, among_tools=among_tools)
+    return shaped, shape.read_answer
 
 
 def _names(model: str | Iterable[str]) -> list[str]:

@@ -1,48 +1,48 @@
-"""Everything that can go wrong, in one tree.
+"""All errors of the library, in one tree.
 
-Always true: every class has a stable ``code``, says whether trying again can help
-(``retryable``) and which HTTP status a server answers with (``http_status``). Messages say what
-happened, to what, and what to do next, and never hold a key or a provider's raw text.
+Always true: every class has a stable ``code``, whether a retry can help (``retryable``) and the
+HTTP status of a response that reports it (``http_status``). A message says what is wrong, with
+what, and what to do; it never contains a key or a provider's raw text.
 
 ::
 
     TokenwireError
-    ├── InputError                  the caller's mistake: a bad value, shape or size
+    ├── InputError                  the caller's mistake: an invalid value, shape or size
     │   ├── ConfigError             a setting is missing or contradicts another
     │   ├── LimitError              a named limit was exceeded
-    │   │   └── LogLimitError       a run's log has as much as it may have
+    │   │   └── LogLimitError       a run's log reached its bound
     │   ├── UnknownModelError       no provider or model of that name
-    │   └── KeyReusedError          an idempotency key came back with another body
-    ├── AccessError                 who asks may not
+    │   └── KeyReusedError          an idempotency key was reused with another body
+    ├── AccessError                 the caller lacks permission
     │   ├── NotAuthenticatedError   no key, or a wrong one
     │   └── ForbiddenError          the origin, host or principal is not allowed
-    ├── NotFoundError               no such run, thread or stream (or not yours: same answer)
-    ├── GoneError                   it existed; its records are no longer kept
-    ├── CursorError                 an offset of another run, another branch, or beyond the tail
-    ├── ConflictError               the run is not in a state in which this can be done
-    ├── BusyError                   a quota or the admission limit; come back later
-    ├── FramingError                bytes that are not the wire they claim to be
-    ├── OrderError                  an event that may not follow the one before (names the rule)
-    ├── ProviderError               the provider said no, or broke off
-    │   ├── AuthenticationError     the provider refused our key
+    ├── NotFoundError               no such run, thread or stream (or another principal's)
+    ├── GoneError                   it existed; its records have expired
+    ├── CursorError                 a cursor of another run or branch, or beyond the tail
+    ├── ConflictError               not possible in the present state
+    ├── BusyError                   over a quota or the admission limit; retry later
+    ├── FramingError                bytes that violate their wire's framing
+    ├── OrderError                  an event that may not follow its predecessor
+    ├── ProviderError               the provider rejected the request or failed
+    │   ├── AuthenticationError     the provider rejected the API key
     │   ├── PermissionDeniedError   the key may not use this model
-    │   ├── RateLimitError          too many requests (``retry_after`` seconds when told)
+    │   ├── RateLimitError          too many requests (``retry_after``: seconds, if given)
     │   ├── OverloadedError         the provider is overloaded or down
-    │   ├── BadRequestError         the provider refused the request's content
+    │   ├── BadRequestError         the provider rejected the request's content
     │   ├── ContextOverflowError    the conversation is longer than the model's context
-    │   ├── ContentFilterError      the request or the answer was filtered
+    │   ├── ContentFilterError      a filter blocked the request or the answer
     │   ├── ModelNotFoundError      the provider has no such model
-    │   ├── ProtocolError           an answer that is not the promised wire
-    │   ├── NetworkError            no connection, or it broke
+    │   ├── ProtocolError           a response that is not in the expected wire
+    │   ├── NetworkError            no connection, or it was lost
     │   ├── TruncatedError          the stream ended without its terminal marker
-    │   └── DeadlineError           a clock ran out (``which``: connect, first_event, idle, total)
+    │   └── DeadlineError           a deadline passed (``which``: connect, first_event, ...)
     ├── ToolError                   a tool could not run or did not finish
     ├── LogError                    the store failed
     │   ├── StoreFullError          no space left; old records stay readable
-    │   ├── StoreUnavailableError   the store does not answer
+    │   ├── StoreUnavailableError   the store does not respond
     │   ├── StoreDamagedError       stored bytes fail their check
-    │   └── FencedError             another owner took this run; stop writing
-    └── CancelledRunError           the run was stopped by a command
+    │   └── FencedError             another owner took over this run; stop writing
+    └── CancelledRunError           a command cancelled the run
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class TokenwireError(Exception):
 
 
 class InputError(TokenwireError):
-    """The caller's mistake: a bad value, shape or size."""
+    """The caller's mistake: an invalid value, shape or size."""
 
     code = "bad_request"
     http_status = 400
@@ -125,7 +125,7 @@ class LimitError(InputError):
 
 
 class LogLimitError(LimitError):
-    """A run's log has as many events or bytes as it may have; the run ends with this."""
+    """A run's log reached its bound of events or bytes; the run ends with this error."""
 
     code = "log_limit"
 
@@ -137,14 +137,14 @@ class UnknownModelError(InputError):
 
 
 class KeyReusedError(InputError):
-    """An idempotency key came back with another body."""
+    """An idempotency key was reused with another body."""
 
     code = "idempotency_key_reused"
     http_status = 422
 
 
 class AccessError(TokenwireError):
-    """Who asks may not."""
+    """The caller lacks permission."""
 
     code = "access_denied"
     http_status = 403
@@ -171,28 +171,28 @@ class NotFoundError(TokenwireError):
 
 
 class GoneError(TokenwireError):
-    """It existed; its records are no longer kept."""
+    """It existed; its records have expired or were deleted."""
 
     code = "gone"
     http_status = 410
 
 
 class CursorError(TokenwireError):
-    """An offset of another run, of another branch, or beyond the tail."""
+    """A cursor of another run, of another branch, or beyond the tail."""
 
     code = "bad_cursor"
     http_status = 400
 
 
 class ConflictError(TokenwireError):
-    """The run is not in a state in which this can be done."""
+    """The operation is not possible in the present state of the run."""
 
     code = "conflict"
     http_status = 409
 
 
 class BusyError(TokenwireError):
-    """A quota or the admission limit; ``details['retry_after']`` in seconds."""
+    """Over a quota or the admission limit; ``details['retry_after']`` in seconds."""
 
     code = "busy"
     retryable = True
@@ -200,20 +200,20 @@ class BusyError(TokenwireError):
 
 
 class FramingError(TokenwireError):
-    """Bytes that are not the wire they claim to be, or a frame over its limit."""
+    """Bytes that violate their wire's framing, or a frame over its limit."""
 
     code = "bad_framing"
     http_status = 502
 
 
 class OrderError(TokenwireError):
-    """An event that may not follow the one before; ``details['rule']`` names the rule."""
+    """An event that may not follow its predecessor; ``details['rule']`` names the rule."""
 
     code = "bad_order"
 
 
 class ProviderError(TokenwireError):
-    """The provider said no, or broke off."""
+    """The provider rejected the request or failed."""
 
     code = "provider_error"
     http_status = 502
@@ -230,20 +230,20 @@ class ProviderError(TokenwireError):
         **details: Any,
     ) -> None:
         super().__init__(message, **details)
-        #: HTTP status of the provider's answer, when there was one.
+        #: HTTP status of the provider's response, if there was one.
         self.status = status
-        #: Seconds that the provider asked us to wait.
+        #: Seconds to wait before a retry, as the provider gave them.
         self.retry_after = retry_after
         #: The provider's id of the request, for its support.
         self.request_id = request_id
-        #: The provider's own word on retrying (``x-should-retry``); wins over ``retryable``.
+        #: The provider's own advice (``x-should-retry``); overrides ``retryable``.
         self.should_retry = should_retry
-        #: The provider's word for the error, kept as it came.
+        #: The provider's own error code, unchanged.
         self.provider_code = provider_code
 
 
 class AuthenticationError(ProviderError):
-    """The provider refused our key."""
+    """The provider rejected the API key."""
 
     code = "provider_auth"
 
@@ -255,7 +255,7 @@ class PermissionDeniedError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many requests; ``retry_after`` in seconds when the provider said."""
+    """Too many requests; ``retry_after`` in seconds, if the provider gave it."""
 
     code = "rate_limited"
     retryable = True
@@ -271,7 +271,7 @@ class OverloadedError(ProviderError):
 
 
 class BadRequestError(ProviderError):
-    """The provider refused the request's content."""
+    """The provider rejected the request's content."""
 
     code = "provider_bad_request"
     http_status = 400
@@ -284,7 +284,7 @@ class ContextOverflowError(BadRequestError):
 
 
 class ContentFilterError(BadRequestError):
-    """The request or the answer was filtered."""
+    """A filter blocked the request or the answer."""
 
     code = "content_filter"
 
@@ -297,13 +297,13 @@ class ModelNotFoundError(ProviderError):
 
 
 class ProtocolError(ProviderError):
-    """An answer that is not the promised wire: HTML, broken JSON, an impossible order."""
+    """A response that is not in the expected wire: HTML, invalid JSON, an impossible order."""
 
     code = "protocol_error"
 
 
 class NetworkError(ProviderError):
-    """No connection, or it broke."""
+    """No connection, or it was lost."""
 
     code = "network"
     retryable = True
@@ -317,7 +317,7 @@ class TruncatedError(ProviderError):
 
 
 class DeadlineError(ProviderError):
-    """A clock ran out; ``which`` is ``connect``, ``first_event``, ``idle`` or ``total``."""
+    """A deadline passed; ``which`` is ``connect``, ``first_event``, ``idle`` or ``total``."""
 
     code = "timeout"
     retryable = True
@@ -350,26 +350,26 @@ class StoreFullError(LogError):
 
 
 class StoreUnavailableError(LogError):
-    """The store does not answer."""
+    """The store does not respond."""
 
     code = "store_unavailable"
     retryable = True
 
 
 class StoreDamagedError(LogError):
-    """Stored bytes fail their check; they are refused, never served altered."""
+    """Stored bytes fail their check and are not served."""
 
     code = "store_damaged"
 
 
 class FencedError(LogError):
-    """Another owner took this run; ``details['epoch']`` is the newer epoch. Stop writing."""
+    """Another owner took over this run; ``details['epoch']`` is the newer epoch. Stop writing."""
 
     code = "fenced"
 
 
 class CancelledRunError(TokenwireError):
-    """The run was stopped by a command."""
+    """A command cancelled the run."""
 
     code = "cancelled"
     http_status = 409

@@ -1,7 +1,7 @@
-"""The blocking facade: the same names and the same order, without ``async``.
+"""The blocking facade: the same names and arguments, without ``async``.
 
 Always true: every event loop here is one thread's portal (anyio), started by the ``with`` and ended
-by its exit; leaving it closes the provider's connection, also after an exception.
+by its exit, which closes the provider's connection, also after an exception.
 
 ::
 
@@ -41,7 +41,7 @@ class Run:
         self._run = run
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
-        self._left = False
+        self._is_closed = False
 
     @property
     def id(self) -> str:
@@ -50,7 +50,9 @@ class Run:
 
     def __enter__(self) -> Run:
         if self._portal is not None:
-            raise ConflictError("this run was started before; ask tokenwire.sync.stream for one")
+            raise ConflictError(
+                "this run has already started; create another with tokenwire.sync.stream"
+            )
         portal = self._stack.enter_context(start_blocking_portal())
         try:
             self._stack.enter_context(portal.wrap_async_context_manager(self._run))
@@ -66,11 +68,11 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._left = True
+        self._is_closed = True
         self._stack.__exit__(kind, error, trace)
 
     def batches(self) -> Iterator[list[Event]]:
-        """Events as they came together."""
+        """Events in the batches in which they arrived."""
         return self._iterate(self._run.batches())
 
     def __iter__(self) -> Iterator[Event]:
@@ -78,23 +80,23 @@ class Run:
             yield from batch
 
     def text(self) -> Iterator[str]:
-        """The answer's text, piece by piece; raises at its end when an error broke it off."""
+        """The answer's text, piece by piece. Raises the error of a failed run at the end."""
         return self._iterate(self._run.text())
 
     def result(self) -> Result:
-        """Read to the end; the whole answer."""
+        """Read to the end and return the whole answer."""
         return self._wait(self._run.result)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Stop the answer. May be called from any thread."""
+        """Cancel the run. May be called from any thread."""
         self._command(lambda: self._run.cancel(reason))
 
     def approve(self, approval_id: str, approved: bool = True, **answer: Any) -> None:
-        """Answer an ``approval-request``. May be called from any thread."""
+        """Decide an ``approval-request``. May be called from any thread."""
         self._command(lambda: self._run.approve(approval_id, approved, **answer))
 
     def answer_tool(self, call_id: str, content: Any) -> None:
-        """The result of a tool that runs on the client. May be called from any thread."""
+        """Give the result of a client's tool. May be called from any thread."""
         self._command(lambda: self._run.answer_tool(call_id, content))
 
     @property
@@ -104,27 +106,29 @@ class Run:
 
     @property
     def timings(self) -> Timings:
-        """How long it took, so far."""
+        """Durations so far, in seconds."""
         return self._run.timings
 
     @property
     def buffer(self) -> BufferStats:
-        """How the buffer between the model and you is doing."""
+        """Fill and waits of the buffer between model and reader."""
         return self._run.buffer
 
     def _started(self) -> BlockingPortal:
         if self._portal is None:
-            raise ConflictError("start the run first: with tokenwire.sync.stream(...) as run")
+            raise ConflictError(
+                "the run has not started: use 'with tokenwire.sync.stream(...) as run'"
+            )
         return self._portal
 
-    def _wait(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _wait(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         portal = self._started()
-        return _at_once(ask()) if self._left else portal.call(ask)
+        return _at_once(call()) if self._is_closed else portal.call(call)
 
-    def _command(self, say: Callable[[], None]) -> None:
+    def _command(self, command: Callable[[], None]) -> None:
         portal = self._started()
-        if not self._left:  # after the `with` nobody is there to hear it
-            portal.call(say)
+        if not self._is_closed:  # after the 'with' the run is over
+            portal.call(command)
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         end: Any = object()
@@ -137,13 +141,13 @@ class Run:
 
 
 def _at_once(ready: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine gives that never waits: the run was left, its buffer is closed."""
+    """The result of a coroutine that never waits: the run is closed, its buffer has ended."""
     try:
         ready.send(None)
     except StopIteration as done:
         return done.value
     ready.close()
-    raise ConflictError("the run was left; read it inside the with block")
+    raise ConflictError("the run is closed; iterate inside the 'with' block")
 
 
 def stream(model: Any, prompt: Any, **options: Any) -> Run:

@@ -27,13 +27,13 @@ def test_the_prompt_may_come_from_standard_input_or_both() -> None:
     assert (both.returncode, "explain this" in both.stdout) == (0, True)
     empty = run("chat", stdin="")
     assert (empty.returncode, empty.stdout) == (2, "")
-    assert "nothing to ask" in empty.stderr
+    assert "no prompt" in empty.stderr
 
 
 def test_bytes_that_are_no_text() -> None:
     options = {"capture_output": True, "timeout": PATIENCE, "env": environment(), "cwd": ROOT}
     piped = subprocess.run([*COMMAND, "chat"], input=b"\xff\xfe", **options, check=False)
-    assert (piped.returncode, b"no UTF-8" in piped.stderr) == (2, True)
+    assert (piped.returncode, b"not UTF-8" in piped.stderr) == (2, True)
     words = [*COMMAND, "chat", b"caf\xe9"]
     named = subprocess.run(words, stdin=subprocess.DEVNULL, **options, check=False)
     assert (named.returncode, "caf\ufffd" in named.stdout.decode()) == (0, True)

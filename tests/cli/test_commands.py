@@ -120,8 +120,8 @@ def test_inspect_reads_standard_input_and_many_files(tmp_path: Path) -> None:
         (b"\x00\x01\x02" * 99, [], 1, "--family"),
         (bytes(range(1, 256)) * 99, ["--family", "chat", "--framing", "sse"], 1, "no event"),
         (b"<html>no</html>", ["--family", "chat"], 1, "file: "),
-        (CHAT.encode(), ["--family", "nonsense"], 2, "there are: chat"),
-        (CHAT.encode(), ["--framing", "nonsense"], 2, "there are: sse"),
+        (CHAT.encode(), ["--family", "nonsense"], 2, "choose one of chat"),
+        (CHAT.encode(), ["--framing", "nonsense"], 2, "choose one of sse"),
         (None, [], 1, "No such file"),
     ],
 )

@@ -49,10 +49,10 @@ def test_the_server_is_not_asked_before_the_time_that_it_named():
 def test_a_farewell_spreads_the_readers_over_its_time():
     link = Reconnect(PLAIN, 0.0)
     link.opened(0.0)
-    assert link.cut(60.0, 0.25, told=4.0) == 1.0
+    assert link.cut(60.0, 0.25, within=4.0) == 1.0
     # Told again and again without a healthy connection between: that is a failure like others.
     link.opened(61.0)
-    assert link.cut(61.1, 1.0, told=0.001) == 1.0
+    assert link.cut(61.1, 1.0, within=0.001) == 1.0
 
 
 def test_patience_is_counted_from_the_last_word():
@@ -82,7 +82,7 @@ def test_any_history_waits_within_bounds(history):
         if opens:
             link.opened(now)
         now += lasts
-        pause = link.cut(now, chance, told=told, wait=wait)
+        pause = link.cut(now, chance, within=told, wait=wait)
         assert pause is not None
         assert min(max(wait or 0.0, 0.0), 3600.0) <= pause <= 3600.0 + PLAIN.cap
 

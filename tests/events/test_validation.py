@@ -9,7 +9,7 @@ import pytest
 from msgspec import Meta
 
 from tokenwire.errors import InputError
-from tokenwire.events.validation import misfit
+from tokenwire.events.validation import input_error
 from tokenwire.observe.redact import redact
 
 
@@ -49,7 +49,7 @@ CASES = [
 def test_words_and_field(value: Any, words: str, field: str) -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert(value, Outer)
-    error = misfit(caught.value)
+    error = input_error(caught.value)
     assert isinstance(error, InputError)
     assert error.message == words
     assert error.details == {"field": field}
@@ -59,4 +59,4 @@ def test_words_and_field(value: Any, words: str, field: str) -> None:
 def test_a_place_can_be_named() -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert({"inner": [{"role": 5}]}, Outer)
-    assert misfit(caught.value, at="list[3]").details["field"] == "list[3].inner[0].role"
+    assert input_error(caught.value, at="list[3]").details["field"] == "list[3].inner[0].role"

@@ -155,7 +155,7 @@ def test_every_fact_is_counted_or_left_out_on_purpose() -> None:
     pytest.importorskip("prometheus_client")
     observer = prometheus.PrometheusObserver()
     known = {getattr(facts, name) for name in facts.__all__} - {facts.Fact}
-    assert set(observer._tell) == known
+    assert set(observer._handlers) == known
 
 
 def test_the_exposition_has_gauges() -> None:

@@ -110,7 +110,7 @@ def test_the_setting_switches_it_on(installed: bool, monkeypatch: pytest.MonkeyP
         raise ModuleNotFoundError("opentelemetry")
 
     told: list[hooks.Observer] = []
-    monkeypatch.setattr(otel, "_started", None)
+    monkeypatch.setattr(otel, "_observer", None)
     monkeypatch.setattr(otel, "observe", told.append)
     if not installed:
         monkeypatch.setattr(otel, "OpenTelemetryObserver", missing)
@@ -122,7 +122,7 @@ def test_the_setting_switches_it_on(installed: bool, monkeypatch: pytest.MonkeyP
 
     if installed:
         asyncio.run(main())
-        assert told == [otel._started]
+        assert told == [otel._observer]
         return
     with pytest.raises(ConfigError, match=r"tokenwire\[otel\]"):
         asyncio.run(main())

@@ -465,7 +465,7 @@ def test_an_empty_question_is_not_asked(here: Site, body: dict) -> None:
     before = here.runs_started
     answer = here.client.post("/v1/runs", json=body)
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "there is nothing to ask: the prompt is empty"
+    assert answer.json()["error"]["message"] == "the prompt is empty"
     assert here.runs_started == before
 
 

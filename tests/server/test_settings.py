@@ -99,9 +99,11 @@ def test_a_bad_file_is_said(tmp_path: Path) -> None:
 
 def test_a_flag_that_is_none_is_answered_with_the_nearest() -> None:
     for words in (["--run-evnts", "5"], ["--run-evnts=5"]):
-        with pytest.raises(ConfigError, match=r"no flag '--run-evnts'; did you mean '--run-event"):
+        with pytest.raises(
+            ConfigError, match=r"unknown option '--run-evnts'; did you mean '--run-event"
+        ):
             serve_parser().parse_args(words)
-    with pytest.raises(ConfigError, match=r"no flag '--zzz'; see tokenwire serve --help"):
+    with pytest.raises(ConfigError, match=r"unknown option '--zzz'; see tokenwire serve --help"):
         serve_parser().parse_args(["--zzz"])
 
 

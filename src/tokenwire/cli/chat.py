@@ -1,7 +1,7 @@
-"""``tokenwire chat``: ask a model in the terminal and watch the answer.
+"""``tokenwire chat``: a conversation with a model in the terminal.
 
-Always true: the first Ctrl-C stops the answer (the provider's connection is closed), the second
-leaves; what a tool call would do is shown whole before somebody says yes to it.
+Always true: the first Ctrl-C cancels the answer (and closes the provider's connection), the second
+exits; a tool call is printed whole before a person approves it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from tokenwire.events.model import (
 __all__ = ["ChatOptions", "run_chat"]
 
 INTERRUPTED: Final = 128 + signal.SIGINT
-#: Longer results are for the model to read, not for the person.
-_SHOWN: Final = 200
+#: Characters of a tool's result to print; the model reads the rest.
+_PRINTED: Final = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class ChatOptions:
 
 
 def run_chat(words: list[str], options: ChatOptions) -> int:
-    """One question, or a conversation; the exit code."""
+    """One prompt, or a conversation. Returns the exit code."""
     prompt = _prompt(words)
     chat = Chat(options)
     if prompt is not None:
@@ -66,7 +66,7 @@ def run_chat(words: list[str], options: ChatOptions) -> int:
 
 
 class Chat:
-    """A conversation: what was said, and how to say more."""
+    """A conversation: its messages and options."""
 
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
@@ -74,16 +74,16 @@ class Chat:
         self._history: list[Message] = []
 
     def ask(self, prompt: str) -> int:
-        """One question and its answer; the exit code."""
+        """One prompt and its answer. Returns the exit code."""
         try:
             return asyncio.run(self._answer(prompt))
         except CancelledRunError:
             return INTERRUPTED
 
     def converse(self) -> int:
-        """Questions from the keyboard until Ctrl-D, Ctrl-C or /bye."""
+        """Prompts from the keyboard until Ctrl-D, Ctrl-C or /bye."""
         _enable_line_editing()
-        note(f"{', '.join(self._options.models)}: Ctrl-C stops an answer, Ctrl-D leaves.")
+        note(f"{', '.join(self._options.models)}: Ctrl-C cancels an answer, Ctrl-D exits")
         while True:
             try:
                 prompt = input("> ").strip()
@@ -94,7 +94,7 @@ class Chat:
                 return 0
             if prompt:
                 try:
-                    if self.ask(prompt) == _LEAVE:
+                    if self.ask(prompt) == _EXIT:
                         return INTERRUPTED
                 except TokenwireError as error:
                     note(f"tokenwire: {error.message}")
@@ -119,26 +119,26 @@ class Chat:
             stop = _Interrupts(run.cancel)
             stack.enter_context(stop)
             stack.enter_context(no_echo_of_interrupts())
-            shown = printer(self._out, plain=options.plain)
+            screen = printer(self._out, plain=options.plain)
             try:
                 async for event in run:
-                    await self._show(event, shown, run)
-                    if stop.leaving:
+                    await self._show(event, screen, run)
+                    if stop.is_exiting:
                         break
             finally:
-                shown.finish()
+                screen.finish()
             if stop.count:
                 note("[stopped]")
-                return _LEAVE if stop.leaving else INTERRUPTED
+                return _EXIT if stop.is_exiting else INTERRUPTED
             result = await run.result()
         self._history += [user(prompt), *result.history]
-        self._tell(result)
+        self._summarize(result)
         return 0
 
     async def _tools(self, stack: AsyncExitStack) -> Any:
         names = self._options.tools
         if names is None:
-            # The demo model calls demo tools; a real one gets only what it is given.
+            # The demo model calls demo tools; a real one has only those of --tool.
             names = ["demo"] if self._options.models == ["demo"] else []
         if not names:
             return None
@@ -146,36 +146,36 @@ class Chat:
 
         return await stack.enter_async_context(open_tools(names))
 
-    async def _show(self, event: Event, shown: Printer, run: Any) -> None:
+    async def _show(self, event: Event, screen: Printer, run: Any) -> None:
         if isinstance(event, TextDelta | RefusalDelta):
-            shown.text(event.text)
+            screen.text(event.text)
         elif isinstance(event, ReasoningDelta):
             if self._options.reasoning:
-                shown.reasoning(event.text)
+                screen.reasoning(event.text)
         elif isinstance(event, ApprovalRequest):
-            await self._approve(event, shown, run)
+            await self._approve(event, screen, run)
         elif isinstance(event, StepReset):
-            shown.aside("[the model was asked again; the answer begins anew]")
+            screen.aside("[the model restarted; the answer begins again]")
         else:
             line = _aside(event)
             if line:
-                shown.aside(line)
+                screen.aside(line)
 
-    async def _approve(self, event: ApprovalRequest, shown: Printer, run: Any) -> None:
-        shown.finish()
-        # Escaped and whole: who says yes must have seen all of it.
+    async def _approve(self, event: ApprovalRequest, screen: Printer, run: Any) -> None:
+        screen.finish()
+        # Escaped and whole: a person approves only what was printed.
         arguments = json.dumps(event.arguments, ensure_ascii=False, indent=2)
         note(f"The model wants to call {event.name} with {arguments}")
         if self._options.yes:
             run.approve(event.approval_id, True, by="--yes")
         elif not sys.stdin.isatty():
-            note("[said no: nobody is at the keyboard; --yes says yes]")
-            run.approve(event.approval_id, False, reason="nobody is at the keyboard")
+            note("[rejected: no terminal to ask on; --yes approves every call]")
+            run.approve(event.approval_id, False, reason="no terminal to ask on")
         else:
             answer = await _read_line("Run it? [y/N] ")
             run.approve(event.approval_id, answer.strip().lower() in ("y", "yes"), by="terminal")
 
-    def _tell(self, result: Any) -> None:
+    def _summarize(self, result: Any) -> None:
         if result.outcome != "complete":
             note(f"[the answer is {result.outcome}: {result.finish_reason}]")
         if self._options.stats:
@@ -189,12 +189,12 @@ class Chat:
             note(", ".join(facts))
 
 
-#: What `Chat.ask` returns when Ctrl-C was pressed twice.
-_LEAVE: Final = -1
+#: What `Chat.ask` returns after a second Ctrl-C.
+_EXIT: Final = -1
 
 
 class _Interrupts:
-    """Counts Ctrl-C while an answer is being written: the first stops it."""
+    """Counts Ctrl-C during an answer: the first cancels it."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self._stop = stop
@@ -202,8 +202,8 @@ class _Interrupts:
         self._task = asyncio.current_task()
 
     @property
-    def leaving(self) -> bool:
-        """Was it pressed twice?"""
+    def is_exiting(self) -> bool:
+        """Whether Ctrl-C was pressed twice."""
         return self.count > 1
 
     def __enter__(self) -> _Interrupts:
@@ -225,8 +225,8 @@ def _aside(event: Event) -> str | None:
     if isinstance(event, ToolStart):
         return f"→ {event.name}({_short(event.arguments)})"
     if isinstance(event, ToolProgress):
-        done = "" if event.fraction is None else f"{event.fraction:4.0%} "
-        return f"  {done}{event.message or ''}"
+        percent = "" if event.fraction is None else f"{event.fraction:4.0%} "
+        return f"  {percent}{event.message or ''}"
     if isinstance(event, ToolResult):
         return f"← {_short(event.content)}"
     if isinstance(event, ToolError):
@@ -236,30 +236,30 @@ def _aside(event: Event) -> str | None:
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text) - _SHOWN} more)"
+    return text if len(text) <= _PRINTED else f"{text[:_PRINTED]}… ({len(text) - _PRINTED} more)"
 
 
 def _prompt(words: list[str]) -> str | None:
-    """The question from the command line and, when it is no keyboard, standard input."""
-    asked = " ".join(word for word in words if word != "-").strip()
-    # Bytes that are no text (a file name, perhaps) come as half characters.
-    asked = asked.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """The prompt of the command line, and of standard input if it is not a terminal."""
+    prompt = " ".join(word for word in words if word != "-").strip()
+    # Bytes that are not text (of a file name, perhaps) arrive as lone surrogates.
+    prompt = prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if sys.stdin is not None and ("-" in words or not sys.stdin.isatty()):
         try:
             piped = sys.stdin.buffer.read().decode().strip()
         except UnicodeDecodeError:
-            raise InputError("standard input is no UTF-8 text") from None
-        asked = f"{asked}\n\n{piped}".strip() if piped else asked
-        return asked or _nothing()
-    return asked or None
+            raise InputError("standard input is not UTF-8 text") from None
+        prompt = f"{prompt}\n\n{piped}".strip() if piped else prompt
+        return prompt or _no_prompt()
+    return prompt or None
 
 
-def _nothing() -> str:
-    raise InputError("nothing to ask: give a prompt, or text on standard input")
+def _no_prompt() -> str:
+    raise InputError("no prompt: give one as an argument or on standard input")
 
 
 async def _read_line(question: str) -> str:
-    """A line from the keyboard without stopping the event loop; an empty one at its end."""
+    """A line from the keyboard, without blocking the event loop; empty at its end."""
 
     def read() -> str:
         sys.stderr.write(inert(question))
@@ -271,6 +271,6 @@ async def _read_line(question: str) -> str:
 
 def _enable_line_editing() -> None:
     try:
-        import readline  # noqa: F401 - importing it gives input() a history
+        import readline  # noqa: F401 - the import gives input() a history
     except ImportError:
         return

@@ -1,7 +1,7 @@
-"""``tokenwire doctor``: does this machine have what tokenwire needs, and what would more bring?
+"""``tokenwire doctor``: what tokenwire needs on this machine, and what optional packages add.
 
-Always true: nothing is changed and nothing leaves the machine; a key is never printed, only that it
-is there; exit code 1 means that something necessary is broken.
+Always true: it changes nothing and sends nothing; it prints whether a key is set, never the key;
+exit code 1 means that something necessary is broken.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _REQUIRED: Final = (
     "uvicorn",
     "websockets",
 )
-#: Package -> (extra, what it brings).
+#: Package -> (extra, what it adds).
 _OPTIONAL: Final = {
     "hiredis": ("redis", "runs shared by several servers"),
     "xllamacpp": ("local", "models from a .gguf file"),
@@ -49,7 +49,7 @@ _MARKS: Final = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
 
 
 class Finding(msgspec.Struct, omit_defaults=True):
-    """One thing looked at. ``missing`` is fine; ``broken`` is not."""
+    """The result of one check. ``missing`` is optional; ``broken`` is an error."""
 
     what: str
     state: Literal["ok", "missing", "broken"]
@@ -58,24 +58,24 @@ class Finding(msgspec.Struct, omit_defaults=True):
 
 
 def run_doctor(*, store: str | None, as_json: bool) -> int:
-    """Look at everything; 1 when something necessary is broken."""
-    found: list[Finding] = []
-    for finding in _look(store):
-        found.append(finding)
+    """Run every check. Returns 1 if something necessary is broken."""
+    findings: list[Finding] = []
+    for finding in _checks(store):
+        findings.append(finding)
         if not as_json:
             line = f"{_MARKS[finding.state]}  {finding.what:<22} {finding.detail}"
             print(inert(line.rstrip() + (f" -> {finding.advice}" if finding.advice else "")))
     if as_json:
-        print(msgspec.json.encode(found).decode())
-    return 1 if any(f.state == "broken" for f in found) else 0
+        print(msgspec.json.encode(findings).decode())
+    return 1 if any(f.state == "broken" for f in findings) else 0
 
 
-def _look(store: str | None) -> Iterator[Finding]:
+def _checks(store: str | None) -> Iterator[Finding]:
     yield from _python()
     for name in _REQUIRED:
         yield _package(name)
-    for name, (extra, brings) in _OPTIONAL.items():
-        yield _package(name, f"pip install 'tokenwire[{extra}]' brings {brings}")
+    for name, (extra, feature) in _OPTIONAL.items():
+        yield _package(name, f"pip install 'tokenwire[{extra}]' adds {feature}")
     yield from _providers()
     yield _page()
     yield _port("127.0.0.1", 8765)
@@ -104,10 +104,10 @@ def _package(name: str, advice: str = "") -> Finding:
             return Finding(name, "missing", "", advice)
         return Finding(name, "broken", str(error), f"pip install {name}")
     except Exception as error:  # an installed package that does not load
-        return Finding(name, "broken", f"{type(error).__name__}: {error}", "install it again")
-    known = importlib.metadata.packages_distributions().get(name, [name])[0]
+        return Finding(name, "broken", f"{type(error).__name__}: {error}", "reinstall it")
+    distribution = importlib.metadata.packages_distributions().get(name, [name])[0]
     try:
-        return Finding(name, "ok", importlib.metadata.version(known))
+        return Finding(name, "ok", importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, "ok")
 
@@ -121,7 +121,7 @@ def _providers() -> Iterator[Finding]:
         "providers",
         "ok" if ready else "missing",
         ", ".join(ready) or f"none of {len(infos)} has a key",
-        "" if ready else "'tokenwire models' says what to set; 'demo' needs nothing",
+        "" if ready else "'tokenwire models' lists what to set; 'demo' needs no key",
     )
 
 
@@ -146,12 +146,12 @@ def _port(host: str, port: int) -> Finding:
     return Finding(f"port {port}", "ok", "free")
 
 
-def _try(what: str, look: Callable[[], Any]) -> Finding:
+def _try(what: str, check: Callable[[], Any]) -> Finding:
     try:
-        return Finding(what, "ok", asyncio.run(look()))
+        return Finding(what, "ok", asyncio.run(check()))
     except TokenwireError as error:
         return Finding(what, "broken", error.message)
-    except Exception as error:  # whatever it is, the others are still worth looking at
+    except Exception as error:  # the other checks still run
         return Finding(what, "broken", f"{type(error).__name__}: {error}")
 
 
@@ -159,13 +159,13 @@ async def _demo() -> str:
     async with tokenwire.stream("demo", "Hello") as run:
         result = await run.result()
     first = result.timings.first_token_seconds or 0.0
-    return f"answers; first token after {first:.2f} s"
+    return f"works; first token after {first:.2f} s"
 
 
 async def _store(url: str) -> str:
     log = tokenwire.open_log(url)
     await log.start()
     try:
-        return f"opens; what it accepts survives: {log.durability}"
+        return f"opens; accepted records survive: {log.durability}"
     finally:
         await log.close()

@@ -1,6 +1,6 @@
-"""Which protocol and framing a recorded stream has, by its first bytes and payloads.
+"""The protocol and framing of a recorded stream, by its first bytes and payloads.
 
-Always true: pure; bounded by the first payloads, however long the recording is.
+Always true: pure; reads the first payloads only, however long the recording is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tokenwire.providers.decoding.payloads import PayloadReader
 
 __all__ = ["FRAMINGS", "guess_family", "guess_framing"]
 
-#: Framing -> the media type under which a provider sends it.
+#: Framing -> its media type.
 FRAMINGS: Final = {
     "sse": "text/event-stream",
     "ndjson": "application/x-ndjson",
@@ -22,8 +22,8 @@ FRAMINGS: Final = {
     "json-array": "application/json",
     "aws-eventstream": "application/vnd.amazon.eventstream",
 }
-#: A stream says what it is in its first few payloads; some begin with pings or settings.
-_LOOKED_AT: Final = 40
+#: Payloads to look at; some streams begin with pings or settings.
+_MOST_PAYLOADS: Final = 40
 _CHUNK: Final = 16 * 1024
 _CONVERSE: Final = frozenset(
     "messageStart contentBlockStart contentBlockDelta contentBlockStop messageStop metadata "
@@ -51,21 +51,21 @@ def guess_framing(data: bytes) -> str:
 
 
 def guess_family(data: bytes, framing: str) -> str | None:
-    """The protocol, by the first payloads; None when none of them is known."""
+    """The protocol, by the first payloads; None if all of them are unknown."""
     reader = PayloadReader(FRAMINGS[framing])
-    looked = 0
+    number = 0
     try:
         for start in range(0, len(data) + 1, _CHUNK):
             piece = data[start : start + _CHUNK]
             for frame in reader.feed(piece) if piece else reader.finish():
-                found = _family(frame.data, frame.event)
-                looked += 1
-                if found is not None or looked > _LOOKED_AT:
-                    return found
+                family = _family(frame.data, frame.event)
+                number += 1
+                if family is not None or number > _MOST_PAYLOADS:
+                    return family
         for frame in reader.finish() if len(data) % _CHUNK else []:
-            found = _family(frame.data, frame.event)
-            if found is not None:
-                return found
+            family = _family(frame.data, frame.event)
+            if family is not None:
+                return family
     except FramingError:
         return None
     return None

@@ -1,7 +1,7 @@
-"""``tokenwire inspect``: recorded bytes of a provider, as events or as the facts of the answer.
+"""``tokenwire inspect``: a provider's recorded bytes, as events or as facts of the answer.
 
-Always true: with ``--json`` every file gets exactly one line, in order; that of a file which could
-not be read has its ``error``.
+Always true: with ``--json`` every file has exactly one line, in order; that of an unreadable file
+has its ``error``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FACTS: Final = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inspected:
-    """What a recording holds. ``unreadable``: it is not this wire, and why."""
+    """The events of a recording. ``unreadable``: why it is not of this wire."""
 
     family: str
     framing: str
@@ -53,14 +53,14 @@ def run_inspect(
     as_json: bool = False,
     raw: bool = False,
 ) -> int:
-    """Print each file; 1 when one could not be read, 2 when it was asked wrongly."""
+    """Print each file. Returns 1 if one is unreadable, 2 for a wrong option."""
     _check_names(family, framing)
     out, code = Out(raw=raw), 0
     for file in files:
         name = "standard input" if str(file) == "-" else str(file)
         try:
             data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-            found = inspect_bytes(data, family=family, framing=framing)
+            recording = inspect_bytes(data, family=family, framing=framing)
         except (OSError, TokenwireError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             note(f"tokenwire: {name}: {reason}")
@@ -70,11 +70,11 @@ def run_inspect(
                 out.write(_line(_ordered(facts([unread]))))
             continue
         if as_json:
-            out.write(_line(_ordered(facts(found.events))))
+            out.write(_line(_ordered(facts(recording.events))))
         else:
-            _print_events(out, name, found, title=len(files) > 1)
-        if found.unreadable:
-            note(f"tokenwire: {name}: {found.unreadable}")
+            _print_events(out, name, recording, title=len(files) > 1)
+        if recording.unreadable:
+            note(f"tokenwire: {name}: {recording.unreadable}")
             code = max(code, 1)
     return code
 
@@ -82,16 +82,13 @@ def run_inspect(
 def inspect_bytes(
     data: bytes, *, family: str | None = None, framing: str | None = None
 ) -> Inspected:
-    """Decode a whole recording. Raises `InputError` when its family cannot be guessed."""
+    """Decode a whole recording. Raises `InputError` if its family is unknown."""
     framing = framing or guess_framing(data)
     if not data.strip():
-        raise InputError("it is empty")
+        raise InputError("the file is empty")
     family = family or guess_family(data, framing)
     if family is None:
-        raise InputError(
-            f"no known protocol is recognised in it; say which with --family "
-            f"({', '.join(FAMILIES)})"
-        )
+        raise InputError(f"unknown protocol; choose one with --family ({', '.join(FAMILIES)})")
     decoder = Registry(env={}).dialect(family).decoder(content_type=FRAMINGS[framing])
     events: list[Event] = []
     error: Error | None = None
@@ -108,39 +105,39 @@ def inspect_bytes(
 
 
 def _nothing(events: list[Event], family: str) -> str | None:
-    """Why there is no event of the wire, when there is none: a page, or other bytes."""
-    said: str | None = None
+    """Why a recording without any event of the wire has none: a page, or other bytes."""
+    reason: str | None = None
     for event in events:
         if isinstance(event, Error) and event.scope == "parse":
-            said = event.message
+            reason = event.message
         elif not isinstance(event, StepEnd):
             return None
-    return said or f"nothing in it is an event of the family '{family}'"
+    return reason or f"no event of the family '{family}' in it"
 
 
 def _check_names(family: str | None, framing: str | None) -> None:
-    for word, given, known in (("family", family, FAMILIES), ("framing", framing, FRAMINGS)):
-        if given is not None and given not in known:
-            raise ConfigError(f"no {word} is called '{given}'; there are: {', '.join(known)}")
+    for word, name, choices in (("family", family, FAMILIES), ("framing", framing, FRAMINGS)):
+        if name is not None and name not in choices:
+            raise ConfigError(f"unknown {word} '{name}'; choose one of {', '.join(choices)}")
 
 
-def _ordered(found: dict[str, Any]) -> dict[str, Any]:
-    """What every recording has comes first, always in the same order."""
-    return {name: found[name] for name in _FACTS} | found
+def _ordered(values: dict[str, Any]) -> dict[str, Any]:
+    """The facts of every recording first, in a fixed order."""
+    return {name: values[name] for name in _FACTS} | values
 
 
 def _line(value: dict[str, Any]) -> str:
     return msgspec.json.encode(value).decode() + "\n"
 
 
-def _print_events(out: Out, name: str, found: Inspected, *, title: bool) -> None:
+def _print_events(out: Out, name: str, recording: Inspected, *, title: bool) -> None:
     if title:
-        out.write(f"== {name} ({found.family}, {found.framing})\n")
-    for event in found.events:
+        out.write(f"== {name} ({recording.family}, {recording.framing})\n")
+    for event in recording.events:
         if isinstance(event, Heartbeat):
             continue
         fields = to_fields(event)
         kind = fields.pop("type")
-        shown = msgspec.json.encode(fields).decode()
-        # JSON leaves characters above 0x7f as they are; a terminal acts upon some of them.
-        out.write(f"{kind:<22} {inert(shown) if out.is_terminal else shown}\n")
+        text = msgspec.json.encode(fields).decode()
+        # JSON does not escape characters above 0x7f; a terminal interprets some of them.
+        out.write(f"{kind:<22} {inert(text) if out.is_terminal else text}\n")

@@ -1,7 +1,7 @@
-"""The command ``tokenwire``: what it can do, each part imported when it is asked for.
+"""The command ``tokenwire``: its subcommands, each imported on use.
 
-Always true: ``--help`` and a wrong option cost no more than this file's imports; every command ends
-with 0, 1 (it failed), 2 (it was asked wrongly) or 130 (Ctrl-C), and never with a traceback.
+Always true: ``--help`` and a wrong option cost no more than this file's imports; every command
+exits with 0, 1 (failure), 2 (wrong usage) or 130 (Ctrl-C), and never with a traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="tokenwire",
-    help="Bring a model's answer to people while it is being written.\n\n"
+    help="Deliver a language model's answer while it is being written.\n\n"
     "Try 'tokenwire serve' and open the page, or 'tokenwire chat' here: the model 'demo' needs "
     "no key and no network.",
     no_args_is_help=True,
@@ -33,8 +33,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_on: bool) -> None:
+    if is_on:
         print(f"tokenwire {tokenwire.__version__}")
         raise typer.Exit()
 
@@ -48,7 +48,7 @@ def _root(
     ] = False,
 ) -> None:
     if context.invoked_subcommand != "serve" and not os.environ.get("TOKENWIRE_DEBUG"):
-        # What a person needs to know is in the command's own words; a server keeps a log.
+        # A command reports errors itself; only a server writes logs.
         logging.getLogger("tokenwire").addHandler(logging.NullHandler())
 
 
@@ -72,7 +72,7 @@ def chat(
         list[str] | None,
         typer.Argument(
             metavar="PROMPT",
-            help="What to ask; without it, a conversation. '-' is standard input.",
+            help="Prompt; without it, a conversation starts. '-' reads standard input.",
         ),
     ] = None,
     model: Annotated[
@@ -82,42 +82,46 @@ def chat(
             "-m",
             metavar="NAME",
             envvar="TOKENWIRE_MODEL",
-            help="Model; again: next if it fails.",
+            help="Model; repeat to add fallbacks.",
         ),
     ] = None,
     system: Annotated[
         str | None, typer.Option("--system", "-s", metavar="TEXT", help="System prompt.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(metavar="N", help="0 is calm, 2 is wild.")
+        float | None, typer.Option(metavar="N", help="Sampling temperature, 0 to 2.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Most tokens of an answer.")
+        int | None, typer.Option(metavar="N", help="Maximum tokens to generate.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Ask for a repeatable answer.")
+        int | None, typer.Option(metavar="N", help="Random seed, where the provider supports one.")
     ] = None,
     tool: Annotated[
         list[str] | None,
         typer.Option(
-            "--tool", "-t", metavar="TOOL", help="MODULE:NAME, 'demo', or mcp:COMMAND or mcp:URL."
+            "--tool",
+            "-t",
+            metavar="TOOL",
+            help="Tool: MODULE:NAME, demo, mcp:COMMAND or mcp:URL; repeatable.",
         ),
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Say yes to every tool call that asks.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Approve every tool call.")] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Text as it comes, without drawing Markdown.")
+        bool, typer.Option("--plain", help="Print plain text, without rendering Markdown.")
     ] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Let control characters of the model act. Dangerous.")
+        bool,
+        typer.Option("--raw", help="Pass terminal control characters through unescaped (unsafe)."),
     ] = False,
-    reasoning: Annotated[bool, typer.Option(help="Show the model's reasoning, too.")] = True,
-    stats: Annotated[bool, typer.Option(help="Tell times and tokens after an answer.")] = False,
+    reasoning: Annotated[bool, typer.Option(help="Print the model's reasoning.")] = True,
+    stats: Annotated[
+        bool, typer.Option(help="Print timing and token counts after each answer.")
+    ] = False,
 ) -> None:
     """Talk with a model in the terminal.
 
-    Ctrl-C stops the answer; once more, it leaves.
+    Ctrl-C cancels the answer; a second Ctrl-C exits.
     """
     from tokenwire.cli.chat import ChatOptions, run_chat
 
@@ -137,31 +141,34 @@ def chat(
     raise SystemExit(run_chat(prompt or [], options))
 
 
-@app.command(short_help="Decode recorded streams of providers.")
+@app.command(short_help="Decode recorded provider streams.")
 @command
 def inspect(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE", help="Recorded streams; '-' is standard input."),
+        typer.Argument(metavar="FILE", help="Recording; '-' reads standard input."),
     ],
     family: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The protocol: chat, responses, messages, gemini, ..."),
+        typer.Option(metavar="NAME", help="Protocol: chat, responses, messages, gemini, ..."),
     ] = None,
     framing: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="sse, ndjson, jsonl, json-array or aws-eventstream."),
+        typer.Option(
+            metavar="NAME", help="Framing: sse, ndjson, jsonl, json-array or aws-eventstream."
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object with the facts for each file.")
+        bool, typer.Option("--json", help="Print one JSON object of facts per file.")
     ] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Print control characters as they are.")
+        bool,
+        typer.Option("--raw", help="Pass terminal control characters through unescaped (unsafe)."),
     ] = False,
 ) -> None:
-    """Decode recorded streams of providers and print the events, or the facts with --json.
+    """Decode recorded provider streams and print their events, or their facts with --json.
 
-    Family and framing are guessed when they are not given.
+    Family and framing default to a guess by the first bytes.
     """
     from tokenwire.cli.inspect import run_inspect
 
@@ -172,30 +179,34 @@ def inspect(
 @command
 def simulate(
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="Port; 0 takes a free one.")] = 8900,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port; 0 picks a free one.")] = 8900,
     ttft: Annotated[
         float, typer.Option(metavar="SECONDS", help="Seconds to the first token.")
     ] = 0.25,
-    rate: Annotated[float, typer.Option(metavar="N", help="Tokens a second; 0 is at once.")] = 40.0,
-    jitter: Annotated[float, typer.Option(metavar="N", help="Spread of the gaps, 0 to 1.")] = 0.4,
-    tokens_per_chunk: Annotated[
-        int, typer.Option(metavar="N", help="Tokens joined into a chunk.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="Draws answers, gaps and faults.")] = 0,
+    rate: Annotated[
+        float, typer.Option(metavar="N", help="Tokens per second; 0 is unlimited.")
+    ] = 40.0,
+    jitter: Annotated[
+        float, typer.Option(metavar="N", help="Random spread of the gaps, 0 to 1.")
+    ] = 0.4,
+    tokens_per_chunk: Annotated[int, typer.Option(metavar="N", help="Tokens per chunk.")] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Random seed of answers, gaps and faults.")
+    ] = 0,
     faults: Annotated[
         str,
-        typer.Option(metavar="PLAN", help="A fault plan for every answer: 'cut-rst@512,crlf'."),
+        typer.Option(metavar="PLAN", help="Fault plan of every answer, such as cut-rst@512,crlf."),
     ] = "",
     api_key: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", envvar="SIMULATOR_API_KEY", help="Refuse requests without this key."
+            metavar="KEY", envvar="SIMULATOR_API_KEY", help="Key that requests must have."
         ),
     ] = None,
 ) -> None:
-    """Serve simulated models over the true bytes of the providers' wires.
+    """Serve simulated models over the providers' own wires.
 
-    The prompt 'scenario:NAME' picks what a model does; 'GET /scenarios' lists the names.
+    The prompt 'scenario:NAME' selects a scenario; 'GET /scenarios' lists the names.
     """
     from tokenwire.cli.simulate import run_simulate
 
@@ -212,12 +223,12 @@ def simulate(
     )
 
 
-@app.command(short_help="List what can be used here, and what is missing.")
+@app.command(short_help="List providers and models.")
 @command
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
-    """List the providers and models that can be used here, and what is missing for the others."""
+    """List the providers and models that work here, and what the others need."""
     from tokenwire.cli.models import run_models
 
     run_models(as_json=as_json)
@@ -226,30 +237,32 @@ def models(
 @app.command(short_help="Follow a run until it ends.")
 @command
 def tail(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")],
     url: Annotated[
         str,
-        typer.Option(metavar="URL", envvar="TOKENWIRE_URL", help="The server that has it."),
+        typer.Option(metavar="URL", envvar="TOKENWIRE_URL", help="Server of the run."),
     ] = "http://127.0.0.1:8765",
     store: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Read from this store instead: sqlite:FILE, redis://HOST."
+            metavar="URL", help="Read this store instead of a server: sqlite:FILE, redis://HOST."
         ),
     ] = None,
     after: Annotated[
-        str | None, typer.Option(metavar="OFFSET", help="Begin after this offset.")
+        str | None,
+        typer.Option(metavar="CURSOR", help="Cursor of the last event received; start after it."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One event a line, as JSON, in place of the text.")
+        bool, typer.Option("--json", help="Print one JSON event per line instead of text.")
     ] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Let control characters of the model act. Dangerous.")
+        bool,
+        typer.Option("--raw", help="Pass terminal control characters through unescaped (unsafe)."),
     ] = False,
 ) -> None:
-    """Follow a run: what it has said so far, then what it says, until it ends.
+    """Follow a run: its events so far, then new ones, until it ends.
 
-    A key for the server is taken from TOKENWIRE_API_KEY.
+    The API key of the server comes from TOKENWIRE_API_KEY.
     """
     from tokenwire.cli.tail import run_tail
 
@@ -260,11 +273,11 @@ def tail(
 @command
 def doctor(
     store: Annotated[
-        str | None, typer.Option(metavar="URL", help="Try this store as well.")
+        str | None, typer.Option(metavar="URL", help="Store to check as well.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
-    """Check this machine: what works, what is missing, and what to do about it."""
+    """Check this machine: what works, what is missing, and how to get it."""
     from tokenwire.cli.doctor import run_doctor
 
     raise SystemExit(run_doctor(store=store, as_json=as_json))
@@ -272,13 +285,13 @@ def doctor(
 
 def main() -> None:
     """Run the command line; the entry point."""
-    # A name that cannot be encoded must not end the program.
+    # A character that cannot be encoded must not end the program.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    # Tools that are named MODULE:NAME may lie where the command was given; last, so that nothing
-    # there takes the place of an installed package.
+    # A tool MODULE:NAME may be in the working directory; last in the path, so that nothing there
+    # shadows an installed package.
     with contextlib.suppress(OSError):
         sys.path.append(os.getcwd())
     app(prog_name="tokenwire")

@@ -1,4 +1,4 @@
-"""The page docs/reference/cli.md, made from the commands: ``python -m tokenwire.cli.reference``."""
+"""Generates docs/reference/cli.md from the commands: ``python -m tokenwire.cli.reference``."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["cli_reference"]
 _HEAD: Final = """\
 # The command `tokenwire`
 
-Made from the code (`python -m tokenwire.cli.reference`); do not edit it by hand.
+Generated from the code by `python -m tokenwire.cli.reference`; do not edit.
 
-Every command says what it can do with `--help`. What a model wrote is shown inert on a terminal:
-control characters become visible and do nothing, unless `--raw` asks for them; into a pipe or file
-goes the text as it is. Errors are one line on standard error.
+Every command has `--help`. On a terminal, control characters in a model's text become visible
+symbols without effect, except with `--raw`; a pipe or a file receives the text unchanged. Errors
+are one line on standard error.
 
 | exit code | meaning |
 |---|---|
-| 0 | it worked (also when a reader of the output went away) |
-| 1 | it was tried and failed: the provider, the network, the run, the file |
-| 2 | it was asked wrongly: an option, a name, a missing key |
+| 0 | success (also when a reader closes the pipe) |
+| 1 | failure of the provider, the network, the run or a file |
+| 2 | wrong usage: an option, a name, a missing key |
 | 130 | Ctrl-C |
 
-`TOKENWIRE_DEBUG=1` shows where an unexpected error came from.
+`TOKENWIRE_DEBUG=1` prints the traceback of an unexpected error.
 """
 
 
@@ -40,7 +40,7 @@ def cli_reference() -> str:
 def _section(name: str, command: Any) -> str:
     lines = [f"## tokenwire {name}", "", inspect.cleandoc(command.help or ""), ""]
     if name == "serve":
-        lines += ["All settings, as flags, variables and file: [settings](settings.md).", ""]
+        lines += ["All settings, as options, variables and file: [settings](settings.md).", ""]
         return "\n".join(lines)
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]

@@ -1,7 +1,7 @@
-"""Text of a model to the screen, word by word: drawn as Markdown, or as it comes.
+"""A model's text on the screen while it arrives: rendered as Markdown, or plain.
 
-Always true: every character reaches the screen, in order; what is drawn was made inert first; a
-block that is finished is drawn once and never again, so that long answers stay cheap.
+Always true: every character reaches the screen, in order; control characters are inert; a finished
+block is drawn exactly once, so that long answers stay cheap.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tokenwire.cli.terminal import Out
 __all__ = ["MarkdownPrinter", "PlainPrinter", "Printer", "printer"]
 
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
-#: Redraws of the open block a second; faster than people read.
+#: Redraws of the open block per second.
 _REFRESH: Final = 12
 
 
 class Printer(Protocol):
-    """Takes the text of an answer."""
+    """Prints one answer."""
 
     def text(self, piece: str) -> None:
         """The next piece of the answer."""
@@ -36,17 +36,17 @@ class Printer(Protocol):
         ...
 
     def finish(self) -> None:
-        """The answer is over; the cursor is left at the begin of a line."""
+        """End the answer; the cursor is at the start of a line."""
         ...
 
 
 def printer(out: Out, *, plain: bool) -> Printer:
-    """How text is best shown where standard output goes."""
+    """The printer for standard output: Markdown on a terminal, else plain."""
     return PlainPrinter(out) if plain or not out.is_terminal else MarkdownPrinter(out)
 
 
 class PlainPrinter:
-    """As it comes. Into a pipe goes the answer alone; the rest is told on standard error."""
+    """Plain text. A pipe receives the answer only; the rest goes to standard error."""
 
     def __init__(self, out: Out) -> None:
         self._out = out
@@ -86,7 +86,7 @@ class PlainPrinter:
 
 
 class MarkdownPrinter:
-    """Draws finished blocks as Markdown for good, and the open one again while it grows."""
+    """Draws a finished block as Markdown once, and redraws the open one while it grows."""
 
     def __init__(self, out: Out) -> None:
         from rich.console import Console
@@ -148,7 +148,7 @@ class MarkdownPrinter:
             self._live.start()
 
     def _preview(self) -> Any:
-        """The open block as far as it fits; called only when it is drawn."""
+        """The part of the open block that fits; called only to draw it."""
         from rich.text import Text
 
         block = self._blocks.open
@@ -166,8 +166,8 @@ class MarkdownPrinter:
 
 
 class _Ragged:
-    """A renderable without the blanks that fill its lines. Terminals differ in how wide an emoji
-    is: a line that is filled to the last column wraps in some, and what is drawn over it stays."""
+    """A renderable without trailing blanks. Terminals differ in the width of an emoji: a line
+    padded to the last column wraps in some of them and is not erased by the next redraw."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -185,57 +185,57 @@ class _Ragged:
 
 
 def _has_ground(segment: Any) -> bool:
-    """Whether blanks of it can be seen."""
+    """Whether its blanks are visible."""
     return segment.style is not None and segment.style.bgcolor is not None
 
 
 def _markdown(text: str) -> Any:
-    """Markdown in which HTML is text (rich would leave it out), and in which a link's target
-    stands beside its words, where it can be read."""
+    """Markdown with HTML as text (rich would drop it) and a link's target printed beside its
+    words."""
     from markdown_it import MarkdownIt
     from rich.markdown import Markdown
 
-    found = Markdown(text, hyperlinks=False)
+    rendered = Markdown(text, hyperlinks=False)
     parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
-    found.parsed = parser.parse(text)
-    return found
+    rendered.parsed = parser.parse(text)
+    return rendered
 
 
 class Blocks:
     """Cuts growing Markdown at blank lines outside of code fences. Pure."""
 
     def __init__(self) -> None:
-        self._done: list[str] = []
+        self._lines: list[str] = []
         self._pieces: list[str] = []
         self._fence: str | None = None
 
     def push(self, piece: str) -> list[str]:
-        """The blocks that this piece finished."""
-        found: list[str] = []
+        """The blocks that this piece completes."""
+        blocks: list[str] = []
         *lines, rest = piece.split("\n")
         for line in lines:
             whole = "".join([*self._pieces, line])
             self._pieces.clear()
-            self._done.append(whole)
+            self._lines.append(whole)
             if self._ends(whole):
-                found.append("\n".join(self._done))
-                self._done.clear()
+                blocks.append("\n".join(self._lines))
+                self._lines.clear()
         if rest:
             self._pieces.append(rest)
-        return found
+        return blocks
 
     @property
     def open(self) -> str:
-        """The block that is still growing."""
-        return "\n".join([*self._done, "".join(self._pieces)])
+        """The incomplete block."""
+        return "\n".join([*self._lines, "".join(self._pieces)])
 
     def finish(self) -> list[str]:
-        """What is left."""
-        left = self.open
-        self._done.clear()
+        """The block that is still open, if any."""
+        remaining = self.open
+        self._lines.clear()
         self._pieces.clear()
         self._fence = None
-        return [left] if left.strip() else []
+        return [remaining] if remaining.strip() else []
 
     def _ends(self, line: str) -> bool:
         match = _FENCE.match(line)
@@ -247,4 +247,4 @@ class Blocks:
         if match:
             self._fence = match[1]
             return False
-        return not line.strip() and len(self._done) > 1
+        return not line.strip() and len(self._lines) > 1

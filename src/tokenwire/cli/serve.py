@@ -1,7 +1,7 @@
 """``tokenwire serve``: settings from flags, environment and file, then the server until a signal.
 
-Always true: whatever keeps it from serving is one line on standard error and exit code 2; a stop by
-signal is exit code 0; the lines at the start say where, which model, how durable, and who may ask.
+Always true: a failure to start is one line on standard error and exit code 2; a stop by signal is
+exit code 0; the lines at the start print address, model, store and access.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from tokenwire.server.settings import CONFIG_FILE, Setting, Settings, load_setti
 __all__ = ["run_serve", "serve_parser"]
 
 _STORES = {
-    "memory": "in memory, gone when the server stops (--store sqlite:FILE keeps them)",
-    "sqlite": "in {store}, also when a process dies (--store memory: keeps no file)",
-    "redis": "in Redis, kept as Redis keeps them",
+    "memory": "in memory, lost when the server stops (--store sqlite:FILE stores them)",
+    "sqlite": "in {store}, durable across restarts (--store memory: writes no file)",
+    "redis": "in Redis, as durable as Redis is",
 }
 
 
 def run_serve(arguments: list[str]) -> int:
     """Parse ``arguments`` and serve; the exit code."""
     try:
-        given = vars(serve_parser().parse_args(arguments))
-        settings = load_settings(given, config=given.pop("config"))
-        if given["api_keys"]:
-            _tell("tokenwire: keys on the command line can be seen by others; use --api-key-file")
+        flags = vars(serve_parser().parse_args(arguments))
+        settings = load_settings(flags, config=flags.pop("config"))
+        if flags["api_keys"]:
+            _note("tokenwire: other users can see keys on the command line; use --api-key-file")
         return _serve(settings)
     except TokenwireError as error:
-        _tell(f"tokenwire: {error}")
+        _note(f"tokenwire: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -57,7 +57,7 @@ def serve_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     general = parser.add_argument_group("General")
-    general.add_argument("-h", "--help", action="help", help="Show this and leave.")
+    general.add_argument("-h", "--help", action="help", help="Print this help and exit.")
     general.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
     groups: dict[str, Any] = {}
     for row in settings_table():
@@ -80,7 +80,7 @@ def _options(row: Setting) -> dict[str, Any]:
 
 
 def _word(row: Setting) -> str:
-    """What stands for the value."""
+    """The value's placeholder in the help."""
     if row.choices:
         return "|".join(row.choices)
     if row.unit:
@@ -105,7 +105,7 @@ class _Parser(argparse.ArgumentParser):
         if not what and words.startswith("--"):
             flag = words.split()[0].partition("=")[0]
             near = difflib.get_close_matches(flag, self._option_string_actions, 1)
-            message = f"there is no flag '{flag}'"
+            message = f"unknown option '{flag}'"
             hint = f"did you mean '{near[0]}'?" if near else hint
         raise ConfigError(f"{message}; {hint}")
 
@@ -136,12 +136,12 @@ def _run(app: Any, listener: socket.socket, *, quiet: bool = False) -> int:
 
     async def main() -> int:
         try:
-            await app.startup()  # here, so that what is wrong is said in one line
+            await app.startup()  # here, so that an error is one line
         except BaseException:
             await app.abandon()
             raise
         app.started_outside = True
-        # What start-up made stays: collections need not look at it, and pause the streams less.
+        # Objects of the start-up live on: collections skip them and pause streams less.
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)
@@ -156,7 +156,7 @@ def _run(app: Any, listener: socket.socket, *, quiet: bool = False) -> int:
 
 
 def _supervise(settings: Settings, listener: socket.socket) -> int:
-    """Fork the workers, start a new one for each that dies, pass signals on."""
+    """Fork the workers, replace each that dies, forward signals."""
     from tokenwire.server.app import create_app
 
     workers: set[int] = set()
@@ -167,7 +167,7 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
         if child:
             workers.add(child)
             return
-        # A group of its own: Ctrl-C reaches the parent, which passes one signal on.
+        # A group of its own: Ctrl-C reaches the parent only, which forwards one signal.
         os.setpgid(0, 0)
         _die_with_parent()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -176,7 +176,7 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
         try:
             code = _run(create_app(settings), listener, quiet=not first)
         except TokenwireError as error:
-            _tell(f"tokenwire: {error}")
+            _note(f"tokenwire: {error}")
             code = 2
         finally:
             os._exit(code)
@@ -197,17 +197,17 @@ def _supervise(settings: Settings, listener: socket.socket) -> int:
         child, status = os.wait()
         workers.discard(child)
         code = os.waitstatus_to_exitcode(status)
-        if code == 2:  # it cannot serve: no use in trying again
+        if code == 2:  # it cannot serve: a retry is useless
             result = 2
             stop(signal.SIGTERM, None)
         elif not stopping:
-            _tell(f"tokenwire: worker {child} ended ({code}); starting another")
+            _note(f"tokenwire: worker {child} ended ({code}); starting another")
             spawn(False)
     return result
 
 
 def _die_with_parent() -> None:
-    """Where the system can: a worker whose parent was killed is stopped like by a signal."""
+    """On Linux: the kernel sends a worker SIGTERM when its parent dies."""
     if sys.platform == "linux":
         import ctypes
 
@@ -220,40 +220,40 @@ def _announce(app: Any, listener: socket.socket) -> None:
 
     settings: Settings = app.state.settings
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    address = f"[{host}]" if ":" in host else host
     kind, _, rest = (settings.store or "memory:").partition(":")
-    kept = _STORES[kind.lower().partition("+")[0].replace("rediss", "redis")].format(
+    place = _STORES[kind.lower().partition("+")[0].replace("rediss", "redis")].format(
         store=unquote(urlsplit(rest).path)
     )
     if app.state.auth.on:
-        access = "with an API key only"
+        access = "API key required"
     elif settings.loopback:
-        access = "this machine only, no key needed"
+        access = "this machine only, no key required"
     else:
-        access = "ANYBODY who can reach this address (--insecure)"
-    page = "" if "/index.html" in app.state.public_paths else " (the page is not built: make page)"
+        access = "ANYONE who can reach this address (--insecure)"
+    page = "" if "/index.html" in app.state.public_paths else " (page not built: make page)"
     models = ", ".join(settings.model)
     if settings.model[0] == "demo":
         models += " (simulated answers; --model NAME for a real one)"
     tools = ""
     if not settings.tools and settings.model != ["demo"]:  # which has its own
-        tools = "  tools   none (--tools MODULE:NAME, mcp:COMMAND, mcp:URL or demo gives it some)\n"
+        tools = "  tools   none (--tools MODULE:NAME, mcp:COMMAND, mcp:URL or demo adds some)\n"
     _print(
-        f"tokenwire {tokenwire.__version__} at http://{shown}:{port}/{page}\n"
+        f"tokenwire {tokenwire.__version__} at http://{address}:{port}/{page}\n"
         f"  model   {models}\n"
         f"{tools}"
-        f"  runs    kept {kept}\n"
+        f"  runs    {place}\n"
         f"  access  {access}\n"
-        "  Ctrl-C stops."
+        "  Ctrl-C stops the server."
     )
 
 
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except OSError:  # nobody reads it; that is no reason not to serve
+    except OSError:  # no reader; serve nevertheless
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
 
 
-def _tell(text: str) -> None:
+def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -18,27 +18,27 @@ __all__ = ["run_simulate"]
 def run_simulate(**options: Any) -> None:
     """Serve until Ctrl-C."""
     if not 0 <= options["jitter"] <= 1:
-        raise ConfigError("--jitter is a part of the gap, from 0 to 1")
+        raise ConfigError("--jitter must be between 0 and 1")
     for name in ("ttft", "rate"):
         if not 0 <= options[name] < math.inf:  # refuses NaN as well
-            raise ConfigError(f"--{name} must be a number from 0 on")
+            raise ConfigError(f"--{name} must be a finite number of at least 0")
     if options["tokens_per_chunk"] < 1:
         raise ConfigError("--tokens-per-chunk must be at least 1")
     if not 0 <= options["port"] <= 65535:
         raise ConfigError("--port must be between 0 and 65535")
     try:
         asyncio.run(_serve(Settings(**options)))
-    except ValueError as error:  # the simulator's own word on a fault plan
+    except ValueError as error:  # the simulator's error about a fault plan
         raise ConfigError(f"--faults: {error}") from error
 
 
 async def _serve(settings: Settings) -> None:
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    ready.add_done_callback(_tell)
+    ready.add_done_callback(_announce)
     try:
         await serve(settings, ready)
     except OSError as error:
-        # asyncio puts a sentence of its own around what the system says.
+        # asyncio wraps the system's message in a sentence of its own.
         code = error.errno or 0
         reason = os.strerror(code) if code > 0 else error.strerror
         raise ConfigError(
@@ -47,7 +47,7 @@ async def _serve(settings: Settings) -> None:
         ) from error
 
 
-def _tell(ready: asyncio.Future[str]) -> None:
+def _announce(ready: asyncio.Future[str]) -> None:
     if ready.cancelled():
         return
     url = ready.result()

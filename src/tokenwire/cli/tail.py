@@ -1,7 +1,7 @@
-"""``tokenwire tail``: follow a run by way of a server, or in the store itself.
+"""``tokenwire tail``: follow a run through a server, or in the store itself.
 
-Always true: every event is shown once and in order, also over broken connections (we come back with
-the offset of the last one); a run that ended badly gives exit code 1.
+Always true: every event is printed once and in order, also across lost connections (it resumes from
+the last cursor); a run that did not complete gives exit code 1.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ __all__ = ["run_tail"]
 def run_tail(
     run: str, *, url: str, store: str | None, after: str | None, as_json: bool, raw: bool
 ) -> int:
-    """Follow until the run ends; the exit code."""
+    """Follow the run to its end. Returns the exit code."""
     run_of_path(run)
     events = _from_store(store, run, after) if store else _from_server(url, run, after)
     return asyncio.run(_show(events, as_json=as_json, out=Out(raw=raw)))
 
 
 async def _show(events: AsyncIterator[AnyEvent], *, as_json: bool, out: Out) -> int:
-    shown: Printer = printer(out, plain=as_json)
+    screen: Printer = printer(out, plain=as_json)
     outcome: RunEnd | None = None
     try:
         async with aclosing(events) as following:  # type: ignore[type-var]
@@ -57,33 +57,33 @@ async def _show(events: AsyncIterator[AnyEvent], *, as_json: bool, out: Out) -> 
                 if as_json:
                     out.write(encode(event).decode() + "\n")
                 else:
-                    _draw(event, shown)
+                    _draw(event, screen)
                 if isinstance(event, RunEnd):
                     outcome = event
                     break
     finally:
-        shown.finish()
+        screen.finish()
     if outcome is None or outcome.outcome == "complete":
         return 0
     note(f"[the run ended: {outcome.outcome}{f', {outcome.reason}' if outcome.reason else ''}]")
     return 1
 
 
-def _draw(event: AnyEvent, shown: Printer) -> None:
+def _draw(event: AnyEvent, screen: Printer) -> None:
     if isinstance(event, TextDelta | RefusalDelta):
-        shown.text(event.text)
+        screen.text(event.text)
     elif isinstance(event, ReasoningDelta):
-        shown.reasoning(event.text)
+        screen.reasoning(event.text)
     elif isinstance(event, ToolStart):
-        shown.aside(f"→ {event.name}")
+        screen.aside(f"→ {event.name}")
     elif isinstance(event, ToolResult):
-        shown.aside(f"← {event.name} answered")
+        screen.aside(f"← {event.name} finished")
     elif isinstance(event, ToolError):
-        shown.aside(f"← {event.code}: {event.message}")
+        screen.aside(f"← {event.code}: {event.message}")
     elif isinstance(event, RunWait):
-        shown.aside(f"[waits for {event.reason.replace('_', ' ')}: {', '.join(event.pending)}]")
+        screen.aside(f"[waiting for {event.reason.replace('_', ' ')}: {', '.join(event.pending)}]")
     elif isinstance(event, Error):
-        shown.aside(f"[{event.code}: {event.message}]")
+        screen.aside(f"[{event.code}: {event.message}]")
 
 
 async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[AnyEvent]:
@@ -91,7 +91,9 @@ async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[An
     from tokenwire.relay.follow import open_follower
 
     if url.startswith("memory:"):
-        raise ConfigError("a store in memory lives in its server; use --url in place of --store")
+        raise ConfigError(
+            "a memory store exists only inside its server; use --url instead of --store"
+        )
     log = open_log(url)
     await log.start()
     try:
@@ -107,13 +109,13 @@ async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[An
 
 
 async def _from_server(base: str, run: str, after: str | None) -> AsyncIterator[AnyEvent]:
-    heard = after is not None
+    connected = after is not None
 
     def cut(error: TokenwireError | None, wait: float) -> None:
-        if error is not None and not heard:
-            raise error  # nothing is there to come back to
+        if error is not None and not connected:
+            raise error  # no run to resume
         if error is not None:
-            note(f"[{error.message}; trying again in {wait:.1f} s]")
+            note(f"[{error.message}; retrying in {wait:.1f} s]")
 
     try:
         async with (
@@ -121,10 +123,10 @@ async def _from_server(base: str, run: str, after: str | None) -> AsyncIterator[
             client.follow(run, after=after, on_cut=cut) as following,
         ):
             async for event in following:
-                heard = True
+                connected = True
                 if isinstance(event, LogReset):
-                    raise ProtocolError("the server no longer has what was shown; start again")
+                    raise ProtocolError("the server's log was replaced; follow the run again")
                 yield event
     except AccessError as error:
-        hint = f"{error.message} (a key is taken from TOKENWIRE_API_KEY)"
+        hint = f"{error.message} (the key comes from TOKENWIRE_API_KEY)"
         raise NotAuthenticatedError(hint) from error

@@ -1,7 +1,7 @@
-"""What may reach a terminal, and how errors and ends of commands look there.
+"""Safe output on a terminal, and the errors and exit codes of commands.
 
-Always true: text from a model reaches a terminal only through `inert`, unless somebody asked for
-``--raw``: no control sequence, no change of writing direction, no invisible character of it acts.
+Always true: text from a model reaches a terminal only through `inert`, except with ``--raw``:
+control sequences, changes of writing direction and invisible characters have no effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Out", "command", "fail", "inert", "no_echo_of_interrupts", "note"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Characters that change the direction or hide text: a name could read as another.
+#: Characters that change the direction or hide text, so that a name looks like another.
 _HIDDEN: Final = (
     *(0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF),
     *range(0x202A, 0x202F),
@@ -40,42 +40,42 @@ _INERT: Final = (
 
 
 def inert(text: str) -> str:
-    """The text with everything visible that a terminal would act upon: ESC becomes ``␛``."""
+    """The text with visible symbols for what a terminal would interpret: ESC becomes ``␛``."""
     return text.translate(_INERT)
 
 
 class Out:
-    """Standard output for text that somebody else wrote. On a terminal it is made inert; into a
-    file or a pipe it goes as it is."""
+    """Standard output for text of others. On a terminal the text is made inert; a file or a pipe
+    receives it unchanged."""
 
     def __init__(self, *, raw: bool = False) -> None:
         self.is_terminal = sys.stdout.isatty()
         self._safe = self.is_terminal and not raw
 
     def clean(self, text: str) -> str:
-        """The text as it may be written here."""
+        """The text, safe for this output."""
         return inert(text) if self._safe else text.encode("utf-8", "replace").decode()
 
     def write(self, text: str) -> None:
-        """Write a piece now."""
+        """Write and flush a piece."""
         sys.stdout.write(self.clean(text))
         sys.stdout.flush()
 
 
 def note(text: str) -> None:
-    """A line about what happens, beside the output."""
+    """A line on standard error."""
     print(inert(text), file=sys.stderr, flush=True)
 
 
 def fail(text: str, code: int = 1) -> NoReturn:
-    """Say what went wrong, in one place and one form, and leave."""
+    """Print an error in the one form that all commands use, and exit."""
     note(f"tokenwire: {text}")
     raise SystemExit(code)
 
 
 @contextlib.contextmanager
 def no_echo_of_interrupts() -> Iterator[None]:
-    """The terminal does not write ``^C`` into what is being drawn."""
+    """Within the context the terminal does not echo ``^C`` into the output."""
     if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
         yield
         return
@@ -93,7 +93,7 @@ def no_echo_of_interrupts() -> Iterator[None]:
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """A command that ends well: an error is one line, Ctrl-C is 130, a closed pipe is no error."""
+    """A command with one-line errors, exit code 130 for Ctrl-C, and no error for a closed pipe."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -115,7 +115,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             if os.environ.get("TOKENWIRE_DEBUG"):
                 raise
-            fail(f"unexpected {type(error).__name__}: {error} (set TOKENWIRE_DEBUG=1 to see where)")
+            fail(f"unexpected {type(error).__name__}: {error} (TOKENWIRE_DEBUG=1 shows where)")
 
     return wrapped
 
@@ -126,6 +126,6 @@ def _os_error(error: OSError) -> str:
 
 
 def _close_output() -> None:
-    """Whoever read us has gone; what is still buffered must not complain at exit."""
+    """The reader has closed the pipe; the flush at exit must not raise."""
     null: Any = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

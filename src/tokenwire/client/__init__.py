@@ -1,4 +1,4 @@
-"""A Python client for a tokenwire server: start runs, read them through any cut, answer them.
+"""A Python client of a tokenwire server: start, control and follow runs, also across cuts.
 
 ::
 

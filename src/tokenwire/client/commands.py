@@ -1,7 +1,7 @@
-"""The server's API: start, follow, cancel, approve, answer, look.
+"""The server's HTTP API: start, follow, approve, cancel, delete and describe runs.
 
-Always true: a start is sent again with the same idempotency key, so that it is run and paid once;
-what is read (`follow`) is independent of who started it.
+Always true: a retried start has the same idempotency key, so that it runs and costs once;
+any client may follow a run, whoever started it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tokenwire.events.message import Message
 
 __all__ = ["Client", "Model", "RunInfo"]
 
-#: A start, or another command, is sent at most this often.
+#: Attempts of a start or of another command.
 _TRIES = 4
 Transport = Literal["sse", "websocket"]
 
 
 class RunInfo(msgspec.Struct, kw_only=True):
-    """A run as the server describes it."""
+    """A run as the server describes it (``created``: Unix time in seconds)."""
 
     id: str
     state: str
@@ -42,7 +42,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
 
 
 class Model(msgspec.Struct, kw_only=True):
-    """A model that runs may name."""
+    """A model that the server accepts."""
 
     id: str
     owned_by: str = ""
@@ -50,7 +50,7 @@ class Model(msgspec.Struct, kw_only=True):
 
 
 class Client:
-    """A server. Use it with ``async with``, or `aclose` it."""
+    """A tokenwire server. Use it with ``async with``, or call `aclose`."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Client:
     ) -> None:
         self._origin = Origin(url, api_key)
         self._patience = patience or Patience()
-        self._open = _way(transport)
+        self._open = _opener(transport)
 
     async def __aenter__(self) -> Client:
         return self
@@ -76,7 +76,7 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections. Runs go on."""
+        """Close all connections. The runs continue."""
         self._origin.close()
 
     # --- runs ----------------------------------------------------------------------------------
@@ -92,43 +92,43 @@ class Client:
         key: str | None = None,
         **options: Any,
     ) -> RunInfo:
-        """Start a run: a prompt, or messages. ``key`` makes it happen once however often it is
-        asked for; ``options`` are the other fields of ``POST /v1/runs``."""
+        """Start a run: a prompt, or messages. ``key`` is the idempotency key: a repeated start with
+        the same key gives the same run. ``options`` are the other fields of ``POST /v1/runs``."""
         body: dict[str, Any] = {"model": model, "system": system, "thread": thread}
         body |= {"metadata": metadata, **options}
         body["prompt" if isinstance(prompt, str) else "messages"] = prompt
         body = {name: value for name, value in body.items() if value is not None}
         headers = {"idempotency-key": key or secrets.token_hex(16)}
-        return _run_info(await self._ask("POST", "/v1/runs", body, headers))
+        return _run_info(await self._request("POST", "/v1/runs", body, headers))
 
     def follow(
         self, run: str | RunInfo, *, after: str | None = None, on_cut: OnCut | None = None
     ) -> Follow:
-        """The run's events after a cursor (`Follow.cursor`), each once, to its end."""
+        """The run's events after a cursor (`Follow.cursor`), each exactly once, up to its end."""
         return Follow(
             self._origin,
             _id(run),
-            way=self._open,
+            opener=self._open,
             after=after,
             patience=self._patience,
             on_cut=on_cut,
         )
 
     async def text(self, run: str | RunInfo) -> str:
-        """The whole text of a run, when it has ended."""
+        """The whole text of a run; returns after its end."""
         return await self.follow(run).text()
 
     async def snapshot(self, run: str | RunInfo) -> dict[str, Any]:
-        """The run's state and everything so far, folded."""
-        found = await self._ask("GET", self._path(run))
-        if not isinstance(found, dict):
-            raise ProtocolError("the server's answer is no snapshot")
-        return found
+        """The run's state so far: the fold of its events, as a JSON object."""
+        snapshot = await self._request("GET", self._path(run))
+        if not isinstance(snapshot, dict):
+            raise ProtocolError("the server's response is not a snapshot")
+        return snapshot
 
     async def cancel(self, run: str | RunInfo, *, reason: str | None = None) -> RunInfo:
-        """Stop the run; all its readers see it end as ``cancelled``."""
+        """Cancel the run; every reader sees it end as ``cancelled``."""
         body = {"reason": reason} if reason else {}
-        return _run_info(await self._ask("POST", self._path(run) + "/cancel", body))
+        return _run_info(await self._request("POST", self._path(run) + "/cancel", body))
 
     async def approve(
         self,
@@ -139,38 +139,38 @@ class Client:
         reason: str | None = None,
         arguments: Any = None,
     ) -> None:
-        """Answer an ``approval-request``; ``arguments`` replaces the call's own. The first answer
-        counts: later ones raise `ConflictError`, as does ours where the network lost its echo."""
+        """Decide an ``approval-request``; ``arguments`` replaces the call's own. The first decision
+        wins; later ones raise `ConflictError`, as does a retry whose first response was lost."""
         body: dict[str, Any] = {"approved": approved, "reason": reason, "arguments": arguments}
         path = f"{self._path(run)}/approvals/{part_of_path(approval)}"
-        await self._ask("POST", path, {k: v for k, v in body.items() if v is not None})
+        await self._request("POST", path, {k: v for k, v in body.items() if v is not None})
 
     async def answer_tool(self, run: str | RunInfo, call: str, content: Any) -> None:
-        """The result of a tool that this client ran."""
+        """Record the result of a tool that this client ran."""
         path = f"{self._path(run)}/tools/{part_of_path(call)}"
-        await self._ask("POST", path, {"content": content})
+        await self._request("POST", path, {"content": content})
 
     async def erase(self, run: str | RunInfo) -> None:
-        """Stop the run and erase its log."""
-        await self._ask("DELETE", self._path(run))
+        """Cancel the run and delete its log."""
+        await self._request("DELETE", self._path(run))
 
     async def models(self) -> list[Model]:
-        """What runs may name as their model."""
-        found = await self._ask("GET", "/v1/models")
+        """The models that the server accepts."""
+        body = await self._request("GET", "/v1/models")
         try:
-            return msgspec.convert(found["data"], list[Model])
+            return msgspec.convert(body["data"], list[Model])
         except (msgspec.ValidationError, KeyError, TypeError) as error:
-            raise ProtocolError("the server's answer is no list of models") from error
+            raise ProtocolError("the server's response is not a list of models") from error
 
-    # --- asking --------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------
 
     def _path(self, run: str | RunInfo) -> str:
         return f"/v1/runs/{run_of_path(_id(run))}"
 
-    async def _ask(
+    async def _request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Any:
-        """Ask, and again where that can help."""
+        """One request, retried after a retryable error."""
         loop = asyncio.get_running_loop()
         link = Reconnect(self._patience, loop.time())
         while True:
@@ -185,25 +185,25 @@ class Client:
                 await asyncio.sleep(pause)
 
 
-def _way(transport: str) -> Open:
+def _opener(transport: str) -> Open:
     if transport == "sse":
         return open_sse
     if transport != "websocket":
-        raise ConfigError(f"a transport is 'sse' or 'websocket', not {transport[:40]!r}")
+        raise ConfigError(f"unknown transport {transport[:40]!r}; choose 'sse' or 'websocket'")
     from tokenwire.client.websocket import open_socket
 
     return open_socket
 
 
 def _id(run: str | RunInfo) -> str:
-    found = run.id if isinstance(run, RunInfo) else run
-    if not isinstance(found, str):
-        raise InputError("a run is named by its id", field="run")
-    return found
+    run_id = run.id if isinstance(run, RunInfo) else run
+    if not isinstance(run_id, str):
+        raise InputError("expected a run's id or a RunInfo", field="run")
+    return run_id
 
 
 def _run_info(value: Any) -> RunInfo:
     try:
         return msgspec.convert(value, RunInfo)
     except msgspec.ValidationError as error:
-        raise ProtocolError("the server's answer describes no run") from error
+        raise ProtocolError("the server's response does not describe a run") from error

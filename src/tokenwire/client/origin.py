@@ -1,12 +1,13 @@
 """One server's address and key, and plain requests to it.
 
-Always true: the key goes to this origin and nowhere else (a redirect is an error, never followed);
-what becomes part of a URL was checked before; an answer over its bound is not kept.
+Always true: the key goes to this origin only (a redirect is an error, never followed); what becomes
+part of a URL is checked before; a response over its bound is rejected.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from typing import Any
@@ -37,13 +38,21 @@ from tokenwire.errors import (
 )
 from tokenwire.providers.http.connection import Pool, Response
 
-__all__ = ["Origin", "is_final", "part_of_path", "refusal", "run_of_path", "wait_of"]
+__all__ = [
+    "Origin",
+    "is_final",
+    "part_of_path",
+    "reason_of",
+    "response_error",
+    "run_of_path",
+    "wait_of",
+]
 
 _RUN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _CALL = re.compile(r"[^/\\?#\s\x00-\x1f\x7f]{1,200}")
 _KEY = re.compile(r"[\x21-\x7e]{1,1000}")
-#: A whole answer (a snapshot holds everything that was said) and a refusal.
-_MOST_ANSWER, _MOST_REFUSAL = 64 << 20, 64 << 10
+#: Bytes of a whole response (a snapshot holds the run's whole text) and of an error's.
+_MOST_RESPONSE, _MOST_ERROR = 64 << 20, 64 << 10
 _MOST_TEXT = 500
 
 _BY_CODE: dict[str, type[TokenwireError]] = {
@@ -74,12 +83,12 @@ _BY_STATUS: dict[int, type[TokenwireError]] = {
     413: LimitError,
     429: BusyError,
 }
-#: These of 400 to 499 are worth another try.
-_PASSING = (408, 425, 429)
+#: The retryable ones of 400 to 499.
+_RETRYABLE = (408, 425, 429)
 
 
 class Origin:
-    """Where the server is, and who asks."""
+    """The server's address and the caller's key."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         parts = urlsplit(url)
@@ -102,7 +111,7 @@ class Origin:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request says about who asks."""
+        """The credentials of every request."""
         return {"authorization": f"Bearer {self._key}"} if self._key else {}
 
     def close(self) -> None:
@@ -119,19 +128,18 @@ class Origin:
         connect: float = 10.0,
         timeout: float = 30.0,
     ) -> Response:
-        """Send a request and read the head of its answer, which may be a refusal."""
-        sent = {"accept": "application/json", "accept-encoding": "identity"}
-        sent |= {**self.headers, **(headers or {})}
+        """Send a request and read the response's head, whatever its status."""
+        request_headers = {"accept": "application/json", "accept-encoding": "identity"}
+        request_headers |= {**self.headers, **(headers or {})}
         try:
             async with asyncio.timeout(timeout):
                 return await self._pool.request(
-                    method, self.url + path, sent, body, connect_timeout=connect
+                    method, self.url + path, request_headers, body, connect_timeout=connect
                 )
         except TimeoutError as error:
-            raise NetworkError(f"{self.url} does not answer") from error
+            raise NetworkError(f"{self.url} does not respond") from error
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise NetworkError(f"{self.url} cannot be reached: {reason}") from error
+            raise NetworkError(f"cannot connect to {self.url}: {reason_of(error)}") from error
 
     async def json(
         self,
@@ -142,27 +150,27 @@ class Origin:
         *,
         timeout: float = 30.0,
     ) -> Any:
-        """One request and its JSON answer, if any. Raises what the server says."""
-        data, sent = b"", dict(headers or {})
+        """One request and its JSON response, if any. Raises the error that the server reports."""
+        data, request_headers = b"", dict(headers or {})
         if body is not None:
             data = msgspec.json.encode(body)
-            sent["content-type"] = "application/json"
-        response = await self.open(method, path, sent, data, timeout=timeout)
+            request_headers["content-type"] = "application/json"
+        response = await self.open(method, path, request_headers, data, timeout=timeout)
         try:
             async with asyncio.timeout(timeout):
                 if response.status >= 300:
-                    raise await refusal(response)
-                found = await read_all(response, _MOST_ANSWER)
+                    raise await response_error(response)
+                content = await read_all(response, _MOST_RESPONSE)
         except TimeoutError as error:
-            raise NetworkError(f"{self.url} breaks off in the middle of an answer") from error
+            raise NetworkError(f"{self.url} stopped in the middle of a response") from error
         finally:
             await response.aclose()
-        if not found:
+        if not content:
             return None
         try:
-            return msgspec.json.decode(found)
+            return msgspec.json.decode(content)
         except msgspec.DecodeError as error:
-            raise ProtocolError(f"{self.url} does not answer as a tokenwire server") from error
+            raise ProtocolError(f"{self.url} did not respond as a tokenwire server") from error
 
 
 async def read_all(response: Response, most: int) -> bytes:
@@ -172,66 +180,72 @@ async def read_all(response: Response, most: int) -> bytes:
     while piece := await response.read():
         size += len(piece)
         if size > most:
-            raise ProtocolError(f"the server's answer is larger than {most} bytes")
+            raise ProtocolError(f"the server's response is larger than {most} bytes")
         pieces.append(piece)
     return b"".join(pieces)
 
 
-async def refusal(response: Response) -> TokenwireError:
-    """The error that an answer which is not 2xx tells."""
+async def response_error(response: Response) -> TokenwireError:
+    """The error that a response other than 2xx reports."""
     status = response.status
     wait = retry_after(response.headers.get("retry-after"), time.time())
     try:
-        told = msgspec.json.decode(await read_all(response, _MOST_REFUSAL))
+        body = msgspec.json.decode(await read_all(response, _MOST_ERROR))
     except (msgspec.DecodeError, ProtocolError, NetworkError):
-        told = None  # a proxy's page: the status says enough
-    error = told.get("error") if isinstance(told, dict) else None
-    return told_error(error if isinstance(error, dict) else {}, status, wait)
+        body = None  # a proxy's page: the status is enough
+    error = body.get("error") if isinstance(body, dict) else None
+    return error_of_body(error if isinstance(error, dict) else {}, status, wait)
 
 
-def told_error(error: dict[str, Any], status: int, wait: float | None) -> TokenwireError:
-    """The server's ``{"code", "message", ...}`` as one of our errors."""
+def error_of_body(error: dict[str, Any], status: int, wait: float | None) -> TokenwireError:
+    """The server's ``{"code", "message", ...}`` as an error of `tokenwire.errors`."""
     code = error.get("code")
-    message = str(error.get("message") or f"the server answers {status}")[:_MOST_TEXT]
+    message = str(error.get("message") or f"the server responded {status}")[:_MOST_TEXT]
     details = {k: v for k, v in error.items() if k not in ("code", "message")}
     details["status"] = status
     if wait is not None:
         details["retry_after"] = wait
     if 300 <= status < 400:
-        return ProtocolError("the server redirects, which is not followed", status=status)
+        return ProtocolError("the server redirects; redirects are not followed", status=status)
     kind = _BY_CODE.get(code) if isinstance(code, str) else None
     kind = kind or _BY_STATUS.get(status)
     if kind is None:
-        if 400 <= status < 500 and status not in _PASSING:
+        if 400 <= status < 500 and status not in _RETRYABLE:
             kind = InputError
         else:
             return NetworkError(message, status=status, retry_after=wait)
     return kind(message, **details)
 
 
+def reason_of(error: OSError) -> str:
+    """The system's message for a failed connection; asyncio wraps it in a sentence of its own."""
+    code = error.errno or 0
+    return os.strerror(code).lower() if code > 0 else error.strerror or type(error).__name__
+
+
 def is_final(error: TokenwireError) -> bool:
-    """Whether coming back cannot help."""
+    """Whether a retry cannot help."""
     if isinstance(error, AccessError | NotFoundError | GoneError | CursorError | ProtocolError):
         return True
     status = error.details.get("status") or getattr(error, "status", None) or 0
-    return 300 <= status < 500 and status not in _PASSING
+    return 300 <= status < 500 and status not in _RETRYABLE
 
 
 def wait_of(error: TokenwireError) -> float | None:
-    """The seconds that the server asked to wait."""
-    found = getattr(error, "retry_after", None) or error.details.get("retry_after")
-    return float(found) if isinstance(found, int | float) else None
+    """The seconds of the server's ``Retry-After``."""
+    seconds = getattr(error, "retry_after", None) or error.details.get("retry_after")
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def run_of_path(run: str) -> str:
-    """``run``, which may become part of a URL. Raises `InputError` for what is no run id."""
+    """``run``, checked to be safe in a URL. Raises `InputError` if it is not a run id."""
     if not _RUN.fullmatch(run):
-        raise InputError(f"{run[:80]!r} is no run id", field="run")
+        raise InputError(f"{run[:80]!r} is not a run id", field="run")
     return run
 
 
 def part_of_path(value: str) -> str:
     """An approval's or a call's id as part of a URL."""
     if not _CALL.fullmatch(value) or value in (".", ".."):
-        raise InputError(f"{value[:80]!r} is no id of a call or an approval")
+        raise InputError(f"{value[:80]!r} is not the id of a call or an approval")
     return quote(value, safe="")

@@ -1,8 +1,8 @@
-"""When to come back after a cut: plain arithmetic, with the time and the chance as arguments.
+"""When to reconnect after a cut: plain arithmetic, with time and randomness as arguments.
 
 Always true: every wait is random over its whole range (full jitter) under a cap that doubles with
-each cut; only a connection that lived long enough makes it short again; a server that names a time
-is never asked before it; whoever has heard nothing for as long as the patience lasts gives up.
+each cut; only a connection that lived long enough resets it; no retry comes before the server's
+``Retry-After``; after ``give_up`` seconds without a sign of life the client gives up.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 
 __all__ = ["Patience", "Reconnect", "retry_after"]
 
-#: A server's word is followed up to this; what is longer is a mistake.
-_MOST_TOLD = 3600.0
+#: The longest ``Retry-After`` in seconds; a longer one is a mistake.
+_MOST_WAIT = 3600.0
 #: `2 ** tries` beyond this is far over any cap.
 _MOST_DOUBLINGS = 32
 
@@ -25,9 +25,9 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How a reader waits; all in seconds.
 
     ``base`` and ``cap``: the longest first wait and the longest of all. ``healthy``: a connection
-    that lived this long makes the next wait short again. ``silence``: a connection that says
-    nothing for this long counts as dead (two heartbeats). ``connect``: for a connection to open.
-    ``give_up``: after this long without a word from the server; None is never.
+    that lived this long resets the wait. ``silence``: a connection without a byte for this long
+    is lost (two heartbeats). ``connect``: to open a connection. ``give_up``: without a sign of
+    life from the server; None is never.
     """
 
     base: float = 0.5
@@ -45,39 +45,39 @@ class Reconnect:
         self.patience = patience
         #: Cuts since a connection was healthy.
         self.tries = 0
-        self._heard = now
-        self._opened: float | None = None
+        self._last_sign = now
+        self._open_since: float | None = None
 
     def opened(self, now: float) -> None:
-        """A connection was answered."""
-        self._opened = self._heard = now
+        """A connection is open."""
+        self._open_since = self._last_sign = now
 
     def heard(self, now: float) -> None:
-        """Something came: an event or a heartbeat."""
-        self._heard = now
+        """A sign of life: an event or a heartbeat."""
+        self._last_sign = now
 
     def cut(
-        self, now: float, chance: float, *, told: float | None = None, wait: float | None = None
+        self, now: float, chance: float, *, within: float | None = None, wait: float | None = None
     ) -> float | None:
-        """The connection ended or never was. The seconds to wait, or None: it is time to give up.
+        """The connection was lost or never opened. The seconds to wait; None is to give up.
 
-        ``chance`` is a random number from 0 to 1. ``told``: a ``reconnect`` event asked to come
-        back within about that many seconds; ``wait``: the server said ``Retry-After``.
+        ``chance`` is a random number from 0 to 1. ``within``: the seconds within which a
+        ``reconnect`` event wants the client back; ``wait``: the server's ``Retry-After``.
         """
-        opened, self._opened = self._opened, None
-        if opened is not None and now - opened >= self.patience.healthy:
+        open_since, self._open_since = self._open_since, None
+        if open_since is not None and now - open_since >= self.patience.healthy:
             self.tries = 0
         pause = chance * min(
             self.patience.cap, self.patience.base * 2 ** min(self.tries, _MOST_DOUBLINGS)
         )
         if wait is not None:
-            # Not all at the same moment when the time is over.
-            pause += min(max(wait, 0.0), _MOST_TOLD)
-        elif told is not None and self.tries == 0:
-            pause = chance * min(max(told, 0.0), _MOST_TOLD)
+            # Not all clients at the same moment.
+            pause += min(max(wait, 0.0), _MOST_WAIT)
+        elif within is not None and self.tries == 0:
+            pause = chance * min(max(within, 0.0), _MOST_WAIT)
         self.tries += 1
         give_up = self.patience.give_up
-        if give_up is not None and now + pause - self._heard > give_up:
+        if give_up is not None and now + pause - self._last_sign > give_up:
             return None
         return pause
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tokenwire.client.origin import Origin, refusal, run_of_path
+from tokenwire.client.origin import Origin, response_error, run_of_path
 from tokenwire.client.reconnect import Patience
 from tokenwire.errors import NetworkError
 from tokenwire.framing.sse import SSEDecoder
@@ -16,27 +16,27 @@ __all__ = ["Connection", "SSEConnection", "open_sse"]
 class Connection(Protocol):
     """One connection of a reader, whatever its wire."""
 
-    #: It is never silent while it lives, so silence can be taken for its death.
+    #: A live connection is never silent, so that silence means that it is lost.
     beats: bool
-    #: The server said that nothing will follow, ever: the run has ended and all of it was read.
+    #: The run has ended and all of it was read; no event will follow.
     over: bool
 
     async def read(self) -> list[tuple[str, bytes]] | None:
-        """What came: (cursor, JSON) of events, with an empty cursor for those that are not in the
+        """The next events as (cursor, JSON), with an empty cursor for those that are not in the
         log; an empty list is a sign of life; None is the end."""
         ...
 
     def abort(self, error: NetworkError) -> None:
-        """Break it off: whoever reads gets ``error``."""
+        """Abort: a pending read raises ``error``."""
         ...
 
     async def aclose(self) -> None:
-        """Let it go; what was not read is lost."""
+        """Close the connection and drop what was not read."""
         ...
 
 
 class SSEConnection:
-    """An answered ``GET /v1/runs/{run}/events``."""
+    """An open response of ``GET /v1/runs/{run}/events``."""
 
     beats = True
 
@@ -47,7 +47,7 @@ class SSEConnection:
         self._ended = False
 
     async def read(self) -> list[tuple[str, bytes]] | None:
-        """The frames that the next bytes complete. A block that the end cuts off is dropped."""
+        """The frames that the next bytes complete. An incomplete last block is dropped."""
         data = await self._response.read()
         if not data:
             self._ended = True
@@ -55,18 +55,18 @@ class SSEConnection:
         return [(frame.id, frame.data) for frame in self._decoder.feed(data)]
 
     def abort(self, error: NetworkError) -> None:
-        """Break it off."""
+        """Abort the response."""
         self._response.abort(error)
 
     async def aclose(self) -> None:
-        """Close the connection; whoever still reads it is told."""
+        """Close the connection; a pending read raises."""
         if not self._ended:
-            self._response.abort(NetworkError("the connection was closed here"))
+            self._response.abort(NetworkError("the client closed the connection"))
         await self._response.aclose()
 
 
 async def open_sse(origin: Origin, run: str, after: str | None, patience: Patience) -> Connection:
-    """Ask for the events after ``after``. Raises what the server says."""
+    """Request the events after ``after``. Raises the error that the server reports."""
     headers = {"accept": "text/event-stream"}
     if after is not None:
         headers["last-event-id"] = after
@@ -81,11 +81,11 @@ async def open_sse(origin: Origin, run: str, after: str | None, patience: Patien
         if response.status == 204 and after is not None:
             return SSEConnection(response)
         if response.status != 200:
-            raise await refusal(response)
+            raise await response_error(response)
         kind = response.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
-            # Somebody in between answers in the server's place; that passes.
-            raise NetworkError(f"an event stream was due, not '{kind[:80]}'")
+            # A proxy responded in the server's place; retry.
+            raise NetworkError(f"expected text/event-stream, got '{kind[:80]}'")
     except BaseException:
         await response.aclose()
         raise

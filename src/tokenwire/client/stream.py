@@ -1,10 +1,9 @@
-"""Follow one run to its end, through any number of cuts.
+"""Follow one run to its end, across any number of lost connections.
 
-Always true: an event of the log is given once and in the log's order (what came before is known by
-the offset in its cursor); a run has ended with ``run-end``, or when the server says that it was
-read to its end before: any other end of a connection is a cut, after which the reader comes back
-with its cursor; what was read is never asked for again; what cannot be read is asked for once more,
-and then it is an error.
+Always true: every event of the log is yielded once, in the log's order (by the offset in its
+cursor); a run has ended with ``run-end``, or when the server responds that nothing follows; any
+other end of a connection is a cut, after which the reader resumes from its cursor; an unreadable
+event is requested once more and then raises.
 """
 
 from __future__ import annotations
@@ -32,37 +31,37 @@ from tokenwire.errors import (
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import Heartbeat, LogReset, RunEnd
-from tokenwire.events.model import Reconnect as ComeBack
+from tokenwire.events.model import Reconnect as PlannedReconnect
 
 __all__ = ["Follow", "OnCut", "Open"]
 
 #: Opens one connection: (origin, run, after, patience).
 Open = Callable[[Origin, str, "str | None", Patience], Awaitable[Connection]]
-#: Told of each cut: what happened (None: the server asked us to come back), seconds until the
-#: next try.
+#: Called at each cut with the error (None: a planned reconnect) and the seconds until the next
+#: attempt.
 OnCut = Callable[["TokenwireError | None", float], None]
 
 _CURSOR = re.compile(r"([0-9]{1,15})(?:-[0-9a-f]{16})?")
 
 
 class Follow:
-    """The events of a run after ``after``. Iterate it once; `aclose` it (or use ``async with``)
-    where you leave before the end."""
+    """The events of a run after ``after``. Iterate it once; call `aclose` (or use ``async with``)
+    to stop before the end."""
 
     def __init__(
         self,
         origin: Origin,
         run: str,
         *,
-        way: Open,
+        opener: Open,
         after: str | None = None,
         patience: Patience | None = None,
         on_cut: OnCut | None = None,
     ) -> None:
         self.run = run_of_path(run)
-        #: The cursor of the last event that was given: what to come back with.
+        #: The cursor of the last event yielded; resume from it.
         self.cursor: str | None = after
-        self._origin, self._open = origin, way
+        self._origin, self._open = origin, opener
         self._patience = patience or Patience()
         self._on_cut = on_cut
         self._after = after
@@ -70,9 +69,9 @@ class Follow:
         self._ready: deque[tuple[str | None, AnyEvent]] = deque()
         self._connection: Connection | None = None
         self._link: Reconnect | None = None
-        #: The offset after which a connection brought something unreadable, until it goes on.
+        #: The offset after which a connection delivered something unreadable.
         self._garbled: int | None = None
-        self._told: float | None = None
+        self._within: float | None = None
         self._ended = False
         self._error: TokenwireError | None = None
         self._reading = False
@@ -86,7 +85,9 @@ class Follow:
     async def __anext__(self) -> AnyEvent:
         """The next event."""
         if self._reading:
-            raise ConflictError("this run is being read already; follow it once more instead")
+            raise ConflictError(
+                "another task is reading this run; call follow() again for a second reader"
+            )
         while not self._ready:
             if self._error is not None:
                 raise self._error
@@ -113,21 +114,21 @@ class Follow:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop reading. The run goes on."""
+        """Stop reading. The run continues."""
         self._ended = True
         self._closing.set()
         self._ready.clear()
         await self._drop()
 
     async def text(self) -> str:
-        """Read the whole run to its end; the text that a person would see."""
+        """Read the whole run to its end and return its text."""
         return (await self.fold()).text
 
     async def fold(self) -> Fold:
-        """Read the whole run to its end; its state (`tokenwire.events.fold`). Needs a reader from
-        the beginning of which nothing was taken yet."""
+        """Read the whole run to its end and return its state (`tokenwire.events.fold.Fold`). Raises
+        `ConflictError` on a reader that has a cursor."""
         if self.cursor is not None:
-            raise ConflictError("only the whole run can be folded: follow it without 'after'")
+            raise ConflictError("only a whole run can be folded; follow it without 'after'")
         state = Fold()
         async for event in self:
             if isinstance(event, LogReset):
@@ -139,7 +140,7 @@ class Follow:
     # --- connections ---------------------------------------------------------------------------
 
     async def _fill(self) -> None:
-        """Wait for more events, coming back as often as needed."""
+        """Wait for more events, reconnecting as often as needed."""
         loop = asyncio.get_running_loop()
         link = self._link = self._link or Reconnect(self._patience, loop.time())
         opened = False
@@ -153,56 +154,56 @@ class Follow:
                 if connection.beats:
                     self._timer = loop.call_later(self._patience.silence, self._watch)
             opened = True
-            # However long the reader was busy elsewhere: the server's silence begins now.
+            # However long the caller was busy: the server's silence begins now.
             self._since = loop.time()
             link.heard(self._since)
-            # Closed while the connection was being opened: there is nothing to wait for.
+            # Closed while the connection was opening: nothing to wait for.
             frames = await connection.read() if not self._ended else []
             if frames is None and not connection.over:
-                raise NetworkError("the stream ended before the run did")
+                raise NetworkError("the stream ended before the run")
             self._ended = self._ended or frames is None
             for cursor, data in frames or ():
                 self._take(cursor, data)
         except (TokenwireError, OSError) as error:
-            known = error if isinstance(error, TokenwireError) else NetworkError(str(error))
-            await self._cut(known, opened=opened)
+            failure = error if isinstance(error, TokenwireError) else NetworkError(str(error))
+            await self._cut(failure, opened=opened)
         if self._ended:
             await self._drop()
 
     def _watch(self) -> None:
-        """One timer a connection, not one a read: look whether a read waits for too long."""
+        """One timer for a connection, not one for a read: abort a read that waits too long."""
         connection, silence = self._connection, self._patience.silence
         if connection is None:
             return
         loop = asyncio.get_running_loop()
-        left = self._since + silence - loop.time() if self._reading else silence
-        if left > 0:
-            self._timer = loop.call_later(left, self._watch)
+        remaining = self._since + silence - loop.time() if self._reading else silence
+        if remaining > 0:
+            self._timer = loop.call_later(remaining, self._watch)
         else:
-            connection.abort(NetworkError(f"nothing was heard for {silence:g} s"))
+            connection.abort(NetworkError(f"no data from the server for {silence:g} s"))
 
     async def _cut(self, error: TokenwireError, *, opened: bool) -> None:
-        """The connection is gone: wait, or give up."""
+        """The connection is lost: wait, or give up."""
         await self._drop()
         if self._ended:
             return
         if isinstance(error, FramingError):
-            error = ProtocolError(f"the server's stream cannot be read: {error.message}")
+            error = ProtocolError(f"invalid stream from the server: {error.message}")
         if opened and isinstance(error, ProtocolError) and self._garbled != self._offset:
-            self._garbled = self._offset  # the line may have broken it: once more, from here
+            self._garbled = self._offset  # perhaps damaged on the way: once more, from here
         elif is_final(error):
             self._ended, self._error = True, error
             return
         link = self._link
-        told, self._told = self._told, None
+        within, self._within = self._within, None
         assert link is not None
         now = asyncio.get_running_loop().time()
-        pause = link.cut(now, random.random(), told=told, wait=wait_of(error))
+        pause = link.cut(now, random.random(), within=within, wait=wait_of(error))
         if pause is None:
             self._ended, self._error = True, error
             return
         if self._on_cut is not None:
-            self._on_cut(error if told is None else None, pause)
+            self._on_cut(error if within is None else None, pause)
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._closing.wait()
@@ -218,17 +219,17 @@ class Follow:
     # --- events --------------------------------------------------------------------------------
 
     def _take(self, cursor: str, data: bytes) -> None:
-        """One event of a connection: new, known, or a word about the connection itself."""
+        """One event of a connection: new, a repetition, or about the connection itself."""
         if self._ended:
             return
         try:
             event = decode(data)
         except InputError as error:
-            raise ProtocolError("the server's stream holds something that is no event") from error
+            raise ProtocolError("the server's stream contains an invalid event") from error
         if isinstance(event, Heartbeat):
             return
-        if isinstance(event, ComeBack):
-            self._told = event.after_ms / 1000
+        if isinstance(event, PlannedReconnect):
+            self._within = event.after_ms / 1000
             return
         if isinstance(event, LogReset):
             self._after = str(event.to) if event.to else None
@@ -238,7 +239,7 @@ class Follow:
         try:
             offset = _offset(cursor)
         except CursorError as error:
-            raise ProtocolError("the server's stream holds something that is no cursor") from error
+            raise ProtocolError("the server's stream contains an invalid cursor") from error
         if offset <= self._offset:
             return
         if offset != self._offset + 1:
@@ -249,7 +250,7 @@ class Follow:
 
 
 def _offset(cursor: str) -> int:
-    found = _CURSOR.fullmatch(cursor)
-    if found is None:
-        raise CursorError(f"{cursor[:80]!r} is no cursor; give that of an event that you got")
-    return int(found[1])
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise CursorError(f"invalid cursor {cursor[:80]!r}; use that of an event received")
+    return int(match[1])

@@ -1,7 +1,7 @@
 """Reading a run over ``/ws``: one socket, one followed run.
 
-Always true: the socket is opened to the server's own origin without redirects or proxies; pings
-tell a dead peer from a quiet one, so silence alone ends nothing here.
+Always true: the socket connects to the server's own origin without redirects or proxies; pings
+distinguish a dead peer from a quiet one, so that silence alone ends nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from tokenwire.client.origin import Origin, told_error
+from tokenwire.client.origin import Origin, error_of_body, reason_of
 from tokenwire.client.reconnect import Patience, retry_after
 from tokenwire.client.sse import Connection
 from tokenwire.errors import NetworkError, ProtocolError
@@ -26,7 +26,7 @@ _MOST_MESSAGE = 4 << 20
 #: The status with which the server means each code that a message may bring.
 _STATUS = {"not_authenticated": 401, "forbidden": 403, "unknown_run": 404, "gone": 410}
 _STATUS |= {"bad_cursor": 400, "bad_request": 400, "busy": 429, "limit_exceeded": 413}
-#: The library tells its own failures of a peer at debug level and above; they are raised as well.
+#: The library logs a peer's failures at debug level and above; they are raised as well.
 _log = logging.getLogger("tokenwire.client.websocket")
 
 
@@ -52,7 +52,7 @@ class _Connect(connect):
 
 
 class SocketConnection:
-    """An open socket that was asked to follow a run."""
+    """An open socket that follows a run."""
 
     beats = False
 
@@ -67,25 +67,25 @@ class SocketConnection:
         try:
             data = await self._socket.recv(decode=False)
         except ConnectionClosed as closed:
-            code = closed.rcvd.code if closed.rcvd else "without a word"
+            code = closed.rcvd.code if closed.rcvd else "no close frame"
             raise NetworkError(f"the socket closed ({code})") from closed
         try:
             message = _decoder.decode(data)
         except msgspec.DecodeError as error:
-            raise ProtocolError("the server's message is not one of tokenwire's") from error
+            raise ProtocolError("the server sent a message that is not tokenwire's") from error
         if message.op == "events":
             return [(one.cursor, bytes(one.event)) for one in message.events]
         if message.op == "error":
             status = _STATUS.get(str(message.error.get("code")), 500)
-            raise told_error(message.error, status, None)
+            raise error_of_body(message.error, status, None)
         if message.op == "reconnect":
-            told = {"type": "reconnect", "after_ms": message.after_ms, "reason": message.reason}
-            return [("", msgspec.json.encode(told))]
+            event = {"type": "reconnect", "after_ms": message.after_ms, "reason": message.reason}
+            return [("", msgspec.json.encode(event))]
         self.over = message.op == "end"
         return []
 
     def abort(self, error: NetworkError) -> None:
-        """Break it off; the library tells whoever reads."""
+        """Abort; the library ends a pending read."""
         self._socket.transport.abort()
 
     async def aclose(self) -> None:
@@ -108,26 +108,25 @@ async def open_socket(
             open_timeout=patience.connect,
             ping_interval=patience.silence / 2,
             ping_timeout=patience.silence / 2,
-            close_timeout=1.0,  # a peer that answers no ping says no farewell either
+            close_timeout=1.0,  # a peer that answers no ping sends no close frame either
             max_size=_MOST_MESSAGE,
             logger=_log,
         )
     except InvalidStatus as error:
         response = error.response
         wait = retry_after(response.headers.get("retry-after"), time.time())
-        raise told_error(_error_of(response.body), response.status_code, wait) from error
+        raise error_of_body(_error_of(response.body), response.status_code, wait) from error
     except (InvalidHandshake, ConnectionClosed, EOFError) as error:
-        raise NetworkError(f"{origin.url} opens no socket") from error
+        raise NetworkError(f"{origin.url} did not accept a WebSocket") from error
     except TimeoutError as error:
-        raise NetworkError(f"{origin.url} does not answer") from error
+        raise NetworkError(f"{origin.url} does not respond") from error
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise NetworkError(f"{origin.url} cannot be reached: {reason}") from error
+        raise NetworkError(f"cannot connect to {origin.url}: {reason_of(error)}") from error
     ask = {"op": "follow", "id": 1, "run": run, "after": after}
     try:
         await socket.send(msgspec.json.encode({k: v for k, v in ask.items() if v}).decode())
     except ConnectionClosed as error:
-        raise NetworkError("the socket closed at once") from error
+        raise NetworkError("the server closed the socket at once") from error
     except BaseException:
         socket.transport.abort()
         raise
@@ -136,8 +135,8 @@ async def open_socket(
 
 def _error_of(body: bytes | bytearray | None) -> dict[str, Any]:
     try:
-        told = msgspec.json.decode(bytes(body or b""))
+        value = msgspec.json.decode(bytes(body or b""))
     except msgspec.DecodeError:
         return {}
-    error = told.get("error") if isinstance(told, dict) else None
+    error = value.get("error") if isinstance(value, dict) else None
     return error if isinstance(error, dict) else {}

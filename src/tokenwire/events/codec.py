@@ -1,7 +1,7 @@
 """Events to JSON bytes and back.
 
 Always true: ``decode(encode(event)) == event``; one event has one JSON form (compact, fields in
-the struct's order, defaults left out, unknown fields last and sorted); unknown fields and unknown
+the struct's order, defaults omitted, unknown fields last and sorted); unknown fields and unknown
 types survive a round trip.
 """
 
@@ -32,15 +32,15 @@ def encode(event: AnyEvent) -> bytes:
 
 
 def decode(data: bytes | str) -> AnyEvent:
-    """Bytes to an event. Raises `InputError` when they are not a JSON object with a ``type``."""
+    """Bytes to an event. Raises `InputError` if they are not a JSON object with a ``type``."""
     try:
         event = cast(Event, _typed.decode(data))
     except msgspec.ValidationError:
         return from_fields(_object(data))
     except msgspec.DecodeError as error:
         raise InputError(f"not an event: {error}") from error
-    # A canonical form that is shorter than what came means that something was left out. A field
-    # that is really called "extra" must not be taken for our own.
+    # A canonical form shorter than the input means that a field was dropped. A JSON field named
+    # "extra" must not become our own field of that name.
     size = len(data) if isinstance(data, bytes) else len(data.encode())
     if event.extra is None and len(_encode(event)) == size:
         return event
@@ -62,20 +62,18 @@ def from_fields(fields: dict[str, Any]) -> AnyEvent:
     """A plain JSON object as an event; an unknown ``type`` gives `Unknown`."""
     name = fields.get("type")
     if not isinstance(name, str):
-        raise InputError("not an event: its 'type' is missing or no string")
+        raise InputError("not an event: its 'type' is missing or not a string")
     cls = EVENT_TYPES.get(name)
     if cls is None:
         seq, t = fields.get("seq", 0), fields.get("t", 0)
         return Unknown(
             seq=seq if isinstance(seq, int) else 0, t=t if isinstance(t, int) else 0, fields=fields
         )
-    known = _KNOWN[name]
-    extra = {k: v for k, v in fields.items() if k not in known and k != "type"}
+    own = _KNOWN[name]
+    extra = {k: v for k, v in fields.items() if k not in own and k != "type"}
     nested = fields.get("extra")
     try:
-        event = msgspec.convert(
-            {k: v for k, v in fields.items() if k in known and k != "extra"}, cls
-        )
+        event = msgspec.convert({k: v for k, v in fields.items() if k in own and k != "extra"}, cls)
     except msgspec.ValidationError as error:
         raise InputError(f"not a valid '{name}' event: {error}") from error
     if "extra" in fields:
@@ -90,5 +88,5 @@ def _object(data: bytes | str) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         raise InputError(f"not an event: {error}") from error
     if not isinstance(value, dict):
-        raise InputError("not an event: a JSON object is needed")
+        raise InputError("not an event: expected a JSON object")
     return value

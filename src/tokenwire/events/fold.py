@@ -1,7 +1,7 @@
-"""Events to the message so far: the one reading of a run that everybody shares.
+"""Events to the message so far: the one state of a run that all readers share.
 
 Always true: folding any coalescing of the same events gives the same message; a ``step-reset``
-leaves no trace of the parts that it discards; what a snapshot restores folds on to the same end.
+removes the discarded parts entirely; a restored snapshot folds on to the same result.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     time: int = 0
     seq: int = 0
     steps: list[StepState] = []
-    #: Tokens of attempts that were started again: they were paid for as well.
+    #: Tokens of discarded attempts, which cost as well.
     spent: dict[str, int] = {}
-    #: An attempt was lost with its worker before its provider counted its tokens.
+    #: An attempt was lost with its worker before the provider reported its tokens.
     usage_unknown: bool = False
     parts: dict[int, PartState] = {}
     tools: dict[str, ToolState] = {}
@@ -81,7 +81,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     recoverable: bool = False
 
     def apply(self, event: AnyEvent) -> None:
-        """Take one event in."""
+        """Add one event."""
         if event.seq:
             self.seq = event.seq
         if isinstance(event, PartDelta):
@@ -106,7 +106,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """All text of the first choice, all steps."""
+        """The text of the first choice, over all steps."""
         return "".join(
             self.parts[p].text
             for step in self.steps
@@ -116,7 +116,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def usage(self) -> dict[str, int]:
-        """Token counts summed over the steps and over all of their attempts, where known."""
+        """Token counts, summed over all steps and their attempts, as far as reported."""
         total: dict[str, int] = dict(self.spent)
         for step in self.steps:
             for name, count in step.usage.items():
@@ -125,7 +125,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the last step's model stopped, in our word."""
+        """Why the model stopped in the last step: a `FinishReason`."""
         for step in reversed(self.steps):
             if step.finish is not None:
                 return cast(str, step.finish["reason"])
@@ -203,12 +203,12 @@ def _run_wait(state: Fold, event: RunWait) -> None:
 
 def _step_start(state: Fold, event: StepStart) -> None:
     state.waiting = []
-    known = next((s for s in state.steps if s.step == event.step), None)
-    if known is None:
-        known = StepState(step=event.step)
-        state.steps.append(known)
-    known.attempt, known.provider = event.attempt, event.provider
-    known.dialect, known.model = event.dialect, event.model
+    step = next((s for s in state.steps if s.step == event.step), None)
+    if step is None:
+        step = StepState(step=event.step)
+        state.steps.append(step)
+    step.attempt, step.provider = event.attempt, event.provider
+    step.dialect, step.model = event.dialect, event.model
 
 
 def _response_start(state: Fold, event: ResponseStart) -> None:
@@ -228,17 +228,17 @@ def _step_reset(state: Fold, event: StepReset) -> None:
     discard = set(event.discard_parts)
     for step in state.steps:
         if step.step == event.step:
-            gone = discard or set(step.parts)
-            for part in gone:
+            discarded = discard or set(step.parts)
+            for part in discarded:
                 state.parts.pop(part, None)
             _spend(state, step)
-            step.parts = [p for p in step.parts if p not in gone]
+            step.parts = [p for p in step.parts if p not in discarded]
             step.finish, step.usage, step.status = None, {}, "open"
             step.response_id, step.terminal_seen = None, False
 
 
 def _spend(state: Fold, step: StepState) -> None:
-    """The attempt is over; a response that its provider keeps is read again, and counted then."""
+    """Add an ended attempt's usage; a resumable response is counted when it is read again."""
     if step.resumable:
         return
     state.usage_unknown = state.usage_unknown or not step.usage
@@ -322,18 +322,21 @@ def _tool(state: Fold, call_id: str, name: str = "") -> ToolState:
 
 def _tool_start(state: Fold, event: ToolStart) -> None:
     tool = _tool(state, event.call_id, event.name)
-    tool.started, tool.idempotent, tool.step = True, event.idempotent, event.step
+    tool.started = True
+    tool.idempotent, tool.step = event.idempotent, event.step
 
 
 def _tool_result(state: Fold, event: ToolResult) -> None:
     tool = _tool(state, event.call_id, event.name)
-    tool.done, tool.content = True, event.content
+    tool.done = True
+    tool.content = event.content
     _no_longer_waiting(state, event.call_id)
 
 
 def _tool_error(state: Fold, event: ToolError) -> None:
     tool = _tool(state, event.call_id, event.name)
-    tool.done, tool.content, tool.error = True, event.message, event.code
+    tool.done = True
+    tool.content, tool.error = event.message, event.code
     _no_longer_waiting(state, event.call_id)
 
 

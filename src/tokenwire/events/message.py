@@ -1,7 +1,7 @@
-"""Messages: what a conversation is made of, whichever provider it goes to.
+"""Messages: the content of a conversation, independent of the provider.
 
-Always true: whatever a provider must get back (signatures, encrypted payloads, item ids) is kept
-in the parts byte for byte, under ``meta`` keyed by dialect where only that dialect can read it.
+Always true: the parts keep byte for byte what a provider must receive again (signatures, encrypted
+payloads, item ids), under ``meta`` keyed by dialect where only that dialect can read it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from tokenwire.errors import InputError
-from tokenwire.events.validation import misfit
+from tokenwire.events.validation import input_error
 
 __all__ = [
     "FilePart",
@@ -28,7 +28,7 @@ __all__ = [
     "ToolResultPart",
     "assistant",
     "messages_of",
-    "something_to_ask",
+    "require_content",
     "system",
     "user",
 ]
@@ -37,7 +37,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 class _Part(msgspec.Struct, kw_only=True, omit_defaults=True):
-    #: Facts of one dialect, by its name: ``{"anthropic": {...}}``; sent back to it unchanged.
+    #: Facts of one dialect, by its name: ``{"anthropic": {...}}``; returned to it unchanged.
     meta: dict[str, Any] | None = None
 
 
@@ -86,7 +86,7 @@ class ProviderResultPart(_Part, tag="provider-result"):
 
 
 class FilePart(_Part, tag="file"):
-    """``data`` is base64 text; or a ``url``, which is passed on and never fetched by us."""
+    """``data`` is base64 text; or a ``url``, which the provider fetches, never this library."""
 
     media_type: str = "application/octet-stream"
     data: str | None = None
@@ -122,7 +122,7 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
 
     @property
     def parts(self) -> list[Part]:
-        """The parts, also when the content is plain text."""
+        """The parts; plain text is one text part."""
         if isinstance(self.content, str):
             return [TextPart(text=self.content)] if self.content else []
         return self.content
@@ -154,8 +154,8 @@ def assistant(text: str) -> Message:
 
 
 def messages_of(prompt: object) -> list[Message]:
-    """What a user may give as a prompt, as messages: a text, a `Message`, or a list of messages
-    or their JSON objects. Raises `InputError` naming the first bad one."""
+    """A prompt as messages: a text, a `Message`, or a list of messages or their JSON objects.
+    Raises `InputError` that names the first invalid one."""
     if isinstance(prompt, str):
         return [user(prompt)]
     if isinstance(prompt, Message):
@@ -166,21 +166,21 @@ def messages_of(prompt: object) -> list[Message]:
         raise InputError(
             f"the prompt must be a text, a message or a list of messages, not {prompt!r:.80}"
         )
-    found: list[Message] = []
+    messages: list[Message] = []
     for number, item in enumerate(cast(Iterable[object], prompt)):
         if isinstance(item, Message):
-            found.append(item)
+            messages.append(item)
             continue
         try:
-            found.append(msgspec.convert(item, Message))
+            messages.append(msgspec.convert(item, Message))
         except msgspec.ValidationError as error:
-            raise misfit(error, at=f"messages[{number}]") from error
-    return found
+            raise input_error(error, at=f"messages[{number}]") from error
+    return messages
 
 
-def something_to_ask(messages: list[Message]) -> None:
-    """Raises `InputError` for a conversation in which nobody says anything."""
+def require_content(messages: list[Message]) -> None:
+    """Raises `InputError` for a conversation without any content."""
     if not messages:
-        raise InputError("there must be at least one message", field="messages")
+        raise InputError("expected at least one message", field="messages")
     if not any(message.parts for message in messages):
-        raise InputError("there is nothing to ask: the prompt is empty", field="prompt")
+        raise InputError("the prompt is empty", field="prompt")

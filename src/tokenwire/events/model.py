@@ -1,12 +1,12 @@
-"""The event union: every fact that a run can tell, as small typed values.
+"""The event union: every fact of a run, as small typed values.
 
 Always true: an event is understandable alone (its type says what its text is); a delta holds the
-new piece only; ``part`` is unique within a run; what is absent is absent, never null.
+new piece only; ``part`` is unique within a run; absent fields are omitted, never null.
 
 Events are named noun, then moment: ``text-start``, ``text-delta``, ``text-end``. The JSON form is
-the struct with ``type`` first and defaults left out (`tokenwire.events.codec`).
+the struct with ``type`` first and defaults omitted (`tokenwire.events.codec`).
 
-Three base classes let code ask for a moment whatever the kind: `PartStart`, `PartDelta`, `PartEnd`.
+Three base classes select a moment whatever the kind: `PartStart`, `PartDelta`, `PartEnd`.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class RunStart(Event, tag="run-start"):
 
 
 class RunClaim(Event, tag="run-claim"):
-    """Another worker took the run over; ``epoch`` only grows along the log."""
+    """Another worker took over the run; ``epoch`` only grows along the log."""
 
     epoch: int
     owner: str = ""
@@ -155,9 +155,9 @@ class RunEnd(Event, tag="run-end"):
     """The one terminal event of a run; nothing follows it.
 
     ``complete`` is a whole answer; ``incomplete`` ended by length, filter or truncation;
-    ``interrupted`` lost its worker and could not go on. ``usage`` sums all steps, with what was
-    spent on attempts that were started again; ``usage_unknown`` says that one of these was lost
-    before its provider counted it, so that more was spent than ``usage`` tells.
+    ``interrupted`` lost its worker and could not be resumed. ``usage`` sums all steps, including
+    discarded attempts; ``usage_unknown``: one of these was lost before the provider reported its
+    tokens, so that the run cost more than ``usage``.
     """
 
     outcome: RunOutcome
@@ -181,7 +181,7 @@ class StepStart(Event, tag="step-start"):
 
 
 class ResponseStart(Event, tag="response-start"):
-    """The provider has begun to answer: its own handles of the response."""
+    """The provider's response began: its own ids."""
 
     id: str | None = None
     model: str | None = None
@@ -190,7 +190,7 @@ class ResponseStart(Event, tag="response-start"):
 
 
 class Usage(Event, tag="usage"):
-    """Token counts. ``cumulative`` replaces what was told before in this step, never adds.
+    """Token counts. ``cumulative`` replaces the earlier counts of this step, never adds.
 
     ``input_tokens`` includes cached ones; ``output_tokens`` includes reasoning where the provider
     counts it so. ``raw`` is the provider's own object.
@@ -208,7 +208,7 @@ class Usage(Event, tag="usage"):
 
 
 class Finish(Event, tag="finish"):
-    """Why the model stopped; not the end of the stream. ``raw``: the provider's own word."""
+    """Why the model stopped; not the end of the stream. ``raw``: the provider's own value."""
 
     reason: FinishReason
     raw: str | None = None
@@ -218,7 +218,7 @@ class Finish(Event, tag="finish"):
 
 
 class StepEnd(Event, tag="step-end"):
-    """A model call is over. Without ``terminal_seen`` the answer was cut, whatever was shown."""
+    """A model call ended. Without ``terminal_seen`` the answer was cut, whatever arrived."""
 
     step: int
     status: StepStatus
@@ -226,7 +226,7 @@ class StepEnd(Event, tag="step-end"):
 
 
 class StepReset(Event, tag="step-reset"):
-    """The step starts again as ``attempt``: forget ``discard_parts``, keep all earlier steps."""
+    """The step restarts as ``attempt``: drop ``discard_parts``, keep all earlier steps."""
 
     step: int
     attempt: int
@@ -238,7 +238,7 @@ class StepReset(Event, tag="step-reset"):
 
 
 class ToolStart(Event, tag="tool-start"):
-    """A tool begins to run for ``call_id``; written before it runs."""
+    """A tool starts to run for ``call_id``; logged before it runs."""
 
     call_id: str
     name: str
@@ -248,7 +248,7 @@ class ToolStart(Event, tag="tool-start"):
 
 
 class ToolProgress(Event, tag="tool-progress"):
-    """How far it is: ``fraction`` 0 to 1, or unknown."""
+    """The progress of a tool: ``fraction`` 0 to 1, or unknown."""
 
     call_id: str
     fraction: float | None = None
@@ -282,7 +282,7 @@ class ToolError(Event, tag="tool-error"):
 
 
 class ApprovalRequest(Event, tag="approval-request"):
-    """A person must say yes before ``call_id`` runs with exactly these ``arguments``."""
+    """A person must approve ``call_id`` before it runs with exactly these ``arguments``."""
 
     approval_id: str
     call_id: str
@@ -292,7 +292,7 @@ class ApprovalRequest(Event, tag="approval-request"):
 
 
 class ApprovalAnswer(Event, tag="approval-answer"):
-    """Somebody answered; the first answer wins. ``arguments``: as edited, when edited."""
+    """The decision on an approval; the first one wins. ``arguments``: those edited, if any."""
 
     approval_id: str
     call_id: str
@@ -306,9 +306,9 @@ class ApprovalAnswer(Event, tag="approval-answer"):
 
 
 class Error(Event, tag="error"):
-    """Something went wrong; ``message`` is safe to show. ``after_output``: text was shown before.
+    """A failure; ``message`` is safe to show. ``after_output``: text was visible before.
 
-    ``which`` names the clock of a timeout. ``raw`` is for people who debug, and is redacted.
+    ``which`` names the clock of a timeout. ``raw`` is for debugging, and is redacted.
     """
 
     scope: Literal["transport", "timeout", "parse", "provider", "policy", "tool", "internal"]
@@ -324,7 +324,7 @@ class Error(Event, tag="error"):
 
 
 class Control(Event, tag="control"):
-    """A command from outside, written into the log: ``cancel`` or ``steer``."""
+    """A command from outside, recorded in the log: ``cancel`` or ``steer``."""
 
     command: Literal["cancel", "steer"]
     by: str | None = None
@@ -333,7 +333,7 @@ class Control(Event, tag="control"):
 
 
 class Data(Event, tag="data"):
-    """An application's own fact. The same ``id`` replaces; ``transient`` is shown, not kept."""
+    """An application's own fact. The same ``id`` replaces; ``transient`` is sent, not stored."""
 
     name: str
     payload: Any = None
@@ -342,7 +342,7 @@ class Data(Event, tag="data"):
 
 
 class Raw(Event, tag="raw"):
-    """A wire event that we do not know, as it came."""
+    """An unknown event of the provider's wire, unchanged."""
 
     dialect: str
     event: str | None = None
@@ -357,21 +357,21 @@ class Checkpoint(Event, tag="checkpoint"):
 
 
 class Heartbeat(Event, tag="heartbeat"):
-    """Somebody is alive; never logged, moves no clock but the transport's."""
+    """A sign of life; never logged, resets only the transport's deadline."""
 
     source: Literal["provider", "comment", "server"] = "provider"
 
 
 class Reconnect(Event, tag="reconnect"):
-    """The server will close this connection; come back with your offset. Never logged."""
+    """The server will close this connection; resume from your cursor. Never logged."""
 
     after_ms: int = 1000
     reason: str | None = None
 
 
 class LogReset(Event, tag="log-reset"):
-    """Your cursor is not of this log: forget what you hold and read again from ``to``.
-    Never logged."""
+    """The cursor is not of this log: drop the state and read again from ``to``. Never
+    logged."""
 
     reason: str
     to: int = 0
@@ -390,17 +390,17 @@ class Unknown(msgspec.Struct, kw_only=True):
         return str(self.fields.get("type", ""))
 
 
-#: Events that are told to readers but never stored.
+#: Events that are sent to readers but never stored.
 TRANSIENT: tuple[type[Event], ...] = (Heartbeat, Reconnect, LogReset)
 
 
 def _leaves(base: type[Event]) -> list[type[Event]]:
-    found: list[type[Event]] = []
+    classes: list[type[Event]] = []
     for child in base.__subclasses__():
         if child not in (PartStart, PartDelta, PartEnd):
-            found.append(child)
-        found.extend(_leaves(child))
-    return found
+            classes.append(child)
+        classes.extend(_leaves(child))
+    return classes
 
 
 #: JSON type -> class, for every event of this version.

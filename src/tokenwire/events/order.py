@@ -1,11 +1,11 @@
 """Which event may follow which: one table, and the rules of parts.
 
-Always true of a run that passed: ``seq`` is 1, 2, 3, ...; exactly one ``run-start``, first, and one
+Always true of a valid run: ``seq`` is 1, 2, 3, ...; exactly one ``run-start``, first, and one
 ``run-end``, last; a part's deltas, attributes and end come between its start and its end, and a
-part number is never used again; every part is ended (or discarded by ``step-reset``) before its
-step is; what is not in the table is an error that names the rule.
+part number is never reused; every part is ended (or discarded by ``step-reset``) before its
+step is; anything else is an error that names the rule.
 
-The diagram in the docs and the TypeScript copy are made from `TABLE`.
+The diagram in the docs and the TypeScript copy are generated from `TABLE`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TOOLS = (
 ).split()
 _ANYWHERE = "error control data raw checkpoint run-claim".split()
 
-#: state -> {event type -> next state}. An unknown type is allowed wherever ``raw`` is.
+#: state -> {event type -> next state}. An unknown type may come wherever ``raw`` may.
 TABLE: dict[str, dict[str, str]] = {
     "new": {"run-start": "between"},
     "between": {
@@ -112,14 +112,14 @@ class Order:
         self.seq = 0
         self.step = 0
         self.next_part = 0
-        #: open part -> kind, in the order in which they were started.
+        #: open part -> kind, in the order of their starts.
         self.open: dict[int, str] = {}
 
     def check(self, event: AnyEvent) -> AnyEvent:
         """The same event, numbered. Raises `OrderError` with ``details['rule']``."""
         kind = _DELTAS.get(type(event))  # type: ignore[arg-type]
         if kind is not None:
-            # The 99 % event: allowed exactly where its part is open.
+            # The most frequent event: valid exactly where its part is open.
             if self.open.get(event.part) != kind:  # type: ignore[union-attr]
                 raise self._part_error(event, "a delta needs its part open")  # type: ignore[arg-type]
             if event.seq == 0:
@@ -136,15 +136,15 @@ class Order:
             event.seq = expected
         elif event.seq != expected:
             raise OrderError(
-                f"event {event.seq} ('{event.type}') came where {expected} was due",
+                f"event {event.seq} ('{event.type}') arrived instead of {expected}",
                 rule="seq grows by one",
             )
         self.seq = expected
 
     def _move(self, event: AnyEvent) -> None:
         name = event.type
-        allowed = TABLE[self.state]
-        following = allowed.get(name) or (allowed.get("raw") if _is_unknown(event) else None)
+        moves = TABLE[self.state]
+        following = moves.get(name) or (moves.get("raw") if _is_unknown(event) else None)
         if following is None:
             raise OrderError(
                 f"'{name}' may not come in state '{self.state}'", rule=f"{self.state}: {name}"
@@ -172,7 +172,7 @@ class Order:
     def _start(self, event: PartStart) -> None:
         if event.part < self.next_part:
             raise OrderError(
-                f"part {event.part} was started before", rule="a part number is used once"
+                f"part {event.part} has already started", rule="a part number is used once"
             )
         self.next_part = event.part + 1
         self.open[event.part] = event.kind
@@ -183,8 +183,8 @@ class Order:
 
 
 def closing(order: Order, *, part: PartStatus, step: StepStatus) -> list[Event]:
-    """The events that close what is open: ends for parts, then ``step-end``; for a run that lost
-    its producer."""
+    """The events that close the open parts, then the open step; for a run that lost its
+    producer."""
     events: list[Event] = [
         ENDS[kind](part=number, status=part) for number, kind in order.open.items()
     ]

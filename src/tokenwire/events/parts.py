@@ -64,13 +64,13 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class PartStart(Event):
-    """Base of ``*-start``. ``choice``: which candidate, when more than one was asked for."""
+    """Base of ``*-start``. ``choice``: the candidate's number, if the request wants several."""
 
     kind: ClassVar[Kind]
     part: int
     step: int = 0
     choice: int = 0
-    #: What the provider calls it (item or block id, index), for those who must send it back.
+    #: The provider's own ids of it (item, block, index), which must be returned to it.
     meta: dict[str, Any] | None = None
 
 
@@ -83,7 +83,7 @@ class PartDelta(Event):
 
 
 class PartEnd(Event):
-    """Base of ``*-end``. ``text``, when present, replaces what the deltas gave (a provider's
+    """Base of ``*-end``. ``text``, if present, replaces the deltas' text (a provider's
     correction). ``size``: UTF-8 bytes of the part's text."""
 
     kind: ClassVar[Kind]
@@ -133,8 +133,8 @@ class RefusalEnd(PartEnd, tag="refusal-end"):
 
 
 class ToolCallStart(PartStart, tag="tool-call-start"):
-    """The model asks for a tool. ``executor``: who runs it. ``id_source``: ``synthetic`` when the
-    provider gave no id. ``name`` may come later as a ``part-attr`` ``tool_name``. ``format``:
+    """The model calls a tool. ``executor``: who runs it. ``id_source``: ``synthetic`` if the
+    provider gave no id. ``name`` may follow as a ``part-attr`` ``tool_name``. ``format``:
     ``text`` for free-form input (no JSON)."""
 
     kind = "tool-call"
@@ -152,7 +152,7 @@ class ToolCallDelta(PartDelta, tag="tool-call-delta"):
 
 
 class ToolCallEnd(PartEnd, tag="tool-call-end"):
-    """``arguments``: the parsed value when ``complete``; ``error`` says why when ``invalid``."""
+    """``arguments``: the parsed value if ``complete``; ``error``: the reason if ``invalid``."""
 
     kind = "tool-call"
     arguments: Any = None
@@ -160,7 +160,7 @@ class ToolCallEnd(PartEnd, tag="tool-call-end"):
 
 
 class ProviderResultStart(PartStart, tag="provider-result-start"):
-    """The result of a tool that the provider ran itself, as it came, in ``content``."""
+    """The result of a tool that the provider ran itself: ``content``, unchanged."""
 
     kind = "provider-result"
     call_id: str = ""
@@ -178,7 +178,7 @@ class ProviderResultEnd(PartEnd, tag="provider-result-end"):
 
 
 class FileStart(PartStart, tag="file-start"):
-    """An image, audio or file made by the model; deltas are pieces of base64 text."""
+    """An image, audio or file of the model; deltas are pieces of base64 text."""
 
     kind = "file"
     media: Literal["image", "audio", "file"] = "file"
@@ -196,7 +196,7 @@ class FileEnd(PartEnd, tag="file-end"):
 
 
 class OpaqueStart(PartStart, tag="opaque-start"):
-    """A provider's part that we cannot read but must keep: redacted thinking, compaction."""
+    """A provider's part that is unreadable but must be kept: redacted thinking, compaction."""
 
     kind = "opaque"
     name: str = ""
@@ -208,9 +208,9 @@ class OpaqueEnd(PartEnd, tag="opaque-end"):
 
 
 class PartAttr(Event, tag="part-attr"):
-    """Something that decorates an open part.
+    """An attribute of an open part.
 
-    ``name`` and what a fold does with ``value``: ``signature``, ``encrypted``, ``call_id``,
+    ``name`` and the fold's use of ``value``: ``signature``, ``encrypted``, ``call_id``,
     ``tool_name``, ``status`` replace; ``citation`` (an object) and ``logprobs`` (a list) add;
     ``meta`` (an object) merges.
     """

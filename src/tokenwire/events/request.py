@@ -1,4 +1,4 @@
-"""A request: what a model is asked, in our own words, before a dialect turns it into its wire."""
+"""A request to a model in our own terms, before a dialect turns it into its wire."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from tokenwire.errors import InputError
-from tokenwire.events.message import Message, messages_of, something_to_ask
-from tokenwire.events.validation import misfit
+from tokenwire.events.message import Message, messages_of, require_content
+from tokenwire.events.validation import input_error
 
-__all__ = ["OutputSchema", "Request", "ToolChoice", "ToolSpec", "asked"]
+__all__ = ["OutputSchema", "Request", "ToolChoice", "ToolSpec", "request_of"]
 
 #: ``auto``, ``none``, ``required``, or the name of the one tool that must be called.
 ToolChoice = str
@@ -30,7 +30,7 @@ class ToolSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_
 
 
 class OutputSchema(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Structured output: the answer must be JSON of this schema."""
+    """Structured output: the answer must be JSON that matches this schema."""
 
     schema: dict[str, Any]
     name: str = "answer"
@@ -38,11 +38,11 @@ class OutputSchema(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One question to a model.
+    """One request to a model.
 
     ``temperature`` 0 to 2; ``max_tokens`` of output; ``stop`` up to the provider's number of
     strings; ``reasoning``: effort (``low``, ``medium``, ``high``) or a budget in tokens;
-    ``extra``: fields merged into the provider's request body last, for what only it knows.
+    ``extra``: fields merged into the provider's request body last.
     """
 
     messages: list[Message]
@@ -60,8 +60,8 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     extra: dict[str, Any] | None = None
 
 
-class _Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a user may say of an answer, with its bounds."""
+class _Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The options of an answer that a caller may set, with their bounds."""
 
     system: str | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
@@ -75,21 +75,21 @@ class _Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     extra: dict[str, Any] | None = None
 
 
-def asked(prompt: object, *, stop: object = None, **said: object) -> Request:
-    """A request of what a user gave: a text, a message or a conversation, and how to answer it.
-    Raises `InputError` that names what is wrong."""
+def request_of(prompt: object, *, stop: object = None, **options: object) -> Request:
+    """The request of a prompt (a text, a message or a conversation) and its options. Raises
+    `InputError` that names the field."""
     messages = messages_of(prompt)
-    something_to_ask(messages)
-    given = {**said, "stop": [stop] if isinstance(stop, str) else stop}
+    require_content(messages)
+    fields = {**options, "stop": [stop] if isinstance(stop, str) else stop}
     try:
-        checked = msgspec.convert(given, _Asked)
+        checked = msgspec.convert(fields, _Options)
     except msgspec.ValidationError as error:
-        raise misfit(error) from error
+        raise input_error(error) from error
     request = Request(messages=messages, **msgspec.structs.asdict(checked))
     try:
         msgspec.json.encode(request)
     except UnicodeEncodeError as error:
-        raise InputError("a text holds a half character (a lone surrogate)") from error
+        raise InputError("text is not valid Unicode: it contains a lone surrogate") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"the request cannot be written as JSON: {error}") from error
+        raise InputError(f"the request cannot be encoded as JSON: {error}") from error
     return request

@@ -1,4 +1,4 @@
-"""What a fold keeps: one part, one step, one tool call, and how a part becomes a message's part."""
+"""The state of a fold: parts, steps and tool calls, and the message part of each part."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tokenwire.events.message import (
 __all__ = ["PartState", "StepState", "ToolState", "message_part", "result_part"]
 
 
-#: A part's text is kept in at least so many pieces before they are joined.
+#: Pieces of a part's text before they are joined.
 _MOST_PIECES = 64
 
 
@@ -32,14 +32,14 @@ class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
     kind: str
     step: int = 0
     choice: int = 0
-    #: The text so far, joined now and then: a piece a token would be ten times its size.
+    #: The text so far, joined now and then: one piece per token takes ten times the memory.
     pieces: list[str] = []
     status: str = "open"
-    #: What its start, attributes and end told: name, call_id, signature, citations, ...
+    #: From its start, attributes and end: name, call_id, signature, citations, ...
     attrs: dict[str, Any] = {}
 
     def add(self, text: str) -> None:
-        """Some more text. Linear in all of it: the longer the whole, the rarer it is joined."""
+        """Add text. Linear overall: the longer the text, the rarer the pieces are joined."""
         pieces = self.pieces
         pieces.append(text)
         if len(pieces) > _MOST_PIECES and len(pieces) > len(pieces[0]) >> 6:
@@ -72,7 +72,7 @@ class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ToolState(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One tool call on our side: has it been started, answered, approved."""
+    """One tool call: its start, approval and result."""
 
     call_id: str
     name: str = ""

@@ -1,7 +1,7 @@
-"""A value that does not fit its type, in words: which field, what it must be, what it is.
+"""Validation errors in words: which field, what it must be, what it is.
 
-Always true: the words name the field by its path (``messages[0].role``) and hold nothing of the
-value but an enumeration's wrong word.
+Always true: the message names the field by its path (``messages[0].role``) and contains nothing of
+the value but an enumeration's unknown word.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 from tokenwire.errors import InputError
 
-__all__ = ["misfit"]
+__all__ = ["input_error"]
 
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _TYPES = {
@@ -24,7 +24,7 @@ _TYPES = {
     "array": "a list",
     "null": "null",
 }
-#: (what msgspec says, the same about a field), the first that fits.
+#: (msgspec's message, ours), the first match.
 _WORDS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"Expected `(?:float|int)` >= (\S+)"), "must be at least {0}"),
     (re.compile(r"Expected `(?:float|int)` <= (\S+)"), "must be at most {0}"),
@@ -39,31 +39,35 @@ _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 
 
-def misfit(error: msgspec.ValidationError, *, at: str = "", whole: str = "the body") -> InputError:
-    """The error for whoever gave the value. ``at``: where the value stands; ``whole``: what it is
-    called when all of it is wrong."""
+def input_error(
+    error: msgspec.ValidationError, *, at: str = "", whole: str = "the body"
+) -> InputError:
+    """The error for the caller. ``at``: the path of the value; ``whole``: its name if the whole
+    value is wrong."""
     text = str(error)
     place = _AT.search(text)
     path = at
     if place is not None and place[1]:
         path += place[1] if not at or place[1].startswith("[") else f".{place[1]}"
-    said = _AT.sub("", text)
+    problem = _AT.sub("", text)
     for pattern, words in ((_UNKNOWN, "unknown field '{0}'"), (_MISSING, "'{0}' is missing")):
-        found = pattern.fullmatch(said)
-        if found is not None:
-            field = f"{path}.{found[1]}" if path else found[1]
+        match = pattern.fullmatch(problem)
+        if match is not None:
+            field = f"{path}.{match[1]}" if path else match[1]
             return InputError(words.format(field), field=field)
-    return InputError(f"'{path}' {_must(said)}" if path else f"{whole} {_must(said)}", field=path)
+    return InputError(
+        f"'{path}' {_must(problem)}" if path else f"{whole} {_must(problem)}", field=path
+    )
 
 
-def _must(said: str) -> str:
-    found = _TYPE.fullmatch(said)
-    if found is not None:
-        wanted = [_TYPES.get(word, word) for word in found[1].split(" | ") if word != "null"]
-        given = "a fraction" if found[2] == "float" else _TYPES.get(found[2], found[2])
-        return f"must be {' or '.join(wanted)}, not {given}"
+def _must(problem: str) -> str:
+    match = _TYPE.fullmatch(problem)
+    if match is not None:
+        expected = [_TYPES.get(word, word) for word in match[1].split(" | ") if word != "null"]
+        actual = "a fraction" if match[2] == "float" else _TYPES.get(match[2], match[2])
+        return f"must be {' or '.join(expected)}, not {actual}"
     for pattern, words in _WORDS:
-        found = pattern.fullmatch(said)
-        if found is not None:
-            return words.format(found[1].replace("\\\\", "\\"))
-    return f"does not fit: {said[0].lower()}{said[1:]}"
+        match = pattern.fullmatch(problem)
+        if match is not None:
+            return words.format(match[1].replace("\\\\", "\\"))
+    return f"is invalid: {problem[0].lower()}{problem[1:]}"

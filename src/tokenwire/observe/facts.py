@@ -1,4 +1,4 @@
-"""What observers are told: small frozen records, one per kind of thing that happened.
+"""Facts for observers: small frozen records, one class per kind.
 
 Always true: a fact holds no content (no prompt, no answer, no key), only names, numbers and codes.
 """
@@ -29,14 +29,14 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class RunStarted(Fact, frozen=True):
-    """A run began."""
+    """A run started."""
 
     run: str
     model: str
 
 
 class FirstToken(Fact, frozen=True):
-    """The first visible event of a run's model call; seconds since the call was made."""
+    """The first visible event of a model call; seconds since the call."""
 
     run: str
     provider: str
@@ -45,8 +45,8 @@ class FirstToken(Fact, frozen=True):
 
 
 class ChunksCame(Fact, frozen=True):
-    """Chunks of an answer, gathered for about a second: the seconds before each of them since the
-    one before. The first of a model call has none (see `FirstToken`)."""
+    """Chunks of about one second of an answer: the seconds between each and its predecessor. The
+    first of a model call has none (see `FirstToken`)."""
 
     run: str
     model: str
@@ -54,7 +54,7 @@ class ChunksCame(Fact, frozen=True):
 
 
 class RunEnded(Fact, frozen=True):
-    """A run came to its end. ``events``: how many it has."""
+    """A run ended. ``events``: their number."""
 
     run: str
     model: str
@@ -67,7 +67,7 @@ class RunEnded(Fact, frozen=True):
 
 
 class Retried(Fact, frozen=True):
-    """A model call failed before anything was visible, and is made again after ``pause`` s."""
+    """A model call failed before any visible output; it is retried after ``pause`` seconds."""
 
     run: str
     provider: str
@@ -78,7 +78,7 @@ class Retried(Fact, frozen=True):
 
 
 class FellBack(Fact, frozen=True):
-    """A model was given up and the next one of the list is asked."""
+    """A model failed; the run falls back to the next one of the list."""
 
     run: str
     provider: str
@@ -96,7 +96,7 @@ class ToolRan(Fact, frozen=True):
 
 
 class FollowerOpened(Fact, frozen=True):
-    """A reader came to a run's log."""
+    """A reader opened a run's log."""
 
     run: str
     wire: str
@@ -121,7 +121,7 @@ class StoreAppended(Fact, frozen=True):
 
 
 class TakenOver(Fact, frozen=True):
-    """A run whose worker was lost went on here; ``how``: ``resume``, ``restart``, ``end``."""
+    """This process took over a run of a lost worker; ``how``: ``resume``, ``restart``, ``end``."""
 
     run: str
     epoch: int
@@ -129,8 +129,8 @@ class TakenOver(Fact, frozen=True):
 
 
 class RequestDone(Fact, frozen=True):
-    """An HTTP request was answered (a stream: has ended). ``route`` is the pattern, not the path;
-    ``status`` 0: the reader left before an answer."""
+    """An HTTP response is complete (a stream: has ended). ``route`` is the pattern, not the path;
+    ``status`` 0: the reader left before a response."""
 
     method: str
     route: str

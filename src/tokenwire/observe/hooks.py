@@ -1,6 +1,6 @@
-"""Where facts go: a list of callables.
+"""The observers: a list of callables that receive facts.
 
-Always true: an observer can never break a stream; one that raises is removed, and that is logged.
+Always true: an observer can never break a stream; one that raises is removed and logged.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ __all__ = ["Observer", "observe", "report"]
 
 Observer = Callable[[Fact], None]
 
-#: Replaced as a whole, never changed: `report` needs no copy.
+#: Replaced as a whole, never changed, so that `report` needs no copy.
 _observers: tuple[Observer, ...] = ()
 _log = logging.getLogger("tokenwire.observe")
 
 
 def observe(observer: Observer) -> Callable[[], None]:
-    """Tell ``observer`` every fact from now on. Returns the call that ends it."""
+    """Call ``observer`` with every fact from now on. Returns a function that removes it."""
     global _observers
     _observers = (*_observers, observer)
 
@@ -31,7 +31,7 @@ def observe(observer: Observer) -> Callable[[], None]:
 
 
 def report(fact: Fact) -> None:
-    """Tell all observers; costs nothing when there are none."""
+    """Call all observers; costs nothing without any."""
     for observer in _observers:
         try:
             observer(fact)
@@ -42,7 +42,7 @@ def report(fact: Fact) -> None:
 
 def _remove(observer: Observer) -> None:
     global _observers
-    left = list(_observers)
-    if observer in left:
-        left.remove(observer)
-        _observers = tuple(left)
+    remaining = list(_observers)
+    if observer in remaining:
+        remaining.remove(observer)
+        _observers = tuple(remaining)

@@ -1,7 +1,7 @@
 """Facts and errors as log lines on standard error: plain, one line each, without content.
 
-Always true: no prompt, answer, key or query string is written; control characters of anything that
-came from outside are escaped, so that nobody writes lines of their own.
+Always true: a line contains no prompt, answer, key or query string; control characters of foreign
+text are escaped, so that nobody can forge a line.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def setup(level: str = "info") -> None:
 
 
 def log_facts() -> Any:
-    """Write the facts worth a line; returns the call that ends it."""
-    return observe(_tell)
+    """Log the important facts. Returns a function that stops it."""
+    return observe(_write)
 
 
-def _tell(fact: Fact) -> None:
+def _write(fact: Fact) -> None:
     if isinstance(fact, RunEnded):
         level = logging.WARNING if fact.outcome in ("error", "interrupted") else logging.INFO
         _log.log(
@@ -70,11 +70,11 @@ def _tell(fact: Fact) -> None:
         )
     elif isinstance(fact, Retried):
         _log.warning(
-            "run %s: %s (%s), again in %.1f s", fact.run, fact.provider, fact.code, fact.pause
+            "run %s: %s (%s), retry in %.1f s", fact.run, fact.provider, fact.code, fact.pause
         )
     elif isinstance(fact, FellBack):
-        _log.warning("run %s: gave up on %s (%s)", fact.run, fact.model, fact.code)
+        _log.warning("run %s: %s failed (%s), falling back", fact.run, fact.model, fact.code)
     elif isinstance(fact, TakenOver):
         _log.warning("run %s taken over: %s, epoch %d", fact.run, fact.how, fact.epoch)
     elif isinstance(fact, FollowerGone) and fact.why == "slow":
-        _log.warning("run %s: let a slow reader go (%s)", fact.run, fact.wire)
+        _log.warning("run %s: disconnected a slow reader (%s)", fact.run, fact.wire)

@@ -1,11 +1,11 @@
-"""Facts as OpenTelemetry spans and metrics; `opentelemetry` is imported only when somebody asks.
+"""Facts as OpenTelemetry spans and metrics; `opentelemetry` is imported only on use.
 
 Always true: a span or metric holds what a fact holds, so never content; without an SDK set up by
 the application, nothing is measured and nothing is sent.
 
-A run is a span, its tools are spans below it, and what happened on the way (the first token, a
-retry, another model, another worker) are events of the run's span. A span that was current where
-the run began is the parent. HTTP requests are left to OpenTelemetry's own instrumentation.
+A run is a span, its tools are spans below it, and the first token, a retry, a fallback and a
+takeover are events of the run's span. Its parent is the span that was current at the run's start.
+OpenTelemetry's own instrumentation covers HTTP requests.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from tokenwire.observe.hooks import observe
 
 __all__ = ["OpenTelemetryObserver", "start"]
 
-#: Runs that left this process have no end here; the oldest open spans make room.
+#: Open spans; the oldest are ended first, as runs may end in another process.
 _MOST_OPEN = 10_000
 _NANO = 1_000_000_000
 
 _lock = threading.Lock()
-_started: OpenTelemetryObserver | None = None
+_observer: OpenTelemetryObserver | None = None
 
 
 class OpenTelemetryObserver:
-    """An observer on the given providers, or on those that the process has set up."""
+    """An observer on the given providers, default those of the process."""
 
     def __init__(self, *, tracer_provider: Any = None, meter_provider: Any = None) -> None:
         from opentelemetry import metrics, trace
@@ -56,7 +56,7 @@ class OpenTelemetryObserver:
             "tokenwire.first_token.duration", "s", "Call to first visible event"
         )
         self._open: dict[str, Any] = {}
-        self._tell: dict[type[Fact], Callable[[Any], None]] = {
+        self._handlers: dict[type[Fact], Callable[[Any], None]] = {
             RunStarted: self._run_started,
             FirstToken: self._first_token,
             Retried: self._retried,
@@ -67,10 +67,10 @@ class OpenTelemetryObserver:
         }
 
     def __call__(self, fact: Fact) -> None:
-        """Note one fact."""
-        tell = self._tell.get(type(fact))
-        if tell is not None:
-            tell(fact)
+        """Record one fact."""
+        handler = self._handlers.get(type(fact))
+        if handler is not None:
+            handler(fact)
 
     def _run_started(self, fact: RunStarted) -> None:
         while len(self._open) >= _MOST_OPEN:
@@ -122,7 +122,7 @@ class OpenTelemetryObserver:
     def _run_ended(self, fact: RunEnded) -> None:
         now = time.time_ns()
         span = self._open.pop(fact.run, None)
-        if span is None:  # it began in another process
+        if span is None:  # it started in another process
             span = self._span(fact.run, fact.model, now - int(fact.seconds * _NANO))
         span.set_attributes(
             {
@@ -147,13 +147,13 @@ class OpenTelemetryObserver:
 
 
 def start() -> OpenTelemetryObserver | None:
-    """Begin to note facts, once a process; None when `opentelemetry` is not installed."""
-    global _started
+    """Start recording, once per process; None if `opentelemetry` is not installed."""
+    global _observer
     with _lock:
-        if _started is None:
+        if _observer is None:
             try:
-                _started = OpenTelemetryObserver()
+                _observer = OpenTelemetryObserver()
             except ModuleNotFoundError:
                 return None
-            observe(_started)
-        return _started
+            observe(_observer)
+        return _observer

@@ -1,7 +1,7 @@
-"""Facts as Prometheus metrics; `prometheus_client` is imported only when somebody asks.
+"""Facts as Prometheus metrics; `prometheus_client` is imported only on use.
 
-Always true: labels come from closed or small sets; whatever a set does not hold becomes ``other``,
-so that no request can make new series.
+Always true: labels come from closed or small sets; any other value becomes ``other``, so that no
+request can create new series.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tokenwire.observe.tally import Tallies
 __all__ = ["PrometheusObserver", "exposition", "start"]
 
 _MOST_LABELS = 50
-#: A fast model's chunks come every few milliseconds, and many in one read.
+#: A fast model sends a chunk every few milliseconds, and many in one read.
 _GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 
 _lock = threading.Lock()
-_started: PrometheusObserver | None = None
+_observer: PrometheusObserver | None = None
 
 
 class PrometheusObserver:
@@ -46,7 +46,7 @@ class PrometheusObserver:
         import prometheus_client as client
 
         self.registry = client.CollectorRegistry()
-        self._known: dict[str, set[str]] = {}
+        self._values: dict[str, set[str]] = {}
 
         def counter(name: str, text: str, *labels: str) -> Any:
             return client.Counter(f"tokenwire_{name}", text, labels, registry=self.registry)
@@ -62,7 +62,7 @@ class PrometheusObserver:
         self._run_seconds = histogram("run_seconds", "Time of a run", "model")
         self._tokens = counter("tokens", "Tokens as reported", "model", "kind")
         self._first = histogram("first_token_seconds", "Call to first visible event", "model")
-        # These two are told of every token.
+        # These two are observed for every token.
         self._gaps = Tallies("tokenwire_chunk_gap_seconds", "Between chunks", _GAPS, "model")
         appends = Tallies("tokenwire_store_append_seconds", "Time of a store's append", _SECONDS)
         self._append = appends.of()
@@ -73,10 +73,10 @@ class PrometheusObserver:
         self._fallbacks = counter("fallbacks", "Models given up", "model", "code")
         self._tools = histogram("tool_seconds", "Time of a tool", "name", "code")
         self._readers = counter("readers", "Readers that came", "wire", "resumed")
-        self._left = counter("readers_left", "Readers that left", "wire", "why")
+        self._departures = counter("readers_left", "Readers that left", "wire", "why")
         self._records = counter("store_records", "Records that the store accepted")
-        self._taken = counter("takeovers", "Runs taken over", "how")
-        self._tell: dict[type[Fact], Callable[[Any], None]] = {
+        self._takeovers = counter("takeovers", "Runs taken over", "how")
+        self._handlers: dict[type[Fact], Callable[[Any], None]] = {
             RequestDone: self._request,
             RunStarted: lambda f: self._run_starts.labels(self._label("model", f.model)).inc(),
             RunEnded: self._ended,
@@ -96,19 +96,21 @@ class PrometheusObserver:
             FollowerOpened: lambda f: self._readers.labels(
                 self._label("wire", f.wire), str(f.resumed).lower()
             ).inc(),
-            FollowerGone: lambda f: self._left.labels(self._label("wire", f.wire), f.why).inc(),
+            FollowerGone: lambda f: self._departures.labels(
+                self._label("wire", f.wire), f.why
+            ).inc(),
             StoreAppended: self._appended,
-            TakenOver: lambda f: self._taken.labels(f.how).inc(),
+            TakenOver: lambda f: self._takeovers.labels(f.how).inc(),
         }
 
     def __call__(self, fact: Fact) -> None:
         """Count one fact."""
-        tell = self._tell.get(type(fact))
-        if tell is not None:
-            tell(fact)
+        handler = self._handlers.get(type(fact))
+        if handler is not None:
+            handler(fact)
 
     def text(self) -> bytes:
-        """The metrics in Prometheus' text form."""
+        """The metrics in the Prometheus text format."""
         import prometheus_client as client
 
         records, self._uncounted = self._uncounted, 0
@@ -137,11 +139,11 @@ class PrometheusObserver:
         self._uncounted += fact.records
 
     def _label(self, kind: str, value: str) -> str:
-        known = self._known.setdefault(kind, set())
-        if value not in known:
-            if len(known) >= _MOST_LABELS:
+        values = self._values.setdefault(kind, set())
+        if value not in values:
+            if len(values) >= _MOST_LABELS:
                 return "other"
-            known.add(value)
+            values.add(value)
         return value[:80]
 
 
@@ -149,20 +151,20 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def start() -> PrometheusObserver | None:
-    """Begin to count, once a process; None when `prometheus_client` is not installed."""
-    global _started
+    """Start counting, once per process; None if `prometheus_client` is not installed."""
+    global _observer
     with _lock:
-        if _started is None:
+        if _observer is None:
             try:
-                _started = PrometheusObserver()
+                _observer = PrometheusObserver()
             except ModuleNotFoundError:
                 return None
-            observe(_started)
-        return _started
+            observe(_observer)
+        return _observer
 
 
 def exposition(gauges: Mapping[str, float]) -> tuple[bytes, str] | None:
-    """The text of all metrics, with ``gauges`` as they are now, and its media type."""
+    """The text of all metrics with the present ``gauges``, and its media type."""
     observer = start()
     if observer is None:
         return None

@@ -1,7 +1,7 @@
-"""What must not be shown or logged, taken out of a text.
+"""Removes secrets and paths from a text before it is shown or logged.
 
-Always true: the result holds no registered secret, no key that looks like one, no credentials of a
-URL, no ``Authorization`` value, and no path of a file on this machine.
+Always true: the result contains no registered secret, nothing that looks like a key, no credentials
+of a URL, no ``Authorization`` value, and no path of a file on this machine.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 
 __all__ = ["forget_secrets", "keep_secret", "redact"]
 
-#: Values known to be secret, longest first, so that none hides inside another.
-_known: list[str] = []
+#: Registered secrets, longest first, so that none is hidden inside another.
+_secrets: list[str] = []
 _LEAST = 6
 #: First folders of a machine's file system; a URL's path begins otherwise.
 _ROOTS = "home|root|usr|var|tmp|etc|opt|work|srv|mnt|data|run|app|Users|private|Library|Volumes"
@@ -34,20 +34,20 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
 
 
 def keep_secret(value: str | None) -> None:
-    """Never show ``value`` in a redacted text from now on."""
-    if value and len(value) >= _LEAST and value not in _known:
-        _known.append(value)
-        _known.sort(key=len, reverse=True)
+    """Register ``value`` as a secret of at least 6 characters for `redact`."""
+    if value and len(value) >= _LEAST and value not in _secrets:
+        _secrets.append(value)
+        _secrets.sort(key=len, reverse=True)
 
 
 def forget_secrets() -> None:
-    """Forget the registered values (the patterns stay)."""
-    _known.clear()
+    """Remove the registered secrets (the patterns stay)."""
+    _secrets.clear()
 
 
 def redact(text: str, *, most: int | None = None) -> str:
     """``text`` without secrets, at most ``most`` characters long."""
-    for secret in _known:
+    for secret in _secrets:
         if secret in text:
             text = text.replace(secret, "[redacted]")
     for pattern, instead in _PATTERNS:

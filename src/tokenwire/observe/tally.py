@@ -1,7 +1,7 @@
-"""Histograms for what happens at every token: a list of counts, made into metrics when asked.
+"""Histograms for per-token values: lists of counts, turned into metrics on demand.
 
-Always true: `Tally.observe` is a bisection and two additions, whatever reads the numbers; it is
-called from one thread (the event loop's), and read from any.
+Always true: `Tally.observe` is a bisection and two additions; only the event loop's thread
+calls it, any thread may read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Tally:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """``[(upper end, how many up to it), ...]``, the last one ``+Inf``."""
+        """``[(upper end, number up to it), ...]``, the last one ``+Inf``."""
         rows: list[tuple[str, float]] = []
         below = 0
         ends = [*map(str, map(float, self.bounds)), "+Inf"]
@@ -55,7 +55,7 @@ class Tallies:
         return tally
 
     def collect(self) -> Iterator[Any]:
-        """What `prometheus_client` asks for."""
+        """The metric family, for `prometheus_client`."""
         from prometheus_client.core import HistogramMetricFamily
 
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)

@@ -1,12 +1,12 @@
-"""Streaming from routes of your own: FastAPI, Starlette, or whatever takes an ASGI response.
+"""Streaming from an application's own routes: FastAPI, Starlette, or any ASGI framework.
 
-Without a log, where closing the connection stops the run::
+Without a log, closing the connection cancels the run::
 
     @app.post("/chat")
     async def chat(prompt: str):
         return stream_response(tokenwire.stream("demo", prompt))
 
-With a log, where a reader may come back and the run goes on without one::
+With a log, a reader may resume and the run continues without one::
 
     live = Live("sqlite:chat.db", models=["demo"])
     app = FastAPI(lifespan=live.lifespan)
@@ -63,13 +63,13 @@ def stream_response(
     """A response that streams ``run`` (of `tokenwire.stream`, not entered yet) as it is written.
 
     ``wire``: ``events`` is the native wire (one JSON event a block), ``tokens`` the plain one
-    (``token``, ``done``, ``error``). There is no log: when the reader goes, the run is stopped.
+    (``token``, ``done``, ``error``). Without a log the run is cancelled when its reader leaves.
     """
     return _Unlogged(run, wire, headers or {})
 
 
 class _Unlogged(Response):
-    """Events of a run of this process, one batch a send."""
+    """Events of a run in this process, one batch per send."""
 
     def __init__(self, run: Run, wire: Wire, headers: dict[str, str]) -> None:
         encoder = _encoder(wire, run.id)
@@ -89,10 +89,10 @@ class _Unlogged(Response):
         await send({"type": "http.response.body", "body": b": ok\n\n", "more_body": True})
         async with self._run as run:
             reader = _Reader(run)
-            watch = asyncio.create_task(_until_gone(receive, reader.stop))
+            watch = asyncio.create_task(_on_disconnect(receive, reader.stop))
             connections = _shared_connections()
             connection = connections.open(reader)
-            # Without a log there is nothing to come back to: no planned reconnect.
+            # Without a log nothing can be resumed: no planned reconnect.
             connection.expires = float("inf")
             try:
                 await self._pump(run, reader, connection, send)
@@ -131,7 +131,7 @@ class _Unlogged(Response):
 
 
 class _Reader:
-    """What the ticker pokes, and what stops the run when its one reader goes."""
+    """The run's one reader: the ticker pokes it, and its end cancels the run."""
 
     def __init__(self, run: Run) -> None:
         self.poked = asyncio.Event()
@@ -143,13 +143,13 @@ class _Reader:
 
     def stop(self) -> None:
         self.stopped = True
-        self._run.cancel(reason="the reader left")
+        self._run.cancel(reason="the reader disconnected")
 
 
 class Live:
-    """Runs on a log, and responses that follow them, for an application of your own.
+    """Runs on a log, and responses that follow them, for an application's own routes.
 
-    ``store``: a log or its URL. ``models``: what requests may name; the first is the default.
+    ``store``: a log or its URL. ``models``: the accepted models; the first is the default.
     """
 
     def __init__(
@@ -181,8 +181,8 @@ class Live:
         from tokenwire.relay.runs import Runs
         from tokenwire.server.app import default_registry
 
-        async with default_registry(self.models) as found:
-            runs = Runs(self._log, registry=self._registry or found, tools=self._tools)
+        async with default_registry(self.models) as default:
+            runs = Runs(self._log, registry=self._registry or default, tools=self._tools)
             await runs.open()
             self._runs = runs
             try:
@@ -249,16 +249,16 @@ def _encoder(wire: Wire, run: str) -> Encoder:
 
 
 def _shared_connections() -> Connections:
-    """One ticker an event loop, for runs without a server around them."""
+    """One ticker per event loop, for runs outside of a server."""
     loop = asyncio.get_running_loop()
-    found = _connections.get(id(loop))
-    if found is None:
-        _connections.clear()  # of loops that have ended; a process has one at a time
-        found = _connections[id(loop)] = Connections()
-    return found
+    connections = _connections.get(id(loop))
+    if connections is None:
+        _connections.clear()  # of loops that have ended
+        connections = _connections[id(loop)] = Connections()
+    return connections
 
 
-async def _until_gone(receive: Receive, then: Callable[[], None]) -> None:
+async def _on_disconnect(receive: Receive, then: Callable[[], None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     then()

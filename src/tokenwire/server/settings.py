@@ -1,9 +1,9 @@
 """The settings of the server: one typed table for flags, environment, file, defaults and docs.
 
-Always true: every setting has one name, ``max_age``, from which its flag (``--max-age``), its
-environment variable (``TOKENWIRE_MAX_AGE``) and its key in the TOML file (``max_age``) follow; a
-flag wins over the environment, that over the file, that over the default; an unknown key or a bad
-value is a `ConfigError` of one line that names the setting and where it came from.
+Always true: every setting has one name, ``max_age``, which determines its flag (``--max-age``), its
+environment variable (``TOKENWIRE_MAX_AGE``) and its key in the TOML file (``max_age``); a flag
+overrides the environment, that the file, that the default; an unknown key or an invalid value is a
+`ConfigError` of one line that names the setting and its source.
 """
 
 # ruff: noqa: RUF009 - `_set` is `dataclasses.field` with the columns of the table
@@ -46,173 +46,185 @@ def _set(default: Any, group: str, text: str, *, unit: str = "", secret: bool = 
 
 @dataclass(kw_only=True)
 class Settings:
-    """All settings, with their defaults. ``None`` means "decided by the rest", as described."""
+    """All settings, with their defaults. ``None``: depends on other settings, as described."""
 
     host: str = _set(
-        "127.0.0.1", "Where", "Address to listen on. Any other than loopback needs an API key."
+        "127.0.0.1", "Where", "Address to listen on. Any but loopback requires an API key."
     )
-    port: int = _set(8765, "Where", "Port to listen on; 0 takes a free one.")
-    workers: int = _set(1, "Where", "Processes. More than one needs a store that they share.")
+    port: int = _set(8765, "Where", "Port to listen on; 0 picks a free one.")
+    workers: int = _set(1, "Where", "Worker processes. More than one requires a shared store.")
     model: list[str] = _set(
         ["demo"],
         "What",
-        "Model to serve; may be given several times. The first is the default, no other is served.",
+        "Model to serve; repeatable. The first is the default; no other model is served.",
     )
     store: str | None = _set(
         None,
         "What",
-        "Where runs are kept: memory:, sqlite:FILE, redis://HOST. Default of the command: the file "
+        "Store of the runs: memory:, sqlite:FILE, redis://HOST. Default of the command: the file "
         "tokenwire/runs.db in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
     )
-    retention: float = _set(86400.0, "What", "How long a run is kept after its end.", unit="s")
+    retention: float = _set(86400.0, "What", "Time to keep a run after its end.", unit="s")
     tools: list[str] = _set(
         [],
         "What",
-        "Tools that models may call: MODULE:NAME of a tool or list, demo, mcp:COMMAND or mcp:URL.",
+        "Tools for the models: MODULE:NAME of a tool or a list, demo, mcp:COMMAND or mcp:URL.",
     )
     on_disconnect: str = _set(
         "continue",
         "What",
-        "When a run's last reader leaves: continue, stop, or stop:SECONDS to wait before.",
+        "After a run's last reader leaves: continue, stop, or stop:SECONDS to wait first.",
     )
     durable_streams: Literal["off", "read", "readwrite"] = _set(
-        "read", "What", "The Durable Streams routes under /ds."
+        "read", "What", "Durable Streams routes under /ds."
     )
     durable_streams_webhooks: list[str] = _set(
         [],
         "What",
-        "Whom webhook subscriptions may call: HOST (https at a public address), or HOST:PORT and "
-        "HOST:* (also http and private addresses). None are called by default.",
+        "Hosts that webhooks may call: HOST (https at a public address), HOST:PORT or HOST:* "
+        "(also http and private addresses). Default: none.",
     )
     durable_streams_webhook_key: str | None = _set(
         None,
         "What",
-        "PEM file of the Ed25519 key that signs webhooks, which only its owner may read. Default: "
-        "one is made and kept in the store.",
+        "PEM file of the Ed25519 key that signs webhooks, readable by its owner only. Default: a "
+        "generated key in the store.",
     )
-    long_poll_timeout: float = _set(30.0, "What", "How long a long-poll waits for news.", unit="s")
+    long_poll_timeout: float = _set(
+        30.0, "What", "Time that a long poll waits for new records.", unit="s"
+    )
     compat: Literal["common", "5", "6", "7"] = _set(
-        "common", "What", "Which release of the AI SDK the UI message stream is written for."
+        "common", "What", "AI SDK release of the UI message stream."
     )
     chat_get: Literal["auto", "on", "off"] = _set(
-        "auto", "What", "GET /chat/stream?prompt=; auto is on only on loopback without keys."
+        "auto", "What", "Route GET /chat/stream?prompt=; auto: on loopback without keys only."
     )
 
     api_key_file: str | None = _set(
         None,
         "Who",
-        "File of API keys that only its owner may read; lines KEY, NAME:KEY or NAME:sha256:HEX.",
+        "File of API keys, readable by its owner only; lines KEY, NAME:KEY or NAME:sha256:HEX.",
     )
     api_keys: list[str] = _set(
         [],
         "Who",
-        "API keys in the same forms. Better in the environment than on the command line.",
+        "API keys in the same forms; use the environment variable, not the flag.",
         secret=True,
     )
-    insecure: bool = _set(False, "Who", "Serve other addresses than loopback without a key.")
+    insecure: bool = _set(False, "Who", "Serve other addresses than loopback without an API key.")
     allow_host: list[str] = _set(
-        [], "Who", "Host name under which the server may be asked, beside loopback and --host."
+        [], "Who", "Accepted Host header (loopback and --host always are)."
     )
     cors_origin: list[str] = _set(
-        [], "Who", "Origin (https://app.example) whose pages may ask, exactly."
+        [], "Who", "Allowed CORS origin (https://app.example); exact match."
     )
     trust_proxy: list[str] = _set(
-        [], "Who", "Address of a reverse proxy whose X-Forwarded-For counts."
+        [], "Who", "Address of a reverse proxy whose X-Forwarded-For is trusted."
     )
-    metrics: bool = _set(True, "Who", "Serve /metrics (with keys: to those who have one).")
+    metrics: bool = _set(True, "Who", "Route /metrics; with API keys it requires one.")
 
-    heartbeat: float = _set(
-        15.0, "Streams", "Pause after which a quiet stream gets a comment.", unit="s"
-    )
+    heartbeat: float = _set(15.0, "Streams", "Keep-alive interval of idle streams.", unit="s")
     ping: float = _set(
         20.0,
         "Streams",
-        "Pause between pings of a WebSocket, and how long it may take to answer one.",
+        "Interval of WebSocket pings, and the timeout of each.",
         unit="s",
     )
     max_age: float = _set(
-        240.0, "Streams", "Age (+-10 %) at which a connection is asked to come back.", unit="s"
+        240.0, "Streams", "Maximum connection age (+-10 %); the client then reconnects.", unit="s"
     )
-    retry_ms: int = _set(1000, "Streams", "Milliseconds that readers wait before they come back.")
-    graceful_stop: float = _set(10.0, "Streams", "How long a stop may take.", unit="s")
+    retry_ms: int = _set(1000, "Streams", "Milliseconds that a client waits before it reconnects.")
+    graceful_stop: float = _set(10.0, "Streams", "Maximum time of a graceful stop.", unit="s")
 
-    connect_timeout: float = _set(5.0, "Deadlines", "To connect to a provider.", unit="s")
-    first_event_timeout: float = _set(60.0, "Deadlines", "To a provider's first event.", unit="s")
+    connect_timeout: float = _set(5.0, "Deadlines", "Connecting to a provider.", unit="s")
+    first_event_timeout: float = _set(
+        60.0, "Deadlines", "Until a provider's first event.", unit="s"
+    )
     idle_timeout: float = _set(60.0, "Deadlines", "Between two events of a provider.", unit="s")
-    total_timeout: float = _set(600.0, "Deadlines", "For one whole answer.", unit="s")
-    header_deadline: float = _set(10.0, "Deadlines", "For a request's headers to arrive.", unit="s")
-    body_deadline: float = _set(30.0, "Deadlines", "For a request's body to arrive.", unit="s")
+    total_timeout: float = _set(600.0, "Deadlines", "One whole answer.", unit="s")
+    header_deadline: float = _set(10.0, "Deadlines", "Receiving a request's headers.", unit="s")
+    body_deadline: float = _set(30.0, "Deadlines", "Receiving a request's body.", unit="s")
     write_deadline: float = _set(
-        30.0, "Deadlines", "For a reader that does not read; then it is let go.", unit="s"
+        30.0,
+        "Deadlines",
+        "Sending to a reader that does not read; it is then disconnected.",
+        unit="s",
     )
 
-    header_limit: int = _set(16384, "Limits", "Request line and headers.", unit="B")
+    header_limit: int = _set(16384, "Limits", "Size of the request line and headers.", unit="B")
     header_fields: int = _set(100, "Limits", "Header fields of a request.")
-    body_limit: int = _set(1 << 20, "Limits", "Request body.", unit="B")
+    body_limit: int = _set(1 << 20, "Limits", "Size of a request body.", unit="B")
     media_limit: int = _set(
-        8 << 20, "Limits", "Files of a request, as base64; beside its body's limit.", unit="B"
+        8 << 20,
+        "Limits",
+        "Size of a request's files as base64, in addition to body_limit.",
+        unit="B",
     )
-    json_depth: int = _set(64, "Limits", "Nesting of a JSON body.")
+    json_depth: int = _set(64, "Limits", "Nesting depth of a JSON body.")
     message_limit: int = _set(1000, "Limits", "Messages of a request.")
-    prompt_limit: int = _set(256 << 10, "Limits", "One text of a prompt.", unit="B")
-    connections: int = _set(10000, "Limits", "Open connections of a process.")
+    prompt_limit: int = _set(256 << 10, "Limits", "Size of one text of a prompt.", unit="B")
+    connections: int = _set(10000, "Limits", "Open connections per process.")
     connections_per_ip: int = _set(
         100,
         "Limits",
-        "Open connections of one address; loopback and trusted proxies are not counted.",
+        "Open connections per address; loopback and trusted proxies are exempt.",
     )
     readers_per_run: int | None = _set(
-        None, "Limits", "Readers of one run at once. Default: 32 with keys, unlimited without."
+        None, "Limits", "Concurrent readers per run. Default: 32 with API keys, unlimited without."
     )
     readers_per_principal: int | None = _set(
         None,
         "Limits",
-        "Streams that one principal reads at once. Default: 20 with keys, unlimited without.",
+        "Concurrent streams per principal. Default: 20 with API keys, unlimited without.",
     )
-    runs: int = _set(1000, "Limits", "Runs of a process at once.")
+    runs: int = _set(1000, "Limits", "Concurrent runs per process.")
     max_lag: float = _set(
         1.0,
         "Limits",
-        "Lateness of the event loop above which no new run is started; 0 is no limit.",
+        "Event loop delay above which new runs are rejected; 0 is no limit.",
         unit="s",
     )
     runs_per_principal: int | None = _set(
-        None, "Limits", "Runs of one principal at once. Default: 4 with keys, unlimited without."
+        None,
+        "Limits",
+        "Concurrent runs per principal. Default: 4 with API keys, unlimited without.",
     )
     starts_per_minute: int | None = _set(
         None,
         "Limits",
-        "Runs that one principal may start in a minute. Default: 30 with keys, unlimited without.",
+        "Run starts per minute and principal. Default: 30 with API keys, unlimited without.",
     )
-    starts_burst: int = _set(10, "Limits", "Runs that may be started at once within that rate.")
+    starts_burst: int = _set(10, "Limits", "Burst of run starts within that rate.")
     bad_attach_per_minute: int = _set(
-        30, "Limits", "Attempts at unknown runs or bad cursors of one address in a minute."
+        30, "Limits", "Requests for unknown runs or invalid cursors per minute and address."
     )
-    run_events: int = _set(200_000, "Limits", "Events of one run; then it ends as an error.")
+    run_events: int = _set(
+        200_000, "Limits", "Events per run; at the limit the run ends with an error."
+    )
     run_bytes: int = _set(
-        64 << 20, "Limits", "Bytes that the log keeps of one run, pictures and all.", unit="B"
+        64 << 20, "Limits", "Size of one run in the log, including files.", unit="B"
     )
-    run_steps: int = _set(10, "Limits", "Calls of the model in one run, between which tools run.")
-    run_tool_calls: int = _set(50, "Limits", "Tool calls of one run.")
-    run_tools_at_once: int = _set(8, "Limits", "Tool calls of one run at the same time.")
-    socket_buffer: int = _set(256 << 10, "Limits", "Kernel send buffer of a connection.", unit="B")
+    run_steps: int = _set(10, "Limits", "Model calls per run.")
+    run_tool_calls: int = _set(50, "Limits", "Tool calls per run.")
+    run_tools_at_once: int = _set(8, "Limits", "Concurrent tool calls per run.")
+    socket_buffer: int = _set(256 << 10, "Limits", "Kernel send buffer per connection.", unit="B")
 
     log_level: Literal["debug", "info", "warning", "error"] = _set(
-        "info", "Logs", "What is written to standard error."
+        "info", "Logs", "Least level of the log on standard error."
     )
     otel: bool = _set(
-        False, "Logs", "Make OpenTelemetry spans and metrics, for the SDK that the process set up."
+        False, "Logs", "Record OpenTelemetry spans and metrics with the process's SDK."
     )
-    access_log: bool = _set(True, "Logs", "One line a request, without its query string.")
+    access_log: bool = _set(True, "Logs", "Log one line per request, without its query string.")
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
+        """Whether the server is reachable from this machine only."""
         return is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine."""
+    """Whether an address or a name is of this machine."""
     bare = host.strip("[]").lower()
     try:
         return ipaddress.ip_address(bare).is_loopback
@@ -235,12 +247,12 @@ class Setting(typing.NamedTuple):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that it takes, when these are few."""
+        """The accepted words, if the setting is an enumeration."""
         return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
 
 
 def settings_table() -> list[Setting]:
-    """Every setting, in order: the source of flags, documentation and checks."""
+    """Every setting, in order: the source of flags, documentation and validation."""
     hints = typing.get_type_hints(Settings)
     rows: list[Setting] = []
     for item in dataclasses.fields(Settings):
@@ -271,18 +283,18 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     config: str | Path | None = None,
 ) -> Settings:
-    """Settings from flags (None: not given), environment, file and defaults, in that order.
+    """Settings from flags (None: absent), environment, file and defaults, in that order.
 
-    ``config`` names the TOML file, which must exist then; else ``TOKENWIRE_CONFIG``, else
-    ``tokenwire.toml`` in the working directory when there is one.
+    ``config`` names the TOML file, which must then exist; default ``TOKENWIRE_CONFIG``, else
+    ``tokenwire.toml`` in the working directory, if it exists.
     """
     environ = os.environ if environ is None else environ
-    given = {k: v for k, v in (flags or {}).items() if v is not None and v != []}
+    arguments = {k: v for k, v in (flags or {}).items() if v is not None and v != []}
     config = config or environ.get(_PREFIX + "CONFIG")
     from_file = _read_file(config)
     rows = {row.name: row for row in settings_table()}
     for names, where in (
-        (given, "a flag"),
+        (arguments, "a flag"),
         (from_file, f"the settings file {config or CONFIG_FILE}"),
     ):
         for name in names:
@@ -290,8 +302,8 @@ def load_settings(
                 raise _unknown(name, where, list(rows))
     values: dict[str, Any] = {}
     for name, row in rows.items():
-        if name in given:
-            values[name] = _value(row, given[name], row.flag)
+        if name in arguments:
+            values[name] = _value(row, arguments[name], row.flag)
         elif row.env in environ:
             values[name] = _value(row, environ[row.env], row.env)
         elif name in from_file:
@@ -299,8 +311,8 @@ def load_settings(
     return Settings(**values)
 
 
-def _unknown(name: str, where: str, known: list[str]) -> ConfigError:
-    close = difflib.get_close_matches(name.replace("-", "_"), known, 1)
+def _unknown(name: str, where: str, names: list[str]) -> ConfigError:
+    close = difflib.get_close_matches(name.replace("-", "_"), names, 1)
     hint = f"did you mean '{close[0]}'?" if close else "docs/reference/settings.md lists them all"
     return ConfigError(f"unknown setting '{name}' in {where}; {hint}")
 
@@ -326,23 +338,23 @@ def _value(row: Setting, value: Any, source: str) -> Any:
 
 
 def _convert(row: Setting, value: Any) -> Any:
-    wanted = row.type
-    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
-        wanted = next(a for a in typing.get_args(wanted) if a is not type(None))
-    if typing.get_origin(wanted) is Literal:
-        choices = typing.get_args(wanted)
+    kind = row.type
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        kind = next(a for a in typing.get_args(kind) if a is not type(None))
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
         if str(value) not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}, not '{value}'")
         return str(value)
-    if wanted == list[str]:
+    if kind == list[str]:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
             raise ValueError("must be a list of texts")
         return [item.strip() for item in items if item.strip()]
-    if wanted is bool:
+    if kind is bool:
         return _boolean(value)
-    if wanted in (int, float):
-        return _number(row, wanted, value)
+    if kind in (int, float):
+        return _number(row, kind, value)
     if not isinstance(value, str):
         raise ValueError(f"must be a text, not {value!r}")
     if row.name == "on_disconnect" and not re.fullmatch(r"continue|stop|stop:\d{1,5}", value):
@@ -360,7 +372,7 @@ def _boolean(value: Any) -> bool:
     raise ValueError(f"must be true or false, not '{value}'")
 
 
-def _number(row: Setting, wanted: type, value: Any) -> int | float:
+def _number(row: Setting, kind: type, value: Any) -> int | float:
     factor: float = 1
     if isinstance(value, str):
         text = value.strip().lower().replace("_", "")
@@ -370,13 +382,13 @@ def _number(row: Setting, wanted: type, value: Any) -> int | float:
                 factor, text = units[suffix], text[: -len(suffix)].strip()
                 break
         try:
-            value = float(text) if "." in text or wanted is float else int(text)
+            value = float(text) if "." in text or kind is float else int(text)
         except ValueError:
             raise ValueError(f"must be a number, not '{value}'") from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be a number, not {value!r}")
-    number = wanted(value * factor)
-    if wanted is int and number != value * factor:
+    number = kind(value * factor)
+    if kind is int and number != value * factor:
         raise ValueError(f"must be a whole number, not {value!r}")
     if not number >= 0 or number == float("inf"):  # refuses NaN as well
         raise ValueError("must not be negative" if number < 0 else "must be a finite number")

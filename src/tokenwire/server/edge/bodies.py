@@ -18,11 +18,11 @@ from tokenwire.events.message import (
     Message,
     ReasoningPart,
     TextPart,
-    something_to_ask,
+    require_content,
     user,
 )
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
-from tokenwire.events.validation import misfit
+from tokenwire.events.validation import input_error
 from tokenwire.server.settings import Settings
 
 __all__ = [
@@ -130,12 +130,12 @@ def read_body(value: Any, kind: type[T], *, at: str = "") -> T:
     try:
         return msgspec.convert({} if value is None else value, kind)
     except msgspec.ValidationError as error:
-        raise misfit(error, at=at) from error
+        raise input_error(error, at=at) from error
 
 
 def check_request(request: Request, settings: Settings) -> Request:
     """``request`` again, or the error that says which limit it exceeds. For every wire."""
-    something_to_ask(request.messages)
+    require_content(request.messages)
     if len(request.messages) > settings.message_limit:
         most = settings.message_limit
         raise LimitError(f"more than {most} messages", limit="messages", most=most)
