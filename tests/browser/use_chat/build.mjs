@@ -19,7 +19,7 @@ await build({
       { find: "@ai-sdk/react", replacement: join(packages, `aireact${version}`) },
       { find: /^ai$/, replacement: join(packages, `ai${version}`) },
       { find: /^react(-dom)?(?=\/|$)/, replacement: `${packages}/react$1` },
-      { find: "tokenwire-ai", replacement: join(root, "packages", "client", "src", "ai.ts") },
+      { find: "tokenwire-ai", replacement: join(root, "packages", "client", "src", "ai-sdk", "transport.ts") },
     ],
   },
   build: {
