@@ -31,10 +31,10 @@ MOST_PERCENT = {
     "observe": 0.3,
     "providers": 5.9,
     "relay": 5.1,
-    "run": 5.9,
+    "run": 0.3,
     "server": 2.4,
     "simulator": 2.6,
-    "tools": 6.0,
+    "tools": 0.3,
     "wire": 0.3,
 }
 

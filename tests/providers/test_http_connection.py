@@ -191,7 +191,7 @@ def test_a_header_with_a_line_end_is_never_sent():
     async def main():
         pool = Pool()
         async with Peer(OK) as peer:
-            with pytest.raises(ProtocolError, match="line end"):
+            with pytest.raises(ProtocolError, match="line break"):
                 await pool.request(
                     "POST", f"http://127.0.0.1:{peer.port}/", {"a": "b\r\nx: y"}, b""
                 )

@@ -13,7 +13,7 @@ LIMITS = Deadlines(connect=5, first_event=60, idle=30, total=600)
 
 
 @pytest.mark.parametrize(
-    ("heard", "now", "which"),
+    ("last_event", "now", "which"),
     [
         ([], 59.9, None),
         ([], 60, "first_event"),
@@ -24,10 +24,10 @@ LIMITS = Deadlines(connect=5, first_event=60, idle=30, total=600)
         ([1.0], 1000, "total"),
     ],
 )
-def test_which_clock_runs_out(heard, now, which):
+def test_which_clock_runs_out(last_event, now, which):
     watch = Watch(LIMITS, 0.0)
-    for moment in heard:
-        watch.heard = moment
+    for moment in last_event:
+        watch.last_event = moment
     error = watch.overdue(now)
     assert (error.which if error else None) == which
     if error:
@@ -42,7 +42,7 @@ def test_overdue_exactly_when_due(gaps, start):
         if watch.overdue(now):
             assert now >= watch.due()
             return
-        watch.heard = now
+        watch.last_event = now
     assert watch.overdue(watch.due() - 0.001) is None
     assert watch.overdue(watch.due()) is not None
 

@@ -62,7 +62,7 @@ class Pieces:
             raise self.error
         return b""
 
-    def heard(self):
+    def touch(self):
         return 0.0
 
     def hold(self):

@@ -183,7 +183,7 @@ def test_nobody_there_is_a_network_error_in_words():
         async with ask("x", "http://127.0.0.1:9") as run:
             with pytest.raises(NetworkError) as caught:
                 await run.result()
-            assert "no connection to 127.0.0.1:9" in str(caught.value)
+            assert "cannot connect to 127.0.0.1:9" in str(caught.value)
 
     run_async(main())
 

@@ -135,8 +135,8 @@ def test_a_call_without_its_end_or_before_the_step_has_ended_is_not_runnable() -
     [
         ('{"a":', "not valid JSON"),
         ('{"a":1}{"b":2}', "not valid JSON"),
-        ("[1]", "no JSON object"),
-        ('"text"', "no JSON object"),
+        ("[1]", "not a JSON object"),
+        ('"text"', "not a JSON object"),
         ('{"a":1,"a":2}', "occurs twice"),
         ('{"x":{"a":1,"a":1}}', "occurs twice"),
         ('{"a":NaN}', "NaN"),

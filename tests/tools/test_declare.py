@@ -192,7 +192,7 @@ def test_a_decorated_method_is_the_tool_of_its_object() -> None:
     assert mine(**mine.bind({"item": "tea"})) == "tea at mine"
     assert yours(**yours.bind({"item": "tea"})) == "tea at yours"
     assert ToolSet([mine, Shop("x").hours]).names == ["price", "hours"]
-    with pytest.raises(ConfigError, match="is a method"):
+    with pytest.raises(ConfigError, match="unbound method"):
         ToolSet([Shop.price])
 
 
@@ -238,7 +238,7 @@ def strange(word: types.FrameType) -> None: ...
         (lambda: Tool.of(google, allow="root"), "collection"),
         (lambda: Tool.from_schema("x", {"type": "string"}, google), "object"),
         (lambda: Tool.from_schema("x", int, google), "pydantic model"),
-        (lambda: ToolSet([google, Tool.of(numpy, name="google")]), "two tools"),
+        (lambda: ToolSet([google, Tool.of(numpy, name="google")]), "duplicate tool name"),
         (lambda: Tool.from_schema("x", {}, executor="server"), "function"),
     ],
 )

@@ -170,12 +170,12 @@ def test_a_model_is_asked_for_in_strict_form_and_read_back() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"name":', "not the JSON"),
+        ('{"name":', "not the requested JSON"),
         ('{"name":1}', "name"),
         ("{}", "name"),
         ('{"name":"a","name":"b"}', "twice"),
-        ("sorry", "not the JSON"),
-        ("", "not the JSON"),
+        ("sorry", "not the requested JSON"),
+        ("", "not the requested JSON"),
     ],
 )
 def test_answers_that_do_not_fit_say_where(text: str, words: str) -> None:

@@ -27,8 +27,8 @@ class BufferStats(msgspec.Struct):
     """How the buffer did: counts of events, the fullest moment, and how often the writer waited."""
 
     events: int = 0
-    held: int = 0
-    held_bytes: int = 0
+    buffered: int = 0
+    buffered_bytes: int = 0
     fullest: int = 0
     writer_waits: int = 0
 
@@ -40,11 +40,11 @@ class Buffer:
         self, *, most_events: int = 100, most_bytes: int = 256 * 1024, policy: Policy = "wait"
     ) -> None:
         if most_events < 1 or most_bytes < 1:
-            raise InputError("a buffer holds at least 1 event and 1 byte")
+            raise InputError("a buffer's bounds must be at least 1 event and 1 byte")
         self.policy: Policy = policy
         self.stats = BufferStats()
         self._most_events, self._most_bytes = most_events, most_bytes
-        self._held: list[Event] = []
+        self._events: list[Event] = []
         self._ended = False
         self._error: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
@@ -54,16 +54,16 @@ class Buffer:
         """Add a batch; waits first while the buffer is full."""
         while self._full():
             if self.policy == "merge":
-                self._held = merge(self._held)
+                self._events = merge(self._events)
                 self._measure()
                 if not self._full():
                     break
             self.stats.writer_waits += 1
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
-        self._held.extend(events)
+        self._events.extend(events)
         self.stats.events += len(events)
-        self.stats.held_bytes += _size(events)
+        self.stats.buffered_bytes += _size(events)
         self._count()
         _wake(self._reader)
 
@@ -74,30 +74,30 @@ class Buffer:
 
     async def take(self) -> list[Event] | None:
         """Everything held; waits while there is nothing; None at the end."""
-        while not self._held:
+        while not self._events:
             if self._ended:
                 if self._error is not None:
                     raise self._error
                 return None
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-        held, self._held = self._held, []
-        self.stats.held = self.stats.held_bytes = 0
+        buffered, self._events = self._events, []
+        self.stats.buffered = self.stats.buffered_bytes = 0
         _wake(self._writer)
-        return held
+        return buffered
 
     def _full(self) -> bool:
         return (
-            len(self._held) >= self._most_events or self.stats.held_bytes >= self._most_bytes
+            len(self._events) >= self._most_events or self.stats.buffered_bytes >= self._most_bytes
         ) and not self._ended
 
     def _measure(self) -> None:
-        self.stats.held_bytes = _size(self._held)
+        self.stats.buffered_bytes = _size(self._events)
         self._count()
 
     def _count(self) -> None:
-        self.stats.held = len(self._held)
-        self.stats.fullest = max(self.stats.fullest, self.stats.held)
+        self.stats.buffered = len(self._events)
+        self.stats.fullest = max(self.stats.fullest, self.stats.buffered)
 
 
 def _size(events: list[Event]) -> int:

@@ -1,9 +1,9 @@
 """Neighbouring deltas of one part become one, and one that is too long becomes several.
 
 Always true: the text of every part is the same before and after; only deltas of the same part that
-stand next to each other are merged, never across another event; nothing is held back: only what
-came together is joined (fast streams come together by `run.pacing`); no delta that leaves here has
-more than `MOST_TEXT` characters.
+stand next to each other are merged, never across another event; nothing is delayed: only deltas
+of one read are joined (`run.call.pacing` makes fast streams arrive together); no delta of the
+result has more than `MOST_TEXT` characters.
 """
 
 from __future__ import annotations

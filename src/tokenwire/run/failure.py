@@ -40,9 +40,9 @@ def error_of(fold: Fold) -> TokenwireError | None:
     if fold.outcome in ("complete", "incomplete"):
         return None
     if fold.outcome is None:
-        return TruncatedError("the run was left before its end; its answer is not whole")
+        return TruncatedError("the run was closed before its end; the answer is incomplete")
     if fold.outcome == "cancelled":
-        return CancelledRunError("the run was stopped")
+        return CancelledRunError("the run was cancelled")
     if fold.error is None:
         return TokenwireError(f"the run ended as '{fold.outcome}' ({fold.end_reason})")
     code, message = fold.error["code"], fold.error["message"]
@@ -59,10 +59,10 @@ def error_of(fold: Fold) -> TokenwireError | None:
 
 
 def _by_code() -> dict[str, type[TokenwireError]]:
-    found: dict[str, type[TokenwireError]] = {}
+    classes: dict[str, type[TokenwireError]] = {}
     queue: list[type[TokenwireError]] = [TokenwireError]
     while queue:
         cls = queue.pop()
-        found.setdefault(cls.code, cls)
+        classes.setdefault(cls.code, cls)
         queue.extend(cls.__subclasses__())
-    return found
+    return classes

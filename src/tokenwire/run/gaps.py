@@ -1,41 +1,41 @@
-"""The times between the chunks of an answer, gathered so that observers are told once a second.
+"""The times between the chunks of an answer, reported to observers about once a second.
 
-Always true: the time is an argument; a chunk costs a subtraction and an append; what was gathered
-is handed out once.
+Always true: the time is an argument; a chunk costs a subtraction and an append; each gap is
+reported once.
 """
 
 from __future__ import annotations
 
 __all__ = ["ChunkGaps"]
 
-#: Seconds after which, and number at which, what was gathered is told.
+#: Seconds, and number of gaps, after which the gathered gaps are reported.
 _EVERY, _MOST = 1.0, 512
 
 
 class ChunkGaps:
     """The gaps of one model call."""
 
-    __slots__ = ("_before", "_gathered", "_told")
+    __slots__ = ("_before", "_gathered", "_reported")
 
     def __init__(self) -> None:
         self._before: float | None = None
-        self._told = 0.0
+        self._reported = 0.0
         self._gathered: list[float] = []
 
     def chunk(self, now: float) -> list[float] | None:
-        """A chunk came. The gaps since they were last told, when that is a while ago."""
+        """Record a chunk. Returns the gaps since the last report when one is due."""
         before, self._before = self._before, now
         if before is None:
-            self._told = now
+            self._reported = now
             return None
         self._gathered.append(now - before)
-        if now - self._told < _EVERY and len(self._gathered) < _MOST:
+        if now - self._reported < _EVERY and len(self._gathered) < _MOST:
             return None
-        self._told = now
+        self._reported = now
         return self._hand_out()
 
     def end(self) -> list[float] | None:
-        """The model call is over; the gaps that were not told yet."""
+        """The model call is over; returns the gaps not reported yet."""
         self._before = None
         return self._hand_out()
 

@@ -1,8 +1,7 @@
-"""What comes to a run from outside while it runs: stop, answers to approvals, results of client
-tools.
+"""Commands to a run while it runs: cancel, answers to approvals, results of client tools.
 
-Always true: a cancel sticks (later commands do not undo it) and is noticed at once wherever the run
-waits; the first answer to an approval or a call wins.
+Always true: a cancel sticks (later commands do not undo it) and interrupts every wait of the
+run at once; the first answer to an approval or a call wins.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Inbox:
         self._next_hook = 0
 
     def put(self, command: Command) -> None:
-        """Give the run a command; a second cancel changes nothing."""
+        """Add a command; a second cancel has no effect."""
         if isinstance(command, Control) and command.command == "cancel":
             if self.cancelled is not None:
                 return
@@ -42,7 +41,7 @@ class Inbox:
             self._waiter.set_result(None)
 
     def on_cancel(self, hook: Callable[[], None]) -> Callable[[], None]:
-        """Call ``hook`` when a cancel comes (at once when it has come). Returns the undo."""
+        """Call ``hook`` on a cancel (at once if there was one). Returns its removal."""
         number = self._next_hook
         self._next_hook += 1
         self._hooks[number] = hook
@@ -51,18 +50,18 @@ class Inbox:
         return lambda: self._hooks.pop(number, None) and None
 
     def take(self) -> list[Command]:
-        """The commands that wait, without the cancel."""
-        taken, self._waiting = self._waiting, []
-        return taken
+        """Remove and return the waiting commands, without the cancel."""
+        commands, self._waiting = self._waiting, []
+        return commands
 
     async def wait(self) -> None:
-        """Until there is a command or a cancel."""
+        """Wait until there is a command or a cancel."""
         while not self._waiting and self.cancelled is None:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
     async def sleep(self, seconds: float) -> None:
-        """Wait ``seconds``, or less when a cancel comes."""
+        """Wait ``seconds``, or until a cancel."""
         if self.cancelled is not None or seconds <= 0:
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -76,7 +76,7 @@ class Loop:
         "_earlier",
         "_gaps",
         "_out_of_steps",
-        "_started",
+        "_start",
         "_stopped",
         "_tools",
         "_wall",
@@ -104,11 +104,11 @@ class Loop:
         self.order = order or Order()
         self.fold = fold or Fold()
         self._clock, self._wall = clock, wall
-        self._started = clock()
-        # A loop that goes on from earlier events keeps their time line.
+        self._start = clock()
+        # A loop that resumes from earlier events keeps their time line.
         self._base = max(0, int(wall() * 1000) - self.fold.time) if self.fold.time else 0
         self._cancel_written = self.fold.cancel_requested
-        #: Those that this principal may use; the model hears of no others.
+        #: The tools that this principal may use; the model sees no others.
         self._tools: ToolSet | None = (
             plan.tools.allowed(plan.principal) if plan.tools is not None else None
         )
@@ -116,8 +116,8 @@ class Loop:
         self._called: float | None = None
         self._gaps = ChunkGaps()
         self._out_of_steps = self._stopped = False
-        #: Set it to end after the tools that are at work, without an end of the run: another
-        #: worker goes on from there.
+        #: Set it to return after the running tools, without ending the run: another worker
+        #: continues it.
         self.leaving = False
         #: Where deltas may go without passing through `batches`.
         self.sink: Sink | None = None
@@ -133,11 +133,11 @@ class Loop:
             yield self.fail(error)
         except Exception:
             _log.exception("run %s failed inside", self.plan.run)
-            yield self.fail(TokenwireError("the server failed; its log says why"))
+            yield self.fail(TokenwireError("internal error; see the server's log"))
         self.tell_end(self.fold)
 
     def tell_end(self, state: Fold) -> None:
-        """Tell observers how the run ended; once, by who wrote its end."""
+        """Report the run's end to observers; called once, by whoever wrote the end."""
         if state.outcome is None:
             return
         usage = state.usage
@@ -147,7 +147,7 @@ class Loop:
                 self.plan.model,
                 state.outcome,
                 (state.error or {}).get("code") if state.outcome == "error" else None,
-                self._clock() - self._started,
+                self._clock() - self._start,
                 state.seq,
                 usage.get("input_tokens", 0),
                 usage.get("output_tokens", 0),
@@ -184,12 +184,14 @@ class Loop:
             # Made when a step has ended: while a plain answer is written it would only take room.
             phase = phase or ToolPhase(plan, self._tools, self.inbox, self.fold)
             phase.look(step)
-            if not phase.pending and not phase.answered and not self._paused(step):
+            if not phase.pending and not phase.all_answered and not self._paused(step):
                 break
-            if step.step >= plan.limits.steps and (phase.pending or phase.answered):
-                # It was told to answer now, and calls again: it would for ever.
+            if step.step >= plan.limits.steps and (phase.pending or phase.all_answered):
+                # The last request forbade further calls, and the model calls again all the same.
                 if phase.pending:
-                    yield self._stamp(phase.refuse(f"the run has made its {step.step} steps"))
+                    yield self._stamp(
+                        phase.refuse(f"the run reached its limit of {step.step} steps")
+                    )
                 self._out_of_steps = True
                 break
             if phase.pending:
@@ -214,28 +216,30 @@ class Loop:
             self._stopped = bool(rule(self.fold))
         except Exception as error:
             _log.exception("run %s: its 'stop_when' failed", self.plan.run)
-            raise ConfigError("the run's 'stop_when' failed; the log says why") from error
+            raise ConfigError(
+                "the run's 'stop_when' raised an exception; see the server's log"
+            ) from error
         return self._stopped
 
     def _paused(self, step: StepState) -> bool:
-        """The provider paused a long turn of its own tools: what it said is sent back as it came,
-        and it goes on."""
+        """Whether the provider paused a long turn of its own tools: the next request returns its
+        output unchanged, and the provider continues."""
         paused = step.finish is not None and step.finish["reason"] == "pause"
         return paused and step.step < self.plan.limits.steps
 
     def _unfinished(self) -> StepState | None:
-        """The step after whose end an earlier loop was lost."""
+        """The last step, when an earlier worker was lost after the end of that step."""
         if self.fold.steps and self.fold.steps[-1].status != "open":
             return self.fold.steps[-1]
         return None
 
     async def _model(self, number: int) -> AsyncGenerator[list[Event], None]:
         """One model call, from ``step-start`` to ``step-end``."""
-        steps, attempt, kept = self.fold.steps, 1, None
+        steps, attempt, first_call = self.fold.steps, 1, None
         if steps and steps[-1].status == "open":
-            # An earlier owner died in the middle of this step: it starts again.
+            # An earlier owner was lost within this step: the step restarts.
             number, attempt = steps[-1].step, steps[-1].attempt + 1
-            discard, kept = list(steps[-1].parts), self._kept(steps[-1])
+            discard, first_call = list(steps[-1].parts), self._reattach_call(steps[-1])
             reset = StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart")
             yield self._stamp([reset])
         dialect, target = self.plan.candidates[0]
@@ -261,7 +265,7 @@ class Loop:
             first_part=self.order.next_part,
             policy=self.plan.retry,
             run=self.plan.run,
-            first_call=kept,
+            first_call=first_call,
             deliver=self._deliver if self.sink is not None else None,
         )
         try:
@@ -281,7 +285,7 @@ class Loop:
         if len(events) > 1 or len(events[0].text) > MOST_TEXT:  # type: ignore[attr-defined]
             events = merge(events)
         now, check, apply = self._clock(), self.order.check, self.fold.apply
-        t = self._base + int((now - self._started) * 1000)
+        t = self._base + int((now - self._start) * 1000)
         for event in events:
             event.t = t
             check(event)
@@ -291,8 +295,8 @@ class Loop:
             self._tell(gaps)
         return None if sink.write_now(events) else []
 
-    def _kept(self, step: StepState) -> Call | None:
-        """The call that reads again a response which its provider keeps: no second bill."""
+    def _reattach_call(self, step: StepState) -> Call | None:
+        """The call that reads a response which its provider has stored: no second bill."""
         dialect, target = self.plan.candidates[0]
         if not step.resumable or step.response_id is None or step.dialect != dialect.name:
             return None
@@ -339,13 +343,13 @@ class Loop:
         return self._stamp(failed_end(self.order, self.fold, error))
 
     def _stamp(self, events: list[Event]) -> list[Event]:
-        """Number, time and fold events; heartbeats go no further."""
+        """Number, time and fold events; heartbeats are dropped."""
         cancelled = self.inbox.cancelled
         if cancelled is not None and not self._cancel_written and events:
             self._cancel_written = True
             events = [cancelled, *events]
         now = self._clock()
-        t = self._base + int((now - self._started) * 1000)
+        t = self._base + int((now - self._start) * 1000)
         check, apply = self.order.check, self.fold.apply
         ready: list[Event] = []
         for event in events:
@@ -373,27 +377,27 @@ class Loop:
             report(ChunksCame(self.plan.run, self.plan.model, tuple(gaps)))
 
     def _own_call_id(self, event: ToolCallStart | PartAttr) -> None:
-        """Some servers begin to count their calls anew in each answer; here a call id names one
-        call of the run, in the log and in what goes back to the model."""
+        """Make a call id unique within the run, in the log and in later requests: some servers
+        number their calls from the start in each answer."""
         if isinstance(event, ToolCallStart):
-            given = event.call_id if event.executor != "provider" else ""
+            call_id = event.call_id if event.executor != "provider" else ""
         else:
-            given = event.value if event.name == "call_id" else ""
-        taken = {
+            call_id = event.value if event.name == "call_id" else ""
+        used_ids = {
             part.attrs.get("call_id")
             for number, part in self.fold.parts.items()
             if part.kind == "tool-call" and number != event.part
         }
-        taken |= self._earlier
-        if not given or given not in taken:
+        used_ids |= self._earlier
+        if not call_id or call_id not in used_ids:
             return
         count = 2
-        while f"{given}-{count}" in taken:
+        while f"{call_id}-{count}" in used_ids:
             count += 1
         if isinstance(event, ToolCallStart):
-            event.call_id, event.id_source = f"{given}-{count}", "synthetic"
+            event.call_id, event.id_source = f"{call_id}-{count}", "synthetic"
         else:
-            event.value = f"{given}-{count}"
+            event.value = f"{call_id}-{count}"
 
     def _first_token(self) -> None:
         _, target = self.plan.candidates[0]

@@ -1,4 +1,4 @@
-"""What a run needs to know before it starts, and the bounds of its loop."""
+"""The parameters of a run, and the bounds of its loop."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LoopLimits(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """Everything that a run needs to know."""
+    """The parameters of one run."""
 
     run: str
     request: Request
-    #: Models in the order in which they are asked, resolved.
+    #: Resolved models in the order of preference.
     candidates: list[tuple[Dialect, Target]]
     #: The name that the user gave.
     model: str
@@ -40,5 +40,5 @@ class Plan(msgspec.Struct, kw_only=True):
     retry: RetryPolicy = RetryPolicy()
     limits: LoopLimits = LoopLimits()
     tools: Any = None  # ToolSet | None
-    #: Asked after a step's calls have their results; True ends the run there.
+    #: Called after a step's calls have their results; True ends the run there.
     stop_when: Callable[[Fold], bool] | None = None

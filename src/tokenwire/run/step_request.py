@@ -1,8 +1,7 @@
-"""What a step asks the model: the conversation so far, the tools that it may call, and whether it
-must.
+"""The request of a step: the conversation so far, the tools, and the tool choice.
 
-Always true: pure; a tool is told of once; a forced choice is for the first step only, unless the
-answer itself is given by a tool; the last step must answer.
+Always true: pure; each tool is listed once; a forced choice applies to the first step only, unless
+a tool call carries the answer itself; the last step must answer.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ def step_request(
 
 
 def stop_rule(
-    given: str | Iterable[str] | Callable[[Fold], bool] | None,
+    rule: str | Iterable[str] | Callable[[Fold], bool] | None,
 ) -> Callable[[Fold], bool] | None:
-    """A rule that ends a run after a step's calls: as it is, or from names of tools, of which one
-    must have given a result."""
-    if given is None or callable(given):
-        return given
-    names = {given} if isinstance(given, str) else set(given)
+    """A rule that ends a run after a step's calls: unchanged, or from names of tools, one of
+    which must have a result."""
+    if rule is None or callable(rule):
+        return rule
+    names = {rule} if isinstance(rule, str) else set(rule)
     return lambda fold: any(
         tool.name in names and tool.done and tool.error is None for tool in fold.tools.values()
     )

@@ -1,7 +1,7 @@
-"""A run in your own process: ask, iterate, stop. No server and no log needed.
+"""A run in your own process: start, iterate, cancel. It needs no server and no log.
 
 Always true: leaving the ``async with`` closes the provider's connection and ends every task; a
-failed or cut answer is never taken for a whole one (`Run.text` and `Run.result` raise at its end);
+failed or truncated answer never counts as complete (`Run.text` and `Run.result` raise at its end);
 a reader that is slower than the model makes the model wait, in a bounded buffer.
 """
 
@@ -61,7 +61,7 @@ class Timings(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What came of a run."""
+    """The outcome of a run."""
 
     message: Message
     #: Messages to append to the conversation: the answer, and tool results between its steps.
@@ -112,17 +112,17 @@ class Run:
         self._prepare, self._output = prepare, output
         self._cleanup: Callable[[], Any] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._started = 0.0
+        self._start = 0.0
         self._first: float | None = None
         self._ended: float | None = None
 
     async def __aenter__(self) -> Run:
         if self._pump is not None:
-            raise ConflictError("this run was started before; ask tokenwire.stream for a new one")
+            raise ConflictError("this run was already started; call tokenwire.stream again")
         if self._prepare is not None:
             self._cleanup = await self._prepare(self._plan)
         self._http = self._make_http()
-        self._started = time.monotonic()
+        self._start = time.monotonic()
         loop = Loop(self._plan, self._http, self._inbox)
         self._pump = asyncio.create_task(self._run(loop))
         return self
@@ -146,9 +146,11 @@ class Run:
     # --- reading -------------------------------------------------------------------------------
 
     async def batches(self) -> AsyncIterator[list[Event]]:
-        """Events as they came together; for those who forward them."""
+        """Events in the batches in which they arrived, for code that forwards them."""
         if self._pump is None:
-            raise ConflictError("start the run first: async with tokenwire.stream(...) as run")
+            raise ConflictError(
+                "the run is not started; use: async with tokenwire.stream(...) as run"
+            )
         while True:
             batch = await self._buffer.take()
             if batch is None:
@@ -165,8 +167,8 @@ class Run:
                 yield event
 
     async def text(self) -> AsyncIterator[str]:
-        """The answer's text, piece by piece. Raises at its end when it is not whole because of an
-        error (the pieces before were true)."""
+        """The answer's text, piece by piece. At its end it raises the error that cut
+        the answer off, if one did (the pieces before it are valid)."""
         async for batch in self.batches():
             for event in batch:
                 if isinstance(event, TextDelta):
@@ -174,7 +176,7 @@ class Run:
         self._raise_failure()
 
     async def result(self) -> Result:
-        """Read to the end; the whole answer. Raises the error that broke it off."""
+        """Read to the end and return the answer. Raises the error that cut it off."""
         async for _ in self.batches():
             pass
         self._raise_failure()
@@ -206,8 +208,8 @@ class Run:
         if first is not None and tokens is not None and tokens > 1 and end > first:
             rate = (tokens - 1) / (end - first)
         return Timings(
-            first_token_seconds=None if first is None else first - self._started,
-            total_seconds=end - self._started,
+            first_token_seconds=None if first is None else first - self._start,
+            total_seconds=end - self._start,
             tokens_per_second=rate,
         )
 
@@ -231,19 +233,19 @@ class Run:
         arguments: dict[str, Any] | None = None,
         by: str | None = None,
     ) -> None:
-        """Answer an ``approval-request``; the first answer wins. Raises `NotFoundError` for one
-        that was not asked for (yet), and `InputError` for edited arguments that the tool would
-        not take; then the question stays open."""
+        """Answer an ``approval-request``; the first answer wins. Raises `NotFoundError` for an
+        id that the run has not requested (yet), and `InputError` for edited arguments that do
+        not fit the tool; the approval then stays open."""
         tools = self._fold.tools.values()
-        asked = next((tool for tool in tools if tool.approval_id == approval_id), None)
-        if asked is None:
-            raise NotFoundError("this run has not asked for such an approval")
+        tool = next((tool for tool in tools if tool.approval_id == approval_id), None)
+        if tool is None:
+            raise NotFoundError("unknown approval id; the run has not requested it")
         if approved and arguments is not None:
-            check_edited(self._plan.tools, asked.name, arguments)
+            check_edited(self._plan.tools, tool.name, arguments)
         self._inbox.put(
             ApprovalAnswer(
                 approval_id=approval_id,
-                call_id=asked.call_id,
+                call_id=tool.call_id,
                 approved=approved,
                 reason=reason,
                 arguments=arguments,

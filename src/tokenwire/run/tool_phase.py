@@ -1,8 +1,8 @@
-"""Between two model calls: run what the model asked for, wait for people where they must say yes.
+"""Between two model calls: run the requested tools, wait for approvals and client tools.
 
-Always true: a ``tool-start`` has been taken by the reader (and so by the log) before its tool runs;
-a call that has a result never runs again; every call ends in exactly one ``tool-result`` or
-``tool-error``; an approval counts only for the arguments that were shown.
+Always true: the reader (and so the log) accepts a ``tool-start`` before its tool runs; a call
+that has a result never runs again; every call ends in exactly one ``tool-result`` or
+``tool-error``; an approval is valid only for the arguments that were displayed.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def open_tools(fold: Fold) -> set[str]:
     """The names of tools that a run's last step called and that have no result yet."""
     if not fold.steps or fold.steps[-1].status != "complete":
         return set()
-    done = {call_id for call_id, tool in fold.tools.items() if tool.done}
-    return {call.name for call in calls_of(fold, fold.steps[-1]) if call.call_id not in done}
+    finished = {call_id for call_id, tool in fold.tools.items() if tool.done}
+    return {call.name for call in calls_of(fold, fold.steps[-1]) if call.call_id not in finished}
 
 
 class ToolPhase:
@@ -105,33 +105,33 @@ class ToolPhase:
         self.pending: dict[str, ToolCall] = {}
         #: The step has calls that are ours to answer.
         self.called = False
-        #: Every call of the step has its result: the model has not heard of them yet.
-        self.answered = False
+        #: Every call of the step has its result; the next model call will carry them.
+        self.all_answered = False
         #: The run must end after this phase: a call is for the caller, or in doubt.
         self.stop = False
-        #: A non-idempotent call was started by a lost worker; nobody knows its outcome.
+        #: A lost worker had started this non-idempotent call; its outcome is unknown.
         self.in_doubt: str | None = None
         self._events: list[Event] = []
-        self._untaken: list[asyncio.Future[None]] = []
-        #: Approvals whose answer was taken; the fold may not have seen it yet.
-        self._answered: set[str] = set()
+        self._receipts: list[asyncio.Future[None]] = []
+        #: Approvals that have an answer, which the fold may not contain yet.
+        self._answered_approvals: set[str] = set()
         self._wake: asyncio.Event = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(plan.limits.parallel)
 
     def look(self, step: StepState) -> None:
-        """Take the calls of a finished step."""
-        done = {c for c, tool in self._fold.tools.items() if tool.done}
+        """Load the calls of a finished step."""
+        finished = {c for c, tool in self._fold.tools.items() if tool.done}
         calls = [c for c in calls_of(self._fold, step) if c.executor != "provider"]
-        self.pending = {c.call_id: c for c in calls if c.call_id not in done}
+        self.pending = {c.call_id: c for c in calls if c.call_id not in finished}
         self.called = bool(calls)
-        self.answered = self.called and not self.pending
+        self.all_answered = self.called and not self.pending
         if any(self._is_callers(c) for c in self.pending.values()):
-            # A tool that only the caller knows: the answer ends here, with its calls.
+            # The caller executes this tool: the answer ends here, with its calls.
             self.pending = {}
 
     def refuse(self, message: str) -> list[Event]:
-        """An end for every pending call, none of which may run any more."""
+        """A ``tool-error`` for every pending call; none of them may run any more."""
         calls, self.pending = list(self.pending.values()), {}
         return [
             ToolError(call_id=c.call_id, code="too_many", message=message, name=c.name)
@@ -156,14 +156,14 @@ class ToolPhase:
                         yield [waiting]
                 starts = []
                 await self._until_something()
-                batch, untaken = self._drain()
+                batch, receipts = self._drain()
                 for command in self._inbox.take():
                     batch.extend(self._apply(command, starts))
                 if batch:
                     yield batch
-                for taken in untaken:
-                    if not taken.done():
-                        taken.set_result(None)
+                for receipt in receipts:
+                    if not receipt.done():
+                        receipt.set_result(None)
                 self._start(starts)
             batch, _ = self._drain()
             if batch:
@@ -181,26 +181,26 @@ class ToolPhase:
         """First events of the phase, and the calls that may start at once."""
         events: list[Event] = []
         starts: list[ToolCall] = []
-        used = sum(1 for t in self._fold.tools.values() if t.started or t.done)
+        count = sum(1 for t in self._fold.tools.values() if t.started or t.done)
         for call in list(self.pending.values()):
-            known = self._fold.tools.get(call.call_id)
-            used += 1
-            refused = self._refusal(call, used)
+            state = self._fold.tools.get(call.call_id)
+            count += 1
+            refused = self._refusal(call, count)
             if refused is not None:
                 events.append(refused)
                 del self.pending[call.call_id]
                 continue
             tool = self._tool(call)
             if tool is None:
-                continue  # a tool of the request's own: the client answers
-            if known is not None and known.started:
-                if not known.idempotent:
+                continue  # a tool of the request's own: the client sends the result
+            if state is not None and state.started:
+                if not state.idempotent:
                     return [*events, self._doubt(call)], []
                 starts.append(call)
-            elif known is not None and known.approved:
-                self._allowed(self._edited(call, known.approval_arguments), starts)
+            elif state is not None and state.approved:
+                self._allowed(self._edited(call, state.approval_arguments), starts)
             elif tool.asks(call.arguments if isinstance(call.arguments, dict) else {}):
-                if known is None or known.approval_id is None:
+                if state is None or state.approval_id is None:
                     events.append(self._ask(call))
             else:
                 self._allowed(call, starts)
@@ -213,18 +213,18 @@ class ToolPhase:
         if tool is not None and tool.executor == "server" and call.executor != "client":
             starts.append(call)
 
-    def _refusal(self, call: ToolCall, used: int) -> ToolError | None:
+    def _refusal(self, call: ToolCall, count: int) -> ToolError | None:
         """Why a call may not run at all, as what the model will see."""
         code = message = ""
         if not call.runnable:
             code, message = "invalid_arguments", call.error or "the call is not complete"
-        elif used > self._plan.limits.calls:
+        elif count > self._plan.limits.calls:
             code = "too_many"
             message = f"this run may call at most {self._plan.limits.calls} tools"
         elif self._tool(call) is None and not self._is_clients(call):
-            code, message = "unknown_tool", f"there is no tool called '{call.name}'"
+            code, message = "unknown_tool", f"unknown tool '{call.name}'"
         if not code and self._tools is not None and self._tool(call) is not None:
-            # Nobody is asked, and no client is troubled, about arguments that could not run.
+            # Validate first: no approval and no client call for arguments that cannot run.
             checked = check(self._tools, call, principal=self._plan.principal)
             return checked if isinstance(checked, ToolError) else None
         if not code:
@@ -235,7 +235,7 @@ class ToolPhase:
         return self._tools.get(call.name) if self._tools is not None else None
 
     def _is_callers(self, call: ToolCall) -> bool:
-        """Is the tool one of the request's own, which we neither run nor wait for?"""
+        """Whether the tool is one of the request's own, which we neither run nor wait for."""
         if self._tool(call) is not None:
             return False
         specs = {s.name: s for s in self._plan.request.tools or []}
@@ -260,8 +260,8 @@ class ToolPhase:
         return Error(
             scope="tool",
             code="tool_in_doubt",
-            message=f"'{call.name}' was started by a worker that was lost; whether it took effect "
-            "is unknown, so it is not started again",
+            message=f"a lost worker had started '{call.name}'; whether it took effect is "
+            "unknown, so it is not started again",
         )
 
     # --- running -------------------------------------------------------------------------------
@@ -280,9 +280,9 @@ class ToolPhase:
                 outcome = await execute(
                     tools, call, emit=self._emit, principal=self._plan.principal
                 )
-            except Exception:  # a fault of ours must not leave the call without its end
+            except Exception:  # an internal fault must not leave the call without its end
                 _log.exception("run %s: the call of '%s' failed inside", self._plan.run, call.name)
-                outcome = refusal(call, "exception", "the server failed; its log says why")
+                outcome = refusal(call, "exception", "internal error; see the server's log")
                 self._emit(outcome)
         code = outcome.code if isinstance(outcome, ToolError) else "ok"
         report(ToolRan(self._plan.run, call.name, code, time.monotonic() - begun))
@@ -291,23 +291,24 @@ class ToolPhase:
         self._wake.set()
 
     def _emit(self, event: Event) -> asyncio.Future[None] | None:
-        """Take a tool's event; a ``tool-start`` is awaited until the reader has it."""
+        """Queue a tool's event. For a ``tool-start`` the returned future resolves once the reader
+        has it."""
         self._events.append(event)
         self._wake.set()
         if not isinstance(event, ToolStart):
             return None
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._untaken.append(taken)
-        return taken
+        receipt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._receipts.append(receipt)
+        return receipt
 
     def _drain(self) -> tuple[list[Event], list[asyncio.Future[None]]]:
-        events, untaken = self._events, self._untaken
-        self._events, self._untaken = [], []
+        events, receipts = self._events, self._receipts
+        self._events, self._receipts = [], []
         self._wake.clear()
-        return events, untaken
+        return events, receipts
 
     async def _stop_tools(self) -> list[Event]:
-        """Cancel what runs; what each tool said of its end, and an end for every other call."""
+        """Cancel running tools; returns their last events and an error for every other call."""
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
@@ -319,7 +320,7 @@ class ToolPhase:
             ToolError(
                 call_id=call.call_id,
                 code="cancelled",
-                message="the run was stopped before this call had a result",
+                message="the run was cancelled before this call had a result",
                 name=call.name,
             )
             for call in self.pending.values()
@@ -347,9 +348,9 @@ class ToolPhase:
         approvals: list[str] = []
         clients: list[str] = []
         for call in self.pending.values():
-            known = self._fold.tools.get(call.call_id)
-            if known is not None and known.approval_id and known.approved is None:
-                approvals.append(known.approval_id)
+            state = self._fold.tools.get(call.call_id)
+            if state is not None and state.approval_id and state.approved is None:
+                approvals.append(state.approval_id)
             elif call.call_id not in self._running:
                 clients.append(call.call_id)
         if approvals:
@@ -363,13 +364,13 @@ class ToolPhase:
         if not isinstance(command, ApprovalAnswer):
             return [command]
         call = self.pending.get(command.call_id)
-        known = self._fold.tools.get(command.call_id)
-        if call is None or known is None or command.approval_id != known.approval_id:
+        state = self._fold.tools.get(command.call_id)
+        if call is None or state is None or command.approval_id != state.approval_id:
             return []
-        if command.approval_id in self._answered:
+        if command.approval_id in self._answered_approvals:
             return []
-        self._answered.add(command.approval_id)
-        if known.approved is not None:
+        self._answered_approvals.add(command.approval_id)
+        if state.approved is not None:
             return []  # the first answer won
         if not command.approved:
             del self.pending[command.call_id]
@@ -377,7 +378,7 @@ class ToolPhase:
             denied = ToolError(
                 call_id=call.call_id,
                 code="denied",
-                message=f"a person said no to this call{why}",
+                message=f"a person denied this call{why}",
                 name=call.name,
             )
             return [command, denied]
@@ -385,15 +386,15 @@ class ToolPhase:
         return [command]
 
     def _clients_answer(self, answer: ToolResult | ToolError) -> list[Event]:
-        """The result of a tool that runs on the client; only where one is waited for."""
+        """The result of a client tool, if the run is waiting for that call."""
         call = self.pending.get(answer.call_id)
-        known = self._fold.tools.get(answer.call_id)
-        asked = known is not None and known.approval_id is not None and not known.approved
+        state = self._fold.tools.get(answer.call_id)
+        asked = state is not None and state.approval_id is not None and not state.approved
         if call is None or answer.call_id in self._running or asked:
             return []
         tool = self._tool(call)
         if tool is not None and tool.executor == "server":
-            return []  # nobody else may say what a tool of ours gave
+            return []  # only the server reports results of its own tools
         del self.pending[answer.call_id]
         answer.name = call.name
         if tool is not None and isinstance(answer, ToolResult):

@@ -1,7 +1,7 @@
-"""May this call run as it stands? The last question before a tool starts, or a person is asked.
+"""Validation of a call before its tool starts or an approval is requested.
 
-Always true: nothing runs that was not validated here; who may not use a tool is told what somebody
-is told for whom it does not exist.
+Always true: nothing runs that was not validated here; a tool that a principal may not use looks
+to it like a tool that does not exist.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ class ToolLimits:
 
     #: Seconds that a cancelled tool gets to clean up before it is left behind.
     grace: float = 0.5
-    #: Characters of an error that the model and the client are told.
+    #: Characters of an error message for the model and the client.
     error_text: int = 500
 
 
 def check(tools: ToolSet, call: ToolCall, *, principal: str = "") -> Tool | ToolError:
-    """The tool that this call may run as it stands, or the error that the model is told."""
+    """The tool that this call may run as it stands, or the error for the model."""
     if call.status != "complete":
         code = "truncated" if call.status == "truncated" else "invalid_arguments"
         return refusal(call, code, f"not run: {call.error or call.status}")
-    found = tools.get(call.name)
-    if found is None or not found.allows(principal):
-        known = ", ".join(t.name for t in tools if t.allows(principal)) or "none"
+    tool = tools.get(call.name)
+    if tool is None or not tool.allows(principal):
+        names = ", ".join(t.name for t in tools if t.allows(principal)) or "none"
         return refusal(
-            call, "unknown_tool", f"no tool is called {call.name[:80]!r}; there are: {known[:400]}"
+            call, "unknown_tool", f"unknown tool {call.name[:80]!r}; available: {names[:400]}"
         )
     try:
-        found.bind(call.arguments)
+        tool.bind(call.arguments)
     except ArgumentsError as error:
         return refusal(call, "invalid_arguments", f"invalid arguments: {error}")
     except Exception as error:  # a validator of the user's own broke
         return refusal(call, "invalid_arguments", f"arguments refused: {type(error).__name__}")
-    return found
+    return tool
 
 
 def check_edited(tools: ToolSet | None, name: str, arguments: dict[str, Any]) -> None:
-    """Whether arguments that a person edited fit the tool. Raises `InputError` that says where
-    not, so that the question stays open and can be answered again."""
-    found = tools.get(name) if tools is not None else None
-    if found is None:
+    """Check arguments that a person edited. Raises `InputError` that names the mismatch; the
+    approval stays open and can be answered again."""
+    tool = tools.get(name) if tools is not None else None
+    if tool is None:
         return
     try:
-        found.bind(arguments)
+        tool.bind(arguments)
     except ArgumentsError as error:
         raise InputError(f"the edited arguments do not fit: {error}", field="arguments") from None
 

@@ -51,7 +51,7 @@ def clock(timezone: Annotated[str, Field(max_length=64)] = "UTC") -> dict[str, s
     try:
         zone = zoneinfo.ZoneInfo(timezone)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        raise ToolError(f"no time zone is called {timezone!r}") from None
+        raise ToolError(f"unknown time zone {timezone!r}") from None
     now = datetime.datetime.now(zone)
     return {"time": now.isoformat(timespec="seconds"), "weekday": now.strftime("%A")}
 
@@ -72,7 +72,7 @@ def calculator(expression: Annotated[str, Field(max_length=200)]) -> float | int
     except ZeroDivisionError:
         raise ToolError("division by zero") from None
     except (SyntaxError, ValueError, OverflowError, TypeError, RecursionError, MemoryError):
-        raise ToolError(f"{expression!r} cannot be worked out") from None
+        raise ToolError(f"cannot evaluate {expression!r}") from None
 
 
 @tool(timeout=120)
@@ -86,8 +86,8 @@ async def slow_task(
         steps: How many times to report.
         seconds: How long it takes altogether.
     """
-    for done in range(steps):
-        yield Progress(done / steps, f"step {done + 1} of {steps}")
+    for number in range(steps):
+        yield Progress(number / steps, f"step {number + 1} of {steps}")
         await asyncio.sleep(seconds / steps)
     yield Progress(1.0, "done")
     yield {"steps": steps, "finished": True}
@@ -126,7 +126,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     **{name: getattr(math, name) for name in ("sqrt", "sin", "cos", "tan", "log", "exp")},
 }
 _CONSTANTS: Final = {"pi": math.pi, "e": math.e}
-#: Larger numbers are no arithmetic that anybody asked for, and cost more with every step.
+#: Larger numbers are useless here, and each further operation on them costs more.
 _LARGEST: Final = 10**100
 
 
@@ -139,16 +139,18 @@ def _evaluate(node: ast.AST) -> Any:
     if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
         return _OPERATORS[type(node.op)](_evaluate(node.operand))
     if isinstance(node, ast.BinOp):
-        left, right = _evaluate(node.left), _evaluate(node.right)
+        first, second = _evaluate(node.left), _evaluate(node.right)
         if isinstance(node.op, ast.Pow):
-            return _bounded(_power(left, right))
+            return _bounded(_power(first, second))
         if type(node.op) in _OPERATORS:
-            return _bounded(_OPERATORS[type(node.op)](left, right))
+            return _bounded(_OPERATORS[type(node.op)](first, second))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         function = _FUNCTIONS.get(node.func.id)
         if function is not None:
             return _bounded(function(*[_evaluate(argument) for argument in node.args]))
-    raise ToolError("only numbers, + - * / // % **, brackets and a few functions are known")
+    raise ToolError(
+        "unsupported syntax; use numbers, + - * / // % **, brackets and the listed functions"
+    )
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -159,5 +161,5 @@ def _power(base: Any, exponent: Any) -> Any:
 
 def _bounded(value: Any) -> Any:
     if isinstance(value, complex) or value != value or abs(value) > _LARGEST:
-        raise ToolError("the number is too large, or no real number")
+        raise ToolError("the number is too large or not real")
     return value

@@ -1,8 +1,8 @@
 """Check a JSON value against a JSON Schema, for tools and answers that come with a raw schema.
 
 Always true: pure; covers what providers' structured output covers (types, properties, items, enums,
-bounds, combinations, local references); ``pattern`` and ``format`` are told to the model but not
-checked, because a schema from elsewhere must not choose a regular expression that we run.
+bounds, combinations, local references); ``pattern`` and ``format`` reach the model but are not
+checked, because a foreign schema must not choose a regular expression that we run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MAX_DEPTH: Final = 200
 
 
 def check_schema(schema: Any) -> str | None:
-    """Why this is no schema of an object, or None when it is one."""
+    """Why this is not a schema of an object, or None if it is one."""
     if not isinstance(schema, dict):
         return "a JSON Schema must be an object"
     if schema.get("type", "object") != "object" and "anyOf" not in schema:
@@ -26,7 +26,7 @@ def check_schema(schema: Any) -> str | None:
 
 
 def problem(value: Any, schema: Any) -> str | None:
-    """What is wrong with ``value``, as ``path: reason``; None when nothing is."""
+    """The first mismatch of ``value``, as ``path: reason``; None if it fits."""
     return _check(value, schema, schema, "", 0)
 
 
@@ -36,9 +36,9 @@ def _check(value: Any, schema: Any, root: Any, path: str, depth: int) -> str | N
     if depth > _MAX_DEPTH:
         return _at(path, "nested too deep")
     if "$ref" in schema:
-        found = _check(value, _resolve(schema["$ref"], root), root, path, depth + 1)
-        if found:
-            return found
+        reason = _check(value, _resolve(schema["$ref"], root), root, path, depth + 1)
+        if reason:
+            return reason
     return (
         _types(value, schema, path)
         or _choices(value, schema, path)
@@ -50,10 +50,10 @@ def _check(value: Any, schema: Any, root: Any, path: str, depth: int) -> str | N
 
 
 def _types(value: Any, schema: dict[str, Any], path: str) -> str | None:
-    wanted = schema.get("type")
-    if wanted is None:
+    expected = schema.get("type")
+    if expected is None:
         return None
-    names = wanted if isinstance(wanted, list) else [wanted]
+    names = expected if isinstance(expected, list) else [expected]
     if any(_is(value, name) for name in names):
         return None
     return _at(path, f"must be {' or '.join(map(str, names))}, not {_kind(value)}")
@@ -122,18 +122,18 @@ def _number(value: float, schema: dict[str, Any], path: str) -> str | None:
 def _properties(value: Any, schema: dict[str, Any], root: Any, path: str, depth: int) -> str | None:
     if not isinstance(value, dict):
         return None
-    known = schema.get("properties") or {}
+    properties = schema.get("properties") or {}
     for name in schema.get("required") or []:
         if name not in value:
             return _at(_join(path, name), "is missing")
     others = schema.get("additionalProperties", True)
     for name, item in value.items():
-        inner = known.get(name, others)
-        if name not in known and others is False:
+        inner = properties.get(name, others)
+        if name not in properties and others is False:
             return _at(_join(path, name), "is not a known property")
-        found = _check(item, inner, root, _join(path, name), depth + 1)
-        if found:
-            return found
+        reason = _check(item, inner, root, _join(path, name), depth + 1)
+        if reason:
+            return reason
     return None
 
 
@@ -144,17 +144,17 @@ def _items(value: Any, schema: dict[str, Any], root: Any, path: str, depth: int)
     rest = schema.get("items", True)
     for number, item in enumerate(value):
         inner = first[number] if number < len(first) else rest
-        found = _check(item, inner, root, f"{path}[{number}]", depth + 1)
-        if found:
-            return found
+        reason = _check(item, inner, root, f"{path}[{number}]", depth + 1)
+        if reason:
+            return reason
     return None
 
 
 def _combined(value: Any, schema: dict[str, Any], root: Any, path: str, depth: int) -> str | None:
     for inner in schema.get("allOf") or []:
-        found = _check(value, inner, root, path, depth + 1)
-        if found:
-            return found
+        reason = _check(value, inner, root, path, depth + 1)
+        if reason:
+            return reason
     for word in ("anyOf", "oneOf"):
         options = schema.get(word)
         if not options:
@@ -174,13 +174,13 @@ def _resolve(reference: Any, root: Any) -> Any:
     """Local references only (``#/$defs/Name``); another one allows everything."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return True
-    found = root
+    node = root
     for step in reference[1:].split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, dict) or name not in found:
+        if not isinstance(node, dict) or name not in node:
             return True
-        found = found[name]
-    return found
+        node = node[name]
+    return node
 
 
 def _join(path: str, name: str) -> str:

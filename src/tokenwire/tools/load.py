@@ -1,7 +1,7 @@
 """Tools by name, for command lines and settings: ``MODULE:NAME``, ``demo``, ``mcp:COMMAND``.
 
-Always true: only names that whoever runs the program wrote are imported; a name that gives no tools
-is an error that says which.
+Always true: only names from the command line or the settings are imported; a name without tools is
+an error that names it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ async def open_tools(names: Iterable[str]) -> AsyncIterator[ToolSet]:
     ``mcp:COMMAND`` and ``mcp:URL``: the tools of an MCP server.
     """
     async with AsyncExitStack() as stack:
-        found = ToolSet()
+        tools = ToolSet()
         for name in names:
             if name.startswith("mcp:"):
                 from tokenwire.tools.mcp import mcp_tools
 
-                found = found + await stack.enter_async_context(mcp_tools(name[4:]))
+                tools = tools + await stack.enter_async_context(mcp_tools(name[4:]))
             else:
-                found = found + _named(name)
-        yield found
+                tools = tools + _named(name)
+        yield tools
 
 
 def _named(name: str) -> ToolSet:
@@ -43,17 +43,17 @@ def _named(name: str) -> ToolSet:
         return demo_tools()
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise ConfigError(f"{name!r} names no tool: use MODULE:NAME, demo, mcp:COMMAND or mcp:URL")
+        raise ConfigError(f"invalid tool {name!r}: use MODULE:NAME, demo, mcp:COMMAND or mcp:URL")
     try:
         value: Any = importlib.import_module(module)
         for step in attribute.split("."):
             value = getattr(value, step)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"the tool {name!r} cannot be loaded: {error}") from error
+        raise ConfigError(f"cannot load the tool {name!r}: {error}") from error
     if isinstance(value, ToolSet):
         return value
     if isinstance(value, Tool) or (callable(value) and not isinstance(value, type)):
         return ToolSet([value])
     if isinstance(value, list | tuple):
         return ToolSet(value)
-    raise ConfigError(f"{name!r} is no tool and no list of tools, but {type(value).__name__}")
+    raise ConfigError(f"{name!r} is neither a tool nor a list of tools: {type(value).__name__}")

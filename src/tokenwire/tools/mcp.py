@@ -1,7 +1,7 @@
 """The tools of an MCP server as ours: started by a command, reached by a URL, or in this process.
 
-Always true: leaving the ``async with`` ends the server that we started; a server's words about
-itself (hints) are believed only when asked to; a broken server is a tool error, never a crash.
+Always true: leaving the ``async with`` ends the server that we started; a server's hints
+about itself count only with ``trust_hints``; a broken server is a tool error, never a crash.
 
 Needs the package ``mcp`` (``pip install 'tokenwire[mcp]'``); it is imported when first used.
 """
@@ -25,7 +25,7 @@ __all__ = ["mcp_tools"]
 
 _log = logging.getLogger("tokenwire.tools")
 
-#: A server that lists more is broken or hostile; no model could choose among them.
+#: Most tools of one server; no model could choose among more.
 _MAX_TOOLS: Final = 500
 _BAD_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -59,10 +59,10 @@ async def mcp_tools(
         async with AsyncExitStack() as stack:
             client = await _connect(stack, server, env, headers, connect_timeout)
             tools: list[Tool] = []
-            for found in await _listed(client, connect_timeout):
-                if only is None or found.name in only:
-                    options = _options(found, needs_approval, trust_hints)
-                    tools.append(_tool(client, found, prefix, timeout, options))
+            for listed in await _listed(client, connect_timeout):
+                if only is None or listed.name in only:
+                    options = _options(listed, needs_approval, trust_hints)
+                    tools.append(_tool(client, listed, prefix, timeout, options))
             ready.set_result(ToolSet(tools))
             await leave.wait()
 
@@ -78,8 +78,8 @@ async def mcp_tools(
             owner.cancel()
         leave.set()
         await asyncio.wait({owner})
-        given = ready.done() and not ready.cancelled()
-        if given and not owner.cancelled() and owner.exception() is not None:
+        has_tools = ready.done() and not ready.cancelled()
+        if has_tools and not owner.cancelled() and owner.exception() is not None:
             _log.warning("an MCP server did not end well: %s", _name(owner.exception()))
 
 
@@ -101,8 +101,10 @@ async def _connect(
         async with asyncio.timeout(seconds):
             return await stack.enter_async_context(client)
     except Exception as error:
-        shown = server if isinstance(server, str) else type(server).__name__
-        raise ConfigError(f"no MCP server answers at {_shown(shown)!r}: {_name(error)}") from error
+        server_name = server if isinstance(server, str) else type(server).__name__
+        raise ConfigError(
+            f"no MCP server answers at {_shown(server_name)!r}: {_name(error)}"
+        ) from error
 
 
 async def _transport(
@@ -125,7 +127,7 @@ async def _transport(
         return server
     words = shlex.split(server) if isinstance(server, str) else [str(word) for word in server]
     if not words:
-        raise ConfigError("give the MCP server's command or URL; it is empty")
+        raise ConfigError("the MCP server's command or URL is empty")
     return StdioServerParameters(command=words[0], args=words[1:], env=dict(env) if env else None)
 
 
@@ -134,23 +136,23 @@ async def _listed(client: Any, seconds: float) -> list[Any]:
         async with asyncio.timeout(seconds):
             return await _list(client)
     except Exception as error:
-        raise ConfigError(f"the MCP server lists no tools: {_name(error)}") from error
+        raise ConfigError(f"the MCP server did not list its tools: {_name(error)}") from error
 
 
 async def _list(client: Any) -> list[Any]:
-    found: list[Any] = []
+    tools: list[Any] = []
     cursor: str | None = None
-    while len(found) < _MAX_TOOLS:
+    while len(tools) < _MAX_TOOLS:
         page = await client.list_tools(cursor=cursor)
-        found.extend(page.tools)
+        tools.extend(page.tools)
         cursor = page.next_cursor
         if not cursor:
             break
-    return found[:_MAX_TOOLS]
+    return tools[:_MAX_TOOLS]
 
 
-def _options(found: Any, needs_approval: Approval, trust_hints: bool) -> dict[str, Any]:
-    hints = found.annotations if trust_hints else None
+def _options(listed: Any, needs_approval: Approval, trust_hints: bool) -> dict[str, Any]:
+    hints = listed.annotations if trust_hints else None
     if hints is None:
         return {"needs_approval": needs_approval}
     return {
@@ -159,8 +161,8 @@ def _options(found: Any, needs_approval: Approval, trust_hints: bool) -> dict[st
     }
 
 
-def _tool(client: Any, found: Any, prefix: str, timeout: float, options: dict[str, Any]) -> Tool:
-    own_name = found.name
+def _tool(client: Any, listed: Any, prefix: str, timeout: float, options: dict[str, Any]) -> Tool:
+    own_name = listed.name
 
     async def call(context: ToolContext, arguments: dict[str, Any]) -> Any:
         async def report(progress: float, total: float | None, message: str | None) -> None:
@@ -171,12 +173,14 @@ def _tool(client: Any, found: Any, prefix: str, timeout: float, options: dict[st
         )
         return _content(result)
 
-    schema = found.input_schema if check_schema(found.input_schema) is None else {"type": "object"}
+    schema = (
+        listed.input_schema if check_schema(listed.input_schema) is None else {"type": "object"}
+    )
     tool = Tool.from_schema(
         _BAD_CHARACTERS.sub("_", prefix + own_name)[:64],
         schema,
         call,
-        description=found.description or found.title or "",
+        description=listed.description or listed.title or "",
         timeout=timeout,
         **options,
     )
@@ -191,7 +195,7 @@ def _content(result: Any) -> Any:
     blocks = [block.model_dump(mode="json", exclude_none=True) for block in result.content]
     texts = [block["text"] for block in blocks if block.get("type") == "text"]
     if result.is_error:
-        raise ToolError("\n".join(texts) or "the tool failed and did not say why")
+        raise ToolError("\n".join(texts) or "the tool failed without a message")
     if result.structured_content is not None:
         content = result.structured_content
         # Servers wrap a plain value, because the protocol knows only objects there.

@@ -39,7 +39,7 @@ Allow = Callable[[str], bool] | Collection[str] | None
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Tool:
-    """A function with what the model is told of it and what we allow it.
+    """A function with its description for the model and its limits.
 
     ``timeout``: seconds. ``output_cap``: bytes of its result as JSON. ``concurrency``: calls of it
     that run at once in this process. ``needs_approval``: True, False, or a function of the
@@ -66,11 +66,11 @@ class Tool:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"{self.name!r} is no tool name: use letters, digits, '_' and '-', at most 64, "
+                f"invalid tool name {self.name!r}: use letters, digits, '_' and '-', at most 64, "
                 "and begin with a letter"
             )
         if self.timeout <= 0 or self.output_cap <= 0 or self.concurrency <= 0:
-            raise ConfigError(f"tool '{self.name}': its limits must be positive numbers")
+            raise ConfigError(f"tool '{self.name}': limits must be positive numbers")
         if self.executor == "server" and self.function is None:
             raise ConfigError(f"tool '{self.name}' runs on the server and needs a function")
         if isinstance(self.allow, str):
@@ -120,7 +120,7 @@ class Tool:
         return self.signature.bind(arguments)
 
     def asks(self, arguments: dict[str, Any]) -> bool:
-        """Must a person say yes first? A rule that fails means yes."""
+        """Whether a person must approve first. A rule that raises means yes."""
         if not callable(self.needs_approval):
             return self.needs_approval
         try:
@@ -129,7 +129,7 @@ class Tool:
             return True
 
     def allows(self, principal: str) -> bool:
-        """May this principal use it? A rule that fails means no."""
+        """Whether this principal may use it. A rule that raises means no."""
         if self.allow is None:
             return True
         if not callable(self.allow):
@@ -206,18 +206,18 @@ class ToolSet:
     def __init__(self, tools: Iterable[Tool | Callable[..., Any]] = ()) -> None:
         self._tools: dict[str, Tool] = {}
         for item in tools:
-            found = item if isinstance(item, Tool) else Tool.of(item)
-            if found.signature.unbound:
+            entry = item if isinstance(item, Tool) else Tool.of(item)
+            if entry.signature.unbound:
                 raise ConfigError(
-                    f"tool '{found.name}' is a method; give that of an object: object.{found.name}"
+                    f"tool '{entry.name}' is an unbound method; pass it bound: object.{entry.name}"
                 )
-            if found.name in self._tools:
-                raise ConfigError(f"two tools are called '{found.name}'; give one another name")
-            self._tools[found.name] = found
+            if entry.name in self._tools:
+                raise ConfigError(f"duplicate tool name '{entry.name}'; rename one")
+            self._tools[entry.name] = entry
 
     @classmethod
     def of(cls, tools: ToolSet | Iterable[Tool | Callable[..., Any]] | None) -> ToolSet:
-        """A tool set from whatever a user gives as ``tools``."""
+        """A tool set from any value of a ``tools`` argument."""
         return tools if isinstance(tools, ToolSet) else cls(tools or ())
 
     def __iter__(self) -> Iterator[Tool]:
@@ -242,12 +242,12 @@ class ToolSet:
         return list(self._tools)
 
     def specs(self) -> list[ToolSpec]:
-        """What the model is told."""
-        return [found.spec for found in self]
+        """The specifications for the model."""
+        return [entry.spec for entry in self]
 
     def allowed(self, principal: str) -> ToolSet:
         """The tools that this principal may use."""
-        return ToolSet(found for found in self if found.allows(principal))
+        return ToolSet(entry for entry in self if entry.allows(principal))
 
 
 def _raw(name: str, schema: dict[str, Any]) -> Signature:
@@ -257,9 +257,9 @@ def _raw(name: str, schema: dict[str, Any]) -> Signature:
     parameters = {"type": "object", "properties": {}, **schema}
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:
-        found = problem(arguments, parameters)
-        if found:
-            raise ArgumentsError(found)
+        reason = problem(arguments, parameters)
+        if reason:
+            raise ArgumentsError(reason)
         return arguments
 
     return Signature(parameters, bind, description=str(schema.get("description", "")))
@@ -269,7 +269,9 @@ def _model_signature(model: Any) -> Signature:
     from pydantic import ValidationError
 
     if not hasattr(model, "model_json_schema"):
-        raise ConfigError(f"{model.__name__} is no pydantic model; give a model or a JSON Schema")
+        raise ConfigError(
+            f"{model.__name__} is not a pydantic model; pass a model or a JSON Schema"
+        )
     schema = clean_schema(model.model_json_schema())
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:

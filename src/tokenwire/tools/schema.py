@@ -74,7 +74,7 @@ class Signature:
 
 def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
     """The signature of ``function``. A parameter annotated with ``context_type`` is left out.
-    Raises `ConfigError` for what cannot be told to a model."""
+    Raises `ConfigError` for a signature without a JSON Schema."""
     # pydantic costs more to import than all of tokenwire: only who declares a tool pays.
     from pydantic import ConfigDict, Field, ValidationError, create_model
     from pydantic.errors import PydanticUserError
@@ -100,16 +100,16 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise ConfigError(
-                f"tool '{name}': the parameter '{parameter.name}' has no name that a model could "
-                "use; make it an ordinary one"
+                f"tool '{name}': the parameter '{parameter.name}' cannot be passed by name; "
+                "make it an ordinary or keyword-only one"
             )
         default = ... if parameter.default is parameter.empty else parameter.default
-        told = Field(alias=parameter.name, description=documented.get(parameter.name))
+        field_info = Field(alias=parameter.name, description=documented.get(parameter.name))
         # A neutral name, so that a parameter called 'schema' or 'copy' hides nothing of pydantic.
         field = f"p{len(fields)}"
         names[field] = parameter.name
         # What an annotation or default says of itself wins over the docstring.
-        fields[field] = (Annotated[hint, told, *_own(hint)], default)
+        fields[field] = (Annotated[hint, field_info, *_own(hint)], default)
     try:
         model: Any = create_model(
             name, __config__=ConfigDict(extra="allow" if extra else "forbid"), **fields
@@ -117,7 +117,7 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
         parameters = clean_schema(model.model_json_schema())
     except PydanticUserError as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"tool '{name}': a parameter has no JSON Schema: {reason}") from error
+        raise ConfigError(f"tool '{name}': no JSON Schema for a parameter: {reason}") from error
 
     def bind(arguments: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -147,7 +147,7 @@ def _doc_of(function: Callable[..., Any]) -> str:
 def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
     """(what it does, parameter -> description) of a Google, NumPy or Sphinx docstring."""
     summary: list[str] = []
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     section, current, indent = "summary", "", 0
     lines = doc.splitlines()
     for number, line in enumerate(lines):
@@ -163,24 +163,24 @@ def parse_docstring(doc: str) -> tuple[str, dict[str, str]]:
             continue
         elif match := _SPHINX.match(text):
             section, current = "sphinx", match[1]
-            found[current] = [match[2]]
+            texts[current] = [match[2]]
         elif text.startswith(":") and section in ("summary", "sphinx"):
             section, current = "sphinx", ""
         elif section == "summary":
             summary.append(text)
         elif section == "sphinx":
             if current and text:
-                found[current].append(text)
+                texts[current].append(text)
         elif text:
             depth = len(line) - len(line.lstrip())
             pattern = _GOOGLE if section == "google" else _NUMPY
             match = pattern.match(text) if not current or depth <= indent else None
             if match:
                 current, indent = match[1], depth
-                found[current] = [match[2]] if section == "google" else []
+                texts[current] = [match[2]] if section == "google" else []
             elif current:
-                found[current].append(text)
-    return "\n".join(summary).strip(), {k: " ".join(v).strip() for k, v in found.items() if any(v)}
+                texts[current].append(text)
+    return "\n".join(summary).strip(), {k: " ".join(v).strip() for k, v in texts.items() if any(v)}
 
 
 def clean_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +223,9 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target, include_extras=True)
     except NameError as error:
-        raise ConfigError(f"tool '{name}': an annotation names {error.name!r}, unknown") from error
+        raise ConfigError(
+            f"tool '{name}': an annotation uses the unknown name {error.name!r}"
+        ) from error
 
 
 def _is_context(hint: Any, context_type: type) -> bool:
@@ -233,10 +235,10 @@ def _is_context(hint: Any, context_type: type) -> bool:
 
 def problems_of(error: Any) -> str:
     """A pydantic ``ValidationError`` in words for the model, without its input."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
     lines = [
         f"{'.'.join(str(step) for step in problem['loc']) or 'arguments'}: {problem['msg']}"
-        for problem in found[:_MAX_PROBLEMS]
+        for problem in problems[:_MAX_PROBLEMS]
     ]
-    more = len(found) - len(lines)
+    more = len(problems) - len(lines)
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")

@@ -1,7 +1,7 @@
-"""Structured output: ask for a shape, watch it grow, get one checked value.
+"""Structured output: request a schema, follow the growing value, get one validated value.
 
-Always true: pure; the value that is given out as the result has passed the user's own model or
-schema; what is shown before is a prefix of it and is not checked.
+Always true: pure; the result has passed the user's own model or schema; the values before it are
+prefixes of it and are not validated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FENCE: Final = re.compile(r"^\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Structured:
-    """What to ask for, and how to read the answer."""
+    """A requested schema, and how to read the answer."""
 
     output: OutputSchema
     _read: Callable[[Any], Any]
@@ -76,9 +76,7 @@ class Structured:
         try:
             value = parse_json(fenced[1] if fenced else text, most=_MOST)
         except InvalidJSON as error:
-            raise ProtocolError(
-                f"the model's answer is not the JSON that was asked for: {error}"
-            ) from None
+            raise ProtocolError(f"the model's answer is not the requested JSON: {error}") from None
         try:
             return self._read(value)
         except ValueError as error:
@@ -103,7 +101,7 @@ def structured(shape: Any, *, name: str = "answer", strict: bool = True) -> Stru
         schema = adapter.json_schema()
     except PydanticUserError as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"no JSON Schema can be made of {shape!r}: {reason}") from error
+        raise ConfigError(f"no JSON Schema for {shape!r}: {reason}") from error
     wrapped = schema.get("type") != "object" and "$ref" not in schema
     if wrapped:
         schema = _inside_object(schema)
@@ -132,7 +130,7 @@ async def partial_values(events: AsyncIterable[Event]) -> AsyncIterator[Any]:
         for event in batch:
             growing.push(event)
         if growing.changed(growing.partial.value):
-            yield growing.shown
+            yield growing.last_value
     value = growing.partial.finish()
     if value is not None and growing.changed(value):
         yield value
@@ -143,7 +141,7 @@ class _Growing:
 
     def __init__(self) -> None:
         self.partial = PartialValue()
-        self.shown: Any = None
+        self.last_value: Any = None
         self._part: int | None = None  # that of the answer tool's call
 
     def push(self, event: Event) -> None:
@@ -157,9 +155,9 @@ class _Growing:
             self.partial.push(event.text)
 
     def changed(self, value: Any) -> bool:
-        if value is None or value is self.shown or value == self.shown:
+        if value is None or value is self.last_value or value == self.last_value:
             return False
-        self.shown = value
+        self.last_value = value
         return True
 
 
@@ -177,9 +175,9 @@ def _dumped(value: Any) -> str:
 
 
 def _by_schema(value: Any, schema: dict[str, Any]) -> Any:
-    found = problem(value, schema)
-    if found:
-        raise ValueError(found)
+    reason = problem(value, schema)
+    if reason:
+        raise ValueError(reason)
     return value
 
 

@@ -1,7 +1,7 @@
 """Sockets to bytes: the one place that speaks HTTP to providers.
 
-Always true: nothing is asked for that was not in the call: no redirect is followed, no proxy or
-cookie is taken from anywhere, no compression is accepted; certificates are checked; a stream that
+Always true: a request holds only what its call says: no redirect is followed, no proxy or cookie
+is used, no compression is accepted; certificates are verified; a stream that
 is closed or aborted before its end closes its connection at once.
 """
 
@@ -50,8 +50,8 @@ class HttpClient:
     async def open(self, call: Call, *, connect_timeout: float) -> ByteStream:
         """Send the call and wait for the head of the answer, whatever its status.
 
-        Raises `DeadlineError` (``connect``), `NetworkError`, or `ProtocolError` when what answers
-        does not speak HTTP or compresses although it was told not to.
+        Raises `DeadlineError` (``connect``), `NetworkError`, or `ProtocolError` when the
+        reply is not HTTP, or is compressed in spite of ``accept-encoding: identity``.
         """
         host = _host(call.url)
         headers = {"accept-encoding": "identity", "user-agent": "tokenwire", **call.headers}
@@ -65,7 +65,7 @@ class HttpClient:
         if encoding not in ("identity", ""):
             await stream.aclose()
             raise ProtocolError(
-                f"{host} compressed its answer although only identity was accepted",
+                f"{host} sent a compressed response although only identity was accepted",
                 status=stream.status,
             )
         return stream
@@ -78,7 +78,7 @@ class HttpClient:
 
 def _host(url: str) -> str:
     """The host and port of an address, and nothing of it that could be secret. Raises
-    `NetworkError` when it is no address of HTTP."""
+    `NetworkError` for an invalid HTTP address."""
     try:
         parts = urlsplit(url)
         host, port, scheme = parts.hostname, parts.port, parts.scheme
@@ -95,7 +95,7 @@ def _failure(error: Exception, host: str, connect_timeout: float) -> ProviderErr
     reason = type(error).__name__
     if isinstance(error, TimeoutError):
         return DeadlineError(
-            f"no connection to {host} within {connect_timeout:g} s",
+            f"cannot connect to {host} within {connect_timeout:g} s",
             which="connect",
             seconds=connect_timeout,
         )
@@ -106,5 +106,5 @@ def _failure(error: Exception, host: str, connect_timeout: float) -> ProviderErr
             reason=reason,
         )
     if isinstance(error, socket.gaierror | UnicodeError):
-        return NetworkError(f"the host of {host} is not known; check the base URL", reason=reason)
-    return NetworkError(f"no connection to {host}: it refuses or does not answer", reason=reason)
+        return NetworkError(f"unknown host in {host}; check the base URL", reason=reason)
+    return NetworkError(f"cannot connect to {host}: refused or timed out", reason=reason)

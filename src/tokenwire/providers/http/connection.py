@@ -23,7 +23,7 @@ from tokenwire.errors import NetworkError, ProtocolError, ProviderError
 
 __all__ = ["Connection", "Pool", "Response"]
 
-#: Longer answers' heads than this are an attack or a mistake.
+#: Largest head of a response.
 MOST_HEAD_BYTES = 64 << 10
 #: Unread body at which the socket is no longer read, and at which it is read again.
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
@@ -59,8 +59,8 @@ class Response:
         self._take: Callable[[bytes], bool] | None = None
 
     async def read(self, take: Callable[[bytes], bool] | None = None) -> bytes:
-        """What has arrived, at least one byte; ``b""`` at the end. Pieces that arrive while this
-        waits go to ``take`` first and count as read when it returns True; it must not raise."""
+        """The bytes that have arrived, at least one; ``b""`` at the end. Pieces that arrive during
+        the wait go to ``take`` first and count as read if it returns True; it must not raise."""
         while True:
             if self._error is not None:
                 raise self._error
@@ -91,17 +91,17 @@ class Response:
         self.wake()
 
     def hold(self) -> Callable[[], None]:
-        """Leave what comes in the socket until the returned call is made."""
+        """Stop reading the socket until the returned function is called."""
         return self._connection.hold()
 
     async def aclose(self) -> None:
-        """Let the connection go; before the end of the body this closes it."""
+        """Release the connection; before the end of the body this closes it."""
         self._connection.release(reusable=self._ended and self._error is None)
 
     # --- from the connection -------------------------------------------------------------------
 
     def arrived(self) -> None:
-        """Pieces are there: past the reader where it allows that, else it is woken."""
+        """Hand new pieces to the reader's ``take``, or wake the reader."""
         waiter = self._waiter
         if waiter is None or waiter.done() or not self._pieces:
             return
@@ -143,9 +143,9 @@ class Connection(asyncio.Protocol):
         "_head",
         "_head_size",
         "_headers",
-        "_held",
         "_keep",
         "_key",
+        "_on_hold",
         "_parser",
         "_paused",
         "_pool",
@@ -169,18 +169,18 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._until_close = False
         self._keep = True
-        self._paused = self._held = False
+        self._paused = self._on_hold = False
         self.idle_since = 0.0
 
     @property
     def usable(self) -> bool:
-        """May another request be sent on it?"""
+        """Whether another request may be sent on it."""
         return self._transport is not None and not self._transport.is_closing()
 
     async def ask(self, data: bytes) -> Response:
-        """Send a request and wait for the head of its answer."""
+        """Send a request and wait for the head of its response."""
         if self._transport is None:
-            raise NetworkError(f"the connection to {self._name} broke before an answer began")
+            raise NetworkError(f"the connection to {self._name} closed before a response")
         self._response = Response(self)
         self.on_body = self._response.body  # the parser calls it; one step less for every token
         self._parser = httptools.HttpResponseParser(self)
@@ -207,17 +207,21 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         parser, response = self._parser, self._response
         if parser is None or response is None:
-            self.abort()  # bytes that nobody asked for
+            self.abort()  # bytes without a request
             return
         try:
             parser.feed_data(data)
         except httptools.HttpParserError:
-            self._broken(ProtocolError(f"what answers at {self._name} does not speak HTTP"))
+            self._broken(ProtocolError(f"{self._name} did not reply with HTTP"))
             return
         if self._head is not None:
             self._head_size += len(data)
             if self._head_size > MOST_HEAD_BYTES and not self._head.done():
-                self._broken(ProtocolError(f"the head of the answer of {self._name} is too large"))
+                self._broken(
+                    ProtocolError(
+                        f"the response head of {self._name} exceeds {MOST_HEAD_BYTES} bytes"
+                    )
+                )
                 return
         response.arrived()
 
@@ -233,8 +237,8 @@ class Connection(asyncio.Protocol):
         if self._head is None and exc is None and self._until_close and not response._ended:
             response.end()  # the body's end was the connection's
             return
-        where = "in the middle of the answer" if self._head is None else "before an answer began"
-        self._broken(NetworkError(f"the connection to {self._name} broke {where}"))
+        where = "within the response" if self._head is None else "before a response"
+        self._broken(NetworkError(f"the connection to {self._name} closed {where}"))
 
     # --- httptools -----------------------------------------------------------------------------
 
@@ -277,24 +281,24 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused and not self._held and self._transport is not None:
+        if self._paused and not self._on_hold and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
     def hold(self) -> Callable[[], None]:
-        self._held = True
+        self._on_hold = True
         self.pause()
         return self._go_on
 
     def _go_on(self) -> None:
-        self._held = False
+        self._on_hold = False
         if self._response is None or self._response.hungry:
             self.resume()
 
     def release(self, *, reusable: bool) -> None:
-        """The response is done with: back to the pool, or closed."""
-        self._response, self._held = None, False
+        """Return the connection to the pool, or close it."""
+        self._response, self._on_hold = None, False
         if reusable and self._keep and self.usable:
             self.resume()
             self._pool.keep(self._key, self)
@@ -345,9 +349,9 @@ class Pool:
         host = parts.hostname or ""
         key = (host, parts.port or (443 if tls else 80), tls)
         data = _head_bytes(method, parts, headers, body)
-        while (kept := self._take(key)) is not None:
+        while (idle := self._take(key)) is not None:
             try:
-                return await kept.ask(data)
+                return await idle.ask(data)
             except NetworkError:
                 continue  # it was closed while it lay idle
         # Not `wait_for`: before Python 3.12 it loses a cancel that comes as the socket connects.
@@ -407,7 +411,7 @@ def _head_bytes(method: str, parts: SplitResult, headers: Mapping[str, str], bod
     lines = [f"{method} {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
     for name, value in headers.items():
         if "\r" in name + value or "\n" in name + value:
-            raise ProtocolError(f"the header '{name[:40]}' holds a line end")
+            raise ProtocolError(f"the header '{name[:40]}' contains a line break")
         lines.append(f"{name}: {value}")
     if body or method not in ("GET", "HEAD", "DELETE"):
         lines.append(f"content-length: {len(body)}")

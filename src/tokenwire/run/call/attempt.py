@@ -1,10 +1,10 @@
 """One try at one provider: connect, read, decode, in time; the connection closed on every exit.
 
 Where the provider keeps the response (OpenAI Responses in background mode), a cut connection is
-re-attached and the answer goes on; nobody notices but the clock.
+re-attached and the answer continues; only the deadlines notice.
 
 Always true: nothing is yielded before something is visible, so an error raised from here means that
-nobody has seen anything; once something was yielded, every failure becomes events (ends for open
+no reader has seen anything; once something was yielded, every failure becomes events (ends for open
 parts, an ``error``, ``step-end``) and nothing is raised.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attempt", "error_event"]
 
-#: Of an error answer we read this much; more cannot help anybody.
+#: Bytes read of an error response; more would not help.
 MOST_ERROR_BYTES = 64 << 10
 
 
@@ -80,7 +80,7 @@ async def attempt(
 async def _read(
     reading: Reading, source: Source, decoder: Decoder, inbox: Inbox
 ) -> AsyncGenerator[list[Event], None]:
-    held: list[Event] = []  # what came before anything was visible
+    backlog: list[Event] = []  # what came before anything was visible
     shown = False
     failure: TokenwireError | None = None
     while True:
@@ -98,15 +98,15 @@ async def _read(
         if shown:
             yield events
             continue
-        held.extend(events)
+        backlog.extend(events)
         if any(_is_visible(e) for e in events):
-            _raise_refusal(held)
+            _raise_refusal(backlog)
             shown = True
-            yield held
+            yield backlog
     last = _last(decoder, failure, shown, inbox)
     if not shown:
         _raise_refusal(last)
-    yield last if shown else held + last
+    yield last if shown else backlog + last
 
 
 def _last(
@@ -116,7 +116,7 @@ def _last(
     stopped = inbox.cancelled is not None
     if stopped and not decoder.terminal_seen:
         if not shown:
-            raise CancelledRunError("the run was stopped")
+            raise CancelledRunError("the run was cancelled")
         events = decoder.finish()
         for event in events:
             if isinstance(event, StepEnd):
@@ -125,16 +125,16 @@ def _last(
     if failure is None and decoder.terminal_seen:
         return decoder.finish()
     if failure is not None and decoder.terminal_seen:
-        return decoder.finish()  # the answer was whole; what broke after it does not matter
+        return decoder.finish()  # the answer was complete; a failure after it does not matter
     if failure is None:
         failure = TruncatedError(
-            "the provider's stream ended without its end marker; the answer is not whole"
+            "the provider's stream ended without its end marker; the answer is incomplete"
         )
     if shown:
         return decoder.finish(error_event(failure, after_output=True))
     events = decoder.finish()
     if any(_is_visible(e) for e in events):
-        # A whole answer came in one piece at the end (or an error object did).
+        # A whole answer (or an error object) came in one piece at the end.
         truncated = any(isinstance(e, StepEnd) and not e.terminal_seen for e in events)
         if not truncated or not isinstance(failure, TruncatedError):
             return events
@@ -145,8 +145,8 @@ def _last(
 
 
 def _raise_refusal(events: list[Event]) -> None:
-    """An error before any part is a refusal inside a 200: raise it, as any other refusal, so that
-    it may be tried again."""
+    """Raise an error that precedes any part: it is a refusal inside a 200, and may be retried
+    like any other."""
     for event in events:
         if isinstance(event, PartStart):
             return
@@ -155,7 +155,7 @@ def _raise_refusal(events: list[Event]) -> None:
 
 
 def error_event(error: TokenwireError, *, after_output: bool = False) -> Error:
-    """A failure as an event that every client can show."""
+    """A failure as an event that every client can display."""
     scope = "provider" if isinstance(error, ProviderError) else "internal"
     if isinstance(error, DeadlineError):
         scope = "timeout"

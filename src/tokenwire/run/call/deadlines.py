@@ -1,4 +1,4 @@
-"""How long a model call may keep us waiting: four clocks as plain arithmetic.
+"""The deadlines of a model call: four clocks as plain arithmetic.
 
 Always true: no clock is read here (``now`` is an argument, in seconds of any monotonic clock);
 only semantic events move the idle clock, keep-alives do not.
@@ -32,37 +32,39 @@ class Deadlines(msgspec.Struct, kw_only=True, frozen=True):
 
 
 _WORDS = {
-    "first_event": "no answer began within {0:g} s",
-    "idle": "the answer stood still for {0:g} s",
-    "total": "the answer took longer than {0:g} s",
+    "first_event": "no response from the model within {0:g} s",
+    "idle": "no data from the model for {0:g} s",
+    "total": "the model's answer took longer than {0:g} s",
 }
 
 
 class Watch:
     """The clocks of one call."""
 
-    __slots__ = ("_started", "deadlines", "heard")
+    __slots__ = ("_start", "deadlines", "last_event")
 
     def __init__(self, deadlines: Deadlines, now: float) -> None:
         self.deadlines = deadlines
-        self._started = now
-        #: When the last semantic event came; set by whoever hears it.
-        self.heard: float | None = None
+        self._start = now
+        #: Time of the last semantic event; set by the reader.
+        self.last_event: float | None = None
 
     def due(self) -> float:
-        """The moment at which the first of the clocks runs out."""
+        """The time at which the first clock expires."""
         d = self.deadlines
-        waiting = self._started + d.first_event if self.heard is None else self.heard + d.idle
-        return min(waiting, self._started + d.total)
+        waiting = (
+            self._start + d.first_event if self.last_event is None else self.last_event + d.idle
+        )
+        return min(waiting, self._start + d.total)
 
     def overdue(self, now: float) -> DeadlineError | None:
-        """The error of the clock that has run out, if one has."""
+        """The error of the expired clock, or None."""
         if now < self.due():
             return None
         d = self.deadlines
-        if now >= self._started + d.total:
+        if now >= self._start + d.total:
             which, seconds = "total", d.total
-        elif self.heard is None:
+        elif self.last_event is None:
             which, seconds = "first_event", d.first_event
         else:
             which, seconds = "idle", d.idle

@@ -77,7 +77,7 @@ _ticks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Ticks] = weakref.We
 def ticks() -> Ticks:
     """Those of the running event loop."""
     loop = asyncio.get_running_loop()
-    found = _ticks.get(loop)
-    if found is None:
-        found = _ticks[loop] = Ticks()
-    return found
+    shared = _ticks.get(loop)
+    if shared is None:
+        shared = _ticks[loop] = Ticks()
+    return shared

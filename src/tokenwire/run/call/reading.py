@@ -44,8 +44,8 @@ class Reading:
         "_fast",
         "_holds",
         "_inbox",
-        "_left",
         "_pacer",
+        "_rest",
         "_source",
         "_ticks",
         "_total",
@@ -59,7 +59,7 @@ class Reading:
         self._pacer, self._ticks = Pacer(), ticks()
         self._fast = self._holds = False
         self._total = 0
-        self._left: list[Event] | None = None
+        self._rest: list[Event] | None = None
         self._failure: Exception | None = None
 
     async def next(self, *, express: bool = False) -> list[Event] | None:
@@ -76,9 +76,9 @@ class Reading:
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
-            if self._left is not None:
-                left, self._left = self._left, None
-                return left
+            if self._rest is not None:
+                rest, self._rest = self._rest, None
+                return rest
             if not data:
                 return None
             events = self._feed(data)
@@ -89,11 +89,11 @@ class Reading:
         """The events of ``data``, without a lone keep-alive."""
         self._total += len(data)
         if self._total > MOST_RESPONSE_BYTES:
-            raise ProtocolError(f"the provider's answer is larger than {MOST_RESPONSE_BYTES} bytes")
+            raise ProtocolError(f"the model's answer exceeds {MOST_RESPONSE_BYTES} bytes")
         events = self._decoder.feed(data)
         if not events or (len(events) == 1 and type(events[0]) is Heartbeat):
             return []
-        self._fast = self._pacer.read(self._source.heard(), len(data), len(events))
+        self._fast = self._pacer.read(self._source.touch(), len(data), len(events))
         if self._fast:
             go_on = self._source.hold()
             self._holds = go_on is not None
@@ -107,11 +107,11 @@ class Reading:
             events = self._feed(data)
             if not events:
                 return True
-            left: list[Event] | None = events
+            rest: list[Event] | None = events
             if self._deliver is not None and all(map(_is_delta, events)):
-                left = self._deliver(events)
+                rest = self._deliver(events)
         except Exception as error:
             self._failure = error
             return False
-        self._left = left
-        return left is None
+        self._rest = rest
+        return rest is None

@@ -1,11 +1,11 @@
-"""Try again, or try another model, as long as nobody has seen anything.
+"""Retry a model call, or fall back to another model, while no reader has seen anything.
 
-Always true: once one event was yielded this does nothing; a request is never repeated whose failure
-says that repeating cannot help; all retries of a process share one budget, so that a sick provider
+Always true: after the first yielded event there is no retry; a request is never repeated when its
+failure rules that out; all retries of a process share one budget, so that a sick provider
 is not stormed.
 
 Numbers: 2 retries, 0.5 s doubling up to 8 s, times 0.75 to 1 (as the official SDKs do);
-``Retry-After`` up to 60 s is obeyed, a longer one ends the retries at this provider.
+``Retry-After`` up to 60 s is honoured, a longer one ends the retries at this provider.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class RetryBudget:
         self._retries: deque[float] = deque()
 
     def request(self, now: float) -> None:
-        """A first try is made."""
+        """Count a first attempt."""
         self._forget(now)
         self._requests.append(now)
 
     def allow(self, now: float) -> bool:
-        """Whether one more retry may be made; counts it when so."""
+        """Whether one more retry is allowed; counts it if so."""
         self._forget(now)
         most = max(self._always, int(len(self._requests) * self._share))
         if len(self._retries) >= most:
@@ -81,8 +81,8 @@ BUDGET = RetryBudget()
 def backoff(
     error: Exception, failures: int, policy: RetryPolicy, spread: Callable[[], float]
 ) -> float | None:
-    """Seconds to wait before the next try of the same model, or None when there is to be none.
-    ``failures``: how many tries have failed; ``spread``: a random number from 0 to 1."""
+    """Seconds to wait before the next attempt at the same model; None rules a retry out.
+    ``failures``: failed attempts so far; ``spread``: returns a random number from 0 to 1."""
     if not isinstance(error, ProviderError) or failures > policy.retries:
         return None
     may = error.retryable if error.should_retry is None else error.should_retry
@@ -158,7 +158,7 @@ async def recover(
 
 
 def _may_fall_back(error: Exception) -> bool:
-    """Another model may help with everything but a request that is wrong in itself."""
+    """Whether another model may succeed: not for a request that is invalid in itself."""
     if isinstance(error, FramingError | ProtocolError):
         return True
     return getattr(error, "code", "") not in ("provider_bad_request", "content_filter")

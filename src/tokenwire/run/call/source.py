@@ -1,7 +1,7 @@
 """Where a model call's bytes come from: one connection, and another where the response is kept.
 
 Always true: at most one connection is open; each is watched by the sweeper and closed by a cancel;
-the deadlines go on over a re-attach, they do not begin again.
+deadlines continue over a re-attach, they do not restart.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ class Source:
         stream = self._stream
         return stream.hold() if isinstance(stream, Response) else None
 
-    def heard(self) -> float:
-        """Something that is no keep-alive came; the moment (monotonic seconds)."""
+    def touch(self) -> float:
+        """Record that a semantic event arrived; returns the time (monotonic seconds)."""
         now = time.monotonic()
         if self._watch is not None:
-            self._watch.heard = now
+            self._watch.last_event = now
         return now
 
     async def reattach(self, decoder: Decoder) -> bool:
-        """After a cut: go on with the same response on a new connection, where the provider keeps
-        it and the decoder knows where it was. False when there is nothing to go on with."""
+        """After a cut, continue the same response on a new connection, if the provider stores it
+        and the decoder has a cursor. False when the response cannot be continued."""
         response = getattr(decoder, "response_id", None)
         again = getattr(decoder, "reattach", None)
         if not getattr(decoder, "resumable", False) or again is None or response is None:
@@ -130,11 +130,11 @@ class Source:
 
 
 def _stop() -> ProviderError:
-    return ProviderError("the run was stopped")
+    return ProviderError("the run was cancelled")
 
 
 def _drop(_: object) -> None:
-    """Drop a call's answer."""
+    """Discard a return value."""
 
 
 async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox) -> ByteStream:
@@ -157,11 +157,11 @@ async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox
             opening.cancel()
             raise
         if inbox.cancelled is not None:
-            raise CancelledRunError("the run was stopped") from None
-        if not late:  # asked of the timer: a loop may call it a moment before its time
+            raise CancelledRunError("the run was cancelled") from None
+        if not late:  # set by the timer: a loop may fire it a moment early
             raise
         raise DeadlineError(
-            f"no answer began within {deadlines.first_event:g} s",
+            f"no response from the model within {deadlines.first_event:g} s",
             which="first_event",
             seconds=deadlines.first_event,
         ) from None

@@ -60,7 +60,7 @@ _sweepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sweeper] = (
 def sweeper() -> Sweeper:
     """The running event loop's sweeper."""
     loop = asyncio.get_running_loop()
-    found = _sweepers.get(loop)
-    if found is None:
-        found = _sweepers[loop] = Sweeper()
-    return found
+    shared = _sweepers.get(loop)
+    if shared is None:
+        shared = _sweepers[loop] = Sweeper()
+    return shared

@@ -73,14 +73,14 @@ def _encodable(value: Any, most: int) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys: set[str] = set()
         for key, _ in pairs:
-            if key in seen:
+            if key in keys:
                 raise InvalidJSON(f"the key {key[:80]!r} occurs twice in one object")
-            seen.add(key)
-    return found
+            keys.add(key)
+    return value
 
 
 def _constant(name: str) -> Any:

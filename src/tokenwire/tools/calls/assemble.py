@@ -2,8 +2,8 @@
 
 Always true: pure; any order and split of deltas of different parts gives the same calls, in the
 order in which their parts started; only a complete call of a complete step is ``runnable``; every
-other call says why not. What the decoder says of a call's arguments is checked again here, from
-its text: this is the last place before something runs.
+other call has an ``error``. The decoder's status of a call's arguments is checked again here, from
+their text: this is the last place before something runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tokenwire.tools.calls.partial import apply_patch
 
 __all__ = ["Assembler", "ToolCall"]
 
-#: The model was stopped, so that even a call which looks whole may not be what it meant.
+#: The model was cut off, so that even a call that looks complete may not be what it meant.
 _CUT: Final = frozenset({"length", "content_filter", "context_overflow", "error", "cancelled"})
 
 
@@ -86,16 +86,16 @@ class Assembler:
         self._end: StepEnd | None = None
 
     def push(self, event: Event) -> None:
-        """Take the next event of the step."""
+        """Add the next event of the step."""
         kind = type(event)
         if kind is ToolCallDelta:
             self._delta(event)  # type: ignore[arg-type]
         elif kind is ToolCallStart:
             self._open[event.part] = _Open(event)  # type: ignore[union-attr, arg-type]
         elif kind is ToolCallEnd:
-            found = self._open.get(event.part)  # type: ignore[union-attr]
-            if found is not None:
-                found.end = event  # type: ignore[assignment]
+            call = self._open.get(event.part)  # type: ignore[union-attr]
+            if call is not None:
+                call.end = event  # type: ignore[assignment]
         elif isinstance(event, PartAttr | PartPatch):
             self._decorate(event)
         elif isinstance(event, Finish):
@@ -117,23 +117,23 @@ class Assembler:
         return [self._call(part, c) for part, c in self._open.items() if c.start.choice == 0]
 
     def _delta(self, event: ToolCallDelta) -> None:
-        found = self._open.get(event.part)
-        if found is None:
+        call = self._open.get(event.part)
+        if call is None:
             return
-        if found.size <= self._most:  # beyond it the call is refused; keep no more of it
-            found.pieces.append(event.text)
-        found.size += len(event.text)
+        if call.size <= self._most:  # beyond it the call is refused; keep no more of it
+            call.pieces.append(event.text)
+        call.size += len(event.text)
 
     def _decorate(self, event: PartAttr | PartPatch) -> None:
-        found = self._open.get(event.part)
-        if found is None:
+        call = self._open.get(event.part)
+        if call is None:
             return
         if isinstance(event, PartPatch):
-            found.patched = apply_patch(found.patched, event.path, event.value)
+            call.patched = apply_patch(call.patched, event.path, event.value)
         elif event.name == "tool_name" and isinstance(event.value, str):
-            found.name = event.value
+            call.name = event.value
         elif event.name == "call_id" and isinstance(event.value, str):
-            found.call_id = event.value
+            call.call_id = event.value
 
     def _again(self, event: StepReset | StepStart) -> None:
         if isinstance(event, StepReset):
@@ -142,45 +142,45 @@ class Assembler:
         self._finish = None
         self._end = None
 
-    def _call(self, part: int, found: _Open) -> ToolCall:
-        text, patched = "".join(found.pieces), found.patched
-        end = found.end
+    def _call(self, part: int, call: _Open) -> ToolCall:
+        text, patched = "".join(call.pieces), call.patched
+        end = call.end
         if end is not None and end.text is not None:
             text = end.text
         elif not text and end is not None and patched is None and end.arguments:
             patched = end.arguments  # a wire that gives the value and no text
         if not text and patched is not None:
             text = msgspec.json.encode(patched).decode()
-        status, reason, value = self._judge(found, text)
+        status, reason, value = self._judge(call, text)
         return ToolCall(
-            call_id=found.call_id,
-            name=found.name,
+            call_id=call.call_id,
+            name=call.name,
             part=part,
-            step=found.start.step,
+            step=call.start.step,
             arguments_text=text,
             arguments=value,
             status=status,
             error=reason,
-            executor=found.start.executor,
-            format=found.start.format,
+            executor=call.start.executor,
+            format=call.start.format,
         )
 
-    def _judge(self, found: _Open, text: str) -> tuple[Any, str | None, Any]:
+    def _judge(self, call: _Open, text: str) -> tuple[Any, str | None, Any]:
         """(status, why not, arguments)"""
-        end = found.end
+        end = call.end
         if end is None or end.status == "truncated":
-            return "truncated", "the call was cut before its arguments were complete", None
+            return "truncated", "the call was cut off before its arguments were complete", None
         if end.status == "discarded":
-            return "discarded", "the call belongs to an attempt that was given up", None
+            return "discarded", "the call belongs to an abandoned attempt", None
         if self._end is None or self._end.status != "complete" or not self._end.terminal_seen:
-            return "truncated", "the answer was cut before its end", None
+            return "truncated", "the answer was cut off before its end", None
         if self._finish in _CUT:
             return "truncated", f"the model was stopped ({self._finish}) while it was calling", None
-        if max(found.size, len(text)) > self._most:
+        if max(call.size, len(text)) > self._most:
             return "invalid", f"the arguments are longer than {self._most} bytes", None
-        if not found.name:
+        if not call.name:
             return "invalid", "the call has no name", None
-        if found.start.format == "text":
+        if call.start.format == "text":
             return "complete", None, text
         return _read(text, end)
 
@@ -193,9 +193,9 @@ def _read(text: str, end: ToolCallEnd) -> tuple[Any, str | None, Any]:
     except InvalidJSON as error:
         return "invalid", f"the arguments are {_article(str(error))}", None
     if not isinstance(value, dict):
-        return "invalid", "the arguments are no JSON object", None
+        return "invalid", "the arguments are not a JSON object", None
     if end.status == "invalid":
-        return "invalid", end.error or "the provider's answer calls these arguments invalid", None
+        return "invalid", end.error or "the provider reported these arguments as invalid", None
     return "complete", None, value
 
 

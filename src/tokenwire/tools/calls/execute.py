@@ -1,7 +1,7 @@
 """Run tool calls: bounded, timed, contained.
 
 Always true: `execute` gives exactly one outcome a call and never raises but for its own
-cancellation; whatever a tool does (hangs, exits, kills its thread, returns the moon) stays inside;
+cancellation; whatever a tool does (hang, exit, end its thread, return too much) stays inside;
 ``tool-start`` has been taken by ``emit`` before the tool runs; nothing of a call is emitted after
 its outcome.
 """
@@ -56,15 +56,15 @@ async def execute(
     ``cancelled``, and raises ``CancelledError`` again.
     """
     limits = limits or ToolLimits()
-    found = check(tools, call, principal=principal)
-    if isinstance(found, ToolError):
-        await _emit(emit, found)
-        return found
-    if found.function is None:
+    tool = check(tools, call, principal=principal)
+    if isinstance(tool, ToolError):
+        await _emit(emit, tool)
+        return tool
+    if tool.function is None:
         error = refusal(call, "unknown_tool", f"{call.name!r} does not run on the server")
         await _emit(emit, error)
         return error
-    return await _run(found, call, emit, principal, limits)
+    return await _run(tool, call, emit, principal, limits)
 
 
 async def _run(
@@ -97,7 +97,7 @@ async def _run(
         ended = await run_tool(job, slots)
     except asyncio.CancelledError:
         await voice.end()
-        await _emit(emit, refusal(call, "cancelled", "the run was stopped"))
+        await _emit(emit, refusal(call, "cancelled", "the run was cancelled"))
         raise
     await voice.end()
     outcome = _outcome(tool, call, ended, voice, limits)
@@ -126,13 +126,13 @@ def _outcome(
     return ToolResult(call_id=call.call_id, name=call.name, content=content)
 
 
-def client_result(tool: Tool, call: ToolCall, given: ToolResult) -> Outcome:
-    """What a client says that its tool gave, within the tool's own cap."""
+def client_result(tool: Tool, call: ToolCall, answer: ToolResult) -> Outcome:
+    """A client tool's result, within the tool's own cap."""
     try:
-        json_value(given.content, tool.output_cap)
+        json_value(answer.content, tool.output_cap)
     except BadResult as error:
         return refusal(call, error.code, str(error))
-    return given
+    return answer
 
 
 def _start_of(tool: Tool, call: ToolCall) -> ToolStart:
@@ -155,20 +155,20 @@ def _bound(tool: Tool, arguments: dict[str, Any], context: ToolContext) -> dict[
 
 
 class _Voice:
-    """Turns what a tool says, from whatever thread, into events on the event loop.
+    """Turns a tool's reports and text, from any thread, into events on the event loop.
 
-    What is said before the loop comes to it is told together, pieces of text as one, so that a tool
-    that says much in little pieces floods neither the loop nor the log.
+    Reports that arrive before the loop handles them go out together, pieces of text as one, so that
+    a tool with many small pieces floods neither the loop nor the log.
     """
 
     def __init__(self, call: ToolCall, emit: Emit, cap: int) -> None:
         self._call = call
         self._emit = emit
-        self._left = cap
+        self._room = cap
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        #: Not told yet: reports, and runs of pieces of text.
-        self._said: list[Progress | list[str]] = []
+        #: Not emitted yet: reports, and runs of pieces of text.
+        self._queue: list[Progress | list[str]] = []
         self._waits = False  # a call of `_tell` is on its way
         self._over = False
         self._reports = 0
@@ -177,7 +177,7 @@ class _Voice:
         self.overflowed = False
 
     def say(self, what: Progress | str) -> None:
-        """Tell it soon. May be called from any thread."""
+        """Emit it soon. May be called from any thread."""
         with self._lock:
             if self._over or self.overflowed:
                 return
@@ -187,25 +187,25 @@ class _Voice:
             self._waits = True
         try:
             self._loop.call_soon_threadsafe(self._tell)
-        except RuntimeError:  # the loop is closed; nobody is left to hear it
+        except RuntimeError:  # the loop is closed
             return
 
     def _keep(self, what: Progress | str) -> None:
-        last = self._said[-1] if self._said else None
+        last = self._queue[-1] if self._queue else None
         if isinstance(what, str):
-            self._left -= len(what)
-            self.overflowed = self._left < 0
+            self._room -= len(what)
+            self.overflowed = self._room < 0
             if isinstance(last, list):
                 last.append(what)
             elif what:
-                self._said.append([what])
-        elif isinstance(last, Progress) and len(self._said) > _MAX_REPORTS:
-            self._said[-1] = what
+                self._queue.append([what])
+        elif isinstance(last, Progress) and len(self._queue) > _MAX_REPORTS:
+            self._queue[-1] = what
         else:
-            self._said.append(what)
+            self._queue.append(what)
 
     async def end(self) -> None:
-        """Tell what waits, and no more; it has been taken when this returns."""
+        """Emit the rest, then nothing more; the sink has accepted all when this returns."""
         self._tell()
         with self._lock:
             self._over = True
@@ -216,9 +216,9 @@ class _Voice:
         with self._lock:
             if self._over:
                 return
-            said, self._said = self._said, []
+            queue, self._queue = self._queue, []
             self._waits = False
-        for what in said:
+        for what in queue:
             if isinstance(what, Progress):
                 self._tell_progress(what)
             elif not self.overflowed:

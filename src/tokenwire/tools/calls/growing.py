@@ -1,7 +1,7 @@
-"""Tool calls while the model writes them: name, and arguments as far as they are known, to draw.
+"""Tool calls while the model writes them: name and partial arguments, for display.
 
 Always true: pure; each look parses a call's text at most once and only when it has grown; all
-parsing together is linear in the text; what is shown is a prefix of what comes and is not checked.
+parsing together is linear in the text; the values are prefixes of the final ones, not validated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class GrowingCall(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class _Open:
-    __slots__ = ("call_id", "dirty", "name", "partial", "patched", "shown", "status", "whole")
+    __slots__ = ("call_id", "dirty", "last_value", "name", "partial", "patched", "status", "whole")
 
     def __init__(self, start: ToolCallStart) -> None:
         self.name, self.call_id = start.name, start.call_id
@@ -45,7 +45,7 @@ class _Open:
         self.patched: Any = None
         self.whole: Any = None
         self.status = "open"
-        self.shown: Any = None
+        self.last_value: Any = None
         self.dirty = True
 
     def value(self) -> Any:
@@ -68,7 +68,7 @@ class GrowingCalls:
         self._calls: dict[int, _Open] = {}
 
     def push(self, events: Iterable[Event]) -> None:
-        """Take the next events; others than those of tool calls are ignored."""
+        """Add the next events; those of other kinds are ignored."""
         for event in events:
             if isinstance(event, ToolCallStart):
                 self._calls[event.part] = _Open(event)
@@ -76,19 +76,19 @@ class GrowingCalls:
                 for part in event.discard_parts:
                     self._calls.pop(part, None)
             elif isinstance(event, ToolCallDelta | ToolCallEnd | PartAttr | PartPatch):
-                found = self._calls.get(event.part)
-                if found is not None:
-                    _grow(found, event)
+                call = self._calls.get(event.part)
+                if call is not None:
+                    _grow(call, event)
 
     def changed(self) -> list[GrowingCall]:
-        """The calls that look different from the last time, in the model's order."""
-        found: list[GrowingCall] = []
+        """The calls that changed since the last call of this, in the model's order."""
+        changes: list[GrowingCall] = []
         for part, call in self._calls.items():
             value = call.value()
-            if not call.dirty and (value is call.shown or value == call.shown):
+            if not call.dirty and (value is call.last_value or value == call.last_value):
                 continue
-            call.dirty, call.shown = False, value
-            found.append(
+            call.dirty, call.last_value = False, value
+            changes.append(
                 GrowingCall(
                     part=part,
                     call_id=call.call_id,
@@ -97,7 +97,7 @@ class GrowingCalls:
                     status=call.status,
                 )
             )
-        return found
+        return changes
 
 
 def _grow(call: _Open, event: ToolCallDelta | ToolCallEnd | PartAttr | PartPatch) -> None:
@@ -107,8 +107,8 @@ def _grow(call: _Open, event: ToolCallDelta | ToolCallEnd | PartAttr | PartPatch
         call.patched = apply_patch(call.patched, event.path, event.value)
         call.dirty = True
     elif isinstance(event, ToolCallEnd):
-        known = event.arguments if event.arguments is not None else call.value()
-        call.whole, call.status, call.dirty = known, event.status, True
+        arguments = event.arguments if event.arguments is not None else call.value()
+        call.whole, call.status, call.dirty = arguments, event.status, True
     elif event.name in ("tool_name", "call_id") and isinstance(event.value, str):
         if event.name == "tool_name":
             call.name = event.value

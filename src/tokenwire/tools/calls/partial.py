@@ -109,16 +109,16 @@ def apply_patch(value: Any, path: str, new: Any) -> Any:
 def _steps(path: str) -> list[str | int] | None:
     if not path.startswith("$"):
         return None
-    found: list[str | int] = []
+    steps: list[str | int] = []
     at = 1
     while at < len(path):
         match = _STEP.match(path, at)
-        if match is None or len(found) >= MAX_DEPTH:
+        if match is None or len(steps) >= MAX_DEPTH:
             return None
         name, index, single, double = match.groups()
-        found.append(int(index) if index else str(name or single or double or ""))
+        steps.append(int(index) if index else str(name or single or double or ""))
         at = match.end()
-    return found
+    return steps
 
 
 def _empty(step: str | int) -> Any:

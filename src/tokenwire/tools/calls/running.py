@@ -1,8 +1,8 @@
 """One call of one function, async or blocking, until it ends or its time is over.
 
 Always true: `run_tool` returns within ``timeout + grace`` whatever the function does; a blocking
-function runs in a thread of its own that can never keep the process alive; what is left behind
-keeps its slot until it really ends, so that hanging tools are bounded; no exception of the
+function runs in a thread of its own that can never keep the process alive; an abandoned
+call keeps its slot until it really ends, so that hanging tools are bounded; no exception of the
 function, ``SystemExit`` and ``KeyboardInterrupt`` included, reaches the event loop.
 """
 
@@ -37,13 +37,13 @@ class Failed:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be run, and within what."""
+    """A function call and its limits."""
 
     function: Callable[..., Any]
     args: list[Any]
     kwargs: dict[str, Any]
     context: ToolContext
-    #: Says a `Progress` or a piece of text that a generator yielded.
+    #: Reports a `Progress` or a piece of text that a generator yielded.
     say: Callable[[Progress | str], None]
     timeout: float
     grace: float
@@ -54,7 +54,7 @@ class Job:
 class Slots:
     """How many calls of one tool may run at once on one event loop."""
 
-    _known: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, Slots]] = (
+    _by_tool: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, Slots]] = (
         weakref.WeakKeyDictionary()
     )
 
@@ -64,7 +64,7 @@ class Slots:
     @classmethod
     def of(cls, tool: Any) -> Slots:
         """The slots of this tool on the running loop."""
-        loops = cls._known.setdefault(tool, weakref.WeakKeyDictionary())
+        loops = cls._by_tool.setdefault(tool, weakref.WeakKeyDictionary())
         return loops.setdefault(asyncio.get_running_loop(), cls(tool.concurrency))
 
     async def take(self, seconds: float) -> bool:
@@ -92,11 +92,11 @@ async def run_tool(job: Job, slots: Slots) -> Finished | Failed:
     _left_behind.add(future)
     future.add_done_callback(_forget)
     try:
-        done, _ = await asyncio.wait({future}, timeout=job.timeout)
+        finished, _ = await asyncio.wait({future}, timeout=job.timeout)
     except asyncio.CancelledError:
         await _stop(future, job)
         raise
-    if not done:
+    if not finished:
         await _stop(future, job)
         return Failed(None)
     if future.cancelled():
@@ -105,7 +105,7 @@ async def run_tool(job: Job, slots: Slots) -> Finished | Failed:
 
 
 async def _stop(future: asyncio.Future[Finished | Failed], job: Job) -> None:
-    """Tell the function to stop, and give it a moment to clean up."""
+    """Cancel the function, and wait a moment for its clean-up."""
     job.context.cancel()
     future.cancel()
     if not future.done():
@@ -210,7 +210,7 @@ class _Collector:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._pieces: list[str] = []
-        self._left = job.cap
+        self._room = job.cap
         self._value: Any = None
 
     def take(self, item: Any) -> bool:
@@ -220,8 +220,8 @@ class _Collector:
         if isinstance(item, Progress):
             self._job.say(item)
         elif isinstance(item, str):
-            self._left -= len(item)
-            if self._left < 0:
+            self._room -= len(item)
+            if self._room < 0:
                 message = f"the result is larger than {self._job.cap} bytes; ask for less"
                 raise BadResult("oversize", message)
             self._pieces.append(item)
