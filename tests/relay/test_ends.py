@@ -127,16 +127,17 @@ def test_a_server_that_stops_while_its_memory_is_full_says_so() -> None:
 def test_a_fault_of_ours_in_the_writer_is_an_end_for_readers(
     store: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seal, broken = Chain.seal, []
+    seal_all, broken = Chain.seal_all, []
 
-    def seal_badly(self: Chain, event: Any) -> bytes:
-        if isinstance(event, m.TextDelta) and event.seq > 10 and not broken:
-            broken.append(event.seq)
-            seal(self, event)  # as if it failed after it had begun
+    def seal_badly(self: Chain, events: Any) -> list[bytes]:
+        late = any(isinstance(event, m.TextDelta) and event.seq > 10 for event in events)
+        if late and not broken:
+            broken.append(late)
+            seal_all(self, events)  # as if it failed after it had begun
             raise ValueError("a fault of ours")
-        return seal(self, event)
+        return seal_all(self, events)
 
-    monkeypatch.setattr(Chain, "seal", seal_badly)
+    monkeypatch.setattr(Chain, "seal_all", seal_badly)
 
     async def main() -> None:
         log = open_log(store if store == "memory:" else f"sqlite:///{tmp_path}/log.db")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenwire.events.model import RunStart, TextDelta
+from tokenwire.express import NO, SETTLE, YES
 from tokenwire.log.memory import MemoryLog
 from tokenwire.relay.follow import Follower
 from tokenwire.relay.record import Chain
@@ -25,7 +26,7 @@ async def filled(log, chain, count, first, close=None):
     st.lists(
         st.tuples(
             st.integers(1, 5),  # records of the append
-            st.sampled_from(["take", "refuse", "break"]),  # what the reader does with it
+            st.sampled_from(["take", "refuse", "settle", "break"]),  # what the reader does with it
             st.integers(0, 3),  # turns of the loop before the next append
         ),
         max_size=20,
@@ -44,12 +45,12 @@ def test_every_record_comes_once_and_in_order(steps):
                 broken.append(len(found))
                 raise RuntimeError("a bug of the reader")
             if mood[0] == "refuse":
-                return False
+                return NO
             assert batch.first == len(found) + 1
             found.extend(batch.records)
-            return True
+            return SETTLE if mood[0] == "settle" else YES
 
-        follower.past_the_task(take)
+        follower.express(take)
 
         async def read():
             while True:
@@ -85,9 +86,9 @@ def test_what_comes_while_the_task_waits_is_taken_in_the_turn_that_brings_it():
 
         def take(batch):
             found.extend(batch.records)
-            return True
+            return YES
 
-        follower.past_the_task(take)
+        follower.express(take)
         waiting = asyncio.ensure_future(follower.next())
         await asyncio.sleep(0)
         written = await filled(log, chain, 3, 1)

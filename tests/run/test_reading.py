@@ -15,6 +15,7 @@ from support.spine import read_all, relay, request_of, run_async, simulator
 from tokenwire.errors import FramingError, NetworkError, StoreFullError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
+from tokenwire.express import NO, SETTLE, YES
 from tokenwire.log.memory import MemoryLog
 from tokenwire.log.open import open_log
 from tokenwire.log.sqlite.log import SQLiteLog
@@ -55,8 +56,11 @@ class Pieces:
             data = self.pieces.pop(0)
             if take is not None:
                 self.offered += 1
-                if take(data):
+                taken = take(data)
+                if taken is YES:
                     continue
+                if taken is SETTLE:
+                    return None
             return data
         if self.error is not None:
             raise self.error
@@ -69,6 +73,22 @@ class Pieces:
         return None
 
 
+class Way:
+    """An `Express` of a function; how often it said that it has to settle, and did."""
+
+    def __init__(self, take=lambda events: YES):
+        self._take = take
+        self.to_settle = self.settled = 0
+
+    def take(self, events):
+        taken = self._take(events)
+        self.to_settle += taken is SETTLE
+        return taken
+
+    async def settle(self):
+        self.settled += 1
+
+
 def cut(data, places):
     ends = sorted({p % len(data) for p in places} | {len(data)})
     return [data[a:b] for a, b in zip([0, *ends], ends, strict=False) if b > a]
@@ -79,17 +99,19 @@ def read(pieces, answers, error=None):
     said = iter(answers)
     found = []
 
-    def deliver(events):
-        answer = next(said, "take")
-        if answer == "refuse":
-            return events
-        found.extend(events)
-        return None if answer == "take" else []
+    def take(events):
+        answer = next(said, YES)
+        if answer is not NO:
+            assert way.settled == way.to_settle  # nothing is offered before the rest is settled
+            found.extend(events)
+        return answer
+
+    way = Way(take)
 
     async def main():
         decoder = DIALECT.decoder()
         source = Pieces(pieces, error)
-        reading = Reading(source, decoder, Inbox(), deliver)
+        reading = Reading(source, decoder, Inbox(), way)
         while (events := await reading.next(express=True)) is not None:
             found.extend(events)
         found.extend(decoder.finish())
@@ -107,7 +129,7 @@ def plainly(data):
 
 @given(
     st.lists(st.integers(0, 10_000), max_size=40),
-    st.lists(st.sampled_from(["take", "refuse", "look"]), max_size=40),
+    st.lists(st.sampled_from([YES, NO, SETTLE]), max_size=40),
 )
 def test_however_it_is_cut_and_whatever_the_sink_says_the_events_are_the_same(places, answers):
     found, _ = read(cut(ANSWER, places), answers)
@@ -119,10 +141,11 @@ def test_plain_deltas_do_not_come_back_to_the_task():
     taken = []
 
     async def main():
-        def deliver(events):
+        def take(events):
             taken.extend(events)
+            return YES
 
-        reading = Reading(Pieces(pieces), DIALECT.decoder(), Inbox(), deliver)
+        reading = Reading(Pieces(pieces), DIALECT.decoder(), Inbox(), Way(take))
         came = []
         while (events := await reading.next(express=True)) is not None:
             came.extend(events)
@@ -137,7 +160,7 @@ def test_plain_deltas_do_not_come_back_to_the_task():
 def test_without_express_nothing_goes_past_the_task():
     async def main():
         source = Pieces([ANSWER])
-        reading = Reading(source, DIALECT.decoder(), Inbox(), lambda events: None)
+        reading = Reading(source, DIALECT.decoder(), Inbox(), Way())
         assert await reading.next()
         assert source.offered == 0
 
@@ -148,14 +171,12 @@ def test_what_fails_while_the_task_sleeps_is_raised_in_the_task():
     async def main():
         good = ANSWER.split(b"\n\n")[0] + b"\n\n" + chunk(content="a") + b"\n\n"
         broken = b"data: " + b"x" * (33 << 20)
-        reading = Reading(Pieces([good, broken]), DIALECT.decoder(), Inbox(), lambda events: None)
+        reading = Reading(Pieces([good, broken]), DIALECT.decoder(), Inbox(), Way())
         assert await reading.next(express=True)
         with pytest.raises(FramingError):
             await reading.next(express=True)
 
-        reading = Reading(
-            Pieces([good], NetworkError("cut")), DIALECT.decoder(), Inbox(), lambda events: None
-        )
+        reading = Reading(Pieces([good], NetworkError("cut")), DIALECT.decoder(), Inbox(), Way())
         assert await reading.next(express=True)
         with pytest.raises(NetworkError):
             await reading.next(express=True)
@@ -168,9 +189,9 @@ class Counting:
 
     def __init__(self, monkeypatch):
         self.at_once = self.by_task = 0
-        now, later = Producer.write_now, Producer.write
+        now, later = Producer.take, Producer.write
 
-        def write_now(producer, events):
+        def take(producer, events):
             self.at_once += 1
             return now(producer, events)
 
@@ -178,7 +199,7 @@ class Counting:
             self.by_task += 1
             await later(producer, events)
 
-        monkeypatch.setattr(Producer, "write_now", write_now)
+        monkeypatch.setattr(Producer, "take", take)
         monkeypatch.setattr(Producer, "write", write)
 
 
@@ -245,7 +266,7 @@ def test_a_file_that_another_process_keeps_for_a_while_loses_nothing(monkeypatch
     async def main():
         log = SQLiteLog(f"{tmp_path}/log.db", busy=0.2)
         failures, count = [], 0
-        write_now, told = Producer.write_now, Producer._told
+        take, landed = Producer.take, Producer.landed
         with open(f"{tmp_path}/log.db-lock", "w") as lock:
 
             def locked_at_ten(producer, events):
@@ -253,16 +274,16 @@ def test_a_file_that_another_process_keeps_for_a_while_loses_nothing(monkeypatch
                 count += 1
                 if count == 10:
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                return write_now(producer, events)
+                return take(producer, events)
 
             def unlocked(producer, problem):
                 if problem is not None:
                     failures.append(problem)
                     fcntl.flock(lock, fcntl.LOCK_UN)
-                told(producer, problem)
+                landed(producer, problem)
 
-            monkeypatch.setattr(Producer, "write_now", locked_at_ten)
-            monkeypatch.setattr(Producer, "_told", unlocked)
+            monkeypatch.setattr(Producer, "take", locked_at_ten)
+            monkeypatch.setattr(Producer, "landed", unlocked)
             async with simulator(rate=60.0) as server, relay(server, log=log) as runs:
                 info = await runs.start(request_of("scenario:slow"), model="m0")
                 events = [event for _, event in await asyncio.wait_for(read_all(runs, info.id), 60)]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tokenwire.errors import CursorError, TokenwireError
 from tokenwire.events.codec import AnyEvent, decode
+from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.log.base import Log, Page
 from tokenwire.relay.record import (
     CHECK,
@@ -28,7 +29,7 @@ __all__ = ["Batch", "Follower", "open_follower"]
 
 
 class Batch:
-    """Records ``first`` ... of a run. Empty when the follower was poked."""
+    """Records ``first`` ... of a run; empty after a poke."""
 
     __slots__ = ("first", "records")
 
@@ -100,20 +101,19 @@ class Follower:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake)
         self._closed = closed
-        self._take: Callable[[Batch], bool] | None = None
-        # What `_take` raised: nobody knows how far it came, so it is not asked again by itself.
+        self._take: Callable[[Batch], Taken] | None = None
+        # What `_take` raised: how far it came is unknown, so it is not called again for the same.
         self._failure: Exception | None = None
 
-    def past_the_task(self, take: Callable[[Batch], bool]) -> None:
-        """While `next` waits, give what comes to ``take``, in the turn that brought it, where the
-        store has it at hand. ``take`` returns False when it took nothing; then, and at the run's
-        end, `next` goes on. What it raises is raised by `next`. It must be quick: others wait for
-        it."""
+    def express(self, take: Callable[[Batch], Taken]) -> None:
+        """While `next` waits, give batches to ``take`` in the turn that brought them, where the
+        store has them at hand; see `tokenwire.express`. ``SETTLE`` makes `next` return an empty
+        batch; `next` raises what ``take`` raises. ``take`` must be quick: others wait for it."""
         self._take = take
 
     async def next(self) -> Batch | None:
         """The next records; waits for them; None after the last record of an ended run. An empty
-        batch means that somebody called `poke`."""
+        batch means a `poke`, or a ``SETTLE`` of the express way."""
         while True:
             if self._failure is not None:
                 failure, self._failure = self._failure, None
@@ -131,11 +131,9 @@ class Follower:
                 self._ended = page.closed is not None
                 if page.records:
                     if self._check is not None:
-                        self._verify(page.records)
+                        self._verify(page.records[0])
                     batch = Batch(self.after + 1, page.records)
-                    self.after += len(page.records)
-                    if self.after < page.tail:
-                        self._dirty = True
+                    self.advance(page)
                     return batch
                 continue
             if self._loop is None:
@@ -146,15 +144,23 @@ class Follower:
             finally:
                 self._waiter = None
 
-    def _verify(self, records: list[bytes]) -> None:
-        if self._check is not None and not follows(self._check, records[0]):
+    def _verify(self, record: bytes) -> None:
+        if self._check is not None and not follows(self._check, record):
             raise CursorError(
                 "the store lost records that this reader has, and others took their place; "
                 "read again from the start",
                 reason="other_branch",
                 tail=self.after,
             )
-        self._check = records[-1][:CHECK]
+
+    def advance(self, page: Page) -> None:
+        """The reader has the page's records (at least one), on both ways."""
+        records = page.records
+        self.after += len(records)
+        if self._check is not None:
+            self._check = records[-1][:CHECK]
+        if self.after < page.tail:  # a wake-up during the read must not be lost: never cleared here
+            self._dirty = True
 
     def poke(self) -> None:
         """Make a waiting `next` return an empty batch (heartbeat, drain)."""
@@ -173,37 +179,40 @@ class Follower:
     def _wake(self) -> None:
         self._dirty = True
         waiter = self._waiter
-        if waiter is None or waiter.done() or (self._take is not None and self._passed()):
+        if waiter is None or waiter.done():
+            return
+        if self._take is not None and self._pass_on(self._take) is YES:
             return
         waiter.set_result(None)
 
-    def _passed(self) -> bool:
-        """Whether all that is there went past the sleeping task."""
-        if self._take is None:
-            return False
+    def _pass_on(self, take: Callable[[Batch], Taken]) -> Taken:
+        """Give what is there to ``take``; ``YES`` when that is all, and the task may sleep on."""
         try:
             page = self._log.read_now(
                 self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
             )
-        except TokenwireError:
-            return False  # the task's own read meets the same
-        if page is None or page.closed is not None:
-            return False
-        count = len(page.records)
-        if count:
-            if self._check is not None and not follows(self._check, page.records[0]):
-                return False
-            try:
-                if not self._take(Batch(self.after + 1, page.records)):
-                    return False
-            except Exception as error:
-                self._failure = error
-                return False
+            if page is None or page.closed is not None:
+                return NO
+            records = page.records
+            if not records:
+                self._dirty = self.after < page.tail
+                return SETTLE if self._dirty else YES
             if self._check is not None:
-                self._check = page.records[-1][:CHECK]
-        self.after += count
-        self._dirty = self.after < page.tail
-        return not self._dirty
+                self._verify(records[0])
+        except TokenwireError:
+            return NO  # the task's own read meets the same
+        try:
+            outcome = take(Batch(self.after + 1, records))
+        except Exception as error:
+            self._failure = error
+            return SETTLE
+        if outcome is NO:
+            return NO
+        self._dirty = False
+        self.advance(page)
+        if outcome is SETTLE:
+            self._poked = True
+        return SETTLE if self._dirty else outcome
 
     def _resume(self) -> None:
         waiter = self._waiter
@@ -234,7 +243,7 @@ async def open_follower(
     """A follower after ``cursor``. Raises `CursorError` when the log does not hold that very
     record: another run's cursor, one beyond the tail, or one of a branch that a failover lost."""
     after, check = parse_cursor(cursor)
-    found = Chain(run).last
+    last = Chain(run).last
     if after > 0:
         page = await _page_of(log, run, after)
         if check is not None and page.records[0][:CHECK] != check:
@@ -244,5 +253,5 @@ async def open_follower(
                 reason="other_branch",
                 tail=page.tail,
             )
-        found = page.records[0][:CHECK]
-    return Follower(log, run, after=after, check=found, closed=closed)
+        last = page.records[0][:CHECK]
+    return Follower(log, run, after=after, check=last, closed=closed)

@@ -27,6 +27,7 @@ from tokenwire.events.model import (
     ToolResult,
     ToolStart,
 )
+from tokenwire.express import SETTLE, YES, Taken
 from tokenwire.log.base import Log
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
@@ -34,8 +35,8 @@ from tokenwire.relay.record import Chain
 
 __all__ = ["Producer", "ProducerLimits"]
 
-#: Records of a memory log that observers are told of together.
-_TELL_EVERY = 32
+#: Records of a memory log that are reported to observers together.
+_REPORT_EVERY = 32
 _DURABLE = frozenset({RunEnd, StepStart, ToolStart, ToolResult, ToolError})
 
 
@@ -49,26 +50,40 @@ class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
     store_timeout: float = 10.0
 
 
+class _Pending:
+    """The records that the store has not accepted yet; at most one append is under way."""
+
+    __slots__ = ("failure", "records", "since", "under_way", "waiter")
+
+    def __init__(self) -> None:
+        #: In order, from the producer's tail + 1. After a failed append they wait for the next.
+        self.records: list[bytes] = []
+        #: The store has them, and its answer is due.
+        self.under_way = False
+        #: When the append began (`time.perf_counter`), where somebody measures it.
+        self.since: float | None = None
+        #: Whoever waits for the answer.
+        self.waiter: asyncio.Future[None] | None = None
+        #: A fault of ours while sealing; the task raises it.
+        self.failure: Exception | None = None
+
+
 class Producer:
-    """The writer of one run. ``records`` are those already in the log (a takeover's)."""
+    """The writer of one run, and the sink of its loop. ``records`` are those already in the log
+    (a takeover's)."""
 
     __slots__ = (
-        "_begun",
         "_bytes",
         "_chain",
-        "_failure",
         "_kept",
-        "_landed",
         "_limits",
         "_log",
         "_most_bytes",
         "_most_records",
-        "_under_way",
-        "_untold",
-        "_unwritten",
-        "appending",
+        "_pending",
+        "_unreported",
         "epoch",
-        "free",
+        "ready",
         "run",
         "tail",
     )
@@ -87,99 +102,97 @@ class Producer:
         self._most_records, self._most_bytes = limits.records, limits.bytes
         self.tail = len(records or [])
         self._chain = Chain(run, records[-1][:16] if records else None)
-        # Kept until the end, so that a tail which a failover loses can be written again.
+        # Until the end, so that a tail which a failover loses can be written again.
         self._kept: list[bytes] | None = list(records or []) if log.shared else None
         self._bytes = sum(map(len, records or []))
-        #: An append is under way: wake-ups of this run's log may be its own.
-        self.appending = False
-        #: `write_now` may be called: nothing is under way or left over, and there is room.
-        self.free = not self._full()
-        # Given to `append_soon`, which has not yet told what came of them.
-        self._under_way: list[bytes] | None = None
-        self._begun = 0.0
-        self._landed: asyncio.Future[None] | None = None
-        # Sealed, and not taken by the store; `write` appends them first.
-        self._unwritten: list[bytes] = []
-        self._failure: Exception | None = None
-        # Appended in memory and not yet told to observers.
-        self._untold = 0
+        self._pending = _Pending()
+        #: `take` may be called: nothing is pending, and there is room.
+        self.ready = not self._full()
+        # Appended in memory and not yet reported to observers.
+        self._unreported = 0
 
-    def write_now(self, events: list[Event]) -> bool:
-        """Give deltas to the store without waiting. False when it did not take them: they are
-        kept, and `write` must be called (with no events at least). When it fails later, they are
-        kept too, and the next `write` meets the failure."""
-        seal = self._chain.seal
-        self.free, self.appending = False, True
-        if self._log.shared:
-            self._begun = time.perf_counter()
-        first, taken = self.tail + 1, False
+    @property
+    def appending(self) -> bool:
+        """Whether an append is under way: wake-ups of this run's log may be its own."""
+        return self._pending.under_way
+
+    def take(self, events: list[Event]) -> Taken:
+        """Give deltas to the store without waiting. ``SETTLE``: the store did not take them now;
+        `settle` or the next `write` appends them. When the append fails later, the same holds."""
+        pending = self._pending
+        self.ready, pending.under_way = False, True
+        pending.since = time.perf_counter() if self._log.shared else None
         try:
-            records = [seal(events[0])] if len(events) == 1 else [seal(event) for event in events]
-            self._under_way = records
-            taken = self._log.append_soon(
-                self.run, epoch=self.epoch, first=first, records=records, then=self._told
-            )
+            pending.records = records = self._chain.seal_all(events)
+            if self._log.append_soon(
+                self.run, epoch=self.epoch, first=self.tail + 1, records=records, then=self.landed
+            ):
+                return YES
         except LogError:
-            pass  # `write` will meet it
-        except Exception as error:  # a fault of ours, which is for the run's task to meet
-            self._failure = error
-        if not taken:
-            self._told("the store does not take it now")
-        return taken
+            pass  # `settle` meets it again
+        except Exception as error:  # a fault of ours, for the run's task to raise
+            pending.failure = error
+        self.landed("not now")
+        return SETTLE
 
-    def _told(self, problem: object | None) -> None:
-        """What came of the records under way: None when they were accepted."""
-        records, self._under_way = self._under_way or [], None
-        self.appending = False
-        if problem is not None:
-            self._unwritten = records
-        else:
+    def landed(self, problem: object | None) -> None:
+        """The store answered: with None it accepted the pending records, on both ways."""
+        pending = self._pending
+        pending.under_way = False
+        if problem is None:
+            records, pending.records = pending.records, []
             count = len(records)
             self.tail += count
             self._bytes += len(records[0]) if count == 1 else sum(map(len, records))
             if self._kept is not None:
                 self._kept += records
-            if self._log.shared:
-                report(StoreAppended(count, time.perf_counter() - self._begun))
-            else:
-                self._untold += count
-                if self._untold >= _TELL_EVERY:  # a memory's append is over before a clock ticks
-                    report(StoreAppended(self._untold, 0.0))
-                    self._untold = 0
-            self.free = not self._full()
-        if self._landed is not None and not self._landed.done():
-            self._landed.set_result(None)
+            self._unreported += count
+            # A memory's append is over before a clock ticks; many are reported together.
+            if pending.since is not None or self._unreported >= _REPORT_EVERY:
+                self._report()
+            self.ready = not self._full()
+        waiter = pending.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _report(self) -> None:
+        since, count = self._pending.since, self._unreported
+        self._unreported = 0
+        report(StoreAppended(count, 0.0 if since is None else time.perf_counter() - since))
 
     def _full(self) -> bool:
         return self.tail > self._most_records or self._bytes > self._most_bytes
+
+    async def settle(self) -> None:
+        """Wait for the append under way, and append what is pending. Raises as `write` does."""
+        await self.write([])
 
     async def write(self, events: list[Event]) -> None:
         """Append a batch; ``run-end`` in it also closes the stream. Raises `FencedError` when the
         run has another owner, `LogError` when the store fails, and `LogLimitError` when this batch,
         which is in the log, reached the log's bounds: only the end may follow."""
-        if self._under_way is not None:
-            self._landed = asyncio.get_running_loop().create_future()
-            await self._landed
-            self._landed = None
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
+        pending = self._pending
+        if pending.under_way:
+            pending.waiter = asyncio.get_running_loop().create_future()
+            try:
+                await pending.waiter
+            finally:
+                pending.waiter = None
+        if pending.failure is not None:
+            failure, pending.failure = pending.failure, None
             raise failure
-        if not events and not self._unwritten:
+        if not events and not pending.records:
             return
         last = events[-1] if events else None
         close = last.outcome if isinstance(last, RunEnd) else None
-        seal = self._chain.seal
-        records = [*self._unwritten, *[seal(event) for event in events]]
-        self._unwritten = []
         durable = not _DURABLE.isdisjoint(map(type, events))
-        begun = time.perf_counter()
-        self.appending = True
+        pending.records = [*pending.records, *self._chain.seal_all(events)]
+        pending.since, pending.under_way, self.ready = time.perf_counter(), True, False
         try:
-            await self._append(records, close, durable)
+            await self._append(pending.records, close, durable)
         finally:
-            self.appending = False
-        told, self._untold = len(records) + self._untold, 0
-        report(StoreAppended(told, time.perf_counter() - begun))
+            pending.under_way = False
+        self.landed(None)
         if close is None and self._full():
             raise LogLimitError(
                 f"the run's log is full ({self._limits.records} events or "
@@ -218,11 +231,6 @@ class Producer:
                     f"run {self.run} was taken over by another worker", epoch=done.epoch
                 )
             raise LogError(f"the log of run {self.run} refused an append: {done.status}")
-        self.tail = first + len(records) - 1
-        self._bytes += sum(map(len, records))
-        if self._kept is not None:
-            self._kept.extend(records)
-        self.free = not self._full()
 
     async def _fill(self, tail: int, first: int) -> None:
         """Write again what a failover lost, from ``tail`` + 1 up to before ``first``."""

@@ -9,6 +9,7 @@ a cursor is ``{offset}-{check}``, and is honoured only where the log has that ch
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from tokenwire.errors import CursorError, StoreDamagedError
@@ -46,9 +47,17 @@ class Chain:
 
     def seal(self, event: AnyEvent) -> bytes:
         """An event as the next record."""
-        data = encode(event)
-        self._last = blake2b(self._last + data, digest_size=8).hexdigest().encode()
-        return self._last + data
+        return self.seal_all((event,))[0]
+
+    def seal_all(self, events: Iterable[AnyEvent]) -> list[bytes]:
+        """Events as the next records; after an error the chain is where it was."""
+        last, records = self._last, []
+        for event in events:
+            data = encode(event)
+            last = blake2b(last + data, digest_size=8).hexdigest().encode()
+            records.append(last + data)
+        self._last = last
+        return records
 
 
 def verify(run: str, records: list[bytes]) -> Chain:

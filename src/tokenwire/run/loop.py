@@ -30,6 +30,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.order import Order
 from tokenwire.events.request import Request
+from tokenwire.express import NO, Taken
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call
@@ -50,19 +51,33 @@ __all__ = ["Loop", "Sink"]
 
 _log = logging.getLogger("tokenwire.run")
 
+#: Events that may carry the id of a call.
+_NAMES_CALLS = frozenset({ToolCallStart, PartAttr})
 #: Finish reasons after which the answer is not whole, though the stream ended well.
 _INCOMPLETE = frozenset({"length", "content_filter", "context_overflow", "malformed_tool_call"})
 
 
 class Sink(Protocol):
-    """Who takes events without waiting."""
+    """The end of the express way inside a run: it takes events without waiting."""
 
-    #: Whether `write_now` may be called.
-    free: bool
+    #: Whether `take` may be called.
+    ready: bool
 
-    def write_now(self, events: list[Event]) -> bool:
-        """Take the events, whatever happens. False: they could not be written at once."""
+    def take(self, events: list[Event]) -> Taken:
+        """Take the events; never ``NO``."""
         ...
+
+    async def settle(self) -> None:
+        """Wait until all events that were taken are written. Raises what prevents it."""
+        ...
+
+
+class _SinkFailure(Exception):
+    """The sink failed; the error belongs to the caller of `Loop.batches`, not to the run."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Loop:
@@ -119,16 +134,18 @@ class Loop:
         #: Set it to return after the running tools, without ending the run: another worker
         #: continues it.
         self.leaving = False
-        #: Where deltas may go without passing through `batches`.
+        #: Where plain deltas may go instead of through `batches`; see `tokenwire.express`.
         self.sink: Sink | None = None
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
-        """All events, in batches; the last batch holds ``run-end``. An empty batch says that
-        `sink` took something which it could not write at once."""
+        """All events that `sink` does not take, in batches; the last batch holds ``run-end``.
+        Raises what `Sink.settle` raises."""
         try:
             async with aclosing(self._body()) as body:
                 async for batch in body:
                     yield batch
+        except _SinkFailure as failure:
+            raise failure.error from None
         except TokenwireError as error:
             yield self.fail(error)
         except Exception:
@@ -266,34 +283,54 @@ class Loop:
             policy=self.plan.retry,
             run=self.plan.run,
             first_call=first_call,
-            deliver=self._deliver if self.sink is not None else None,
+            express=self if self.sink is not None else None,
         )
         try:
             async with aclosing(events) as batches:
                 async for batch in batches:
                     ready = self._stamp(merge(batch))
-                    if ready or not batch:
+                    if ready:
                         yield ready
         except CancelledRunError:
             yield self._stamp([StepEnd(step=number, status="cancelled")])
 
-    def _deliver(self, events: list[Event]) -> list[Event] | None:
-        """Deltas of open parts, straight to the sink; see `run.reading`."""
+    # --- the express way, see `tokenwire.express` ------------------------------------------------
+
+    def take(self, events: list[Event]) -> Taken:
+        """Deltas of open parts, straight to the sink."""
         sink = self.sink
-        if sink is None or not sink.free or self.inbox.cancelled is not None:
-            return events
+        if sink is None or not sink.ready or self.inbox.cancelled is not None:
+            return NO
         if len(events) > 1 or len(events[0].text) > MOST_TEXT:  # type: ignore[attr-defined]
             events = merge(events)
-        now, check, apply = self._clock(), self.order.check, self.fold.apply
-        t = self._base + int((now - self._start) * 1000)
-        for event in events:
-            event.t = t
-            check(event)
-            apply(event)
+        now = self._clock()
+        self.seal(events, now)
         gaps = self._gaps.chunk(now)
         if gaps is not None:
             self._tell(gaps)
-        return None if sink.write_now(events) else []
+        return sink.take(events)
+
+    async def settle(self) -> None:
+        """Let the sink write what it took."""
+        if self.sink is None:
+            return
+        try:
+            await self.sink.settle()
+        except Exception as error:
+            raise _SinkFailure(error) from error
+
+    def seal(self, events: list[Event], now: float) -> None:
+        """Number, time, check and fold events, on both ways."""
+        t = self._base + int((now - self._start) * 1000)
+        check, apply = self.order.check, self.fold.apply
+        for event in events:
+            if type(event) in _NAMES_CALLS:
+                self._own_call_id(event)  # type: ignore[arg-type]
+            event.t = t
+            check(event)
+            apply(event)
+
+    # --- one model call --------------------------------------------------------------------------
 
     def _reattach_call(self, step: StepState) -> Call | None:
         """The call that reads a response which its provider has stored: no second bill."""
@@ -348,22 +385,11 @@ class Loop:
         if cancelled is not None and not self._cancel_written and events:
             self._cancel_written = True
             events = [cancelled, *events]
-        now = self._clock()
-        t = self._base + int((now - self._start) * 1000)
-        check, apply = self.order.check, self.fold.apply
-        ready: list[Event] = []
-        for event in events:
-            kind = type(event)
-            if kind is Heartbeat:
-                continue
-            if kind is ToolCallStart or kind is PartAttr:
-                self._own_call_id(event)  # type: ignore[arg-type]
-            event.t = t
-            check(event)
-            apply(event)
-            ready.append(event)
+        ready = [event for event in events if type(event) is not Heartbeat]
         if not ready:
             return ready
+        now = self._clock()
+        self.seal(ready, now)
         if self._called is not None and self.order.next_part:
             self._first_token()
         if isinstance(ready[-1], PartDelta):

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import httptools
 
 from tokenwire.errors import NetworkError, ProtocolError, ProviderError
+from tokenwire.express import YES, Taken
 
 __all__ = ["Connection", "Pool", "Response"]
 
@@ -40,6 +41,7 @@ class Response:
         "_ended",
         "_error",
         "_pieces",
+        "_settle",
         "_size",
         "_take",
         "_waiter",
@@ -56,20 +58,22 @@ class Response:
         self._ended = False
         self._error: ProviderError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._take: Callable[[bytes], bool] | None = None
+        self._take: Callable[[bytes], Taken] | None = None
+        self._settle = False
 
-    async def read(self, take: Callable[[bytes], bool] | None = None) -> bytes:
-        """The bytes that have arrived, at least one; ``b""`` at the end. Pieces that arrive during
-        the wait go to ``take`` first and count as read if it returns True; it must not raise."""
+    async def read(self) -> bytes:
+        """The bytes that have arrived, at least one; ``b""`` at the end."""
+        return await self.read_express(None) or b""
+
+    async def read_express(self, take: Callable[[bytes], Taken] | None) -> bytes | None:
+        """`read`, but pieces that arrive during the wait go to ``take`` first (which must not
+        raise; see `tokenwire.express`). ``SETTLE`` makes this return None, before anything that
+        arrives later and before an error."""
         while True:
+            if self._pieces:
+                return self._drain()
             if self._error is not None:
                 raise self._error
-            if self._pieces:
-                data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-                self._pieces.clear()
-                self._size = 0
-                self._connection.resume()
-                return data
             if self._ended:
                 return b""
             self._waiter, self._take = self._connection.loop.create_future(), take
@@ -77,6 +81,16 @@ class Response:
                 await self._waiter
             finally:
                 self._waiter = self._take = None
+            if self._settle:
+                self._settle = False
+                return None
+
+    def _drain(self) -> bytes:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        self._connection.resume()
+        return data
 
     @property
     def hungry(self) -> bool:
@@ -87,6 +101,8 @@ class Response:
         """Close the connection now; a pending or the next `read` raises ``error``."""
         if self._error is None:
             self._error = error
+        self._pieces.clear()
+        self._size = 0
         self._connection.abort()
         self.wake()
 
@@ -107,11 +123,14 @@ class Response:
             return
         if self._take is not None and self._error is None:
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            if self._take(data):
+            outcome = self._take(data)
+            if outcome:
                 self._pieces.clear()
                 self._size = 0
                 self._connection.resume()
-                return
+                if outcome is YES:
+                    return
+                self._settle = True
         waiter.set_result(None)
 
     def body(self, data: bytes) -> None:

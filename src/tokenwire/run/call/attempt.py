@@ -28,7 +28,7 @@ from tokenwire.events.model import Error, Event, Heartbeat, PartStart, ResponseS
 from tokenwire.providers.base import Call, Decoder, Dialect, Target
 from tokenwire.providers.failures import raised
 from tokenwire.run.call.deadlines import Deadlines
-from tokenwire.run.call.reading import Deliver, Reading
+from tokenwire.run.call.reading import Express, Reading
 from tokenwire.run.call.source import Source
 from tokenwire.run.inbox import Inbox
 
@@ -51,10 +51,10 @@ async def attempt(
     inbox: Inbox,
     step: int,
     first_part: int,
-    deliver: Deliver | None = None,
+    express: Express | None = None,
 ) -> AsyncGenerator[list[Event], None]:
     """The events of one model call, in batches as they came from the socket. Once something was
-    shown, plain deltas may go to ``deliver`` instead; an empty batch says that it needs its task.
+    shown, plain deltas may go to ``express`` instead.
 
     Raises `ProviderError` or `FramingError` when it failed before anything was visible and
     `CancelledRunError` when it was cancelled before that.
@@ -70,7 +70,7 @@ async def attempt(
             quirks=target.quirks | call.reading,
             content_type=stream.headers.get("content-type"),
         )
-        reading = Reading(source, decoder, inbox, deliver)
+        reading = Reading(source, decoder, inbox, express)
         async for batch in _read(reading, source, decoder, inbox):
             yield batch
     finally:

@@ -26,7 +26,7 @@ from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.run.call.attempt import attempt
 from tokenwire.run.call.deadlines import Deadlines
-from tokenwire.run.call.reading import Deliver
+from tokenwire.run.call.reading import Express
 from tokenwire.run.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ async def recover(
     policy: RetryPolicy,
     run: str = "",
     first_call: Call | None = None,
-    deliver: Deliver | None = None,
+    express: Express | None = None,
 ) -> AsyncGenerator[list[Event], None]:
     """The events of the first model that answers. Raises the last model's error.
 
     ``first_call``: made once before the others, to re-attach to a response that the first model's
-    provider keeps; when that fails the request is made anew. ``deliver``: see `run.reading`.
+    provider keeps; when that fails the request is made anew. ``express``: see `run.call.reading`.
     """
     for number, (dialect, target) in enumerate(candidates):
         call = dialect.build(request, target)
@@ -130,7 +130,7 @@ async def recover(
                 inbox=inbox,
                 step=step,
                 first_part=first_part,
-                deliver=deliver,
+                express=express,
             )
             try:
                 async for batch in batches:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
+from tokenwire.express import Taken
 from tokenwire.providers.base import Call, Decoder, Dialect, Target
 from tokenwire.providers.http.connection import Response
 from tokenwire.run.call.deadlines import Deadlines, Watch
@@ -67,14 +68,14 @@ class Source:
         self._release = self._inbox.on_cancel(lambda: stream.abort(_stop()))
         return stream
 
-    async def read(self, take: Callable[[bytes], bool] | None = None) -> bytes:
-        """The next bytes; ``b""`` at the end. While it waits, what arrives goes to ``take`` (where
-        the stream knows how) and comes back only when that returns False."""
+    async def read(self, take: Callable[[bytes], Taken] | None = None) -> bytes | None:
+        """The next bytes; ``b""`` at the end. During the wait, bytes go to ``take`` (if the stream
+        supports it); None after it said ``SETTLE``."""
         stream = self._stream
         if stream is None:
             return b""
         if take is not None and isinstance(stream, Response):
-            return await stream.read(take)
+            return await stream.read_express(take)
         return await stream.read()
 
     def hold(self) -> Callable[[], None] | None:

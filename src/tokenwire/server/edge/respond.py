@@ -20,9 +20,10 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.events.model import Reconnect
+from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
-from tokenwire.relay.record import parse_cursor
+from tokenwire.relay.record import CHECK, parse_cursor
 from tokenwire.server.edge.connections import Connection, Connections, SharedBytes
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.transport import ResponseBody, transport_of
@@ -128,7 +129,6 @@ class RunResponse(Response):
         self.when_ended = when_ended
         self.release = release
         self.wire = encoder.name
-        self.reopened = skip == 0
         self._came = 0.0
         self._first = follower.after
         self._why = "end"
@@ -160,10 +160,11 @@ class RunResponse(Response):
             send = transport.send or send
             await _send(connection, send, self.preamble)
             watch = watch_disconnect(receive, connection.gone)
+            encode = BatchEncoder(self.encoder, self.skip, shared).encode
             if transport.body is not None:
-                writer = _Writer(self, connection, transport.body, shared)
-                self.follower.past_the_task(writer.take)
-            await self._pump(connection, send, shared)
+                express = _Express(self.encoder, encode, connection, transport.body)
+                self.follower.express(express.take)
+            await self._pump(connection, send, encode)
         except asyncio.CancelledError:
             if connection is None or not connection.abandoned:
                 raise
@@ -196,7 +197,9 @@ class RunResponse(Response):
         start = "http.response.start"
         return {"type": start, "status": self.status_code, "headers": self.raw_headers}
 
-    async def _pump(self, connection: Connection, send: Send, shared: SharedBytes | None) -> None:
+    async def _pump(
+        self, connection: Connection, send: Send, encode: Callable[[Batch], bytes]
+    ) -> None:
         loop = asyncio.get_running_loop()
         follower, encoder, connections = self.follower, self.encoder, self.connections
         while True:
@@ -207,7 +210,7 @@ class RunResponse(Response):
                 await _send(connection, send, self._end(), last=True)
                 return
             if batch.records:
-                data = self.encoded(batch, shared)
+                data = encode(batch)
                 if data:
                     await _send(connection, send, data)
                     if connection.lost:
@@ -230,36 +233,6 @@ class RunResponse(Response):
             if loop.time() - connection.last_write >= connections.heartbeat:
                 await _send(connection, send, encoder.heartbeat())
 
-    def encoded(self, batch: Batch, shared: SharedBytes | None) -> bytes:
-        """A batch in this wire; encoded once for all readers that share its bytes."""
-        if shared is None or shared.readers == 1:
-            return self._encode(batch)
-        data = shared.get(batch.first, len(batch.records))
-        if data is None:
-            data = self._encode(batch)
-            shared.put(batch.first, len(batch.records), data)
-        return data
-
-    def _encode(self, batch: Batch) -> bytes:
-        encoder = self.encoder
-        encode_json = encoder.encode_json
-        if encode_json is not None and self.reopened:
-            if len(batch.records) == 1:
-                return encode_json(*batch.raw_one())
-            return b"".join([encode_json(data, cursor) for data, cursor in batch.raw()])
-        pieces: list[bytes] = []
-        offset = batch.first
-        for cursor, event in batch.events():
-            if offset <= self.skip:
-                encoder.skip(event)
-            else:
-                if not self.reopened:
-                    self.reopened = True
-                    pieces.append(encoder.reopen())
-                pieces.append(encoder.encode(event, cursor))
-            offset += 1
-        return b"".join(pieces)
-
     def _end(self) -> bytes:
         end = self.encoder.finish()
         return end + self.when_ended() if self.when_ended is not None else end
@@ -268,41 +241,77 @@ class RunResponse(Response):
         return self.encoder.farewell(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
 
 
-class _Writer:
-    """What `Follower.past_the_task` calls: encode and write at once, where the socket takes it and
-    nothing else is to be said. An object with slots, which a token finds in fewer cache lines than
-    the cells of a closure."""
+class BatchEncoder:
+    """Batches in one reader's wire, on both ways. Objects with slots: a token finds them in fewer
+    cache lines than the cells of a closure."""
 
-    __slots__ = ("_body", "_connection", "_encoder", "_now", "_one", "_response", "_shared")
+    __slots__ = ("_encoder", "_one", "_reopened", "_shared", "_skip")
+
+    def __init__(self, encoder: Encoder, skip: int, shared: SharedBytes | None) -> None:
+        self._encoder, self._skip, self._shared = encoder, skip, shared
+        #: An encoder of single records from their JSON; it needs no event.
+        self._one = encoder.encode_json
+        self._reopened = skip == 0
+
+    def encode(self, batch: Batch) -> bytes:
+        """The batch's bytes; encoded once for all readers that share them."""
+        shared, records = self._shared, batch.records
+        if shared is None or shared.readers == 1:
+            if len(records) == 1 and self._one is not None and self._reopened:
+                record = records[0]  # nearly always this: a token to its only reader
+                return self._one(record[CHECK:], b"%d-%b" % (batch.first, record[:CHECK]))
+            return self._encode(batch)
+        data = shared.get(batch.first, len(records))
+        if data is None:
+            data = self._encode(batch)
+            shared.put(batch.first, len(records), data)
+        return data
+
+    def _encode(self, batch: Batch) -> bytes:
+        encoder, one = self._encoder, self._one
+        if one is not None and self._reopened:
+            return b"".join([one(data, cursor) for data, cursor in batch.raw()])
+        pieces: list[bytes] = []
+        offset = batch.first
+        for cursor, event in batch.events():
+            if offset <= self._skip:
+                encoder.skip(event)
+            else:
+                if not self._reopened:
+                    self._reopened = True
+                    pieces.append(encoder.reopen())
+                pieces.append(encoder.encode(event, cursor))
+            offset += 1
+        return b"".join(pieces)
+
+
+class _Express:
+    """The last piece of the express way: encode and write at once, where the socket takes it and
+    the response has nothing else to send."""
+
+    __slots__ = ("_body", "_connection", "_encode", "_encoder", "_now")
 
     def __init__(
         self,
-        response: RunResponse,
+        encoder: Encoder,
+        encode: Callable[[Batch], bytes],
         connection: Connection,
         body: ResponseBody,
-        shared: SharedBytes | None,
     ) -> None:
-        self._response, self._connection, self._body = response, connection, body
-        self._shared, self._encoder = shared, response.encoder
+        self._encoder, self._encode = encoder, encode
+        self._connection, self._body = connection, body
         self._now = asyncio.get_running_loop().time
-        self._one = response.encoder.encode_json
 
-    def take(self, batch: Batch) -> bool:
-        """Write ``batch``, or return False when the response's task has to."""
-        connection, shared = self._connection, self._shared
+    def take(self, batch: Batch) -> Taken:
+        """Write ``batch``, unless the response's task has to."""
+        connection = self._connection
         if connection.lost or connection.leaving is not None or not self._body.ready():
-            return False
-        alone = shared is None or shared.readers == 1
-        if alone and self._one is not None and self._response.reopened and len(batch.records) == 1:
-            data = self._one(*batch.raw_one())  # nearly always this: a token to its only reader
-        else:
-            data = self._response.encoded(batch, shared)
+            return NO
+        data = self._encode(batch)
         if data:
             self._body.write(data)
             connection.last_write = self._now()
-        if self._encoder.ended:
-            self._response.follower.poke()
-        return True
+        return SETTLE if self._encoder.ended else YES
 
 
 async def _send(connection: Connection, send: Send, data: bytes, *, last: bool = False) -> None:
