@@ -3,7 +3,7 @@
 Always true: the promise resolves with the whole answer only when the server said `done`; any
 other end (an error event, a cut connection, an abort) rejects; each piece is told once. */
 
-import { errorOf, TokenwireError } from "./core/errors.js";
+import { errorIn, errorOf, TokenwireError } from "./core/errors.js";
 import { SSEParser } from "./core/sse.js";
 
 export interface StreamChatOptions {
@@ -44,24 +44,13 @@ export async function streamChat(
           // Not every fetch ends a read when its signal is aborted after the last byte came.
           signal?.throwIfAborted();
         } else if (event === "done") return answer;
-        else if (event === "error") throw errorIn(data);
+        else if (event === "error") {
+          throw errorIn(data, "error", data || "the server reported an error");
+        }
       }
     }
   } finally {
     // Also ends the connection when `onToken` threw or the answer is complete.
     reader.cancel().catch(() => undefined);
   }
-}
-
-function errorIn(data: string): TokenwireError {
-  try {
-    const told = JSON.parse(data) as { code?: unknown; message?: unknown; retryable?: unknown };
-    if (told && typeof told.message === "string") {
-      const code = typeof told.code === "string" ? told.code : "error";
-      return new TokenwireError(code, told.message, 0, told.retryable === true);
-    }
-  } catch {
-    // Plain text is a message too.
-  }
-  return new TokenwireError("error", data || "the server reported an error");
 }

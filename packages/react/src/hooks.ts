@@ -5,6 +5,7 @@ touched are the same objects as before. */
 
 import {
   finishReasonOf,
+  randomId,
   RunStore,
   stateOf,
   textOf,
@@ -17,6 +18,7 @@ import {
 import {
   Conversation,
   isBusy,
+  StoppableRun,
   type AskOptions,
   type ClientTool,
   type Turn,
@@ -212,6 +214,7 @@ export function useObject<T = unknown>({ client, schema, name, model }: UseObjec
   const [store, setStore] = useState(() => new RunStore());
   const [error, setError] = useState<TokenwireError>();
   const life = useRef<AbortController>(undefined);
+  const current = useRef<StoppableRun>(undefined);
   const view = useRunStore(store);
   const partial = useGrowingJSON<T>(view.state);
   useEffect(() => () => life.current?.abort(), []);
@@ -225,8 +228,14 @@ export function useObject<T = unknown>({ client, schema, name, model }: UseObjec
       try {
         const output = { schema, ...(name ? { name } : {}) };
         const asked = { prompt, output, ...(model ? { model } : {}), ...more };
-        const run = await client.start(asked, { signal: mine.signal });
-        await next.follow(client, run.id, mine.signal);
+        const key = randomId();
+        const started = new StoppableRun(client, {
+          start: async (giveUp) => (await client.start(asked, { signal: mine.signal, giveUp, key })).id,
+          // The same key finds the run that the lost answer told of.
+          find: async () => (await client.start(asked, { key })).id,
+        });
+        current.current = started;
+        await next.follow(client, await started.started, mine.signal);
       } catch (failed) {
         if (!mine.signal.aborted) setError(failed as TokenwireError);
       }
@@ -234,9 +243,12 @@ export function useObject<T = unknown>({ client, schema, name, model }: UseObjec
     [client, schema, name, model],
   );
   const stop = useCallback(async () => {
-    const { run } = store.getSnapshot().state;
-    if (run) await client.stop(run);
-  }, [client, store]);
+    try {
+      await current.current?.stop();
+    } catch (failed) {
+      setError(failed as TokenwireError);
+    }
+  }, []);
   const finished = finishReasonOf(view.state);
   return { ...partial, run: view.state, submit, stop, error, finishReason: finished };
 }

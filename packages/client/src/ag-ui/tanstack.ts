@@ -16,6 +16,8 @@ import { randomId, type RunInfo, TokenwireClient, type ClientOptions } from "../
 import type { RunEvent } from "../core/events.generated.js";
 import type { Message } from "../state/history.js";
 import { asError, TokenwireError } from "../core/errors.js";
+import { orAborted, StoppableRun, untilAnswered } from "../core/stop.js";
+import { onAbort } from "../core/wait.js";
 import { type Asked, fromMessages, resultsIn, toMessages } from "./tanstack-messages.js";
 import { answerRun, type Answers, type Place, streamRun, RunStream } from "../translate/run-stream.js";
 
@@ -49,8 +51,8 @@ const KEPT = "tokenwire:run:";
 
 export class TokenwireConnection implements ResumableConnectConnectionAdapter {
   readonly #client: TokenwireClient;
-  /** thread -> the run that it reads or waits with */
-  #current = new Map<string, string>();
+  /** thread -> the run that it starts, reads or waits with */
+  #current = new Map<string, StoppableRun>();
 
   constructor(readonly options: ConnectionOptions = {}) {
     this.#client = options.client ?? new TokenwireClient({ ...options, shareTabs: false });
@@ -66,14 +68,24 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     const { threadId = randomId(), runId = randomId() } = context ?? {};
     const going = async function* (this: TokenwireConnection) {
       const signal = abortSignal ?? new AbortController().signal;
-      const waiting = await this.#goOn(messages, threadId, context, signal);
-      const run = waiting?.run ?? (await this.#start(messages, data, threadId, runId, context, signal));
-      this.#current.set(threadId, run);
+      let place: Place = {};
+      const current = this.#begin(threadId, async (giveUp) => {
+        const waiting = await this.#goOn(messages, threadId, context, signal);
+        if (!waiting) return this.#start(messages, data, threadId, runId, context, giveUp);
+        place = waiting.place;
+        return waiting.run;
+      });
+      const forgetAbort = onAbort(signal, () => this.#aborted(current));
+      let run: string;
+      try {
+        run = await orAborted(current.started, signal);
+      } finally {
+        forgetAbort();
+      }
       keep(runId, run);
-      const cancel = () => void this.#client.stop(run).catch(() => undefined);
-      const onAbort = this.options.onAbort === "cancel" ? cancel : undefined;
       const names = { threadId, runId, history: messages };
-      yield* this.#read(run, names, waiting?.place ?? {}, signal, onAbort);
+      yield* this.#read(run, names, place, signal, () => this.#aborted(current));
+      if (!signal.aborted) this.#ended(threadId, current);
       forget(runId);
     };
     return going.call(this);
@@ -86,9 +98,11 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
       const signal = abortSignal ?? new AbortController().signal;
       const run = kept(runId) ?? runId;
       const { tail, thread, input, waiting } = await this.#info(run, signal);
-      if (thread) this.#current.set(thread, run);
+      const current = this.#underWay(thread ?? run, run);
       const history = fromMessages(input ?? [], run);
-      yield* this.#read(run, { runId, history }, { passed: tail, open: waiting ?? [] }, signal);
+      const place = { passed: tail, open: waiting ?? [] };
+      yield* this.#read(run, { runId, history }, place, signal, () => this.#aborted(current));
+      if (!signal.aborted) this.#ended(thread ?? run, current);
       forget(runId);
     };
     return joining.call(this);
@@ -99,9 +113,9 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     const nothing = { messages: [], activeRun: null, interrupts: null };
     const newest = (await this.#runs(threadId))[0];
     if (!newest) return nothing;
-    this.#current.set(threadId, newest.id);
     const info = await this.#info(newest.id);
     const { input = [], messages = [], waiting = [], state } = info;
+    if (!ENDED.includes(state)) this.#underWay(threadId, newest.id);
     const active = !waiting.length && !ENDED.includes(state);
     // A run under way is joined from its start; told here as well, its answer would stand twice.
     const shown = fromMessages([...input, ...(active ? [] : messages)], newest.id);
@@ -114,13 +128,52 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     };
   };
 
-  /** Ends the thread's run, or all that this connection reads; readers see it end as cancelled. */
+  /** Ends the thread's run, or all that this connection reads; readers see it end as cancelled.
+   * Also a run that is only being started, or that another page started. Waits for the network
+   * where it has to; rejects when the server refuses. */
   stop = async (threadId?: string): Promise<void> => {
     const chosen = [...this.#current].filter(([thread]) => (threadId ?? thread) === thread);
-    await Promise.all(chosen.map(([, run]) => this.#client.stop(run)));
+    if (chosen.length || threadId === undefined) {
+      await Promise.all(chosen.map(([, run]) => run.stop()));
+      return;
+    }
+    const active = await untilAnswered(() => this.#active(threadId));
+    if (active) await this.#underWay(threadId, active).stop();
   };
 
+  async #active(threadId: string): Promise<string | undefined> {
+    return (await this.#runs(threadId)).find(({ state }) => !ENDED.includes(state))?.id;
+  }
+
+  #underWay(threadId: string, run: string): StoppableRun {
+    const current = StoppableRun.of(this.#client, run);
+    this.#current.set(threadId, current);
+    return current;
+  }
+
+  /** What goes on in the thread from here may be another run. */
+  #ended(threadId: string, run: StoppableRun): void {
+    if (this.#current.get(threadId) === run) this.#current.delete(threadId);
+  }
+
+  /** The chat client does not read the run any more. */
+  #aborted(run: StoppableRun): void {
+    if (this.options.onAbort === "cancel") void run.stop().catch(() => undefined);
+    else run.giveUp();
+  }
+
   // --- asking and answering -------------------------------------------------------------------
+
+  #begin(thread: string, start: (giveUp: AbortSignal) => Promise<string>): StoppableRun {
+    const before = this.#current.get(thread)?.run;
+    const find = async () => {
+      const active = await this.#active(thread);
+      return active === before ? undefined : active;
+    };
+    const current = new StoppableRun(this.#client, { start, find });
+    this.#current.set(thread, current);
+    return current;
+  }
 
   async #start(
     messages: Asked,
@@ -128,7 +181,7 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     thread: string,
     key: string,
     context: RunAgentInputContext | undefined,
-    signal: AbortSignal,
+    giveUp: AbortSignal,
   ): Promise<string> {
     const { model, system, request } = this.options;
     const tools = context?.clientTools ?? [];
@@ -141,7 +194,7 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
       ...(system ? { system } : {}),
       ...(tools.length ? { tools } : {}),
     };
-    return (await this.#client.start(asked, { signal, key: `tanstack:${key}` })).id;
+    return (await this.#client.start(asked, { giveUp, key: `tanstack:${key}` })).id;
   }
 
   /** Hands the answers that a request brings to the run that waits for them. */
@@ -163,9 +216,9 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     throw new TokenwireError("conflict", "nothing waits for this answer any more", 409);
   }
 
-  #read(run: string, names: Names, place: Place, signal: AbortSignal, onAbort?: () => void) {
+  #read(run: string, names: Names, place: Place, signal: AbortSignal, onStop: () => void) {
     const stream = new RunStream(place, (answered) => new AGUIFold({ ...names, answered }));
-    return streamRun(this.#client, run, stream, signal, onAbort) as unknown as AsyncGenerator<Chunk>;
+    return streamRun(this.#client, run, stream, signal, onStop) as unknown as AsyncGenerator<Chunk>;
   }
 
   /** What a waiting run would be told to wait for. */

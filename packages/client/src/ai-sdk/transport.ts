@@ -10,8 +10,9 @@ goes away look the same from here, so they only end the reading unless `onStop` 
 
 import type { ChatTransport, UIMessage, UIMessageChunk } from "ai";
 import { answersIn, runOf, toMessages } from "./messages.js";
-import { TokenwireClient, type ClientOptions } from "../core/client.js";
+import { TokenwireClient, type ClientOptions, type StartRequest } from "../core/client.js";
 import { asError } from "../core/errors.js";
+import { orAborted, StoppableRun, untilAnswered } from "../core/stop.js";
 import { onAbort } from "../core/wait.js";
 import { answerRun, streamRun, RunStream, type Place } from "../translate/run-stream.js";
 import { UIMessageFold, type Compat } from "./chunk-fold.js";
@@ -40,8 +41,8 @@ const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 
 export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements ChatTransport<M> {
   readonly #client: TokenwireClient;
-  /** chat -> the run that it reads or waits with */
-  #current = new Map<string, string>();
+  /** chat -> the run that it starts, reads or waits with */
+  #current = new Map<string, StoppableRun>();
 
   constructor(readonly options: ChatTransportOptions = {}) {
     this.#client = options.client ?? new TokenwireClient({ ...options, shareTabs: false });
@@ -54,52 +55,100 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     body,
   }: Asked<M, "sendMessages">): Promise<ReadableStream<UIMessageChunk>> {
     const last = messages[messages.length - 1];
-    const place = last && (await this.#goOn(last, abortSignal));
-    if (place) {
-      this.#current.set(chatId, runOf(last));
-      return this.#read(runOf(last), place, abortSignal);
+    if (last && answersIn(last)) {
+      const current = this.#underWay(chatId, runOf(last));
+      const place = await this.#stopping(current, abortSignal, () => this.#goOn(last, abortSignal));
+      if (place) return this.#read(chatId, current, place, abortSignal);
     }
     const { model, system, request } = this.options;
-    const run = await this.#client.start(
-      {
-        ...request,
-        ...body,
-        messages: toMessages(messages),
-        thread: chatId,
-        ...(model ? { model } : {}),
-        ...(system ? { system } : {}),
-      },
-      abortSignal ? { signal: abortSignal } : {},
-    );
-    this.#current.set(chatId, run.id);
+    const started = this.#start(chatId, {
+      ...request,
+      ...body,
+      messages: toMessages(messages),
+      thread: chatId,
+      ...(model ? { model } : {}),
+      ...(system ? { system } : {}),
+    });
+    await this.#stopping(started, abortSignal, () => orAborted(started.started, abortSignal));
     const messageId = last?.role === "assistant" ? { messageId: last.id } : {};
-    return this.#read(run.id, messageId, abortSignal);
+    return this.#read(chatId, started, messageId, abortSignal);
   }
 
   /** The chat's run under way, from its beginning; null when there is none. */
   async reconnectToStream({
     chatId,
-  }: Asked<M, "reconnectToStream">): Promise<ReadableStream<UIMessageChunk> | null> {
+    abortSignal,
+  }: Asked<M, "reconnectToStream"> & { abortSignal?: AbortSignal | undefined }): Promise<
+    ReadableStream<UIMessageChunk> | null
+  > {
     try {
-      const { runs } = await this.#client.thread(chatId);
-      const active = runs.find(({ state }) => !ENDED.includes(state));
+      const active = await this.#active(chatId);
       if (!active) return null;
-      this.#current.set(chatId, active.id);
-      const { tail, waiting } = (await this.#client.info(active.id)) as unknown as {
+      const { tail, waiting } = (await this.#client.info(active)) as unknown as {
         tail: number;
         waiting?: string[];
       };
-      return this.#read(active.id, { passed: tail, open: waiting ?? [] });
+      const place = { passed: tail, open: waiting ?? [] };
+      return this.#read(chatId, this.#underWay(chatId, active), place, abortSignal);
     } catch (error) {
       if (asError(error).status === 404) return null;
       throw error;
     }
   }
 
-  /** Ends the chat's run; `useChat` sees it end as aborted. */
+  /** Ends the chat's run, also one that is only being started or that another page started;
+   * `useChat` sees it end as aborted. Waits for the network where it has to; rejects when the
+   * server refuses. */
   async stop(chatId: string): Promise<void> {
-    const run = this.#current.get(chatId);
-    if (run) await this.#client.stop(run);
+    const current = this.#current.get(chatId);
+    if (current) return current.stop();
+    const active = await untilAnswered(() => this.#active(chatId));
+    if (active) await this.#underWay(chatId, active).stop();
+  }
+
+  /** The run of the chat that has not ended. */
+  async #active(chatId: string): Promise<string | undefined> {
+    try {
+      const { runs } = await this.#client.thread(chatId);
+      return runs.find(({ state }) => !ENDED.includes(state))?.id;
+    } catch (error) {
+      if (asError(error).status === 404) return undefined; // nobody has asked here yet
+      throw error;
+    }
+  }
+
+  #underWay(chatId: string, run: string): StoppableRun {
+    const current = StoppableRun.of(this.#client, run);
+    this.#current.set(chatId, current);
+    return current;
+  }
+
+  #start(chatId: string, request: StartRequest): StoppableRun {
+    const before = this.#current.get(chatId)?.run;
+    const current = new StoppableRun(this.#client, {
+      start: async (giveUp) => (await this.#client.start(request, { giveUp })).id,
+      find: async () => {
+        const active = await this.#active(chatId);
+        return active === before ? undefined : active;
+      },
+    });
+    this.#current.set(chatId, current);
+    return current;
+  }
+
+  /** `useChat` does not read the run any more. */
+  #aborted(run: StoppableRun): void {
+    if (this.options.onStop === "cancel") void run.stop().catch(() => undefined);
+    else run.giveUp();
+  }
+
+  async #stopping<T>(run: StoppableRun, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+    const forget = onAbort(signal, () => this.#aborted(run));
+    try {
+      return await work();
+    } finally {
+      forget();
+    }
   }
 
   /** Hands what the message answers to its run. */
@@ -116,7 +165,8 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
   }
 
   #read(
-    run: string,
+    chatId: string,
+    current: StoppableRun,
     place: Place & { messageId?: string },
     stop?: AbortSignal,
   ): ReadableStream<UIMessageChunk> {
@@ -128,13 +178,16 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     });
     const life = new AbortController();
     const onStop = () => {
-      if (this.options.onStop === "cancel" && !stream.ended) {
-        void this.#client.stop(run).catch(() => undefined);
-      }
+      if (!stream.ended) this.#aborted(current);
       life.abort();
     };
-    const chunks = streamRun(this.#client, run, stream, life.signal);
-    const over = onAbort(stop, onStop);
+    const chunks = streamRun(this.#client, current.run!, stream, life.signal);
+    const forget = onAbort(stop, onStop);
+    const over = () => {
+      forget();
+      // What goes on in the chat from here may be another run.
+      if (stream.ended && this.#current.get(chatId) === current) this.#current.delete(chatId);
+    };
     return new ReadableStream<UIMessageChunk>({
       async pull(controller) {
         try {

@@ -36,6 +36,14 @@ export interface StartRequest {
   [field: string]: unknown;
 }
 
+export interface StartOptions {
+  /** Ends the request. */
+  signal?: AbortSignal;
+  /** Ends further tries of it only, so that a run that was started is not lost sight of. */
+  giveUp?: AbortSignal;
+  key?: string;
+}
+
 export interface RunInfo {
   id: string;
   state: string;
@@ -68,11 +76,13 @@ export class TokenwireClient {
   }
 
   /** Starts a run. Sent again with the same key when the network fails, so it is paid once. */
-  start(request: StartRequest, options: { signal?: AbortSignal; key?: string } = {}) {
-    const headers = { "idempotency-key": options.key ?? randomId() };
-    const { signal } = options;
-    const ask = () => this.json("POST", "/v1/runs", request, signal, headers) as Promise<RunInfo>;
-    return again(ask, signal);
+  start(request: StartRequest, options: StartOptions = {}): Promise<RunInfo> {
+    const { signal, giveUp = signal, key = randomId() } = options;
+    const headers = { "idempotency-key": key };
+    return again(
+      () => this.json("POST", "/v1/runs", request, signal, headers) as Promise<RunInfo>,
+      giveUp,
+    );
   }
 
   /** Reads a run to its end; see `FollowOptions`. */
@@ -206,8 +216,9 @@ async function again<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T>
       return await ask();
     } catch (error) {
       const known = error instanceof TokenwireError && error.status > 0;
-      if (known || signal?.aborted || tries + 1 >= TRIES) throw error;
+      if (known || tries + 1 >= TRIES) throw error;
       await pause(backoff(tries), signal);
+      if (signal?.aborted) throw error;
     }
   }
 }
@@ -215,19 +226,19 @@ async function again<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T>
 /** Where a conversation is. Names that a browser would take for a step in a path are refused. */
 export function threadPath(thread: string): string {
   if (!THREAD_ID.test(thread) || /^\.+$/.test(thread)) {
-    throw new TokenwireError("bad_request", "that is no thread id");
+    throw new TokenwireError("bad_request", "invalid thread id");
   }
   return `/v1/threads/${thread}`;
 }
 
 function runId(run: string): string {
-  if (!RUN_ID.test(run)) throw new TokenwireError("bad_request", "that is no run id");
+  if (!RUN_ID.test(run)) throw new TokenwireError("bad_request", "invalid run id");
   return run;
 }
 
 function partOfPath(id: string): string {
   if (!CALL_ID.test(id) || id === "." || id === "..") {
-    throw new TokenwireError("bad_request", "that is no call id");
+    throw new TokenwireError("bad_request", "invalid call id");
   }
   return encodeURIComponent(id);
 }

@@ -28,21 +28,35 @@ export function asError(error: unknown): TokenwireError {
 /** The error that a response with a bad status tells. Reads at most its first 16 KiB. */
 export async function errorOf(response: Response): Promise<TokenwireError> {
   const { status } = response;
-  let code = `http_${status}`;
-  let message = `the server answered ${status} ${response.statusText}`.trim();
+  const message = `the server answered ${status} ${response.statusText}`.trim();
+  const text = (await response.text().catch(() => "")).slice(0, 16384);
+  const retryable = status === 408 || status === 429 || status >= 500;
+  return errorIn(text, `http_${status}`, message, status, retryable, retryAfter(response));
+}
+
+/** The error that JSON describes: ours, or that of another server or proxy. */
+export function errorIn(
+  text: string,
+  code: string,
+  message: string,
+  status = 0,
+  retryable = false,
+  after?: number,
+): TokenwireError {
   try {
-    const told = JSON.parse((await response.text()).slice(0, 16384)) as Record<string, unknown>;
+    const told = JSON.parse(text) as Record<string, unknown>;
     const inner = (Object.hasOwn(told, "error") ? told.error : told) as Record<string, unknown>;
     if (typeof inner === "string") message = inner;
     else if (inner && typeof inner === "object") {
       if (typeof inner.code === "string") code = inner.code;
       if (typeof inner.message === "string") message = inner.message;
-    } else if (typeof told.detail === "string") message = told.detail;
+      else if (typeof told.detail === "string") message = told.detail;
+      retryable ||= !status && inner.retryable === true;
+    }
   } catch {
     // Not JSON: a proxy's page. The status says enough.
   }
-  const retryable = status === 408 || status === 429 || status >= 500;
-  return new TokenwireError(code, message.slice(0, 500), status, retryable, retryAfter(response));
+  return new TokenwireError(code, message.slice(0, 500), status, retryable, after);
 }
 
 /** `Retry-After` in milliseconds, from seconds or a date. */

@@ -31,7 +31,7 @@ export function webSocketWay(
   return async ({ after, signal, alive, take, flush, over }) => {
     const origin = baseUrl || globalThis.location?.origin;
     if (!origin || typeof WebSocket !== "function") {
-      throw new TokenwireError("no_websocket", "there is no WebSocket here", 0, true);
+      throw new TokenwireError("no_websocket", "no WebSocket here", 0, true);
     }
     const key = await token?.();
     const socket = new WebSocket(`${origin.replace(/^http/, "ws")}/ws`);

@@ -4,17 +4,18 @@ Always true: what is shown is made from the server's runs of the thread, so a re
 or another machine shows the same; a question is on the screen before any answer comes; asking again
 (retry, regenerate, edit) makes a new branch and never changes an old one. */
 
-import { randomId, type RunInfo, type TokenwireClient } from "../core/client.js";
-import { asError, type TokenwireError } from "../core/errors.js";
+import { randomId, type RunInfo, type StartRequest, type TokenwireClient } from "../core/client.js";
+import { asError, TokenwireError } from "../core/errors.js";
 import { stateOf } from "../core/fold.js";
 import { answeredHistory, historyOf, type Message } from "./history.js";
 import { RunMeter } from "./meter.js";
 import { PageTools, type ClientTool } from "./page-tools.js";
 import { RunStore } from "./store.js";
+import { StoppableRun } from "../core/stop.js";
 import type { Delivered } from "../core/reader.js";
 import { onReturn } from "../core/wait.js";
 
-export { historyOf, RunMeter };
+export { historyOf, RunMeter, StoppableRun };
 export type { ClientTool, Message };
 
 export interface Turn {
@@ -31,6 +32,11 @@ export interface Turn {
   meter: RunMeter;
   /** Why it could not be started. */
   error?: TokenwireError;
+  /** A stop was asked for: it waits for the run's id or for the network, or the server took it and
+   * the run is about to end. */
+  stopping?: "pending" | "accepted";
+  /** Why the server refused the last stop. */
+  stopError?: TokenwireError;
   /** Sent with its start: asking again after a lost answer finds the run that was started. */
   key: string;
 }
@@ -48,6 +54,8 @@ export interface ConversationView {
 interface About {
   prompt?: unknown;
   parent?: unknown;
+  /** The key of the start. */
+  ask?: unknown;
   /** The question is read from the run's input: it is long, or more than text. */
   long?: unknown;
 }
@@ -75,6 +83,7 @@ export interface ConversationOptions {
 const PROMPT_IN_METADATA = 3000;
 /** How often a shown conversation is asked whether it has new runs. */
 const LOOK_MS = 5000;
+const UNSENT = "Stopped before the question reached the server.";
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 
 export class Conversation {
@@ -89,6 +98,8 @@ export class Conversation {
   #view: ConversationView;
   #life = new AbortController();
   #channel: BroadcastChannel | undefined;
+  /** Turns that were started here or may be stopped from here. */
+  #stoppable = new WeakMap<Turn, StoppableRun>();
   /** Turns whose question is read from their run's input. */
   #unread = new Set<Turn>();
   #tools: PageTools;
@@ -178,8 +189,25 @@ export class Conversation {
     return this.#ask(prompt, this.#turns.get(turn.parent), { content, ...options });
   }
 
+  /** Stops the turn's run, also one that has no id yet, as soon as the server can be reached. Never
+   * rejects: `turn.stopping` and `turn.stopError` tell. */
   async stop(turn: Turn): Promise<void> {
-    if (turn.run) await this.client.stop(turn.run);
+    const { run } = turn;
+    const known = this.#stoppable.get(turn);
+    if (turn.stopping || (!run && !known)) return;
+    const stoppable = known ?? StoppableRun.of(this.client, run!);
+    this.#stoppable.set(turn, stoppable);
+    turn.stopping = "pending";
+    delete turn.stopError;
+    this.#show();
+    try {
+      await stoppable.stop();
+      turn.stopping = "accepted";
+    } catch (error) {
+      delete turn.stopping;
+      turn.stopError = asError(error);
+    }
+    this.#show();
   }
 
   /** All answers and edits beside this turn, oldest first. */
@@ -230,7 +258,7 @@ export class Conversation {
       { role: "user", content: content ?? prompt },
     ];
     this.#show();
-    void this.#start(turn, { ...request, messages }, parent?.run);
+    void this.#begin(turn, { ...request, messages }, parent?.run);
     return turn;
   }
 
@@ -247,38 +275,63 @@ export class Conversation {
     });
   }
 
-  async #start(turn: Turn, asked: Record<string, unknown>, parent?: string): Promise<void> {
+  async #begin(turn: Turn, asked: Record<string, unknown>, parent?: string): Promise<void> {
     const { signal } = this.#life;
+    const stoppable = new StoppableRun(this.client, {
+      find: () => this.#find(turn),
+      start: async (giveUp) => {
+        const request = this.#request(turn, asked, parent);
+        return (await this.client.start(request, { key: turn.key, giveUp })).id;
+      },
+    });
+    this.#stoppable.set(turn, stoppable);
+    try {
+      const run = await stoppable.started;
+      const adopted = this.#runs.get(run);
+      if (adopted && adopted !== turn) this.#turns.delete(adopted.id);
+      turn.run = run;
+      this.#runs.set(run, turn);
+      this.#channel?.postMessage("started");
+      void turn.store.follow(this.client, run, signal);
+    } catch (error) {
+      const failed = asError(error);
+      const unsent = stoppable.isStopRequested && !failed.status;
+      turn.error = unsent ? new TokenwireError("cancelled", UNSENT, 0, true) : failed;
+      turn.store.setLink("failed", turn.error);
+    }
+    this.#show();
+  }
+
+  /** The run that a start began whose answer was lost. */
+  async #find(turn: Turn): Promise<string | undefined> {
+    try {
+      const { runs } = await this.client.thread(this.thread);
+      return runs.find(({ metadata }) => (metadata as About | undefined)?.ask === turn.key)?.id;
+    } catch (error) {
+      if (asError(error).status === 404) return undefined; // nobody has asked here yet
+      throw error;
+    }
+  }
+
+  #request(turn: Turn, asked: Record<string, unknown>, parent?: string): StartRequest {
     const { request: given, system } = this.options;
     const long = turn.prompt.length > PROMPT_IN_METADATA || !!turn.content;
     const tools = PageTools.told(this.options.tools ?? {});
-    try {
-      const request = {
-        ...given,
-        ...(tools.length ? { tools } : {}),
-        ...(system ? { system } : {}),
-        ...asked,
-        thread: this.thread,
-        ...(this.model ? { model: this.model } : {}),
-        metadata: {
-          ...(given?.metadata as object | undefined),
-          prompt: turn.prompt.slice(0, PROMPT_IN_METADATA),
-          ...(long ? { long } : {}),
-          ...(parent ? { parent } : {}),
-        },
-      };
-      const info = await this.client.start(request, { key: turn.key });
-      const adopted = this.#runs.get(info.id);
-      if (adopted && adopted !== turn) this.#turns.delete(adopted.id);
-      turn.run = info.id;
-      this.#runs.set(info.id, turn);
-      this.#channel?.postMessage("started");
-      void turn.store.follow(this.client, info.id, signal);
-    } catch (error) {
-      turn.error = asError(error);
-      turn.store.setLink("failed", asError(error));
-    }
-    this.#show();
+    return {
+      ...given,
+      ...(tools.length ? { tools } : {}),
+      ...(system ? { system } : {}),
+      ...asked,
+      thread: this.thread,
+      ...(this.model ? { model: this.model } : {}),
+      metadata: {
+        ...(given?.metadata as object | undefined),
+        prompt: turn.prompt.slice(0, PROMPT_IN_METADATA),
+        ask: turn.key,
+        ...(long ? { long } : {}),
+        ...(parent ? { parent } : {}),
+      },
+    };
   }
 
   /** `before`: the run that the thread had before this one. */
