@@ -71,14 +71,18 @@ export function App(): ReactNode {
     if (!id) setFresh((n) => n + 1);
   }, []);
 
+  // What one conversation failed in is said in its row.
+  const isOfRow = [...(listed.failed?.values() ?? [])].some((error) => error === listed.error);
+  const unread = isOfRow ? undefined : listed.error;
   if (locked) return <SignIn client={client} onDone={connect} />;
   return (
     <Frame
       key={thread ? "kept" : `fresh-${fresh}`}
       thread={thread}
       models={models}
-      problem={problem || (listed.error ? `The list of conversations: ${listed.error.message}` : "")}
+      problem={problem || (unread ? `The list of conversations: ${unread.message}` : "")}
       list={listed.threads}
+      failed={listed.failed}
       onOpen={open}
       onRetry={connect}
     />
@@ -90,6 +94,7 @@ function Frame(props: {
   models: Model[];
   problem: string;
   list: ThreadEntry[];
+  failed: ReadonlyMap<string, TokenwireError> | undefined;
   onOpen(id?: string): void;
   onRetry(): void;
 }): ReactNode {
@@ -145,6 +150,7 @@ function Frame(props: {
       <Sidebar
         open={side}
         list={list}
+        failed={props.failed}
         current={chat.thread}
         onOpen={(id) => {
           setSide(false);

@@ -111,12 +111,12 @@ export function useChat(options: UseChatOptions) {
       versions: (turn: Turn) => current.versions(turn),
       choose: (turn: Turn) => current.choose(turn),
       refresh: () => current.refresh(),
-      approve: (
+      approve: async (
         turn: Turn,
         approval: string,
         answer: { approved: boolean; reason?: string; arguments?: unknown },
       ) => client.approve(turn.run ?? "", approval, answer),
-      answerTool: (turn: Turn, call: string, content: unknown) =>
+      answerTool: async (turn: Turn, call: string, content: unknown) =>
         client.answerTool(turn.run ?? "", call, content),
     }),
     [current, client],

@@ -4,15 +4,16 @@ Always true: a part is drawn again only when an event touched it; what a model o
 text, never markup. Each component takes a renderer of your own in `render`. */
 
 import { stateOf, type PartState, type RunState, type ToolState } from "@tokenwire/client";
-import { memo, type ReactNode } from "react";
+import { memo, useState, type ReactNode } from "react";
 import { useRunStore, type ChatMessage } from "./hooks.js";
 
 export interface PartProps {
   part: PartState;
   /** For tool calls: what became of the call. */
   tool?: ToolState | undefined;
-  /** Answers an approval of this call. */
-  onApprove?: ((approval: string, answer: { approved: boolean }) => void) | undefined;
+  /** Answers an approval of this call. A promise that rejects is shown beside the buttons, which
+   * work again then. */
+  onApprove?: ((approval: string, answer: { approved: boolean }) => unknown) | undefined;
 }
 
 export type Renderers = Partial<Record<string, (props: PartProps) => ReactNode>>;
@@ -121,18 +122,45 @@ export function Approval({
   tool: ToolState;
   onApprove: NonNullable<PartProps["onApprove"]>;
 }): ReactNode {
-  const answer = (approved: boolean) => onApprove(tool.approval_id!, { approved });
+  const { pending, error, answer } = useApprovalAnswer(tool, onApprove);
   return (
     <div role="group" aria-label={`Approve ${tool.name}?`}>
       <pre>{shown(tool.approval_arguments)}</pre>
-      <button type="button" onClick={() => answer(true)}>
+      <button type="button" disabled={pending} onClick={() => answer(true)}>
         Allow
       </button>
-      <button type="button" onClick={() => answer(false)}>
+      <button type="button" disabled={pending} onClick={() => answer(false)}>
         Deny
       </button>
+      {error && <span role="alert">{error}</span>}
     </div>
   );
+}
+
+/** One answer to an approval at a time; why the last one did not reach the run. */
+export function useApprovalAnswer(
+  tool: ToolState,
+  onApprove: NonNullable<PartProps["onApprove"]>,
+): { pending: boolean; error: string | undefined; answer(approved: boolean): void } {
+  const [pending, setPending] = useState(false);
+  const [error, setError] = useState<string>();
+  const fail = (failed: unknown) => {
+    setPending(false);
+    setError(failed instanceof Error ? failed.message : String(failed));
+  };
+  const answer = (approved: boolean) => {
+    setError(undefined);
+    try {
+      const sent = onApprove(tool.approval_id!, { approved });
+      if (!(sent instanceof Promise)) return;
+      // What went through is told by the run, and ends the question.
+      setPending(true);
+      sent.catch(fail);
+    } catch (failed) {
+      fail(failed);
+    }
+  };
+  return { pending, error, answer };
 }
 
 export function RunError({ run }: { run: RunState }): ReactNode {

@@ -17,7 +17,10 @@ export interface ThreadsView {
   /** Newest first. */
   threads: ThreadEntry[];
   loading: boolean;
+  /** Why the list could not be read. */
   error?: TokenwireError;
+  /** What the server did not do, by conversation, until it is asked for again. */
+  failed?: ReadonlyMap<string, TokenwireError>;
 }
 
 /** What one tab tells the others. */
@@ -86,26 +89,48 @@ export class Threads {
       const told = (await this.client.json("PUT", threadPath(thread), { title })) as ThreadEntry;
       const { title: named, updated } = told;
       this.#tell({ kept: { thread, ...(named ? { title: named } : {}), updated } });
-    }, before);
+    }, { thread, before });
   }
 
   /** Erases the conversation and all of its runs. */
   remove(thread: string): Promise<void> {
     const before = this.#find(thread);
     this.#tell({ removed: thread });
-    return this.#ask(() => this.client.json("DELETE", threadPath(thread)), before);
+    return this.#ask(async () => {
+      try {
+        await this.client.json("DELETE", threadPath(thread));
+      } catch (error) {
+        // Somebody else erased it first.
+        if (asError(error).status !== 404) throw error;
+      }
+    }, { thread, before });
   }
 
-  /** `before`: what is shown again when the server refuses. */
-  #ask(work: () => Promise<unknown>, before?: ThreadEntry): Promise<void> {
+  /** `about`: the conversation that is changed, and what is shown again when the server refuses. */
+  #ask(
+    work: () => Promise<unknown>,
+    about?: { thread: string; before: ThreadEntry | undefined },
+  ): Promise<void> {
+    if (about) this.#fail(about.thread);
     this.#queue = this.#queue.then(work).then(
       () => undefined,
       (error: unknown) => {
-        if (before) this.#tell({ kept: before });
-        this.#show({ loading: false, error: asError(error) });
+        if (about?.before) this.#tell({ kept: about.before });
+        const failed = asError(error);
+        if (about) this.#fail(about.thread, failed);
+        this.#show({ loading: false, error: failed });
       },
     );
     return this.#queue;
+  }
+
+  #fail(thread: string, error?: TokenwireError): void {
+    const { failed: before } = this.#view;
+    if (!error && !before?.has(thread)) return;
+    const failed = new Map(before);
+    if (error) failed.set(thread, error);
+    else failed.delete(thread);
+    this.#show({ failed });
   }
 
   #find(thread: string): ThreadEntry | undefined {

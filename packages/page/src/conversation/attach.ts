@@ -51,6 +51,30 @@ const PICTURES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 export const ACCEPTED = "image/*,application/pdf,text/*,.md,.csv,.json,.py,.ts,.js,.log,audio/mpeg,audio/wav";
 const DOCUMENTS = ["application/pdf", "audio/mpeg", "audio/wav", "audio/x-wav"];
 
+/** A longer text is pasted as a file, in bytes. */
+const MOST_PASTED = 32 << 10;
+
+/** What a paste attaches; nothing where it is text for the field. Cells of a spreadsheet and words of
+ * a text processor come with their picture, too: they are text. */
+export function pastedFiles(data: Pick<DataTransfer, "files" | "getData">): File[] {
+  const text = data.getData("text/plain");
+  const files = [...data.files];
+  // A file manager tells the names of the files as text.
+  const names = text.split("\n").map((line) => decodeName(line.trim().split(/[/\\]/).pop() ?? ""));
+  const isNames = files.length > 0 && names.every((name) => !name || files.some((file) => file.name === name));
+  if (files.length && (!text.trim() || isNames)) return files;
+  const long = text.length > MOST_PASTED || new Blob([text]).size > MOST_PASTED;
+  return long ? [new File([text], "pasted.txt", { type: "text/plain" })] : [];
+}
+
+function decodeName(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
+
 /** The files of the question that is being written. */
 export function useAttachments() {
   const [files, setFiles] = useState<Attachment[]>([]);

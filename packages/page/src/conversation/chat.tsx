@@ -6,6 +6,7 @@ import { useCallback, useEffect, useRef, useState, type DragEvent, type ReactNod
 import { contentOf, useAttachments, type Attachment } from "./attach.js";
 import { Composer } from "./composer.js";
 import { Icon } from "../icons.js";
+import { isComposing } from "../keys.js";
 import { TurnView } from "./turn.js";
 
 export type ChatHandle = ReturnType<typeof useChat>;
@@ -76,7 +77,10 @@ export function Chat(props: {
   };
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
-      if (event.key === "Escape" && busy && !event.defaultPrevented) void chat.stop();
+      if (event.key !== "Escape" || !busy || event.defaultPrevented || isComposing(event)) return;
+      // Whatever else has the focus, a list or a field, is closed by it and nothing more.
+      const within = event.target instanceof Element ? event.target : document.body;
+      if (within === document.body || within.closest(".chat")) void chat.stop();
     };
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
@@ -126,6 +130,8 @@ export function Chat(props: {
           fresh={!turns.length && !chat.loading}
           attached={attached}
           onSend={send}
+          stopping={last?.stopping}
+          stopError={last?.stopError?.message}
           onStop={() => void chat.stop()}
         />
       </div>

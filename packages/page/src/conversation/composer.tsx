@@ -1,14 +1,19 @@
 /* Where a question is written, with its files. A draft stays with its conversation over a reload. */
 
 import { useEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
-import { ACCEPTED, type Attached } from "./attach.js";
+import { ACCEPTED, pastedFiles, type Attached } from "./attach.js";
 import { FileView } from "./files.js";
 import { Icon } from "../icons.js";
+import { hasTouchKeyboard, isComposing } from "../keys.js";
 
 const MOST = 200_000;
 
 export function Composer(props: {
   busy: boolean;
+  /** Whether a stop waits for the server, or was taken by it. */
+  stopping: "pending" | "accepted" | undefined;
+  /** Why the server refused to stop. */
+  stopError: string | undefined;
   thread: string;
   /** Nobody has asked here yet: its id is not kept over a reload. */
   fresh: boolean;
@@ -37,8 +42,7 @@ export function Composer(props: {
     onSend(text.trim());
   };
   const onKey = (event: KeyboardEvent) => {
-    // While an input method composes, Enter chooses a word.
-    if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey || isComposing(event) || hasTouchKeyboard()) return;
     event.preventDefault();
     send();
   };
@@ -72,6 +76,17 @@ export function Composer(props: {
             ))}
           </div>
         )}
+        {busy && props.stopError && (
+          <div className="problems" role="alert">
+            <p>Not stopped: {props.stopError}</p>
+          </div>
+        )}
+        {busy && props.stopping && (
+          <p className="stopping" role="status">
+            <span className="spinner" />{" "}
+            {props.stopping === "pending" ? "Stopping, as soon as the server can be reached…" : "Stopping…"}
+          </p>
+        )}
         <div className="line">
           <input
             ref={picker}
@@ -96,16 +111,26 @@ export function Composer(props: {
             maxLength={MOST}
             placeholder="Ask anything"
             aria-label="Your question"
+            dir="auto"
+            enterKeyHint={hasTouchKeyboard() ? "enter" : "send"}
             onChange={(event) => setText(event.target.value)}
             onKeyDown={onKey}
             onPaste={(event) => {
-              if (!event.clipboardData.files.length) return;
+              const files = pastedFiles(event.clipboardData);
+              if (!files.length) return;
               event.preventDefault();
-              attached.add([...event.clipboardData.files]);
+              attached.add(files);
             }}
           />
           {busy ? (
-            <button type="button" className="round" onClick={onStop} aria-label="Stop" title="Stop (Esc)">
+            <button
+              type="button"
+              className="round"
+              onClick={onStop}
+              disabled={!!props.stopping}
+              aria-label={props.stopping ? "Stopping" : "Stop"}
+              title="Stop (Esc)"
+            >
               <Icon name="stop" />
             </button>
           ) : (

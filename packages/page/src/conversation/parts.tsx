@@ -1,7 +1,7 @@
 /* How the parts of an answer look: text, reasoning, tools, approvals, refusals, files. */
 
 import type { PartState, RunState, ToolState } from "@tokenwire/client";
-import { MessageParts, shown, toolStatus, waitsForApproval, type PartProps, type Renderers } from "@tokenwire/react";
+import { MessageParts, shown, toolStatus, useApprovalAnswer, waitsForApproval, type PartProps, type Renderers } from "@tokenwire/react";
 import { useMemo, useState, type ReactNode } from "react";
 import { hiddenCount } from "../copy.js";
 import { cleanBase64, FileView } from "./files.js";
@@ -26,9 +26,7 @@ export function AnswerParts(props: { state: RunState; open: boolean; onApprove: 
   const [holder] = useState({ onApprove });
   holder.onApprove = onApprove;
   const approve = useMemo(
-    () => (approval: string, answer: { approved: boolean }) => {
-      void holder.onApprove(approval, answer);
-    },
+    () => (approval: string, answer: { approved: boolean }) => holder.onApprove(approval, answer),
     [holder],
   );
   return <MessageParts run={props.state} render={RENDER} onApprove={approve} />;
@@ -140,11 +138,7 @@ function Progress({ tool }: { tool: ToolState }): ReactNode {
 
 /** A person decides; exactly these arguments run. */
 function ApprovalBox({ tool, onApprove }: { tool: ToolState; onApprove: NonNullable<PartProps["onApprove"]> }): ReactNode {
-  const [answered, setAnswered] = useState(false);
-  const answer = (approved: boolean) => {
-    setAnswered(true);
-    onApprove(tool.approval_id!, { approved });
-  };
+  const { pending, error, answer } = useApprovalAnswer(tool, onApprove);
   return (
     <div className="approval" role="group" aria-label={`Allow ${tool.name}?`}>
       <p>
@@ -153,10 +147,15 @@ function ApprovalBox({ tool, onApprove }: { tool: ToolState; onApprove: NonNulla
       </p>
       <pre tabIndex={0}>{pretty(JSON.stringify(tool.approval_arguments ?? {}))}</pre>
       <div className="buttons">
-        <button type="button" disabled={answered} onClick={() => answer(false)}>
+        {error && (
+          <p className="problem" role="alert">
+            Not sent: {error}
+          </p>
+        )}
+        <button type="button" disabled={pending} onClick={() => answer(false)}>
           Deny
         </button>
-        <button type="button" className="primary" disabled={answered} onClick={() => answer(true)}>
+        <button type="button" className="primary" disabled={pending} onClick={() => answer(true)}>
           Allow
         </button>
       </div>

@@ -7,6 +7,7 @@ import { filesIn, type Attachment } from "./attach.js";
 import { CopyButton } from "../copy.js";
 import { FileView } from "./files.js";
 import { Icon } from "../icons.js";
+import { hasTouchKeyboard, isComposing } from "../keys.js";
 import { AnswerParts, type Approve } from "./parts.js";
 
 export interface TurnProps {
@@ -100,11 +101,12 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
           value={draft}
           onChange={(event) => setDraft(event.target.value)}
           onKeyDown={(event) => {
+            if (isComposing(event)) return;
             if (event.key === "Escape") {
               event.preventDefault();
               done(false);
             }
-            if (event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing) {
+            if (event.key === "Enter" && !event.shiftKey && !hasTouchKeyboard()) {
               event.preventDefault();
               done(true);
             }

@@ -3,6 +3,7 @@
 import type { ThreadEntry } from "@tokenwire/client/threads";
 import { useEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
 import { Icon } from "../icons.js";
+import { isComposing } from "../keys.js";
 import { byAge, found, nameOf } from "./threads.js";
 
 interface Actions {
@@ -12,7 +13,14 @@ interface Actions {
 }
 
 export function Sidebar(
-  props: { open: boolean; list: ThreadEntry[]; current: string; onClose(): void } & Actions,
+  props: {
+    open: boolean;
+    list: ThreadEntry[];
+    /** What the server did not do, by conversation. */
+    failed: ReadonlyMap<string, Error> | undefined;
+    current: string;
+    onClose(): void;
+  } & Actions,
 ): ReactNode {
   const { open, list, current, onClose, onRemove } = props;
   const nav = useRef<HTMLElement>(null);
@@ -24,11 +32,17 @@ export function Sidebar(
   }, [open]);
   useEffect(() => {
     if (!open) return undefined;
+    // First of all, so that nothing under the drawer hears of the key; a field with something in it
+    // has its own use for it.
     const onKey = (event: globalThis.KeyboardEvent) => {
-      if (event.key === "Escape" && !event.defaultPrevented) onClose();
+      const { target } = event;
+      const used = target instanceof HTMLInputElement && (target.type !== "search" || target.value);
+      if (event.key !== "Escape" || isComposing(event) || used || document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      onClose();
     };
-    addEventListener("keydown", onKey);
-    return () => removeEventListener("keydown", onKey);
+    addEventListener("keydown", onKey, true);
+    return () => removeEventListener("keydown", onKey, true);
   }, [open, onClose]);
   useEffect(() => {
     const onKey = (event: globalThis.KeyboardEvent) => {
@@ -60,7 +74,7 @@ export function Sidebar(
             value={wanted}
             onChange={(event) => setWanted(event.target.value)}
             onKeyDown={(event) => {
-              if (event.key !== "Escape" || !wanted) return;
+              if (event.key !== "Escape" || !wanted || isComposing(event)) return;
               event.preventDefault();
               setWanted("");
             }}
@@ -72,7 +86,14 @@ export function Sidebar(
               <h2>{name}</h2>
               <ul>
                 {entries.map((entry) => (
-                  <Row key={entry.thread} {...props} entry={entry} current={entry.thread === current} onRemove={() => setLeaving(entry)} />
+                  <Row
+                    key={entry.thread}
+                    {...props}
+                    entry={entry}
+                    current={entry.thread === current}
+                    failed={props.failed?.get(entry.thread)}
+                    onRemove={() => setLeaving(entry)}
+                  />
                 ))}
               </ul>
             </section>
@@ -105,7 +126,10 @@ export function Sidebar(
   );
 }
 
-function Row({ entry, current, onOpen, onRename, onRemove }: { entry: ThreadEntry; current: boolean } & Actions): ReactNode {
+function Row(
+  props: { entry: ThreadEntry; current: boolean; failed: Error | undefined } & Actions,
+): ReactNode {
+  const { entry, current, failed, onOpen, onRename, onRemove } = props;
   const { thread: id, updated } = entry;
   const title = nameOf(entry);
   const [draft, setDraft] = useState<string>();
@@ -129,7 +153,7 @@ function Row({ entry, current, onOpen, onRename, onRemove }: { entry: ThreadEntr
           onChange={(event) => setDraft(event.target.value)}
           onBlur={() => done(true, false)}
           onKeyDown={(event) => {
-            if (event.nativeEvent.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+            if (isComposing(event) || !["Enter", "Escape"].includes(event.key)) return;
             event.preventDefault();
             done(event.key === "Enter");
           }}
@@ -167,6 +191,11 @@ function Row({ entry, current, onOpen, onRename, onRemove }: { entry: ThreadEntr
           <Icon name="trash" />
         </button>
       </span>
+      {failed && (
+        <p className="problem" role="alert">
+          Not changed: {failed.message}
+        </p>
+      )}
     </li>
   );
 }
