@@ -71,16 +71,13 @@ export function App(): ReactNode {
     if (!id) setFresh((n) => n + 1);
   }, []);
 
-  // What one conversation failed in is said in its row.
-  const isOfRow = [...(listed.failed?.values() ?? [])].some((error) => error === listed.error);
-  const unread = isOfRow ? undefined : listed.error;
   if (locked) return <SignIn client={client} onDone={connect} />;
   return (
     <Frame
       key={thread ? "kept" : `fresh-${fresh}`}
       thread={thread}
       models={models}
-      problem={problem || (unread ? `The list of conversations: ${unread.message}` : "")}
+      problem={problem || (listed.error ? `The list of conversations: ${listed.error.message}` : "")}
       list={listed.threads}
       failed={listed.failed}
       onOpen={open}
