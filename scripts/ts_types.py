@@ -34,6 +34,13 @@ def typescript(hint: Any) -> str:
     plain = {str: "string", int: "number", float: "number", bool: "boolean"}.get(hint)
     if plain:
         return plain
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        hints = typing.get_type_hints(hint)
+        fields = [
+            f"{field.encode_name}{'' if field.required else '?'}: {typescript(hints[field.name])}"
+            for field in msgspec.structs.fields(hint)
+        ]
+        return "{ " + "; ".join(fields) + " }"
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return " | ".join(f'"{value}"' for value in args)

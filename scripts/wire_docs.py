@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
@@ -175,6 +177,8 @@ def _type(hint: Any) -> str:
         return " or ".join(_type(a) for a in arguments)
     if typing.get_origin(hint) is dict:
         return "object"
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return "object of " + ", ".join(f"`{name}`" for name in hint.__struct_fields__)
     if typing.get_origin(hint) is list:
         return f"list of {_type(arguments[0])}"
     return {"str": "text", "int": "integer", "float": "number", "bool": "boolean"}.get(

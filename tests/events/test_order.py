@@ -106,3 +106,47 @@ def test_the_table_names_only_events_that_exist():
         assert set(allowed.values()) <= set(TABLE)
     everywhere = set().union(*TABLE.values())
     assert set(m.EVENT_TYPES) - everywhere == {"heartbeat", "reconnect", "log-reset"}
+
+
+def run_of(*events: m.Event) -> Order:
+    order = Order()
+    for event in (m.RunStart(run="r" * 16), *events):
+        order.check(event)
+    return order
+
+
+def test_tasks_overlap_the_step_that_holds_parts_and_each_other() -> None:
+    order = run_of(
+        m.StepStart(step=1, kind="task", name="a"),
+        m.StepStart(step=2),
+        m.TextStart(part=0, step=2),
+        m.StepStart(step=3, kind="task", name="b"),
+        m.StepEnd(step=1, status="complete"),
+        m.TextDelta(part=0, text="x"),
+        m.TextEnd(part=0),
+        m.StepEnd(step=2, status="complete"),
+    )
+    assert order.tasks == [3]
+    assert [e.type for e in closing(order, part="truncated", step="incomplete")] == ["step-end"]
+    order.check(m.StepReset(step=3, attempt=2))
+    order.check(m.StepStart(step=3, kind="task", name="b", attempt=2))
+    order.check(m.StepEnd(step=3, status="complete"))
+    order.check(m.RunEnd(outcome="complete"))
+
+
+@pytest.mark.parametrize(
+    ("before", "event"),
+    [
+        ([m.StepStart(step=1)], m.StepStart(step=2)),
+        ([m.StepStart(step=1)], m.StepStart(step=2, kind="agent")),
+        ([m.StepStart(step=1)], m.StepStart(step=1, kind="task")),
+        ([m.StepStart(step=1, kind="task")], m.StepStart(step=1, kind="task")),
+        ([m.StepStart(step=1, kind="task")], m.RunEnd(outcome="complete")),
+        ([m.StepStart(step=1, kind="task")], m.TextStart(part=0)),
+        ([], m.StepEnd(step=1, status="complete")),
+    ],
+)
+def test_what_tasks_do_not_allow(before: list[m.Event], event: m.Event) -> None:
+    order = run_of(*before)
+    with pytest.raises(OrderError):
+        order.check(event)

@@ -60,6 +60,8 @@ class _Dice:
             return self.random.choice(kind.values)
         if isinstance(kind, inspect.ListType):
             return [self.of(kind.item_type) for _ in range(self.random.randrange(3))]
+        if isinstance(kind, inspect.StructType):
+            return self.struct(kind)
         if isinstance(kind, inspect.DictType):
             return {self.word(): self.of(kind.value_type) for _ in range(self.random.randrange(3))}
         made: dict[type, Any] = {
@@ -71,6 +73,11 @@ class _Dice:
             inspect.AnyType: self.value,
         }
         return made[type(kind)]()
+
+    def struct(self, kind: inspect.StructType) -> Any:
+        """A value inside of an event, such as who speaks."""
+        there = [f for f in kind.fields if f.required or self.random.random() < 0.5]
+        return kind.cls(**{field.name: self.of(field.type) for field in there})
 
     def fields(self, kind: type[m.Event]) -> dict[str, Any]:
         """Arbitrary fields of an event, each there or left out."""
@@ -107,15 +114,21 @@ class _Writer:
         if self.order.state == "step":
             for part in list(self.order.open):
                 self.end(part)
-            self.add("step-end")
+            self.add("step-end", step=self.order.step)
+        for task in list(self.order.tasks):
+            self.add("step-end", step=task)
         self.add("run-end")
 
     def something(self) -> None:
         allowed = [name for name in TABLE[self.order.state] if not self.is_part(name)]
         if self.order.state == "step":
             allowed.append("part")
-            if self.order.open:
+            if self.order.open and not self.order.tasks:
                 allowed.remove("step-end")
+        elif self.order.state == "between" and not self.order.tasks:
+            allowed.remove("step-end")
+        if self.order.tasks and "run-end" in allowed:
+            allowed.remove("run-end")
         name = self.random.choices(allowed, [_OFTEN.get(name, 2) for name in allowed])[0]
         if name == "part":
             self.part()
@@ -178,6 +191,13 @@ class _Writer:
         if name == "step-start":
             self.steps += 1
             fields["step"] = self.steps
+            if self.order.state == "step":
+                fields["kind"] = "task"
+        elif name == "step-end" and "step" not in fixed:
+            own = self.order.state == "step" and not self.order.open
+            fields["step"] = self.random.choice([*self.order.tasks, *[self.order.step] * own])
+        elif name == "step-reset" and self.steps and self.random.random() < 0.8:
+            fields["step"] = self.random.randint(1, self.steps)
         if name in ("tool-call-start", "provider-result-start"):
             fields["call_id"] = self.call_id() if self.random.random() < 0.8 else ""
         elif "call_id" in fields and self.calls and self.random.random() < 0.8:

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tokenwire.events import model as m
+from tokenwire.events.json_patch import diff
 from tokenwire.events.order import ENDS, Order
 
 # No lone surrogates: JSON text cannot carry them. Line ends and field names try to break frames.
@@ -30,6 +31,10 @@ DELTAS: dict[str, Any] = {
 }
 
 
+ROOT = m.Agent(id="a1", name="triage")
+HELPER = m.Agent(id="a2", name="helper", parent="a1")
+
+
 class Writer:
     """Writes one valid run, asking ``draw`` what comes next."""
 
@@ -39,6 +44,9 @@ class Writer:
         self.events: list[m.Event] = []
         self.part = 0
         self.calls = 0
+        #: Numbers of the steps that hold parts, and of tasks, are of one row.
+        self.numbers = 0
+        self.shared: Any = None
         self.kinds = ["text", "text", "reasoning", "tool-call", *(["refusal"] if refusals else [])]
 
     def add(self, event: m.Event) -> None:
@@ -48,7 +56,9 @@ class Writer:
         draw = self.draw
         self.add(m.RunStart(run="run-1234567890abcdef", time=1_700_000_000_123, model="demo"))
         steps = draw(st.integers(1, 3))
-        for step in range(1, steps + 1):
+        for count in range(1, steps + 1):
+            step = self.next_number()
+            last = count == steps
             attempts = draw(st.integers(1, 2))
             for attempt in range(1, attempts):
                 parts = self.step(step, attempt, last=False, broken=True)
@@ -57,13 +67,17 @@ class Writer:
                         step=step, attempt=attempt + 1, discard_parts=parts, reason="network"
                     )
                 )
-            self.step(step, attempts, last=step == steps)
+            self.step(step, attempts, last=last)
+        self.end_tasks()
         self.end()
         return self.events
 
     def step(self, step: int, attempt: int, *, last: bool, broken: bool = False) -> list[int]:
         draw, add = self.draw, self.add
-        add(m.StepStart(step=step, attempt=attempt, provider="demo", model="demo"))
+        if draw(st.integers(0, 4)) == 0:
+            add(m.StepStart(step=step, attempt=attempt, kind="agent", name="helper"))
+        else:
+            add(m.StepStart(step=step, attempt=attempt, provider="demo", model="demo"))
         if draw(st.booleans()):
             add(m.ResponseStart(id="resp-1", model="demo-1"))
         open_parts: dict[int, dict[str, Any]] = {}
@@ -87,9 +101,11 @@ class Writer:
 
     def something(self, step: int, open_parts: dict[int, Any], calls: list[Any]) -> None:
         draw = self.draw
-        what = draw(st.sampled_from(["start", "delta", "delta", "delta", "end", "data"]))
+        what = draw(st.sampled_from(["start", "delta", "delta", "delta", "end", "data", "agent"]))
         if what == "data":
             self.add(m.Data(name="note", payload={"n": 1}, id="n1"))
+        elif what == "agent":
+            self.agent()
         elif what == "start" or not open_parts:
             self.start(step, open_parts)
         else:
@@ -98,6 +114,37 @@ class Writer:
                 self.delta(number, open_parts)
             else:
                 self.close(number, open_parts, calls, None)
+
+    def next_number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def agent(self) -> None:
+        """What an agent does beside its words: tasks that overlap, shared state, progress."""
+        draw, add, tasks = self.draw, self.add, self.order.tasks
+        what = draw(st.sampled_from(["task", "task", "again", "end", "state", "progress"]))
+        if what == "task" or (what in ("again", "end") and not tasks):
+            name = draw(st.sampled_from(["search", "read"]))
+            add(m.StepStart(step=self.next_number(), kind="task", name=name))
+        elif what == "again":
+            number = draw(st.sampled_from(tasks))
+            add(m.StepReset(step=number, attempt=2, reason="restart"))
+            add(m.StepStart(step=number, kind="task", name="search", attempt=2))
+        elif what == "end":
+            add(m.StepEnd(step=draw(st.sampled_from(tasks)), status="complete", size=12))
+        elif what == "progress":
+            add(m.RunProgress(fraction=draw(st.sampled_from([0.0, 0.5])), message="reading"))
+        else:
+            new = draw(_STATES)
+            if self.shared is None or draw(st.booleans()):
+                add(m.SharedState(snapshot=new))
+            else:
+                add(m.SharedState(patch=diff(self.shared, new)))
+            self.shared = new
+
+    def end_tasks(self) -> None:
+        for number in list(self.order.tasks):
+            self.add(m.StepEnd(step=number, status="complete"))
 
     def start(self, step: int, open_parts: dict[int, Any]) -> None:
         kind = self.draw(st.sampled_from(self.kinds))
@@ -118,7 +165,8 @@ class Writer:
             )
             open_parts[number]["late"] = name if late else None
         else:
-            self.add(STARTS[kind](part=number, step=step))
+            speaker = self.draw(st.sampled_from([None, None, None, ROOT, HELPER]))
+            self.add(STARTS[kind](part=number, step=step, agent=speaker))
 
     def delta(self, number: int, open_parts: dict[int, Any]) -> None:
         state = open_parts[number]
@@ -184,6 +232,11 @@ class Writer:
         self.add(m.RunEnd(outcome=outcome, usage={"input_tokens": 3, "output_tokens": 5}))
 
 
+_STATES = st.dictionaries(
+    st.sampled_from(["stage", "a/b", "~n"]),
+    st.one_of(TEXTS, st.integers(0, 3), st.lists(st.integers(0, 3), max_size=3), st.none()),
+    max_size=3,
+)
 _REASONS = st.sampled_from(["stop", "stop", "length", "content_filter"])
 _RESULTS = st.one_of(TEXTS, st.integers(), st.dictionaries(TEXTS, st.integers(), max_size=2))
 

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from tokenwire.events.fold import Fold
+from tokenwire.events.json_patch import apply
 from tokenwire.framing.sse import Frame, SSEDecoder
 
 
@@ -61,6 +62,10 @@ class Reader:
 
     def take(self, chunk: dict[str, Any], frame: Frame) -> None:
         raise NotImplementedError
+
+    def facts(self) -> Any:
+        """What the reader knows beside the message: shared state, tasks."""
+        return None
 
 
 def blank_step() -> dict[str, Any]:
@@ -131,6 +136,10 @@ class UIReader(Reader):
         elif not chunk.get("transient"):
             self.data[chunk.get("id", "")] = chunk["data"]
 
+    def facts(self) -> Any:
+        names = ["state", "progress", *(n for n in self.data if n.startswith("step-"))]
+        return {name: self.data[name] for name in names if name in self.data}
+
     def tool(self, kind: str, chunk: dict[str, Any]) -> None:
         if kind == "tool-approval-request":
             self.tools[chunk["toolCallId"]]["approval"] = chunk["approvalId"]
@@ -187,6 +196,7 @@ class AGUIReader(Reader):
         self.messages: dict[str, dict[str, Any]] = {m["id"]: m for m in history or []}
         self.calls: dict[str, dict[str, Any]] = {}
         self.reset_calls: set[str] = set()
+        self.state: Any = None
         super().__init__()
 
     def connect(self) -> None:
@@ -224,6 +234,10 @@ class AGUIReader(Reader):
         elif kind == "TOOL_CALL_RESULT":
             name = chunk["messageId"]
             self.messages[name] = {**chunk, "role": "tool", "id": name}
+        elif kind == "STATE_SNAPSHOT":
+            self.state = chunk["snapshot"]
+        elif kind == "STATE_DELTA":
+            self.state = apply(self.state, chunk["delta"])
         elif kind == "CUSTOM":
             if chunk["name"] == "step-reset":
                 self.gone = set(chunk["value"]["discard"])
@@ -437,6 +451,7 @@ def ui_view(fold: Fold) -> Any:
     found = []
     for step in fold.steps:
         parts = [fold.parts[p] for p in step.parts]
+        parts = [p for p in parts if p.is_answer or p.kind == "tool-call"]
         text = "".join(p.text for p in parts if p.kind in ("text", "refusal"))
         reasoning = "".join(p.text for p in parts if p.kind == "reasoning")
         calls: dict[str, Any] = {}

@@ -85,7 +85,14 @@ def test_tokens_join_to_the_text_unless_a_restart_differs(events: list[m.Event])
     shown = [lines_joined(f.text) for f in frames if f.event == "token"]
     restarted = any(isinstance(e, m.StepReset) for e in events)
     if not restarted:
-        said = [e.text for e in events if isinstance(e, m.TextDelta | m.RefusalDelta)]
+        subagents = {
+            e.part for e in events if isinstance(e, m.PartStart) and e.agent and e.agent.parent
+        }
+        said = [
+            e.text
+            for e in events
+            if isinstance(e, m.TextDelta | m.RefusalDelta) and e.part not in subagents
+        ]
         assert shown == [lines_joined(text) for text in said]
     if frames[-1].event == "error" and b"restarted" in frames[-1].data:
         assert restarted

@@ -138,6 +138,7 @@ def test_cut_anywhere_resume_same_message(wire: str, data: Any, events: list[Eve
         reader.feed(rest[:stop])
     assert reader.ended
     assert (reader.view(), reader.end) == (calm.view(), calm.end)  # type: ignore[attr-defined]
+    assert reader.facts() == calm.facts()
 
 
 @relaxed
@@ -146,8 +147,14 @@ def test_cut_anywhere_resume_same_message(wire: str, data: Any, events: list[Eve
 def test_the_ui_message_is_the_fold(compat: Any, events: list[Event]) -> None:
     reader = UIReader()
     reader.feed(everything(ui(compat)(), events))
-    assert reader.view() == ui_view(fold(events))
+    state = fold(events)
+    assert reader.view() == ui_view(state)
     assert reader.closed
+    facts = reader.facts()
+    assert facts.get("state") == state.shared
+    assert facts.get("progress") == state.progress
+    tasks = {f"step-{s.step}": (s.name, s.status) for s in state.steps if s.kind == "task"}
+    assert {k: (v["name"], v["status"]) for k, v in facts.items() if k in tasks} == tasks
 
 
 @relaxed
@@ -163,6 +170,7 @@ def test_ag_ui_text_arguments_and_results_are_the_fold(events: list[Event]) -> N
         p.attrs["call_id"]: p.text for p in kept if p.kind == "tool-call"
     }
     assert set(results) == {k for k, t in state.tools.items() if t.done}
+    assert reader.state == state.shared
 
 
 @relaxed
@@ -197,10 +205,12 @@ def test_all_wires_tell_the_same_run(events: list[Event]) -> None:
     responses_reader.feed(everything(responses(), events))
     state = fold(events)
     kept = [state.parts[p] for s in state.steps for p in s.parts]
+    everyone = "".join(p.text for p in kept if p.kind in ("text", "refusal"))
+    kept = [p for p in kept if p.is_answer or p.kind == "tool-call"]
     text = "".join(p.text for p in kept if p.kind == "text")
     both = "".join(p.text for p in kept if p.kind in ("text", "refusal"))
     calls = {p.attrs["call_id"]: p.text for p in kept if p.kind == "tool-call"}
-    assert readers["ag-ui"].view()[0] == readers["tanstack"].view()[0] == both
+    assert readers["ag-ui"].view()[0] == readers["tanstack"].view()[0] == everyone
     assert readers["tanstack-lines"].view() == readers["tanstack"].view()
     assert readers["chat"].fields["content"] == text
     assert {c["id"]: c["args"] for c in readers["chat"].calls} == calls

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
+from tokenwire.events import json_patch
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.message import Message, Part, ToolCallPart
 from tokenwire.events.model import (
@@ -31,8 +32,10 @@ from tokenwire.events.model import (
     ReasoningStart,
     ResponseStart,
     RunEnd,
+    RunProgress,
     RunStart,
     RunWait,
+    SharedState,
     StepEnd,
     StepReset,
     StepStart,
@@ -73,6 +76,9 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     parts: dict[int, PartState] = {}
     tools: dict[str, ToolState] = {}
     data: list[dict[str, Any]] = []
+    #: The state that an agent shares with its readers; None before it shares any.
+    shared: Any = None
+    progress: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     waiting: list[str] = []
     cancel_requested: bool = False
@@ -106,12 +112,12 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """The text of the first choice, over all steps."""
+        """All text of the first choice, all steps; of the root agent, where there are several."""
+        parts = (self.parts[p] for step in self.steps for p in step.parts)
         return "".join(
-            self.parts[p].text
-            for step in self.steps
-            for p in step.parts
-            if self.parts[p].kind == "text" and self.parts[p].choice == 0
+            part.text
+            for part in parts
+            if part.kind == "text" and part.choice == 0 and part.is_answer
         )
 
     @property
@@ -124,6 +130,11 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
         return total
 
     @property
+    def last_step(self) -> StepState | None:
+        """The newest step that may hold parts: none of the kind ``task``."""
+        return next((step for step in reversed(self.steps) if step.kind != "task"), None)
+
+    @property
     def finish_reason(self) -> str | None:
         """Why the model stopped in the last step: a `FinishReason`."""
         for step in reversed(self.steps):
@@ -132,11 +143,11 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
         return None
 
     def step_parts(self, step: StepState, choice: int = 0) -> list[Part]:
-        """A step's parts as message parts."""
+        """A step's parts as message parts; without those of subagents."""
         return [
-            message_part(self.parts[p], step.dialect)
-            for p in step.parts
-            if self.parts[p].choice == choice and self.parts[p].status != "discarded"
+            message_part(part, step.dialect)
+            for part in (self.parts[p] for p in step.parts)
+            if part.choice == choice and part.status != "discarded" and part.is_answer
         ]
 
     def message(self, choice: int = 0) -> Message:
@@ -203,12 +214,14 @@ def _run_wait(state: Fold, event: RunWait) -> None:
 
 def _step_start(state: Fold, event: StepStart) -> None:
     state.waiting = []
-    step = next((s for s in state.steps if s.step == event.step), None)
-    if step is None:
-        step = StepState(step=event.step)
-        state.steps.append(step)
-    step.attempt, step.provider = event.attempt, event.provider
-    step.dialect, step.model = event.dialect, event.model
+    known = next((s for s in state.steps if s.step == event.step), None)
+    if known is None:
+        known = StepState(step=event.step)
+        state.steps.append(known)
+    known.attempt, known.provider = event.attempt, event.provider
+    known.dialect, known.model = event.dialect, event.model
+    known.kind, known.name = event.kind, event.name
+    known.agent, known.operation = event.agent, event.operation
 
 
 def _response_start(state: Fold, event: ResponseStart) -> None:
@@ -220,7 +233,7 @@ def _response_start(state: Fold, event: ResponseStart) -> None:
 
 
 def _step_end(state: Fold, event: StepEnd) -> None:
-    step = _step(state)
+    step = next((s for s in reversed(state.steps) if s.step == event.step), None) or _step(state)
     step.status, step.terminal_seen = event.status, event.terminal_seen
 
 
@@ -275,7 +288,12 @@ def _part_start(state: Fold, event: PartStart) -> None:
     elif isinstance(event, OpaqueStart):
         attrs |= {"name": event.name, "payload": event.payload}
     state.parts[event.part] = PartState(
-        part=event.part, kind=event.kind, step=event.step, choice=event.choice, attrs=attrs
+        part=event.part,
+        kind=event.kind,
+        step=event.step,
+        choice=event.choice,
+        attrs=attrs,
+        agent=event.agent,
     )
     _step(state).parts.append(event.part)
 
@@ -359,6 +377,15 @@ def _no_longer_waiting(state: Fold, name: str) -> None:
         state.waiting = [w for w in state.waiting if w != name]
 
 
+def _shared(state: Fold, event: SharedState) -> None:
+    state.shared = json_patch.after(state.shared, event.snapshot, event.patch)
+
+
+def _progress(state: Fold, event: RunProgress) -> None:
+    fields = {"fraction": event.fraction, "message": event.message}
+    state.progress = {name: value for name, value in fields.items() if value is not None}
+
+
 def _error(state: Fold, event: Error) -> None:
     fields = cast(dict[str, Any], msgspec.to_builtins(event))
     state.error = {k: v for k, v in fields.items() if k not in ("type", "seq", "t")}
@@ -377,9 +404,12 @@ def _checkpoint(state: Fold, event: Checkpoint) -> None:
 
 
 def _step(state: Fold) -> StepState:
-    if not state.steps:
-        state.steps.append(StepState(step=1))
-    return state.steps[-1]
+    """The step that parts and token counts belong to: never a task."""
+    step = state.last_step
+    if step is None:
+        step = StepState(step=1)
+        state.steps.append(step)
+    return step
 
 
 _HANDLERS: dict[type, Any] = {
@@ -398,6 +428,8 @@ _HANDLERS: dict[type, Any] = {
     ToolError: _tool_error,
     ApprovalRequest: _approval_request,
     ApprovalAnswer: _approval_answer,
+    SharedState: _shared,
+    RunProgress: _progress,
     Error: _error,
     Control: _control,
     Checkpoint: _checkpoint,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from tokenwire.events.parts import (
+    Agent,
     Event,
     FileDelta,
     FileEnd,
@@ -48,6 +49,7 @@ from tokenwire.events.parts import (
 __all__ = [
     "EVENT_TYPES",
     "TRANSIENT",
+    "Agent",
     "ApprovalAnswer",
     "ApprovalRequest",
     "Checkpoint",
@@ -85,9 +87,12 @@ __all__ = [
     "RunClaim",
     "RunEnd",
     "RunOutcome",
+    "RunProgress",
     "RunStart",
     "RunWait",
+    "SharedState",
     "StepEnd",
+    "StepKind",
     "StepReset",
     "StepStart",
     "StepStatus",
@@ -120,6 +125,7 @@ FinishReason = Literal[
     "other",
 ]
 StepStatus = Literal["complete", "incomplete", "error", "cancelled"]
+StepKind = Literal["model", "task", "agent"]
 RunOutcome = Literal["complete", "incomplete", "cancelled", "error", "interrupted"]
 
 
@@ -171,13 +177,22 @@ class RunEnd(Event, tag="run-end"):
 
 
 class StepStart(Event, tag="step-start"):
-    """One call of a model begins (``attempt`` 1), or begins again (2, 3, ...)."""
+    """A step begins (``attempt`` 1), or begins again (2, 3, ...).
+
+    ``kind``: ``model`` is one call of a model; ``agent`` holds what an agent says itself, without
+    a model; ``task`` is a piece of an agent's work, called ``name``: it has no parts and may
+    overlap other steps. ``operation``: the operation of the agent that the step belongs to.
+    """
 
     step: int
     attempt: int = 1
     provider: str | None = None
     dialect: str | None = None
     model: str | None = None
+    kind: StepKind = "model"
+    name: str | None = None
+    agent: Agent | None = None
+    operation: int | None = None
 
 
 class ResponseStart(Event, tag="response-start"):
@@ -218,11 +233,13 @@ class Finish(Event, tag="finish"):
 
 
 class StepEnd(Event, tag="step-end"):
-    """A model call ended. Without ``terminal_seen`` the answer was cut, whatever arrived."""
+    """A step is over. A model's without ``terminal_seen`` was cut, whatever was shown. ``size``:
+    bytes of the JSON of a task's value, which no reader gets."""
 
     step: int
     status: StepStatus
     terminal_seen: bool = False
+    size: int = 0
 
 
 class StepReset(Event, tag="step-reset"):
@@ -339,6 +356,21 @@ class Data(Event, tag="data"):
     payload: Any = None
     id: str | None = None
     transient: bool = False
+
+
+class SharedState(Event, tag="state"):
+    """The state that an agent shares with its readers: the whole as ``snapshot``, or, where there
+    is a ``patch``, what changed since the last (RFC 6902 operations)."""
+
+    snapshot: Any = None
+    patch: list[dict[str, Any]] | None = None
+
+
+class RunProgress(Event, tag="progress"):
+    """How far the run is: ``fraction`` 0 to 1, or unknown. The last one counts."""
+
+    fraction: float | None = None
+    message: str | None = None
 
 
 class Raw(Event, tag="raw"):

@@ -2,8 +2,10 @@
 
 Always true of a valid run: ``seq`` is 1, 2, 3, ...; exactly one ``run-start``, first, and one
 ``run-end``, last; a part's deltas, attributes and end come between its start and its end, and a
-part number is never reused; every part is ended (or discarded by ``step-reset``) before its
-step is; anything else is an error that names the rule.
+part number is never used again; every part is ended (or discarded by ``step-reset``) before its
+step is; one step holds parts at a time, while steps of the kind ``task``, which hold none, may
+overlap it and each other, and are ended before the run is; what is not in the table is an error
+that names the rule.
 
 The diagram in the docs and the TypeScript copy are generated from `TABLE`.
 """
@@ -28,6 +30,7 @@ from tokenwire.events.model import (
     ReasoningEnd,
     RefusalDelta,
     RefusalEnd,
+    RunEnd,
     StepEnd,
     StepReset,
     StepStart,
@@ -49,13 +52,16 @@ _PARTS = (
 _TOOLS = (
     "tool-start tool-progress tool-output tool-result tool-error approval-request approval-answer"
 ).split()
-_ANYWHERE = "error control data raw checkpoint run-claim".split()
+_ANYWHERE = "error control data state progress raw checkpoint run-claim".split()
 
-#: state -> {event type -> next state}. An unknown type may come wherever ``raw`` may.
+#: state -> {event type -> next state}. An unknown type is allowed wherever ``raw`` is. The start
+#: and end of a ``task`` leave the state as it is; within a step only a task may start, and between
+#: steps only a task may end.
 TABLE: dict[str, dict[str, str]] = {
     "new": {"run-start": "between"},
     "between": {
         "step-start": "step",
+        "step-end": "between",
         "step-reset": "between",
         "run-wait": "between",
         "usage": "between",
@@ -64,6 +70,7 @@ TABLE: dict[str, dict[str, str]] = {
         **dict.fromkeys(_ANYWHERE, "between"),
     },
     "step": {
+        "step-start": "step",
         "step-end": "between",
         "step-reset": "between",
         "response-start": "step",
@@ -105,6 +112,7 @@ class Order:
         "seq",
         "state",
         "step",
+        "tasks",
     )
 
     def __init__(self) -> None:
@@ -114,6 +122,8 @@ class Order:
         self.next_part = 0
         #: open part -> kind, in the order of their starts.
         self.open: dict[int, str] = {}
+        #: Steps of the kind ``task`` that have not ended.
+        self.tasks: list[int] = []
 
     def check(self, event: AnyEvent) -> AnyEvent:
         """The same event, numbered. Raises `OrderError` with ``details['rule']``."""
@@ -158,16 +168,46 @@ class Order:
         elif isinstance(event, PartAttr | PartPatch):
             if event.part not in self.open:
                 raise self._part_error(event, "an attribute needs its part open")
-        elif isinstance(event, StepStart):
-            self.step = event.step
-        elif isinstance(event, StepEnd) and self.open:
+        elif isinstance(event, StepStart | StepEnd):
+            following = self._step(event, following)
+        elif isinstance(event, StepReset):
+            if event.step in self.tasks:
+                following = self.state
+                self.tasks.remove(event.step)
+            else:
+                self.open.clear()
+        elif isinstance(event, RunEnd) and self.tasks:
             raise OrderError(
-                f"step {event.step} may not end while parts {sorted(self.open)} are open",
+                f"the run may not end while steps {self.tasks} are open",
+                rule="steps end before their run",
+            )
+        self.state = following
+
+    def _step(self, event: StepStart | StepEnd, following: str) -> str:
+        """The state after the start or the end of a step."""
+        number, task = event.step, event.step in self.tasks
+        if isinstance(event, StepStart):
+            if task or (self.state == "step" and (event.kind != "task" or number == self.step)):
+                raise OrderError(
+                    f"step {number} may not start while step {self.step} is open",
+                    rule="one step holds parts at a time",
+                )
+            if event.kind == "task":
+                self.tasks.append(number)
+                return self.state
+            self.step = number
+            return following
+        if task:
+            self.tasks.remove(number)
+            return self.state
+        if self.state == "between":
+            raise OrderError(f"step {number} is not open", rule="an end needs its step open")
+        if self.open:
+            raise OrderError(
+                f"step {number} may not end while parts {sorted(self.open)} are open",
                 rule="parts end before their step",
             )
-        elif isinstance(event, StepReset):
-            self.open.clear()
-        self.state = following
+        return following
 
     def _start(self, event: PartStart) -> None:
         if event.part < self.next_part:
@@ -183,13 +223,14 @@ class Order:
 
 
 def closing(order: Order, *, part: PartStatus, step: StepStatus) -> list[Event]:
-    """The events that close the open parts, then the open step; for a run that lost its
-    producer."""
+    """The events that close what is open: ends for parts, then for steps; for a run that lost
+    its producer."""
     events: list[Event] = [
         ENDS[kind](part=number, status=part) for number, kind in order.open.items()
     ]
     if order.state == "step":
         events.append(StepEnd(step=order.step, status=step))
+    events += [StepEnd(step=number, status=step) for number in order.tasks]
     return events
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 __all__ = [
+    "Agent",
     "Event",
     "FileDelta",
     "FileEnd",
@@ -63,14 +64,25 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         return str(self.__struct_config__.tag)
 
 
+class Agent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Who speaks. ``parent``: the id of the agent that called this one; absent for the root agent,
+    whose words are the answer."""
+
+    id: str
+    name: str | None = None
+    parent: str | None = None
+
+
 class PartStart(Event):
-    """Base of ``*-start``. ``choice``: the candidate's number, if the request wants several."""
+    """Base of ``*-start``. ``choice``: which candidate, when more than one was asked for.
+    ``agent``: who speaks, in a run of several agents."""
 
     kind: ClassVar[Kind]
     part: int
     step: int = 0
     choice: int = 0
-    #: The provider's own ids of it (item, block, index), which must be returned to it.
+    agent: Agent | None = None
+    #: What the provider calls it (item or block id, index), for those who must send it back.
     meta: dict[str, Any] | None = None
 
 

@@ -17,6 +17,7 @@ from tokenwire.events.message import (
     ToolCallPart,
     ToolResultPart,
 )
+from tokenwire.events.parts import Agent
 
 __all__ = ["PartState", "StepState", "ToolState", "message_part", "result_part"]
 
@@ -37,6 +38,12 @@ class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
     status: str = "open"
     #: From its start, attributes and end: name, call_id, signature, citations, ...
     attrs: dict[str, Any] = {}
+    agent: Agent | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the root agent (or, without agents, the model) says it."""
+        return self.agent is None or self.agent.parent is None
 
     def add(self, text: str) -> None:
         """Add text. Linear overall: the longer the text, the rarer the pieces are joined."""
@@ -54,9 +61,13 @@ class PartState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One call of a model."""
+    """One step: a call of a model, what an agent says itself, or a task of an agent."""
 
     step: int
+    kind: str = "model"
+    name: str | None = None
+    agent: Agent | None = None
+    operation: int | None = None
     attempt: int = 1
     provider: str | None = None
     dialect: str | None = None

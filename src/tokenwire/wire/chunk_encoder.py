@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from tokenwire.events.codec import AnyEvent
-from tokenwire.events.model import Reconnect
+from tokenwire.events.model import Reconnect, StepReset
 from tokenwire.wire.base import EncodeJSON
 from tokenwire.wire.place import Place
+from tokenwire.wire.speakers import RootAgent
 from tokenwire.wire.view import RunView
 
 __all__ = ["Chunk", "ChunkEncoder", "clean", "dumps", "dumps_text"]
@@ -46,9 +47,12 @@ class ChunkEncoder:
     headers: ClassVar[dict[str, str]] = {}
     stateless: ClassVar[bool] = False
     encode_json: EncodeJSON | None = None
+    #: Whether the wire can say who speaks. On others only the root agent's words are the answer.
+    subagents: ClassVar[bool] = False
 
     def __init__(self, *, place: Place | None = None) -> None:
         self.view = RunView()
+        self._root = RootAgent()
         #: The client has received the wire's end; nothing follows.
         self.ended = False
         self._place = place if place is not None and place.frames is not None else None
@@ -62,7 +66,7 @@ class ChunkEncoder:
             return self.frames(self.chunks(event), cursor)
         # The reader resumes in the middle of this event.
         self._place = None
-        chunks, seen_frames = self._render(event), place.frames or 0
+        chunks, seen_frames = self._visible(event), place.frames or 0
         for chunk in chunks[:seen_frames]:
             self._track(chunk)
         reopened = [self._frame(chunk, None) for chunk in self._reopened_parts()]
@@ -71,7 +75,7 @@ class ChunkEncoder:
 
     def skip(self, event: AnyEvent) -> None:
         """Apply ``event``, which the client has received."""
-        for chunk in self._render(event):
+        for chunk in self._visible(event):
             self._track(chunk)
         self.ended = False
 
@@ -99,7 +103,7 @@ class ChunkEncoder:
         """The chunks of ``event`` as JSON objects (Durable Streams, WebSocket)."""
         if self.ended:
             return []
-        return [self._deliver(chunk) for chunk in self._render(event)]
+        return [self._deliver(chunk) for chunk in self._visible(event)]
 
     def frames(self, chunks: list[Chunk], cursor: str, seen_frames: int = 0) -> bytes:
         """Chunks as SSE frames, with ids that end at ``cursor``."""
@@ -108,6 +112,15 @@ class ChunkEncoder:
             self._frame(chunk, cursor if i == last else f"{cursor}.{seen_frames + i + 1}")
             for i, chunk in enumerate(chunks)
         )
+
+    def _visible(self, event: AnyEvent) -> list[Chunk]:
+        """The chunks of ``event``, without what the wire has no word for."""
+        if not self.subagents and self._root.hides(event):
+            return []
+        if isinstance(event, StepReset) and event.step in self.view.tasks:
+            self.view.apply(event)  # nothing that a reader has is void; its new start follows
+            return []
+        return self._render(event)
 
     # --- what subclasses implement ---------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.framing.sse import encode_frame
 from tokenwire.wire.base import EncodeJSON
+from tokenwire.wire.speakers import RootAgent
 
 __all__ = ["TokenEncoder"]
 
@@ -51,6 +52,8 @@ class TokenEncoder:
         self._repeat = ""  # what a restarted step must repeat before anything new is sent
         self._reason = "stop"
         self._error: Error | None = None
+        self._root = RootAgent()
+        self._tasks: set[int] = set()  # steps without text, which may overlap the others
         self.ended = False
 
     def encode(self, event: AnyEvent, cursor: str) -> bytes:
@@ -82,14 +85,18 @@ class TokenEncoder:
         return b"retry: %d\n\n" % event.after_ms
 
     def _fold(self, event: AnyEvent) -> tuple[str, str] | None:
-        if self.ended:
+        if self.ended or self._root.hides(event):
             return None
         if isinstance(event, TextDelta | RefusalDelta):
             return self._text(event.text)
         if isinstance(event, StepStart):
-            if event.attempt == 1:
+            if event.kind == "task":
+                self._tasks.add(event.step)
+            elif event.attempt == 1:
                 self._step_texts, self._repeat = [], ""
         elif isinstance(event, StepReset):
+            if event.step in self._tasks:
+                return None
             self._repeat, self._step_texts = "".join(self._step_texts) + self._repeat, []
         elif isinstance(event, Finish):
             self._reason = event.reason

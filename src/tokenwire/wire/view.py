@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from tokenwire.events import json_patch
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
     Error,
@@ -23,6 +24,7 @@ from tokenwire.events.model import (
     ReasoningStart,
     RunEnd,
     RunStart,
+    SharedState,
     StepEnd,
     StepReset,
     StepStart,
@@ -53,6 +55,7 @@ class PartView:
 
     __slots__ = (
         "announced",
+        "agent",
         "attrs",
         "call_id",
         "checksum",
@@ -75,6 +78,7 @@ class PartView:
 
     def __init__(self, event: PartStart) -> None:
         self.part, self.kind, self.step, self.meta = event.part, event.kind, event.step, event.meta
+        self.agent = event.agent
         self.call_id = self.name = ""
         self.executor, self.format = "server", "json"
         self.media_type, self.url = "application/octet-stream", None
@@ -153,6 +157,10 @@ class RunView:
         self._step_usage: dict[str, int] = {}
         #: Calls that have a result, by id.
         self.result_ids: set[str] = set()
+        #: Open steps of the kind ``task``, by number; they overlap the step that holds parts.
+        self.tasks: dict[int, StepStart] = {}
+        #: The state that an agent shares.
+        self.shared: Any = None
 
     @property
     def usage(self) -> dict[str, int]:
@@ -189,7 +197,13 @@ class RunView:
             self._apply_other(event)
 
     def _apply_other(self, event: AnyEvent) -> None:
-        if isinstance(event, StepStart):
+        if isinstance(event, StepStart) and event.kind == "task":
+            self.tasks[event.step] = event
+        elif isinstance(event, StepEnd | StepReset) and event.step in self.tasks:
+            del self.tasks[event.step]
+        elif isinstance(event, SharedState):
+            self.shared = json_patch.after(self.shared, event.snapshot, event.patch)
+        elif isinstance(event, StepStart):
             self.step, self.attempt, self.in_step = event.step, event.attempt, True
             self.provider = event.provider or self.provider
             self.parts, self.open = {}, {}

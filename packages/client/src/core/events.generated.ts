@@ -82,6 +82,7 @@ export interface FileStartEvent extends Envelope {
   part: number;
   step?: number;
   choice?: number;
+  agent?: { id: string; name?: string; parent?: string };
   meta?: Record<string, unknown>;
   media?: "image" | "audio" | "file";
   media_type?: string;
@@ -122,6 +123,7 @@ export interface OpaqueStartEvent extends Envelope {
   part: number;
   step?: number;
   choice?: number;
+  agent?: { id: string; name?: string; parent?: string };
   meta?: Record<string, unknown>;
   name?: string;
   payload?: unknown;
@@ -140,6 +142,12 @@ export interface PartPatchEvent extends Envelope {
   path: string;
   value?: unknown;
   open?: boolean;
+}
+
+export interface RunProgressEvent extends Envelope {
+  type: "progress";
+  fraction?: number;
+  message?: string;
 }
 
 export interface ProviderResultDeltaEvent extends Envelope {
@@ -162,6 +170,7 @@ export interface ProviderResultStartEvent extends Envelope {
   part: number;
   step?: number;
   choice?: number;
+  agent?: { id: string; name?: string; parent?: string };
   meta?: Record<string, unknown>;
   call_id?: string;
   name?: string;
@@ -194,6 +203,7 @@ export interface ReasoningStartEvent extends Envelope {
   part: number;
   step?: number;
   choice?: number;
+  agent?: { id: string; name?: string; parent?: string };
   meta?: Record<string, unknown>;
   summary?: boolean;
 }
@@ -223,6 +233,7 @@ export interface RefusalStartEvent extends Envelope {
   part: number;
   step?: number;
   choice?: number;
+  agent?: { id: string; name?: string; parent?: string };
   meta?: Record<string, unknown>;
 }
 
@@ -265,11 +276,18 @@ export interface RunWaitEvent extends Envelope {
   pending: string[];
 }
 
+export interface SharedStateEvent extends Envelope {
+  type: "state";
+  snapshot?: unknown;
+  patch?: Record<string, unknown>[];
+}
+
 export interface StepEndEvent extends Envelope {
   type: "step-end";
   step: number;
   status: "complete" | "incomplete" | "error" | "cancelled";
   terminal_seen?: boolean;
+  size?: number;
 }
 
 export interface StepResetEvent extends Envelope {
@@ -287,6 +305,10 @@ export interface StepStartEvent extends Envelope {
   provider?: string;
   dialect?: string;
   model?: string;
+  kind?: "model" | "task" | "agent";
+  name?: string;
+  agent?: { id: string; name?: string; parent?: string };
+  operation?: number;
 }
 
 export interface TextDeltaEvent extends Envelope {
@@ -308,6 +330,7 @@ export interface TextStartEvent extends Envelope {
   part: number;
   step?: number;
   choice?: number;
+  agent?: { id: string; name?: string; parent?: string };
   meta?: Record<string, unknown>;
 }
 
@@ -332,6 +355,7 @@ export interface ToolCallStartEvent extends Envelope {
   part: number;
   step?: number;
   choice?: number;
+  agent?: { id: string; name?: string; parent?: string };
   meta?: Record<string, unknown>;
   name?: string;
   call_id?: string;
@@ -408,6 +432,7 @@ export type RunEvent =
   | OpaqueStartEvent
   | PartAttrEvent
   | PartPatchEvent
+  | RunProgressEvent
   | ProviderResultDeltaEvent
   | ProviderResultEndEvent
   | ProviderResultStartEvent
@@ -424,6 +449,7 @@ export type RunEvent =
   | RunEndEvent
   | RunStartEvent
   | RunWaitEvent
+  | SharedStateEvent
   | StepEndEvent
   | StepResetEvent
   | StepStartEvent
@@ -450,6 +476,7 @@ export const ORDER: Record<string, Record<string, string>> = {
   },
   "between": {
     "step-start": "step",
+    "step-end": "between",
     "step-reset": "between",
     "run-wait": "between",
     "usage": "between",
@@ -464,11 +491,14 @@ export const ORDER: Record<string, Record<string, string>> = {
     "error": "between",
     "control": "between",
     "data": "between",
+    "state": "between",
+    "progress": "between",
     "raw": "between",
     "checkpoint": "between",
     "run-claim": "between",
   },
   "step": {
+    "step-start": "step",
     "step-end": "between",
     "step-reset": "between",
     "response-start": "step",
@@ -499,6 +529,8 @@ export const ORDER: Record<string, Record<string, string>> = {
     "error": "step",
     "control": "step",
     "data": "step",
+    "state": "step",
+    "progress": "step",
     "raw": "step",
     "checkpoint": "step",
     "run-claim": "step",

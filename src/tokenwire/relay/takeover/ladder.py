@@ -86,7 +86,7 @@ def rung(taken: Taken, commands: list[bytes]) -> Rung:
     """What may be done with a run that lost its worker."""
     if taken.fold.cancel_requested or any(asks_to_stop(data) for data in commands):
         return "cancelled"
-    step = taken.fold.steps[-1] if taken.fold.steps else None
+    step = taken.fold.last_step
     if taken.claims >= MOST_CLAIMS:
         return "interrupted"
     if step is not None and step.status == "open" and step.attempt >= MOST_ATTEMPTS:
@@ -103,7 +103,7 @@ def ending(taken: Taken, how: Rung) -> list[Event]:
     status = "cancelled" if how == "cancelled" else "incomplete"
     events += closing(taken.order, part="truncated", step=status)
     reason = None if how == "cancelled" else "worker_lost"
-    step = taken.fold.steps[-1] if taken.fold.steps else None
+    step = taken.fold.last_step
     lost = step is not None and step.status == "open" and not step.usage
     events.append(
         RunEnd(

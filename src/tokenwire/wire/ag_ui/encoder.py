@@ -10,10 +10,11 @@ starts of open parts again (reducers accept a known id as it is), then only what
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
+    Agent,
     ApprovalRequest,
     Data,
     FileEnd,
@@ -25,8 +26,10 @@ from tokenwire.events.model import (
     ProviderResultEnd,
     Raw,
     RunEnd,
+    RunProgress,
     RunStart,
     RunWait,
+    SharedState,
     StepEnd,
     StepReset,
     StepStart,
@@ -67,6 +70,7 @@ class AGUIEncoder(ChunkEncoder):
     """
 
     name: ClassVar[str] = "ag-ui"
+    subagents: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -91,6 +95,8 @@ class AGUIEncoder(ChunkEncoder):
         #: What the client has open: (start type, id) -> the start.
         self._open: dict[tuple[str, str], Chunk] = {}
         self._step_ids: list[str] = []
+        #: Open steps, with the names that the client knows them by.
+        self._steps: dict[int, str] = {}
 
     # --- what the client has ---------------------------------------------------------------------
 
@@ -114,7 +120,11 @@ class AGUIEncoder(ChunkEncoder):
 
     def _render(self, event: AnyEvent) -> list[Chunk]:
         view = self.view
+        task = isinstance(event, StepEnd) and event.step in view.tasks
+        shared = view.shared
         view.apply(event)
+        if isinstance(event, SharedState):
+            return self._shared(event, shared)
         if isinstance(event, PartDelta):
             return self._delta(event)
         if isinstance(event, PartStart):
@@ -127,10 +137,10 @@ class AGUIEncoder(ChunkEncoder):
         if isinstance(event, RunStart):
             return [self._run_started()]
         if isinstance(event, StepStart):
-            self._parent, self._step_ids = None, []
-            return [{"type": "STEP_STARTED", "stepName": f"step-{event.step}"}]
+            return self._step_start(event)
         if isinstance(event, StepEnd):
-            return [*self._close_parts(), *self._close("STEP_STARTED")]
+            ended = self._close_step(event.step)
+            return ended if task else [*self._close_parts(), *ended]
         if isinstance(event, StepReset):
             return self._reset(event)
         if isinstance(event, RunWait):
@@ -138,6 +148,26 @@ class AGUIEncoder(ChunkEncoder):
         if isinstance(event, RunEnd):
             return self._run_end(event)
         return self._other(event)
+
+    def _step_start(self, event: StepStart) -> list[Chunk]:
+        name = f"step-{event.step}"
+        if event.kind == "task":
+            # Tasks overlap, and a name may be open once only.
+            taken = {name for start, name in self._open if start == "STEP_STARTED"}
+            name = f"{event.name or name}"
+            name = f"{name}-{event.step}" if name in taken else name
+            if event.step in self._steps:
+                return []  # a task that is started again
+        else:
+            self._parent, self._gone = None, []
+        self._steps[event.step] = name
+        return [{"type": "STEP_STARTED", "stepName": name}]
+
+    def _close_step(self, step: int) -> list[Chunk]:
+        name = self._steps.pop(step, None)
+        if name is None or ("STEP_STARTED", name) not in self._open:
+            return []
+        return [{"type": "STEP_FINISHED", "stepName": name}]
 
     def _run_started(self) -> Chunk:
         return {"type": "RUN_STARTED", **self._names()}
@@ -158,9 +188,14 @@ class AGUIEncoder(ChunkEncoder):
             self._parent = name
             self._step_ids.append(name)
             chunk: Chunk = {"type": "TEXT_MESSAGE_START", "messageId": name, "role": "assistant"}
+            if part.agent is not None and part.agent.name:
+                chunk["name"] = part.agent.name
+            facts: Chunk = {}
             if self.tanstack and self.view.model:
-                chunk["metadata"] = {"tanstack": {"model": self.view.model}}
-            return [chunk]
+                facts["tanstack"] = {"model": self.view.model}
+            if part.agent is not None:
+                facts["tokenwire"] = {"agent": speaker(part.agent)}
+            return [{**chunk, "metadata": facts} if facts else chunk]
         if part.kind == "reasoning":
             part.announced = True
             self._step_ids.append(name)
@@ -286,7 +321,7 @@ class AGUIEncoder(ChunkEncoder):
         return self._close(*(start for start in _PAIRS if start != "STEP_STARTED"))
 
     def _reset(self, event: StepReset) -> list[Chunk]:
-        chunks = [*self._close_parts(), *self._close("STEP_STARTED")]
+        chunks = [*self._close_parts(), *self._close_step(event.step)]
         if not self._step_ids:
             return chunks
         value = clean(step=event.step, attempt=event.attempt, reason=event.reason)
@@ -374,6 +409,15 @@ class AGUIEncoder(ChunkEncoder):
             chunk["usage"] = [counts]
         return {**chunk, "metadata": metadata}
 
+    def _shared(self, event: SharedState, before: Any) -> list[Chunk]:
+        """The state: a patch only to a client that has what it changes."""
+        shared = self.story.shared
+        if event.patch is not None and shared is before:
+            return []  # nothing changed
+        if event.patch is None or not isinstance(before, dict | list):
+            return [{"type": "STATE_SNAPSHOT", "snapshot": shared if shared is not None else {}}]
+        return [{"type": "STATE_DELTA", "delta": event.patch}]
+
     def _other(self, event: AnyEvent) -> list[Chunk]:
         if isinstance(event, ToolResult | ToolError):
             failed = isinstance(event, ToolError)
@@ -396,6 +440,9 @@ class AGUIEncoder(ChunkEncoder):
         elif isinstance(event, ToolProgress):
             value = clean(toolCallId=event.call_id, fraction=event.fraction, message=event.message)
             return [{"type": "CUSTOM", "name": "tool-progress", "value": value}]
+        elif isinstance(event, RunProgress):
+            value = clean(fraction=event.fraction, message=event.message)
+            return [{"type": "CUSTOM", "name": "progress", "value": value}]
         elif isinstance(event, Data):
             value = event.payload if event.payload is not None else {}
             return [{"type": "CUSTOM", "name": event.name, "value": value}]
@@ -403,6 +450,11 @@ class AGUIEncoder(ChunkEncoder):
             value = event.payload if event.payload is not None else {}
             return [{"type": "RAW", "event": value, "source": event.dialect}]
         return []
+
+
+def speaker(agent: Agent) -> Chunk:
+    """Who speaks, in a message's metadata."""
+    return clean(id=agent.id, name=agent.name, parent=agent.parent)
 
 
 def _args(call_id: str, text: str) -> Chunk:

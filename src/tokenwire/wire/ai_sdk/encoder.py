@@ -26,6 +26,7 @@ from tokenwire.events.model import (
     RunEnd,
     RunStart,
     RunWait,
+    SharedState,
     StepEnd,
     StepReset,
     StepStart,
@@ -41,6 +42,7 @@ from tokenwire.wire.ai_sdk.parts import (
     side_facts,
     signed_facts,
     source_chunks,
+    task_chunk,
 )
 from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps
 from tokenwire.wire.place import Place
@@ -166,6 +168,7 @@ class UIMessageEncoder(ChunkEncoder):
     def _render(self, event: AnyEvent) -> list[Chunk]:
         view = self.view
         discarded = dict(view.open) if isinstance(event, StepReset) else {}
+        task = view.tasks.get(event.step) if isinstance(event, StepEnd) else None
         view.apply(event)
         if isinstance(event, PartDelta):
             return self._delta(event)
@@ -178,6 +181,8 @@ class UIMessageEncoder(ChunkEncoder):
             return self._attr(event)
         if isinstance(event, RunStart):
             return [self._start(event)]
+        if isinstance(event, StepStart | StepEnd) and (task or event.step in story.tasks):
+            return [task_chunk(event, task or story.tasks[event.step])]
         if isinstance(event, StepStart):
             self._step_calls, self._step_visible = {}, False
             return [{"type": "start-step"}]
@@ -189,6 +194,9 @@ class UIMessageEncoder(ChunkEncoder):
             return self._wait(event)
         if isinstance(event, RunEnd):
             return self._run_end(event)
+        if isinstance(event, SharedState):
+            # Data parts are replaced, not patched, so each holds the whole.
+            return [{"type": "data-state", "id": "state", "data": story.shared}]
         return side_facts(event, self._calls, self.compat)
 
     def _start(self, event: RunStart) -> Chunk:

@@ -15,6 +15,9 @@ from tokenwire.events.model import (
     PartAttr,
     PartStatus,
     RunEnd,
+    RunProgress,
+    StepEnd,
+    StepStart,
     ToolError,
     ToolOutput,
     ToolProgress,
@@ -32,6 +35,7 @@ __all__ = [
     "side_facts",
     "signed_facts",
     "source_chunks",
+    "task_chunk",
 ]
 
 Compat = Literal["5", "common", "6", "7"]
@@ -58,6 +62,9 @@ def side_facts(event: AnyEvent, calls: set[str], compat: Compat) -> list[Chunk]:
         else:
             data |= clean(fraction=event.fraction, message=event.message)
         return [{"type": "data-tool-progress", "data": data, "transient": True}]
+    if isinstance(event, RunProgress):
+        data = clean(fraction=event.fraction, message=event.message)
+        return [{"type": "data-progress", "id": "progress", "data": data}]
     if isinstance(event, Data):
         head = clean(
             type=f"data-{event.name}", id=event.id, transient=True if event.transient else None
@@ -65,6 +72,14 @@ def side_facts(event: AnyEvent, calls: set[str], compat: Compat) -> list[Chunk]:
         # `data` is required, whatever the application gave.
         return [{**head, "data": event.payload}]
     return []
+
+
+def task_chunk(event: StepStart | StepEnd, start: StepStart) -> Chunk:
+    """A task of an agent: one data part, replaced when the task ends."""
+    data: Chunk = clean(name=start.name, step=start.step, status="running")
+    if isinstance(event, StepEnd):
+        data |= {"status": event.status, "size": event.size}
+    return {"type": "data-step", "id": f"step-{start.step}", "data": data}
 
 
 def _result(event: ToolResult | ToolError, compat: Compat) -> Chunk:

@@ -385,6 +385,8 @@ def response_object(
 
 
 def _is_visible(part: PartState, tools: frozenset[str]) -> bool:
+    if not part.is_answer and part.kind != "tool-call":
+        return False
     if part.kind == "tool-call":
         return part.attrs.get("executor") == "client" or part.attrs.get("name") in tools
     if part.kind == "reasoning":
