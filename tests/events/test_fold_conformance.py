@@ -28,4 +28,6 @@ def test_fold(case: dict[str, Any]) -> None:
         "waiting": state.waiting,
         "history": msgspec.to_builtins(state.history()),
         "error": state.error,
+        "shared": state.shared,
+        "progress": state.progress,
     } == case["expected"]

@@ -3,7 +3,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "vite";
 import { expect, it } from "vitest";
 
-it("is at most 8 kB gzipped, and needs nothing at run time", async () => {
+it("is at most 8.5 kB gzipped, and needs nothing at run time", async () => {
   const built = await build({
     configFile: false,
     logLevel: "silent",
@@ -25,5 +25,5 @@ it("is at most 8 kB gzipped, and needs nothing at run time", async () => {
   expect(code).not.toMatch(/\bfrom\s*["'`]|\bimport\b/);
   const size = gzipSync(code, { level: 9 }).length;
   console.log(`@tokenwire/client: ${size} bytes gzipped`);
-  expect(size).toBeLessThanOrEqual(8000);
+  expect(size).toBeLessThanOrEqual(8500);
 });

@@ -14,6 +14,9 @@ __all__ = ["after", "apply", "diff", "same"]
 
 Operation = dict[str, Any]
 
+#: What `diff` makes, and all that a ``state`` event may hold: readers in browsers know no other.
+_OPERATIONS = frozenset({"add", "replace", "remove"})
+
 
 def diff(old: Any, new: Any, path: str = "") -> list[Operation]:
     """The operations (``add``, ``remove``, ``replace``) that turn ``old`` into ``new``."""
@@ -62,6 +65,8 @@ def after(value: Any, snapshot: Any, patch: list[Operation] | None) -> Any:
     A patch that does not fit changes nothing: one bad event must not end a reading."""
     if patch is None:
         return snapshot
+    if any(operation.get("op") not in _OPERATIONS for operation in patch):
+        return value
     try:
         return apply(value, patch)
     except InputError:

@@ -360,7 +360,7 @@ class Data(Event, tag="data"):
 
 class SharedState(Event, tag="state"):
     """The state that an agent shares with its readers: the whole as ``snapshot``, or, where there
-    is a ``patch``, what changed since the last (RFC 6902 operations)."""
+    is a ``patch``, what changed since the last (``add``, ``replace``, ``remove`` of RFC 6902)."""
 
     snapshot: Any = None
     patch: list[dict[str, Any]] | None = None

@@ -4,6 +4,7 @@ Always true: a published state never changes again, and what an event did not to
 object in the next state, so a renderer compares by identity; names and ids that a model made up
 are keys of a `Map` or of an object without a prototype, never of a plain object. */
 
+import { patched } from "./json-patch.js";
 import type { ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
 
 export interface PartState {
@@ -17,10 +18,15 @@ export interface PartState {
   status: string;
   /** What its start, attributes and end told: name, call_id, citations, arguments, ... */
   attrs: Record<string, unknown>;
+  /** Who speaks, in a run of several agents; with `parent` it is not the answer itself. */
+  agent?: { id: string; name?: string; parent?: string };
 }
 
 export interface StepState {
   step: number;
+  /** model: a call of a model; agent: what an agent says itself; task: its work, without parts. */
+  kind: string;
+  name?: string;
   attempt: number;
   dialect?: string;
   provider?: string;
@@ -65,6 +71,9 @@ export interface RunState {
   tools: ReadonlyMap<string, ToolState>;
   /** Application facts by id or name. */
   data: ReadonlyMap<string, unknown>;
+  /** The state that an agent shares. */
+  shared?: unknown;
+  progress?: { fraction?: number; message?: string };
   error?: Partial<ErrorEvent>;
   waiting: string[];
   cancel_requested: boolean;
@@ -129,6 +138,8 @@ export class Fold {
         if (index < 0) index = this.#newStep(event.step);
         const step = this.#step(index);
         step.attempt = event.attempt ?? 1;
+        step.kind = event.kind ?? "model";
+        set(step, "name", event.name);
         set(step, "provider", event.provider);
         set(step, "dialect", event.dialect);
         set(step, "model", event.model);
@@ -138,9 +149,11 @@ export class Fold {
         if (event.model) this.#lastStep().model = event.model;
         this.#lastStep().resumable = event.resumable ?? false;
         break;
-      case "step-end":
-        this.#lastStep().status = event.status;
+      case "step-end": {
+        const index = run.steps.findLastIndex((step) => step.step === event.step);
+        (index < 0 ? this.#lastStep() : this.#step(index)).status = event.status;
         break;
+      }
       case "step-reset":
         this.#reset(event.step, event.discard_parts ?? []);
         break;
@@ -169,6 +182,12 @@ export class Fold {
       case "data":
         run.data = new Map(run.data).set(event.id ?? event.name, event.payload);
         break;
+      case "state":
+        set(run, "shared", patched(run.shared, event.snapshot, event.patch));
+        break;
+      case "progress":
+        run.progress = without(event);
+        break;
       default:
         if ("call_id" in event && event.type !== "tool-call-start" && !("part" in event)) {
           this.#toolEvent(event as ToolEvent);
@@ -186,7 +205,7 @@ export class Fold {
 
   #newStep(number: number): number {
     const steps = this.#own(this.#state.steps, (copy) => (this.#state.steps = copy));
-    return steps.push({ step: number, attempt: 1, parts: [], usage: {}, status: "open" }) - 1;
+    return steps.push({ step: number, kind: "model", attempt: 1, parts: [], usage: {}, status: "open" }) - 1;
   }
 
   #step(index: number): StepState {
@@ -194,9 +213,14 @@ export class Fold {
     return this.#own(steps[index]!, (copy) => (steps[index] = copy));
   }
 
+  /** The newest step that may hold parts. */
+  #last(): number {
+    const index = this.#state.steps.findLastIndex((step) => step.kind !== "task");
+    return index < 0 ? this.#newStep(1) : index;
+  }
+
   #lastStep(): StepState {
-    if (!this.#state.steps.length) this.#newStep(1);
-    return this.#step(this.#state.steps.length - 1);
+    return this.#step(this.#last());
   }
 
   #reset(number: number, discard: number[]): void {
@@ -231,10 +255,12 @@ export class Fold {
     if (moment === "start") {
       const step = this.#lastStep();
       const parts = this.#own(step.parts, (copy) => (step.parts = copy));
-      const { part, step: number = 0, choice = 0 } = event;
-      const attrs = bare(without(event, "part", "step", "choice"));
-      this.#where.set(part, [this.#state.steps.length - 1, parts.length]);
-      parts.push({ part, kind, step: number, choice, text: "", status: "open", attrs });
+      const { part, step: number = 0, choice = 0, agent } = event;
+      const attrs = bare(without(event, "part", "step", "choice", "agent"));
+      this.#where.set(part, [this.#last(), parts.length]);
+      const state: PartState = { part, kind, step: number, choice, text: "", status: "open", attrs };
+      set(state, "agent", agent);
+      parts.push(state);
       return;
     }
     const part = this.#open(event.part);
@@ -320,6 +346,7 @@ interface AnyPart {
   part: number;
   step?: number;
   choice?: number;
+  agent?: PartState["agent"];
   text?: string;
   status?: string;
   arguments?: unknown;
@@ -353,11 +380,11 @@ export function stateOf(run: RunState): string {
   return run.outcome ?? (run.waiting.length ? "waiting" : "running");
 }
 
-/** All text of the first choice. */
+/** All text of the first choice; of the root agent, where there are several. */
 export function textOf(run: RunState): string {
   return run.steps
     .flatMap((step) => step.parts)
-    .filter((part) => part.kind === "text" && part.choice === 0)
+    .filter((part) => part.kind === "text" && part.choice === 0 && !part.agent?.parent)
     .map((part) => part.text)
     .join("");
 }

@@ -11,7 +11,9 @@ export interface Message {
 export function historyOf(run: RunState): Message[] {
   const messages: Message[] = [];
   for (const step of run.steps) {
-    const shown = step.parts.filter((p) => p.choice === 0 && p.status !== "discarded");
+    const shown = step.parts.filter(
+      (p) => p.choice === 0 && p.status !== "discarded" && !p.agent?.parent,
+    );
     if (shown.length) {
       messages.push({ role: "assistant", content: shown.map((part) => messagePart(part, step)) });
     }

@@ -32,6 +32,8 @@ function reading(state: RunState) {
     waiting: state.waiting,
     history: historyOf(state),
     error: state.error ?? null,
+    shared: state.shared ?? null,
+    progress: state.progress ?? null,
   };
 }
 
