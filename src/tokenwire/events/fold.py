@@ -214,14 +214,14 @@ def _run_wait(state: Fold, event: RunWait) -> None:
 
 def _step_start(state: Fold, event: StepStart) -> None:
     state.waiting = []
-    known = next((s for s in state.steps if s.step == event.step), None)
-    if known is None:
-        known = StepState(step=event.step)
-        state.steps.append(known)
-    known.attempt, known.provider = event.attempt, event.provider
-    known.dialect, known.model = event.dialect, event.model
-    known.kind, known.name = event.kind, event.name
-    known.agent, known.operation = event.agent, event.operation
+    step = next((s for s in state.steps if s.step == event.step), None)
+    if step is None:
+        step = StepState(step=event.step)
+        state.steps.append(step)
+    step.attempt, step.provider = event.attempt, event.provider
+    step.dialect, step.model = event.dialect, event.model
+    step.kind, step.name = event.kind, event.name
+    step.agent, step.operation = event.agent, event.operation
 
 
 def _response_start(state: Fold, event: ResponseStart) -> None:

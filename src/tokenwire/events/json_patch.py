@@ -78,8 +78,8 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
-        left, right = cast(dict[str, Any], one), cast(dict[str, Any], other)
-        return left.keys() == right.keys() and all(same(left[n], right[n]) for n in left)
+        these, those = cast(dict[str, Any], one), cast(dict[str, Any], other)
+        return these.keys() == those.keys() and all(same(these[n], those[n]) for n in these)
     if isinstance(one, list) and isinstance(other, list):
         first, then = cast(list[Any], one), cast(list[Any], other)
         return len(first) == len(then) and all(map(same, first, then))
@@ -98,9 +98,9 @@ def _applied(value: Any, operation: Operation) -> Any:
         return _removed(value, path)
     if name in ("move", "copy"):
         source = _names(operation.get("from"))
-        moved = _at(value, source)
+        item = _at(value, source)
         rest = _removed(value, source) if name == "move" else value
-        return _set(rest, path, moved, insert=True)
+        return _set(rest, path, item, insert=True)
     raise InputError(f"unknown patch operation {str(name)[:40]!r}")
 
 

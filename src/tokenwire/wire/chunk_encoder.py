@@ -66,7 +66,7 @@ class ChunkEncoder:
             return self.frames(self.chunks(event), cursor)
         # The reader resumes in the middle of this event.
         self._place = None
-        chunks, seen_frames = self._visible(event), place.frames or 0
+        chunks, seen_frames = self._rendered(event), place.frames or 0
         for chunk in chunks[:seen_frames]:
             self._track(chunk)
         reopened = [self._frame(chunk, None) for chunk in self._reopened_parts()]
@@ -75,7 +75,7 @@ class ChunkEncoder:
 
     def skip(self, event: AnyEvent) -> None:
         """Apply ``event``, which the client has received."""
-        for chunk in self._visible(event):
+        for chunk in self._rendered(event):
             self._track(chunk)
         self.ended = False
 
@@ -103,7 +103,7 @@ class ChunkEncoder:
         """The chunks of ``event`` as JSON objects (Durable Streams, WebSocket)."""
         if self.ended:
             return []
-        return [self._deliver(chunk) for chunk in self._visible(event)]
+        return [self._deliver(chunk) for chunk in self._rendered(event)]
 
     def frames(self, chunks: list[Chunk], cursor: str, seen_frames: int = 0) -> bytes:
         """Chunks as SSE frames, with ids that end at ``cursor``."""
@@ -113,7 +113,7 @@ class ChunkEncoder:
             for i, chunk in enumerate(chunks)
         )
 
-    def _visible(self, event: AnyEvent) -> list[Chunk]:
+    def _rendered(self, event: AnyEvent) -> list[Chunk]:
         """The chunks of ``event``, without what the wire has no word for."""
         if not self.subagents and self._root.hides(event):
             return []

@@ -54,8 +54,8 @@ class PartView:
     """One part that the run has open, or has ended in this step."""
 
     __slots__ = (
-        "announced",
         "agent",
+        "announced",
         "attrs",
         "call_id",
         "checksum",

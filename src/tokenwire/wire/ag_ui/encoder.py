@@ -159,7 +159,7 @@ class AGUIEncoder(ChunkEncoder):
             if event.step in self._steps:
                 return []  # a task that is started again
         else:
-            self._parent, self._gone = None, []
+            self._parent, self._step_ids = None, []
         self._steps[event.step] = name
         return [{"type": "STEP_STARTED", "stepName": name}]
 
@@ -411,7 +411,7 @@ class AGUIEncoder(ChunkEncoder):
 
     def _shared(self, event: SharedState, before: Any) -> list[Chunk]:
         """The state: a patch only to a client that has what it changes."""
-        shared = self.story.shared
+        shared = self.view.shared
         if event.patch is not None and shared is before:
             return []  # nothing changed
         if event.patch is None or not isinstance(before, dict | list):

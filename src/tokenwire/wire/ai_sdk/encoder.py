@@ -181,8 +181,8 @@ class UIMessageEncoder(ChunkEncoder):
             return self._attr(event)
         if isinstance(event, RunStart):
             return [self._start(event)]
-        if isinstance(event, StepStart | StepEnd) and (task or event.step in story.tasks):
-            return [task_chunk(event, task or story.tasks[event.step])]
+        if isinstance(event, StepStart | StepEnd) and (task or event.step in view.tasks):
+            return [task_chunk(event, task or view.tasks[event.step])]
         if isinstance(event, StepStart):
             self._step_calls, self._step_visible = {}, False
             return [{"type": "start-step"}]
@@ -196,7 +196,7 @@ class UIMessageEncoder(ChunkEncoder):
             return self._run_end(event)
         if isinstance(event, SharedState):
             # Data parts are replaced, not patched, so each holds the whole.
-            return [{"type": "data-state", "id": "state", "data": story.shared}]
+            return [{"type": "data-state", "id": "state", "data": view.shared}]
         return side_facts(event, self._calls, self.compat)
 
     def _start(self, event: RunStart) -> Chunk:
