@@ -7,7 +7,8 @@ import tokenwire
 
 async def main() -> None:
     text = ""
-    async with tokenwire.stream("demo", "scenario:slow", buffer_events=50) as run:
+    small = tokenwire.BufferLimits(events=50)
+    async with tokenwire.stream("scenario:slow", model="demo", buffer=small) as run:
         async for piece in run.text():
             text += piece
             await asyncio.sleep(0.01)

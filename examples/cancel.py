@@ -8,7 +8,7 @@ from tokenwire.events.model import RunEnd, TextDelta
 
 async def main() -> None:
     count = 0
-    async with tokenwire.stream("demo", "scenario:long") as run:
+    async with tokenwire.stream("scenario:long", model="demo") as run:
         async for event in run:
             if isinstance(event, TextDelta):
                 count += 1

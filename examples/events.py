@@ -7,7 +7,7 @@ from tokenwire.events.model import Finish, ReasoningDelta, TextDelta, Usage
 
 
 async def main() -> None:
-    async with tokenwire.stream("demo", "scenario:reasoning") as run:
+    async with tokenwire.stream("scenario:reasoning", model="demo") as run:
         async for event in run:
             match event:
                 case ReasoningDelta(text=text):

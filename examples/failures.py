@@ -8,7 +8,7 @@ from tokenwire import TokenwireError
 
 async def ask(model: str, prompt: str) -> None:
     try:
-        async with tokenwire.stream(model, prompt) as run:
+        async with tokenwire.stream(prompt, model=model) as run:
             async for text in run.text():
                 print(text, end="", flush=True)
     except TokenwireError as error:

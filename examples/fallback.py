@@ -8,7 +8,7 @@ from tokenwire import RetryPolicy
 
 async def main() -> None:
     models = ["http://127.0.0.1:9/v1#down", "demo"]
-    async with tokenwire.stream(models, "Hello", retry=RetryPolicy(retries=0)) as run:
+    async with tokenwire.stream("Hello", model=models, retry=RetryPolicy(retries=0)) as run:
         result = await run.result()
     print("answered by", result.model)
     print(result.text)

@@ -6,7 +6,7 @@ import tokenwire
 
 
 async def main() -> None:
-    async with tokenwire.stream("demo", "Hello") as run:
+    async with tokenwire.stream("Hello", model="demo") as run:
         async for text in run.text():
             print(text, end="", flush=True)
     print()

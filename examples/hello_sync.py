@@ -2,7 +2,7 @@
 
 from tokenwire import sync
 
-with sync.stream("demo", "Hello") as run:
+with sync.stream("Hello", model="demo") as run:
     for text in run.text():
         print(text, end="", flush=True)
 print()

@@ -16,7 +16,7 @@ def listen(fact: object) -> None:
 
 async def main() -> None:
     stop = observe(listen)
-    async with tokenwire.stream("demo", "Hello") as run:
+    async with tokenwire.stream("Hello", model="demo") as run:
         await run.result()
     stop()
 

@@ -18,7 +18,7 @@ class City(BaseModel):
 async def main() -> None:
     answer = '{"name": "Paris", "people": 2100000, "rivers": ["Seine", "Bièvre"]}'
     model = ScriptedModel([answer[i : i + 9] for i in range(0, len(answer), 9)])
-    async with tokenwire.stream("any", "Describe Paris", output=City, **model.options) as run:
+    async with tokenwire.stream("Describe Paris", model=model, output=City) as run:
         async for value in partial_values(run):
             print("so far:", value)
         result = await run.result()

@@ -13,7 +13,7 @@ def delete_file(path: str) -> str:
 
 
 async def main() -> None:
-    async with tokenwire.stream("demo", "scenario:approval", tools=[delete_file]) as run:
+    async with tokenwire.stream("scenario:approval", model="demo", tools=[delete_file]) as run:
         async for event in run:
             match event:
                 case ApprovalRequest(name=name, arguments=arguments):

@@ -26,7 +26,7 @@ async def main() -> None:
     async with mcp_tools([sys.executable, __file__, "serve"]) as tools:
         print("tools:", tools.names)
         model = ScriptedModel([call("add", {"a": 2, "b": 40})], ["It is 42."])
-        async with tokenwire.stream("any", "2 + 40?", tools=tools, **model.options) as run:
+        async with tokenwire.stream("2 + 40?", model=model, tools=tools) as run:
             result = await run.result()
         print("the server answered", result.history[1].parts[0].content)
         print(result.text)

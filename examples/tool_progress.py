@@ -20,7 +20,7 @@ async def read_pages(count: int) -> AsyncIterator[Progress | str]:
 async def main() -> None:
     # A scripted model says what it is told to; see tokenwire.testing.
     model = ScriptedModel([call("read_pages", {"count": 3})], ["All about streams."])
-    async with tokenwire.stream("any", "Read", tools=[read_pages], **model.options) as run:
+    async with tokenwire.stream("Read", model=model, tools=[read_pages]) as run:
         async for event in run:
             match event:
                 case ToolProgress(fraction=fraction, message=message):

@@ -17,7 +17,7 @@ async def get_weather(city: str) -> dict:
 
 
 async def main() -> None:
-    async with tokenwire.stream("demo", "scenario:tool", tools=[get_weather]) as run:
+    async with tokenwire.stream("scenario:tool", model="demo", tools=[get_weather]) as run:
         async for event in run:
             match event:
                 case TextDelta(text=text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import tokenwire
 from tokenwire import sync
 from tokenwire.errors import InputError, UnknownModelError
+from tokenwire.run.buffer import BufferLimits
+from tokenwire.testing import ScriptedModel, error
 
 BAD_MODELS: list[Any] = [None, 5, b"demo", "", [], ["demo", None], "nope", "x.gguf", "http://h/v1"]
 
@@ -17,9 +20,9 @@ BAD_MODELS: list[Any] = [None, 5, b"demo", "", [], ["demo", None], "nope", "x.gg
 @pytest.mark.parametrize("model", BAD_MODELS, ids=repr)
 def test_a_bad_model_is_named(model: Any) -> None:
     with pytest.raises(UnknownModelError, match=r"model|file"):
-        tokenwire.stream(model, "Hello")
+        tokenwire.stream("Hello", model=model)
     with pytest.raises(UnknownModelError, match=r"model|file"):
-        sync.stream(model, "Hello")
+        sync.stream("Hello", model=model)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def test_a_bad_model_is_named(model: Any) -> None:
 )
 def test_a_bad_prompt_is_named(prompt: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        tokenwire.stream("demo", prompt)
+        tokenwire.stream(prompt, model="demo")
 
 
 @pytest.mark.parametrize(
@@ -59,15 +62,71 @@ def test_a_bad_prompt_is_named(prompt: Any, words: str) -> None:
         ({"system": 5}, "'system' must be a text"),
         ({"extra": 5}, "'extra' must be an object"),
         ({"extra": {"x": Decimal}}, "cannot be encoded as JSON"),
-        ({"buffer_events": 0}, "at least 1 event"),
+        ({"buffer": BufferLimits(events=0)}, "at least 1 event"),
+        ({"buffer": BufferLimits(policy="drop")}, "'wait' or 'merge'"),
     ],
     ids=repr,
 )
 def test_a_bad_option_is_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        tokenwire.stream("demo", "Hello", **options)
+        tokenwire.stream("Hello", model="demo", **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("demo", "Hello"), {}, r"stream\(prompt, model=...\)"),
+        (("Hello",), {"model": "demo", "buffer_events": 5}, r"buffer=BufferLimits\(events=...\)"),
+        (("Hello",), {"model": "demo", "buffer_bytes": 5}, r"buffer=BufferLimits\(bytes=...\)"),
+        (("Hello",), {"model": "demo", "buffer_policy": "wait"}, r"BufferLimits\(policy=...\)"),
+    ],
+)
+@pytest.mark.parametrize("function", [tokenwire.stream, sync.stream])
+def test_a_call_of_the_past_names_the_present_form(
+    function: Any, arguments: Any, options: Any, words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        function(*arguments, **options)
+
+
+def test_the_registry_of_the_caller_is_never_changed() -> None:
+    """Runs one after the other and at once on one registry: each has its own demo model."""
+    registry = tokenwire.Registry(env={})
+
+    async def answer() -> str:
+        run = tokenwire.stream("scenario:empty", model="demo", registry=registry)
+        async with run:
+            return (await run.result()).outcome
+
+    async def overlapping() -> list[str]:
+        first = tokenwire.stream("scenario:slow", model="demo", registry=registry)
+        async with first:
+            texts = first.text()
+            await anext(texts)
+            outcomes = [await answer()]
+        second = tokenwire.stream("scenario:empty", model=["demo", "demo"], registry=registry)
+        async with second:
+            first.cancel()
+            outcomes.append((await second.result()).outcome)
+        return outcomes
+
+    assert asyncio.run(answer()) == "complete"
+    assert asyncio.run(overlapping()) == ["complete", "complete"]
+    assert not registry.has_demo
+
+
+def test_model_objects_and_names_may_be_mixed() -> None:
+    broken, scripted = ScriptedModel([error(code="bad_key")]), ScriptedModel(["of the script"])
+    for models, text in (
+        ([broken, scripted], "of the script"),
+        ([scripted, "demo"], "of the script"),
+        ([broken, "demo"], ""),
+    ):
+        with sync.stream("scenario:empty", model=models) as run:
+            assert run.result().text == text
+    assert [len(broken.requests), len(scripted.requests)] == [2, 2]
 
 
 def test_one_message_may_be_given_as_its_json_object() -> None:
-    with sync.stream("demo", {"role": "user", "content": "scenario:empty"}) as run:
+    with sync.stream({"role": "user", "content": "scenario:empty"}, model="demo") as run:
         assert run.result().text == ""

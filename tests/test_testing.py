@@ -22,7 +22,7 @@ def test_it_says_its_scripts_in_turn_and_keeps_what_it_was_asked():
     model = ScriptedModel([call("clock", {"zone": "UTC"})], ["It is ", "noon."])
 
     async def main():
-        async with tokenwire.stream("x", "When?", tools=[clock], **model.options) as run:
+        async with tokenwire.stream("When?", model=model, tools=[clock]) as run:
             return await run.result()
 
     result = asyncio.run(main())
@@ -34,7 +34,7 @@ def test_it_says_its_scripts_in_turn_and_keeps_what_it_was_asked():
 @pytest.mark.parametrize(("piece", "kind"), [(error(), ProviderError), (cut(), NetworkError)])
 def test_what_breaks_is_raised_after_the_text(piece, kind):
     model = ScriptedModel(["some ", piece])
-    with sync.stream("x", "Hi", **model.options) as run:
+    with sync.stream("Hi", model=model) as run:
         pieces = []
         with pytest.raises(kind):
             for text in run.text():
@@ -46,10 +46,10 @@ def test_blocking_gives_the_same_events_in_the_same_order():
     model = ScriptedModel(["a", "b", "c"])
 
     async def main():
-        async with tokenwire.stream("x", "Hi", **model.options) as run:
+        async with tokenwire.stream("Hi", model=model) as run:
             return [(e.type, getattr(e, "text", None)) async for e in run]
 
-    with sync.stream("x", "Hi", **model.options) as run:
+    with sync.stream("Hi", model=model) as run:
         blocking = [(e.type, getattr(e, "text", None)) for e in run]
     expected = asyncio.run(main())
     assert "".join(t or "" for _, t in blocking) == "".join(t or "" for _, t in expected) == "abc"
@@ -60,16 +60,16 @@ def test_blocking_gives_the_same_events_in_the_same_order():
 def test_leaving_the_block_ends_its_thread():
     before = threading.active_count()
     model = ScriptedModel(["a"] * 1000)
-    with sync.stream("x", "Hi", **model.options) as run:
+    with sync.stream("Hi", model=model) as run:
         next(iter(run.text()))
-    with pytest.raises(ZeroDivisionError), sync.stream("x", "Hi", **model.options) as run:
+    with pytest.raises(ZeroDivisionError), sync.stream("Hi", model=model) as run:
         raise ZeroDivisionError
     assert threading.active_count() == before
 
 
 def test_blocking_cancel_and_misuse():
     model = ScriptedModel(["a"] * 1000)
-    run = sync.stream("x", "Hi", **model.options)
+    run = sync.stream("Hi", model=model)
     with pytest.raises(ConflictError):
         run.result()
     with run:
@@ -87,17 +87,17 @@ def test_structured_output_is_validated():
         people: int
 
     model = ScriptedModel(['{"name":"Par', 'is","people":2100000}'])
-    with sync.stream("x", "A city", output=City, **model.options) as run:
+    with sync.stream("A city", model=model, output=City) as run:
         assert run.result().output == City(name="Paris", people=2100000)
     model = ScriptedModel(['{"name":"Paris"}'])
-    with sync.stream("x", "A city", output=City, **model.options) as run:
+    with sync.stream("A city", model=model, output=City) as run:
         with pytest.raises(ProviderError, match="people"):
             run.result()
 
 
 def test_blocking_results_can_be_read_after_the_block():
     model = ScriptedModel(["a", "b"])
-    with sync.stream("x", "Hi", **model.options) as run:
+    with sync.stream("Hi", model=model) as run:
         list(run)
     assert run.result().text == "ab"
     assert list(run.text()) == []
@@ -106,7 +106,7 @@ def test_blocking_results_can_be_read_after_the_block():
 
 def test_a_blocking_run_that_was_left_early_is_not_taken_for_whole():
     model = ScriptedModel(["a"] * 1000)
-    with sync.stream("x", "Hi", **model.options) as run:
+    with sync.stream("Hi", model=model) as run:
         next(iter(run))
     with pytest.raises(TruncatedError):
         run.result()

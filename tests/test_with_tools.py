@@ -33,7 +33,7 @@ def weather(city: str) -> str:
 
 def scripted(*scripts: Any) -> tuple[ScriptedModel, dict[str, Any]]:
     model = ScriptedModel(*scripts)
-    return model, {"model": "scripted", **model.options}
+    return model, {"model": model}
 
 
 def text(items: list[dict[str, Any]]) -> str:

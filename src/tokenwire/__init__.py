@@ -1,6 +1,6 @@
-"""Bring a language model's answer to people while it is being written, and never lose a word.
+"""Deliver a language model's answer while it is being written, without losing or repeating a word.
 
-Names are imported when first used, so that ``import tokenwire`` stays fast.
+Names are imported on first use, so that ``import tokenwire`` stays fast.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 #: name -> module that holds it.
 _WHERE = {
+    "BufferLimits": "tokenwire.run.buffer",
     "Deadlines": "tokenwire.run.call.deadlines",
     "LoopLimits": "tokenwire.run.plan",
     "Message": "tokenwire.events.message",
@@ -36,6 +37,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "BufferLimits",
     "Deadlines",
     "LoopLimits",
     "Message",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from tokenwire.log.open import open_log
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
+    from tokenwire.run.buffer import BufferLimits
     from tokenwire.run.call.deadlines import Deadlines
     from tokenwire.run.call.recover import RetryPolicy
     from tokenwire.run.plan import LoopLimits

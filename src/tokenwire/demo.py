@@ -1,7 +1,7 @@
-"""The demo model: the simulator on a loopback port of its own, started when first asked for.
+"""The demo model: the simulator on a loopback port of its own, started on first use.
 
-Always true: it is read through the same HTTP client and decoder as any provider; one event loop
-has at most one, and the last user's leaving stops it.
+Always true: the same HTTP client and decoder read it as any provider; one event loop has at most
+one, which stops after its last user.
 """
 
 from __future__ import annotations

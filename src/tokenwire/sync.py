@@ -7,17 +7,18 @@ by its exit, which closes the provider's connection, also after an exception.
 
     from tokenwire import sync
 
-    with sync.stream("demo", "Hello") as run:
+    with sync.stream("Hello", model="demo") as run:
         for text in run.text():
             print(text, end="")
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -31,6 +32,7 @@ from tokenwire.run.stream import Run as AsyncRun
 
 __all__ = ["Run", "stream"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -150,6 +152,13 @@ def _at_once(ready: Coroutine[Any, Any, T]) -> T:
     raise ConflictError("the run is closed; iterate inside the 'with' block")
 
 
-def stream(model: Any, prompt: Any, **options: Any) -> Run:
-    """`tokenwire.stream`, blocking; the same arguments."""
-    return Run(tokenwire.stream(model, prompt, **options))
+def _blocking(function: Callable[P, AsyncRun]) -> Callable[P, Run]:
+    @functools.wraps(function)
+    def blocking(*args: P.args, **kwargs: P.kwargs) -> Run:
+        return Run(function(*args, **kwargs))
+
+    return blocking
+
+
+#: `tokenwire.stream`, blocking; the same arguments.
+stream = _blocking(tokenwire.stream)

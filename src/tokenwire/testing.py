@@ -1,19 +1,20 @@
-"""For your tests: a model that says what you wrote down, at once, without a socket.
+"""For tests: a model that answers from a script, at once, without a socket.
 
-Always true: no delay, no network, no clock; what the model was asked is kept in `requests`.
+Always true: no delay, no network, no clock; `requests` holds the body of every request.
 
 ::
 
     from tokenwire.testing import ScriptedModel, call, error
 
     model = ScriptedModel(["Hello", ", ", "world"], [call("clock", {"zone": "UTC"})], ["Noon."])
-    async with tokenwire.stream("scripted", "Hi", **model.options) as run:
+    async with tokenwire.stream("Hi", model=model) as run:
         assert (await run.result()).text == "Hello, world"
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ from tokenwire.providers.openai.chat import DIALECT
 
 __all__ = ["ScriptedModel", "call", "cut", "error"]
 
+_numbers = count(1)
+
 
 class _Piece(msgspec.Struct, frozen=True):
     kind: str
@@ -32,56 +35,50 @@ class _Piece(msgspec.Struct, frozen=True):
 
 
 def call(name: str, arguments: Mapping[str, Any] | str = "{}", *, call_id: str = "") -> _Piece:
-    """A tool call in an answer; ``arguments`` as an object, or as text to test bad ones."""
+    """A tool call in an answer; ``arguments``: an object, or a text to test invalid ones;
+    ``call_id``: default ``call_1``, ``call_2``, ..."""
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     return _Piece("call", name, (call_id, text))
 
 
 def error(message: str = "the model is tired", *, code: str = "server_error") -> _Piece:
-    """The provider reports an error in the middle of the answer."""
+    """An error of the provider in the middle of the answer: its ``message`` and ``code``."""
     return _Piece("error", code, message)
 
 
 def cut() -> _Piece:
-    """The connection breaks here."""
+    """A lost connection at this point of the answer."""
     return _Piece("cut")
 
 
 class ScriptedModel:
-    """Answers the first request with the first script, the second with the second, and so on; the
-    last one again and again. A script is pieces: texts, `call`, `error`, `cut`."""
+    """A model to give to `tokenwire.stream` as ``model``.
+
+    ``scripts``: one for each request, in order; the last one repeats. A script is a list of pieces:
+    texts, `call`, `error`, `cut`.
+    """
 
     def __init__(self, *scripts: Iterable[str | _Piece]) -> None:
         self._scripts = [list(script) for script in scripts] or [[]]
-        #: The bodies of the requests that came, decoded.
+        number = next(_numbers)
+        self.name = "scripted"
+        self._url = f"http://scripted-{number}/v1"
+        #: The decoded bodies of the requests so far.
         self.requests: list[dict[str, Any]] = []
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """What to give `tokenwire.stream` so that it asks this model."""
-        return {"registry": self, "http": self}
-
-    # --- the part of a registry that runs use ---------------------------------------------------
-
-    has_demo = True
-
     def resolve(self, name: str) -> tuple[Dialect, Target]:
-        """Any name is this model."""
-        target = Target(
-            provider="scripted", dialect="openai-chat", model=name, base_url="http://scripted/v1"
-        )
+        """The dialect and target; any ``name`` is this model."""
+        target = Target(provider="scripted", dialect="openai-chat", model=name, base_url=self._url)
         return DIALECT, target
 
-    # --- the part of an HTTP client that runs use -----------------------------------------------
-
     async def open(self, call: Call, *, connect_timeout: float = 5.0) -> _Stream:
-        """A response with the next script."""
+        """The response to ``call``: the next script. ``connect_timeout`` has no effect."""
         number = min(len(self.requests), len(self._scripts) - 1)
         self.requests.append(msgspec.json.decode(call.body))
         return _Stream(list(_chunks(self._scripts[number])))
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Nothing to close; for use as an HTTP client."""
 
 
 class _Stream:
@@ -99,7 +96,7 @@ class _Stream:
             return b""
         chunk = self._chunks.pop(0)
         if chunk is None:
-            raise NetworkError("the scripted connection broke")
+            raise NetworkError("the scripted connection was lost")
         return chunk
 
     def abort(self, error: ProviderError) -> None:

@@ -1,8 +1,8 @@
 """`tokenwire.stream_with_tools`: text and tool calls as plain dictionaries, from one generator.
 
-Always true: text comes as it is written; each step's calls come once, whole and in the model's
-order; tools that were given as functions are run and the answer goes on; an answer that broke off
-ends in the error that broke it.
+Always true: text is yielded while it is written; each step's calls are yielded once, whole and in
+the model's order; tools given as functions are run and the answer continues; a broken answer raises
+its error at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tokenwire.ask import stream
+from tokenwire.ask import ModelObject, stream
 from tokenwire.errors import InputError
 from tokenwire.events.message import Message, ToolCallPart, ToolResultPart, messages_of
 from tokenwire.events.model import (
@@ -39,25 +39,29 @@ async def stream_with_tools(
     messages: str | Iterable[Message | dict[str, Any]],
     tools: Iterable[Any] = (),
     *,
-    model: str | Iterable[str] = "demo",
+    model: str | ModelObject | Iterable[str | ModelObject] = "demo",
     approve: Approve | None = None,
     **options: Any,
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield ``{"type": "content", "data": text}`` and, when a step ends with calls,
     ``{"type": "tool_calls", "data": [{"id", "function": {"name", "arguments"}}]}``.
 
-    ``messages``: ours, or in the form of OpenAI's API. ``tools``: functions and `Tool` s, which are
-    run, or declarations in the form of OpenAI's API, whose calls are yours to run: then the
-    generator ends after them. (What functions gave in the same step comes before that end, as
-    ``{"type": "tool_results", "data": [{"tool_call_id", "content"}]}``, so that every call can go
-    back with its result.) ``approve`` is asked about calls that need a yes (without it the
-    answer is no). ``options`` are those of `tokenwire.stream`.
+    ``messages``: a text, or messages of this library or in the form of OpenAI's API. ``tools``:
+    functions and `Tool` s, which are run, or declarations in the form of OpenAI's API, whose calls
+    the caller runs: the generator ends after them. (Results of functions in the same step precede
+    that end, as ``{"type": "tool_results", "data": [{"tool_call_id", "content"}]}``, so that every
+    call can be returned with its result.) ``model``: as in `tokenwire.stream`. ``approve``: decides
+    calls that need an approval; without it they are rejected. ``options``: those of
+    `tokenwire.stream`.
+
+    Raises `InputError` for an invalid message or tool, and whatever `Run.result` raises.
     """
     toolset = ToolSet(_tool(tool) for tool in tools)
     prompt = messages if isinstance(messages, str) else [_message(item) for item in messages]
     assembler = Assembler()
     results: list[dict[str, Any]] = []
-    async with stream(model, prompt, tools=toolset if len(toolset) else None, **options) as run:
+    own = toolset if len(toolset) else None
+    async with stream(prompt, model=model, tools=own, **options) as run:
         async with aclosing(run.batches()) as batches:  # type: ignore[type-var]
             async for event in (event async for batch in batches for event in batch):
                 if isinstance(event, TextDelta):
@@ -102,7 +106,7 @@ def _result(event: ToolResult | ToolError) -> dict[str, Any]:
 
 
 def _tool(value: Any) -> Any:
-    """A declaration as OpenAI's API has it becomes a tool that the caller runs."""
+    """A declaration in the form of OpenAI's API becomes a tool that the caller runs."""
     if not isinstance(value, dict):
         return value
     function = value.get("function", value)
@@ -116,7 +120,7 @@ def _tool(value: Any) -> Any:
 
 
 def _message(item: Message | dict[str, Any]) -> Message:
-    """A message of ours, or one as OpenAI's API has it."""
+    """A message of this library, or one in the form of OpenAI's API."""
     if not isinstance(item, dict) or not item.keys() & {"tool_calls", "tool_call_id"}:
         return messages_of([item])[0]
     content = item.get("content") or ""

@@ -68,7 +68,7 @@ def test_start_follow_text_snapshot_models(here: Site) -> None:
         snapshot = await client.snapshot(run.id)
         assert snapshot["state"] == "complete"
         assert [model.id for model in await client.models()] == ["demo"]
-        await client.erase(run)
+        await client.delete(run)
         with pytest.raises((NotFoundError, GoneError)):
             await client.text(run)
 

@@ -21,7 +21,7 @@ CASES: list[dict[str, Any]] = json.loads(
 def test_fold(case: dict[str, Any]) -> None:
     state = fold([from_fields(event) for event in case["events"]])  # type: ignore[misc]
     assert {
-        "state": state.state,
+        "state": state.status,
         "text": state.text,
         "finish_reason": state.finish_reason,
         "usage": state.usage,

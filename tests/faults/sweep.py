@@ -348,7 +348,7 @@ class _Seen:
             elif isinstance(event, m.ApprovalRequest):
                 [run] = self._case.runs
                 with contextlib.suppress(ConflictError):  # cancelled meanwhile
-                    await self._runs.answer_approval(
+                    await self._runs.approve(
                         run, event.approval_id, approved=True, principal=self._case.key
                     )
 

@@ -92,7 +92,7 @@ def test_a_real_run_below_the_span_of_its_caller(telemetry: Telemetry) -> None:
 
     async def main() -> None:
         with telemetry.provider.get_tracer("app").start_as_current_span("request"):
-            async with tokenwire.stream("demo", "scenario:text?rate=300") as run:
+            async with tokenwire.stream("scenario:text?rate=300", model="demo") as run:
                 await run.result()
 
     asyncio.run(main())

@@ -123,7 +123,7 @@ def test_a_forced_call_is_made_run_and_answered(
             # The end of the answer (token 2) is made likely: noise has none of its own accord.
             "extra": {"logit_bias": [[2, 6.0]]},
         }
-        async with tokenwire.stream(name, "abc", **options) as run:
+        async with tokenwire.stream("abc", model=name, **options) as run:
             events = [event async for event in run]
             result = await run.result()
         assert result.outcome == "complete"

@@ -66,7 +66,7 @@ async def say_yes(runs: Runs, run: str) -> None:
         for _, event in batch.events():
             if isinstance(event, m.RunWait):
                 with contextlib.suppress(ConflictError):  # it has its answer by now
-                    await runs.answer_approval(run, event.pending[0], approved=True)
+                    await runs.approve(run, event.pending[0], approved=True)
     follower.close()
 
 

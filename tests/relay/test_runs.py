@@ -229,12 +229,10 @@ def test_an_approval_is_answered_once_and_by_its_owner():
                     waiting = event if isinstance(event, m.RunWait) else waiting
             assert (await runs.info(info.id, principal="ann")).state == "waiting"
             with pytest.raises(NotFoundError):
-                await runs.answer_approval(info.id, "ap_none", approved=True, principal="ann")
+                await runs.approve(info.id, "ap_none", approved=True, principal="ann")
             with pytest.raises(NotFoundError):
-                await runs.answer_approval(
-                    info.id, waiting.pending[0], approved=True, principal="bob"
-                )
-            await runs.answer_approval(
+                await runs.approve(info.id, waiting.pending[0], approved=True, principal="bob")
+            await runs.approve(
                 info.id, waiting.pending[0], approved=True, by="ann", principal="ann"
             )
             while await follower.next() is not None:
@@ -242,9 +240,7 @@ def test_an_approval_is_answered_once_and_by_its_owner():
             follower.close()
             assert deleted == ["report.txt"]
             with pytest.raises(ConflictError):
-                await runs.answer_approval(
-                    info.id, waiting.pending[0], approved=False, principal="ann"
-                )
+                await runs.approve(info.id, waiting.pending[0], approved=False, principal="ann")
 
     run_async(main())
 
@@ -265,7 +261,7 @@ def test_of_two_answers_at_once_one_counts_and_the_other_is_told():
                     waiting = event if isinstance(event, m.RunWait) else waiting
             told = await asyncio.gather(
                 *(
-                    runs.answer_approval(info.id, waiting.pending[0], approved=yes, by=who)
+                    runs.approve(info.id, waiting.pending[0], approved=yes, by=who)
                     for who, yes in (("ann", True), ("bob", False), ("cat", True))
                 ),
                 return_exceptions=True,

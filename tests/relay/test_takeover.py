@@ -166,7 +166,7 @@ def test_waiting_for_an_approval_survives_the_worker(tmp_path):
             follower.close()
             assert (await second.info(info.id)).state == "waiting"
             assert deleted == []
-            await second.answer_approval(info.id, wait.pending[0], approved=True)
+            await second.approve(info.id, wait.pending[0], approved=True)
             events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 20)]
             assert events[-1].outcome == "complete"
             assert deleted == ["report.txt"]

@@ -27,7 +27,7 @@ def ask(
 
     async def main() -> list[Any]:
         events = []
-        async with tokenwire.stream("x", "Hi", tools=tools, **model.options) as run:
+        async with tokenwire.stream("Hi", model=model, tools=tools) as run:
             async for event in run:
                 events.append(event)
                 answer(run, event)
@@ -88,11 +88,9 @@ def test_a_server_refuses_edited_arguments_that_do_not_fit() -> None:
                     pending = event.pending if isinstance(event, m.RunWait) else pending
             follower.close()
             with pytest.raises(InputError):
-                await runs.answer_approval(
-                    info.id, pending[0], approved=True, arguments={"path": 3}
-                )
+                await runs.approve(info.id, pending[0], approved=True, arguments={"path": 3})
             assert (await runs.info(info.id)).state == "waiting"
-            await runs.answer_approval(
+            await runs.approve(
                 info.id, pending[0], approved=True, arguments={"path": "x"}, by="ann"
             )
             events = [event for _, event in await read_all(runs, info.id)]

@@ -9,7 +9,7 @@ import pytest
 from support.spine import run_async
 from tokenwire.errors import InputError
 from tokenwire.events import model as m
-from tokenwire.run.buffer import Buffer
+from tokenwire.run.buffer import Buffer, BufferLimits
 
 
 def deltas(*texts):
@@ -18,7 +18,7 @@ def deltas(*texts):
 
 def test_a_full_buffer_makes_the_writer_wait_and_loses_nothing():
     async def main():
-        buffer = Buffer(most_events=3)
+        buffer = Buffer(BufferLimits(events=3))
         await buffer.put(deltas("a", "b", "c"))
         writer = asyncio.create_task(buffer.put(deltas("d")))
         await asyncio.sleep(0)
@@ -37,7 +37,7 @@ def test_a_full_buffer_makes_the_writer_wait_and_loses_nothing():
 
 def test_bytes_are_a_bound_too():
     async def main():
-        buffer = Buffer(most_events=1000, most_bytes=10)
+        buffer = Buffer(BufferLimits(events=1000, bytes=10))
         await buffer.put(deltas("x" * 20))
         writer = asyncio.create_task(buffer.put(deltas("y")))
         await asyncio.sleep(0)
@@ -50,7 +50,7 @@ def test_bytes_are_a_bound_too():
 
 def test_the_merge_policy_joins_before_it_waits():
     async def main():
-        buffer = Buffer(most_events=3, policy="merge")
+        buffer = Buffer(BufferLimits(events=3, policy="merge"))
         for number in range(100):
             await buffer.put(deltas(str(number)))
         assert buffer.stats.writer_waits == 0
@@ -73,7 +73,7 @@ def test_an_error_comes_after_what_was_held():
     run_async(main())
 
 
-@pytest.mark.parametrize("bad", [{"most_events": 0}, {"most_bytes": 0}])
+@pytest.mark.parametrize("bad", [{"events": 0}, {"bytes": 0}, {"policy": "drop"}])
 def test_a_buffer_of_nothing_is_refused(bad):
     with pytest.raises(InputError):
-        Buffer(**bad)
+        Buffer(BufferLimits(**bad))

@@ -21,7 +21,7 @@ def test_a_call_id_that_comes_again_names_another_call() -> None:
 
     async def main() -> None:
         model = ScriptedModel(asked(1), asked(2, 2), asked(3), ["done"])
-        async with tokenwire.stream("x", "Hi", tools=[double], **model.options) as run:
+        async with tokenwire.stream("Hi", model=model, tools=[double]) as run:
             result = await run.result()
         assert result.text == "done"
         assert sorted(ran) == [1, 2, 2, 3]

@@ -51,7 +51,7 @@ def served(bodies: list[bytes], use: Callable[[str], Awaitable[None]]) -> int:
 def test_an_overload_told_in_a_200_is_tried_again() -> None:
     async def use(model: str) -> None:
         retry = RetryPolicy(first=0.001)
-        async with tokenwire.stream(model, "hi", retry=retry) as run:
+        async with tokenwire.stream("hi", model=model, retry=retry) as run:
             assert (await run.result()).text == "hello"
 
     assert served([refusal("overloaded"), answer("hello")], use) == 2
@@ -60,7 +60,7 @@ def test_an_overload_told_in_a_200_is_tried_again() -> None:
 def test_a_refused_key_told_in_a_200_is_not_tried_again() -> None:
     async def use(model: str) -> None:
         with pytest.raises(TokenwireError) as caught:
-            async with tokenwire.stream(model, "hi") as run:
+            async with tokenwire.stream("hi", model=model) as run:
                 await run.result()
         assert caught.value.code == AuthenticationError.code
 
@@ -72,7 +72,7 @@ def test_an_error_after_text_is_told_and_never_tried_again() -> None:
     body = first.replace(b"data: [DONE]\n\n", b"") + refusal("overloaded")
 
     async def use(model: str) -> None:
-        async with tokenwire.stream(model, "hi") as run:
+        async with tokenwire.stream("hi", model=model) as run:
             types = [event.type async for event in run]
         assert types.count("error") == 1
         assert "text-delta" in types

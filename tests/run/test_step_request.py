@@ -34,7 +34,7 @@ def ask(*scripts: Any, **options: Any) -> tuple[ScriptedModel, list[Any], Any]:
     model = ScriptedModel(*scripts)
 
     async def main() -> tuple[list[Any], Any]:
-        async with tokenwire.stream("x", "Hi", **options, **model.options) as run:
+        async with tokenwire.stream("Hi", model=model, **options) as run:
             events = [event async for event in run]
             return events, await run.result()
 
@@ -89,7 +89,7 @@ def test_a_call_id_of_the_conversation_before_names_another_call() -> None:
     model = ScriptedModel([call("look", call_id="call_0")], ["Done."])
 
     async def main() -> None:
-        async with tokenwire.stream("x", before, tools=[look], **model.options) as run:
+        async with tokenwire.stream(before, model=model, tools=[look]) as run:
             starts = [event async for event in run if isinstance(event, ToolCallStart)]
         assert [s.call_id for s in starts] == ["call_0-2"]
 
@@ -182,9 +182,7 @@ def test_a_rule_that_fails_is_an_error_of_the_run(caplog: pytest.LogCaptureFixtu
     model = ScriptedModel([call("look")], ["never asked"])
 
     async def main() -> None:
-        async with tokenwire.stream(
-            "x", "Hi", tools=[look], stop_when=wrong, **model.options
-        ) as run:
+        async with tokenwire.stream("Hi", model=model, tools=[look], stop_when=wrong) as run:
             events = [event async for event in run]
             assert end(events) == ("error", "bad_config")
 

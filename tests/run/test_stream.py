@@ -17,6 +17,7 @@ from tokenwire.errors import (
     TruncatedError,
 )
 from tokenwire.events import model as m
+from tokenwire.run.buffer import BufferLimits
 from tokenwire.run.call.deadlines import Deadlines
 
 SLOW = "".join(f"{n} " for n in range(1, 91))
@@ -191,7 +192,7 @@ def test_nobody_there_is_a_network_error_in_words():
 def test_a_slow_reader_makes_the_model_wait_in_a_bounded_buffer():
     async def main():
         async with simulator() as server:
-            async with ask("scenario:burst", server.url, buffer_events=50) as run:
+            async with ask("scenario:burst", server.url, buffer=BufferLimits(events=50)) as run:
                 text = []
                 async for batch in run.batches():
                     await asyncio.sleep(0)

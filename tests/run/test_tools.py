@@ -104,7 +104,7 @@ def test_an_approved_call_runs_with_exactly_what_was_shown():
 
                 def hook(event):
                     if isinstance(event, m.RunWait):
-                        assert run.state.state == "waiting"
+                        assert run.state.status == "waiting"
                         assert deleted == []
                         run.approve(event.pending[0], True, by="ann")
                         run.approve(event.pending[0], False, by="bob")

@@ -60,11 +60,11 @@ def address() -> Iterator[tuple[str, int]]:
 
     @app.post("/plain")
     async def plain(prompt: str) -> Any:
-        return stream_response(tokenwire.stream("demo", prompt, registry=registry()))
+        return stream_response(tokenwire.stream(prompt, model="demo", registry=registry()))
 
     @app.post("/tokens")
     async def tokens(prompt: str) -> Any:
-        run = tokenwire.stream("demo", prompt, registry=registry())
+        run = tokenwire.stream(prompt, model="demo", registry=registry())
         return stream_response(run, wire="tokens")
 
     @app.post("/chat")

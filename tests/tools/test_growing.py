@@ -139,8 +139,8 @@ def test_a_run_is_drawn_batch_by_batch() -> None:
     drawn: list[Any] = []
 
     async def main() -> None:
-        options = {"tools": [tokenwire.Tool.of(lambda city: city, name="f")], **model.options}
-        async with tokenwire.stream("x", "Hi", **options) as run:
+        tools = [tokenwire.Tool.of(lambda city: city, name="f")]
+        async with tokenwire.stream("Hi", model=model, tools=tools) as run:
             calls = GrowingCalls()
             async for batch in run.batches():
                 calls.push(batch)

@@ -221,8 +221,8 @@ def test_a_run_gives_a_checked_value_by_the_answer_tool(tools: Any) -> None:
     named = None if tools is None else [Tool.of(tools[0], name="clock")]
 
     async def main() -> Any:
-        options: Any = {"output": City, "output_by": "tool", "tools": named, **model.options}
-        async with tokenwire.stream("x", "Where?", **options) as run:
+        options: Any = {"output": City, "output_by": "tool", "tools": named}
+        async with tokenwire.stream("Where?", model=model, **options) as run:
             return await run.result()
 
     result = asyncio.run(main())
@@ -239,9 +239,7 @@ def test_a_run_with_tools_reads_the_last_steps_text() -> None:
 
     async def main() -> Any:
         named = [Tool.of(lambda: "noon", name="clock")]
-        async with tokenwire.stream(
-            "x", "Where?", output=City, tools=named, **model.options
-        ) as run:
+        async with tokenwire.stream("Where?", model=model, output=City, tools=named) as run:
             return await run.result()
 
     assert asyncio.run(main()).output == City(name="Rome")
@@ -252,7 +250,7 @@ def test_an_answer_of_another_shape_raises_at_the_end() -> None:
     model = ScriptedModel(['{"name":', "7}"])
 
     async def main() -> Any:
-        async with tokenwire.stream("x", "Where?", output=City, **model.options) as run:
+        async with tokenwire.stream("Where?", model=model, output=City) as run:
             return await run.result()
 
     with pytest.raises(ProtocolError, match="name"):

@@ -48,7 +48,7 @@ def scripted(*scripts: Any, tools: list[Any], **options: Any) -> tuple[ScriptedM
     model = ScriptedModel(*scripts)
 
     async def main() -> list[Event]:
-        async with tokenwire.stream("x", "Hi", tools=tools, **options, **model.options) as run:
+        async with tokenwire.stream("Hi", model=model, tools=tools, **options) as run:
             return await events_of(run)
 
     return model, asyncio.run(main())
@@ -70,7 +70,7 @@ def test_a_conversation_with_a_tool_over_every_wire(dialect: str) -> None:
         async with SimulatorServer(Settings()) as server:
             name = f"{dialect}+{server.url}{WIRES[dialect]}#demo"
             messages = [tokenwire.user("scenario:tool")]
-            async with tokenwire.stream(name, messages, tools=[get_weather]) as run:
+            async with tokenwire.stream(messages, model=name, tools=[get_weather]) as run:
                 events = await events_of(run)
                 result = await run.result()
             assert [type(e) for e in events if isinstance(e, ToolStart | ToolResult)] == [
@@ -81,7 +81,7 @@ def test_a_conversation_with_a_tool_over_every_wire(dialect: str) -> None:
             assert len(run.state.steps) == 2
             # What came of it is a conversation that can go on.
             messages += [*result.history, tokenwire.user("Hello")]
-            async with tokenwire.stream(name, messages, tools=[get_weather]) as run:
+            async with tokenwire.stream(messages, model=name, tools=[get_weather]) as run:
                 assert (await run.result()).outcome == "complete"
 
     asyncio.run(main())
@@ -221,7 +221,7 @@ def test_a_real_grammar_forces_a_shape(tmp_path: Path) -> None:
 
     async def main() -> None:
         options: Any = {"max_tokens": 60, "seed": 1}
-        async with tokenwire.stream(model, "abc", output=Choice, **options) as run:
+        async with tokenwire.stream("abc", model=model, output=Choice, **options) as run:
             result = await run.result()
         assert isinstance(result.output, Choice)
 

@@ -6,15 +6,16 @@ from typing import assert_type
 
 import tokenwire
 from tokenwire import sync
+from tokenwire.events import Event, PartDelta, TextDelta
 from tokenwire.events.message import Message
-from tokenwire.events.model import Event, PartDelta, TextDelta
 from tokenwire.relay.follow import Batch
 from tokenwire.relay.runs import Follower, RunInfo, Runs
 from tokenwire.run.stream import Result, Run, Timings
+from tokenwire.testing import ScriptedModel
 
 
 async def library() -> None:
-    run = tokenwire.stream("demo", "Hello", temperature=0.2, stop=["\n"])
+    run = tokenwire.stream("Hello", model="demo", temperature=0.2, stop=["\n"])
     assert_type(run, Run)
     async with run as entered:
         assert_type(entered, Run)
@@ -34,12 +35,15 @@ async def library() -> None:
 
 
 def blocking() -> None:
-    with sync.stream("demo", "Hello") as run:
+    with sync.stream("Hello", model="demo") as run:
         for text in run.text():
             assert_type(text, str)
         for event in run:
             assert_type(event, Event)
         assert_type(run.result(), Result)
+    assert_type(sync.stream("Hello", model=["demo", ScriptedModel()], seed=1), sync.Run)
+    sync.stream("Hello", model="demo", sead=1)  # type: ignore[call-arg]
+    sync.stream("Hello", model=5)  # type: ignore[arg-type]
 
 
 async def relay(runs: Runs) -> None:

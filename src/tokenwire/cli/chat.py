@@ -107,8 +107,8 @@ class Chat:
             tools = await self._tools(stack)
             run = await stack.enter_async_context(
                 tokenwire.stream(
-                    options.models if len(options.models) > 1 else options.models[0],
                     [*self._history, user(prompt)],
+                    model=options.models if len(options.models) > 1 else options.models[0],
                     system=options.system,
                     temperature=options.temperature,
                     max_tokens=options.max_tokens,

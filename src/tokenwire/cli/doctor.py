@@ -156,7 +156,7 @@ def _try(what: str, check: Callable[[], Any]) -> Finding:
 
 
 async def _demo() -> str:
-    async with tokenwire.stream("demo", "Hello") as run:
+    async with tokenwire.stream("Hello", model="demo") as run:
         result = await run.result()
     first = result.timings.first_token_seconds or 0.0
     return f"works; first token after {first:.2f} s"

@@ -118,6 +118,10 @@ class Client:
         """The whole text of a run; returns after its end."""
         return await self.follow(run).text()
 
+    async def info(self, run: str | RunInfo) -> RunInfo:
+        """The run's description: state, model, thread, tail. Raises `NotFoundError`."""
+        return _run_info(await self._request("GET", self._path(run)))
+
     async def snapshot(self, run: str | RunInfo) -> dict[str, Any]:
         """The run's state so far: the fold of its events, as a JSON object."""
         snapshot = await self._request("GET", self._path(run))
@@ -150,7 +154,7 @@ class Client:
         path = f"{self._path(run)}/tools/{part_of_path(call)}"
         await self._request("POST", path, {"content": content})
 
-    async def erase(self, run: str | RunInfo) -> None:
+    async def delete(self, run: str | RunInfo) -> None:
         """Cancel the run and delete its log."""
         await self._request("DELETE", self._path(run))
 

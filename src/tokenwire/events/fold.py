@@ -106,8 +106,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     # --- reading -------------------------------------------------------------------------------
 
     @property
-    def state(self) -> str:
-        """``running``, ``waiting``, or the outcome."""
+    def status(self) -> str:
+        """``running``, ``waiting``, or the outcome: a `RunOutcome`."""
         return self.outcome or ("waiting" if self.waiting else "running")
 
     @property

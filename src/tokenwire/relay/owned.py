@@ -75,7 +75,7 @@ class Owned:
     @property
     def state(self) -> str:
         """``running`` or ``waiting`` (or the outcome, at the very end)."""
-        return self.loop.fold.state
+        return self.loop.fold.status
 
     @property
     def in_tool(self) -> bool:

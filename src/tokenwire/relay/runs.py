@@ -138,7 +138,7 @@ class Runs(Worker):
         info, meta = await self._checked(run, principal)
         waiting = self._is_waiting(run)
         if not waiting and info.closed is None and run not in self.owned:
-            waiting = (await read_run(self.log, run)).fold.state == "waiting"
+            waiting = (await read_run(self.log, run)).fold.status == "waiting"
         return info_of(info, meta, waiting=waiting)
 
     async def follow(
@@ -178,7 +178,7 @@ class Runs(Worker):
         else:
             cursor = None
         described = info_of(info, meta)
-        described.state, described.tail = fold.state, tail
+        described.state, described.tail = fold.status, tail
         return {
             **msgspec.to_builtins(described),
             "cursor": cursor,
@@ -214,7 +214,7 @@ class Runs(Worker):
             await self._command(run, Control(command="cancel", by=by, reason=reason))
         return info_of(info, meta, waiting=self._is_waiting(run))
 
-    async def answer_approval(
+    async def approve(
         self,
         run: str,
         approval_id: str,

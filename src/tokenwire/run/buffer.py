@@ -10,7 +10,7 @@ writer waits).
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -18,9 +18,21 @@ from tokenwire.errors import InputError
 from tokenwire.events.model import Event, PartDelta
 from tokenwire.run.coalesce import merge
 
-__all__ = ["Buffer", "BufferStats", "Policy"]
+__all__ = ["Buffer", "BufferLimits", "BufferStats", "Policy"]
 
 Policy = Literal["wait", "merge"]
+
+
+class BufferLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of the buffer between a model and its reader, and the policy at the bound.
+
+    ``events`` and ``bytes`` (of text): at least 1 each. ``policy``: ``wait`` (the model waits) or
+    ``merge`` (neighbouring deltas are joined first).
+    """
+
+    events: int = 100
+    bytes: int = 256 * 1024
+    policy: Policy = "wait"
 
 
 class BufferStats(msgspec.Struct):
@@ -36,14 +48,15 @@ class BufferStats(msgspec.Struct):
 class Buffer:
     """One writer, one reader, batches of events."""
 
-    def __init__(
-        self, *, most_events: int = 100, most_bytes: int = 256 * 1024, policy: Policy = "wait"
-    ) -> None:
-        if most_events < 1 or most_bytes < 1:
-            raise InputError("a buffer's bounds must be at least 1 event and 1 byte")
-        self.policy: Policy = policy
+    def __init__(self, limits: BufferLimits | None = None) -> None:
+        limits = limits or BufferLimits()
+        if limits.events < 1 or limits.bytes < 1:
+            raise InputError("a buffer must hold at least 1 event and 1 byte")
+        if limits.policy not in get_args(Policy):
+            raise InputError("the policy of a buffer must be 'wait' or 'merge'")
+        self.policy: Policy = limits.policy
         self.stats = BufferStats()
-        self._most_events, self._most_bytes = most_events, most_bytes
+        self._most_events, self._most_bytes = limits.events, limits.bytes
         self._events: list[Event] = []
         self._ended = False
         self._error: BaseException | None = None

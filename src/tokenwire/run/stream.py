@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import string
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from tokenwire.events.model import (
     TextDelta,
     ToolResult,
 )
-from tokenwire.run.buffer import Buffer, BufferStats, Policy
+from tokenwire.run.buffer import Buffer, BufferLimits, BufferStats
 from tokenwire.run.failure import error_of
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop
@@ -83,7 +83,7 @@ class Result(msgspec.Struct, kw_only=True):
 class Run:
     """One answer being written. Use it as a context manager::
 
-    async with tokenwire.stream("demo", "Hello") as run:
+    async with tokenwire.stream("Hello", model="demo") as run:
         async for event in run:
             ...
     """
@@ -94,9 +94,7 @@ class Run:
         *,
         http: Callable[[], HttpClient],
         own_http: bool = True,
-        buffer_events: int = 100,
-        buffer_bytes: int = 256 * 1024,
-        buffer_policy: Policy = "wait",
+        buffer: BufferLimits | None = None,
         prepare: Callable[[Plan], Any] | None = None,
         output: Callable[[Fold], Any] | None = None,
     ) -> None:
@@ -106,9 +104,7 @@ class Run:
         self._http: HttpClient | None = None
         self._inbox = Inbox()
         self._fold = Fold()
-        self._buffer = Buffer(
-            most_events=buffer_events, most_bytes=buffer_bytes, policy=buffer_policy
-        )
+        self._buffer = Buffer(buffer)
         self._prepare, self._output = prepare, output
         self._cleanup: Callable[[], Any] | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -277,8 +273,3 @@ class Run:
         error: TokenwireError | None = error_of(self._fold)
         if error is not None:
             raise error
-
-
-def as_list(value: str | Iterable[str]) -> list[str]:
-    """One or many names as a list."""
-    return [value] if isinstance(value, str) else list(value)

@@ -7,7 +7,6 @@ every request passes the guard; a wire is one module of `server.routes` with ``r
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tokenwire.demo import demo_server
 from tokenwire.errors import ConfigError, LogError, TokenwireError
 from tokenwire.log.base import Log
 from tokenwire.log.open import open_log
@@ -217,9 +217,7 @@ async def default_registry(models: list[str]) -> AsyncIterator[Registry]:
     if "demo" not in models:
         yield Registry()
         return
-    # By name: the demo stands above the server, which must not depend on the simulator.
-    demo = importlib.import_module("tokenwire.demo")
-    async with demo.demo_server() as url:
+    async with demo_server() as url:
         yield Registry(demo_url=url)
 
 

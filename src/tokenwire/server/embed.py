@@ -4,7 +4,7 @@ Without a log, closing the connection cancels the run::
 
     @app.post("/chat")
     async def chat(prompt: str):
-        return stream_response(tokenwire.stream("demo", prompt))
+        return stream_response(tokenwire.stream(prompt, model="demo"))
 
 With a log, a reader may resume and the run continues without one::
 
@@ -170,7 +170,7 @@ class Live:
 
     @property
     def runs(self) -> Runs:
-        """The runs: ``cancel``, ``answer_approval``, ``thread``, ``delete``, ..."""
+        """The runs: ``cancel``, ``approve``, ``thread``, ``delete``, ..."""
         if self._runs is None:
             raise RuntimeError("give live.lifespan to the application, or use 'async with live'")
         return self._runs

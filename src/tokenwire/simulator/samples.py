@@ -23,7 +23,7 @@ survive *at every prefix*: `inline code`, a [link](https://example.com/docs), ~~
 ## Code
 
 ```python
-async with tokenwire.stream("demo", "Hello") as run:
+async with tokenwire.stream("Hello", model="demo") as run:
     async for text in run.text():
         print(text, end="", flush=True)
 ```

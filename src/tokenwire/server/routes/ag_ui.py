@@ -148,7 +148,7 @@ async def _begin(
         run_id=body.run,
         history=body.messages if not how.is_stored else None,
         tanstack=how.tanstack,
-        resolved_ids=resolved_ids(fold) if fold is not None and fold.state != "waiting" else (),
+        resolved_ids=resolved_ids(fold) if fold is not None and fold.status != "waiting" else (),
         place=place,
     )
     return run.id, encoder, place
@@ -215,7 +215,7 @@ async def _answer(
         payload = entry.payload if isinstance(entry.payload, dict) else {}
         approved = payload.get("approved", entry.payload is None or entry.payload is True)
         edited = payload.get("editedArgs", payload.get("arguments"))
-        await state.runs.answer_approval(
+        await state.runs.approve(
             run,
             entry.interrupt,
             approved=entry.resolved and approved is True,

@@ -44,10 +44,10 @@ async def hydrate(
         return conversation
     messages = msgspec.convert(snapshot["input"], list[Message])
     client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
-    if fold.state == "waiting":
+    if fold.status == "waiting":
         pending = await _pending(state, newest.id, fold.waiting)
         conversation["interrupts"] = {"runId": client_run, "pending": pending}
-    elif fold.state not in ENDED:
+    elif fold.status not in ENDED:
         conversation["activeRun"] = {"runId": client_run}
     if conversation["activeRun"] is None:
         # An active run is joined from its start; included here too, its answer would stand twice.

@@ -124,7 +124,7 @@ async def resume_waiting(state: State, body: UIRequest, principal: str) -> Resum
     for answer in body.answers:
         if answer.approval_id in pending_ids - resolved:
             await _first_wins(
-                state.runs.answer_approval(
+                state.runs.approve(
                     body.run,
                     answer.approval_id,
                     approved=answer.approved,
@@ -218,7 +218,7 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
         if run is None:
             raise NotFoundError("no run is active in this chat")
         edited = body.object("input")
-        await state.runs.answer_approval(
+        await state.runs.approve(
             run.id,
             approval_id,
             approved=body.flag("approved"),

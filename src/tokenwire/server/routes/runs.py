@@ -199,7 +199,7 @@ async def approve(state: State, request: Request, info: RequestInfo) -> Response
     run = run_id(request)
     body = read_body(info.json, ApprovalBody)
     async with count_misses(state, info):
-        await state.runs.answer_approval(
+        await state.runs.approve(
             run,
             request.path_params["approval"],
             approved=body.approved,

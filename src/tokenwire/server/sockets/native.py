@@ -212,7 +212,7 @@ class NativeSocket(Socket):
         await self._ok(command)
 
     async def _approve(self, command: _Approve) -> None:
-        await self.state.runs.answer_approval(
+        await self.state.runs.approve(
             command.run,
             command.approval_id,
             approved=command.approved,
