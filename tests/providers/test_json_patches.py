@@ -65,5 +65,5 @@ def test_a_path_that_cannot_be_followed_is_refused(path: str) -> None:
 def test_a_value_is_no_object() -> None:
     built = PatchedObject()
     built.set("$.a", 1, more=False)
-    with pytest.raises(ValueError, match="no object"):
+    with pytest.raises(ValueError, match="not an object"):
         built.set("$.a.b", 1, more=False)

@@ -151,7 +151,8 @@ def test_a_forced_call_is_made_run_and_answered(
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(None, "no file"), (b"PK\3\4....", "no GGUF"), (b"", "no GGUF")]
+    ("content", "says"),
+    [(None, "does not exist"), (b"PK\3\4....", "is not a GGUF"), (b"", "is not a GGUF")],
 )
 def test_a_file_that_is_no_model_is_refused(
     tmp_path: Path, content: bytes | None, says: str

@@ -66,9 +66,9 @@ def test_a_server_by_its_address_may_have_quirks() -> None:
         ("http://127.0.0.1/v1", "URL#MODEL"),
         ("http://user:pass@127.0.0.1/v1#m", "password"),
         ("http://127.0.0.1/v1?x=1#m", "query"),
-        ("ftp://127.0.0.1/v1#m", "no model"),
+        ("ftp://127.0.0.1/v1#m", "unknown model"),
         ("nothing+http://127.0.0.1/v1#m", "dialect"),
-        ("a\nb:c", "no model"),
+        ("a\nb:c", "unknown model"),
     ],
 )
 def test_bad_names_say_what_would_be_right(name: str, says: str) -> None:

@@ -244,7 +244,7 @@ def test_a_named_tool_is_the_only_one_that_fits() -> None:
     schema = body("stop")[0]["response_format"]["json_schema"]["schema"]
     assert problem({"name": "stop", "arguments": {}}, schema) is None
     assert problem({"name": "paint", "arguments": {"colour": "red"}}, schema) is not None
-    with pytest.raises(InputError, match="none of the tools"):
+    with pytest.raises(InputError, match="no tool has that name"):
         body("fly")
 
 

@@ -350,5 +350,5 @@ def test_a_tool_that_cohere_must_call_is_the_only_one() -> None:
     found = body_of("cohere", tools=TOOLS, tool_choice="get_weather")
     assert [t["function"]["name"] for t in found["tools"]] == ["get_weather"]
     assert found["tool_choice"] == "REQUIRED"
-    with pytest.raises(InputError, match="none of the tools"):
+    with pytest.raises(InputError, match="no tool has that name"):
         body_of("cohere", tools=TOOLS, tool_choice="fly")

@@ -46,7 +46,7 @@ class EventStreamDecoder:
         self.max_message = max_message
         self._pieces: list[bytes] = []
         self._size = 0
-        self._needed = 12
+        self._least = 12
         self._error: FramingError | None = None
 
     def feed(self, data: bytes) -> list[Message]:
@@ -55,7 +55,7 @@ class EventStreamDecoder:
             raise self._error
         self._pieces.append(data)
         self._size += len(data)
-        if self._size < self._needed:
+        if self._size < self._least:
             return []
         buffer = b"".join(self._pieces)
         messages: list[Message] = []
@@ -74,7 +74,7 @@ class EventStreamDecoder:
             return messages
         rest = buffer[at:]
         self._pieces, self._size = [rest], len(rest)
-        self._needed = self._total(rest, 0) if len(rest) >= 12 else 12
+        self._least = self._total(rest, 0) if len(rest) >= 12 else 12
         return messages
 
     def finish(self) -> list[Message]:

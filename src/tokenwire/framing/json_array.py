@@ -47,7 +47,7 @@ class JSONValueDecoder:
             if self._depth == 0:
                 at = self._between(data, at)
                 continue
-            start, at, done = at, *self._inside(data, at)
+            start, at, is_whole = at, *self._inside(data, at)
             self._pieces.append(data[start:at])
             self._size += at - start
             if self._size > self.max_value:
@@ -56,7 +56,7 @@ class JSONValueDecoder:
                     limit="value",
                     most=self.max_value,
                 )
-            if done:
+            if is_whole:
                 values.append(b"".join(self._pieces))
                 self._pieces, self._size = [], 0
         return values
@@ -73,9 +73,9 @@ class JSONValueDecoder:
 
     def _between(self, data: bytes, at: int) -> int:
         """Move over what separates values; the index of the next value, or the end."""
-        while (found := _BETWEEN.search(data, at)) is not None:
-            at = found.end()
-            byte = found.group()
+        while (match := _BETWEEN.search(data, at)) is not None:
+            at = match.end()
+            byte = match.group()
             if byte == b"{" or (byte == b"[" and (self._started or self._in_array)):
                 self._started = True
                 self._depth = 1
@@ -99,20 +99,20 @@ class JSONValueDecoder:
                     self._escaped = False
                     at += 1
                     continue
-                found = _IN_STRING.search(data, at)
-                if found is None:
+                match = _IN_STRING.search(data, at)
+                if match is None:
                     return size, False
-                at = found.end()
-                if found.group() == b"\\":
+                at = match.end()
+                if match.group() == b"\\":
                     self._escaped = True
                 else:
                     self._in_string = False
                 continue
-            found = _OUTSIDE.search(data, at)
-            if found is None:
+            match = _OUTSIDE.search(data, at)
+            if match is None:
                 return size, False
-            at = found.end()
-            byte = found.group()
+            at = match.end()
+            byte = match.group()
             if byte == b'"':
                 self._in_string = True
             elif byte in b"{[":

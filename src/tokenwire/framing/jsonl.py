@@ -31,7 +31,7 @@ class LineDecoder:
             raise self._error
         lines = data.split(b"\n")
         rest = lines.pop()
-        found: list[bytes] = []
+        ready: list[bytes] = []
         if lines:
             self._pieces.append(lines[0])
             lines[0] = b"".join(self._pieces)
@@ -41,15 +41,15 @@ class LineDecoder:
                 lines[0] = lines[0].removeprefix(_BOM)
         for line in lines:
             if len(line) > self.max_line:
-                return self._fail(found)
+                return self._fail(ready)
             if bare := line.strip(_BLANK):
-                found.append(bare)
+                ready.append(bare)
         if rest:
             self._pieces.append(rest)
             self._size += len(rest)
             if self._size > self.max_line:
-                return self._fail(found)
-        return found
+                return self._fail(ready)
+        return ready
 
     def finish(self) -> list[bytes]:
         """The last line, when the stream ended without a line end."""
@@ -64,11 +64,11 @@ class LineDecoder:
         line = line.strip(_BLANK)
         return [line] if line else []
 
-    def _fail(self, found: list[bytes]) -> list[bytes]:
+    def _fail(self, ready: list[bytes]) -> list[bytes]:
         """Give out what came before; the error follows with the next call."""
         self._error = FramingError(
             f"a line is longer than {self.max_line} bytes", limit="line", most=self.max_line
         )
-        if not found:
+        if not ready:
             raise self._error
-        return found
+        return ready

@@ -18,7 +18,7 @@ _BOM = b"\xef\xbb\xbf"
 _FIELD_ROOM = 16
 #: No reconnection time worth keeping has more digits; `int` refuses more than 4,300.
 _MOST_RETRY_DIGITS = 18
-#: Names of events that are remembered as text: no wire has more, and nobody may fill memory.
+#: Decoded event names in the cache: no wire has more, and the bound protects the memory.
 _MOST_NAMES, _LONGEST_NAME = 64, 80
 
 

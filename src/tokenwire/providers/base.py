@@ -92,8 +92,8 @@ class Dialect(Protocol):
     name: str
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream. Raises `InputError` when the
-        dialect cannot express it."""
+        """The HTTP request that sends ``request`` and streams the answer. Raises `InputError`
+        when the dialect cannot express it."""
         ...
 
     def decoder(

@@ -105,9 +105,9 @@ class CohereDecoder(PayloadDecoder):
         kind: type[PartStart] = ReasoningStart if content.get("type") == "thinking" else TextStart
         self._end_plan()
         index = _index(value)
-        known = self._contents.pop(index, None)
-        if known is not None:
-            known.end()
+        before = self._contents.pop(index, None)
+        if before is not None:
+            before.end()
         part = self._contents[index] = self.parts.open(
             kind, meta={"type": text_of(content.get("type")) or "text", "index": index}
         )
@@ -131,23 +131,23 @@ class CohereDecoder(PayloadDecoder):
             part.end()
 
     def _citation(self, value: dict[str, Any], message: dict[str, Any]) -> None:
-        found = obj(message.get("citations"))
-        index = found.get("content_index")
+        entry = obj(message.get("citations"))
+        index = entry.get("content_index")
         part = self._contents.get(index if type(index) is int else 0)
         if part is None:
             part = next(iter(self._contents.values()), None)
         if part is None:
             self.raw("citation-start", value)
             return
-        source = obj(next(iter(items(found.get("sources"))), None))
+        source = obj(next(iter(items(entry.get("sources"))), None))
         document = obj(source.get("document"))
         part.attr(
             "citation",
             citation(
-                found,
-                text=found.get("text"),
-                start=found.get("start"),
-                end=found.get("end"),
+                entry,
+                text=entry.get("text"),
+                start=entry.get("start"),
+                end=entry.get("end"),
                 unit="char",
                 source=source.get("id"),
                 title=document.get("title"),
@@ -202,11 +202,11 @@ class CohereDecoder(PayloadDecoder):
         delta = obj(value.get("delta"))
         self._over(delta, text_of(delta.get("error")) or None)
 
-    def _over(self, found: dict[str, Any], message: str | None) -> None:
+    def _over(self, response: dict[str, Any], message: str | None) -> None:
         self._end_plan()
         for part in [*self._contents.values(), *self._calls.values()]:
             part.end()
-        usage = obj(found.get("usage"))
+        usage = obj(response.get("usage"))
         if usage:
             counts = obj(usage.get("tokens")) or obj(usage.get("billed_units"))
             self.parts.out.append(
@@ -217,12 +217,12 @@ class CohereDecoder(PayloadDecoder):
                     raw=usage,
                 )
             )
-        raw = text_of(found.get("finish_reason")) or None
+        raw = text_of(response.get("finish_reason")) or None
         reason = _FINISH.get(raw or "", "other")
         self.finish_reason(reason, raw, details={"error": message} if message else None)
         self.terminal_seen = True
         if reason == "error":
-            self.fail_with({"error": {"code": raw, "message": message or ""}}, raw=found)
+            self.fail_with({"error": {"code": raw, "message": message or ""}}, raw=response)
         self.closed = True
 
     def _whole(self, value: dict[str, Any]) -> None:
@@ -235,8 +235,8 @@ class CohereDecoder(PayloadDecoder):
             self._call_end({"index": index}, {})
         for index, content in enumerate(items(message.get("content"))):
             self._content_start({"index": index}, {"content": content})
-        for found in items(message.get("citations")):
-            self._citation(value, {"citations": found})
+        for entry in items(message.get("citations")):
+            self._citation(value, {"citations": entry})
         self._over(value, None)
 
 
@@ -251,7 +251,7 @@ class CohereDialect:
     name = "cohere"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         body: dict[str, Any] = {
             "model": target.model,
             "messages": _messages(request),
@@ -329,7 +329,7 @@ def _choice(request: Request) -> tuple[list[ToolSpec], str | None]:
         return tools, choice.upper()
     named = [tool for tool in tools if tool.name == choice]
     if not named:
-        raise InputError(f"tool_choice names '{choice}', which is none of the tools")
+        raise InputError(f"tool_choice is '{choice}', but no tool has that name")
     return named, "REQUIRED"
 
 
@@ -348,22 +348,22 @@ def _messages(request: Request) -> list[dict[str, Any]]:
     messages = turns(request)
     calls = whole_calls(messages)
     system = system_text(request)
-    found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    entries: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in messages:
         if message.role == "assistant":
             entry = _assistant(message, calls)
             if entry is not None:
-                found.append(entry)
+                entries.append(entry)
             continue
         for part in message.parts:
             if isinstance(part, ToolResultPart):
-                found.append(
+                entries.append(
                     {"role": "tool", "tool_call_id": part.call_id, "content": result_text(part)}
                 )
         content = [c for p in message.parts if (c := _user_content(as_words(p))) is not None]
         if message.role == "user" and content:
-            found.append({"role": "user", "content": content})
-    return found
+            entries.append({"role": "user", "content": content})
+    return entries
 
 
 def _user_content(part: Any) -> dict[str, Any] | None:
@@ -372,7 +372,7 @@ def _user_content(part: Any) -> dict[str, Any] | None:
     if not isinstance(part, FilePart):
         return None
     if not part.media_type.startswith("image/"):
-        raise InputError(f"Cohere takes no {part.media_type} files")
+        raise InputError(f"Cohere does not accept {part.media_type} files")
     url = part.url if part.data is None else f"data:{part.media_type};base64,{part.data}"
     return {"type": "image_url", "image_url": {"url": url}}
 
@@ -390,15 +390,15 @@ def _assistant(message: Message, calls: set[str]) -> dict[str, Any] | None:
             content.append({"type": "text", "text": part.text})
     if content:
         entry["content"] = content
-    wanted = [p for p in message.tool_calls if p.executor != "provider" and p.call_id in calls]
-    if wanted:
+    own_calls = [p for p in message.tool_calls if p.executor != "provider" and p.call_id in calls]
+    if own_calls:
         entry["tool_calls"] = [
             {
                 "id": p.call_id,
                 "type": "function",
                 "function": {"name": p.name, "arguments": arguments_text(p)},
             }
-            for p in wanted
+            for p in own_calls
         ]
     return entry if len(entry) > 1 else None
 

@@ -30,7 +30,7 @@ from tokenwire.events.model import Error
 
 __all__ = ["error_event", "from_object", "from_response", "raised", "redact", "retry_after"]
 
-_MOST_KEPT = 500  # characters of a provider's prose; more helps nobody
+_MOST_KEPT = 500  # characters of a provider's prose that are stored
 _SHORT = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
 _HTTP_DATE = re.compile(r"\w{3}, (\d\d) (\w{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
 _MONTHS: tuple[str, ...] = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
@@ -149,16 +149,16 @@ def redact(text: str) -> str:
     """The text without keys, tokens, passwords in addresses and file paths."""
 
     def hide(match: re.Match[str]) -> str:
-        kept = match["url"] or match["auth"] or match["param"]
+        prefix = match["url"] or match["auth"] or match["param"]
         if match["url"]:
-            return f"{kept}[hidden]@"
-        return f"{kept or ''}[hidden]"
+            return f"{prefix}[hidden]@"
+        return f"{prefix or ''}[hidden]"
 
     return _SECRETS.sub(hide, text)
 
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """The typed error of a non-2xx answer, whoever sent it."""
+    """The typed error of a non-2xx answer of any server."""
     try:
         value: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -180,13 +180,13 @@ def from_object(
     """The typed error of an error object: any provider's shape, bare or wrapped in a list or in
     ``{"error": ...}``; without a status, a numeric code in the object counts as one."""
     headers = headers or {}
-    found = _unwrap(value)
-    codes, prose = _codes(found, headers), _prose(found)
+    fault = _unwrap(value)
+    codes, prose = _codes(fault, headers), _prose(fault)
     if status is None:
-        status = _status_in(found)
+        status = _status_in(fault)
     kind = _classify(status, codes, prose)
     words = [c for c in codes if _SHORT.fullmatch(c)]
-    where = found.get("param")
+    where = fault.get("param")
     note = ", ".join(([str(status)] if status else []) + words[:2])
     message = _SAYS[kind] + (f" ({note})" if note else "")
     if isinstance(where, str) and re.fullmatch(r"[A-Za-z_][\w.\[\]]{0,63}", where):
@@ -198,7 +198,7 @@ def from_object(
     return kind(
         message,
         status=status,
-        retry_after=retry_after(headers, found),
+        retry_after=retry_after(headers, fault),
         request_id=_request_id(headers, value),
         should_retry=False if exhausted else _should_retry(headers),
         provider_code=words[0] if words else None,
@@ -222,7 +222,7 @@ def error_event(error: ProviderError, *, raw: Any = None, after_output: bool = F
 
 
 def raised(event: Error) -> ProviderError:
-    """The error of which an event tells, to be raised where nothing was shown yet."""
+    """The error that an event describes, to raise where nothing is visible yet."""
     kind = _BY_OUR_CODE.get(event.code, ProviderError)
     return kind(
         event.message,
@@ -232,7 +232,7 @@ def raised(event: Error) -> ProviderError:
     )
 
 
-def retry_after(headers: Mapping[str, str], found: Mapping[str, Any] | None = None) -> float | None:
+def retry_after(headers: Mapping[str, str], fault: Mapping[str, Any] | None = None) -> float | None:
     """Seconds to wait, from ``retry-after-ms``, ``retry-after`` (seconds, or a date measured
     against the answer's own ``date``) or Google's ``RetryInfo``."""
     seconds = _number(headers.get("retry-after-ms"))
@@ -245,7 +245,7 @@ def retry_after(headers: Mapping[str, str], found: Mapping[str, Any] | None = No
     until, now = _http_date(text), _http_date(headers.get("date", ""))
     if until is not None and now is not None:
         return max(0.0, (until - now).total_seconds())
-    for detail in _list((found or {}).get("details")):
+    for detail in _list((fault or {}).get("details")):
         delay = detail.get("retryDelay") if isinstance(detail, dict) else None
         if isinstance(delay, str) and (seconds := _number(delay.removesuffix("s"))) is not None:
             return max(0.0, seconds)
@@ -268,23 +268,25 @@ def _unwrap(value: Any) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def _codes(found: dict[str, Any], headers: Mapping[str, str]) -> list[str]:
-    given = [found.get(k) for k in ("code", "type", "status", "reason", "error_type", "__type")]
-    for detail in _list(found.get("details")):
+def _codes(fault: dict[str, Any], headers: Mapping[str, str]) -> list[str]:
+    candidates = [
+        fault.get(k) for k in ("code", "type", "status", "reason", "error_type", "__type")
+    ]
+    for detail in _list(fault.get("details")):
         if isinstance(detail, dict):
-            given.append(detail.get("reason"))
-    inner = found.get("innererror")
+            candidates.append(detail.get("reason"))
+    inner = fault.get("innererror")
     if isinstance(inner, dict):
-        given.append(inner.get("code"))
+        candidates.append(inner.get("code"))
     aws = headers.get("x-amzn-errortype")
-    given.append(aws.split(":")[0] if aws else None)
-    words = [g for g in given if isinstance(g, str) and g and g != "error"]
+    candidates.append(aws.split(":")[0] if aws else None)
+    words = [g for g in candidates if isinstance(g, str) and g and g != "error"]
     return list(dict.fromkeys(words))
 
 
-def _prose(found: dict[str, Any]) -> str:
+def _prose(fault: dict[str, Any]) -> str:
     for key in ("message", "detail", "Message", "msg"):
-        value = found.get(key)
+        value = fault.get(key)
         if isinstance(value, str):
             return value[:4000]
         if value:
@@ -292,9 +294,9 @@ def _prose(found: dict[str, Any]) -> str:
     return ""
 
 
-def _status_in(found: dict[str, Any]) -> int | None:
+def _status_in(fault: dict[str, Any]) -> int | None:
     for key in ("status_code", "code", "status"):
-        value = found.get(key)
+        value = fault.get(key)
         if isinstance(value, str) and value.isdecimal() and len(value) == 3:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
@@ -329,9 +331,9 @@ def _should_retry(headers: Mapping[str, str]) -> bool | None:
 
 def _request_id(headers: Mapping[str, str], value: Any) -> str | None:
     body = value.get("request_id") if isinstance(value, dict) else None
-    for given in (*(headers.get(name) for name in _REQUEST_ID_HEADERS), body):
-        if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
-            return given
+    for candidate in (*(headers.get(name) for name in _REQUEST_ID_HEADERS), body):
+        if isinstance(candidate, str) and _REQUEST_ID.fullmatch(candidate):
+            return candidate
     return None
 
 

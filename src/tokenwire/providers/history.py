@@ -77,12 +77,12 @@ def mended(messages: list[Message]) -> list[Message]:
     """The same conversation with the results of each answer's calls directly after it, in the
     order of the calls (some wires know no other way to tell them apart), and with one that says
     so for a whole call that never got a result."""
-    found: list[Message] = []
+    conversation: list[Message] = []
     number = 0
     while number < len(messages):
         message = messages[number]
         number += 1
-        found.append(message)
+        conversation.append(message)
         calls = [p for p in message.tool_calls if p.executor != "provider"]
         if message.role != "assistant" or not calls:
             continue
@@ -94,19 +94,19 @@ def mended(messages: list[Message]) -> list[Message]:
             for part in later.parts:
                 if _answers(part, calls):
                     results.setdefault(part.call_id, part)
-            left = [p for p in later.parts if not _answers(p, calls)]
-            if len(left) == len(later.parts):
+            others = [p for p in later.parts if not _answers(p, calls)]
+            if len(others) == len(later.parts):
                 rest.append(later)
-            elif left:
-                rest.append(msgspec.structs.replace(later, content=left))
+            elif others:
+                rest.append(msgspec.structs.replace(later, content=others))
         answers: list[Part] = [
             results.get(call.call_id) or _no_result(call)
             for call in calls
             if call.call_id not in inside and (call.call_id in results or call.status == "complete")
         ]
-        found += [Message(role="tool", content=answers)] if answers else []
-        found += rest
-    return found
+        conversation += [Message(role="tool", content=answers)] if answers else []
+        conversation += rest
+    return conversation
 
 
 def _answers(part: Part, calls: list[ToolCallPart]) -> TypeGuard[ToolResultPart]:
@@ -131,14 +131,14 @@ def sorted_turns(
 
 def whole_calls(messages: list[Message]) -> set[str]:
     """Ids of the calls to send back: whole ones, and broken ones that were answered anyway."""
-    answered = {
+    with_result = {
         p.call_id for m in messages for p in m.parts if isinstance(p, ToolResultPart) and p.call_id
     }
     return {
         p.call_id
         for m in messages
         for p in m.parts
-        if isinstance(p, ToolCallPart) and (p.status == "complete" or p.call_id in answered)
+        if isinstance(p, ToolCallPart) and (p.status == "complete" or p.call_id in with_result)
     }
 
 

@@ -39,10 +39,10 @@ def target(name: str) -> Target:
     """
     path = _checked(Path(name))
     with _lock:
-        found = _running.get(path)
-        if found is None:
-            found = _running[path] = _start(path)
-        return found[1]
+        running = _running.get(path)
+        if running is None:
+            running = _running[path] = _start(path)
+        return running[1]
 
 
 def is_gguf(path: Path) -> bool:
@@ -63,9 +63,13 @@ atexit.register(close_all)
 def _checked(path: Path) -> Path:
     try:
         if not path.is_file():
-            raise UnknownModelError(f"there is no file '{path.name}'; give the path of a GGUF file")
+            raise UnknownModelError(
+                f"file '{path.name}' does not exist; pass the path of a GGUF file"
+            )
         if not is_gguf(path):
-            raise UnknownModelError(f"'{path.name}' is no GGUF file: it does not begin with 'GGUF'")
+            raise UnknownModelError(
+                f"'{path.name}' is not a GGUF file: it does not begin with 'GGUF'"
+            )
     except OSError as error:
         raise UnknownModelError(f"'{path.name}' cannot be read: {error.strerror}") from error
     return path.resolve()
@@ -100,7 +104,7 @@ def _start(path: Path) -> tuple[Any, Target]:
     quirks = {"call_by_schema"}
     if not _template_knows_tools(address, key):
         quirks.add("tools_in_prompt")
-    found = Target(
+    local = Target(
         provider="local",
         dialect="openai-chat",
         model=path.stem,
@@ -108,11 +112,11 @@ def _start(path: Path) -> tuple[Any, Target]:
         api_key=key,
         quirks=frozenset(quirks),
     )
-    return server, found
+    return server, local
 
 
 def _template_knows_tools(address: str, key: str) -> bool:
-    """Whether the model's own chat template tells it of tools. llama.cpp leaves tools out, without
+    """Whether the model's own chat template lists the tools. llama.cpp leaves tools out, without
     a word, where it does not."""
     connection = HTTPConnection(address.removeprefix("http://"), timeout=_PROPS_SECONDS)
     try:

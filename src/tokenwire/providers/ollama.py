@@ -148,9 +148,9 @@ class OllamaDialect:
     name = "ollama"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         if request.tool_choice not in (None, "auto", "none"):
-            raise InputError("Ollama cannot be made to call a tool")
+            raise InputError("Ollama cannot force a tool call; use tool_choice 'auto' or 'none'")
         body: dict[str, Any] = {
             "model": target.model,
             "messages": _messages(request),
@@ -224,23 +224,23 @@ class OllamaDialect:
 def _messages(request: Request) -> list[dict[str, Any]]:
     messages = turns(request)
     calls = whole_calls(messages)
-    made = {p.call_id: p for m in messages for p in m.tool_calls}
+    calls_by_id = {p.call_id: p for m in messages for p in m.tool_calls}
     system = system_text(request)
-    found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    entries: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in messages:
         if message.role == "assistant":
             entry = _assistant(message, calls)
             if entry is not None:
-                found.append(entry)
+                entries.append(entry)
             continue
         for part in message.parts:
             if isinstance(part, ToolResultPart):
-                found.append(_result(part, made.get(part.call_id)))
+                entries.append(_result(part, calls_by_id.get(part.call_id)))
         if message.role == "user" and any(
             isinstance(p, TextPart | FilePart) for p in message.parts
         ):
-            found.append(_user(message))
-    return found
+            entries.append(_user(message))
+    return entries
 
 
 def _user(message: Message) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def _user(message: Message) -> dict[str, Any]:
     for part in parts:
         if isinstance(part, FilePart):
             if not part.media_type.startswith("image/"):
-                raise InputError(f"Ollama takes no {part.media_type} files")
+                raise InputError(f"Ollama does not accept {part.media_type} files")
             images.append(base64_of(part, "Ollama"))
     return entry | ({"images": images} if images else {})
 
@@ -261,16 +261,16 @@ def _assistant(message: Message, calls: set[str]) -> dict[str, Any] | None:
     thinking = "".join(p.text for p in message.parts if isinstance(p, ReasoningPart))
     if thinking:
         entry["thinking"] = thinking
-    wanted = [p for p in message.tool_calls if p.executor != "provider" and p.call_id in calls]
-    if wanted:
-        entry["tool_calls"] = [_tool_call(p) for p in wanted]
-    return entry if entry["content"] or thinking or wanted else None
+    own_calls = [p for p in message.tool_calls if p.executor != "provider" and p.call_id in calls]
+    if own_calls:
+        entry["tool_calls"] = [_tool_call(p) for p in own_calls]
+    return entry if entry["content"] or thinking or own_calls else None
 
 
 def _tool_call(part: ToolCallPart) -> dict[str, Any]:
-    given = meta_of(part, "ollama").get("id")
+    provider_id = meta_of(part, "ollama").get("id")
     function = {"name": part.name, "arguments": arguments_object(part)}
-    return ({"id": given} if given else {}) | {"function": function}
+    return ({"id": provider_id} if provider_id else {}) | {"function": function}
 
 
 def _result(part: ToolResultPart, call: ToolCallPart | None) -> dict[str, Any]:
@@ -278,8 +278,8 @@ def _result(part: ToolResultPart, call: ToolCallPart | None) -> dict[str, Any]:
     name = part.name or (call.name if call is not None else "")
     if name:
         entry["tool_name"] = name
-    given = meta_of(call, "ollama").get("id") if call is not None else None
-    return entry | ({"tool_call_id": given} if given else {})
+    provider_id = meta_of(call, "ollama").get("id") if call is not None else None
+    return entry | ({"tool_call_id": provider_id} if provider_id else {})
 
 
 DIALECT = OllamaDialect()

@@ -78,7 +78,7 @@ class ModelInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Registry:
-    """What this process may ask, and how.
+    """The models that this process may call, and how.
 
     ``demo_url``: where the demo model listens. ``providers``: rows that add to or replace those of
     the table. ``env``: where keys and addresses are looked up (the process's environment).
@@ -125,24 +125,24 @@ class Registry:
     def dialect(self, name: str) -> Dialect:
         """A dialect by its name or by the family of a recorded stream."""
         name = FAMILIES.get(name, name)
-        found = self._dialects.get(name)
-        if found is not None:
-            return found
+        dialect = self._dialects.get(name)
+        if dialect is not None:
+            return dialect
         module = DIALECTS.get(name)
         if module is None:
             self._read_plugins()
             if name in self._dialects:
                 return self._dialects[name]
-            known = ", ".join(sorted({*DIALECTS, *self._dialects}))
-            raise UnknownModelError(f"no dialect is named '{name}'; there are: {known}")
-        found = cast(Dialect, importlib.import_module(module).DIALECT)
-        self._dialects[name] = found
-        return found
+            names = ", ".join(sorted({*DIALECTS, *self._dialects}))
+            raise UnknownModelError(f"unknown dialect '{name}'; choose one of {names}")
+        dialect = cast(Dialect, importlib.import_module(module).DIALECT)
+        self._dialects[name] = dialect
+        return dialect
 
     def models(self) -> list[ModelInfo]:
-        """Every provider, and what is missing to use it."""
+        """Every provider, with the settings that are missing to use it."""
         self._read_plugins()
-        found = [
+        models = [
             ModelInfo(
                 name="demo",
                 title="Simulated answers, without a key or a network",
@@ -155,7 +155,7 @@ class Registry:
             url, missing = self._url(provider)
             if missing is None and provider.keys and self._key(provider) is None:
                 missing = f"set {' or '.join(provider.keys)}"
-            found.append(
+            models.append(
                 ModelInfo(
                     name=provider.name,
                     title=provider.title,
@@ -166,13 +166,13 @@ class Registry:
                     example=f"{provider.name}:{provider.example}",
                 )
             )
-        return found
+        return models
 
     # --- each kind of name -----------------------------------------------------------------------
 
     def _demo(self) -> tuple[Dialect, Target]:
         if self.demo_url is None:
-            raise ConfigError("the demo model is not running; start it, or give its 'demo_url'")
+            raise ConfigError("the demo model is not running; start it, or set 'demo_url'")
         target = Target(
             provider="demo", dialect="openai-chat", model="demo", base_url=self.demo_url.rstrip("/")
         )
@@ -182,12 +182,14 @@ class Registry:
         url, model = match["url"].rstrip("/"), match["model"] or ""
         if "@" in url.partition("//")[2].partition("/")[0]:
             raise UnknownModelError(
-                f"an address must not hold a user or password; set {ADDRESS_KEY} instead"
+                f"a model address must not contain a user or password; set {ADDRESS_KEY} instead"
             )
         if "?" in url:
-            raise UnknownModelError("an address must not hold a query ('?...')")
+            raise UnknownModelError("a model address must not contain a query ('?...')")
         if not model:
-            raise UnknownModelError(f"'{name[:200]}' lacks the model's name: write URL#MODEL")
+            raise UnknownModelError(
+                f"the model's name is missing in '{name[:200]}'; write URL#MODEL"
+            )
         dialect = self.dialect(match["dialect"] or "openai-chat")
         host = url.partition("//")[2].partition("/")[0]
         target = Target(
@@ -223,22 +225,22 @@ class Registry:
         )
 
     def _address_quirks(self) -> frozenset[str]:
-        found = frozenset(self._env.get(ADDRESS_QUIRKS, "").split())
-        unknown = sorted(found - set(QUIRKS))
+        quirks = frozenset(self._env.get(ADDRESS_QUIRKS, "").split())
+        unknown = sorted(quirks - set(QUIRKS))
         if unknown:
             raise ConfigError(
-                f"{ADDRESS_QUIRKS} names no quirk '{unknown[0]}'; there are: {', '.join(QUIRKS)}"
+                f"{ADDRESS_QUIRKS}: unknown quirk '{unknown[0]}'; choose from {', '.join(QUIRKS)}"
             )
-        return found
+        return quirks
 
     # --- configuration ---------------------------------------------------------------------------
 
     def _provider(self, prefix: str) -> Provider | None:
-        found = self._providers.get(prefix)
-        if found is None:
+        provider = self._providers.get(prefix)
+        if provider is None:
             self._read_plugins()
-            found = self._providers.get(prefix)
-        return found
+            provider = self._providers.get(prefix)
+        return provider
 
     def _key(self, provider: Provider) -> str | None:
         return next((k for name in provider.keys if (k := self._env.get(name, "").strip())), None)
@@ -247,13 +249,13 @@ class Registry:
         """The base URL, and what must be set for it."""
         own = f"{provider.name.upper().replace('-', '_')}_BASE_URL"
         for name in (own, *provider.urls):
-            given = self._env.get(name, "").strip().rstrip("/")
-            if given:
-                if "://" not in given and _HOST_ONLY.fullmatch(given):
-                    given = f"http://{given}"
-                if not given.startswith(("http://", "https://")):
-                    return given, f"{name} must begin with http:// or https://"
-                return given, None
+            address = self._env.get(name, "").strip().rstrip("/")
+            if address:
+                if "://" not in address and _HOST_ONLY.fullmatch(address):
+                    address = f"http://{address}"
+                if not address.startswith(("http://", "https://")):
+                    return address, f"{name} must begin with http:// or https://"
+                return address, None
         lacking: list[str] = []
 
         def fill(match: re.Match[str]) -> str:
@@ -288,21 +290,21 @@ class Registry:
                     self._dialects.setdefault(item.name, cast(Dialect, item))
                 else:
                     raise ConfigError(
-                        f"the provider plugin '{point.name}' gives a {type(item).__name__}; "
-                        "a Provider or a dialect is needed"
+                        f"the provider plugin '{point.name}' returns a {type(item).__name__}; "
+                        "it must be a Provider or a dialect"
                     )
 
     def _unknown(self, name: str, prefix: str) -> str:
         from difflib import get_close_matches
 
-        shown = name[:80] if name.isprintable() else repr(name[:80])
+        printable = name[:80] if name.isprintable() else repr(name[:80])
         near = get_close_matches(prefix, [*self._providers, "demo"], 1, 0.6)
         if near:
             example = "demo" if near[0] == "demo" else f"{near[0]}:MODEL"
-            return f"no model is named '{shown}'; did you mean '{example}'?"
+            return f"unknown model '{printable}'; did you mean '{example}'?"
         return (
-            f"no model is named '{shown}'; write demo, PROVIDER:MODEL (such as openai:gpt-5-mini), "
-            "URL#MODEL, or a path that ends in .gguf"
+            f"unknown model '{printable}'; write demo, PROVIDER:MODEL (such as "
+            "openai:gpt-5-mini), URL#MODEL, or a path that ends in .gguf"
         )
 
 
@@ -320,7 +322,7 @@ def read_providers(path: str | None) -> list[Provider]:
         ) from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigError(
-            f"{PROVIDERS_FILE}: '{Path(path).name}' is no table of providers: {error}"
+            f"{PROVIDERS_FILE}: '{Path(path).name}' is not a table of providers: {error}"
         ) from error
     return [_row(name, fields) for name, fields in tables.items()]
 
@@ -335,7 +337,7 @@ def _row(name: str, fields: dict[str, Any]) -> Provider:
         raise ConfigError(f"provider '{name}': {error}") from error
     odd = sorted(row.quirks - set(QUIRKS))
     if odd:
-        raise ConfigError(f"provider '{name}' names no quirk '{odd[0]}'")
+        raise ConfigError(f"provider '{name}' has the unknown quirk '{odd[0]}'")
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or name == "demo":
         raise ConfigError(f"provider '{name}': a name has small letters, digits and '-' only")
     return row
@@ -345,6 +347,6 @@ def _checked(model: str) -> str:
     """A model's name goes into addresses of some wires, so it may not climb out of them."""
     if not _MODEL.fullmatch(model) or ".." in model.split("/") or model.startswith("/"):
         raise UnknownModelError(
-            "the model's name is empty, too long or has characters that a name cannot have"
+            "the model's name is empty, too long, or contains an invalid character"
         )
     return model

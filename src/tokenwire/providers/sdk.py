@@ -81,7 +81,7 @@ def events(
         return _async_events(cast(AsyncIterable[Any], stream))
     if hasattr(stream, "__iter__"):
         return _sync_events(cast(Iterable[Any], stream))
-    raise InputError(f"a {type(stream).__name__} is no stream of an SDK")
+    raise InputError(f"a {type(stream).__name__} is not a stream of a supported SDK")
 
 
 async def _async_events(stream: AsyncIterable[Any]) -> AsyncIterator[Event]:
@@ -152,7 +152,7 @@ class _Answer:
                     Error(
                         scope="transport",
                         code="truncated",
-                        message="the stream held nothing",
+                        message="the stream was empty",
                         retryable=True,
                     ),
                     StepEnd(step=1, status="error"),
@@ -164,11 +164,11 @@ class _Answer:
         """The events of a stream that raised; what is not an SDK's error is raised again."""
         if isinstance(error, InputError) or not _of_sdk(error):
             raise error
-        told = error_event(_typed(error))
+        failure = error_event(_typed(error))
         if self._decoder is None:
             step = StepEnd(step=1, status="error")
-            return self._begin(None) + self._closed([told, step])
-        return self._closed(self._decoder.finish(told))
+            return self._begin(None) + self._closed([failure, step])
+        return self._closed(self._decoder.finish(failure))
 
     def _begin(self, dialect: str | None) -> list[Event]:
         if dialect is not None:
@@ -177,18 +177,18 @@ class _Answer:
         return self._ordered([run, StepStart(step=1, dialect=dialect)])
 
     def _closed(self, last: list[Event]) -> list[Event]:
-        found = self._ordered(last)
+        events = self._ordered(last)
         step = next(e for e in reversed(last) if isinstance(e, StepEnd))
         outcome: RunOutcome = step.status
         end = RunEnd(outcome=outcome, usage=self._fold.usage or None)
-        return found + self._ordered([end])
+        return events + self._ordered([end])
 
-    def _ordered(self, found: list[Event]) -> list[Event]:
-        kept = [e for e in found if not isinstance(e, Heartbeat)]
-        for event in kept:
+    def _ordered(self, events: list[Event]) -> list[Event]:
+        logged = [e for e in events if not isinstance(e, Heartbeat)]
+        for event in logged:
             self._order.check(event)
             self._fold.apply(event)
-        return kept
+        return logged
 
 
 def _payload(item: Any) -> dict[str, Any] | None:
@@ -205,12 +205,12 @@ def _payload(item: Any) -> dict[str, Any] | None:
         return None  # derived by anthropic's helper
     dump = getattr(item, "model_dump", None)
     if dump is None:
-        raise InputError(f"a {type(item).__name__} is no item of an SDK's stream")
+        raise InputError(f"a {type(item).__name__} is not an item of a supported SDK's stream")
     if module.startswith("google"):
-        found = dump(mode="python", by_alias=True, exclude_none=True)
+        fields = dump(mode="python", by_alias=True, exclude_none=True)
     else:
-        found = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
-    return {k: v for k, v in found.items() if k not in _ADDED}
+        fields = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
+    return {k: v for k, v in fields.items() if k not in _ADDED}
 
 
 def _dialect(payload: dict[str, Any], module: str) -> str:
@@ -227,7 +227,7 @@ def _dialect(payload: dict[str, Any], module: str) -> str:
         return "gemini-interactions"
     if module.startswith("google") or {"candidates", "usageMetadata"} & set(payload):
         return "gemini"
-    raise InputError("the stream's items are of no provider's wire that is known")
+    raise InputError("the stream's items belong to no supported provider wire")
 
 
 def _of_sdk(error: Exception) -> bool:

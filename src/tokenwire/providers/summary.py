@@ -1,4 +1,4 @@
-"""Events of one answer to its plain facts: what was said, asked for, counted, and whether it ended.
+"""Events of one answer to its facts: texts, tool calls, usage, and whether it is complete.
 
 Always true: only the first choice counts; deltas give the same facts however they were cut; a tool
 call's id is None when the provider gave none, its ``arguments`` are None unless they were whole.
@@ -57,9 +57,9 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
     for event in events:
         state.see(event)
     more = {"choices": [state.said(), *(o.said() for o in others)]} if others else {}
-    said = state.said()
-    del said["index"]
-    return said | {
+    content = state.said()
+    del content["index"]
+    return content | {
         "usage": state.our_usage(),
         "provider_usage": state.raw_usage or state.usage,
         "tokens": state.tokens(),
@@ -78,8 +78,8 @@ def facts(events: Iterable[Any]) -> dict[str, Any]:
 
 def _others(events: list[Any]) -> list[_State]:
     """The candidates after the first."""
-    seen = {e.choice for e in events if isinstance(e, PartStart | Finish)} - {0}
-    states = [_State(choice) for choice in sorted(seen)]
+    choices = {e.choice for e in events if isinstance(e, PartStart | Finish)} - {0}
+    states = [_State(choice) for choice in sorted(choices)]
     for state in states:
         for event in events:
             state.see(event)
@@ -87,7 +87,7 @@ def _others(events: list[Any]) -> list[_State]:
 
 
 class _State:
-    """What one candidate said, and what was told of the whole answer."""
+    """The content of one candidate, and the facts of the whole answer."""
 
     def __init__(self, choice: int) -> None:
         self.choice = choice
@@ -139,8 +139,8 @@ class _State:
             self.response_id = event.id or self.response_id
         elif isinstance(event, Error):
             if self.error is None:
-                found = {"scope": event.scope, "code": event.code, "message": event.message}
-                self.error = found if event.raw is None else {**found, "raw": event.raw}
+                error = {"scope": event.scope, "code": event.code, "message": event.message}
+                self.error = error if event.raw is None else {**error, "raw": event.raw}
         elif isinstance(event, StepEnd):
             # A block ends an answer, but with no word of the wire that says so.
             blocked = self.block_reason is not None and self.finish_reason is None
@@ -151,7 +151,7 @@ class _State:
         if "promptFeedback" in details:
             self.block_reason = event.raw
         else:
-            # Vertex numbers its reasons when asked to; the number itself is in the details.
+            # Vertex numbers its reasons on request; the number itself is in the details.
             self.finish_reason = details.get("finishReason", event.raw)
 
     def _count(self, event: Usage) -> None:
@@ -167,10 +167,10 @@ class _State:
     def tokens(self) -> dict[str, int | None]:
         """Where a provider counts what it cached apart, its own input count leaves that out."""
         ours, raw = self.usage or {}, self.raw_usage or {}
-        told = raw.get("input_tokens", raw.get("inputTokens"))
+        own_count = raw.get("input_tokens", raw.get("inputTokens"))
         whole = ours.get("input_tokens")
         return {
-            "input": told if isinstance(told, int) else whole,
+            "input": own_count if isinstance(own_count, int) else whole,
             "output": ours.get("output_tokens"),
         }
 
@@ -184,7 +184,7 @@ class _State:
 
     def server_items(self) -> list[dict[str, Any]]:
         """Calls of hosted tools and their results, by the provider's own types."""
-        found: dict[Any, dict[str, Any]] = {}
+        by_place: dict[Any, dict[str, Any]] = {}
         for part, start in self.starts.items():
             meta = start.meta or {}
             hosted = isinstance(start, ToolCallStart) and (
@@ -195,7 +195,7 @@ class _State:
             kind, index = meta.get("type"), meta.get("index")
             if kind is None or index is None or kind in _NOT_HOSTED:
                 continue
-            item = found.setdefault((kind, index), {"type": kind})
+            item = by_place.setdefault((kind, index), {"type": kind})
             if meta.get("id"):
                 item["id"] = meta["id"]
             elif isinstance(start, ToolCallStart):
@@ -206,7 +206,7 @@ class _State:
                 item["arguments"] = end.arguments if whole else None  # type: ignore[union-attr]
             elif isinstance(start, ProviderResultStart):
                 item["tool_use_id"] = start.call_id
-        return list(found.values())
+        return list(by_place.values())
 
     def said(self) -> dict[str, Any]:
         return {
@@ -226,16 +226,16 @@ class _State:
         )
 
     def media(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        files: list[dict[str, Any]] = []
         for part, start in self.starts.items():
             end = self.ends.get(part)
             if isinstance(start, FileStart) and not (end and end.status == "discarded"):
                 size = sum(map(len, self.texts[part]))
-                found.append({"mime": start.media_type, "base64_chars": size})
-        return found
+                files.append({"mime": start.media_type, "base64_chars": size})
+        return files
 
     def tool_calls(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        calls: list[dict[str, Any]] = []
         for part, start in self.starts.items():
             if not isinstance(start, ToolCallStart) or start.executor == "provider":
                 continue
@@ -246,14 +246,14 @@ class _State:
             raw = "".join(self.texts[part])
             if raw.strip() == "null":
                 whole = False  # we run such a call with {}; what the model wrote is null
-            given = start.call_id if start.id_source == "provider" else None
+            provider_id = start.call_id if start.id_source == "provider" else None
             as_object = (start.meta or {}).get("arguments") == "object"
-            found.append(
+            calls.append(
                 {
-                    "id": self.ids.get(part, given) or None,
+                    "id": self.ids.get(part, provider_id) or None,
                     "name": self.names.get(part, start.name),
                     "arguments": end.arguments if whole else None,  # type: ignore[union-attr]
                     "arguments_raw": None if as_object else raw,
                 }
             )
-        return found
+        return calls

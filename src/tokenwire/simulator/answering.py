@@ -65,7 +65,7 @@ def prepare(
     identity: Identity,
     header_faults: str = "",
 ) -> Prepared:
-    """Understand a request; what is none raises ValueError, TypeError, KeyError, AttributeError."""
+    """Parse a request; raises ValueError, TypeError, KeyError or AttributeError if it is none."""
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")
     ask = wire.read(body, path, query)

@@ -129,8 +129,8 @@ def answer(ask: Ask, seed: int) -> str:
     draw = random.Random(f"{seed}:{question}")
     opening = draw.choice(_OPENINGS)
     if ask.files:
-        said = f"\n\nYou said:\n\n{_echo(question)}" if question else ""
-        return f"{opening} {_received(ask.files)}{said}"
+        echo = f"\n\nYou said:\n\n{_echo(question)}" if question else ""
+        return f"{opening} {_received(ask.files)}{echo}"
     lowered = question.lower()
     for keywords, title, text in TOPICS:
         if any(re.search(rf"\b{re.escape(word)}", lowered) for word in keywords):
@@ -192,17 +192,17 @@ _DENIALS = ("denied", "declined", "reject", "refused", "not approv", "not allowe
 
 
 def _told(name: str, result: ToolResult) -> str:
-    said = _spoken(result.content.strip()) or "nothing"
-    lowered = said.lower()
+    text = _spoken(result.content.strip()) or "nothing"
+    lowered = text.lower()
     if name == "delete_file":
         if result.is_error or any(word in lowered for word in _DENIALS):
-            return f"I did not delete the file: {said}"
-        return f"Done: {said}"
+            return f"I did not delete the file: {text}"
+        return f"Done: {text}"
     if result.is_error or lowered.startswith("error"):
-        return f"The tool {name or 'I called'} failed: {said}"
+        return f"The tool {name or 'I called'} failed: {text}"
     if name == "get_weather":
-        return f"The weather report says: {said}"
-    return f"{name or 'The tool'} says: {said}"
+        return f"The weather report says: {text}"
+    return f"{name or 'The tool'} says: {text}"
 
 
 def _spoken(content: str) -> str:
@@ -212,8 +212,8 @@ def _spoken(content: str) -> str:
     except msgspec.DecodeError:
         value = None
     if isinstance(value, dict) and not any(isinstance(v, dict | list) for v in value.values()):
-        shown = [(key, field) for key, field in value.items() if key != "simulated"]
-        content = ", ".join(f"{key.replace('_', ' ')} {field}" for key, field in shown)
+        fields = [(key, field) for key, field in value.items() if key != "simulated"]
+        content = ", ".join(f"{key.replace('_', ' ')} {field}" for key, field in fields)
     return content if len(content) <= 2000 else content[:2000] + " …"
 
 
@@ -236,10 +236,10 @@ def wanted_calls(ask: Ask, seed: int) -> list[Call]:
         if name in declared:
             calls.append(Call(name, _fitting(arguments, declared[name], seed)))
     lowered = ask.prompt.lower()
-    taken = {call.name for call in calls}
+    called = {call.name for call in calls}
     for tool in ask.tools:
         spoken = tool.name.lower().replace("_", " ")
-        if tool.name not in taken and (spoken in lowered or tool.name.lower() in lowered):
+        if tool.name not in called and (spoken in lowered or tool.name.lower() in lowered):
             calls.append(Call(tool.name, instance(tool.parameters, random.Random(seed)) or {}))
     if not calls and ask.tool_choice not in ("auto", ""):  # required, any, or one by name
         tool = declared.get(ask.tool_choice) or ask.tools[0]
@@ -248,18 +248,18 @@ def wanted_calls(ask: Ask, seed: int) -> list[Call]:
 
 
 def _asked(prompt: str) -> list[tuple[str, dict[str, str]]]:
-    found: list[tuple[str, dict[str, str]]] = []
+    calls: list[tuple[str, dict[str, str]]] = []
     for match in _CITY.finditer(prompt):
-        found.append(("get_weather", {"city": match[1].strip("-'")}))
+        calls.append(("get_weather", {"city": match[1].strip("-'")}))
     if re.search(r"\bwhat(?:'s| is)? (?:the )?time\b|\btime is it\b", prompt, re.IGNORECASE):
-        found.append(("clock", {}))
+        calls.append(("clock", {}))
     for match in _SUM.finditer(prompt):
-        found.append(("calculator", {"expression": match[1].strip(" .")}))
+        calls.append(("calculator", {"expression": match[1].strip(" .")}))
     for match in _DELETE.finditer(prompt):
-        found.append(("delete_file", {"path": match[1]}))
+        calls.append(("delete_file", {"path": match[1]}))
     if re.search(r"\bslow (?:task|tool)\b", prompt, re.IGNORECASE):
-        found.append(("slow_task", {}))
-    return found
+        calls.append(("slow_task", {}))
+    return calls
 
 
 def _fitting(arguments: dict[str, str], tool: ToolSpec, seed: int) -> dict[str, object]:

@@ -239,16 +239,16 @@ class SimulatorServer:
         return record
 
     def _allowed(self, exchange: Exchange) -> bool:
-        wanted = self.settings.api_key
+        key = self.settings.api_key
         headers, query = exchange.request.headers, exchange.request.query
-        given = (
+        sent_key = (
             headers.get("authorization", "").removeprefix("Bearer "),
             headers.get("x-api-key"),
             headers.get("x-goog-api-key"),
             headers.get("api-key"),
             query.get("key"),
         )
-        return wanted is None or wanted in given
+        return key is None or key in sent_key
 
     def _stored_response(self, exchange: Exchange, path: str) -> None:
         assert self._ticker is not None
@@ -333,7 +333,7 @@ async def start_demo() -> SimulatorServer:
 
 
 async def serve(settings: Settings, ready: asyncio.Future[str] | None = None) -> None:
-    """Serve until cancelled; ``ready`` is told the address."""
+    """Serve until cancelled; ``ready`` receives the address."""
     async with SimulatorServer(settings) as server:
         if ready is not None:
             ready.set_result(server.url)

@@ -67,16 +67,16 @@ class FaultPlan(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> FaultPlan:
-        """Read ``kind@number:number,kind,...``; raises ValueError that lists what is known."""
+        """Read ``kind@number:number,kind,...``; raises ValueError that lists the known faults."""
         faults: list[Fault] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
-            found = _FAULT.fullmatch(part)
-            if found is None and part.partition("@")[0] in FAULTS:
+            match = _FAULT.fullmatch(part)
+            if match is None and part.partition("@")[0] in FAULTS:
                 raise ValueError(f"{part!r}: after '@' come numbers: kind@number:number")
-            if found is None or found[1] not in FAULTS:
-                known = ", ".join(FAULTS)
-                raise ValueError(f"unknown fault {part!r}; known faults: {known}")
-            kind, at, more = found.groups()
+            if match is None or match[1] not in FAULTS:
+                names = ", ".join(FAULTS)
+                raise ValueError(f"unknown fault {part!r}; known faults: {names}")
+            kind, at, more = match.groups()
             numbers = [None if number is None else float(number) for number in (at, more)]
             faults.append(Fault(kind, *numbers))
         return cls(tuple(faults), text)
@@ -136,13 +136,13 @@ def break_chunks(
 
 
 def _without_empty(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    waited = 0.0
+    delay = 0.0
     for chunk in chunks:
         if not chunk.data and chunk.kind not in ("stall", "cut"):
-            waited += chunk.delay
+            delay += chunk.delay
             continue
-        chunk.delay += waited
-        waited = 0.0
+        chunk.delay += delay
+        delay = 0.0
         yield chunk
 
 
@@ -180,13 +180,13 @@ def _inserted(chunks: Iterator[Chunk], data: bytes, at: int, *, every: bool) -> 
 
 
 def _stripped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    held: Chunk | None = None
+    previous: Chunk | None = None
     for chunk in chunks:
-        if held is not None:
-            yield held
-        held = chunk
-    if held is not None:
-        yield Chunk(held.delay, held.data.rstrip(b"\r\n"), held.kind)
+        if previous is not None:
+            yield previous
+        previous = chunk
+    if previous is not None:
+        yield Chunk(previous.delay, previous.data.rstrip(b"\r\n"), previous.kind)
 
 
 def _line_ends(chunks: Iterator[Chunk], end: bytes) -> Iterator[Chunk]:
@@ -226,25 +226,25 @@ def break_bytes(
 
 
 def _corrupted(actions: Iterator[Action], at: int) -> Iterator[Action]:
-    sent = 0
+    offset = 0
     for action in actions:
         if isinstance(action, Send):
-            place = at - sent
-            sent += len(action.data)
+            place = at - offset
+            offset += len(action.data)
             if 0 <= place < len(action.data):
                 action.data = action.data[:place] + b"\xff" + action.data[place + 1 :]
         yield action
 
 
 def _broken(actions: Iterator[Action], limit: int, last: Action) -> Iterator[Action]:
-    sent = 0
+    offset = 0
     for action in actions:
-        if isinstance(action, Send) and sent + len(action.data) >= limit:
-            yield Send(action.delay, action.data[: limit - sent], action.alone)
+        if isinstance(action, Send) and offset + len(action.data) >= limit:
+            yield Send(action.delay, action.data[: limit - offset], action.alone)
             yield last
             return
         if isinstance(action, Send):
-            sent += len(action.data)
+            offset += len(action.data)
         yield action
 
 

@@ -22,19 +22,19 @@ _WRITTEN = re.compile(
 
 def files_of(content: Any, images: Any = None) -> list[SentFile]:
     """The files of a message's content (a text, or a list of parts), and of Ollama's ``images``."""
-    found: list[SentFile] = []
+    files: list[SentFile] = []
     if isinstance(content, str):
-        found += said_files(content)
+        files += said_files(content)
     for part in content if isinstance(content, list) else ():
         if not isinstance(part, dict):
             continue
         if isinstance(text := part.get("text"), str):
-            found += said_files(text)
+            files += said_files(text)
         elif (file := _file(part)) is not None:
-            found.append(file)
+            files.append(file)
     for data in images if isinstance(images, list) else ():
-        found.append(SentFile("", "image", _bytes_of(data)))
-    return found
+        files.append(SentFile("", "image", _bytes_of(data)))
+    return files
 
 
 def said_files(text: str) -> list[SentFile]:
@@ -87,10 +87,10 @@ def _anthropic(part: dict[str, Any], kind: str) -> SentFile | None:
 def _at(address: Any, name: str, kind: str) -> SentFile:
     """A file by its address, which may hold it."""
     address = str(address or "")
-    held = _DATA.fullmatch(address)
-    if held is None:
+    match = _DATA.fullmatch(address)
+    if match is None:
         return SentFile(name or address[:200], kind, None)
-    return SentFile(name, held[1] or kind, _bytes_of(held[2]))
+    return SentFile(name, match[1] or kind, _bytes_of(match[2]))
 
 
 def _bytes_of(data: Any) -> int:

@@ -66,7 +66,7 @@ class Exchange:
 
     @property
     def done(self) -> bool:
-        """The answer is whole, or nobody is there to read it."""
+        """The answer is complete, or its reader has left."""
         return self._done
 
     def begin(self, status: int, headers: Mapping[str, str], length: int | None = None) -> None:

@@ -79,11 +79,11 @@ def _typed(
 ) -> Any:
     if kind == "object":
         properties = schema.get("properties") or {}
-        wanted = properties
+        fields = properties
         if depth > 4:  # only what must be there, so that recursive schemas stay small
             required = schema.get("required") or []
-            wanted = {key: value for key, value in properties.items() if key in required}
-        return {key: _value(sub, root, draw, key, depth + 1) for key, sub in wanted.items()}
+            fields = {key: value for key, value in properties.items() if key in required}
+        return {key: _value(sub, root, draw, key, depth + 1) for key, sub in fields.items()}
     if kind == "array":
         least = int(schema.get("minItems", 0 if depth > 4 else 2))
         count = min(least, int(schema.get("maxItems", least))) if least else least
@@ -129,8 +129,8 @@ def _string(schema: dict[str, Any], draw: random.Random, name: str) -> str:
 def _resolve(reference: Any, root: dict[str, Any]) -> Any:
     if not isinstance(reference, str) or not reference.startswith("#"):
         return {}
-    found: Any = root
+    place: Any = root
     for key in reference.lstrip("#/").split("/"):
         if key:
-            found = found.get(key, {}) if isinstance(found, dict) else {}
-    return found
+            place = place.get(key, {}) if isinstance(place, dict) else {}
+    return place

@@ -88,26 +88,26 @@ class Identity(msgspec.Struct, frozen=True):
 def trim(script: Script, ask: Ask) -> Script:
     """The script with the caller's limits applied: ``max_tokens`` and ``stop``."""
     steps: list[Step] = []
-    left = -1 if ask.max_tokens is None or script.whole else ask.max_tokens
-    for given in script.steps:
-        found = _stopped(given.text, ask.stop) if isinstance(given, Say) else None
-        step = given if found is None else Say(found)
-        if left >= 0 and not isinstance(step, Fail | Stall | Cut):
+    budget = -1 if ask.max_tokens is None or script.whole else ask.max_tokens
+    for original in script.steps:
+        cut = _stopped(original.text, ask.stop) if isinstance(original, Say) else None
+        step = original if cut is None else Say(cut)
+        if budget >= 0 and not isinstance(step, Fail | Stall | Cut):
             parts = step_pieces(step)
-            if len(parts) > left and not isinstance(step, Call):
-                if left:
-                    steps.append(_shortened(step, tuple(parts[:left])))
+            if len(parts) > budget and not isinstance(step, Call):
+                if budget:
+                    steps.append(_shortened(step, tuple(parts[:budget])))
                 return msgspec.structs.replace(script, steps=steps, finish="length")
-            left = max(0, left - len(parts))
+            budget = max(0, budget - len(parts))
         steps.append(step)
-        if found is not None:
+        if cut is not None:
             return msgspec.structs.replace(script, steps=steps, finish="stop")
     return msgspec.structs.replace(script, steps=steps)
 
 
-def _shortened(step: Say | Reason | Refuse, kept: tuple[str, ...]) -> Step:
-    text = "".join(kept)
-    return Say(text, kept) if isinstance(step, Say) else type(step)(text)
+def _shortened(step: Say | Reason | Refuse, parts: tuple[str, ...]) -> Step:
+    text = "".join(parts)
+    return Say(text, parts) if isinstance(step, Say) else type(step)(text)
 
 
 def _stopped(text: str, stops: list[str]) -> str | None:

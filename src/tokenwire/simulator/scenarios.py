@@ -94,14 +94,14 @@ def _without_calls(script: Script) -> Script:
     calls = [step.name for step in script.steps if isinstance(step, Call)]
     if not calls:
         return script
-    kept: list[Step] = [step for step in script.steps if not isinstance(step, Call)]
-    kept.append(Say(f"I would have called {', '.join(calls)}, but tools are switched off here."))
-    return msgspec.structs.replace(script, steps=kept, finish="stop")
+    steps: list[Step] = [step for step in script.steps if not isinstance(step, Call)]
+    steps.append(Say(f"I would have called {', '.join(calls)}, but tools are switched off here."))
+    return msgspec.structs.replace(script, steps=steps, finish="stop")
 
 
 def _unknown(name: str) -> str:
-    names = ", ".join(f"`{known}`" for known in SCENARIOS)
-    return f"There is no scenario called `{name}`. The simulator knows these: {names}."
+    names = ", ".join(f"`{scenario}`" for scenario in SCENARIOS)
+    return f"Unknown scenario `{name}`. Choose one of these: {names}."
 
 
 def _free(ask: Ask, seed: int) -> Script:

@@ -1,4 +1,4 @@
-"""What a simulated model is asked, and the steps of its answer, as plain values.
+"""A simulated model's request, and the steps of its answer, as plain values.
 
 Always true: nothing here does I/O or reads a clock; the same question and seed give the same
 script; joining the pieces of a text gives the text.
@@ -120,22 +120,22 @@ class Ask(msgspec.Struct, kw_only=True):
     @property
     def results(self) -> list[ToolResult]:
         """Tool results that came after the last words of the user, oldest first."""
-        found: list[ToolResult] = []
+        results: list[ToolResult] = []
         for turn in reversed(self.turns):
             if turn.asks:
                 break
-            found[:0] = turn.results
-        return found
+            results[:0] = turn.results
+        return results
 
     @property
     def called(self) -> list[str]:
         """Names of the tools called since the last words of the user, oldest first."""
-        found: list[str] = []
+        names: list[str] = []
         for turn in reversed(self.turns):
             if turn.asks:
                 break
-            found[:0] = turn.calls
-        return found
+            names[:0] = turn.calls
+        return names
 
     def input_tokens(self) -> int:
         """A plausible count of what was sent."""
@@ -147,7 +147,7 @@ class Ask(msgspec.Struct, kw_only=True):
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Thinking that is shown."""
+    """Visible thinking."""
 
     text: str
 

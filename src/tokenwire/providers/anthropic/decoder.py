@@ -66,17 +66,17 @@ _decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
 
 
 class _Block:
-    """One content block: a part, or a held block that is told when it is whole."""
+    """One content block: a part, or a block that is emitted when it is whole."""
 
-    __slots__ = ("content", "given", "held", "part", "signature")
+    __slots__ = ("content", "content_block", "input", "part", "signature")
 
-    def __init__(self, part: OpenPart | None, held: dict[str, Any] | None = None) -> None:
+    def __init__(self, part: OpenPart | None, content_block: dict[str, Any] | None = None) -> None:
         self.part = part
-        self.held = held
+        self.content_block = content_block
         self.content: list[str] = []
         self.signature = ""
         #: A tool's input that came whole with the start of its block.
-        self.given: Any = None
+        self.input: Any = None
 
 
 class AnthropicDecoder(PayloadDecoder):
@@ -104,14 +104,14 @@ class AnthropicDecoder(PayloadDecoder):
     def _frame(self, frame: Frame, *, last: bool = False) -> None:
         if frame.event == "content_block_delta" and not self.closed:
             try:
-                found = _decode_ordinary(frame.data)
+                payload = _decode_ordinary(frame.data)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass
             else:
-                block = self._blocks.get(found.index)
+                block = self._blocks.get(payload.index)
                 part = None if block is None else block.part
                 if part is not None:
-                    delta = found.delta
+                    delta = payload.delta
                     self.payloads += 1
                     part.delta(delta.text or delta.partial_json or delta.thinking)
                     return
@@ -135,8 +135,8 @@ class AnthropicDecoder(PayloadDecoder):
 
     def ended(self) -> None:
         for block in self._blocks.values():
-            if block.held is not None:
-                self._tell_held(block, "complete" if self.terminal_seen else "truncated")
+            if block.content_block is not None:
+                self._end_block(block, "complete" if self.terminal_seen else "truncated")
 
     # --- one method per payload ----------------------------------------------------------------
 
@@ -165,25 +165,25 @@ class AnthropicDecoder(PayloadDecoder):
         kind = text_of(block.get("type"))
         meta: dict[str, Any] = {"type": kind, "index": index}
         if kind == "text":
-            opened = _Block(self.parts.open(TextStart, meta=meta))
-            self._text(opened, block.get("text"))
-            for found in items(block.get("citations")):
-                self._citation(opened, found)
-            return opened
+            state = _Block(self.parts.open(TextStart, meta=meta))
+            self._text(state, block.get("text"))
+            for entry in items(block.get("citations")):
+                self._citation(state, entry)
+            return state
         if kind == "thinking":
-            opened = _Block(self.parts.open(ReasoningStart, meta=meta))
-            self._text(opened, block.get("thinking"))
-            self._signature(opened, block.get("signature"))
-            return opened
+            state = _Block(self.parts.open(ReasoningStart, meta=meta))
+            self._text(state, block.get("thinking"))
+            self._signature(state, block.get("signature"))
+            return state
         if kind in _TOOL_BLOCKS:
             return self._open_tool(block, meta)
-        return _Block(None, held=dict(block) | {"type": kind, "index": index})
+        return _Block(None, content_block=dict(block) | {"type": kind, "index": index})
 
     def _open_tool(self, block: dict[str, Any], meta: dict[str, Any]) -> _Block:
         skipped = ("type", "id", "name", "input", "index")
         meta |= {k: v for k, v in block.items() if k not in skipped}
         call_id = text_of(block.get("id"))
-        opened = _Block(
+        tool = _Block(
             self.parts.open(
                 ToolCallStart,
                 name=text_of(block.get("name")),
@@ -193,8 +193,8 @@ class AnthropicDecoder(PayloadDecoder):
                 meta=meta,
             )
         )
-        opened.given = block.get("input")
-        return opened
+        tool.input = block.get("input")
+        return tool
 
     def _delta(self, value: dict[str, Any]) -> None:
         delta = obj(value.get("delta"))
@@ -203,7 +203,7 @@ class AnthropicDecoder(PayloadDecoder):
         block = self._blocks.get(index) if isinstance(index, int | str | None) else None
         if block is None:
             block = self._unannounced(kind, index)
-        if block is None or (block.part is None and block.held is None):
+        if block is None or (block.part is None and block.content_block is None):
             self.raw("content_block_delta", value)
         elif kind == "text_delta":
             self._text(block, delta.get("text"))
@@ -215,10 +215,10 @@ class AnthropicDecoder(PayloadDecoder):
             self._signature(block, delta.get("signature"))
         elif kind == "citations_delta":
             self._citation(block, delta.get("citation"))
-        elif kind == "compaction_delta" and block.held is not None:
+        elif kind == "compaction_delta" and block.content_block is not None:
             block.content.append(text_of(delta.get("content")))
             extra = {k: v for k, v in delta.items() if k not in ("type", "content")}
-            block.held.update({k: v for k, v in extra.items() if v is not None})
+            block.content_block.update({k: v for k, v in extra.items() if v is not None})
         else:
             self.raw("content_block_delta", value)
 
@@ -237,29 +237,29 @@ class AnthropicDecoder(PayloadDecoder):
         block = self._blocks.pop(index, None) if isinstance(index, int | str | None) else None
         if block is None:
             return
-        if block.held is not None:
-            self._tell_held(block)
+        if block.content_block is not None:
+            self._end_block(block)
         elif block.part is not None:
-            if block.given and not block.part.size:
-                block.part.delta(dump(block.given))
+            if block.input and not block.part.size:
+                block.part.delta(dump(block.input))
             block.part.end()
 
-    def _tell_held(self, block: _Block, status: PartStatus = "complete") -> None:
-        held = dict(block.held or {})
-        index, kind = held.pop("index", None), text_of(held.get("type"))
+    def _end_block(self, block: _Block, status: PartStatus = "complete") -> None:
+        fields = dict(block.content_block or {})
+        index, kind = fields.pop("index", None), text_of(fields.get("type"))
         meta = {"type": kind, "index": index}
         if kind.endswith("_tool_result"):
-            call_id, content = text_of(held.get("tool_use_id")), held.get("content")
+            call_id, content = text_of(fields.get("tool_use_id")), fields.get("content")
             skipped = ("type", "tool_use_id", "content")
-            meta |= {k: v for k, v in held.items() if k not in skipped}
+            meta |= {k: v for k, v in fields.items() if k not in skipped}
             part = self.parts.open(
                 ProviderResultStart, call_id=call_id, name=kind, content=content, meta=meta
             )
             part.end(status)
             return
         if block.content:
-            held["content"] = "".join(block.content)
-        self.parts.open(OpaqueStart, name=kind, payload=held, meta=meta).end(status)
+            fields["content"] = "".join(block.content)
+        self.parts.open(OpaqueStart, name=kind, payload=fields, meta=meta).end(status)
 
     def _message_delta(self, value: dict[str, Any]) -> None:
         delta = obj(value.get("delta"))
@@ -309,13 +309,13 @@ class AnthropicDecoder(PayloadDecoder):
             block.signature += signature
             block.part.attr("signature", block.signature)
 
-    def _citation(self, block: _Block, found: Any) -> None:
-        if block.part is None or not isinstance(found, dict):
+    def _citation(self, block: _Block, source: Any) -> None:
+        if block.part is None or not isinstance(source, dict):
             return
         for unit in ("char", "page", "block"):
-            start, end = found.get(f"start_{unit}_index"), found.get(f"end_{unit}_index")
+            start, end = source.get(f"start_{unit}_index"), source.get(f"end_{unit}_index")
             if unit == "page":
-                start, end = found.get("start_page_number"), found.get("end_page_number")
+                start, end = source.get("start_page_number"), source.get("end_page_number")
             if start is not None or end is not None:
                 break
         else:
@@ -323,19 +323,19 @@ class AnthropicDecoder(PayloadDecoder):
         block.part.attr(
             "citation",
             citation(
-                found,
-                url=found.get("url") or found.get("source"),
-                title=found.get("title") or found.get("document_title"),
-                text=found.get("cited_text"),
-                source=found.get("file_id"),
+                source,
+                url=source.get("url") or source.get("source"),
+                title=source.get("title") or source.get("document_title"),
+                text=source.get("cited_text"),
+                source=source.get("file_id"),
                 start=start,
                 end=end,
                 unit=unit,
             ),
         )
 
-    def _count(self, found: Any) -> None:
-        usage = obj(found)
+    def _count(self, value: Any) -> None:
+        usage = obj(value)
         if not usage:
             return
         self._usage.update(
@@ -344,9 +344,9 @@ class AnthropicDecoder(PayloadDecoder):
         raw = self._usage
         fresh = number(raw.get("input_tokens"))
         cached = number(raw.get("cache_read_input_tokens"))
-        written = number(raw.get("cache_creation_input_tokens"))
+        cache_writes = number(raw.get("cache_creation_input_tokens"))
         output = number(raw.get("output_tokens"))
-        total_in = None if fresh is None else fresh + (cached or 0) + (written or 0)
+        total_in = None if fresh is None else fresh + (cached or 0) + (cache_writes or 0)
         details = obj(raw.get("output_tokens_details"))
         self.parts.out.append(
             Usage(
@@ -354,7 +354,7 @@ class AnthropicDecoder(PayloadDecoder):
                 output_tokens=output,
                 total_tokens=None if total_in is None or output is None else total_in + output,
                 cached_input_tokens=cached,
-                cache_write_tokens=written,
+                cache_write_tokens=cache_writes,
                 reasoning_tokens=number(details.get("thinking_tokens")),
                 raw=dict(raw),
             )
@@ -367,7 +367,7 @@ class AnthropicDialect:
     name = "anthropic"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         return build(request, target)
 
     def decoder(

@@ -53,7 +53,7 @@ _OWN_KEYS = ("type", "index", "arguments")
 
 
 def build(request: Request, target: Target) -> Call:
-    """The HTTP request that asks ``request`` as a stream."""
+    """The HTTP request that sends ``request`` and streams the answer."""
     body: dict[str, Any] = {
         "model": target.model,
         "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
@@ -72,7 +72,7 @@ def build(request: Request, target: Target) -> Call:
     if request.stop:
         body["stop_sequences"] = request.stop
     if request.seed is not None:
-        raise InputError("Anthropic takes no seed")
+        raise InputError("Anthropic does not accept a seed")
     _reasoning(request, body)
     _tools(request, body)
     if request.output is not None:
@@ -105,19 +105,19 @@ def _call(body: dict[str, Any], target: Target) -> Call:
 
 
 def _reasoning(request: Request, body: dict[str, Any]) -> None:
-    wanted = request.reasoning
-    if wanted is None:
+    effort = request.reasoning
+    if effort is None:
         return
-    if wanted == "none":
+    if effort == "none":
         body["thinking"] = {"type": "disabled"}
-    elif isinstance(wanted, str) and wanted not in _BUDGETS:
+    elif isinstance(effort, str) and effort not in _BUDGETS:
         raise InputError("'reasoning' is none, minimal, low, medium, high or a token budget")
-    elif isinstance(wanted, str) and _decides_itself(body["model"]):
+    elif isinstance(effort, str) and _decides_itself(body["model"]):
         # These models hide their thinking unless a summary is asked for.
         body["thinking"] = {"type": "adaptive", "display": "summarized"}
-        body["output_config"] = {"effort": "low" if wanted == "minimal" else wanted}
+        body["output_config"] = {"effort": "low" if effort == "minimal" else effort}
     else:
-        budget = _BUDGETS[wanted] if isinstance(wanted, str) else wanted
+        budget = _BUDGETS[effort] if isinstance(effort, str) else effort
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
         if body["max_tokens"] <= budget:  # the limit includes the thinking
             body["max_tokens"] = budget + (request.max_tokens or DEFAULT_MAX_TOKENS)
@@ -125,10 +125,10 @@ def _reasoning(request: Request, body: dict[str, Any]) -> None:
 
 def _decides_itself(model: str) -> bool:
     """Whether a model takes an effort and budgets its own thinking: 4.6 and later."""
-    found = _VERSION.search(model)
-    if found is None:
+    version = _VERSION.search(model)
+    if version is None:
         return False
-    major, minor = int(found[1]), int(found[2] or 0)
+    major, minor = int(version[1]), int(version[2] or 0)
     return (major, minor if minor < 100 else 0) >= (4, 6)
 
 
@@ -159,18 +159,18 @@ def _tools(request: Request, body: dict[str, Any]) -> None:
 
 def _messages(messages: list[Message]) -> list[dict[str, Any]]:
     calls = whole_calls(messages)
-    found: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
         blocks = [b for p in message.parts if (b := _block(p, role, calls)) is not None]
         if not blocks:
             continue
-        if found and found[-1]["role"] == role:
-            found[-1]["content"].extend(blocks)
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"].extend(blocks)
         else:
-            found.append({"role": role, "content": blocks})
+            turns.append({"role": role, "content": blocks})
     return sorted_turns(
-        found, lambda b: b["type"] == "tool_use", lambda b: b["type"] == "tool_result"
+        turns, lambda b: b["type"] == "tool_use", lambda b: b["type"] == "tool_result"
     )
 
 
@@ -234,7 +234,7 @@ def _extra(part: Part) -> dict[str, Any]:
 def _file(part: FilePart) -> dict[str, Any]:
     kind = "image" if part.media_type.startswith("image/") else "document"
     if part.media_type.startswith(("audio/", "video/")):
-        raise InputError(f"Anthropic takes no {part.media_type} files")
+        raise InputError(f"Anthropic does not accept {part.media_type} files")
     if part.url is not None and part.data is None:
         source: dict[str, Any] = {"type": "url", "url": part.url}
     elif (text := text_in(part)) is not None:

@@ -93,9 +93,9 @@ class ConverseDecoder(PayloadDecoder):
         self.parts.out.append(ResponseStart())
 
     def _begin(self, index: int, kind: type[PartStart], **fields: Any) -> OpenPart:
-        known = self._blocks.pop(index, None)
-        if known is not None:
-            known.end()
+        before = self._blocks.pop(index, None)
+        if before is not None:
+            before.end()
         meta = {"index": index, **(fields.pop("meta", None) or {})}
         part = self._blocks[index] = self.parts.open(kind, meta=meta, **fields)
         return part
@@ -154,12 +154,12 @@ class ConverseDecoder(PayloadDecoder):
         else:
             self.raw("contentBlockDelta", value)
 
-    def _reasoning(self, index: int, found: dict[str, Any]) -> None:
-        redacted = found.get("redactedContent")
+    def _reasoning(self, index: int, content: dict[str, Any]) -> None:
+        redacted = content.get("redactedContent")
         if isinstance(redacted, str):
-            known = self._blocks.pop(index, None)
-            if known is not None:
-                known.end()
+            before = self._blocks.pop(index, None)
+            if before is not None:
+                before.end()
             payload = {"reasoningContent": {"redactedContent": redacted}}
             self.parts.whole(
                 OpaqueStart, name="redacted_reasoning", payload=payload, meta={"index": index}
@@ -168,26 +168,26 @@ class ConverseDecoder(PayloadDecoder):
         part = self._blocks.get(index)
         if part is None or type(part.start) is not ReasoningStart:
             part = self._begin(index, ReasoningStart)
-        part.delta(text_of(found.get("text")))
-        signature = text_of(found.get("signature"))
+        part.delta(text_of(content.get("text")))
+        signature = text_of(content.get("signature"))
         if signature:
             whole = self._signatures.get(part.number, "") + signature
             self._signatures[part.number] = whole
             part.attr("signature", whole)
 
-    def _cite(self, index: int, found: dict[str, Any]) -> None:
+    def _cite(self, index: int, entry: dict[str, Any]) -> None:
         part = self._blocks.get(index)
         if part is None:
             part = self._begin(index, TextStart)
-        location = obj(found.get("location"))
+        location = obj(entry.get("location"))
         place = next((obj(v) for v in location.values() if isinstance(v, dict)), {})
-        source = next((obj(v) for v in items(found.get("sourceContent"))), {})
+        source = next((obj(v) for v in items(entry.get("sourceContent"))), {})
         part.attr(
             "citation",
             citation(
-                found,
-                title=found.get("title"),
-                source=found.get("source"),
+                entry,
+                title=entry.get("title"),
+                source=entry.get("source"),
                 text=source.get("text"),
                 url=place.get("url"),
                 start=place.get("start"),
@@ -222,15 +222,17 @@ class ConverseDecoder(PayloadDecoder):
 
     def _count(self, raw: dict[str, Any]) -> None:
         cached = number(raw.get("cacheReadInputTokens", raw.get("cacheReadInputTokenCount")))
-        written = number(raw.get("cacheWriteInputTokens", raw.get("cacheWriteInputTokenCount")))
+        cache_writes = number(
+            raw.get("cacheWriteInputTokens", raw.get("cacheWriteInputTokenCount"))
+        )
         fresh = number(raw.get("inputTokens"))
         self.parts.out.append(
             Usage(
-                input_tokens=None if fresh is None else fresh + (cached or 0) + (written or 0),
+                input_tokens=None if fresh is None else fresh + (cached or 0) + (cache_writes or 0),
                 output_tokens=number(raw.get("outputTokens")),
                 total_tokens=number(raw.get("totalTokens")),
                 cached_input_tokens=cached,
-                cache_write_tokens=written,
+                cache_write_tokens=cache_writes,
                 raw=raw,
             )
         )
@@ -247,8 +249,8 @@ class ConverseDecoder(PayloadDecoder):
                 if part is not None:
                     part.patched = obj(tool.get("input"))
             elif isinstance(block.get("reasoningContent"), dict):
-                found = block["reasoningContent"]
-                self._reasoning(index, obj(found.get("reasoningText")) or found)
+                reasoning = block["reasoningContent"]
+                self._reasoning(index, obj(reasoning.get("reasoningText")) or reasoning)
             else:
                 self._delta({"contentBlockIndex": index, "delta": block})
             self._stop({"contentBlockIndex": index})
@@ -267,7 +269,7 @@ class ConverseDialect:
     name = "bedrock-converse"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         return build(request, target)
 
     def decoder(

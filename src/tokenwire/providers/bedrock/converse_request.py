@@ -57,9 +57,9 @@ _DOCUMENTS = {
 
 
 def build(request: Request, target: Target) -> Call:
-    """The HTTP request that asks ``request`` as a stream."""
+    """The HTTP request that sends ``request`` and streams the answer."""
     if request.seed is not None:
-        raise InputError("Bedrock Converse takes no seed")
+        raise InputError("Bedrock Converse does not accept a seed")
     body: dict[str, Any] = {"messages": _messages(turns(request))}
     system = system_text(request)
     if system:
@@ -78,8 +78,8 @@ def build(request: Request, target: Target) -> Call:
     _tools(request, body)
     if request.output is not None:
         schema = {"schema": dump(request.output.schema), "name": request.output.name}
-        wanted = {"type": "json_schema", "structure": {"jsonSchema": schema}}
-        body["outputConfig"] = {"textFormat": wanted}
+        output_format = {"type": "json_schema", "structure": {"jsonSchema": schema}}
+        body["outputConfig"] = {"textFormat": output_format}
     if request.reasoning is not None and request.reasoning != "none":
         budget = request.reasoning
         if isinstance(budget, str):
@@ -135,17 +135,17 @@ def _tools(request: Request, body: dict[str, Any]) -> None:
 
 def _messages(messages: list[Message]) -> list[dict[str, Any]]:
     calls = whole_calls(messages)
-    found: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
         blocks = [b for p in message.parts if (b := _block(p, calls)) is not None]
         if not blocks:
             continue
-        if found and found[-1]["role"] == role:
-            found[-1]["content"].extend(blocks)
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"].extend(blocks)
         else:
-            found.append({"role": role, "content": blocks})
-    return sorted_turns(found, lambda b: "toolUse" in b, lambda b: "toolResult" in b)
+            turns.append({"role": role, "content": blocks})
+    return sorted_turns(turns, lambda b: "toolUse" in b, lambda b: "toolResult" in b)
 
 
 def _block(part: Part, calls: set[str]) -> dict[str, Any] | None:
@@ -191,6 +191,6 @@ def _file(part: FilePart) -> dict[str, Any]:
     if family == "image":
         return {"image": {"format": kind, "source": source}}
     if part.media_type not in _DOCUMENTS:
-        raise InputError(f"Bedrock Converse takes no {part.media_type} files")
+        raise InputError(f"Bedrock Converse does not accept {part.media_type} files")
     name = part.name or "document"
     return {"document": {"format": _DOCUMENTS[part.media_type], "name": name, "source": source}}

@@ -1,8 +1,8 @@
 """What every decoder does around its own wire: read payloads, give events, end the step.
 
 Always true: a payload that is no JSON, or a page in place of a stream, becomes one ``error`` event
-and later bytes are ignored; events before it are kept; ``finish`` ends all that is open and tells
-of truncation unless the wire's own end marker was seen.
+and later bytes are ignored; events before it are kept; ``finish`` ends all that is open and reports
+truncation unless the wire's own end marker was seen.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["PayloadDecoder"]
 class PayloadDecoder:
     """Base of the decoders: subclasses implement `payload`, and may override `ended`.
 
-    ``terminal_seen``: the end of the bytes would now be a good end. ``closed``: the wire said that
-    nothing follows; later payloads are ignored. ``payloads`` counts payloads without ``[DONE]``;
-    ``done_sentinel``: a ``[DONE]`` was seen.
+    ``terminal_seen``: the end of the bytes would now be a good end. ``closed``: the wire announced
+    that nothing follows; later payloads are ignored. ``payloads`` counts payloads without
+    ``[DONE]``; ``done_sentinel``: a ``[DONE]`` was seen.
     """
 
     dialect: ClassVar[str]
@@ -58,7 +58,7 @@ class PayloadDecoder:
         """A ``[DONE]`` was seen."""
 
     def ended(self) -> None:
-        """The bytes are over, also after a failure; what the wire left implicit is told now."""
+        """The bytes are over, also after a failure: emit what the wire left implicit."""
 
     def finish_reason(
         self,
@@ -69,7 +69,7 @@ class PayloadDecoder:
         details: dict[str, Any] | None = None,
         choice: int = 0,
     ) -> None:
-        """Tell why the model stopped."""
+        """Emit why the model stopped."""
         if choice == 0:
             self.reason = reason
         self.parts.finish(
@@ -77,7 +77,7 @@ class PayloadDecoder:
         )
 
     def fail(self, error: Error) -> None:
-        """An error inside the stream: tell it, and ignore what follows."""
+        """An error inside the stream: emit it, and ignore what follows."""
         error.after_output = self.parts.shown
         self.parts.out.append(error)
         self.failed = self.closed = True
@@ -89,7 +89,7 @@ class PayloadDecoder:
         self.fail(error_event(error, raw=value if raw is None else raw))
 
     def raw(self, event: str | None, payload: Any) -> None:
-        """A payload that this version does not know survives as it came."""
+        """Emit an unknown payload unchanged."""
         self.parts.out.append(Raw(dialect=self.dialect, event=event, payload=payload))
 
     # --- the decoder's contract ----------------------------------------------------------------
@@ -136,14 +136,14 @@ class PayloadDecoder:
             if error is None and nothing and self.reader.head:
                 self.fail(_not_this_wire("the provider's answer holds no event of its wire"))
         if error is not None and error.code == "truncated" and (self.terminal_seen or self.failed):
-            error = None  # the last bytes held the end marker, or the error was told already
+            error = None  # the last bytes held the end marker, or the error was emitted already
         self.parts.end_step(
             terminal_seen=self.terminal_seen, reason=self.reason, error=error, failed=self.failed
         )
         return self.parts.take()
 
     def _heard(self) -> None:
-        """A comment came: somebody is alive."""
+        """A comment came: the server is alive."""
         self._comments = self.reader.comments
         if not self.closed:
             self.parts.out.append(Heartbeat(source="comment"))
@@ -166,7 +166,7 @@ class PayloadDecoder:
         try:
             value = load(data)
         except ValueError as error:
-            if not (last or frame.unterminated):  # else it was cut off, which the end tells
+            if not (last or frame.unterminated):  # else it was cut off, which `finish` reports
                 self.fail(_not_this_wire(f"a payload of the stream is not JSON: {error}", data))
             return
         if not isinstance(value, dict):

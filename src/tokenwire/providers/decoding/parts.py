@@ -122,7 +122,7 @@ class OpenPart:
         return self
 
     def delta(self, text: str) -> None:
-        """The next piece; an empty one is no event."""
+        """Add the next piece; an empty one makes no event."""
         if not text or self._delta is None or not self.open:
             return
         self._owner.out.append(self._delta(part=self.number, text=text))
@@ -174,7 +174,7 @@ class OpenPart:
 
 
 class Parts:
-    """The parts of one response, and the events that tell of them (`out`)."""
+    """The parts of one response, and their events (`out`)."""
 
     __slots__ = (
         "finish_reasons",
@@ -190,7 +190,7 @@ class Parts:
         self.next_part = first_part
         self.out: list[Event] = []
         self.open_parts: dict[int, OpenPart] = {}
-        #: Whether anything that a person can see was told.
+        #: Whether anything that a person can see was emitted.
         self.shown = False
         self.finish_reasons: dict[int, str] = {}
 
@@ -222,7 +222,7 @@ class Parts:
         self.open_parts.pop(part.number, None)
 
     def finish(self, event: Finish) -> None:
-        """Tell why a choice stopped; a repetition of the same fact is told once."""
+        """Emit why a choice stopped; the same reason is emitted once."""
         word = event.raw or event.reason
         if self.finish_reasons.get(event.choice) == word:
             return
@@ -281,21 +281,21 @@ def _lenient(data: bytes | str) -> Any:
 
 def _check_depth(data: bytes | str, value: Any) -> None:
     """Whoever encodes the value again must not run out of stack."""
-    opened = (
+    brackets = (
         data.count(b"[") + data.count(b"{")
         if isinstance(data, bytes)
         else data.count("[") + data.count("{")
     )
-    if opened <= _MOST_DEPTH:
+    if brackets <= _MOST_DEPTH:
         return
     level: list[Any] = [value]
     for _ in range(_MOST_DEPTH):
         below: list[Any] = []
-        for found in level:
-            if isinstance(found, dict):
-                below.extend(cast(dict[str, Any], found).values())
-            elif isinstance(found, list):
-                below.extend(cast(list[Any], found))
+        for inner in level:
+            if isinstance(inner, dict):
+                below.extend(cast(dict[str, Any], inner).values())
+            elif isinstance(inner, list):
+                below.extend(cast(list[Any], inner))
         level = [v for v in below if isinstance(v, dict | list)]
         if not level:
             return
@@ -337,7 +337,7 @@ def parse_arguments(text: str) -> tuple[Any, str | None]:
     if value is None:
         return {}, None
     if not isinstance(value, dict):
-        return None, "the arguments are no JSON object"
+        return None, "the arguments are not a JSON object"
     return cast(dict[str, Any], value), None
 
 

@@ -30,7 +30,7 @@ _HEAD = 160
 
 class PayloadReader:
     """An incremental reader of frames. ``kind`` is known after the first bytes: ``sse``,
-    ``lines``, ``values``, ``eventstream``, or ``html`` (a page, which is no answer)."""
+    ``lines``, ``values``, ``eventstream``, or ``html`` (a page, not an answer)."""
 
     def __init__(self, content_type: str | None = None) -> None:
         media_type = (content_type or "").partition(";")[0].strip().lower()
@@ -40,8 +40,8 @@ class PayloadReader:
         self._reader: Any = EventStreamDecoder() if self.kind else None
         #: Once ``kind`` is ``sse``: who reads the bytes that come now.
         self.sse: SSEDecoder | None = None
-        self._held: list[bytes] = []
-        self._held_size = 0
+        self._undecided: list[bytes] = []
+        self._undecided_size = 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that these bytes complete."""
@@ -57,11 +57,11 @@ class PayloadReader:
     def finish(self) -> list[Frame]:
         """The end of the bytes: what was not yet complete but may be whole."""
         if self._reader is None:
-            if self.kind != "html" and self._held:
-                held, self._held = b"".join(self._held), []
+            if self.kind != "html" and self._undecided:
+                head, self._undecided = b"".join(self._undecided), []
                 self._use("values")
                 reader: Any = self._reader
-                return self._frames(reader.feed(held))
+                return self._frames(reader.feed(head))
             return []
         if self.kind == "sse":
             return self._reader.finish()
@@ -77,63 +77,63 @@ class PayloadReader:
 
     @property
     def stray(self) -> int:
-        """Lines of an event stream so far that are no field."""
+        """Lines of an event stream so far that are not a field."""
         return self._reader.stray if self.kind == "sse" else 0
 
     @property
     def cut(self) -> bool:
         """Whether the bytes ended inside a value or a message."""
-        return bool(self._held) or bool(getattr(self._reader, "cut", False))
+        return bool(self._undecided) or bool(getattr(self._reader, "cut", False))
 
     def _begin(self, data: bytes) -> list[Frame]:
-        """Choose by the first bytes; hold them until they can be told apart."""
+        """Choose the framing by the first bytes; buffer them until they are decisive."""
         if self.kind == "html":
             return []
         if self.kind == "object":
             return self._lines_or_values(data)
-        if not self._held and data[:1] != b"\0":
+        if not self._undecided and data[:1] != b"\0":
             data = data.lstrip(b" \t\r\n")
         if not data:
             return []
-        held = b"".join([*self._held, data])
-        self._held = [held]
-        start = held.removeprefix(_BOM).lstrip(b" \t\r\n")[:1]
-        if not start or (len(held) < 3 and _BOM.startswith(held)):
-            if len(held) > _HEAD:  # nothing but blanks after a byte-order mark
+        head = b"".join([*self._undecided, data])
+        self._undecided = [head]
+        start = head.removeprefix(_BOM).lstrip(b" \t\r\n")[:1]
+        if not start or (len(head) < 3 and _BOM.startswith(head)):
+            if len(head) > _HEAD:  # nothing but blanks after a byte-order mark
                 return self._release("sse")
             return []
         if start == b"{":
-            self.kind, self._held = "object", []
-            return self._lines_or_values(held)
+            self.kind, self._undecided = "object", []
+            return self._lines_or_values(head)
         if start == b"<":
-            self.kind, self._held = "html", []
+            self.kind, self._undecided = "html", []
             return []
         return self._release({b"\0": "eventstream", b"[": "values"}.get(start, "sse"))
 
     def _lines_or_values(self, data: bytes) -> list[Frame]:
-        """An object begins: either one a line, or one over many lines. The first line tells."""
-        self._held.append(data)
-        self._held_size += len(data)
+        """An object begins: one per line, or one over many lines. The first line decides."""
+        self._undecided.append(data)
+        self._undecided_size += len(data)
         if b"\n" not in data:
-            if self._held_size > MOST_PAYLOAD_BYTES:
+            if self._undecided_size > MOST_PAYLOAD_BYTES:
                 raise FramingError(
                     f"a JSON value is longer than {MOST_PAYLOAD_BYTES} bytes",
                     limit="value",
                     most=MOST_PAYLOAD_BYTES,
                 )
             return []
-        held = b"".join(self._held)
+        head = b"".join(self._undecided)
         try:
-            load(held.removeprefix(_BOM).lstrip(b" \t\r\n").partition(b"\n")[0])
+            load(head.removeprefix(_BOM).lstrip(b" \t\r\n").partition(b"\n")[0])
         except ValueError:
             return self._release("values")
         return self._release("lines")
 
     def _release(self, kind: str) -> list[Frame]:
-        held, self._held = b"".join(self._held), []
+        head, self._undecided = b"".join(self._undecided), []
         self._use(kind)
-        found = self._reader.feed(held)
-        return found if kind == "sse" else self._frames(found)
+        frames = self._reader.feed(head)
+        return frames if kind == "sse" else self._frames(frames)
 
     def _use(self, kind: str) -> None:
         self.kind = kind
@@ -147,10 +147,10 @@ class PayloadReader:
         else:
             self._reader = EventStreamDecoder()
 
-    def _frames(self, found: list[Any]) -> list[Frame]:
+    def _frames(self, values: list[Any]) -> list[Frame]:
         if self.kind == "eventstream":
-            return [_aws_frame(message) for message in found]
-        return [Frame(data) for data in found]
+            return [_aws_frame(message) for message in values]
+        return [Frame(data) for data in values]
 
 
 def _aws_frame(message: Message) -> Frame:

@@ -91,9 +91,9 @@ class Slots:
                 return self._by_id.get(call_id)
         else:
             if call_id:
-                found = self._by_id.get(call_id)
-                if found is not None or name or not self.all:
-                    return found
+                same_id = self._by_id.get(call_id)
+                if same_id is not None or name or not self.all:
+                    return same_id
             elif name or not self.all:
                 return None
             slot = self.all[-1]

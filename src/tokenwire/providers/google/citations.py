@@ -12,14 +12,14 @@ __all__ = ["cited", "grounded"]
 def grounded(metadata: dict[str, Any]) -> list[dict[str, Any]]:
     """One citation per support and source; offsets are bytes of the answer's text."""
     chunks = items(metadata.get("groundingChunks"))
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for support in items(metadata.get("groundingSupports")):
         segment = obj(obj(support).get("segment"))
         for index in items(obj(support).get("groundingChunkIndices")):
             in_range = isinstance(index, int) and 0 <= index < len(chunks)
             chunk = obj(chunks[index]) if in_range else {}
             source = next((obj(v) for v in chunk.values() if isinstance(v, dict)), {})
-            found.append(
+            entries.append(
                 citation(
                     {"support": support, "chunk": chunk},
                     url=source.get("uri"),
@@ -30,7 +30,7 @@ def grounded(metadata: dict[str, Any]) -> list[dict[str, Any]]:
                     unit="byte",
                 )
             )
-    return found
+    return entries
 
 
 def cited(metadata: dict[str, Any]) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class _Candidate:
         self.sealed = False  # its signature came; the next piece is another part
         self.call: OpenPart | None = None
         self.patches = PatchedObject()
-        self.broken: str | None = None
+        self.problem: str | None = None
         self.code_id = ""
         self.called = False
         self.details: dict[str, Any] = {}
@@ -127,13 +127,13 @@ class GeminiDecoder(PayloadDecoder):
             if isinstance(part, dict):
                 self._part(candidate, part, choice)
         self._decorate(candidate, value)
-        found = value.get("finishReason")
-        if isinstance(found, int) and not isinstance(found, bool):
-            word = _NUMBERED[found] if 0 <= found < len(_NUMBERED) else "OTHER"
-            raw = str(found)
-            candidate.details["finishReason"] = found
+        finish = value.get("finishReason")
+        if isinstance(finish, int) and not isinstance(finish, bool):
+            word = _NUMBERED[finish] if 0 <= finish < len(_NUMBERED) else "OTHER"
+            raw = str(finish)
+            candidate.details["finishReason"] = finish
         else:
-            word = raw = text_of(found)
+            word = raw = text_of(finish)
         if not word or word == "FINISH_REASON_UNSPECIFIED":
             return
         details, candidate.details = candidate.details, {}
@@ -159,13 +159,13 @@ class GeminiDecoder(PayloadDecoder):
             self._function_call(candidate, part["functionCall"], signature, choice)
         else:
             self._close(candidate)
-            opened = self._other(candidate, part, choice)
+            other = self._other(candidate, part, choice)
             if signature:
-                opened.attr("signature", signature)
-                if isinstance(opened.start, FileStart | ProviderResultStart):
+                other.attr("signature", signature)
+                if isinstance(other.start, FileStart | ProviderResultStart):
                     # Messages keep no signature of these; `meta` carries it back.
-                    opened.attr("meta", {**(opened.meta or {}), "thoughtSignature": signature})
-            opened.end()
+                    other.attr("meta", {**(other.meta or {}), "thoughtSignature": signature})
+            other.end()
 
     def _text(
         self, candidate: _Candidate, part: dict[str, Any], text: str, signature: str, choice: int
@@ -176,15 +176,15 @@ class GeminiDecoder(PayloadDecoder):
             rest = {k: v for k, v in part.items() if not k.startswith("thought")}
             if part.get("thought"):
                 rest["thought"] = True
-            opened = self.parts.open(
+            proof = self.parts.open(
                 OpaqueStart,
                 choice=choice,
                 name="thought_signature",
                 payload=rest,
                 meta={"type": "text"},
             )
-            opened.attr("signature", signature)
-            opened.end()
+            proof.attr("signature", signature)
+            proof.end()
             return
         if not text:
             return
@@ -205,29 +205,29 @@ class GeminiDecoder(PayloadDecoder):
                 return self._file(part[name], choice, name)
         for name in ("executableCode", "toolCall"):
             if isinstance(part.get(name), dict):
-                found = part[name]
-                candidate.code_id = text_of(found.get("id")) or self._synthetic()
-                opened = self.parts.open(
+                inner = part[name]
+                candidate.code_id = text_of(inner.get("id")) or self._synthetic()
+                tool = self.parts.open(
                     ToolCallStart,
                     choice=choice,
-                    name="code_execution" if name == "executableCode" else _tool_type(found),
+                    name="code_execution" if name == "executableCode" else _tool_type(inner),
                     call_id=candidate.code_id,
-                    id_source="provider" if found.get("id") else "synthetic",
+                    id_source="provider" if inner.get("id") else "synthetic",
                     executor="provider",
-                    meta={"type": name, name: found},
+                    meta={"type": name, name: inner},
                 )
-                arguments = found if name == "executableCode" else obj(found.get("args"))
-                opened.delta(dump(arguments))
-                return opened
+                arguments = inner if name == "executableCode" else obj(inner.get("args"))
+                tool.delta(dump(arguments))
+                return tool
         for name in ("codeExecutionResult", "toolResponse"):
             if isinstance(part.get(name), dict):
-                found = part[name]
+                inner = part[name]
                 return self.parts.open(
                     ProviderResultStart,
                     choice=choice,
-                    call_id=text_of(found.get("id")) or candidate.code_id,
-                    name="code_execution" if name[0] == "c" else _tool_type(found),
-                    content=found,
+                    call_id=text_of(inner.get("id")) or candidate.code_id,
+                    name="code_execution" if name[0] == "c" else _tool_type(inner),
+                    content=inner,
                     meta={"type": name},
                 )
         rest = {k: v for k, v in part.items() if k not in ("thoughtSignature", "thought_signature")}
@@ -236,32 +236,32 @@ class GeminiDecoder(PayloadDecoder):
             OpaqueStart, choice=choice, name=name, payload=rest, meta={"type": name}
         )
 
-    def _file(self, found: dict[str, Any], choice: int, name: str) -> OpenPart:
-        media_type = text_of(found.get("mimeType")) or "application/octet-stream"
+    def _file(self, content: dict[str, Any], choice: int, name: str) -> OpenPart:
+        media_type = text_of(content.get("mimeType")) or "application/octet-stream"
         family = media_type.partition("/")[0]
-        opened = self.parts.open(
+        file = self.parts.open(
             FileStart,
             choice=choice,
             media=family if family in ("image", "audio") else "file",
             media_type=media_type,
-            name=text_of(found.get("displayName")) or None,
-            url=text_of(found.get("fileUri")) or None,
+            name=text_of(content.get("displayName")) or None,
+            url=text_of(content.get("fileUri")) or None,
             meta={"type": name},
         )
-        opened.delta(text_of(found.get("data")))
-        return opened
+        file.delta(text_of(content.get("data")))
+        return file
 
     # --- calls ---------------------------------------------------------------------------------
 
     def _function_call(
-        self, candidate: _Candidate, found: dict[str, Any], signature: str, choice: int
+        self, candidate: _Candidate, function: dict[str, Any], signature: str, choice: int
     ) -> None:
-        name, more = text_of(found.get("name")), found.get("willContinue") is True
+        name, more = text_of(function.get("name")), function.get("willContinue") is True
         if name or candidate.call is None:
             self._close(candidate)
-            if not name and not found:
+            if not name and not function:
                 return
-            call_id = text_of(found.get("id"))
+            call_id = text_of(function.get("id"))
             meta = {"type": "functionCall", **OBJECT_ARGUMENTS}
             candidate.call = self.parts.open(
                 ToolCallStart,
@@ -271,12 +271,12 @@ class GeminiDecoder(PayloadDecoder):
                 id_source="provider" if call_id else "synthetic",
                 meta=meta | ({"id": call_id} if call_id else {}),
             )
-            candidate.patches, candidate.broken = PatchedObject(), None
+            candidate.patches, candidate.problem = PatchedObject(), None
         call = candidate.call
         if signature:
             call.attr("signature", signature)
-        arguments = found.get("args")
-        for patch in items(found.get("partialArgs")):
+        arguments = function.get("args")
+        for patch in items(function.get("partialArgs")):
             self._patch(candidate, call, obj(patch))
         if arguments is not None:
             call.delta(arguments if isinstance(arguments, str) else dump(arguments))
@@ -287,18 +287,18 @@ class GeminiDecoder(PayloadDecoder):
         path, more = text_of(patch.get("jsonPath")), patch.get("willContinue") is True
         value = next((patch[k] for k in _VALUES if k in patch), None)
         call.patch(path, value, more=more)
-        if candidate.broken is None:
+        if candidate.problem is None:
             try:
                 candidate.patches.set(path, value, more=more)
             except ValueError as error:
-                candidate.broken = f"the arguments cannot be put together: {error}"
+                candidate.problem = f"the arguments cannot be put together: {error}"
 
     def _end_call(self, candidate: _Candidate) -> None:
         call, candidate.call = candidate.call, None
         if call is None:
             return
-        if candidate.broken is not None:
-            call.end("invalid", arguments=None, error=candidate.broken)
+        if candidate.problem is not None:
+            call.end("invalid", arguments=None, error=candidate.problem)
         elif candidate.patches.count:
             value = candidate.patches.value()
             call.end(arguments=value, text=dump(value))
@@ -323,14 +323,14 @@ class GeminiDecoder(PayloadDecoder):
         part = candidate.part
         grounding = obj(value.get("groundingMetadata"))
         sources = obj(value.get("citationMetadata"))
-        found = grounded(grounding) + cited(sources)
+        citations = grounded(grounding) + cited(sources)
         if part is None or not isinstance(part.start, TextStart):
             if grounding:
                 candidate.details["groundingMetadata"] = grounding
             if sources:
                 candidate.details["citationMetadata"] = sources
         else:
-            for entry in found:
+            for entry in citations:
                 part.attr("citation", entry)
             if grounding:
                 candidate.details["groundingMetadata"] = grounding
@@ -358,10 +358,10 @@ class GeminiDecoder(PayloadDecoder):
         self.terminal_seen = True
 
     def _identify(self, value: dict[str, Any]) -> None:
-        found = text_of(value.get("responseId")) or None
+        response_id = text_of(value.get("responseId")) or None
         model = text_of(value.get("modelVersion")) or None
-        if (found and self._id is None) or (model and self._model is None):
-            self._id, self._model = self._id or found, self._model or model
+        if (response_id and self._id is None) or (model and self._model is None):
+            self._id, self._model = self._id or response_id, self._model or model
             self.parts.out.append(ResponseStart(id=self._id, model=self._model))
 
     def _count(self, raw: dict[str, Any]) -> None:
@@ -377,8 +377,8 @@ class GeminiDecoder(PayloadDecoder):
         )
 
 
-def _tool_type(found: dict[str, Any]) -> str:
-    return text_of(found.get("toolType")).lower() or "tool"
+def _tool_type(tool: dict[str, Any]) -> str:
+    return text_of(tool.get("toolType")).lower() or "tool"
 
 
 class GeminiDialect:
@@ -387,7 +387,7 @@ class GeminiDialect:
     name = "gemini"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         return build(request, target)
 
     def decoder(

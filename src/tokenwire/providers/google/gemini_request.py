@@ -45,7 +45,7 @@ _BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 2457
 
 
 def build(request: Request, target: Target) -> Call:
-    """The HTTP request that asks ``request`` as a stream."""
+    """The HTTP request that sends ``request`` and streams the answer."""
     body: dict[str, Any] = {"contents": _contents(turns(request), target.model)}
     system = system_text(request)
     if system:
@@ -85,11 +85,11 @@ def _config(request: Request, model: str) -> dict[str, Any]:
     elif effort is not None:
         if effort not in _BUDGETS:
             raise InputError("'reasoning' is none, minimal, low, medium, high or a token budget")
-        shown = {"includeThoughts": effort != "none"}
+        thinking = {"includeThoughts": effort != "none"}
         if "gemini-3" in model and effort in _LEVELS:
-            config["thinkingConfig"] = shown | {"thinkingLevel": effort}
+            config["thinkingConfig"] = thinking | {"thinkingLevel": effort}
         else:
-            config["thinkingConfig"] = shown | {"thinkingBudget": _BUDGETS[effort]}
+            config["thinkingConfig"] = thinking | {"thinkingBudget": _BUDGETS[effort]}
     return config
 
 
@@ -119,22 +119,22 @@ def _tools(request: Request, body: dict[str, Any]) -> None:
 
 def _contents(messages: list[Message], model: str) -> list[dict[str, Any]]:
     calls = whole_calls(messages)
-    made = {p.call_id: p for m in messages for p in m.tool_calls}
-    found: list[dict[str, Any]] = []
+    calls_by_id = {p.call_id: p for m in messages for p in m.tool_calls}
+    contents: list[dict[str, Any]] = []
     for message in messages:
         role = "model" if message.role == "assistant" else "user"
-        parts = [b for p in message.parts if (b := _part(p, calls, made, model)) is not None]
+        parts = [b for p in message.parts if (b := _part(p, calls, calls_by_id, model)) is not None]
         if not parts:
             continue
-        if found and found[-1]["role"] == role:
-            found[-1]["parts"].extend(parts)
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"].extend(parts)
         else:
-            found.append({"role": role, "parts": parts})
-    return found
+            contents.append({"role": role, "parts": parts})
+    return contents
 
 
 def _part(
-    part: Part, calls: set[str], made: dict[str, ToolCallPart], model: str
+    part: Part, calls: set[str], calls_by_id: dict[str, ToolCallPart], model: str
 ) -> dict[str, Any] | None:
     own = mine(part, _NAME)
     if isinstance(part, TextPart):
@@ -144,7 +144,7 @@ def _part(
     if isinstance(part, FilePart):
         return _file(part)
     if isinstance(part, ToolResultPart):
-        return _result(part, made.get(part.call_id))
+        return _result(part, calls_by_id.get(part.call_id))
     if isinstance(part, ToolCallPart):
         return _call(part, calls, own, model)
     if not own:
@@ -175,13 +175,13 @@ def _call(part: ToolCallPart, calls: set[str], own: bool, model: str) -> dict[st
         return _signed({kind: meta[kind]}, part.signature) if kind in meta else None
     if part.call_id not in calls:
         return None
-    found: dict[str, Any] = {"name": part.name, "args": arguments_object(part)}
+    function: dict[str, Any] = {"name": part.name, "args": arguments_object(part)}
     if meta.get("id"):
-        found["id"] = meta["id"]
+        function["id"] = meta["id"]
     signature = part.signature if own else None
     if signature is None and not own and "gemini-3" in model:
         signature = _FOREIGN_CALL
-    return _signed({"functionCall": found}, signature)
+    return _signed({"functionCall": function}, signature)
 
 
 def _result(part: ToolResultPart, call: ToolCallPart | None) -> dict[str, Any]:
@@ -192,11 +192,11 @@ def _result(part: ToolResultPart, call: ToolCallPart | None) -> dict[str, Any]:
         response: Any = {"error": part.content}
     else:
         response = part.content if isinstance(part.content, dict) else {"output": part.content}
-    found: dict[str, Any] = {"name": name, "response": response}
-    given = meta_of(call, _NAME).get("id") if call is not None else None
-    if given:
-        found["id"] = given
-    return {"functionResponse": found}
+    function: dict[str, Any] = {"name": name, "response": response}
+    provider_id = meta_of(call, _NAME).get("id") if call is not None else None
+    if provider_id:
+        function["id"] = provider_id
+    return {"functionResponse": function}
 
 
 def _file(part: FilePart) -> dict[str, Any]:

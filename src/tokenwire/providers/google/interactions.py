@@ -46,9 +46,9 @@ _FINISH: dict[str, FinishReason] = {
 class _Step:
     """One step and what is open of it."""
 
-    def __init__(self, kind: str, index: Any, found: dict[str, Any]) -> None:
+    def __init__(self, kind: str, index: Any, fields: dict[str, Any]) -> None:
         self.type = kind
-        self.found = found
+        self.fields = fields
         self.part: OpenPart | None = None
         self.meta: dict[str, Any] = {"type": kind, "index": index}
         self.signature = ""
@@ -100,22 +100,24 @@ class InteractionsDecoder(PayloadDecoder):
     # --- the interaction -----------------------------------------------------------------------
 
     def _created(self, value: dict[str, Any]) -> None:
-        found = obj(value.get("interaction"))
-        given = text_of(found.get("id")) or None
-        if self._begun and (given is None or given == self.response_id):
+        interaction = obj(value.get("interaction"))
+        interaction_id = text_of(interaction.get("id")) or None
+        if self._begun and (interaction_id is None or interaction_id == self.response_id):
             return
-        self._begun, self.response_id = True, given or self.response_id
-        self.resumable = found.get("background") is True
+        self._begun, self.response_id = True, interaction_id or self.response_id
+        self.resumable = interaction.get("background") is True
         self.parts.out.append(
             ResponseStart(
                 id=self.response_id,
-                model=text_of(found.get("model")) or text_of(found.get("agent")) or None,
+                model=text_of(interaction.get("model"))
+                or text_of(interaction.get("agent"))
+                or None,
                 resumable=self.resumable,
             )
         )
 
     def reattach(self) -> None:
-        """The connection broke: read on from a new one, asked for with the last event id."""
+        """Continue on a new connection, requested with the last event id."""
         self.reader, self._comments = PayloadReader(), 0
 
     def _status(self, value: dict[str, Any]) -> None:
@@ -124,22 +126,24 @@ class InteractionsDecoder(PayloadDecoder):
             self._over(status, {})
 
     def _completed(self, value: dict[str, Any]) -> None:
-        found = obj(value.get("interaction"))
+        interaction = obj(value.get("interaction"))
         self._created(value)
-        self._over(text_of(found.get("status")) or "completed", found)
+        self._over(text_of(interaction.get("status")) or "completed", interaction)
 
-    def _over(self, status: str, found: dict[str, Any]) -> None:
+    def _over(self, status: str, interaction: dict[str, Any]) -> None:
         for index in list(self._steps):
             self._end_step(self._steps.pop(index))
-        raw = obj(found.get("usage"))
+        raw = obj(interaction.get("usage"))
         if raw:
             self._count(raw)
-        token = found.get("continuation_token")
+        token = interaction.get("continuation_token")
         details = {"continuation_token": token} if token else None
         self.finish_reason(_FINISH.get(status, "other"), status, details=details)
         self.terminal_seen = True
         if status == "failed":
-            self.fail_with(found.get("error") or {"error": {"code": "failed"}}, raw=found)
+            self.fail_with(
+                interaction.get("error") or {"error": {"code": "failed"}}, raw=interaction
+            )
         self.closed = True
 
     def _error(self, value: dict[str, Any]) -> None:
@@ -147,9 +151,9 @@ class InteractionsDecoder(PayloadDecoder):
 
     def _whole(self, value: dict[str, Any]) -> None:
         """A whole interaction in place of a stream."""
-        for index, found in enumerate(map(obj, items(value.get("steps") or value.get("outputs")))):
-            self._start({"index": index, "step": found})
-            content = found.get("content") or found.get("summary")
+        for index, step in enumerate(map(obj, items(value.get("steps") or value.get("outputs")))):
+            self._start({"index": index, "step": step})
+            content = step.get("content") or step.get("summary")
             for piece in items(content):
                 self._delta({"index": index, "delta": piece})
             self._stop({"index": index})
@@ -170,23 +174,23 @@ class InteractionsDecoder(PayloadDecoder):
     # --- steps ---------------------------------------------------------------------------------
 
     def _start(self, value: dict[str, Any]) -> None:
-        found = obj(value.get("step"))
+        fields = obj(value.get("step"))
         index = _index(value)
-        known = self._steps.pop(index, None)
-        if known is not None:
-            self._end_step(known)
-        kind = text_of(found.get("type"))
-        step = self._steps[index] = _Step(kind, index, dict(found))
+        before = self._steps.pop(index, None)
+        if before is not None:
+            self._end_step(before)
+        kind = text_of(fields.get("type"))
+        step = self._steps[index] = _Step(kind, index, dict(fields))
         if kind == "thought":
             step.part = self.parts.open(ReasoningStart, summary=True, meta=step.meta)
-            self._sign(step, found.get("signature"))
+            self._sign(step, fields.get("signature"))
         elif kind.endswith("_call"):
-            self._call(step, found)
+            self._call(step, fields)
 
-    def _call(self, step: _Step, found: dict[str, Any]) -> None:
-        call_id = text_of(found.get("id"))
+    def _call(self, step: _Step, fields: dict[str, Any]) -> None:
+        call_id = text_of(fields.get("id"))
         hosted = step.type != "function_call"
-        name = text_of(found.get("name")) or step.type.removesuffix("_call")
+        name = text_of(fields.get("name")) or step.type.removesuffix("_call")
         step.part = self.parts.open(
             ToolCallStart,
             name=name,
@@ -195,7 +199,7 @@ class InteractionsDecoder(PayloadDecoder):
             executor="provider" if hosted else "server",
             meta=step.meta | ({"native": True} if hosted else {}),
         )
-        self._sign(step, found.get("signature"))
+        self._sign(step, fields.get("signature"))
 
     def _delta(self, value: dict[str, Any]) -> None:
         delta, index = obj(value.get("delta")), _index(value)
@@ -212,8 +216,8 @@ class InteractionsDecoder(PayloadDecoder):
         elif kind in ("thought_signature", "signature") and step.part is not None:
             self._sign(step, delta.get("signature"))
         elif kind == "arguments_delta" and step.part is not None:
-            given = delta.get("arguments")
-            step.part.delta(given if isinstance(given, str) else dump(given or {}))
+            arguments = delta.get("arguments")
+            step.part.delta(arguments if isinstance(arguments, str) else dump(arguments or {}))
         elif kind == "text_annotation_delta" and step.type == "model_output":
             self._cite(step, delta)
         elif kind in ("image", "audio", "video", "document"):
@@ -236,15 +240,15 @@ class InteractionsDecoder(PayloadDecoder):
             step.part.attr("signature", step.signature)
 
     def _cite(self, step: _Step, delta: dict[str, Any]) -> None:
-        for found in map(obj, items(delta.get("annotations"))):
+        for source in map(obj, items(delta.get("annotations"))):
             self._text(step).attr(
                 "citation",
                 citation(
-                    found,
-                    url=found.get("url") or found.get("source"),
-                    title=found.get("title"),
-                    start=found.get("start_index"),
-                    end=found.get("end_index"),
+                    source,
+                    url=source.get("url") or source.get("source"),
+                    title=source.get("title"),
+                    start=source.get("start_index"),
+                    end=source.get("end_index"),
                     unit="byte",
                 ),
             )
@@ -252,13 +256,13 @@ class InteractionsDecoder(PayloadDecoder):
     def _hosted(self, step: _Step, delta: dict[str, Any]) -> None:
         """A hosted tool's step in pieces: objects grow, lists grow, the rest is replaced."""
         for name, value in delta.items():
-            known = step.found.get(name)
-            if isinstance(value, dict) and isinstance(known, dict):
-                step.found[name] = {**known, **value}
-            elif isinstance(value, list) and isinstance(known, list):
-                step.found[name] = [*known, *value]
+            before = step.fields.get(name)
+            if isinstance(value, dict) and isinstance(before, dict):
+                step.fields[name] = {**before, **value}
+            elif isinstance(value, list) and isinstance(before, list):
+                step.fields[name] = [*before, *value]
             elif value is not None:
-                step.found[name] = value
+                step.fields[name] = value
         self._sign(step, delta.get("signature"))
 
     def _file(self, step: _Step, kind: str, delta: dict[str, Any]) -> None:
@@ -284,23 +288,23 @@ class InteractionsDecoder(PayloadDecoder):
         part = step.part
         if part is not None:
             if isinstance(part.start, ToolCallStart):
-                given = step.found.get("arguments")
-                if given and not part.size:
-                    part.delta(given if isinstance(given, str) else dump(given))
+                arguments = step.fields.get("arguments")
+                if arguments and not part.size:
+                    part.delta(arguments if isinstance(arguments, str) else dump(arguments))
                 if part.start.executor == "provider":
-                    part.attr("meta", (part.meta or {}) | {"step": step.found})
+                    part.attr("meta", (part.meta or {}) | {"step": step.fields})
             part.end(status)
         elif step.type.endswith("_result"):
-            name = text_of(step.found.get("name")) or step.type
+            name = text_of(step.fields.get("name")) or step.type
             self.parts.open(
                 ProviderResultStart,
-                call_id=text_of(step.found.get("call_id")),
+                call_id=text_of(step.fields.get("call_id")),
                 name=name,
-                content=step.found,
+                content=step.fields,
                 meta=step.meta,
             ).end(status)
         elif step.type != "model_output":
-            self.parts.open(OpaqueStart, name=step.type, payload=step.found, meta=step.meta).end(
+            self.parts.open(OpaqueStart, name=step.type, payload=step.fields, meta=step.meta).end(
                 status
             )
 
@@ -316,7 +320,7 @@ class InteractionsDialect:
     name = "gemini-interactions"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         return build(request, target)
 
     def decoder(

@@ -43,7 +43,7 @@ _REVISION = "2026-05-20"
 
 
 def build(request: Request, target: Target) -> Call:
-    """The HTTP request that asks ``request`` as a stream."""
+    """The HTTP request that sends ``request`` and streams the answer."""
     body: dict[str, Any] = {
         "model": target.model,
         "input": _steps(turns(request)),
@@ -120,8 +120,8 @@ def _tools(request: Request, body: dict[str, Any], config: dict[str, Any]) -> No
 
 def _steps(messages: list[Message]) -> list[dict[str, Any]]:
     calls = whole_calls(messages)
-    made = {p.call_id: p for m in messages for p in m.tool_calls}
-    found: list[dict[str, Any]] = []
+    calls_by_id = {p.call_id: p for m in messages for p in m.tool_calls}
+    steps: list[dict[str, Any]] = []
     for message in messages:
         kind = "model_output" if message.role == "assistant" else "user_input"
         content: list[dict[str, Any]] = []
@@ -133,22 +133,24 @@ def _steps(messages: list[Message]) -> list[dict[str, Any]]:
             if isinstance(part, FilePart):
                 content.append(_file(part))
                 continue
-            step = _step(part, calls, made)
+            step = _step(part, calls, calls_by_id)
             if step is None:
                 continue
             if content:
-                found.append({"type": kind, "content": content})
+                steps.append({"type": kind, "content": content})
                 content = []
-            found.append(step)
+            steps.append(step)
         if content:
-            found.append({"type": kind, "content": content})
-    return found
+            steps.append({"type": kind, "content": content})
+    return steps
 
 
-def _step(part: Part, calls: set[str], made: dict[str, ToolCallPart]) -> dict[str, Any] | None:
+def _step(
+    part: Part, calls: set[str], calls_by_id: dict[str, ToolCallPart]
+) -> dict[str, Any] | None:
     own = mine(part, _NAME)
     if isinstance(part, ToolResultPart):
-        call = made.get(part.call_id)
+        call = calls_by_id.get(part.call_id)
         name = part.name or (call.name if call is not None else "")
         step = {"type": "function_result", "call_id": part.call_id, "result": part.content}
         return (
@@ -184,9 +186,9 @@ def _step(part: Part, calls: set[str], made: dict[str, ToolCallPart]) -> dict[st
 def _file(part: FilePart) -> dict[str, Any]:
     family = part.media_type.partition("/")[0]
     kind = family if family in ("image", "audio", "video") else "document"
-    found: dict[str, Any] = {"type": kind, "mime_type": part.media_type}
+    entry: dict[str, Any] = {"type": kind, "mime_type": part.media_type}
     if part.data is not None:
-        return found | {"data": part.data}
+        return entry | {"data": part.data}
     if part.url is None:
         raise InputError("a file needs its bytes or a URL")
-    return found | {"uri": part.url}
+    return entry | {"uri": part.url}

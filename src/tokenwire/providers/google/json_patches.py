@@ -38,9 +38,9 @@ class PatchedObject:
     def set(self, path: str, value: Any, *, more: bool) -> None:
         """A value at ``path``; a string continues the one that was left open there."""
         self.count += 1
-        known = self._open.get(path)
-        if known is not None and isinstance(value, str):
-            known.pieces.append(value)
+        open_text = self._open.get(path)
+        if open_text is not None and isinstance(value, str):
+            open_text.pieces.append(value)
             if not more:
                 del self._open[path]
             return
@@ -66,24 +66,24 @@ class PatchedObject:
                 at = _item(at, step, fresh, last)
             else:
                 if not isinstance(at, dict):
-                    raise ValueError("a patch names a field of something that is no object")
-                found = cast(dict[str, Any], at)
-                if last or step not in found:
-                    found[step] = fresh
-                at = found[step]
+                    raise ValueError("a patch sets a field of a value that is not an object")
+                fields = cast(dict[str, Any], at)
+                if last or step not in fields:
+                    fields[step] = fresh
+                at = fields[step]
 
 
 def _item(at: Any, step: int, fresh: Any, last: bool) -> Any:
     if not isinstance(at, list):
-        raise ValueError("a patch names an index of something that is no list")
-    found = cast(list[Any], at)
-    if step > len(found) + _MOST_GAP:
+        raise ValueError("a patch sets an index of a value that is not a list")
+    entries = cast(list[Any], at)
+    if step > len(entries) + _MOST_GAP:
         raise ValueError("a patch skips far beyond the end of a list")
-    while len(found) <= step:
-        found.append(None)
-    if last or found[step] is None:
-        found[step] = fresh
-    return found[step]
+    while len(entries) <= step:
+        entries.append(None)
+    if last or entries[step] is None:
+        entries[step] = fresh
+    return entries[step]
 
 
 def _steps(path: str) -> list[str | int]:
@@ -92,14 +92,14 @@ def _steps(path: str) -> list[str | int]:
     steps: list[str | int] = []
     at = 1
     while at < len(path):
-        found = _STEP.match(path, at)
-        if found is None or len(steps) >= _MOST_DEPTH:
+        match = _STEP.match(path, at)
+        if match is None or len(steps) >= _MOST_DEPTH:
             raise ValueError("a patch's path cannot be read")
-        name, index, _, quoted = found.groups()
+        name, index, _, quoted = match.groups()
         steps.append(int(index) if index is not None else (name or quoted or ""))
-        at = found.end()
+        at = match.end()
     if not steps:
-        raise ValueError("a patch's path names nothing")
+        raise ValueError("a patch's path is empty")
     return steps
 
 

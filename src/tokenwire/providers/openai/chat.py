@@ -2,7 +2,7 @@
 
 Always true: an ordinary chunk takes one typed decode; whatever does not fit it goes the general
 way and gives the same events; null means absent; what the parts say wins over the finish reason;
-the stream is over at ``[DONE]``, or at its end when every choice has told why it finished.
+the stream is over at ``[DONE]``, or at its end when every choice has its finish reason.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ class ChatDecoder(PayloadDecoder):
         if error is None and obj(value.get("x_groq")).get("error"):
             error = {"message": value["x_groq"]["error"]}
         if error or (event == "error" and not choices):
-            found = from_object({"error": error} if error else value)
-            self.fail(error_event(found, raw=error or value))
+            refusal = from_object({"error": error} if error else value)
+            self.fail(error_event(refusal, raw=error or value))
         elif not choices and not value.get("usage") and "choices" not in value:
             self.raw(event if event != "message" else None, value)
 
@@ -172,8 +172,8 @@ class ChatDecoder(PayloadDecoder):
         return choice
 
     def _one(self, value: dict[str, Any], position: int) -> None:
-        given = number(value.get("index"))
-        choice = self._choice(position if given is None else given)
+        index = number(value.get("index"))
+        choice = self._choice(position if index is None else index)
         choice.seen = True
         delta = value.get("delta")
         self._delta(choice, obj(delta if isinstance(delta, dict) else value.get("message")))
@@ -208,8 +208,8 @@ class ChatDecoder(PayloadDecoder):
         if delta.get("function_call"):
             self._call(choice, {"index": -1, "function": delta["function_call"]})
         for annotation in items(delta.get("annotations")):
-            found = obj(obj(annotation).get("url_citation")) or obj(annotation)
-            choice.cite(citation_of(annotation, found))
+            source = obj(obj(annotation).get("url_citation")) or obj(annotation)
+            choice.cite(citation_of(annotation, source))
         for image in items(delta.get("images")):
             choice.show(obj(image))
         if delta.get("audio"):
@@ -247,13 +247,13 @@ class ChatDecoder(PayloadDecoder):
             choice.end_reasoning()
         custom = obj(call.get("custom"))
         function = custom or obj(call.get("function"))
-        given = function.get("input") if custom else function.get("arguments")
-        as_object = given is not None and not isinstance(given, str)
+        arguments = function.get("input") if custom else function.get("arguments")
+        as_object = arguments is not None and not isinstance(arguments, str)
         slot = choice.slots.piece(
             number(call.get("index")),
             text_of(call.get("id")),
             text_of(function.get("name")),
-            dump(given) if as_object else given,
+            dump(arguments) if as_object else arguments,
             form="text" if custom else "json",
             meta={"arguments": "object"} if as_object else None,
         )
@@ -261,28 +261,28 @@ class ChatDecoder(PayloadDecoder):
         if signature:
             slot.part.attr("signature", signature)
 
-    def _logprobs(self, choice: OpenChoice, found: dict[str, Any]) -> None:
+    def _logprobs(self, choice: OpenChoice, logprobs: dict[str, Any]) -> None:
         for name, part in (("content", choice.text), ("refusal", choice.refusal)):
-            if items(found.get(name)) and part is not None:
-                part.attr("logprobs", found[name])
+            if items(logprobs.get(name)) and part is not None:
+                part.attr("logprobs", logprobs[name])
 
-    def _content_filter(self, choice: OpenChoice, found: Any) -> None:
-        if not found or self._filters.get(choice.index) == found:
+    def _content_filter(self, choice: OpenChoice, results: Any) -> None:
+        if not results or self._filters.get(choice.index) == results:
             return
-        self._filters[choice.index] = found
+        self._filters[choice.index] = results
         if choice.text is not None:
-            choice.text.attr("meta", {"content_filter_results": found})
+            choice.text.attr("meta", {"content_filter_results": results})
         else:
-            self.raw("content_filter_results", found)
+            self.raw("content_filter_results", results)
 
     def _cite_sources(self, value: dict[str, Any]) -> None:
-        """Sources that a search server repeats in every chunk; each is told once."""
+        """Emit each source once; search servers repeat them in every chunk."""
         for source in items(value.get("search_results")) or items(value.get("citations")):
-            given = {"url": source} if isinstance(source, str) else obj(source)
-            key = text_of(given.get("url")) or dump(given)
+            fields = {"url": source} if isinstance(source, str) else obj(source)
+            key = text_of(fields.get("url")) or dump(fields)
             if key not in self._cited:
                 self._cited.add(key)
-                self._first.cite(citation_of(source, given))
+                self._first.cite(citation_of(source, fields))
 
     def _finished(self, choice: OpenChoice, raw: str, value: dict[str, Any]) -> None:
         reason = FINISH_REASONS.get(raw.lower(), "other")
@@ -296,8 +296,8 @@ class ChatDecoder(PayloadDecoder):
         choice.finished = True
         self.terminal_seen = all(c.finished for c in self._choices.values() if c.seen)
 
-    def _count(self, found: Any) -> None:
-        usage = usage_of(found)
+    def _count(self, value: Any) -> None:
+        usage = usage_of(value)
         if usage is not None and usage != self._usage:
             self._usage = usage
             self.parts.out.append(usage)
@@ -325,7 +325,7 @@ class OpenAIChat:
     name = "openai-chat"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         return build(request, target)
 
     def decoder(

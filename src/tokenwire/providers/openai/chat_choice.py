@@ -1,7 +1,7 @@
 """What is open in one choice of a Chat Completions answer: its text, reasoning, calls and media.
 
 Always true: text and reasoning take turns, each turn a part of its own; a part is opened by its
-first piece; reasoning details are joined as they come and told once, when their part ends.
+first piece; reasoning details are joined and emitted once, when their part ends.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class OpenChoice:
         # What is said after a call stands after it.
         self.slots = Slots(parts, index, opens=self.end_text)
         self.tags = ThinkSplitter() if think_tags else None
-        #: Reads the text as a tool call, where that is what was asked for.
+        #: Reads the text as a tool call, where the request forced one by a schema.
         self.call = CallText() if call_in_text else None
         self.text: OpenPart | None = None
         self.reasoning: OpenPart | None = None
@@ -67,8 +67,8 @@ class OpenChoice:
         if self.text is None:
             self.end_reasoning()
             self.text = self._parts.open(TextStart, choice=self.index)
-            held, self.to_cite = self.to_cite, []
-            for value in held:
+            citations, self.to_cite = self.to_cite, []
+            for value in citations:
                 self.text.attr("citation", value)
         self.text.delta(piece)
 

@@ -107,22 +107,22 @@ decode_chunk = msgspec.json.Decoder(Chunk).decode
 CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 
 
-def citation_of(raw: Any, found: dict[str, Any]) -> dict[str, Any]:
-    start, end = number(found.get("start_index")), number(found.get("end_index"))
+def citation_of(raw: Any, source: dict[str, Any]) -> dict[str, Any]:
+    start, end = number(source.get("start_index")), number(source.get("end_index"))
     return citation(
         raw,
-        url=found.get("url"),
-        title=found.get("title"),
-        text=found.get("content") or found.get("snippet"),
+        url=source.get("url"),
+        title=source.get("title"),
+        text=source.get("content") or source.get("snippet"),
         start=start,
         end=end,
         unit="characters" if start is not None else None,
     )
 
 
-def usage_of(found: Any) -> Usage | None:
+def usage_of(value: Any) -> Usage | None:
     """Token counts under the names that servers of this wire use."""
-    usage = obj(found)
+    usage = obj(value)
     if not usage:
         return None
     into = obj(usage.get("prompt_tokens_details")) or obj(usage.get("input_tokens_details"))

@@ -38,7 +38,7 @@ _CHOICES = ("auto", "none", "required")
 
 
 def build(request: Request, target: Target) -> Call:
-    """The HTTP request that asks ``request`` as a stream."""
+    """The HTTP request that sends ``request`` and streams the answer."""
     headers = {"content-type": "application/json", "accept": "text/event-stream"}
     if target.api_key:
         if "api_key_header" in target.quirks:
@@ -140,11 +140,11 @@ def _schema_format(schema: dict[str, Any], name: str, *, strict: bool) -> dict[s
     return {"type": "json_schema", "json_schema": described}
 
 
-def _reasoning(wanted: str | int, quirks: frozenset[str]) -> dict[str, Any]:
+def _reasoning(amount: str | int, quirks: frozenset[str]) -> dict[str, Any]:
     if "reasoning_object" in quirks:
-        key = "max_tokens" if isinstance(wanted, int) else "effort"
-        return {"reasoning": {key: wanted}}
-    effort = effort_of(wanted)
+        key = "max_tokens" if isinstance(amount, int) else "effort"
+        return {"reasoning": {key: amount}}
+    effort = effort_of(amount)
     if effort not in _EFFORTS:
         raise InputError(f"'reasoning' must be one of {', '.join(_EFFORTS)}", field="reasoning")
     return {"reasoning_effort": effort}
@@ -154,43 +154,43 @@ def _reasoning(wanted: str | int, quirks: frozenset[str]) -> dict[str, Any]:
 
 
 def _messages(request: Request, quirks: frozenset[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     if request.system:
         role = "developer" if "developer_role" in quirks else "system"
-        found.append({"role": role, "content": request.system})
+        entries.append({"role": role, "content": request.system})
     messages = mended(request.messages)
     calls = whole_calls(messages)
     for message in messages:
-        found.extend(_message(message, calls, quirks))
-    return found
+        entries.extend(_message(message, calls, quirks))
+    return entries
 
 
 def _message(message: Message, whole: set[str], quirks: frozenset[str]) -> list[dict[str, Any]]:
     results = [p for p in message.parts if isinstance(p, ToolResultPart)]
     rest: list[Part] = [p for p in message.parts if not isinstance(p, ToolResultPart)]
-    found = [_result(p, quirks) for p in results]
+    entries = [_result(p, quirks) for p in results]
     if message.role == "assistant":
-        return [_assistant(rest, whole, quirks), *found] if rest or not found else found
+        return [_assistant(rest, whole, quirks), *entries] if rest or not entries else entries
     if rest or not results:
         role = "user" if message.role == "tool" else message.role
         if role in ("system", "developer"):
             role = "developer" if "developer_role" in quirks else "system"
-        found.append({"role": role, "content": _content(rest)})
-    return found
+        entries.append({"role": role, "content": _content(rest)})
+    return entries
 
 
 def _result(part: ToolResultPart, quirks: frozenset[str]) -> dict[str, Any]:
     content = part.content
     if not isinstance(content, str):
         content = msgspec.json.encode(content).decode()
-    found = {
+    entry = {
         "role": "tool",
         "tool_call_id": _call_id(part.call_id, quirks),
         "content": content,
     }
     if "tool_result_name" in quirks and part.name:
-        found["name"] = part.name
-    return found
+        entry["name"] = part.name
+    return entry
 
 
 def _content(parts: list[Part]) -> str | list[dict[str, Any]]:
@@ -235,26 +235,26 @@ def _assistant(parts: list[Part], whole: set[str], quirks: frozenset[str]) -> di
         for p in parts
         if isinstance(p, ToolCallPart) and p.executor != "provider" and p.call_id in whole
     ]
-    found: dict[str, Any] = {"role": "assistant"}
-    found["content"] = text or (None if calls or refusal else "")
+    entry: dict[str, Any] = {"role": "assistant"}
+    entry["content"] = text or (None if calls or refusal else "")
     if refusal:
-        found["refusal"] = refusal
+        entry["refusal"] = refusal
     if calls:
-        found["tool_calls"] = [_call(p, quirks) for p in calls]
+        entry["tool_calls"] = [_call(p, quirks) for p in calls]
     reasoning = [p for p in parts if isinstance(p, ReasoningPart)]
     if "reasoning_details" in quirks:
         details = [d for p in reasoning for d in _details(p)]
         if details:
-            found["reasoning_details"] = details
+            entry["reasoning_details"] = details
     elif "reasoning_content" in quirks and calls:
-        found["reasoning_content"] = "".join(p.text for p in reasoning)
-    return found
+        entry["reasoning_content"] = "".join(p.text for p in reasoning)
+    return entry
 
 
 def _details(part: ReasoningPart) -> list[dict[str, Any]]:
-    kept = ((part.meta or {}).get(_DIALECT) or {}).get("reasoning_details")
-    if kept:
-        return kept
+    details = ((part.meta or {}).get(_DIALECT) or {}).get("reasoning_details")
+    if details:
+        return details
     if not mine(part, _DIALECT):
         return []  # another provider's secrets are of no use here
     if part.encrypted:
@@ -270,10 +270,10 @@ def _call(part: ToolCallPart, quirks: frozenset[str]) -> dict[str, Any]:
         custom = {"name": part.name, "input": part.arguments}
         return {"id": call_id, "type": "custom", "custom": custom}
     function = {"name": part.name, "arguments": arguments_text(part)}
-    found: dict[str, Any] = {"id": call_id, "type": "function", "function": function}
+    call: dict[str, Any] = {"id": call_id, "type": "function", "function": function}
     if part.signature and mine(part, _DIALECT):
-        found["extra_content"] = {"google": {"thought_signature": part.signature}}
-    return found
+        call["extra_content"] = {"google": {"thought_signature": part.signature}}
+    return call
 
 
 def _call_id(call_id: str, quirks: frozenset[str]) -> str:

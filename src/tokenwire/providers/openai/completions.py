@@ -45,11 +45,11 @@ class CompletionsDecoder(PayloadDecoder):
         if "choices" not in value and "usage" not in value:
             self.raw(None if event == "message" else event, value)
             return
-        found = text_of(value.get("id"))
-        if found and self._id is None:
-            self._id = found
+        response_id = text_of(value.get("id"))
+        if response_id and self._id is None:
+            self._id = response_id
             self.parts.out.append(
-                ResponseStart(id=found, model=text_of(value.get("model")) or None)
+                ResponseStart(id=response_id, model=text_of(value.get("model")) or None)
             )
         for entry in items(value.get("choices")):
             self._choice(obj(entry))
@@ -96,13 +96,13 @@ class CompletionsDialect:
     name = "completions"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         for name in ("tools", "output", "reasoning"):
             if getattr(request, name):
-                raise InputError(f"the completions wire takes no '{name}'; use a chat model")
+                raise InputError(f"the completions wire does not accept '{name}'; use a chat model")
         for message in request.messages:
             if any(not isinstance(p, TextPart) for p in message.parts):
-                raise InputError("the completions wire takes texts only; use a chat model")
+                raise InputError("the completions wire accepts text only; use a chat model")
         texts = [request.system or "", *(m.text for m in request.messages)]
         body: dict[str, Any] = {
             "model": target.model,

@@ -1,6 +1,6 @@
 """OpenAI Responses: its stream to events (also of servers that speak the same wire).
 
-Always true: an output item's parts carry its type, index and id in ``meta``; what a ``done`` tells
+Always true: an output item's parts carry its type, index and id in ``meta``; the text of a ``done``
 is checked against the deltas and wins; an item that never streamed is read from the item itself,
 or from the final response; ``cursor`` is the last ``sequence_number``.
 """
@@ -113,8 +113,8 @@ class ResponsesDecoder(PayloadDecoder):
             self.raw(kind, value)
 
     def reattach(self) -> None:
-        """The connection broke and the provider keeps the response: read on from a new one, asked
-        for with ``starting_after`` = `cursor`; what came before is not told twice."""
+        """Continue on a new connection, requested with ``starting_after`` = `cursor`; events before
+        it are not emitted twice."""
         self.reader, self._comments = PayloadReader(), 0
         self._skip_to = self.cursor
 
@@ -122,13 +122,13 @@ class ResponsesDecoder(PayloadDecoder):
 
     def _begin(self, value: dict[str, Any]) -> None:
         response = obj(value.get("response"))
-        found = text_of(response.get("id")) or None
-        if found is None or self.response_id == found:
+        response_id = text_of(response.get("id")) or None
+        if response_id is None or self.response_id == response_id:
             return
-        self.response_id = found
+        self.response_id = response_id
         self.resumable = response.get("background") is True
         model = text_of(response.get("model")) or None
-        self.parts.out.append(ResponseStart(id=found, model=model, resumable=self.resumable))
+        self.parts.out.append(ResponseStart(id=response_id, model=model, resumable=self.resumable))
 
     def _over(self, value: dict[str, Any]) -> None:
         response = obj(value.get("response"))
@@ -162,11 +162,11 @@ class ResponsesDecoder(PayloadDecoder):
         self._over({"response": value})
 
     def _error(self, value: dict[str, Any]) -> None:
-        found = value if value.get("error") is None else value["error"]
-        code = obj(found).get("code") or obj(found).get("type")
-        if found is value and code == "error":
-            found = {k: v for k, v in value.items() if k != "type"}
-        self.fail_with(found, raw=value)
+        fault = value if value.get("error") is None else value["error"]
+        code = obj(fault).get("code") or obj(fault).get("type")
+        if fault is value and code == "error":
+            fault = {k: v for k, v in value.items() if k != "type"}
+        self.fail_with(fault, raw=value)
 
     def _heartbeat(self, value: dict[str, Any]) -> None:
         self.parts.out.append(Heartbeat(source="provider"))
@@ -194,14 +194,14 @@ class ResponsesDecoder(PayloadDecoder):
         item = self.items.of(value, obj(value.get("item")))
         self.items.done(item, obj(value.get("item")), self._missing_contents)
 
-    def _missing_contents(self, item: Item, found: dict[str, Any]) -> None:
-        """Texts of an item that are told only by the item itself, or not wholly by its deltas."""
+    def _missing_contents(self, item: Item, fields: dict[str, Any]) -> None:
+        """Emit the texts that only the item itself holds, or that its deltas left incomplete."""
         for group in ("summary", "content"):
             # Matched by order: servers number what they stream otherwise than what they list.
-            seen = [index for name, index in item.contents if name == group]
-            following = max(seen, default=-1) + 1
-            for place, content in enumerate(items(found.get(group))):
-                index = seen[place] if place < len(seen) else following + place - len(seen)
+            indexes = [index for name, index in item.contents if name == group]
+            following = max(indexes, default=-1) + 1
+            for place, content in enumerate(items(fields.get(group))):
+                index = indexes[place] if place < len(indexes) else following + place - len(indexes)
                 self._content(item, group, index, obj(content), last=True)
 
     def _content(
@@ -221,8 +221,8 @@ class ResponsesDecoder(PayloadDecoder):
         text = content.get("refusal") if cls is RefusalStart else content.get("text")
         if isinstance(text, str):
             item.agree(part, text)
-        seen = item.annotations.get(index, 0)
-        for annotation in items(content.get("annotations"))[seen:]:
+        cited = item.annotations.get(index, 0)
+        for annotation in items(content.get("annotations"))[cited:]:
             self._cite(item, part, index, obj(annotation))
         logprobs = items(content.get("logprobs"))
         if logprobs and "logprobs" not in part.attrs_seen:
@@ -281,17 +281,17 @@ class ResponsesDecoder(PayloadDecoder):
             part = self._open(item, TextStart, "content", index)
         self._cite(item, part, index, obj(value.get("annotation")))
 
-    def _cite(self, item: Item, part: OpenPart, index: int, found: dict[str, Any]) -> None:
+    def _cite(self, item: Item, part: OpenPart, index: int, source: dict[str, Any]) -> None:
         item.annotations[index] = item.annotations.get(index, 0) + 1
         part.attr(
             "citation",
             citation(
-                found,
-                url=found.get("url"),
-                title=found.get("title") or found.get("filename"),
-                source=found.get("file_id"),
-                start=found.get("start_index", found.get("index")),
-                end=found.get("end_index"),
+                source,
+                url=source.get("url"),
+                title=source.get("title") or source.get("filename"),
+                source=source.get("file_id"),
+                start=source.get("start_index", source.get("index")),
+                end=source.get("end_index"),
                 unit="char",
             ),
         )
@@ -327,8 +327,8 @@ class ResponsesDecoder(PayloadDecoder):
 
 
 def _index(value: dict[str, Any]) -> int:
-    found = value.get("content_index", value.get("summary_index"))
-    return found if type(found) is int else 0
+    index = value.get("content_index", value.get("summary_index"))
+    return index if type(index) is int else 0
 
 
 class ResponsesDialect:
@@ -337,7 +337,7 @@ class ResponsesDialect:
     name = "openai-responses"
 
     def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that asks ``request`` as a stream."""
+        """The HTTP request that sends ``request`` and streams the answer."""
         return build(request, target)
 
     def decoder(

@@ -47,7 +47,7 @@ class Item:
         self.contents: dict[tuple[str, int], OpenPart] = {}
         self.annotations: dict[int, int] = {}
         self.call: OpenPart | None = None
-        #: The last reasoning part: kept open until the item ends, which tells its encrypted form.
+        #: The last reasoning part: open until the item ends, which carries its encrypted form.
         self.tail: OpenPart | None = None
         self.final: dict[int, str] = {}
         self.ended = False
@@ -58,12 +58,12 @@ class Item:
         return {"type": self.type, "index": self.index, "id": self.id}
 
     def agree(self, part: OpenPart, text: str) -> None:
-        """A ``done`` told the whole text: tell what is missing, or remember that it differs."""
-        known = part.text
-        if text == known or not text:
+        """Compare with the whole text of a ``done``: emit the rest, or note the correction."""
+        streamed = part.text
+        if text == streamed or not text:
             return
-        if text.startswith(known):
-            part.delta(text[len(known) :])
+        if text.startswith(streamed):
+            part.delta(text[len(streamed) :])
         else:
             self.final[part.number] = text
 
@@ -93,53 +93,53 @@ class Items:
         """The item that an event names, if it is known."""
         return self.by_index.get(_key(value))
 
-    def of(self, value: dict[str, Any], found: dict[str, Any] | None = None) -> Item:
+    def of(self, value: dict[str, Any], fields: dict[str, Any] | None = None) -> Item:
         """The item that an event names; one that was never announced is begun here."""
-        key = _key(value, found)
+        key = _key(value, fields)
         item = self.by_index.get(key)
         if item is None:
-            item = self._begin(key, value, found or {})
+            item = self._begin(key, value, fields or {})
         return item
 
-    def added(self, value: dict[str, Any], found: dict[str, Any]) -> None:
+    def added(self, value: dict[str, Any], fields: dict[str, Any]) -> None:
         """An item begins."""
-        key = _key(value, found)
+        key = _key(value, fields)
         if key not in self.by_index:
-            self._begin(key, value, found)
+            self._begin(key, value, fields)
 
-    def _begin(self, key: Any, value: dict[str, Any], found: dict[str, Any]) -> Item:
-        kind = text_of(found.get("type"))
+    def _begin(self, key: Any, value: dict[str, Any], fields: dict[str, Any]) -> Item:
+        kind = text_of(fields.get("type"))
         if not kind:
             kind = "reasoning" if "reasoning" in text_of(value.get("type")) else "message"
-        item_id = text_of(found.get("id")) or text_of(value.get("item_id"))
+        item_id = text_of(fields.get("id")) or text_of(value.get("item_id"))
         item = self.by_index[key] = Item(kind, value.get("output_index"), item_id)
         if kind in _FUNCTION:
-            self._function(item, found)
+            self._function(item, fields)
         elif kind in HOSTED or kind in CALLER:
-            self._tool(item, found)
+            self._tool(item, fields)
         return item
 
-    def _function(self, item: Item, found: dict[str, Any]) -> None:
-        call_id = text_of(found.get("call_id"))
+    def _function(self, item: Item, fields: dict[str, Any]) -> None:
+        call_id = text_of(fields.get("call_id"))
         self.calls += 1
-        extra = {k: v for k, v in found.items() if k not in _CALL_FIELDS and v is not None}
+        extra = {k: v for k, v in fields.items() if k not in _CALL_FIELDS and v is not None}
         item.call = self.parts.open(
             ToolCallStart,
-            name=text_of(found.get("name")),
+            name=text_of(fields.get("name")),
             call_id=call_id or item.id or f"call_{self.parts.step}_{self.parts.next_part}",
             id_source="provider" if call_id else "synthetic",
             format="text" if item.type == "custom_tool_call" else "json",
             meta=item.meta | extra,
         )
 
-    def _tool(self, item: Item, found: dict[str, Any]) -> None:
-        caller = item.type in CALLER or found.get("execution") == "client"
-        call_id = text_of(found.get("call_id")) if caller else item.id
+    def _tool(self, item: Item, fields: dict[str, Any]) -> None:
+        caller = item.type in CALLER or fields.get("execution") == "client"
+        call_id = text_of(fields.get("call_id")) if caller else item.id
         if caller:
             self.calls += 1
         item.call = self.parts.open(
             ToolCallStart,
-            name=text_of(found.get("name")) or item.type.removesuffix("_call"),
+            name=text_of(fields.get("name")) or item.type.removesuffix("_call"),
             call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
             id_source="provider" if call_id else "synthetic",
             executor="client" if caller else "provider",
@@ -160,7 +160,7 @@ class Items:
         return part
 
     def partial_image(self, item: Item, value: dict[str, Any]) -> None:
-        """A preview: shown, but not part of the message."""
+        """A preview: visible, but not part of the message."""
         media_type = f"image/{text_of(value.get('output_format')) or 'png'}"
         part = self.parts.open(
             FileStart, media="image", media_type=media_type, name="preview", meta=item.meta
@@ -170,93 +170,93 @@ class Items:
 
     # --- ends ----------------------------------------------------------------------------------
 
-    def done(self, item: Item, found: dict[str, Any], contents: MissingContents) -> None:
-        """An item is over; ``found`` is the item as the provider tells it whole."""
+    def done(self, item: Item, fields: dict[str, Any], contents: MissingContents) -> None:
+        """End an item; ``fields`` is the whole item of the provider."""
         if item.ended:
             return
         item.ended = True
         status: PartStatus = "complete"
-        if found.get("status") == "incomplete":
+        if fields.get("status") == "incomplete":
             status = "truncated"
         if item.type in _FUNCTION:
-            self._end_function(item, found, status)
+            self._end_function(item, fields, status)
         elif item.call is not None:
-            self._end_tool(item, found, status)
+            self._end_tool(item, fields, status)
         elif item.type == "reasoning":
-            contents(item, found)
-            self._end_reasoning(item, found, status)
+            contents(item, fields)
+            self._end_reasoning(item, fields, status)
         elif item.type == "message":
-            contents(item, found)
+            contents(item, fields)
             for part in item.contents.values():
                 item.finish(part, status)
         elif item.type.endswith("_output"):
-            call_id = text_of(found.get("call_id")) or item.id
+            call_id = text_of(fields.get("call_id")) or item.id
             self.parts.whole(
-                ProviderResultStart, call_id=call_id, name=item.type, content=found, meta=item.meta
+                ProviderResultStart, call_id=call_id, name=item.type, content=fields, meta=item.meta
             )
         else:
-            self.parts.whole(OpaqueStart, name=item.type, payload=found, meta=item.meta)
+            self.parts.whole(OpaqueStart, name=item.type, payload=fields, meta=item.meta)
 
-    def _end_function(self, item: Item, found: dict[str, Any], status: PartStatus) -> None:
+    def _end_function(self, item: Item, fields: dict[str, Any], status: PartStatus) -> None:
         call = item.call
         if call is None:
             return
-        text = found.get("input" if item.type == "custom_tool_call" else "arguments")
+        text = fields.get("input" if item.type == "custom_tool_call" else "arguments")
         if isinstance(text, str):
             item.agree(call, text)
         elif isinstance(text, dict) and not call.size:
             call.delta(dump(text))
-        extra = {k: v for k, v in found.items() if k not in _CALL_FIELDS and v is not None}
+        extra = {k: v for k, v in fields.items() if k not in _CALL_FIELDS and v is not None}
         if any((call.meta or {}).get(k) != v for k, v in extra.items()):
             call.attr("meta", (call.meta or {}) | extra)
-        name = text_of(found.get("name"))
+        name = text_of(fields.get("name"))
         if name and isinstance(call.start, ToolCallStart) and not call.start.name:
             call.attr("tool_name", name)
         item.finish(call, status)
 
-    def _end_tool(self, item: Item, found: dict[str, Any], status: PartStatus) -> None:
+    def _end_tool(self, item: Item, fields: dict[str, Any], status: PartStatus) -> None:
         call = item.call
         if call is None or not call.open:
             return
-        given = next(
-            (found[k] for k in ("arguments", "code", "action", "operation") if found.get(k)), None
+        arguments = next(
+            (fields[k] for k in ("arguments", "code", "action", "operation") if fields.get(k)), None
         )
-        if isinstance(given, str):
-            item.agree(call, given)
-        elif given is not None and not call.size:
-            call.delta(dump(given))
-        elif found.get("queries") and not call.size:
-            call.delta(dump({"queries": found["queries"]}))
+        if isinstance(arguments, str):
+            item.agree(call, arguments)
+        elif arguments is not None and not call.size:
+            call.delta(dump(arguments))
+        elif fields.get("queries") and not call.size:
+            call.delta(dump({"queries": fields["queries"]}))
         name = call.start.name if isinstance(call.start, ToolCallStart) else item.type
         executor = call.start.executor if isinstance(call.start, ToolCallStart) else "provider"
         if executor == "client" or item.type == "program":
-            call.attr("meta", (call.meta or {}) | {"item": found})
+            call.attr("meta", (call.meta or {}) | {"item": fields})
         item.finish(call, status)
-        if executor == "client" or item.type == "program" or not found:
+        if executor == "client" or item.type == "program" or not fields:
             return
-        if item.type == "image_generation_call" and isinstance(found.get("result"), str):
-            self._image(item, found)
+        if item.type == "image_generation_call" and isinstance(fields.get("result"), str):
+            self._image(item, fields)
             return
         self.parts.whole(
-            ProviderResultStart, call_id=item.id, name=name, content=found, meta=item.meta
+            ProviderResultStart, call_id=item.id, name=name, content=fields, meta=item.meta
         )
 
-    def _image(self, item: Item, found: dict[str, Any]) -> None:
-        rest = {k: v for k, v in found.items() if k != "result"}
-        media_type = f"image/{text_of(found.get('output_format')) or 'png'}"
+    def _image(self, item: Item, fields: dict[str, Any]) -> None:
+        rest = {k: v for k, v in fields.items() if k != "result"}
+        media_type = f"image/{text_of(fields.get('output_format')) or 'png'}"
         self.parts.whole(
             FileStart,
-            text_of(found.get("result")),
+            text_of(fields.get("result")),
             media="image",
             media_type=media_type,
             meta=item.meta | {"item": rest},
         )
 
-    def _end_reasoning(self, item: Item, found: dict[str, Any], status: PartStatus) -> None:
+    def _end_reasoning(self, item: Item, fields: dict[str, Any], status: PartStatus) -> None:
         parts = [p for p in item.contents.values() if p.open]
         if not item.contents:
             parts = [self.parts.open(ReasoningStart, meta=item.meta)]
-        encrypted = found.get("encrypted_content")
+        encrypted = fields.get("encrypted_content")
         if isinstance(encrypted, str) and encrypted and parts:
             parts[-1].attr("encrypted", encrypted)
         for part in parts:
@@ -264,19 +264,19 @@ class Items:
         item.tail = None
 
     def complete(self, output: list[Any], contents: MissingContents) -> None:
-        """The final response tells all items: those that never streamed are told now."""
-        known = len(self.by_index)
+        """Read the final response's items: emit those that never streamed."""
+        count = len(self.by_index)
         for index, entry in enumerate(output):
-            found = obj(entry)
+            fields = obj(entry)
             value = {"output_index": index}
             item = self.by_index.get(index)
-            if item is None and known and not any(k == index for k in self.by_index):
-                if any(i.id and i.id == found.get("id") for i in self.by_index.values()):
+            if item is None and count and not any(k == index for k in self.by_index):
+                if any(i.id and i.id == fields.get("id") for i in self.by_index.values()):
                     continue
-                if known >= len(output):  # keyed by ids of another making
+                if count >= len(output):  # keyed by ids of another making
                     continue
-            item = self.of(value, found)
-            self.done(item, found, contents)
+            item = self.of(value, fields)
+            self.done(item, fields, contents)
 
     def close(self) -> None:
         """The response is over: what is still open is whole."""
@@ -286,8 +286,8 @@ class Items:
                     item.finish(part)
 
 
-def _key(value: dict[str, Any], found: dict[str, Any] | None = None) -> Any:
+def _key(value: dict[str, Any], fields: dict[str, Any] | None = None) -> Any:
     index = value.get("output_index")
     if type(index) is int:
         return index
-    return text_of(value.get("item_id")) or text_of(obj(found).get("id"))
+    return text_of(value.get("item_id")) or text_of(obj(fields).get("id"))

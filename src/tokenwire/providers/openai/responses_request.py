@@ -46,10 +46,10 @@ _EXTRA_SKIPPED = frozenset({"type", "index", "id", "item", "native", "content_in
 
 
 def build(request: Request, target: Target) -> Call:
-    """The HTTP request that asks ``request`` as a stream."""
+    """The HTTP request that sends ``request`` and streams the answer."""
     for name in ("stop", "seed"):
         if getattr(request, name) is not None:
-            raise InputError(f"OpenAI Responses takes no '{name}'; use openai-chat for it")
+            raise InputError(f"OpenAI Responses does not accept '{name}'; use openai-chat for it")
     extra = request.extra or {}
     stored = bool(extra.get("store") or extra.get("background"))
     body: dict[str, Any] = {
@@ -134,8 +134,8 @@ class _Builder:
         self.messages = messages
         self.stored = stored
         self.calls = whole_calls(messages)
-        self.made = {p.call_id: p for m in messages for p in m.tool_calls}
-        self.found: list[dict[str, Any]] = []
+        self.calls_by_id = {p.call_id: p for m in messages for p in m.tool_calls}
+        self.entries: list[dict[str, Any]] = []
         self.open_id: tuple[str, str] | None = None
 
     def items(self) -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ class _Builder:
             else:
                 for part in message.parts:
                     self._part(part)
-        return self.found
+        return self.entries
 
     def _user(self, message: Message) -> None:
         content: list[dict[str, Any]] = []
@@ -158,7 +158,7 @@ class _Builder:
             elif isinstance(part, ToolResultPart):
                 self._part(part)
         if content:
-            self.found.append({"role": "user", "content": content})
+            self.entries.append({"role": "user", "content": content})
 
     def _part(self, part: Part) -> None:
         own = mine(part, _NAME)
@@ -187,12 +187,12 @@ class _Builder:
 
     def _item(self, item: dict[str, Any]) -> None:
         self.open_id = None
-        self.found.append(item)
+        self.entries.append(item)
 
     def _message(self, part: Part, content: dict[str, Any]) -> None:
         item_id = text_of(meta_of(part, _NAME).get("id"))
-        if self.open_id == ("message", item_id) and self.found:
-            self.found[-1]["content"].append(content)
+        if self.open_id == ("message", item_id) and self.entries:
+            self.entries[-1]["content"].append(content)
             return
         item: dict[str, Any] = {"type": "message", "role": "assistant", "content": [content]}
         if item_id and self.stored:
@@ -203,10 +203,10 @@ class _Builder:
     def _reasoning(self, part: ReasoningPart) -> None:
         meta = meta_of(part, _NAME)
         item_id = text_of(meta.get("id"))
-        if self.open_id != ("reasoning", item_id) or not self.found:
+        if self.open_id != ("reasoning", item_id) or not self.entries:
             self._item({"type": "reasoning", "id": item_id, "summary": []})
             self.open_id = ("reasoning", item_id)
-        item = self.found[-1]
+        item = self.entries[-1]
         if part.text and part.summary:
             item["summary"].append({"type": "summary_text", "text": part.text})
         elif part.text:
@@ -233,7 +233,7 @@ class _Builder:
         self._item(item | {k: v for k, v in meta.items() if k not in _EXTRA_SKIPPED})
 
     def _result(self, part: ToolResultPart) -> None:
-        call = self.made.get(part.call_id)
+        call = self.calls_by_id.get(part.call_id)
         kind = text_of(meta_of(call, _NAME).get("type")) if call is not None else ""
         if call is not None and call.format == "text":
             kind = "custom_tool_call"
@@ -243,13 +243,13 @@ class _Builder:
         else:
             item["call_id"] = call_id_for(part.call_id)
         native = kind not in ("", "function_call", "custom_tool_call")
-        given = part.content if native and not isinstance(part.content, str) else result_text(part)
-        self._item(item | {"output": given})
+        output = part.content if native and not isinstance(part.content, str) else result_text(part)
+        self._item(item | {"output": output})
 
 
 def _file(part: FilePart) -> dict[str, Any]:
     if part.media_type.startswith(("audio/", "video/")):
-        raise InputError(f"OpenAI Responses takes no {part.media_type} files")
+        raise InputError(f"OpenAI Responses does not accept {part.media_type} files")
     url = part.url
     if part.data is not None:
         url = f"data:{part.media_type};base64,{base64_of(part, 'OpenAI Responses')}"

@@ -1,4 +1,4 @@
-"""A forced tool call by a JSON schema: what a server is asked for, and its text read as a call.
+"""A forced tool call by a JSON schema: the schema to request, and the text read as a call.
 
 For servers that can hold a model to a schema (a grammar) and cannot hold it to a call.
 
@@ -41,7 +41,7 @@ def forced(request: Request) -> list[ToolSpec]:
         return tools
     named = [tool for tool in tools if tool.name == choice]
     if not named:
-        raise InputError(f"tool_choice names '{choice}', which is none of the tools")
+        raise InputError(f"tool_choice is '{choice}', but no tool has that name")
     return named
 
 
@@ -68,14 +68,14 @@ def call_schema(tools: list[ToolSpec]) -> dict[str, Any]:
 
 
 def told(tools: list[ToolSpec]) -> str:
-    """The tools in words, for a model whose chat template does not tell of them."""
-    known = [
+    """The tools in words, for a model whose chat template does not list them."""
+    functions = [
         {"name": t.name, "description": t.description, "parameters": t.parameters} for t in tools
     ]
     return (
         "Call one of the functions below. Answer with one JSON object, "
         '{"name": the name of the function, "arguments": an object}, and nothing else.\n'
-        + msgspec.json.encode(known).decode()
+        + msgspec.json.encode(functions).decode()
     )
 
 
@@ -85,13 +85,13 @@ def _moved(schema: Any, place: str) -> Any:
         return [_moved(item, place) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "$ref" and isinstance(value, str) and value.startswith("#"):
-            found[key] = place + value[1:]
+            fields[key] = place + value[1:]
         else:
-            found[key] = value if key in _VALUES else _moved(value, place)
-    return found
+            fields[key] = value if key in _VALUES else _moved(value, place)
+    return fields
 
 
 # --- the way back --------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ class CallText:
 
     def __init__(self) -> None:
         self._state = self._head
-        #: Text that is not told yet: it may be no call after all.
-        self._held: list[str] = []
+        #: Text that is not emitted yet: it may be ordinary text.
+        self._pending: list[str] = []
         self._size = 0
         self._expected = list(_BEFORE)
         self._at = 0  # characters of the first expected word that have come
@@ -134,7 +134,7 @@ class CallText:
 
     def finish(self) -> list[Piece]:
         """What was held back, at the end."""
-        if self._state == self._head and self._held:
+        if self._state == self._head and self._pending:
             self._give_up("")
         out, self._out = self._out, []
         return out
@@ -160,7 +160,7 @@ class CallText:
                 if self._expected or char != '"':
                     return self._give_up(text)
                 self._name = ['"']
-        self._held.append(text)
+        self._pending.append(text)
         self._size += len(text)
         return self._give_up("") if self._size > _MOST_HEAD else ""
 
@@ -179,7 +179,7 @@ class CallText:
             name = msgspec.json.decode("".join(self._name or ()).encode(), type=str)
         except (msgspec.MsgspecError, UnicodeError):
             return self._give_up(text)
-        self._held.clear()
+        self._pending.clear()
         self._out.append(("name", name))
         self._expected = list(_BETWEEN)
         self._state = self._middle
@@ -225,13 +225,13 @@ class CallText:
 
     def _give_up(self, text: str) -> str:
         """It is no call: all of it is text."""
-        self._out.append(("text", "".join([*self._held, text])))
-        self._held.clear()
+        self._out.append(("text", "".join([*self._pending, text])))
+        self._pending.clear()
         self._state = self._text
         return ""
 
     def _goes_on(self, char: str) -> bool:
-        """Whether the character goes on with the expected words (or is white space between)."""
+        """Whether the character continues the expected words (or is white space between)."""
         if self._at == 0 and char in _SPACE:
             return True
         if char == "`" and self._at == 0 and self._expected == list(_BEFORE):

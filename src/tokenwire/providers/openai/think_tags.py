@@ -18,31 +18,31 @@ class ThinkSplitter:
 
     def __init__(self) -> None:
         self._kind: Kind = "text"
-        self._held = ""
+        self._pending = ""
 
     def feed(self, piece: str) -> list[tuple[Kind, str]]:
         """The pieces that are clear now, in order."""
-        data, found = self._held + piece, list[tuple[Kind, str]]()
-        self._held = ""
+        data, pieces = self._pending + piece, list[tuple[Kind, str]]()
+        self._pending = ""
         while data:
             tag = "<think>" if self._kind == "text" else "</think>"
             before, matched, rest = data.partition(tag)
             if not matched:
                 keep = _tag_begun(data, tag)
-                self._held = data[len(data) - keep :]
+                self._pending = data[len(data) - keep :]
                 before = data[: len(data) - keep]
             if before:
-                found.append((self._kind, before))
+                pieces.append((self._kind, before))
             if not matched:
                 break
             self._kind = "reasoning" if self._kind == "text" else "text"
             data = rest
-        return found
+        return pieces
 
     def finish(self) -> list[tuple[Kind, str]]:
         """What was held back, at the end."""
-        held, self._held = self._held, ""
-        return [(self._kind, held)] if held else []
+        rest, self._pending = self._pending, ""
+        return [(self._kind, rest)] if rest else []
 
 
 def _tag_begun(data: str, tag: str) -> int:

@@ -130,8 +130,10 @@ def _turn(message: dict[str, Any]) -> Turn:
         if block.get("type") == "tool_result"
     ]
     calls = [block["name"] for block in blocks if block.get("type") == "tool_use"]
-    shown = content if isinstance(content, str) else [b for b in blocks if b.get("type") == "text"]
-    words = without_files(text_of(shown))
+    visible = (
+        content if isinstance(content, str) else [b for b in blocks if b.get("type") == "text"]
+    )
+    words = without_files(text_of(visible))
     return Turn(str(message.get("role")), words, results, calls, files_of(content))
 
 

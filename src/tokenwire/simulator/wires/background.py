@@ -1,4 +1,4 @@
-"""Stored OpenAI responses: asked for again, polled, and streamed from a sequence number on.
+"""Stored OpenAI responses: retrieved, polled, and streamed from a sequence number on.
 
 Always true: a response goes on in time whether or not anybody reads it; because an answer is a
 function of its request, reading it again makes the same bytes again instead of keeping them.

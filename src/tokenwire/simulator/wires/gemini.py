@@ -42,10 +42,10 @@ def _signature(text: str) -> str:
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    shown = usage.output - usage.reasoning
+    visible = usage.output - usage.reasoning
     counts: dict[str, Any] = {"promptTokenCount": usage.input}
-    if shown:
-        counts["candidatesTokenCount"] = shown
+    if visible:
+        counts["candidatesTokenCount"] = visible
     counts["totalTokenCount"] = usage.input + usage.output
     counts["promptTokensDetails"] = [{"modality": "TEXT", "tokenCount": usage.input}]
     if usage.reasoning:
@@ -70,8 +70,8 @@ class Gemini:
         turns = [_turn({"role": "system", **system})] if system else []
         turns += [_turn(content) for content in contents]
         calling = (body.get("toolConfig") or {}).get("functionCallingConfig") or {}
-        allowed = calling.get("allowedFunctionNames") or []
-        choice = allowed[0] if allowed else _CHOICES.get(calling.get("mode", "AUTO"), "auto")
+        names = calling.get("allowedFunctionNames") or []
+        choice = names[0] if names else _CHOICES.get(calling.get("mode", "AUTO"), "auto")
         return Ask(
             model=model,
             turns=turns,

@@ -82,13 +82,13 @@ class Ollama:
             elif isinstance(step, Call):
                 message.setdefault("tool_calls", []).append(_call(step))
         base = {"model": ask.model, "created_at": _at(identity.created)}
-        done = _done(script.finish, usage)
+        last = _done(script.finish, usage)
         if not self._generate:
-            return {**base, "message": message, **done}
+            return {**base, "message": message, **last}
         reply = {"response": message["content"]}
         if "thinking" in message:
             reply["thinking"] = message["thinking"]
-        return {**base, **reply, **done}
+        return {**base, **reply, **last}
 
     def error(self, status: int, message: str, code: str) -> Any:
         """An error body, also used inside a stream."""
@@ -161,10 +161,10 @@ class _Writer:
     def terminal(self) -> bytes:
         return self._line({}, self._last)
 
-    def _line(self, fields: dict[str, Any], done: dict[str, Any] | None = None) -> bytes:
+    def _line(self, fields: dict[str, Any], last: dict[str, Any] | None = None) -> bytes:
         if self._generate:
-            said = {"response": fields.get("content", "")}
-            said.update({key: value for key, value in fields.items() if key != "content"})
+            answer = {"response": fields.get("content", "")}
+            answer.update({key: value for key, value in fields.items() if key != "content"})
         else:
-            said = {"message": {"role": "assistant", "content": "", **fields}}
-        return compact({**self._base, **said, **(done or {"done": False})}) + b"\n"
+            answer = {"message": {"role": "assistant", "content": "", **fields}}
+        return compact({**self._base, **answer, **(last or {"done": False})}) + b"\n"

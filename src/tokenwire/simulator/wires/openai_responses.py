@@ -52,10 +52,10 @@ class OpenAIResponses:
 
     def read(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> Ask:
         """The request in our own words; raises ValueError when it is not one."""
-        given = body.get("input")
-        if not isinstance(given, str | list) or not given:
+        source = body.get("input")
+        if not isinstance(source, str | list) or not source:
             raise ValueError("Missing required parameter: 'input'.")
-        items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        items = [{"role": "user", "content": source}] if isinstance(source, str) else source
         turns = [Turn("system", body["instructions"])] if body.get("instructions") else []
         turns += [turn for item in items if (turn := _turn(item)) is not None]
         form = (body.get("text") or {}).get("format") or {}
@@ -150,7 +150,7 @@ class _Writer:
         self._output: list[dict[str, Any]] = []
         self._step: Reason | Say | Refuse | Call = Say("")
         self._item = ""
-        self._said: list[str] = []
+        self._pieces: list[str] = []
         self._around = (b"", b"", b"")
         self._reason = "stop"
         self._usage = Usage(ask.input_tokens())
@@ -162,7 +162,7 @@ class _Writer:
         )
 
     def begin(self, step: Reason | Say | Refuse | Call) -> bytes:
-        self._step, self._said = step, []
+        self._step, self._pieces = step, []
         self._item = identifier(_PREFIX[type(step)], self._identity, len(self._output), length=48)
         place = {"item_id": self._item, "output_index": len(self._output)}
         opening = self._frame(
@@ -188,13 +188,13 @@ class _Writer:
         return opening
 
     def piece(self, text: str) -> bytes:
-        self._said.append(text)
+        self._pieces.append(text)
         head, middle, tail = self._around
         number, self._sequence = self._sequence, self._sequence + 1
         return b"%b%d%b%b%b" % (head, number, middle, compact(text), tail)
 
     def end(self) -> bytes:
-        text = "".join(self._said)
+        text = "".join(self._pieces)
         place: dict[str, Any] = {"item_id": self._item, "output_index": len(self._output)}
         step = self._step
         if isinstance(step, Call):
