@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tokenwire.errors import BusyError, ConfigError, NotAuthenticatedError
-from tokenwire.server.edge import auth as auth_module
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.connections import Connections
-from tokenwire.server.edge.limits import Bucket, Limits
+from tokenwire.server.edge.limits import Bucket, Limits, network_of
 from tokenwire.server.edge.protocol import Progress, Watch
 from tokenwire.server.settings import Settings
 
 KEY = "a-key-that-is-long-enough"
 
 
+def principal_of(auth: Auth, key: str) -> str:
+    return asyncio.run(auth.check_key(key)).principal
+
+
 def test_keys_in_all_their_forms() -> None:
     digest = hashlib.sha256(b"another-long-enough-key").hexdigest()
-    assert Auth([f"sha256:{digest}"]).check_key("another-long-enough-key").startswith("key-")
+    only = Auth([f"sha256:{digest}"])
+    assert principal_of(only, "another-long-enough-key").startswith("key-")
     auth = Auth([KEY, "ann:anns-key-is-long-too", f"bob:sha256:{digest}"])
-    assert auth.check_key(KEY).startswith("key-")
-    assert auth.check_key("anns-key-is-long-too") == "ann"
-    assert auth.check_key("another-long-enough-key") == "bob"
+    assert principal_of(auth, KEY).startswith("key-")
+    assert principal_of(auth, "anns-key-is-long-too") == "ann"
+    assert principal_of(auth, "another-long-enough-key") == "bob"
     assert KEY not in repr(vars(auth))
     for wrong in ("", KEY[:-1], KEY + "x", "ann", digest, "é", "\udcff"):
         with pytest.raises(NotAuthenticatedError):
-            auth.check_key(wrong)
+            principal_of(auth, wrong)
 
 
 @pytest.mark.parametrize("key", ["xyz123", "ann:xyz123", "ann:sha256:zz", "sha256:ab"])
@@ -44,35 +49,67 @@ def test_the_same_key_twice_is_a_mistake() -> None:
         Auth([KEY, f"ann:{KEY}"])
 
 
-def test_a_check_of_ones_own() -> None:
-    auth = Auth(verify=lambda credential: "carl" if credential == "ticket-77" else None)
+def ticket(credential: str) -> str | None:
+    return "carl" if credential == "ticket-77" else None
+
+
+async def ticket_later(credential: str) -> str | None:
+    await asyncio.sleep(0)
+    return ticket(credential)
+
+
+class TicketOffice:
+    async def __call__(self, credential: str) -> str | None:
+        return await ticket_later(credential)
+
+
+@pytest.mark.parametrize(
+    "verify",
+    [ticket, ticket_later, lambda c: ticket_later(c), TicketOffice(), partial(ticket_later)],
+    ids=["plain", "coroutine", "lambda", "object", "partial"],
+)
+def test_a_check_of_ones_own(verify: Any) -> None:
+    auth = Auth(verify=verify)
     assert auth.on
-    assert auth.principal({b"authorization": b"Bearer ticket-77"}) == ("carl", "key")
-    with pytest.raises(NotAuthenticatedError):
-        auth.principal({b"authorization": b"Bearer ticket-78"})
-    with pytest.raises(NotAuthenticatedError):
-        auth.principal({b"authorization": b"Basic ticket-77"})
-
-
-def test_sessions_end_and_cannot_be_altered_or_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    auth = Auth([f"ann:{KEY}"])
-    session, seconds = auth.session("ann")
-    cookie = {b"cookie": b"other=1; tokenwire_session=" + session.encode()}
-    assert auth.principal(cookie) == ("ann", "session")
-    assert Auth([f"ann:{KEY}"]).principal(cookie)[0] == "ann"  # another worker, same keys
-    with pytest.raises(NotAuthenticatedError):
-        Auth(["ann:some-other-long-key"]).principal(cookie)
-    token, _ = auth.attach_token("ann", "run-1")
-    assert auth.check_attach(token, "run-1") == "ann"
-    for wrong in (session, token[:-2] + "zz", "", "AAAA", token + "!", "é"):
+    assert principal_of(auth, "ticket-77") == "carl"
+    for wrong in ("ticket-78", "", "carl"):
         with pytest.raises(NotAuthenticatedError):
-            auth.check_attach(wrong, "run-1")
-    with pytest.raises(NotAuthenticatedError):
-        auth.check_attach(token, "run-2")
-    now = auth_module.time.time()
-    monkeypatch.setattr(auth_module.time, "time", lambda: now + seconds + 1)
-    with pytest.raises(NotAuthenticatedError):
-        auth.principal(cookie)
+            principal_of(auth, wrong)
+
+
+@pytest.mark.parametrize("verdict", [True, False, 1, b"carl", ["carl"], object(), {}])
+def test_a_check_that_names_no_principal_refuses(verdict: Any) -> None:
+    async def later(credential: str) -> Any:
+        return verdict
+
+    for verify in (lambda credential: verdict, later):
+        with pytest.raises(NotAuthenticatedError):
+            principal_of(Auth(verify=verify), "any-key-at-all")
+
+
+def test_a_check_that_fails_lets_nobody_in() -> None:
+    async def broken(credential: str) -> str | None:
+        raise RuntimeError("the database is away")
+
+    with pytest.raises(RuntimeError):
+        principal_of(Auth(verify=broken), "any-key-at-all")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("x" * 5000, "x" * 64),
+    ],
+)
+def test_one_client_is_an_address_or_a_network(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 def test_a_bucket_refills() -> None:

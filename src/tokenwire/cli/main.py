@@ -269,6 +269,26 @@ def tail(
     raise SystemExit(run_tail(run, url=url, store=store, after=after, as_json=as_json, raw=raw))
 
 
+@app.command(short_help="End all sessions of the page.")
+@command
+def rotate_secret(
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The server's store; default: that of 'serve'."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The server's settings file.")
+    ] = None,
+) -> None:
+    """Replace the secret that signs sessions of the page and tokens that read one run.
+
+    Everybody signs in again; running servers of the store follow within a second.
+    """
+    from tokenwire.cli.secret import run_rotate
+
+    raise SystemExit(run_rotate(store, config))
+
+
 @app.command(short_help="Check this machine.")
 @command
 def doctor(

@@ -123,6 +123,7 @@ class App:
             models=state.settings.model,
         )
         await state.runs.open()
+        await state.identify.sessions.open(state.log)
         for service in state.services:
             await service.start(state.log)
         self._sweeper = asyncio.create_task(_forget_old_runs(state))
@@ -232,6 +233,7 @@ async def _forget_old_runs(state: State) -> None:
             await state.log.expire(retention=retention)
             if number % every == 0:
                 await routes_threads.forget_old(state)
+                await state.identify.sessions.sweep()
         except LogError as error:
             _log.warning("old runs could not be erased: %s", error)
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tokenwire.errors import UnknownModelError
 from tokenwire.events.message import messages_of
 from tokenwire.events.request import Request
 from tokenwire.log.open import open_log
@@ -149,7 +150,8 @@ class _Reader:
 class Live:
     """Runs on a log, and responses that follow them, for an application's own routes.
 
-    ``store``: a log or its URL. ``models``: the accepted models; the first is the default.
+    ``store``: a log or its URL. ``models``: the only models that `start` accepts; the first is the
+    default.
     """
 
     def __init__(
@@ -182,7 +184,12 @@ class Live:
         from tokenwire.server.app import default_registry
 
         async with default_registry(self.models) as default:
-            runs = Runs(self._log, registry=self._registry or default, tools=self._tools)
+            runs = Runs(
+                self._log,
+                registry=self._registry or default,
+                tools=self._tools,
+                models=self.models,
+            )
             await runs.open()
             self._runs = runs
             try:
@@ -208,6 +215,12 @@ class Live:
     ) -> Response:
         """Start a run and stream it. ``request``: fields of `tokenwire.Request` (``system``,
         ``temperature``, ...). The header ``Tokenwire-Run`` has its id."""
+        if model is not None and model not in self.models:
+            # A model's name may hold an address, which would be called with this server's key.
+            raise UnknownModelError(
+                f"unknown model '{model[:80]}'; choose one of {', '.join(self.models)}",
+                field="model",
+            )
         info = await self.runs.start(
             Request(messages=messages_of(prompt), **request),
             model=model or self.models[0],

@@ -201,6 +201,9 @@ class Settings:
     run_events: int = _set(
         200_000, "Limits", "Events per run; at the limit the run ends with an error."
     )
+    wrong_keys_per_minute: int = _set(
+        30, "Limits", "Wrong API keys per minute and address; beyond it the answer is 429."
+    )
     run_bytes: int = _set(
         64 << 20, "Limits", "Size of one run in the log, including files.", unit="B"
     )

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from tokenwire.observe.redact import keep_secret
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.identify import Identify
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.problems import ErrorForm, native_form
+from tokenwire.server.edge.sessions import Sessions
 from tokenwire.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class State:
         for key in settings.api_keys:
             keep_secret(key.rpartition(":")[2])
         self.limits = Limits(settings, keys_on=self.auth.on)
+        self.identify = Identify(self.auth, Sessions(self.auth), self.limits)
         self.connections = Connections(
             heartbeat=settings.heartbeat,
             max_age=settings.max_age,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -124,7 +125,7 @@ class Tool:
         if not callable(self.needs_approval):
             return self.needs_approval
         try:
-            return bool(self.needs_approval(arguments))
+            return _verdict(self.needs_approval(arguments))
         except Exception:  # a broken rule must not let anything through
             return True
 
@@ -135,7 +136,7 @@ class Tool:
         if not callable(self.allow):
             return principal in self.allow
         try:
-            return bool(self.allow(principal))
+            return _verdict(self.allow(principal))
         except Exception:  # a broken rule must not let anybody through
             return False
 
@@ -281,3 +282,12 @@ def _model_signature(model: Any) -> Signature:
             raise ArgumentsError(problems_of(error)) from None
 
     return Signature(schema, bind, description=str(schema.pop("description", "")))
+
+
+def _verdict(value: Any) -> bool:
+    """What a rule said. A coroutine says nothing yet, though it counts as true."""
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError("a rule must be a plain function")
+    return bool(value)

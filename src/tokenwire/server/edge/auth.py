@@ -1,35 +1,46 @@
-"""Authentication: API keys, signed session cookies for the page, and tokens that read one run.
+"""API keys: which principal a credential belongs to.
 
 Always true: a key is kept only as its SHA-256; every comparison takes the same time wherever it
-fails; a session or token names its principal and its end and is worth nothing when altered; what
-cannot be checked is refused.
+fails; whatever a check returns that is not the name of a principal is a refusal.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
+import inspect
+import logging
 import os
 import stat
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from tokenwire.errors import ConfigError, NotAuthenticatedError
 from tokenwire.server.settings import Settings
 
-__all__ = ["ATTACH", "SESSION_COOKIE", "Auth", "Verify", "read_key_file"]
+__all__ = ["Auth", "How", "Identity", "Verify", "credential_of", "read_key_file"]
 
-SESSION_COOKIE = "tokenwire_session"
-#: Begins every token that reads one run.
-ATTACH = "attach_"
-_SESSION_SECONDS = 12 * 3600
-_ATTACH_SECONDS = 600
 _LEAST_KEY = 16
+_log = logging.getLogger("tokenwire.server")
 
-#: A hook of the application's own: a bearer credential to a principal, or None to refuse it.
-Verify = Callable[[str], str | None]
+#: A check of the application's own: a bearer credential to the name of its principal, or None to
+#: refuse it. It may be a coroutine function.
+Verify = Callable[[str], str | Awaitable[str | None] | None]
+
+#: How a principal is known: ``open``: no key is needed; ``later``: a WebSocket's first message
+#: brings the key; ``token``: the route checks a token of its own.
+How = Literal["open", "key", "session", "attach", "later", "token"]
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who sends a request. ``key``: the SHA-256 of the credential behind it; empty without one."""
+
+    principal: str = ""
+    how: How = "open"
+    key: bytes = b""
 
 
 def read_key_file(path: str | Path) -> list[str]:
@@ -61,9 +72,6 @@ class Auth:
                 raise ConfigError("an API key is listed twice")
             self._digests[digest] = name
         self._verify = verify
-        # Every process with the same keys signs alike, so that a cookie works on all of them.
-        seed = b"".join(sorted(self._digests)) if self._digests else os.urandom(32)
-        self._secret = hashlib.sha256(b"tokenwire session" + seed).digest()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Auth:
@@ -81,60 +89,38 @@ class Auth:
         """Whether a key is needed."""
         return bool(self._digests) or self._verify is not None
 
-    def check_key(self, key: str) -> str:
-        """The principal of a key. Raises `NotAuthenticatedError`."""
+    async def check_key(self, key: str) -> Identity:
+        """The identity of a key's holder. Raises `NotAuthenticatedError`."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         principal: str | None = None
         for known_digest, name in self._digests.items():
             if hmac.compare_digest(known_digest, digest):
                 principal = name
         if principal is None and self._verify is not None:
-            principal = self._verify(key)
+            principal = await _verified(self._verify, key)
         if principal is None:
             raise NotAuthenticatedError("unknown API key")
-        return principal
+        return Identity(principal, "key", digest)
 
-    def principal(self, headers: Mapping[bytes, bytes]) -> tuple[str, str]:
-        """``(principal, how)`` of a request's headers; how: ``open``, ``key``, ``session``."""
-        if not self.on:
-            return "", "open"
-        key = _bearer(headers)
-        if key:
-            return self.check_key(key), "key"
-        session = _cookie(headers, SESSION_COOKIE)
-        if session:
-            ended = "invalid or expired session; sign in again"
-            return self._open("session", session, ended), "session"
-        raise NotAuthenticatedError("missing API key: send 'Authorization: Bearer KEY'")
+    def is_current(self, identity: Identity) -> bool:
+        """Whether the key behind a session or token still stands for the same principal. With
+        ``verify`` that cannot be asked again without the credential, which nobody has kept."""
+        if identity.key in self._digests:
+            return self._digests[identity.key] == identity.principal
+        return self._verify is not None and bool(identity.key)
 
-    def session(self, principal: str) -> tuple[str, int]:
-        """A signed session for a cookie, and how many seconds it is good for."""
-        return self._sign("session", principal, _SESSION_SECONDS), _SESSION_SECONDS
 
-    def attach_token(self, principal: str, run: str) -> tuple[str, int]:
-        """A token that reads one run and does nothing else, and its seconds."""
-        return self._sign(f"attach:{run}", principal, _ATTACH_SECONDS), _ATTACH_SECONDS
-
-    def check_attach(self, token: str, run: str) -> str:
-        """The principal whose run this token may read."""
-        return self._open(f"attach:{run}", token, "invalid or expired token for this run")
-
-    def _sign(self, purpose: str, principal: str, seconds: int) -> str:
-        body = f"{int(time.time()) + seconds}:{principal}".encode()
-        mac = hmac.new(self._secret, purpose.encode() + b"\0" + body, hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(mac + body).decode().rstrip("=")
-
-    def _open(self, purpose: str, token: str, refusal: str) -> str:
-        try:
-            raw = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
-        except ValueError:
-            raw = b""
-        mac, body = raw[:32], raw[32:]
-        expected = hmac.new(self._secret, purpose.encode() + b"\0" + body, hashlib.sha256).digest()
-        ends, _, principal = body.decode("utf-8", "replace").partition(":")
-        if not hmac.compare_digest(mac, expected) or not ends.isdigit() or int(ends) < time.time():
-            raise NotAuthenticatedError(refusal)
-        return principal
+async def _verified(verify: Verify, key: str) -> str | None:
+    verdict = verify(key)
+    if inspect.isawaitable(verdict):
+        verdict = await verdict
+    if verdict is None or isinstance(verdict, str):
+        return verdict
+    _log.error(
+        "Auth(verify=...) must return the name of a principal or None, not %s; the key is refused",
+        type(verdict).__name__,
+    )
+    return None
 
 
 def _parse(entry: str) -> tuple[str, bytes]:
@@ -155,17 +141,10 @@ def _parse(entry: str) -> tuple[str, bytes]:
     return name or f"key-{digest.hex()[:8]}", digest
 
 
-def _bearer(headers: Mapping[bytes, bytes]) -> str | None:
+def credential_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """The credential that a request's headers bring: a bearer token, else ``X-Api-Key``."""
     value = headers.get(b"authorization", b"").decode("latin-1")
     scheme, _, key = value.partition(" ")
     if key and scheme.lower() == "bearer":
         return key.strip()
     return headers.get(b"x-api-key", b"").decode("latin-1") or None
-
-
-def _cookie(headers: Mapping[bytes, bytes], name: str) -> str | None:
-    for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"):
-        key, _, value = pair.strip().partition("=")
-        if key == name:
-            return value
-    return None

@@ -19,10 +19,10 @@ import jiter
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tokenwire.errors import ForbiddenError, InputError, LimitError, NotAuthenticatedError
+from tokenwire.errors import ForbiddenError, InputError, LimitError
 from tokenwire.observe.facts import RequestDone
 from tokenwire.observe.hooks import report
-from tokenwire.server.edge.auth import ATTACH
+from tokenwire.server.edge.auth import How, Identity
 from tokenwire.server.edge.problems import HTTPProblem, error_response
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.settings import Settings, is_loopback
@@ -36,7 +36,6 @@ _access = logging.getLogger("tokenwire.access")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 #: A header's name in a preflight, and how many of a family are answered.
 _NAME, _MOST_NAMES = re.compile(r"[a-z0-9-]{1,60}"), 30
-_EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 #: A file inside a JSON body: a long run of what base64 is made of, which a parser skips over.
 # Looked for at the beginning of a run only, so that many short ones take no longer.
@@ -55,22 +54,44 @@ _HEADERS: list[tuple[bytes, bytes]] = [
 class RequestInfo:
     """What the guard found out about a request; `request_info` reads it from the scope."""
 
-    __slots__ = ("body", "client", "headers", "how", "id", "json", "principal", "secure", "status")
+    __slots__ = (
+        "body",
+        "client",
+        "headers",
+        "id",
+        "identity",
+        "json",
+        "mount",
+        "path",
+        "secure",
+        "status",
+    )
 
-    def __init__(self, headers: dict[bytes, bytes], client: str, secure: bool) -> None:
+    def __init__(
+        self, headers: dict[bytes, bytes], client: str, secure: bool, mount: str, path: str
+    ) -> None:
         self.id = secrets.token_hex(8)
         self.headers = headers
         self.client = client
         #: The request came over TLS, as far as a trusted proxy says.
         self.secure = secure
-        self.principal = ""
-        #: How the principal is known: ``open``, ``key``, ``session``, ``attach``; ``token``: not
-        #: at all, the route checks a token of its own.
-        self.how = "open"
+        #: Where an application around this one has put it, and the path below that.
+        self.mount, self.path = mount, path
+        self.identity = Identity()
         self.body = b""
         #: The parsed JSON body; None without one.
         self.json: Any = None
         self.status = 0
+
+    @property
+    def principal(self) -> str:
+        """Whose request it is."""
+        return self.identity.principal
+
+    @property
+    def how(self) -> How:
+        """How the principal is known."""
+        return self.identity.how
 
 
 def request_info(scope: Scope) -> RequestInfo:
@@ -152,7 +173,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
                 headers = _dress(message.get("headers", ()), info.id, cors)
-                name = self.state.request_id_names.get(scope["path"])
+                name = self.state.request_id_names.get(info.path)
                 if name is not None:
                     headers.append((name, info.id.encode("ascii")))
                 message = {**message, "headers": headers}
@@ -161,40 +182,30 @@ class Guard:
         transport_of(scope).send = send
         try:
             if not await self._preflight(scope, info, send_dressed):
-                self._admit(scope, info)
+                await self._admit(scope, info)
                 if scope["method"] not in _SAFE:
                     receive = await self._read(scope, info, receive)
                 await self.app(scope, receive, send_dressed)
         except Exception as error:
             if info.status:  # the response has begun: it can only be broken off
                 raise
-            response = error_response(error, info.id, self.state.form_for(scope["path"]))
+            response = error_response(error, info.id, self.state.form_for(info.path))
             await response(scope, receive, send_dressed)
         finally:
             self._done(scope, info, time.perf_counter() - began_at)
 
-    def _admit(self, scope: Scope, info: RequestInfo) -> None:
-        headers, path = info.headers, scope["path"]
+    async def _admit(self, scope: Scope, info: RequestInfo) -> None:
+        headers, path = info.headers, info.path
         if not self.hosts.allows(headers.get(b"host")) or _repeated(scope, b"host"):
             raise HTTPProblem(
                 421, "wrong_host", "unknown Host header; add the name with --allow-host"
             )
         if any(pattern.fullmatch(path) for pattern in self.state.own_tokens):
-            info.how = "token"
+            info.identity = Identity(how="token")
         elif path not in self.state.public_paths and not path.startswith("/assets/"):
-            info.principal, info.how = self._principal(scope, headers)
+            info.identity = await self.state.identify.of_request(info, scope["method"])
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
             self.origins.check(headers, info.how)
-
-    def _principal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[str, str]:
-        """Who asks. A token that reads one run counts on that run's events and nowhere else."""
-        token = _text(headers.get(b"authorization")).partition(" ")[2]
-        if self.state.auth.on and token.startswith(ATTACH):
-            run = _EVENTS.fullmatch(scope["path"])
-            if run is None or scope["method"] != "GET":
-                raise NotAuthenticatedError("this token only reads the events of one run")
-            return self.state.auth.check_attach(token.removeprefix(ATTACH), run[1]), "attach"
-        return self.state.auth.principal(headers)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         info = self._info(scope)
@@ -202,10 +213,7 @@ class Guard:
             if not self.hosts.allows(info.headers.get(b"host")) or _repeated(scope, b"host"):
                 raise HTTPProblem(421, "wrong_host", "unknown Host header")
             self.origins.check(info.headers, "open")
-            if info.headers.get(b"authorization") or info.headers.get(b"cookie"):
-                info.principal, info.how = self.state.auth.principal(info.headers)
-            elif self.state.auth.on:
-                info.how = "later"  # the first message brings the key
+            info.identity = await self.state.identify.of_socket(info)
         except Exception as error:
             response = error_response(error, info.id)
             await response(scope, receive, send)  # an HTTP answer where the server can, else 403
@@ -221,7 +229,9 @@ class Guard:
             secure = headers.get(b"x-forwarded-proto", b"") == b"https"
             hops = [hop.strip() for hop in _text(headers.get(b"x-forwarded-for")).split(",")]
             client = next((hop for hop in reversed(hops) if hop and hop not in trusted), client)
-        info = scope["tokenwire"] = RequestInfo(headers, client, secure)
+        mount = scope.get("root_path", "").rstrip("/")
+        path = _below(mount, scope["path"])
+        info = scope["tokenwire"] = RequestInfo(headers, client, secure, mount, path)
         return info
 
     async def _preflight(self, scope: Scope, info: RequestInfo, send: Send) -> bool:
@@ -256,9 +266,9 @@ class Guard:
 
     async def _read(self, scope: Scope, info: RequestInfo, receive: Receive) -> Receive:
         """The whole body, bounded; the parsed JSON unless the path takes other types."""
-        raw_limit = self.state.raw_limit(scope["path"])
+        raw_limit = self.state.raw_limit(info.path)
         plain = self.state.settings.body_limit if raw_limit is None else raw_limit
-        most = plain + (self.state.media_limit(scope["path"]) if raw_limit is None else 0)
+        most = plain + (self.state.media_limit(info.path) if raw_limit is None else 0)
         if info.headers.get(b"content-encoding", b"identity") != b"identity":
             raise HTTPProblem(
                 415,
@@ -362,6 +372,11 @@ def _dress(
     response_headers += [pair for pair in cors if pair[0] == b"vary" or pair[0] not in present]
     response_headers.append((b"x-request-id", request_id.encode("ascii")))
     return response_headers
+
+
+def _below(mount: str, path: str) -> str:
+    """``path`` below ``mount``: what routes and rules are written for."""
+    return path[len(mount) :] if mount and path.startswith(f"{mount}/") else path
 
 
 def _text(value: bytes | None) -> str:

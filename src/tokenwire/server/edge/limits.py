@@ -6,6 +6,7 @@ long to wait; nothing here waits, and the time is passed in by a clock that neve
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
@@ -13,12 +14,25 @@ from collections.abc import Awaitable, Callable
 from tokenwire.errors import BusyError
 from tokenwire.server.settings import Settings
 
-__all__ = ["Bucket", "Limits"]
+__all__ = ["Bucket", "Limits", "network_of"]
 
 #: Buckets of the longest silent are forgotten beyond this many (each is a few hundred bytes).
 _MOST_BUCKETS = 10_000
 #: Begins the name of a place whose run is still being started; no run id begins so.
 _RESERVED = "?"
+
+
+def network_of(address: str) -> str:
+    """What counts as one client: an IPv4 address, or the /64 of an IPv6 one."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)
 
 
 class Bucket:
@@ -61,6 +75,7 @@ class Limits:
         self.starts_burst = settings.starts_burst
         self.runs = settings.runs
         self.bad_attach_per_minute = settings.bad_attach_per_minute
+        self.wrong_keys_per_minute = settings.wrong_keys_per_minute
         self.refused: Counter[str] = Counter()
         self._readers: Counter[str] = Counter()
         self._reading: Counter[str] = Counter()
@@ -68,6 +83,7 @@ class Limits:
         self._running: dict[str, dict[str, None]] = {}
         self._starts: OrderedDict[str, Bucket] = OrderedDict()
         self._misses: OrderedDict[str, Bucket] = OrderedDict()
+        self._wrong_keys: OrderedDict[str, Bucket] = OrderedDict()
 
     def attach(self, run: str, principal: str) -> Callable[[], None]:
         """Count a reader of ``run``; returns the call that gives it back."""
@@ -135,9 +151,18 @@ class Limits:
     def missed(self, address: str) -> None:
         """An unknown run or a bad cursor was asked for. Raises when it happens too often."""
         per_minute = self.bad_attach_per_minute
-        wait = self._bucket(self._misses, address, per_minute, per_minute).take(self._clock())
+        network = network_of(address)
+        wait = self._bucket(self._misses, network, per_minute, per_minute).take(self._clock())
         if wait:
             raise self._busy("bad_attach_per_minute", "too many requests for unknown runs", wait)
+
+    def wrong_key(self, address: str) -> None:
+        """A wrong key was sent. Raises when it happens too often. Right keys are not asked."""
+        per_minute = self.wrong_keys_per_minute
+        network = network_of(address)
+        wait = self._bucket(self._wrong_keys, network, per_minute, per_minute).take(self._clock())
+        if wait:
+            raise self._busy("wrong_keys_per_minute", "too many wrong API keys", wait)
 
     async def _forget_ended(
         self, principals: list[str], is_running: Callable[[str], Awaitable[bool]]

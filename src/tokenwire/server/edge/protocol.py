@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.settings import Settings, is_loopback
 
@@ -45,21 +46,23 @@ class Watch:
     def enter(self, protocol: GuardedProtocol | GuardedWebSocket, address: str) -> bool:
         """Count a connection; False when there are too many (it is counted all the same)."""
         self.open.add(protocol)
-        self._by_address[address] += 1
+        network = network_of(address)
+        self._by_address[network] += 1
         self.connections.wake()
         if len(self.open) > self.settings.connections:
             return False
         if is_loopback(address) or address in self.settings.trust_proxy:
             return True
-        return self._by_address[address] <= self.settings.connections_per_ip
+        return self._by_address[network] <= self.settings.connections_per_ip
 
     def leave(self, protocol: GuardedProtocol | GuardedWebSocket, address: str) -> None:
         """It has ended."""
         if protocol in self.open:
             self.open.discard(protocol)
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+            network = network_of(address)
+            self._by_address[network] -= 1
+            if not self._by_address[network]:
+                del self._by_address[network]
 
     def sweep(self, now: float) -> bool:
         """Look at every clock once."""

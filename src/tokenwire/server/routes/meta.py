@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from tokenwire import __version__
 from tokenwire.errors import LogError, NotFoundError, TokenwireError
 from tokenwire.observe.prometheus import exposition
-from tokenwire.server.edge.auth import SESSION_COOKIE
+from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import choose_model, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
@@ -113,17 +113,32 @@ async def metrics(state: State, request: Request, info: RequestInfo) -> Response
 async def sign_in(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/session`` with a key: a cookie that scripts cannot read."""
     body = read_body(info.json, _Session)
-    principal = state.auth.check_key(body.key) if state.auth.on else ""
-    token, seconds = state.auth.session(principal)
-    response = json_response({"principal": principal, "expires_in": seconds})
+    identify = state.identify
+    identity = await identify.by_key(body.key, info.client) if state.auth.on else Identity()
+    token, seconds = await identify.sessions.sign_in(identity)
+    response = json_response({"principal": identity.principal, "expires_in": seconds})
     response.set_cookie(
-        SESSION_COOKIE, token, max_age=seconds, httponly=True, samesite="lax", secure=info.secure
+        identify.sessions.cookie_name(secure=info.secure, mount=info.mount),
+        token,
+        max_age=seconds,
+        httponly=True,
+        samesite="lax",
+        secure=info.secure,
     )
     return response
 
 
 async def sign_out(state: State, request: Request, info: RequestInfo) -> Response:
-    """``DELETE /v1/session``: delete the cookie."""
+    """``DELETE /v1/session``: end the session, on every server of the store."""
+    sessions = state.identify.sessions
+    session = state.identify.session_of(info)
+    if session:
+        await sessions.end(session)
     response = Response(status_code=204)
-    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=info.secure)
+    response.delete_cookie(
+        sessions.cookie_name(secure=info.secure, mount=info.mount),
+        httponly=True,
+        samesite="lax",
+        secure=info.secure,
+    )
     return response

@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import BusyError, CursorError, GoneError, InputError, NotFoundError
-from tokenwire.server.edge.auth import ATTACH
 from tokenwire.server.edge.bodies import (
     ApprovalBody,
     CancelBody,
@@ -231,8 +230,8 @@ async def attach_token(state: State, request: Request, info: RequestInfo) -> Res
     run = run_id(request)
     async with count_misses(state, info):
         await state.runs.info(run, principal=info.principal)
-    token, seconds = state.auth.attach_token(info.principal, run)
-    return json_response({"token": ATTACH + token, "run": run, "expires_in": seconds}, 201)
+    token, seconds = await state.identify.sessions.attach_token(info.identity, run)
+    return json_response({"token": token, "run": run, "expires_in": seconds}, 201)
 
 
 async def erase(state: State, request: Request, info: RequestInfo) -> Response:

@@ -52,7 +52,7 @@ def routes(files: dict[str, tuple[bytes, str]]) -> list[BaseRoute]:
     """One route a file, and a line of advice where the page was not built."""
 
     async def endpoint(request: Request) -> Response:
-        path = request.scope["path"]
+        path = request.scope["tokenwire"].path
         if path not in files:
             return PlainTextResponse(_NOT_BUILT)
         data, kind = files[path]

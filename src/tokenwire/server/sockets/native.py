@@ -144,7 +144,7 @@ class NativeSocket(Socket):
             if not isinstance(value, dict) or value.get("op") != "auth":
                 raise NotAuthenticatedError('the first message must be {"op":"auth","key":...}')
             command = read_body(value, _Auth)
-            self.info.principal, self.info.how = self.state.auth.check_key(command.key), "key"
+            self.info.identity = await self.state.identify.by_key(command.key, self.info.client)
         except (TokenwireError, TimeoutError) as error:
             if isinstance(error, TokenwireError):
                 await self._say({"op": "error", "error": self._fields(error)})

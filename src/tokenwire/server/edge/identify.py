@@ -1,0 +1,80 @@
+"""Who sends a request: by key, session, or a token that reads one run; wrong keys are slowed.
+
+Always true: a right key is never refused because of wrong ones; wrong ones of one address (of one
+/64 in IPv6) are counted, and beyond the limit answered with 429; a token that reads one run counts
+on that run's events and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tokenwire.errors import NotAuthenticatedError
+from tokenwire.server.edge.auth import Auth, Identity, credential_of
+from tokenwire.server.edge.limits import Limits
+from tokenwire.server.edge.sessions import ATTACH, Sessions, cookie_of
+
+if TYPE_CHECKING:
+    from tokenwire.server.edge.guard import RequestInfo
+
+__all__ = ["Identify"]
+
+_EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
+_MOST_KEY = 1000
+
+
+class Identify:
+    """The check of one server, for HTTP and WebSockets."""
+
+    def __init__(self, auth: Auth, sessions: Sessions, limits: Limits) -> None:
+        self.auth, self.sessions, self._limits = auth, sessions, limits
+
+    async def by_key(self, key: str, address: str) -> Identity:
+        """The holder of a key. Raises `NotAuthenticatedError`, or `BusyError` for one wrong key
+        too many of that address."""
+        try:
+            if len(key) > _MOST_KEY:
+                raise NotAuthenticatedError("unknown API key")
+            return await self.auth.check_key(key)
+        except NotAuthenticatedError:
+            self._limits.wrong_key(address)
+            raise
+
+    async def of_request(self, info: RequestInfo, method: str) -> Identity:
+        """The sender of a request. Raises as `by_key` does."""
+        if not self.auth.on:
+            return Identity()
+        credential = credential_of(info.headers)
+        if credential and credential.startswith(ATTACH):
+            run = _EVENTS.fullmatch(info.path)
+            if run is None or method != "GET":
+                raise NotAuthenticatedError("this token only reads the events of one run")
+            return await self.sessions.check_attach(credential, run[1])
+        if credential:
+            return await self.by_key(credential, info.client)
+        session = self.session_of(info)
+        if session:
+            return await self.sessions.check(session)
+        raise NotAuthenticatedError("missing API key: send 'Authorization: Bearer KEY'")
+
+    async def of_socket(self, info: RequestInfo) -> Identity:
+        """The sender of a WebSocket's upgrade; ``later`` when its first message brings the key.
+        Cookies of others, or an expired session, do not keep it from doing so."""
+        if not self.auth.on:
+            return Identity()
+        credential = credential_of(info.headers)
+        if credential:
+            return await self.by_key(credential, info.client)
+        session = self.session_of(info)
+        if session:
+            try:
+                return await self.sessions.check(session)
+            except NotAuthenticatedError:
+                pass
+        return Identity(how="later")
+
+    def session_of(self, info: RequestInfo) -> str | None:
+        """The value of the session's cookie."""
+        name = self.sessions.cookie_name(secure=info.secure, mount=info.mount)
+        return cookie_of(info.headers, name)
