@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ from fastapi import FastAPI, Request
 
 import tokenwire
 from support.server import Reading, simulator, text_of, types_of
+from tokenwire.errors import UnknownModelError
 from tokenwire.framing.sse import SSEDecoder
 from tokenwire.providers.registry import Registry
 from tokenwire.server import Live, stream_response
@@ -85,6 +87,28 @@ def address() -> Iterator[tuple[str, int]]:
 
 def frames_of(text: str) -> list:
     return SSEDecoder().feed(text.encode())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "http://127.0.0.1:9/v1",
+        "http://169.254.169.254/latest#m",
+        "openai:gpt-5",
+        "",
+        "DEMO",
+        "../x",
+    ],
+)
+def test_live_starts_only_the_models_that_it_was_given(model: str) -> None:
+    async def main() -> None:
+        live = Live("memory:", models=["demo"], registry=registry())
+        async with live.lifespan():
+            with pytest.raises(UnknownModelError, match="choose one of demo"):
+                await live.start("x", model=model)
+            assert (await live._log.stats())["streams"] == 0
+
+    asyncio.run(main())
 
 
 def test_an_unlogged_run_streams_from_a_route(address: tuple[str, int]) -> None:

@@ -133,6 +133,12 @@ def test_cancel_and_approve_over_the_socket(here: Site) -> None:
         ("{", "bad_request"),
         ("[]", "bad_request"),
         ('{"op":"fly"}', "bad_request"),
+        *(
+            (f'{{"op":{op}}}', "bad_request")
+            for op in ("[]", "{}", "[1]", "1", "null", "true", "1e400")
+        ),
+        ('{"op":"start","id":[],"request":{}}', "bad_request"),
+        ('{"op":"auth","key":"x"}', "bad_request"),
         ('{"op":"start"}', "bad_request"),
         ('{"op":"start","request":{"prompt":"x","base_url":"y"}}', "bad_request"),
         ('{"op":"start","request":{"prompt":"x","model":"y"}}', "unknown_model"),
@@ -221,6 +227,15 @@ def test_s7_s22_a_key_is_needed_within_the_first_message() -> None:
             assert (await t.until("error", id=2))["error"]["code"] == "unknown_run"
 
         talk(here, with_first_message)
+        # Cookies of other applications of this host, and a session that has ended, change nothing.
+        cookies = {"cookie": "theme=dark; tokenwire_session=AAAA; tokenwire_session_0=BBBB"}
+        talk(here, with_first_message, additional_headers=cookies)
+        signed_in = here.client.post("/v1/session", json={"key": KEY_A})
+        here.client.cookies.clear()
+        cookie = signed_in.headers["set-cookie"].partition(";")[0]
+        origin = {"cookie": cookie, "origin": here.url}
+        assert here.client.delete("/v1/session", headers=origin).status_code == 204
+        talk(here, with_first_message, additional_headers=origin)
 
         async def refused(t: Talk) -> None:
             await t.say(op="auth", key="wrong-wrong-wrong-wrong")

@@ -328,3 +328,18 @@ def test_tools_by_name() -> None:
 
 def test_the_module_needs_no_pydantic_before_a_tool_is_declared() -> None:
     assert "pydantic" not in vars(tokenwire.tools.registry)
+
+
+def test_a_rule_that_is_a_coroutine_lets_nobody_in() -> None:
+    """A coroutine counts as true, and has said nothing."""
+
+    async def no(_: Any) -> bool:
+        return False
+
+    class Later:
+        async def __call__(self, _: Any) -> bool:
+            return False
+
+    for rule in (no, Later(), lambda value: no(value)):
+        assert not Tool.of(google, allow=rule).allows("root")
+        assert Tool.of(google, needs_approval=rule).asks({})

@@ -161,7 +161,7 @@ class NativeSocket(Socket):
             if not isinstance(value, dict):
                 raise InputError("a message is a JSON object with an 'op'")
             number, op = value.get("id"), value.get("op")
-            if op not in self._commands:
+            if not isinstance(op, str) or op not in self._commands:
                 choices = ", ".join(self._commands)
                 raise InputError(f"unknown 'op'; choose one of {choices}", field="op")
             kind, handler = self._commands[op]
