@@ -11,7 +11,6 @@ import asyncio
 import ipaddress
 import logging
 import re
-import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tokenwire.errors import ForbiddenError, InputError, LimitError
 from tokenwire.observe.facts import RequestDone
 from tokenwire.observe.hooks import report
-from tokenwire.server.edge.auth import How, Identity
+from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.problems import HTTPProblem, error_response
+from tokenwire.server.edge.request_info import RequestInfo, request_info
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.settings import Settings, is_loopback
 
@@ -49,54 +49,6 @@ _HEADERS: list[tuple[bytes, bytes]] = [
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-
-
-class RequestInfo:
-    """What the guard found out about a request; `request_info` reads it from the scope."""
-
-    __slots__ = (
-        "body",
-        "client",
-        "headers",
-        "id",
-        "identity",
-        "json",
-        "mount",
-        "path",
-        "secure",
-        "status",
-    )
-
-    def __init__(
-        self, headers: dict[bytes, bytes], client: str, secure: bool, mount: str, path: str
-    ) -> None:
-        self.id = secrets.token_hex(8)
-        self.headers = headers
-        self.client = client
-        #: The request came over TLS, as far as a trusted proxy says.
-        self.secure = secure
-        #: Where an application around this one has put it, and the path below that.
-        self.mount, self.path = mount, path
-        self.identity = Identity()
-        self.body = b""
-        #: The parsed JSON body; None without one.
-        self.json: Any = None
-        self.status = 0
-
-    @property
-    def principal(self) -> str:
-        """Whose request it is."""
-        return self.identity.principal
-
-    @property
-    def how(self) -> How:
-        """How the principal is known."""
-        return self.identity.how
-
-
-def request_info(scope: Scope) -> RequestInfo:
-    """What the guard found out about the request of ``scope``."""
-    return scope["tokenwire"]
 
 
 class HostCheck:

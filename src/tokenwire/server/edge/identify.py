@@ -8,15 +8,12 @@ on that run's events and nowhere else.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from tokenwire.errors import NotAuthenticatedError
 from tokenwire.server.edge.auth import Auth, Identity, credential_of
 from tokenwire.server.edge.limits import Limits
+from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.edge.sessions import ATTACH, Sessions, cookie_of
-
-if TYPE_CHECKING:
-    from tokenwire.server.edge.guard import RequestInfo
 
 __all__ = ["Identify"]
 

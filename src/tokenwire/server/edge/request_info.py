@@ -1,0 +1,60 @@
+"""What the guard knows about a request; routes read it from ``scope["tokenwire"]``."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from starlette.types import Scope
+
+from tokenwire.server.edge.auth import How, Identity
+
+__all__ = ["RequestInfo", "request_info"]
+
+
+class RequestInfo:
+    """What the guard found out about a request; `request_info` reads it from the scope."""
+
+    __slots__ = (
+        "body",
+        "client",
+        "headers",
+        "id",
+        "identity",
+        "json",
+        "mount",
+        "path",
+        "secure",
+        "status",
+    )
+
+    def __init__(
+        self, headers: dict[bytes, bytes], client: str, secure: bool, mount: str, path: str
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.headers = headers
+        self.client = client
+        #: The request came over TLS, as far as a trusted proxy says.
+        self.secure = secure
+        #: Where an application around this one has put it, and the path below that.
+        self.mount, self.path = mount, path
+        self.identity = Identity()
+        self.body = b""
+        #: The parsed JSON body; None without one.
+        self.json: Any = None
+        self.status = 0
+
+    @property
+    def principal(self) -> str:
+        """Whose request it is."""
+        return self.identity.principal
+
+    @property
+    def how(self) -> How:
+        """How the principal is known."""
+        return self.identity.how
+
+
+def request_info(scope: Scope) -> RequestInfo:
+    """The guard's knowledge of the request of ``scope``."""
+    return scope["tokenwire"]
