@@ -48,9 +48,10 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.state import PartState, StepState, ToolState, message_part, result_part
 
-__all__ = ["Fold", "PartState", "StepState", "ToolState", "fold"]
+__all__ = ["USAGE_COUNTS", "Fold", "PartState", "StepState", "ToolState", "fold"]
 
-_COUNTS = (
+#: The token counts of `Usage`, by field.
+USAGE_COUNTS = (
     "input_tokens",
     "output_tokens",
     "total_tokens",
@@ -261,7 +262,7 @@ def _spend(state: Fold, step: StepState) -> None:
 
 def _usage(state: Fold, event: Usage) -> None:
     usage = _step(state).usage
-    for name in _COUNTS:
+    for name in USAGE_COUNTS:
         count = getattr(event, name)
         if count is not None:
             usage[name] = usage.get(name, 0) + count if event.mode == "increment" else count

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokenwire.events.reasons import OUTCOMES
+
 __all__ = ["ENDED", "describe"]
 
 #: States after which nothing follows.
-ENDED = ("complete", "incomplete", "cancelled", "error", "interrupted")
+ENDED = OUTCOMES
 
 
 def describe(info: Any) -> dict[str, Any]:

@@ -27,8 +27,10 @@ from tokenwire.events.model import (
     StepStart,
     TextDelta,
 )
+from tokenwire.events.reasons import CUT_REASONS, ending
 from tokenwire.framing.sse import encode_frame
 from tokenwire.wire.base import EncodeJSON
+from tokenwire.wire.failure import failure_of
 from tokenwire.wire.speakers import RootAgent
 
 __all__ = ["TokenEncoder"]
@@ -50,7 +52,7 @@ class TokenEncoder:
         self.run = run
         self._step_texts: list[str] = []  # this step's text, needed only if the step starts again
         self._repeat = ""  # what a restarted step must repeat before anything new is sent
-        self._reason = "stop"
+        self._finish: Finish | None = None
         self._error: Error | None = None
         self._root = RootAgent()
         self._tasks: set[int] = set()  # steps without text, which may overlap the others
@@ -92,19 +94,25 @@ class TokenEncoder:
         if isinstance(event, StepStart):
             if event.kind == "task":
                 self._tasks.add(event.step)
-            elif event.attempt == 1:
+                return None
+            self._finish = None
+            if event.attempt == 1:
                 self._step_texts, self._repeat = [], ""
         elif isinstance(event, StepReset):
             if event.step in self._tasks:
                 return None
             self._repeat, self._step_texts = "".join(self._step_texts) + self._repeat, []
         elif isinstance(event, Finish):
-            self._reason = event.reason
+            self._finish = event
         elif isinstance(event, Error):
             self._error = event
         elif isinstance(event, RunEnd):
             return self._end(event)
         return None
+
+    @property
+    def _finish_reason(self) -> str:
+        return self._finish.reason if self._finish is not None else "stop"
 
     def _text(self, text: str) -> tuple[str, str] | None:
         repeat = self._repeat
@@ -124,17 +132,17 @@ class TokenEncoder:
         self.ended = True
         if self._repeat:
             return "error", _json(code="restarted", message=_CHANGED)
-        if event.outcome == "complete":
-            return "done", "" if self._reason == "stop" else _json(finish_reason=self._reason)
-        if event.outcome == "cancelled":
+        has_error = self._error is not None
+        kind = ending(event.outcome, self._finish_reason, event.reason, has_error=has_error)
+        if kind == "cancelled":
             return "done", _json(finish_reason="cancelled")
-        # Ended by the model's own limit or filter: whole as far as it goes, and says so.
-        if event.outcome == "incomplete" and self._reason not in ("stop", "error", "other"):
-            return "done", _json(finish_reason=self._reason)
-        if self._error is not None:
-            return "error", _json(code=self._error.code, message=self._error.message)
-        message = f"the answer ended early ({event.reason or event.outcome}); ask again"
-        return "error", _json(code=event.reason or event.outcome, message=message)
+        if kind == "failed":
+            failure = failure_of(self._error, self._finish, event.outcome, event.reason)
+            return "error", _json(code=failure.code, message=failure.message)
+        reason = self._finish_reason
+        if kind == "cut" and reason not in CUT_REASONS:
+            reason = event.reason or "length"
+        return "done", "" if reason == "stop" else _json(finish_reason=reason)
 
 
 def _json(**fields: str) -> str:

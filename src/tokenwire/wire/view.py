@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenwire.events import json_patch
 from tokenwire.events.codec import AnyEvent
+from tokenwire.events.fold import USAGE_COUNTS
 from tokenwire.events.model import (
     Error,
     FileStart,
@@ -34,20 +35,12 @@ from tokenwire.events.model import (
     ToolResult,
     Usage,
 )
+from tokenwire.events.reasons import Ending, ending
+from tokenwire.wire.failure import Failure, failure_of
 
-__all__ = ["PartView", "RunView", "ended_well"]
+__all__ = ["PartView", "RunView"]
 
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
 _BUFFERED_KINDS = frozenset({"tool-call", "file", "provider-result"})
-#: Finish reasons after which an incomplete run is still an answer that a client may show as such.
-_CUT_SHORT = frozenset({"length", "content_filter", "refusal", "context_overflow", "pause"})
 
 
 class PartView:
@@ -175,6 +168,14 @@ class RunView:
         """Why the model stopped, in our word."""
         return self.finish.reason if self.finish is not None else "stop"
 
+    def ending(self, event: RunEnd) -> Ending:
+        """How the run ended. A truncated answer is never ``complete`` or ``cut``."""
+        return ending(event.outcome, self.reason, event.reason, has_error=self.error is not None)
+
+    def failure(self, event: RunEnd) -> Failure:
+        """Why the run has no answer to show, where `ending` says so."""
+        return failure_of(self.error, self.finish, event.outcome, event.reason)
+
     def apply(self, event: AnyEvent) -> None:
         """Apply one event. A part that ends stays in ``parts`` until its step is over."""
         if isinstance(event, PartDelta):
@@ -209,7 +210,7 @@ class RunView:
             self.parts, self.open = {}, {}
             self.finish = None
         elif isinstance(event, Usage):
-            for name in _COUNTS:
+            for name in USAGE_COUNTS:
                 count = getattr(event, name)
                 if count is not None:
                     before = self._step_usage.get(name, 0) if event.mode == "increment" else 0
@@ -236,18 +237,6 @@ class RunView:
             self.outcome = event.outcome
             if event.usage:
                 self._done_usage, self._step_usage = dict(event.usage), {}
-
-
-def ended_well(view: RunView, event: RunEnd) -> bool:
-    """Whether the end is an answer to show: whole, or cut short for a reason that is known. A
-    truncated answer is not: truncation is never success."""
-    if event.outcome == "complete":
-        return True
-    return (
-        event.outcome == "incomplete"
-        and view.error is None
-        and (view.reason in _CUT_SHORT or event.reason in _CUT_SHORT or event.reason == "max_steps")
-    )
 
 
 def _attribute(part: PartView, event: PartAttr) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from tokenwire.server.edge.respond import offset_of
+from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 
 __all__ = ["long_poll", "page"]
@@ -56,7 +57,7 @@ async def _page(
         release()
     if not closed:
         info = await state.runs.info(run, principal=principal)
-        closed = info.state not in ("running", "waiting") and offset_of(cursor) >= info.tail
+        closed = info.state in ENDED and offset_of(cursor) >= info.tail
     body = b'{"events":[%b],"next":%b,"closed":%b}' % (
         b",".join(items),
         msgspec.json.encode(cursor),

@@ -8,6 +8,7 @@ paths.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from tokenwire.errors import BusyError, RateLimitError, TokenwireError
+from tokenwire.errors import BusyError, ProviderError, TokenwireError
 from tokenwire.observe.redact import redact
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 _MOST_TEXT = 500
+#: Seconds that a client may be asked to wait; a provider may say anything.
+_LONGEST_WAIT = 86_400.0
 #: Details that help a program, and never hold content.
 _SHOWN = ("field", "limit", "most", "reason", "retry_after", "tail")
 _log = logging.getLogger("tokenwire.server")
@@ -73,6 +76,11 @@ def error_fields(error: TokenwireError, request_id: str) -> dict[str, Any]:
     return native_form(error.code, message, error.http_status, request_id, error.details)["error"]
 
 
+def _whole_seconds(wait: float) -> int:
+    """``Retry-After`` knows no fractions; never 0, never earlier than ``wait``."""
+    return max(1, math.ceil(min(wait, _LONGEST_WAIT))) if wait == wait else 1
+
+
 def error_response(
     error: BaseException, request_id: str, form: ErrorForm = native_form
 ) -> Response:
@@ -82,10 +90,12 @@ def error_response(
         code, status, details = error.code, error.http_status, error.details
         message = message_of(error)
         wait = details.get("retry_after")
-        if wait is None and isinstance(error, RateLimitError):
-            wait = error.retry_after
+        if isinstance(error, ProviderError):
+            wait = error.retry_after if wait is None else wait
+            if not (error.retryable if error.should_retry is None else error.should_retry):
+                headers["x-should-retry"] = "false"  # SDKs repeat a 5xx that says nothing
         if wait is not None or isinstance(error, BusyError):
-            headers["retry-after"] = str(max(1, round(float(wait or 1))))
+            headers["retry-after"] = str(_whole_seconds(float(wait or 1)))
         if status in (408, 413, 431):
             headers["connection"] = "close"  # the rest of the request is not read
         if status == 401:

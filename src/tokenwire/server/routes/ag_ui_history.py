@@ -15,7 +15,8 @@ from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
 from tokenwire.relay.record import json_of
 from tokenwire.relay.takeover.ladder import read_run
-from tokenwire.server.routes.support import ENDED, folded
+from tokenwire.server.routes.support import folded
+from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.request import AGUIRequest

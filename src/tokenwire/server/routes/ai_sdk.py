@@ -24,7 +24,6 @@ from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.runs import count_misses, run_id, start_run
 from tokenwire.server.routes.support import (
-    ENDED,
     OPENAI_PREAMBLE,
     Wait,
     folded,
@@ -33,6 +32,7 @@ from tokenwire.server.routes.support import (
     route,
     wire_response,
 )
+from tokenwire.server.runs import ENDED
 from tokenwire.server.sockets.ai_sdk import UISocket
 from tokenwire.server.sockets.base import SocketEndpoint
 from tokenwire.server.state import State

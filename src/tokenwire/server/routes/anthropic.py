@@ -14,12 +14,12 @@ from starlette.routing import BaseRoute
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
-from tokenwire.server.routes.openai import failure_of
 from tokenwire.server.routes.runs import start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
     finished,
     place_of,
+    raise_failure,
     route,
     unknown_model_is_404,
     wire_response,
@@ -78,7 +78,5 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             preamble=OPENAI_PREAMBLE,
         )
     fold = await finished(state, run.id, info.principal)
-    failure = failure_of(fold)
-    if failure is not None:
-        raise failure
+    raise_failure(fold)
     return json_response(message_object(fold, tools=body.tools), 200, {"tokenwire-run": run.id})

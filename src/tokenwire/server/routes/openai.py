@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from tokenwire.errors import InputError, NotFoundError, ProviderError
-from tokenwire.events.fold import Fold
+from tokenwire.errors import InputError, NotFoundError
 from tokenwire.events.message import Message
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
@@ -26,25 +25,20 @@ from tokenwire.server.routes.support import (
     finished,
     folded,
     place_of,
+    raise_failure,
     route,
     unknown_model_is_404,
     wire_response,
 )
 from tokenwire.server.state import State
-from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion, error_object
+from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion, error_kind, error_object
 from tokenwire.wire.openai.chat_request import OpenAIRequest, parse_chat
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder, response_object
 from tokenwire.wire.openai.responses_request import parse_responses
 
-__all__ = ["failure_of", "openai_form", "routes"]
+__all__ = ["openai_form", "routes"]
 
 _PREFIX = "resp_"
-_KINDS = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    429: "rate_limit_error",
-}
 _CODES = {"unknown_model": "model_not_found", "not_authenticated": "invalid_api_key"}
 
 
@@ -68,9 +62,10 @@ def openai_form(
     code: str, message: str, status: int, request_id: str, details: dict[str, Any]
 ) -> Any:
     """OpenAI's error body."""
-    kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     field = details.get("field")
-    return {"error": error_object(message, kind, _CODES.get(code, code), field or None)}
+    return {
+        "error": error_object(message, error_kind(status), _CODES.get(code, code), field or None)
+    }
 
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
@@ -89,9 +84,7 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
             preamble=OPENAI_PREAMBLE,
         )
     fold = await finished(state, run, info.principal)
-    failure = failure_of(fold)
-    if failure is not None:
-        raise failure
+    raise_failure(fold)
     return json_response(completion(fold, tools=body.tools), 200, {"tokenwire-run": run})
 
 
@@ -116,19 +109,6 @@ async def _start(
     return run.id
 
 
-def failure_of(fold: Fold) -> ProviderError | None:
-    """The error of a run that was read without streaming and did not end well."""
-    if fold.outcome == "complete" or (fold.outcome == "incomplete" and fold.error is None):
-        return None
-    failure = fold.error or {}
-    error = ProviderError(failure.get("message") or f"the answer was {fold.outcome}")
-    error.code = failure.get("code", fold.outcome or "error")  # type: ignore[misc]
-    status = failure.get("http_status")
-    # The provider's word on our key or our request is not about the caller's.
-    error.http_status = status if status in (429, 503, 504) else 502  # type: ignore[misc]
-    return error
-
-
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/responses``."""
     body = parse_responses(info.json)
@@ -146,6 +126,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
         fold.run, fold.model = run, fold.model or body.model
     else:
         fold = await finished(state, run, info.principal)
+        raise_failure(fold)
     value = response_object(fold, tools=body.tools, echo=body.echo)
     return json_response(value, 200, {"tokenwire-run": run})
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tokenwire.errors import CursorError, UnknownModelError
+from tokenwire.errors import CursorError, ProviderError, UnknownModelError
 from tokenwire.events.codec import decode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import RunWait
@@ -26,22 +26,22 @@ from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.edge.respond import RunResponse, run_response
 from tokenwire.server.state import State
 from tokenwire.wire.chunk_encoder import ChunkEncoder
+from tokenwire.wire.failure import Failure, fold_failure
 from tokenwire.wire.place import Place, split_cursor
 
 __all__ = [
-    "ENDED",
     "OPENAI_PREAMBLE",
     "Wait",
     "finished",
     "folded",
     "place_of",
+    "raise_failure",
     "resolved_ids",
     "route",
     "unknown_model_is_404",
     "wire_response",
 ]
 
-ENDED = ("complete", "incomplete", "cancelled", "error", "interrupted")
 #: OpenAI's and Anthropic's readers take a blank line after `retry` for an event.
 OPENAI_PREAMBLE = b": ok\n"
 
@@ -121,6 +121,23 @@ async def finished(state: State, run: str, principal: str) -> Fold:
     finally:
         follower.close()
     return fold
+
+
+def run_failure(failure: Failure) -> ProviderError:
+    """``failure`` as an error to answer with, where nothing has been sent yet."""
+    error = ProviderError(
+        failure.message, retry_after=failure.retry_after, should_retry=failure.retryable
+    )
+    error.code = failure.code  # type: ignore[misc]
+    error.http_status = failure.http_status  # type: ignore[misc]
+    return error
+
+
+def raise_failure(fold: Fold) -> None:
+    """Raise the error of a run that has no answer to show."""
+    failure = fold_failure(fold)
+    if failure is not None:
+        raise run_failure(failure)
 
 
 async def folded(state: State, run: str, principal: str) -> tuple[Fold, list[Wait]]:

@@ -38,10 +38,11 @@ from tokenwire.events.model import (
     ToolProgress,
     ToolResult,
 )
+from tokenwire.events.reasons import CUT_REASONS
 from tokenwire.wire.ag_ui.messages import MessageList
 from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps_text
 from tokenwire.wire.place import Place
-from tokenwire.wire.view import PartView, ended_well
+from tokenwire.wire.view import PartView
 
 __all__ = ["AGUIEncoder"]
 
@@ -55,7 +56,13 @@ _PAIRS = {
 }
 _ENDS = {end: (start, field) for start, (end, field) in _PAIRS.items()}
 #: Our finish reasons -> TanStack's four words.
-_FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+_FINISH = {
+    "stop": "stop",
+    "length": "length",
+    "context_overflow": "length",
+    "pause": "length",
+    "tool_calls": "tool_calls",
+}
 _FILTERED = {"content_filter", "refusal"}
 
 
@@ -374,16 +381,16 @@ class AGUIEncoder(ChunkEncoder):
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
         chunks = self._close(*_PAIRS)
-        if event.outcome == "cancelled":
+        ending = self.view.ending(event)
+        if ending == "cancelled":
             return [*chunks, self._finished({"type": "cancelled"}, "stop")]
-        if ended_well(self.view, event):
-            return [*chunks, self._finished({"type": "success"}, self.view.reason)]
-        error = self.view.error
-        failed = {
-            "type": "RUN_ERROR",
-            "message": error.message if error else event.reason or f"The run was {event.outcome}.",
-            "code": error.code if error else event.outcome,
-        }
+        if ending != "failed":
+            reason = self.view.reason
+            if ending == "cut" and reason not in CUT_REASONS:
+                reason = "length"  # a limit of ours (`max_steps`), for which this wire has no word
+            return [*chunks, self._finished({"type": "success"}, reason)]
+        failure = self.view.failure(event)
+        failed = {"type": "RUN_ERROR", "message": failure.message, "code": failure.code}
         if self.tanstack:
             failed |= self._names()
         return [*chunks, failed]

@@ -34,11 +34,11 @@ from tokenwire.events.model import (
     ToolCallDelta,
     ToolCallEnd,
 )
+from tokenwire.events.reasons import CUT_REASONS
 from tokenwire.wire.ai_sdk.parts import (
     COMPAT,
     NOT_COMPLETE,
     Compat,
-    end_text,
     side_facts,
     signed_facts,
     source_chunks,
@@ -46,7 +46,7 @@ from tokenwire.wire.ai_sdk.parts import (
 )
 from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps
 from tokenwire.wire.place import Place
-from tokenwire.wire.view import PartView, ended_well
+from tokenwire.wire.view import PartView
 
 __all__ = ["COMPAT", "FINISH_REASONS", "Compat", "UIMessageEncoder"]
 
@@ -384,13 +384,15 @@ class UIMessageEncoder(ChunkEncoder):
         return [self._finish("tool_calls", "waiting")]
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
-        if event.outcome == "cancelled":
+        ending = self.view.ending(event)
+        if ending == "cancelled":
             return [{"type": "abort"}]
-        if ended_well(self.view, event):
-            return [self._finish(self.view.reason, event.outcome)]
-        error = self.view.error
-        text = error.message if error is not None else end_text(event)
-        return [{"type": "error", "errorText": text}]
+        if ending == "failed":
+            return [{"type": "error", "errorText": self.view.failure(event).message}]
+        reason = self.view.reason
+        if ending == "cut" and reason not in CUT_REASONS:
+            reason = "length"  # a limit of ours (`max_steps`), for which this wire has no word
+        return [self._finish(reason, event.outcome)]
 
     def _finish(self, reason: str, outcome: str) -> Chunk:
         facts = clean(outcome=outcome, finishReason=reason, usage=self.view.usage or None)

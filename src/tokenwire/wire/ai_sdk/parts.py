@@ -14,7 +14,6 @@ from tokenwire.events.model import (
     Data,
     PartAttr,
     PartStatus,
-    RunEnd,
     RunProgress,
     StepEnd,
     StepStart,
@@ -31,7 +30,6 @@ __all__ = [
     "NOT_COMPLETE",
     "Compat",
     "approval_chunks",
-    "end_text",
     "side_facts",
     "signed_facts",
     "source_chunks",
@@ -134,10 +132,3 @@ def source_chunks(event: PartAttr) -> list[Chunk]:
         source = {"type": "source-document", "sourceId": f"s{event.seq}"}
         return [{**source, "mediaType": media_type, "title": title}]
     return []
-
-
-def end_text(event: RunEnd) -> str:
-    """What to show of an end without an error event."""
-    if event.outcome == "interrupted":
-        return "The answer was interrupted before its end."
-    return event.reason or "The answer ended before it was whole."

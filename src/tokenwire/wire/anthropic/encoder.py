@@ -27,9 +27,11 @@ from tokenwire.events.model import (
     StepReset,
     ToolCallEnd,
 )
+from tokenwire.events.reasons import CUT_REASONS, Ending
 from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, dumps, dumps_text
+from tokenwire.wire.failure import fold_ending
 from tokenwire.wire.place import Place
-from tokenwire.wire.view import PartView, ended_well
+from tokenwire.wire.view import PartView
 
 __all__ = ["AnthropicEncoder", "error_body", "message_object"]
 
@@ -53,6 +55,8 @@ _ERRORS = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
 _CODES = {"overloaded": "overloaded_error", "rate_limited": "rate_limit_error"}
 
 
@@ -229,20 +233,26 @@ class AnthropicEncoder(ChunkEncoder):
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
         view = self.view
-        if not ended_well(view, event):
-            error = view.error
-            text = error.message if error else event.reason or f"The run was {event.outcome}."
-            kind = _CODES.get(error.code, "api_error") if error else "api_error"
-            return [error_body(text, kind)]
-        word = STOP_REASONS.get(view.reason, "end_turn")
-        if word == "tool_use" and not self._calls:
-            word = "end_turn"
+        ending = view.ending(event)
+        if ending in ("failed", "cancelled"):
+            failure = view.failure(event)
+            kind = _CODES.get(failure.code) or error_type(failure.http_status)
+            return [error_body(failure.message, kind)]
+        word = stop_reason(view.reason, ending, calls=self._calls)
         delta = {"stop_reason": word, "stop_sequence": None}
         usage = usage_counts(view.usage)
         return [
             {"type": "message_delta", "delta": delta, "usage": usage},
             {"type": "message_stop"},
         ]
+
+
+def stop_reason(reason: str, ending: Ending, *, calls: bool) -> str:
+    """The wire's word for how an answer ended. ``calls``: the client has tool calls to run."""
+    if ending == "cut" and reason not in CUT_REASONS:
+        return "max_tokens"  # a limit of ours (`max_steps`), for which this wire has no word
+    word = STOP_REASONS.get(reason, "end_turn")
+    return "end_turn" if word == "tool_use" and not calls else word
 
 
 def usage_counts(usage: dict[str, int]) -> Chunk:
@@ -276,9 +286,7 @@ def message_object(fold: Fold, *, tools: frozenset[str] = frozenset()) -> Chunk:
             blocks.append(block)
         elif isinstance(part, OpaquePart) and part.name == "redacted_thinking":
             blocks.append({"type": "redacted_thinking", "data": dumps_text(part.payload)})
-    word = STOP_REASONS.get(fold.finish_reason or "stop", "end_turn")
-    if word == "tool_use" and not calls:
-        word = "end_turn"
+    word = stop_reason(fold.finish_reason or "stop", fold_ending(fold), calls=calls)
     return {
         "id": f"msg_{fold.run}",
         "type": "message",

@@ -26,20 +26,28 @@ from tokenwire.events.model import (
     TextDelta,
     ToolCallEnd,
 )
+from tokenwire.events.reasons import Ending
 from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps, dumps_text
+from tokenwire.wire.failure import fold_ending
 from tokenwire.wire.place import Place
-from tokenwire.wire.view import PartView, ended_well
+from tokenwire.wire.view import PartView
 
-__all__ = ["FINISH_REASONS", "OpenAIChatEncoder", "completion", "error_object", "usage_object"]
+__all__ = [
+    "FINISH_REASONS",
+    "OpenAIChatEncoder",
+    "completion",
+    "error_kind",
+    "error_object",
+    "usage_object",
+]
 
-#: Our finish reasons -> the wire's.
-FINISH_REASONS = {
-    "stop": "stop",
-    "length": "length",
-    "context_overflow": "length",
-    "tool_calls": "tool_calls",
-    "content_filter": "content_filter",
-    "refusal": "stop",
+#: Our finish reasons of complete answers -> the wire's.
+FINISH_REASONS = {"stop": "stop", "tool_calls": "tool_calls", "refusal": "stop"}
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
 }
 _FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_content"}
 RESET = "The answer was started again; the words before are void. Ask again or read the run."
@@ -184,24 +192,29 @@ class OpenAIChatEncoder(ChunkEncoder):
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
         view = self.view
-        if not ended_well(view, event):
-            error = view.error
-            text = error.message if error else event.reason or f"The run was {event.outcome}."
-            return [
-                {
-                    "error": error_object(
-                        text, "server_error", error.code if error else event.outcome
-                    )
-                }
-            ]
-        reason = "tool_calls" if self._calls and view.reason == "tool_calls" else view.reason
-        word = FINISH_REASONS.get(reason, "stop")
-        if word == "tool_calls" and not self._calls:
-            word = "stop"
+        ending = view.ending(event)
+        if ending in ("failed", "cancelled"):
+            failure = view.failure(event)
+            kind = error_kind(failure.http_status)
+            return [{"error": error_object(failure.message, kind, failure.code)}]
+        word = finish_word(view.reason, ending, calls=self._calls)
         chunks = [self._chunk({}, word)]
         if self.include_usage:
             chunks.append({**self._base(), "choices": [], "usage": usage_object(view.usage)})
         return chunks
+
+
+def finish_word(reason: str, ending: Ending, *, calls: bool) -> str:
+    """The wire's ``finish_reason``. ``calls``: the client has tool calls to run."""
+    if ending == "cut":
+        return "content_filter" if reason in ("content_filter", "refusal") else "length"
+    word = FINISH_REASONS.get(reason, "stop")
+    return "stop" if word == "tool_calls" and not calls else word
+
+
+def error_kind(status: int) -> str:
+    """The wire's error type for an HTTP status."""
+    return _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
 def error_object(message: str, kind: str, code: str, param: str | None = None) -> Chunk:
@@ -245,9 +258,7 @@ def completion(fold: Fold, *, tools: frozenset[str] = frozenset()) -> Chunk:
         "refusal": refusal or None,
         **clean(tool_calls=calls or None, reasoning_content=reasoning or None),
     }
-    word = FINISH_REASONS.get(fold.finish_reason or "stop", "stop")
-    if word == "tool_calls" and not calls:
-        word = "stop"
+    word = finish_word(fold.finish_reason or "stop", fold_ending(fold), calls=bool(calls))
     return {
         "id": f"chatcmpl-{fold.run}",
         "object": "chat.completion",

@@ -23,15 +23,16 @@ from tokenwire.events.model import (
     StepReset,
     ToolCallEnd,
 )
+from tokenwire.events.reasons import Ending
 from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, dumps, dumps_text
+from tokenwire.wire.failure import Failure, fold_ending, fold_failure
 from tokenwire.wire.place import Place
-from tokenwire.wire.view import PartView, ended_well
+from tokenwire.wire.view import PartView
 
 __all__ = ["OpenAIResponsesEncoder", "response_object"]
 
-_INCOMPLETE = {"length": "max_output_tokens", "context_overflow": "max_output_tokens"}
 _FILTERED = {"content_filter", "refusal"}
-#: Our codes -> the wire's, where it has one.
+#: Our codes -> the wire's, which is an enumeration: its clients accept no others.
 _ERRORS = {
     "rate_limited": "rate_limit_exceeded",
     "bad_request": "invalid_prompt",
@@ -242,11 +243,9 @@ class OpenAIResponsesEncoder(ChunkEncoder):
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
         view = self.view
-        error = None
-        if view.error is not None:
-            error = _error(view.error.code, view.error.message)
-        well = ended_well(view, event)
-        status, fields = _status(event.outcome, view.reason, well, error, event.reason)
+        ending = view.ending(event)
+        failure = view.failure(event) if ending == "failed" else None
+        status, fields = _status(ending, view.reason, failure)
         fields["usage"] = _usage(view.usage)
         kind = {"completed": "response.completed", "failed": "response.failed"}
         return [
@@ -298,24 +297,19 @@ def _item(
     }
 
 
-def _status(
-    outcome: str, reason: str, well: bool, error: Chunk | None, end_reason: str | None
-) -> tuple[str, Chunk]:
-    if outcome == "cancelled":
+def _status(ending: Ending, reason: str, failure: Failure | None) -> tuple[str, Chunk]:
+    if ending == "cancelled":
         return "cancelled", {}
-    if not well:
-        message = end_reason or f"The run was {outcome}."
-        return "failed", {"error": error or {"code": "server_error", "message": message}}
-    if reason in _INCOMPLETE:
-        return "incomplete", {"incomplete_details": {"reason": _INCOMPLETE[reason]}}
-    if reason in _FILTERED and outcome == "incomplete":
-        return "incomplete", {"incomplete_details": {"reason": "content_filter"}}
+    if failure is not None:
+        return "failed", {"error": _error(failure)}
+    if ending == "cut":
+        word = "content_filter" if reason in _FILTERED else "max_output_tokens"
+        return "incomplete", {"incomplete_details": {"reason": word}}
     return "completed", {}
 
 
-def _error(code: str, message: str) -> Chunk:
-    """An error with one of the wire's own codes: its clients know no others."""
-    return {"code": _ERRORS.get(code, "server_error"), "message": message}
+def _error(failure: Failure) -> Chunk:
+    return {"code": _ERRORS.get(failure.code, "server_error"), "message": failure.message}
 
 
 def _usage(usage: dict[str, int]) -> Chunk:
@@ -376,10 +370,7 @@ def response_object(
             f"resp_{fold.run}", fold.time, fold.model, "in_progress", output, dict(echo or {})
         )
     reason = fold.finish_reason or "stop"
-    error = _error(fold.error["code"], fold.error["message"]) if fold.error else None
-    cut = fold.error is None and reason in {*_INCOMPLETE, *_FILTERED, "pause"}
-    well = fold.outcome == "complete" or (fold.outcome == "incomplete" and cut)
-    status, fields = _status(fold.outcome, reason, well, error, fold.end_reason)
+    status, fields = _status(fold_ending(fold), reason, fold_failure(fold))
     fields = {**(echo or {}), **fields, "usage": _usage(fold.usage)}
     return _response(f"resp_{fold.run}", fold.time, fold.model, status, output, fields)
 
