@@ -67,10 +67,14 @@ def test_start_follow_text_snapshot_models(here: Site) -> None:
         assert await client.text(run.id) == text
         snapshot = await client.snapshot(run.id)
         assert snapshot["state"] == "complete"
+        info = await client.info(run.id)
+        assert (info.id, info.state, info.tail) == (run.id, "complete", len(events))
+        assert (info.thread, info.metadata) == ("greetings", {"a": 1})
         assert [model.id for model in await client.models()] == ["demo"]
         await client.delete(run)
-        with pytest.raises((NotFoundError, GoneError)):
-            await client.text(run)
+        for call in (client.text, client.info, client.snapshot, client.delete):
+            with pytest.raises((NotFoundError, GoneError)):
+                await call(run)
 
     run_with(here.url, use)
 

@@ -159,7 +159,7 @@ describe("a conversation", () => {
 it("a start that the server refused leaves nothing to stop", async () => {
   const refused = Object.assign(new Error("no"), { status: 403 });
   const stop = vi.fn();
-  const run = new StoppableRun({ stop }, { start: () => Promise.reject(refused), find: vi.fn() });
+  const run = new StoppableRun({ cancel: stop }, { start: () => Promise.reject(refused), find: vi.fn() });
   await run.stop();
   expect(stop).not.toHaveBeenCalled();
 });

@@ -257,7 +257,7 @@ describe("useTokenwireRuntime", () => {
     runtime.thread.append({ role: "user", content: [text, { type: "image", image }, file] });
     await waitFor(() => expect(messages()[1]?.status?.type).toBe("complete"), WAIT);
     const run = (await client.thread(thread)).runs[0]!.id;
-    const { input } = await client.info(run);
+    const { input } = await client.snapshot(run);
     const content = [
       text,
       { type: "file", media_type: "image/png", data: "iVBORw0KGgo=" },

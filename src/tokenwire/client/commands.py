@@ -120,7 +120,7 @@ class Client:
 
     async def info(self, run: str | RunInfo) -> RunInfo:
         """The run's description: state, model, thread, tail. Raises `NotFoundError`."""
-        return _run_info(await self._request("GET", self._path(run)))
+        return _run_info(await self._request("GET", self._path(run) + "/info"))
 
     async def snapshot(self, run: str | RunInfo) -> dict[str, Any]:
         """The run's state so far: the fold of its events, as a JSON object."""

@@ -241,7 +241,7 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
   }
 
   #info(run: string, signal?: AbortSignal): Promise<Snapshot> {
-    return this.#client.info(run, signal) as Promise<Snapshot>;
+    return this.#client.snapshot(run, signal) as Promise<Snapshot>;
   }
 }
 

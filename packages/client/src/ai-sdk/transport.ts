@@ -84,7 +84,7 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     try {
       const active = await this.#active(chatId);
       if (!active) return null;
-      const { tail, waiting } = (await this.#client.info(active)) as unknown as {
+      const { tail, waiting } = (await this.#client.snapshot(active)) as unknown as {
         tail: number;
         waiting?: string[];
       };

@@ -97,7 +97,13 @@ export class TokenwireClient {
     return followShared(`tokenwire:${this.baseUrl}:${run}`, direct, options);
   }
 
+  /** The description of a run: state, model, thread, tail. */
   info(run: string, signal?: AbortSignal): Promise<RunInfo> {
+    return this.#get(`/v1/runs/${runId(run)}/info`, signal) as Promise<RunInfo>;
+  }
+
+  /** The state of a run and its message so far. */
+  snapshot(run: string, signal?: AbortSignal): Promise<RunInfo> {
     return this.#get(`/v1/runs/${runId(run)}`, signal) as Promise<RunInfo>;
   }
 
@@ -106,8 +112,14 @@ export class TokenwireClient {
     return this.#get(threadPath(thread), signal) as Promise<ThreadInfo>;
   }
 
-  stop(run: string, reason?: string): Promise<unknown> {
+  /** Ends a run; its readers see it end as `cancelled`. */
+  cancel(run: string, reason?: string): Promise<unknown> {
     return this.#command(`/v1/runs/${runId(run)}/cancel`, reason ? { reason } : {});
+  }
+
+  /** Cancels a run and deletes its log. */
+  delete(run: string): Promise<unknown> {
+    return this.#command(`/v1/runs/${runId(run)}`, undefined, "DELETE", 404);
   }
 
   approve(
@@ -127,14 +139,14 @@ export class TokenwireClient {
     return again(() => this.json("GET", path, undefined, signal), signal);
   }
 
-  /** The first answer counts: one that is refused after its reply was lost may be that first. */
-  #command(path: string, body: object): Promise<unknown> {
+  /** The first command wins: one that is refused as `done` after its reply was lost may be it. */
+  #command(path: string, body?: object, method = "POST", done = 409): Promise<unknown> {
     let lost = false;
     return again(async () => {
       try {
-        return await this.json("POST", path, body);
+        return await this.json(method, path, body);
       } catch (error) {
-        if (lost && error instanceof TokenwireError && error.status === 409) return null;
+        if (lost && error instanceof TokenwireError && error.status === done) return null;
         lost = true;
         throw error;
       }

@@ -41,7 +41,7 @@ export class StoppableRun {
   #stop: Promise<void> | undefined;
 
   constructor(
-    readonly client: Pick<TokenwireClient, "stop">,
+    readonly client: Pick<TokenwireClient, "cancel">,
     readonly options: StartOptions,
   ) {
     this.started = this.#start();
@@ -49,7 +49,7 @@ export class StoppableRun {
   }
 
   /** A run that is under way. */
-  static of(client: Pick<TokenwireClient, "stop">, run: string): StoppableRun {
+  static of(client: Pick<TokenwireClient, "cancel">, run: string): StoppableRun {
     const known = async () => run;
     const stoppable = new StoppableRun(client, { start: known, find: known });
     stoppable.run = run;
@@ -78,7 +78,7 @@ export class StoppableRun {
 
   async #send(): Promise<void> {
     const run = this.run ?? (await this.started.catch(() => undefined));
-    if (run) await untilAnswered(() => this.client.stop(run));
+    if (run) await untilAnswered(() => this.client.cancel(run));
   }
 
   async #start(): Promise<string> {

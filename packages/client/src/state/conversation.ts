@@ -387,7 +387,7 @@ export class Conversation {
   async #readQuestions(signal: AbortSignal): Promise<void> {
     for (const turn of this.all().reverse()) {
       if (!this.#unread.has(turn)) continue;
-      const { input } = (await this.client.info(turn.run!, signal)) as { input?: Message[] } & RunInfo;
+      const { input } = (await this.client.snapshot(turn.run!, signal)) as { input?: Message[] } & RunInfo;
       const questions = (input ?? []).filter(({ role }) => role === "user");
       this.#take(turn, questions.pop());
       for (const before of this.#path(turn).slice(0, -1).reverse()) {

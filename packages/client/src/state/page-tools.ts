@@ -43,7 +43,7 @@ export class PageTools {
       this.#taken.add(call);
       const answer = async () => {
         // Another tab may have been first; the server knows before this tab's reader does.
-        const { waiting } = (await this.client.info(run, signal)) as { waiting?: string[] };
+        const { waiting } = (await this.client.snapshot(run, signal)) as { waiting?: string[] };
         if (!waiting?.includes(call) || signal.aborted) return;
         await this.#answer(run, call, tools[name]!, part.attrs.arguments, signal);
       };

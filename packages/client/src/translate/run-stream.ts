@@ -117,7 +117,7 @@ export async function answerRun(
   answers: Answers,
   signal?: AbortSignal,
 ): Promise<Place | undefined> {
-  const { tail, waiting = [], tools = [] } = (await client.info(run, signal)) as unknown as Snapshot;
+  const { tail, waiting = [], tools = [] } = (await client.snapshot(run, signal)) as unknown as Snapshot;
   const approvals = new Set(tools.map(({ approval_id }) => approval_id));
   const left: string[] = [];
   for (const name of waiting) {

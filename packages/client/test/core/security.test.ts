@@ -20,7 +20,9 @@ function everything(client: TokenwireClient): Promise<unknown>[] {
     client.follow(RUN, { onEvents: () => undefined, maxTries: 0, signal: life }),
     client.info(RUN),
     client.thread("thread-1"),
-    client.stop(RUN),
+    client.snapshot(RUN),
+    client.cancel(RUN),
+    client.delete(RUN),
     client.approve(RUN, "ap", { approved: true }),
     client.answerTool(RUN, "call", 1),
     client.json("GET", "/v1/models"),
@@ -42,8 +44,8 @@ describe("requests", () => {
     const token = vi.fn(() => "secret");
     const client = new TokenwireClient({ baseUrl: "https://chat.test/", token, fetch: fake, shareTabs: false });
     await Promise.all(everything(client));
-    expect(asked).toHaveLength(9);
-    expect(token).toHaveBeenCalledTimes(9);
+    expect(asked).toHaveLength(11);
+    expect(token).toHaveBeenCalledTimes(11);
     for (const [url, init] of asked) {
       expect(url.startsWith("https://chat.test/")).toBe(true);
       expect(url).not.toContain("secret");
@@ -104,7 +106,9 @@ describe("ids", () => {
       expect(() => client.follow(run, { onEvents: () => undefined })).toThrow(/run id/);
       for (const ask of [
         () => client.info(run),
-        () => client.stop(run),
+        () => client.cancel(run),
+        () => client.delete(run),
+        () => client.snapshot(run),
         () => client.approve(run, "a", { approved: true }),
         () => client.answerTool(run, "c", 1),
       ]) {

@@ -50,8 +50,9 @@ def routes(state: State) -> list[BaseRoute]:
     one = "/v1/runs/{run}"
     return [
         route("/v1/runs", create, "POST"),
-        route(one, show, "GET"),
-        route(one, erase, "DELETE"),
+        route(one, snapshot, "GET"),
+        route(one, delete, "DELETE"),
+        route(one + "/info", describe_run, "GET"),
         route(one + "/events", events, "GET"),
         route(one + "/cancel", cancel, "POST"),
         route(one + "/approvals/{approval}", approve, "POST"),
@@ -136,12 +137,20 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     return json_response(describe(run), status, headers)
 
 
-async def show(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /v1/runs/{run}``: its state and everything so far, folded."""
+async def snapshot(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/runs/{run}``: its state and its message so far."""
     run = run_id(request)
     async with count_misses(state, info):
-        snapshot = await state.runs.snapshot(run, principal=info.principal)
-    return json_response({**snapshot, "events": f"/v1/runs/{run}/events"})
+        body = await state.runs.snapshot(run, principal=info.principal)
+    return json_response({**body, "events": f"/v1/runs/{run}/events"})
+
+
+async def describe_run(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET /v1/runs/{run}/info``: the description alone, without reading the log."""
+    run = run_id(request)
+    async with count_misses(state, info):
+        run_info = await state.runs.info(run, principal=info.principal)
+    return json_response(describe(run_info))
 
 
 async def events(state: State, request: Request, info: RequestInfo) -> Response:
@@ -234,8 +243,8 @@ async def attach_token(state: State, request: Request, info: RequestInfo) -> Res
     return json_response({"token": token, "run": run, "expires_in": seconds}, 201)
 
 
-async def erase(state: State, request: Request, info: RequestInfo) -> Response:
-    """``DELETE /v1/runs/{run}``: stop the run and erase all of it."""
+async def delete(state: State, request: Request, info: RequestInfo) -> Response:
+    """``DELETE /v1/runs/{run}``: cancel the run and delete its log."""
     run = run_id(request)
     async with count_misses(state, info):
         await state.runs.delete(run, principal=info.principal)
