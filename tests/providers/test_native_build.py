@@ -19,9 +19,8 @@ from tokenwire.events.message import (
     ToolResultPart,
     user,
 )
-from tokenwire.events.model import ResponseStart
 from tokenwire.events.request import OutputSchema, Request
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, ResumableDecoder, Target
 from tokenwire.providers.registry import Registry
 
 REGISTRY = Registry(env={})
@@ -159,13 +158,12 @@ def test_responses_conversation() -> None:
 def test_responses_reattaches_in_the_background_only() -> None:
     dialect = REGISTRY.dialect("openai-responses")
     target = Target(provider="p", dialect="x", model="m", base_url="http://h/v1", api_key="k")
-    again = dialect.resume(ResponseStart(id="r1", resumable=True), 7, target)
+    again = dialect.resume("r1/../x", 7, target)
     assert again is not None
     assert (again.method, again.url) == (
         "GET",
-        "http://h/v1/responses/r1?stream=true&starting_after=7",
+        "http://h/v1/responses/r1%2F..%2Fx?stream=true&starting_after=7",
     )
-    assert dialect.resume(ResponseStart(id="r1"), 7, target) is None
     assert body("openai-responses", asked(extra={"background": True}))["store"] is True
 
 
@@ -280,14 +278,16 @@ def test_what_a_wire_cannot_say_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NATIVE, "completions"])
-def test_errors_are_typed_and_nothing_is_resumed(name: str) -> None:
+def test_errors_are_typed_and_only_two_wires_resume(name: str) -> None:
     dialect = REGISTRY.dialect(name)
     error = dialect.error(429, {"retry-after": "3"}, b'{"error":{"message":"slow"}}')
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 3
     assert isinstance(dialect.error(503, {}, b"<html>"), OverloadedError)
     target = Target(provider="p", dialect=name, model="m", base_url="http://h")
-    assert dialect.resume(None, None, target) is None
+    keeps_responses = name in ("openai-responses", "gemini-interactions")
+    assert (dialect.resume("r1", None, target) is not None) is keeps_responses
+    assert isinstance(dialect.decoder(), ResumableDecoder) is keeps_responses
 
 
 @pytest.mark.parametrize("name", [*NATIVE, "completions"])

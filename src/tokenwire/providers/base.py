@@ -8,7 +8,7 @@ terminal marker ends with ``step-end`` whose ``terminal_seen`` is false.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -16,7 +16,10 @@ from tokenwire.errors import ProviderError
 from tokenwire.events.model import Error, Event
 from tokenwire.events.request import Request
 
-__all__ = ["Call", "Decoder", "Dialect", "Target", "effort_of"]
+__all__ = ["Call", "Cursor", "Decoder", "Dialect", "ResumableDecoder", "Target", "effort_of"]
+
+#: How far a kept response was read, in the provider's own terms: a number or an event id.
+Cursor = int | str
 
 #: Token budgets from which on an effort is meant, the largest first.
 _EFFORTS = ((16384, "high"), (4096, "medium"), (1, "low"), (0, "none"))
@@ -86,6 +89,24 @@ class Decoder(Protocol):
         ...
 
 
+@runtime_checkable
+class ResumableDecoder(Decoder, Protocol):
+    """A decoder of a wire whose provider may keep the response, so that a new connection can
+    continue it (see `Dialect.resume`)."""
+
+    #: The provider's id of the response, once it is known.
+    response_id: str | None
+    #: Whether the provider keeps this response.
+    resumable: bool
+    #: How far the response was read; None before its first event.
+    cursor: Cursor | None
+
+    def reattach(self) -> None:
+        """Expect the bytes of a new connection, requested with `cursor`; events before it are not
+        emitted twice."""
+        ...
+
+
 class Dialect(Protocol):
     """One provider wire."""
 
@@ -112,6 +133,7 @@ class Dialect(Protocol):
         """The typed error of a non-2xx answer; its message is safe to show."""
         ...
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
-        """The request that re-attaches to a response which the provider keeps, or None."""
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
+        """The request that re-attaches to a response which the provider keeps, after ``after``;
+        None when this wire keeps none."""
         ...

@@ -29,7 +29,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request, ToolSpec
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
@@ -315,7 +315,7 @@ class CohereDialect:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
         """Cohere keeps no response that could be re-attached to."""
         return None
 

@@ -31,7 +31,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Target, effort_of
+from tokenwire.providers.base import Call, Cursor, Target, effort_of
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import OpenPart, dump, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
@@ -216,7 +216,7 @@ class OllamaDialect:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
         """Ollama keeps no response that could be re-attached to."""
         return None
 

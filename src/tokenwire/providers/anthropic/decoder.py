@@ -28,7 +28,7 @@ from tokenwire.events.model import (
 from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
 from tokenwire.providers.anthropic.request import build
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import OpenPart, citation, dump, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
@@ -387,7 +387,7 @@ class AnthropicDialect:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
         """Anthropic keeps no response that could be re-attached to."""
         return None
 

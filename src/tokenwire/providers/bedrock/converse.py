@@ -22,7 +22,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.bedrock.converse_request import build
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
@@ -289,7 +289,7 @@ class ConverseDialect:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
         """Bedrock keeps no response that could be re-attached to."""
         return None
 

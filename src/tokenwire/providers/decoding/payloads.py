@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
 
 from tokenwire.errors import FramingError
 from tokenwire.framing.aws_eventstream import EventStreamDecoder, Message
@@ -27,6 +26,8 @@ MOST_PAYLOAD_BYTES = 32 << 20
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 160
 
+_Reader = SSEDecoder | LineDecoder | JSONValueDecoder | EventStreamDecoder
+
 
 class PayloadReader:
     """An incremental reader of frames. ``kind`` is known after the first bytes: ``sse``,
@@ -37,7 +38,7 @@ class PayloadReader:
         self.kind = "eventstream" if media_type == "application/vnd.amazon.eventstream" else ""
         #: The first bytes, for a message about an answer that holds no payload.
         self.head = b""
-        self._reader: Any = EventStreamDecoder() if self.kind else None
+        self._reader: _Reader | None = EventStreamDecoder() if self.kind else None
         #: Once ``kind`` is ``sse``: who reads the bytes that come now.
         self.sse: SSEDecoder | None = None
         self._undecided: list[bytes] = []
@@ -50,22 +51,21 @@ class PayloadReader:
         reader = self._reader
         if reader is None:
             return self._begin(data)
-        if self.kind == "sse":
-            return reader.feed(data)
-        return self._frames(reader.feed(data))
+        return self._frames(reader, data)
 
     def finish(self) -> list[Frame]:
         """The end of the bytes: what was not yet complete but may be whole."""
-        if self._reader is None:
+        reader = self._reader
+        if reader is None:
             if self.kind != "html" and self._undecided:
-                head, self._undecided = b"".join(self._undecided), []
-                self._use("values")
-                reader: Any = self._reader
-                return self._frames(reader.feed(head))
+                return self._release("values")
             return []
-        if self.kind == "sse":
-            return self._reader.finish()
-        frames = self._frames(self._reader.finish())
+        if isinstance(reader, SSEDecoder):
+            return reader.finish()
+        if isinstance(reader, EventStreamDecoder):
+            frames = [_aws_frame(message) for message in reader.finish()]
+        else:
+            frames = [Frame(data) for data in reader.finish()]
         for frame in frames:
             frame.unterminated = True
         return frames
@@ -73,17 +73,19 @@ class PayloadReader:
     @property
     def comments(self) -> int:
         """Comment lines so far (keep-alives)."""
-        return self._reader.comments if self.kind == "sse" else 0
+        return self.sse.comments if self.sse is not None else 0
 
     @property
     def stray(self) -> int:
         """Lines of an event stream so far that are not a field."""
-        return self._reader.stray if self.kind == "sse" else 0
+        return self.sse.stray if self.sse is not None else 0
 
     @property
     def cut(self) -> bool:
         """Whether the bytes ended inside a value or a message."""
-        return bool(self._undecided) or bool(getattr(self._reader, "cut", False))
+        reader = self._reader
+        is_binary = isinstance(reader, EventStreamDecoder | JSONValueDecoder)
+        return bool(self._undecided) or (is_binary and reader.cut)
 
     def _begin(self, data: bytes) -> list[Frame]:
         """Choose the framing by the first bytes; buffer them until they are decisive."""
@@ -131,26 +133,26 @@ class PayloadReader:
 
     def _release(self, kind: str) -> list[Frame]:
         head, self._undecided = b"".join(self._undecided), []
-        self._use(kind)
-        frames = self._reader.feed(head)
-        return frames if kind == "sse" else self._frames(frames)
+        reader = self._reader = self._use(kind)
+        return self._frames(reader, head)
 
-    def _use(self, kind: str) -> None:
+    def _use(self, kind: str) -> _Reader:
         self.kind = kind
         if kind == "sse":
             self.sse = SSEDecoder(max_line=MOST_PAYLOAD_BYTES, max_event=MOST_PAYLOAD_BYTES)
-            self._reader = self.sse
-        elif kind == "lines":
-            self._reader = LineDecoder(MOST_PAYLOAD_BYTES)
-        elif kind == "values":
-            self._reader = JSONValueDecoder(MOST_PAYLOAD_BYTES)
-        else:
-            self._reader = EventStreamDecoder()
+            return self.sse
+        if kind == "lines":
+            return LineDecoder(MOST_PAYLOAD_BYTES)
+        if kind == "values":
+            return JSONValueDecoder(MOST_PAYLOAD_BYTES)
+        return EventStreamDecoder()
 
-    def _frames(self, values: list[Any]) -> list[Frame]:
-        if self.kind == "eventstream":
-            return [_aws_frame(message) for message in values]
-        return [Frame(data) for data in values]
+    def _frames(self, reader: _Reader, data: bytes) -> list[Frame]:
+        if isinstance(reader, SSEDecoder):
+            return reader.feed(data)
+        if isinstance(reader, EventStreamDecoder):
+            return [_aws_frame(message) for message in reader.feed(data)]
+        return [Frame(value) for value in reader.feed(data)]
 
 
 def _aws_frame(message: Message) -> Frame:

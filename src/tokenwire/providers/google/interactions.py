@@ -23,7 +23,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import OpenPart, citation, dump, items, number, obj, text_of
 from tokenwire.providers.decoding.payloads import PayloadReader
@@ -340,13 +340,9 @@ class InteractionsDialect:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
         """Re-attach to a background interaction after the event id ``after``."""
-        if isinstance(response, ResponseStart):
-            response = response.id if response.resumable else None
-        if not isinstance(response, str) or not response:
-            return None
-        return resume(response, after if isinstance(after, str) else None, target)
+        return resume(response_id, after if isinstance(after, str) else None, target)
 
 
 DIALECT = InteractionsDialect()

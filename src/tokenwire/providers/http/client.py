@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from tokenwire.errors import DeadlineError, NetworkError, ProtocolError, ProviderError
+from tokenwire.express import Taken
 from tokenwire.providers.base import Call
 from tokenwire.providers.http.connection import Pool
 
-__all__ = ["ByteStream", "HttpClient"]
+__all__ = ["ByteStream", "HttpClient", "PushStream"]
 
 
 class ByteStream(Protocol):
@@ -38,6 +39,20 @@ class ByteStream(Protocol):
 
     async def aclose(self) -> None:
         """Let the connection go; before the end of the body this closes it."""
+        ...
+
+
+@runtime_checkable
+class PushStream(ByteStream, Protocol):
+    """A body that can hand bytes on past the task that waits for them (see `tokenwire.express`)."""
+
+    async def read_express(self, take: Callable[[bytes], Taken] | None) -> bytes | None:
+        """`read`, but pieces that arrive during the wait go to ``take`` first (which must not
+        raise). ``SETTLE`` makes this return None."""
+        ...
+
+    def hold(self) -> Callable[[], None]:
+        """Stop reading the socket until the returned function is called."""
         ...
 
 

@@ -22,7 +22,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import (
     citation,
@@ -345,7 +345,7 @@ class OpenAIChat:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
         """This wire keeps no response."""
         return None
 

@@ -14,7 +14,7 @@ from tokenwire.errors import InputError, ProviderError
 from tokenwire.events.message import TextPart
 from tokenwire.events.model import FinishReason, ResponseStart, TextStart, Usage
 from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import OpenPart, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
@@ -146,7 +146,7 @@ class CompletionsDialect:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
         """Nothing is kept that could be re-attached to."""
         return None
 

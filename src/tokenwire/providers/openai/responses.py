@@ -22,7 +22,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Target
+from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
 from tokenwire.providers.decoding.payloads import PayloadReader
@@ -357,14 +357,9 @@ class ResponsesDialect:
         """The typed error of a non-2xx answer."""
         return from_response(status, headers, body)
 
-    def resume(self, response: Any, after: Any, target: Target) -> Call | None:
-        """Re-attach to a background response: ``response`` is its id (or a `ResponseStart`),
-        ``after`` the last ``sequence_number`` that was read."""
-        if isinstance(response, ResponseStart):
-            response = response.id if response.resumable else None
-        if not isinstance(response, str) or not response:
-            return None
-        return resume(response, after if type(after) is int else None, target)
+    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
+        """Re-attach to a background response after the ``sequence_number`` that was read last."""
+        return resume(response_id, after if isinstance(after, int) else None, target)
 
 
 DIALECT = ResponsesDialect()

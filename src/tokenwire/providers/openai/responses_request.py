@@ -7,6 +7,7 @@ provider unless the request says so, and then items go back by their ids.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -92,7 +93,7 @@ def build(request: Request, target: Target) -> Call:
 
 def resume(response: str, after: int | None, target: Target) -> Call:
     """The request that re-attaches to a background response."""
-    url = f"{target.base_url}/responses/{response}?stream=true"
+    url = f"{target.base_url}/responses/{quote(response, safe='')}?stream=true"
     if after is not None:
         url += f"&starting_after={after}"
     return Call(url=url, headers=_headers(target), body=b"", method="GET")

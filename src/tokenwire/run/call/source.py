@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
 from tokenwire.express import Taken
-from tokenwire.providers.base import Call, Decoder, Dialect, Target
-from tokenwire.providers.http.connection import Response
+from tokenwire.providers.base import Call, Decoder, Dialect, ResumableDecoder, Target
+from tokenwire.providers.http.client import PushStream
 from tokenwire.run.call.deadlines import Deadlines, Watch
 from tokenwire.run.call.sweep import sweeper
 from tokenwire.run.inbox import Inbox
@@ -36,6 +36,7 @@ class Source:
         "_dialect",
         "_http",
         "_inbox",
+        "_push",
         "_reattached",
         "_release",
         "_stream",
@@ -55,6 +56,8 @@ class Source:
         self._deadlines, self._inbox = deadlines, inbox
         self._watch: Watch | None = None
         self._stream: ByteStream | None = None
+        #: The same stream, where it can hand bytes on past a waiting task.
+        self._push: PushStream | None = None
         self._release: Any = None
         self._reattached = 0
 
@@ -65,24 +68,22 @@ class Source:
             self._watch = Watch(self._deadlines, time.monotonic())
         sweeper().add(stream, self._watch)
         self._stream = stream
+        self._push = stream if isinstance(stream, PushStream) else None
         self._release = self._inbox.on_cancel(lambda: stream.abort(_stop()))
         return stream
 
     async def read(self, take: Callable[[bytes], Taken] | None = None) -> bytes | None:
         """The next bytes; ``b""`` at the end. During the wait, bytes go to ``take`` (if the stream
         supports it); None after it said ``SETTLE``."""
-        stream = self._stream
-        if stream is None:
-            return b""
-        if take is not None and isinstance(stream, Response):
-            return await stream.read_express(take)
-        return await stream.read()
+        push, stream = self._push, self._stream
+        if take is not None and push is not None:
+            return await push.read_express(take)
+        return b"" if stream is None else await stream.read()
 
     def hold(self) -> Callable[[], None] | None:
-        """Leave what comes in the socket until the returned call is made; None where the stream
-        does not know how."""
-        stream = self._stream
-        return stream.hold() if isinstance(stream, Response) else None
+        """Stop reading the socket until the returned function is called; None where the stream
+        does not support that."""
+        return self._push.hold() if self._push is not None else None
 
     def touch(self) -> float:
         """Record that a semantic event arrived; returns the time (monotonic seconds)."""
@@ -94,14 +95,14 @@ class Source:
     async def reattach(self, decoder: Decoder) -> bool:
         """After a cut, continue the same response on a new connection, if the provider stores it
         and the decoder has a cursor. False when the response cannot be continued."""
-        response = getattr(decoder, "response_id", None)
-        again = getattr(decoder, "reattach", None)
-        if not getattr(decoder, "resumable", False) or again is None or response is None:
+        if not isinstance(decoder, ResumableDecoder) or not decoder.resumable:
             return False
         while self._reattached < MOST_REATTACHES and self._inbox.cancelled is None:
             self._reattached += 1
-            cursor = getattr(decoder, "cursor", None)
-            call = self._dialect.resume(response, cursor, self._target)
+            response = decoder.response_id
+            if response is None:
+                return False
+            call = self._dialect.resume(response, decoder.cursor, self._target)
             if call is None:
                 return False
             await self.aclose()
@@ -113,7 +114,7 @@ class Source:
             except ProviderError:
                 continue
             if 200 <= stream.status < 300:
-                again()
+                decoder.reattach()
                 return True
             if stream.status in (400, 401, 403, 404, 410):
                 return False
@@ -121,7 +122,7 @@ class Source:
 
     async def aclose(self) -> None:
         """Close the connection."""
-        stream, self._stream = self._stream, None
+        stream, self._stream, self._push = self._stream, None, None
         if stream is None:
             return
         sweeper().discard(stream)
