@@ -33,8 +33,8 @@ import uvloop  # noqa: E402
 
 from support.redis import redis_server  # noqa: E402
 from support.redis_cluster import redis_cluster  # noqa: E402
-from tokenwire.log.base import Appended, Log  # noqa: E402
-from tokenwire.log.open import open_log  # noqa: E402
+from tokenwire.log.base import Appended, Store  # noqa: E402
+from tokenwire.log.open import open_store  # noqa: E402
 
 RECORD = b'0123456789abcdef{"type":"text-delta","part":0,"text":" a few words of"}'
 STREAMS = 500
@@ -44,13 +44,13 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-async def create(log: Log, *names: str) -> None:
+async def create(log: Store, *names: str) -> None:
     for start in range(0, len(names), 100):
         part = names[start : start + 100]
         await asyncio.gather(*(log.create(name, owner="bench", lease=600) for name in part))
 
 
-async def single(log: Log, name: str, count: int) -> float:
+async def single(log: Store, name: str, count: int) -> float:
     """Microseconds of one awaited append."""
     await create(log, name)
     start = time.perf_counter()
@@ -59,7 +59,7 @@ async def single(log: Log, name: str, count: int) -> float:
     return (time.perf_counter() - start) / count * 1e6
 
 
-async def grouped(log: Log, name: str, rounds: int, size: int) -> tuple[float, float]:
+async def grouped(log: Store, name: str, rounds: int, size: int) -> tuple[float, float]:
     """Records per second, and CPU microseconds of this process per record, of many streams."""
     names = [f"{name}-{number}" for number in range(STREAMS)]
     await create(log, *names)
@@ -76,7 +76,7 @@ async def grouped(log: Log, name: str, rounds: int, size: int) -> tuple[float, f
     return total / seconds, (time.process_time() - cpu) / total * 1e6
 
 
-async def soon(log: Log, name: str, rounds: int) -> float:
+async def soon(log: Store, name: str, rounds: int) -> float:
     """`grouped` with one record an append, by the call that tokens take: no task waits, the store
     tells when it is done. CPU microseconds per record."""
     names = [f"{name}-{number}" for number in range(STREAMS)]
@@ -108,7 +108,7 @@ async def soon(log: Log, name: str, rounds: int) -> float:
     return (time.process_time() - cpu) / (len(names) * rounds) * 1e6
 
 
-async def follow(log: Log, name: str, count: int, got: Callable[[bytes], None]) -> None:
+async def follow(log: Store, name: str, count: int, got: Callable[[bytes], None]) -> None:
     woken = asyncio.Event()
     end = log.subscribe(name, woken.set)
     after = 0
@@ -123,7 +123,7 @@ async def follow(log: Log, name: str, count: int, got: Callable[[bytes], None]) 
     end()
 
 
-async def pace(log: Log, name: str, count: int) -> None:
+async def pace(log: Store, name: str, count: int) -> None:
     """Appends that carry the moment they were made, 3 ms apart."""
     for number in range(1, count + 1):
         await asyncio.sleep(0.003)
@@ -131,7 +131,7 @@ async def pace(log: Log, name: str, count: int) -> None:
         await log.append(name, epoch=1, first=number, records=[record])
 
 
-async def delivery(log: Log, name: str, count: int) -> list[float]:
+async def delivery(log: Store, name: str, count: int) -> list[float]:
     """Milliseconds from before the append to the reader, same process."""
     await create(log, name)
     late: list[float] = []
@@ -143,7 +143,7 @@ async def delivery(log: Log, name: str, count: int) -> list[float]:
     return late
 
 
-async def delivery_elsewhere(log: Log, url: str, name: str, count: int) -> list[float]:
+async def delivery_elsewhere(log: Store, url: str, name: str, count: int) -> list[float]:
     """The same with a reader in another process."""
     await create(log, name)
     command = [sys.executable, __file__, "--reader", url, name, str(count)]
@@ -155,7 +155,7 @@ async def delivery_elsewhere(log: Log, url: str, name: str, count: int) -> list[
 
 
 async def read_elsewhere(url: str, name: str, count: int) -> None:
-    log = open_log(url)
+    log = open_store(url)
     await log.start()
     late: list[float] = []
     print("ready", flush=True)
@@ -164,7 +164,7 @@ async def read_elsewhere(url: str, name: str, count: int) -> None:
     print(json.dumps(late))
 
 
-async def fan_out(log: Log, name: str, readers: int, count: int) -> float:
+async def fan_out(log: Store, name: str, readers: int, count: int) -> float:
     """Microseconds per record and reader, one writer to many readers, reading included."""
     await create(log, name)
     tasks = [asyncio.create_task(follow(log, name, count, lambda _: None)) for _ in range(readers)]
@@ -176,7 +176,7 @@ async def fan_out(log: Log, name: str, readers: int, count: int) -> float:
     return (time.perf_counter() - start) / count / readers * 1e6
 
 
-async def replay(log: Log, name: str) -> float:
+async def replay(log: Store, name: str) -> float:
     """Milliseconds to read 10,000 records."""
     await create(log, name)
     for number in range(10):
@@ -190,7 +190,7 @@ async def replay(log: Log, name: str) -> float:
     return statistics.median(times)
 
 
-async def memory(log: Log, name: str) -> tuple[float, float]:
+async def memory(log: Store, name: str) -> tuple[float, float]:
     """Bytes in this process per open stream (30 records of 400 bytes) and per idle reader."""
     names = [f"{name}-{number}" for number in range(500)]
     gc.collect()
@@ -246,7 +246,7 @@ async def measure_floor(rounds: int) -> dict[str, Any]:
 
 
 async def measure(url: str, rounds: int) -> dict[str, Any]:
-    log = open_log(url)
+    log = open_store(url)
     await log.start()
     found: dict[str, Any] = {"durability": log.durability}
     found["single_us"] = statistics.median([await single(log, f"s{n}", 300) for n in range(rounds)])

@@ -27,7 +27,7 @@ NODE = ROOT / "benchmarks" / "node"
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from support.redis import BINARY, redis_server  # noqa: E402
-from tokenwire.log.open import open_log  # noqa: E402
+from tokenwire.log.open import open_store  # noqa: E402
 
 CHUNK = 'x{"type":"text-delta","part":0,"text":" a few words of text"}'
 Figures = dict[str, float]
@@ -38,7 +38,7 @@ def median(values: list[float], share: float = 0.5) -> float:
 
 
 async def ours(url: str, readers: int, chunks: int, gap: float) -> Figures:
-    writer, reader = open_log(url), open_log(url)
+    writer, reader = open_store(url), open_store(url)
     await writer.start()
     await reader.start()
     name = f"s{readers}-{chunks}-{gap}"

@@ -20,7 +20,7 @@ from harness import CHUNK, HEAD, chunked
 
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.memory import MemoryStore
 from tokenwire.providers.base import Target
 from tokenwire.providers.openai.chat import DIALECT
 from tokenwire.relay.runs import Runs
@@ -67,7 +67,7 @@ async def main(tokens: int, rounds: int) -> None:
     best = float("inf")
     async with server:
         for _ in range(rounds):
-            runs = Runs(MemoryLog(), registry=model)  # type: ignore[arg-type]
+            runs = Runs(MemoryStore(), registry=model)  # type: ignore[arg-type]
             await runs.open()
             info = await runs.start(Request(messages=[user("x")]), model="bench")
             follower = await runs.follow(info.id)

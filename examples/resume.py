@@ -26,7 +26,7 @@ async def read(runs: Runs, run: str, after: str | None, most: int = 10_000) -> t
 
 async def main() -> None:
     async with demo_server() as url:
-        runs = Runs(tokenwire.open_log("memory:"), registry=tokenwire.Registry(demo_url=url))
+        runs = Runs(tokenwire.open_store("memory:"), registry=tokenwire.Registry(demo_url=url))
         await runs.open()
         try:
             request = Request(messages=[tokenwire.user("scenario:slow")])

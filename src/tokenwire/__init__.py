@@ -28,7 +28,7 @@ _WHERE = {
     "ToolSet": "tokenwire.tools.registry",
     "TokenwireError": "tokenwire.errors",
     "assistant": "tokenwire.events.message",
-    "open_log": "tokenwire.log.open",
+    "open_store": "tokenwire.log.open",
     "stream": "tokenwire.ask",
     "stream_with_tools": "tokenwire.with_tools",
     "system": "tokenwire.events.message",
@@ -54,7 +54,7 @@ __all__ = [
     "ToolSet",
     "__version__",
     "assistant",
-    "open_log",
+    "open_store",
     "stream",
     "stream_with_tools",
     "system",
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from tokenwire.errors import TokenwireError
     from tokenwire.events.message import Message, assistant, system, user
     from tokenwire.events.request import Request
-    from tokenwire.log.open import open_log
+    from tokenwire.log.open import open_store
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
     from tokenwire.run.buffer import BufferLimits

@@ -11,7 +11,7 @@ import pytest
 
 from support.node import serving
 from support.server import AS_A, AS_B, KEYS
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.memory import MemoryStore
 from tokenwire.server.start import ThreadedServer
 
 TEXT = {"content-type": "text/plain"}
@@ -247,10 +247,10 @@ def test_a_foreign_run_is_an_unknown_run() -> None:
 def test_a_chat_that_is_none_starts_nothing(
     server: ThreadedServer, content: bytes, headers: dict[str, str], status: int
 ) -> None:
-    log = server.app.state.log
-    assert isinstance(log, MemoryLog)
-    before = set(log._streams)
+    log = server.app.state.store
+    assert isinstance(log, MemoryStore)
+    before = set(log._logs)
     answer = httpx.post(f"{server.url}/ds/chat", content=content, headers=headers)
     assert answer.status_code == status, answer.text
     assert "location" not in answer.headers
-    assert set(log._streams) == before
+    assert set(log._logs) == before

@@ -16,9 +16,9 @@ from support.redis import RedisServer, redis_server
 from tokenwire.durable.rules import Append, Create, Refusal
 from tokenwire.durable.store import StreamStore
 from tokenwire.errors import InputError, StoreUnavailableError
-from tokenwire.log.base import Log
-from tokenwire.log.memory import MemoryLog
-from tokenwire.log.open import open_log
+from tokenwire.log.base import Store
+from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store
 
 TEXT = "text/plain"
 
@@ -30,19 +30,19 @@ def shared_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)])
-def new_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Log]:
+def new_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """Opens the same store each time it is called."""
     if request.param == "memory":
-        log = open_log("memory:")
+        log = open_store("memory:")
         return lambda: log
     if request.param == "sqlite":
-        return lambda: open_log(f"sqlite://{tmp_path}/log.db")
+        return lambda: open_store(f"sqlite://{tmp_path}/log.db")
     server: RedisServer = request.getfixturevalue("shared_redis")
     prefix = f"k{secrets.token_hex(4)}"
-    return lambda: open_log(f"{server.url}?prefix={prefix}")
+    return lambda: open_store(f"{server.url}?prefix={prefix}")
 
 
-def run(new_log: Callable[[], Log], case: Callable[..., Awaitable[None]], count: int = 2) -> None:
+def run(new_log: Callable[[], Store], case: Callable[..., Awaitable[None]], count: int = 2) -> None:
     """``case`` with ``count`` workers, each with a log of its own on one store."""
 
     async def main() -> None:
@@ -73,7 +73,7 @@ async def status_of(work: Awaitable[Any]) -> int:
     return 200
 
 
-def test_a_sliding_lifetime_is_shared(new_log: Callable[[], Log]) -> None:
+def test_a_sliding_lifetime_is_shared(new_log: Callable[[], Store]) -> None:
     async def case(a: StreamStore, b: StreamStore) -> None:
         await a.create("me", "s", Create(content_type=TEXT, ttl=10), 0.0)
         for now in range(2, 60, 2):
@@ -82,12 +82,12 @@ def test_a_sliding_lifetime_is_shared(new_log: Callable[[], Log]) -> None:
             assert await status_of(b.find("me", "s", now + 8.9)) == 200
         assert await status_of(b.find("me", "s", 69.0)) == 404
         assert await status_of(a.find("me", "s", 69.0)) == 404
-        assert await a.log.documents("ds-entry") == {}
+        assert await a.store.documents("ds-entry") == {}
 
     run(new_log, case)
 
 
-def test_an_append_keeps_a_stream_for_others_too(new_log: Callable[[], Log]) -> None:
+def test_an_append_keeps_a_stream_for_others_too(new_log: Callable[[], Store]) -> None:
     async def case(a: StreamStore, b: StreamStore) -> None:
         await a.create("me", "s", Create(content_type=TEXT, ttl=10), 0.0)
         await b.append("me", "s", Append(content_type=TEXT, body=b"x"), 9.0)
@@ -97,7 +97,7 @@ def test_an_append_keeps_a_stream_for_others_too(new_log: Callable[[], Log]) -> 
     run(new_log, case)
 
 
-def test_a_sweep_removes_what_has_expired_and_nothing_else(new_log: Callable[[], Log]) -> None:
+def test_a_sweep_removes_what_has_expired_and_nothing_else(new_log: Callable[[], Store]) -> None:
     async def case(a: StreamStore, b: StreamStore) -> None:
         await a.create("me", "brief", Create(content_type=TEXT, ttl=10), 0.0)
         await a.create("me", "until", Create(content_type=TEXT, expires_at=20.0), 0.0)
@@ -105,18 +105,18 @@ def test_a_sweep_removes_what_has_expired_and_nothing_else(new_log: Callable[[],
         brief = await a.find("me", "brief", 0.0)
         await b.append("me", "brief", Append(content_type=TEXT, body=b"x"), 8.0)
         await a.sweep(15.0)
-        assert len(await a.log.documents("ds-entry")) == 3
+        assert len(await a.store.documents("ds-entry")) == 3
         await a.sweep(30.0)
-        assert len(await a.log.documents("ds-entry")) == 1
+        assert len(await a.store.documents("ds-entry")) == 1
         assert await status_of(b.find("me", "brief", 15.0)) == 404
-        assert (await a.log.stats())["streams"] == 1, "its records are gone as well"
+        assert (await a.store.stats())["streams"] == 1, "its records are gone as well"
         assert brief.gone
         assert await text_of(b, "long", 1e9) == b"kept"
 
     run(new_log, case)
 
 
-def test_writers_that_meet_plan_again(new_log: Callable[[], Log]) -> None:
+def test_writers_that_meet_plan_again(new_log: Callable[[], Store]) -> None:
     async def case(a: StreamStore, b: StreamStore, c: StreamStore) -> None:
         await a.create("me", "s", Create(content_type=TEXT), 0.0)
 
@@ -136,14 +136,14 @@ def test_writers_that_meet_plan_again(new_log: Callable[[], Log]) -> None:
 
 def test_records_that_a_failover_lost_are_forgotten() -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         log.rewinds = True
         a, b = StreamStore(log), StreamStore(log)
         await a.create("me", "s", Create(content_type=TEXT, body=b"1"), 0.0)
         for body in (b"2", b"3"):
             await a.append("me", "s", Append(content_type=TEXT, body=body), 0.0)
         stream = await a.find("me", "s", 0.0)
-        del log._streams[stream.entry.log].records[1:]  # a replica without the last two took over
+        del log._logs[stream.entry.log].records[1:]  # a replica without the last two took over
         assert await text_of(a, "s") == b"1"
         for body in (b"two", b"three"):
             await b.append("me", "s", Append(content_type=TEXT, body=body), 0.0)
@@ -207,9 +207,9 @@ async def perform(kept: StreamStore, operation: tuple[Any, ...]) -> Any:
 @given(st.lists(st.tuples(OPERATIONS, st.integers(0, 2)), max_size=30))
 def test_several_workers_answer_as_one_would(steps: list[tuple[tuple[Any, ...], int]]) -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         workers = [StreamStore(log) for _ in range(3)]
-        alone = StreamStore(MemoryLog())
+        alone = StreamStore(MemoryStore())
         for operation, worker in steps:
             assert await perform(workers[worker], operation) == await perform(alone, operation)
 
@@ -219,10 +219,10 @@ def test_several_workers_answer_as_one_would(steps: list[tuple[tuple[Any, ...], 
 # --- half a thing ------------------------------------------------------------------------------
 
 
-class DyingLog(MemoryLog):
+class DyingLog(MemoryStore):
     """Shares another log's store, and fails at the call number ``life`` and after."""
 
-    def __init__(self, log: MemoryLog, life: int) -> None:
+    def __init__(self, log: MemoryStore, life: int) -> None:
         super().__init__()
         self.__dict__.update(log.__dict__)
         self.life = life
@@ -236,7 +236,7 @@ class DyingLog(MemoryLog):
 def _mortal(name: str) -> Any:
     async def call(self: DyingLog, *args: Any, **kwargs: Any) -> Any:
         self._breathe()
-        return await getattr(MemoryLog, name)(self, *args, **kwargs)
+        return await getattr(MemoryStore, name)(self, *args, **kwargs)
 
     return call
 
@@ -248,7 +248,7 @@ for _name in ("create", "append", "read", "delete", "document", "swap_document")
 @pytest.mark.parametrize("operation", ["create", "fork", "delete", "delete the fork"])
 def test_a_worker_that_dies_anywhere_leaves_a_whole_stream_or_none(operation: str) -> None:
     async def one(life: int) -> bool:
-        log = MemoryLog()
+        log = MemoryStore()
         other = StreamStore(log)
         await other.create("me", "source", Create(content_type=TEXT, body=b"whole"), 0.0)
         if operation.startswith("delete"):

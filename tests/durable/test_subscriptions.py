@@ -27,7 +27,7 @@ from tokenwire.durable.subscriptions.rules import Subscription, Wake
 from tokenwire.durable.subscriptions.store import SubscriptionStore
 from tokenwire.durable.subscriptions.webhook import Targets
 from tokenwire.errors import ConfigError
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.memory import MemoryStore
 from tokenwire.server.app import create_app
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import check
@@ -599,7 +599,7 @@ def test_an_older_look_does_not_put_off_what_is_due() -> None:
             id="s", owner="o", config=config, birth="b", created=0.0, base="", wake=wake
         )
 
-    kept = StreamStore(MemoryLog())
+    kept = StreamStore(MemoryStore())
     waker = ds_sub_wake.Waker(kept, SubscriptionStore(kept), Targets([]), None)
     for moment in (50.0, 10.0, 40.0, None):
         waker._changed("key", due_at(moment))

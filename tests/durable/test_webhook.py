@@ -23,9 +23,9 @@ from support.webhook import Receiver, verified
 from tokenwire.durable.subscriptions import webhook as ds_webhook
 from tokenwire.durable.subscriptions.webhook import Signer, Targets, load_key_file, post
 from tokenwire.errors import ConfigError, ProviderError
-from tokenwire.log.base import Log
-from tokenwire.log.memory import MemoryLog
-from tokenwire.log.open import open_log
+from tokenwire.log.base import Store
+from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store
 
 # --- who may be called -------------------------------------------------------------------------
 
@@ -325,7 +325,7 @@ def key_file(path: Path, key: Any = None, mode: int = 0o600) -> Path:
 
 def test_all_processes_of_a_store_sign_with_one_key_also_after_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
-        logs: list[Log] = [open_log(f"sqlite://{tmp_path}/keys.db") for _ in range(2)]
+        logs: list[Store] = [open_store(f"sqlite://{tmp_path}/keys.db") for _ in range(2)]
         for log in logs:
             await log.start()
         signers = await asyncio.gather(*(Signer.open(logs[n % 2], None) for n in range(4)))
@@ -336,7 +336,7 @@ def test_all_processes_of_a_store_sign_with_one_key_also_after_a_restart(tmp_pat
         assert json.loads(json.dumps(signers[0].jwks(0.0)))["keys"][0]["alg"] == "EdDSA"
         for log in logs:
             await log.close()
-        again = open_log(f"sqlite://{tmp_path}/keys.db")
+        again = open_store(f"sqlite://{tmp_path}/keys.db")
         await again.start()
         assert (await Signer.open(again, None)).kid == signers[0].kid
         await again.close()
@@ -346,7 +346,7 @@ def test_all_processes_of_a_store_sign_with_one_key_also_after_a_restart(tmp_pat
 
 def test_an_earlier_key_stays_published_for_a_day(tmp_path: Path) -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         old = await Signer.open(log, None)
         header = old.sign(b"x", 1.0)
         given = load_key_file(str(key_file(tmp_path / "key.pem")))

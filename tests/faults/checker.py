@@ -17,7 +17,7 @@ from tokenwire.events import model as m
 from tokenwire.events.codec import decode
 from tokenwire.events.fold import fold
 from tokenwire.events.order import Order
-from tokenwire.log.base import Log
+from tokenwire.log.base import Store
 
 #: Tries of one step, over all workers.
 MOST_ATTEMPTS = 2
@@ -79,7 +79,7 @@ class Verdict:
     broken: list[str] = field(default_factory=list)
 
 
-async def dump(log: Log, run: str) -> Dump:
+async def dump(log: Store, run: str) -> Dump:
     """All of a run, as it is."""
     info = await log.describe(run)
     records: list[bytes] = []

@@ -231,9 +231,9 @@ class Harness:
         requests = Counter(record.model for record in self._model.requests)
         everything = evidence_of(self._cases, self._journal, requests)
         for case, evidence in zip(self._cases, everything, strict=True):
-            names = case.runs | set(await runs.log.thread(_scoped(case.key, case.key) or ""))
+            names = case.runs | set(await runs.store.thread(_scoped(case.key, case.key) or ""))
             try:
-                dumps = [await dump(runs.log, name) for name in sorted(names)]
+                dumps = [await dump(runs.store, name) for name in sorted(names)]
             except TokenwireError as error:
                 report.broken.append(f"{case.key} ({case.scenario}): I2: {error}")
                 continue

@@ -17,7 +17,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
-from tokenwire.log.base import Appended, Claim, Log, StreamInfo
+from tokenwire.log.base import Appended, Claim, LogInfo, Store
 from tokenwire.providers.base import Call
 from tokenwire.providers.http.client import ByteStream, HttpClient
 
@@ -74,7 +74,7 @@ class WatchedLog:
 
     def __init__(
         self,
-        log: Log,
+        log: Store,
         journal: Journal,
         owner: str,
         *,
@@ -91,9 +91,9 @@ class WatchedLog:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
-    async def create(self, stream: str, **options: Any) -> StreamInfo:
+    async def create(self, stream: str, **options: Any) -> LogInfo:
         made = await self._log.create(stream, **options)
-        if made.stream == stream:
+        if made.log == stream:
             self._journal.write("own", run=stream, epoch=made.epoch, tail=0, who=self._owner)
         return made
 

@@ -141,7 +141,7 @@ class _One:
         case = self._case
         asked = sum(record.model == case.model for record in self._model.requests)
         [evidence] = evidence_of([case], self._journal, {case.model: asked})
-        verdict = check(case, [await dump(self._runs.log, self._run)], evidence)
+        verdict = check(case, [await dump(self._runs.store, self._run)], evidence)
         for text in verdict.broken:
             self._complain(text)
         refused = [line for line in evidence.of("append") if line["status"] == "fenced"]

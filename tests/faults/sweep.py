@@ -279,7 +279,7 @@ class Sweep:
 
     async def _judge(self, runs: Runs, hit: Hit) -> None:
         [run] = hit.case.runs
-        kept = await dump(runs.log, run)
+        kept = await dump(runs.store, run)
         asked = [r for r in self._model.requests if r.model == hit.case.model]
         [evidence] = evidence_of([hit.case], self._journal, {hit.case.model: len(asked)})
         hit.verdict = check(hit.case, [kept], evidence)

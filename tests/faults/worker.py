@@ -21,8 +21,8 @@ from faults.journal import Journal, Trap, WatchedHttp, WatchedLog
 from tokenwire.errors import TokenwireError
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
-from tokenwire.log.open import open_log
-from tokenwire.log.sqlite.log import SQLiteLog
+from tokenwire.log.open import open_store
+from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.openai.chat import DIALECT
 from tokenwire.relay.runs import Runs
@@ -31,7 +31,7 @@ from tokenwire.tools.context import ToolContext
 from tokenwire.tools.registry import ToolSet, tool
 
 # Imported once, before the fork: these are loaded where they are first used otherwise.
-for _name in ("concurrent.futures.thread", "tokenwire.log.redis.log"):
+for _name in ("concurrent.futures.thread", "tokenwire.log.redis.store"):
     importlib.import_module(_name)
 
 LEASE = 1.0
@@ -114,8 +114,8 @@ def make_runs(
         if trap is not None and trap.tool == name:
             trap.spring(told)
 
-    store = open_log(place.store)
-    if place.skew and isinstance(store, SQLiteLog):
+    store = open_store(place.store)
+    if place.skew and isinstance(store, SQLiteStore):
         store._clock = lambda: time.time() + place.skew
     log = WatchedLog(store, journal, owner, trap=trap, told=told, only=place.only)
     return Runs(

@@ -11,8 +11,8 @@ import pytest
 
 from support.redis import BINARIES, RedisServer, redis_server
 from support.redis_cluster import Cluster, redis_cluster
-from tokenwire.log.base import Log
-from tokenwire.log.open import open_log
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
 
 REDIS = [pytest.param(name, marks=pytest.mark.redis) for name in BINARIES]
 
@@ -55,15 +55,15 @@ STORES = ["memory", "sqlite", *REDIS, pytest.param("cluster", marks=pytest.mark.
 
 
 @pytest.fixture(params=STORES)
-def new_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Log]:
+def new_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """Opens the same store each time it is called (memory: a new one)."""
     if request.param == "memory":
-        return lambda: open_log("memory:")
+        return lambda: open_store("memory:")
     if request.param == "sqlite":
-        return lambda: open_log(f"sqlite://{tmp_path}/log.db")
+        return lambda: open_store(f"sqlite://{tmp_path}/log.db")
     if request.param == "cluster":
         url = request.getfixturevalue("shared_cluster").url
     else:
         url = request.getfixturevalue("shared_servers")(request.param).url
     prefix = f"t{secrets.token_hex(4)}"
-    return lambda: open_log(f"{url}?prefix={prefix}")
+    return lambda: open_store(f"{url}?prefix={prefix}")

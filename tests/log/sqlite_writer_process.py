@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 
 
 def record(stream: str, offset: int) -> bytes:
@@ -16,7 +16,7 @@ def record(stream: str, offset: int) -> bytes:
 
 
 async def main(url: str, stream: str, count: int) -> None:
-    log = open_log(url)
+    log = open_store(url)
     await log.start()
     claim = await log.claim(stream, owner="child", lease=0)
     if claim is None:

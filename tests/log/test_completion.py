@@ -7,13 +7,13 @@ import logging
 
 from tokenwire.errors import StoreUnavailableError
 from tokenwire.log.base import Appended
-from tokenwire.log.completion import Told
+from tokenwire.log.completion import Callback
 from tokenwire.log.redis.link import Lane
 
 
 def test_what_is_told():
     heard = []
-    told = Told(heard.append)
+    told = Callback(heard.append)
     gap, error = Appended("gap", 3, 1), StoreUnavailableError("away")
     told.set_result(Appended("ok", 3, 1))
     told.set_result(Appended("duplicate", 3, 1))
@@ -32,12 +32,12 @@ def test_a_call_that_fails_is_logged_and_keeps_nobody_waiting(caplog):
 
     async def main():
         lane = Lane(work, 10)
-        lane.submit(1, Told(broken))
+        lane.submit(1, Callback(broken))
         assert (await lane.ask(2)).tail == 2
         assert (await lane.ask(3)).tail == 3  # the lane goes on
         await lane.drain()
 
     with caplog.at_level(logging.ERROR, "tokenwire.log"):
         asyncio.run(main())
-    assert "telling of an append failed" in caplog.text
+    assert "the callback of an append failed" in caplog.text
     assert "a fault of ours" in caplog.text

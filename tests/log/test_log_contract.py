@@ -14,10 +14,10 @@ from tokenwire.errors import (
     KeyReusedError,
     NotFoundError,
 )
-from tokenwire.log.base import Log
+from tokenwire.log.base import Store
 
-NewLog = Callable[[], Log]
-Case = Callable[[Log], Awaitable[None]]
+NewLog = Callable[[], Store]
+Case = Callable[[Store], Awaitable[None]]
 
 
 def run(new_log: NewLog, case: Case) -> None:
@@ -32,7 +32,7 @@ def run(new_log: NewLog, case: Case) -> None:
     asyncio.run(main())
 
 
-async def made(log: Log, stream: str = "s", *, count: int = 0, lease: float = 60.0) -> str:
+async def made(log: Store, stream: str = "s", *, count: int = 0, lease: float = 60.0) -> str:
     await log.create(stream, owner="me", lease=lease)
     if count:
         records = [b"record %d" % number for number in range(1, count + 1)]
@@ -41,9 +41,9 @@ async def made(log: Log, stream: str = "s", *, count: int = 0, lease: float = 60
 
 
 def test_a_new_stream_is_described(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         info = await log.create("s", owner="me", meta=b"\x00meta\xff", thread="t", lease=60)
-        assert (info.stream, info.epoch, info.owner, info.tail) == ("s", 1, "me", 0)
+        assert (info.log, info.epoch, info.owner, info.tail) == ("s", 1, "me", 0)
         assert (info.closed, info.meta, info.thread, info.bytes) == (None, b"\x00meta\xff", "t", 0)
         assert info.lease_until == pytest.approx(info.created + 60, abs=0.01)
         assert await log.describe("s") == info
@@ -52,7 +52,7 @@ def test_a_new_stream_is_described(new_log: NewLog) -> None:
 
 
 def test_records_come_back_as_they_went_in(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         records = [b"", b"\x00", b"\r\n*3\r\n", bytes(range(256)), "ж漢🙂".encode(), b"," * 9]
         done = await log.append("s", epoch=1, first=1, records=records)
@@ -65,7 +65,7 @@ def test_records_come_back_as_they_went_in(new_log: NewLog) -> None:
 
 
 def test_a_page_of_nothing_but_empty_records(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         await log.append("s", epoch=1, first=1, records=[b"", b"", b""])
         assert (await log.read("s")).records == [b"", b"", b""]
@@ -75,7 +75,7 @@ def test_a_page_of_nothing_but_empty_records(new_log: NewLog) -> None:
 
 
 def test_pages_are_bounded_in_records_and_bytes(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=10)
         page = await log.read("s", after=3, most=4)
         assert page.records == [b"record 4", b"record 5", b"record 6", b"record 7"]
@@ -88,7 +88,7 @@ def test_pages_are_bounded_in_records_and_bytes(new_log: NewLog) -> None:
 
 
 def test_an_append_sent_twice_is_stored_once(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=3)
         again = await log.append("s", epoch=1, first=2, records=[b"record 2", b"record 3"])
         assert (again.status, again.tail) == ("duplicate", 3)
@@ -102,7 +102,7 @@ def test_an_append_sent_twice_is_stored_once(new_log: NewLog) -> None:
 
 
 def test_another_record_at_the_offset_is_a_conflict(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=3)
         for first, records in ((3, [b"mine"]), (2, [b"record 2", b"mine", b"4"]), (1, [b"mine"])):
             done = await log.append("s", epoch=1, first=first, records=records)
@@ -121,7 +121,7 @@ def test_another_record_at_the_offset_is_a_conflict(new_log: NewLog) -> None:
 def test_writers_of_one_epoch_take_turns(new_log: NewLog) -> None:
     """Each goes on behind what the others wrote, so that nothing is lost or written twice."""
 
-    async def write(log: Log, name: bytes, count: int) -> None:
+    async def write(log: Store, name: bytes, count: int) -> None:
         tail = 0
         for number in range(count):
             record = b"%s%d" % (name, number)
@@ -132,7 +132,7 @@ def test_writers_of_one_epoch_take_turns(new_log: NewLog) -> None:
                     break
                 assert done.status == "conflict"
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         others = [log]
         if log.shared:
@@ -151,7 +151,7 @@ def test_writers_of_one_epoch_take_turns(new_log: NewLog) -> None:
 
 
 def test_what_others_append_to_a_shared_stream_is_told_and_read_at_once(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         other = new_log() if log.shared else log
         if other is not log:
             await other.start()
@@ -174,7 +174,7 @@ def test_what_others_append_to_a_shared_stream_is_told_and_read_at_once(new_log:
 
 
 def test_a_gap_is_refused_and_names_the_tail(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=3)
         done = await log.append("s", epoch=1, first=5, records=[b"5"], close="end")
         assert (done.status, done.tail) == ("gap", 3)
@@ -183,17 +183,17 @@ def test_a_gap_is_refused_and_names_the_tail(new_log: NewLog) -> None:
     run(new_log, case)
 
 
-def test_offsets_begin_at_one(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+def test_offsets_start_at_one(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
         await made(log)
-        with pytest.raises(ValueError, match="begin at 1"):
+        with pytest.raises(ValueError, match="start at 1"):
             await log.append("s", epoch=1, first=0, records=[b"0"])
 
     run(new_log, case)
 
 
 def test_a_close_is_part_of_its_append(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=1)
         done = await log.append("s", epoch=1, first=2, records=[b"end"], close="complete")
         assert (done.status, done.tail) == ("ok", 2)
@@ -212,7 +212,7 @@ def test_a_close_is_part_of_its_append(new_log: NewLog) -> None:
 
 
 def test_a_close_needs_no_records(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         done = await log.append("s", epoch=1, first=1, records=[], close="interrupted")
         assert (done.status, done.tail) == ("ok", 0)
@@ -222,11 +222,11 @@ def test_a_close_needs_no_records(new_log: NewLog) -> None:
 
 
 def test_an_old_owner_is_fenced(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=2, lease=0)
         claim = await log.claim("s", owner="you", lease=60)
         assert claim is not None
-        assert (claim.stream, claim.epoch, claim.tail) == ("s", 2, 2)
+        assert (claim.log, claim.epoch, claim.tail) == ("s", 2, 2)
         old = await log.append("s", epoch=1, first=3, records=[b"zombie"], close="done")
         assert (old.status, old.tail, old.epoch) == ("fenced", 2, 2)
         new = await log.append("s", epoch=2, first=3, records=[b"three"])
@@ -238,7 +238,7 @@ def test_an_old_owner_is_fenced(new_log: NewLog) -> None:
 
 
 def test_a_claim_waits_for_the_lease(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, lease=60)
         assert await log.claim("s", owner="you") is None
         await log.release("s", epoch=7)
@@ -252,7 +252,7 @@ def test_a_claim_waits_for_the_lease(new_log: NewLog) -> None:
 
 
 def test_a_closed_stream_is_not_claimed(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, lease=0)
         await log.append("s", epoch=1, first=1, records=[], close="complete")
         assert await log.claim("s", owner="you") is None
@@ -262,7 +262,7 @@ def test_a_closed_stream_is_not_claimed(new_log: NewLog) -> None:
 
 
 def test_leases_are_renewed_or_reported_lost(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         for name in ("kept", "ended", "taken"):
             await made(log, name, lease=0)
         await log.append("ended", epoch=1, first=1, records=[], close="complete")
@@ -279,7 +279,7 @@ def test_leases_are_renewed_or_reported_lost(new_log: NewLog) -> None:
 
 
 def test_orphans_are_open_streams_without_a_lease(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         for number in range(4):
             await made(log, f"s{number}", lease=0 if number % 2 else 60)
         assert sorted(await log.orphans()) == ["s1", "s3"]
@@ -293,7 +293,7 @@ def test_orphans_are_open_streams_without_a_lease(new_log: NewLog) -> None:
 
 
 def test_unknown_streams_and_taken_names(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         with pytest.raises(NotFoundError):
             await log.read("none")
         with pytest.raises(NotFoundError):
@@ -312,7 +312,7 @@ def test_unknown_streams_and_taken_names(new_log: NewLog) -> None:
 
 
 def test_an_offset_beyond_the_tail_is_an_error(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=2)
         with pytest.raises(CursorError):
             await log.read("s", after=3)
@@ -323,7 +323,7 @@ def test_an_offset_beyond_the_tail_is_an_error(new_log: NewLog) -> None:
 
 
 def test_a_key_gives_the_same_stream_again(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         first = await log.create("a", owner="me", key="k", key_hash="h", lease=60)
         again = await log.create("b", owner="you", key="k", key_hash="h", lease=60)
         assert again == first
@@ -332,24 +332,24 @@ def test_a_key_gives_the_same_stream_again(new_log: NewLog) -> None:
         with pytest.raises(KeyReusedError):
             await log.create("c", owner="me", key="k", key_hash="other")
         other = await log.create("c", owner="me", key="k2", key_hash="other")
-        assert other.stream == "c"
+        assert other.log == "c"
 
     run(new_log, case)
 
 
 def test_a_key_used_at_once_makes_one_stream(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         infos = await asyncio.gather(
             *(log.create(f"s{n}", owner=f"o{n}", key="k", key_hash="h") for n in range(8))
         )
-        assert len({info.stream for info in infos}) == 1
+        assert len({info.log for info in infos}) == 1
         assert (await log.stats())["streams"] == 1
 
     run(new_log, case)
 
 
 def test_a_thread_lists_its_streams_newest_first(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         for number in range(5):
             await log.create(f"s{number}", owner="me", thread="t")
         await log.create("other", owner="me", thread="u")
@@ -363,7 +363,7 @@ def test_a_thread_lists_its_streams_newest_first(new_log: NewLog) -> None:
 
 
 def test_commands_reach_the_owner_in_order(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         woken = asyncio.Event()
         log.subscribe("s", woken.set)
@@ -378,7 +378,7 @@ def test_commands_reach_the_owner_in_order(new_log: NewLog) -> None:
 
 
 def test_subscribers_are_woken_after_the_records_are_there(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         woken = asyncio.Event()
         end = log.subscribe("s", woken.set)
@@ -409,7 +409,7 @@ def test_subscribers_are_woken_after_the_records_are_there(new_log: NewLog) -> N
 
 
 def test_one_subscriber_may_leave_while_it_is_woken(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         called: list[str] = []
         woken = asyncio.Event()
@@ -427,7 +427,7 @@ def test_one_subscriber_may_leave_while_it_is_woken(new_log: NewLog) -> None:
 
 
 def test_a_follower_that_left_and_came_back_misses_nothing(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         end = log.subscribe("s", lambda: None)
         await log.append("s", epoch=1, first=1, records=[b"1"])
@@ -443,7 +443,7 @@ def test_a_follower_that_left_and_came_back_misses_nothing(new_log: NewLog) -> N
 
 
 def test_many_streams_at_once_keep_their_own_order(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         names = [f"s{number}" for number in range(40)]
 
         async def write(name: str) -> None:
@@ -462,7 +462,7 @@ def test_many_streams_at_once_keep_their_own_order(new_log: NewLog) -> None:
 
 
 def test_appends_sent_without_waiting_are_kept_in_order(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         done = await asyncio.gather(
             *(log.append("s", epoch=1, first=n, records=[b"%d" % n]) for n in range(1, 51))
@@ -474,7 +474,7 @@ def test_appends_sent_without_waiting_are_kept_in_order(new_log: NewLog) -> None
 
 
 def test_a_cancelled_append_is_kept_or_not_but_whole(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         for number in range(1, 40, 2):
             records = [b"%d" % number, b"%d" % (number + 1)]
@@ -492,7 +492,7 @@ def test_a_cancelled_append_is_kept_or_not_but_whole(new_log: NewLog) -> None:
 
 
 def test_a_document_is_swapped_only_for_what_was_seen(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         assert await log.document("d", "one") is None
         assert not await log.swap_document("d", "one", b"", b"1"), "there is none, not an empty one"
         assert await log.swap_document("d", "one", None, b"1")
@@ -513,14 +513,14 @@ def test_a_document_is_swapped_only_for_what_was_seen(new_log: NewLog) -> None:
 
 
 def test_of_swaps_at_once_one_wins(new_log: NewLog) -> None:
-    async def add(log: Log, names: list[bytes]) -> None:
+    async def add(log: Store, names: list[bytes]) -> None:
         for name in names:
             while True:
                 seen = await log.document("d", "all")
                 if await log.swap_document("d", "all", seen, (seen or b"") + name):
                     break
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         other = new_log() if log.shared else log
         if other is not log:
             await other.start()
@@ -534,7 +534,7 @@ def test_of_swaps_at_once_one_wins(new_log: NewLog) -> None:
 
 
 def test_documents_newest_first(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         for name in ("p/a", "p/b", "q/c", "p%d"):
             await log.set_document("title", name, name.encode())
         await log.set_document("title", "p/a", b"changed")
@@ -552,7 +552,7 @@ def test_documents_newest_first(new_log: NewLog) -> None:
 
 
 def test_deleted_streams_are_forgotten(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", thread="t", key="k", key_hash="h")
         await log.append("s", epoch=1, first=1, records=[b"secret"])
         await log.command("s", b"stop")
@@ -575,7 +575,7 @@ def test_deleted_streams_are_forgotten(new_log: NewLog) -> None:
 
 
 def test_expired_streams_are_gone_not_unknown(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("old", owner="me", thread="t", key="k", key_hash="h")
         await made(log, "open", count=1)
         await log.append("old", epoch=1, first=1, records=[b"end"], close="complete")
@@ -596,7 +596,7 @@ def test_expired_streams_are_gone_not_unknown(new_log: NewLog) -> None:
 
 
 def test_an_owner_hears_of_all_but_its_own_appends(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log)
         heard: list[str] = []
         ends = [
@@ -636,7 +636,7 @@ def test_an_owner_hears_of_all_but_its_own_appends(new_log: NewLog) -> None:
 
 
 def test_stats_count_what_is_there(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, "a", count=3)
         await made(log, "b", count=2)
         await log.append("b", epoch=1, first=3, records=[], close="complete")
@@ -712,7 +712,7 @@ def test_two_logs_on_one_store_see_each_other(new_log: NewLog) -> None:
     asyncio.run(main())
 
 
-async def soon(log: Log, *, first: int, records: list[bytes], epoch: int = 1) -> object:
+async def soon(log: Store, *, first: int, records: list[bytes], epoch: int = 1) -> object:
     """What `append_soon` tells; ``later`` when it takes nothing now."""
     told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     if not log.append_soon("s", epoch=epoch, first=first, records=records, then=told.set_result):
@@ -722,7 +722,7 @@ async def soon(log: Log, *, first: int, records: list[bytes], epoch: int = 1) ->
 
 
 def test_an_append_without_waiting_is_an_append_or_nothing(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=2)
         told = await soon(log, first=3, records=[b"3", b"4"])
         if told == "later":
@@ -743,7 +743,7 @@ def test_an_append_without_waiting_is_an_append_or_nothing(new_log: NewLog) -> N
 
 
 def test_who_is_told_of_an_append_without_waiting_finds_it(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=1)
         woken: list[list[bytes]] = []
 
@@ -760,7 +760,7 @@ def test_who_is_told_of_an_append_without_waiting_finds_it(new_log: NewLog) -> N
 
 
 def test_a_page_at_hand_is_the_page(new_log: NewLog) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await made(log, count=3)
         unsubscribe = log.subscribe("s", lambda: None)
         await log.append("s", epoch=1, first=4, records=[b"4", b"5"], close="end")

@@ -27,8 +27,8 @@ from tokenwire.errors import (
     NotFoundError,
     TokenwireError,
 )
-from tokenwire.log.base import Log
-from tokenwire.log.open import open_log
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
 
 NAMES = st.sampled_from(["a", "b", "c", "d{x}%"])
 OWNERS = st.sampled_from(["me", "you"])
@@ -85,7 +85,7 @@ class LogMachine(RuleBasedStateMachine):
         self.folder = tempfile.mkdtemp(prefix="tokenwire-log-")
         type(self).count += 1
         url = self.url.format(folder=self.folder, number=self.count)
-        self.logs: list[Log] = [open_log(url) for _ in range(2 if self.shared else 1)]
+        self.logs: list[Store] = [open_store(url) for _ in range(2 if self.shared else 1)]
         for log in self.logs:
             self.call(log.start())
         self.turn = 0
@@ -105,7 +105,7 @@ class LogMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(asyncio.wait_for(work, 30))
 
     @property
-    def log(self) -> Log:
+    def log(self) -> Store:
         self.turn += 1
         return self.logs[self.turn % len(self.logs)]
 
@@ -145,13 +145,13 @@ class LogMachine(RuleBasedStateMachine):
                     self.call(work)
             else:
                 info = self.call(work)
-                assert (info.stream, info.tail) == (known, len(model.records))
+                assert (info.log, info.tail) == (known, len(model.records))
         elif name in self.streams or name in self.gone:
             with pytest.raises(ConflictError):
                 self.call(work)
         else:
             info = self.call(work)
-            assert (info.stream, info.epoch, info.tail, info.closed) == (name, 1, 0, None)
+            assert (info.log, info.epoch, info.tail, info.closed) == (name, 1, 0, None)
             self.streams[name] = Model(owner, thread, key, lease == 0.0)
             self.threads.append(name)
 

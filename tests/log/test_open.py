@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from tokenwire.errors import ConfigError
-from tokenwire.log.memory import MemoryLog
-from tokenwire.log.open import open_log, user_store
-from tokenwire.log.sqlite.log import SQLiteLog
+from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store, user_store
+from tokenwire.log.sqlite.store import SQLiteStore
 
 
 def test_memory() -> None:
-    assert isinstance(open_log("memory:"), MemoryLog)
-    assert isinstance(open_log("MEMORY://"), MemoryLog)
+    assert isinstance(open_store("memory:"), MemoryStore)
+    assert isinstance(open_store("MEMORY://"), MemoryStore)
 
 
 @pytest.mark.parametrize(
@@ -28,15 +28,15 @@ def test_memory() -> None:
     ],
 )
 def test_sqlite(url: str, path: str) -> None:
-    log = open_log(url)
-    assert isinstance(log, SQLiteLog)
+    log = open_store(url)
+    assert isinstance(log, SQLiteStore)
     assert log.path == path
 
 
 def test_a_user_has_a_store_of_their_own() -> None:
     given = user_store({"XDG_DATA_HOME": "/data/my 100%?"})
-    log = open_log(given)
-    assert isinstance(log, SQLiteLog)
+    log = open_store(given)
+    assert isinstance(log, SQLiteStore)
     assert log.path == "/data/my 100%?/tokenwire/runs.db"
     home = user_store({"XDG_DATA_HOME": "relative"})
     assert home.endswith("/.local/share/tokenwire/runs.db")
@@ -68,19 +68,19 @@ def test_a_user_has_a_store_of_their_own() -> None:
 )
 def test_what_is_not_understood_is_a_clear_error(url: str) -> None:
     with pytest.raises(ConfigError):
-        open_log(url)
+        open_store(url)
 
 
 def test_errors_do_not_repeat_the_password() -> None:
     for url in ("redis://user:hunter2@host/x", "redis://user:hunter2@host?x=1"):
         with pytest.raises(ConfigError) as caught:
-            open_log(url)
+            open_store(url)
         assert "hunter2" not in str(caught.value)
 
 
 def test_a_backend_is_imported_only_when_it_is_asked_for() -> None:
     code = (
-        "import sys; from tokenwire.log.open import open_log; open_log('memory:');"
+        "import sys; from tokenwire.log.open import open_store; open_store('memory:');"
         "assert 'sqlite3' not in sys.modules and 'redis' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"})

@@ -12,7 +12,7 @@ from support.redis import BINARIES, RedisServer, redis_server
 from support.redis_cases import append_all, follow, opened, until
 from support.redis_cluster import Cluster, redis_cluster
 from tokenwire.errors import ConfigError
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 
 pytestmark = pytest.mark.redis
 
@@ -155,8 +155,8 @@ def test_a_long_page_is_read_across_a_move(cluster: Cluster) -> None:
 
 
 def test_a_server_alone_is_no_cluster() -> None:
-    with redis_server() as server, pytest.raises(ConfigError, match="no Redis Cluster"):
-        asyncio.run(open_log(f"redis+cluster://127.0.0.1:{server.port}").start())
+    with redis_server() as server, pytest.raises(ConfigError, match="not part of a Redis Cluster"):
+        asyncio.run(open_store(f"redis+cluster://127.0.0.1:{server.port}").start())
 
 
 def test_every_append_of_a_cluster_is_confirmed_by_its_replica() -> None:

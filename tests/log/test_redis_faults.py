@@ -20,8 +20,8 @@ from tokenwire.errors import (
     StoreUnavailableError,
 )
 from tokenwire.events.model import TextDelta
-from tokenwire.log.base import Log
-from tokenwire.log.open import open_log
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
 from tokenwire.relay.follow import open_follower
 from tokenwire.relay.record import Chain, cursor_of, verify
 
@@ -33,7 +33,7 @@ def test_kill_9_and_restart_with_an_append_only_file(server: RedisServer, fsync:
     """With ``everysec`` and a disk that is slow to flush, Redis holds its writes back for up to
     two seconds; a kill then takes accepted records, and the writer that lives sends them again."""
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         server.ask("CONFIG", "SET", "appendfsync", fsync)
         server.options += ("--appendfsync", fsync)
         await log.create("s", owner="me", lease=600)
@@ -55,7 +55,7 @@ def test_kill_9_and_restart_with_an_append_only_file(server: RedisServer, fsync:
 
 
 def test_a_stopped_server_is_waited_for_and_then_named(server: RedisServer) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", lease=60)
         server.signal(signal.SIGSTOP)
         try:
@@ -207,7 +207,7 @@ def test_a_lost_answer_is_settled_by_sending_again(server: RedisServer) -> None:
             assert claim is not None
             assert claim.epoch == 2
             proxy.swallow = 1
-            assert (await log.create("t", owner="me", key="k", key_hash="h")).stream == "t"
+            assert (await log.create("t", owner="me", key="k", key_hash="h")).log == "t"
             proxy.swallow = 1
             done = await log.append("s", epoch=2, first=11, records=[], close="end")
             assert done.status in ("ok", "duplicate")
@@ -220,7 +220,7 @@ def test_a_lost_answer_is_settled_by_sending_again(server: RedisServer) -> None:
 
 
 def test_full_memory_is_named_and_recovers(server: RedisServer) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", lease=60)
         await log.append("s", epoch=1, first=1, records=[b"1"])
         server.ask("CONFIG", "SET", "maxmemory", "1")
@@ -234,7 +234,7 @@ def test_full_memory_is_named_and_recovers(server: RedisServer) -> None:
 
 
 def test_streams_expire_and_are_gone_then(server: RedisServer) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("ended", owner="me", lease=0)
         await log.append("ended", epoch=1, first=1, records=[b"1"], close="complete")
 
@@ -251,7 +251,7 @@ def test_streams_expire_and_are_gone_then(server: RedisServer) -> None:
 
 
 def test_every_key_has_a_time_to_live(server: RedisServer) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", thread="t", key="k", key_hash="h", lease=60)
         await log.append("s", epoch=1, first=1, records=[b"1"])
         await log.command("s", b"stop")
@@ -264,7 +264,7 @@ def test_every_key_has_a_time_to_live(server: RedisServer) -> None:
 
 
 def test_cancelled_calls_never_mix_up_answers(server: RedisServer) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         for number in range(20):
             name = f"s{number}"
             await log.create(name, owner="me", meta=name.encode(), lease=60)
@@ -364,12 +364,12 @@ def test_readers_that_come_and_go_keep_one_connection(server: RedisServer) -> No
 
 def test_nobody_there_is_named() -> None:
     with pytest.raises(StoreUnavailableError):
-        asyncio.run(open_log("redis://127.0.0.1:1/0?timeout=0.5").start())
+        asyncio.run(open_store("redis://127.0.0.1:1/0?timeout=0.5").start())
 
 
 def test_a_wrong_password_is_a_setting() -> None:
     with redis_server("--requirepass", "right") as server:
         url = server.url.replace("redis://", "redis://:wrong@")
         with pytest.raises(ConfigError, match="password"):
-            asyncio.run(open_log(url).start())
+            asyncio.run(open_store(url).start())
         run(server.url.replace("redis://", "redis://:right@"), lambda log: log.stats())

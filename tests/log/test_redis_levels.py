@@ -9,9 +9,9 @@ import pytest
 from support.redis import RedisServer, redis_server
 from support.redis_cases import append_all, opened, run, until, wait_for_replica
 from tokenwire.errors import ConfigError, StoreUnavailableError
-from tokenwire.log.base import Log
-from tokenwire.log.open import open_log
-from tokenwire.log.redis.log import RedisLog
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
+from tokenwire.log.redis.store import RedisStore
 
 pytestmark = pytest.mark.redis
 
@@ -47,7 +47,7 @@ def test_what_the_store_promises_is_checked_at_start(server: RedisServer) -> Non
     name, notes = level(server.url)
     assert (name, "appendonly is off" in notes) == ("memory", True)
     for stronger in ("process", "disk"):
-        with pytest.raises(ConfigError, match=f"durability={stronger}.*gives 'memory'"):
+        with pytest.raises(ConfigError, match=f"durability={stronger}.*provides 'memory'"):
             level(server.url + f"?durability={stronger}")
 
 
@@ -56,13 +56,13 @@ def test_what_cannot_be_asked_is_not_claimed(server: RedisServer) -> None:
     url = server.url.replace("redis://", "redis://app:secret@")
     name, notes = level(url)
     assert (name, "CONFIG is not allowed" in notes) == ("memory", True)
-    with pytest.raises(ConfigError, match="gives 'memory'"):
+    with pytest.raises(ConfigError, match="provides 'memory'"):
         level(url + "?durability=process")
 
 
 def test_a_user_who_may_not_run_scripts_is_told(server: RedisServer) -> None:
     server.ask("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-@scripting")
-    with pytest.raises(ConfigError, match="may not do what a log needs"):
+    with pytest.raises(ConfigError, match="lacks a right that a store needs"):
         level(server.url.replace("redis://", "redis://app:secret@"))
 
 
@@ -70,12 +70,12 @@ def test_disk_by_confirmation(server: RedisServer) -> None:
     """``appendfsync everysec`` is a disk level where the server can say when it has flushed."""
     url = server.url + "?durability=disk"
     if not can_confirm_files(server):
-        with pytest.raises(ConfigError, match=r"durability=disk.*gives 'process'.*7\.2"):
+        with pytest.raises(ConfigError, match=r"durability=disk.*provides 'process'.*7\.2"):
             level(url)
         return
     assert level(url) == ("disk", "")
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", lease=600)
         records = [b"%d" % number for number in range(1, 501)]
         appends = (
@@ -108,7 +108,7 @@ def test_replicas_confirm_every_append() -> None:
         with pytest.raises(ConfigError, match="0 of 1 replicas confirmed"):
             level(url)
 
-        async def case(log: RedisLog) -> None:
+        async def case(log: RedisStore) -> None:
             assert log.durability == "replica"
             await log.create("s", owner="me", lease=60)
             done = await log.append("s", epoch=1, first=1, records=[b"1"])
@@ -136,7 +136,7 @@ def test_reading_does_not_wait_for_confirmations() -> None:
         replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
         asyncio.run(wait_for_replica(replica, primary))
 
-        async def case(log: Log) -> None:
+        async def case(log: Store) -> None:
             await log.create("s", owner="me", lease=60)
             await append_all(log, "s", [b"1"])
             replica.kill()
@@ -156,7 +156,7 @@ def test_disk_of_the_replicas_as_well() -> None:
         replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
         asyncio.run(wait_for_replica(replica, primary))
 
-        async def case(log: RedisLog) -> None:
+        async def case(log: RedisStore) -> None:
             assert log.durability == "replica"
             await log.create("s", owner="me", lease=60)
             done = await log.append("s", epoch=1, first=1, records=[b"1"])
@@ -172,4 +172,4 @@ def test_an_older_store_with_replicas_is_no_disk() -> None:
         if can_confirm_files(primary):
             pytest.skip("this server has WAITAOF")
         with pytest.raises(ConfigError, match="durability=disk"):
-            asyncio.run(open_log(primary.url + "?replicas=1&durability=disk").start())
+            asyncio.run(open_store(primary.url + "?replicas=1&durability=disk").start())

@@ -11,7 +11,7 @@ import pytest
 from support.redis import RedisServer, redis_server
 from support.redis_cases import append_all, follow, opened, until, wait_for_replica
 from tokenwire.errors import ConfigError, StoreUnavailableError
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 
 pytestmark = pytest.mark.redis
 
@@ -94,9 +94,9 @@ def test_a_primary_that_was_stood_down_is_left(watched: Watched) -> None:
 def test_an_unknown_service_is_a_setting(watched: Watched) -> None:
     url = f"redis+sentinel://127.0.0.1:{watched.sentinel.port}/other?timeout=2"
     with pytest.raises(ConfigError, match="'other'"):
-        asyncio.run(open_log(url).start())
+        asyncio.run(open_store(url).start())
 
 
 def test_no_sentinel_is_a_store_that_does_not_answer() -> None:
     with pytest.raises(StoreUnavailableError):
-        asyncio.run(open_log("redis+sentinel://127.0.0.1:1/tokens?timeout=0.5").start())
+        asyncio.run(open_store("redis+sentinel://127.0.0.1:1/tokens?timeout=0.5").start())

@@ -109,9 +109,9 @@ def test_a_file_that_is_none_is_named(server: Tls, tmp_path: Path) -> None:
     nonsense = tmp_path / "ca.pem"
     nonsense.write_text("nonsense")
     for file in (tmp_path / "none.pem", nonsense):
-        with pytest.raises(ConfigError, match="cannot be read"):
+        with pytest.raises(ConfigError, match="cannot read"):
             start(server.url(ssl_ca_certs=file))
-        with pytest.raises(ConfigError, match="cannot be read"):
+        with pytest.raises(ConfigError, match="cannot read"):
             start(server.url(ssl_certfile=file))
 
 

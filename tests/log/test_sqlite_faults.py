@@ -20,15 +20,15 @@ from tokenwire.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from tokenwire.log.base import Log
-from tokenwire.log.open import open_log
-from tokenwire.log.sqlite.log import SQLiteLog
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
+from tokenwire.log.sqlite.store import SQLiteStore
 
 WRITER = Path(__file__).with_name("sqlite_writer_process.py")
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-def run(log: Log, case: Callable[[Any], Awaitable[None]]) -> None:
+def run(log: Store, case: Callable[[Any], Awaitable[None]]) -> None:
     async def main() -> None:
         await log.start()
         try:
@@ -53,7 +53,7 @@ def expected(stream: str, tail: int) -> list[bytes]:
     return [f"{stream}:{n}:".encode() + b"x" * (n % 200) for n in range(1, tail + 1)]
 
 
-async def everything(log: Log, stream: str) -> list[bytes]:
+async def everything(log: Store, stream: str) -> list[bytes]:
     records: list[bytes] = []
     while True:
         page = await log.read(stream, after=len(records))
@@ -77,13 +77,13 @@ def test_kill_9_loses_no_accepted_record(tmp_path: Path) -> None:
         process.wait()
         process.stdout.close()
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         records = await everything(log, "s")
         assert len(records) >= accepted
         assert records == expected("s", len(records))
         assert (await log.describe("s")).epoch == 5
 
-    run(open_log(url), case)
+    run(open_store(url), case)
     with sqlite3.connect(tmp_path / "log.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
@@ -92,7 +92,7 @@ def test_kill_9_loses_no_accepted_record(tmp_path: Path) -> None:
 def test_processes_on_one_file_write_at_once_and_are_followed(tmp_path: Path) -> None:
     url = f"sqlite://{tmp_path}/log.db"
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         processes = [writer_process(url, name, 150) for name in ("a", "b")]
         try:
             seen = await asyncio.gather(follow(log, "a"), follow(log, "b"))
@@ -107,7 +107,7 @@ def test_processes_on_one_file_write_at_once_and_are_followed(tmp_path: Path) ->
         for name, records in zip(("a", "b"), seen, strict=True):
             assert records == expected(name, len(records))
 
-    async def follow(log: Log, stream: str) -> list[bytes]:
+    async def follow(log: Store, stream: str) -> list[bytes]:
         woken = asyncio.Event()
         end = log.subscribe(stream, woken.set)
         records: list[bytes] = []
@@ -125,16 +125,16 @@ def test_processes_on_one_file_write_at_once_and_are_followed(tmp_path: Path) ->
         end()
         return records
 
-    run(open_log(url), case)
+    run(open_store(url), case)
 
 
 def test_two_processes_never_own_a_stream_together(tmp_path: Path) -> None:
     url = f"sqlite://{tmp_path}/log.db"
 
-    async def prepare(log: Log) -> None:
+    async def prepare(log: Store) -> None:
         await log.create("s", owner="nobody", lease=0)
 
-    run(open_log(url), prepare)
+    run(open_store(url), prepare)
     processes = [writer_process(url, "s", 200) for _ in range(3)]
     accepted: dict[int, int] = {}
     for process in processes:
@@ -147,12 +147,12 @@ def test_two_processes_never_own_a_stream_together(tmp_path: Path) -> None:
     epochs = [accepted[offset] for offset in sorted(accepted)]
     assert epochs == sorted(epochs)
 
-    async def check(log: Log) -> None:
+    async def check(log: Store) -> None:
         records = await everything(log, "s")
         assert records == expected("s", len(records))
         assert len(records) >= max(accepted)
 
-    run(open_log(url), check)
+    run(open_store(url), check)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_and_recovers(small_disk: Path) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", lease=60)
         filler = small_disk / "filler"
         filler.write_bytes(b"\0" * 1_000_000)
@@ -177,11 +177,11 @@ def test_a_full_disk_is_named_and_recovers(small_disk: Path) -> None:
         filler.unlink()
         await go_on(log, kept)
 
-    run(open_log(f"sqlite://{small_disk}/log.db"), case)
+    run(open_store(f"sqlite://{small_disk}/log.db"), case)
 
 
 def test_a_full_file_is_named_and_recovers(tmp_path: Path) -> None:
-    async def case(log: SQLiteLog) -> None:
+    async def case(log: SQLiteStore) -> None:
         await log.create("s", owner="me", lease=60)
         writer: Any = log._writer
         writer._connection.execute("PRAGMA max_page_count=60")
@@ -190,10 +190,10 @@ def test_a_full_file_is_named_and_recovers(tmp_path: Path) -> None:
         writer._connection.execute("PRAGMA max_page_count=100000")
         await go_on(log, kept)
 
-    run(open_log(f"sqlite://{tmp_path}/log.db"), case)
+    run(open_store(f"sqlite://{tmp_path}/log.db"), case)
 
 
-async def fill(log: Log) -> list[bytes]:
+async def fill(log: Store) -> list[bytes]:
     kept: list[bytes] = []
     for number in range(10_000):
         record = b"%06d" % number * 100
@@ -205,20 +205,20 @@ async def fill(log: Log) -> list[bytes]:
     raise AssertionError("the store never became full")
 
 
-async def go_on(log: Log, kept: list[bytes]) -> None:
+async def go_on(log: Store, kept: list[bytes]) -> None:
     done = await log.append("s", epoch=1, first=len(kept) + 1, records=[b"after"], close="end")
     assert done.status == "ok"
     assert await everything(log, "s") == [*kept, b"after"]
 
 
 def write_some(path: Path, count: int = 200) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", meta=b"a description to find", lease=60)
         records = [b"record number %04d " % number * 4 for number in range(1, count + 1)]
         await log.append("s", epoch=1, first=1, records=records)
         await log.command("s", b"a command to find")
 
-    run(open_log(f"sqlite://{path}"), case)
+    run(open_store(f"sqlite://{path}"), case)
 
 
 def flip(path: Path, needle: bytes) -> None:
@@ -233,15 +233,15 @@ def test_an_altered_record_is_refused_by_name(tmp_path: Path) -> None:
     write_some(path)
     flip(path, b"record number 0123")
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         assert (await log.read("s", most=122)).tail == 200
-        with pytest.raises(StoreDamagedError, match="Record 123 of stream s"):
+        with pytest.raises(StoreDamagedError, match="record 123 of log s"):
             await log.read("s")
         with pytest.raises(StoreDamagedError):
             await log.read("s", after=122)
         assert len((await log.read("s", after=123)).records) == 77
 
-    run(open_log(f"sqlite://{path}"), case)
+    run(open_store(f"sqlite://{path}"), case)
 
 
 @pytest.mark.parametrize("needle", [b"a description to find", b"a command to find"])
@@ -250,12 +250,12 @@ def test_other_altered_bytes_are_refused(tmp_path: Path, needle: bytes) -> None:
     write_some(path, 2)
     flip(path, needle)
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         with pytest.raises(StoreDamagedError):
             await log.describe("s")
             await log.commands("s")
 
-    run(open_log(f"sqlite://{path}"), case)
+    run(open_store(f"sqlite://{path}"), case)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -270,7 +270,7 @@ def test_random_damage_never_gives_altered_text(tmp_path: Path, seed: int) -> No
     good = [b"record number %04d " % number * 4 for number in range(1, 201)]
 
     async def main() -> None:
-        log = open_log(f"sqlite://{path}")
+        log = open_store(f"sqlite://{path}")
         try:
             await log.start()
             records = await everything(log, "s")
@@ -299,12 +299,12 @@ def test_a_torn_wal_loses_its_tail_and_nothing_else(tmp_path: Path) -> None:
     data = wal.read_bytes()
     wal.write_bytes(data[: len(data) * 2 // 3 + 17])
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         records = await everything(log, "s")
         assert len(records) > 0
         assert records == expected("s", len(records))
 
-    run(open_log(f"sqlite://{path}"), case)
+    run(open_store(f"sqlite://{path}"), case)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -312,14 +312,14 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     text.write_bytes(b"these are my notes, please do not touch them " * 100)
     before = text.read_bytes()
     with pytest.raises(StoreDamagedError):
-        asyncio.run(open_log(f"sqlite://{text}").start())
+        asyncio.run(open_store(f"sqlite://{text}").start())
     assert text.read_bytes() == before
     other = tmp_path / "other.db"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE mine (x)")
     connection.close()
     with pytest.raises(ConfigError, match="another program"):
-        asyncio.run(open_log(f"sqlite://{other}").start())
+        asyncio.run(open_store(f"sqlite://{other}").start())
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
@@ -329,25 +329,25 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version=99")
     connection.close()
     with pytest.raises(ConfigError, match="newer tokenwire"):
-        asyncio.run(open_log(f"sqlite://{path}").start())
+        asyncio.run(open_store(f"sqlite://{path}").start())
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "log.db"
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me")
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
         assert set(modes) == {"log.db", "log.db-wal", "log.db-shm", "log.db-lock"}
         assert set(modes.values()) == {0o600}
         assert path.parent.stat().st_mode & 0o777 == 0o700
 
-    run(open_log(f"sqlite://{path}"), case)
+    run(open_store(f"sqlite://{path}"), case)
 
 
 @pytest.mark.parametrize("lock", ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"])
 def test_a_locked_store_is_waited_for_and_then_named(tmp_path: Path, lock: str) -> None:
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", lease=60)
         other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
         other.execute(lock)
@@ -357,13 +357,13 @@ def test_a_locked_store_is_waited_for_and_then_named(tmp_path: Path, lock: str) 
         other.close()
         assert (await log.append("s", epoch=1, first=1, records=[b"1"])).status == "ok"
 
-    run(SQLiteLog(str(tmp_path / "log.db"), busy=0.2), case)
+    run(SQLiteStore(str(tmp_path / "log.db"), busy=0.2), case)
 
 
 def test_a_stopped_writer_process_holds_others_up_only_so_long(tmp_path: Path) -> None:
     fcntl = pytest.importorskip("fcntl")
 
-    async def case(log: Log) -> None:
+    async def case(log: Store) -> None:
         await log.create("s", owner="me", lease=60)
         with open(tmp_path / "log.db-lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -371,11 +371,11 @@ def test_a_stopped_writer_process_holds_others_up_only_so_long(tmp_path: Path) -
                 await log.append("s", epoch=1, first=1, records=[b"1"])
         assert (await log.append("s", epoch=1, first=1, records=[b"1"])).status == "ok"
 
-    run(SQLiteLog(str(tmp_path / "log.db"), busy=0.2), case)
+    run(SQLiteStore(str(tmp_path / "log.db"), busy=0.2), case)
 
 
 def test_normal_mode_is_named_and_durable_appends_are_stronger(tmp_path: Path) -> None:
-    async def case(log: SQLiteLog) -> None:
+    async def case(log: SQLiteStore) -> None:
         assert log.durability == "process"
         assert (await log.stats())["notes"]
         await log.create("s", owner="me", lease=60)
@@ -385,12 +385,12 @@ def test_normal_mode_is_named_and_durable_appends_are_stronger(tmp_path: Path) -
         await log.append("s", epoch=1, first=2, records=[b"2"], durable=True)
         assert writer._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
 
-    run(open_log(f"sqlite://{tmp_path}/log.db?synchronous=normal"), case)
+    run(open_store(f"sqlite://{tmp_path}/log.db?synchronous=normal"), case)
 
 
 def test_after_close_calls_say_so(tmp_path: Path) -> None:
     async def main() -> None:
-        log = open_log(f"sqlite://{tmp_path}/log.db")
+        log = open_store(f"sqlite://{tmp_path}/log.db")
         with pytest.raises(StoreUnavailableError):
             await log.read("s")
         await log.start()

@@ -17,7 +17,7 @@ from support.spine import QUICK, OneModel, read_all, request_of, run_async, simu
 from tokenwire.errors import ConflictError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.record import Chain
 from tokenwire.relay.runs import Runs
@@ -74,15 +74,15 @@ async def lost(runs: Runs, prompt: str, events: list[m.Event]) -> str:
     """A run with these records and no owner."""
     run = new_run_id()
     meta = msgspec.json.encode(RunMeta(model="m0", request=request_of(prompt)))
-    await runs.log.create(run, owner="elsewhere:1:a", meta=meta)
+    await runs.store.create(run, owner="elsewhere:1:a", meta=meta)
     copied = [msgspec.structs.replace(event) for event in events]
     if copied:
         assert isinstance(copied[0], m.RunStart)
         copied[0].run = run
         chain = Chain(run)
         records = [chain.seal(event) for event in copied]
-        await runs.log.append(run, epoch=1, first=1, records=records)
-    await runs.log.release(run, epoch=1)
+        await runs.store.append(run, epoch=1, first=1, records=records)
+    await runs.store.release(run, epoch=1)
     return run
 
 
@@ -94,7 +94,7 @@ def in_doubt(events: list[m.Event]) -> bool:
 async def taken_over_everywhere(path: Any, prompt: str) -> list[m.Event]:
     async with simulator() as server:
         registry = OneModel(server.url)
-        runs = Runs(open_log(f"sqlite:{path}"), registry=registry, retry=QUICK, tools=tools())
+        runs = Runs(open_store(f"sqlite:{path}"), registry=registry, retry=QUICK, tools=tools())
         await runs.open()
         whole = await whole_run(runs, prompt)
         cuts = range(len(whole))
@@ -148,7 +148,7 @@ def test_a_run_that_made_its_last_step_makes_no_other(tmp_path):
     async def main() -> None:
         async with simulator() as server:
             runs = Runs(
-                open_log(f"sqlite:{tmp_path}/log.db"),
+                open_store(f"sqlite:{tmp_path}/log.db"),
                 registry=OneModel(server.url),
                 tools=tools(),
                 limits=limits,

@@ -11,8 +11,8 @@ from support.spine import read_all, relay, request_of, run_async, simulator
 from tokenwire.errors import LogLimitError, StoreFullError
 from tokenwire.events import model as m
 from tokenwire.events.order import Order
-from tokenwire.log.memory import CLOSING_BYTES, MemoryLog
-from tokenwire.log.open import open_log
+from tokenwire.log.memory import CLOSING_BYTES, MemoryStore
+from tokenwire.log.open import open_store
 from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import observe
 from tokenwire.relay.produce import Producer, ProducerLimits
@@ -28,7 +28,7 @@ async def ended(runs: Any, run: str) -> list[Any]:
         order.check(event)
     assert order.state == "ended"
     assert [e.t for e in events] == sorted(e.t for e in events)
-    assert len((await read_run(runs.log, run)).records) == len(events)
+    assert len((await read_run(runs.store, run)).records) == len(events)
     assert (await runs.info(run)).state == events[-1].outcome
     return events
 
@@ -54,19 +54,19 @@ def test_a_log_may_have_just_as_much_as_its_bound() -> None:
     """Up to the bound there is no word of it; beyond, the end alone still fits."""
 
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         await log.start()
         made = await log.create("r" * 20, owner="me", lease=15.0)
         limits = ProducerLimits(records=4)
-        producer = Producer(log, made.stream, made.epoch, limits=limits)
-        await producer.write([m.RunStart(run=made.stream, time=0, model="m", seq=1)])
+        producer = Producer(log, made.log, made.epoch, limits=limits)
+        await producer.write([m.RunStart(run=made.log, time=0, model="m", seq=1)])
         await producer.write([m.StepStart(step=1, provider="p", dialect="d", model="m", seq=2)])
         await producer.write([m.TextStart(part=0, step=1, seq=3)])
         await producer.write([m.TextDelta(part=0, text="a", seq=4)])
         with pytest.raises(LogLimitError, match="4 events"):
             await producer.write([m.TextDelta(part=0, text="b", seq=5)])
         await producer.write([m.RunEnd(outcome="error", reason="log_limit", seq=6)])
-        assert (await log.describe(made.stream)).closed == "error"
+        assert (await log.describe(made.log)).closed == "error"
         await log.close()
 
     run_async(main())
@@ -79,7 +79,7 @@ def test_a_full_memory_ends_the_run_and_no_other() -> None:
     facts: list[Any] = []
 
     async def main() -> None:
-        log = MemoryLog(max_bytes=12_000)
+        log = MemoryStore(max_bytes=12_000)
         async with simulator(rate=2000.0) as server, relay(server, log=log, bounds=BRIEF) as runs:
             whole = await runs.start(request_of("Hi"), model="m0")
             assert (await ended(runs, whole.id))[-1].outcome == "complete"
@@ -102,7 +102,7 @@ def test_a_full_memory_ends_the_run_and_no_other() -> None:
 def test_a_server_that_stops_while_its_memory_is_full_says_so() -> None:
     full = asyncio.Event()
 
-    class Full(MemoryLog):
+    class Full(MemoryStore):
         async def append(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await super().append(*args, **kwargs)
@@ -140,7 +140,7 @@ def test_a_fault_of_ours_in_the_writer_is_an_end_for_readers(
     monkeypatch.setattr(Chain, "seal_all", seal_badly)
 
     async def main() -> None:
-        log = open_log(store if store == "memory:" else f"sqlite:///{tmp_path}/log.db")
+        log = open_store(store if store == "memory:" else f"sqlite:///{tmp_path}/log.db")
         async with simulator(rate=500.0) as server, relay(server, log=log) as runs:
             info = await runs.start(request_of("scenario:long"), model="m0")
             events = await ended(runs, info.id)
@@ -155,7 +155,7 @@ def test_a_fault_of_ours_in_the_writer_is_an_end_for_readers(
 
 def test_an_end_fits_into_a_full_memory_and_nothing_else_does() -> None:
     async def main() -> None:
-        log = MemoryLog(max_bytes=100)
+        log = MemoryStore(max_bytes=100)
         for name in ("one", "two", "three"):
             await log.create(name, owner="o")
         await log.append("one", epoch=1, first=1, records=[b"x" * 100])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tokenwire.events.model import RunStart, TextDelta
 from tokenwire.express import NO, SETTLE, YES
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.memory import MemoryStore
 from tokenwire.relay.follow import Follower
 from tokenwire.relay.record import Chain
 
@@ -34,7 +34,7 @@ async def filled(log, chain, count, first, close=None):
 )
 def test_every_record_comes_once_and_in_order(steps):
     async def main():
-        log, chain = MemoryLog(), Chain(RUN)
+        log, chain = MemoryStore(), Chain(RUN)
         await log.create(RUN, owner="o")
         written = [chain.seal(RunStart(run=RUN, time=1))]
         await log.append(RUN, epoch=1, first=1, records=written)
@@ -80,7 +80,7 @@ def test_every_record_comes_once_and_in_order(steps):
 
 def test_what_comes_while_the_task_waits_is_taken_in_the_turn_that_brings_it():
     async def main():
-        log, chain = MemoryLog(), Chain(RUN)
+        log, chain = MemoryStore(), Chain(RUN)
         await log.create(RUN, owner="o")
         follower, found = Follower(log, RUN), []
 

@@ -16,7 +16,7 @@ import pytest
 from support.spine import QUICK, OneModel, read_all, request_of, run_async, simulator
 from tokenwire.errors import UnknownModelError
 from tokenwire.events import model as m
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.record import Chain
 from tokenwire.relay.runs import Runs
@@ -50,7 +50,7 @@ def get_weather(city: str) -> str:
 async def process(folder: Path, url: str, name: str = "m0", *, tools: Any = (), **options: Any):
     """A process that takes over nothing by itself."""
     runs = Runs(
-        open_log(f"sqlite:{folder}/log.db"),
+        open_store(f"sqlite:{folder}/log.db"),
         registry=Only(url, name),  # type: ignore[arg-type]
         tools=ToolSet.of(tools),
         retry=QUICK,
@@ -68,15 +68,15 @@ async def lost(runs: Runs, model: str = "m0", prompt: str = "scenario:text", **f
     """A run without an owner, and with these events."""
     run, events = new_run_id(), fields.pop("events", [])
     meta = RunMeta(model=model, request=request_of(prompt), **fields)
-    await runs.log.create(run, owner="elsewhere:1:a", meta=msgspec.json.encode(meta))
+    await runs.store.create(run, owner="elsewhere:1:a", meta=msgspec.json.encode(meta))
     if events:
         events = [m.RunStart(run=run), *events]
         for number, event in enumerate(events, 1):
             event.seq = number
         chain = Chain(run)
         records = [chain.seal(event) for event in events]
-        await runs.log.append(run, epoch=1, first=1, records=records)
-    await runs.log.release(run, epoch=1)
+        await runs.store.append(run, epoch=1, first=1, records=records)
+    await runs.store.release(run, epoch=1)
     return run
 
 
@@ -97,7 +97,7 @@ async def end_of(runs: Runs, run: str) -> m.RunEnd:
 
 
 async def epoch_of(runs: Runs, run: str) -> int:
-    return (await runs.log.describe(run)).epoch
+    return (await runs.store.describe(run)).epoch
 
 
 @pytest.mark.parametrize("how", ["registry", "models"])
@@ -159,7 +159,7 @@ def test_whoever_has_the_tools_comes_first_and_then_another(tmp_path):
                 second = await lost(runs, tool_names=["get_weather"])
                 await orphans.look(0.0)
                 async with process(tmp_path, server.url, tools=[get_weather]) as (able, its):
-                    able.log.orphans = lambda most=100: asyncio.sleep(0, [first])  # type: ignore[method-assign]
+                    able.store.orphans = lambda most=100: asyncio.sleep(0, [first])  # type: ignore[method-assign]
                     await its.look(0.0)
                     assert (await end_of(able, first)).outcome == "complete"
                 await orphans.look(LEASE - 1)
@@ -181,7 +181,7 @@ def test_an_open_call_waits_for_a_process_with_its_tool(tmp_path):
                 await orphans.look(LEASE)
                 assert [await epoch_of(runs, run) for run in (first, second)] == [1, 1]
                 async with process(tmp_path, server.url, tools=[get_weather]) as (able, its):
-                    able.log.orphans = lambda most=100: asyncio.sleep(0, [first])  # type: ignore[method-assign]
+                    able.store.orphans = lambda most=100: asyncio.sleep(0, [first])  # type: ignore[method-assign]
                     await its.look(0.0)
                     events = [event for _, event in await read_all(able, first)]
                     assert events[-1].outcome == "complete"
@@ -211,8 +211,8 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_being_taken_over(tmp_path
         async with simulator() as server:
             async with process(tmp_path, server.url, lease=LEASE) as (runs, orphans):
                 broken = new_run_id()
-                await runs.log.create(broken, owner="elsewhere:1:a", meta=b"no description")
-                await runs.log.release(broken, epoch=1)
+                await runs.store.create(broken, owner="elsewhere:1:a", meta=b"no description")
+                await runs.store.release(broken, epoch=1)
                 run = await lost(runs)
                 await orphans.look(0.0)
                 assert (await end_of(runs, run)).outcome == "complete"
@@ -227,7 +227,7 @@ def test_a_damaged_run_is_tried_less_and_less_often_and_told_of_once(tmp_path, c
         async with simulator() as server:
             async with process(tmp_path, server.url, lease=LEASE) as (runs, orphans):
                 run = await lost(runs)
-                await runs.log.append(run, epoch=1, first=1, records=[b"no record of a run"])
+                await runs.store.append(run, epoch=1, first=1, records=[b"no record of a run"])
                 tried = []
                 now, epoch = 0.0, 1
                 while now <= 16 * LEASE:
@@ -235,7 +235,7 @@ def test_a_damaged_run_is_tried_less_and_less_often_and_told_of_once(tmp_path, c
                     if await epoch_of(runs, run) > epoch:
                         epoch += 1
                         tried.append(now)
-                        await runs.log.release(run, epoch=epoch)
+                        await runs.store.release(run, epoch=epoch)
                     now += LEASE / 3
                 assert tried == [0.0, LEASE, 3 * LEASE, 7 * LEASE, 15 * LEASE]
 

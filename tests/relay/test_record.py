@@ -11,7 +11,7 @@ from support.spine import run_async
 from tokenwire.errors import CursorError, StoreDamagedError
 from tokenwire.events import model as m
 from tokenwire.events.codec import decode
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.memory import MemoryStore
 from tokenwire.relay.follow import open_follower
 from tokenwire.relay.record import Chain, cursor_of, json_of, parse_cursor, verify
 
@@ -69,7 +69,7 @@ def test_what_is_no_cursor_is_refused(bad):
 def test_a_live_reader_is_not_taken_to_another_branch():
     """A failover takes records that a reader has; others come in their place before it looks."""
 
-    class Rewinding(MemoryLog):
+    class Rewinding(MemoryStore):
         rewinds = True
 
     async def main():
@@ -86,7 +86,7 @@ def test_a_live_reader_is_not_taken_to_another_branch():
         late = await open_follower(log, "r", cursor_of(5, first[4]))
         chain = Chain("r")
         other = [chain.seal(m.TextDelta(part=0, text=f"other {n}")) for n in range(9)]
-        log._streams["r"].records[:] = other
+        log._logs["r"].records[:] = other
         for reader in (follower, late):
             reader._wake()
             with pytest.raises(CursorError) as caught:

@@ -18,7 +18,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 from tokenwire.tools.registry import tool
 
 NOBODY = "A" * 22
@@ -154,7 +154,7 @@ def test_one_key_starts_one_run_also_at_the_same_time():
 @pytest.mark.parametrize("store", ["memory:", "sqlite", "redis"])
 def test_one_key_starts_one_run_also_under_an_id_of_the_callers_own(store, tmp_path):
     async def main(url):
-        async with simulator() as server, relay(server, log=open_log(url)) as runs:
+        async with simulator() as server, relay(server, log=open_store(url)) as runs:
             run, asked = "caller-chose-this", request_of("scenario:stall")
 
             async def start():
@@ -324,7 +324,7 @@ def test_bad_input_starts_nothing(wrong):
         async with simulator() as server, relay(server) as runs:
             with pytest.raises(InputError):
                 await runs.start(request_of("Hello"), model="m0", **wrong)
-            assert (await runs.log.stats())["streams"] == 0
+            assert (await runs.store.stats())["streams"] == 0
 
     run_async(main())
 

@@ -11,10 +11,10 @@ from tokenwire.errors import StoreDamagedError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
 from tokenwire.events.order import Order
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 from tokenwire.relay.record import Chain
 from tokenwire.relay.runs import Runs
-from tokenwire.relay.takeover.ladder import MOST_ATTEMPTS, Taken, rung
+from tokenwire.relay.takeover.ladder import MOST_ATTEMPTS, Replay, rung
 from tokenwire.relay.takeover.tending import may_live
 from tokenwire.tools.registry import tool
 
@@ -31,12 +31,12 @@ async def leave(runs: Runs) -> None:
     await asyncio.sleep(0.05)
     if runs.http is not None:
         await runs.http.aclose()
-    await runs.log.close()
+    await runs.store.close()
 
 
 async def opened(server, path, **options) -> Runs:
     runs = Runs(
-        open_log(f"sqlite:{path}"),
+        open_store(f"sqlite:{path}"),
         registry=OneModel(server.url),
         retry=QUICK,
         lease=0.6,
@@ -238,10 +238,10 @@ def test_a_step_that_cost_two_workers_is_not_tried_again():
         m.TextStart(part=0),
     ):
         events.append(order.check(event))
-    assert rung(Taken([], order, fold(events), 1), []) == "interrupted"
+    assert rung(Replay([], order, fold(events), 1), []) == "interrupted"
     events[1].attempt = 1
-    assert rung(Taken([], order, fold(events), 0), []) == "go-on"
-    assert rung(Taken([], order, fold(events), 0), [b'{"type":"control","command":"cancel"}']) == (
+    assert rung(Replay([], order, fold(events), 0), []) == "go-on"
+    assert rung(Replay([], order, fold(events), 0), [b'{"type":"control","command":"cancel"}']) == (
         "cancelled"
     )
 
@@ -250,11 +250,11 @@ def test_a_log_whose_chain_is_broken_is_refused(tmp_path):
     async def main():
         async with simulator() as server, relay(server) as runs:
             chain = Chain("another")
-            await runs.log.create(
+            await runs.store.create(
                 "x" * 22, owner=runs.owner, meta=b'{"model":"m0","request":{"messages":[]}}'
             )
             record = chain.seal(m.RunStart(run="x"))
-            await runs.log.append("x" * 22, epoch=1, first=1, records=[record], close="complete")
+            await runs.store.append("x" * 22, epoch=1, first=1, records=[record], close="complete")
             with pytest.raises(StoreDamagedError):
                 await runs.snapshot("x" * 22)
 
@@ -266,13 +266,13 @@ def test_a_run_whose_worker_died_before_its_first_record_has_an_end(tmp_path, ca
     async def main():
         async with simulator() as server:
             first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
-            create = first.log.create
+            create = first.store.create
 
             async def create_and_die(*args, **options):
                 await create(*args, **options)
                 raise StoreDamagedError("the process died here")
 
-            first.log.create = create_and_die
+            first.store.create = create_and_die
             with pytest.raises(StoreDamagedError):
                 await first.start(request_of("scenario:text"), model="m0", thread="t")
             crashed(first)

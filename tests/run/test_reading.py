@@ -16,9 +16,9 @@ from tokenwire.errors import FramingError, NetworkError, StoreFullError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
 from tokenwire.express import NO, SETTLE, YES
-from tokenwire.log.memory import MemoryLog
-from tokenwire.log.open import open_log
-from tokenwire.log.sqlite.log import SQLiteLog
+from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store
+from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.providers.openai.chat import DIALECT
 from tokenwire.relay.produce import Producer
 from tokenwire.run.call.reading import Reading
@@ -207,10 +207,10 @@ class Counting:
 def new_log(request, tmp_path):
     if request.param == "redis":
         with redis_server() as server:
-            yield lambda: open_log(server.url)
+            yield lambda: open_store(server.url)
         return
     url = "memory:" if request.param == "memory" else f"sqlite:{tmp_path}/log.db"
-    yield lambda: open_log(url)
+    yield lambda: open_store(url)
 
 
 def test_in_a_run_tokens_go_past_the_sleeping_task(monkeypatch, new_log):
@@ -229,9 +229,9 @@ def test_in_a_run_tokens_go_past_the_sleeping_task(monkeypatch, new_log):
 
 def test_a_store_that_is_full_for_a_while_loses_nothing(monkeypatch):
     async def main():
-        log = MemoryLog(max_bytes=6_000)
+        log = MemoryStore(max_bytes=6_000)
         refused = asyncio.Event()
-        append_soon, append = MemoryLog.append_soon, MemoryLog.append
+        append_soon, append = MemoryStore.append_soon, MemoryStore.append
 
         def watched(self, *args, **options):
             taken = append_soon(self, *args, **options)
@@ -246,8 +246,8 @@ def test_a_store_that_is_full_for_a_while_loses_nothing(monkeypatch):
                 refused.set()  # the task was awake when the last room went
                 raise
 
-        monkeypatch.setattr(MemoryLog, "append_soon", watched)
-        monkeypatch.setattr(MemoryLog, "append", watched_too)
+        monkeypatch.setattr(MemoryStore, "append_soon", watched)
+        monkeypatch.setattr(MemoryStore, "append", watched_too)
         async with simulator(rate=60.0) as server, relay(server, log=log) as runs:
             info = await runs.start(request_of("scenario:slow"), model="m0")
             reading = asyncio.ensure_future(read_all(runs, info.id))
@@ -264,7 +264,7 @@ def test_a_file_that_another_process_keeps_for_a_while_loses_nothing(monkeypatch
     """The lock is taken before a delta goes past the task, and let go when that has failed."""
 
     async def main():
-        log = SQLiteLog(f"{tmp_path}/log.db", busy=0.2)
+        log = SQLiteStore(f"{tmp_path}/log.db", busy=0.2)
         failures, count = [], 0
         take, landed = Producer.take, Producer.landed
         with open(f"{tmp_path}/log.db-lock", "w") as lock:

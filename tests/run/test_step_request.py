@@ -14,7 +14,7 @@ from tokenwire import LoopLimits, Runs, Tool, ToolSet
 from tokenwire.events.message import Message, ToolCallPart, ToolResultPart, user
 from tokenwire.events.model import RunEnd, ToolCallStart, ToolError, ToolResult
 from tokenwire.events.request import Request, ToolSpec
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.memory import MemoryStore
 from tokenwire.run.step_request import step_request
 from tokenwire.testing import ScriptedModel, call
 from tokenwire.tools.structured import OUTPUT_TOOL
@@ -54,7 +54,7 @@ def test_the_model_hears_only_of_tools_that_the_principal_may_use() -> None:
     model: Any = ScriptedModel(["ok"])
 
     async def main() -> None:
-        runs = Runs(MemoryLog(), registry=model, http=model, tools=tools)
+        runs = Runs(MemoryStore(), registry=model, http=model, tools=tools)
         await runs.open()
         for principal in ("ann", "bob"):
             info = await runs.start(request_of("Hi"), model="x", principal=principal)

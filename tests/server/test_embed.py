@@ -106,7 +106,7 @@ def test_live_starts_only_the_models_that_it_was_given(model: str) -> None:
         async with live.lifespan():
             with pytest.raises(UnknownModelError, match="choose one of demo"):
                 await live.start("x", model=model)
-            assert (await live._log.stats())["streams"] == 0
+            assert (await live._store.stats())["streams"] == 0
 
     asyncio.run(main())
 

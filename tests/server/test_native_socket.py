@@ -284,7 +284,7 @@ def test_a_store_that_fails_is_told_to_the_reader(monkeypatch: pytest.MonkeyPatc
         async def body(t: Talk) -> None:
             await t.say(op="follow", run=run)
             await t.until("events")
-            monkeypatch.setattr(here.app.state.runs.log, "read", unavailable)
+            monkeypatch.setattr(here.app.state.runs.store, "read", unavailable)
             told = await t.until("error", run=run)
             assert told["error"]["code"] == "store_unavailable"
             await t.say(op="ping", id=7)

@@ -19,9 +19,9 @@ from tests.support.server import Site, make_app, site
 
 from tokenwire.cli.secret import run_rotate
 from tokenwire.errors import ConfigError, NotAuthenticatedError
-from tokenwire.log.base import Log
-from tokenwire.log.memory import MemoryLog
-from tokenwire.log.open import open_log
+from tokenwire.log.base import Store
+from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store
 from tokenwire.server.edge import sessions as sessions_module
 from tokenwire.server.edge.auth import Auth, Identity
 from tokenwire.server.edge.sessions import Sessions
@@ -30,7 +30,7 @@ KEY, OTHER = "a-key-that-is-long-enough", "some-other-long-enough-key"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 
 
-async def opened(log: Log, *keys: str, verify: Any = None) -> tuple[Auth, Sessions]:
+async def opened(log: Store, *keys: str, verify: Any = None) -> tuple[Auth, Sessions]:
     auth = Auth(list(keys), verify=verify)
     sessions = Sessions(auth)
     await sessions.open(log)
@@ -47,13 +47,13 @@ async def refuses(check: Any) -> bool:
 
 def test_workers_of_one_store_share_sessions_and_others_do_not() -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         auth, one = await opened(log, f"ann:{KEY}")
         _, two = await opened(log, f"ann:{KEY}")
         session, _ = await one.sign_in(await auth.check_key(KEY))
         assert (await two.check(session)).principal == "ann"
         assert (await two.check(session)).how == "session"
-        _, elsewhere = await opened(MemoryLog(), f"ann:{KEY}")
+        _, elsewhere = await opened(MemoryStore(), f"ann:{KEY}")
         assert await refuses(elsewhere.check(session))
 
     asyncio.run(main())
@@ -63,7 +63,7 @@ def test_who_knows_the_digests_cannot_sign() -> None:
     """Lines such as ``ann:sha256:HEX`` may be read by more people than the keys."""
 
     async def main() -> None:
-        _, sessions = await opened(MemoryLog(), f"ann:sha256:{DIGEST}")
+        _, sessions = await opened(MemoryStore(), f"ann:sha256:{DIGEST}")
         digest, now = bytes.fromhex(DIGEST), int(time.time())
         old = b"%d:ann" % (now + 3600)
         claims = ("session", "00" * 16, now, now + 3600, "ann", digest)
@@ -80,7 +80,7 @@ def test_who_knows_the_digests_cannot_sign() -> None:
 
 def test_a_session_ends_with_its_key() -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         auth, sessions = await opened(log, f"ann:{KEY}", f"bob:{OTHER}")
         identity = await auth.check_key(KEY)
         session, _ = await sessions.sign_in(identity)
@@ -100,7 +100,7 @@ def test_sessions_have_an_age_and_cannot_be_altered_or_swapped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> None:
-        auth, sessions = await opened(MemoryLog(), f"ann:{KEY}")
+        auth, sessions = await opened(MemoryStore(), f"ann:{KEY}")
         identity = await auth.check_key(KEY)
         session, seconds = await sessions.sign_in(identity)
         token, _ = await sessions.attach_token(identity, "run-1")
@@ -128,7 +128,7 @@ def test_no_session_lasts_longer_than_its_greatest_age() -> None:
     """Even one with a right signature: it was made by another version, or by who had the secret."""
 
     async def main() -> None:
-        auth, sessions = await opened(MemoryLog(), f"ann:{KEY}")
+        auth, sessions = await opened(MemoryStore(), f"ann:{KEY}")
         identity = await auth.check_key(KEY)
         endless = await sessions._sign("session", identity, 10**9)
         assert await refuses(sessions.check(endless))
@@ -138,7 +138,7 @@ def test_no_session_lasts_longer_than_its_greatest_age() -> None:
 
 def test_an_ended_session_counts_nowhere_and_others_go_on() -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         auth, one = await opened(log, f"ann:{KEY}")
         _, two = await opened(log, f"ann:{KEY}")
         identity = await auth.check_key(KEY)
@@ -157,7 +157,7 @@ def test_ended_sessions_are_forgotten_when_they_would_be_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         auth, sessions = await opened(log, f"ann:{KEY}")
         session, seconds = await sessions.sign_in(await auth.check_key(KEY))
         await sessions.end(session)
@@ -173,7 +173,7 @@ def test_ended_sessions_are_forgotten_when_they_would_be_over(
 
 def test_with_a_check_of_ones_own_the_secret_is_the_stores_too() -> None:
     async def main() -> None:
-        log = MemoryLog()
+        log = MemoryStore()
         auth, one = await opened(log, verify=lambda key: "carl" if key == KEY else None)
         _, two = await opened(log, verify=lambda key: None)
         session, _ = await one.sign_in(await auth.check_key(KEY))
@@ -193,7 +193,7 @@ def test_the_secret_is_rotated_by_a_command(
     url = f"sqlite:{tmp_path / 'runs.db'}"
 
     async def main() -> None:
-        log = open_log(url)
+        log = open_store(url)
         await log.start()
         try:
             auth, sessions = await opened(log, f"ann:{KEY}")

@@ -10,17 +10,17 @@ from typing import Any
 
 from support.redis import RedisServer
 from tokenwire.errors import CursorError
-from tokenwire.log.base import Log
-from tokenwire.log.open import open_log
-from tokenwire.log.redis.log import RedisLog
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
+from tokenwire.log.redis.store import RedisStore
 
 __all__ = ["Proxy", "append_all", "follow", "opened", "run", "until", "wait_for_replica"]
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[RedisLog]:
-    log = open_log(url)
-    assert isinstance(log, RedisLog)
+async def opened(url: str) -> AsyncIterator[RedisStore]:
+    log = open_store(url)
+    assert isinstance(log, RedisStore)
     await log.start()
     try:
         yield log
@@ -114,7 +114,7 @@ async def wait_for_replica(replica: RedisServer, primary: RedisServer) -> None:
 
 
 async def append_all(
-    log: Log, stream: str, records: list[bytes], *, first: int = 1, epoch: int = 1
+    log: Store, stream: str, records: list[bytes], *, first: int = 1, epoch: int = 1
 ) -> int:
     """Append ``records`` (all of the stream's) from ``first`` on, one by one, as a writer that
     lives does: told of a gap, it sends again from there. How often it was told."""
@@ -127,7 +127,7 @@ async def append_all(
     return gaps
 
 
-async def follow(log: Log, stream: str, count: int, seen: list[bytes]) -> None:
+async def follow(log: Store, stream: str, count: int, seen: list[bytes]) -> None:
     """Read as a follower does, until ``count`` records are there; ``seen`` grows meanwhile."""
     woken = asyncio.Event()
     end = log.subscribe(stream, woken.set)

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 
 from tokenwire.framing.sse import Frame, SSEDecoder
-from tokenwire.log.base import StreamInfo
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.base import LogInfo
+from tokenwire.log.memory import MemoryStore
 from tokenwire.providers.registry import Registry
 from tokenwire.server.app import App, create_app
 from tokenwire.server.settings import Settings
@@ -64,7 +64,7 @@ def simulator() -> Simulator:
     return _simulator
 
 
-class CountedLog(MemoryLog):
+class CountedLog(MemoryStore):
     """A log that counts the runs that were created in it.
 
     A run is in the log before its request is answered, and only a run asks a provider. The
@@ -76,9 +76,9 @@ class CountedLog(MemoryLog):
         super().__init__()
         self.runs_started = 0
 
-    async def create(self, stream: str, **more: Any) -> StreamInfo:
+    async def create(self, stream: str, **more: Any) -> LogInfo:
         created = await super().create(stream, **more)
-        self.runs_started += created.stream == stream
+        self.runs_started += created.log == stream
         return created
 
 
@@ -88,7 +88,7 @@ def make_app(**settings: Any) -> App:
     settings.setdefault("access_log", False)
     registry = Registry(demo_url=simulator().server.url + "/v1", env={})
     log = None if settings.get("store") else CountedLog()
-    return create_app(Settings(**settings), registry=registry, log=log, tools=demo_tools())
+    return create_app(Settings(**settings), registry=registry, store=log, tools=demo_tools())
 
 
 class Site:
@@ -101,7 +101,7 @@ class Site:
     @property
     def runs_started(self) -> int:
         """How many runs there have been: what was asked of the provider, and so paid for."""
-        log = self.app.state.log
+        log = self.app.state.store
         assert isinstance(log, CountedLog)
         return log.runs_started
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
-from tokenwire.log.base import Log
-from tokenwire.log.memory import MemoryLog
+from tokenwire.log.base import Store
+from tokenwire.log.memory import MemoryStore
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.http.client import HttpClient
 from tokenwire.providers.openai.chat import DIALECT
@@ -95,10 +95,10 @@ async def simulator(**settings: Any) -> AsyncIterator[SimulatorServer]:
 
 @asynccontextmanager
 async def relay(
-    server: SimulatorServer, *, log: Log | None = None, tools: Any = None, **options: Any
+    server: SimulatorServer, *, log: Store | None = None, tools: Any = None, **options: Any
 ) -> AsyncIterator[Runs]:
     runs = Runs(
-        log or MemoryLog(),
+        log or MemoryStore(),
         registry=OneModel(server.url),  # type: ignore[arg-type]
         tools=ToolSet.of(tools) if tools is not None else None,
         retry=QUICK,

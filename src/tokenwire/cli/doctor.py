@@ -163,9 +163,9 @@ async def _demo() -> str:
 
 
 async def _store(url: str) -> str:
-    log = tokenwire.open_log(url)
-    await log.start()
+    store = tokenwire.open_store(url)
+    await store.start()
     try:
-        return f"opens; accepted records survive: {log.durability}"
+        return f"opens; accepted records survive: {store.durability}"
     finally:
-        await log.close()
+        await store.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from tokenwire.errors import ConfigError
-from tokenwire.log.open import open_log, user_store
+from tokenwire.log.open import open_store, user_store
 from tokenwire.server.edge.sessions import rotate_secret
 from tokenwire.server.settings import load_settings
 
@@ -27,7 +27,7 @@ def run_rotate(store: str | None, config: str | None = None) -> int:
 
 
 async def _rotate(url: str) -> None:
-    log = open_log(url)
+    log = open_store(url)
     await log.start()
     try:
         await rotate_secret(log)

@@ -87,17 +87,17 @@ def _draw(event: AnyEvent, screen: Printer) -> None:
 
 
 async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[AnyEvent]:
-    from tokenwire.log.open import open_log
+    from tokenwire.log.open import open_store
     from tokenwire.relay.follow import open_follower
 
     if url.startswith("memory:"):
         raise ConfigError(
             "a memory store exists only inside its server; use --url instead of --store"
         )
-    log = open_log(url)
-    await log.start()
+    store = open_store(url)
+    await store.start()
     try:
-        follower = await open_follower(log, run, after)
+        follower = await open_follower(store, run, after)
         try:
             while (batch := await follower.next()) is not None:
                 for _, event in batch.events():
@@ -105,7 +105,7 @@ async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[An
         finally:
             follower.close()
     finally:
-        await log.close()
+        await store.close()
 
 
 async def _from_server(base: str, run: str, after: str | None) -> AsyncIterator[AnyEvent]:

@@ -15,7 +15,7 @@ from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions.requests import Subscriptions
 from tokenwire.durable.subscriptions.webhook import Signer, Targets
 from tokenwire.errors import TokenwireError
-from tokenwire.log.base import Log
+from tokenwire.log.base import Store
 
 __all__ = ["DurableStreams"]
 
@@ -38,16 +38,16 @@ class DurableStreams:
         self._targets, self._key = targets, key
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self, log: Log) -> None:
-        """Serve from ``log``, which is open."""
-        self.streams = StreamStore(log)
-        signer = await Signer.open(log, self._key) if self._targets else None
+    async def start(self, store: Store) -> None:
+        """Serve from ``store``, which is open."""
+        self.streams = StreamStore(store)
+        signer = await Signer.open(store, self._key) if self._targets else None
         self.subscriptions = Subscriptions(self.streams, self._targets, signer)
         await self.subscriptions.start()
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
-        """The log is about to close."""
+        """The store is about to close."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])

@@ -15,7 +15,7 @@ from tokenwire.durable.rules import Piece, Stream
 from tokenwire.durable.store import StreamStore
 from tokenwire.errors import CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.codec import decode
-from tokenwire.log.base import Log
+from tokenwire.log.base import Records
 from tokenwire.relay.record import json_of
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ai_sdk.encoder import Compat, UIMessageEncoder
@@ -120,8 +120,8 @@ class RunSource:
     content_type = "application/json"
     gone = False
 
-    def __init__(self, log: Log, run: str, view: str, *, compat: Compat) -> None:
-        self._log, self._run = log, run
+    def __init__(self, store: Records, run: str, view: str, *, compat: Compat) -> None:
+        self._store, self._run = store, run
         self.id = f"{run}.{view}" if view else run
         self._read_up_to = 0
         self._encoder: ChunkEncoder | None = None
@@ -135,7 +135,7 @@ class RunSource:
         if self._encoder is None:
             self._read_up_to = max(self._read_up_to, position)
         while True:
-            page = await self._log.read(self._run, after=self._read_up_to, most_bytes=_MOST_BYTES)
+            page = await self._store.read(self._run, after=self._read_up_to, most_bytes=_MOST_BYTES)
             _beyond(position, page.tail)
             pieces: list[Piece] = []
             for offset, record in enumerate(page.records, page.first):
@@ -156,9 +156,9 @@ class RunSource:
 
     async def tail(self) -> tuple[int, bool]:
         """Where it ends by now."""
-        info = await self._log.describe(self._run)
+        info = await self._store.describe(self._run)
         return info.tail, info.closed is not None
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """The log's own subscription."""
-        return self._log.subscribe(self._run, wake)
+        return self._store.subscribe(self._run, wake)

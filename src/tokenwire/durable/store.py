@@ -41,7 +41,7 @@ from tokenwire.durable.rules import (
     slice_of,
 )
 from tokenwire.errors import CursorError, GoneError, NotFoundError
-from tokenwire.log.base import Log
+from tokenwire.log.base import Index, Leases, Records
 
 __all__ = ["StreamStore", "Watcher", "owner_of"]
 
@@ -75,11 +75,15 @@ def owner_of(principal: str) -> str:
     return hashlib.sha256(principal.encode()).hexdigest()[:32]
 
 
-class StreamStore:
-    """The read-write streams of one log. ``owner`` comes from `owner_of`."""
+class Backend(Records, Leases, Index, Protocol):
+    """What Durable Streams need of a store."""
 
-    def __init__(self, log: Log) -> None:
-        self.log = log
+
+class StreamStore:
+    """The read-write streams of one store. ``owner`` comes from `owner_of`."""
+
+    def __init__(self, store: Backend) -> None:
+        self.store = store
         self.watcher: Watcher | None = None
         self._cache: OrderedDict[str, Stream] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -146,7 +150,7 @@ class StreamStore:
         while entry.ttl is not None and (stream.expires or 0) - (entry.expires or 0) >= slack:
             new = msgspec.structs.replace(entry, expires=stream.expires)
             name = _name(owner, entry.path)
-            if await self.log.swap_document(_KIND, name, _encode(entry), _encode(new)):
+            if await self.store.swap_document(_KIND, name, _encode(entry), _encode(new)):
                 stream.entry = new
                 return
             current = await self._entry(name)
@@ -156,10 +160,10 @@ class StreamStore:
 
     async def refresh(self, stream: Stream) -> None:
         """Take what was appended since. Raises `NotFoundError` when the stream is gone."""
-        overlap = 1 if self.log.rewinds and stream.offset else 0
+        overlap = 1 if self.store.rewinds and stream.offset else 0
         while True:
             after, mark = stream.offset - overlap, stream.mark
-            page = await self.log.read(
+            page = await self.store.read(
                 stream.entry.log, after=after, most=_PAGE, most_bytes=_PAGE_BYTES, fresh=True
             )
             records = page.records
@@ -185,18 +189,18 @@ class StreamStore:
 
     def subscribe(self, stream: Stream, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` when the stream may have grown, closed or gone."""
-        return self.log.subscribe(stream.entry.log, wake)
+        return self.store.subscribe(stream.entry.log, wake)
 
     async def entries(self, owner: str) -> list[Entry]:
         """The owner's streams, those that only forks need left out."""
-        documents = await self.log.documents(_KIND, prefix=f"{owner}/", most=MOST_ENTRIES)
+        documents = await self.store.documents(_KIND, prefix=f"{owner}/", most=MOST_ENTRIES)
         entries = [msgspec.msgpack.decode(data, type=Entry) for data in documents.values()]
         return [entry for entry in entries if not entry.hidden]
 
     async def sweep(self, now: float) -> None:
         """Remove what has expired, and give the store a sign of life of the rest."""
         alive: dict[str, int] = {}
-        for name, data in (await self.log.documents(_KIND, most=MOST_ENTRIES)).items():
+        for name, data in (await self.store.documents(_KIND, most=MOST_ENTRIES)).items():
             entry = msgspec.msgpack.decode(data, type=Entry)
             if entry.expires is not None and now >= entry.expires + 1.0:
                 async with self._lock(name):
@@ -206,7 +210,7 @@ class StreamStore:
         names = list(alive)
         for start in range(0, len(names), 500):
             part = dict.fromkeys(names[start : start + 500], 1)
-            await self.log.renew(part, owner=_OWNER, lease=_LEASE)
+            await self.store.renew(part, owner=_OWNER, lease=_LEASE)
 
     # --- looking -------------------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class StreamStore:
             del self._cache[name]
 
     async def _entry(self, name: str) -> Entry | None:
-        data = await self.log.document(_KIND, name)
+        data = await self.store.document(_KIND, name)
         return msgspec.msgpack.decode(data, type=Entry) if data is not None else None
 
     async def _look(self, name: str, now: float) -> Stream | None:
@@ -282,7 +286,7 @@ class StreamStore:
         """The pieces from number ``index`` on, read page by page."""
         while index < len(stream.ends):
             place = stream.places[index]
-            page = await self.log.read(
+            page = await self.store.read(
                 stream.entry.log, after=place - 1, most=_PAGE, most_bytes=most_bytes, fresh=True
             )
             if not page.records:
@@ -297,7 +301,7 @@ class StreamStore:
     async def _append(self, stream: Stream, records: list[bytes]) -> bool:
         """Append to the end as it is known here; whether that was the end."""
         try:
-            result = await self.log.append(
+            result = await self.store.append(
                 stream.entry.log,
                 epoch=1,
                 first=stream.offset + 1,
@@ -326,7 +330,7 @@ class StreamStore:
         if source is not None and not await self._begin_fork(owner, source, entry, now):
             return None
         stream = Stream(entry)
-        await self.log.create(entry.log, owner=_OWNER, lease=_LEASE, shared=True)
+        await self.store.create(entry.log, owner=_OWNER, lease=_LEASE, shared=True)
         is_stored = False
         try:
             if source is not None:
@@ -334,14 +338,14 @@ class StreamStore:
             if parts or request.closed:
                 first = Change(parts=parts, close=request.closed, time=now)
                 await self._append(stream, [seal(first)])
-            is_stored = await self.log.swap_document(
+            is_stored = await self.store.swap_document(
                 _KIND, _name(owner, entry.path), None, _encode(entry)
             )
         except (NotFoundError, GoneError):
             pass  # the source was deleted while it was copied
         finally:
             if not is_stored:
-                await self.log.delete(entry.log)
+                await self.store.delete(entry.log)
                 if source is not None:
                     await self._end_fork(owner, entry, now)
         return stream if is_stored else None
@@ -380,7 +384,7 @@ class StreamStore:
                 return False
             forks = {**entry.forks, fork.id: (fork.path, now)}
             new = msgspec.structs.replace(entry, forks=forks)
-            if await self.log.swap_document(_KIND, name, _encode(entry), _encode(new)):
+            if await self.store.swap_document(_KIND, name, _encode(entry), _encode(new)):
                 source.entry = new
                 return True
 
@@ -397,11 +401,11 @@ class StreamStore:
             new = msgspec.structs.replace(entry, forks=forks)
             cached = self._cache.get(name)
             if entry.hidden and not forks:
-                if await self.log.swap_document(_KIND, name, _encode(entry), None):
+                if await self.store.swap_document(_KIND, name, _encode(entry), None):
                     self._cache.pop(name, None)
                     await self._end_fork(owner, entry, now)
                     return
-            elif await self.log.swap_document(_KIND, name, _encode(entry), _encode(new)):
+            elif await self.store.swap_document(_KIND, name, _encode(entry), _encode(new)):
                 if cached is not None and cached.id == new.id:
                     cached.entry = new
                 return
@@ -412,7 +416,7 @@ class StreamStore:
         cached = self._cache.pop(name, None)
         if cached is not None and cached.id == entry.id:
             cached.gone = True
-        await self.log.delete(entry.log)
+        await self.store.delete(entry.log)
         await self._drop(name, entry, now)
 
     async def _drop(self, name: str, entry: Entry, now: float) -> None:
@@ -425,7 +429,7 @@ class StreamStore:
             forks = await self._living(owner, current, now)
             new = msgspec.structs.replace(current, forks=forks, hidden=True, expires=None)
             data = _encode(new) if forks else None
-            if await self.log.swap_document(_KIND, name, _encode(current), data):
+            if await self.store.swap_document(_KIND, name, _encode(current), data):
                 if not forks:
                     await self._end_fork(owner, current, now)
                 return
@@ -435,7 +439,7 @@ class StreamStore:
         owner = name.partition("/")[0]
         if await self._living(owner, entry, now):
             return True
-        if await self.log.swap_document(_KIND, name, _encode(entry), None):
+        if await self.store.swap_document(_KIND, name, _encode(entry), None):
             await self._end_fork(owner, entry, now)
         return False
 

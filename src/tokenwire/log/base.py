@@ -1,8 +1,9 @@
-"""The log contract: append-only streams of opaque records with one owner each.
+"""The store contract: append-only logs of opaque records with one owner each.
 
-Always true, for every store:
+A store is four things, each a protocol: `Records`, `Leases`, `Mailbox` and `Index`; `Store` is all
+of them with a life of its own. Always true, for every store:
 
-* offsets of a stream are 1, 2, 3, ... without gap; a record never changes once accepted;
+* offsets of a log are 1, 2, 3, ... without gap; a record never changes once accepted;
 * an append is atomic: all of its records or none, and it names the offset where it goes;
 * only the owner of the newest epoch can append; an older one gets ``fenced``;
 * sending the same append twice stores it once (``duplicate``); another record at its offset is
@@ -24,9 +25,13 @@ __all__ = [
     "Appended",
     "Claim",
     "Durability",
-    "Log",
+    "Index",
+    "Leases",
+    "LogInfo",
+    "Mailbox",
     "Page",
-    "StreamInfo",
+    "Records",
+    "Store",
     "Then",
     "Wake",
 ]
@@ -36,12 +41,12 @@ Wake = Callable[[], None]
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """What became of an append. ``tail``: the stream's last offset now.
+    """What became of an append. ``tail``: the log's last offset now.
 
     ``ok`` and ``duplicate`` are success. ``gap``: records between ``tail`` and this append are
     missing (a failover lost them); send again from ``tail`` + 1. ``conflict``: another record is
     where this append's was to go; nothing was stored. ``fenced``: ``epoch`` is the newer owner's.
-    ``closed``: the stream had ended before.
+    ``closed``: the log had ended before.
     """
 
     status: Literal["ok", "duplicate", "gap", "conflict", "fenced", "closed"]
@@ -51,7 +56,7 @@ class Appended(msgspec.Struct, frozen=True):
 
 class Page(msgspec.Struct, frozen=True):
     """Records ``first`` .. ``first + len(records) - 1``. ``closed`` is the close reason when the
-    stream has ended *and* this page reaches the tail."""
+    log has ended *and* this page reaches the tail."""
 
     records: list[bytes]
     first: int
@@ -59,10 +64,10 @@ class Page(msgspec.Struct, frozen=True):
     closed: str | None = None
 
 
-class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream's description. Times are Unix seconds by the store's clock."""
+class LogInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A log's description. Times are Unix seconds by the store's clock."""
 
-    stream: str
+    log: str
     epoch: int
     owner: str
     tail: int
@@ -81,34 +86,27 @@ Then = Callable[[Appended | BaseException | None], None]
 class Claim(msgspec.Struct, frozen=True):
     """A successful claim: write with this epoch, from ``tail`` + 1."""
 
-    stream: str
+    log: str
     epoch: int
     tail: int
 
 
-class Log(Protocol):
-    """One store. Methods raise `StoreFullError`, `StoreUnavailableError`, `StoreDamagedError`;
-    `NotFoundError` for a stream that never was, `GoneError` for one that expired."""
+class Records(Protocol):
+    """The logs themselves: create, append, read, follow, delete. Methods raise `StoreFullError`,
+    `StoreUnavailableError`, `StoreDamagedError`; `NotFoundError` for a log that never was,
+    `GoneError` for one that expired."""
 
     #: What an accepted record survives; checked against the live store at start.
     durability: Durability
     #: Whether other processes see this store (then runs can be taken over by them).
     shared: bool
-    #: Whether an accepted tail can be lost while readers stay (a failover); then what they read
-    #: next is held against what they have.
+    #: Whether an accepted tail can be lost while readers stay (a failover); then a reader checks
+    #: what it reads next against what it has.
     rewinds: bool
-
-    async def start(self) -> None:
-        """Connect, check, migrate. Raises when the store cannot keep what it promises."""
-        ...
-
-    async def close(self) -> None:
-        """Flush and let go. Streams stay."""
-        ...
 
     async def create(
         self,
-        stream: str,
+        log: str,
         *,
         owner: str,
         meta: bytes = b"",
@@ -117,19 +115,19 @@ class Log(Protocol):
         key_hash: str = "",
         lease: float = 15.0,
         shared: bool = False,
-    ) -> StreamInfo:
-        """Create ``stream`` (epoch 1, owned by ``owner`` for ``lease`` seconds), atomically with
+    ) -> LogInfo:
+        """Create ``log`` (epoch 1, owned by ``owner`` for ``lease`` seconds), atomically with
         its place in the ``thread`` index and the idempotency ``key``. ``shared``: other processes
         append to it too, in the same epoch, so this one does not count on being its only writer.
 
-        When ``key`` is known: the stream that it named is described instead (compare ``stream``),
+        When ``key`` is known: the log that it named is described instead (compare ``log``),
         or `KeyReusedError` when ``key_hash`` differs. A taken name raises `ConflictError`.
         """
         ...
 
     async def append(
         self,
-        stream: str,
+        log: str,
         *,
         epoch: int,
         first: int,
@@ -137,14 +135,22 @@ class Log(Protocol):
         close: str | None = None,
         durable: bool = False,
     ) -> Appended:
-        """Append ``records`` at offsets ``first`` ...; with ``close`` also end the stream, in the
+        """Append ``records`` at offsets ``first`` ...; with ``close`` also end the log, in the
         same atomic act (``records`` may be empty then). ``durable`` asks for the store's
         strongest durability for this append (ends, tool intents and results)."""
         ...
 
+    def append_soon(
+        self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """`append` for who does not wait: ``then`` is called once, on the event loop, after all
+        that `append` promises (in a store that waits for nothing, before this returns). False:
+        not now, and nothing has happened; `append` says why. Raises nothing but `LogError`."""
+        ...
+
     async def read(
         self,
-        stream: str,
+        log: str,
         *,
         after: int = 0,
         most: int = 512,
@@ -152,72 +158,80 @@ class Log(Protocol):
         fresh: bool = False,
     ) -> Page:
         """Records after offset ``after``, at least one when there is one, within both bounds.
-        ``after`` beyond the tail raises `CursorError`. While a process follows a stream, what
+        ``after`` beyond the tail raises `CursorError`. While a process follows a log, what
         others append may show one wake-up late; ``fresh`` asks the store itself."""
         ...
 
-    def append_soon(
-        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
-    ) -> bool:
-        """`append` for who does not wait: ``then`` is called once, on the event loop, after all
-        that `append` promises (in a store that waits for nothing, before this returns). False:
-        not now, and nothing has happened; `append` says why. Raises nothing but `LogError`."""
-        ...
-
     def read_now(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
     ) -> Page | None:
         """`read`, where that needs no waiting; None where it does."""
         ...
 
-    async def describe(self, stream: str) -> StreamInfo:
-        """The stream's description."""
+    async def describe(self, log: str) -> LogInfo:
+        """The log's description."""
         ...
 
-    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
-        """Call ``wake`` (on the event loop, cheap, must not raise) whenever the stream may have
+    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+        """Call ``wake`` (on the event loop, cheap, must not raise) whenever the log may have
         grown or closed; spurious calls are allowed, lost ones are not: a reader subscribes, then
         reads. Without ``appends``, not for appends made through this log object: the owner need
         not hear of its own. Returns the call that ends the subscription."""
         ...
 
-    async def claim(self, stream: str, *, owner: str, lease: float = 15.0) -> Claim | None:
-        """Take an open stream whose lease has run out: epoch + 1. None when it is not to be had."""
+    async def delete(self, log: str) -> None:
+        """Erase a log and all that belongs to it."""
         ...
 
-    async def renew(self, streams: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
-        """Renew the leases of ``{stream: epoch}``; the streams that are lost are returned."""
+
+class Leases(Protocol):
+    """Who owns which open log, and until when. Errors as in `Records`."""
+
+    async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
+        """Take an open log whose lease has run out: epoch + 1. None when it is not to be had."""
         ...
 
-    async def release(self, stream: str, *, epoch: int) -> None:
+    async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
+        """Renew the leases of ``{log: epoch}``; the logs that are lost are returned."""
+        ...
+
+    async def release(self, log: str, *, epoch: int) -> None:
         """Let the lease run out now (graceful stop), so that another process may claim."""
         ...
 
     async def orphans(self, *, most: int = 100) -> list[str]:
-        """Open streams whose lease has run out."""
+        """Open logs whose lease has run out."""
         ...
 
-    async def held(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
-        """Open streams whose lease has not run out, as ``(stream, epoch, owner)``: for a process
+    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+        """Open logs whose lease has not run out, as ``(log, epoch, owner)``: for a process
         that can see that an owner is dead (a process of its own machine) and `release` what it
         held. A store of many machines returns nothing; there the leases decide."""
         ...
 
-    async def command(self, stream: str, data: bytes) -> None:
-        """Leave a command (cancel, approval answer) for the stream's owner, wherever it is; the
+
+class Mailbox(Protocol):
+    """Commands for the owner of a log, whichever process it is. Errors as in `Records`."""
+
+    async def command(self, log: str, data: bytes) -> None:
+        """Leave a command (cancel, approval answer) for the log's owner, wherever it is; the
         owner's subscription is woken. Commands are kept in order, apart from the records."""
         ...
 
-    async def commands(self, stream: str, *, after: int = 0) -> list[tuple[int, bytes]]:
+    async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         """Commands after number ``after``: ``[(number, data), ...]``, numbers from 1."""
         ...
 
+
+class Index(Protocol):
+    """What is found by another name: the logs of a thread, and small documents."""
+
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
-        """The thread's streams, newest first."""
+        """The thread's logs, newest first."""
         ...
 
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
-        """Keep (or with None erase) a small document beside the streams: a thread's title."""
+        """Keep (or with None erase) a small document beside the logs: a thread's title."""
         ...
 
     async def swap_document(
@@ -235,14 +249,22 @@ class Log(Protocol):
         """Documents of ``kind`` whose name begins with ``prefix``, newest first."""
         ...
 
-    async def delete(self, stream: str) -> None:
-        """Erase a stream and all that belongs to it."""
+
+class Store(Records, Leases, Mailbox, Index, Protocol):
+    """One database of logs: memory, a SQLite file, or Redis."""
+
+    async def start(self) -> None:
+        """Connect, check, migrate. Raises when the store cannot keep what it promises."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and let go. Logs stay."""
         ...
 
     async def expire(self, *, retention: float) -> int:
-        """Erase streams that ended more than ``retention`` seconds ago; how many went."""
+        """Erase logs that ended more than ``retention`` seconds ago; how many went."""
         ...
 
     async def stats(self) -> dict[str, Any]:
-        """Counts for people and metrics: streams, open, records, bytes, and the store's own."""
+        """Counts for people and metrics: logs, open, records, bytes, and the store's own."""
         ...

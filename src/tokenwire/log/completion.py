@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from tokenwire.log.base import Appended, Then
 
-__all__ = ["Answer", "Told"]
+__all__ = ["Answer", "Callback"]
 
 _log = logging.getLogger("tokenwire.log")
 
@@ -28,7 +28,7 @@ class Answer(Protocol):
         ...
 
 
-class Told:
+class Callback:
     """For who is to be called and does not wait. What the call raises is logged: others' answers
     come after it."""
 
@@ -53,4 +53,4 @@ class Told:
         try:
             self._then(problem)
         except Exception:
-            _log.exception("telling of an append failed")
+            _log.exception("the callback of an append failed")

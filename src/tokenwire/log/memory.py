@@ -20,12 +20,12 @@ from tokenwire.errors import (
     NotFoundError,
     StoreFullError,
 )
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
+from tokenwire.log.base import Appended, Claim, Durability, LogInfo, Page, Then, Wake
 from tokenwire.log.wakes import Wakes
 
-__all__ = ["MemoryLog"]
+__all__ = ["MemoryStore"]
 
-#: Names of expired streams that are remembered, so that a late reader hears "gone" and not
+#: Names of expired logs that are remembered, so that a late reader hears "gone" and not
 #: "never was". A name is some 100 bytes: 10 MB at most.
 MOST_TOMBSTONES = 100_000
 
@@ -33,11 +33,11 @@ MOST_TOMBSTONES = 100_000
 #: runaway producer must not take the machine down.
 MOST_BYTES = 1 << 30
 
-#: Beyond that bound each stream may still be closed, with as much as this.
+#: Beyond that bound each log may still be closed, with as much as this.
 CLOSING_BYTES = 64 << 10
 
 
-class _Stream:
+class _Log:
     __slots__ = (
         "bytes",
         "closed",
@@ -68,7 +68,7 @@ class _Stream:
         self.commands: list[bytes] = []
 
 
-class MemoryLog:
+class MemoryStore:
     """A `Log` in memory. ``clock`` gives Unix seconds; tests pass their own."""
 
     durability: Durability = "memory"
@@ -81,9 +81,9 @@ class MemoryLog:
         self._clock = clock
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._streams: dict[str, _Stream] = {}
-        self._open: dict[str, _Stream] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._logs: dict[str, _Log] = {}
+        self._open: dict[str, _Log] = {}
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._keys: dict[str, tuple[str, str]] = {}
         self._threads: dict[str, list[str]] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
@@ -95,17 +95,17 @@ class MemoryLog:
     async def close(self) -> None:
         """Nothing to flush."""
 
-    def _stream(self, name: str) -> _Stream:
-        stream = self._streams.get(name)
-        if stream is None:
-            if name in self._gone:
-                raise GoneError("The stream has expired; its records are no longer kept.")
-            raise NotFoundError("There is no such stream.")
-        return stream
+    def _log(self, name: str) -> _Log:
+        log = self._logs.get(name)
+        if log is None:
+            if name in self._tombstones:
+                raise GoneError("the log has expired; its records are no longer stored")
+            raise NotFoundError("no log has this name")
+        return log
 
     async def create(
         self,
-        stream: str,
+        log: str,
         *,
         owner: str,
         meta: bytes = b"",
@@ -114,45 +114,45 @@ class MemoryLog:
         key_hash: str = "",
         lease: float = 15.0,
         shared: bool = False,
-    ) -> StreamInfo:
+    ) -> LogInfo:
         if key is not None and key in self._keys:
-            known, known_hash = self._keys[key]
-            if known_hash != key_hash:
-                raise KeyReusedError("This idempotency key was used for another request.")
-            return await self.describe(known)
-        if stream in self._streams or stream in self._gone:
-            raise ConflictError("A stream of this name exists.")
+            holder, holder_hash = self._keys[key]
+            if holder_hash != key_hash:
+                raise KeyReusedError("this idempotency key belongs to a different request")
+            return await self.describe(holder)
+        if log in self._logs or log in self._tombstones:
+            raise ConflictError("a log of this name exists")
         now = self._clock()
-        made = self._streams[stream] = self._open[stream] = _Stream(owner, meta, thread, now)
-        made.lease_until = now + lease
+        entry = self._logs[log] = self._open[log] = _Log(owner, meta, thread, now)
+        entry.lease_until = now + lease
         if key is not None:
-            made.key = key
-            self._keys[key] = (stream, key_hash)
+            entry.key = key
+            self._keys[key] = (log, key_hash)
         if thread is not None:
-            self._threads.setdefault(thread, []).append(stream)
-        return await self.describe(stream)
+            self._threads.setdefault(thread, []).append(log)
+        return await self.describe(log)
 
     def append_soon(
-        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+        self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
     ) -> bool:
         """Append in this turn. False, and nothing has happened, when this is not plainly the
-        owner's next append to an open stream with room for it: `append` then says why."""
-        found = self._open.get(stream)
-        if found is None or found.epoch != epoch or first != len(found.records) + 1:
+        owner's next append to an open log with room for it: `append` then says why."""
+        entry = self._open.get(log)
+        if entry is None or entry.epoch != epoch or first != len(entry.records) + 1:
             return False
         size = len(records[0]) if len(records) == 1 else sum(map(len, records))
         if self._bytes + size > self._max_bytes:
             return False
-        found.records += records
-        found.bytes += size
+        entry.records += records
+        entry.bytes += size
         self._bytes += size
-        self._wakes.grown(stream)
+        self._wakes.grown(log)
         then(None)
         return True
 
     async def append(
         self,
-        stream: str,
+        log: str,
         *,
         epoch: int,
         first: int,
@@ -161,51 +161,53 @@ class MemoryLog:
         durable: bool = False,
     ) -> Appended:
         if first < 1:
-            raise ValueError("offsets begin at 1")
-        found = self._streams.get(stream) or self._stream(stream)
-        kept = found.records
-        tail = len(kept)
-        if epoch != found.epoch:
-            return Appended("fenced", tail, found.epoch)
+            raise ValueError("offsets start at 1")
+        entry = self._logs.get(log) or self._log(log)
+        history = entry.records
+        tail = len(history)
+        if epoch != entry.epoch:
+            return Appended("fenced", tail, entry.epoch)
         last = first + len(records) - 1
-        if found.closed is not None:
-            if last <= tail and close in (None, found.closed):
-                other = _differs(kept, first, records)
+        if entry.closed is not None:
+            if last <= tail and close in (None, entry.closed):
+                other = _differs(history, first, records)
                 return Appended("conflict" if other else "duplicate", tail, epoch)
             return Appended("closed", tail, epoch)
         if first > tail + 1:
             return Appended("gap", tail, epoch)
-        if first <= tail and _differs(kept, first, records):
+        if first <= tail and _differs(history, first, records):
             return Appended("conflict", tail, epoch)
         if last <= tail and close is None:
             return Appended("duplicate", tail, epoch)
         new = records[tail + 1 - first :] if first <= tail else records
         size = sum(map(len, new))
-        # The end of a stream always fits: without it its readers would wait for ever.
+        # The end of a log always fits: without it its readers would wait for ever.
         ends = close is not None and size <= CLOSING_BYTES
         if self._bytes + size > self._max_bytes and not ends:
-            raise StoreFullError("The memory log is full; let old streams expire.")
-        kept.extend(new)
-        found.bytes += size
+            raise StoreFullError(
+                "the memory store is full; shorten the retention so that old logs expire"
+            )
+        history.extend(new)
+        entry.bytes += size
         self._bytes += size
         if close is not None:
-            found.closed = close
-            found.closed_at = self._clock()
-            del self._open[stream]
-        self._wakes.grown(stream)
+            entry.closed = close
+            entry.closed_at = self._clock()
+            del self._open[log]
+        self._wakes.grown(log)
         return Appended("ok", max(tail, last), epoch)
 
     def read_now(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
     ) -> Page:
         """`read` without waiting; memory never has to."""
-        found = self._streams.get(stream) or self._stream(stream)
-        tail = len(found.records)
+        entry = self._logs.get(log) or self._log(log)
+        tail = len(entry.records)
         if not 0 <= after <= tail:
-            raise CursorError("The offset is beyond the end of this stream.", tail=tail)
+            raise CursorError("the offset is beyond the tail of this log", tail=tail)
         if after + 1 == tail:  # a reader that keeps up: one record at a time
-            return Page([found.records[after]], tail, tail, found.closed)
-        records = found.records[after : after + most] if after < tail else []
+            return Page([entry.records[after]], tail, tail, entry.closed)
+        records = entry.records[after : after + most] if after < tail else []
         total = 0
         for count, record in enumerate(records):
             total += len(record)
@@ -213,85 +215,85 @@ class MemoryLog:
                 del records[count:]
                 break
         reached = after + len(records) == tail
-        return Page(records, after + 1, tail, found.closed if reached else None)
+        return Page(records, after + 1, tail, entry.closed if reached else None)
 
     async def read(
         self,
-        stream: str,
+        log: str,
         *,
         after: int = 0,
         most: int = 512,
         most_bytes: int = 1 << 20,
         fresh: bool = False,
     ) -> Page:
-        return self.read_now(stream, after=after, most=most, most_bytes=most_bytes)
+        return self.read_now(log, after=after, most=most, most_bytes=most_bytes)
 
-    async def describe(self, stream: str) -> StreamInfo:
-        found = self._stream(stream)
-        return StreamInfo(
-            stream=stream,
-            epoch=found.epoch,
-            owner=found.owner,
-            tail=len(found.records),
-            closed=found.closed,
-            meta=found.meta,
-            created=found.created,
-            bytes=found.bytes,
-            lease_until=found.lease_until,
-            thread=found.thread,
+    async def describe(self, log: str) -> LogInfo:
+        entry = self._log(log)
+        return LogInfo(
+            log=log,
+            epoch=entry.epoch,
+            owner=entry.owner,
+            tail=len(entry.records),
+            closed=entry.closed,
+            meta=entry.meta,
+            created=entry.created,
+            bytes=entry.bytes,
+            lease_until=entry.lease_until,
+            thread=entry.thread,
         )
 
-    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
-        end = self._wakes.subscribe(stream, wake, appends=appends)
+    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+        end = self._wakes.subscribe(log, wake, appends=appends)
 
         def unsubscribe() -> None:
             end()
 
         return unsubscribe
 
-    async def claim(self, stream: str, *, owner: str, lease: float = 15.0) -> Claim | None:
-        found = self._open.get(stream)
+    async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
+        entry = self._open.get(log)
         now = self._clock()
-        if found is None or found.lease_until > now:
+        if entry is None or entry.lease_until > now:
             return None
-        found.epoch += 1
-        found.owner = owner
-        found.lease_until = now + lease
-        return Claim(stream, found.epoch, len(found.records))
+        entry.epoch += 1
+        entry.owner = owner
+        entry.lease_until = now + lease
+        return Claim(log, entry.epoch, len(entry.records))
 
-    async def renew(self, streams: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
+    async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         until = self._clock() + lease
-        lost = set()
-        for name, epoch in streams.items():
-            found = self._open.get(name)
-            if found is not None and (found.epoch, found.owner) == (epoch, owner):
-                found.lease_until = until
+        losses = set()
+        for name, epoch in logs.items():
+            entry = self._open.get(name)
+            if entry is not None and (entry.epoch, entry.owner) == (epoch, owner):
+                entry.lease_until = until
             else:
-                lost.add(name)
-        return lost
+                losses.add(name)
+        return losses
 
-    async def release(self, stream: str, *, epoch: int) -> None:
-        found = self._open.get(stream)
-        if found is not None and found.epoch == epoch:
-            found.lease_until = 0.0
+    async def release(self, log: str, *, epoch: int) -> None:
+        entry = self._open.get(log)
+        if entry is not None and entry.epoch == epoch:
+            entry.lease_until = 0.0
 
     async def orphans(self, *, most: int = 100) -> list[str]:
         now = self._clock()
-        free = (name for name, found in self._open.items() if found.lease_until <= now)
+        free = (name for name, entry in self._open.items() if entry.lease_until <= now)
         return list(itertools.islice(free, most))
 
-    async def held(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
         now = self._clock()
-        held = ((n, s.epoch, s.owner) for n, s in self._open.items() if s.lease_until > now)
-        return list(itertools.islice(held, most))
+        leases = ((n, s.epoch, s.owner) for n, s in self._open.items() if s.lease_until > now)
+        return list(itertools.islice(leases, most))
 
-    async def command(self, stream: str, data: bytes) -> None:
-        self._stream(stream).commands.append(data)
-        self._wakes.wake(stream)
+    async def command(self, log: str, data: bytes) -> None:
+        self._log(log).commands.append(data)
+        self._wakes.wake(log)
 
-    async def commands(self, stream: str, *, after: int = 0) -> list[tuple[int, bytes]]:
-        kept = self._stream(stream).commands
-        return list(enumerate(kept[after:], after + 1)) if after < len(kept) else []
+    async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
+        queue = self._log(log).commands
+        return list(enumerate(queue[after:], after + 1)) if after < len(queue) else []
 
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         return self._threads.get(thread, [])[: -most - 1 : -1]
@@ -315,57 +317,57 @@ class MemoryLog:
 
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         newest = reversed(self._documents.get(kind, {}).items())
-        chosen = ((name, data) for name, data in newest if name.startswith(prefix))
-        return dict(itertools.islice(chosen, most))
+        matches = ((name, data) for name, data in newest if name.startswith(prefix))
+        return dict(itertools.islice(matches, most))
 
-    def _erase(self, stream: str) -> None:
-        found = self._streams.pop(stream, None)
-        if found is None:
+    def _erase(self, log: str) -> None:
+        entry = self._logs.pop(log, None)
+        if entry is None:
             return
-        self._open.pop(stream, None)
-        self._bytes -= found.bytes
-        if found.key is not None:
-            self._keys.pop(found.key, None)
-        if found.thread is not None:
-            names = self._threads[found.thread]
-            names.remove(stream)
+        self._open.pop(log, None)
+        self._bytes -= entry.bytes
+        if entry.key is not None:
+            self._keys.pop(entry.key, None)
+        if entry.thread is not None:
+            names = self._threads[entry.thread]
+            names.remove(log)
             if not names:
-                del self._threads[found.thread]
+                del self._threads[entry.thread]
 
-    async def delete(self, stream: str) -> None:
-        self._erase(stream)
-        self._gone.pop(stream, None)
-        self._wakes.wake(stream)
+    async def delete(self, log: str) -> None:
+        self._erase(log)
+        self._tombstones.pop(log, None)
+        self._wakes.wake(log)
 
     async def expire(self, *, retention: float) -> int:
         before = self._clock() - retention
         old = [
             name
-            for name, found in self._streams.items()
-            if found.closed is not None and found.closed_at < before
+            for name, entry in self._logs.items()
+            if entry.closed is not None and entry.closed_at < before
         ]
         for name in old:
             self._erase(name)
-            self._gone[name] = None
+            self._tombstones[name] = None
             self._wakes.wake(name)
-        while len(self._gone) > MOST_TOMBSTONES:
-            self._gone.popitem(last=False)
+        while len(self._tombstones) > MOST_TOMBSTONES:
+            self._tombstones.popitem(last=False)
         return len(old)
 
     async def stats(self) -> dict[str, Any]:
-        streams = self._streams.values()
+        logs = self._logs.values()
         return {
             "store": "memory",
             "durability": self.durability,
-            "streams": len(streams),
+            "streams": len(logs),
             "open": len(self._open),
-            "records": sum(len(found.records) for found in streams),
+            "records": sum(len(entry.records) for entry in logs),
             "bytes": self._bytes,
-            "notes": ["Streams are kept in memory: they end with this process."],
+            "notes": ["Logs are in memory: they end with this process."],
         }
 
 
-def _differs(kept: list[bytes], first: int, records: list[bytes]) -> bool:
-    """Whether the last record that the append and the stream have in common is another one."""
-    last = min(len(kept), first + len(records) - 1)
-    return last >= first and kept[last - 1] != records[last - first]
+def _differs(history: list[bytes], first: int, records: list[bytes]) -> bool:
+    """Whether the last record that the append and the log have in common is another one."""
+    last = min(len(history), first + len(records) - 1)
+    return last >= first and history[last - 1] != records[last - first]

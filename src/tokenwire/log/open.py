@@ -18,9 +18,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tokenwire.errors import ConfigError
-from tokenwire.log.base import Log
+from tokenwire.log.base import Store
 
-__all__ = ["open_log", "user_store"]
+__all__ = ["open_store", "user_store"]
 
 REDIS_SCHEMES = (
     "redis",
@@ -33,19 +33,19 @@ REDIS_SCHEMES = (
 KNOWN = "memory:, sqlite:FILE, redis://HOST, rediss://HOST, redis+sentinel://, redis+cluster://"
 
 
-def open_log(url: str) -> Log:
+def open_store(url: str) -> Store:
     """The log of ``url``, not yet started. Raises `ConfigError` for what it does not know."""
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower()
     if not colon:
-        raise ConfigError(f"A store is given as a URL ({KNOWN}); this has no scheme.")
+        raise ConfigError(f"a store URL needs a scheme: {KNOWN}")
     if scheme == "memory":
         return _memory(rest)
     if scheme == "sqlite":
         return _sqlite(rest)
     if scheme in REDIS_SCHEMES:
         return _redis(url)
-    raise ConfigError(f"Unknown store scheme {scheme[:20]!r}; known are {KNOWN}.")
+    raise ConfigError(f"unknown store scheme {scheme[:20]!r}; choose one of {KNOWN}")
 
 
 def user_store(environ: Mapping[str, str] = os.environ) -> str:
@@ -55,43 +55,41 @@ def user_store(environ: Mapping[str, str] = os.environ) -> str:
         data = Path(folder) if os.path.isabs(folder) else Path.home() / ".local" / "share"
     except RuntimeError as error:
         raise ConfigError(
-            "This user has no home folder to keep runs in; choose with --store."
+            "this user has no home folder to store runs in; choose a store with --store"
         ) from error
     return f"sqlite:{quote(str(data / 'tokenwire' / 'runs.db'))}"
 
 
-def _memory(rest: str) -> Log:
-    from tokenwire.log.memory import MemoryLog
+def _memory(rest: str) -> Store:
+    from tokenwire.log.memory import MemoryStore
 
     if rest not in ("", "//"):
-        raise ConfigError("memory: takes nothing after the colon.")
-    return MemoryLog()
+        raise ConfigError("memory: takes nothing after the colon")
+    return MemoryStore()
 
 
-def _sqlite(rest: str) -> Log:
-    from tokenwire.log.sqlite.log import SQLiteLog
+def _sqlite(rest: str) -> Store:
+    from tokenwire.log.sqlite.store import SQLiteStore
 
     parts = urlsplit(rest)
     if parts.netloc:
-        raise ConfigError("Write sqlite:FILE (relative) or sqlite:///FILE (from the root).")
+        raise ConfigError("write sqlite:FILE (relative) or sqlite:///FILE (absolute)")
     path = unquote(parts.path)
     if not path or path in ("/", ":memory:"):
-        raise ConfigError("sqlite: needs a file name; for a log in memory use memory:.")
+        raise ConfigError("sqlite: needs a file name; for a store in memory use memory:")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     synchronous = options.pop("synchronous", "full").lower()
     if synchronous not in ("full", "normal"):
-        raise ConfigError("synchronous= is full (default) or normal.")
+        raise ConfigError("synchronous= must be full (default) or normal")
     if options:
-        raise ConfigError(f"Unknown option for sqlite: {', '.join(sorted(options))[:80]}.")
-    return SQLiteLog(path, synchronous=synchronous)
+        raise ConfigError(f"unknown option of a sqlite store: {', '.join(sorted(options))[:80]}")
+    return SQLiteStore(path, synchronous=synchronous)
 
 
-def _redis(url: str) -> Log:
+def _redis(url: str) -> Store:
     try:
-        from tokenwire.log.redis.log import RedisLog
+        from tokenwire.log.redis.store import RedisStore
     except ImportError as error:
-        raise ConfigError(
-            "A Redis store needs the redis package: pip install 'tokenwire[redis]'."
-        ) from error
+        raise ConfigError("a Redis store needs an extra: pip install 'tokenwire[redis]'") from error
 
-    return RedisLog(url)
+    return RedisStore(url)

@@ -1,7 +1,7 @@
-"""Who waits for which stream in this process, and the newest records of those streams.
+"""Who waits for which log in this process, and the newest records of those logs.
 
 Always true: a cached record was accepted by the store; an entry is dropped as soon as another
-process is known to have touched its stream, so "nothing new" is never older than one wake-up.
+process is known to have touched its log, so "nothing new" is never older than one wake-up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tokenwire.log.wakes import Wakes
 
 __all__ = ["Tails"]
 
-#: Newest records kept per watched stream. A live follower reads within milliseconds of a commit;
+#: Newest records kept per watched log. A live follower reads within milliseconds of a commit;
 #: one that lags further reads the store.
 MOST_RECORDS = 512
 MOST_BYTES = 64 * 1024
@@ -30,60 +30,60 @@ class _Tail:
 
 
 class Tails(Wakes):
-    """Subscriptions and, for streams that are subscribed to here and written here, the tail."""
+    """Subscriptions and, for logs that are subscribed to here and written here, the tail."""
 
     def __init__(self) -> None:
         super().__init__()
         self._tails: dict[str, _Tail] = {}
 
-    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], bool]:
+    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], bool]:
         """`Wakes.subscribe`; the tail is kept while somebody is subscribed."""
-        end = super().subscribe(stream, wake, appends=appends)
+        end = super().subscribe(log, wake, appends=appends)
 
         def unsubscribe() -> bool:
             last = end()
             if last:
-                self._tails.pop(stream, None)
+                self._tails.pop(log, None)
             return last
 
         return unsubscribe
 
-    def accepted(self, stream: str, records: list[bytes], tail: int, closed: str | None) -> None:
+    def accepted(self, log: str, records: list[bytes], tail: int, closed: str | None) -> None:
         """The store accepted an append of ours that ends at ``tail``."""
-        if stream not in self:
+        if log not in self:
             return
-        kept = self._tails.get(stream)
-        if kept is None or kept.base + len(kept.records) + len(records) < tail:
-            kept = self._tails[stream] = _Tail(tail - len(records))
-        new = tail - kept.base - len(kept.records)
+        cache = self._tails.get(log)
+        if cache is None or cache.base + len(cache.records) + len(records) < tail:
+            cache = self._tails[log] = _Tail(tail - len(records))
+        new = tail - cache.base - len(cache.records)
         if new > 0:
             added = records[-new:]
-            kept.records += added
-            kept.bytes += sum(map(len, added))
-        kept.closed = closed or kept.closed
-        if len(kept.records) > MOST_RECORDS or kept.bytes > MOST_BYTES:
-            dropped = len(kept.records) - len(kept.records) // 2
-            kept.base += dropped
-            del kept.records[:dropped]
-            kept.bytes = sum(map(len, kept.records))
+            cache.records += added
+            cache.bytes += sum(map(len, added))
+        cache.closed = closed or cache.closed
+        if len(cache.records) > MOST_RECORDS or cache.bytes > MOST_BYTES:
+            dropped = len(cache.records) - len(cache.records) // 2
+            cache.base += dropped
+            del cache.records[:dropped]
+            cache.bytes = sum(map(len, cache.records))
 
-    def forget(self, stream: str) -> None:
-        """Another process touched the stream, or its state is in doubt: ask the store."""
-        self._tails.pop(stream, None)
+    def forget(self, log: str) -> None:
+        """Another process touched the log, or its state is in doubt: ask the store."""
+        self._tails.pop(log, None)
 
     def forget_all(self) -> None:
         self._tails.clear()
 
-    def page(self, stream: str, after: int, most: int, most_bytes: int) -> Page | None:
+    def page(self, log: str, after: int, most: int, most_bytes: int) -> Page | None:
         """The page after ``after`` when the tail held here begins there or earlier."""
-        kept = self._tails.get(stream)
-        if kept is None:
+        cache = self._tails.get(log)
+        if cache is None:
             return None
-        tail = kept.base + len(kept.records)
-        if not kept.base <= after <= tail:
+        tail = cache.base + len(cache.records)
+        if not cache.base <= after <= tail:
             return None
-        start = after - kept.base
-        records = kept.records[start : start + most]
+        start = after - cache.base
+        records = cache.records[start : start + most]
         total = 0
         for count, record in enumerate(records):
             total += len(record)
@@ -91,4 +91,4 @@ class Tails(Wakes):
                 del records[count:]
                 break
         reached = after + len(records) == tail
-        return Page(records, after + 1, tail, kept.closed if reached else None)
+        return Page(records, after + 1, tail, cache.closed if reached else None)

@@ -1,4 +1,4 @@
-"""Who waits for which stream in this process.
+"""Who waits for which log in this process.
 
 Always true: a call is made once per subscription and event, in the order of the subscriptions; one
 that ends a subscription, its own or another's, disturbs nobody else.
@@ -15,7 +15,7 @@ __all__ = ["Wakes"]
 
 
 class Wakes:
-    """Subscriptions: to all that happens to a stream, or to all but the appends made here."""
+    """Subscriptions: to all that happens to a log, or to all but the appends made here."""
 
     def __init__(self) -> None:
         self._all: dict[str, dict[int, Wake]] = {}
@@ -26,40 +26,40 @@ class Wakes:
     def __len__(self) -> int:
         return len(self._all)
 
-    def __contains__(self, stream: str) -> bool:
-        return stream in self._all
+    def __contains__(self, log: str) -> bool:
+        return log in self._all
 
-    def streams(self) -> list[str]:
-        """The streams that somebody waits for."""
+    def logs(self) -> list[str]:
+        """The logs that somebody waits for."""
         return list(self._all)
 
-    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], bool]:
+    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], bool]:
         """Add a subscription; the returned call ends it and says whether it was the last."""
         number = next(self._numbers)
         kinds = (self._all, self._growth) if appends else (self._all,)
         for kind in kinds:
-            kind.setdefault(stream, {})[number] = wake
+            kind.setdefault(log, {})[number] = wake
 
         def unsubscribe() -> bool:
-            was_there = stream in self._all
+            was_there = log in self._all
             for kind in kinds:
-                wakes = kind.get(stream)
+                wakes = kind.get(log)
                 if wakes is not None and wakes.pop(number, None) is not None and not wakes:
-                    del kind[stream]
-            return was_there and stream not in self._all
+                    del kind[log]
+            return was_there and log not in self._all
 
         return unsubscribe
 
-    def grown(self, stream: str) -> None:
+    def grown(self, log: str) -> None:
         """An append of this process was accepted."""
-        wakes = self._growth.get(stream)
+        wakes = self._growth.get(log)
         if wakes:
             for wake in tuple(wakes.values()):
                 wake()
 
-    def wake(self, stream: str) -> None:
-        """Something happened to the stream that everybody should look at."""
-        wakes = self._all.get(stream)
+    def wake(self, log: str) -> None:
+        """Something happened to the log that everybody should look at."""
+        wakes = self._all.get(log)
         if wakes:
             for wake in tuple(wakes.values()):
                 wake()

@@ -1,4 +1,4 @@
-"""A run as the server describes it, and what its log keeps to start it again elsewhere."""
+"""A run's description: what callers see, and what the store keeps to resume it elsewhere."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import msgspec
 
 from tokenwire.errors import StoreDamagedError
 from tokenwire.events.request import Request
-from tokenwire.log.base import StreamInfo
+from tokenwire.log.base import LogInfo
 
 __all__ = ["RunInfo", "RunMeta", "info_of", "meta_of"]
 
 
 class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Kept with the stream, never sent to readers."""
+    """Stored with the run's log, never sent to readers."""
 
     model: str
     request: Request
@@ -24,9 +24,9 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     on_disconnect: str = "continue"
     #: Whether the server's own tools may be used.
     tools: bool = True
-    #: The tools that the model was told of: who goes on with the run should have them.
+    #: The tools offered to the model: a worker that resumes the run should have them.
     tool_names: list[str] | None = None
-    #: Of the one call that made the run; tells it from those that ask for the same again.
+    #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 
 
@@ -42,22 +42,22 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     thread: str | None = None
     principal: str = ""
     metadata: dict[str, Any] | None = None
-    #: False when an idempotency key named a run that was there before.
+    #: False when an idempotency key named an existing run.
     created_now: bool = True
 
 
-def meta_of(info: StreamInfo) -> RunMeta:
-    """The kept description. Raises `StoreDamagedError` when it cannot be read."""
+def meta_of(info: LogInfo) -> RunMeta:
+    """The stored description. Raises `StoreDamagedError` when it cannot be decoded."""
     try:
         return msgspec.json.decode(info.meta, type=RunMeta)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise StoreDamagedError(f"the description of run {info.stream} cannot be read") from error
+        raise StoreDamagedError(f"the description of run {info.log} cannot be read") from error
 
 
-def info_of(info: StreamInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
-    """What callers are told of a run."""
+def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
+    """The description for callers."""
     return RunInfo(
-        id=info.stream,
+        id=info.log,
         state=info.closed or ("waiting" if waiting else "running"),
         tail=info.tail,
         model=meta.model,

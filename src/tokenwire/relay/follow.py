@@ -14,7 +14,7 @@ from collections.abc import Callable
 from tokenwire.errors import CursorError, TokenwireError
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.express import NO, SETTLE, YES, Taken
-from tokenwire.log.base import Log, Page
+from tokenwire.log.base import Page, Records
 from tokenwire.relay.record import (
     CHECK,
     Chain,
@@ -79,7 +79,7 @@ class Follower:
 
     def __init__(
         self,
-        log: Log,
+        log: Records,
         run: str,
         *,
         after: int = 0,
@@ -220,7 +220,7 @@ class Follower:
             waiter.set_result(None)
 
 
-async def _page_of(log: Log, run: str, offset: int) -> Page:
+async def _page_of(log: Records, run: str, offset: int) -> Page:
     """The record at ``offset``. Raises `CursorError` when the run has none."""
     try:
         page = await log.read(run, after=offset - 1, most=1)
@@ -238,7 +238,7 @@ async def _page_of(log: Log, run: str, offset: int) -> Page:
 
 
 async def open_follower(
-    log: Log, run: str, cursor: str | int | None, *, closed: Callable[[], None] | None = None
+    log: Records, run: str, cursor: str | int | None, *, closed: Callable[[], None] | None = None
 ) -> Follower:
     """A follower after ``cursor``. Raises `CursorError` when the log does not hold that very
     record: another run's cursor, one beyond the tail, or one of a branch that a failover lost."""

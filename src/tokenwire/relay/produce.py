@@ -28,7 +28,7 @@ from tokenwire.events.model import (
     ToolStart,
 )
 from tokenwire.express import SETTLE, YES, Taken
-from tokenwire.log.base import Log
+from tokenwire.log.base import Records
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import Chain
@@ -90,7 +90,7 @@ class Producer:
 
     def __init__(
         self,
-        log: Log,
+        log: Records,
         run: str,
         epoch: int,
         *,

@@ -1,7 +1,7 @@
-"""Who reads the runs of this process, and the stop of a run when its last reader has left.
+"""The readers of this process's runs, and the stop of a run after its last reader leaves.
 
-Always true: only a run that was started so (``stop``, ``stop:N``) is stopped because nobody reads
-it, and never while somebody does.
+Always true: a run stops for lack of readers only when it was started with ``stop`` or ``stop:N``,
+and never while it has one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tokenwire.events.model import Control
 
 __all__ = ["ON_DISCONNECT", "Readers"]
 
-#: What a run may be started with: ``continue``, ``stop``, or ``stop:N`` seconds after.
+#: The policies of a run: ``continue``, ``stop``, or ``stop:N`` seconds after the last reader left.
 ON_DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
 
 
 class Readers:
-    """Readers by run, and what the runs that are owned here want when they have none."""
+    """Counts readers by run, and applies the policy of each run that this process owns."""
 
     def __init__(self) -> None:
         self._reading: Counter[str] = Counter()
@@ -28,8 +28,8 @@ class Readers:
         self._stops: dict[str, asyncio.TimerHandle] = {}
 
     def own(self, run: str, policy: str, stop: Callable[[Control], None]) -> None:
-        """From now on ``stop`` is called when the last reader of ``run`` left, as ``policy`` has
-        it (one of `ON_DISCONNECT`)."""
+        """Call ``stop`` when the last reader of ``run`` leaves, according to ``policy`` (one of
+        `ON_DISCONNECT`)."""
         self._owned[run] = policy, stop
 
     def disown(self, run: str) -> None:
@@ -37,18 +37,18 @@ class Readers:
         self._owned.pop(run, None)
         self.stay(run)
 
-    def came(self, run: str) -> None:
-        """Somebody is about to read; `stay` says that it works."""
+    def join(self, run: str) -> None:
+        """Count a reader; `stay` follows when its reading has begun."""
         self._reading[run] += 1
 
     def stay(self, run: str) -> None:
-        """Call off the stop that was to come."""
+        """Cancel a scheduled stop."""
         timer = self._stops.pop(run, None)
         if timer is not None:
             timer.cancel()
 
-    def left(self, run: str) -> None:
-        """Somebody who came does not read any more."""
+    def leave(self, run: str) -> None:
+        """Uncount a reader; the last one starts the run's policy."""
         self._reading[run] -= 1
         if self._reading[run] > 0:
             return
@@ -61,6 +61,6 @@ class Readers:
         self._stops[run] = asyncio.get_running_loop().call_later(seconds, stop, order)
 
     def close(self) -> None:
-        """Stop nothing any more."""
+        """Cancel all scheduled stops."""
         for run in list(self._stops):
             self.stay(run)

@@ -3,7 +3,7 @@
 Always true: a record is 16 hex characters of check and the event's canonical JSON; the check covers
 the run's id and every record before, so two logs that differ anywhere differ in every later check;
 a cursor is ``{offset}-{check}``, and is honoured only where the log has that check at that offset
-(a plain ``{offset}`` is taken on trust).
+(a plain ``{offset}`` is trusted).
 """
 
 from __future__ import annotations
@@ -99,10 +99,8 @@ def parse_cursor(cursor: str | int | None) -> tuple[int, bytes | None]:
         cursor = str(cursor)
     if cursor == "-1":
         return 0, None
-    found = _CURSOR.fullmatch(cursor)
-    if found is None:
-        raise CursorError(
-            "that is no cursor; send back the id of the last event that you got, or leave it out"
-        )
-    check = found.group(2)
-    return int(found.group(1)), check.encode() if check else None
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise CursorError("invalid cursor; send the id of the last event received, or omit it")
+    check = match.group(2)
+    return int(match.group(1)), check.encode() if check else None

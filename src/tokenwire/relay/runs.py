@@ -1,12 +1,12 @@
-"""Runs on a log: start, follow, stop, answer, hand over. The one door for servers and for apps.
+"""Runs on a log: start, follow, stop, answer, hand over. The one entry point of servers and apps.
 
-Always true: a run belongs to the process that holds its lease, a connection to whoever reads;
-closing a connection stops nothing (unless the run was started so); an unknown run and somebody
-else's give the same error; the same idempotency key starts one run.
+Always true: a run belongs to the process that holds its lease, a connection to its reader; closing
+a connection stops nothing (unless the run's policy says so); an unknown run and another principal's
+raise the same error; one idempotency key starts one run.
 
 In an app of your own::
 
-    runs = Runs(open_log("sqlite:///chats.db"))
+    runs = Runs(open_store("sqlite:///chats.db"))
     await runs.open()
     info = await runs.start(Request(messages=[user("Hello")]), model="demo", thread="chat-1")
     follower = await runs.follow(info.id)
@@ -31,7 +31,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
-from tokenwire.log.base import StreamInfo
+from tokenwire.log.base import LogInfo
 from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.owned import answers_same, encode_command
@@ -45,8 +45,8 @@ from tokenwire.tools.check import check_edited
 __all__ = ["Follower", "RunInfo", "Runs"]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-_APPROVAL_TAKEN = "this approval has its answer; the first one counts"
-_CALL_TAKEN = "this call has its result; the first one counts"
+_APPROVAL_TAKEN = "this approval was already answered; the first answer counts"
+_CALL_TAKEN = "this call already has a result; the first one counts"
 
 
 class Runs(Worker):
@@ -62,11 +62,11 @@ class Runs(Worker):
     async def open(self, *, take_over: bool = True) -> None:
         """Start the log and the tending of leases and orphans."""
         await super().open()
-        tending = tend(self, take_over=take_over and self.log.shared)
+        tending = tend(self, take_over=take_over and self.store.shared)
         self._tender = asyncio.create_task(tending)
 
     async def aclose(self) -> None:
-        """Stop tending, let go of all runs and of the log."""
+        """Stop tending, release all runs, close the store."""
         if self._tender is not None:
             self._tender.cancel()
             await asyncio.wait([self._tender])
@@ -95,7 +95,7 @@ class Runs(Worker):
         `ConfigError` before anything is created, `BusyError` while draining.
         """
         if self.draining:
-            raise BusyError("this server is stopping; start the run again", retry_after=2)
+            raise BusyError("this server is stopping; retry", retry_after=2)
         if not ON_DISCONNECT.fullmatch(on_disconnect):
             raise InputError("on_disconnect must be 'continue', 'stop' or 'stop:SECONDS'")
         run = run_id or new_run_id()
@@ -111,34 +111,34 @@ class Runs(Worker):
             tools=tools,
         )
         plan = self.plan(run, meta)
-        asked = msgspec.json.encode(meta)
+        signature = msgspec.json.encode(meta)
         meta.tool_names = self.tool_names(principal) if tools else []
         meta.nonce = secrets.token_hex(8)
         encoded = msgspec.json.encode(meta)
-        info = await self.log.create(
+        info = await self.store.create(
             run,
             owner=self.owner,
             meta=encoded,
             thread=_scoped(principal, thread),
             key=_scoped(principal, key),
-            key_hash=hashlib.sha256(asked).hexdigest(),
+            key_hash=hashlib.sha256(signature).hexdigest(),
             lease=self.lease,
         )
         if info.meta != encoded:  # also where the key names a run of the caller's own id
-            found = info_of(info, meta_of(info), waiting=self._is_waiting(info.stream))
-            found.created_now = False
-            return found
+            existing = info_of(info, meta_of(info), waiting=self._is_waiting(info.log))
+            existing.created_now = False
+            return existing
         self.adopt(plan, info.epoch, on_disconnect)
         return info_of(info, meta)
 
     # --- reading -------------------------------------------------------------------------------
 
     async def info(self, run: str, *, principal: str = "") -> RunInfo:
-        """A run's description. Raises `NotFoundError` for an unknown run and for a foreign one."""
+        """A run's description. Raises `NotFoundError` also for another principal's."""
         info, meta = await self._checked(run, principal)
         waiting = self._is_waiting(run)
         if not waiting and info.closed is None and run not in self.owned:
-            waiting = (await read_run(self.log, run)).fold.status == "waiting"
+            waiting = (await read_run(self.store, run)).fold.status == "waiting"
         return info_of(info, meta, waiting=waiting)
 
     async def follow(
@@ -146,21 +146,21 @@ class Runs(Worker):
     ) -> Follower:
         """A reader from after ``after`` (a cursor) on. Raises `CursorError`, `NotFoundError`."""
         await self._checked(run, principal)
-        self.readers.came(run)
+        self.readers.join(run)
         try:
-            left = self.readers.left
-            follower = await open_follower(self.log, run, after, closed=lambda: left(run))
+            leave = self.readers.leave
+            follower = await open_follower(self.store, run, after, closed=lambda: leave(run))
         except BaseException:
-            self.readers.left(run)
+            self.readers.leave(run)
             raise
         self.readers.stay(run)
         return follower
 
     async def check_cursor(self, run: str, cursor: str, *, principal: str = "") -> None:
-        """Raise `CursorError` unless the run's log holds the very record of ``cursor``. Nobody
-        becomes a reader by it, so nobody leaves as one either."""
+        """Raise `CursorError` unless the run's log holds the very record of ``cursor``. No
+        reader is counted."""
         await self._checked(run, principal)
-        (await open_follower(self.log, run, cursor)).close()
+        (await open_follower(self.store, run, cursor)).close()
 
     async def snapshot(self, run: str, *, principal: str = "") -> dict[str, Any]:
         """The run so far: its description and the folded message."""
@@ -170,10 +170,10 @@ class Runs(Worker):
             fold, tail = owned.loop.fold, owned.producer.tail
             cursor = None
         else:
-            taken = await read_run(self.log, run)
-            fold, tail = taken.fold, len(taken.records)
+            replay = await read_run(self.store, run)
+            fold, tail = replay.fold, len(replay.records)
         if tail:
-            page = await self.log.read(run, after=tail - 1, most=1)
+            page = await self.store.read(run, after=tail - 1, most=1)
             cursor = f"{tail}-{page.records[0][:16].decode()}" if page.records else None
         else:
             cursor = None
@@ -194,21 +194,21 @@ class Runs(Worker):
 
     async def thread(self, thread: str, *, principal: str = "") -> list[RunInfo]:
         """The thread's runs of this principal, newest first."""
-        found: list[RunInfo] = []
-        for run in await self.log.thread(_scoped(principal, thread) or ""):
+        infos: list[RunInfo] = []
+        for run in await self.store.thread(_scoped(principal, thread) or ""):
             try:
                 info, meta = await self._checked(run, principal)
             except TokenwireError:
-                continue  # expired between the index and the look
-            found.append(info_of(info, meta, waiting=self._is_waiting(run)))
-        return found
+                continue  # expired since the index was read
+            infos.append(info_of(info, meta, waiting=self._is_waiting(run)))
+        return infos
 
     # --- commands ------------------------------------------------------------------------------
 
     async def cancel(
         self, run: str, *, principal: str = "", by: str | None = None, reason: str | None = None
     ) -> RunInfo:
-        """Stop a run, wherever its worker is. A run that has ended stays as it is."""
+        """Cancel a run, wherever its worker is. An ended run stays as it is."""
         info, meta = await self._checked(run, principal)
         if info.closed is None:
             await self._command(run, Control(command="cancel", by=by, reason=reason))
@@ -225,14 +225,14 @@ class Runs(Worker):
         arguments: dict[str, Any] | None = None,
         principal: str = "",
     ) -> None:
-        """Answer an approval; the first answer wins. Raises `NotFoundError` for an approval that
-        was never asked for, `ConflictError` for one that has its answer, and `InputError` for
-        edited arguments that the tool would not take; then the question stays open."""
+        """Answer an approval; the first answer wins. Raises `NotFoundError` for an unknown
+        approval, `ConflictError` for an answered one, and `InputError` for edited arguments that
+        the tool would reject; then the approval stays open."""
         info, _ = await self._checked(run, principal)
         fold = await self._state(run)
         tool = next((t for t in fold.tools.values() if t.approval_id == approval_id), None)
         if tool is None:
-            raise NotFoundError("this run has not asked for such an approval")
+            raise NotFoundError("this run has no such approval")
         if tool.approved is not None or tool.done or info.closed is not None:
             raise ConflictError(_APPROVAL_TAKEN)
         if approved and arguments is not None:
@@ -266,45 +266,45 @@ class Runs(Worker):
         tools = self.tools if meta.tools else None
         ours = tools.get(call.attrs.get("name", "")) if tools is not None else None
         if ours is not None and ours.executor == "server" and ours.allows(principal):
-            raise ConflictError("this tool runs on the server; only it can give its result")
+            raise ConflictError("this tool runs on the server, which alone can record its result")
         tool = fold.tools.get(call_id)
         if info.closed is not None or (tool is not None and tool.done):
             raise ConflictError(_CALL_TAKEN)
         await self._answer(run, ToolResult(call_id=call_id, content=content, by=by), _CALL_TAKEN)
 
     async def delete(self, run: str, *, principal: str = "") -> None:
-        """Stop a run and erase everything kept of it."""
+        """Stop a run and erase everything stored for it."""
         await self._checked(run, principal)
         owned = self.owned.get(run)
         if owned is not None:
             await owned.stop()
-        await self.log.delete(run)
+        await self.store.delete(run)
 
     async def _command(self, run: str, command: Control | ApprovalAnswer | ToolResult) -> None:
-        await self.log.command(run, encode_command(command))
+        await self.store.command(run, encode_command(command))
         owned = self.owned.get(run)
         if owned is not None:
             await owned.check_commands()
 
-    async def _answer(self, run: str, answer: ApprovalAnswer | ToolResult, taken: str) -> None:
-        """Leave an answer. Of those that come at once, to whichever process, the first one that is
-        in the log counts, and the others hear that it is ``taken``."""
+    async def _answer(self, run: str, answer: ApprovalAnswer | ToolResult, conflict: str) -> None:
+        """Record an answer. The first one in the mailbox wins, across processes; later ones raise
+        `ConflictError` with the text ``conflict``."""
         await self._command(run, answer)
         mine = encode_command(answer)
-        left = [data for _, data in await self.log.commands(run) if answers_same(data, answer)]
-        if left and left[0] != mine:
-            raise ConflictError(taken)
+        answers = [data for _, data in await self.store.commands(run) if answers_same(data, answer)]
+        if answers and answers[0] != mine:
+            raise ConflictError(conflict)
 
     async def _state(self, run: str) -> Any:
         owned = self.owned.get(run)
-        return owned.loop.fold if owned is not None else (await read_run(self.log, run)).fold
+        return owned.loop.fold if owned is not None else (await read_run(self.store, run)).fold
 
-    async def _checked(self, run: str, principal: str) -> tuple[StreamInfo, RunMeta]:
-        unknown = NotFoundError("there is no such run")  # one answer for unknown and foreign
+    async def _checked(self, run: str, principal: str) -> tuple[LogInfo, RunMeta]:
+        unknown = NotFoundError("no such run")  # one answer for unknown and foreign
         if not _ID.fullmatch(run):
             raise unknown
         try:
-            info = await self.log.describe(run)
+            info = await self.store.describe(run)
         except NotFoundError:
             raise unknown from None
         meta = meta_of(info)
@@ -318,5 +318,5 @@ class Runs(Worker):
 
 
 def _scoped(principal: str, name: str | None) -> str | None:
-    """A caller's name of something, apart from other principals' names."""
+    """A caller's name for something, separate from other principals' names."""
     return None if name is None else f"{principal}\x1f{name}"

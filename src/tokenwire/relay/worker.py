@@ -1,8 +1,7 @@
-"""The runs that this process works on: plan them, own them, let go of them.
+"""The runs that this process works on: plan, own and release them.
 
-Always true: a run is worked on by the process that holds its lease, and by no other; what is let
-go of on a shared log is left so that another process can go on with it; on a log of this process
-alone it gets an honest end.
+Always true: only the process that holds a run's lease works on it; a run released on a shared store
+can be resumed by another process; on a store of this process alone it gets an honest end.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from tokenwire.errors import ConflictError, LogError
 from tokenwire.events.fold import Fold
-from tokenwire.log.base import Log
+from tokenwire.log.base import Store
 from tokenwire.relay.description import RunMeta
-from tokenwire.relay.owned import Owned
+from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
-from tokenwire.relay.takeover.ladder import Taken, claim_of, ending, read_run, start_of, write_end
+from tokenwire.relay.takeover.ladder import Replay, claim_of, ending, read_run, start_of, write_end
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.inbox import Inbox
@@ -40,7 +39,7 @@ __all__ = ["LEASE", "Worker"]
 
 _log = logging.getLogger("tokenwire.relay")
 
-#: Seconds for which a run is ours without a word.
+#: Seconds after which a run may be claimed by others unless its lease is renewed.
 LEASE = 15.0
 
 
@@ -55,7 +54,7 @@ class Worker:
 
     def __init__(
         self,
-        log: Log,
+        store: Store,
         *,
         registry: Registry | None = None,
         tools: ToolSet | None = None,
@@ -71,7 +70,7 @@ class Worker:
         leave_for: float | None = None,
         bounds: ProducerLimits | None = None,
     ) -> None:
-        self.log = log
+        self.store = store
         self._registry = registry
         self.tools = tools
         #: host:pid:random; the pid lets a restarted server on the same host see that we are gone.
@@ -88,57 +87,57 @@ class Worker:
         self._models = None if models is None else frozenset(models)
         #: Seconds that a lost run which cannot go on here is left to others, before it is ended.
         self.leave_for = self._deadlines.total if leave_for is None else leave_for
-        self.owned: dict[str, Owned] = {}
+        self.owned: dict[str, OwnedRun] = {}
         self.readers = Readers()
         self.draining = False
 
     # --- life ----------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Start the log; make a registry and an HTTP client where none was given."""
+        """Start the store; make a registry and an HTTP client unless the caller passed them."""
         from tokenwire.providers.http.client import HttpClient
         from tokenwire.providers.registry import Registry
 
-        await self.log.start()
+        await self.store.start()
         if self._registry is None:
             self._registry = Registry()
         if self.http is None:
             self.http = HttpClient()
 
     async def drain(self, seconds: float = 8.0) -> None:
-        """Accept nothing new. On a shared log, give the tools that are at work ``seconds`` to
-        finish, as nobody could tell whether they did, and hand all runs over; on a log of this
-        process only, give the answers ``seconds`` to end, and end the rest as ``interrupted``."""
+        """Accept no new runs. On a shared store, wait up to ``seconds`` for running tools, whose
+        outcome would be unknown otherwise, and hand all runs over; on a store of this process only,
+        wait up to ``seconds`` for the runs to end, and end the rest as ``interrupted``."""
         self.draining = True
         all_owned = list(self.owned.values())
-        if self.log.shared:
+        if self.store.shared:
             await _let_tools_finish(all_owned, seconds)
         elif waiting := [o.task for o in all_owned if o.state != "waiting"]:
             await asyncio.wait(waiting, timeout=seconds)
         for owned in all_owned:
             await owned.stop()
             try:
-                if self.log.shared:
-                    await self.log.release(owned.run, epoch=owned.producer.epoch)
+                if self.store.shared:
+                    await self.store.release(owned.run, epoch=owned.producer.epoch)
                 else:
                     await self._interrupt(owned)
             except LogError as error:
-                _log.warning("run %s could not be let go: %s", owned.run, error)
+                _log.warning("run %s could not be released: %s", owned.run, error)
 
-    async def _interrupt(self, owned: Owned) -> None:
-        """An honest end for a run that nobody can go on with."""
-        taken = await read_run(self.log, owned.run)
-        events = ending(taken, "interrupted")
+    async def _interrupt(self, owned: OwnedRun) -> None:
+        """End a run that no process can resume."""
+        replay = await read_run(self.store, owned.run)
+        events = ending(replay, "interrupted")
         start = start_of(owned.run, owned.loop.plan)
-        await write_end(self.log, taken, events, epoch=owned.producer.epoch, start=start)
+        await write_end(self.store, replay, events, epoch=owned.producer.epoch, start=start)
 
     async def aclose(self) -> None:
-        """Let go of all runs and of the log."""
+        """Release all runs and close the store."""
         await self.drain(0.0)
         self.readers.close()
         if self._own_http and self.http is not None:
             await self.http.aclose()
-        await self.log.close()
+        await self.store.close()
 
     # --- runs ----------------------------------------------------------------------------------
 
@@ -151,7 +150,7 @@ class Worker:
         return self.tools.allowed(principal).names if self.tools is not None else []
 
     def plan(self, run: str, meta: RunMeta) -> Plan:
-        """What a run needs to know, from what its log keeps. Raises `UnknownModelError`."""
+        """The plan of a run, from its stored description. Raises `UnknownModelError`."""
         if self._registry is None:
             raise ConflictError("open the runs first: await runs.open()")
         names = [meta.model, *self._fallbacks.get(meta.model, [])]
@@ -170,35 +169,36 @@ class Worker:
             stop_when=self._stop_when,
         )
 
-    def adopt(self, plan: Plan, epoch: int, policy: str, taken: Taken | None = None) -> Owned:
-        """Own a run from now on; ``taken`` when another worker began it."""
+    def adopt(self, plan: Plan, epoch: int, policy: str, replay: Replay | None = None) -> OwnedRun:
+        """Own a run from now on; pass ``replay`` when another worker started it."""
         if self.http is None:
             raise ConflictError("open the runs first: await runs.open()")
         inbox = Inbox()
-        records = taken.records if taken else None
-        producer = Producer(self.log, plan.run, epoch, records=records, limits=self._bounds)
+        records = replay.records if replay else None
+        producer = Producer(self.store, plan.run, epoch, records=records, limits=self._bounds)
         first = []
         order = fold = None
-        if taken is not None and taken.records:  # else: lost before its first record, so it is new
-            order, fold = taken.order, taken.fold
-            claim = claim_of(taken, self.owner, epoch)
+        # Without records it was lost before its first one: it begins anew.
+        if replay is not None and replay.records:
+            order, fold = replay.order, replay.fold
+            claim = claim_of(replay, self.owner, epoch)
             order.check(claim)
             fold.apply(claim)
             first = [claim]
         loop = Loop(plan, self.http, inbox, order=order, fold=fold)
         loop.sink = producer
-        owned = Owned(self.log, loop, inbox, producer, ended=self._ended, first=list(first))
+        owned = OwnedRun(self.store, loop, inbox, producer, ended=self._ended, first=list(first))
         self.owned[plan.run] = owned
         self.readers.own(plan.run, policy, inbox.put)
         return owned
 
-    def _ended(self, owned: Owned) -> None:
+    def _ended(self, owned: OwnedRun) -> None:
         if self.owned.get(owned.run) is owned:
             del self.owned[owned.run]
             self.readers.disown(owned.run)
 
 
-async def _let_tools_finish(all_owned: list[Owned], seconds: float) -> None:
+async def _let_tools_finish(all_owned: list[OwnedRun], seconds: float) -> None:
     busy = [owned for owned in all_owned if owned.in_tool]
     for owned in busy:
         owned.loop.leaving = True

@@ -1,4 +1,4 @@
-"""The server as one ASGI application: routes, guard, and a lifespan that owns log and runs.
+"""The server as one ASGI application: routes, guard, and a lifespan that owns store and runs.
 
 Always true: nothing is opened before the lifespan starts and everything is closed when it ends;
 every request passes the guard; a wire is one module of `server.routes` with ``routes(state)``.
@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tokenwire.demo import demo_server
 from tokenwire.errors import ConfigError, LogError, TokenwireError
-from tokenwire.log.base import Log
-from tokenwire.log.open import open_log
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
 from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.relay.produce import ProducerLimits
@@ -65,12 +65,12 @@ class App:
         settings: Settings,
         *,
         registry: Registry | None = None,
-        log: Log | None = None,
+        store: Store | None = None,
         tools: ToolSet | None = None,
         auth: Auth | None = None,
     ) -> None:
         self.state = State(settings, auth=auth)
-        self._registry, self._log_argument, self._tools = registry, log, tools
+        self._registry, self._log_argument, self._tools = registry, store, tools
         self._opened_here = AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
         #: `startup` was awaited before the server's lifespan began.
@@ -96,7 +96,7 @@ class App:
             await self._guarded(scope, receive, send)
 
     async def startup(self) -> None:
-        """Open the log, begin to serve runs."""
+        """Open the store, begin to serve runs."""
         from tokenwire.relay.runs import Runs
 
         state = self.state
@@ -109,12 +109,12 @@ class App:
             _, target = state.registry.resolve(name)  # report a bad name now, not at first use
             keep_secret(target.api_key)
         url = state.settings.store or "memory:"
-        state.log = self._log_argument if self._log_argument is not None else open_log(url)
+        state.store = self._log_argument if self._log_argument is not None else open_store(url)
         tools = self._tools
         if tools is None:
             tools = await self._opened_here.enter_async_context(tools_of(state.settings))
         state.runs = Runs(
-            state.log,
+            state.store,
             registry=state.registry,
             tools=tools,
             deadlines=deadlines(state.settings),
@@ -123,9 +123,9 @@ class App:
             models=state.settings.model,
         )
         await state.runs.open()
-        await state.identify.sessions.open(state.log)
+        await state.identify.sessions.open(state.store)
         for service in state.services:
-            await service.start(state.log)
+            await service.start(state.store)
         self._sweeper = asyncio.create_task(_forget_old_runs(state))
         if state.settings.metrics:
             prometheus.start()
@@ -143,7 +143,7 @@ class App:
         await state.runs.drain(state.settings.graceful_stop / 2)
         for service in reversed(state.services):
             await service.stop()
-        await state.runs.aclose()  # the log as well
+        await state.runs.aclose()  # the store as well
         await state.connections.aclose()
         await self._opened_here.aclose()
 
@@ -177,13 +177,13 @@ def create_app(
     settings: Settings | None = None,
     *,
     registry: Registry | None = None,
-    log: Log | None = None,
+    store: Store | None = None,
     tools: ToolSet | None = None,
     auth: Auth | None = None,
 ) -> App:
-    """The server's application. ``log``: a log of yours, opened and closed with it; ``tools``: a
-    tool set that models may use; ``auth``: keys or a check of your own."""
-    return App(settings or Settings(), registry=registry, log=log, tools=tools, auth=auth)
+    """The server's application. ``store``: a store that it opens and closes; ``tools``: a tool
+    set that models may use; ``auth``: keys or a check of your own."""
+    return App(settings or Settings(), registry=registry, store=store, tools=tools, auth=auth)
 
 
 def deadlines(settings: Settings) -> Deadlines:
@@ -230,7 +230,7 @@ async def _forget_old_runs(state: State) -> None:
     for number in count(1):
         await asyncio.sleep(pause)
         try:
-            await state.log.expire(retention=retention)
+            await state.store.expire(retention=retention)
             if number % every == 0:
                 await routes_threads.forget_old(state)
                 await state.identify.sessions.sweep()

@@ -37,7 +37,7 @@ from starlette.types import Receive, Scope, Send
 from tokenwire.errors import UnknownModelError
 from tokenwire.events.message import messages_of
 from tokenwire.events.request import Request
-from tokenwire.log.open import open_log
+from tokenwire.log.open import open_store
 from tokenwire.server.edge.connections import Connection, Connections
 from tokenwire.server.edge.respond import STREAM_HEADERS, RunResponse
 from tokenwire.wire.base import Encoder
@@ -45,7 +45,7 @@ from tokenwire.wire.native import NativeEncoder
 from tokenwire.wire.token_sse import TokenEncoder
 
 if TYPE_CHECKING:
-    from tokenwire.log.base import Log
+    from tokenwire.log.base import Store
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
     from tokenwire.run.stream import Run
@@ -150,13 +150,13 @@ class _Reader:
 class Live:
     """Runs on a log, and responses that follow them, for an application's own routes.
 
-    ``store``: a log or its URL. ``models``: the only models that `start` accepts; the first is the
-    default.
+    ``store``: a store or its URL. ``models``: the only models that `start` accepts; the first is
+    the default.
     """
 
     def __init__(
         self,
-        store: str | Log = "memory:",
+        store: str | Store = "memory:",
         *,
         models: list[str] | None = None,
         registry: Registry | None = None,
@@ -165,7 +165,7 @@ class Live:
         max_age: float = 240.0,
     ) -> None:
         self.models = models or ["demo"]
-        self._log = open_log(store) if isinstance(store, str) else store
+        self._store = open_store(store) if isinstance(store, str) else store
         self._registry, self._tools = registry, tools
         self.connections = Connections(heartbeat=heartbeat, max_age=max_age)
         self._runs: Runs | None = None
@@ -179,13 +179,13 @@ class Live:
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
-        """Give this to ``FastAPI(lifespan=...)``: opens the log, and closes it at the end."""
+        """Give this to ``FastAPI(lifespan=...)``: opens the store, and closes it at the end."""
         from tokenwire.relay.runs import Runs
         from tokenwire.server.app import default_registry
 
         async with default_registry(self.models) as default:
             runs = Runs(
-                self._log,
+                self._store,
                 registry=self._registry or default,
                 tools=self._tools,
                 models=self.models,

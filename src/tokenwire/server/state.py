@@ -18,7 +18,7 @@ from tokenwire.server.settings import Settings
 
 if TYPE_CHECKING:
     from tokenwire.durable.service import DurableStreams
-    from tokenwire.log.base import Log
+    from tokenwire.log.base import Store
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
 
@@ -28,17 +28,17 @@ __all__ = ["Service", "State"]
 class Service(Protocol):
     """What a wire has running beside its requests."""
 
-    async def start(self, log: Log) -> None:
-        """Begin; ``log`` is open, and so are the runs."""
+    async def start(self, store: Store) -> None:
+        """Begin; ``store`` is open, and so are the runs."""
         ...
 
     async def stop(self) -> None:
-        """End; log and runs are about to be closed."""
+        """End; store and runs are about to be closed."""
         ...
 
 
 class State:
-    """One server. ``runs``, ``log`` and ``registry`` are there from the start of its lifespan.
+    """One server. ``runs``, ``store`` and ``registry`` are there from the start of its lifespan.
 
     A wire's routes may say, before the server starts: ``error_forms`` (path prefix -> its error
     body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
@@ -51,7 +51,7 @@ class State:
     """
 
     runs: Runs
-    log: Log
+    store: Store
     registry: Registry
     #: Set by the routes that serve it; one of `services` as well.
     durable: DurableStreams
@@ -86,7 +86,7 @@ class State:
         self.cors_exposed = "Location, Retry-After, Tokenwire-Run, X-Request-Id"
         #: Called when the server begins to stop, before connections are told.
         self.on_drain: list[Callable[[], None]] = []
-        #: Started after the log was opened, stopped before it is closed.
+        #: Started after the store was opened, stopped before it is closed.
         self.services: list[Service] = []
 
     @property

@@ -25,7 +25,7 @@ _Tails = dict[str, Tail | None]
 
 
 class Subscriptions:
-    """The subscriptions of one log. ``signer`` is there when webhooks may be called."""
+    """The subscriptions of one store. ``signer`` is there when webhooks may be called."""
 
     def __init__(self, streams: StreamStore, targets: Targets, signer: Signer | None) -> None:
         self.signer = signer

@@ -1,4 +1,4 @@
-"""Subscriptions to Durable Streams as documents of the log, and the tokens of their wakes.
+"""Subscriptions to Durable Streams as documents of the store, and the tokens of their wakes.
 
 Always true: a subscription changes only by swapping the document that was seen, so that of several
 workers one does each thing; a token is good for one subscription and one of its wakes.
@@ -45,46 +45,46 @@ _Index = dict[str, tuple[str | None, list[str]]]
 
 
 class SubscriptionStore:
-    """The documents of all subscriptions of a log. ``changed`` hears of every look at one, with
+    """The documents of all subscriptions of a store. ``changed`` hears of every look at one, with
     the streams that it took out of what is pending: those are to be looked at once more. An append
     that found its stream pending has changed nothing, and may be newer than the look."""
 
     def __init__(self, streams: StreamStore) -> None:
-        self._streams, self._log = streams, streams.log
+        self._streams, self._store = streams, streams.store
         self._secret = b""
         self.changed: Callable[[str, Subscription, set[str]], None] = (
             lambda key, subscription, cleared: None
         )
 
     async def open(self) -> None:
-        """Get the secret that tokens are signed with; all processes of one log have the same."""
+        """Get the secret that tokens are signed with; all processes of one store have the same."""
         while not self._secret:
-            secret = await self._log.document(_KEY, "token")
+            secret = await self._store.document(_KEY, "token")
             new = secret or os.urandom(32)
-            if await self._log.swap_document(_KEY, "token", secret, new):
+            if await self._store.swap_document(_KEY, "token", secret, new):
                 self._secret = new
 
     # --- documents -----------------------------------------------------------------------------
 
     async def get(self, key: str) -> Subscription | None:
         """The subscription as it is."""
-        data = await self._log.document(_KIND, key)
+        data = await self._store.document(_KIND, key)
         return _decode(data) if data is not None else None
 
     async def all(self) -> dict[str, Subscription]:
         """Every subscription, by key."""
-        documents = await self._log.documents(_KIND, most=_MOST_LOOKED_AT)
+        documents = await self._store.documents(_KIND, most=_MOST_LOOKED_AT)
         return {key: _decode(data) for key, data in documents.items()}
 
     async def add(self, key: str, subscription: Subscription) -> bool:
         """Keep a new one; whether none was there."""
-        return await self._log.swap_document(_KIND, key, None, _encode(subscription))
+        return await self._store.swap_document(_KIND, key, None, _encode(subscription))
 
     async def remove(self, key: str) -> None:
         """Gone, if it was there."""
         while True:
-            data = await self._log.document(_KIND, key)
-            if data is None or await self._log.swap_document(_KIND, key, data, None):
+            data = await self._store.document(_KIND, key)
+            if data is None or await self._store.swap_document(_KIND, key, data, None):
                 return
 
     async def change(
@@ -97,7 +97,7 @@ class SubscriptionStore:
         retried when another process changed it first. Raises what ``act`` raises, and `Problem`
         (404)."""
         while True:
-            data = await self._log.document(_KIND, key)
+            data = await self._store.document(_KIND, key)
             if data is None:
                 raise Problem(404, "SUBSCRIPTION_NOT_FOUND", "no such subscription")
             subscription = _decode(data)
@@ -105,7 +105,7 @@ class SubscriptionStore:
             before = set(subscription.pending)
             result = act(subscription, tails)
             new = _encode(subscription)
-            if new == data or await self._log.swap_document(_KIND, key, data, new):
+            if new == data or await self._store.swap_document(_KIND, key, data, new):
                 self.changed(key, subscription, before - set(subscription.pending))
                 return subscription, result
 
@@ -131,7 +131,7 @@ class SubscriptionStore:
 
     async def followers(self, owner: str, path: str) -> list[str]:
         """The keys of the subscriptions that a stream may concern."""
-        data = await self._log.document(_INDEX, owner)
+        data = await self._store.document(_INDEX, owner)
         index = msgspec.msgpack.decode(data, type=_Index) if data is not None else {}
         return [
             key_of(owner, name)
@@ -154,7 +154,7 @@ class SubscriptionStore:
         self, owner: str, name: str, entry: tuple[str | None, list[str]] | None
     ) -> None:
         while True:
-            data = await self._log.document(_INDEX, owner)
+            data = await self._store.document(_INDEX, owner)
             index = msgspec.msgpack.decode(data, type=_Index) if data is not None else {}
             if entry is None:
                 index.pop(name, None)
@@ -164,7 +164,7 @@ class SubscriptionStore:
             else:
                 index[name] = entry
             new = _encode(index) if index else None
-            if new == data or await self._log.swap_document(_INDEX, owner, data, new):
+            if new == data or await self._store.swap_document(_INDEX, owner, data, new):
                 return
 
     # --- tokens --------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from tokenwire.errors import ConfigError, NetworkError, ProviderError
-from tokenwire.log.base import Log
+from tokenwire.log.base import Index
 from tokenwire.providers.http.connection import Connection, Pool
 
 __all__ = ["CALL_SECONDS", "Signer", "Targets", "load_key_file", "post"]
@@ -277,12 +277,12 @@ class Signer:
         self.kid = _kid(keys.public)
 
     @classmethod
-    async def open(cls, log: Log, private: bytes | None) -> Signer:
+    async def open(cls, store: Index, private: bytes | None) -> Signer:
         """The key that was ``given``, else the store's, made when there is none. All processes of
         one store have the same."""
         private_key = _cryptography()[1]
         while True:
-            data = await log.document(_KIND, "webhook")
+            data = await store.document(_KIND, "webhook")
             stored = msgspec.msgpack.decode(data, type=_Keys) if data is not None else None
             if private is None and stored is not None and stored.private is not None:
                 return cls(stored.private, stored)
@@ -294,7 +294,7 @@ class Signer:
             if stored is not None:
                 retired.append((stored.public, time.time()))
             keys = _Keys(None if private is not None else secret, public, retired[-16:])
-            if await log.swap_document(_KIND, "webhook", data, msgspec.msgpack.encode(keys)):
+            if await store.swap_document(_KIND, "webhook", data, msgspec.msgpack.encode(keys)):
                 return cls(secret, keys)
 
     def sign(self, body: bytes, now: float) -> str:

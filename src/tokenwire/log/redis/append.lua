@@ -1,9 +1,9 @@
--- Append to one or more streams (one call for a whole turn of the event loop).
+-- Append to one or more logs (one call for a whole turn of the event loop).
 -- KEYS, per append: meta, log.
 -- ARGV: ttl_ms, keep_ms, publish command; then per append: live channel, owner's nonce
 --   ('' = unknown), epoch, first offset, close reason ('' = none), n, n records.
 -- Answer, per append: the tail when it was accepted, else {status, tail, epoch}.
--- A stream's tail is the length of its list, so offsets are dense by construction. The channel is
+-- A log's tail is the length of its list, so offsets are dense by construction. The channel is
 -- no key: while a slot moves, a call with a key that does not exist would have to wait.
 local ttl, keep, publish = ARGV[1], ARGV[2], ARGV[3]
 local call = redis.call
@@ -22,7 +22,7 @@ local function push(log, from, to)
   return size
 end
 
--- Whether the last record that the append and the stream have in common is another one.
+-- Whether the last record that the append and the log have in common is another one.
 local function differs(log, tail, first, base, n)
   local last = math.min(tail, first + n - 1)
   return last >= first and call('LINDEX', log, last - 1) ~= ARGV[base + last - first]

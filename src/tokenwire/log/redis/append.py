@@ -1,7 +1,7 @@
-"""Appends to Redis: all of one turn of the loop in one write, a stream's words encoded once.
+"""Appends to Redis: all of one turn of the loop in one write, a log's words encoded once.
 
 Always true: an append whose answer was lost is sent again and comes out as what it was; one that
-finds its stream or claim lost by a failover puts these back and says from where to send.
+finds its log or claim lost by a failover puts these back and says from where to send.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_CONFIRMED = 8192
 
 
 class Owned:
-    """A stream that this process created or claimed: enough to put it back after a failover."""
+    """A log that this process created or claimed: enough to put it back after a failover."""
 
     __slots__ = ("epoch", "key", "lease", "meta", "nonce", "owner", "thread", "words")
 
@@ -46,16 +46,16 @@ class Owned:
         self.thread = thread
         self.key = key
         self.epoch = epoch
-        #: The stream's part of an append, encoded: its keys, and what comes before the numbers;
+        #: The log's part of an append, encoded: its keys, and what comes before the numbers;
         #: and its first key as text.
         self.words: tuple[bytes, bytes, str] | None = None
 
 
 def missing(state: str) -> TokenwireError:
-    """The error for a stream that is not there."""
+    """The error for a log that is not there."""
     if state == "gone":
-        return GoneError("The stream has expired; its records are no longer kept.")
-    return NotFoundError("There is no such stream.")
+        return GoneError("the log has expired; its records are no longer stored")
+    return NotFoundError("no log has this name")
 
 
 def _word(text: str) -> bytes:
@@ -70,7 +70,7 @@ Item = tuple[str, int, int, list[bytes], str | None]
 class Appends:
     """Groups appends, one lane per server, and judges the answers.
 
-    ``restore(stream)`` is awaited for a stream that a failover lost; what it returns is the
+    ``restore(log)`` is awaited for a log that a failover lost; what it returns is the
     append's outcome.
     """
 
@@ -93,9 +93,9 @@ class Appends:
         self._head = b"".join(_word(str(word)) for word in head)
         self._call = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % APPEND.sha
 
-    def lane(self, stream: str) -> Lane:
-        """Where appends to a stream are given (an `Item` each); they keep their order."""
-        place = self._link.place(self._first_key(stream)) if self._cluster else None
+    def lane(self, log: str) -> Lane:
+        """Where appends to a log are given (an `Item` each); they keep their order."""
+        place = self._link.place(self._first_key(log)) if self._cluster else None
         lane = self._lanes.get(place)
         if lane is None:
             most = MOST_APPENDS if self._link.confirm is None else MOST_CONFIRMED
@@ -108,16 +108,16 @@ class Appends:
 
     # Encoding. A number has a fixed width, so that the word's length is known.
 
-    def _first_key(self, stream: str) -> str:
-        owned = self._owned.get(stream)
-        return self._key(stream, "meta") if owned is None else self._words(stream, owned)[2]
+    def _first_key(self, log: str) -> str:
+        owned = self._owned.get(log)
+        return self._key(log, "meta") if owned is None else self._words(log, owned)[2]
 
-    def _words(self, stream: str, owned: Owned | None) -> tuple[bytes, bytes, str]:
+    def _words(self, log: str, owned: Owned | None) -> tuple[bytes, bytes, str]:
         if owned is not None and owned.words is not None:
             return owned.words
-        meta = self._key(stream, "meta")
-        begin = _word(self._key(stream, "live")) + _word(owned.nonce if owned else "")
-        words = (_word(meta) + _word(self._key(stream, "log")), begin, meta)
+        meta = self._key(log, "meta")
+        begin = _word(self._key(log, "live")) + _word(owned.nonce if owned else "")
+        words = (_word(meta) + _word(self._key(log, "log")), begin, meta)
         if owned is not None:
             owned.words = words
         return words
@@ -126,12 +126,12 @@ class Appends:
         keys: list[bytes] = []
         values: list[bytes] = []
         extra = 0
-        known = self._owned.get
-        for stream, epoch, first, records, close in items:
-            owned = known(stream)
+        owned_logs = self._owned.get
+        for log, epoch, first, records, close in items:
+            owned = owned_logs(log)
             if owned is not None and owned.epoch != epoch:
                 owned = None  # somebody else's append
-            names, begin, _ = (owned and owned.words) or self._words(stream, owned)
+            names, begin, _ = (owned and owned.words) or self._words(log, owned)
             keys.append(names)
             ending = _word(close) if close is not None else b"$0\r\n\r\n"
             count = len(records)
@@ -156,53 +156,53 @@ class Appends:
         if self._cluster:  # a call may touch one slot only
             keys = [self._first_key(item[0]) for item in items]
             commands = [self._call_of([item]) for item in items]
-            answers, again = await link.send_all(keys, commands, wait=True)
+            answers, is_repeat = await link.send_all(keys, commands, wait=True)
             answers = [answer for one in answers for answer in one]
         else:
             key = self._first_key(items[0][0])
             starts = range(0, len(items), MOST_APPENDS)
             commands = [self._call_of(items[start : start + MOST_APPENDS]) for start in starts]
             if len(commands) == 1:
-                answers, again = await link.send(key, commands[0], wait=True)
+                answers, is_repeat = await link.send(key, commands[0], wait=True)
             else:
-                many, again = await link.send_all([key] * len(commands), commands, wait=True)
+                many, is_repeat = await link.send_all([key] * len(commands), commands, wait=True)
                 answers = [answer for one in many for answer in one]
-        return await self._judge(items, answers, again)
+        return await self._judge(items, answers, is_repeat)
 
     # Judging.
 
-    async def _judge(self, items: list[Item], answers: list[Any], again: bool) -> list[Any]:
+    async def _judge(self, items: list[Item], answers: list[Any], is_repeat: bool) -> list[Any]:
         tails, results = self._tails, []
         for item, answer in zip(items, answers, strict=True):
-            stream, epoch, first, records, close = item
+            log, epoch, first, records, close = item
             if type(answer) is int:
                 reached = answer
             else:
                 status, reached, newest = answer
                 last = first + len(records) - 1
                 # Sent twice by us after a lost answer, it is no duplicate for the caller.
-                if not (status == b"duplicate" and again and records and reached == last):
-                    outcome = await self._refused(stream, status.decode(), reached, newest)
+                if not (status == b"duplicate" and is_repeat and records and reached == last):
+                    outcome = await self._refused(log, status.decode(), reached, newest)
                     results.append(outcome)
                     continue
-            if stream in tails:
-                tails.accepted(stream, records, reached, close)
-                tails.grown(stream)
+            if log in tails:
+                tails.accepted(log, records, reached, close)
+                tails.grown(log)
             if close is not None:
-                self._owned.pop(stream, None)
+                self._owned.pop(log, None)
             results.append(Appended("ok", reached, epoch))
         return results
 
-    async def _refused(self, stream: str, status: str, tail: int, epoch: int) -> Any:
+    async def _refused(self, log: str, status: str, tail: int, epoch: int) -> Any:
         if status in ("none", "behind"):
             # A failover lost what we hold; put it back and let the caller send from there.
             try:
-                return await self._restore(stream)
+                return await self._restore(log)
             except TokenwireError as error:
-                return error  # of this stream only
+                return error  # of this log only
         if status in ("gone", "deleted"):
             return missing(status)
-        self._tails.forget(stream)
+        self._tails.forget(log)
         if status == "fenced":
-            self._owned.pop(stream, None)
+            self._owned.pop(log, None)
         return Appended(status, tail, epoch)  # type: ignore[arg-type]

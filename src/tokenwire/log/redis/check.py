@@ -27,18 +27,18 @@ async def check_store(link: Link) -> None:
     nodes, settings = link.nodes, link.settings
     assert nodes is not None
     await nodes.refresh()
-    found = await asyncio.gather(*(_ask(link, address) for address in nodes.primaries()))
+    servers = await asyncio.gather(*(_ask(link, address) for address in nodes.primaries()))
     notes: list[str] = []
     levels = []
-    for server, config in found:
+    for server, config in servers:
         version = _version(server)
         if version < (7, 0):
             number = server.get("redis_version", "?")
-            raise ConfigError(f"Redis {number} is too old; tokenwire needs 7.0 or Valkey.")
+            raise ConfigError(f"Redis {number} is too old; tokenwire needs Redis 7.0 or Valkey")
         _check_memory(config, notes)
         levels.append(_level(config, notes))
     alone: Durability = min(levels, key=LEVELS.index, default="memory")
-    can_wait = all(_version(server) >= (7, 2) for server, _ in found)
+    can_wait = all(_version(server) >= (7, 2) for server, _ in servers)
     # With a file that is written once a second, the server can say when that has happened.
     disk = settings.durability == "disk" and alone == "process" and can_wait
     level: Durability = "disk" if disk else alone
@@ -62,8 +62,8 @@ def _refuse(link: Link, level: str, notes: list[str]) -> None:
     if link.settings.durability == "disk" and level == "process":
         hint = " Redis 7.2 and newer can confirm each append from such a file (WAITAOF)."
     raise ConfigError(
-        f"The store URL asks for durability={link.settings.durability}, "
-        f"but this Redis gives {level!r}. {' '.join(dict.fromkeys(notes))}{hint}"
+        f"the store URL requires durability={link.settings.durability}, "
+        f"but this Redis provides {level!r}. {' '.join(dict.fromkeys(notes))}{hint}"
     )
 
 
@@ -81,8 +81,8 @@ async def _try(link: Link, confirm: Confirm, address: Address) -> None:
     missing = confirm.missing(answers)
     if missing:
         raise ConfigError(
-            f"The store URL asks for what the Redis at {address[0]}:{address[1]} does not "
-            f"confirm: {missing}. Connect the replicas first, or ask for less."
+            f"the Redis at {address[0]}:{address[1]} does not confirm what the store URL requires: "
+            f"{missing}; connect the replicas first, or lower replicas= or durability="
         )
 
 
@@ -117,7 +117,7 @@ def _check_memory(config: dict[str, str], notes: list[str]) -> None:
     policy = config.get("maxmemory-policy", "noeviction")
     if policy == "noeviction":
         return
-    message = f"maxmemory-policy is {policy}: Redis may throw open streams away; use noeviction."
+    message = f"maxmemory-policy is {policy}: Redis may evict open logs; use noeviction."
     if config.get("maxmemory", "0") != "0":
         raise ConfigError(message)
     notes.append(message)
@@ -125,10 +125,10 @@ def _check_memory(config: dict[str, str], notes: list[str]) -> None:
 
 def _level(config: dict[str, str], notes: list[str]) -> Durability:
     if not config:
-        notes.append("CONFIG is not allowed here: what a record survives is not known.")
+        notes.append("CONFIG is not allowed here: the durability of a record is unknown.")
         return "memory"
     if config.get("appendonly") != "yes":
-        notes.append("appendonly is off: a restart of Redis loses every stream.")
+        notes.append("appendonly is off: a restart of Redis loses every log.")
         return "memory"
     if config.get("appendfsync") == "always":
         return "disk"

@@ -53,13 +53,13 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         #: Why it is of no use any more.
-        self.lost: Exception | None = None
+        self.failure: Exception | None = None
 
     def send(self, data: bytes, answers: int = 1) -> asyncio.Future[list[Any]]:
         """Send one or more encoded commands; their answers come as a list. Errors of the server
         are answers too (`ReplyError`), not exceptions."""
-        if self.lost is not None:
-            raise ConnectionError(str(self.lost))
+        if self.failure is not None:
+            raise ConnectionError(str(self.failure))
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiting.append((future, answers))
         self.write(data)
@@ -74,18 +74,18 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        if self._transport is not None and self.lost is None:
+        if self._transport is not None and self.failure is None:
             self._transport.write(data)
 
     def abort(self, reason: str) -> None:
         """Drop the connection at once; everybody who waits is told."""
-        if self.lost is None:
+        if self.failure is None:
             self._end(ConnectionError(reason))
         if self._transport is not None:
             self._transport.abort()
 
     def _end(self, reason: Exception) -> None:
-        self.lost = reason
+        self.failure = reason
         while self._waiting:
             future, _ = self._waiting.popleft()
             if not future.done():
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
     def answered(self, answer: Any) -> None:
         """One answer has come."""
         if not self._waiting:
-            self.abort("the server said something that nobody asked for")
+            self.abort("the server sent an unexpected reply")
             return
         self._answers.append(answer)
         future, count = self._waiting[0]
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         reader.feed(data)
         try:
-            while self.lost is None:
+            while self.failure is None:
                 answer = reader.gets()
                 if answer is NOTHING:
                     return
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             self.abort(f"the server does not speak the protocol ({error})")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.lost is None:
+        if self.failure is None:
             self._end(exc or ConnectionError("the server closed the connection"))
 
 
@@ -169,8 +169,8 @@ def make_context(settings: RedisSettings) -> ssl.SSLContext | None:
             context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
-            "The certificates of the store URL cannot be read (ssl_ca_certs, ssl_certfile, "
-            f"ssl_keyfile: PEM files): {error.strerror or type(error).__name__}."
+            "cannot read the certificates of the store URL (ssl_ca_certs, ssl_certfile, "
+            f"ssl_keyfile: PEM files): {error.strerror or type(error).__name__}"
         ) from error
     context.check_hostname = settings.ssl_check_hostname
     return context

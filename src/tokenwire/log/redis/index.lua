@@ -1,4 +1,4 @@
--- Documents of one kind, and idempotency keys: what lies beside the streams, each in one slot.
+-- Documents of one kind, and idempotency keys: what lies beside the logs, each in one slot.
 -- ARGV[1]: operation.
 local operation = ARGV[1]
 
@@ -18,7 +18,7 @@ if operation == 'drop' then
   return 1
 end
 
--- KEYS: a thread's streams by age. ARGV: stream, ttl_ms. The score counts up.
+-- KEYS: a thread's logs by age. ARGV: log, ttl_ms. The score counts up.
 if operation == 'join' then
   local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
   redis.call('ZADD', KEYS[1], 'NX', (tonumber(last[2]) or 0) + 1, ARGV[2])

@@ -1,6 +1,6 @@
-"""What lies beside the streams in Redis: leases by time, ends by time, threads, keys, documents.
+"""What lies beside the logs in Redis: leases by time, ends by time, threads, keys, documents.
 
-Always true: an entry here may be stale or too many, and is checked against its stream; it is
+Always true: an entry here may be stale or too many, and is checked against its log; it is
 written before what it points at, so that one that counts is never missing.
 """
 
@@ -21,10 +21,10 @@ INDEX = Script("index.lua")
 #: Sets of leases and of ends, spread so that a cluster spreads their load.
 SHARDS = 16
 
-#: An idempotency key names its stream for a day.
+#: An idempotency key names its log for a day.
 KEY_MS = 86_400_000
 
-#: A lease without a stream is a creation under way, or one that failed this long ago.
+#: A lease without a log is a creation under way, or one that failed this long ago.
 UNMADE_SECONDS = 60.0
 
 
@@ -44,55 +44,55 @@ class Index:
     def _shard(self, what: str, number: int) -> str:
         return f"{self._prefix}:{{{what}-{number}}}:index"
 
-    def _of(self, what: str, stream: str) -> str:
-        return self._shard(what, zlib.crc32(stream.encode()) % SHARDS)
+    def _of(self, what: str, log: str) -> str:
+        return self._shard(what, zlib.crc32(log.encode()) % SHARDS)
 
     # Leases and ends.
 
-    async def lease(self, stream: str, until: float) -> None:
-        await self._run("ZADD", self._of("leases", stream), until, stream)
+    async def lease(self, log: str, until: float) -> None:
+        await self._run("ZADD", self._of("leases", log), until, log)
 
-    async def first_lease(self, stream: str, until: float) -> None:
-        """For a stream about to be made; one that exists keeps the lease that it has."""
-        await self._run("ZADD", self._of("leases", stream), "NX", until, stream)
+    async def first_lease(self, log: str, until: float) -> None:
+        """For a log about to be made; one that exists keeps the lease that it has."""
+        await self._run("ZADD", self._of("leases", log), "NX", until, log)
 
-    async def unlease(self, stream: str) -> None:
-        """For a stream that nobody owns any more."""
-        await self._run("ZREM", self._of("leases", stream), stream)
+    async def unlease(self, log: str) -> None:
+        """For a log that nobody owns any more."""
+        await self._run("ZREM", self._of("leases", log), log)
 
-    async def release(self, stream: str) -> None:
-        await self._run("ZADD", self._of("leases", stream), "XX", 0, stream)
+    async def release(self, log: str) -> None:
+        await self._run("ZADD", self._of("leases", log), "XX", 0, log)
 
-    async def closed(self, stream: str) -> None:
-        """Note the end of a stream; never fails it: keys have a time to live of their own."""
+    async def closed(self, log: str) -> None:
+        """Note the end of a log; never fails it: keys have a time to live of their own."""
         try:
-            await self._run("ZADD", self._of("ended", stream), time.time(), stream)
-            await self._run("ZREM", self._of("leases", stream), stream)
+            await self._run("ZADD", self._of("ended", log), time.time(), log)
+            await self._run("ZREM", self._of("leases", log), log)
         except LogError:
             self.missed += 1
 
-    async def settle(self, stream: str, *, ended: bool) -> None:
-        """Put right what a crash left: the stream of this lease has ended, or never was."""
+    async def settle(self, log: str, *, ended: bool) -> None:
+        """Put right what a crash left: the log of this lease has ended, or never was."""
         if ended:
-            await self.closed(stream)
+            await self.closed(log)
             return
-        score = await self._run("ZSCORE", self._of("leases", stream), stream)
+        score = await self._run("ZSCORE", self._of("leases", log), log)
         if score is not None and float(score) < time.time() - UNMADE_SECONDS:
-            await self._run("ZREM", self._of("leases", stream), stream)
+            await self._run("ZREM", self._of("leases", log), log)
 
-    async def forget(self, stream: str) -> None:
+    async def forget(self, log: str) -> None:
         for what in ("leases", "ended"):
-            await self._run("ZREM", self._of(what, stream), stream)
+            await self._run("ZREM", self._of(what, log), log)
 
     async def _below(self, what: str, score: float, most: int) -> list[str]:
-        found: list[str] = []
+        names: list[str] = []
         for number in range(SHARDS):
             key = self._shard(what, number)
-            names = await self._run("ZRANGEBYSCORE", key, "-inf", score, "LIMIT", 0, most)
-            found += [name.decode() for name in names]
-            if len(found) >= most:
+            batch = await self._run("ZRANGEBYSCORE", key, "-inf", score, "LIMIT", 0, most)
+            names += [name.decode() for name in batch]
+            if len(names) >= most:
                 break
-        return found
+        return names
 
     async def overdue(self, most: int) -> list[str]:
         return await self._below("leases", time.time(), most)
@@ -108,20 +108,20 @@ class Index:
         return totals[0], totals[1]
 
     async def some(self, most: int) -> list[str]:
-        """Up to ``most`` streams, for figures."""
-        found = await self._below("leases", float("inf"), most)
-        return found + await self._below("ended", float("inf"), most - len(found) or 1)
+        """Up to ``most`` logs, for figures."""
+        names = await self._below("leases", float("inf"), most)
+        return names + await self._below("ended", float("inf"), most - len(names) or 1)
 
     # Threads.
 
     def _thread(self, thread: str) -> str:
         return f"{self._prefix}:{{thread:{_safe(thread)}}}:streams"
 
-    async def join(self, thread: str, stream: str) -> None:
-        await self._link.run(INDEX, [self._thread(thread)], ["join", stream, self._ttl])
+    async def join(self, thread: str, log: str) -> None:
+        await self._link.run(INDEX, [self._thread(thread)], ["join", log, self._ttl])
 
-    async def leave(self, thread: str, stream: str) -> None:
-        await self._run("ZREM", self._thread(thread), stream)
+    async def leave(self, thread: str, log: str) -> None:
+        await self._run("ZREM", self._thread(thread), log)
 
     async def members(self, thread: str) -> list[str]:
         names = await self._run("ZREVRANGE", self._thread(thread), 0, 4999)
@@ -142,9 +142,9 @@ class Index:
     async def drop_key(self, key: str, value: bytes) -> None:
         await self._link.run(INDEX, [self._key(key)], ["drop", value])
 
-    async def drop_key_of(self, key: str, stream: str) -> None:
+    async def drop_key_of(self, key: str, log: str) -> None:
         value = await self._run("GET", self._key(key))
-        if value is not None and value.decode().rsplit("\n", 2)[0] == stream:
+        if value is not None and value.decode().rsplit("\n", 2)[0] == log:
             await self.drop_key(key, value)
 
     # Documents.

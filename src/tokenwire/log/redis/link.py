@@ -1,4 +1,4 @@
-"""Commands to Redis: scripts that may be repeated, many streams in one round trip.
+"""Commands to Redis: scripts that may be repeated, many logs in one round trip.
 
 Always true: a script that was sent is sent again until its outcome is known or the time is up;
 every script takes a repetition as what it is. Callers who are cancelled never touch a connection.
@@ -27,7 +27,7 @@ PASSING = {
     *("READONLY", "UNBLOCKED", "BUSY", "NOSCRIPT"),
 }
 #: Answers that a setting must be changed for.
-REFUSED = {"WRONGPASS": "the user or password", "NOAUTH": "us without a password"}
+REFUSED = {"WRONGPASS": "the user or password", "NOAUTH": "a connection without a password"}
 
 #: How often one command follows a redirection before the map is asked for again.
 MOST_HOPS = 5
@@ -65,13 +65,13 @@ class Confirm:
 
     def missing(self, answers: list[Any]) -> str | None:
         """What the answers to `commands` lack, in words."""
-        *writes, waited = answers
-        for answer in (*writes, waited):
+        *writes, confirmation = answers
+        for answer in (*writes, confirmation):
             if isinstance(answer, ReplyError):
                 if answer.code not in PASSING:
                     raise answer
                 return f"the server answered {answer.code}"
-        local, replicas = waited if self.disk else (1, waited)
+        local, replicas = confirmation if self.disk else (1, confirmation)
         if replicas < self.replicas:
             return f"{replicas} of {self.replicas} replicas confirmed"
         return None if local else "the append-only file was not yet on the disk"
@@ -196,7 +196,7 @@ class Link:
     async def fetch(self, key: str, data: bytes, answers: int) -> list[Any]:
         """All answers of the server that should have ``key``, asked once; errors among them."""
         if self.nodes is None:
-            raise StoreUnavailableError("The store is closed or was not started.")
+            raise StoreUnavailableError("the store is closed or was not started")
         return await self._exchange(await self.nodes.find(key), data, answers, "main")
 
     async def ask(self, address: Address, *words: Word) -> Any:
@@ -270,20 +270,20 @@ class Link:
         address = await self.nodes.find(keys[0])
         data = b"".join(commands) + (confirm.commands(keys[0]) if confirm else b"")
         use = "confirmed" if confirm else "main"
-        sent = await self._exchange(address, data, len(commands) + 2 * bool(confirm), use)
-        answers = sent[: len(commands)]
-        again: set[str] = set()
+        replies = await self._exchange(address, data, len(commands) + 2 * bool(confirm), use)
+        answers = replies[: len(commands)]
+        resend: set[str] = set()
         for number, answer in enumerate(answers):
             # An error: moved to another server, or the script is not known there. What follows
             # for the same key was sent too early.
-            if isinstance(answer, ReplyError) or keys[number] in again:
-                again.add(keys[number])
+            if isinstance(answer, ReplyError) or keys[number] in resend:
+                resend.add(keys[number])
                 answers[number] = await self._deliver(keys[number], commands[number], confirm)
-        if len(again) < len(set(keys)):
-            self._check(confirm, sent[len(commands) :])
+        if len(resend) < len(set(keys)):
+            self._check(confirm, replies[len(commands) :])
         return answers
 
-    async def repeat(self, once: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+    async def repeat(self, operation: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         """Call ``once`` until it works, fails for good, or the time is up."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.settings.timeout
@@ -292,10 +292,10 @@ class Link:
         reason: Exception | None = None
         while True:
             if self.nodes is None:
-                raise StoreUnavailableError("The store is closed or was not started.")
+                raise StoreUnavailableError("the store is closed or was not started")
             try:
                 async with asyncio.timeout_at(end):
-                    return await once(), again
+                    return await operation(), again
             except TimeoutError as error:
                 reason = reason or error
             except (OSError, _UnconfirmedError) as error:
@@ -306,8 +306,8 @@ class Link:
             self.repeated += 1
             if loop.time() + pause >= end:
                 raise StoreUnavailableError(
-                    f"Redis did not answer within {self.settings.timeout:g} s "
-                    f"({str(reason)[:120] or type(reason).__name__}).",
+                    f"Redis did not reply within {self.settings.timeout:g} s "
+                    f"({str(reason)[:120] or type(reason).__name__})",
                 ) from reason
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
@@ -317,11 +317,13 @@ def judge(error: ReplyError) -> ReplyError:
     """The error when it passes; raises what it means otherwise."""
     code = error.code
     if code in ("OOM", "MISCONF"):
-        raise StoreFullError("Redis has no space left for new records.") from error
+        raise StoreFullError("Redis has no space left for new records") from error
     if code in PASSING:
         return error
     if code in REFUSED:
-        raise ConfigError(f"Redis refused {REFUSED[code]}.") from error
+        raise ConfigError(f"Redis refused {REFUSED[code]}") from error
     if code == "NOPERM":
-        raise ConfigError(f"This user may not do what a log needs: {str(error)[:120]}") from error
+        raise ConfigError(
+            f"the Redis user lacks a right that a store needs: {str(error)[:120]}"
+        ) from error
     raise StoreUnavailableError(f"Redis refused a command: {str(error)[:120]}") from error

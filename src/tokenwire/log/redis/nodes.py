@@ -56,7 +56,7 @@ class Nodes:
         #: What several callers wait for together: a connection being made, a map being asked for.
         self._shared: dict[Any, asyncio.Task[Any]] = {}
         self._slots: list[Address | None] = [None] * SLOTS
-        self._known: dict[Address, None] = {}
+        self._addresses: dict[Address, None] = {}
         self._primary: Address | None = None
         self._suspects: set[Address] = set()
 
@@ -100,15 +100,15 @@ class Nodes:
             if other == address:
                 connection.abort(reason)
 
-    def redirected(self, error: ReplyError, asked: Address) -> Address:
+    def redirected(self, error: ReplyError, source: Address) -> Address:
         """Where a MOVED or ASK answer leads; MOVED is remembered."""
         code, slot, target = str(error).split(" ")[:3]
         host, _, port = target.rpartition(":")
-        address = (host.strip("[]") or asked[0], int(port))
-        self._known[address] = None
+        address = (host.strip("[]") or source[0], int(port))
+        self._addresses[address] = None
         if code == "MOVED":
             self._slots[int(slot)] = address
-            self.suspect(asked)  # more than this slot may have moved
+            self.suspect(source)  # more than this slot may have moved
         return address
 
     def primaries(self) -> list[Address]:
@@ -135,12 +135,12 @@ class Nodes:
 
     async def _ask_sentinels(self) -> None:
         command = encode("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._settings.service)
-        reason: Exception = ConnectionError("no Sentinel answers")
+        reason: Exception = ConnectionError("no Sentinel replied")
         ignorant = 0
         for host in self._settings.hosts:
             try:
                 async with asyncio.timeout(ASK_SECONDS):
-                    wire, [found] = await open_wire(
+                    wire, [reply] = await open_wire(
                         Connection, host, self._settings, self._context, [command], user=False
                     )
                 wire.abort("asked")
@@ -148,24 +148,22 @@ class Nodes:
                 _raise_if_untrusted(error, host)
                 reason = error
                 continue
-            if isinstance(found, list):
-                self._primary = (found[0].decode(), int(found[1]))
+            if isinstance(reply, list):
+                self._primary = (reply[0].decode(), int(reply[1]))
                 self._suspects.clear()
                 return
-            if isinstance(found, ReplyError):
-                reason = found
+            if isinstance(reply, ReplyError):
+                reason = reply
             else:
                 ignorant += 1
         if ignorant == len(self._settings.hosts):
-            raise ConfigError(
-                f"No Sentinel knows a service of the name {self._settings.service[:40]!r}."
-            )
+            raise ConfigError(f"no Sentinel knows a service named {self._settings.service[:40]!r}")
         raise reason
 
     async def _ask_cluster(self) -> None:
-        candidates = [*dict.fromkeys((*self._known, *self._settings.hosts))]
+        candidates = [*dict.fromkeys((*self._addresses, *self._settings.hosts))]
         candidates.sort(key=lambda address: address in self._suspects)
-        reason: Exception = ConnectionError("no server of the cluster answers")
+        reason: Exception = ConnectionError("no server of the cluster replied")
         for address in candidates:
             try:
                 async with asyncio.timeout(ASK_SECONDS):
@@ -175,32 +173,34 @@ class Nodes:
                 reason = error
                 continue
             if isinstance(ranges, ReplyError):
-                raise ConfigError(f"This is no Redis Cluster: {str(ranges)[:80]}.") from ranges
+                raise ConfigError(
+                    f"the server is not part of a Redis Cluster: {str(ranges)[:80]}"
+                ) from ranges
             if ranges:
                 self._learn(ranges, address)
                 return
         raise reason
 
-    def _learn(self, ranges: list[Any], asked: Address) -> None:
+    def _learn(self, ranges: list[Any], source: Address) -> None:
         slots: list[Address | None] = [None] * SLOTS
-        known: dict[Address, None] = {}
+        addresses: dict[Address, None] = {}
         for first, last, *servers in ranges:
             for number, server in enumerate(servers):
-                host = server[0].decode() if server[0] else asked[0]
+                host = server[0].decode() if server[0] else source[0]
                 address = (host, int(server[1]))
-                known[address] = None
+                addresses[address] = None
                 if number == 0:
                     slots[first : last + 1] = [address] * (last + 1 - first)
-        self._slots, self._known = slots, known
+        self._slots, self._addresses = slots, addresses
         self._suspects.clear()
 
     # Connections.
 
     async def connection(self, address: Address, use: str) -> Connection:
         """The connection to ``address`` for ``use`` (``main``, ``confirmed``), made at need."""
-        found = self._connections.get((address, use))
-        if found is not None and found.lost is None:
-            return found
+        wire = self._connections.get((address, use))
+        if wire is not None and wire.failure is None:
+            return wire
         return await self._together((address, use), lambda: self._connect(address, use))
 
     async def _connect(self, address: Address, use: str) -> Connection:
@@ -239,12 +239,12 @@ def _raise_if_untrusted(error: Exception, address: Address) -> None:
     where = f"{address[0]}:{address[1]}"
     if isinstance(error, ssl.SSLCertVerificationError):
         raise ConfigError(
-            f"The certificate of the Redis server at {where} is not trusted: "
-            f"{error.verify_message}. Name the file of its authority with ssl_ca_certs= "
-            "in the store URL."
+            f"the certificate of the Redis server at {where} is not trusted: "
+            f"{error.verify_message}; name the file of its authority with ssl_ca_certs= "
+            "in the store URL"
         ) from error
     if "ALERT" in (error.reason or "") or "WRONG_VERSION" in (error.reason or ""):
         raise ConfigError(
-            f"TLS with the Redis server at {where} failed: {error.reason}. Does it speak TLS on "
-            "this port, and does it want a certificate of ours (ssl_certfile=, ssl_keyfile=)?"
+            f"TLS with the Redis server at {where} failed: {error.reason}; check that this port "
+            "uses TLS, and whether it requires a client certificate (ssl_certfile=, ssl_keyfile=)"
         ) from error

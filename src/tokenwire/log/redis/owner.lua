@@ -1,4 +1,4 @@
--- What is done to one stream besides appending: all by the clock of the store.
+-- What is done to one log besides appending: all by the clock of the store.
 -- KEYS: meta, log, and commands unless it describes.
 -- ARGV: operation, ttl_ms, keep_ms, publish command, live channel, control channel, the
 -- operation's own values.
@@ -31,7 +31,7 @@ end
 
 if operation == 'describe' then return described() end
 
--- owner, meta, thread, key, nonce, lease_ms, epoch. Above epoch 1 it restores a stream that its
+-- owner, meta, thread, key, nonce, lease_ms, epoch. Above epoch 1 it restores a log that its
 -- living owner created or claimed and that a failover lost.
 if operation == 'create' then
   local m = redis.call('HMGET', meta, 'nonce', 'gone', 'epoch')

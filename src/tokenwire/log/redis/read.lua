@@ -1,4 +1,4 @@
--- Read pages of one or more streams, each in one snapshot.
+-- Read pages of one or more logs, each in one snapshot.
 -- KEYS, per read: meta, log. ARGV, per read: after, most records, most bytes, 1 when a long page
 -- may be left to plain commands.
 -- Answer, per read: status, tail, close reason ('' = open or page ends before the tail), list of

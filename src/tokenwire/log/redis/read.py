@@ -1,6 +1,6 @@
 """Pages from Redis: those of one turn of the loop in one script call, long ones by plain commands.
 
-Always true: a page is one snapshot of its stream. A script that hands out thousands of records
+Always true: a page is one snapshot of its log. A script that hands out thousands of records
 holds the server up six times as long as LRANGE does, so for those it only says that they are there.
 """
 
@@ -33,20 +33,20 @@ class Reads:
         self._key = key
         self._lanes: dict[Any, Lane] = {}
 
-    async def page(self, stream: str, after: int, most: int, most_bytes: int) -> Page:
+    async def page(self, log: str, after: int, most: int, most_bytes: int) -> Page:
         """Records after ``after``; errors as in `Log.read`."""
-        place = self._link.place(self._key(stream, "meta"))
+        place = self._link.place(self._key(log, "meta"))
         lane = self._lanes.get(place)
         if lane is None:
             lane = self._lanes[place] = Lane(self._batch, MOST_READS)
-        answer = await lane.ask((stream, after, most, most_bytes, 1))
+        answer = await lane.ask((log, after, most, most_bytes, 1))
         if answer[0] == b"long":
-            page = await self._long(stream, after, most, most_bytes)
+            page = await self._long(log, after, most, most_bytes)
             if page is not None:
                 return page
-            answer = await lane.ask((stream, after, most, most_bytes, 0))
+            answer = await lane.ask((log, after, most, most_bytes, 0))
         if answer[0] == b"beyond":
-            raise CursorError("The offset is beyond the end of this stream.", tail=answer[1])
+            raise CursorError("the offset is beyond the tail of this log", tail=answer[1])
         if answer[0] != b"ok":
             raise missing(answer[0].decode())
         return Page(answer[3], after + 1, answer[1], answer[2].decode() or None)
@@ -65,20 +65,20 @@ class Reads:
         answers, _ = await self._link.run(READ, [key for pair in keys for key in pair], bounds)
         return answers
 
-    async def _long(self, stream: str, after: int, most: int, most_bytes: int) -> Page | None:
-        """None when the stream is not what it was a moment ago: then the script judges."""
-        meta, log = self._key(stream, "meta"), self._key(stream, "log")
+    async def _long(self, log: str, after: int, most: int, most_bytes: int) -> Page | None:
+        """None when the log is not what it was a moment ago: then the script judges."""
+        meta, log = self._key(log, "meta"), self._key(log, "log")
         fields = encode("HMGET", meta, "epoch", "closed", "gone", "tail")
-        wanted = encode("LRANGE", log, after, after + most - 1)
-        block = b"".join((MULTI, fields, encode("LLEN", log), wanted, EXEC))
+        content = encode("LRANGE", log, after, after + most - 1)
+        block = b"".join((MULTI, fields, encode("LLEN", log), content, EXEC))
         try:
             answers = await self._link.fetch(meta, block, 5)
         except (OSError, LogError):
             return None
         if isinstance(answers[-1], ReplyError) or answers[-1] is None:
             return None
-        (epoch, closed, gone, last), tail, records = answers[-1]
-        if gone or epoch is None or after > tail or (closed and tail < int(last)):
+        (epoch, closed, mark, last), tail, records = answers[-1]
+        if mark or epoch is None or after > tail or (closed and tail < int(last)):
             return None
         size = 0
         for count, record in enumerate(records):

@@ -1,7 +1,7 @@
 """A Redis URL in, settings out.
 
 Options after ``?``: ``prefix`` (of all keys, default ``tw``), ``timeout`` (seconds that an
-operation may take with all its repetitions, 10), ``ttl`` (seconds that a stream is kept after its
+operation may take with all its repetitions, 10), ``ttl`` (seconds that a log is kept after its
 last sign of life, 7 days), ``replicas`` (how many must confirm every append, 0), ``durability``
 (refuse to start on a store that gives less), and for TLS ``ssl_ca_certs``, ``ssl_certfile``,
 ``ssl_keyfile`` (PEM files) and ``ssl_check_hostname`` (yes or no).
@@ -48,26 +48,26 @@ def _number(options: dict[str, str], name: str, default: float, least: float) ->
     except ValueError:
         value = -1.0
     if not least <= value < 1e12:
-        raise ConfigError(f"{name}= in the store URL is a number of at least {least:g}.")
+        raise ConfigError(f"{name}= in the store URL must be a number of at least {least:g}")
     return value
 
 
 def _yes(options: dict[str, str], name: str) -> bool:
     text = options.pop(name, "yes").lower()
     if text not in ("yes", "true", "1", "no", "false", "0"):
-        raise ConfigError(f"{name}= in the store URL is yes or no.")
+        raise ConfigError(f"{name}= in the store URL must be yes or no")
     return text in ("yes", "true", "1")
 
 
 def _hosts(text: str, port: int) -> list[tuple[str, int]]:
-    found = []
+    addresses = []
     for item in text.split(","):
         try:
             parts = urlsplit("//" + item)
-            found.append((parts.hostname or "localhost", parts.port or port))
+            addresses.append((parts.hostname or "localhost", parts.port or port))
         except ValueError:
-            raise ConfigError("A host of the store URL is not host:port.") from None
-    return found
+            raise ConfigError("a host of the store URL is not host:port") from None
+    return addresses
 
 
 def parse_url(url: str) -> RedisSettings:
@@ -78,16 +78,18 @@ def parse_url(url: str) -> RedisSettings:
     user, at, hosts = parts.netloc.rpartition("@")
     username, _, password = user.partition(":") if at else ("", "", "")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    given = tuple(options)
+    names = tuple(options)
     path = unquote(parts.path.strip("/"))
     database = path if kind == "single" else options.pop("db", "")
     if database and not database.isdigit():
-        raise ConfigError("The database in the store URL is a number: redis://host:6379/0.")
+        raise ConfigError("the database in the store URL must be a number: redis://host:6379/0")
     if kind == "sentinel" and not path:
-        raise ConfigError("A Sentinel URL names its service: redis+sentinel://host:26379/service.")
+        raise ConfigError(
+            "a Sentinel URL must name its service: redis+sentinel://host:26379/service"
+        )
     durability = options.pop("durability", "memory")
     if durability not in LEVELS:
-        raise ConfigError(f"durability= in the store URL is one of {', '.join(LEVELS)}.")
+        raise ConfigError(f"durability= in the store URL must be one of {', '.join(LEVELS)}")
     settings = RedisSettings(
         kind=kind,
         hosts=_hosts(hosts, 26379 if kind == "sentinel" else 6379),
@@ -107,9 +109,9 @@ def parse_url(url: str) -> RedisSettings:
         ssl_check_hostname=_yes(options, "ssl_check_hostname"),
     )
     if options:
-        raise ConfigError(f"Unknown option for redis: {', '.join(sorted(options))[:80]}.")
+        raise ConfigError(f"unknown option of a redis store: {', '.join(sorted(options))[:80]}")
     if "{" in settings.prefix or "}" in settings.prefix:
-        raise ConfigError("prefix= in the store URL holds no braces.")
-    if not settings.tls and any(name.startswith("ssl_") for name in given):
-        raise ConfigError("ssl_... options in the store URL need rediss:// (TLS).")
+        raise ConfigError("prefix= in the store URL must not contain braces")
+    if not settings.tls and any(name.startswith("ssl_") for name in names):
+        raise ConfigError("ssl_... options in the store URL need rediss:// (TLS)")
     return settings

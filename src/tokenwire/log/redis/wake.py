@@ -1,7 +1,7 @@
-"""Wake-ups from Redis: one connection per server and process, however many streams are followed.
+"""Wake-ups from Redis: one connection per server and process, however many logs are followed.
 
 Always true: messages are only a hint; after a subscription is confirmed, after every broken
-connection and after every move of a slot each affected stream is woken, so that a lost message is
+connection and after every move of a slot each affected log is woken, so that a lost message is
 never a lost record.
 """
 
@@ -44,15 +44,15 @@ class WakeConnection:
         address: Address | None,
         *,
         hear: Callable[[str, bytes], None],
-        moved: Callable[[list[str]], None],
-        lost: Callable[[WakeConnection], Awaitable[bool]],
+        on_moved: Callable[[list[str]], None],
+        on_lost: Callable[[WakeConnection], Awaitable[bool]],
     ) -> None:
         self._link = link
         self.address = address
         self._hear = hear
-        self._moved = moved
-        self._lost = lost
-        self.wanted: set[str] = set()
+        self._on_moved = on_moved
+        self._on_lost = on_lost
+        self.channels: set[str] = set()
         self._have: set[str] = set()
         self._leaving: Counter[str] = Counter()
         self._wire: WakeWire | None = None
@@ -64,11 +64,11 @@ class WakeConnection:
         self._task = self._loop.create_task(self._run())
 
     def want(self, *channels: str) -> None:
-        self.wanted.update(channels)
+        self.channels.update(channels)
         self._schedule()
 
     def drop(self, channel: str) -> None:
-        self.wanted.discard(channel)
+        self.channels.discard(channel)
         self._schedule()
 
     async def close(self) -> None:
@@ -88,7 +88,7 @@ class WakeConnection:
                 # Whatever broke, readers look for themselves until the connection is back.
                 if self._at is not None and self._link.nodes is not None:
                     self._link.nodes.suspect(self._at)
-            if not await self._lost(self):
+            if not await self._on_lost(self):
                 return
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 2, 1.0)
@@ -135,7 +135,7 @@ class WakeConnection:
         self._scheduled = False
         if self._wire is None:
             return
-        more, less = self.wanted - self._have, self._have - self.wanted
+        more, less = self.channels - self._have, self._have - self.channels
         self._have |= more
         self._have -= less
         self._leaving.update(less)
@@ -177,16 +177,16 @@ class WakeConnection:
             return
         nodes.redirected(error, at)
         slot = int(str(error).split(" ")[1])
-        gone = [channel for channel in self.wanted if slot_of(channel) == slot]
-        self._have.difference_update(gone)
-        self.wanted.difference_update(gone)
-        self._moved(gone)
+        channels = [channel for channel in self.channels if slot_of(channel) == slot]
+        self._have.difference_update(channels)
+        self.channels.difference_update(channels)
+        self._on_moved(channels)
 
 
 class WakeRouter:
-    """Which stream listens on which channel of which server.
+    """Which log listens on which channel of which server.
 
-    ``touched(stream, message)`` is called for every message, and with an empty message when any
+    ``touched(log, message)`` is called for every message, and with an empty message when any
     may have been missed.
     """
 
@@ -203,18 +203,18 @@ class WakeRouter:
         self._connections: dict[Address | None, WakeConnection] = {}
         self._channels: dict[str, tuple[str, WakeConnection]] = {}
 
-    def listen(self, stream: str, what: str) -> None:
-        channel = self._key(stream, what)
+    def listen(self, log: str, what: str) -> None:
+        channel = self._key(log, what)
         connection = self._connection(channel)
-        self._channels[channel] = (stream, connection)
+        self._channels[channel] = (log, connection)
         connection.want(channel)
 
-    def unlisten(self, stream: str) -> None:
+    def unlisten(self, log: str) -> None:
         for what in ("live", "control"):
-            channel = self._key(stream, what)
-            known = self._channels.pop(channel, None)
-            if known is not None:
-                known[1].drop(channel)
+            channel = self._key(log, what)
+            entry = self._channels.pop(channel, None)
+            if entry is not None:
+                entry[1].drop(channel)
 
     async def close(self) -> None:
         for connection in list(self._connections.values()):
@@ -227,26 +227,26 @@ class WakeRouter:
         connection = self._connections.get(address)
         if connection is None:
             connection = self._connections[address] = WakeConnection(
-                self._link, address, hear=self._hear, moved=self._moved, lost=self._lost
+                self._link, address, hear=self._hear, on_moved=self._moved, on_lost=self._lost
             )
         return connection
 
     def _hear(self, channel: str, data: bytes) -> None:
-        known = self._channels.get(channel)
-        if known is not None:
-            self._touched(known[0], data)
+        entry = self._channels.get(channel)
+        if entry is not None:
+            self._touched(entry[0], data)
 
     def _moved(self, channels: Iterable[str]) -> None:
         for channel in channels:
-            known = self._channels.get(channel)
-            if known is not None:
-                self._touched(known[0], b"")
-                self._channels[channel] = (known[0], self._connection(channel))
+            entry = self._channels.get(channel)
+            if entry is not None:
+                self._touched(entry[0], b"")
+                self._channels[channel] = (entry[0], self._connection(channel))
                 self._channels[channel][1].want(channel)
 
     async def _lost(self, connection: WakeConnection) -> bool:
         """Readers look for themselves, and what other servers have now is subscribed to there."""
-        for channel in list(connection.wanted):
+        for channel in list(connection.channels):
             self._hear(channel, b"")
         nodes, address = self._link.nodes, connection.address
         if address is None or nodes is None:
@@ -255,11 +255,11 @@ class WakeRouter:
             await nodes.refresh()
         except (OSError, ReplyError, ConfigError):
             return True  # nobody knows yet; asked again before the next connection
-        gone = [name for name in connection.wanted if nodes.place(name) != address]
-        for channel in gone:
+        elsewhere = [name for name in connection.channels if nodes.place(name) != address]
+        for channel in elsewhere:
             connection.drop(channel)
-        self._moved(gone)
-        if connection.wanted:
+        self._moved(elsewhere)
+        if connection.channels:
             return True
         self._connections.pop(address, None)
         return False

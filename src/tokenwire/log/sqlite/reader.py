@@ -22,7 +22,7 @@ from tokenwire.errors import (
     StoreDamagedError,
     TokenwireError,
 )
-from tokenwire.log.base import Page, StreamInfo
+from tokenwire.log.base import LogInfo, Page
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
 from tokenwire.log.sqlite.thread import Job
 
@@ -59,14 +59,14 @@ WHERE s.name = ?
 
 def _missing(connection: sqlite3.Connection, name: str) -> TokenwireError:
     if connection.execute("SELECT 1 FROM gone WHERE name = ?", (name,)).fetchone():
-        return GoneError("The stream has expired; its records are no longer kept.")
-    return NotFoundError("There is no such stream.")
+        return GoneError("the log has expired; its records are no longer stored")
+    return NotFoundError("no log has this name")
 
 
-def _damaged(what: str, stream: str, number: int) -> StoreDamagedError:
+def _damaged(what: str, log: str, number: int) -> StoreDamagedError:
     return StoreDamagedError(
-        f"{what} {number} of stream {stream} fails its check; the store is damaged.",
-        stream=stream,
+        f"{what} {number} of log {log} fails its checksum; the store is damaged",
+        stream=log,
         offset=number,
     )
 
@@ -81,19 +81,19 @@ def _cut(sid: int, after: int, joined: Sequence[Any]) -> list[bytes] | None:
     # All steps over the records are loops in C, or nearly.
     ends = list(accumulate(_INTEGERS.decode(lengths)))
     records = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    found = list(map(zlib.crc32, records, seeds(sid, after + 1)))
-    return records if found == _INTEGERS.decode(checks) else None
+    actual = list(map(zlib.crc32, records, seeds(sid, after + 1)))
+    return records if actual == _INTEGERS.decode(checks) else None
 
 
-def describe(connection: sqlite3.Connection, name: str) -> StreamInfo:
+def describe(connection: sqlite3.Connection, name: str) -> LogInfo:
     row = connection.execute(STREAM, (name,)).fetchone()
     if row is None:
         raise _missing(connection, name)
     _, epoch, owner, closed, meta, check, created, lease_until, thread, tail, total = row
     if zlib.crc32(meta) != check:
-        raise _damaged("The description", name, 0)
-    return StreamInfo(
-        stream=name,
+        raise _damaged("description", name, 0)
+    return LogInfo(
+        log=name,
         epoch=epoch,
         owner=owner,
         tail=tail,
@@ -149,7 +149,7 @@ class Reader:
             return explain(error, self._path)
         except (TypeError, ValueError, UnicodeError, msgspec.DecodeError) as error:
             # A damaged page can hold values of the wrong kind where the schema says otherwise.
-            return StoreDamagedError(f"The store holds unreadable values ({type(error).__name__}).")
+            return StoreDamagedError(f"the store holds unreadable values ({type(error).__name__})")
 
     def poll(self) -> None:
         """Look for commits of other processes; costs microseconds when there were none."""
@@ -180,16 +180,16 @@ class Reader:
 
     # What the facade sends over as jobs.
 
-    def describe(self, stream: str) -> StreamInfo:
-        return describe(self._connection, stream)
+    def describe(self, log: str) -> LogInfo:
+        return describe(self._connection, log)
 
-    def read(self, stream: str, after: int, most: int, most_bytes: int) -> Page:
-        row = self._connection.execute(STREAM, (stream,)).fetchone()
+    def read(self, log: str, after: int, most: int, most_bytes: int) -> Page:
+        row = self._connection.execute(STREAM, (log,)).fetchone()
         if row is None:
-            raise _missing(self._connection, stream)
+            raise _missing(self._connection, log)
         sid, closed, tail = row[0], row[3], row[9]
         if not 0 <= after <= tail:
-            raise CursorError("The offset is beyond the end of this stream.", tail=tail)
+            raise CursorError("the offset is beyond the tail of this log", tail=tail)
         if after == tail:
             return Page([], after + 1, tail, closed)
         bounds = (sid, after, most, most_bytes)
@@ -198,11 +198,11 @@ class Reader:
             ordered = self._connection.execute(ORDERED_PAGE, bounds).fetchone()
             records = _cut(sid, after, ordered)
         if records is None:
-            raise self._damage(stream, sid, after, most)
+            raise self._damage(log, sid, after, most)
         reached = after + len(records) == tail
         return Page(records, after + 1, tail, closed if reached else None)
 
-    def _damage(self, stream: str, sid: int, after: int, most: int) -> StoreDamagedError:
+    def _damage(self, log: str, sid: int, after: int, most: int) -> StoreDamagedError:
         """The first record of a page that is not what it was, or not there."""
         number = after
         for offset, check, data in self._connection.execute(
@@ -212,25 +212,23 @@ class Reader:
         ).fetchall():
             number += 1
             if offset != number or checksum(data, sid, number) != check:
-                return _damaged("Record", stream, number)
-        return _damaged("Record", stream, number + 1)
+                return _damaged("record", log, number)
+        return _damaged("record", log, number + 1)
 
-    def commands(self, stream: str, after: int) -> list[tuple[int, bytes]]:
-        row = self._connection.execute(
-            "SELECT sid FROM stream WHERE name = ?", (stream,)
-        ).fetchone()
+    def commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
+        row = self._connection.execute("SELECT sid FROM stream WHERE name = ?", (log,)).fetchone()
         if row is None:
-            raise _missing(self._connection, stream)
-        found = []
+            raise _missing(self._connection, log)
+        commands = []
         for number, check, data in self._connection.execute(
             "SELECT number, checksum, data FROM command WHERE sid = ? AND number > ?"
             " ORDER BY number",
             (row[0], after),
         ):
             if checksum(data, row[0], number) != check:
-                raise _damaged("Command", stream, number)
-            found.append((number, data))
-        return found
+                raise _damaged("command", log, number)
+            commands.append((number, data))
+        return commands
 
     def orphans(self, now: float, most: int) -> list[str]:
         rows = self._connection.execute(
@@ -240,7 +238,7 @@ class Reader:
         )
         return [name for (name,) in rows.fetchall()]
 
-    def held(self, now: float, most: int) -> list[tuple[str, int, str]]:
+    def leases(self, now: float, most: int) -> list[tuple[str, int, str]]:
         rows = self._connection.execute(
             "SELECT name, epoch, owner FROM stream"
             " WHERE closed IS NULL AND lease_until > ? LIMIT ?",
@@ -271,7 +269,7 @@ class Reader:
         return dict(rows.fetchall())
 
     def stats(self) -> dict[str, Any]:
-        streams, still_open = self._connection.execute(
+        logs, still_open = self._connection.execute(
             "SELECT count(*), coalesce(sum(closed IS NULL), 0) FROM stream"
         ).fetchone()
         records, size = self._connection.execute(
@@ -279,4 +277,4 @@ class Reader:
             " JOIN record r ON r.sid = s.sid"
             " AND r.offset = (SELECT max(offset) FROM record WHERE sid = s.sid)"
         ).fetchone()
-        return {"streams": streams, "open": still_open, "records": records, "bytes": size}
+        return {"streams": logs, "open": still_open, "records": records, "bytes": size}

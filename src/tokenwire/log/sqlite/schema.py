@@ -25,9 +25,9 @@ __all__ = ["checksum", "connect", "explain", "migrate", "prepare"]
 APPLICATION_ID = 0x746F6B77  # "tokw", so that file(1) and we know our files
 VERSION = 1
 
-#: ``record.total``: bytes of the stream up to and with this record, so that neither an append
+#: ``record.total``: bytes of the log up to and with this record, so that neither an append
 #: nor a description has to touch or add up anything else. ``wake``: one row per commit with the
-#: name hashes of the touched streams; other processes wake their readers by it.
+#: name hashes of the touched logs; other processes wake their readers by it.
 SCHEMA = """
 CREATE TABLE stream (
     sid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL,
@@ -83,14 +83,14 @@ def explain(error: Exception, path: str) -> LogError:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     file = os.path.basename(path)
     if code == _FULL or (code == sqlite3.SQLITE_IOERR and _no_space(path)):
-        return StoreFullError(f"No space is left for the store {file}.", sqlite=name)
+        return StoreFullError(f"no space left on the device of the store {file}", sqlite=name)
     if code in _DAMAGED:
         return StoreDamagedError(
-            f"The store {file} is damaged ({name}); restore it from a backup.", sqlite=name
+            f"the store {file} is damaged ({name}); restore it from a backup", sqlite=name
         )
     if code in _BUSY:
-        return StoreUnavailableError(f"The store {file} is locked by another program.", sqlite=name)
-    return StoreUnavailableError(f"The store {file} cannot be used now ({name}).", sqlite=name)
+        return StoreUnavailableError(f"the store {file} is locked by another program", sqlite=name)
+    return StoreUnavailableError(f"the store {file} is unavailable ({name})", sqlite=name)
 
 
 def _no_space(path: str) -> bool:
@@ -128,8 +128,8 @@ def prepare(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise ConfigError(
-            f"The store file {os.path.basename(path)} cannot be opened: {error.strerror}. "
-            "Choose another store (--store sqlite:FILE), or none (--store memory:)."
+            f"cannot open the store file {os.path.basename(path)}: {error.strerror}; "
+            "choose another store (--store sqlite:FILE) or none (--store memory:)"
         ) from error
 
 
@@ -140,17 +140,17 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     file = os.path.basename(path)
     if tables and ours != APPLICATION_ID:
-        raise ConfigError(f"{file} is a database of another program; choose another file.")
+        raise ConfigError(f"{file} is a database of another program; choose another file")
     if version > VERSION:
         raise ConfigError(
-            f"{file} was written by a newer tokenwire (schema {version}, known is {VERSION}); "
-            "use that one, or another file."
+            f"{file} was written by a newer tokenwire (schema {version}, this one reads "
+            f"{VERSION}); upgrade tokenwire or choose another file"
         )
     if not tables:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
-        raise ConfigError(f"{file} lies on a file system without shared memory; choose another.")
+        raise ConfigError(f"{file} is on a file system without shared memory; choose another")
     if tables:
         return
     connection.execute("BEGIN IMMEDIATE")

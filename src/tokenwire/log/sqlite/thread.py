@@ -43,12 +43,12 @@ class JobThread:
         name: str,
         work: Callable[[list[Job]], Sequence[Any]],
         *,
-        done: Callable[[list[Job], Sequence[Any]], None] | None = None,
+        on_done: Callable[[list[Job], Sequence[Any]], None] | None = None,
         poll: Callable[[], None] | None = None,
         idle: float = 0.01,
     ) -> None:
         self._work = work
-        self._done = done
+        self._on_done = on_done
         self._poll = poll
         self._idle = idle
         self._loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ class JobThread:
     def submit(self, job: Job, answer: Answer) -> None:
         """Give a job; it goes over with all others of this turn of the loop."""
         if self._closed:
-            raise StoreUnavailableError("The store is closed.")
+            raise StoreUnavailableError("the store is closed")
         job.future = answer
         if not self._pending:
             self._loop.call_soon(self._hand_over)
@@ -125,8 +125,8 @@ class JobThread:
         self._tell(call, *arguments)
 
     def _answer(self, jobs: list[Job], results: Sequence[Any]) -> None:
-        if self._done is not None:
-            self._done(jobs, results)
+        if self._on_done is not None:
+            self._on_done(jobs, results)
         for job, result in zip(jobs, results, strict=True):
             if job.future.done():
                 continue  # the caller was cancelled; the work is done all the same

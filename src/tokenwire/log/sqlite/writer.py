@@ -1,7 +1,7 @@
 """The writing half of the SQLite log: all jobs of one turn in one transaction.
 
 Always true: a job's answer leaves this file only after the commit that holds it; what is known of
-a stream from earlier transactions is used only while no other process has touched it.
+a log from earlier transactions is used only while no other process has touched it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tokenwire.errors import (
     StoreUnavailableError,
     TokenwireError,
 )
-from tokenwire.log.base import Appended, Claim, StreamInfo
+from tokenwire.log.base import Appended, Claim, LogInfo
 from tokenwire.log.sqlite.reader import describe
 from tokenwire.log.sqlite.schema import checksum, explain
 from tokenwire.log.sqlite.thread import Job
@@ -40,32 +40,32 @@ __all__ = ["AppendJob", "Writer", "name_hash"]
 #: getting it back from a busy event loop may take milliseconds.
 INSERT_SIZES = (512, 64, 8, 1)
 
-#: What is known of streams, before it is thrown away and read again.
+#: What is known of logs, before it is thrown away and read again.
 MOST_KNOWN = 50_000
 
 #: Rows of the ``wake`` table: a reader that is further behind wakes everybody instead.
 MOST_WAKES = 4096
 
 
-def name_hash(stream: str) -> int:
-    return zlib.crc32(stream.encode())
+def name_hash(log: str) -> int:
+    return zlib.crc32(log.encode())
 
 
 class AppendJob(Job):
     """An append, kept apart from other jobs so that many become one INSERT."""
 
-    __slots__ = ("close", "durable", "epoch", "first", "records", "stream")
+    __slots__ = ("close", "durable", "epoch", "first", "log", "records")
 
     def __init__(
         self,
-        stream: str,
+        log: str,
         epoch: int,
         first: int,
         records: list[bytes],
         close: str | None,
         durable: bool,
     ) -> None:
-        self.stream = stream
+        self.log = log
         self.epoch = epoch
         self.first = first
         self.records = records
@@ -73,7 +73,7 @@ class AppendJob(Job):
         self.durable = durable
 
 
-class _Known:
+class _Head:
     __slots__ = ("closed", "epoch", "sid", "tail", "total")
 
     def __init__(self, sid: int, epoch: int, tail: int, total: int, closed: str | None) -> None:
@@ -102,7 +102,7 @@ class Writer:
         self._default = synchronous
         self._synchronous = synchronous
         self.identity = secrets.token_hex(8)
-        self._known: dict[str, _Known] = {}
+        self._heads: dict[str, _Head] = {}
         self._rows: list[Any] = []
         self._touched: set[int] = set()
         self._last_wake = 0
@@ -137,17 +137,19 @@ class Writer:
         # instant. All our writers, of all processes, pass this lock, so that cannot happen.
         if self._lock < 0 or fcntl is None:
             return
-        waited = 0.0
+        elapsed = 0.0
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if waited >= self._busy:
-                    raise StoreUnavailableError("Another process keeps the store locked.") from None
-            pause = min(0.002, 0.0002 + waited / 10)
+                if elapsed >= self._busy:
+                    raise StoreUnavailableError(
+                        "another process holds the lock of the store"
+                    ) from None
+            pause = min(0.002, 0.0002 + elapsed / 10)
             time.sleep(pause)
-            waited += pause
+            elapsed += pause
 
     def _transaction(self, jobs: list[Job]) -> Sequence[Any]:
         connection = self._connection
@@ -169,19 +171,19 @@ class Writer:
             raise
 
     def _undo(self) -> None:
-        self._known.clear()
+        self._heads.clear()
         self._rows.clear()
         self._touched.clear()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def _set_synchronous(self, jobs: list[Job]) -> None:
-        wanted = self._default
-        if wanted == "normal" and any(type(j) is AppendJob and j.durable for j in jobs):
-            wanted = "full"
-        if wanted != self._synchronous:
-            self._connection.execute(f"PRAGMA synchronous={wanted}")
-            self._synchronous = wanted
+        level = self._default
+        if level == "normal" and any(type(j) is AppendJob and j.durable for j in jobs):
+            level = "full"
+        if level != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous={level}")
+            self._synchronous = level
 
     def _catch_up(self) -> None:
         rows = self._connection.execute(
@@ -192,15 +194,15 @@ class Writer:
         expected = self._last_wake + 1
         self._last_wake = rows[-1][0]
         if rows[0][0] != expected:
-            self._known.clear()
+            self._heads.clear()
             return
         changed: set[int] = set()
         for _, writer, hashes in rows:
             if writer != self.identity:
                 changed.update(array("I", hashes))
         if changed:
-            for name in [name for name in self._known if name_hash(name) in changed]:
-                del self._known[name]
+            for name in [name for name in self._heads if name_hash(name) in changed]:
+                del self._heads[name]
 
     def _leave_wake(self) -> None:
         if not self._touched:
@@ -215,8 +217,8 @@ class Writer:
             self._connection.execute(
                 "DELETE FROM wake WHERE id <= ?", (self._last_wake - MOST_WAKES,)
             )
-        if len(self._known) > MOST_KNOWN:
-            self._known.clear()
+        if len(self._heads) > MOST_KNOWN:
+            self._heads.clear()
 
     def _one(self, job: Job) -> Any:
         try:
@@ -227,9 +229,9 @@ class Writer:
         except TokenwireError as error:
             return error
 
-    def _look_up(self, name: str) -> _Known:
-        known = self._known.get(name)
-        if known is None:
+    def _look_up(self, name: str) -> _Head:
+        head = self._heads.get(name)
+        if head is None:
             row = self._connection.execute(
                 "SELECT s.sid, s.epoch, coalesce(r.offset, 0), coalesce(r.total, 0), s.closed"
                 " FROM stream s LEFT JOIN record r ON r.sid = s.sid AND r.offset ="
@@ -238,56 +240,58 @@ class Writer:
             ).fetchone()
             if row is None:
                 raise self._missing(name)
-            known = self._known[name] = _Known(*row)
-        return known
+            head = self._heads[name] = _Head(*row)
+        return head
 
     def _missing(self, name: str) -> TokenwireError:
-        gone = self._connection.execute("SELECT 1 FROM gone WHERE name = ?", (name,)).fetchone()
-        if gone:
-            return GoneError("The stream has expired; its records are no longer kept.")
-        return NotFoundError("There is no such stream.")
+        tombstone = self._connection.execute(
+            "SELECT 1 FROM gone WHERE name = ?", (name,)
+        ).fetchone()
+        if tombstone:
+            return GoneError("the log has expired; its records are no longer stored")
+        return NotFoundError("no log has this name")
 
     def _append(self, job: AppendJob) -> Appended:
-        known = self._known.get(job.stream) or self._look_up(job.stream)
-        tail = known.tail
-        if job.epoch != known.epoch:
-            return Appended("fenced", tail, known.epoch)
+        head = self._heads.get(job.log) or self._look_up(job.log)
+        tail = head.tail
+        if job.epoch != head.epoch:
+            return Appended("fenced", tail, head.epoch)
         first, records = job.first, job.records
         last = first + len(records) - 1
-        if known.closed is not None:
-            if last > tail or job.close not in (None, known.closed):
-                return Appended("closed", tail, known.epoch)
-            other = self._differs(known, first, records)
-            return Appended("conflict" if other else "duplicate", tail, known.epoch)
+        if head.closed is not None:
+            if last > tail or job.close not in (None, head.closed):
+                return Appended("closed", tail, head.epoch)
+            other = self._differs(head, first, records)
+            return Appended("conflict" if other else "duplicate", tail, head.epoch)
         if first > tail + 1:
-            return Appended("gap", tail, known.epoch)
-        if first <= tail and self._differs(known, first, records):
-            return Appended("conflict", tail, known.epoch)
+            return Appended("gap", tail, head.epoch)
+        if first <= tail and self._differs(head, first, records):
+            return Appended("conflict", tail, head.epoch)
         if last <= tail and job.close is None:
-            return Appended("duplicate", tail, known.epoch)
-        sid, total, rows = known.sid, known.total, self._rows
+            return Appended("duplicate", tail, head.epoch)
+        sid, total, rows = head.sid, head.total, self._rows
         for record in records[tail + 1 - first :]:
             tail += 1
             total += len(record)
             rows += (sid, tail, total, checksum(record, sid, tail), record)
-        known.tail, known.total = tail, total
+        head.tail, head.total = tail, total
         if job.close is not None:
-            known.closed = job.close
+            head.closed = job.close
             self._connection.execute(
                 "UPDATE stream SET closed = ?, closed_at = ? WHERE sid = ?",
                 (job.close, self._clock(), sid),
             )
-        self._touched.add(name_hash(job.stream))
-        return Appended("ok", tail, known.epoch)
+        self._touched.add(name_hash(job.log))
+        return Appended("ok", tail, head.epoch)
 
-    def _differs(self, known: _Known, first: int, records: list[bytes]) -> bool:
-        """Whether the last record that the append and the stream have in common is another one."""
-        last = min(known.tail, first + len(records) - 1)
+    def _differs(self, head: _Head, first: int, records: list[bytes]) -> bool:
+        """Whether the last record that the append and the log have in common is another one."""
+        last = min(head.tail, first + len(records) - 1)
         if last < first:
             return False
         self._flush()
         row = self._connection.execute(
-            "SELECT data FROM record WHERE sid = ? AND offset = ?", (known.sid, last)
+            "SELECT data FROM record WHERE sid = ? AND offset = ?", (head.sid, last)
         ).fetchone()
         return row is None or row[0] != records[last - first]
 
@@ -311,14 +315,14 @@ class Writer:
 
     def create(
         self,
-        stream: str,
+        log: str,
         owner: str,
         meta: bytes,
         thread: str | None,
         key: str | None,
         key_hash: str,
         lease: float,
-    ) -> StreamInfo:
+    ) -> LogInfo:
         execute = self._connection.execute
         if key is not None:
             row = execute(
@@ -328,60 +332,60 @@ class Writer:
             ).fetchone()
             if row is not None:
                 if row[1] != key_hash:
-                    raise KeyReusedError("This idempotency key was used for another request.")
+                    raise KeyReusedError("this idempotency key belongs to a different request")
                 return describe(self._connection, row[0])
-        taken = execute(
+        conflict = execute(
             "SELECT 1 FROM stream WHERE name = ?1 UNION ALL SELECT 1 FROM gone WHERE name = ?1",
-            (stream,),
+            (log,),
         ).fetchone()
-        if taken:
-            raise ConflictError("A stream of this name exists.")
+        if conflict:
+            raise ConflictError("a log of this name exists")
         now = self._clock()
         sid = execute(
             "INSERT INTO stream"
             " (name, epoch, owner, lease_until, created, thread, meta, meta_check)"
             " VALUES (?, 1, ?, ?, ?, ?, ?, ?)",
-            (stream, owner, now + lease, now, thread, meta, zlib.crc32(meta)),
+            (log, owner, now + lease, now, thread, meta, zlib.crc32(meta)),
         ).lastrowid
         if key is not None:
             execute("INSERT INTO request_key VALUES (?, ?, ?)", (key, sid, key_hash))
-        self._touched.add(name_hash(stream))
-        return describe(self._connection, stream)
+        self._touched.add(name_hash(log))
+        return describe(self._connection, log)
 
-    def claim(self, stream: str, owner: str, lease: float) -> Claim | None:
+    def claim(self, log: str, owner: str, lease: float) -> Claim | None:
         now = self._clock()
         row = self._connection.execute(
             "UPDATE stream SET epoch = epoch + 1, owner = ?, lease_until = ?"
             " WHERE name = ? AND closed IS NULL AND lease_until <= ? RETURNING epoch",
-            (owner, now + lease, stream, now),
+            (owner, now + lease, log, now),
         ).fetchone()
         if row is None:
             return None
-        self._known.pop(stream, None)
-        self._touched.add(name_hash(stream))
-        return Claim(stream, row[0], self._look_up(stream).tail)
+        self._heads.pop(log, None)
+        self._touched.add(name_hash(log))
+        return Claim(log, row[0], self._look_up(log).tail)
 
-    def renew(self, streams: dict[str, int], owner: str, lease: float) -> set[str]:
+    def renew(self, logs: dict[str, int], owner: str, lease: float) -> set[str]:
         until = self._clock() + lease
-        lost = set()
-        for name, epoch in streams.items():
+        losses = set()
+        for name, epoch in logs.items():
             changed = self._connection.execute(
                 "UPDATE stream SET lease_until = ?"
                 " WHERE name = ? AND epoch = ? AND owner = ? AND closed IS NULL",
                 (until, name, epoch, owner),
             ).rowcount
             if not changed:
-                lost.add(name)
-        return lost
+                losses.add(name)
+        return losses
 
-    def release(self, stream: str, epoch: int) -> None:
+    def release(self, log: str, epoch: int) -> None:
         self._connection.execute(
             "UPDATE stream SET lease_until = 0 WHERE name = ? AND epoch = ? AND closed IS NULL",
-            (stream, epoch),
+            (log, epoch),
         )
 
-    def command(self, stream: str, data: bytes) -> None:
-        sid = self._look_up(stream).sid
+    def command(self, log: str, data: bytes) -> None:
+        sid = self._look_up(log).sid
         number = self._connection.execute(
             "SELECT coalesce(max(number), 0) + 1 FROM command WHERE sid = ?", (sid,)
         ).fetchone()[0]
@@ -389,7 +393,7 @@ class Writer:
             "INSERT INTO command VALUES (?, ?, ?, ?)",
             (sid, number, checksum(data, sid, number), data),
         )
-        self._touched.add(name_hash(stream))
+        self._touched.add(name_hash(log))
 
     def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         execute = self._connection.execute
@@ -414,19 +418,17 @@ class Writer:
     def _erase(self, name: str, sid: int) -> None:
         for table in ("record", "command", "request_key", "stream"):
             self._connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))  # noqa: S608
-        self._known.pop(name, None)
+        self._heads.pop(name, None)
         self._touched.add(name_hash(name))
 
-    def delete(self, stream: str) -> None:
-        row = self._connection.execute(
-            "SELECT sid FROM stream WHERE name = ?", (stream,)
-        ).fetchone()
+    def delete(self, log: str) -> None:
+        row = self._connection.execute("SELECT sid FROM stream WHERE name = ?", (log,)).fetchone()
         if row is not None:
-            self._erase(stream, row[0])
-        self._connection.execute("DELETE FROM gone WHERE name = ?", (stream,))
+            self._erase(log, row[0])
+        self._connection.execute("DELETE FROM gone WHERE name = ?", (log,))
 
     def expire(self, retention: float, most: int, keep_names: float) -> list[str]:
-        """Erase up to ``most`` old streams; their names stay in ``gone`` for a while."""
+        """Erase up to ``most`` old logs; their names stay in ``gone`` for a while."""
         execute = self._connection.execute
         now = self._clock()
         old = execute(

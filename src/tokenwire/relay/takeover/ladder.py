@@ -18,7 +18,7 @@ from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome, RunStart
 from tokenwire.events.order import Order, closing
-from tokenwire.log.base import Log
+from tokenwire.log.base import Store
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.produce import Producer
 from tokenwire.relay.record import json_of, verify
@@ -26,8 +26,8 @@ from tokenwire.run.plan import Plan
 
 __all__ = [
     "MOST_ATTEMPTS",
+    "Replay",
     "Rung",
-    "Taken",
     "asks_to_stop",
     "claim_of",
     "ending",
@@ -45,7 +45,7 @@ MOST_CLAIMS = 3
 Rung = Literal["go-on", "cancelled", "interrupted"]
 
 
-class Taken(msgspec.Struct):
+class Replay(msgspec.Struct):
     """A run's log, read back: its records, and the order and state after them."""
 
     records: list[bytes]
@@ -62,11 +62,11 @@ class Taken(msgspec.Struct):
         return max(event.t, int(time.time() * 1000) - self.fold.time)
 
 
-async def read_run(log: Log, run: str) -> Taken:
+async def read_run(store: Store, run: str) -> Replay:
     """All of a run, checked. Raises `StoreDamagedError` when its chain does not hold."""
     records: list[bytes] = []
     while True:
-        page = await log.read(run, after=len(records), most=4096, most_bytes=4 << 20)
+        page = await store.read(run, after=len(records), most=4096, most_bytes=4 << 20)
         if not page.records:
             break
         records.extend(page.records)
@@ -79,66 +79,65 @@ async def read_run(log: Log, run: str) -> Taken:
         order.check(event)
         fold.apply(event)
         claims += isinstance(event, RunClaim)
-    return Taken(records, order, fold, claims)
+    return Replay(records, order, fold, claims)
 
 
-def rung(taken: Taken, commands: list[bytes]) -> Rung:
-    """What may be done with a run that lost its worker."""
-    if taken.fold.cancel_requested or any(asks_to_stop(data) for data in commands):
+def rung(replay: Replay, commands: list[bytes]) -> Rung:
+    """What to do with a run that lost its worker."""
+    if replay.fold.cancel_requested or any(asks_to_stop(data) for data in commands):
         return "cancelled"
-    step = taken.fold.last_step
-    if taken.claims >= MOST_CLAIMS:
+    step = replay.fold.last_step
+    if replay.claims >= MOST_CLAIMS:
         return "interrupted"
     if step is not None and step.status == "open" and step.attempt >= MOST_ATTEMPTS:
         return "interrupted"
     return "go-on"
 
 
-def ending(taken: Taken, how: Rung) -> list[Event]:
+def ending(replay: Replay, how: Rung) -> list[Event]:
     """The events that end a run which cannot go on."""
     outcome: RunOutcome = "cancelled" if how == "cancelled" else "interrupted"
     events: list[Event] = []
-    if how == "cancelled" and not taken.fold.cancel_requested:
+    if how == "cancelled" and not replay.fold.cancel_requested:
         events.append(Control(command="cancel"))
     status = "cancelled" if how == "cancelled" else "incomplete"
-    events += closing(taken.order, part="truncated", step=status)
+    events += closing(replay.order, part="truncated", step=status)
     reason = None if how == "cancelled" else "worker_lost"
-    step = taken.fold.last_step
+    step = replay.fold.last_step
     lost = step is not None and step.status == "open" and not step.usage
     events.append(
         RunEnd(
             outcome=outcome,
             reason=reason,
-            usage=taken.fold.usage or None,
-            usage_unknown=taken.fold.usage_unknown or lost,
+            usage=replay.fold.usage or None,
+            usage_unknown=replay.fold.usage_unknown or lost,
             recoverable=how == "interrupted",
         )
     )
     return events
 
 
-def claim_of(taken: Taken, owner: str, epoch: int) -> RunClaim:
-    """What a new owner writes first: readers of the log can tell the epochs apart by it. The
-    owner's process number and secret stay out of it."""
-    return RunClaim(epoch=epoch, owner=owner.partition(":")[0], reason="lost", t=taken.now())
+def claim_of(replay: Replay, owner: str, epoch: int) -> RunClaim:
+    """A new owner's first record, by which readers distinguish the epochs. It omits the owner's
+    process number and secret."""
+    return RunClaim(epoch=epoch, owner=owner.partition(":")[0], reason="lost", t=replay.now())
 
 
 async def write_end(
-    log: Log, taken: Taken, events: list[Event], *, epoch: int, start: RunStart
+    store: Store, replay: Replay, events: list[Event], *, epoch: int, start: RunStart
 ) -> None:
-    """Write the end of a run after the last record that its log has, which is all that readers
-    know; nothing when it has an end. ``start`` is for a run that was lost before its first
-    record. Raises `LogError`."""
-    if taken.order.state == "ended":
+    """Write the end of a run after the last record of its log; nothing when it has ended.
+    ``start`` is for a run that was lost before its first record. Raises `LogError`."""
+    if replay.order.state == "ended":
         return
-    if taken.order.state == "new":
+    if replay.order.state == "new":
         events = [start, *events]
-    t = taken.now()
+    t = replay.now()
     for event in events:
         event.t = t
-        taken.order.check(event)
-        taken.fold.apply(event)
-    await Producer(log, start.run, epoch, records=taken.records).write(events)
+        replay.order.check(event)
+        replay.fold.apply(event)
+    await Producer(store, start.run, epoch, records=replay.records).write(events)
 
 
 def start_of(run: str, of: RunMeta | Plan) -> RunStart:
@@ -153,7 +152,7 @@ def start_of(run: str, of: RunMeta | Plan) -> RunStart:
 
 
 def asks_to_stop(data: bytes) -> bool:
-    """Whether a command that was left for a run is a cancel."""
+    """Whether a command is a cancel."""
     try:
         event = decode(data)
     except InputError:

@@ -1,9 +1,9 @@
-"""Runs whose worker was lost: who goes on with them, and when.
+"""Runs whose worker was lost: which process resumes them, and when.
 
 Always true: a process takes a run over at once when it serves the run's model and has its tools;
-one that it cannot go on with it leaves to others for as long as an answer may take, and then ends
-it as ``interrupted``; a run that was asked to stop is ended by whoever sees it first; one whose
-records are damaged is tried less and less often, and the server's log hears of it once.
+one that it cannot resume waits for others for as long as an answer may take, and then ends as
+``interrupted``; a cancelled run is ended by the first process that sees it; one whose records are
+damaged is retried less and less often, with one line in the server's log.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ __all__ = ["Orphans"]
 
 _log = logging.getLogger("tokenwire.relay")
 
-#: Seconds between two tries of a damaged run, at most: somebody may bring back what it lacks.
+#: Maximum seconds between two tries of a damaged run: an operator may restore its records.
 MOST_PAUSE = 3600.0
 
 
-class _Left(msgspec.Struct):
-    """A run that is left to others until then."""
+class _Deferral(msgspec.Struct):
+    """A run that waits for another process until then."""
 
     until: float
     meta: RunMeta
 
 
-class _Failed(msgspec.Struct):
-    """A run that could not be taken over: when to try again, and how long that was put off."""
+class _Retry(msgspec.Struct):
+    """A run that could not be taken over: when to retry, and the pause before that."""
 
     until: float
     pause: float
@@ -58,66 +58,68 @@ class Orphans:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._left: dict[str, _Left] = {}
-        #: Kept on while our own claim hides a run from the store's list of those without an owner.
-        self._failed: dict[str, _Failed] = {}
+        self._deferrals: dict[str, _Deferral] = {}
+        #: Survives while our own claim hides a run from the store's list of orphans.
+        self._retries: dict[str, _Retry] = {}
 
     async def look(self, now: float) -> None:
-        """Take over what can be gone on with, end what must end, leave the rest to others."""
-        # What is left may be what the store names first; it must not hide the others.
-        most = 100 + len(self._left) + len(self._failed)
-        found = await self._worker.log.orphans(most=most)
-        self._left = {run: left for run, left in self._left.items() if run in found}
-        self._failed = {
-            run: failed
-            for run, failed in self._failed.items()
-            if run in found or now < failed.until + failed.pause
+        """Resume what this process can, end what must end, leave the rest to others."""
+        # Deferred runs may come first in the store's list; they must not hide the others.
+        most = 100 + len(self._deferrals) + len(self._retries)
+        orphans = await self._worker.store.orphans(most=most)
+        self._deferrals = {
+            run: deferral for run, deferral in self._deferrals.items() if run in orphans
         }
-        for run in found:
-            failed = self._failed.get(run)
-            if run in self._worker.owned or (failed is not None and now < failed.until):
+        self._retries = {
+            run: retry
+            for run, retry in self._retries.items()
+            if run in orphans or now < retry.until + retry.pause
+        }
+        for run in orphans:
+            retry = self._retries.get(run)
+            if run in self._worker.owned or (retry is not None and now < retry.until):
                 continue
             try:
                 await self._look_at(run, now)
             except TokenwireError as error:
-                self._put_off(run, now, error)
+                self._postpone(run, now, error)
             else:
-                self._failed.pop(run, None)
+                self._retries.pop(run, None)
 
-    def _put_off(self, run: str, now: float, error: TokenwireError) -> None:
-        """Try again after a lease; what is damaged, after twice as long as before."""
-        before, damaged = self._failed.get(run), isinstance(error, StoreDamagedError)
+    def _postpone(self, run: str, now: float, error: TokenwireError) -> None:
+        """Retry after a lease; a damaged run, after twice the pause before."""
+        before, damaged = self._retries.get(run), isinstance(error, StoreDamagedError)
         pause = self._worker.lease
         if damaged and before is not None and before.damaged:
             pause = min(2 * before.pause, MOST_PAUSE)
             _log.debug("run %s: %s; the next try is in %g s", run, error, pause)
         else:
-            later = "; it is tried again, less and less often" if damaged else ""
+            later = "; it is retried, less and less often" if damaged else ""
             _log.warning("run %s could not be taken over: %s%s", run, error, later)
-        self._failed[run] = _Failed(now + pause, pause, damaged)
+        self._retries[run] = _Retry(now + pause, pause, damaged)
 
     async def _look_at(self, run: str, now: float) -> None:
-        left = self._left.get(run)
-        if left is None:
-            meta = meta_of(await self._worker.log.describe(run))
-            left = _Left(now + await self._patience(run, meta), meta)
-        if now < left.until and not await self._was_stopped(run):
-            self._left[run] = left
+        deferral = self._deferrals.get(run)
+        if deferral is None:
+            meta = meta_of(await self._worker.store.describe(run))
+            deferral = _Deferral(now + await self._patience(run, meta), meta)
+        if now < deferral.until and not await self._was_stopped(run):
+            self._deferrals[run] = deferral
             return
-        self._left.pop(run, None)
-        await self._claim(run, left.meta)
+        self._deferrals.pop(run, None)
+        await self._claim(run, deferral.meta)
 
     async def _patience(self, run: str, meta: RunMeta) -> float:
-        """How long others come first."""
+        """How long other processes have precedence."""
         worker = self._worker
         if self._plan(run, meta) is None:
             return worker.leave_for
         lacking = self._lacking(meta)
         if not lacking:
             return 0.0
-        # Without them the answer may be a poorer one, so whoever has them comes first.
-        taken = await read_run(worker.log, run)
-        return worker.leave_for if lacking & open_tools(taken.fold) else worker.lease
+        # Without them the answer may be poorer: a process that has them takes precedence.
+        replay = await read_run(worker.store, run)
+        return worker.leave_for if lacking & open_tools(replay.fold) else worker.lease
 
     def _plan(self, run: str, meta: RunMeta) -> Plan | None:
         if not self._worker.serves(meta.model):
@@ -125,44 +127,44 @@ class Orphans:
         try:
             return self._worker.plan(run, meta)
         except TokenwireError as error:
-            _log.info("run %s cannot go on here: %s", run, error)
+            _log.info("run %s cannot be resumed here: %s", run, error)
             return None
 
     def _lacking(self, meta: RunMeta) -> set[str]:
         return set(meta.tool_names or []) - set(self._worker.tool_names(meta.principal))
 
     async def _was_stopped(self, run: str) -> bool:
-        return any(asks_to_stop(data) for _, data in await self._worker.log.commands(run))
+        return any(asks_to_stop(data) for _, data in await self._worker.store.commands(run))
 
     async def _claim(self, run: str, meta: RunMeta) -> None:
         worker = self._worker
-        claim = await worker.log.claim(run, owner=worker.owner, lease=worker.lease)
+        claim = await worker.store.claim(run, owner=worker.owner, lease=worker.lease)
         if claim is None:
             return
         try:
-            await self._go_on(run, meta, claim.epoch)
+            await self._resume(run, meta, claim.epoch)
         except asyncio.CancelledError:
             if run not in worker.owned:  # this process stops: not without letting it go
-                await worker.log.release(run, epoch=claim.epoch)
+                await worker.store.release(run, epoch=claim.epoch)
             raise
 
-    async def _go_on(self, run: str, meta: RunMeta, epoch: int) -> None:
+    async def _resume(self, run: str, meta: RunMeta, epoch: int) -> None:
         worker = self._worker
-        taken = await read_run(worker.log, run)
-        commands = [data for _, data in await worker.log.commands(run)]
-        how = rung(taken, commands)
+        replay = await read_run(worker.store, run)
+        commands = [data for _, data in await worker.store.commands(run)]
+        how = rung(replay, commands)
         plan = self._plan(run, meta) if how == "go-on" else None
-        if plan is not None and self._lacking(meta) & open_tools(taken.fold):
+        if plan is not None and self._lacking(meta) & open_tools(replay.fold):
             plan = None
         if how == "go-on" and plan is None:
             how = "interrupted"
-            _log.warning("run %s: nobody who can go on with it took it over; it ends here", run)
+            _log.warning("run %s: no worker could resume it; marked interrupted", run)
         report(TakenOver(run, epoch, how))
         if plan is not None:
-            worker.adopt(plan, epoch, meta.on_disconnect, taken)
+            worker.adopt(plan, epoch, meta.on_disconnect, replay)
             return
-        events = ending(taken, how)
-        if taken.records:
-            events.insert(0, claim_of(taken, worker.owner, epoch))
+        events = ending(replay, how)
+        if replay.records:
+            events.insert(0, claim_of(replay, worker.owner, epoch))
         start = start_of(run, meta)
-        await write_end(worker.log, taken, events, epoch=epoch, start=start)
+        await write_end(worker.store, replay, events, epoch=epoch, start=start)

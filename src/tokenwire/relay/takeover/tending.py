@@ -1,7 +1,7 @@
 """Looking after runs: leases, commands, and runs whose worker was lost; one task for all.
 
 Always true: a lease is renewed at a third of its time; what a dead process of this machine held is
-let go at once, what one elsewhere held when its lease has run out.
+released at once, what one elsewhere held when its lease expires.
 """
 
 from __future__ import annotations
@@ -46,29 +46,29 @@ async def tend(worker: Worker, *, take_over: bool) -> None:
         except TokenwireError as error:
             _log.warning("tending runs: %s", error)
         except Exception:
-            _log.exception("tending runs failed; it goes on")
+            _log.exception("tending runs failed; the next tick retries")
 
 
 async def _release_the_dead(worker: Worker) -> None:
-    """Let go of what a process of this machine held that is no more: a restarted server need
-    not wait for the leases of the one that was killed."""
+    """Release what a dead process of this machine held: a restarted server need not wait for
+    the leases of the one that was killed."""
     alive: dict[str, bool] = {worker.owner: True}
-    for run, epoch, owner in await worker.log.held():
+    for run, epoch, owner in await worker.store.leases():
         if owner not in alive:
             alive[owner] = may_live(owner)
         if not alive[owner]:
-            await worker.log.release(run, epoch=epoch)
+            await worker.store.release(run, epoch=epoch)
 
 
 async def _renew(worker: Worker) -> None:
     for owned in worker.owned.values():
         owned.look = True  # should a wake-up ever be lost, a command waits no longer than this
-    held = {o.run: o.producer.epoch for o in worker.owned.values()}
-    for run in await worker.log.renew(held, owner=worker.owner, lease=worker.lease):
+    leases = {o.run: o.producer.epoch for o in worker.owned.values()}
+    for run in await worker.store.renew(leases, owner=worker.owner, lease=worker.lease):
         owned = worker.owned.get(run)
         # One whose end is on the way to the log is not lost.
         ending = owned is not None and owned.loop.fold.outcome is not None
-        if owned is not None and owned.producer.epoch == held[run] and not ending:
+        if owned is not None and owned.producer.epoch == leases[run] and not ending:
             _log.warning("the lease of run %s is lost; this worker stops it", run)
             await owned.stop()
 

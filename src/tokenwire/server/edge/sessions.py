@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tokenwire.errors import NotAuthenticatedError
-from tokenwire.log.base import Log
+from tokenwire.log.base import Store
 from tokenwire.server.edge.auth import Auth, Identity
 
 __all__ = ["ATTACH", "Sessions", "cookie_of", "rotate_secret"]
@@ -61,11 +61,11 @@ class Sessions:
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
-        self._log: Log | None = None
+        self._log: Store | None = None
         self._secret = _new_secret()
         self._reread_at = 0.0
 
-    async def open(self, log: Log) -> None:
+    async def open(self, log: Store) -> None:
         """Take the store's secret, made when there is none."""
         self._log = log
         self._secret = await _stored_secret(log)
@@ -159,7 +159,7 @@ class Sessions:
         return self._secret
 
 
-async def rotate_secret(log: Log) -> None:
+async def rotate_secret(log: Store) -> None:
     """A new secret: every session and every token that reads a run ends, on every server of the
     store, within a second."""
     while True:
@@ -171,7 +171,7 @@ async def rotate_secret(log: Log) -> None:
             return
 
 
-async def _stored_secret(log: Log) -> _Secret:
+async def _stored_secret(log: Store) -> _Secret:
     while True:
         data = await log.document(_KIND, _NAME)
         if data is not None:

@@ -170,7 +170,7 @@ def _continue(
 
 async def _alias(state: State, principal: str, client_run: str) -> _Alias | None:
     name = run_name(principal, client_run)
-    data = (await state.log.documents(_ALIASES, prefix=name, most=1)).get(name)
+    data = (await state.store.documents(_ALIASES, prefix=name, most=1)).get(name)
     return msgspec.json.decode(data, type=_Alias) if data else None
 
 
@@ -196,7 +196,7 @@ async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> _A
                 await _result(state, run.id, results[name], principal)
         alias = _Alias(run.id, wait.cursor, wait.offset, sorted(finished_ids | names))
         document = run_name(principal, body.run)
-        await state.log.set_document(_ALIASES, document, msgspec.json.encode(alias))
+        await state.store.set_document(_ALIASES, document, msgspec.json.encode(alias))
         return alias
     return None
 

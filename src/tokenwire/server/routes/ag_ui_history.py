@@ -67,7 +67,7 @@ async def hydrate(
 async def _pending(state: State, run: str, waiting: list[str]) -> list[dict[str, Any]]:
     """What the run waits for, as its own stream shows it."""
     encoder = AGUIEncoder(tanstack=True)
-    for record in (await read_run(state.log, run)).records:
+    for record in (await read_run(state.store, run)).records:
         encoder.skip(decode(json_of(record)))
     return encoder.interrupts(list(waiting))
 

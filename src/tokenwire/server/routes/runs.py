@@ -187,7 +187,7 @@ async def events(state: State, request: Request, info: RequestInfo) -> Response:
 
 async def _is_read(state: State, run: str, offset: int) -> bool:
     """Whether the run has ended and its last event is the one at ``offset``."""
-    log_info = await state.log.describe(run)
+    log_info = await state.store.describe(run)
     return log_info.closed is not None and offset >= log_info.tail
 
 
@@ -256,7 +256,7 @@ def run_id(request: Request) -> str:
     """The run of the path; what cannot be an id is an unknown run."""
     run = request.path_params["run"]
     if not _RUN.fullmatch(run):
-        raise NotFoundError("there is no such run")
+        raise NotFoundError("no such run")
     return run
 
 

@@ -143,7 +143,7 @@ def raise_failure(fold: Fold) -> None:
 async def folded(state: State, run: str, principal: str) -> tuple[Fold, list[Wait]]:
     """The run so far, and every place where it waited. Raises `NotFoundError`."""
     await state.runs.info(run, principal=principal)
-    replay = await read_run(state.log, run)
+    replay = await read_run(state.store, run)
     waits: list[Wait] = []
     for offset, record in enumerate(replay.records, 1):
         if b'"run-wait"' not in record:

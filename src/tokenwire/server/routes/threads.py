@@ -81,7 +81,7 @@ async def forget_old(state: State) -> None:
     """Erase what is kept of threads whose runs have all gone by the retention. Raises `LogError`
     when the store does not answer."""
     before = time.time() - state.settings.retention
-    found = await state.log.documents(_KIND, most=_MOST_SWEPT)
+    found = await state.store.documents(_KIND, most=_MOST_SWEPT)
     for name, data in found.items():
         if msgspec.json.decode(data, type=_Entry).updated > before:
             continue
@@ -93,8 +93,8 @@ async def forget_old(state: State) -> None:
 async def listed(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/threads``: this principal's conversations, newest first."""
     prefix = _name(info.principal, "")
-    found = await state.log.documents(_KIND, prefix=prefix, most=_MOST_THREADS)
-    titles = await state.log.documents(_TITLE, prefix=prefix, most=_MOST_THREADS)
+    found = await state.store.documents(_KIND, prefix=prefix, most=_MOST_THREADS)
+    titles = await state.store.documents(_TITLE, prefix=prefix, most=_MOST_THREADS)
     threads: list[dict[str, Any]] = []
     for name, data in found.items():
         entry = msgspec.json.decode(data, type=_Entry)
@@ -134,7 +134,7 @@ async def name_it(state: State, request: Request, info: RequestInfo) -> Response
         entry = _Entry(updated=time.time())
         await _keep(state, info.principal, thread, entry)
     name = _name(info.principal, thread)
-    await state.log.set_document(_TITLE, name, title.encode() or None)
+    await state.store.set_document(_TITLE, name, title.encode() or None)
     shown = {"thread": thread, "title": title or entry.first, "updated": entry.updated}
     return json_response({k: v for k, v in shown.items() if v is not None})
 
@@ -175,7 +175,7 @@ def _subject(messages: list[Message]) -> str | None:
 
 async def _document(state: State, kind: str, name: str) -> bytes | None:
     # Names that begin with this one come along; the exact one is among the first few.
-    return (await state.log.documents(kind, prefix=name, most=_MOST_THREADS)).get(name)
+    return (await state.store.documents(kind, prefix=name, most=_MOST_THREADS)).get(name)
 
 
 async def _entry(state: State, principal: str, thread: str) -> _Entry | None:
@@ -190,11 +190,11 @@ async def _title(state: State, principal: str, thread: str) -> str | None:
 
 async def _forget(state: State, principal: str, thread: str) -> None:
     for kind in (_TITLE, _KIND):
-        await state.log.set_document(kind, _name(principal, thread), None)
+        await state.store.set_document(kind, _name(principal, thread), None)
 
 
 async def _keep(state: State, principal: str, thread: str, entry: _Entry) -> None:
-    known = await state.log.documents(_KIND, prefix=_name(principal, ""), most=_MOST_THREADS + 1)
+    known = await state.store.documents(_KIND, prefix=_name(principal, ""), most=_MOST_THREADS + 1)
     name = _name(principal, thread)
     if name not in known and len(known) >= _MOST_THREADS:
         raise LimitError(
@@ -202,4 +202,4 @@ async def _keep(state: State, principal: str, thread: str, entry: _Entry) -> Non
             limit="threads",
             most=_MOST_THREADS,
         )
-    await state.log.set_document(_KIND, name, msgspec.json.encode(entry))
+    await state.store.set_document(_KIND, name, msgspec.json.encode(entry))

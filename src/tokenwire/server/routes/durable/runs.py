@@ -65,7 +65,7 @@ async def run_stream(state: State, request: Request, info: RequestInfo) -> Respo
     run, view = (match[1], match[2]) if match is not None else (name, "")
     async with count_misses(state, info):
         await state.runs.info(run, principal=info.principal)
-        source = RunSource(state.log, run, view, compat=state.settings.compat)
+        source = RunSource(state.store, run, view, compat=state.settings.compat)
         if request.method == "HEAD":
             return await head(source, {})
         return await read_counted(state, request, source, run, info.principal)

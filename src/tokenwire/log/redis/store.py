@@ -1,8 +1,8 @@
 """The log in Redis or Valkey (7.0 and newer): for many processes on many machines.
 
-Always true: what one stream needs to be right (records, epoch, owner, end) lies in one slot and
+Always true: what one log needs to be right (records, epoch, owner, end) lies in one slot and
 changes in one script; indexes (threads, keys, leases) lie elsewhere, are written first, and count
-only as hints to what the stream itself says. Pub/sub wakes readers; the truth is read.
+only as hints to what the log itself says. Pub/sub wakes readers; the truth is read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
-from tokenwire.log.completion import Told
+from tokenwire.log.base import Appended, Claim, Durability, LogInfo, Page, Then, Wake
+from tokenwire.log.completion import Callback
 from tokenwire.log.redis.append import APPEND, Appends, Owned, missing
 from tokenwire.log.redis.check import check_store
 from tokenwire.log.redis.index import INDEX, Index
@@ -25,19 +25,19 @@ from tokenwire.log.redis.url import parse_url
 from tokenwire.log.redis.wake import WakeRouter
 from tokenwire.log.tail import Tails
 
-__all__ = ["RedisLog"]
+__all__ = ["RedisStore"]
 
 OWNER = Script("owner.lua")
 
-#: How long names of expired streams answer "gone" instead of "never was".
+#: How long names of expired logs answer "gone" instead of "never was".
 KEEP_NAMES_MS = 30 * 86_400_000
 
 
-#: Streams that are looked at for ``stats()["records"]`` and ``["bytes"]``.
+#: Logs that are looked at for ``stats()["records"]`` and ``["bytes"]``.
 MOST_COUNTED = 1000
 
 
-class RedisLog:
+class RedisStore:
     """A `Log` in Redis; options in the URL are described in `tokenwire.log.redis.url`."""
 
     shared = True
@@ -67,7 +67,7 @@ class RedisLog:
         self.durability = self._link.durability
 
     async def close(self) -> None:
-        """Finish what was given and disconnect. Streams stay."""
+        """Finish what was given and disconnect. Logs stay."""
         await self._appends.drain()
         await self._reads.drain()
         if self._tasks:
@@ -75,10 +75,10 @@ class RedisLog:
         await self._router.close()
         await self._link.close()
 
-    # Names. The braces put all keys of a stream into one slot.
+    # Names. The braces put all keys of a log into one slot.
 
-    def _key(self, stream: str, what: str) -> str:
-        name = stream.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+    def _key(self, log: str, what: str) -> str:
+        name = log.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
         return f"{self._prefix}:{{{name}}}:{what}"
 
     async def _apart(self, work: Any) -> Any:
@@ -88,10 +88,10 @@ class RedisLog:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _owner(self, stream: str, operation: str, *values: Any, wait: bool = False) -> Any:
+    async def _owner(self, log: str, operation: str, *values: Any, wait: bool = False) -> Any:
         names = ("meta", "log") if operation == "describe" else ("meta", "log", "commands")
-        keys = [self._key(stream, name) for name in names]
-        channels = [self._key(stream, name) for name in ("live", "control")]
+        keys = [self._key(log, name) for name in names]
+        channels = [self._key(log, name) for name in ("live", "control")]
         head = [operation, self._ttl, KEEP_NAMES_MS, self._publish, *channels]
         answer, _ = await self._link.run(OWNER, keys, [*head, *values], wait=wait)
         return [part.decode() if index == 0 else part for index, part in enumerate(answer)]
@@ -100,7 +100,7 @@ class RedisLog:
 
     async def create(
         self,
-        stream: str,
+        log: str,
         *,
         owner: str,
         meta: bytes = b"",
@@ -109,52 +109,52 @@ class RedisLog:
         key_hash: str = "",
         lease: float = 15.0,
         shared: bool = False,
-    ) -> StreamInfo:
-        made = Owned(owner, secrets.token_hex(8), lease, meta, thread, key)
-        return await self._apart(self._create(stream, made, key_hash, shared))
+    ) -> LogInfo:
+        owned = Owned(owner, secrets.token_hex(8), lease, meta, thread, key)
+        return await self._apart(self._create(log, owned, key_hash, shared))
 
-    async def _create(self, stream: str, made: Owned, key_hash: str, shared: bool) -> StreamInfo:
-        value = f"{stream}\n{made.nonce}\n{key_hash}".encode()
-        if made.key is not None:
-            other = await self._held(made.key, value)
+    async def _create(self, log: str, owned: Owned, key_hash: str, shared: bool) -> LogInfo:
+        value = f"{log}\n{owned.nonce}\n{key_hash}".encode()
+        if owned.key is not None:
+            other = await self._held(owned.key, value)
             if other is not None:
                 return other
-        await self._index.first_lease(stream, time.time() + made.lease)
-        if made.thread is not None:
-            await self._index.join(made.thread, stream)
-        answer = await self._put(stream, made)
+        await self._index.first_lease(log, time.time() + owned.lease)
+        if owned.thread is not None:
+            await self._index.join(owned.thread, log)
+        answer = await self._put(log, owned)
         if answer[0] != "ok":
-            if made.key is not None:
-                await self._index.drop_key(made.key, value)
-            await self._uncreated(stream, made.thread)
-            raise ConflictError("A stream of this name exists.")
-        if made.key is not None:
-            holder = await self._index.take_key(made.key, value, value)
+            if owned.key is not None:
+                await self._index.drop_key(owned.key, value)
+            await self._uncreated(log, owned.thread)
+            raise ConflictError("a log of this name exists")
+        if owned.key is not None:
+            holder = await self._index.take_key(owned.key, value, value)
             if holder != value:
-                await self._delete(stream)
-                found = await self._held(made.key, value)
-                if found is not None:
-                    return found
+                await self._delete(log)
+                other = await self._held(owned.key, value)
+                if other is not None:
+                    return other
         if not shared:
-            self._owned[stream] = made
-        return self._info(stream, answer)
+            self._owned[log] = owned
+        return self._info(log, answer)
 
-    async def _uncreated(self, stream: str, thread: str | None) -> None:
-        """Take back what the index was told of a stream whose name was taken already."""
-        answer = await self._owner(stream, "describe")
-        info = self._info(stream, answer) if answer[0] == "ok" else None
+    async def _uncreated(self, log: str, thread: str | None) -> None:
+        """Take back what the index was told of a log whose name was taken already."""
+        answer = await self._owner(log, "describe")
+        info = self._info(log, answer) if answer[0] == "ok" else None
         if answer[0] == "gone" or (info is not None and info.closed is not None):
-            await self._index.unlease(stream)  # neither can come to life again
+            await self._index.unlease(log)  # neither can come to life again
         if thread is not None and (answer[0] == "gone" or (info and info.thread != thread)):
-            await self._index.leave(thread, stream)
+            await self._index.leave(thread, log)
 
-    async def _put(self, stream: str, made: Owned) -> Any:
-        values = (made.owner, made.meta, made.thread or "", made.key or "", made.nonce)
-        lease = int(made.lease * 1000)
-        return await self._owner(stream, "create", *values, lease, made.epoch, wait=True)
+    async def _put(self, log: str, owned: Owned) -> Any:
+        values = (owned.owner, owned.meta, owned.thread or "", owned.key or "", owned.nonce)
+        lease = int(owned.lease * 1000)
+        return await self._owner(log, "create", *values, lease, owned.epoch, wait=True)
 
-    async def _held(self, key: str, value: bytes) -> StreamInfo | None:
-        """The stream that holds ``key``, or None when the key is ours now."""
+    async def _held(self, key: str, value: bytes) -> LogInfo | None:
+        """The log that holds ``key``, or None when the key is ours now."""
         expected = b""
         for attempt in range(20):
             holder = await self._index.take_key(key, value, expected)
@@ -162,22 +162,22 @@ class RedisLog:
                 return None
             name, _, known_hash = holder.decode().rsplit("\n", 2)
             if known_hash.encode() != value.rsplit(b"\n", 2)[2]:
-                raise KeyReusedError("This idempotency key was used for another request.")
+                raise KeyReusedError("this idempotency key belongs to a different request")
             answer = await self._owner(name, "describe")
             if answer[0] == "ok":
                 return self._info(name, answer)
             if answer[0] != "none" or attempt >= 10:
-                expected = holder  # its creator died before it made the stream
+                expected = holder  # its creator died before it made the log
             else:
                 await asyncio.sleep(0.05)
-        raise ConflictError("The idempotency key is being taken by others; try again.")
+        raise ConflictError("another request is using this idempotency key; retry")
 
-    def _info(self, stream: str, answer: Any) -> StreamInfo:
+    def _info(self, log: str, answer: Any) -> LogInfo:
         if answer[0] != "ok":
             raise missing(answer[0])
         _, epoch, owner, tail, closed, meta, created, size, lease, thread, _ = answer
-        return StreamInfo(
-            stream=stream,
+        return LogInfo(
+            log=log,
             epoch=int(epoch),
             owner=owner.decode(),
             tail=tail,
@@ -189,14 +189,14 @@ class RedisLog:
             thread=thread.decode() or None,
         )
 
-    async def describe(self, stream: str) -> StreamInfo:
-        return self._info(stream, await self._apart(self._owner(stream, "describe")))
+    async def describe(self, log: str) -> LogInfo:
+        return self._info(log, await self._apart(self._owner(log, "describe")))
 
     # Appending: everything that was given in one turn of the loop goes in one script call.
 
     async def append(
         self,
-        stream: str,
+        log: str,
         *,
         epoch: int,
         first: int,
@@ -205,155 +205,155 @@ class RedisLog:
         durable: bool = False,
     ) -> Appended:
         if first < 1:
-            raise ValueError("offsets begin at 1")
-        done = await self._appends.lane(stream).ask((stream, epoch, first, records, close))
-        if close is not None and done.status == "ok":
-            await self._apart(self._index.closed(stream))
-        return done
+            raise ValueError("offsets start at 1")
+        outcome = await self._appends.lane(log).ask((log, epoch, first, records, close))
+        if close is not None and outcome.status == "ok":
+            await self._apart(self._index.closed(log))
+        return outcome
 
     def append_soon(
-        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+        self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
     ) -> bool:
         """Send an append with the others of this turn; ``then`` hears of its answer."""
-        item = (stream, epoch, first, records, None)
-        self._appends.lane(stream).submit(item, Told(then))
+        item = (log, epoch, first, records, None)
+        self._appends.lane(log).submit(item, Callback(then))
         return True
 
-    async def _restore(self, stream: str) -> Appended | TokenwireError:
-        owned = self._owned.get(stream)
+    async def _restore(self, log: str) -> Appended | TokenwireError:
+        owned = self._owned.get(log)
         if owned is not None:
             lease = int(owned.lease * 1000)
             values = (owned.owner, owned.nonce, lease, owned.epoch)
-            answer = await self._owner(stream, "reclaim", *values, wait=True)
+            answer = await self._owner(log, "reclaim", *values, wait=True)
             if answer[0] != "ok":
-                answer = await self._put(stream, owned)
+                answer = await self._put(log, owned)
             if answer[0] == "ok":
-                await self._index.lease(stream, time.time() + owned.lease)
-        answer = await self._owner(stream, "describe")
+                await self._index.lease(log, time.time() + owned.lease)
+        answer = await self._owner(log, "describe")
         if answer[0] != "ok":
             return missing(answer[0])
-        state = self._info(stream, answer)
+        state = self._info(log, answer)
         ours = owned is not None and state.epoch == owned.epoch and state.owner == owned.owner
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
 
     # Reading.
 
     def read_now(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
     ) -> Page | None:
         """The page where it is at hand; None: ask `read`."""
-        return self._tails.page(stream, after, most, most_bytes)
+        return self._tails.page(log, after, most, most_bytes)
 
     async def read(
         self,
-        stream: str,
+        log: str,
         *,
         after: int = 0,
         most: int = 512,
         most_bytes: int = 1 << 20,
         fresh: bool = False,
     ) -> Page:
-        page = None if fresh else self._tails.page(stream, after, most, most_bytes)
+        page = None if fresh else self._tails.page(log, after, most, most_bytes)
         if page is not None:
             return page
-        return await self._reads.page(stream, after, most, most_bytes)
+        return await self._reads.page(log, after, most, most_bytes)
 
     # Waking. The owner's own appends wake directly; it only listens for commands and claims.
 
-    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
-        new = stream not in self._tails
-        end = self._tails.subscribe(stream, wake, appends=appends)
+    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+        new = log not in self._tails
+        end = self._tails.subscribe(log, wake, appends=appends)
         if new:
-            self._router.listen(stream, "control" if stream in self._owned else "live")
+            self._router.listen(log, "control" if log in self._owned else "live")
 
         def unsubscribe() -> None:
             if end():
-                self._router.unlisten(stream)
+                self._router.unlisten(log)
 
         return unsubscribe
 
-    def _touched(self, stream: str, message: bytes) -> None:
+    def _touched(self, log: str, message: bytes) -> None:
         kind, _, nonce = message.decode().partition(" ")
-        owned = self._owned.get(stream)
+        owned = self._owned.get(log)
         if owned is not None and (kind == "erase" or (kind == "claim" and nonce != owned.nonce)):
-            del self._owned[stream]
-            self._router.unlisten(stream)
-            self._router.listen(stream, "live")
-        self._tails.forget(stream)
-        self._tails.wake(stream)
+            del self._owned[log]
+            self._router.unlisten(log)
+            self._router.listen(log, "live")
+        self._tails.forget(log)
+        self._tails.wake(log)
 
     # Owners.
 
-    async def claim(self, stream: str, *, owner: str, lease: float = 15.0) -> Claim | None:
-        return await self._apart(self._claim(stream, owner, lease))
+    async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
+        return await self._apart(self._claim(log, owner, lease))
 
-    async def _claim(self, stream: str, owner: str, lease: float) -> Claim | None:
+    async def _claim(self, log: str, owner: str, lease: float) -> Claim | None:
         nonce = secrets.token_hex(8)
-        answer = await self._owner(stream, "claim", owner, nonce, int(lease * 1000), wait=True)
+        answer = await self._owner(log, "claim", owner, nonce, int(lease * 1000), wait=True)
         if answer[0] != "ok":
             return None
-        await self._index.lease(stream, time.time() + lease)
-        state = self._info(stream, await self._owner(stream, "describe"))
-        self._owned[stream] = Owned(owner, nonce, lease, state.meta, state.thread, None, answer[1])
-        self._tails.forget(stream)
-        return Claim(stream, answer[1], answer[2])
+        await self._index.lease(log, time.time() + lease)
+        state = self._info(log, await self._owner(log, "describe"))
+        self._owned[log] = Owned(owner, nonce, lease, state.meta, state.thread, None, answer[1])
+        self._tails.forget(log)
+        return Claim(log, answer[1], answer[2])
 
-    async def renew(self, streams: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
-        async def one(stream: str, epoch: int) -> str | None:
-            answer = await self._owner(stream, "renew", epoch, owner, int(lease * 1000))
+    async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
+        async def one(log: str, epoch: int) -> str | None:
+            answer = await self._owner(log, "renew", epoch, owner, int(lease * 1000))
             if answer[0] != "ok":
-                self._owned.pop(stream, None)
-                return stream
-            await self._index.lease(stream, time.time() + lease)
+                self._owned.pop(log, None)
+                return log
+            await self._index.lease(log, time.time() + lease)
             return None
 
         async def all_of_them() -> set[str]:
-            lost: set[str | None] = set()
-            names = list(streams.items())
+            losses: set[str | None] = set()
+            names = list(logs.items())
             for start in range(0, len(names), 32):  # connections of the pool used at a time
                 part = names[start : start + 32]
-                lost.update(await asyncio.gather(*(one(name, epoch) for name, epoch in part)))
-            return {name for name in lost if name is not None}
+                losses.update(await asyncio.gather(*(one(name, epoch) for name, epoch in part)))
+            return {name for name in losses if name is not None}
 
         return await self._apart(all_of_them())
 
-    async def release(self, stream: str, *, epoch: int) -> None:
+    async def release(self, log: str, *, epoch: int) -> None:
         async def work() -> None:
-            await self._owner(stream, "release", epoch)
-            await self._index.release(stream)
+            await self._owner(log, "release", epoch)
+            await self._index.release(log)
 
         await self._apart(work())
 
-    async def held(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
         return []  # owners may be on any machine: only their leases tell
 
     async def orphans(self, *, most: int = 100) -> list[str]:
         async def work() -> list[str]:
-            found: list[str] = []
-            for stream in await self._index.overdue(most * 2):
-                answer = await self._owner(stream, "describe")
+            names: list[str] = []
+            for log in await self._index.overdue(most * 2):
+                answer = await self._owner(log, "describe")
                 if answer[0] == "ok" and not answer[4]:
-                    info = self._info(stream, answer)
+                    info = self._info(log, answer)
                     if info.lease_until <= time.time():
-                        found.append(stream)
+                        names.append(log)
                     else:
-                        await self._index.lease(stream, info.lease_until)
+                        await self._index.lease(log, info.lease_until)
                 else:
-                    await self._index.settle(stream, ended=answer[0] == "ok")
-                if len(found) >= most:
+                    await self._index.settle(log, ended=answer[0] == "ok")
+                if len(names) >= most:
                     break
-            return found
+            return names
 
         return await self._apart(work())
 
-    async def command(self, stream: str, data: bytes) -> None:
+    async def command(self, log: str, data: bytes) -> None:
         nonce = secrets.token_hex(8)
-        answer = await self._apart(self._owner(stream, "command", nonce, data, wait=True))
+        answer = await self._apart(self._owner(log, "command", nonce, data, wait=True))
         if answer[0] != "ok":
             raise missing(answer[0])
 
-    async def commands(self, stream: str, *, after: int = 0) -> list[tuple[int, bytes]]:
-        answer = await self._apart(self._owner(stream, "commands", after))
+    async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
+        answer = await self._apart(self._owner(log, "commands", after))
         if answer[0] != "ok":
             raise missing(answer[0])
         return list(enumerate(answer[1], after + 1))
@@ -362,14 +362,14 @@ class RedisLog:
 
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         async def work() -> list[str]:
-            found: list[str] = []
-            for stream in await self._index.members(thread):
-                answer = await self._owner(stream, "describe")
+            names: list[str] = []
+            for log in await self._index.members(thread):
+                answer = await self._owner(log, "describe")
                 if answer[0] == "ok" and answer[9].decode() == thread:
-                    found.append(stream)
-                if len(found) >= most:
+                    names.append(log)
+                if len(names) >= most:
                     break
-            return found
+            return names
 
         return await self._apart(work())
 
@@ -387,28 +387,28 @@ class RedisLog:
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         return await self._apart(self._index.documents(kind, prefix, most))
 
-    async def _delete(self, stream: str, mark: str = "deleted") -> bool:
-        answer = await self._owner(stream, "erase", mark, wait=True)
-        self._owned.pop(stream, None)
-        await self._index.forget(stream)
+    async def _delete(self, log: str, mark: str = "deleted") -> bool:
+        answer = await self._owner(log, "erase", mark, wait=True)
+        self._owned.pop(log, None)
+        await self._index.forget(log)
         if answer[0] != "ok":
             return False
         _, thread, key = (part.decode() if isinstance(part, bytes) else part for part in answer)
         if thread:
-            await self._index.leave(thread, stream)
+            await self._index.leave(thread, log)
         if key:
-            await self._index.drop_key_of(key, stream)
+            await self._index.drop_key_of(key, log)
         return True
 
-    async def delete(self, stream: str) -> None:
-        await self._apart(self._delete(stream))
-        self._tails.forget(stream)
-        self._tails.wake(stream)
+    async def delete(self, log: str) -> None:
+        await self._apart(self._delete(log))
+        self._tails.forget(log)
+        self._tails.wake(log)
 
     async def expire(self, *, retention: float) -> int:
         async def work() -> int:
             old = await self._index.ended(time.time() - retention)
-            return sum([await self._delete(stream, "gone") for stream in old])
+            return sum([await self._delete(log, "gone") for log in old])
 
         return await self._apart(work())
 
@@ -425,8 +425,8 @@ class RedisLog:
     async def _counts(self) -> dict[str, Any]:
         still_open, ended = await self._index.counts()
         counts = {"streams": still_open + ended, "open": still_open, "records": 0, "bytes": 0}
-        for stream in await self._index.some(MOST_COUNTED):
-            answer = await self._owner(stream, "describe")
+        for log in await self._index.some(MOST_COUNTED):
+            answer = await self._owner(log, "describe")
             if answer[0] == "ok":
                 counts["records"] += answer[3]
                 counts["bytes"] += int(answer[7])

@@ -2,7 +2,7 @@
 
 Always true: an append returns after the commit that holds it; with ``synchronous=full`` (the
 default) that commit is on the disk. The event loop never waits for the disk: one thread writes
-whatever many streams appended meanwhile in one transaction, another thread reads.
+whatever many logs appended meanwhile in one transaction, another thread reads.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
-from tokenwire.log.base import Appended, Claim, Durability, Page, StreamInfo, Then, Wake
-from tokenwire.log.completion import Told
+from tokenwire.log.base import Appended, Claim, Durability, LogInfo, Page, Then, Wake
+from tokenwire.log.completion import Callback
 from tokenwire.log.sqlite.reader import Reader
 from tokenwire.log.sqlite.schema import connect, explain, migrate, prepare
 from tokenwire.log.sqlite.thread import Job, JobThread
 from tokenwire.log.sqlite.writer import AppendJob, Writer, name_hash
 from tokenwire.log.tail import Tails
 
-__all__ = ["SQLiteLog"]
+__all__ = ["SQLiteStore"]
 
 #: How often a process with readers looks for the commits of other processes.
 POLL_SECONDS = 0.010
 
-#: How long names of expired streams answer "gone" instead of "never was".
+#: How long names of expired logs answer "gone" instead of "never was".
 KEEP_NAMES_SECONDS = 30 * 86400.0
 
 
-class SQLiteLog:
+class SQLiteStore:
     """A `Log` in the file ``path``. ``busy``: seconds to wait for another process's lock."""
 
     shared = True
@@ -61,7 +61,7 @@ class SQLiteLog:
         """Open the file and its two threads; refuses a file that is not ours or is damaged."""
         await asyncio.to_thread(self._open)
         writer, reader = cast(Writer, self._writer), cast(Reader, self._reader)
-        self._writes = JobThread("tokenwire-write", writer.work, done=self._committed)
+        self._writes = JobThread("tokenwire-write", writer.work, on_done=self._committed)
         self._reads = JobThread("tokenwire-read", reader.work, poll=reader.poll, idle=POLL_SECONDS)
         self._reads.set_polling(bool(self._tails))
 
@@ -91,11 +91,11 @@ class SQLiteLog:
             )
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
-                raise ConfigError(f"The store file {self.path} cannot be opened.") from error
+                raise ConfigError(f"cannot open the store file {self.path}") from error
             raise explain(error, self.path) from error
 
     async def close(self) -> None:
-        """Commit what was given, close the file. Streams stay."""
+        """Commit what was given, close the file. Logs stay."""
         if self._reads is not None:
             await self._reads.close()
         if self._writes is not None:
@@ -108,7 +108,7 @@ class SQLiteLog:
             try:
                 await asyncio.to_thread(writer.close)
             except (sqlite3.Error, LogError) as error:
-                raise StoreUnavailableError("The store could not be closed cleanly.") from error
+                raise StoreUnavailableError("the store could not be closed cleanly") from error
 
     # Wake-ups: directly after our own commits, within one poll after those of others.
 
@@ -118,28 +118,28 @@ class SQLiteLog:
             return
         touched: dict[str, None] = {}
         for job, result in zip(jobs, results, strict=True):
-            if type(job) is not AppendJob or job.stream not in tails:
+            if type(job) is not AppendJob or job.log not in tails:
                 continue
             if isinstance(result, Appended) and result.status == "ok":
-                tails.accepted(job.stream, job.records, result.tail, job.close)
-                touched[job.stream] = None
+                tails.accepted(job.log, job.records, result.tail, job.close)
+                touched[job.log] = None
             else:
-                tails.forget(job.stream)
-        for stream in touched:
-            tails.grown(stream)
+                tails.forget(job.log)
+        for log in touched:
+            tails.grown(log)
 
     def _foreign(self, touched: set[int] | None) -> None:
         if self._reads is not None:
             self._reads.tell(self._wake_foreign, touched)
 
     def _wake_foreign(self, touched: set[int] | None) -> None:
-        for stream in self._tails.streams():
-            if touched is None or name_hash(stream) in touched:
-                self._tails.forget(stream)
-                self._tails.wake(stream)
+        for log in self._tails.logs():
+            if touched is None or name_hash(log) in touched:
+                self._tails.forget(log)
+                self._tails.wake(log)
 
-    def subscribe(self, stream: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
-        end = self._tails.subscribe(stream, wake, appends=appends)
+    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+        end = self._tails.subscribe(log, wake, appends=appends)
         if self._reads is not None:
             self._reads.set_polling(True)
 
@@ -152,23 +152,23 @@ class SQLiteLog:
 
     # Jobs for the two threads.
 
-    async def _write(self, act: Callable[[Writer], Any], stream: str | None = None) -> Any:
+    async def _write(self, act: Callable[[Writer], Any], log: str | None = None) -> Any:
         if self._writes is None:
-            raise StoreUnavailableError("The store has not been started.")
+            raise StoreUnavailableError("the store has not been started")
         result = await self._writes.ask(Job(lambda _: act(cast(Writer, self._writer))))
-        if stream is not None:
-            self._tails.forget(stream)
-            self._tails.wake(stream)
+        if log is not None:
+            self._tails.forget(log)
+            self._tails.wake(log)
         return result
 
     async def _read(self, act: Callable[[Reader], Any]) -> Any:
         if self._reads is None:
-            raise StoreUnavailableError("The store has not been started.")
+            raise StoreUnavailableError("the store has not been started")
         return await self._reads.ask(Job(act))
 
     async def create(
         self,
-        stream: str,
+        log: str,
         *,
         owner: str,
         meta: bytes = b"",
@@ -177,14 +177,12 @@ class SQLiteLog:
         key_hash: str = "",
         lease: float = 15.0,
         shared: bool = False,
-    ) -> StreamInfo:
-        return await self._write(
-            lambda w: w.create(stream, owner, meta, thread, key, key_hash, lease)
-        )
+    ) -> LogInfo:
+        return await self._write(lambda w: w.create(log, owner, meta, thread, key, key_hash, lease))
 
     async def append(
         self,
-        stream: str,
+        log: str,
         *,
         epoch: int,
         first: int,
@@ -193,65 +191,65 @@ class SQLiteLog:
         durable: bool = False,
     ) -> Appended:
         if first < 1:
-            raise ValueError("offsets begin at 1")
+            raise ValueError("offsets start at 1")
         if self._writes is None:
-            raise StoreUnavailableError("The store has not been started.")
-        return await self._writes.ask(AppendJob(stream, epoch, first, records, close, durable))
+            raise StoreUnavailableError("the store has not been started")
+        return await self._writes.ask(AppendJob(log, epoch, first, records, close, durable))
 
     def append_soon(
-        self, stream: str, *, epoch: int, first: int, records: list[bytes], then: Then
+        self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
     ) -> bool:
         """Hand an append to the writer thread; ``then`` is called after the commit that holds it,
         with None, or with what stood in the way."""
         if self._writes is None:
             return False
-        self._writes.submit(AppendJob(stream, epoch, first, records, None, False), Told(then))
+        self._writes.submit(AppendJob(log, epoch, first, records, None, False), Callback(then))
         return True
 
     def read_now(
-        self, stream: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+        self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
     ) -> Page | None:
         """The page where it is at hand; None: ask `read`."""
-        return self._tails.page(stream, after, most, most_bytes)
+        return self._tails.page(log, after, most, most_bytes)
 
     async def read(
         self,
-        stream: str,
+        log: str,
         *,
         after: int = 0,
         most: int = 512,
         most_bytes: int = 1 << 20,
         fresh: bool = False,
     ) -> Page:
-        page = None if fresh else self._tails.page(stream, after, most, most_bytes)
+        page = None if fresh else self._tails.page(log, after, most, most_bytes)
         if page is not None:
             return page
-        return await self._read(lambda r: r.read(stream, after, most, most_bytes))
+        return await self._read(lambda r: r.read(log, after, most, most_bytes))
 
-    async def describe(self, stream: str) -> StreamInfo:
-        return await self._read(lambda r: r.describe(stream))
+    async def describe(self, log: str) -> LogInfo:
+        return await self._read(lambda r: r.describe(log))
 
-    async def claim(self, stream: str, *, owner: str, lease: float = 15.0) -> Claim | None:
-        return await self._write(lambda w: w.claim(stream, owner, lease), stream)
+    async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
+        return await self._write(lambda w: w.claim(log, owner, lease), log)
 
-    async def renew(self, streams: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
-        wanted = dict(streams)
-        return await self._write(lambda w: w.renew(wanted, owner, lease))
+    async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
+        leases = dict(logs)
+        return await self._write(lambda w: w.renew(leases, owner, lease))
 
-    async def release(self, stream: str, *, epoch: int) -> None:
-        await self._write(lambda w: w.release(stream, epoch))
+    async def release(self, log: str, *, epoch: int) -> None:
+        await self._write(lambda w: w.release(log, epoch))
 
     async def orphans(self, *, most: int = 100) -> list[str]:
         return await self._read(lambda r: r.orphans(self._clock(), most))
 
-    async def held(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
-        return await self._read(lambda r: r.held(self._clock(), most))
+    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+        return await self._read(lambda r: r.leases(self._clock(), most))
 
-    async def command(self, stream: str, data: bytes) -> None:
-        await self._write(lambda w: w.command(stream, data), stream)
+    async def command(self, log: str, data: bytes) -> None:
+        await self._write(lambda w: w.command(log, data), log)
 
-    async def commands(self, stream: str, *, after: int = 0) -> list[tuple[int, bytes]]:
-        return await self._read(lambda r: r.commands(stream, after))
+    async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
+        return await self._read(lambda r: r.commands(log, after))
 
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         return await self._read(lambda r: r.thread(thread, most))
@@ -270,18 +268,18 @@ class SQLiteLog:
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         return await self._read(lambda r: r.documents(kind, prefix, most))
 
-    async def delete(self, stream: str) -> None:
-        await self._write(lambda w: w.delete(stream), stream)
+    async def delete(self, log: str) -> None:
+        await self._write(lambda w: w.delete(log), log)
 
     async def expire(self, *, retention: float) -> int:
         count = 0
         while True:
-            gone = await self._write(lambda w: w.expire(retention, 200, KEEP_NAMES_SECONDS))
-            for stream in gone:
-                self._tails.forget(stream)
-                self._tails.wake(stream)
-            count += len(gone)
-            if not gone:
+            names = await self._write(lambda w: w.expire(retention, 200, KEEP_NAMES_SECONDS))
+            for log in names:
+                self._tails.forget(log)
+                self._tails.wake(log)
+            count += len(names)
+            if not names:
                 return count
 
     async def stats(self) -> dict[str, Any]:
