@@ -15,14 +15,14 @@ from tokenwire.errors import (
     RateLimitError,
     TokenwireError,
 )
-from tokenwire.run.call.recover import LONGEST_RETRY_AFTER, RetryBudget, RetryPolicy, backoff
+from tokenwire.run.call.recover import LONGEST_RETRY_AFTER, RetryBudget, RetryPolicy, pause_after
 
 POLICY = RetryPolicy()
 
 
 @given(st.integers(1, 2), st.floats(0, 1))
 def test_pauses_double_and_are_spread(failures, spread):
-    pause = backoff(NetworkError("x"), failures, POLICY, lambda: spread)
+    pause = pause_after(NetworkError("x"), failures, POLICY, lambda: spread)
     assert 0.75 * 0.5 * 2 ** (failures - 1) <= pause <= 0.5 * 2 ** (failures - 1)
 
 
@@ -38,11 +38,11 @@ def test_pauses_double_and_are_spread(failures, spread):
     ],
 )
 def test_what_the_provider_says_counts(error, pause):
-    assert backoff(error, 1, POLICY, lambda: 1.0) == pause
+    assert pause_after(error, 1, POLICY, lambda: 1.0) == pause
 
 
 def test_retries_end():
-    assert backoff(NetworkError("x"), 3, POLICY, lambda: 1.0) is None
+    assert pause_after(NetworkError("x"), 3, POLICY, lambda: 1.0) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 0.2)), max_size=300))

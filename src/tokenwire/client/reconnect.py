@@ -13,12 +13,12 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
+from tokenwire.backoff import FULL_JITTER, backoff
+
 __all__ = ["Patience", "Reconnect", "retry_after"]
 
 #: The longest ``Retry-After`` in seconds; a longer one is a mistake.
 _MOST_WAIT = 3600.0
-#: `2 ** tries` beyond this is far over any cap.
-_MOST_DOUBLINGS = 32
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +67,13 @@ class Reconnect:
         open_since, self._open_since = self._open_since, None
         if open_since is not None and now - open_since >= self.patience.healthy:
             self.tries = 0
-        pause = chance * min(
-            self.patience.cap, self.patience.base * 2 ** min(self.tries, _MOST_DOUBLINGS)
+        patience = self.patience
+        pause = backoff(
+            self.tries + 1,
+            first=patience.base,
+            longest=patience.cap,
+            spread=FULL_JITTER,
+            chance=chance,
         )
         if wait is not None:
             # Not all clients at the same moment.

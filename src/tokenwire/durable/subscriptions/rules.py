@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tokenwire.backoff import backoff
 from tokenwire.durable.subscriptions.config import MOST_LINKS, Config, Problem, invalid, matches
 from tokenwire.errors import InputError
 from tokenwire.wire.durable import offset_text, position_of
@@ -221,7 +222,7 @@ def record_delivery(subscription: Subscription, wake_id: str, now: float) -> Non
         if subscription.failures:
             subscription.failures = wake.attempts = 0
         shortest, longest = _TELL_SECONDS
-        wake.tell_at = now + min(longest, shortest * 2 ** min(wake.attempts, 10))
+        wake.tell_at = now + backoff(wake.attempts + 1, first=shortest, longest=longest)
         wake.attempts += 1
 
 
@@ -244,8 +245,8 @@ def attempt_failed(subscription: Subscription, wake_id: str, error: str, now: fl
 def retry_after(attempts: int) -> float:
     """Seconds until the next attempt: doubling, with a fifth of jitter."""
     shortest, longest = _RETRY_SECONDS
-    base = min(longest, shortest * 2 ** min(attempts - 1, 10))
-    return base * (0.8 + 0.4 * secrets.randbelow(1000) / 1000)
+    chance = secrets.randbelow(1000) / 1000
+    return backoff(attempts, first=shortest, longest=longest, spread=(0.8, 1.2), chance=chance)
 
 
 def expire(subscription: Subscription, now: float) -> bool:

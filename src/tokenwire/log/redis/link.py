@@ -12,6 +12,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+from tokenwire.backoff import backoff
 from tokenwire.errors import ConfigError, StoreFullError, StoreUnavailableError
 from tokenwire.log.base import Durability
 from tokenwire.log.completion import Answer
@@ -287,7 +288,7 @@ class Link:
         """Call ``once`` until it works, fails for good, or the time is up."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.settings.timeout
-        pause = 0.02
+        failures = 0
         again = False
         reason: Exception | None = None
         while True:
@@ -304,13 +305,14 @@ class Link:
                 reason = judge(error)
             again = True
             self.repeated += 1
+            failures += 1
+            pause = backoff(failures, first=0.02, longest=0.5)
             if loop.time() + pause >= end:
                 raise StoreUnavailableError(
                     f"Redis did not reply within {self.settings.timeout:g} s "
                     f"({str(reason)[:120] or type(reason).__name__})",
                 ) from reason
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.5)
 
 
 def judge(error: ReplyError) -> ReplyError:

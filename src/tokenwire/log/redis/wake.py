@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from tokenwire.backoff import backoff
 from tokenwire.errors import ConfigError
 from tokenwire.log.redis.connection import Address, ReplyError, WakeWire, encode
 from tokenwire.log.redis.link import Link
@@ -23,8 +24,8 @@ __all__ = ["WakeConnection", "WakeRouter"]
 #: given up. Half-open connections are noticed within twice this time.
 SILENCE_SECONDS = 5.0
 
-#: Seconds before a lost connection is made again; twice as long after each failure.
-FIRST_PAUSE = 0.02
+#: Seconds before a lost connection is opened again: at first, and at most.
+_PAUSES = 0.02, 1.0
 
 #: Channels in one command, where they may be of several slots.
 MOST_CHANNELS = 500
@@ -59,7 +60,7 @@ class WakeConnection:
         self._at: Address | None = None
         self._scheduled = False
         self._heard = False
-        self._pause = FIRST_PAUSE
+        self._failures = 0
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run())
 
@@ -90,8 +91,9 @@ class WakeConnection:
                     self._link.nodes.suspect(self._at)
             if not await self._on_lost(self):
                 return
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, 1.0)
+            self._failures += 1
+            first, longest = _PAUSES
+            await asyncio.sleep(backoff(self._failures, first=first, longest=longest))
 
     async def _open(self) -> WakeWire:
         nodes = self._link.nodes
@@ -157,7 +159,7 @@ class WakeConnection:
         if kind == b"smessage":
             self._hear(channel, answer[2])
         elif kind == b"ssubscribe":
-            self._pause = FIRST_PAUSE
+            self._failures = 0
             self._hear(channel, b"")
         elif channel in self._leaving:  # we asked for it, and may have come back since
             self._leaving[channel] -= 1

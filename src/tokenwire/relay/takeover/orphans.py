@@ -13,6 +13,7 @@ import logging
 
 import msgspec
 
+from tokenwire.backoff import backoff
 from tokenwire.errors import StoreDamagedError, TokenwireError
 from tokenwire.observe.facts import TakenOver
 from tokenwire.observe.hooks import report
@@ -50,7 +51,7 @@ class _Retry(msgspec.Struct):
 
     until: float
     pause: float
-    damaged: bool
+    damages: int
 
 
 class Orphans:
@@ -89,14 +90,15 @@ class Orphans:
     def _postpone(self, run: str, now: float, error: TokenwireError) -> None:
         """Retry after a lease; a damaged run, after twice the pause before."""
         before, damaged = self._retries.get(run), isinstance(error, StoreDamagedError)
-        pause = self._worker.lease
-        if damaged and before is not None and before.damaged:
-            pause = min(2 * before.pause, MOST_PAUSE)
+        damages = (before.damages if before is not None else 0) + 1 if damaged else 0
+        pause = lease = self._worker.lease
+        if damages > 1:
+            pause = backoff(damages, first=lease, longest=max(lease, MOST_PAUSE))
             _log.debug("run %s: %s; the next try is in %g s", run, error, pause)
         else:
             later = "; it is retried, less and less often" if damaged else ""
             _log.warning("run %s could not be taken over: %s%s", run, error, later)
-        self._retries[run] = _Retry(now + pause, pause, damaged)
+        self._retries[run] = _Retry(now + pause, pause, damages)
 
     async def _look_at(self, run: str, now: float) -> None:
         deferral = self._deferrals.get(run)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tokenwire.backoff import backoff
 from tokenwire.errors import FramingError, ProtocolError, ProviderError
 from tokenwire.events.model import Event
 from tokenwire.events.request import Request
@@ -32,7 +33,7 @@ from tokenwire.run.inbox import Inbox
 if TYPE_CHECKING:
     from tokenwire.providers.http.client import HttpClient
 
-__all__ = ["RetryBudget", "RetryPolicy", "backoff", "recover"]
+__all__ = ["RetryBudget", "RetryPolicy", "pause_after", "recover"]
 
 LONGEST_RETRY_AFTER = 60.0
 
@@ -78,11 +79,11 @@ class RetryBudget:
 BUDGET = RetryBudget()
 
 
-def backoff(
-    error: Exception, failures: int, policy: RetryPolicy, spread: Callable[[], float]
+def pause_after(
+    error: Exception, failures: int, policy: RetryPolicy, chance: Callable[[], float]
 ) -> float | None:
     """Seconds to wait before the next attempt at the same model; None rules a retry out.
-    ``failures``: failed attempts so far; ``spread``: returns a random number from 0 to 1."""
+    ``failures``: failed attempts so far; ``chance``: returns a random number from 0 to 1."""
     if not isinstance(error, ProviderError) or failures > policy.retries:
         return None
     may = error.retryable if error.should_retry is None else error.should_retry
@@ -90,8 +91,9 @@ def backoff(
         return None
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= LONGEST_RETRY_AFTER else None
-    pause = min(policy.longest, policy.first * 2 ** (failures - 1))
-    return pause * (0.75 + 0.25 * spread())
+    return backoff(
+        failures, first=policy.first, longest=policy.longest, spread=(0.75, 1.0), chance=chance()
+    )
 
 
 async def recover(
@@ -144,7 +146,7 @@ async def recover(
                     call, first_call = first_call, None
                     continue
                 failures += 1
-                pause = backoff(error, failures, policy, random.random)
+                pause = pause_after(error, failures, policy, random.random)
                 if pause is not None and BUDGET.allow(time.monotonic()):
                     report(Retried(run, target.provider, target.model, error.code, failures, pause))
                     await inbox.sleep(pause)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tokenwire.backoff import backoff
 from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
 from tokenwire.express import Taken
 from tokenwire.providers.base import Call, Decoder, Dialect, ResumableDecoder, Target
@@ -106,7 +107,7 @@ class Source:
             if call is None:
                 return False
             await self.aclose()
-            await self._inbox.sleep(0.1 * 2 ** (self._reattached - 1))
+            await self._inbox.sleep(backoff(self._reattached, first=0.1, longest=8.0))
             try:
                 stream = await self.open(call)
             except CancelledRunError:
