@@ -7,16 +7,13 @@ one, which stops after its last user.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-__all__ = ["demo_server"]
+from tokenwire.per_loop import PerLoop
 
-_servers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = (
-    weakref.WeakKeyDictionary()
-)
+__all__ = ["demo_server"]
 
 
 class _Shared:
@@ -26,15 +23,15 @@ class _Shared:
         self.lock = asyncio.Lock()
 
 
+_shared_server = PerLoop(_Shared)
+
+
 @asynccontextmanager
 async def demo_server() -> AsyncIterator[str]:
     """The base URL (with ``/v1``) of this event loop's demo model, while the context lasts."""
     from tokenwire.simulator.app import start_demo
 
-    loop = asyncio.get_running_loop()
-    shared = _servers.get(loop)
-    if shared is None:
-        shared = _servers[loop] = _Shared()
+    shared = _shared_server()
     async with shared.lock:
         if shared.server is None:
             shared.server = await start_demo()

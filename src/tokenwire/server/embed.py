@@ -38,6 +38,7 @@ from tokenwire.errors import UnknownModelError
 from tokenwire.events.message import messages_of
 from tokenwire.events.request import Request
 from tokenwire.log.open import open_store
+from tokenwire.per_loop import PerLoop
 from tokenwire.server.edge.connections import Connection, Connections
 from tokenwire.server.edge.respond import STREAM_HEADERS, RunResponse
 from tokenwire.wire.base import Encoder
@@ -55,7 +56,8 @@ __all__ = ["Live", "stream_response"]
 
 Wire = Literal["events", "tokens"]
 
-_connections: dict[int, Connections] = {}
+#: One ticker per event loop, for runs outside of a server.
+_connections = PerLoop(Connections)
 
 
 def stream_response(
@@ -91,7 +93,7 @@ class _Unlogged(Response):
         async with self._run as run:
             reader = _Reader(run)
             watch = asyncio.create_task(_on_disconnect(receive, reader.stop))
-            connections = _shared_connections()
+            connections = _connections()
             connection = connections.open(reader)
             # Without a log nothing can be resumed: no planned reconnect.
             connection.expires = float("inf")
@@ -259,16 +261,6 @@ class Live:
 
 def _encoder(wire: Wire, run: str) -> Encoder:
     return NativeEncoder() if wire == "events" else TokenEncoder(run)
-
-
-def _shared_connections() -> Connections:
-    """One ticker per event loop, for runs outside of a server."""
-    loop = asyncio.get_running_loop()
-    connections = _connections.get(id(loop))
-    if connections is None:
-        _connections.clear()  # of loops that have ended
-        connections = _connections[id(loop)] = Connections()
-    return connections
 
 
 async def _on_disconnect(receive: Receive, then: Callable[[], None]) -> None:

@@ -11,8 +11,9 @@ slows down is read at once again after one tick at most.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Callable
+
+from tokenwire.per_loop import PerLoop
 
 __all__ = ["FAST", "TICK", "Pacer", "Ticks", "ticks"]
 
@@ -50,7 +51,6 @@ class Ticks:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        # Not the loop: this is kept for as long as the loop lives.
         self._waiting: list[Callable[[], None]] = []
 
     def call(self, call: Callable[[], None]) -> None:
@@ -71,13 +71,5 @@ class Ticks:
             call()
 
 
-_ticks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Ticks] = weakref.WeakKeyDictionary()
-
-
-def ticks() -> Ticks:
-    """Those of the running event loop."""
-    loop = asyncio.get_running_loop()
-    shared = _ticks.get(loop)
-    if shared is None:
-        shared = _ticks[loop] = Ticks()
-    return shared
+#: The running event loop's.
+ticks = PerLoop(Ticks)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
 from typing import Protocol
 
 from tokenwire.errors import ProviderError
+from tokenwire.per_loop import PerLoop
 from tokenwire.run.call.deadlines import Watch
 
 __all__ = ["Sweeper", "sweeper"]
@@ -52,15 +52,5 @@ class Sweeper:
         )
 
 
-_sweepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sweeper] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def sweeper() -> Sweeper:
-    """The running event loop's sweeper."""
-    loop = asyncio.get_running_loop()
-    shared = _sweepers.get(loop)
-    if shared is None:
-        shared = _sweepers[loop] = Sweeper()
-    return shared
+#: The running event loop's.
+sweeper = PerLoop(Sweeper)

@@ -15,8 +15,9 @@ import inspect
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
+from tokenwire.per_loop import PerLoop
 from tokenwire.tools.calls.outcome import BadResult
 from tokenwire.tools.context import Progress, ToolContext
 
@@ -54,9 +55,7 @@ class Job:
 class Slots:
     """How many calls of one tool may run at once on one event loop."""
 
-    _by_tool: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, Slots]] = (
-        weakref.WeakKeyDictionary()
-    )
+    _by_tool: ClassVar[weakref.WeakKeyDictionary[Any, PerLoop[Slots]]] = weakref.WeakKeyDictionary()
 
     def __init__(self, most: int) -> None:
         self._free = asyncio.Semaphore(most)
@@ -64,8 +63,8 @@ class Slots:
     @classmethod
     def of(cls, tool: Any) -> Slots:
         """The slots of this tool on the running loop."""
-        loops = cls._by_tool.setdefault(tool, weakref.WeakKeyDictionary())
-        return loops.setdefault(asyncio.get_running_loop(), cls(tool.concurrency))
+        most = tool.concurrency
+        return cls._by_tool.setdefault(tool, PerLoop(lambda: cls(most)))()
 
     async def take(self, seconds: float) -> bool:
         """Wait for a free slot; False when none became free in time."""
