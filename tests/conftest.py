@@ -69,5 +69,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _retries_of_other_tests_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process has one budget of retries; each test gets its own."""
-    monkeypatch.setattr(recover, "BUDGET", recover.RetryBudget())
+    """A process has one budget of retries per target; each test gets its own."""
+    monkeypatch.setattr(recover, "BUDGETS", recover.RetryBudgets())

@@ -15,7 +15,14 @@ from tokenwire.errors import (
     RateLimitError,
     TokenwireError,
 )
-from tokenwire.run.call.recover import LONGEST_RETRY_AFTER, RetryBudget, RetryPolicy, pause_after
+from tokenwire.providers.base import Target
+from tokenwire.run.call.recover import (
+    LONGEST_RETRY_AFTER,
+    RetryBudget,
+    RetryBudgets,
+    RetryPolicy,
+    pause_after,
+)
 
 POLICY = RetryPolicy()
 
@@ -107,3 +114,35 @@ def test_a_bad_key_is_not_tried_again():
             assert len(server.requests) <= 1
 
     run_async(main())
+
+
+def test_a_failing_provider_does_not_use_up_the_retries_of_another():
+    async def main():
+        async with simulator(faults="status@503") as down, simulator(faults="rate-limit@1:0") as up:
+            for _ in range(4):  # eight retries were due: more than a budget gives
+                with pytest.raises(ProviderError):
+                    async with ask("scenario:text", down.url) as run:
+                        await run.result()
+            assert len(down.requests) < 12
+            async with ask("scenario:text", up.url) as run:
+                await run.result()
+            assert [r.status for r in up.requests] == [429, 200]
+
+    run_async(main())
+
+
+def test_a_budget_is_kept_for_each_provider_at_each_address():
+    budgets = RetryBudgets()
+
+    def target(provider, url, model="m"):
+        return Target(provider=provider, dialect="openai-chat", model=model, base_url=url)
+
+    one = budgets.of(target("a", "http://127.0.0.1:1"), 0.0)
+    assert budgets.of(target("a", "http://127.0.0.1:1", "other"), 0.0) is one
+    assert budgets.of(target("b", "http://127.0.0.1:1"), 0.0) is not one
+    assert budgets.of(target("a", "http://127.0.0.1:2"), 0.0) is not one
+    one.request(0.0)
+    for n in range(1000):
+        budgets.of(target("a", f"http://127.0.0.1:{n + 10}"), 1.0)
+    assert budgets.of(target("a", "http://127.0.0.1:1"), 1.0) is one  # in use: not forgotten
+    assert len(budgets) < 300

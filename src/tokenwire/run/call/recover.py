@@ -1,8 +1,8 @@
 """Retry a model call, or fall back to another model, while no reader has seen anything.
 
 Always true: after the first yielded event there is no retry; a request is never repeated when its
-failure rules that out; all retries of a process share one budget, so that a sick provider
-is not stormed.
+failure rules that out; all retries of a target share one budget, so that a
+failing provider is not stormed and a healthy one keeps its retries.
 
 Numbers: 2 retries, 0.5 s doubling up to 8 s, times 0.75 to 1 (as the official SDKs do);
 ``Retry-After`` up to 60 s is honoured, a longer one ends the retries at this provider.
@@ -33,7 +33,7 @@ from tokenwire.run.inbox import Inbox
 if TYPE_CHECKING:
     from tokenwire.providers.http.client import HttpClient
 
-__all__ = ["RetryBudget", "RetryPolicy", "pause_after", "recover"]
+__all__ = ["RetryBudget", "RetryBudgets", "RetryPolicy", "pause_after", "recover"]
 
 LONGEST_RETRY_AFTER = 60.0
 
@@ -48,7 +48,7 @@ class RetryPolicy(msgspec.Struct, kw_only=True, frozen=True):
 
 class RetryBudget:
     """At most ``share`` of the requests of the last ``window`` seconds may be retries (and always
-    a few, so that a quiet process can retry at all)."""
+    a few, so that a quiet target can be retried at all)."""
 
     def __init__(self, share: float = 0.1, window: float = 10.0, always: int = 5) -> None:
         self._share, self._window, self._always = share, window, always
@@ -69,14 +69,42 @@ class RetryBudget:
         self._retries.append(now)
         return True
 
+    def idle(self, now: float) -> bool:
+        """Whether the window is empty: a new budget would be the same."""
+        self._forget(now)
+        return not self._requests and not self._retries
+
     def _forget(self, now: float) -> None:
         for times in (self._requests, self._retries):
             while times and times[0] <= now - self._window:
                 times.popleft()
 
 
-#: The process's budget.
-BUDGET = RetryBudget()
+class RetryBudgets:
+    """One budget per target, so that a failing provider does not use up the retries of others."""
+
+    #: Beyond so many targets, idle ones are forgotten.
+    _MANY = 256
+
+    def __init__(self) -> None:
+        self._by_target: dict[tuple[str, str], RetryBudget] = {}
+
+    def of(self, target: Target, now: float) -> RetryBudget:
+        """The budget of a provider at an address, whichever of its models is called."""
+        key = target.provider, target.base_url
+        budget = self._by_target.get(key)
+        if budget is None:
+            if len(self._by_target) >= self._MANY:
+                self._by_target = {k: b for k, b in self._by_target.items() if not b.idle(now)}
+            budget = self._by_target[key] = RetryBudget()
+        return budget
+
+    def __len__(self) -> int:
+        return len(self._by_target)
+
+
+#: The process's budgets.
+BUDGETS = RetryBudgets()
 
 
 def pause_after(
@@ -120,7 +148,8 @@ async def recover(
         if number == 0 and first_call is not None:
             call, first_call = first_call, call
         failures = 0
-        BUDGET.request(time.monotonic())
+        budget = BUDGETS.of(target, time.monotonic())
+        budget.request(time.monotonic())
         while True:
             shown = False
             batches = attempt(
@@ -147,7 +176,7 @@ async def recover(
                     continue
                 failures += 1
                 pause = pause_after(error, failures, policy, random.random)
-                if pause is not None and BUDGET.allow(time.monotonic()):
+                if pause is not None and budget.allow(time.monotonic()):
                     report(Retried(run, target.provider, target.model, error.code, failures, pause))
                     await inbox.sleep(pause)
                     continue
