@@ -36,6 +36,9 @@ what, and what to do; it never contains a key or a provider's raw text.
     │   ├── NetworkError            no connection, or it was lost
     │   ├── TruncatedError          the stream ended without its terminal marker
     │   └── DeadlineError           a deadline passed (``which``: connect, first_event, ...)
+    ├── ServerError                 a tokenwire server failed, as a client sees it
+    │   ├── ServerUnavailableError  no connection to the server, or it was lost
+    │   └── ServerProtocolError     a response that is not a tokenwire server's
     ├── ToolError                   a tool could not run or did not finish
     ├── LogError                    the store failed
     │   ├── StoreFullError          no space left; old records stay readable
@@ -80,6 +83,9 @@ __all__ = [
     "ProtocolError",
     "ProviderError",
     "RateLimitError",
+    "ServerError",
+    "ServerProtocolError",
+    "ServerUnavailableError",
     "StoreDamagedError",
     "StoreFullError",
     "StoreUnavailableError",
@@ -164,10 +170,14 @@ class ForbiddenError(AccessError):
 
 
 class NotFoundError(TokenwireError):
-    """No such run, thread or stream; the same answer when it belongs to somebody else."""
+    """No such run, thread, stream, approval, tool call, ...; ``details['what']`` names the kind.
+    What belongs to another principal raises the same error."""
 
     code = "unknown_run"
     http_status = 404
+
+    def __init__(self, message: str, *, what: str = "run", **details: Any) -> None:
+        super().__init__(message, what=what, **details)
 
 
 class GoneError(TokenwireError):
@@ -327,6 +337,28 @@ class DeadlineError(ProviderError):
         super().__init__(message, **kwargs)
         self.which = which
         self.seconds = seconds
+
+
+class ServerError(TokenwireError):
+    """A tokenwire server failed, as a client sees it; ``details['status']`` is its HTTP status."""
+
+    code = "server_error"
+    http_status = 502
+
+
+class ServerUnavailableError(ServerError):
+    """No connection to the server, or it was lost; ``details['retry_after']`` in seconds, if the
+    server gave it."""
+
+    code = "server_unavailable"
+    retryable = True
+    http_status = 503
+
+
+class ServerProtocolError(ServerError):
+    """A response that is not a tokenwire server's: another format, an impossible order."""
+
+    code = "server_protocol"
 
 
 class ToolError(TokenwireError):

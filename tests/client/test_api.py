@@ -21,10 +21,10 @@ from tokenwire.errors import (
     GoneError,
     InputError,
     KeyReusedError,
-    NetworkError,
     NotAuthenticatedError,
     NotFoundError,
-    ProtocolError,
+    ServerProtocolError,
+    ServerUnavailableError,
     UnknownModelError,
 )
 from tokenwire.events.model import (
@@ -73,8 +73,11 @@ def test_start_follow_text_snapshot_models(here: Site) -> None:
         assert [model.id for model in await client.models()] == ["demo"]
         await client.delete(run)
         for call in (client.text, client.info, client.snapshot, client.delete):
-            with pytest.raises((NotFoundError, GoneError)):
+            with pytest.raises((NotFoundError, GoneError)) as caught:
                 await call(run)
+            assert (
+                not isinstance(caught.value, NotFoundError) or caught.value.details["what"] == "run"
+            )
 
     run_with(here.url, use)
 
@@ -301,7 +304,7 @@ def test_a_redirect_is_not_followed(status: int, transport: Any) -> None:
     with saying(b"") as (elsewhere, asked_elsewhere):
         place = elsewhere if transport == "sse" else elsewhere.replace("http", "ws")
         with saying(answer(status, b"", b"location: " + place.encode())) as (url, asked):
-            with pytest.raises(ProtocolError, match="redirect"):
+            with pytest.raises(ServerProtocolError, match="redirect"):
                 run_with(url, seen, api_key="the-secret-key", transport=transport)
             assert b"the-secret-key" in asked[0]
         assert not asked_elsewhere
@@ -368,7 +371,7 @@ def test_known_events_are_dropped_and_missing_ones_are_an_error() -> None:
     async def use(client: Client) -> None:
         reader = client.follow(RUN)
         assert isinstance(await anext(reader), RunStart)  # what came before is given first
-        with pytest.raises(ProtocolError, match="missing"):
+        with pytest.raises(ServerProtocolError, match="missing"):
             await anext(reader)
 
     hole = events(("3", END))
@@ -416,7 +419,7 @@ def test_silence_is_a_cut() -> None:
 )
 def test_what_is_no_event_twice_ends_it(junk: bytes) -> None:
     with saying(STREAM + junk, STREAM + junk) as (url, _):
-        with pytest.raises(ProtocolError):
+        with pytest.raises(ServerProtocolError):
             run_with(url, seen)
 
 
@@ -431,7 +434,9 @@ def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     for transport in ("sse", "websocket"):
-        with pytest.raises(NetworkError, match=r"cannot connect to http://.*: connection refused"):
+        with pytest.raises(
+            ServerUnavailableError, match=r"cannot connect to http://.*: connection refused"
+        ):
             run_with(
                 f"http://127.0.0.1:{port}",
                 seen,

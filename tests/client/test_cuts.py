@@ -10,7 +10,7 @@ import pytest
 from support.bad_network import CuttingProxy
 from support.server import Site, site
 from tokenwire.client import Client, Patience
-from tokenwire.errors import NetworkError
+from tokenwire.errors import ServerUnavailableError
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import RunEnd, TextDelta
 
@@ -113,7 +113,7 @@ def test_cuts_are_told_and_patience_ends(here: Site) -> None:
         impatient = Patience(base=0.001, cap=0.002, give_up=0.05)
         async with CuttingProxy(here.port, lambda n: 40) as proxy:
             async with Client(proxy.url, patience=impatient) as client:
-                with pytest.raises(NetworkError):
+                with pytest.raises(ServerUnavailableError):
                     await client.follow(run, on_cut=lambda error, wait: told.append(wait)).text()
             assert len(proxy.brought) == len(told) + 1
         assert told

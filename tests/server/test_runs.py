@@ -402,6 +402,21 @@ def test_a_model_that_is_not_served_is_refused(here: Site, model: str) -> None:
     assert "demo" in answer.json()["error"]["message"]
 
 
+def test_what_was_not_found_is_named(here: Site) -> None:
+    run = here.client.post("/v1/runs", json={"prompt": "Hello"}).json()["id"]
+    for method, path, body, what in (
+        ("GET", f"/v1/runs/{'x' * 22}", None, "run"),
+        ("GET", f"/v1/runs/{'x' * 22}/info", None, "run"),
+        ("DELETE", f"/v1/runs/{'x' * 22}", None, "run"),
+        ("POST", f"/v1/runs/{run}/approvals/ap_none", {"approved": True}, "approval"),
+        ("POST", f"/v1/runs/{run}/tools/call_none", {"content": 1}, "tool_call"),
+    ):
+        answer = here.client.request(method, path, json=body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["what"]) == (404, "unknown_run", what)
+        assert error["message"].endswith(f"no such {what.replace('_', ' ')}")
+
+
 def test_unknown_runs_and_paths_are_404_and_wrong_methods_405(here: Site) -> None:
     for run in ("a" * 22, "..%2f..%2fetc", "x" * 500):
         assert here.client.get(f"/v1/runs/{run}").status_code == 404

@@ -19,7 +19,7 @@ from tokenwire.errors import (
     AccessError,
     ConfigError,
     NotAuthenticatedError,
-    ProtocolError,
+    ServerProtocolError,
     TokenwireError,
 )
 from tokenwire.events.codec import AnyEvent, encode
@@ -125,7 +125,7 @@ async def _from_server(base: str, run: str, after: str | None) -> AsyncIterator[
             async for event in following:
                 connected = True
                 if isinstance(event, LogReset):
-                    raise ProtocolError("the server's log was replaced; follow the run again")
+                    raise ServerProtocolError("the server's log was replaced; follow the run again")
                 yield event
     except AccessError as error:
         hint = f"{error.message} (the key comes from TOKENWIRE_API_KEY)"

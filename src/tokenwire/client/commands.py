@@ -19,7 +19,7 @@ from tokenwire.client.origin import Origin, is_final, part_of_path, run_of_path,
 from tokenwire.client.reconnect import Patience, Reconnect
 from tokenwire.client.sse import open_sse
 from tokenwire.client.stream import Follow, OnCut, Open
-from tokenwire.errors import ConfigError, InputError, ProtocolError, TokenwireError
+from tokenwire.errors import ConfigError, InputError, ServerProtocolError, TokenwireError
 from tokenwire.events.message import Message
 
 __all__ = ["Client", "Model", "RunInfo"]
@@ -126,7 +126,7 @@ class Client:
         """The run's state so far: the fold of its events, as a JSON object."""
         snapshot = await self._request("GET", self._path(run))
         if not isinstance(snapshot, dict):
-            raise ProtocolError("the server's response is not a snapshot")
+            raise ServerProtocolError("the server's response is not a snapshot")
         return snapshot
 
     async def cancel(self, run: str | RunInfo, *, reason: str | None = None) -> RunInfo:
@@ -164,7 +164,7 @@ class Client:
         try:
             return msgspec.convert(body["data"], list[Model])
         except (msgspec.ValidationError, KeyError, TypeError) as error:
-            raise ProtocolError("the server's response is not a list of models") from error
+            raise ServerProtocolError("the server's response is not a list of models") from error
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -210,4 +210,4 @@ def _run_info(value: Any) -> RunInfo:
     try:
         return msgspec.convert(value, RunInfo)
     except msgspec.ValidationError as error:
-        raise ProtocolError("the server's response does not describe a run") from error
+        raise ServerProtocolError("the server's response does not describe a run") from error

@@ -27,10 +27,13 @@ from tokenwire.errors import (
     InputError,
     KeyReusedError,
     LimitError,
-    NetworkError,
     NotAuthenticatedError,
     NotFoundError,
     ProtocolError,
+    ProviderError,
+    ServerError,
+    ServerProtocolError,
+    ServerUnavailableError,
     StoreFullError,
     StoreUnavailableError,
     TokenwireError,
@@ -42,6 +45,7 @@ __all__ = [
     "Origin",
     "is_final",
     "part_of_path",
+    "read_some",
     "reason_of",
     "response_error",
     "run_of_path",
@@ -137,9 +141,13 @@ class Origin:
                     method, self.url + path, request_headers, body, connect_timeout=connect
                 )
         except TimeoutError as error:
-            raise NetworkError(f"{self.url} does not respond") from error
+            raise ServerUnavailableError(f"{self.url} does not respond") from error
+        except ProviderError as error:
+            raise server_error(error) from error
         except OSError as error:
-            raise NetworkError(f"cannot connect to {self.url}: {reason_of(error)}") from error
+            raise ServerUnavailableError(
+                f"cannot connect to {self.url}: {reason_of(error)}"
+            ) from error
 
     async def json(
         self,
@@ -162,7 +170,9 @@ class Origin:
                     raise await response_error(response)
                 content = await read_all(response, _MOST_RESPONSE)
         except TimeoutError as error:
-            raise NetworkError(f"{self.url} stopped in the middle of a response") from error
+            raise ServerUnavailableError(
+                f"{self.url} stopped in the middle of a response"
+            ) from error
         finally:
             await response.aclose()
         if not content:
@@ -170,19 +180,35 @@ class Origin:
         try:
             return msgspec.json.decode(content)
         except msgspec.DecodeError as error:
-            raise ProtocolError(f"{self.url} did not respond as a tokenwire server") from error
+            raise ServerProtocolError(
+                f"{self.url} did not respond as a tokenwire server"
+            ) from error
 
 
 async def read_all(response: Response, most: int) -> bytes:
-    """The whole body. Raises `ProtocolError` when it is larger than ``most``."""
+    """The whole body. Raises `ServerProtocolError` when it is larger than ``most``."""
     pieces: list[bytes] = []
     size = 0
-    while piece := await response.read():
+    while piece := await read_some(response):
         size += len(piece)
         if size > most:
-            raise ProtocolError(f"the server's response is larger than {most} bytes")
+            raise ServerProtocolError(f"the server's response is larger than {most} bytes")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+async def read_some(response: Response) -> bytes:
+    """The next bytes; empty at the end. Raises `ServerError` for a lost connection."""
+    try:
+        return await response.read()
+    except ProviderError as error:
+        raise server_error(error) from error
+
+
+def server_error(error: ProviderError) -> ServerError:
+    """The client's error for one of the HTTP connection, which reports those of providers."""
+    kind = ServerProtocolError if isinstance(error, ProtocolError) else ServerUnavailableError
+    return kind(error.message)
 
 
 async def response_error(response: Response) -> TokenwireError:
@@ -191,7 +217,7 @@ async def response_error(response: Response) -> TokenwireError:
     wait = retry_after(response.headers.get("retry-after"), time.time())
     try:
         body = msgspec.json.decode(await read_all(response, _MOST_ERROR))
-    except (msgspec.DecodeError, ProtocolError, NetworkError):
+    except (msgspec.DecodeError, ServerProtocolError, ServerUnavailableError):
         body = None  # a proxy's page: the status is enough
     error = body.get("error") if isinstance(body, dict) else None
     return error_of_body(error if isinstance(error, dict) else {}, status, wait)
@@ -206,14 +232,16 @@ def error_of_body(error: dict[str, Any], status: int, wait: float | None) -> Tok
     if wait is not None:
         details["retry_after"] = wait
     if 300 <= status < 400:
-        return ProtocolError("the server redirects; redirects are not followed", status=status)
+        return ServerProtocolError(
+            "the server redirects; redirects are not followed", status=status
+        )
     kind = _BY_CODE.get(code) if isinstance(code, str) else None
     kind = kind or _BY_STATUS.get(status)
     if kind is None:
         if 400 <= status < 500 and status not in _RETRYABLE:
             kind = InputError
         else:
-            return NetworkError(message, status=status, retry_after=wait)
+            kind = ServerUnavailableError
     return kind(message, **details)
 
 
@@ -225,15 +253,17 @@ def reason_of(error: OSError) -> str:
 
 def is_final(error: TokenwireError) -> bool:
     """Whether a retry cannot help."""
-    if isinstance(error, AccessError | NotFoundError | GoneError | CursorError | ProtocolError):
+    if isinstance(
+        error, AccessError | NotFoundError | GoneError | CursorError | ServerProtocolError
+    ):
         return True
-    status = error.details.get("status") or getattr(error, "status", None) or 0
+    status = error.details.get("status") or 0
     return 300 <= status < 500 and status not in _RETRYABLE
 
 
 def wait_of(error: TokenwireError) -> float | None:
     """The seconds of the server's ``Retry-After``."""
-    seconds = getattr(error, "retry_after", None) or error.details.get("retry_after")
+    seconds = error.details.get("retry_after")
     return float(seconds) if isinstance(seconds, int | float) else None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tokenwire.client.origin import Origin, response_error, run_of_path
+from tokenwire.client.origin import Origin, read_some, response_error, run_of_path
 from tokenwire.client.reconnect import Patience
-from tokenwire.errors import NetworkError
+from tokenwire.errors import NetworkError, ServerError, ServerUnavailableError
 from tokenwire.framing.sse import SSEDecoder
 from tokenwire.providers.http.connection import Response
 
@@ -26,7 +26,7 @@ class Connection(Protocol):
         log; an empty list is a sign of life; None is the end."""
         ...
 
-    def abort(self, error: NetworkError) -> None:
+    def abort(self, error: ServerError) -> None:
         """Abort: a pending read raises ``error``."""
         ...
 
@@ -45,23 +45,28 @@ class SSEConnection:
         self.over = response.status == 204
         self._decoder = SSEDecoder()
         self._ended = False
+        self._aborted: ServerError | None = None
 
     async def read(self) -> list[tuple[str, bytes]] | None:
         """The frames that the next bytes complete. An incomplete last block is dropped."""
-        data = await self._response.read()
+        try:
+            data = await read_some(self._response)
+        except ServerError as error:
+            raise (self._aborted or error) from error
         if not data:
             self._ended = True
             return None
         return [(frame.id, frame.data) for frame in self._decoder.feed(data)]
 
-    def abort(self, error: NetworkError) -> None:
+    def abort(self, error: ServerError) -> None:
         """Abort the response."""
-        self._response.abort(error)
+        self._aborted = error
+        self._response.abort(NetworkError(error.message))
 
     async def aclose(self) -> None:
         """Close the connection; a pending read raises."""
         if not self._ended:
-            self._response.abort(NetworkError("the client closed the connection"))
+            self.abort(ServerUnavailableError("the client closed the connection"))
         await self._response.aclose()
 
 
@@ -85,7 +90,7 @@ async def open_sse(origin: Origin, run: str, after: str | None, patience: Patien
         kind = response.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
             # A proxy responded in the server's place; retry.
-            raise NetworkError(f"expected text/event-stream, got '{kind[:80]}'")
+            raise ServerUnavailableError(f"expected text/event-stream, got '{kind[:80]}'")
     except BaseException:
         await response.aclose()
         raise

@@ -24,8 +24,8 @@ from tokenwire.errors import (
     CursorError,
     FramingError,
     InputError,
-    NetworkError,
-    ProtocolError,
+    ServerProtocolError,
+    ServerUnavailableError,
     TokenwireError,
 )
 from tokenwire.events.codec import AnyEvent, decode
@@ -160,12 +160,14 @@ class Follow:
             # Closed while the connection was opening: nothing to wait for.
             frames = await connection.read() if not self._ended else []
             if frames is None and not connection.over:
-                raise NetworkError("the stream ended before the run")
+                raise ServerUnavailableError("the stream ended before the run")
             self._ended = self._ended or frames is None
             for cursor, data in frames or ():
                 self._take(cursor, data)
         except (TokenwireError, OSError) as error:
-            failure = error if isinstance(error, TokenwireError) else NetworkError(str(error))
+            failure = (
+                error if isinstance(error, TokenwireError) else ServerUnavailableError(str(error))
+            )
             await self._cut(failure, opened=opened)
         if self._ended:
             await self._drop()
@@ -180,7 +182,7 @@ class Follow:
         if remaining > 0:
             self._timer = loop.call_later(remaining, self._watch)
         else:
-            connection.abort(NetworkError(f"no data from the server for {silence:g} s"))
+            connection.abort(ServerUnavailableError(f"no data from the server for {silence:g} s"))
 
     async def _cut(self, error: TokenwireError, *, opened: bool) -> None:
         """The connection is lost: wait, or give up."""
@@ -188,8 +190,8 @@ class Follow:
         if self._ended:
             return
         if isinstance(error, FramingError):
-            error = ProtocolError(f"invalid stream from the server: {error.message}")
-        if opened and isinstance(error, ProtocolError) and self._garbled != self._offset:
+            error = ServerProtocolError(f"invalid stream from the server: {error.message}")
+        if opened and isinstance(error, ServerProtocolError) and self._garbled != self._offset:
             self._garbled = self._offset  # perhaps damaged on the way: once more, from here
         elif is_final(error):
             self._ended, self._error = True, error
@@ -225,7 +227,7 @@ class Follow:
         try:
             event = decode(data)
         except InputError as error:
-            raise ProtocolError("the server's stream contains an invalid event") from error
+            raise ServerProtocolError("the server's stream contains an invalid event") from error
         if isinstance(event, Heartbeat):
             return
         if isinstance(event, PlannedReconnect):
@@ -239,11 +241,13 @@ class Follow:
         try:
             offset = _offset(cursor)
         except CursorError as error:
-            raise ProtocolError("the server's stream contains an invalid cursor") from error
+            raise ServerProtocolError("the server's stream contains an invalid cursor") from error
         if offset <= self._offset:
             return
         if offset != self._offset + 1:
-            raise ProtocolError(f"events {self._offset + 1} to {offset - 1} of the run are missing")
+            raise ServerProtocolError(
+                f"events {self._offset + 1} to {offset - 1} of the run are missing"
+            )
         self._offset, self._after = offset, cursor
         self._ended = isinstance(event, RunEnd)
         self._ready.append((cursor, event))

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from tokenwire.client.origin import Origin, error_of_body, reason_of
 from tokenwire.client.reconnect import Patience, retry_after
 from tokenwire.client.sse import Connection
-from tokenwire.errors import NetworkError, ProtocolError
+from tokenwire.errors import ServerError, ServerProtocolError, ServerUnavailableError
 
 __all__ = ["SocketConnection", "open_socket"]
 
@@ -68,11 +68,13 @@ class SocketConnection:
             data = await self._socket.recv(decode=False)
         except ConnectionClosed as closed:
             code = closed.rcvd.code if closed.rcvd else "no close frame"
-            raise NetworkError(f"the socket closed ({code})") from closed
+            raise ServerUnavailableError(f"the socket closed ({code})") from closed
         try:
             message = _decoder.decode(data)
         except msgspec.DecodeError as error:
-            raise ProtocolError("the server sent a message that is not tokenwire's") from error
+            raise ServerProtocolError(
+                "the server sent a message that is not tokenwire's"
+            ) from error
         if message.op == "events":
             return [(one.cursor, bytes(one.event)) for one in message.events]
         if message.op == "error":
@@ -84,7 +86,7 @@ class SocketConnection:
         self.over = message.op == "end"
         return []
 
-    def abort(self, error: NetworkError) -> None:
+    def abort(self, error: ServerError) -> None:
         """Abort; the library ends a pending read."""
         self._socket.transport.abort()
 
@@ -117,16 +119,18 @@ async def open_socket(
         wait = retry_after(response.headers.get("retry-after"), time.time())
         raise error_of_body(_error_of(response.body), response.status_code, wait) from error
     except (InvalidHandshake, ConnectionClosed, EOFError) as error:
-        raise NetworkError(f"{origin.url} did not accept a WebSocket") from error
+        raise ServerUnavailableError(f"{origin.url} did not accept a WebSocket") from error
     except TimeoutError as error:
-        raise NetworkError(f"{origin.url} does not respond") from error
+        raise ServerUnavailableError(f"{origin.url} does not respond") from error
     except OSError as error:
-        raise NetworkError(f"cannot connect to {origin.url}: {reason_of(error)}") from error
+        raise ServerUnavailableError(
+            f"cannot connect to {origin.url}: {reason_of(error)}"
+        ) from error
     ask = {"op": "follow", "id": 1, "run": run, "after": after}
     try:
         await socket.send(msgspec.json.encode({k: v for k, v in ask.items() if v}).decode())
     except ConnectionClosed as error:
-        raise NetworkError("the server closed the socket at once") from error
+        raise ServerUnavailableError("the server closed the socket at once") from error
     except BaseException:
         socket.transport.abort()
         raise

@@ -100,7 +100,7 @@ class MemoryStore:
         if log is None:
             if name in self._tombstones:
                 raise GoneError("the log has expired; its records are no longer stored")
-            raise NotFoundError("no log has this name")
+            raise NotFoundError("no log has this name", what="log")
         return log
 
     async def create(

@@ -232,7 +232,7 @@ class Runs(Worker):
         fold = await self._state(run)
         tool = next((t for t in fold.tools.values() if t.approval_id == approval_id), None)
         if tool is None:
-            raise NotFoundError("this run has no such approval")
+            raise NotFoundError("this run has no such approval", what="approval")
         if tool.approved is not None or tool.done or info.closed is not None:
             raise ConflictError(_APPROVAL_TAKEN)
         if approved and arguments is not None:
@@ -262,7 +262,7 @@ class Runs(Worker):
         parts = fold.parts.values()
         call = next((p for p in parts if p.attrs.get("call_id") == call_id), None)
         if call is None:
-            raise NotFoundError("this run has no such tool call")
+            raise NotFoundError("this run has no such tool call", what="tool_call")
         tools = self.tools if meta.tools else None
         ours = tools.get(call.attrs.get("name", "")) if tools is not None else None
         if ours is not None and ours.executor == "server" and ours.allows(principal):

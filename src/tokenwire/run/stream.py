@@ -235,7 +235,7 @@ class Run:
         tools = self._fold.tools.values()
         tool = next((tool for tool in tools if tool.approval_id == approval_id), None)
         if tool is None:
-            raise NotFoundError("unknown approval id; the run has not requested it")
+            raise NotFoundError("this run has no such approval", what="approval")
         if approved and arguments is not None:
             check_edited(self._plan.tools, tool.name, arguments)
         self._inbox.put(

@@ -55,7 +55,7 @@ def missing(state: str) -> TokenwireError:
     """The error for a log that is not there."""
     if state == "gone":
         return GoneError("the log has expired; its records are no longer stored")
-    return NotFoundError("no log has this name")
+    return NotFoundError("no log has this name", what="log")
 
 
 def _word(text: str) -> bytes:

@@ -60,7 +60,7 @@ WHERE s.name = ?
 def _missing(connection: sqlite3.Connection, name: str) -> TokenwireError:
     if connection.execute("SELECT 1 FROM gone WHERE name = ?", (name,)).fetchone():
         return GoneError("the log has expired; its records are no longer stored")
-    return NotFoundError("no log has this name")
+    return NotFoundError("no log has this name", what="log")
 
 
 def _damaged(what: str, log: str, number: int) -> StoreDamagedError:

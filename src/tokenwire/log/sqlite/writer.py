@@ -249,7 +249,7 @@ class Writer:
         ).fetchone()
         if tombstone:
             return GoneError("the log has expired; its records are no longer stored")
-        return NotFoundError("no log has this name")
+        return NotFoundError("no log has this name", what="log")
 
     def _append(self, job: AppendJob) -> Appended:
         head = self._heads.get(job.log) or self._look_up(job.log)

@@ -33,7 +33,7 @@ _MOST_TEXT = 500
 #: Seconds that a client may be asked to wait; a provider may say anything.
 _LONGEST_WAIT = 86_400.0
 #: Details that help a program, and never hold content.
-_SHOWN = ("field", "limit", "most", "reason", "retry_after", "tail")
+_SHOWN = ("field", "limit", "most", "reason", "retry_after", "tail", "what")
 _log = logging.getLogger("tokenwire.server")
 
 #: ``(code, message, status, request_id, details) -> JSON value`` of a wire's error.

@@ -216,7 +216,7 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
     async with count_misses(state, info):
         run = await find_active(state, request.path_params["chat"], info.principal)
         if run is None:
-            raise NotFoundError("no run is active in this chat")
+            raise NotFoundError("no run is active in this chat", what="active_run")
         edited = body.object("input")
         await state.runs.approve(
             run.id,

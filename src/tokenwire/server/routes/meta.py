@@ -96,7 +96,7 @@ async def health(state: State, request: Request, info: RequestInfo) -> Response:
 async def metrics(state: State, request: Request, info: RequestInfo) -> Response:
     """Prometheus text, where the client library is installed."""
     if not state.settings.metrics:
-        raise NotFoundError("metrics are off; enable them with --metrics")
+        raise NotFoundError("metrics are off; enable them with --metrics", what="metrics")
     page = exposition(
         {
             "tokenwire_connections_open": len(state.connections),
@@ -105,7 +105,9 @@ async def metrics(state: State, request: Request, info: RequestInfo) -> Response
         }
     )
     if page is None:
-        raise NotFoundError("metrics require prometheus-client; install tokenwire[metrics]")
+        raise NotFoundError(
+            "metrics require prometheus-client; install tokenwire[metrics]", what="metrics"
+        )
     data, kind = page
     return Response(data, headers={"content-type": kind})
 

@@ -146,7 +146,7 @@ async def _conversation(state: State, response: str, principal: str) -> list[Mes
 
 def _run_of(response: str) -> str:
     if not response.startswith(_PREFIX):
-        raise NotFoundError("response not found")
+        raise NotFoundError("response not found", what="response")
     return response.removeprefix(_PREFIX)
 
 

@@ -149,7 +149,7 @@ async def _long_poll(state: State, source: Source, offset: str, cursor: str | No
             news.clear()
             page = await source.read(position)
             if source.gone:
-                raise NotFoundError("this stream was deleted")
+                raise NotFoundError("this stream was deleted", what="stream")
             remaining = until - asyncio.get_running_loop().time()
             if any(p.parts for p in page.pieces) or page.closed or remaining <= 0 or state.draining:
                 break
