@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +111,71 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_object_gives_a_typed_error(value: Any) -> None:
     assert isinstance(from_object(value), ProviderError)
+
+
+OVERFLOWS = [
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens.",
+    "This endpoint's maximum context length is 128000 tokens. However, you requested about 130000.",
+    "Your input exceeds the context window of this model. Please adjust your input and try again.",
+    "Input tokens exceed the configured limit of 272000 tokens.",
+    "prompt is too long: 210000 tokens > 200000 maximum",
+    "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000",
+    "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+    "Input is too long for requested model.",
+    "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+    "too many tokens: size limit exceeded by 1234 tokens. Try using shorter or fewer inputs.",
+    "Please reduce the length of the messages or completion.",
+    "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
+    "Requested token count exceeds the model's maximum context length of 4096 tokens.",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000",
+    "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000",
+    "the request exceeds the available context size. try increasing the context size",
+    "the input length exceeds the context length",
+    "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded"
+    " with context length of only 4096 tokens, which is not enough.",
+    "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+    "The prompt is too long: 140000, model maximum context length: 131071",
+    "litellm.ContextWindowExceededError: litellm.BadRequestError: too long",
+    "Range of input length should be [1, 98304]",
+    "Invalid request: Your request exceeded model token limit: 8192 (requested: 9999)",
+    "invalid params, context window exceeds limit",
+    "Prompt exceeds max length",
+    "prompt token count of 130000 exceeds the limit of 128000",
+    "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+]
+
+
+@pytest.mark.parametrize("text", OVERFLOWS)
+@pytest.mark.parametrize("status", [400, 413, 422, 500, 502, 503])
+def test_overflow_in_every_gateway_s_words(text: str, status: int) -> None:
+    bodies = [
+        {"error": {"message": text, "type": "x", "code": status}},
+        {"error": text},
+        {"detail": text},
+        {"message": text},
+        {"error": {"message": "Provider returned error", "metadata": {"raw": text}}},
+    ]
+    for body in [*map(msgspec.json.encode, bodies), text.encode()]:
+        error = from_response(status, {"x-should-retry": "true"}, body)
+        assert error.code == "context_overflow", body
+        assert (error.http_status, error.should_retry) == (400, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (429, "This request would exceed your rate limit of 40,000 input tokens per minute."),
+        (
+            413,
+            "Request too large for model x on tokens per minute (TPM): Limit 6000, Requested 8000",
+        ),
+        (503, "Too many tokens, please wait before trying again."),
+        (500, "context deadline exceeded"),
+        (500, "internal error"),
+        (502, "<html>maximum context length</html>"),
+    ],
+)
+def test_what_is_no_overflow(status: int, text: str) -> None:
+    body = text if text.startswith("<") else msgspec.json.encode({"error": {"message": text}})
+    data = body.encode() if isinstance(body, str) else body
+    assert from_response(status, {}, data).code != "context_overflow"

@@ -7,13 +7,10 @@ each cut; only a connection that lived long enough resets it; no retry comes bef
 
 from __future__ import annotations
 
-import math
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-
 import msgspec
 
 from tokenwire.backoff import FULL_JITTER, backoff
+from tokenwire.framing.retry_after import seconds_after
 
 __all__ = ["Patience", "Reconnect", "retry_after"]
 
@@ -89,16 +86,4 @@ class Reconnect:
 
 def retry_after(value: str | None, now: float) -> float | None:
     """``Retry-After`` as seconds from ``now`` (Unix time): a number or a date. None for others."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        seconds = date.timestamp() - now
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return seconds_after(value, now) if value else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -27,13 +26,12 @@ from tokenwire.errors import (
     RateLimitError,
 )
 from tokenwire.events.model import Error
+from tokenwire.framing.retry_after import http_date, seconds_after
 
 __all__ = ["error_event", "from_object", "from_response", "raised", "redact", "retry_after"]
 
 _MOST_KEPT = 500  # characters of a provider's prose that are stored
 _SHORT = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
-_HTTP_DATE = re.compile(r"\w{3}, (\d\d) (\w{3}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
-_MONTHS: tuple[str, ...] = tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:\-/+=]{1,160}")
 _REQUEST_ID_HEADERS = (
     "x-request-id",
@@ -47,7 +45,21 @@ _REQUEST_ID_HEADERS = (
 
 #: The first row of which a word occurs in the provider's codes or (where it says so) its prose.
 _BY_CODE: tuple[tuple[type[ProviderError], tuple[str, ...]], ...] = (
-    (ContextOverflowError, ("context_length", "context_window", "prompt_too_long")),
+    (
+        ContextOverflowError,
+        (
+            "context_length",
+            "contextlength",
+            "context_window",
+            "contextwindow",
+            "context_size",
+            "context_overflow",
+            "context_limit",
+            "prompt_too_long",
+            "input_too_long",
+            "prompt_tokens_exceeded",
+        ),
+    ),
     (ContentFilterError, ("content_filter", "content_policy", "responsibleai", "moderation")),
     (
         AuthenticationError,
@@ -82,17 +94,27 @@ _BY_CODE: tuple[tuple[type[ProviderError], tuple[str, ...]], ...] = (
     (OverloadedError, ("server_error", "api_error", "internal", "timeout", "deadline_exceeded")),
     (BadRequestError, ("invalid_request", "invalid_argument", "validation", "failed_precondition")),
 )
+#: How gateways and servers say that a conversation is too long for the model.
+_OVERFLOW = re.compile(
+    r"maximum context length|context[ _-]?(?:window|length|size|limit)"
+    r"|prompt (?:is )?too (?:long|large)|prompt length .{0,60}exceed|maximum prompt length"
+    r"|input (?:is |was )?too (?:long|large)|too many (?:input |prompt |total )?tokens"
+    r"|input (?:tokens?|length)\b.{0,60}(?:exceed|longer than|too (?:long|large)|limit|maximum)"
+    r"|(?:prompt|input|token)s? (?:token )?count\b.{0,60}exceed"
+    r"|exceed(?:s|ed|ing)? (?:the |your |its )?(?:model(?:'s)? )?(?:token limit|max(?:imum)? "
+    r"(?:allowed )?(?:number of )?(?:input |prompt |model )?(?:tokens|length|context))"
+    r"|maximum number of (?:input |prompt )?tokens|max(?:imum)?[ _]model[ _]len"
+    r"|longer than the (?:maximum )?(?:model|context)|range of input length"
+    r"|inputs`? tokens|must have less than \d+ tokens|exceeds? the (?:available )?context"
+    r"|reduce the length of (?:the |your )?(?:messages|prompt|input|conversation)",
+    re.I,
+)
+#: Says of tokens that they are too many for a span of time, not for a context.
+_PER_TIME = re.compile(
+    r"per (?:minute|second|hour|day)|rate.?limit|throttl|\b[TR]P[MDS]\b|please wait|try again in",
+    re.I,
+)
 _BY_PROSE: tuple[tuple[type[ProviderError], re.Pattern[str]], ...] = (
-    (
-        ContextOverflowError,
-        re.compile(
-            r"maximum context length|context window|context length|prompt is too long"
-            r"|input is too long|input token count|maximum number of (?:input )?tokens"
-            r"|exceeds? the (?:available )?context|reduce the length of the (?:messages|prompt)"
-            r"|maximum prompt length",
-            re.I,
-        ),
-    ),
     (ContentFilterError, re.compile(r"content (?:filter|management|policy)|was flagged", re.I)),
     (AuthenticationError, re.compile(r"api key (?:is )?(?:not valid|invalid|expired)", re.I)),
     (
@@ -162,7 +184,8 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Provi
     try:
         value: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        value = None
+        text = body[:4000].decode("utf-8", "replace").strip()
+        value = None if text.startswith("<") else text  # a page says nothing, a line may
     if 300 <= status < 400:
         error = ProtocolError(
             f"the provider answered with a redirect ({status}), which is never followed; "
@@ -192,6 +215,7 @@ def from_object(
     if isinstance(where, str) and re.fullmatch(r"[A-Za-z_][\w.\[\]]{0,63}", where):
         message += f" at '{where}'"
     exhausted = any(w in c.lower() for c in codes for w in ("insufficient_quota", "billing"))
+    is_final = issubclass(kind, BadRequestError)  # whatever a gateway advises
     details: dict[str, Any] = {}
     if prose and kind in (BadRequestError, ContextOverflowError, ModelNotFoundError):
         details["provider_message"] = redact(prose)[:_MOST_KEPT]
@@ -200,7 +224,7 @@ def from_object(
         status=status,
         retry_after=retry_after(headers, fault),
         request_id=_request_id(headers, value),
-        should_retry=False if exhausted else _should_retry(headers),
+        should_retry=False if exhausted or is_final else _should_retry(headers),
         provider_code=words[0] if words else None,
         **details,
     )
@@ -233,22 +257,22 @@ def raised(event: Error) -> ProviderError:
 
 
 def retry_after(headers: Mapping[str, str], fault: Mapping[str, Any] | None = None) -> float | None:
-    """Seconds to wait, from ``retry-after-ms``, ``retry-after`` (seconds, or a date measured
-    against the answer's own ``date``) or Google's ``RetryInfo``."""
-    seconds = _number(headers.get("retry-after-ms"))
+    """Seconds to wait, from ``retry-after-ms``, ``retry-after`` (seconds, a duration, or a date
+    measured against the answer's own ``date``), Google's ``RetryInfo``, or the object itself."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return max(0.0, milliseconds / 1000)
+    now = http_date(headers.get("date", ""))
+    seconds = seconds_after(headers.get("retry-after", ""), now)
     if seconds is not None:
-        return max(0.0, seconds / 1000)
-    text = headers.get("retry-after", "")
-    seconds = _number(text)
-    if seconds is not None:
-        return max(0.0, seconds)
-    until, now = _http_date(text), _http_date(headers.get("date", ""))
-    if until is not None and now is not None:
-        return max(0.0, (until - now).total_seconds())
-    for detail in _list((fault or {}).get("details")):
-        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
-        if isinstance(delay, str) and (seconds := _number(delay.removesuffix("s"))) is not None:
-            return max(0.0, seconds)
+        return seconds
+    fault = fault or {}
+    delays = [d.get("retryDelay") for d in _list(fault.get("details")) if isinstance(d, dict)]
+    for delay in (*delays, fault.get("retry_after"), fault.get("retryAfter")):
+        is_number = isinstance(delay, int | float) and not isinstance(delay, bool)
+        text = str(delay) if is_number else delay
+        if isinstance(text, str) and (seconds := seconds_after(text, now)) is not None:
+            return seconds
     return None
 
 
@@ -285,13 +309,15 @@ def _codes(fault: dict[str, Any], headers: Mapping[str, str]) -> list[str]:
 
 
 def _prose(fault: dict[str, Any]) -> str:
-    for key in ("message", "detail", "Message", "msg"):
+    texts: list[str] = []
+    for key in ("message", "detail", "Message", "msg", "error_msg", "error_message", "title"):
         value = fault.get(key)
-        if isinstance(value, str):
-            return value[:4000]
         if value:
-            return str(value)[:4000]
-    return ""
+            texts.append(value if isinstance(value, str) else str(value))
+    metadata = fault.get("metadata")
+    if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
+        texts.append(metadata["raw"])  # a gateway's copy of what its own provider answered
+    return " ".join(texts)[:4000]
 
 
 def _status_in(fault: dict[str, Any]) -> int | None:
@@ -306,6 +332,11 @@ def _status_in(fault: dict[str, Any]) -> int | None:
 
 def _classify(status: int | None, codes: list[str], prose: str) -> type[ProviderError]:
     client_fault = status is None or 400 <= status < 500
+    # Gateways report a conversation that is too long as a failure of their own; to ask again would
+    # be in vain.
+    is_overflow = bool(_OVERFLOW.search(prose)) and not _PER_TIME.search(prose)
+    if is_overflow and status not in (401, 403, 429):
+        return ContextOverflowError
     if client_fault and status not in (401, 429):
         for kind, pattern in _BY_PROSE:
             if pattern.search(prose):
@@ -353,19 +384,6 @@ def _number(text: str | None) -> float | None:
     if text is None or not re.fullmatch(r"\s*\d{1,9}(?:\.\d{1,6})?\s*", text):
         return None
     return float(text)
-
-
-def _http_date(text: str) -> datetime | None:
-    """The one form of dates that HTTP servers write (RFC 9110, 5.6.7)."""
-    match = _HTTP_DATE.fullmatch(text.strip())
-    if match is None:
-        return None
-    day, month, *rest = match.groups()
-    year, hour, minute, second = (int(n) for n in rest)
-    try:
-        return datetime(year, _MONTHS.index(month) + 1, int(day), hour, minute, min(second, 59))
-    except ValueError:
-        return None
 
 
 def _list(value: Any) -> list[Any]:

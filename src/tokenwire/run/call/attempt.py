@@ -11,6 +11,7 @@ parts, an ``error``, ``step-end``) and nothing is raised.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from tokenwire.errors import (
@@ -63,7 +64,9 @@ async def attempt(
     try:
         stream = await source.open(call)
         if not 200 <= stream.status < 300:
-            raise dialect.error(stream.status, stream.headers, await _read_error(stream))
+            # A date in ``Retry-After`` is measured against the answer's own, or else our clock.
+            headers = {"date": datetime.now(UTC).isoformat(), **stream.headers}
+            raise dialect.error(stream.status, headers, await _read_error(stream))
         decoder = dialect.decoder(
             step=step,
             first_part=first_part,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tokenwire.relay.follow import Batch, Follower
     from tokenwire.server.state import State
 
-__all__ = ["STREAM_HEADERS", "RunResponse", "offset_of", "run_response"]
+__all__ = ["STREAM_HEADERS", "Head", "RunResponse", "offset_of", "run_response"]
 
 #: What keeps proxies and browsers from storing, changing, or holding back a stream.
 STREAM_HEADERS: dict[str, str] = {
@@ -43,6 +43,18 @@ STREAM_HEADERS: dict[str, str] = {
 }
 #: The most that goes into one send, so that a slow reader's socket is asked again in between.
 _PIECE = 128 * 1024
+
+
+class Head(Protocol):
+    """Decides when the head of a response may go out, so that its status can be true."""
+
+    #: For how long the head waits at most.
+    seconds: float
+
+    def begins(self, batch: Batch) -> bool:
+        """Whether the response begins with ``batch``, the next one of the run. Raises the error to
+        answer with instead."""
+        ...
 
 
 def offset_of(cursor: str | None) -> int:
@@ -61,6 +73,7 @@ async def run_response(
     headers: Mapping[str, str] | None = None,
     preamble: bytes | None = None,
     when_ended: Callable[[], bytes] | None = None,
+    head: Head | None = None,
 ) -> RunResponse:
     """A response that follows ``run_id`` after the cursor ``after`` in the encoder's wire.
 
@@ -93,13 +106,14 @@ async def run_response(
         preamble=preamble,
         when_ended=when_ended,
         release=release,
+        head=head,
     )
 
 
 class RunResponse(Response):
     """A response that streams a follower's records. ``skip``: the offset up to which the
     client has seen the run. ``preamble``: first bytes, sent with the headers. ``when_ended``: more
-    bytes after the encoder's own end."""
+    bytes after the encoder's own end. ``head``: what the headers wait for."""
 
     def __init__(
         self,
@@ -114,6 +128,7 @@ class RunResponse(Response):
         preamble: bytes | None = None,
         when_ended: Callable[[], bytes] | None = None,
         release: Callable[[], None] | None = None,
+        head: Head | None = None,
     ) -> None:
         said = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
         super().__init__(status_code=status, headers={"content-type": encoder.content_type, **said})
@@ -128,6 +143,7 @@ class RunResponse(Response):
         self.preamble = preamble
         self.when_ended = when_ended
         self.release = release
+        self.head = head
         self.wire = encoder.name
         self._came = 0.0
         self._first = follower.after
@@ -152,15 +168,18 @@ class RunResponse(Response):
         try:
             connection = self.connections.open(self.follower)
             connection.unsent = transport.unsent
+            watch = watch_disconnect(receive, connection.gone)
+            held = await self._hold(connection, self.head) if self.head is not None else []
+            if connection.lost:
+                return
             await send(self._start())
             if scope.get("method") == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
                 return
             # The guard's wrapper only looks at the start; the rest goes out without it.
             send = transport.send or send
-            await _send(connection, send, self.preamble)
-            watch = watch_disconnect(receive, connection.gone)
             encode = BatchEncoder(self.encoder, self.skip, shared).encode
+            await _send(connection, send, self.preamble + b"".join(map(encode, held)))
             if transport.body is not None:
                 express = _Express(self.encoder, encode, connection, transport.body)
                 self.follower.express(express.take)
@@ -183,6 +202,30 @@ class RunResponse(Response):
                 self.connections.unshare(self.run_id, wire)
             if self.release is not None:
                 self.release()
+
+    async def _hold(self, connection: Connection, head: Head) -> list[Batch]:
+        """The batches that came before the head may go out. Raises what ``head`` raises."""
+        batches: list[Batch] = []
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            self.follower.poke()
+
+        timer = asyncio.get_running_loop().call_later(head.seconds, give_up)
+        try:
+            while not (is_late or connection.lost or connection.leaving is not None):
+                batch = await self.follower.next()
+                if batch is None:
+                    break
+                if batch.records:
+                    batches.append(batch)
+                    if head.begins(batch):
+                        break
+        finally:
+            timer.cancel()
+        return batches
 
     def _left(self, connection: Connection | None) -> None:
         why = self._why

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.head import ProviderHead
 from tokenwire.server.routes.runs import start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
@@ -76,6 +77,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             principal=info.principal,
             place=place,
             preamble=OPENAI_PREAMBLE,
+            head=ProviderHead() if place is None else None,
         )
     fold = await finished(state, run.id, info.principal)
     raise_failure(fold)

@@ -19,6 +19,7 @@ from tokenwire.events.message import Message
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.head import ProviderHead
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
@@ -82,6 +83,7 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
             principal=info.principal,
             place=place,
             preamble=OPENAI_PREAMBLE,
+            head=ProviderHead() if place is None else None,
         )
     fold = await finished(state, run, info.principal)
     raise_failure(fold)
@@ -119,7 +121,12 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     if body.stream:
         encoder = OpenAIResponsesEncoder(tools=body.tools, echo=body.echo)
         return await wire_response(
-            state, run, encoder, principal=info.principal, preamble=OPENAI_PREAMBLE
+            state,
+            run,
+            encoder,
+            principal=info.principal,
+            preamble=OPENAI_PREAMBLE,
+            head=ProviderHead(),
         )
     if body.background:
         fold, _ = await folded(state, run, info.principal)

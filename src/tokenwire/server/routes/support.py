@@ -38,6 +38,7 @@ __all__ = [
     "raise_failure",
     "resolved_ids",
     "route",
+    "run_failure",
     "unknown_model_is_404",
     "wire_response",
 ]
