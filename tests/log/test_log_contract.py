@@ -251,6 +251,24 @@ def test_a_claim_waits_for_the_lease(new_log: NewLog) -> None:
     run(new_log, case)
 
 
+def test_a_claim_says_whether_the_owner_handed_over(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        await made(log)
+        await log.release("s", epoch=1, handed_over=True)
+        claim = await log.claim("s", owner="you", lease=60)
+        assert claim is not None
+        assert claim.handed_over
+        assert await log.renew({"s": 1}, owner="me") == {"s"}
+        await log.release("s", epoch=2)
+        claim = await log.claim("s", owner="they", lease=60)
+        assert claim is not None
+        assert not claim.handed_over
+        await log.release("s", epoch=1, handed_over=True)
+        assert (await log.describe("s")).owner == "they", "an older epoch releases nothing"
+
+    run(new_log, case)
+
+
 def test_a_closed_stream_is_not_claimed(new_log: NewLog) -> None:
     async def case(log: Store) -> None:
         await made(log, lease=0)

@@ -17,7 +17,7 @@ from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import observe
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.record import Chain
-from tokenwire.relay.takeover.ladder import read_run
+from tokenwire.relay.replay import read_run
 
 
 async def ended(runs: Any, run: str) -> list[Any]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 
+from support.redis import need_redis, redis_server
 from support.spine import QUICK, OneModel, read_all, relay, request_of, run_async, simulator
 from tokenwire.errors import StoreDamagedError
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
 from tokenwire.events.order import Order
 from tokenwire.log.open import open_store
+from tokenwire.relay.owner import may_live, new_owner
 from tokenwire.relay.record import Chain
+from tokenwire.relay.replay import GLANCE, Replay
 from tokenwire.relay.runs import Runs
-from tokenwire.relay.takeover.ladder import MOST_ATTEMPTS, Replay, rung
-from tokenwire.relay.takeover.tending import may_live
-from tokenwire.tools.registry import tool
+from tokenwire.relay.takeover.ladder import rung
+from tokenwire.tools.registry import ToolSet, tool
 
 
 def crashed(runs: Runs) -> None:
@@ -142,8 +147,6 @@ def test_waiting_for_an_approval_survives_the_worker(tmp_path):
         deleted.append(path)
         return "gone"
 
-    from tokenwire.tools.registry import ToolSet
-
     async def main():
         async with simulator() as server:
             tools = ToolSet([delete_file])
@@ -186,8 +189,6 @@ def test_a_started_tool_that_is_not_idempotent_is_left_in_doubt(tmp_path):
         await asyncio.get_running_loop().create_future()
         return ""
 
-    from tokenwire.tools.registry import ToolSet
-
     async def main():
         async with simulator() as server:
             tools = ToolSet([get_weather])
@@ -217,33 +218,172 @@ def test_a_started_tool_that_is_not_idempotent_is_left_in_doubt(tmp_path):
     run_async(main())
 
 
-def test_a_dead_process_of_this_machine_is_noticed_before_its_lease_runs_out():
-    import socket
-    import subprocess
-    import sys
-
+def test_only_a_process_that_is_seen_to_be_dead_is_declared_dead():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    host = socket.gethostname()
-    assert not may_live(f"{host}:{child.pid}:abcd")
-    assert may_live("another-host:1:abcd")
+    host, pid, _, scope = new_owner().split(":")
+    assert int(pid) == os.getpid()
+    assert not may_live(f"{host}:{child.pid}:abcd:{scope}")
+    assert not may_live(f"{host}:{os.getpid()}:abcd:{scope}"), "our number, but not our name"
+    assert may_live(f"another-host:{child.pid}:abcd:{scope}")
+    assert may_live(f"{host}:{child.pid}:abcd"), "an owner of an older version"
     assert may_live("no pid at all")
 
 
+@pytest.mark.parametrize("part", ["boot", "namespace"])
+def test_a_process_number_of_another_container_or_boot_says_nothing(part):
+    """Two containers share a file and a host name; the number of one is unknown in the other."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    host, _, _, scope = new_owner().split(":")
+    boot, _, namespace = scope.rpartition("-")
+    other = f"{boot}-{int(namespace) + 1}" if part == "namespace" else f"{boot[::-1]}-{namespace}"
+    assert may_live(f"{host}:{child.pid}:abcd:{other}")
+
+
+def replay_of(*events):
+    replay = Replay([], Order(), fold([]))
+    for event in events:
+        replay.apply(event)
+    return replay
+
+
+def open_step(*claims):
+    start = (m.RunStart(run="r", seq=1), m.StepStart(step=1, attempt=1), m.TextStart(part=0))
+    return replay_of(*start, *claims)
+
+
+def lost(epoch):
+    return m.RunClaim(epoch=epoch, reason="lost")
+
+
 def test_a_step_that_cost_two_workers_is_not_tried_again():
-    order, events = Order(), []
-    for event in (
+    assert rung(open_step(), []) == "go-on"
+    assert rung(open_step(lost(2)), []) == "interrupted"
+    cancel = b'{"type":"control","command":"cancel"}'
+    assert rung(open_step(), [cancel]) == rung(open_step(lost(2)), [cancel]) == "cancelled"
+
+
+def test_a_worker_that_hands_over_costs_a_run_nothing():
+    handed = [m.RunClaim(epoch=e, reason="handed-over") for e in range(2, 30)]
+    assert rung(open_step(*handed), []) == "go-on"
+    assert rung(open_step(*handed), [], handed_over=True) == "go-on"
+    assert rung(open_step(*handed, lost(30)), []) == "interrupted", "two of them were lost"
+    assert rung(open_step(lost(2)), [], handed_over=True) == "go-on"
+
+
+def test_a_worker_that_is_lost_while_a_run_waits_costs_it_nothing():
+    start = (
         m.RunStart(run="r"),
-        m.StepStart(step=1, attempt=MOST_ATTEMPTS),
-        m.TextStart(part=0),
-    ):
-        events.append(order.check(event))
-    assert rung(Replay([], order, fold(events), 1), []) == "interrupted"
-    events[1].attempt = 1
-    assert rung(Replay([], order, fold(events), 0), []) == "go-on"
-    assert rung(Replay([], order, fold(events), 0), [b'{"type":"control","command":"cancel"}']) == (
-        "cancelled"
+        m.StepStart(step=1, attempt=1),
+        m.ToolCallStart(part=0, call_id="c", name="t"),
+        m.ToolCallEnd(part=0, arguments={}),
+        m.StepEnd(step=1, status="complete"),
+        m.ApprovalRequest(approval_id="a", call_id="c", name="t", arguments={}),
+        m.RunWait(reason="approval", pending=["a"]),
     )
+    waiting = replay_of(*start, *(lost(e) for e in range(2, 30)))
+    assert (waiting.losses, rung(waiting, [])) == (0, "go-on")
+    answer = m.ApprovalAnswer(approval_id="a", call_id="c", approved=True)
+    again = replay_of(*start, *(lost(e) for e in range(2, 30)), answer, lost(30))
+    assert (again.losses, rung(again, [])) == (1, "go-on")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def shared_store(request, tmp_path):
+    """The URL of an empty store for several processes."""
+    if request.param == "sqlite":
+        yield f"sqlite:{tmp_path}/log.db"
+        return
+    need_redis()
+    with redis_server() as server:
+        yield server.url
+
+
+def process_on(url, server, **options):
+    return Runs(open_store(url), registry=OneModel(server.url), retry=QUICK, lease=30.0, **options)
+
+
+def test_rolling_restarts_within_one_step_interrupt_nothing(shared_store):
+    """Each round replaces the only worker while the step is open."""
+
+    async def main():
+        async with simulator(rate=150.0) as server:
+            runs = process_on(shared_store, server)
+            await runs.open()
+            started = [await runs.start(request_of("scenario:text"), model="m0") for _ in range(4)]
+            for _ in range(3):
+                await asyncio.gather(*(until_text(runs, info.id) for info in started))
+                successor = process_on(shared_store, server)
+                await successor.open()
+                assert len(runs.owned) == 4, "all are at work when it stops"
+                await runs.aclose()
+                runs = successor
+                while len(runs.owned) < 4:
+                    await asyncio.sleep(0.01)
+            for info in started:
+                events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 60)]
+                claims = [e for e in events if isinstance(e, m.RunClaim)]
+                assert [c.reason for c in claims] == ["handed-over"] * 3
+                assert (events[-1].outcome, events[-1].reason) == ("complete", "stop")
+            await runs.aclose()
+
+    run_async(main())
+
+
+def test_a_waiting_run_survives_twenty_restarts(shared_store):
+    @tool(needs_approval=True)
+    def delete_file(path: str) -> str:
+        """Delete."""
+        return "gone"
+
+    async def main():
+        async with simulator() as server:
+            tools = ToolSet([delete_file])
+            runs = process_on(shared_store, server, tools=tools)
+            await runs.open()
+            info = await runs.start(request_of("scenario:approval"), model="m0")
+            while (await runs.info(info.id)).state != "waiting":
+                await asyncio.sleep(0.01)
+            for _ in range(20):
+                await runs.aclose()
+                runs = process_on(shared_store, server, tools=tools)
+                await runs.open()
+                while info.id not in runs.owned:
+                    await asyncio.sleep(0.01)
+            pending = (await runs.snapshot(info.id))["waiting"]
+            await runs.approve(info.id, pending[0], approved=True)
+            events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 20)]
+            assert events[-1].outcome == "complete"
+            await runs.aclose()
+
+    run_async(main())
+
+
+def test_a_foreign_run_is_described_by_its_newest_records(tmp_path):
+    """Whether it waits is read from the tail, and not from the whole log."""
+    reads = []
+
+    async def main():
+        async with simulator(rate=400.0) as server:
+            first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a")
+            second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b", models=[])
+            read = second.store.read
+
+            async def counted(log, **bounds):
+                page = await read(log, **bounds)
+                reads.append(len(page.records))
+                return page
+
+            second.store.read = counted
+            info = await first.start(request_of("scenario:text"), model="m0")
+            await until_text(first, info.id)
+            assert (await second.info(info.id)).state == "running"
+            assert 0 < sum(reads) <= GLANCE
+            await second.aclose()
+            await first.aclose()
+
+    run_async(main())
 
 
 def test_a_log_whose_chain_is_broken_is_refused(tmp_path):

@@ -84,11 +84,13 @@ Then = Callable[[Appended | BaseException | None], None]
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A successful claim: write with this epoch, from ``tail`` + 1."""
+    """A successful claim: write with this epoch, from ``tail`` + 1. ``handed_over``: the owner
+    before released it gracefully; False when its lease expired."""
 
     log: str
     epoch: int
     tail: int
+    handed_over: bool = False
 
 
 class Records(Protocol):
@@ -195,8 +197,9 @@ class Leases(Protocol):
         """Renew the leases of ``{log: epoch}``; the logs that are lost are returned."""
         ...
 
-    async def release(self, log: str, *, epoch: int) -> None:
-        """Let the lease run out now (graceful stop), so that another process may claim."""
+    async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
+        """End the lease now, so that another process may claim. ``handed_over``: the owner stops
+        gracefully; the next `claim` says so."""
         ...
 
     async def orphans(self, *, most: int = 100) -> list[str]:

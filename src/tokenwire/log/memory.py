@@ -256,10 +256,11 @@ class MemoryStore:
         now = self._clock()
         if entry is None or entry.lease_until > now:
             return None
+        handed_over = not entry.owner
         entry.epoch += 1
         entry.owner = owner
         entry.lease_until = now + lease
-        return Claim(log, entry.epoch, len(entry.records))
+        return Claim(log, entry.epoch, len(entry.records), handed_over)
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         until = self._clock() + lease
@@ -272,10 +273,12 @@ class MemoryStore:
                 losses.add(name)
         return losses
 
-    async def release(self, log: str, *, epoch: int) -> None:
+    async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
         entry = self._open.get(log)
         if entry is not None and entry.epoch == epoch:
             entry.lease_until = 0.0
+            if handed_over:
+                entry.owner = ""
 
     async def orphans(self, *, most: int = 100) -> list[str]:
         now = self._clock()

@@ -18,7 +18,8 @@ from tokenwire.errors import FencedError, LimitError, LogError, TokenwireError
 from tokenwire.events.model import ApprovalAnswer, Control, Event, ToolResult
 from tokenwire.log.base import Store
 from tokenwire.relay.produce import Producer
-from tokenwire.relay.takeover.ladder import read_run, start_of, write_end
+from tokenwire.relay.replay import read_run
+from tokenwire.relay.takeover.ladder import start_of, write_end
 from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop

@@ -36,7 +36,7 @@ from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.owned import answers_same, encode_command
 from tokenwire.relay.readers import ON_DISCONNECT
-from tokenwire.relay.takeover.ladder import read_run
+from tokenwire.relay.replay import read_run, waits
 from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.worker import Worker
 from tokenwire.run.stream import new_run_id
@@ -138,7 +138,7 @@ class Runs(Worker):
         info, meta = await self._checked(run, principal)
         waiting = self._is_waiting(run)
         if not waiting and info.closed is None and run not in self.owned:
-            waiting = (await read_run(self.store, run)).fold.status == "waiting"
+            waiting = await waits(self.store, run, info.tail)
         return info_of(info, meta, waiting=waiting)
 
     async def follow(

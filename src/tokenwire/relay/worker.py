@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -20,9 +17,11 @@ from tokenwire.events.fold import Fold
 from tokenwire.log.base import Store
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.owned import OwnedRun
+from tokenwire.relay.owner import new_owner
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
-from tokenwire.relay.takeover.ladder import Replay, claim_of, ending, read_run, start_of, write_end
+from tokenwire.relay.replay import Replay, read_run
+from tokenwire.relay.takeover.ladder import claim_of, ending, start_of, write_end
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.inbox import Inbox
@@ -73,8 +72,7 @@ class Worker:
         self.store = store
         self._registry = registry
         self.tools = tools
-        #: host:pid:random; the pid lets a restarted server on the same host see that we are gone.
-        self.owner = owner or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.owner = owner or new_owner()
         self.http = http
         self._own_http = http is None
         self._deadlines = deadlines or Deadlines()
@@ -118,7 +116,8 @@ class Worker:
             await owned.stop()
             try:
                 if self.store.shared:
-                    await self.store.release(owned.run, epoch=owned.producer.epoch)
+                    epoch = owned.producer.epoch
+                    await self.store.release(owned.run, epoch=epoch, handed_over=True)
                 else:
                     await self._interrupt(owned)
             except LogError as error:
@@ -169,7 +168,15 @@ class Worker:
             stop_when=self._stop_when,
         )
 
-    def adopt(self, plan: Plan, epoch: int, policy: str, replay: Replay | None = None) -> OwnedRun:
+    def adopt(
+        self,
+        plan: Plan,
+        epoch: int,
+        policy: str,
+        replay: Replay | None = None,
+        *,
+        handed_over: bool = False,
+    ) -> OwnedRun:
         """Own a run from now on; pass ``replay`` when another worker started it."""
         if self.http is None:
             raise ConflictError("open the runs first: await runs.open()")
@@ -181,9 +188,8 @@ class Worker:
         # Without records it was lost before its first one: it begins anew.
         if replay is not None and replay.records:
             order, fold = replay.order, replay.fold
-            claim = claim_of(replay, self.owner, epoch)
-            order.check(claim)
-            fold.apply(claim)
+            claim = claim_of(replay, self.owner, epoch, handed_over=handed_over)
+            replay.apply(claim)
             first = [claim]
         loop = Loop(plan, self.http, inbox, order=order, fold=fold)
         loop.sink = producer

@@ -54,12 +54,14 @@ if operation == 'claim' then
   if nonce ~= ARGV[8] then  -- else: this very claim, sent again after a lost answer
     if tonumber(redis.call('HGET', meta, 'lease')) > now then return {'none'} end
     epoch = redis.call('HINCRBY', meta, 'epoch', 1)
+    -- An owner's name is never empty, so an empty one says that it was handed over.
+    redis.call('HSET', meta, 'handed', redis.call('HGET', meta, 'owner') == '' and 1 or 0)
     redis.call('HSET', meta, 'owner', ARGV[7], 'nonce', ARGV[8], 'lease', now + tonumber(ARGV[9]))
     refresh()
     redis.call(publish, live, 'claim ' .. ARGV[8])
     redis.call(publish, control, 'claim ' .. ARGV[8])
   end
-  return {'ok', epoch, redis.call('LLEN', log)}
+  return {'ok', epoch, redis.call('LLEN', log), redis.call('HGET', meta, 'handed') or '0'}
 end
 
 -- owner, nonce, lease_ms, epoch: our claim is newer than what a failover left; put it back.
@@ -82,9 +84,12 @@ if operation == 'renew' then
   return {'ok'}
 end
 
--- epoch
+-- epoch, 1 when it is handed over
 if operation == 'release' then
-  if owned() == tonumber(ARGV[7]) then redis.call('HSET', meta, 'lease', 0) end
+  if owned() == tonumber(ARGV[7]) then
+    redis.call('HSET', meta, 'lease', 0)
+    if ARGV[8] == '1' then redis.call('HSET', meta, 'owner', '') end
+  end
   return {'ok'}
 end
 

@@ -296,7 +296,7 @@ class RedisStore:
         state = self._info(log, await self._owner(log, "describe"))
         self._owned[log] = Owned(owner, nonce, lease, state.meta, state.thread, None, answer[1])
         self._tails.forget(log)
-        return Claim(log, answer[1], answer[2])
+        return Claim(log, answer[1], answer[2], handed_over=answer[3] == b"1")
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         async def one(log: str, epoch: int) -> str | None:
@@ -317,9 +317,9 @@ class RedisStore:
 
         return await self._apart(all_of_them())
 
-    async def release(self, log: str, *, epoch: int) -> None:
+    async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
         async def work() -> None:
-            await self._owner(log, "release", epoch)
+            await self._owner(log, "release", epoch, int(handed_over))
             await self._index.release(log)
 
         await self._apart(work())

@@ -236,8 +236,8 @@ class SQLiteStore:
         leases = dict(logs)
         return await self._write(lambda w: w.renew(leases, owner, lease))
 
-    async def release(self, log: str, *, epoch: int) -> None:
-        await self._write(lambda w: w.release(log, epoch))
+    async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
+        await self._write(lambda w: w.release(log, epoch, handed_over))
 
     async def orphans(self, *, most: int = 100) -> list[str]:
         return await self._read(lambda r: r.orphans(self._clock(), most))

@@ -354,6 +354,9 @@ class Writer:
 
     def claim(self, log: str, owner: str, lease: float) -> Claim | None:
         now = self._clock()
+        before = self._connection.execute(
+            "SELECT owner FROM stream WHERE name = ?", (log,)
+        ).fetchone()
         row = self._connection.execute(
             "UPDATE stream SET epoch = epoch + 1, owner = ?, lease_until = ?"
             " WHERE name = ? AND closed IS NULL AND lease_until <= ? RETURNING epoch",
@@ -363,7 +366,7 @@ class Writer:
             return None
         self._heads.pop(log, None)
         self._touched.add(name_hash(log))
-        return Claim(log, row[0], self._look_up(log).tail)
+        return Claim(log, row[0], self._look_up(log).tail, handed_over=before == ("",))
 
     def renew(self, logs: dict[str, int], owner: str, lease: float) -> set[str]:
         until = self._clock() + lease
@@ -378,10 +381,12 @@ class Writer:
                 losses.add(name)
         return losses
 
-    def release(self, log: str, epoch: int) -> None:
+    def release(self, log: str, epoch: int, handed_over: bool) -> None:
+        # An owner's name is never empty, so an empty one says that it was handed over.
         self._connection.execute(
-            "UPDATE stream SET lease_until = 0 WHERE name = ? AND epoch = ? AND closed IS NULL",
-            (log, epoch),
+            "UPDATE stream SET lease_until = 0, owner = CASE WHEN ? THEN '' ELSE owner END"
+            " WHERE name = ? AND epoch = ? AND closed IS NULL",
+            (handed_over, log, epoch),
         )
 
     def command(self, log: str, data: bytes) -> None:

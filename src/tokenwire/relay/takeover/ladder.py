@@ -1,9 +1,9 @@
-"""Going on with a run whose worker was lost: the ladder.
+"""Resuming a run whose worker is gone: the ladder.
 
-Always true: the new owner has a higher epoch before it reads, so the old one can write nothing any
-more; what was shown stays, or is taken back by a ``step-reset`` that readers understand; a run
-that was asked to stop is ended, not started again; a step that cost two workers their lives is not
-tried a third time.
+Always true: the new owner has a higher epoch before it reads, so the old one cannot write any
+more; what was shown stays, or a ``step-reset`` that readers understand withdraws it; a cancelled
+run is ended, not started again; a step that cost two workers their lives is not tried a third
+time. A worker that hands its runs over costs them nothing, however often it happens.
 """
 
 from __future__ import annotations
@@ -11,85 +11,44 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-import msgspec
-
 from tokenwire.errors import InputError
-from tokenwire.events.codec import AnyEvent, decode
-from tokenwire.events.fold import Fold
+from tokenwire.events.codec import decode
 from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome, RunStart
-from tokenwire.events.order import Order, closing
-from tokenwire.log.base import Store
+from tokenwire.events.order import closing
+from tokenwire.log.base import Records
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.produce import Producer
-from tokenwire.relay.record import json_of, verify
+from tokenwire.relay.replay import HANDED_OVER, Replay
 from tokenwire.run.plan import Plan
 
 __all__ = [
     "MOST_ATTEMPTS",
-    "Replay",
     "Rung",
     "asks_to_stop",
     "claim_of",
     "ending",
-    "read_run",
     "rung",
     "start_of",
     "write_end",
 ]
 
-#: Tries of one step, over all workers.
+#: Workers that one step may cost, and workers that a run may cost after the first.
 MOST_ATTEMPTS = 2
-#: Owners after the first that a run may have.
-MOST_CLAIMS = 3
+MOST_LOSSES = 3
 
 Rung = Literal["go-on", "cancelled", "interrupted"]
 
 
-class Replay(msgspec.Struct):
-    """A run's log, read back: its records, and the order and state after them."""
-
-    records: list[bytes]
-    order: Order
-    fold: Fold
-    claims: int
-
-    def now(self) -> int:
-        """Milliseconds since the run started; the clocks of two workers may differ, so never
-        before its last event."""
-        if not self.records:
-            return 0
-        event: AnyEvent = decode(json_of(self.records[-1]))
-        return max(event.t, int(time.time() * 1000) - self.fold.time)
-
-
-async def read_run(store: Store, run: str) -> Replay:
-    """All of a run, checked. Raises `StoreDamagedError` when its chain does not hold."""
-    records: list[bytes] = []
-    while True:
-        page = await store.read(run, after=len(records), most=4096, most_bytes=4 << 20)
-        if not page.records:
-            break
-        records.extend(page.records)
-        if len(records) >= page.tail:
-            break
-    verify(run, records)
-    order, fold, claims = Order(), Fold(), 0
-    for record in records:
-        event: AnyEvent = decode(json_of(record))
-        order.check(event)
-        fold.apply(event)
-        claims += isinstance(event, RunClaim)
-    return Replay(records, order, fold, claims)
-
-
-def rung(replay: Replay, commands: list[bytes]) -> Rung:
-    """What to do with a run that lost its worker."""
+def rung(replay: Replay, commands: list[bytes], *, handed_over: bool = False) -> Rung:
+    """What to do with a run without a worker; ``handed_over`` when its worker stopped gracefully.
+    Only a lost worker counts, and only one that was at work: a run that waits costs nobody."""
     if replay.fold.cancel_requested or any(asks_to_stop(data) for data in commands):
         return "cancelled"
+    if handed_over or replay.fold.waiting:
+        return "go-on"
     step = replay.fold.last_step
-    if replay.claims >= MOST_CLAIMS:
-        return "interrupted"
-    if step is not None and step.status == "open" and step.attempt >= MOST_ATTEMPTS:
+    is_open = step is not None and step.status == "open"
+    if replay.losses >= MOST_LOSSES or (is_open and replay.step_losses + 1 >= MOST_ATTEMPTS):
         return "interrupted"
     return "go-on"
 
@@ -117,14 +76,15 @@ def ending(replay: Replay, how: Rung) -> list[Event]:
     return events
 
 
-def claim_of(replay: Replay, owner: str, epoch: int) -> RunClaim:
+def claim_of(replay: Replay, owner: str, epoch: int, *, handed_over: bool = False) -> RunClaim:
     """A new owner's first record, by which readers distinguish the epochs. It omits the owner's
     process number and secret."""
-    return RunClaim(epoch=epoch, owner=owner.partition(":")[0], reason="lost", t=replay.now())
+    reason = HANDED_OVER if handed_over else "lost"
+    return RunClaim(epoch=epoch, owner=owner.partition(":")[0], reason=reason, t=replay.now())
 
 
 async def write_end(
-    store: Store, replay: Replay, events: list[Event], *, epoch: int, start: RunStart
+    store: Records, replay: Replay, events: list[Event], *, epoch: int, start: RunStart
 ) -> None:
     """Write the end of a run after the last record of its log; nothing when it has ended.
     ``start`` is for a run that was lost before its first record. Raises `LogError`."""
@@ -135,8 +95,7 @@ async def write_end(
     t = replay.now()
     for event in events:
         event.t = t
-        replay.order.check(event)
-        replay.fold.apply(event)
+        replay.apply(event)
     await Producer(store, start.run, epoch, records=replay.records).write(events)
 
 

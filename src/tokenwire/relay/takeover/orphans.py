@@ -15,14 +15,15 @@ import msgspec
 
 from tokenwire.backoff import backoff
 from tokenwire.errors import StoreDamagedError, TokenwireError
+from tokenwire.log.base import Claim
 from tokenwire.observe.facts import TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import (
     asks_to_stop,
     claim_of,
     ending,
-    read_run,
     rung,
     start_of,
     write_end,
@@ -144,17 +145,18 @@ class Orphans:
         if claim is None:
             return
         try:
-            await self._resume(run, meta, claim.epoch)
+            await self._resume(run, meta, claim)
         except asyncio.CancelledError:
             if run not in worker.owned:  # this process stops: not without letting it go
                 await worker.store.release(run, epoch=claim.epoch)
             raise
 
-    async def _resume(self, run: str, meta: RunMeta, epoch: int) -> None:
+    async def _resume(self, run: str, meta: RunMeta, claim: Claim) -> None:
         worker = self._worker
         replay = await read_run(worker.store, run)
         commands = [data for _, data in await worker.store.commands(run)]
-        how = rung(replay, commands)
+        epoch, handed_over = claim.epoch, claim.handed_over
+        how = rung(replay, commands, handed_over=handed_over)
         plan = self._plan(run, meta) if how == "go-on" else None
         if plan is not None and self._lacking(meta) & open_tools(replay.fold):
             plan = None
@@ -163,10 +165,10 @@ class Orphans:
             _log.warning("run %s: no worker could resume it; marked interrupted", run)
         report(TakenOver(run, epoch, how))
         if plan is not None:
-            worker.adopt(plan, epoch, meta.on_disconnect, replay)
+            worker.adopt(plan, epoch, meta.on_disconnect, replay, handed_over=handed_over)
             return
         events = ending(replay, how)
         if replay.records:
-            events.insert(0, claim_of(replay, worker.owner, epoch))
+            events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
         start = start_of(run, meta)
         await write_end(worker.store, replay, events, epoch=epoch, start=start)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 
 from tokenwire.errors import TokenwireError
+from tokenwire.relay.owner import may_live
 from tokenwire.relay.takeover.orphans import Orphans
 from tokenwire.relay.worker import Worker
 
-__all__ = ["may_live", "tend"]
+__all__ = ["tend"]
 
 _log = logging.getLogger("tokenwire.relay")
 
@@ -71,18 +70,3 @@ async def _renew(worker: Worker) -> None:
         if owned is not None and owned.producer.epoch == leases[run] and not ending:
             _log.warning("the lease of run %s is lost; this worker stops it", run)
             await owned.stop()
-
-
-def may_live(owner: str) -> bool:
-    """Whether an owner's process (``host:pid:random``) may still run; True when we cannot know."""
-    host, _, rest = owner.partition(":")
-    pid = rest.partition(":")[0]
-    if host != socket.gethostname() or not pid.isdigit():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return int(pid) != os.getpid()  # our own number with another random part: a reused pid

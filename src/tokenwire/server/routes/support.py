@@ -20,7 +20,7 @@ from tokenwire.events.codec import decode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import RunWait
 from tokenwire.relay.record import cursor_of, json_of
-from tokenwire.relay.takeover.ladder import read_run
+from tokenwire.relay.replay import read_run
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.edge.respond import RunResponse, run_response
