@@ -8,7 +8,8 @@ import { defineConfig, type Plugin } from "vite";
 import { sources } from "../sources.ts";
 
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-const server = "http://127.0.0.1:8765";
+/** The server compares `Origin` with `Host`, which the short form of a proxy would change. */
+const api = { target: "http://127.0.0.1:8765", changeOrigin: false };
 const target = path("../../src/tokenwire/server/static");
 
 /** Old files of the build go; what else is in the folder stays. */
@@ -33,5 +34,5 @@ export default defineConfig({
     target: "es2022",
     cssTarget: ["chrome123", "firefox120", "safari17.5"],
   },
-  server: { proxy: { "/v1": server, "/metrics": server, "/chat": server, "/ws": { target: server, ws: true } } },
+  server: { proxy: { "/v1": api, "/metrics": api, "/chat": api, "/ws": { ...api, ws: true } } },
 });

@@ -38,12 +38,13 @@ const api = `${url}/api/chat`
 const finished = []
 let newest
 function makeChat(options = {}) {
-  const compat = options.compat ?? compatOf
+  const compat = options.compat ?? process.env.COMPAT ?? compatOf
+  const body = compat === "none" ? {} : { compat }
   newest = new Chat({
     id: options.id ?? `chat-${version}-${wanted}-${Date.now()}`,
     transport:
       options.transport ??
-      new ai.DefaultChatTransport({ api, body: { compat }, ...(options.fetch && { fetch: options.fetch }) }),
+      new ai.DefaultChatTransport({ api, body, ...(options.prepare && { prepareSendMessagesRequest: options.prepare }), ...(options.fetch && { fetch: options.fetch }) }),
     onError: (error) => errors.push(String(error.message ?? error)),
     onFinish: (event) => finished.push({ isAbort: event.isAbort, isError: event.isError, finishReason: event.finishReason }),
     messages: options.messages,
@@ -285,6 +286,26 @@ const cases = {
     await chat.addToolApprovalResponse({ id: asked.approval.id, approved })
     await until(() => settled(chat) && chat.messages.length === 2 && finished.length > 1, "the end")
     report(chat)
+  },
+  // A page loaded anew, which sends its last message alone.
+  async stored() {
+    const sendAutomaticallyWhen = ai.lastAssistantMessageIsCompleteWithApprovalResponses
+    const prepare = ({ id, messages, trigger }) => ({ body: { id, trigger, message: messages.at(-1) } })
+    const first = makeChat({ prepare })
+    await first.sendMessage({ text: "scenario:text?rate=2000" })
+    await first.sendMessage({ text: prompt })
+    const stored = async () => (await (await fetch(`${url}/v1/threads/${first.id}?as=ui-messages`)).json()).messages
+    const messages = await ai.validateUIMessages({ messages: await stored() })
+    const chat = makeChat({ id: first.id, messages, sendAutomaticallyWhen, prepare })
+    await chat.resumeStream()
+    const asked = last(chat).parts.find((p) => p.approval && p.state === "approval-requested")
+    if (!asked) throw new Error("no approval was asked for")
+    finished.length = 0
+    await chat.addToolApprovalResponse({ id: asked.approval.id, approved: true })
+    await until(() => settled(chat) && finished.length > 0, "the end")
+    await chat.sendMessage({ text: "scenario:text?rate=2000" })
+    await ai.validateUIMessages({ messages: await stored() })
+    report(chat, { stored: (await stored()).map(({ role }) => role) })
   },
   async denial() {
     await cases.approval(false)

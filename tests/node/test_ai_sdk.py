@@ -223,13 +223,24 @@ def test_stop_on_our_transport(url: str, on_stop: str) -> None:
 
 @pytest.mark.parametrize("version", ["6", "7"])
 @pytest.mark.parametrize("case", ["approval", "denial"])
-def test_approvals(url: str, version: str, case: str) -> None:
-    told = chat(url, version, case, "scenario:approval")
+@pytest.mark.parametrize("compat", ["own", "none"])
+def test_approvals(url: str, version: str, case: str, compat: str) -> None:
+    env = {"COMPAT": "none"} if compat == "none" else {}
+    told = chat(url, version, case, "scenario:approval", **env)
     assert (told["status"], told["errors"]) == ("ready", [])
     assert len(told["messages"]) == 2, "the answer goes on in the same message"
     call = next(p for p in told["messages"][-1]["parts"] if p["type"].startswith("tool-"))
     assert call["state"] == ("output-available" if case == "approval" else "output-denied")
     assert kinds(told).count("text") >= 1
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
+def test_a_page_loaded_anew_goes_on_with_the_stored_conversation(url: str, version: str) -> None:
+    told = chat(url, version, "stored", "scenario:approval", COMPAT="none")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    roles = ["user", "assistant"] * 3
+    assert [message["role"] for message in told["messages"]] == roles
+    assert told["stored"] == roles
 
 
 @pytest.mark.parametrize("version", VERSIONS)

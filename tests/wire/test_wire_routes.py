@@ -47,7 +47,10 @@ def test_every_id_of_a_ui_stream_is_a_place_to_come_back_to(url: str) -> None:
 
 def test_common_approvals_are_a_data_part_and_a_route(url: str) -> None:
     with httpx.stream(
-        "POST", f"{url}/api/chat", json=ui("scenario:approval", chat="ask"), timeout=20
+        "POST",
+        f"{url}/api/chat",
+        json=ui("scenario:approval", chat="ask", compat="common"),
+        timeout=20,
     ) as answer:
         chunks: list[Any] = []
         for line in answer.iter_lines():

@@ -13,7 +13,7 @@ import {
   type RunState,
   type RunView,
   type StartRequest,
-  type TokenwireError,
+  TokenwireError,
 } from "@tokenwire/client";
 import {
   Conversation,
@@ -121,7 +121,31 @@ export function useChat(options: UseChatOptions) {
     }),
     [current, client],
   );
-  return { ...view, ...actions, messages, approvals, status, conversation: current };
+  const error = view.error ?? (status === "error" ? failureOf(last) : undefined);
+  const busy = status === "submitted" || status === "streaming" || status === "waiting";
+  const { error: _, ...shown } = view;
+  return {
+    ...shown,
+    ...actions,
+    ...(error ? { error } : {}),
+    messages,
+    approvals,
+    status,
+    /** Whether an answer is written or waited for; a further question may be sent when not, also
+     * after an error. */
+    busy,
+    conversation: current,
+  };
+}
+
+/** Why the turn has no whole answer: it was not started, cannot be read, or failed. */
+function failureOf(turn: Turn | undefined): TokenwireError | undefined {
+  if (!turn) return undefined;
+  const { state, link, linkError } = turn.store.getSnapshot();
+  if (turn.error) return turn.error;
+  if (link === "failed") return linkError;
+  const { code = stateOf(state), message = `the answer was ${stateOf(state)}` } = state.error ?? {};
+  return new TokenwireError(code, message);
 }
 
 const MESSAGES = new WeakMap<Turn, ChatMessage[]>();

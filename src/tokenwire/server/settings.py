@@ -94,7 +94,7 @@ class Settings:
         30.0, "What", "Time that a long poll waits for new records.", unit="s"
     )
     compat: Literal["common", "5", "6", "7"] = _set(
-        "common", "What", "AI SDK release of the UI message stream."
+        "6", "What", "AI SDK release of the UI message stream; 6 is read by 7, too."
     )
     chat_get: Literal["auto", "on", "off"] = _set(
         "auto", "What", "Route GET /chat/stream?prompt=; auto: on loopback without keys only."

@@ -16,8 +16,10 @@ import { orAborted, StoppableRun, untilAnswered } from "../core/stop.js";
 import { onAbort } from "../core/wait.js";
 import { answerRun, streamRun, RunStream, type Place } from "../translate/run-stream.js";
 import { UIMessageFold, type Compat } from "./chunk-fold.js";
+import { storedMessages } from "./stored-messages.js";
 
 export { resumableFetch } from "./resumable-fetch.js";
+export { storedMessages, type StoredMessages, type StoredMessagesOptions } from "./stored-messages.js";
 export { withoutVoid } from "./void-parts.js";
 
 export interface ChatTransportOptions extends ClientOptions {
@@ -29,7 +31,7 @@ export interface ChatTransportOptions extends ClientOptions {
   /** What `chat.stop()`, which `useChat` also calls when its component goes away, does to the run:
    * nothing but that it is read no more (the default), or end it. */
   onStop?: "detach" | "cancel";
-  /** The major version of `ai`; 7 unless told. */
+  /** The major version of `ai`; 6, which 7 reads as well, unless given. */
   compat?: Compat;
 }
 
@@ -72,6 +74,14 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     await this.#stopping(started, abortSignal, () => orAborted(started.started, abortSignal));
     const messageId = last?.role === "assistant" ? { messageId: last.id } : {};
     return this.#read(chatId, started, messageId, abortSignal);
+  }
+
+  /** The chat's messages as the server keeps them, for `useChat` when a page is loaded. The answer
+   * under way is not among them: `resumeStream` brings it. */
+  async messages(chatId: string, signal?: AbortSignal): Promise<M[]> {
+    const { compat = "6" } = this.options;
+    const options = { compat, ...(signal ? { signal } : {}) };
+    return (await storedMessages<M>(this.#client, chatId, options)).messages;
   }
 
   /** The chat's run under way, from its beginning; null when there is none. */
@@ -170,10 +180,10 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     place: Place & { messageId?: string },
     stop?: AbortSignal,
   ): ReadableStream<UIMessageChunk> {
-    const { compat } = this.options;
+    const { compat = "6" } = this.options;
     const { messageId } = place;
     const stream = new RunStream(place, (answered) => {
-      const options = { answered, ...(compat ? { compat } : {}), ...(messageId ? { messageId } : {}) };
+      const options = { answered, compat, ...(messageId ? { messageId } : {}) };
       return new UIMessageFold(options);
     });
     const life = new AbortController();

@@ -39,9 +39,9 @@ export function Chat(props: {
   onInspect(turn: Turn): void;
 }): ReactNode {
   const { chat, onAsk, onInspect } = props;
-  const { turns, status } = chat;
+  const { turns, status, busy } = chat;
+  const { error: unread } = chat.conversation.getSnapshot();
   const last = turns[turns.length - 1];
-  const busy = status === "submitted" || status === "streaming" || status === "waiting";
   const { scroller, content, atEnd, toEnd } = useFollowedEnd(turns.length);
 
   const attached = useAttachments();
@@ -91,10 +91,10 @@ export function Chat(props: {
       {dragging && <p className="drop">Drop files to attach them</p>}
       <div className="scroller" ref={scroller} tabIndex={-1}>
         <div className="column" ref={content}>
-          {!turns.length && !chat.loading && !chat.error && <Welcome onTry={send} demo={props.demo} />}
-          {chat.error && (
+          {!turns.length && !chat.loading && !unread && <Welcome onTry={send} demo={props.demo} />}
+          {unread && (
             <div className="notice" role="alert">
-              {chat.error.message}{" "}
+              {unread.message}{" "}
               <button type="button" onClick={() => void chat.refresh()}>
                 Try again
               </button>

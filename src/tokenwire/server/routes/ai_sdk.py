@@ -22,6 +22,7 @@ from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import HowToAnswer, check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.ai_sdk_history import compat_of, with_stored
 from tokenwire.server.routes.runs import count_misses, run_id, start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
@@ -37,7 +38,7 @@ from tokenwire.server.sockets.ai_sdk import UISocket
 from tokenwire.server.sockets.base import SocketEndpoint
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
-from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
+from tokenwire.wire.ai_sdk.parts import Compat
 from tokenwire.wire.ai_sdk.request import UIRequest, parse_ui_request
 from tokenwire.wire.catalogue import encoder_for
 from tokenwire.wire.fields import Fields, one_name
@@ -93,6 +94,9 @@ async def begin(
         place = Place(cursor=resumption.wait.cursor, offset=resumption.wait.offset)
         encoder = UIMessageEncoder(compat=compat, resolved_ids=resumption.resolved_ids)
         return resumption.run, encoder, place
+    if body.is_last_only:
+        posted = body.request.messages
+        body.request.messages = await with_stored(state, body.chat, posted, principal)
     run = await start_run(
         state,
         check_request(how.applied_to(body.request), state.settings),
@@ -243,12 +247,3 @@ async def in_wire(state: State, request: Request, info: RequestInfo) -> Response
             place=place,
             preamble=OPENAI_PREAMBLE,
         )
-
-
-def compat_of(state: State, request: Request, before: str | None = None) -> Compat:
-    """Which release the client is: ``?compat=``, or what it was ``before``, or the server's
-    setting."""
-    compat = request.query_params.get("compat") or before or state.settings.compat
-    if compat not in COMPAT:
-        raise InputError(f"'compat' must be one of {', '.join(COMPAT)}", field="compat")
-    return compat

@@ -21,6 +21,7 @@ from tokenwire.events.message import FilePart, Message
 from tokenwire.server.edge.bodies import THREAD, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
+from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
 from tokenwire.server.runs import ENDED, describe
 from tokenwire.server.state import State
 
@@ -106,8 +107,18 @@ async def listed(state: State, request: Request, info: RequestInfo) -> Response:
 
 
 async def show(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /v1/threads/{thread}``: its runs, newest first, and which one is under way."""
-    thread = request.path_params["thread"]
+    """``GET /v1/threads/{thread}``: its runs, newest first, and which one is under way; with
+    ``as=ui-messages`` the conversation as the AI SDK's messages."""
+    thread, query = request.path_params["thread"], request.query_params
+    if (form := query.get("as")) is not None:
+        if form != "ui-messages":
+            raise InputError("'as' must be ui-messages", field="as")
+        compat = compat_of(state, request)
+        limit, before = query.get("limit"), query.get("before")
+        conversation = await ui_messages(
+            state, thread, info.principal, compat=compat, limit=limit, before=before
+        )
+        return json_response(conversation)
     found = await state.runs.thread(thread, principal=info.principal)
     entry = await _entry(state, info.principal, thread)
     active = next((run.id for run in found if run.state not in ENDED), None)

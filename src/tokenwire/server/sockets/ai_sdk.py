@@ -86,7 +86,9 @@ class UISocket(RequestSocket):
             if frame.has(name)
         }
         body: UIRequest = parse_ui_request(fields)
-        compat = "7" if self.state.settings.compat == "common" else self.state.settings.compat
+        compat = self.state.settings.compat
+        if compat in ("common", "6"):
+            compat = "7"  # older releases have no transport over a socket
         run, encoder, place = await self._begin(self.state, body, self.info.principal, None, compat)
         await self._stream(request, run, encoder, place)
 

@@ -48,7 +48,8 @@ class ToolOutput(msgspec.Struct, frozen=True):
 class UIRequest(msgspec.Struct, kw_only=True):
     """``POST /api/chat``. ``continues``: the assistant message that the answer continues;
     ``run``: the run that wrote it, if the message names one; ``how``: the body's ``tokenwire``,
-    unparsed."""
+    unparsed; ``is_last_only``: the body has the last message alone, which continues the stored
+    conversation."""
 
     chat: str
     request: Request
@@ -59,6 +60,7 @@ class UIRequest(msgspec.Struct, kw_only=True):
     run: str | None = None
     answers: list[Answer] = []
     outputs: list[ToolOutput] = []
+    is_last_only: bool = False
 
 
 def parse_ui_request(value: Any) -> UIRequest:
@@ -73,7 +75,10 @@ def parse_ui_request(value: Any) -> UIRequest:
     compat = body.text("compat")
     if compat is not None and compat not in COMPAT:
         raise body.fail("compat", f"must be one of {', '.join(COMPAT)}")
-    messages = body.objects("messages", required=True)
+    alone = body.object("message")
+    messages = body.objects("messages", required=alone is None)
+    if alone is not None:
+        messages = [alone]
     if not messages:
         raise body.fail("messages", "must have at least one message")
     request = Request(
@@ -87,6 +92,7 @@ def parse_ui_request(value: Any) -> UIRequest:
         model=body.text("model"),
         compat=cast("Compat | None", compat),
         how=how.value if how is not None else None,
+        is_last_only=len(messages) == 1,
     )
     last = messages[-1]
     if last.raw("role") == "assistant":

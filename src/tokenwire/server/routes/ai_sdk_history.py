@@ -1,0 +1,111 @@
+"""The conversation that the server stores, for `useChat`: read in pages, and continued.
+
+Always true: a message keeps its id from page to page; a page's cursor counts from the start of the
+conversation, so new messages do not move it; an answer that is being written is left to the stream
+that resumes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from tokenwire.errors import GoneError, InputError, NotFoundError
+from tokenwire.events.codec import decode
+from tokenwire.events.message import Message
+from tokenwire.relay.record import json_of
+from tokenwire.relay.takeover.ladder import read_run
+from tokenwire.server.routes.support import ENDED
+from tokenwire.server.state import State
+from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
+from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
+
+__all__ = ["compat_of", "ui_messages", "with_stored"]
+
+_MOST_LIMIT = 10_000
+
+
+async def ui_messages(
+    state: State,
+    thread: str,
+    principal: str,
+    *,
+    compat: Compat,
+    limit: str | None = None,
+    before: str | None = None,
+) -> dict[str, Any]:
+    """``{thread, messages, active, page}``: the branch that was asked last. ``limit``: the newest
+    so many messages; ``before``: of those that a page's cursor says are older."""
+    most, end = _count(limit, "limit", 1), _count(before, "before", 0)
+    messages: list[dict[str, Any]] = []
+    active: str | None = None
+    runs = await state.runs.thread(thread, principal=principal)
+    for run in runs[:1]:
+        try:
+            snapshot = await state.runs.snapshot(run.id, principal=principal)
+            records = (await read_run(state.log, run.id)).records
+        except (NotFoundError, GoneError):
+            break
+        question = msgspec.convert(snapshot["input"], list[Message])
+        messages = stored_messages(question, (run.id for run in runs))
+        active = run.id if snapshot["state"] not in ENDED else None
+        if active is None or snapshot["state"] == "waiting":
+            answer = answer_message((decode(json_of(record)) for record in records), compat)
+            _append(messages, answer)
+    end = len(messages) if end is None else min(end, len(messages))
+    start = 0 if most is None else max(0, end - most)
+    page = {"truncated": True, "cursor": str(start)} if start else {"truncated": False}
+    shown: dict[str, Any] = {"thread": thread, "messages": messages[start:end], "page": page}
+    return shown | ({"active": active} if active else {})
+
+
+def _append(messages: list[dict[str, Any]], answer: dict[str, Any] | None) -> None:
+    """The answer of a run that continued the last message is part of that message."""
+    if answer is None:
+        return
+    if messages and messages[-1]["role"] == "assistant":
+        last = messages[-1]
+        last["parts"] += answer["parts"]
+        last["metadata"] = answer["metadata"]
+    else:
+        messages.append(answer)
+
+
+async def with_stored(
+    state: State, thread: str, posted: list[Message], principal: str
+) -> list[Message]:
+    """The stored conversation with the posted messages: appended, or, where they begin with a
+    stored message (regenerated, edited, or sent again), in its place."""
+    runs = await state.runs.thread(thread, principal=principal)
+    if not runs or not posted:
+        return posted
+    try:
+        snapshot = await state.runs.snapshot(runs[0].id, principal=principal)
+    except (NotFoundError, GoneError):
+        return posted
+    stored = msgspec.convert(snapshot["input"], list[Message])
+    first, names = posted[0].id, [message.id for message in stored]
+    if first is not None and first in names:
+        return [*stored[: names.index(first)], *posted]
+    if first == runs[0].id:
+        return [*stored, *posted]  # the answer itself, which the client completed
+    return [*stored, *msgspec.convert(snapshot["messages"], list[Message]), *posted]
+
+
+def compat_of(state: State, request: Request, before: str | None = None) -> Compat:
+    """Which release the client is: ``?compat=``, or what it was ``before``, or the server's
+    setting."""
+    compat = request.query_params.get("compat") or before or state.settings.compat
+    if compat not in COMPAT:
+        raise InputError(f"'compat' must be one of {', '.join(COMPAT)}", field="compat")
+    return compat
+
+
+def _count(text: str | None, name: str, least: int) -> int | None:
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 9 or int(text) < least:
+        raise InputError(f"'{name}' must be a whole number from {least} on", field=name)
+    return min(int(text), _MOST_LIMIT)
