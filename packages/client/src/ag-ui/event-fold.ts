@@ -6,7 +6,7 @@ call each. */
 
 import { MessageList, type AGUIChunk } from "./message-list.js";
 import type { RunEvent } from "../core/events.generated.js";
-import { atEnd, clean, type End, type Of, type Part } from "../translate/parts.js";
+import { atEnd, clean, cutReason, type End, type Ending, type Of, type Part } from "../translate/parts.js";
 import { Translation, type TranslationOptions } from "../translate/translation.js";
 
 export type { AGUIChunk };
@@ -52,6 +52,8 @@ export class AGUIFold extends Translation<AGUIChunk> {
   #parent: string | undefined;
   /** What the client has open, in the order in which it was opened. */
   #started = new Map<string, [start: string, name: string]>();
+  /** Open steps, with the names that the client knows them by. */
+  #steps = new Map<number, string>();
   #gone: string[] = [];
   #messages: MessageList | undefined;
 
@@ -94,11 +96,44 @@ export class AGUIFold extends Translation<AGUIChunk> {
     this.#provider = event.provider || this.#provider;
     this.#parent = undefined;
     this.#gone = [];
-    return [{ type: "STEP_STARTED", stepName: `step-${event.step}` }];
+    return [this.#stepStarted(event.step, `step-${event.step}`)];
   }
 
-  protected stepEnd(): AGUIChunk[] {
-    return this.#close(...PARTS, "STEP_STARTED");
+  protected stepEnd({ step }: Of<"step-end">): AGUIChunk[] {
+    return [...this.#close(...PARTS), ...this.#closeStep(step)];
+  }
+
+  protected taskStart({ step, name }: Of<"step-start">): AGUIChunk[] {
+    if (this.#steps.has(step)) return []; // a task that is started again
+    // Tasks overlap, and a name may be open once only.
+    const own = name || `step-${step}`;
+    const taken = [...this.#started.values()].some(([start, open]) => start === "STEP_STARTED" && open === own);
+    return [this.#stepStarted(step, taken ? `${own}-${step}` : own)];
+  }
+
+  protected taskEnd({ step }: Of<"step-end">): AGUIChunk[] {
+    return this.#closeStep(step);
+  }
+
+  #stepStarted(step: number, stepName: string): AGUIChunk {
+    this.#steps.set(step, stepName);
+    return { type: "STEP_STARTED", stepName };
+  }
+
+  #closeStep(step: number): AGUIChunk[] {
+    const stepName = this.#steps.get(step);
+    this.#steps.delete(step);
+    if (stepName === undefined || !this.#started.has(`STEP_STARTED ${stepName}`)) return [];
+    return [{ type: "STEP_FINISHED", stepName }];
+  }
+
+  /** A patch only to a client that has what it changes. */
+  protected state({ patch }: Of<"state">, before: unknown): AGUIChunk[] {
+    if (patch && this.shared === before) return []; // nothing changed
+    if (!patch || !before || typeof before !== "object") {
+      return [{ type: "STATE_SNAPSHOT", snapshot: this.shared ?? {} }];
+    }
+    return [{ type: "STATE_DELTA", delta: patch }];
   }
 
   // --- parts ----------------------------------------------------------------------------------
@@ -113,8 +148,20 @@ export class AGUIFold extends Translation<AGUIChunk> {
       ];
     }
     this.#parent = messageId;
-    const metadata = this.#model ? { metadata: { tanstack: { model: this.#model } } } : {};
-    return [{ type: "TEXT_MESSAGE_START", messageId, role: "assistant", ...metadata }];
+    const { agent } = part;
+    const facts = {
+      ...(this.#model ? { tanstack: { model: this.#model } } : {}),
+      ...(agent ? { tokenwire: { agent: clean({ id: agent.id, name: agent.name, parent: agent.parent }) } } : {}),
+    };
+    return [
+      {
+        type: "TEXT_MESSAGE_START",
+        messageId,
+        role: "assistant",
+        ...(agent?.name ? { name: agent.name } : {}),
+        ...(Object.keys(facts).length ? { metadata: facts } : {}),
+      },
+    ];
   }
 
   protected openCall(number: number, part: Part): AGUIChunk[] {
@@ -213,7 +260,7 @@ export class AGUIFold extends Translation<AGUIChunk> {
   }
 
   protected stepReset(event: Of<"step-reset">): AGUIChunk[] {
-    const chunks = this.#close(...PARTS, "STEP_STARTED");
+    const chunks = [...this.#close(...PARTS), ...this.#closeStep(event.step)];
     if (!this.#gone.length) return chunks;
     const { step, attempt, reason } = event;
     chunks.push(...custom("step-reset", { step, attempt, reason, discard: [...this.#gone] }));
@@ -242,21 +289,21 @@ export class AGUIFold extends Translation<AGUIChunk> {
     };
   }
 
-  protected runEnd(event: Of<"run-end">, whole: boolean): AGUIChunk[] {
+  protected runEnd(event: Of<"run-end">, ending: Ending): AGUIChunk[] {
     const chunks = this.#close(...Object.keys(PAIRS));
-    const { outcome, reason = "" } = event;
-    if (outcome === "cancelled") {
-      return [...chunks, this.#finished({ type: "cancelled" }, "stop")];
+    if (ending === "cancelled") return [...chunks, this.#finished({ type: "cancelled" }, "stop")];
+    if (ending !== "failed") {
+      const reason = ending === "cut" ? cutReason(this.reason) : this.reason;
+      return [...chunks, this.#finished({ type: "success" }, reason)];
     }
-    if (whole) return [...chunks, this.#finished({ type: "success" }, this.reason)];
-    const message = this.error?.message ?? (reason || `The run was ${outcome}.`);
-    const code = this.error?.code ?? outcome;
+    const { message, code } = this.failure(event);
     return [...chunks, { type: "RUN_ERROR", message, code, ...this.#names() }];
   }
 
   #finished(outcome: object, reason: string): AGUIChunk {
     const filtered = reason === "content_filter" || reason === "refusal";
-    const word = ["stop", "length", "tool_calls"].includes(reason) ? reason : "stop";
+    const isLength = ["length", "context_overflow", "pause"].includes(reason);
+    const word = isLength ? "length" : reason === "tool_calls" ? reason : "stop";
     const finishReason = filtered ? "content_filter" : word;
     const usage = this.usage.total();
     const counts = Object.entries(COUNTS).map(([ours, theirs]) => [theirs, usage.get(ours)]);
@@ -302,6 +349,10 @@ export class AGUIFold extends Translation<AGUIChunk> {
       case "tool-progress": {
         const { call_id, fraction, message } = event;
         return custom("tool-progress", { toolCallId: call_id, fraction, message });
+      }
+      case "progress": {
+        const { fraction, message } = event;
+        return custom("progress", { fraction, message });
       }
       case "data":
         return [{ type: "CUSTOM", name: event.name, value: event.payload ?? {} }];

@@ -4,7 +4,7 @@ Always true: `finish`, `error` or `abort` comes once, last; a delta's part is op
 told only for a call that was told. */
 
 import type { RunEvent } from "../core/events.generated.js";
-import { atEnd, clean, type End, type Of, type Part, type Start, TEXT_KINDS } from "../translate/parts.js";
+import { atEnd, clean, cutReason, type End, type Ending, type Of, type Part, type Start, TEXT_KINDS } from "../translate/parts.js";
 import { Translation, type TranslationOptions } from "../translate/translation.js";
 
 /** Which major version of `ai` reads: `5` takes no approvals, `6` no `reset-step`; `common` is what
@@ -44,6 +44,7 @@ export class UIMessageFold extends Translation<UIChunk> {
   #stepCalls = new Set<string>();
   #answered = new Set<string>();
   #stepTold = false;
+  #hidden = new Set<number>();
   #compat: Compat;
 
   constructor(override readonly options: UIMessageOptions = {}) {
@@ -76,6 +77,34 @@ export class UIMessageFold extends Translation<UIChunk> {
 
   protected stepEnd(): UIChunk[] {
     return [{ type: "finish-step" }];
+  }
+
+  /** A task of an agent: one data part, replaced when the task ends. */
+  protected taskStart({ step, name }: Of<"step-start">): UIChunk[] {
+    const data = clean({ name, step, status: "running" });
+    return [{ type: "data-step", id: `step-${step}`, data }];
+  }
+
+  protected taskEnd({ step, status, size }: Of<"step-end">, { name }: Of<"step-start">): UIChunk[] {
+    const data = { ...clean({ name, step, status }), ...(size === undefined ? {} : { size }) };
+    return [{ type: "data-step", id: `step-${step}`, data }];
+  }
+
+  /** Data parts are replaced, not patched, so each holds the whole. */
+  protected state(): UIChunk[] {
+    return [{ type: "data-state", id: "state", data: this.shared ?? null }];
+  }
+
+  /** This wire has one speaker: what a subagent says is left out, its calls are not. */
+  override take(event: RunEvent): UIChunk[] {
+    if (!("part" in event)) return super.take(event);
+    if (event.type.endsWith("-start")) {
+      const { agent } = event as { agent?: { parent?: string } };
+      const isCall = event.type === "tool-call-start" || event.type === "provider-result-start";
+      if (!isCall && agent?.parent !== undefined) this.#hidden.add(event.part);
+      else this.#hidden.delete(event.part);
+    }
+    return this.#hidden.has(event.part) ? [] : super.take(event);
   }
 
   // --- parts ----------------------------------------------------------------------------------
@@ -212,13 +241,11 @@ export class UIMessageFold extends Translation<UIChunk> {
     return super.runWait(event);
   }
 
-  protected runEnd(event: Of<"run-end">, whole: boolean): UIChunk[] {
-    const { outcome, reason = "" } = event;
-    if (outcome === "cancelled") return [{ type: "abort" }];
-    if (whole) return [this.#finish(this.reason, outcome)];
-    const lost = outcome === "interrupted" && "The answer was interrupted before its end.";
-    const told = lost || reason || "The answer ended before it was whole.";
-    return [{ type: "error", errorText: this.error?.message ?? told }];
+  protected runEnd(event: Of<"run-end">, ending: Ending): UIChunk[] {
+    if (ending === "cancelled") return [{ type: "abort" }];
+    if (ending === "failed") return [{ type: "error", errorText: this.failure(event).message }];
+    const reason = ending === "cut" ? cutReason(this.reason) : this.reason;
+    return [this.#finish(reason, event.outcome)];
   }
 
   #finish(reason: string, outcome: string): UIChunk {
@@ -248,6 +275,10 @@ export class UIMessageFold extends Translation<UIChunk> {
             ? { text: event.text }
             : clean({ fraction: event.fraction, message: event.message });
         return [{ type: "data-tool-progress", data: { toolCallId, ...told }, transient: true }];
+      }
+      case "progress": {
+        const { fraction, message } = event;
+        return [{ type: "data-progress", id: "progress", data: clean({ fraction, message }) }];
       }
       case "data": {
         const id = event.id === undefined ? {} : { id: event.id };

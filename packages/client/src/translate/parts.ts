@@ -20,12 +20,15 @@ export interface Part {
   payload: unknown;
   mediaType: string;
   url: string | undefined;
+  /** Who speaks, where several agents do. */
+  agent: { id: string; name?: string; parent?: string } | undefined;
   /** What came beside the text; what the provider must get back with it. */
   attrs: Record<string, unknown>;
 }
 
 /** What the starts of the several kinds tell, as far as it matters here. */
 interface About {
+  agent?: { id: string; name?: string; parent?: string };
   call_id?: string;
   name?: string;
   executor?: string;
@@ -62,6 +65,7 @@ export class Parts {
       payload: about.content ?? about.payload,
       mediaType: about.media_type ?? "application/octet-stream",
       url: about.url,
+      agent: about.agent,
       // Without a prototype: names come from outside.
       attrs: Object.create(null) as Record<string, unknown>,
     };
@@ -132,14 +136,50 @@ export class Usage {
   }
 }
 
-/** Ends of a run that is cut short for a reason that is known. */
-const CUT_SHORT = ["length", "content_filter", "refusal", "context_overflow", "pause"];
+/** Finish reasons after which an answer is not whole, although its wire ended in good order. */
+const INCOMPLETE = ["length", "content_filter", "context_overflow", "malformed_tool_call", "pause"];
+/** Finish reasons with which a provider reports that it failed. */
+const FAILED = ["error", "cancelled", "malformed_tool_call"];
+/** Reasons of an answer that a known limit ended. */
+const CUT = ["length", "content_filter", "context_overflow", "refusal", "pause", "max_steps"];
 
-/** Whether an answer ended by itself, or short for a reason that is known: `finish` is the model's. */
-export function isWhole(event: Of<"run-end">, finish: string, failed: boolean): boolean {
+/** `complete`: whole. `cut`: ended by a known limit. `failed`: an error to every reader. */
+export type Ending = "complete" | "cut" | "cancelled" | "failed";
+
+/** How a run ended; the same table as Python's `events/reasons.py`. */
+export function endingOf(event: Of<"run-end">, finish: string, hasError: boolean): Ending {
   const { outcome, reason = "" } = event;
-  const known = [...CUT_SHORT, "max_steps"].includes(reason) || CUT_SHORT.includes(finish);
-  return outcome === "complete" || (outcome === "incomplete" && !failed && known);
+  if (outcome === "cancelled") return "cancelled";
+  if (!["complete", "incomplete"].includes(outcome) || FAILED.includes(finish)) return "failed";
+  if (outcome === "complete") return INCOMPLETE.includes(finish) ? "cut" : "complete";
+  if (hasError) return "failed";
+  return CUT.includes(reason) || CUT.includes(finish) ? "cut" : "failed";
+}
+
+/** The word for a cut answer: `length` for a limit of ours that these wires have no word for. */
+export function cutReason(reason: string): string {
+  return CUT.includes(reason) ? reason : "length";
+}
+
+export interface Failure {
+  code: string;
+  message: string;
+}
+
+/** Why a run that ended as `failed` has no answer; the same words as Python's `wire/failure.py`. */
+export function failureOf(
+  event: Of<"run-end">,
+  finish: Of<"finish"> | undefined,
+  error: Of<"error"> | undefined,
+): Failure {
+  if (error) return { code: error.code, message: error.message };
+  if (finish && FAILED.includes(finish.reason)) {
+    const { raw, reason, message } = finish;
+    const text = message || `the provider ended the answer with '${raw || reason}'`;
+    return { code: "provider_error", message: text };
+  }
+  const { outcome, reason } = event;
+  return { code: outcome, message: `The answer ended early: ${reason || outcome}.` };
 }
 
 /** These wires have no null: a field that is not there is left out. */

@@ -1,12 +1,16 @@
 /* A run in the words of another client's stream: what all such streams do alike, event by event.
 
-Always true: a part is opened before its first delta; a delta of a part that was never started, or
+Always true: a task's step holds no parts and may overlap others; a part is opened before its first delta; a delta of a part that was never started, or
 has ended, says nothing; the reason, error and usage are those of the last attempt. */
 
 import type { RunEvent } from "../core/events.generated.js";
+import { patched } from "../core/json-patch.js";
 import {
   type End,
-  isWhole,
+  type Ending,
+  endingOf,
+  type Failure,
+  failureOf,
   type Of,
   type Part,
   Parts,
@@ -28,33 +32,54 @@ export abstract class Translation<C> {
   protected readonly parts = new Parts();
   protected readonly usage = new Usage();
   /** Why the model ended, in the step under way. */
-  protected reason = "stop";
+  protected finish: Of<"finish"> | undefined;
   protected error: Of<"error"> | undefined;
+  /** Open steps of the kind `task`, by number. */
+  protected readonly tasks = new Map<number, Of<"step-start">>();
+  /** The state that an agent shares. */
+  protected shared: unknown;
 
   constructor(readonly options: TranslationOptions) {}
+
+  protected get reason(): string {
+    return this.finish?.reason ?? "stop";
+  }
 
   /** What says the same as the next event of the run. */
   take(event: RunEvent): C[] {
     switch (event.type) {
+      case "state": {
+        const before = this.shared;
+        this.shared = patched(before, event.snapshot, event.patch);
+        return this.state(event, before);
+      }
       case "run-start":
         return this.runStart(event);
       case "step-start":
+        if (event.kind === "task") {
+          this.tasks.set(event.step, event);
+          return this.taskStart(event);
+        }
         this.parts.clear();
-        this.reason = "stop";
+        this.finish = undefined;
         return this.stepStart(event);
-      case "step-end":
+      case "step-end": {
+        const task = this.tasks.get(event.step);
+        if (task && this.tasks.delete(event.step)) return this.taskEnd(event, task);
         this.usage.settle();
         return this.stepEnd(event);
+      }
       case "step-reset":
-        return this.#reset(event);
+        // A task that is started again; its start follows.
+        return this.tasks.delete(event.step) ? [] : this.#reset(event);
       case "run-wait":
         return this.runWait(event);
       case "run-end":
         this.ended = true;
         this.usage.end(event);
-        return this.runEnd(event, isWhole(event, this.reason, !!this.error));
+        return this.runEnd(event, endingOf(event, this.reason, !!this.error));
       case "finish":
-        if (!event.choice) this.reason = event.reason;
+        if (!event.choice) this.finish = event;
         return [];
       case "usage":
         this.usage.count(event);
@@ -79,9 +104,19 @@ export abstract class Translation<C> {
   protected abstract runStart(event: Of<"run-start">): C[];
   protected abstract stepStart(event: Of<"step-start">): C[];
   protected abstract stepEnd(event: Of<"step-end">): C[];
+  protected abstract taskStart(event: Of<"step-start">): C[];
+  protected abstract taskEnd(event: Of<"step-end">, start: Of<"step-start">): C[];
+  /** `before`: the shared state before the event; `shared` is the one after it. */
+  protected abstract state(event: Of<"state">, before: unknown): C[];
   /** `open`: numbers of the parts that were open. */
   protected abstract stepReset(event: Of<"step-reset">, open: number[]): C[];
-  protected abstract runEnd(event: Of<"run-end">, whole: boolean): C[];
+  protected abstract runEnd(event: Of<"run-end">, ending: Ending): C[];
+
+  /** Why the run has no answer to show. */
+  protected failure(event: Of<"run-end">): Failure {
+    return failureOf(event, this.finish, this.error);
+  }
+
   /** What belongs to no part. */
   protected abstract other(event: RunEvent): C[];
 
@@ -161,8 +196,7 @@ export abstract class Translation<C> {
 
   #reset(event: Of<"step-reset">): C[] {
     this.usage.settle();
-    this.error = undefined;
-    this.reason = "stop";
+    this.error = this.finish = undefined;
     const open = [...this.parts.open];
     this.parts.open.clear();
     return this.stepReset(event, open);

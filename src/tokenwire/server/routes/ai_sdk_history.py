@@ -17,7 +17,7 @@ from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
 from tokenwire.relay.record import json_of
 from tokenwire.relay.takeover.ladder import read_run
-from tokenwire.server.routes.support import ENDED
+from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
@@ -45,7 +45,7 @@ async def ui_messages(
     for run in runs[:1]:
         try:
             snapshot = await state.runs.snapshot(run.id, principal=principal)
-            records = (await read_run(state.log, run.id)).records
+            records = (await read_run(state.store, run.id)).records
         except (NotFoundError, GoneError):
             break
         question = msgspec.convert(snapshot["input"], list[Message])
