@@ -169,7 +169,7 @@ def test_seven_tabs_of_one_conversation_then_several_runs(
 def test_eight_runs_at_once_in_one_browser(
     serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], counted: str
 ) -> None:
-    served = serve("--runs-per-principal", "20", "--starts-per-minute", "100")
+    served = serve("--limit", "runs_per_principal=20", "--limit", "starts_per_minute=100")
     pages = [watched.page() for _ in range(8)]
     for page in pages:
         page.goto(served.url)

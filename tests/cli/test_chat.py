@@ -144,7 +144,7 @@ def test_a_tool_that_asks_shows_its_arguments_and_takes_the_answer() -> None:
 def test_a_tool_that_asks_gets_a_no_when_nobody_is_there() -> None:
     done = run("chat", "scenario:approval")
     assert done.returncode == 0
-    assert "said no" in done.stderr
+    assert "rejected: no terminal" in done.stderr
     assert run("chat", "--yes", "scenario:approval").stderr.count("delete_file") >= 1
 
 

@@ -36,7 +36,7 @@ def test_the_published_suite(tmp_path: Path, kind: str) -> None:
             "--workers": "1" if kind == "memory" else "2",
             "--durable-streams": "readwrite",
             "--durable-streams-webhooks": "127.0.0.1:*",
-            "--long-poll-timeout": "0.5",
+            "--limit": "long_poll_timeout=0.5",
         }
         server = stack.enter_context(
             process_support.serving(

@@ -100,16 +100,29 @@ def test_a_bad_file_is_said(tmp_path: Path) -> None:
 def test_a_flag_that_is_none_is_answered_with_the_nearest() -> None:
     for words in (["--run-evnts", "5"], ["--run-evnts=5"]):
         with pytest.raises(
-            ConfigError, match=r"unknown option '--run-evnts'; did you mean '--run-event"
+            ConfigError, match=r"unknown option '--run-evnts'; use '--limit run_events=VALUE'"
         ):
             serve_parser().parse_args(words)
+    for row in settings_table():
+        if row.is_limit:  # flags of the past
+            flag = "--" + row.name.replace("_", "-")
+            with pytest.raises(ConfigError, match=f"use '--limit {row.name}=VALUE'"):
+                serve_parser().parse_args([flag, "5"])
+    with pytest.raises(ConfigError, match="did you mean '--retention'"):
+        serve_parser().parse_args(["--retenton", "5"])
     with pytest.raises(ConfigError, match=r"unknown option '--zzz'; see tokenwire serve --help"):
         serve_parser().parse_args(["--zzz"])
 
 
 def test_every_setting_is_a_flag_and_every_flag_a_setting() -> None:
     given = vars(serve_parser().parse_args([]))
-    assert set(given) - {"config"} == {row.name for row in settings_table()}
+    flags_and_limits = {row.is_limit: set[str]() for row in settings_table()}
+    for row in settings_table():
+        flags_and_limits[row.is_limit].add(row.name)
+    assert set(given) - {"config", "limit"} == flags_and_limits[False]
+    for name in flags_and_limits[True]:
+        limited = load_settings({"limit": [f"{name}=7"]}, environ={})
+        assert getattr(limited, name) == 7
     assert all(value is None for value in given.values())
     flags = ["--model", "a", "--model", "b", "--no-metrics", "--insecure", "--port", "1"]
     found = load_settings(
@@ -119,10 +132,55 @@ def test_every_setting_is_a_flag_and_every_flag_a_setting() -> None:
     assert (found.model, found.metrics, found.insecure, found.port) == (["a", "b"], False, True, 1)
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("run_events", "--limit must be NAME=VALUE, not 'run_events'"),
+        ("run_evnts=5", r"unknown setting 'run_evnts' in --limit; did you mean 'run_events'\?"),
+        ("port=5", "'port' is not a limit; use --port"),
+        ("run_events=x", "--limit run_events: must be a number, not 'x'"),
+        ("run_events=0", "--limit run_events: must be more than 0"),
+        ("=5", "unknown setting '' in --limit"),
+    ],
+)
+def test_a_bad_limit_is_named(limit: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_settings({"limit": [limit]}, environ={})
+
+
+def test_limits_have_a_table_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text('port = 1\n[limits]\nrun_events = 5\nidle_timeout = "2m"\nbody_limit = "2k"\n')
+    settings = load_settings(environ={}, config=file)
+    assert (settings.port, settings.run_events, settings.idle_timeout) == (1, 5, 120.0)
+    flags = {"limit": ["run-events=6", "run_events=7"]}
+    assert load_settings(flags, environ={}, config=file).run_events == 7
+    variables = {"TOKENWIRE_RUN_EVENTS": "8"}
+    assert load_settings(environ=variables, config=file).run_events == 8
+    for text, words in (
+        ("run_events = 5", r"'run_events' in .* is a limit; move it to the table \[limits\]"),
+        ("[limits]\nport = 5", r"'port' in .* is not a limit; move it above \[limits\]"),
+        ("[limits]\nrun_evnts = 5", "did you mean 'run_events'"),
+        ("limits = 5", r"must be a table: \[limits\]"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_settings(environ={}, config=file)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_help_fits_a_screen(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = serve_parser().format_help().splitlines()
+    assert 24 <= len(lines) <= 50
+    assert max(map(len, lines)) <= columns
+
+
 def test_defaults_are_of_their_types_and_described() -> None:
     for row in settings_table():
         assert row.help.endswith("."), row.name
-        assert row.flag == "--" + row.name.replace("_", "-")
+        word = row.name.replace("_", "-")
+        assert row.flag == (f"--limit {row.name}" if row.is_limit else f"--{word}")
     settings = Settings()
     assert settings.loopback
     assert not Settings(host="0.0.0.0").loopback

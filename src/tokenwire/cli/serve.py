@@ -12,9 +12,11 @@ import contextlib
 import difflib
 import gc
 import os
+import shutil
 import signal
 import socket
 import sys
+import textwrap
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +30,11 @@ _STORES = {
     "sqlite": "in {store}, durable across restarts (--store memory: writes no file)",
     "redis": "in Redis, as durable as Redis is",
 }
+
+
+#: Characters of choices that the help spells out.
+_MOST_CHOICES = 16
+_WORDS = {"on_disconnect": "POLICY", "durable_streams_webhooks": "HOST"}
 
 
 def run_serve(arguments: list[str]) -> int:
@@ -51,51 +58,95 @@ def serve_parser() -> argparse.ArgumentParser:
         prog="tokenwire serve",
         usage="tokenwire serve [OPTIONS]",
         description="Serve models over HTTP, with the chat page.",
-        epilog="Every setting can also be an environment variable (TOKENWIRE_PORT=9000) or a line "
-        f"of a TOML file (port = 9000 in {CONFIG_FILE}). A flag wins over both.",
+        epilog="Every setting is also an environment variable (TOKENWIRE_PORT=9000) and a key of a "
+        f"TOML file (port = 9000 in {CONFIG_FILE}); a flag overrides both.",
         add_help=False,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
-    general = parser.add_argument_group("General")
-    general.add_argument("-h", "--help", action="help", help="Print this help and exit.")
-    general.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
-    groups: dict[str, Any] = {}
+    groups = {row.group: row for row in settings_table() if not row.is_limit}
+    by_title = {title: parser.add_argument_group(title) for title in groups}
+    server = next(iter(by_title.values()))
+    server.add_argument("-h", "--help", action="help", help="Print this help and exit.")
+    server.add_argument("--help-limits", action=_HelpLimits, help="Print the limits and exit.")
+    server.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
+    server.add_argument(
+        "--limit", metavar="NAME=VALUE", action="append", help="Limit or deadline; repeatable."
+    )
     for row in settings_table():
-        if row.group not in groups:
-            groups[row.group] = parser.add_argument_group(row.group)
-        groups[row.group].add_argument(row.flag, dest=row.name, **_options(row))
+        if row.type is bool:
+            _add_switch(by_title[row.group], row)
+        elif not row.is_limit:
+            by_title[row.group].add_argument(row.flag, dest=row.name, **_options(row))
     return parser
 
 
+def _add_switch(group: Any, row: Setting) -> None:
+    """Two flags, of which the help has the one that changes the default."""
+    off = "--no-" + row.flag.removeprefix("--")
+    brief = f"Disable: {row.brief[0].lower()}{row.brief[1:]}." if row.default else f"{row.brief}."
+    for flag, value in ((row.flag, True), (off, False)):
+        text = brief if value is not row.default else argparse.SUPPRESS
+        group.add_argument(flag, dest=row.name, action="store_const", const=value, help=text)
+
+
 def _options(row: Setting) -> dict[str, Any]:
-    default = "" if row.default in (None, [], False, "") or row.secret else f" ({_shown(row)})"
-    options: dict[str, Any] = {"default": None, "help": row.help.replace("%", "%%") + default}
-    if row.type is bool:
-        options["action"] = argparse.BooleanOptionalAction
-    else:
-        options["metavar"] = _word(row)
-        if row.type == list[str]:
-            options["action"] = "append"
+    default = "" if row.default in (None, [], "") or row.secret else f" ({_shown(row)})"
+    options: dict[str, Any] = {"default": None, "metavar": _word(row)}
+    options["help"] = f"{row.brief}{default}.".replace("%", "%%")
+    if row.type == list[str]:
+        options["action"] = "append"
     return options
 
 
 def _word(row: Setting) -> str:
     """The value's placeholder in the help."""
     if row.choices:
-        return "|".join(row.choices)
+        choices = "|".join(row.choices)
+        return choices if len(choices) <= _MOST_CHOICES else row.name.rpartition("_")[2].upper()
     if row.unit:
         return {"s": "SECONDS", "B": "BYTES"}[row.unit]
     if row.type in (int, int | None) and row.name != "port":
         return "N"
-    return {"on_disconnect": "POLICY"}.get(row.name, row.name.rpartition("_")[2].upper())
+    return _WORDS.get(row.name, row.name.rpartition("_")[2].upper())
 
 
 def _shown(row: Setting) -> str:
     if isinstance(row.default, list):
         return ", ".join(row.default)
-    if isinstance(row.default, bool):
-        return "on"
     return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """One line for an option where the terminal is wide enough."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
+class _HelpLimits(argparse.Action):
+    """Prints the limits: name, default, description."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **options)
+
+    def __call__(self, *_: Any) -> None:
+        print("Use --limit NAME=VALUE, or the table [limits] of the settings file.\n")
+        width = min(100, shutil.get_terminal_size().columns)
+        for row in settings_table():
+            if row.is_limit:
+                default = "" if row.default is None else _amount(row)
+                head = f"  {row.name:<22} {default:>8}  "
+                space = " " * len(head)
+                print(textwrap.fill(head + row.help, width, subsequent_indent=space))
+        raise SystemExit(0)
+
+
+def _amount(row: Setting) -> str:
+    if row.unit != "B":
+        return f"{_shown(row)} {row.unit}".strip()
+    value = int(row.default)
+    return f"{value >> 20} MiB" if value >= 1 << 20 else f"{value >> 10} KiB"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -104,9 +155,13 @@ class _Parser(argparse.ArgumentParser):
         what, _, words = message.partition("unrecognized arguments: ")
         if not what and words.startswith("--"):
             flag = words.split()[0].partition("=")[0]
-            near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+            limits = {"--" + r.name.replace("_", "-"): r for r in settings_table() if r.is_limit}
+            near = difflib.get_close_matches(flag, [*self._option_string_actions, *limits], 1)
             message = f"unknown option '{flag}'"
-            hint = f"did you mean '{near[0]}'?" if near else hint
+            if near and near[0] in limits:
+                hint = f"use '{limits[near[0]].flag}=VALUE'"
+            elif near:
+                hint = f"did you mean '{near[0]}'?"
         raise ConfigError(f"{message}; {hint}")
 
 
@@ -226,11 +281,11 @@ def _announce(app: Any, listener: socket.socket) -> None:
         store=unquote(urlsplit(rest).path)
     )
     if app.state.auth.on:
-        access = "API key required"
+        access = "with an API key only"
     elif settings.loopback:
         access = "this machine only, no key required"
     else:
-        access = "ANYONE who can reach this address (--insecure)"
+        access = "ANYBODY who can reach this address (--insecure)"
     page = "" if "/index.html" in app.state.public_paths else " (page not built: make page)"
     models = ", ".join(settings.model)
     if settings.model[0] == "demo":

@@ -1,8 +1,9 @@
 """The settings of the server: one typed table for flags, environment, file, defaults and docs.
 
-Always true: every setting has one name, ``max_age``, which determines its flag (``--max-age``), its
-environment variable (``TOKENWIRE_MAX_AGE``) and its key in the TOML file (``max_age``); a flag
-overrides the environment, that the file, that the default; an unknown key or an invalid value is a
+Always true: every setting has one name, ``log_level``, which determines its flag (``--log-level``),
+its environment variable (``TOKENWIRE_LOG_LEVEL``) and its key in the TOML file (``log_level``); the
+flag of a limit is ``--limit NAME=VALUE``, its key is in the table ``[limits]``. A flag overrides
+the environment, that the file, that the default; an unknown key or an invalid value is a
 `ConfigError` of one line that names the setting and its source.
 """
 
@@ -17,7 +18,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,8 @@ CONFIG_FILE = "tokenwire.toml"
 _PREFIX = "TOKENWIRE_"
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "k": 1 << 10, "m": 1 << 20, "b": 1}
+#: Settings of these groups are limits.
+_LIMIT_GROUPS = ("Deadlines", "Limits")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -49,92 +52,100 @@ class Settings:
     """All settings, with their defaults. ``None``: depends on other settings, as described."""
 
     host: str = _set(
-        "127.0.0.1", "Where", "Address to listen on. Any but loopback requires an API key."
+        "127.0.0.1", "Server", "Address to listen on. Any but loopback requires an API key."
     )
-    port: int = _set(8765, "Where", "Port to listen on; 0 picks a free one.")
-    workers: int = _set(1, "Where", "Worker processes. More than one requires a shared store.")
+    port: int = _set(8765, "Server", "Port to listen on; 0 picks a free one.")
+    workers: int = _set(1, "Server", "Worker processes. More than one requires a shared store.")
     model: list[str] = _set(
         ["demo"],
-        "What",
+        "Models and runs",
         "Model to serve; repeatable. The first is the default; no other model is served.",
     )
     store: str | None = _set(
         None,
-        "What",
-        "Store of the runs: memory:, sqlite:FILE, redis://HOST. Default of the command: the file "
-        "tokenwire/runs.db in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
+        "Models and runs",
+        "Store: memory:, sqlite:FILE or redis://HOST. Default of the command: tokenwire/runs.db "
+        "in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
     )
-    retention: float = _set(86400.0, "What", "Time to keep a run after its end.", unit="s")
+    retention: float = _set(
+        86400.0, "Models and runs", "Time to keep a run after its end.", unit="s"
+    )
     tools: list[str] = _set(
         [],
-        "What",
-        "Tools for the models: MODULE:NAME of a tool or a list, demo, mcp:COMMAND or mcp:URL.",
+        "Models and runs",
+        "Tool: MODULE:NAME, demo, mcp:COMMAND, mcp:URL. NAME is a tool or a list; repeatable.",
     )
     on_disconnect: str = _set(
         "continue",
-        "What",
-        "After a run's last reader leaves: continue, stop, or stop:SECONDS to wait first.",
+        "Models and runs",
+        "Policy after the last reader leaves; continue, stop, or stop:SECONDS to wait first.",
     )
     durable_streams: Literal["off", "read", "readwrite"] = _set(
-        "read", "What", "Durable Streams routes under /ds."
+        "read", "Models and runs", "Durable Streams routes under /ds."
     )
     durable_streams_webhooks: list[str] = _set(
         [],
-        "What",
-        "Hosts that webhooks may call: HOST (https at a public address), HOST:PORT or HOST:* "
+        "Models and runs",
+        "Hosts that webhooks may call; HOST (https at a public address), HOST:PORT or HOST:* "
         "(also http and private addresses). Default: none.",
     )
     durable_streams_webhook_key: str | None = _set(
         None,
-        "What",
-        "PEM file of the Ed25519 key that signs webhooks, readable by its owner only. Default: a "
+        "Models and runs",
+        "PEM file of the key that signs webhooks; Ed25519, readable by its owner only. Default: a "
         "generated key in the store.",
     )
-    long_poll_timeout: float = _set(
-        30.0, "What", "Time that a long poll waits for new records.", unit="s"
-    )
     compat: Literal["common", "5", "6", "7"] = _set(
-        "6", "What", "AI SDK release of the UI message stream; 6 is read by 7, too."
+        "6", "Models and runs", "AI SDK release to write for; 7 reads 6, too."
     )
     chat_get: Literal["auto", "on", "off"] = _set(
-        "auto", "What", "Route GET /chat/stream?prompt=; auto: on loopback without keys only."
+        "auto",
+        "Models and runs",
+        "Route GET /chat/stream?prompt=; auto: on loopback without keys only.",
     )
 
     api_key_file: str | None = _set(
         None,
-        "Who",
-        "File of API keys, readable by its owner only; lines KEY, NAME:KEY or NAME:sha256:HEX.",
+        "Access",
+        "File of API keys; readable by its owner only, lines KEY, NAME:KEY or NAME:sha256:HEX.",
     )
     api_keys: list[str] = _set(
         [],
-        "Who",
-        "API keys in the same forms; use the environment variable, not the flag.",
+        "Access",
+        "API keys; in the same forms. Prefer the environment variable to the flag.",
         secret=True,
     )
-    insecure: bool = _set(False, "Who", "Serve other addresses than loopback without an API key.")
+    insecure: bool = _set(False, "Access", "Serve beyond loopback without an API key.")
     allow_host: list[str] = _set(
-        [], "Who", "Accepted Host header (loopback and --host always are)."
+        [], "Access", "Accepted Host header (loopback and --host always are)."
     )
     cors_origin: list[str] = _set(
-        [], "Who", "Allowed CORS origin (https://app.example); exact match."
+        [], "Access", "Allowed CORS origin (https://app.example); exact match."
     )
     trust_proxy: list[str] = _set(
-        [], "Who", "Address of a reverse proxy whose X-Forwarded-For is trusted."
+        [], "Access", "Trusted reverse proxy (its X-Forwarded-For counts)."
     )
-    metrics: bool = _set(True, "Who", "Route /metrics; with API keys it requires one.")
+    metrics: bool = _set(True, "Access", "Route /metrics; with API keys it requires one.")
 
-    heartbeat: float = _set(15.0, "Streams", "Keep-alive interval of idle streams.", unit="s")
+    heartbeat: float = _set(
+        15.0, "Streams and logs", "Keep-alive interval of idle streams.", unit="s"
+    )
     ping: float = _set(
         20.0,
-        "Streams",
-        "Interval of WebSocket pings, and the timeout of each.",
+        "Streams and logs",
+        "Interval of WebSocket pings; also the timeout of each.",
         unit="s",
     )
     max_age: float = _set(
-        240.0, "Streams", "Maximum connection age (+-10 %); the client then reconnects.", unit="s"
+        240.0,
+        "Streams and logs",
+        "Maximum connection age (+-10 %); the client then reconnects.",
+        unit="s",
     )
-    retry_ms: int = _set(1000, "Streams", "Milliseconds that a client waits before it reconnects.")
-    graceful_stop: float = _set(10.0, "Streams", "Maximum time of a graceful stop.", unit="s")
+    retry_ms: int = _set(1000, "Streams and logs", "Reconnect delay of clients, in milliseconds.")
+    graceful_stop: float = _set(
+        10.0, "Streams and logs", "Maximum time of a graceful stop.", unit="s"
+    )
 
     connect_timeout: float = _set(5.0, "Deadlines", "Connecting to a provider.", unit="s")
     first_event_timeout: float = _set(
@@ -144,6 +155,9 @@ class Settings:
     total_timeout: float = _set(600.0, "Deadlines", "One whole answer.", unit="s")
     header_deadline: float = _set(10.0, "Deadlines", "Receiving a request's headers.", unit="s")
     body_deadline: float = _set(30.0, "Deadlines", "Receiving a request's body.", unit="s")
+    long_poll_timeout: float = _set(
+        30.0, "Deadlines", "A long poll's wait for new records.", unit="s"
+    )
     write_deadline: float = _set(
         30.0,
         "Deadlines",
@@ -213,12 +227,14 @@ class Settings:
     socket_buffer: int = _set(256 << 10, "Limits", "Kernel send buffer per connection.", unit="B")
 
     log_level: Literal["debug", "info", "warning", "error"] = _set(
-        "info", "Logs", "Least level of the log on standard error."
+        "info", "Streams and logs", "Least level to log on standard error."
     )
     otel: bool = _set(
-        False, "Logs", "Record OpenTelemetry spans and metrics with the process's SDK."
+        False, "Streams and logs", "Record OpenTelemetry spans and metrics; with the process's SDK."
     )
-    access_log: bool = _set(True, "Logs", "Log one line per request, without its query string.")
+    access_log: bool = _set(
+        True, "Streams and logs", "Log one line per request; without its query string."
+    )
 
     @property
     def loopback(self) -> bool:
@@ -249,6 +265,16 @@ class Setting(typing.NamedTuple):
     secret: bool
 
     @property
+    def is_limit(self) -> bool:
+        """Whether it belongs to the table ``[limits]`` and the flag ``--limit``."""
+        return self.group in _LIMIT_GROUPS
+
+    @property
+    def brief(self) -> str:
+        """The beginning of the description, for a help of one line per setting."""
+        return re.split(r"[.;] |\.$| \(", self.help, maxsplit=1)[0]
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The accepted words, if the setting is an enumeration."""
         return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
@@ -263,11 +289,10 @@ def settings_table() -> list[Setting]:
         if item.default_factory is not dataclasses.MISSING:
             default = item.default_factory()
         meta = item.metadata
-        flag = "--" + item.name.replace("_", "-")
         rows.append(
             Setting(
                 item.name,
-                flag,
+                _flag(item.name, meta["group"]),
                 _PREFIX + item.name.upper(),
                 hints[item.name],
                 default,
@@ -278,6 +303,12 @@ def settings_table() -> list[Setting]:
             )
         )
     return rows
+
+
+def _flag(name: str, group: str) -> str:
+    if group in _LIMIT_GROUPS:
+        return f"--limit {name}"
+    return "--" + name.replace("_", "-")
 
 
 def load_settings(
@@ -292,17 +323,14 @@ def load_settings(
     ``tokenwire.toml`` in the working directory, if it exists.
     """
     environ = os.environ if environ is None else environ
-    arguments = {k: v for k, v in (flags or {}).items() if v is not None and v != []}
-    config = config or environ.get(_PREFIX + "CONFIG")
-    from_file = _read_file(config)
     rows = {row.name: row for row in settings_table()}
-    for names, where in (
-        (arguments, "a flag"),
-        (from_file, f"the settings file {config or CONFIG_FILE}"),
-    ):
-        for name in names:
-            if name not in rows:
-                raise _unknown(name, where, list(rows))
+    arguments = {k: v for k, v in (flags or {}).items() if v is not None and v != []}
+    arguments |= _limit_arguments(arguments.pop("limit", []), rows)
+    config = config or environ.get(_PREFIX + "CONFIG")
+    from_file = _file_values(_read_file(config), f"the settings file {config or CONFIG_FILE}", rows)
+    for name in arguments:
+        if name not in rows:
+            raise _unknown(name, "a flag", rows)
     values: dict[str, Any] = {}
     for name, row in rows.items():
         if name in arguments:
@@ -314,10 +342,45 @@ def load_settings(
     return Settings(**values)
 
 
-def _unknown(name: str, where: str, names: list[str]) -> ConfigError:
-    close = difflib.get_close_matches(name.replace("-", "_"), names, 1)
+def _limit_arguments(items: list[str], rows: Mapping[str, Setting]) -> dict[str, str]:
+    """The values of ``--limit NAME=VALUE``."""
+    limits = {name: row for name, row in rows.items() if row.is_limit}
+    arguments: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ConfigError(f"--limit must be NAME=VALUE, not '{item}'")
+        if name in rows and name not in limits:
+            raise ConfigError(f"'{name}' is not a limit; use {rows[name].flag}")
+        if name not in limits:
+            raise _unknown(name, "--limit", limits)
+        arguments[name] = value
+    return arguments
+
+
+def _file_values(file: dict[str, Any], place: str, rows: Mapping[str, Setting]) -> dict[str, Any]:
+    """The keys of the file and of its table ``[limits]``, each checked to be in its place."""
+    limits = file.pop("limits", {})
+    if not isinstance(limits, dict):
+        raise ConfigError(f"'limits' in {place} must be a table: [limits]")
+    for name in file:
+        if name not in rows:
+            raise _unknown(name, place, rows)
+        if rows[name].is_limit:
+            raise ConfigError(f"'{name}' in {place} is a limit; move it to the table [limits]")
+    for name in limits:
+        if name not in rows:
+            raise _unknown(name, f"[limits] of {place}", rows)
+        if not rows[name].is_limit:
+            raise ConfigError(f"'{name}' in {place} is not a limit; move it above [limits]")
+    return {**file, **limits}
+
+
+def _unknown(name: str, place: str, names: Iterable[str]) -> ConfigError:
+    close = difflib.get_close_matches(name.replace("-", "_"), list(names), 1)
     hint = f"did you mean '{close[0]}'?" if close else "docs/reference/settings.md lists them all"
-    return ConfigError(f"unknown setting '{name}' in {where}; {hint}")
+    return ConfigError(f"unknown setting '{name}' in {place}; {hint}")
 
 
 def _read_file(config: str | Path | None) -> dict[str, Any]:

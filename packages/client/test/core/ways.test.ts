@@ -11,7 +11,7 @@ let server: Real;
 let proxy: Proxy;
 
 beforeAll(async () => {
-  server = await startServer("--long-poll-timeout", "1");
+  server = await startServer("--limit", "long_poll_timeout=1");
 });
 afterAll(() => server.stop());
 beforeEach(() => void vi.spyOn(Math, "random").mockReturnValue(0));
