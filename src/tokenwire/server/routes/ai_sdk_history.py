@@ -16,7 +16,7 @@ from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
 from tokenwire.relay.record import json_of
-from tokenwire.relay.takeover.ladder import read_run
+from tokenwire.relay.replay import read_run
 from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
