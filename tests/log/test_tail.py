@@ -76,4 +76,4 @@ def test_waking_calls_everyone_once_and_survives_leaving() -> None:
     tails.wake("other")
     assert called == ["a", "b", "b"]
     assert "s" in tails
-    assert tails.streams() == ["s"]
+    assert tails.logs() == ["s"]

@@ -7,6 +7,7 @@ request is ever joined to a directory.
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -51,15 +52,20 @@ def static_files(folder: Path = STATIC) -> dict[str, tuple[bytes, str]]:
 def routes(files: dict[str, tuple[bytes, str]]) -> list[BaseRoute]:
     """One route a file, and a line of advice where the page was not built."""
 
-    async def endpoint(request: Request) -> Response:
-        path = request.scope["tokenwire"].path
+    return [Route(path, _endpoint(path, files), methods=["GET"]) for path in {**files, "/": None}]
+
+
+def _endpoint(
+    path: str, files: dict[str, tuple[bytes, str]]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(_request: Request) -> Response:
         if path not in files:
             return PlainTextResponse(_NOT_BUILT)
         data, kind = files[path]
-        # Built assets carry a hash in their names; the index must be asked for anew.
+        # Built assets carry a hash in their names; the index must be validated at every load.
         hashed = path.startswith("/assets/")
         cache = "public, max-age=31536000, immutable" if hashed else "no-cache, no-transform"
         headers = {"content-security-policy": PAGE_POLICY, "cache-control": cache}
         return Response(data, headers=headers, media_type=kind)
 
-    return [Route(path, endpoint, methods=["GET"]) for path in {**files, "/": None}]
+    return endpoint
