@@ -190,25 +190,25 @@ def stored_messages(messages: list[Message], runs: Iterable[str] = ()) -> list[d
     """Messages as a run keeps them, as the SDK's: the steps of an answer are one message, and a
     result stands in its call. ``runs``: ids of the thread's runs, whose messages name them. A
     message without an id gets one of its place, which it keeps while the conversation grows."""
-    known = set(runs)
+    run_ids = set(runs)
     converted: list[dict[str, Any]] = []
     for message in messages:
         if message.role == "tool":
             _attach_results(converted, message)
             continue
         if message.role == "assistant":
-            shown = converted[-1] if converted and converted[-1]["role"] == "assistant" else None
+            entry = converted[-1] if converted and converted[-1]["role"] == "assistant" else None
             step = [{"type": "step-start"}, *_step(message)]
-            if shown is not None:
-                shown["parts"] += step
+            if entry is not None:
+                entry["parts"] += step
                 continue
         else:
             step = [one for part in message.parts for one in _part(part)]
         role = "system" if message.role == "developer" else message.role
-        shown = {"id": message.id or f"kept-{len(converted)}", "role": role, "parts": step}
-        if message.id in known:
-            shown["metadata"] = {"tokenwire": {"run": message.id}}
-        converted.append(shown)
+        entry = {"id": message.id or f"kept-{len(converted)}", "role": role, "parts": step}
+        if message.id in run_ids:
+            entry["metadata"] = {"tokenwire": {"run": message.id}}
+        converted.append(entry)
     return converted
 
 
@@ -231,8 +231,8 @@ def _step(message: Message) -> list[dict[str, Any]]:
 def _attach_results(converted: list[dict[str, Any]], message: Message) -> None:
     calls = {
         part["toolCallId"]: part
-        for shown in converted
-        for part in shown["parts"]
+        for entry in converted
+        for part in entry["parts"]
         if "toolCallId" in part
     }
     for result in message.parts:
