@@ -12,9 +12,9 @@ import msgspec
 
 from tokenwire.errors import InputError
 
-__all__ = ["input_error"]
+__all__ = ["input_error", "quoted"]
 
-_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_AT = re.compile(r" - at `\$\.?([^`]*)`\Z")
 _TYPES = {
     "str": "a text",
     "int": "a whole number",
@@ -34,6 +34,8 @@ _WORDS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"Expected `str` matching regex '(.*)'"), "must match {0}"),
     (re.compile(r"Invalid (?:enum )?value (.*)"), "cannot be {0}"),
 ]
+#: Characters of a name that a caller gave, and of all that is said of it.
+_MOST_NAME, _MOST_TEXT = 80, 2000
 _TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
@@ -44,7 +46,7 @@ def input_error(
 ) -> InputError:
     """The error for the caller. ``at``: the path of the value; ``whole``: its name if the whole
     value is wrong."""
-    text = str(error)
+    text = quoted(str(error), _MOST_TEXT)
     place = _AT.search(text)
     path = at
     if place is not None and place[1]:
@@ -53,11 +55,20 @@ def input_error(
     for pattern, words in ((_UNKNOWN, "unknown field '{0}'"), (_MISSING, "'{0}' is missing")):
         match = pattern.fullmatch(problem)
         if match is not None:
-            field = f"{path}.{match[1]}" if path else match[1]
+            name = quoted(match[1], _MOST_NAME)
+            field = f"{path}.{name}" if path else name
             return InputError(words.format(field), field=field)
     return InputError(
         f"'{path}' {_must(problem)}" if path else f"{whole} {_must(problem)}", field=path
     )
+
+
+def quoted(text: str, most: int = _MOST_NAME) -> str:
+    """A text from outside as an error quotes it: its beginning and its end, where a parser says
+    the place."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
 
 
 def _must(problem: str) -> str:

@@ -13,6 +13,8 @@ __all__ = ["forget_secrets", "keep_secret", "redact"]
 #: Registered secrets, longest first, so that none is hidden inside another.
 _secrets: list[str] = []
 _LEAST = 6
+#: So many times what is shown is searched; the rest could only come up when that shrinks.
+_SEARCHED = 4
 #: First folders of a machine's file system; a URL's path begins otherwise.
 _ROOTS = "home|root|usr|var|tmp|etc|opt|work|srv|mnt|data|run|app|Users|private|Library|Volumes"
 
@@ -27,10 +29,19 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(?i)\bbearer\s+[a-z0-9._~+/=-]{6,}"), "Bearer [redacted]"),
     (re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf)[-_][A-Za-z0-9_*.-]{6,}"), "[redacted]"),
     (re.compile(r"\b(?:gh[opsu]_|github_pat_|AKIA|AIza)[A-Za-z0-9_-]{10,}"), "[redacted]"),
-    (re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@"), r"\1[redacted]@"),
+    (re.compile(r"://[^/\s@]+@"), "://[redacted]@"),
     (re.compile(rf"(?<![\w:/.])/(?:{_ROOTS})(?:/[\w.@+~-]+)+/?"), "[path]"),
     (re.compile(r"\b[A-Za-z]:\\[\w.\\ -]+"), "[path]"),
 ]
+
+
+def _first(text: str, most: int) -> str:
+    """The beginning of a longer text, without the word that the cut goes through: half a secret
+    would not be recognised as one."""
+    if len(text) <= most:
+        return text
+    words = text[: most + 1].rsplit(None, 1)
+    return f"{words[0]} …" if len(words) == 2 else "…"
 
 
 def keep_secret(value: str | None) -> None:
@@ -46,7 +57,10 @@ def forget_secrets() -> None:
 
 
 def redact(text: str, *, most: int | None = None) -> str:
-    """``text`` without secrets, at most ``most`` characters long."""
+    """``text`` without secrets, at most ``most`` characters long. A long one is cut before it is
+    searched, so that what is quoted from outside costs no more than what is shown."""
+    if most is not None:
+        text = _first(text, _SEARCHED * most)
     for secret in _secrets:
         if secret in text:
             text = text.replace(secret, "[redacted]")

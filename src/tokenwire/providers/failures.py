@@ -155,7 +155,7 @@ _SAYS: dict[type[ProviderError], str] = {
 _BY_OUR_CODE: dict[str, type[ProviderError]] = {kind.code: kind for kind in _SAYS}
 
 _SECRETS = re.compile(
-    r"(?P<url>[a-z][a-z0-9+.\-]*://)[^\s/@]+@"
+    r"(?P<url>://)[^\s/@]+@"
     r"|(?P<auth>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=\-]{6,}"
     r"|(?P<param>[?&](?:api[_-]?key|key|token|sig|signature)=)[^\s&\"']+"
     r"|\b(?:sk|pk|rk|gsk|xai|hf|key|pplx|csk|fw|nvapi|AIza|AKIA|ASIA|ghp|gho|ghu|glpat)[-_]?"

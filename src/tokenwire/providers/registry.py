@@ -60,7 +60,7 @@ _ADDRESS = re.compile(
     r"(?:(?P<dialect>[a-z][a-z-]*)\+)?(?P<url>https?://[^\s#]+)(?:#(?P<model>.*))?"
 )
 _MODEL = re.compile(r"[^\s\x00-\x1f\x7f?#%\\]{1,256}")
-_BLANK = re.compile(r"\{([A-Z0-9_]+)(?::([^}]*))?\}")
+_BLANK = re.compile(r"\{([A-Z0-9_]+)(?::([^{}]*))?\}")
 _HOST_ONLY = re.compile(r"[a-zA-Z0-9._\-\[\]:]+")
 
 

@@ -77,6 +77,8 @@ class State:
         self.error_forms: dict[str, ErrorForm] = {}
         self.raw_bodies: dict[str, int] = {}
         self.media_paths = {"/v1/runs"}
+        #: Paths whose bodies are small, and come from who has not shown a key yet.
+        self.small_bodies = {"/v1/session": 8 << 10}
         self.request_id_names: dict[str, bytes] = {}
         self.cors_headers = (
             "Accept, Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "
@@ -103,6 +105,11 @@ class State:
         """The most bytes of a body that need not be JSON; None where only JSON is taken."""
         prefixes = [prefix for prefix in self.raw_bodies if path.startswith(prefix)]
         return self.raw_bodies[max(prefixes, key=len)] if prefixes else None
+
+    def body_limit(self, path: str) -> int:
+        """The most bytes of a JSON body, its files aside."""
+        most = self.settings.body_limit
+        return min(most, self.small_bodies.get(path, most))
 
     def media_limit(self, path: str) -> int:
         """The bytes that files may add to a body."""

@@ -220,9 +220,7 @@ def _spoken(content: str) -> str:
 _CITY = re.compile(
     r"\bweather (?:in|for|at) (\w[\w'-]*(?: (?!today|tomorrow|now|and|or|please)[\w'-]+)*)", re.I
 )
-_SUM = re.compile(
-    r"(?:calculate|compute|what is|how much is)\s+([-+*/().\d\s^%]*\d[-+*/().\d\s^%]*)", re.I
-)
+_SUM = re.compile(r"(?:calculate|compute|what is|how much is)\s([-+*/().\d\s^%]*+)", re.IGNORECASE)
 _DELETE = re.compile(r"\b(?:delete|remove)\s+(?:the )?(?:file )?([\w./-]+\.\w+)", re.IGNORECASE)
 
 
@@ -254,7 +252,8 @@ def _asked(prompt: str) -> list[tuple[str, dict[str, str]]]:
     if re.search(r"\bwhat(?:'s| is)? (?:the )?time\b|\btime is it\b", prompt, re.IGNORECASE):
         calls.append(("clock", {}))
     for match in _SUM.finditer(prompt):
-        calls.append(("calculator", {"expression": match[1].strip(" .")}))
+        if re.search(r"\d", match[1]):
+            calls.append(("calculator", {"expression": match[1].strip(" \n.")}))
     for match in _DELETE.finditer(prompt):
         calls.append(("delete_file", {"path": match[1]}))
     if re.search(r"\bslow (?:task|tool)\b", prompt, re.IGNORECASE):

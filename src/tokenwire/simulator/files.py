@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from tokenwire.simulator.script import SentFile
@@ -15,9 +16,8 @@ __all__ = ["files_of", "said_files", "without_files"]
 
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[^,]*)?,(.*)", re.DOTALL)
 #: A text file, as clients write one among the words of a message.
-_WRITTEN = re.compile(
-    r'<file name="([^"\n]{1,200})" type="([^"\n]{1,100})">\n(.*?)\n</file>\s*', re.DOTALL
-)
+_WRITTEN = re.compile(r'<file name="([^"\n]{1,200})" type="([^"\n]{1,100})">\n')
+_WRITTEN_END = "\n</file>"
 
 
 def files_of(content: Any, images: Any = None) -> list[SentFile]:
@@ -40,13 +40,31 @@ def files_of(content: Any, images: Any = None) -> list[SentFile]:
 def said_files(text: str) -> list[SentFile]:
     """Text files that were written into the words."""
     return [
-        SentFile(match[1], match[2], len(match[3].encode())) for match in _WRITTEN.finditer(text)
+        SentFile(head[1], head[2], len(text[head.end() : end].encode()))
+        for head, end in _written(text)
     ]
 
 
 def without_files(text: str) -> str:
     """The words alone."""
-    return _WRITTEN.sub("", text).strip()
+    words: list[str] = []
+    place = 0
+    for head, end in _written(text):
+        words.append(text[place : head.start()].lstrip() if place else text[: head.start()])
+        place = end + len(_WRITTEN_END)
+    return "".join([*words, text[place:].lstrip()]).strip()
+
+
+def _written(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """The head of every file in a text, and where its content ends. One without an end is none,
+    and neither is what follows it."""
+    place = 0
+    while (head := _WRITTEN.search(text, place)) is not None:
+        end = text.find(_WRITTEN_END, head.end())
+        if end < 0:
+            return
+        yield head, end
+        place = end + len(_WRITTEN_END)
 
 
 def _file(part: dict[str, Any]) -> SentFile | None:

@@ -26,10 +26,11 @@ __all__ = [
 
 _MAX_PROBLEMS: Final = 5
 #: ``city (str, optional): Where.`` and ``city: Where.``
-_GOOGLE: Final = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+_GOOGLE: Final = re.compile(r"^\*{0,2}(\w+)\s*+(?:\([^)]*\)\s*+)?:\s*+(.*)\Z")
 #: ``city : str`` or ``city``
-_NUMPY: Final = re.compile(r"^\*{0,2}(\w+)\s*(?::.*)?$")
-_SPHINX: Final = re.compile(r"^:param\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)$")
+_NUMPY: Final = re.compile(r"^\*{0,2}(\w+)\s*(?::.*)?\Z")
+#: ``:param str city: Where``: the name is the last word before the colon.
+_SPHINX: Final = re.compile(r"^:param(?=\s)[^:]*?\b(\w++)\s*+:\s*+(.*)\Z")
 _PARAMETER_HEADS: Final = frozenset({"args", "arguments", "parameters", "params", "keyword args"})
 _OTHER_HEADS: Final = frozenset(
     "returns return raises raise yields yield examples example note notes warning warnings "

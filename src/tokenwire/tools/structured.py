@@ -7,7 +7,6 @@ prefixes of it and are not validated.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final
 
@@ -35,7 +34,7 @@ __all__ = ["OUTPUT_TOOL", "Structured", "partial_values", "structured"]
 #: The tool that a model is made to call where its provider has no mechanism of its own.
 OUTPUT_TOOL: Final = "give_answer"
 _MOST: Final = 8 * 1024 * 1024
-_FENCE: Final = re.compile(r"^\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_FENCE: Final = "```"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,15 +71,24 @@ class Structured:
 
     def read(self, text: str) -> Any:
         """The checked value of a whole answer. Raises `ProtocolError` that says what is wrong."""
-        fenced = _FENCE.match(text)
         try:
-            value = parse_json(fenced[1] if fenced else text, most=_MOST)
+            value = parse_json(_unfenced(text), most=_MOST)
         except InvalidJSON as error:
             raise ProtocolError(f"the model's answer is not the requested JSON: {error}") from None
         try:
             return self._read(value)
         except ValueError as error:
             raise ProtocolError(f"the model's answer does not fit the schema: {error}") from None
+
+
+def _unfenced(text: str) -> str:
+    """What stands in a fenced block, when the whole answer is one."""
+    block = text.strip()
+    if len(block) < 2 * len(_FENCE) or not (block.startswith(_FENCE) and block.endswith(_FENCE)):
+        return text
+    language, _, content = block[len(_FENCE) : -len(_FENCE)].partition("\n")
+    language = language.strip()
+    return content if not language or (language.isascii() and language.isalpha()) else text
 
 
 def structured(shape: Any, *, name: str = "answer", strict: bool = True) -> Structured:

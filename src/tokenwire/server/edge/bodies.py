@@ -41,8 +41,11 @@ T = TypeVar("T")
 
 #: How a conversation may be called.
 THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
-Name = Annotated[str, Meta(pattern=f"^{THREAD.pattern}$")]
+Name = Annotated[str, Meta(pattern=rf"\A{THREAD.pattern}\Z")]
 _MOST_METADATA = 16 << 10
+
+
+OnDisconnect = Annotated[str, Meta(pattern=r"\A(continue|stop|stop:[0-9]{1,5})\Z")]
 
 
 class _Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +63,9 @@ class HowToAnswer(_Body):
     reasoning: str | int | None = None
     metadata: dict[str, Any] | None = None
     #: ``continue``, ``stop``, or ``stop:SECONDS`` to wait that long for another reader.
-    on_disconnect: Annotated[str, Meta(pattern=r"^(continue|stop|stop:\d{1,5})$")] | None = None
+    on_disconnect: Annotated[str, Meta(pattern=r"\A(continue|stop|stop:[0-9]{1,5})\Z")] | None = (
+        None
+    )
 
     def __post_init__(self) -> None:
         if self.metadata and len(msgspec.json.encode(self.metadata)) > _MOST_METADATA:

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokenwire.errors import ForbiddenError, InputError, LimitError
+from tokenwire.events.validation import quoted
 from tokenwire.observe.facts import RequestDone
 from tokenwire.observe.hooks import report
 from tokenwire.server.edge.auth import Identity
@@ -36,7 +37,9 @@ _access = logging.getLogger("tokenwire.access")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 #: A header's name in a preflight, and how many of a family are answered.
 _NAME, _MOST_NAMES = re.compile(r"[a-z0-9-]{1,60}"), 30
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+#: A string of a JSON text. One without an end reaches to the text's end: were it no match, each of
+#: its quotes would be tried as the beginning of another one.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 #: A file inside a JSON body: a long run of what base64 is made of, which a parser skips over.
 # Looked for at the beginning of a run only, so that many short ones take no longer.
 _INLINE = re.compile(rb"(?<![A-Za-z0-9+/=\\_-])[A-Za-z0-9+/=\\_-]{4096,}")
@@ -219,7 +222,7 @@ class Guard:
     async def _read(self, scope: Scope, info: RequestInfo, receive: Receive) -> Receive:
         """The whole body, bounded; the parsed JSON unless the path takes other types."""
         raw_limit = self.state.raw_limit(info.path)
-        plain = self.state.settings.body_limit if raw_limit is None else raw_limit
+        plain = self.state.body_limit(info.path) if raw_limit is None else raw_limit
         most = plain + (self.state.media_limit(info.path) if raw_limit is None else 0)
         if info.headers.get(b"content-encoding", b"identity") != b"identity":
             raise HTTPProblem(
@@ -278,7 +281,7 @@ def parse_json(data: bytes, depth: int) -> Any:
     try:
         return jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
-        raise InputError(f"the body is not valid JSON: {error}") from error
+        raise InputError(f"the body is not valid JSON: {quoted(str(error), 160)}") from error
 
 
 async def _receive_all(receive: Receive, most: int) -> bytes:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from tokenwire.errors import BusyError, ProviderError, TokenwireError
+from tokenwire.events.validation import quoted
 from tokenwire.observe.redact import redact
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
 _MOST_TEXT = 500
 #: Seconds that a client may be asked to wait; a provider may say anything.
 _LONGEST_WAIT = 86_400.0
+#: Characters of a message that are looked at at all.
+_MOST_QUOTED = 16 << 10
 #: Details that help a program, and never hold content.
 _SHOWN = ("field", "limit", "most", "reason", "retry_after", "tail", "what")
 _log = logging.getLogger("tokenwire.server")
@@ -61,12 +64,17 @@ def native_form(
 ) -> Any:
     """Our own form."""
     error: dict[str, Any] = {"code": code, "message": message, "request_id": request_id}
-    return {"error": {**error, **{k: details[k] for k in _SHOWN if k in details}}}
+    return {"error": {**error, **{k: _detail(details[k]) for k in _SHOWN if k in details}}}
+
+
+def _detail(value: Any) -> Any:
+    return quoted(redact(value, most=_MOST_TEXT)) if isinstance(value, str) else value
 
 
 def message_of(error: TokenwireError) -> str:
     """What a client may read of ``error``; what is quoted in it came from outside."""
-    line = "".join(c if c.isprintable() else " " for c in error.message)
+    message = error.message[: _MOST_QUOTED + 1]
+    line = "".join(c if c.isprintable() else " " for c in message)
     return redact(line, most=_MOST_TEXT)
 
 

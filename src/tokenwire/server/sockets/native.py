@@ -41,6 +41,8 @@ __all__ = ["NativeSocket", "routes"]
 _MOST_FOLLOWED = 64
 _MOST_MESSAGE = 48 << 10
 _AUTH_SECONDS = 5.0
+#: The first message is small: it comes from who has not shown a key yet.
+_AUTH_BYTES = 4096
 
 Text = Annotated[str, Meta(max_length=2000)]
 
@@ -140,6 +142,10 @@ class NativeSocket(Socket):
                 message = await self.receive()
             if message is None:
                 return False
+            if len(message.get("text") or message.get("bytes") or b"") > _AUTH_BYTES:
+                raise LimitError(
+                    "the first message is too large", limit="auth_message", most=_AUTH_BYTES
+                )
             value = self.json(message)
             if not isinstance(value, dict) or value.get("op") != "auth":
                 raise NotAuthenticatedError('the first message must be {"op":"auth","key":...}')
