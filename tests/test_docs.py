@@ -18,6 +18,36 @@ BLOCK = re.compile(r"^(```+)([a-z]*)([^\n]*)\n(.*?)^\1\s*$", re.MULTILINE | re.D
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
+MOST_COLUMNS = 100
+
+
+def prose(text: str):
+    """The numbered lines of a page that are no table, code block, heading or lone address."""
+    fence, above = "", ""
+    for number, line in enumerate(text.splitlines(), 1):
+        indented = line.startswith("    ") and (not above.strip() or above.startswith("    "))
+        above = line
+        mark = re.match(r"\s*(```+|~~~+)", line)
+        if mark and (not fence or line.strip() == fence):
+            fence = "" if fence else mark[1]
+        elif not (fence or mark or indented) and not line.lstrip().startswith(("|", "#", "<!--")):
+            yield number, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_lines_of_prose_end_at_a_hundred_columns(page):
+    lines = list(prose(page.read_text(encoding="utf-8")))
+    assert lines
+    assert not [n for n, line in lines if len(line) > MOST_COLUMNS and " " in line.strip()]
+
+
+def test_the_width_is_that_of_prose_alone():
+    wide = "a word " * 20
+    code = f"```sh\n{wide}\n```\n- {wide}\n````\n```\n{wide}\n````"
+    text = f"short\n{wide}\n| {wide} |\n{code}\n{wide}\n\n    {wide}"
+    assert [n for n, line in prose(text) if len(line) > MOST_COLUMNS] == [2, 7, 12]
+
+
 def blocks(language: str):
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
