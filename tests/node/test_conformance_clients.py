@@ -11,7 +11,7 @@ from support.node import need_node, run_node
 
 pytestmark = pytest.mark.node
 CASES = Path(__file__).resolve().parents[2] / "conformance" / "wire"
-NAMES = ["everything", "reset", "tool", "approval", "reasoning", "length", "cancelled", "error"]
+NAMES = "everything reset tool approval reasoning length cancelled error agent".split()
 #: compat -> the versions that must take it.
 TAKEN = {"ui-5": "567", "ui-common": "567", "ui-6": "67", "ui-7": "7"}
 PAIRS = [(wire, version) for wire, versions in TAKEN.items() for version in versions]
@@ -39,6 +39,9 @@ def test_the_ai_sdk_takes_every_chunk(name: str, wire: str, version: str) -> Non
     if name == "reset" and wire != "ui-7":
         after = parts[kinds.index("data-step-reset") :]
         assert "".join(p.get("text", "") for p in after) == "Good day"
+    if name == "agent":
+        assert {"data-state", "data-step", "data-progress", "data-sources"} <= set(kinds)
+        assert told["text"] == "Hello"
     if name == "everything":
         for kind in ("source-url", "source-document", "file", "data-weather", "tool-web_search"):
             assert kind in kinds, kind
