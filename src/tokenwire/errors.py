@@ -40,6 +40,9 @@ what, and what to do; it never contains a key or a provider's raw text.
     │   ├── ServerUnavailableError  no connection to the server, or it was lost
     │   └── ServerProtocolError     a response that is not a tokenwire server's
     ├── ToolError                   a tool could not run or did not finish
+    ├── AgentError                  an agent failed
+    │   ├── StepError               a step of an agent raised an exception
+    │   └── ReplayError             an agent that was restarted took another path than before
     ├── LogError                    the store failed
     │   ├── StoreFullError          no space left; old records stay readable
     │   ├── StoreUnavailableError   the store does not respond
@@ -54,6 +57,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AccessError",
+    "AgentError",
     "AuthenticationError",
     "BadRequestError",
     "BusyError",
@@ -86,6 +90,8 @@ __all__ = [
     "ServerError",
     "ServerProtocolError",
     "ServerUnavailableError",
+    "ReplayError",
+    "StepError",
     "StoreDamagedError",
     "StoreFullError",
     "StoreUnavailableError",
@@ -365,6 +371,25 @@ class ToolError(TokenwireError):
     """A tool could not run or did not finish."""
 
     code = "tool_error"
+
+
+class AgentError(TokenwireError):
+    """An agent failed; its exception is in the server's log."""
+
+    code = "agent_failed"
+    http_status = 500
+
+
+class StepError(AgentError):
+    """A step of an agent raised an exception; the message is that exception's."""
+
+    code = "step_failed"
+
+
+class ReplayError(AgentError):
+    """An agent that was run again after a crash asked for other operations than before."""
+
+    code = "replay_diverged"
 
 
 class LogError(TokenwireError):

@@ -40,5 +40,10 @@ class Plan(msgspec.Struct, kw_only=True):
     retry: RetryPolicy = RetryPolicy()
     limits: LoopLimits = LoopLimits()
     tools: Any = None  # ToolSet | None
+    #: The agent that makes the run's events (an `AgentSpec`); None: the loop around the models.
+    agent: Any = None
+    #: What an agent may use beside its request: ``registry``, and ``app``, the host's own object.
+    registry: Any = None
+    app: Any = None
     #: Called after a step's calls have their results; True ends the run there.
     stop_when: Callable[[Fold], bool] | None = None

@@ -1,0 +1,400 @@
+"""What an agent has: the request, and the ways to do recorded work and to be heard.
+
+Always true: `progress`, `data` and `state` return at once and may be called from any thread; after
+the agent has ended they say nothing any more; what readers have from before a crash is not said
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from tokenwire.agents.engine import AgentEngine
+from tokenwire.agents.journal import Operation, digest_of
+from tokenwire.agents.outlet import Source
+from tokenwire.agents.streams import AgentStream
+from tokenwire.errors import InputError, StepError
+from tokenwire.events.json_patch import diff, same
+from tokenwire.events.message import Message
+from tokenwire.events.model import (
+    Agent,
+    ApprovalAnswer,
+    ApprovalRequest,
+    Data,
+    Event,
+    RunProgress,
+    RunWait,
+    SharedState,
+    StepEnd,
+    StepReset,
+    StepStart,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolError,
+    ToolResult,
+)
+from tokenwire.events.request import Request
+from tokenwire.run.plan_for import plan_for
+
+__all__ = ["Approval", "RunContext"]
+
+T = TypeVar("T")
+
+#: Events that an agent may not send itself.
+_RESERVED = frozenset({"run-start", "run-end", "run-claim", "checkpoint", "control", "heartbeat"})
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's answer; true when they approved. ``arguments``: as shown, or as edited."""
+
+    approved: bool
+    arguments: Any = None
+    by: str | None = None
+    reason: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.approved
+
+
+class RunContext:
+    """One run, as its agent sees it."""
+
+    def __init__(self, engine: AgentEngine) -> None:
+        plan = engine.plan
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._closed = False
+        self._shared: Any = engine.fold.shared
+        #: The run's id.
+        self.run: str = plan.run
+        self.request: Request = plan.request
+        self.principal: str = plan.principal
+        self.thread: str | None = plan.thread
+        self.metadata: dict[str, Any] = plan.metadata or {}
+        #: The host's own object: ``Live(app=...)``.
+        self.app: Any = plan.app
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation that the run began with."""
+        return self.request.messages
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last message of the user."""
+        users = [m for m in self.request.messages if m.role == "user"]
+        return users[-1].text if users else ""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody stopped the run: finish soon."""
+        return self._engine.inbox.cancelled is not None
+
+    # --- to be heard -----------------------------------------------------------------------------
+
+    def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+        """How far the run is: ``fraction`` from 0 to 1, or unknown."""
+        if fraction is not None:
+            fraction = min(1.0, max(0.0, float(fraction)))
+        self._say(RunProgress(fraction=fraction, message=message))
+
+    def data(
+        self, name: str, payload: Any = None, *, id: str | None = None, transient: bool = False
+    ) -> None:
+        """A fact of the application, a JSON value; the same ``id`` replaces. Raises `InputError`
+        for what has no JSON form."""
+        self._say(Data(name=name, payload=_plain(payload), id=id, transient=transient))
+
+    def state(self, value: Any) -> None:
+        """The state that readers share from now on, whole: a JSON value. They get what changed.
+        Raises `InputError` for what has no JSON form."""
+        self._on_loop(self._share, _plain(value))
+
+    async def say(self, text: str) -> None:
+        """Text of the answer; the same as to yield it."""
+        if not self._engine.journal.is_replaying:
+            self._engine.spoke()
+            await self._engine.outlet.say(text)
+
+    async def emit(self, *events: Event) -> None:
+        """Events of `tokenwire.events`, as they are; their numbers are made to fit."""
+        await self._emit(self._engine.outlet.own, list(events))
+
+    def speaker(self, *, id: str, name: str | None = None, parent: str | None = None) -> Source:
+        """A speaker of its own, with its own numbers and ids; for `emit_as`."""
+        source = self._engine.source(None)
+        source.agent = Agent(id=id, name=name, parent=parent)
+        return source
+
+    async def emit_as(self, speaker: Source, events: list[Event]) -> None:
+        """Events of one speaker."""
+        await self._emit(speaker, events)
+
+    # --- recorded work ---------------------------------------------------------------------------
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        idempotent: bool = False,
+        **keywords: Any,
+    ) -> Any:
+        """Do something once: after a crash the recorded value is returned, and the function is not
+        called again. The value must have a JSON form, and is returned in that form.
+
+        A blocking function runs in a thread. ``idempotent``: whether it may be called again when a
+        crash left it open; otherwise the run then ends as ``interrupted``. Raises `StepError` with
+        the message of the function's exception, also when that is given from the record.
+        """
+        engine = self._engine
+        operation = await engine.enter("step", name, digest_of(args, keywords))
+        if operation.is_finished:
+            await self._close_step(operation)
+            return _value_of(operation)
+        step = self._recorded_step(operation)
+        attempt = 1
+        if step:
+            if not idempotent:
+                await engine.interrupt(
+                    "step_in_doubt",
+                    f"step '{name}' was begun by a worker that was lost; whether it took effect is "
+                    "unknown, so it is not done again",
+                )
+            attempt = 2
+            engine.outlet.task(StepReset(step=step, attempt=attempt, reason="restart"))
+        start = StepStart(
+            step=step, kind="task", name=name, attempt=attempt, operation=operation.number
+        )
+        step = engine.outlet.task(start)
+        await engine.outlet.put(engine.outlet.own, [], written=True)
+        return await self._perform(operation, step, function, args, keywords)
+
+    async def _perform(
+        self,
+        operation: Operation,
+        step: int,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> Any:
+        engine = self._engine
+        try:
+            if inspect.iscoroutinefunction(function):
+                value = await function(*args, **keywords)
+            else:
+                value = await asyncio.to_thread(function, *args, **keywords)
+                if inspect.isawaitable(value):
+                    value = await value
+            encoded = _encoded(value)
+        except Exception as error:
+            await engine.journal.fail(operation, str(error) or type(error).__name__)
+            engine.outlet.task(StepEnd(step=step, status="error"))
+            raise StepError(operation.error or "") from error
+        await engine.journal.finish(operation, encoded)
+        end = StepEnd(step=step, status="complete", terminal_seen=True, size=len(encoded))
+        engine.outlet.task(end)
+        return _value_of(operation)
+
+    def stream(
+        self,
+        model: str | Iterable[str],
+        prompt: str | Message | Iterable[Message | dict[str, Any]] | None = None,
+        *,
+        visible: bool = True,
+        name: str | None = None,
+        **options: Any,
+    ) -> AgentStream:
+        """A model's answer, as `tokenwire.stream` gives it; its words are on their way to the
+        readers. ``prompt``: default the conversation of the run. ``visible``: False for answers
+        that nobody should read; they take no tools. Raises `InputError`, `UnknownModelError`."""
+        if not visible and options.get("tools") is not None:
+            raise InputError("an answer that is not visible takes no tools")
+        plan = self._engine.plan
+        messages = self.messages if prompt is None else prompt
+        registry = options.pop("registry", None) or plan.registry
+        options.setdefault("deadlines", plan.deadlines)
+        options.setdefault("retry", plan.retry)
+        options.setdefault("limits", plan.limits)
+        planned = plan_for(model, messages, registry=registry, run=plan.run, **options)
+        planned.plan.principal = plan.principal
+        title = name or planned.plan.model
+        return AgentStream(
+            self._engine,
+            planned.plan,
+            name=title,
+            digest=digest_of(planned.plan.model, planned.plan.request, visible),
+            visible=visible,
+            prepare=planned.prepare,
+            output=planned.output,
+        )
+
+    async def request_approval(
+        self, name: str, arguments: Any = None, *, reason: str | None = None
+    ) -> Approval:
+        """Ask a person; waits for the answer, also over restarts of the server. The question looks
+        like a call of the tool ``name`` on every wire."""
+        engine = self._engine
+        arguments = _plain(arguments if arguments is not None else {})
+        operation = await engine.enter("approval", name, digest_of(arguments))
+        call_id = f"approval_{operation.number}"
+        approval_id = f"ap_{call_id}"
+        tool = engine.fold.tools.get(call_id)
+        if tool is None or tool.approval_id is None:
+            await self._ask(operation, name, arguments, call_id, reason)
+        elif tool.approved is not None:
+            edited = tool.approval_arguments
+            answer = _answer_of(operation)
+            by = answer.by if answer is not None else None
+            return Approval(
+                approved=tool.approved, arguments=edited, by=by, reason=tool.approval_reason
+            )
+        answer = _answer_of(operation)
+        if answer is None:
+            future = engine.approval(approval_id)
+            pending = [name for name, f in engine.approvals.items() if not f.done()]
+            if pending and engine.fold.waiting != pending:
+                engine.outlet.emit(engine.outlet.own, [RunWait(reason="approval", pending=pending)])
+            reply = await future
+            engine.approvals.pop(approval_id, None)
+            edited = reply.arguments if reply.arguments is not None else arguments
+            answer = Approval(
+                approved=reply.approved, arguments=edited, by=reply.by, reason=reply.reason
+            )
+            await engine.journal.finish(operation, msgspec.json.encode(answer))
+        await self._resolve(call_id, name, answer, edited=answer.arguments != arguments)
+        return answer
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """The agent has ended: its threads are heard no more."""
+        self._closed = True
+
+    async def _ask(
+        self, operation: Operation, name: str, arguments: Any, call_id: str, reason: str | None
+    ) -> None:
+        source = self._engine.source(operation.number)
+        text = msgspec.json.encode(arguments).decode()
+        events: list[Event] = [
+            StepStart(step=1, kind="agent", name=name),
+            ToolCallStart(part=0, name=name, call_id=call_id, id_source="synthetic"),
+            ToolCallDelta(part=0, text=text),
+            ToolCallEnd(part=0, arguments=arguments, size=len(text.encode())),
+            StepEnd(step=1, status="complete", terminal_seen=True),
+            ApprovalRequest(
+                approval_id=f"ap_{call_id}",
+                call_id=call_id,
+                name=name,
+                arguments=arguments,
+                reason=reason,
+            ),
+        ]
+        await self._engine.outlet.put(source, events, written=True)
+
+    async def _resolve(self, call_id: str, name: str, answer: Approval, *, edited: bool) -> None:
+        said = ApprovalAnswer(
+            approval_id=f"ap_{call_id}",
+            call_id=call_id,
+            approved=answer.approved,
+            by=answer.by,
+            reason=answer.reason,
+            arguments=answer.arguments if edited else None,
+        )
+        end: Event = ToolResult(call_id=call_id, name=name, content={"approved": True})
+        if not answer.approved:
+            why = f": {answer.reason}" if answer.reason else ""
+            message = f"a person denied this{why}"
+            end = ToolError(call_id=call_id, name=name, code="denied", message=message)
+        await self._engine.outlet.put(self._engine.outlet.own, [said, end], written=True)
+
+    async def _close_step(self, operation: Operation) -> None:
+        """The end of a step whose value was stored when its worker was lost."""
+        step = self._recorded_step(operation)
+        if step in self._engine.order.tasks:
+            failed = operation.error is not None
+            status = "error" if failed else "complete"
+            size = 0 if operation.value is None else len(bytes(operation.value))
+            self._engine.outlet.task(
+                StepEnd(step=step, status=status, terminal_seen=not failed, size=size)
+            )
+
+    def _recorded_step(self, operation: Operation) -> int:
+        steps = self._engine.fold.steps
+        return next((s.step for s in steps if s.operation == operation.number), 0)
+
+    async def _emit(self, source: Source, events: list[Event]) -> None:
+        if self._engine.journal.is_replaying or self._closed:
+            return
+        for event in events:
+            if event.type in _RESERVED:
+                raise InputError(f"an agent may not send '{event.type}'")
+        self._engine.spoke()
+        await self._engine.outlet.put(source, events)
+
+    def _say(self, event: Event) -> None:
+        self._on_loop(self._say_now, event)
+
+    def _say_now(self, event: Event) -> None:
+        engine = self._engine
+        if self._closed or engine.journal.is_replaying:
+            return
+        if isinstance(event, Data) and engine.journal.was_sent(event):
+            return
+        engine.outlet.emit(engine.outlet.own, [event])
+
+    def _share(self, value: Any) -> None:
+        if self._closed or self._engine.journal.is_replaying:
+            return
+        if self._shared is None:
+            event = SharedState(snapshot=value)
+        elif same(self._shared, value):
+            return
+        else:
+            patch = diff(self._shared, value)
+            shorter = len(msgspec.json.encode(patch)) < len(msgspec.json.encode(value))
+            event = SharedState(patch=patch) if shorter else SharedState(snapshot=value)
+        self._shared = value
+        self._engine.outlet.emit(self._engine.outlet.own, [event])
+
+    @overload
+    def _on_loop(self, function: Callable[[T], None], argument: T) -> None: ...
+    @overload
+    def _on_loop(self, function: Callable[[Any], None], argument: Any) -> None: ...
+    def _on_loop(self, function: Callable[[Any], None], argument: Any) -> None:
+        if threading.get_ident() == self._thread:
+            function(argument)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, argument)
+
+
+def _encoded(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise InputError(f"the value has no JSON form: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """The value as plain JSON, and a copy: what the agent changes later is not what it said."""
+    return msgspec.json.decode(_encoded(value))
+
+
+def _value_of(operation: Operation) -> Any:
+    if operation.error is not None:
+        raise StepError(operation.error)
+    return msgspec.json.decode(operation.value) if operation.value is not None else None
+
+
+def _answer_of(operation: Operation) -> Approval | None:
+    if operation.value is None:
+        return None
+    return msgspec.json.decode(operation.value, type=Approval)

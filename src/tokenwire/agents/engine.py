@@ -1,0 +1,391 @@
+"""A run whose events an agent makes: the engine beside `run.loop.Loop`.
+
+Always true: what comes out has passed `events.order`; the run ends in exactly one ``run-end``,
+whatever the agent does; a cancel is written before what it causes, and reaches the agent and all of
+its model calls at once; an agent that waits for a person after a restart is not run before there is
+an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+from tokenwire.agents.journal import Journal, Operation
+from tokenwire.agents.outlet import Outlet, Source
+from tokenwire.errors import AgentError, DeadlineError, ReplayError, TokenwireError
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import (
+    ApprovalAnswer,
+    Error,
+    Event,
+    RunEnd,
+    RunOutcome,
+    RunStart,
+    StepReset,
+)
+from tokenwire.events.order import Order, closing
+from tokenwire.observe.facts import RunEnded, RunStarted
+from tokenwire.observe.hooks import report
+from tokenwire.run.coalesce import merge
+from tokenwire.run.engine import Setup
+from tokenwire.run.failure import failed_end
+from tokenwire.run.inbox import Command
+from tokenwire.run.loop import Sink
+
+__all__ = ["AgentEngine"]
+
+_log = logging.getLogger("tokenwire.agents")
+
+#: Seconds that a cancelled agent gets to clean up.
+GRACE = 1.0
+
+
+class Stream(Protocol):
+    """A model's answer that the agent has open."""
+
+    def command(self, command: Command) -> None:
+        """Pass a command on, if it is for this answer."""
+        ...
+
+    def leave(self) -> None:
+        """Return after the running tools."""
+        ...
+
+
+class AgentEngine:
+    """One run of the agent ``name``, which is ``work``. Use `batches` once."""
+
+    def __init__(
+        self, name: str, work: Callable[[AgentEngine], Awaitable[None]], setup: Setup
+    ) -> None:
+        self.name, self._work, self._setup = name, work, setup
+        self.plan, self.http, self.inbox = setup.plan, setup.http, setup.inbox
+        self.order = setup.order or Order()
+        self.fold = setup.fold or Fold()
+        self._leaving = False
+        self.sink: Sink | None = None
+        self.journal = Journal(setup.documents)
+        self.outlet = Outlet(
+            self.order, self.fold, most_steps=setup.plan.limits.steps, name=name
+        )
+        self.streams: dict[int, Stream] = {}
+        #: Approvals that the agent waits for, and answers that came before it asked again.
+        self.approvals: dict[str, asyncio.Future[ApprovalAnswer]] = {}
+        self.answers: dict[str, ApprovalAnswer] = {}
+        self._start = time.monotonic()
+        self._base = max(0, int(time.time() * 1000) - self.fold.time) if self.fold.time else 0
+        self._cancel_written = self.fold.cancel_requested
+        self._failure: BaseException | None = None
+        self._interrupted: str | None = None
+        self._last_stream: Fold | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._history: list[Event] | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the run stops before its next operation, for another worker."""
+        return self._leaving
+
+    @leaving.setter
+    def leaving(self, value: bool) -> None:
+        self._leaving = value
+        for stream in self.streams.values():
+            stream.leave()
+
+    # --- the owner's side ------------------------------------------------------------------------
+
+    async def batches(self) -> AsyncGenerator[list[Event], None]:
+        """All events, in batches; the last batch holds ``run-end``."""
+        try:
+            async with aclosing(self._body()) as body:
+                async for batch in body:
+                    yield batch
+        except TokenwireError as error:
+            yield self.fail(error)
+        except Exception as error:
+            yield self.fail(self._safe(error))
+        self.tell_end(self.fold)
+
+    def fail(self, error: Exception) -> list[Event]:
+        """The events that end the run because of ``error``."""
+        self.outlet.closed = True
+        safe = error if isinstance(error, TokenwireError) else self._safe(error)
+        return self._seal(failed_end(self.order, self.fold, safe))
+
+    def tell_end(self, state: Fold) -> None:
+        """Report the run's end to observers."""
+        if state.outcome is None:
+            return
+        usage, code = state.usage, (state.error or {}).get("code")
+        report(
+            RunEnded(
+                self.plan.run,
+                self.plan.model,
+                state.outcome,
+                code if state.outcome == "error" else None,
+                time.monotonic() - self._start,
+                state.seq,
+                usage.get("input_tokens", 0),
+                usage.get("output_tokens", 0),
+            )
+        )
+
+    # --- the agent's side ------------------------------------------------------------------------
+
+    def earlier(self) -> list[Event]:
+        """The events that an earlier worker recorded."""
+        if self._history is None:
+            self._history = self._setup.events() if self._setup.events is not None else []
+        return self._history
+
+    def source(self, operation: int | None, *, name: str | None = None) -> Source:
+        """A speaker of its own."""
+        return Source(operation=operation, name=name)
+
+    async def enter(self, kind: str, name: str, digest: str) -> Operation:
+        """The operation that the agent asks for; its own text before it is over."""
+        try:
+            operation = await self.journal.enter(kind, name, digest)
+        except ReplayError as error:
+            await self.interrupt(error.code, error.message)
+            raise
+        if not operation.recorded:
+            self.outlet.close_own()
+        if self.leaving:
+            await asyncio.Event().wait()  # another worker goes on from here
+        return operation
+
+    async def interrupt(self, reason: str, message: str) -> None:
+        """End the run as interrupted; does not return to the agent."""
+        _log.warning("run %s of agent '%s': %s", self.plan.run, self.name, message)
+        self.outlet.emit(
+            self.outlet.own, [Error(scope="internal", code=reason, message=message)]
+        )
+        self._interrupted = reason
+        if self._task is not None:
+            self._task.cancel()
+        await asyncio.Event().wait()
+
+    def fail_with(self, error: BaseException) -> None:
+        """End the run with a failure that its agent must not swallow: a limit, a lost log."""
+        self._failure = self._failure or error
+        if self._task is not None:
+            self._task.cancel()
+
+    def stream_ended(self, fold: Fold) -> None:
+        """A model's answer is over. A tool that nobody knows the outcome of ends the run."""
+        self._last_stream = fold
+        if fold.outcome == "interrupted":
+            self._interrupted = fold.end_reason or "interrupted"
+            if self._task is not None:
+                self._task.cancel()
+
+    def spoke(self) -> None:
+        """The agent says something itself: how its last model call ended is not the end."""
+        self._last_stream = None
+
+    # --- the body --------------------------------------------------------------------------------
+
+    async def _body(self) -> AsyncGenerator[list[Event], None]:
+        plan = self.plan
+        if self.order.state == "new":
+            report(RunStarted(plan.run, plan.model))
+            yield self._seal([self._run_start()])
+        else:
+            await self.journal.load(self.fold, self.earlier())
+            again = self._void_words()
+            if again:
+                yield self._seal(again)
+            if self.fold.waiting:
+                await self.inbox.wait()
+        listener = asyncio.create_task(self._listen())
+        try:
+            if self.inbox.cancelled is None:
+                self._task = asyncio.create_task(self._run(), name=f"agent {plan.run}")
+            async with aclosing(self._pumped()) as pumped:
+                async for batch in pumped:
+                    yield batch
+        finally:
+            listener.cancel()
+            await self._stop_task()
+        batch = self._closing()
+        if batch:
+            yield batch
+
+    def _run_start(self) -> RunStart:
+        plan = self.plan
+        return RunStart(
+            run=plan.run,
+            time=int(time.time() * 1000),
+            thread=plan.thread,
+            model=plan.model,
+            metadata=plan.metadata,
+        )
+
+    def _void_words(self) -> list[Event]:
+        """The agent's own words after its last operation: it will say them again."""
+        operations = [s.step for s in self.fold.steps if s.operation is not None]
+        last = max(operations, default=0)
+        return [
+            StepReset(
+                step=step.step,
+                attempt=step.attempt + 1,
+                discard_parts=list(step.parts),
+                reason="restart",
+            )
+            for step in self.fold.steps
+            if step.kind == "agent"
+            and step.operation is None
+            and step.step > last
+            and (step.parts or step.status == "open")
+        ]
+
+    async def _pumped(self) -> AsyncGenerator[list[Event], None]:
+        """What the agent and its streams say, until it is over."""
+        outlet, task = self.outlet, self._task
+        if task is None:
+            return
+        task.add_done_callback(lambda _: outlet.wake())
+        deadline = self._arm_deadline()
+        try:
+            while not task.done() and self.inbox.cancelled is None and self._failure is None:
+                await outlet.wait()
+                events, futures = outlet.take()
+                if events:
+                    yield self._seal(merge(events))
+                outlet.written(futures)
+        finally:
+            deadline.cancel()
+        await self._stop_task()
+        events, futures = outlet.take()
+        if events:
+            yield self._seal(merge(events))
+        outlet.written(futures)
+        outlet.closed = True
+
+    def _arm_deadline(self) -> asyncio.TimerHandle:
+        """End the run in time; time that it waits for a person does not count."""
+        total = self.plan.deadlines.total
+        loop = asyncio.get_running_loop()
+        handles: list[asyncio.TimerHandle] = []
+
+        def check() -> None:
+            if self.fold.state == "waiting":
+                handles[0] = loop.call_later(total, check)
+                return
+            error = DeadlineError("the agent did not end in time", which="total", seconds=total)
+            self.fail_with(error)
+            self.outlet.wake()
+
+        handles.append(loop.call_later(total, check))
+        return handles[0]
+
+    async def _run(self) -> None:
+        await self._work(self)
+        self.journal.check_end()
+
+    async def _stop_task(self) -> None:
+        task = self._task
+        if task is None or task.done():
+            return
+        task.cancel()
+        await asyncio.wait([task], timeout=GRACE)
+        if not task.done():
+            _log.warning(
+                "run %s: agent '%s' goes on after its cancel; it is left behind",
+                self.plan.run,
+                self.name,
+            )
+
+    async def _listen(self) -> None:
+        inbox = self.inbox
+        while inbox.cancelled is None:
+            await inbox.wait()
+            for command in inbox.take():
+                if isinstance(command, ApprovalAnswer):
+                    self._answer(command)
+                for stream in list(self.streams.values()):
+                    stream.command(command)
+        self.outlet.wake()
+
+    def _answer(self, answer: ApprovalAnswer) -> None:
+        """An answer to an approval of the agent's own."""
+        future = self.approvals.get(answer.approval_id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+        else:
+            self.answers.setdefault(answer.approval_id, answer)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _closing(self) -> list[Event]:
+        failure = self._failure
+        task = self._task
+        if failure is None and task is not None and task.done() and not task.cancelled():
+            failure = task.exception()
+        if self._interrupted is None and isinstance(failure, ReplayError):
+            self._interrupted = failure.code
+            error = Error(scope="internal", code=failure.code, message=failure.message)
+            return self._ended("interrupted", failure.code, [error])
+        if self._interrupted is not None:
+            return self._ended("interrupted", self._interrupted)
+        if self.inbox.cancelled is not None:
+            return self._ended("cancelled", self.inbox.cancelled.reason)
+        if failure is not None:
+            if not isinstance(failure, Exception):
+                raise failure
+            return self.fail(failure)
+        if task is not None and task.cancelled():
+            return self.fail(AgentError(f"agent '{self.name}' was cancelled from within"))
+        last = self._last_stream
+        if last is not None and last.outcome in ("incomplete", "error"):
+            return self._ended(last.outcome, last.end_reason)
+        return self._ended("complete", self.fold.finish_reason)
+
+    def _ended(
+        self, outcome: RunOutcome, reason: str | None, before: list[Event] | None = None
+    ) -> list[Event]:
+        whole = outcome == "complete"
+        status = "complete" if whole else "cancelled" if outcome == "cancelled" else "incomplete"
+        events = closing(self.order, part="complete" if whole else "truncated", step=status)
+        end = RunEnd(
+            outcome=outcome,
+            reason=reason,
+            usage=self.fold.usage or None,
+            usage_unknown=self.fold.usage_unknown,
+        )
+        return self._seal([*(before or []), *events, end])
+
+    def _safe(self, error: BaseException) -> TokenwireError:
+        _log.error(
+            "run %s: agent '%s' failed", self.plan.run, self.name, exc_info=error
+        )
+        return AgentError(f"agent '{self.name}' failed; see the server's log")
+
+    def _seal(self, events: list[Event]) -> list[Event]:
+        """Number, time, check and fold events; a cancel comes before what it causes."""
+        cancelled = self.inbox.cancelled
+        if cancelled is not None and not self._cancel_written and events:
+            self._cancel_written = True
+            events = [cancelled, *events]
+        t = self._base + int((time.monotonic() - self._start) * 1000)
+        check, apply = self.order.check, self.fold.apply
+        for event in events:
+            event.t = t
+            check(event)
+            apply(event)
+        return events
+
+    def approval(self, approval_id: str) -> asyncio.Future[ApprovalAnswer]:
+        """The answer to come; at once if it is there."""
+        future: asyncio.Future[ApprovalAnswer] = asyncio.get_running_loop().create_future()
+        self.approvals[approval_id] = future
+        early = self.answers.pop(approval_id, None)
+        if early is not None:
+            future.set_result(early)
+        return future

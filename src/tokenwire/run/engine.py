@@ -1,0 +1,99 @@
+"""What makes a run's events: the loop around a model, or an agent.
+
+Always true: whoever owns a run (`relay.worker`, `run.stream.Run`) knows its engine by this contract
+only; an engine's last batch holds ``run-end``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import Event
+from tokenwire.events.order import Order
+from tokenwire.run.inbox import Inbox
+from tokenwire.run.loop import Loop, Sink
+from tokenwire.run.plan import Plan
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http.client import HttpClient
+
+__all__ = ["AgentSpec", "Documents", "Engine", "Setup", "make_engine"]
+
+
+class Documents(Protocol):
+    """The private documents of one run: on no wire and in no snapshot, erased with the run."""
+
+    async def all(self) -> dict[str, bytes]:
+        """Every document, by name."""
+        ...
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store one; it is as durable as a record of the run when this returns."""
+        ...
+
+
+class Engine(Protocol):
+    """The events of one run. Use `batches` once."""
+
+    plan: Plan
+    order: Order
+    fold: Fold
+    inbox: Inbox
+    #: Set it to return without ending the run, at the next point where nothing is in doubt.
+    leaving: bool
+    #: Where plain deltas may go instead of through `batches`.
+    sink: Sink | None
+
+    def batches(self) -> AsyncGenerator[list[Event], None]:
+        """The events, numbered and checked, in batches."""
+        ...
+
+    def fail(self, error: Exception) -> list[Event]:
+        """The events that end the run because of ``error``."""
+        ...
+
+    def tell_end(self, state: Fold) -> None:
+        """Report the run's end to observers."""
+        ...
+
+
+class Setup(msgspec.Struct, kw_only=True):
+    """What an engine starts from. ``order``, ``fold`` and ``events``: of a run that another worker
+    began. ``documents``: where the run has a log."""
+
+    plan: Plan
+    http: HttpClient
+    inbox: Inbox
+    order: Order | None = None
+    fold: Fold | None = None
+    events: Callable[[], list[Event]] | None = None
+    documents: Documents | None = None
+
+
+class AgentSpec(Protocol):
+    """An agent, as the owner of its runs knows it."""
+
+    name: str
+    #: Recorded with each run; a worker with another version does not continue it.
+    version: str
+    #: Whether a lost run may be continued by another worker.
+    restart: bool
+
+    def allows(self, principal: str) -> bool:
+        """Whether this principal may start it."""
+        ...
+
+    def engine(self, setup: Setup) -> Engine:
+        """The engine of one run."""
+        ...
+
+
+def make_engine(setup: Setup) -> Engine:
+    """The engine of a plan: its agent's, or the loop around its models."""
+    if setup.plan.agent is not None:
+        return setup.plan.agent.engine(setup)
+    return Loop(setup.plan, setup.http, setup.inbox, order=setup.order, fold=setup.fold)
