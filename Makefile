@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?=
+AGENT ?=
 WORKERS ?=
 STORE ?=
 SECONDS ?= 600
@@ -45,10 +46,10 @@ page: $(VENV)/.page ## Build the chat page into the server
 # --- run ----------------------------------------------------------------------------------------
 
 # The API does not need the page: where npm cannot build it, that is told in a line, and `/` says it too.
-serve: $(VENV)/.installed ## Serve the chat page and the API (MODEL=, STORE=, WORKERS=, HOST=, PORT=)
+serve: $(VENV)/.installed ## Serve the chat page and the API (MODEL=, AGENT=, STORE=, WORKERS=, HOST=, PORT=)
 	@$(MAKE) --no-print-directory page 2>$(VENV)/page.log || echo "the chat page could not be built ($(VENV)/page.log says why): the API works without it; 'make page' tries again"
 	@$(BIN)/tokenwire serve $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') \
-	  $(if $(MODEL),--model '$(MODEL)') $(if $(STORE),--store '$(STORE)') \
+	  $(if $(AGENT),--agent '$(AGENT)') $(if $(MODEL),--model '$(MODEL)') $(if $(STORE),--store '$(STORE)') \
 	  $(if $(WORKERS),--workers '$(WORKERS)') $(ARGS)
 
 # --- check --------------------------------------------------------------------------------------

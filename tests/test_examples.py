@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 #: Example -> what its output must hold.
 SAYS = {
+    "agent": "-- complete",
     "backpressure": "90 numbers",
     "cancel": "outcome: cancelled",
     "events": "[finish: stop]",
@@ -28,6 +29,7 @@ SAYS = {
     "hello_sync": "Hello",
     "inspect_recording": "'Hello' stop",
     "observe": "ended: complete",
+    "rag": "Read on: ",
     "remote": "-- complete",
     "resume": "90",
     "result": "finish reason: stop",

@@ -22,6 +22,7 @@ PARTICIPLES = frozenset(
 #: The share of all bindings, in percent, that each folder may reach. Lower it when it falls.
 MOST_PERCENT = {
     "": 0.3,
+    "agents": 0.3,
     "cli": 0.3,
     "client": 0.3,
     "durable": 0.3,

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 #: name -> module that holds it.
 _WHERE = {
     "BufferLimits": "tokenwire.run.buffer",
+    "Approval": "tokenwire.agents.context",
     "Deadlines": "tokenwire.run.call.deadlines",
     "LoopLimits": "tokenwire.run.plan",
     "Message": "tokenwire.events.message",
@@ -22,11 +23,13 @@ _WHERE = {
     "Result": "tokenwire.run.stream",
     "RetryPolicy": "tokenwire.run.call.recover",
     "Run": "tokenwire.run.stream",
+    "RunContext": "tokenwire.agents.context",
     "Runs": "tokenwire.relay.runs",
     "Tool": "tokenwire.tools.registry",
     "ToolContext": "tokenwire.tools.context",
     "ToolSet": "tokenwire.tools.registry",
     "TokenwireError": "tokenwire.errors",
+    "agent": "tokenwire.agents.functions",
     "assistant": "tokenwire.events.message",
     "open_store": "tokenwire.log.open",
     "stream": "tokenwire.ask",
@@ -37,6 +40,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Approval",
     "BufferLimits",
     "Deadlines",
     "LoopLimits",
@@ -47,12 +51,14 @@ __all__ = [
     "Result",
     "RetryPolicy",
     "Run",
+    "RunContext",
     "Runs",
     "TokenwireError",
     "Tool",
     "ToolContext",
     "ToolSet",
     "__version__",
+    "agent",
     "assistant",
     "open_store",
     "stream",
@@ -63,6 +69,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tokenwire.agents.context import Approval, RunContext
+    from tokenwire.agents.functions import agent
     from tokenwire.ask import stream
     from tokenwire.errors import TokenwireError
     from tokenwire.events.message import Message, assistant, system, user

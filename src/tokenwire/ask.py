@@ -1,4 +1,4 @@
-"""`tokenwire.stream`: a prompt, a model and their options, as a `Run`.
+"""`tokenwire.stream`: a prompt, a model (or an agent) and their options, as a `Run`.
 
 Always true: a registry of the caller is read and never changed; each run on the demo model keeps
 the demo's server open by itself.
@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, ParamSpec, TypeVar
 
-from tokenwire.errors import UnknownModelError
+from tokenwire.errors import InputError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.request import Request, request_of
-from tokenwire.providers.http.client import ByteStream, HttpClient
+from tokenwire.providers.http.client import HttpClient
 from tokenwire.providers.registry import Registry
 from tokenwire.run.buffer import BufferLimits
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.plan import LoopLimits, Plan
-from tokenwire.run.step_request import stop_rule
+from tokenwire.run.plan_for import ModelObject, plan_for
 from tokenwire.run.stream import Run, new_run_id
-
-if TYPE_CHECKING:
-    from tokenwire.providers.base import Call, Dialect, Target
 
 __all__ = ["ModelObject", "stream"]
 
@@ -39,21 +35,6 @@ _RENAMED = {
 }
 
 
-@runtime_checkable
-class ModelObject(Protocol):
-    """A model given as an object, such as `tokenwire.testing.ScriptedModel`, instead of a name."""
-
-    name: str
-
-    def resolve(self, name: str) -> tuple[Dialect, Target]:
-        """The dialect that it speaks, and the address that its calls carry."""
-        ...
-
-    async def open(self, call: Call, *, connect_timeout: float) -> ByteStream:
-        """The response to a call."""
-        ...
-
-
 def _names_new_keywords(function: Callable[P, R]) -> Callable[P, R]:
     """Calls of the past raise a `TypeError` that names the present form."""
 
@@ -61,6 +42,9 @@ def _names_new_keywords(function: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs.keys() & _RENAMED.keys():
             raise TypeError(f"stream() has no '{name}'; use {_RENAMED[name]}")
+        if len(args) == 2 and not isinstance(args[0], str | list | tuple | dict | Message):
+            kwargs["model"] = args[0]  # stream(agent, prompt)
+            return function(args[1], **kwargs)  # type: ignore[call-arg]
         if len(args) > 1:
             raise TypeError("stream() takes the model by name: stream(prompt, model=...)")
         return function(*args, **kwargs)
@@ -72,7 +56,7 @@ def _names_new_keywords(function: Callable[P, R]) -> Callable[P, R]:
 def stream(
     prompt: str | Message | dict[str, Any] | Iterable[Message | dict[str, Any]],
     *,
-    model: str | ModelObject | Iterable[str | ModelObject],
+    model: Any,
     system: str | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -98,7 +82,9 @@ def stream(
 
     ``prompt``: a text, a message, or a conversation.
     ``model``: a name such as ``openai:gpt-5``, ``demo`` or ``http://127.0.0.1:8080/v1#name``, or a
-    model object; of several, the next is called when one fails before any visible output.
+    model object; of several, the next is called when one fails before any visible output. Or an
+    agent: a function made by `tokenwire.agent`, or an object of a framework; then the options of
+    the answer's shape and tools are the agent's own matter.
 
     ``system``: system prompt. ``temperature``: 0 to 2. ``top_p``: 0 to 1. ``max_tokens``: of the
     answer. ``stop``: texts that end the answer. ``seed``: for repeatable answers. ``reasoning``:
@@ -135,119 +121,64 @@ def stream(
         reasoning=reasoning,
         extra=extra,
     )
-    models = _Models(model, registry or Registry())
-    toolset = _tool_set(tools)
-    read: Callable[[Fold], Any] | None = None
-    if output is not None:
-        schemaless = any("json_object_only" in target.quirks for _, target in models.candidates)
-        by_tool = output_by == "tool" or (output_by == "auto" and schemaless)
-        request, read = _shaped(request, output, by_tool, bool(toolset))
-    plan = Plan(
+    agent = _agent(model)
+    if agent is not None:
+        if tools is not None or output is not None or stop_when is not None:
+            raise InputError("an agent has tools and an output of its own; leave them out here")
+        plan = _agent_plan(agent, request, registry, deadlines, retry, limits)
+        return Run(
+            plan,
+            http=lambda: http or HttpClient(),
+            own_http=http is None,
+            buffer=buffer or BufferLimits(),
+        )
+    planned = plan_for(
+        request,
+        model,
+        registry=registry,
+        tools=tools,
+        stop_when=stop_when,
+        output=output,
+        output_by=output_by,
+        deadlines=deadlines,
+        retry=retry,
+        limits=limits,
+    )
+    return Run(
+        planned.plan,
+        http=lambda: planned.transport(http),
+        own_http=http is None or planned.own_transport,
+        buffer=buffer or BufferLimits(),
+        prepare=planned.prepare,
+        output=planned.output,
+    )
+
+
+def _agent(model: object) -> Any:
+    """The agent that ``model`` is; None for a model."""
+    if isinstance(model, str | list | tuple | ModelObject):
+        return None
+    from tokenwire.agents.load import agent_of
+
+    return agent_of(model)
+
+
+def _agent_plan(
+    agent: Any,
+    request: Request,
+    registry: Registry | None,
+    deadlines: Deadlines | None,
+    retry: RetryPolicy | None,
+    limits: LoopLimits | None,
+) -> Plan:
+    return Plan(
         run=new_run_id(),
         request=request,
-        candidates=models.candidates,
-        model=models.names[0],
+        candidates=[],
+        model=agent.name,
         deadlines=deadlines or Deadlines(),
         retry=retry or RetryPolicy(),
         limits=limits or LoopLimits(),
-        tools=toolset,
-        stop_when=stop_rule(stop_when),
+        agent=agent,
+        registry=registry or Registry(),
     )
-    return Run(
-        plan,
-        http=lambda: models.transport(http),
-        own_http=http is None or bool(models.objects),
-        buffer=buffer or BufferLimits(),
-        prepare=models.prepare,
-        output=read,
-    )
-
-
-class _Models:
-    """The models of one run: names of a registry, and model objects."""
-
-    def __init__(self, model: object, registry: Registry) -> None:
-        self._registry = registry
-        self._items = _as_list(model)
-        self.names = [item if isinstance(item, str) else item.name for item in self._items]
-        #: Base URL -> the model object that answers its calls.
-        self.objects: dict[str, ModelObject] = {}
-        #: Without the demo model as long as its server does not run.
-        self.candidates = [
-            self._resolve(item, registry) for item in self._items if not self._needs_demo(item)
-        ]
-
-    async def prepare(self, plan: Plan) -> Callable[[], Any]:
-        """Start the demo model, if it is among the models. Returns what stops it."""
-        stack = AsyncExitStack()
-        if any(map(self._needs_demo, self._items)):
-            from tokenwire.demo import demo_server
-
-            demo = Registry(demo_url=await stack.enter_async_context(demo_server()), env={})
-            plan.candidates = [
-                self._resolve(item, demo if self._needs_demo(item) else self._registry)
-                for item in self._items
-            ]
-        return stack.aclose
-
-    def transport(self, http: HttpClient | None) -> HttpClient:
-        """The client of the run; it passes calls of model objects to them."""
-        if not self.objects:
-            return http or HttpClient()
-        return _Transport(self.objects, http)
-
-    def _needs_demo(self, item: str | ModelObject) -> bool:
-        return item == "demo" and not self._registry.has_demo
-
-    def _resolve(self, item: str | ModelObject, registry: Registry) -> tuple[Dialect, Target]:
-        if isinstance(item, str):
-            return registry.resolve(item)
-        dialect, target = item.resolve(item.name)
-        self.objects[target.base_url] = item
-        return dialect, target
-
-
-class _Transport(HttpClient):
-    """Calls of model objects go to them, all others to the network."""
-
-    def __init__(self, objects: dict[str, ModelObject], http: HttpClient | None) -> None:
-        super().__init__()
-        self._objects, self._http = objects, http
-
-    async def open(self, call: Call, *, connect_timeout: float) -> ByteStream:
-        for url, item in self._objects.items():
-            if call.url.startswith(f"{url}/"):
-                return await item.open(call, connect_timeout=connect_timeout)
-        if self._http is not None:
-            return await self._http.open(call, connect_timeout=connect_timeout)
-        return await super().open(call, connect_timeout=connect_timeout)
-
-
-def _as_list(model: object) -> list[str | ModelObject]:
-    """The model or models of a caller. Raises `UnknownModelError` for anything else."""
-    one = isinstance(model, str | ModelObject)
-    items: list[Any] = [model] if one else list(model) if isinstance(model, Iterable) else []
-    if not items or not all(isinstance(item, str | ModelObject) for item in items):
-        raise UnknownModelError(
-            f"the model must be a name, a model object, or a list of these, not {model!r:.80}"
-        )
-    return items
-
-
-def _shaped(
-    request: Request, output: Any, by_tool: bool, among_tools: bool
-) -> tuple[Request, Callable[[Fold], Any]]:
-    """The request that asks for a shape, and how the run's answer is read."""
-    from tokenwire.tools.structured import structured
-
-    shape = structured(output)
-    shaped = shape.request(request, by_tool=by_tool, among_tools=among_tools)
-    return shaped, shape.read_answer
-
-
-def _tool_set(tools: Iterable[Any] | None) -> Any:
-    if tools is None:
-        return None
-    from tokenwire.tools.registry import ToolSet
-
-    return ToolSet.of(tools)

@@ -41,6 +41,7 @@ what, and what to do; it never contains a key or a provider's raw text.
     │   └── ServerProtocolError     a response that is not a tokenwire server's
     ├── ToolError                   a tool could not run or did not finish
     ├── AgentError                  an agent failed
+    │   ├── AgentChangedError       a run was started with another version of its agent
     │   ├── StepError               a step of an agent raised an exception
     │   └── ReplayError             an agent that was restarted took another path than before
     ├── LogError                    the store failed
@@ -57,6 +58,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AccessError",
+    "AgentChangedError",
     "AgentError",
     "AuthenticationError",
     "BadRequestError",
@@ -378,6 +380,13 @@ class AgentError(TokenwireError):
 
     code = "agent_failed"
     http_status = 500
+
+
+class AgentChangedError(AgentError):
+    """The run was started with another version of its agent."""
+
+    code = "agent_changed"
+    http_status = 409
 
 
 class StepError(AgentError):

@@ -14,7 +14,7 @@ from tokenwire.errors import (
     KeyReusedError,
     NotFoundError,
 )
-from tokenwire.log.base import Store
+from tokenwire.log.base import Store, private_kind
 
 NewLog = Callable[[], Store]
 Case = Callable[[Store], Awaitable[None]]
@@ -786,5 +786,22 @@ def test_a_page_at_hand_is_the_page(new_log: NewLog) -> None:
             page = log.read_now("s", after=after)
             assert page is None or page == await log.read("s", after=after)
         unsubscribe()
+
+    run(new_log, case)
+
+
+def test_private_documents_go_with_their_log_and_others_stay(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        for name in ("kept", "deleted", "expired"):
+            await log.create(name, owner="a")
+            await log.set_document(private_kind(name), "op-1", name.encode())
+        await log.set_document("title", "deleted", b"a title")
+        await log.append("expired", epoch=1, first=1, records=[b"x"], close="complete")
+        await log.delete("deleted")
+        assert await log.expire(retention=-1) == 1
+        assert await log.documents(private_kind("deleted")) == {}
+        assert await log.documents(private_kind("expired")) == {}
+        assert await log.documents(private_kind("kept")) == {"op-1": b"kept"}
+        assert await log.document("title", "deleted") == b"a title"
 
     run(new_log, case)

@@ -1,7 +1,7 @@
 """What an agent has: the request, and the ways to do recorded work and to be heard.
 
 Always true: `progress`, `data` and `state` return at once and may be called from any thread; after
-the agent has ended they say nothing any more; what readers have from before a crash is not said
+the agent has ended they say nothing any more; what readers have from before a crash is not sent
 again.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -40,13 +40,15 @@ from tokenwire.events.model import (
     ToolError,
     ToolResult,
 )
-from tokenwire.events.request import Request
+from tokenwire.events.request import Request, request_of
 from tokenwire.run.plan_for import plan_for
 
 __all__ = ["Approval", "RunContext"]
 
 T = TypeVar("T")
 
+#: Options of `RunContext.stream` that are not fields of its request.
+_PLANNED = "registry tools stop_when output output_by deadlines retry limits".split()
 #: Events that an agent may not send itself.
 _RESERVED = frozenset({"run-start", "run-end", "run-claim", "checkpoint", "control", "heartbeat"})
 
@@ -107,7 +109,12 @@ class RunContext:
         self._say(RunProgress(fraction=fraction, message=message))
 
     def data(
-        self, name: str, payload: Any = None, *, id: str | None = None, transient: bool = False
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the event's own word
+        transient: bool = False,
     ) -> None:
         """A fact of the application, a JSON value; the same ``id`` replaces. Raises `InputError`
         for what has no JSON form."""
@@ -128,10 +135,10 @@ class RunContext:
         """Events of `tokenwire.events`, as they are; their numbers are made to fit."""
         await self._emit(self._engine.outlet.own, list(events))
 
-    def speaker(self, *, id: str, name: str | None = None, parent: str | None = None) -> Source:
+    def speaker(self, agent: Agent) -> Source:
         """A speaker of its own, with its own numbers and ids; for `emit_as`."""
         source = self._engine.source(None)
-        source.agent = Agent(id=id, name=name, parent=parent)
+        source.agent = agent
         return source
 
     async def emit_as(self, speaker: Source, events: list[Event]) -> None:
@@ -175,7 +182,7 @@ class RunContext:
             step=step, kind="task", name=name, attempt=attempt, operation=operation.number
         )
         step = engine.outlet.task(start)
-        await engine.outlet.put(engine.outlet.own, [], written=True)
+        await engine.outlet.put(engine.outlet.own, [], durable=True)
         return await self._perform(operation, step, function, args, keywords)
 
     async def _perform(
@@ -206,35 +213,45 @@ class RunContext:
 
     def stream(
         self,
-        model: str | Iterable[str],
-        prompt: str | Message | Iterable[Message | dict[str, Any]] | None = None,
+        prompt: Any = None,
+        messages: Any = None,
         *,
+        model: Any = None,
         visible: bool = True,
         name: str | None = None,
         **options: Any,
     ) -> AgentStream:
         """A model's answer, as `tokenwire.stream` gives it; its words are on their way to the
-        readers. ``prompt``: default the conversation of the run. ``visible``: False for answers
-        that nobody should read; they take no tools. Raises `InputError`, `UnknownModelError`."""
+        readers: ``ctx.stream(prompt, model="openai:gpt-5")`` or ``ctx.stream("openai:gpt-5",
+        messages)``. Without a prompt it is the conversation of the run. ``visible``: False for
+        answers that nobody should read; they take no tools. Raises `InputError`,
+        `UnknownModelError`."""
+        if model is None:
+            model, prompt = prompt, messages
         if not visible and options.get("tools") is not None:
             raise InputError("an answer that is not visible takes no tools")
+        own = {name: options.pop(name) for name in _PLANNED if name in options}
         plan = self._engine.plan
-        messages = self.messages if prompt is None else prompt
-        registry = options.pop("registry", None) or plan.registry
-        options.setdefault("deadlines", plan.deadlines)
-        options.setdefault("retry", plan.retry)
-        options.setdefault("limits", plan.limits)
-        planned = plan_for(model, messages, registry=registry, run=plan.run, **options)
+        request = request_of(self.messages if prompt is None else prompt, **options)
+        planned = plan_for(
+            request,
+            model,
+            **{
+                "run": plan.run,
+                "registry": plan.registry,
+                "deadlines": plan.deadlines,
+                "retry": plan.retry,
+                "limits": plan.limits,
+                **own,
+            },
+        )
         planned.plan.principal = plan.principal
-        title = name or planned.plan.model
         return AgentStream(
             self._engine,
-            planned.plan,
-            name=title,
+            planned,
+            name=name or planned.plan.model,
             digest=digest_of(planned.plan.model, planned.plan.request, visible),
             visible=visible,
-            prepare=planned.prepare,
-            output=planned.output,
         )
 
     async def request_approval(
@@ -298,10 +315,10 @@ class RunContext:
                 reason=reason,
             ),
         ]
-        await self._engine.outlet.put(source, events, written=True)
+        await self._engine.outlet.put(source, events, durable=True)
 
     async def _resolve(self, call_id: str, name: str, answer: Approval, *, edited: bool) -> None:
-        said = ApprovalAnswer(
+        reply_event = ApprovalAnswer(
             approval_id=f"ap_{call_id}",
             call_id=call_id,
             approved=answer.approved,
@@ -314,7 +331,7 @@ class RunContext:
             why = f": {answer.reason}" if answer.reason else ""
             message = f"a person denied this{why}"
             end = ToolError(call_id=call_id, name=name, code="denied", message=message)
-        await self._engine.outlet.put(self._engine.outlet.own, [said, end], written=True)
+        await self._engine.outlet.put(self._engine.outlet.own, [reply_event, end], durable=True)
 
     async def _close_step(self, operation: Operation) -> None:
         """The end of a step whose value was stored when its worker was lost."""
@@ -322,7 +339,7 @@ class RunContext:
         if step in self._engine.order.tasks:
             failed = operation.error is not None
             status = "error" if failed else "complete"
-            size = 0 if operation.value is None else len(bytes(operation.value))
+            size = 0 if operation.value is None else len(operation.value.encode())
             self._engine.outlet.task(
                 StepEnd(step=step, status=status, terminal_seen=not failed, size=size)
             )
@@ -384,7 +401,7 @@ def _encoded(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """The value as plain JSON, and a copy: what the agent changes later is not what it said."""
+    """The value as plain JSON, and a copy: what the agent changes later is not what it sent."""
     return msgspec.json.decode(_encoded(value))
 
 

@@ -26,7 +26,9 @@ from tokenwire.events.model import (
     RunEnd,
     RunOutcome,
     RunStart,
+    StepEnd,
     StepReset,
+    StepStart,
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.observe.facts import RunEnded, RunStarted
@@ -70,9 +72,7 @@ class AgentEngine:
         self._leaving = False
         self.sink: Sink | None = None
         self.journal = Journal(setup.documents)
-        self.outlet = Outlet(
-            self.order, self.fold, most_steps=setup.plan.limits.steps, name=name
-        )
+        self.outlet = Outlet(self.order, self.fold, most_steps=setup.plan.limits.steps, name=name)
         self.streams: dict[int, Stream] = {}
         #: Approvals that the agent waits for, and answers that came before it asked again.
         self.approvals: dict[str, asyncio.Future[ApprovalAnswer]] = {}
@@ -111,11 +111,10 @@ class AgentEngine:
             yield self.fail(self._safe(error))
         self.tell_end(self.fold)
 
-    def fail(self, error: Exception) -> list[Event]:
+    def fail(self, error: TokenwireError) -> list[Event]:
         """The events that end the run because of ``error``."""
         self.outlet.closed = True
-        safe = error if isinstance(error, TokenwireError) else self._safe(error)
-        return self._seal(failed_end(self.order, self.fold, safe))
+        return self._seal(failed_end(self.order, self.fold, error))
 
     def tell_end(self, state: Fold) -> None:
         """Report the run's end to observers."""
@@ -163,9 +162,7 @@ class AgentEngine:
     async def interrupt(self, reason: str, message: str) -> None:
         """End the run as interrupted; does not return to the agent."""
         _log.warning("run %s of agent '%s': %s", self.plan.run, self.name, message)
-        self.outlet.emit(
-            self.outlet.own, [Error(scope="internal", code=reason, message=message)]
-        )
+        self.outlet.emit(self.outlet.own, [Error(scope="internal", code=reason, message=message)])
         self._interrupted = reason
         if self._task is not None:
             self._task.cancel()
@@ -198,9 +195,9 @@ class AgentEngine:
             yield self._seal([self._run_start()])
         else:
             await self.journal.load(self.fold, self.earlier())
-            again = self._void_words()
-            if again:
-                yield self._seal(again)
+            resets = self._void_words()
+            if resets:
+                yield self._seal(resets)
             if self.fold.waiting:
                 await self.inbox.wait()
         listener = asyncio.create_task(self._listen())
@@ -231,19 +228,18 @@ class AgentEngine:
         """The agent's own words after its last operation: it will say them again."""
         operations = [s.step for s in self.fold.steps if s.operation is not None]
         last = max(operations, default=0)
-        return [
-            StepReset(
-                step=step.step,
-                attempt=step.attempt + 1,
-                discard_parts=list(step.parts),
-                reason="restart",
-            )
-            for step in self.fold.steps
-            if step.kind == "agent"
-            and step.operation is None
-            and step.step > last
-            and (step.parts or step.status == "open")
-        ]
+        events: list[Event] = []
+        for step in self.fold.steps:
+            if step.kind == "task" or step.operation is not None or step.step < last:
+                continue
+            attempt, number = step.attempt + 1, step.step
+            discard = list(step.parts)
+            events += [
+                StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart"),
+                StepStart(step=number, attempt=attempt, kind=step.kind, name=step.name),  # type: ignore[arg-type]
+                StepEnd(step=number, status="complete", terminal_seen=True),
+            ]
+        return events
 
     async def _pumped(self) -> AsyncGenerator[list[Event], None]:
         """What the agent and its streams say, until it is over."""
@@ -275,7 +271,7 @@ class AgentEngine:
         handles: list[asyncio.TimerHandle] = []
 
         def check() -> None:
-            if self.fold.state == "waiting":
+            if self.fold.status == "waiting":
                 handles[0] = loop.call_later(total, check)
                 return
             error = DeadlineError("the agent did not end in time", which="total", seconds=total)
@@ -339,7 +335,8 @@ class AgentEngine:
         if failure is not None:
             if not isinstance(failure, Exception):
                 raise failure
-            return self.fail(failure)
+            is_safe = isinstance(failure, TokenwireError)
+            return self.fail(failure if is_safe else self._safe(failure))
         if task is not None and task.cancelled():
             return self.fail(AgentError(f"agent '{self.name}' was cancelled from within"))
         last = self._last_stream
@@ -362,9 +359,7 @@ class AgentEngine:
         return self._seal([*(before or []), *events, end])
 
     def _safe(self, error: BaseException) -> TokenwireError:
-        _log.error(
-            "run %s: agent '%s' failed", self.plan.run, self.name, exc_info=error
-        )
+        _log.error("run %s: agent '%s' failed", self.plan.run, self.name, exc_info=error)
         return AgentError(f"agent '{self.name}' failed; see the server's log")
 
     def _seal(self, events: list[Event]) -> list[Event]:

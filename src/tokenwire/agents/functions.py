@@ -61,9 +61,7 @@ def function_agent(
     async def work(ctx: RunContext) -> None:
         await _give(ctx, function, _arguments(ctx, takes), title)
 
-    return Agent(
-        title, work, version=version, restart=restart, allow=allow, function=function
-    )
+    return Agent(title, work, version=version, restart=restart, allow=allow, function=function)
 
 
 def _parameter(function: Callable[..., Any], name: str) -> str:
@@ -72,14 +70,14 @@ def _parameter(function: Callable[..., Any], name: str) -> str:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise ConfigError(f"agent '{name}' has no signature: {error}") from None
-    needed = [
+    required = [
         p
         for p in parameters
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if not parameters:
         return ""
-    if len(needed) > 1:
+    if len(required) > 1:
         raise ConfigError(f"agent '{name}' must take one argument, the RunContext")
     first = parameters[0]
     if first.annotation in (str, "str") or first.name == "prompt":

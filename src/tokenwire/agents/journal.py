@@ -1,13 +1,14 @@
 """The operations of an agent: what was begun, what was finished, and with which value.
 
-Always true: an operation is known by its kind, its name, the how-many-th of that name it is, and a
-digest of its arguments; its value is a private document, stored before the record that says it is
-over; an agent that is run again gets the values of finished operations, and an agent that asks for
-something else than before is stopped (`ReplayError`), because what it would do is not what it did.
+Always true: an operation is known by its kind, its name, a digest of its arguments, and the
+how-many-th of these it is; its value is a private document, stored before the record that says it
+is over; an agent that is run again gets the values of finished operations, and one that asks for
+something else than before is stopped (`ReplayError`), because it would not do what it did.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any
 
@@ -22,6 +23,8 @@ __all__ = ["MOST_VALUE", "Journal", "Operation", "digest_of"]
 
 #: Bytes of one private value.
 MOST_VALUE = 8 << 20
+#: Seconds for which a new operation waits for recorded ones beside it.
+MOST_WAIT = 60.0
 _PREFIX = "op-"
 
 
@@ -33,7 +36,7 @@ class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
     nth: int
     digest: str
     #: The JSON of its value, once it is finished; the message of its exception, if it failed.
-    value: msgspec.Raw | None = None
+    value: str | None = None
     error: str | None = None
     #: Its number in the run, which its steps carry.
     number: int = 0
@@ -51,11 +54,12 @@ class Journal:
 
     def __init__(self, documents: Documents | None) -> None:
         self._documents = documents
-        self._earlier: dict[tuple[str, str, int], Operation] = {}
-        self._counts: dict[tuple[str, str], int] = {}
+        self._earlier: dict[tuple[str, str, str, int], Operation] = {}
+        self._counts: dict[tuple[str, str, str], int] = {}
         self._next = 1
         #: Recorded operations that the agent has not asked for yet.
-        self._left: set[int] = set()
+        self._pending: set[int] = set()
+        self._replayed = asyncio.Event()
         self._overlapped = False
         #: Data events after the last recorded operation: the agent will send them again.
         self._data: list[tuple[str, Any, str | None]] = []
@@ -63,7 +67,7 @@ class Journal:
     @property
     def is_replaying(self) -> bool:
         """Whether the agent still repeats what it did before: readers have its words."""
-        return bool(self._left)
+        return bool(self._pending)
 
     async def load(self, fold: Fold, events: list[Event]) -> None:
         """Take in what an earlier worker recorded. Raises `LogError`."""
@@ -78,9 +82,9 @@ class Journal:
             operation.number = int(name[len(_PREFIX) :])
             operation.recorded = operation.number in recorded
             if operation.recorded:  # else its worker was lost before it began
-                key = (operation.kind, operation.name, operation.nth)
+                key = (operation.kind, operation.name, operation.digest, operation.nth)
                 self._earlier[key] = operation
-                self._left.add(operation.number)
+                self._pending.add(operation.number)
             self._next = max(self._next, operation.number + 1)
         self._read(events)
 
@@ -107,19 +111,32 @@ class Journal:
 
     async def enter(self, kind: str, name: str, digest: str) -> Operation:
         """The operation that the agent asks for. Raises `ReplayError`."""
-        count = self._counts[kind, name] = self._counts.get((kind, name), 0) + 1
-        operation = self._earlier.get((kind, name, count))
+        same = (kind, name, digest)
+        count = self._counts[same] = self._counts.get(same, 0) + 1
+        operation = self._earlier.get((*same, count))
         if operation is not None:
-            if operation.digest != digest:
-                raise ReplayError(f"{kind} '{name}' was called with other arguments than before")
-            self._left.discard(operation.number)
+            self._pending.discard(operation.number)
+            if not self._pending:
+                self._replayed.set()
             return operation
-        if self._left and not self._overlapped:
-            raise ReplayError(f"{kind} '{name}' was not called at this point before")
+        if self._pending:
+            await self._all_replayed(kind, name)
         operation = Operation(kind=kind, name=name, nth=count, digest=digest, number=self._next)
         self._next += 1
         await self._put(operation)
         return operation
+
+    async def _all_replayed(self, kind: str, name: str) -> None:
+        """Nothing new before all that was recorded was asked for again: operations that ran at the
+        same time may come in another order, one after the other they may not."""
+        error = ReplayError(f"{kind} '{name}' was not called like this at this point before")
+        if not self._overlapped:
+            raise error
+        try:
+            async with asyncio.timeout(MOST_WAIT):
+                await self._replayed.wait()
+        except TimeoutError:
+            raise error from None
 
     async def finish(self, operation: Operation, value: bytes) -> None:
         """Store a value. Raises `LimitError`."""
@@ -130,7 +147,7 @@ class Journal:
                 limit="operation_value",
                 most=MOST_VALUE,
             )
-        operation.value = msgspec.Raw(value)
+        operation.value = value.decode()
         await self._put(operation)
 
     async def fail(self, operation: Operation, message: str) -> None:
@@ -140,7 +157,7 @@ class Journal:
 
     def check_end(self) -> None:
         """The agent is over. Raises `ReplayError` when it did not do all that it did before."""
-        if self._left:
+        if self._pending:
             raise ReplayError("the agent ended before it had made its recorded operations again")
 
     async def _put(self, operation: Operation) -> None:

@@ -1,7 +1,7 @@
 """From what an agent and its streams say to one ordered run: numbers, and whose turn it is.
 
 Always true: one speaker's step is open at a time (the floor); what needs the floor and does not
-have it is kept in order until it is free; steps, parts and calls of different speakers never share
+have it waits in order until it is free; steps, parts and calls of different speakers never share
 a number or an id; data, state, progress and tasks pass at once. Belongs to one event loop.
 """
 
@@ -36,7 +36,6 @@ from tokenwire.events.model import (
     StepReset,
     StepStart,
     TextDelta,
-    TextEnd,
     TextStart,
     ToolCallStart,
     ToolStart,
@@ -60,8 +59,8 @@ class Source:
 
     __slots__ = (
         "agent",
+        "backlog",
         "calls",
-        "kept",
         "kinds",
         "local",
         "name",
@@ -85,7 +84,7 @@ class Source:
         #: Open parts by the run's number, with their kind.
         self.kinds: dict[int, str] = {}
         #: What waits for the floor.
-        self.kept: deque[Event] = deque()
+        self.backlog: deque[Event] = deque()
 
 
 class Outlet:
@@ -104,7 +103,7 @@ class Outlet:
         self._queue: list[Source] = []
         self._kept_bytes = 0
         self._ready: list[Event] = []
-        self._written: list[asyncio.Future[None]] = []
+        self._writes: list[asyncio.Future[None]] = []
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self.closed = False
@@ -113,7 +112,7 @@ class Outlet:
 
     async def wait(self) -> None:
         """Until there is something, or `wake` is called."""
-        if not self._ready:
+        if not self._ready and not self._writes:
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
 
@@ -124,9 +123,9 @@ class Outlet:
 
     def take(self) -> tuple[list[Event], list[asyncio.Future[None]]]:
         """What is ready, and the futures to resolve when it is written."""
-        ready, written = self._ready, self._written
-        self._ready, self._written = [], []
-        return ready, written
+        ready, writes = self._ready, self._writes
+        self._ready, self._writes = [], []
+        return ready, writes
 
     def written(self, futures: list[asyncio.Future[None]]) -> None:
         """The events of a `take` are in the log."""
@@ -148,15 +147,15 @@ class Outlet:
                 self._ready.append(msgspec.structs.replace(event, seq=0, t=0))
             elif self._is_task(source, event):
                 self._ready.append(self._renumbered(source, event))
-            elif source.kept or not self._offer(source, event):
+            elif source.backlog or not self._offer(source, event):
                 self._keep(source, event)
         self.wake()
 
-    async def put(self, source: Source, events: list[Event], *, written: bool = False) -> None:
-        """`emit`, then wait while much is ready; with ``written`` until the log has them."""
+    async def put(self, source: Source, events: list[Event], *, durable: bool = False) -> None:
+        """`emit`, then wait while much is ready; with ``durable`` until the log has them."""
         self.emit(source, events)
-        if written:
-            while source.kept and not self.closed:
+        if durable:
+            while source.backlog and not self.closed:
                 await self._flushed()
             await self._flushed()
         while len(self._ready) >= MOST_READY and not self.closed:
@@ -168,7 +167,7 @@ class Outlet:
         if self.closed:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._written.append(future)
+        self._writes.append(future)
         self.wake()
         await future
 
@@ -176,7 +175,7 @@ class Outlet:
         """Text of the agent's own."""
         if not text or self.closed:
             return
-        if self._text is not None and self.floor is self.own and not self.own.kept:
+        if self._text is not None and self.floor is self.own and not self.own.backlog:
             self._ready.append(TextDelta(part=self._text, text=text))
             self.wake()
             if len(self._ready) >= MOST_READY:
@@ -201,7 +200,7 @@ class Outlet:
 
     def close(self, source: Source, step: str = "cancelled") -> None:
         """A speaker is gone: end what it has open."""
-        source.kept.clear()
+        source.backlog.clear()
         if source in self._queue:
             self._queue.remove(source)
         if self.floor is source and not self.closed:
@@ -227,7 +226,7 @@ class Outlet:
         if isinstance(event, TextDelta) and event.part == -1:
             return self._own_text(event.text)
         mine = self.floor is source
-        in_step = isinstance(event, PartDelta | StepEnd | Usage) or isinstance(event, _IN_STEP)
+        in_step = isinstance(event, (PartDelta | StepEnd | Usage, _IN_STEP))
         if mine and source is self.own and not in_step:
             self.close_own()
             mine = False
@@ -249,7 +248,7 @@ class Outlet:
     def _keep(self, source: Source, event: Event) -> None:
         if source not in self._queue:
             self._queue.append(source)
-        source.kept.append(event)
+        source.backlog.append(event)
         self._kept_bytes += len(event.text) if isinstance(event, PartDelta) else 64
         if self._kept_bytes > MOST_KEPT:
             raise LimitError(
@@ -259,13 +258,13 @@ class Outlet:
     def _release(self) -> None:
         """The floor is free: those who waited speak, first come first."""
         for source in list(self._queue):
-            while source.kept:
-                event = source.kept[0]
+            while source.backlog:
+                event = source.backlog[0]
                 if not self._offer(source, event):
                     break
-                source.kept.popleft()
+                source.backlog.popleft()
                 self._kept_bytes -= len(event.text) if isinstance(event, PartDelta) else 64
-            if not source.kept and source in self._queue:
+            if not source.backlog and source in self._queue:
                 self._queue.remove(source)
 
     def _own_text(self, text: str) -> bool:

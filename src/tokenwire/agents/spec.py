@@ -57,6 +57,17 @@ class Agent:
     def __repr__(self) -> str:
         return f"<agent {self.name}>"
 
+    def renamed(self, name: str) -> Agent:
+        """The same agent under another name."""
+        return Agent(
+            name,
+            self._work,
+            version=self.version,
+            restart=self.restart,
+            allow=self._allow,
+            function=self._function,
+        )
+
     def allows(self, principal: str) -> bool:
         """Whether this principal may start it. A rule that raises means no."""
         if self._allow is None:

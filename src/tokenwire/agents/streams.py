@@ -3,15 +3,14 @@
 Always true: what the agent reads of it is on its way to the log first; a call that a lost worker
 left open starts again as a further attempt, one that was finished is given from the log, and its
 tools are not run again; of an answer that readers may not see only the step and its token counts
-are told.
+are ended_steps.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -35,10 +34,11 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.order import Order
+from tokenwire.run.buffer import BufferLimits
 from tokenwire.run.coalesce import merge
 from tokenwire.run.inbox import Command
 from tokenwire.run.loop import Loop
-from tokenwire.run.plan import Plan
+from tokenwire.run.plan_for import Planned
 from tokenwire.run.stream import Run
 
 if TYPE_CHECKING:
@@ -61,22 +61,19 @@ class AgentStream(Run):
     def __init__(
         self,
         engine: AgentEngine,
-        plan: Plan,
+        planned: Planned,
         *,
         name: str,
         digest: str,
         visible: bool,
-        prepare: Callable[[Plan], Any] | None,
-        output: Callable[[Fold], Any] | None,
     ) -> None:
         super().__init__(
-            plan,
-            http=lambda: engine.http,
-            own_http=False,
-            buffer_events=MOST_EVENTS,
-            buffer_bytes=MOST_BYTES,
-            prepare=prepare,
-            output=output,
+            planned.plan,
+            http=lambda: planned.transport(engine.http),
+            own_http=planned.own_transport,
+            buffer=BufferLimits(events=MOST_EVENTS, bytes=MOST_BYTES),
+            prepare=planned.prepare,
+            output=planned.output,
         )
         self._engine, self._name, self._digest = engine, name, digest
         self._visible = visible
@@ -94,7 +91,7 @@ class AgentStream(Run):
         self._source = source = engine.source(operation.number, name=None)
         if self._prepare is not None:
             self._cleanup = await self._prepare(self._plan)
-        self._http = engine.http
+        self._http = self._make_http()
         order, fold = Order(), Fold()
         earlier: list[Event] = []
         if operation.recorded:
@@ -106,7 +103,7 @@ class AgentStream(Run):
                 engine.outlet.resume(source)
         loop = Loop(
             self._plan,
-            engine.http,
+            self._http,
             self._inbox,
             order=order if earlier else None,
             fold=fold if earlier else None,
@@ -116,7 +113,7 @@ class AgentStream(Run):
         engine.streams[operation.number] = self
         if earlier:
             await self._buffer.put(merge(earlier))
-        self._pump = asyncio.create_task(self._run(loop))
+        self._pump = asyncio.create_task(self._work(loop))
         return self
 
     async def __aexit__(
@@ -153,25 +150,27 @@ class AgentStream(Run):
     def _earlier(self, source: Source) -> list[Event]:
         """The answer's events so far, in its own numbers, which ``source`` is taught."""
         operation = self._operation
-        assert operation is not None  # noqa: S101 - set by the one caller
+        assert operation is not None
         logged = operation_events(self._engine.earlier(), operation.number)
         steps = [e.step for e in logged if isinstance(e, StepStart)]
-        source.steps = {n: step for n, step in enumerate(dict.fromkeys(steps), 1)}
+        source.steps = dict(enumerate(dict.fromkeys(steps), 1))
         if self._visible:
             events = logged
         else:
             stored = operation.value
             texts = msgspec.json.decode(stored, type=list[msgspec.Raw]) if stored else []
-            events = [e for e in map(decode, texts) if isinstance(e, Event)]
-            told = {e.step for e in events if isinstance(e, StepEnd)}
+            events = [e for e in (decode(bytes(text)) for text in texts) if isinstance(e, Event)]
+            ended_steps = {e.step for e in events if isinstance(e, StepEnd)}
             local = {step: n for n, step in source.steps.items()}
-            rest = [e for e in logged if isinstance(e, StepStart) and local[e.step] not in told]
+            rest = [
+                e for e in logged if isinstance(e, StepStart) and local[e.step] not in ended_steps
+            ]
             self._hidden = list(events)
             events = [*events, *(_local(e, source) for e in rest)]
             return [msgspec.structs.replace(e, seq=0) for e in events]
         return [_local(event, source) for event in events]
 
-    async def _run(self, loop: Loop) -> None:
+    async def _work(self, loop: Loop) -> None:
         try:
             async for batch in loop.batches():
                 await self._forward(batch)
@@ -191,17 +190,17 @@ class AgentStream(Run):
     async def _forward(self, batch: list[Event]) -> None:
         """A batch into the run's log, before the agent gets it."""
         source, outlet = self._source, self._engine.outlet
-        assert source is not None  # noqa: S101 - set before the loop runs
-        shown = [event for event in batch if not isinstance(event, _NEVER_SHOWN)]
+        assert source is not None
+        batch_events = [event for event in batch if not isinstance(event, _NEVER_SHOWN)]
         if not self._visible:
-            shown = await self._outline(shown)
-        plain = all(isinstance(event, PartDelta) for event in shown)
-        await outlet.put(source, shown, written=bool(shown) and not plain)
+            batch_events = await self._outline(batch_events)
+        plain = all(isinstance(event, PartDelta) for event in batch_events)
+        await outlet.put(source, batch_events, durable=bool(batch_events) and not plain)
 
     async def _outline(self, events: list[Event]) -> list[Event]:
         """What readers hear of an answer that they may not see; the rest is stored apart."""
         operation = self._operation
-        assert operation is not None  # noqa: S101 - set before the loop runs
+        assert operation is not None
         for event in events:
             # Copies: the agent's reader joins deltas in place.
             self._hidden.append(msgspec.structs.replace(event))
@@ -223,7 +222,7 @@ def operation_events(events: list[Event], number: int) -> list[Event]:
     steps = {e.step for e in events if isinstance(e, StepStart) and e.operation == number}
     parts: set[int] = set()
     calls: set[str] = set()
-    chosen: list[Event] = []
+    selection: list[Event] = []
     inside = False
     for event in events:
         if isinstance(event, StepStart):
@@ -248,8 +247,8 @@ def operation_events(events: list[Event], number: int) -> list[Event]:
         elif belongs and isinstance(event, PartAttr) and event.name == "call_id":
             calls.add(str(event.value))
         if belongs:
-            chosen.append(event)
-    return chosen
+            selection.append(event)
+    return selection
 
 
 def _local(event: Event, source: Source) -> Event:

@@ -44,6 +44,8 @@ class ChatOptions:
     """The options of the command."""
 
     models: list[str]
+    #: In place of a model: MODULE:NAME.
+    agent: str | None = None
     system: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
@@ -108,7 +110,7 @@ class Chat:
             run = await stack.enter_async_context(
                 tokenwire.stream(
                     [*self._history, user(prompt)],
-                    model=options.models if len(options.models) > 1 else options.models[0],
+                    model=self._model(),
                     system=options.system,
                     temperature=options.temperature,
                     max_tokens=options.max_tokens,
@@ -135,8 +137,18 @@ class Chat:
         self._summarize(result)
         return 0
 
+    def _model(self) -> Any:
+        options = self._options
+        if options.agent is not None:
+            from tokenwire.agents.load import load_agent
+
+            return load_agent(options.agent)
+        return options.models if len(options.models) > 1 else options.models[0]
+
     async def _tools(self, stack: AsyncExitStack) -> Any:
         names = self._options.tools
+        if self._options.agent is not None and names is None:
+            return None  # an agent has its own
         if names is None:
             # The demo model calls demo tools; a real one has only those of --tool.
             names = ["demo"] if self._options.models == ["demo"] else []

@@ -85,6 +85,14 @@ def chat(
             help="Model; repeat to add fallbacks.",
         ),
     ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent",
+            metavar="MODULE:NAME",
+            help="Agent in place of a model: MODULE:NAME or FILE.py:NAME.",
+        ),
+    ] = None,
     system: Annotated[
         str | None, typer.Option("--system", "-s", metavar="TEXT", help="System prompt.")
     ] = None,
@@ -127,6 +135,7 @@ def chat(
 
     options = ChatOptions(
         models=model or ["demo"],
+        agent=agent,
         system=system,
         temperature=temperature,
         max_tokens=max_tokens,

@@ -287,6 +287,8 @@ def _announce(app: Any, listener: socket.socket) -> None:
     else:
         access = "ANYBODY who can reach this address (--insecure)"
     page = "" if "/index.html" in app.state.public_paths else " (page not built: make page)"
+    agents = ", ".join(app.state.agents)
+    agents = f"  agent   {agents}\n" if agents else ""
     models = ", ".join(settings.model)
     if settings.model[0] == "demo":
         models += " (simulated answers; --model NAME for a real one)"
@@ -295,6 +297,7 @@ def _announce(app: Any, listener: socket.socket) -> None:
         tools = "  tools   none (--tools MODULE:NAME, mcp:COMMAND, mcp:URL or demo adds some)\n"
     _print(
         f"tokenwire {tokenwire.__version__} at http://{address}:{port}/{page}\n"
+        f"{agents}"
         f"  model   {models}\n"
         f"{tools}"
         f"  runs    {place}\n"

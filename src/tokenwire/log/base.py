@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 __all__ = [
+    "PRIVATE",
     "Appended",
     "Claim",
     "Durability",
@@ -34,6 +35,7 @@ __all__ = [
     "Store",
     "Then",
     "Wake",
+    "private_kind",
 ]
 
 Durability = Literal["memory", "process", "disk", "replica"]
@@ -226,8 +228,18 @@ class Mailbox(Protocol):
         ...
 
 
+#: How kinds of documents begin that belong to one log.
+PRIVATE = "of:"
+
+
+def private_kind(log: str) -> str:
+    """The kind of the documents that belong to ``log``, and are erased with it."""
+    return f"{PRIVATE}{log}"
+
+
 class Index(Protocol):
-    """What is found by another name: the logs of a thread, and small documents."""
+    """What is found by another name: the logs of a thread, and small documents. Documents of the
+    kind `private_kind` of a log are erased with it."""
 
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         """The thread's logs, newest first."""

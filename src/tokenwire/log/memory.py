@@ -20,7 +20,16 @@ from tokenwire.errors import (
     NotFoundError,
     StoreFullError,
 )
-from tokenwire.log.base import Appended, Claim, Durability, LogInfo, Page, Then, Wake
+from tokenwire.log.base import (
+    Appended,
+    Claim,
+    Durability,
+    LogInfo,
+    Page,
+    Then,
+    Wake,
+    private_kind,
+)
 from tokenwire.log.wakes import Wakes
 
 __all__ = ["MemoryStore"]
@@ -328,6 +337,7 @@ class MemoryStore:
         if entry is None:
             return
         self._open.pop(log, None)
+        self._documents.pop(private_kind(log), None)
         self._bytes -= entry.bytes
         if entry.key is not None:
             self._keys.pop(entry.key, None)

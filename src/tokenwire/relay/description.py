@@ -26,6 +26,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     tools: bool = True
     #: The tools offered to the model: a worker that resumes the run should have them.
     tool_names: list[str] | None = None
+    #: The version of the agent that makes the run; None for a model's.
+    agent: str | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 

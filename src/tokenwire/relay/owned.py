@@ -20,9 +20,9 @@ from tokenwire.log.base import Store
 from tokenwire.relay.produce import Producer
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import start_of, write_end
+from tokenwire.run.engine import Engine
 from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.loop import Loop
 
 __all__ = ["OwnedRun", "answers_same", "encode_command"]
 
@@ -53,7 +53,7 @@ class OwnedRun:
     def __init__(
         self,
         store: Store,
-        loop: Loop,
+        loop: Engine,
         inbox: Inbox,
         producer: Producer,
         *,
@@ -81,8 +81,9 @@ class OwnedRun:
     @property
     def in_tool(self) -> bool:
         """A tool is running, or its result is being appended."""
-        tools = self.loop.fold.tools.values()
+        tools, steps = self.loop.fold.tools.values(), self.loop.fold.steps
         at_work = any(tool.started and not tool.done for tool in tools)
+        at_work = at_work or any(s.kind == "task" and s.status == "open" for s in steps)
         return not self.task.done() and (at_work or (self.loop.leaving and self.producer.appending))
 
     async def check_commands(self) -> None:

@@ -16,6 +16,7 @@ from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
     ApprovalAnswer,
+    Event,
     PartDelta,
     PartEnd,
     PartStart,
@@ -58,6 +59,11 @@ class Replay(msgspec.Struct):
     step_losses: int = 0
     #: Unix seconds at which the run began to wait; None when it does not wait.
     waiting_since: float | None = None
+
+    def events(self) -> list[Event]:
+        """The events of its records."""
+        events = (decode(json_of(record)) for record in self.records)
+        return [event for event in events if isinstance(event, Event)]
 
     def now(self) -> int:
         """Milliseconds since the run started; the clocks of two workers may differ, so never

@@ -109,10 +109,11 @@ class Runs(Worker):
             metadata=metadata,
             on_disconnect=on_disconnect,
             tools=tools,
+            agent=self.agents[model].version if model in self.agents else None,
         )
         plan = self.plan(run, meta)
         signature = msgspec.json.encode(meta)
-        meta.tool_names = self.tool_names(principal) if tools else []
+        meta.tool_names = self.tool_names(principal) if tools and meta.agent is None else []
         meta.nonce = secrets.token_hex(8)
         encoded = msgspec.json.encode(meta)
         info = await self.store.create(

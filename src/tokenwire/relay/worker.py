@@ -9,23 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from tokenwire.errors import ConflictError, LogError
+from tokenwire.errors import AgentChangedError, ConflictError, LogError, UnknownModelError
 from tokenwire.events.fold import Fold
 from tokenwire.log.base import Store
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
+from tokenwire.relay.private import PrivateDocuments
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.takeover.ladder import claim_of, ending, start_of, write_end
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
+from tokenwire.run.engine import AgentSpec, Setup, make_engine
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.loop import Loop
 from tokenwire.run.plan import LoopLimits, Plan
 from tokenwire.run.step_request import stop_rule
 
@@ -48,7 +49,9 @@ class Worker:
     ``models``: names of the models whose lost runs may be taken over here (default: all that the
     registry knows); others, and runs with tools that are not here, are left to processes that have
     them, for ``leave_for`` seconds (default: the total deadline), and then ended. ``limits`` are
-    of a run's tool loop, ``bounds`` of its log. Without ``registry`` and ``http`` it makes its own.
+    of a run's tool loop, ``bounds`` of its log. ``agents``: by name, started and taken over beside
+    the models; ``app`` is what they get as ``ctx.app``. Without ``registry`` and ``http`` it makes
+    its own.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class Worker:
         models: Iterable[str] | None = None,
         leave_for: float | None = None,
         bounds: ProducerLimits | None = None,
+        agents: Mapping[str, AgentSpec] | None = None,
+        app: object = None,
     ) -> None:
         self.store = store
         self._registry = registry
@@ -80,6 +85,8 @@ class Worker:
         self._limits = limits or LoopLimits()
         self._stop_when = stop_rule(stop_when)
         self._bounds = bounds
+        self.agents = agents or {}
+        self._app = app
         self.lease = lease
         self._fallbacks = fallbacks or {}
         self._models = None if models is None else frozenset(models)
@@ -142,7 +149,7 @@ class Worker:
 
     def serves(self, model: str) -> bool:
         """Whether lost runs of this model may be taken over here."""
-        return self._models is None or model in self._models
+        return self._models is None or model in self._models or model in self.agents
 
     def tool_names(self, principal: str) -> list[str]:
         """The tools of this process that a principal may use."""
@@ -152,6 +159,8 @@ class Worker:
         """The plan of a run, from its stored description. Raises `UnknownModelError`."""
         if self._registry is None:
             raise ConflictError("open the runs first: await runs.open()")
+        if meta.agent is not None:
+            return self._agent_plan(run, meta, self._registry)
         names = [meta.model, *self._fallbacks.get(meta.model, [])]
         return Plan(
             run=run,
@@ -166,6 +175,31 @@ class Worker:
             limits=self._limits,
             tools=self.tools if meta.tools else None,
             stop_when=self._stop_when,
+        )
+
+    def _agent_plan(self, run: str, meta: RunMeta, registry: Registry) -> Plan:
+        agent = self.agents.get(meta.model)
+        if agent is None or not agent.allows(meta.principal):
+            raise UnknownModelError(f"unknown agent '{meta.model[:80]}'", field="model")
+        if agent.version != meta.agent:
+            raise AgentChangedError(
+                f"agent '{agent.name}' has version {agent.version} here; the run was started with "
+                f"version {meta.agent}"
+            )
+        return Plan(
+            run=run,
+            request=meta.request,
+            candidates=[],
+            model=meta.model,
+            thread=meta.thread,
+            metadata=meta.metadata,
+            principal=meta.principal,
+            deadlines=self._deadlines,
+            retry=self._retry,
+            limits=self._limits,
+            agent=agent,
+            registry=registry,
+            app=self._app,
         )
 
     def adopt(
@@ -191,7 +225,16 @@ class Worker:
             claim = claim_of(replay, self.owner, epoch, handed_over=handed_over)
             replay.apply(claim)
             first = [claim]
-        loop = Loop(plan, self.http, inbox, order=order, fold=fold)
+        setup = Setup(
+            plan=plan,
+            http=self.http,
+            inbox=inbox,
+            order=order,
+            fold=fold,
+            events=replay.events if replay is not None else None,
+            documents=PrivateDocuments(self.store, plan.run) if plan.agent is not None else None,
+        )
+        loop = make_engine(setup)
         loop.sink = producer
         owned = OwnedRun(self.store, loop, inbox, producer, ended=self._ended, first=list(first))
         self.owned[plan.run] = owned

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from tokenwire.errors import TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import Event
 from tokenwire.events.order import Order
@@ -43,16 +44,22 @@ class Engine(Protocol):
     order: Order
     fold: Fold
     inbox: Inbox
-    #: Set it to return without ending the run, at the next point where nothing is in doubt.
-    leaving: bool
     #: Where plain deltas may go instead of through `batches`.
     sink: Sink | None
+
+    @property
+    def leaving(self) -> bool:
+        """Set it to return without ending the run, at the next point where nothing is in doubt."""
+        ...
+
+    @leaving.setter
+    def leaving(self, value: bool) -> None: ...
 
     def batches(self) -> AsyncGenerator[list[Event], None]:
         """The events, numbered and checked, in batches."""
         ...
 
-    def fail(self, error: Exception) -> list[Event]:
+    def fail(self, error: TokenwireError) -> list[Event]:
         """The events that end the run because of ``error``."""
         ...
 

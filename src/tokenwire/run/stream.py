@@ -28,9 +28,9 @@ from tokenwire.events.model import (
     ToolResult,
 )
 from tokenwire.run.buffer import Buffer, BufferLimits, BufferStats
+from tokenwire.run.engine import Engine, Setup, make_engine
 from tokenwire.run.failure import error_of
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.loop import Loop
 from tokenwire.run.plan import Plan
 from tokenwire.tools.check import check_edited
 
@@ -119,7 +119,7 @@ class Run:
             self._cleanup = await self._prepare(self._plan)
         self._http = self._make_http()
         self._start = time.monotonic()
-        loop = Loop(self._plan, self._http, self._inbox)
+        loop = make_engine(Setup(plan=self._plan, http=self._http, inbox=self._inbox))
         self._pump = asyncio.create_task(self._run(loop))
         return self
 
@@ -255,7 +255,7 @@ class Run:
 
     # --- inside --------------------------------------------------------------------------------
 
-    async def _run(self, loop: Loop) -> None:
+    async def _run(self, loop: Engine) -> None:
         try:
             async for batch in loop.batches():
                 await self._buffer.put(batch)

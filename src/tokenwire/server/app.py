@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING
@@ -68,8 +68,16 @@ class App:
         store: Store | None = None,
         tools: ToolSet | None = None,
         auth: Auth | None = None,
+        agents: Iterable[object] = (),
+        app: object = None,
     ) -> None:
         self.state = State(settings, auth=auth)
+        names = [*settings.agent, *agents]
+        if names:
+            from tokenwire.agents.load import agents_of
+
+            self.state.agents = agents_of(names)
+        self._app = app
         self._registry, self._log_argument, self._tools = registry, store, tools
         self._opened_here = AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
@@ -121,6 +129,8 @@ class App:
             limits=loop_limits(state.settings),
             bounds=log_bounds(state.settings),
             models=state.settings.model,
+            agents=state.agents,
+            app=self._app,
         )
         await state.runs.open()
         await state.identify.sessions.open(state.store)
@@ -180,10 +190,22 @@ def create_app(
     store: Store | None = None,
     tools: ToolSet | None = None,
     auth: Auth | None = None,
+    agents: Iterable[object] = (),
+    app: object = None,
 ) -> App:
     """The server's application. ``store``: a store that it opens and closes; ``tools``: a tool
-    set that models may use; ``auth``: keys or a check of your own."""
-    return App(settings or Settings(), registry=registry, store=store, tools=tools, auth=auth)
+    set that models may use; ``auth``: keys or a check of your own; ``agents``: functions made by
+    `tokenwire.agent`, objects of frameworks, or their names, beside those of the settings;
+    ``app``: what they get as ``ctx.app``."""
+    return App(
+        settings or Settings(),
+        registry=registry,
+        store=store,
+        tools=tools,
+        auth=auth,
+        agents=agents,
+        app=app,
+    )
 
 
 def deadlines(settings: Settings) -> Deadlines:

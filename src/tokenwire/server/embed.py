@@ -27,13 +27,14 @@ With a log, a reader may resume and the run continues without one::
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tokenwire.agents.load import agents_of
 from tokenwire.errors import UnknownModelError
 from tokenwire.events.message import messages_of
 from tokenwire.events.request import Request
@@ -152,8 +153,10 @@ class _Reader:
 class Live:
     """Runs on a log, and responses that follow them, for an application's own routes.
 
-    ``store``: a store or its URL. ``models``: the only models that `start` accepts; the first is
-    the default.
+    ``store``: a store or its URL. ``models``: the only models that `start` accepts. ``agents``:
+    functions made by `tokenwire.agent`, objects of frameworks, or names such as ``my_app:support``;
+    they are started by name, as models are, and get ``app`` as ``ctx.app``. The first of agents and
+    models is the default. What an agent calls is not bounded by ``models``.
     """
 
     def __init__(
@@ -163,10 +166,16 @@ class Live:
         models: list[str] | None = None,
         registry: Registry | None = None,
         tools: ToolSet | None = None,
+        agents: Iterable[object] = (),
+        app: object = None,
         heartbeat: float = 15.0,
         max_age: float = 240.0,
     ) -> None:
-        self.models = models or ["demo"]
+        self._agents = agents_of(agents)
+        self._models = models or ([] if self._agents else ["demo"])
+        #: What `start` accepts: agents, then models; the first is the default.
+        self.models = [*self._agents, *self._models]
+        self._app = app
         self._store = open_store(store) if isinstance(store, str) else store
         self._registry, self._tools = registry, tools
         self.connections = Connections(heartbeat=heartbeat, max_age=max_age)
@@ -185,12 +194,14 @@ class Live:
         from tokenwire.relay.runs import Runs
         from tokenwire.server.app import default_registry
 
-        async with default_registry(self.models) as default:
+        async with default_registry(self._models) as default:
             runs = Runs(
                 self._store,
                 registry=self._registry or default,
                 tools=self._tools,
-                models=self.models,
+                models=self._models,
+                agents=self._agents,
+                app=self._app,
             )
             await runs.open()
             self._runs = runs

@@ -61,6 +61,12 @@ class Settings:
         "Models and runs",
         "Model to serve; repeatable. The first is the default; no other model is served.",
     )
+    agent: list[str] = _set(
+        [],
+        "What",
+        "Agent to serve: MODULE:NAME, FILE.py:NAME or TITLE=MODULE:NAME; repeatable. Requests name "
+        "it as a model; the first is the default.",
+    )
     store: str | None = _set(
         None,
         "Models and runs",

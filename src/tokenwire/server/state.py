@@ -17,6 +17,7 @@ from tokenwire.server.edge.sessions import Sessions
 from tokenwire.server.settings import Settings
 
 if TYPE_CHECKING:
+    from tokenwire.agents.spec import Agent
     from tokenwire.durable.service import DurableStreams
     from tokenwire.log.base import Store
     from tokenwire.providers.registry import Registry
@@ -58,6 +59,8 @@ class State:
 
     def __init__(self, settings: Settings, *, auth: Auth | None = None) -> None:
         self.settings = settings
+        #: Agents by name; requests name them as they name models.
+        self.agents: dict[str, Agent] = {}
         self.auth = auth or Auth.from_settings(settings)
         for key in settings.api_keys:
             keep_secret(key.rpartition(":")[2])
@@ -94,7 +97,12 @@ class State:
     @property
     def model(self) -> str:
         """The model of requests that name none."""
-        return self.settings.model[0]
+        return self.model_names[0]
+
+    @property
+    def model_names(self) -> list[str]:
+        """What requests may name: agents, then models."""
+        return [*self.agents, *(m for m in self.settings.model if m not in self.agents)]
 
     def form_for(self, path: str) -> ErrorForm:
         """How errors look under ``path``: the longest prefix wins."""

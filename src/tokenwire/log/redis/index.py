@@ -11,6 +11,7 @@ import zlib
 from typing import Any
 
 from tokenwire.errors import LogError
+from tokenwire.log.base import PRIVATE
 from tokenwire.log.redis.connection import Word
 from tokenwire.log.redis.link import Link, Script
 
@@ -154,9 +155,18 @@ class Index:
             f"{self._prefix}:{{documents:{_safe(kind)}}}:{what}" for what in ("data", "age", "name")
         ]
 
+    async def drop_documents(self, kind: str) -> None:
+        """Erase every document of a kind."""
+        for key in self._documents(kind):
+            await self._run("DEL", key)
+
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         values = ["remove", name] if data is None else ["put", name, data]
         await self._link.run(INDEX, self._documents(kind), values, wait=True)
+        if kind.startswith(PRIVATE):
+            # They belong to a log, whose keys have a time to live as well.
+            for key in self._documents(kind):
+                await self._run("PEXPIRE", key, self._ttl)
 
     async def swap_document(
         self, kind: str, name: str, old: bytes | None, new: bytes | None

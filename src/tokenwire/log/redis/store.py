@@ -14,7 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
-from tokenwire.log.base import Appended, Claim, Durability, LogInfo, Page, Then, Wake
+from tokenwire.log.base import (
+    Appended,
+    Claim,
+    Durability,
+    LogInfo,
+    Page,
+    Then,
+    Wake,
+    private_kind,
+)
 from tokenwire.log.completion import Callback
 from tokenwire.log.redis.append import APPEND, Appends, Owned, missing
 from tokenwire.log.redis.check import check_store
@@ -391,6 +400,7 @@ class RedisStore:
         answer = await self._owner(log, "erase", mark, wait=True)
         self._owned.pop(log, None)
         await self._index.forget(log)
+        await self._index.drop_documents(private_kind(log))
         if answer[0] != "ok":
             return False
         _, thread, key = (part.decode() if isinstance(part, bytes) else part for part in answer)

@@ -24,7 +24,7 @@ from tokenwire.errors import (
     StoreUnavailableError,
     TokenwireError,
 )
-from tokenwire.log.base import Appended, Claim, LogInfo
+from tokenwire.log.base import Appended, Claim, LogInfo, private_kind
 from tokenwire.log.sqlite.reader import describe
 from tokenwire.log.sqlite.schema import checksum, explain
 from tokenwire.log.sqlite.thread import Job
@@ -423,6 +423,7 @@ class Writer:
     def _erase(self, name: str, sid: int) -> None:
         for table in ("record", "command", "request_key", "stream"):
             self._connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))  # noqa: S608
+        self._connection.execute("DELETE FROM document WHERE kind = ?", (private_kind(name),))
         self._heads.pop(name, None)
         self._touched.add(name_hash(name))
 

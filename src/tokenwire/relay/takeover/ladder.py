@@ -53,15 +53,15 @@ def rung(replay: Replay, commands: list[bytes], *, handed_over: bool = False) ->
     return "go-on"
 
 
-def ending(replay: Replay, how: Rung) -> list[Event]:
-    """The events that end a run which cannot go on."""
+def ending(replay: Replay, how: Rung, why: str = "worker_lost") -> list[Event]:
+    """The events that end a run which cannot go on, because of ``why``."""
     outcome: RunOutcome = "cancelled" if how == "cancelled" else "interrupted"
     events: list[Event] = []
     if how == "cancelled" and not replay.fold.cancel_requested:
         events.append(Control(command="cancel"))
     status = "cancelled" if how == "cancelled" else "incomplete"
     events += closing(replay.order, part="truncated", step=status)
-    reason = None if how == "cancelled" else "worker_lost"
+    reason = None if how == "cancelled" else why
     step = replay.fold.last_step
     lost = step is not None and step.status == "open" and not step.usage
     events.append(

@@ -117,6 +117,8 @@ class Orphans:
         worker = self._worker
         if self._plan(run, meta) is None:
             return worker.leave_for
+        if not self._may_restart(meta):
+            return 0.0  # nobody can: it is ended at once
         lacking = self._lacking(meta)
         if not lacking:
             return 0.0
@@ -132,6 +134,16 @@ class Orphans:
         except TokenwireError as error:
             _log.info("run %s cannot be resumed here: %s", run, error)
             return None
+
+    def _may_restart(self, meta: RunMeta) -> bool:
+        agent = self._worker.agents.get(meta.model) if meta.agent is not None else None
+        return agent is None or agent.restart
+
+    def _why(self, meta: RunMeta) -> str:
+        """Why a run ends here: its worker was lost, or its agent is another one now."""
+        agent = self._worker.agents.get(meta.model)
+        changed = meta.agent is not None and agent is not None and agent.version != meta.agent
+        return "agent_changed" if changed else "worker_lost"
 
     def _lacking(self, meta: RunMeta) -> set[str]:
         return set(meta.tool_names or []) - set(self._worker.tool_names(meta.principal))
@@ -160,6 +172,8 @@ class Orphans:
         plan = self._plan(run, meta) if how == "go-on" else None
         if plan is not None and self._lacking(meta) & open_tools(replay.fold):
             plan = None
+        if plan is not None and replay.records and not self._may_restart(meta):
+            plan = None
         if how == "go-on" and plan is None:
             how = "interrupted"
             _log.warning("run %s: no worker could resume it; marked interrupted", run)
@@ -167,7 +181,7 @@ class Orphans:
         if plan is not None:
             worker.adopt(plan, epoch, meta.on_disconnect, replay, handed_over=handed_over)
             return
-        events = ending(replay, how)
+        events = ending(replay, how, self._why(meta))
         if replay.records:
             events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
         start = start_of(run, meta)

@@ -172,12 +172,12 @@ def check_request(request: Request, settings: Settings) -> Request:
     return request
 
 
-def choose_model(name: str | None, settings: Settings) -> str:
-    """The model to ask: one of those that this server serves."""
+def choose_model(name: str | None, names: list[str]) -> str:
+    """The model of a request: one of ``names``, the first by default."""
     if name is None:
-        return settings.model[0]
-    if name not in settings.model:
-        models = ", ".join(settings.model)
+        return names[0]
+    if name not in names:
+        models = ", ".join(names)
         raise UnknownModelError(
             f"unknown model '{name[:80]}'; choose one of {models}", field="model"
         )

@@ -53,7 +53,7 @@ def routes(state: State) -> list[BaseRoute]:
 
 async def models(state: State, request: Request, info: RequestInfo) -> Response:
     """The models that requests may name, in the list form of OpenAI; the first is the default."""
-    listed = [_entry(state, name) for name in state.settings.model]
+    listed = [_entry(state, name) for name in _names(state, info)]
     return json_response({"object": "list", "data": listed})
 
 
@@ -61,12 +61,19 @@ async def model(state: State, request: Request, info: RequestInfo) -> Response:
     """One of them; its name may hold slashes and colons. Raises `HTTPProblem` (404)."""
     name = request.path_params["model"]
     with unknown_model_is_404():
-        return json_response(_entry(state, choose_model(name, state.settings)))
+        return json_response(_entry(state, choose_model(name, _names(state, info))))
+
+
+def _names(state: State, info: RequestInfo) -> list[str]:
+    """Models, and the agents that this principal may start."""
+    hidden = {name for name, agent in state.agents.items() if not agent.allows(info.principal)}
+    return [name for name in state.model_names if name not in hidden]
 
 
 def _entry(state: State, name: str) -> dict[str, Any]:
     try:
-        provider = state.registry.resolve(name)[1].provider
+        agent = name in state.agents
+        provider = "tokenwire" if agent else state.registry.resolve(name)[1].provider
     except TokenwireError:
         provider = "unknown"
     entry: dict[str, Any] = {
@@ -75,7 +82,9 @@ def _entry(state: State, name: str) -> dict[str, Any]:
         "created": int(_STARTED),
         "owned_by": provider,
     }
-    if name == state.settings.model[0]:
+    if name in state.agents:
+        entry["agent"] = True
+    if name == state.model:
         entry["default"] = True
     return entry
 

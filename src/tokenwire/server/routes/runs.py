@@ -79,7 +79,7 @@ async def start_run(
         raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
-    model_name = choose_model(model, state.settings)
+    model_name = choose_model(model, state.model_names)
     if more.get("on_disconnect") is None:
         more["on_disconnect"] = state.settings.on_disconnect
 

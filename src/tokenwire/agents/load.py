@@ -1,0 +1,80 @@
+"""Agents from what a host gives: objects, and names such as ``support=my_app:support``.
+
+Always true: only modules that whoever runs the program named are imported; an object is known by
+its type, and no framework is imported to find out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenwire.agents.functions import function_agent
+from tokenwire.agents.spec import Agent
+from tokenwire.errors import ConfigError
+
+__all__ = ["agent_of", "agents_of", "load_agent"]
+
+
+def agent_of(value: object, name: str | None = None) -> Agent | None:
+    """The agent that an object is; None when it is none. ``name``: in place of its own."""
+    if isinstance(value, Agent):
+        return value.renamed(name) if name else value
+    if inspect.isroutine(value):
+        return function_agent(value, name)
+    return None
+
+
+def agents_of(values: Iterable[object]) -> dict[str, Agent]:
+    """Agents by name, from agents, functions, objects of frameworks and names to import. Raises
+    `ConfigError`."""
+    agents: dict[str, Agent] = {}
+    for value in values:
+        agent = load_agent(value) if isinstance(value, str) else agent_of(value)
+        if agent is None:
+            raise ConfigError(
+                f"{type(value).__module__}.{type(value).__qualname__} is not an agent that is "
+                "known here: pass a function made by tokenwire.agent, or an object of a supported "
+                "framework"
+            )
+        if agent.name in agents:
+            raise ConfigError(f"two agents are called '{agent.name}'; give one another name")
+        agents[agent.name] = agent
+    return agents
+
+
+def load_agent(text: str) -> Agent:
+    """The agent of ``MODULE:NAME``, ``FILE.py:NAME``, or ``TITLE=`` in front of these. Raises
+    `ConfigError`."""
+    title, equals, place = text.rpartition("=")
+    module, colon, attribute = place.rpartition(":")
+    if not colon or not module or not attribute or (equals and not title):
+        raise ConfigError(f"{text!r} names no agent: use MODULE:NAME or TITLE=MODULE:NAME")
+    try:
+        value: Any = _module(module)
+        for step in attribute.split("."):
+            value = getattr(value, step)
+    except (ImportError, AttributeError, OSError) as error:
+        raise ConfigError(f"the agent {place!r} cannot be loaded: {error}") from error
+    agent = agent_of(value, title or None)
+    if agent is None:
+        raise ConfigError(f"{place!r} is not an agent, but {type(value).__name__}")
+    return agent
+
+
+def _module(name: str) -> Any:
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    spec.loader.exec_module(module)
+    return module

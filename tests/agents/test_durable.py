@@ -1,0 +1,445 @@
+"""Agents on a store: what another worker gives from the record, does again, or refuses to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenwire import RunContext, Runs, agent, open_store
+from tokenwire.agents.load import agents_of
+from tokenwire.errors import NotFoundError, StepError, UnknownModelError
+from tokenwire.events import model as m
+from tokenwire.events.fold import Fold, fold
+from tokenwire.events.message import user
+from tokenwire.events.order import Order
+from tokenwire.events.request import Request
+from tokenwire.log.base import private_kind
+from tokenwire.testing import ScriptedModel
+
+LEASE = 0.4
+
+
+@asynccontextmanager
+async def worker(path: Path, *agents: Any, **more: Any) -> AsyncIterator[Runs]:
+    runs = Runs(
+        open_store(f"sqlite:{path / 'runs.db'}"),
+        agents=agents_of(agents),
+        lease=LEASE,
+        owner=f"elsewhere:{id(agents)}:x",
+        **{"leave_for": 0.5, **more},
+    )
+    await runs.open()
+    try:
+        yield runs
+    finally:
+        await runs.aclose()
+
+
+def crash(runs: Runs) -> None:
+    """The process is gone: no task of it does anything any more, and nothing is released."""
+    assert runs._tender is not None
+    runs._tender.cancel()
+    for owned in list(runs.owned.values()):
+        owned.task.cancel()
+    runs.owned.clear()
+
+
+async def events_of(
+    runs: Runs, run: str, until: Callable[[m.Event], bool] | None = None
+) -> list[Any]:
+    events: list[Any] = []
+    follower = await runs.follow(run)
+    try:
+        async with asyncio.timeout(20):
+            while (batch := await follower.next()) is not None:
+                for _, event in batch.events():
+                    events.append(event)
+                    if until is not None and until(event):
+                        return events
+    finally:
+        follower.close()
+    order = Order()
+    for event in events:
+        order.check(event)
+    assert order.state == "ended"
+    return events
+
+
+def asked(text: str = "Hello") -> Request:
+    return Request(messages=[user(text)])
+
+
+def task_ended(name: str, times: int = 1) -> Callable[[m.Event], bool]:
+    """True at the end of the how-many-th task of this name."""
+    steps: list[int] = []
+    seen = 0
+
+    def check(event: m.Event) -> bool:
+        nonlocal seen
+        if isinstance(event, m.StepStart) and event.name == name:
+            steps.append(event.step)
+        if isinstance(event, m.StepEnd) and event.step in steps:
+            seen += 1
+        return seen >= times
+
+    return check
+
+
+async def taken_over(
+    path: Path,
+    make: Callable[[], Any],
+    until: Callable[[m.Event], bool],
+    ready: Callable[[], bool] = lambda: True,
+    **more: Any,
+) -> tuple[Fold, list[Any]]:
+    """Start with one worker, let it die, and read what another makes of it."""
+    async with worker(path, make()) as first:
+        info = await first.start(asked(), model="job")
+        await events_of(first, info.id, until)
+        while not ready():
+            await asyncio.sleep(0.01)
+        crash(first)
+        async with worker(path, make(), **more) as second:
+            events = await events_of(second, info.id)
+            return fold(events), events
+
+
+async def test_a_finished_step_is_not_done_again_and_its_text_is_not_said_twice(
+    tmp_path: Path,
+) -> None:
+    calls: list[str] = []
+    hang = asyncio.Event()
+
+    def work(name: str) -> dict[str, Any]:
+        calls.append(name)
+        return {"name": name, "n": [1, (2, 3)]}
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            yield "One. "
+            value = await ctx.step("a", work, "a")
+            ctx.data("note", value)
+            yield f"Two {value['n']}. "
+            value = await ctx.step("b", work, "b")
+            if not hang.is_set():
+                hang.set()
+                await asyncio.sleep(60)
+            yield "Three."
+
+        return job
+
+    state, events = await taken_over(tmp_path, make, task_ended("b"))
+    assert calls == ["a", "b"]
+    assert state.text == "One. Two [1, [2, 3]]. Three."
+    assert state.outcome == "complete"
+    assert len([e for e in events if isinstance(e, m.Data)]) == 1
+
+
+async def test_text_after_the_last_step_is_taken_back_and_said_again(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            await ctx.step("a", lambda: 1)
+            ctx.data("n", 1)
+            ctx.state({"stage": "writing"})
+            tries.append(1)
+            yield "Half a sent"
+            if len(tries) == 1:
+                await asyncio.sleep(60)
+            yield "ence."
+
+        return job
+
+    state, events = await taken_over(tmp_path, make, lambda e: isinstance(e, m.TextDelta))
+    assert state.text == "Half a sentence."
+    assert [e.reason for e in events if isinstance(e, m.StepReset)] == ["restart"]
+    assert len([e for e in events if isinstance(e, m.Data)]) == 1
+    assert len([e for e in events if isinstance(e, m.SharedState)]) == 1
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_an_open_step_is_done_again_only_if_it_may_be(
+    tmp_path: Path, idempotent: bool
+) -> None:
+    calls: list[int] = []
+
+    async def work() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            await asyncio.sleep(60)
+        return "done"
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            try:
+                yield await ctx.step("open", work, idempotent=idempotent)
+            except Exception:
+                yield "swallowed"
+
+        return job
+
+    def began(event: m.Event) -> bool:
+        return isinstance(event, m.StepStart)
+
+    state, _ = await taken_over(tmp_path, make, began, ready=lambda: bool(calls))
+    if idempotent:
+        assert (state.outcome, state.text, len(calls)) == ("complete", "done", 2)
+    else:
+        assert (state.outcome, state.end_reason) == ("interrupted", "step_in_doubt")
+        assert (state.text, len(calls)) == ("", 1)
+
+
+async def test_a_failed_step_fails_in_the_same_way_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(1)
+        raise ValueError("no luck")
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            try:
+                await ctx.step("fails", work)
+            except StepError as error:
+                text = f"{error}; "
+            yield text
+            await ctx.step("next", lambda: 1)
+            if len(calls) == 1:
+                calls.append(2)
+                await asyncio.sleep(60)
+            yield "end"
+
+        return job
+
+    state, _ = await taken_over(tmp_path, make, task_ended("next"))
+    assert (state.text, calls) == ("no luck; end", [1, 2])
+
+
+async def test_steps_at_once_are_told_apart(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    async def work(name: str) -> str:
+        calls.append(name)
+        await asyncio.sleep(0.01 * (3 - len(name)))
+        return name.upper()
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            async def branch(name: str) -> str:
+                first = await ctx.step("work", work, name)
+                return await ctx.step("more", work, first)
+
+            texts = await asyncio.gather(branch("a"), branch("bb"))
+            if len(calls) == 4:
+                calls.append("x")
+                await asyncio.sleep(60)
+            yield " ".join(texts)
+
+        return job
+
+    state, _ = await taken_over(tmp_path, make, task_ended("more", 2))
+    assert state.text == "A BB"
+    assert sorted(calls) == sorted(["a", "bb", "A", "BB", "x"])
+
+
+async def test_a_finished_answer_is_given_and_an_open_one_is_made_again(tmp_path: Path) -> None:
+    hidden, shown = ScriptedModel(["route 7"]), ScriptedModel(["Fine ", "words. "])
+    tries: list[int] = []
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            async with ctx.stream("which?", model=hidden, visible=False) as answer:
+                route = (await answer.result()).text
+            async with ctx.stream("write", model=shown) as answer:
+                result = await answer.result()
+                text = result.text
+            await ctx.step("after", lambda: 1)
+            tries.append(1)
+            if len(tries) == 1:
+                await asyncio.sleep(60)
+            yield f"({route}, {text})"
+
+        return job
+
+    state, events = await taken_over(tmp_path, make, task_ended("after"))
+    assert state.text == "Fine words. (route 7, Fine words. )"
+    assert (len(hidden.requests), len(shown.requests)) == (1, 1)
+    assert state.outcome == "complete"
+    assert "route 7" not in str([e for e in events if not isinstance(e, m.TextDelta)])
+
+
+async def test_an_answer_that_was_cut_by_the_crash_starts_again(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def make() -> Any:
+        tries.append(1)
+
+        @agent
+        async def job(ctx: RunContext):
+            yield "First: "
+            async with ctx.stream("count", model="demo") as answer:
+                async for event in answer:
+                    if len(tries) == 1 and isinstance(event, m.TextDelta):
+                        await asyncio.sleep(60)
+                text = answer.state.text
+            yield f" [{len(text)}]"
+
+        return job
+
+    state, events = await taken_over(
+        tmp_path, make, lambda e: isinstance(e, m.TextDelta) and e.part == 1
+    )
+    assert state.outcome == "complete"
+    resets = [e for e in events if isinstance(e, m.StepReset)]
+    assert [r.attempt for r in resets] == [2]
+    assert state.text.startswith("First: ")
+    answer = state.text.removeprefix("First: ").rpartition(" [")[0]
+    assert state.text.endswith(f" [{len(answer)}]")
+
+
+async def test_another_path_than_before_ends_the_run(tmp_path: Path) -> None:
+    calls: list[str] = []
+    versions: list[int] = []
+
+    def make() -> Any:
+        versions.append(1)
+        number = len(versions)
+
+        @agent
+        async def job(ctx: RunContext):
+            await ctx.step("a" if number == 1 else "b", calls.append, str(number))
+            await asyncio.sleep(60 if number == 1 else 0)
+            yield "never"
+
+        return job
+
+    state, _ = await taken_over(tmp_path, make, task_ended("a"))
+    assert (state.outcome, state.end_reason) == ("interrupted", "replay_diverged")
+    assert calls == ["1"]
+
+
+async def test_another_version_leaves_the_run_and_then_ends_it(tmp_path: Path) -> None:
+    versions: list[str] = []
+
+    def make() -> Any:
+        versions.append(str(len(versions) + 1))
+
+        @agent("job", version=versions[-1])
+        async def job(ctx: RunContext):
+            await ctx.step("a", lambda: 1)
+            await asyncio.sleep(60)
+            yield "never"
+
+        return job
+
+    state, _ = await taken_over(tmp_path, make, task_ended("a"))
+    assert (state.outcome, state.end_reason) == ("interrupted", "agent_changed")
+
+
+async def test_one_that_is_not_to_be_restarted_is_not(tmp_path: Path) -> None:
+    runs: list[int] = []
+
+    def make() -> Any:
+        @agent("job", restart=False)
+        async def job(ctx: RunContext):
+            runs.append(1)
+            yield "Words. "
+            await asyncio.sleep(60)
+
+        return job
+
+    state, _ = await taken_over(tmp_path, make, lambda e: isinstance(e, m.TextDelta))
+    assert (state.outcome, state.end_reason, state.text) == (
+        "interrupted",
+        "worker_lost",
+        "Words. ",
+    )
+    assert len(runs) == 1
+
+
+async def test_an_approval_is_answered_after_the_restart(tmp_path: Path) -> None:
+    runs: list[int] = []
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            runs.append(1)
+            yield "May I? "
+            answer = await ctx.request_approval("send", {"to": "all"})
+            yield f"{bool(answer)} {answer.arguments} {answer.by}"
+
+        return job
+
+    async with worker(tmp_path, make()) as first:
+        info = await first.start(asked(), model="job")
+        events = await events_of(first, info.id, lambda e: isinstance(e, m.RunWait))
+        approval = events[-1].pending[0]
+        crash(first)
+        async with worker(tmp_path, make()) as second:
+            await asyncio.sleep(3 * LEASE + 1)
+            assert runs == [1], "it was run again while it waits"
+            assert (await second.info(info.id)).state == "waiting"
+            await second.approve(
+                info.id, approval, approved=True, by="eve", arguments={"to": "none"}
+            )
+            state = fold(await events_of(second, info.id))
+    assert state.text == "May I? True {'to': 'none'} eve"
+    assert runs == [1, 1]
+
+
+async def test_private_values_are_in_no_snapshot_and_go_with_the_run(tmp_path: Path) -> None:
+    @agent
+    async def job(ctx: RunContext):
+        await ctx.step("secret", lambda: "s3cret-value")
+        yield "ok"
+
+    async with worker(tmp_path, job) as runs:
+        info = await runs.start(asked(), model="job")
+        events = await events_of(runs, info.id)
+        kind = private_kind(info.id)
+        assert b"s3cret-value" in b"".join((await runs.store.documents(kind)).values())
+        assert "s3cret-value" not in str(events)
+        assert "s3cret-value" not in str(await runs.snapshot(info.id))
+        await runs.delete(info.id)
+        assert await runs.store.documents(kind) == {}
+        with pytest.raises(NotFoundError):
+            await runs.info(info.id)
+
+
+async def test_who_may_start_an_agent(tmp_path: Path) -> None:
+    @agent("job", allow=["eve"])
+    async def job(ctx: RunContext):
+        yield ctx.principal
+
+    async with worker(tmp_path, job) as runs:
+        info = await runs.start(asked(), model="job", principal="eve")
+        follower = await runs.follow(info.id, principal="eve")
+        follower.close()
+        with pytest.raises(UnknownModelError):
+            await runs.start(asked(), model="job", principal="bob")
+
+
+async def test_cancel_of_a_run_on_a_store(tmp_path: Path) -> None:
+    @agent
+    async def job(ctx: RunContext):
+        yield "a"
+        await asyncio.sleep(60)
+
+    async with worker(tmp_path, job) as runs:
+        info = await runs.start(asked(), model="job")
+        await events_of(runs, info.id, lambda e: isinstance(e, m.TextDelta))
+        await runs.cancel(info.id)
+        state = fold(await events_of(runs, info.id))
+    assert (state.outcome, state.text) == ("cancelled", "a")
