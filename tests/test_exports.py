@@ -23,6 +23,8 @@ def test_every_public_name_of_the_package_can_be_had():
     assert dir(tokenwire) == sorted(tokenwire.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = tokenwire.no_such_name
+    with pytest.raises(AttributeError, match="'open_log'; use 'open_store'"):
+        _ = tokenwire.open_log
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -88,10 +88,15 @@ if TYPE_CHECKING:
     from tokenwire.with_tools import stream_with_tools
 
 
+#: Names of the past -> the present ones.
+_RENAMED = {"open_log": "open_store"}
+
+
 def __getattr__(name: str) -> Any:
     where = _WHERE.get(name)
     if where is None:
-        raise AttributeError(f"module 'tokenwire' has no attribute '{name}'")
+        hint = f"; use '{_RENAMED[name]}'" if name in _RENAMED else ""
+        raise AttributeError(f"module 'tokenwire' has no attribute '{name}'{hint}")
     value = getattr(import_module(where), name)
     globals()[name] = value
     return value

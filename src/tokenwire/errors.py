@@ -105,7 +105,8 @@ __all__ = [
 
 
 class TokenwireError(Exception):
-    """The root. ``str(error)`` is safe to show to the person who made the request."""
+    """The root. ``message`` (and ``str(error)``) is safe to show to the person who made the
+    request; ``details`` are facts for programs, as JSON values."""
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False

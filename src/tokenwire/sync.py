@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """`tokenwire.run.stream.Run`, blocking."""
+    """`tokenwire.run.stream.Run`, blocking. `stream` makes it, from the ``run`` that it drives."""
 
     def __init__(self, run: AsyncRun) -> None:
         self._run = run
@@ -90,15 +90,17 @@ class Run:
         return self._wait(self._run.result)
 
     def cancel(self, reason: str | None = None) -> None:
-        """Cancel the run. May be called from any thread."""
+        """Cancel the run; ``reason`` is for the log. May be called from any thread."""
         self._command(lambda: self._run.cancel(reason))
 
     def approve(self, approval_id: str, approved: bool = True, **answer: Any) -> None:
-        """Decide an ``approval-request``. May be called from any thread."""
+        """Decide the ``approval-request`` with the id ``approval_id``: ``approved`` or not.
+        ``answer``: the other keywords of `tokenwire.Run.approve`. May be called from any thread."""
         self._command(lambda: self._run.approve(approval_id, approved, **answer))
 
     def answer_tool(self, call_id: str, content: Any) -> None:
-        """Give the result of a client's tool. May be called from any thread."""
+        """Give ``content``, any JSON value, as the result of the client tool's call ``call_id``.
+        May be called from any thread."""
         self._command(lambda: self._run.answer_tool(call_id, content))
 
     @property

@@ -35,8 +35,8 @@ class _Piece(msgspec.Struct, frozen=True):
 
 
 def call(name: str, arguments: Mapping[str, Any] | str = "{}", *, call_id: str = "") -> _Piece:
-    """A tool call in an answer; ``arguments``: an object, or a text to test invalid ones;
-    ``call_id``: default ``call_1``, ``call_2``, ..."""
+    """A call of the tool ``name`` in an answer; ``arguments``: an object, or a text to test invalid
+    ones; ``call_id``: default ``call_1``, ``call_2``, ..."""
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     return _Piece("call", name, (call_id, text))
 

@@ -54,7 +54,8 @@ _RESERVED = frozenset({"run-start", "run-end", "run-claim", "checkpoint", "contr
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's answer; true when they approved. ``arguments``: as shown, or as edited."""
+    """A person's decision; true if ``approved``, ``by`` whom and with which ``reason``.
+    ``arguments``: as shown, or as edited."""
 
     approved: bool
     arguments: Any = None
@@ -66,7 +67,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunContext:
-    """One run, as its agent sees it."""
+    """One run, as its agent sees it; the ``engine`` of the run makes it."""
 
     def __init__(self, engine: AgentEngine) -> None:
         plan = engine.plan
@@ -103,7 +104,7 @@ class RunContext:
     # --- to be heard -----------------------------------------------------------------------------
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
-        """How far the run is: ``fraction`` from 0 to 1, or unknown."""
+        """The progress of the run: ``fraction`` from 0 to 1 (None: unknown), and a ``message``."""
         if fraction is not None:
             fraction = min(1.0, max(0.0, float(fraction)))
         self._say(RunProgress(fraction=fraction, message=message))
@@ -116,33 +117,34 @@ class RunContext:
         id: str | None = None,  # noqa: A002 - the event's own word
         transient: bool = False,
     ) -> None:
-        """A fact of the application, a JSON value; the same ``id`` replaces. Raises `InputError`
-        for what has no JSON form."""
+        """A fact ``name`` of the application with a JSON value as ``payload``; the same ``id``
+        replaces; a ``transient`` one is sent, not stored. Raises `InputError` for a value without
+        a JSON form."""
         self._say(Data(name=name, payload=_plain(payload), id=id, transient=transient))
 
     def state(self, value: Any) -> None:
-        """The state that readers share from now on, whole: a JSON value. They get what changed.
-        Raises `InputError` for what has no JSON form."""
+        """Replace the shared state by ``value``, a JSON value; readers receive the difference.
+        Raises `InputError` for a value without a JSON form."""
         self._on_loop(self._share, _plain(value))
 
     async def say(self, text: str) -> None:
-        """Text of the answer; the same as to yield it."""
+        """Send ``text`` of the answer; the same as yielding it."""
         if not self._engine.journal.is_replaying:
             self._engine.spoke()
             await self._engine.outlet.say(text)
 
     async def emit(self, *events: Event) -> None:
-        """Events of `tokenwire.events`, as they are; their numbers are made to fit."""
+        """Send ``events`` of `tokenwire.events`; their part numbers are adapted to the run."""
         await self._emit(self._engine.outlet.own, list(events))
 
     def speaker(self, agent: Agent) -> Source:
-        """A speaker of its own, with its own numbers and ids; for `emit_as`."""
+        """A speaker for `emit_as`, named by ``agent``, with its own part numbers and ids."""
         source = self._engine.source(None)
         source.agent = agent
         return source
 
     async def emit_as(self, speaker: Source, events: list[Event]) -> None:
-        """Events of one speaker."""
+        """Send ``events`` of one ``speaker``."""
         await self._emit(speaker, events)
 
     # --- recorded work ---------------------------------------------------------------------------
@@ -155,8 +157,9 @@ class RunContext:
         idempotent: bool = False,
         **keywords: Any,
     ) -> Any:
-        """Do something once: after a crash the recorded value is returned, and the function is not
-        called again. The value must have a JSON form, and is returned in that form.
+        """Call ``function`` with ``args`` and ``keywords`` once, as the step ``name``: after a
+        crash the recorded value is returned, and the function is not called again. The value must
+        have a JSON form, and is returned in that form.
 
         A blocking function runs in a thread. ``idempotent``: whether it may be called again when a
         crash left it open; otherwise the run then ends as ``interrupted``. Raises `StepError` with
@@ -221,10 +224,11 @@ class RunContext:
         name: str | None = None,
         **options: Any,
     ) -> AgentStream:
-        """A model's answer, as `tokenwire.stream` gives it; its words are on their way to the
-        readers: ``ctx.stream(prompt, model="openai:gpt-5")`` or ``ctx.stream("openai:gpt-5",
-        messages)``. Without a prompt it is the conversation of the run. ``visible``: False for
-        answers that nobody should read; they take no tools. Raises `InputError`,
+        """A model's answer, as `tokenwire.stream` gives it, sent to the readers while it is read:
+        ``ctx.stream(prompt, model="openai:gpt-5")``, or the name of the ``model`` first and then
+        the ``messages``. Without ``prompt`` or ``messages`` it is the conversation of the run.
+        ``visible``: False for answers that nobody should read; they take no tools. ``name``: of the
+        step, default the model's; ``options``: those of `tokenwire.stream`. Raises `InputError`,
         `UnknownModelError`."""
         if model is None:
             model, prompt = prompt, messages
@@ -257,8 +261,8 @@ class RunContext:
     async def request_approval(
         self, name: str, arguments: Any = None, *, reason: str | None = None
     ) -> Approval:
-        """Ask a person; waits for the answer, also over restarts of the server. The question looks
-        like a call of the tool ``name`` on every wire."""
+        """Wait for a person's decision, also across restarts of the server. The question appears as
+        a call of the tool ``name`` with ``arguments`` on every wire; ``reason`` explains it."""
         engine = self._engine
         arguments = _plain(arguments if arguments is not None else {})
         operation = await engine.enter("approval", name, digest_of(arguments))

@@ -33,9 +33,9 @@ def agent(
 
     The function takes a `RunContext` (or the prompt, if its parameter is annotated ``str``), and
     is an async generator of text and events, a coroutine that returns text, or a blocking function
-    or generator, which runs in a thread. ``version``: a run that was begun with one version is not
-    continued with another. ``restart``: whether a run whose worker was lost is run again from the
-    top. ``allow``: principals who may start it.
+    or generator, which runs in a thread. ``name``: default the function's. ``version``: a run that
+    was begun with one version is not continued with another. ``restart``: whether a run whose
+    worker was lost is run again from the top. ``allow``: principals who may start it.
     """
     if callable(name):
         return function_agent(name)

@@ -30,7 +30,9 @@ Transport = Literal["sse", "websocket"]
 
 
 class RunInfo(msgspec.Struct, kw_only=True):
-    """A run as the server describes it (``created``: Unix time in seconds)."""
+    """A run as the server describes it. ``id``; ``state``: ``running``, ``waiting``, ``complete``,
+    ``incomplete``, ``cancelled``, ``error`` or ``interrupted``; ``tail``: the number of its events;
+    ``model``, ``thread`` and ``metadata`` of its start; ``created``: Unix time in seconds."""
 
     id: str
     state: str
@@ -42,7 +44,8 @@ class RunInfo(msgspec.Struct, kw_only=True):
 
 
 class Model(msgspec.Struct, kw_only=True):
-    """A model that the server accepts."""
+    """A model that the server accepts: its name ``id``, its provider ``owned_by``, and whether it
+    is the ``default``."""
 
     id: str
     owned_by: str = ""
@@ -50,7 +53,15 @@ class Model(msgspec.Struct, kw_only=True):
 
 
 class Client:
-    """A tokenwire server. Use it with ``async with``, or call `aclose`."""
+    """A tokenwire server. Use it with ``async with``, or call `aclose`.
+
+    ``url``: the server's address. ``api_key``: sent to this address only. ``transport``: how runs
+    are followed, ``sse`` or ``websocket``. ``patience``: waits and timeouts of retries.
+
+    Methods take a ``run`` as its id or `RunInfo`; a ``reason`` is for the log and its readers. All
+    of them raise `ServerUnavailableError` when retries did not help, `ServerProtocolError` for a
+    response that is not tokenwire's, `AccessError`, and `NotFoundError` or `GoneError` for the run.
+    """
 
     def __init__(
         self,
@@ -92,7 +103,9 @@ class Client:
         key: str | None = None,
         **options: Any,
     ) -> RunInfo:
-        """Start a run: a prompt, or messages. ``key`` is the idempotency key: a repeated start with
+        """Start a run of ``prompt``: a text, or messages. ``model``: default the server's first;
+        ``system``: system prompt; ``thread``: a conversation's id; ``metadata``: JSON values that
+        are stored with the run. ``key`` is the idempotency key: a repeated start with
         the same key gives the same run. ``options`` are the other fields of ``POST /v1/runs``."""
         body: dict[str, Any] = {"model": model, "system": system, "thread": thread}
         body |= {"metadata": metadata, **options}
@@ -104,7 +117,9 @@ class Client:
     def follow(
         self, run: str | RunInfo, *, after: str | None = None, on_cut: OnCut | None = None
     ) -> Follow:
-        """The run's events after a cursor (`Follow.cursor`), each exactly once, up to its end."""
+        """The run's events after the cursor ``after`` (`Follow.cursor`), each exactly once, up to
+        its end. ``on_cut``: called at each lost connection with the error (None: a planned
+        reconnect) and the seconds until the next attempt."""
         return Follow(
             self._origin,
             _id(run),
@@ -143,14 +158,16 @@ class Client:
         reason: str | None = None,
         arguments: Any = None,
     ) -> None:
-        """Decide an ``approval-request``; ``arguments`` replaces the call's own. The first decision
+        """Decide the ``approval-request`` with the id ``approval``: ``approved`` or not;
+        ``arguments`` replaces the call's own. The first decision
         wins; later ones raise `ConflictError`, as does a retry whose first response was lost."""
         body: dict[str, Any] = {"approved": approved, "reason": reason, "arguments": arguments}
         path = f"{self._path(run)}/approvals/{part_of_path(approval)}"
         await self._request("POST", path, {k: v for k, v in body.items() if v is not None})
 
     async def answer_tool(self, run: str | RunInfo, call: str, content: Any) -> None:
-        """Record the result of a tool that this client ran."""
+        """Record ``content``, any JSON value, as the result of the tool call with the id ``call``.
+        Raises `ConflictError` if it has one."""
         path = f"{self._path(run)}/tools/{part_of_path(call)}"
         await self._request("POST", path, {"content": content})
 

@@ -45,8 +45,12 @@ _CURSOR = re.compile(r"([0-9]{1,15})(?:-[0-9a-f]{16})?")
 
 
 class Follow:
-    """The events of a run after ``after``. Iterate it once; call `aclose` (or use ``async with``)
-    to stop before the end."""
+    """The events of a run after the cursor ``after``. Iterate it once; call `aclose` (or use
+    ``async with``) to stop before the end.
+
+    `Client.follow` makes it. ``origin``: the server; ``run``: the run's id; ``opener``: opens one
+    connection; ``patience``: waits and timeouts; ``on_cut``: called at each lost connection.
+    """
 
     def __init__(
         self,

@@ -113,7 +113,9 @@ Part = (
 
 
 class Message(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One message. ``content`` may be text, for a message of one text part."""
+    """One message. ``content`` may be text, for a message of one text part. ``role``: ``system``,
+    ``developer``, ``user``, ``assistant`` or ``tool``. ``id`` and ``metadata`` (JSON values) are
+    the caller's; no provider receives them."""
 
     role: Role
     content: str | list[Part] = ""
@@ -139,17 +141,17 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
 
 
 def user(text: str) -> Message:
-    """A user's message of one text part."""
+    """A user's message of one text part, ``text``."""
     return Message(role="user", content=text)
 
 
 def system(text: str) -> Message:
-    """A system message."""
+    """A system message of one text part, ``text``."""
     return Message(role="system", content=text)
 
 
 def assistant(text: str) -> Message:
-    """An assistant's message of one text part."""
+    """An assistant's message of one text part, ``text``."""
     return Message(role="assistant", content=text)
 
 

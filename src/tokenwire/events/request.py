@@ -40,9 +40,13 @@ class OutputSchema(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One request to a model.
 
-    ``temperature`` 0 to 2; ``max_tokens`` of output; ``stop`` up to the provider's number of
-    strings; ``reasoning``: effort (``low``, ``medium``, ``high``) or a budget in tokens;
-    ``extra``: fields merged into the provider's request body last.
+    ``messages``: the conversation; ``system``: system prompt; ``tools``: the tools that the model
+    may call; ``tool_choice``: ``auto``, ``none``, ``required`` or a tool's name;
+    ``parallel_tool_calls``: several in one step; ``output``: a JSON Schema for the answer.
+    ``temperature`` 0 to 2; ``top_p`` 0 to 1; ``seed``: for repeatable answers; ``max_tokens`` of
+    output; ``stop``: texts that end the answer; ``reasoning``: effort (``low``, ``medium``,
+    ``high``) or a budget in tokens; ``extra``: fields merged into the provider's request body
+    last.
     """
 
     messages: list[Message]

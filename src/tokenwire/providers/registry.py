@@ -104,7 +104,7 @@ class Registry:
         return self.demo_url is not None
 
     def resolve(self, name: str) -> tuple[Dialect, Target]:
-        """The dialect and target of a model name.
+        """The dialect and target of a model ``name``.
 
         Raises `UnknownModelError` for a name that means nothing, and `ConfigError` when a key or
         an address is missing. The first use of a ``.gguf`` file loads it, which takes its time.
@@ -123,7 +123,8 @@ class Registry:
         return self.dialect(provider.dialect), self._target(provider, model)
 
     def dialect(self, name: str) -> Dialect:
-        """A dialect by its name or by the family of a recorded stream."""
+        """A dialect by its ``name`` or by the family of a recorded stream. Raises
+        `UnknownModelError`."""
         name = FAMILIES.get(name, name)
         dialect = self._dialects.get(name)
         if dialect is not None:

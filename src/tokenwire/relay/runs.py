@@ -50,9 +50,20 @@ _CALL_TAKEN = "this call already has a result; the first one counts"
 
 
 class Runs(Worker):
-    """All runs of one process on one log. `open` it before use, `aclose` it after.
+    """All runs of one process on one store. `open` it before use, `aclose` it after.
 
-    Its arguments are `Worker`'s.
+    ``store``: where the runs' logs are. ``registry``, ``http``: the models and the HTTP client;
+    default its own. ``models``: the names whose lost runs it takes over (default: all that the
+    registry resolves); it leaves other runs to other processes for ``leave_for`` seconds (default:
+    the total deadline) and then ends them. ``fallbacks``: model -> models to try after it.
+    ``agents``: by name, started and taken over like models; they receive ``app``. ``tools``: those
+    of the server. ``stop_when``: ends a run's tool loop. ``deadlines``, ``retry``,
+    ``limits`` (of the tool loop), ``bounds`` (of a log): for every run. ``owner``: a name of this
+    process; ``lease``: seconds until others may take over its runs.
+
+    Methods take a ``run`` by its id; ``principal``: the caller, who sees their own runs only. Of
+    a command, ``by`` and ``reason`` are for the log. An unknown run, and that of another principal,
+    raises `NotFoundError`; a failing store raises `LogError`.
     """
 
     _tender: asyncio.Task[None] | None = None
@@ -60,7 +71,7 @@ class Runs(Worker):
     # --- life ----------------------------------------------------------------------------------
 
     async def open(self, *, take_over: bool = True) -> None:
-        """Start the log and the tending of leases and orphans."""
+        """Start the store and the tending of leases; with ``take_over``, of lost runs as well."""
         await super().open()
         tending = tend(self, take_over=take_over and self.store.shared)
         self._tender = asyncio.create_task(tending)
@@ -87,12 +98,14 @@ class Runs(Worker):
         run_id: str | None = None,
         tools: bool = True,
     ) -> RunInfo:
-        """Start an answer. ``key``: the same key of the same principal names the same run for as
-        long as the log keeps it; with another request it raises `KeyReusedError`.
+        """Start a run of ``request`` on ``model``, in the conversation ``thread``, with
+        ``metadata`` (JSON values) and ``run_id`` (default: a new one). ``key``: the same key of the
+        same principal names the same run for as long as the store keeps it; with another request
+        it raises `KeyReusedError`.
 
         ``on_disconnect``: ``continue``, ``stop``, or ``stop:N`` seconds after the last reader left.
         ``tools``: whether the server's tools may be used. Raises `UnknownModelError`,
-        `ConfigError` before anything is created, `BusyError` while draining.
+        `ConfigError` and `InputError` before anything is created, `BusyError` while draining.
         """
         if self.draining:
             raise BusyError("this server is stopping; retry", retry_after=2)
@@ -194,7 +207,7 @@ class Runs(Worker):
         }
 
     async def thread(self, thread: str, *, principal: str = "") -> list[RunInfo]:
-        """The thread's runs of this principal, newest first."""
+        """The runs of the conversation ``thread``, newest first."""
         infos: list[RunInfo] = []
         for run in await self.store.thread(_scoped(principal, thread) or ""):
             try:
@@ -226,9 +239,10 @@ class Runs(Worker):
         arguments: dict[str, Any] | None = None,
         principal: str = "",
     ) -> None:
-        """Answer an approval; the first answer wins. Raises `NotFoundError` for an unknown
-        approval, `ConflictError` for an answered one, and `InputError` for edited arguments that
-        the tool would reject; then the approval stays open."""
+        """Record the decision on the approval ``approval_id``: ``approved`` or not; ``arguments``
+        replaces the call's own. The first decision wins. Raises `NotFoundError` for an approval
+        that the run has not requested, `ConflictError` for one that is decided, and `InputError`
+        for arguments that do not fit the tool; the approval then stays open."""
         info, _ = await self._checked(run, principal)
         fold = await self._state(run)
         tool = next((t for t in fold.tools.values() if t.approval_id == approval_id), None)
@@ -257,7 +271,9 @@ class Runs(Worker):
         by: str | None = None,
         principal: str = "",
     ) -> None:
-        """The result of a tool that runs on the client; the first answer wins."""
+        """Record ``content``, any JSON value, as the result of the client tool's call ``call_id``.
+        The first result wins: later ones raise `ConflictError`, as does a tool that runs on the
+        server. Raises `NotFoundError` for a call that the run has not made."""
         info, meta = await self._checked(run, principal)
         fold = await self._state(run)
         parts = fold.parts.values()

@@ -61,7 +61,9 @@ class Timings(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """The outcome of a run."""
+    """The outcome of a run: its ``message`` and text, ``finish_reason`` of the last step,
+    ``outcome`` (``complete`` or ``incomplete``), ``usage`` in tokens, ``timings`` in seconds, and
+    the ``model`` that answered."""
 
     message: Message
     #: Messages to append to the conversation: the answer, and tool results between its steps.
@@ -86,6 +88,11 @@ class Run:
     async with tokenwire.stream("Hello", model="demo") as run:
         async for event in run:
             ...
+
+    `tokenwire.stream` makes it. ``plan``: the request and its models. ``http``: makes the client of
+    the provider; ``own_http``: whether the run closes it. ``buffer``: bounds of what is read ahead.
+    ``prepare``: called with the plan at the start; returns what the end calls. ``output``: the
+    validated value of the finished run.
     """
 
     def __init__(
@@ -142,7 +149,8 @@ class Run:
     # --- reading -------------------------------------------------------------------------------
 
     async def batches(self) -> AsyncIterator[list[Event]]:
-        """Events in the batches in which they arrived, for code that forwards them."""
+        """Events in the batches in which they arrived, for code that forwards them. Raises
+        `ConflictError` before the ``async with``."""
         if self._pump is None:
             raise ConflictError(
                 "the run is not started; use: async with tokenwire.stream(...) as run"
@@ -196,7 +204,7 @@ class Run:
 
     @property
     def timings(self) -> Timings:
-        """How long it took, so far."""
+        """Durations so far, in seconds."""
         end = self._ended or time.monotonic()
         first = self._first
         tokens = self._fold.usage.get("output_tokens")
@@ -211,13 +219,14 @@ class Run:
 
     @property
     def buffer(self) -> BufferStats:
-        """How the buffer between the model and you is doing."""
+        """Fill and waits of the buffer between model and reader."""
         return self._buffer.stats
 
     # --- commands ------------------------------------------------------------------------------
 
     def cancel(self, reason: str | None = None) -> None:
-        """Stop the answer: the provider's connection is closed, the run ends as ``cancelled``."""
+        """Close the provider's connection and end the run as ``cancelled``; ``reason`` is for the
+        log."""
         self._inbox.put(Control(command="cancel", reason=reason))
 
     def approve(
@@ -229,9 +238,10 @@ class Run:
         arguments: dict[str, Any] | None = None,
         by: str | None = None,
     ) -> None:
-        """Answer an ``approval-request``; the first answer wins. Raises `NotFoundError` for an
-        id that the run has not requested (yet), and `InputError` for edited arguments that do
-        not fit the tool; the approval then stays open."""
+        """Decide the ``approval-request`` with the id ``approval_id``: ``approved`` or not, ``by``
+        whom and with which ``reason``; ``arguments`` replaces the call's own. The first decision
+        wins. Raises `NotFoundError` for an id that the run has not requested (yet), and
+        `InputError` for arguments that do not fit the tool; the approval then stays open."""
         tools = self._fold.tools.values()
         tool = next((tool for tool in tools if tool.approval_id == approval_id), None)
         if tool is None:
@@ -250,7 +260,7 @@ class Run:
         )
 
     def answer_tool(self, call_id: str, content: Any) -> None:
-        """The result of a tool that runs on the client."""
+        """Give ``content``, any JSON value, as the result of the client tool's call ``call_id``."""
         self._inbox.put(ToolResult(call_id=call_id, content=content))
 
     # --- inside --------------------------------------------------------------------------------

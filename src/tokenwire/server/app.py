@@ -193,10 +193,12 @@ def create_app(
     agents: Iterable[object] = (),
     app: object = None,
 ) -> App:
-    """The server's application. ``store``: a store that it opens and closes; ``tools``: a tool
-    set that models may use; ``auth``: keys or a check of your own; ``agents``: functions made by
-    `tokenwire.agent`, objects of frameworks, or their names, beside those of the settings;
-    ``app``: what they get as ``ctx.app``."""
+    """The server as an ASGI application. ``settings``: default those of the class, without file
+    and environment; ``registry``: the models by name; ``store``: a store that it opens and closes;
+    ``tools``: a tool set that models may use; ``auth``: API keys or a check of your own;
+    ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or their names, beside
+    those of the settings; ``app``: what they get as ``ctx.app``. Raises `ConfigError` for unsafe or
+    contradicting settings."""
     return App(
         settings or Settings(),
         registry=registry,

@@ -67,7 +67,8 @@ def stream_response(
     """A response that streams ``run`` (of `tokenwire.stream`, not entered yet) as it is written.
 
     ``wire``: ``events`` is the native wire (one JSON event a block), ``tokens`` the plain one
-    (``token``, ``done``, ``error``). Without a log the run is cancelled when its reader leaves.
+    (``token``, ``done``, ``error``). ``headers``: added to the response's. Without a log the run
+    is cancelled when its reader leaves.
     """
     return _Unlogged(run, wire, headers or {})
 
@@ -157,6 +158,9 @@ class Live:
     functions made by `tokenwire.agent`, objects of frameworks, or names such as ``my_app:support``;
     they are started by name, as models are, and get ``app`` as ``ctx.app``. The first of agents and
     models is the default. What an agent calls is not bounded by ``models``.
+
+    ``registry``, ``tools``: the models by name, and the tools of the runs. ``heartbeat``:
+    keep-alive interval, ``max_age``: of a connection; both in seconds.
     """
 
     def __init__(
@@ -190,7 +194,8 @@ class Live:
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
-        """Give this to ``FastAPI(lifespan=...)``: opens the store, and closes it at the end."""
+        """Give this to ``FastAPI(lifespan=...)``, which passes its ``app``: it opens the store, and
+        closes it at the end."""
         from tokenwire.relay.runs import Runs
         from tokenwire.server.app import default_registry
 
@@ -226,8 +231,12 @@ class Live:
         on_disconnect: str = "continue",
         **request: Any,
     ) -> Response:
-        """Start a run and stream it. ``request``: fields of `tokenwire.Request` (``system``,
-        ``temperature``, ...). The header ``Tokenwire-Run`` has its id."""
+        """Start a run of ``prompt`` (a text, a message or a conversation) and stream it.
+        ``model``: default the first of `models`; ``wire``: ``events`` or ``tokens``;
+        ``principal``: the caller; ``thread``: a conversation's id; ``key``: an idempotency key;
+        ``on_disconnect``: ``continue``, ``stop`` or ``stop:SECONDS``; ``request``: the other
+        fields of `tokenwire.Request`. The header ``Tokenwire-Run`` has the run's id. Raises
+        `UnknownModelError` and `InputError`."""
         if model is not None and model not in self.models:
             # A model's name may hold an address, which would be called with this server's key.
             raise UnknownModelError(
@@ -252,7 +261,9 @@ class Live:
         wire: Wire = "events",
         principal: str = "",
     ) -> Response:
-        """Stream a run after the cursor ``after`` (an ``id`` that a reader got), or all of it."""
+        """Stream the run with the id ``run`` after the cursor ``after`` (an ``id`` that a reader
+        received), or all of it, as ``wire``. Raises `NotFoundError` for a run of another
+        ``principal``, and `CursorError`."""
         if after and ":" in after:  # the token wire's ids name their run as well
             after = after.partition(":")[2]
         follower = await self.runs.follow(run, after=after or None, principal=principal)

@@ -323,7 +323,8 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     config: str | Path | None = None,
 ) -> Settings:
-    """Settings from flags (None: absent), environment, file and defaults, in that order.
+    """Settings from ``flags`` (name -> value; None: absent), environment (``environ``, default the
+    process's), file and defaults, in that order. Raises `ConfigError`.
 
     ``config`` names the TOML file, which must then exist; default ``TOKENWIRE_CONFIG``, else
     ``tokenwire.toml`` in the working directory, if it exists.

@@ -21,7 +21,11 @@ class Progress:
 
 
 class ToolContext:
-    """Given to a tool that has a parameter annotated with this class."""
+    """Passed to a tool that has a parameter annotated with this class.
+
+    ``call_id``: the model's id of the call; ``principal``: the caller of the run; ``say``: receives
+    progress and pieces of the result.
+    """
 
     def __init__(
         self,
@@ -43,16 +47,17 @@ class ToolContext:
         return self._cancelled.is_set()
 
     def wait_cancelled(self, seconds: float) -> bool:
-        """Sleep, in a blocking tool, until the time has passed or the call was cancelled (True)."""
+        """Sleep, in a blocking tool, for ``seconds`` or until the call is cancelled. Returns
+        whether it is cancelled."""
         return self._cancelled.wait(seconds)
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
-        """Tell how far the tool is."""
+        """Report the progress: ``fraction`` from 0 to 1 (None: unknown), and a ``message``."""
         if self._say is not None and not self.cancelled:
             self._say(Progress(fraction, message))
 
     def output(self, text: str) -> None:
-        """Show a piece of the result while the rest is being made."""
+        """Send a piece of the result, ``text``, before the rest is ready."""
         if self._say is not None and not self.cancelled:
             self._say(text)
 

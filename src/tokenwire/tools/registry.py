@@ -110,7 +110,8 @@ class Tool:
         )
 
     def bind(self, arguments: Any) -> dict[str, Any]:
-        """Keyword arguments of the function. Raises `ArgumentsError` when they do not fit."""
+        """The call's ``arguments`` as keyword arguments of the function. Raises `ArgumentsError` if
+        they do not fit."""
         if isinstance(arguments, str):  # free-form input of a 'text' call
             names = list(self.parameters.get("properties", {}))
             if len(names) != 1:
@@ -121,7 +122,8 @@ class Tool:
         return self.signature.bind(arguments)
 
     def asks(self, arguments: dict[str, Any]) -> bool:
-        """Whether a person must approve first. A rule that raises means yes."""
+        """Whether a person must approve a call with these ``arguments``. A rule that raises means
+        yes."""
         if not callable(self.needs_approval):
             return self.needs_approval
         try:
@@ -130,7 +132,7 @@ class Tool:
             return True
 
     def allows(self, principal: str) -> bool:
-        """Whether this principal may use it. A rule that raises means no."""
+        """Whether ``principal`` may use it. A rule that raises means no."""
         if self.allow is None:
             return True
         if not callable(self.allow):
@@ -142,7 +144,8 @@ class Tool:
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, name: str | None = None, **options: Any) -> Tool:
-        """A tool from a function: schema from its signature, annotations and docstring."""
+        """A tool from ``function``: schema from its signature, annotations and docstring. ``name``:
+        default the function's; ``options``: the fields of `Tool`. Raises `ConfigError`."""
         signature = signature_of(function, ToolContext)
         options.setdefault("description", signature.description)
         return cls(
@@ -162,8 +165,9 @@ class Tool:
     ) -> Tool:
         """A tool from a JSON Schema or a pydantic model of its arguments.
 
-        With a schema the function gets keyword arguments; with a model it gets one instance.
-        Without a function it runs on the client (or say ``executor="provider"``).
+        ``name``: for the model. ``function`` gets keyword arguments for a JSON ``schema``, and one
+        instance for a pydantic model; without it the tool runs on the client (or on the provider,
+        with ``executor="provider"``). ``options``: the fields of `Tool`. Raises `ConfigError`.
         """
         if function is None:
             options.setdefault("executor", "client")
@@ -173,7 +177,7 @@ class Tool:
 
     @classmethod
     def native_tool(cls, name: str, native: dict[str, Any]) -> Tool:
-        """A tool that the provider runs, by the provider's own object."""
+        """A tool ``name`` that the provider runs, by the provider's own object ``native``."""
         empty = Signature({"type": "object", "properties": {}}, lambda arguments: arguments)
         return cls(name=name, function=None, signature=empty, executor="provider", native=native)
 
@@ -195,14 +199,16 @@ def tool(
     strict: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a tool of a function: ``@tool``, or ``@tool(timeout=5, needs_approval=True)``."""
+    """Make a tool of ``function``: ``@tool``, or ``@tool(timeout=5, needs_approval=True)`` with the
+    fields of `Tool` as ``options``. Raises `ConfigError`."""
     if function is not None:
         return Tool.of(function, **options)
     return lambda decorated: Tool.of(decorated, **options)
 
 
 class ToolSet:
-    """Tools by name. Takes tools and plain functions; refuses two of one name."""
+    """Tools by name. ``tools``: tools and plain functions. Raises `ConfigError` for two of one name
+    and for an unbound method."""
 
     def __init__(self, tools: Iterable[Tool | Callable[..., Any]] = ()) -> None:
         self._tools: dict[str, Tool] = {}
@@ -234,7 +240,7 @@ class ToolSet:
         return ToolSet([*self, *other])
 
     def get(self, name: str) -> Tool | None:
-        """The tool of that name."""
+        """The tool called ``name``, or None."""
         return self._tools.get(name)
 
     @property
@@ -247,7 +253,7 @@ class ToolSet:
         return [entry.spec for entry in self]
 
     def allowed(self, principal: str) -> ToolSet:
-        """The tools that this principal may use."""
+        """The tools that ``principal`` may use."""
         return ToolSet(entry for entry in self if entry.allows(principal))
 
 

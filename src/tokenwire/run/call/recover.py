@@ -39,7 +39,7 @@ LONGEST_RETRY_AFTER = 60.0
 
 
 class RetryPolicy(msgspec.Struct, kw_only=True, frozen=True):
-    """``retries`` per model; seconds of the first and the longest pause."""
+    """``retries`` per model; ``first`` and ``longest`` pause between them, in seconds."""
 
     retries: int = 2
     first: float = 0.5
