@@ -336,7 +336,8 @@ class TruncatedError(ProviderError):
 
 
 class DeadlineError(ProviderError):
-    """A deadline passed; ``which`` is ``connect``, ``first_event``, ``idle`` or ``total``."""
+    """A deadline passed; ``which`` is ``connect``, ``first_event``, ``idle``, ``keep_alive`` or
+    ``total``."""
 
     code = "timeout"
     retryable = True

@@ -190,3 +190,38 @@ def test_dialects_are_imported_when_used() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"})
     assert module.ENTRY_POINTS == "tokenwire.providers"
+
+
+def test_clocks_of_providers_and_models_come_from_the_environment() -> None:
+    env = {
+        "OPENAI_API_KEY": "k",
+        "OPENAI_IDLE_TIMEOUT": "90",
+        "OPENAI_TOTAL_TIMEOUT": "1200",
+        "OPENAI_O3_PRO_TOTAL_TIMEOUT": "3600",
+        "OPENAI_RESPONSES_KEEP_ALIVE_TIMEOUT": "900",
+        "TOKENWIRE_MODEL_FIRST_EVENT_TIMEOUT": "2.5",
+    }
+    known = Registry(env=env)
+    assert known.resolve("openai:gpt-5")[1].clocks == {"idle": 90.0, "total": 1200.0}
+    assert known.resolve("openai:o3-pro")[1].clocks == {"idle": 90.0, "total": 3600.0}
+    assert known.resolve("openai-responses:o3-pro")[1].clocks == {"keep_alive": 900.0}
+    assert known.resolve("http://127.0.0.1:1/v1#m")[1].clocks == {"first_event": 2.5}
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "1e999"])
+def test_a_clock_that_is_no_number_of_seconds_is_named(value: str) -> None:
+    env = {"OPENAI_API_KEY": "k", "OPENAI_IDLE_TIMEOUT": value}
+    with pytest.raises(ConfigError, match="OPENAI_IDLE_TIMEOUT"):
+        Registry(env=env).resolve("openai:gpt-5")
+
+
+def test_clocks_of_a_providers_table(tmp_path: Path) -> None:
+    table = tmp_path / "providers.toml"
+    start = '[slow]\nbase_url = "http://127.0.0.1:1/v1"\n'
+    table.write_text(start + "clocks = { keep_alive = 1800, total = 3600 }\n")
+    env = {"TOKENWIRE_PROVIDERS": str(table), "SLOW_M_TOTAL_TIMEOUT": "60"}
+    assert Registry(env=env).resolve("slow:m")[1].clocks == {"keep_alive": 1800.0, "total": 60.0}
+    for wrong in ("{ naps = 3 }", "{ idle = 0 }", "{ idle = -2 }"):
+        table.write_text(f"{start}clocks = {wrong}\n")
+        with pytest.raises(ConfigError, match="slow"):
+            Registry(env=env)

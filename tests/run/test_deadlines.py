@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenwire.errors import InputError
 from tokenwire.run.call.deadlines import Deadlines, Watch
 
-LIMITS = Deadlines(connect=5, first_event=60, idle=30, total=600)
+LIMITS = Deadlines(connect=5, first_event=60, idle=30, keep_alive=200, total=600)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,53 @@ def test_which_clock_runs_out(last_event, now, which):
         assert error.seconds == getattr(LIMITS, which)
 
 
+@pytest.mark.parametrize(
+    ("moves", "now", "which"),
+    [
+        # An accepted request may be silent for as long as the keep-alive clock.
+        ([("accept", 50)], 249.9, None),
+        ([("accept", 50)], 250, "keep_alive"),
+        # Keep-alives change nothing of that before the answer begins.
+        ([("accept", 0), ("life", 100), ("life", 199)], 200, "keep_alive"),
+        # Later they stop the idle clock, and not the longer one.
+        ([("accept", 0), ("event", 10), ("life", 35)], 64.9, None),
+        ([("accept", 0), ("event", 10), ("life", 35)], 65, "idle"),
+        ([("event", 10), *[("life", n) for n in range(20, 300, 20)]], 209.9, None),
+        ([("event", 10), *[("life", n) for n in range(20, 300, 20)]], 210, "keep_alive"),
+        ([("event", 10), ("life", 35), ("event", 40)], 69.9, None),
+        ([("event", 10), ("end", 12)], 12, "end"),
+        ([("event", 10), ("end", 12), ("end", float("inf"))], 39, None),
+    ],
+)
+def test_keep_alives_have_a_clock_of_their_own(moves, now, which):
+    watch = Watch(LIMITS, 0.0)
+    for move, moment in moves:
+        if move == "accept":
+            watch.accept(moment)
+        elif move == "event":
+            watch.last_event = moment
+        elif move == "life":
+            watch.last_life = moment
+        else:
+            watch.end_by(moment)
+    error = watch.overdue(now)
+    assert (error.which if error else None) == which
+
+
+def test_a_timeout_of_an_accepted_request_rules_a_retry_out():
+    watch = Watch(LIMITS, 0.0)
+    assert watch.overdue(60).should_retry is None
+    watch.accept(50.0)
+    assert watch.overdue(250).should_retry is False
+    assert watch.overdue(600).should_retry is False
+
+
+def test_a_models_own_clocks_stand_in_place_of_the_runs():
+    assert LIMITS.over({}) is LIMITS
+    own = LIMITS.over({"idle": 5.0, "total": 900.0})
+    assert (own.idle, own.total, own.keep_alive) == (5.0, 900.0, 200)
+
+
 @given(st.lists(st.floats(0.1, 29), max_size=30), st.floats(0, 1000))
 def test_overdue_exactly_when_due(gaps, start):
     watch, now = Watch(LIMITS, start), start
@@ -47,7 +94,7 @@ def test_overdue_exactly_when_due(gaps, start):
     assert watch.overdue(watch.due()) is not None
 
 
-@pytest.mark.parametrize("name", ["connect", "first_event", "idle", "total"])
+@pytest.mark.parametrize("name", ["connect", "first_event", "idle", "keep_alive", "total"])
 def test_a_deadline_of_nothing_is_refused_by_name(name):
     with pytest.raises(InputError, match=name):
         Deadlines(**{name: 0})

@@ -72,6 +72,12 @@ class Pieces:
     def hold(self):
         return None
 
+    def alive(self):
+        pass
+
+    def end_within(self, seconds):
+        pass
+
 
 class Way:
     """An `Express` of a function; how often it said that it has to settle, and did."""

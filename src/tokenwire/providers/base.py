@@ -48,6 +48,8 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
     headers: dict[str, str] = {}
     #: Named switches of compatible servers (`providers.compatible`).
     quirks: frozenset[str] = frozenset()
+    #: Deadlines of this model in place of the run's: clock -> seconds (`providers.clocks`).
+    clocks: dict[str, float] = {}
 
     def headers_over(self, headers: dict[str, str]) -> dict[str, str]:
         """``headers`` with the configured ones over them, whatever their case."""
@@ -76,8 +78,12 @@ class Decoder(Protocol):
     is open. ``heartbeat`` events are returned like others; they are not logged.
     """
 
-    #: The wire's own end marker was seen; later bytes are read and ignored.
+    #: An end of the transport would now be a good end: the wire's own end marker was seen, or a
+    #: finish reason, after which usage and the like may follow.
     terminal_seen: bool
+    #: Nothing follows: the wire's last marker was seen, or a failure. Later bytes are ignored, and
+    #: the run does not wait for the end of the transport.
+    closed: bool
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete, in order."""

@@ -49,6 +49,8 @@ class Provider(msgspec.Struct, kw_only=True, frozen=True):
     suffix: str = ""
     quirks: frozenset[str] = frozenset()
     headers: dict[str, str] = {}
+    #: Deadlines of its models in place of the usual ones: clock -> seconds (`providers.clocks`).
+    clocks: dict[str, float] = {}
     #: A model that exists there, for help texts.
     example: str = "MODEL"
 

@@ -18,6 +18,7 @@ import msgspec
 
 from tokenwire.errors import ConfigError, UnknownModelError
 from tokenwire.providers.base import Dialect, Target
+from tokenwire.providers.clocks import checked_clocks, clocks_of, variable_prefix
 from tokenwire.providers.compatible import PROVIDERS, QUIRKS, Provider
 
 __all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry", "read_providers"]
@@ -51,6 +52,8 @@ FAMILIES: dict[str, str] = {
 ENTRY_POINTS = "tokenwire.providers"
 #: The key for servers that are named by their address.
 ADDRESS_KEY = "TOKENWIRE_MODEL_API_KEY"
+#: Before the names of its clocks: ``TOKENWIRE_MODEL_IDLE_TIMEOUT``.
+ADDRESS_PREFIX = "TOKENWIRE_MODEL"
 #: A TOML file with further providers, one table each: `read_providers`.
 PROVIDERS_FILE = "TOKENWIRE_PROVIDERS"
 #: What such a server does differently: names of quirks, separated by blanks.
@@ -200,6 +203,7 @@ class Registry:
             base_url=url,
             api_key=self._env.get(ADDRESS_KEY) or None,
             quirks=self._address_quirks(),
+            clocks=clocks_of(self._env, ADDRESS_PREFIX, model, {}),
         )
         return dialect, target
 
@@ -223,6 +227,7 @@ class Registry:
             api_key=key,
             headers=provider.headers,
             quirks=provider.quirks,
+            clocks=clocks_of(self._env, variable_prefix(provider.name), model, provider.clocks),
         )
 
     def _address_quirks(self) -> frozenset[str]:
@@ -248,7 +253,7 @@ class Registry:
 
     def _url(self, provider: Provider) -> tuple[str, str | None]:
         """The base URL, and what must be set for it."""
-        own = f"{provider.name.upper().replace('-', '_')}_BASE_URL"
+        own = f"{variable_prefix(provider.name)}_BASE_URL"
         for name in (own, *provider.urls):
             address = self._env.get(name, "").strip().rstrip("/")
             if address:
@@ -336,6 +341,7 @@ def _row(name: str, fields: dict[str, Any]) -> Provider:
         row = msgspec.convert({"title": name, **fields, "name": name}, Provider)
     except msgspec.ValidationError as error:
         raise ConfigError(f"provider '{name}': {error}") from error
+    checked_clocks(f"provider '{name}'", row.clocks)
     odd = sorted(row.quirks - set(QUIRKS))
     if odd:
         raise ConfigError(f"provider '{name}' has the unknown quirk '{odd[0]}'")

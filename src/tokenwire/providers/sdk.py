@@ -91,6 +91,8 @@ async def _async_events(stream: AsyncIterable[Any]) -> AsyncIterator[Event]:
             async for item in stream:
                 for event in answer.item(item):
                     yield event
+                if answer.is_over:
+                    break
         except Exception as error:
             last = answer.broken(error)
         else:
@@ -111,6 +113,8 @@ def _sync_events(stream: Iterable[Any]) -> Iterator[Event]:
         try:
             for item in stream:
                 yield from answer.item(item)
+                if answer.is_over:
+                    break
         except Exception as error:
             last = answer.broken(error)
         else:
@@ -129,6 +133,11 @@ class _Answer:
         self._decoder: Decoder | None = None
         self._order = Order()
         self._fold = Fold()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the wire's last marker was seen; the connection may stay open after it."""
+        return self._decoder is not None and self._decoder.closed
 
     def item(self, item: Any) -> list[Event]:
         """The events of one object of the SDK."""

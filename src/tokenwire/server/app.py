@@ -216,6 +216,7 @@ def deadlines(settings: Settings) -> Deadlines:
         connect=settings.connect_timeout,
         first_event=settings.first_event_timeout,
         idle=settings.idle_timeout,
+        keep_alive=settings.keep_alive_timeout,
         total=settings.total_timeout,
     )
 

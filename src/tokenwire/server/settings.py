@@ -155,9 +155,14 @@ class Settings:
 
     connect_timeout: float = _set(5.0, "Deadlines", "Connecting to a provider.", unit="s")
     first_event_timeout: float = _set(
-        60.0, "Deadlines", "Until a provider's first event.", unit="s"
+        60.0, "Deadlines", "Until a provider accepts a request (its response begins).", unit="s"
     )
-    idle_timeout: float = _set(60.0, "Deadlines", "Between two events of a provider.", unit="s")
+    idle_timeout: float = _set(
+        60.0, "Deadlines", "Between two signs of life in an answer: output, keep-alives.", unit="s"
+    )
+    keep_alive_timeout: float = _set(
+        300.0, "Deadlines", "Without output: accepted and silent, or keep-alives only.", unit="s"
+    )
     total_timeout: float = _set(600.0, "Deadlines", "One whole answer.", unit="s")
     header_deadline: float = _set(10.0, "Deadlines", "Receiving a request's headers.", unit="s")
     body_deadline: float = _set(30.0, "Deadlines", "Receiving a request's body.", unit="s")
@@ -474,7 +479,8 @@ def _number(row: Setting, kind: type, value: Any) -> int | float:
 
 _POSITIVE = {
     "workers", "heartbeat", "max_age", "graceful_stop", "connect_timeout", "first_event_timeout",
-    "idle_timeout", "total_timeout", "header_deadline", "body_deadline", "write_deadline",
+    "idle_timeout", "keep_alive_timeout", "total_timeout", "header_deadline", "body_deadline",
+    "write_deadline",
     "header_limit", "header_fields", "body_limit", "media_limit", "json_depth", "message_limit",
     "prompt_limit", "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer",
     "run_events", "run_bytes", "run_steps", "run_tools_at_once",

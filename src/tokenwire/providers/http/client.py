@@ -55,6 +55,11 @@ class PushStream(ByteStream, Protocol):
         """Stop reading the socket until the returned function is called."""
         ...
 
+    def linger(self) -> None:
+        """Let the connection go after the last byte that matters: it can be used again if the body
+        ends very soon, else it is closed. Nothing is read or raised any more."""
+        ...
+
 
 class HttpClient:
     """A pool of connections to providers, for one event loop."""

@@ -30,6 +30,10 @@ MOST_HEAD_BYTES = 64 << 10
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
 #: Seconds that an idle connection is kept. Providers' load balancers close at 60 or later.
 KEEP_IDLE = 30.0
+#: After the end marker of an answer: seconds and bytes in which its body may end, so that the
+#: connection can be used again.
+LINGER = 0.25
+MOST_REST_BYTES = 16 << 10
 _Key = tuple[str, int, bool]
 
 
@@ -40,6 +44,7 @@ class Response:
         "_connection",
         "_ended",
         "_error",
+        "_lingering",
         "_pieces",
         "_settle",
         "_size",
@@ -59,7 +64,7 @@ class Response:
         self._error: ProviderError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._take: Callable[[bytes], Taken] | None = None
-        self._settle = False
+        self._settle = self._lingering = False
 
     async def read(self) -> bytes:
         """The bytes that have arrived, at least one; ``b""`` at the end."""
@@ -114,6 +119,16 @@ class Response:
         """Release the connection; before the end of the body this closes it."""
         self._connection.release(reusable=self._ended and self._error is None)
 
+    def linger(self) -> None:
+        """Release the connection, now or when the body ends within `LINGER` seconds and
+        `MOST_REST_BYTES`; otherwise it is closed."""
+        if self._ended or self._error is not None:
+            self._connection.release(reusable=self._error is None)
+            return
+        self._lingering, self._size = True, 0
+        self._pieces.clear()
+        self._connection.linger()
+
     # --- from the connection -------------------------------------------------------------------
 
     def arrived(self) -> None:
@@ -134,13 +149,19 @@ class Response:
         waiter.set_result(None)
 
     def body(self, data: bytes) -> None:
-        self._pieces.append(data)
         self._size += len(data)
+        if self._lingering:
+            if self._size > MOST_REST_BYTES:
+                self._connection.abort()
+            return
+        self._pieces.append(data)
         if self._size > HIGH_WATER:
             self._connection.pause()
 
     def end(self) -> None:
         self._ended = True
+        if self._lingering:
+            self._connection.release(reusable=True)
         self.wake()
 
     def fail(self, error: ProviderError) -> None:
@@ -169,6 +190,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_pool",
         "_response",
+        "_timer",
         "_transport",
         "_until_close",
         "idle_since",
@@ -189,6 +211,7 @@ class Connection(asyncio.Protocol):
         self._until_close = False
         self._keep = True
         self._paused = self._on_hold = False
+        self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
 
     @property
@@ -249,6 +272,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._stop_timer()
         self._pool.forget(self._key, self)
         response = self._response
         if response is None:
@@ -315,9 +339,17 @@ class Connection(asyncio.Protocol):
         if self._response is None or self._response.hungry:
             self.resume()
 
+    def linger(self) -> None:
+        """The reader has gone: close, unless the body ends first."""
+        self._on_hold = False
+        self.resume()
+        if self._transport is not None:
+            self._timer = self.loop.call_later(LINGER, self.abort)
+
     def release(self, *, reusable: bool) -> None:
         """Return the connection to the pool, or close it."""
         self._response, self._on_hold = None, False
+        self._stop_timer()
         if reusable and self._keep and self.usable:
             self.resume()
             self._pool.keep(self._key, self)
@@ -325,9 +357,15 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
+        self._stop_timer()
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _broken(self, error: ProviderError) -> None:
         if self._head is not None and not self._head.done():

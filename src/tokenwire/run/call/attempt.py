@@ -40,6 +40,8 @@ __all__ = ["attempt", "error_event"]
 
 #: Bytes read of an error response; more would not help.
 MOST_ERROR_BYTES = 64 << 10
+#: Seconds to wait for the body of an error response.
+ERROR_SECONDS = 5.0
 
 
 async def attempt(
@@ -64,9 +66,13 @@ async def attempt(
     try:
         stream = await source.open(call)
         if not 200 <= stream.status < 300:
+            source.end_within(ERROR_SECONDS)
+            body = await _read_error(stream)
+            if inbox.cancelled is not None:
+                raise CancelledRunError("the run was cancelled")
             # A date in ``Retry-After`` is measured against the answer's own, or else our clock.
             headers = {"date": datetime.now(UTC).isoformat(), **stream.headers}
-            raise dialect.error(stream.status, headers, await _read_error(stream))
+            raise dialect.error(stream.status, headers, body)
         decoder = dialect.decoder(
             step=step,
             first_part=first_part,
@@ -90,11 +96,12 @@ async def _read(
         try:
             events = await reading.next(express=shown)
             if events is None:
-                if not decoder.terminal_seen and await source.reattach(decoder):
+                if not _is_over(decoder) and await source.reattach(decoder):
                     continue
                 break
         except (ProviderError, FramingError, LimitError) as error:
-            if isinstance(error, NetworkError) and await source.reattach(decoder):
+            lost = isinstance(error, NetworkError) and not _is_over(decoder)
+            if lost and await source.reattach(decoder):
                 continue
             failure = error
             break
@@ -106,10 +113,16 @@ async def _read(
             _raise_refusal(backlog)
             shown = True
             yield backlog
+    if failure is None and _is_over(decoder):
+        source.finish()
     last = _last(decoder, failure, shown, inbox)
     if not shown:
         _raise_refusal(last)
     yield last if shown else backlog + last
+
+
+def _is_over(decoder: Decoder) -> bool:
+    return decoder.terminal_seen or decoder.closed
 
 
 def _last(
@@ -192,7 +205,10 @@ def _is_content(event: Event) -> bool:
 async def _read_error(stream: ByteStream) -> bytes:
     body = bytearray()
     while len(body) < MOST_ERROR_BYTES:
-        data = await stream.read()
+        try:
+            data = await stream.read()
+        except ProviderError:  # the status says enough, whatever became of the connection
+            break
         if not data:
             break
         body += data

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tokenwire.errors import ProtocolError
-from tokenwire.events.model import Event, Heartbeat, PartDelta
+from tokenwire.events.model import Event, Heartbeat, PartDelta, Usage
 from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.providers.base import Decoder
 from tokenwire.run.call.pacing import Pacer, ticks
@@ -23,6 +23,10 @@ from tokenwire.run.inbox import Inbox
 
 __all__ = ["Express", "Reading"]
 
+#: Seconds to wait for more after a finish reason: the usage, the wire's last marker.
+AFTER_FINISH = 2.0
+#: After a finish reason and the usage that follows it, only the marker is due.
+AFTER_USAGE = 0.25
 #: A model's answer larger than this is a fault, not an answer.
 MOST_RESPONSE_BYTES = 64 << 20
 
@@ -48,11 +52,14 @@ class Reading:
 
     __slots__ = (
         "_decoder",
+        "_distrusts",
+        "_ending",
         "_express",
         "_failure",
         "_fast",
         "_holds",
         "_inbox",
+        "_over",
         "_pacer",
         "_rest",
         "_source",
@@ -66,19 +73,23 @@ class Reading:
         self._source, self._decoder, self._inbox = source, decoder, inbox
         self._express = express
         self._pacer, self._ticks = Pacer(), ticks()
-        self._fast = self._holds = False
+        self._fast = self._holds = self._over = False
+        # A finish reason was seen; one came before the end, so that none counts as the end.
+        self._ending = self._distrusts = False
         self._total = 0
         self._rest: list[Event] | None = None
         self._failure: Exception | None = None
 
     async def next(self, *, express: bool = False) -> list[Event] | None:
-        """The next events; None at the end of the body. With ``express``, plain deltas may go to
-        `Express` instead.
+        """The next events; None at the end of the answer, or of the body. With ``express``, plain
+        deltas may go to `Express` instead.
 
         Raises `NetworkError` and other `ProviderError`, `FramingError`, `ProtocolError`.
         """
         if self._fast and not self._holds and self._inbox.cancelled is None:
             await self._ticks.wait()
+        if self._over:
+            return None
         way = self._express if express else None
         take = self.take if way is not None else None
         while True:
@@ -91,20 +102,26 @@ class Reading:
                     rest, self._rest = self._rest, None
                     return rest
                 await way.settle()
-                continue
-            if not data:
+            elif not data:
                 return None
-            events = self._feed(data)
-            if events:
+            elif events := self._feed(data):
                 return events
+            if self._over:
+                return None
 
     def _feed(self, data: bytes) -> list[Event]:
         """The events of ``data``, without a lone keep-alive."""
         self._total += len(data)
         if self._total > MOST_RESPONSE_BYTES:
             raise ProtocolError(f"the model's answer exceeds {MOST_RESPONSE_BYTES} bytes")
-        events = self._decoder.feed(data)
-        if not events or (len(events) == 1 and type(events[0]) is Heartbeat):
+        decoder = self._decoder
+        events = decoder.feed(data)
+        if decoder.terminal_seen or decoder.closed or self._ending:
+            self._near_end(events)
+        if not events:
+            return events
+        if len(events) == 1 and type(events[0]) is Heartbeat:
+            self._source.alive()
             return []
         self._fast = self._pacer.read(self._source.touch(), len(data), len(events))
         if self._fast:
@@ -114,12 +131,30 @@ class Reading:
                 self._ticks.call(go_on)
         return events
 
+    def _near_end(self, events: list[Event]) -> None:
+        """The end of the answer does not need the end of the connection, which some peers keep
+        open: the wire's last marker is the end, or a finish reason and a moment without more."""
+        decoder = self._decoder
+        writes = any(isinstance(event, PartDelta) for event in events)
+        if decoder.closed:
+            self._over = True
+        elif self._ending and (writes or not decoder.terminal_seen):
+            # Another choice has begun, or this server puts a finish reason on every chunk.
+            self._ending = False
+            self._distrusts = self._distrusts or writes
+            self._source.end_within(None)
+        elif decoder.terminal_seen and not self._distrusts:
+            if not self._ending or any(type(event) is not Heartbeat for event in events):
+                counted = not writes and any(type(event) is Usage for event in events)
+                self._source.end_within(AFTER_USAGE if counted else AFTER_FINISH)
+            self._ending = True
+
     def take(self, data: bytes) -> Taken:
         """Bytes arrived while the task waits: they are decoded here in any case."""
         try:
             events = self._feed(data)
             if not events:
-                return YES
+                return SETTLE if self._over else YES
             outcome = NO
             if isinstance(events[0], PartDelta) and (
                 len(events) == 1 or all(map(_is_delta, events))
@@ -131,4 +166,4 @@ class Reading:
         if outcome is NO:
             self._rest = events
             return SETTLE
-        return outcome
+        return SETTLE if self._over else outcome

@@ -157,7 +157,7 @@ async def recover(
                 dialect,
                 target,
                 call,
-                deadlines=deadlines,
+                deadlines=deadlines.over(target.clocks),
                 inbox=inbox,
                 step=step,
                 first_part=first_part,

@@ -7,6 +7,7 @@ deadlines continue over a re-attach, they do not restart.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -64,9 +65,11 @@ class Source:
 
     async def open(self, call: Call) -> ByteStream:
         """Connect, send, and wait for the head."""
-        stream = await _open(self._http, call, self._deadlines, self._inbox)
         if self._watch is None:
             self._watch = Watch(self._deadlines, time.monotonic())
+        stream = await _open(self._http, call, self._deadlines, self._inbox)
+        if 200 <= stream.status < 300:
+            self._watch.accept(time.monotonic())
         sweeper().add(stream, self._watch)
         self._stream = stream
         self._push = stream if isinstance(stream, PushStream) else None
@@ -92,6 +95,23 @@ class Source:
         if self._watch is not None:
             self._watch.last_event = now
         return now
+
+    def alive(self) -> None:
+        """Record that a keep-alive arrived."""
+        if self._watch is not None:
+            self._watch.last_life = time.monotonic()
+
+    def end_within(self, seconds: float | None) -> None:
+        """Wait for the end of the bytes so many seconds only; None is as long as before."""
+        if self._watch is not None:
+            self._watch.end_by(math.inf if seconds is None else time.monotonic() + seconds)
+
+    def finish(self) -> None:
+        """The answer is complete: release the connection at once, where the stream can."""
+        push = self._push
+        if push is not None:
+            self._detach()
+            push.linger()
 
     async def reattach(self, decoder: Decoder) -> bool:
         """After a cut, continue the same response on a new connection, if the provider stores it
@@ -123,13 +143,17 @@ class Source:
 
     async def aclose(self) -> None:
         """Close the connection."""
+        stream = self._detach()
+        if stream is not None:
+            await stream.aclose()
+
+    def _detach(self) -> ByteStream | None:
         stream, self._stream, self._push = self._stream, None, None
-        if stream is None:
-            return
-        sweeper().discard(stream)
-        if self._release is not None:
-            self._release()
-        await stream.aclose()
+        if stream is not None:
+            sweeper().discard(stream)
+            if self._release is not None:
+                self._release()
+        return stream
 
 
 def _stop() -> ProviderError:
@@ -142,6 +166,8 @@ def _drop(_: object) -> None:
 
 async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox) -> ByteStream:
     """Connect and wait for the answer's head, at most ``first_event`` seconds, until cancelled."""
+    which = "first_event" if deadlines.first_event <= deadlines.total else "total"
+    seconds = min(deadlines.first_event, deadlines.total)
     opening = asyncio.ensure_future(http.open(call, connect_timeout=deadlines.connect))
     late = False
 
@@ -150,7 +176,7 @@ async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox
         late = True
         opening.cancel()
 
-    timer = asyncio.get_running_loop().call_later(deadlines.first_event, give_up)
+    timer = asyncio.get_running_loop().call_later(seconds, give_up)
     release = inbox.on_cancel(lambda: _drop(opening.cancel()))
     try:
         return await opening
@@ -164,9 +190,7 @@ async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox
         if not late:  # set by the timer: a loop may fire it a moment early
             raise
         raise DeadlineError(
-            f"no response from the model within {deadlines.first_event:g} s",
-            which="first_event",
-            seconds=deadlines.first_event,
+            f"no response from the model within {seconds:g} s", which=which, seconds=seconds
         ) from None
     finally:
         timer.cancel()

@@ -1,0 +1,172 @@
+"""Silence and keep-alives of a provider: which clock runs, and what is never asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from support.raw_provider import HEAD, chunked, drip, held, raw_provider
+from support.spine import QUICK, ask, request_of, run_async
+from tokenwire.errors import DeadlineError, ProviderError
+from tokenwire.providers.base import Dialect, Target
+from tokenwire.providers.http.client import HttpClient
+from tokenwire.providers.registry import Registry
+from tokenwire.run.call.deadlines import Deadlines
+from tokenwire.run.plan import Plan
+from tokenwire.run.stream import Run, new_run_id
+
+COMMENT, PING = b": ping\n\n", b'event: ping\ndata: {"type": "ping"}\n\n'
+WORD = {"id": "x", "choices": [{"index": 0, "delta": {"content": "a "}}]}
+LAST = {"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+BEGUN = b"".join(
+    b"event: %b\ndata: %b\n\n" % (p["type"].encode(), json.dumps(p).encode())
+    for p in (
+        {"type": "message_start", "message": {"id": "m", "role": "assistant", "usage": {}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}},
+    )
+)
+
+
+def sse(*payloads: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(p).encode() + b"\n\n" for p in payloads)
+
+
+def run_of(candidate: tuple[Dialect, Target], deadlines: Deadlines | None = None) -> Run:
+    plan = Plan(
+        run=new_run_id(),
+        request=request_of("x"),
+        candidates=[candidate],
+        model="m",
+        retry=QUICK,
+        deadlines=deadlines or Deadlines(),
+    )
+    return Run(plan, http=HttpClient)
+
+
+async def outcome_of(run: Run) -> str:
+    """The clock that ended the run."""
+    async with asyncio.timeout(60), run:
+        with pytest.raises(DeadlineError) as caught:
+            await run.result()
+    return caught.value.which
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["openai-chat", "anthropic"])
+def test_a_provider_that_only_pings_ends_by_the_longer_clock(name: str, begun: bool) -> None:
+    """The pings come well within the idle clock, and reach far over it."""
+    first, piece = (BEGUN, PING) if name == "anthropic" else (sse(WORD), COMMENT)
+    deadlines = Deadlines(first_event=0.5, idle=0.5, keep_alive=1.5)
+
+    async def main() -> None:
+        start = HEAD + chunked(first if begun else b"")
+        async with raw_provider(drip(start, chunked(piece))) as provider:
+            model = f"{name}+{provider.url}/v1#m"
+            run = run_of(Registry(env={}).resolve(model), deadlines)
+            assert await outcome_of(run) == "keep_alive"
+            assert len(provider.requests) == 1
+
+    run_async(main())
+
+
+def test_pings_keep_an_answer_alive_over_the_idle_clock() -> None:
+    async def answer(_: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunked(sse(WORD)))
+        for _ in range(40):
+            writer.write(chunked(COMMENT))
+            await asyncio.sleep(0.03)
+        writer.write(chunked(sse(WORD, LAST)) + b"0\r\n\r\n")
+        await asyncio.sleep(1.0)
+
+    async def main() -> None:
+        async with raw_provider(answer) as provider:
+            deadlines = Deadlines(idle=0.5, keep_alive=60)
+            async with ask("x", provider.url, deadlines=deadlines) as run:
+                assert (await run.result()).text == "a a "
+
+    run_async(main())
+
+
+def test_silence_after_the_answer_began_ends_by_the_idle_clock() -> None:
+    async def main() -> None:
+        async with raw_provider(held(HEAD, chunked(sse(WORD)))) as provider:
+            deadlines = Deadlines(idle=0.3, keep_alive=60)
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "idle"
+
+    run_async(main())
+
+
+def test_bytes_that_say_nothing_are_no_sign_of_life() -> None:
+    """A frame that drips in and never ends."""
+
+    async def main() -> None:
+        async with raw_provider(drip(HEAD + chunked(sse(WORD)), chunked(b"x"))) as provider:
+            deadlines = Deadlines(idle=0.4, keep_alive=60)
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "idle"
+
+    run_async(main())
+
+
+def test_an_accepted_silent_request_is_waited_for_and_never_sent_again() -> None:
+    async def main() -> None:
+        async with raw_provider(held(HEAD)) as provider:
+            deadlines = Deadlines(first_event=0.2, idle=0.2, keep_alive=1.0)
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "keep_alive"
+            assert len(provider.requests) == 1
+
+    run_async(main())
+
+
+def test_the_total_of_an_accepted_request_is_not_tried_again_either() -> None:
+    async def main() -> None:
+        async with raw_provider(held(HEAD, chunked(COMMENT))) as provider:
+            deadlines = Deadlines(total=0.5)
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "total"
+            assert len(provider.requests) == 1
+
+    run_async(main())
+
+
+def test_a_request_without_a_response_is_tried_again() -> None:
+    async def main() -> None:
+        async with raw_provider(held()) as provider:
+            deadlines = Deadlines(first_event=0.3)
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "first_event"
+            assert len(provider.requests) == 3
+
+    run_async(main())
+
+
+def test_an_explicit_failure_of_an_accepted_request_is_tried_again() -> None:
+    failure = {"error": {"message": "overloaded", "type": "overloaded_error", "code": 503}}
+
+    async def main() -> None:
+        async with raw_provider(held(HEAD, chunked(COMMENT + sse(failure)))) as provider:
+            async with ask("x", provider.url) as run:
+                with pytest.raises(ProviderError):
+                    await run.result()
+            assert len(provider.requests) == 3
+
+    run_async(main())
+
+
+def test_a_model_has_clocks_of_its_own() -> None:
+    """The provider's variable shortens a clock of the run, the model's variable wins over it."""
+
+    async def main() -> None:
+        async with raw_provider(held(HEAD, chunked(sse(WORD)))) as provider:
+            env = {
+                "OPENAI_API_KEY": "k",
+                "OPENAI_BASE_URL": provider.url,
+                "OPENAI_IDLE_TIMEOUT": "300",
+                "OPENAI_GPT_5_1_IDLE_TIMEOUT": "0.3",
+            }
+            run = run_of(Registry(env=env).resolve("openai:gpt-5.1"))
+            assert await outcome_of(run) == "idle"
+
+    run_async(main())
