@@ -28,6 +28,10 @@ from tokenwire.relay.record import (
 __all__ = ["Batch", "Follower", "open_follower"]
 
 
+#: Called once when a follower is closed; True when its reader is about to come back.
+Closed = Callable[[bool], None]
+
+
 class Batch:
     """Records ``first`` ... of a run; empty after a poke."""
 
@@ -86,7 +90,7 @@ class Follower:
         check: bytes | None = None,
         most: int = 512,
         most_bytes: int = 1 << 20,
-        closed: Callable[[], None] | None = None,
+        closed: Closed | None = None,
     ) -> None:
         self._log, self.run = log, run
         #: The offset of the last record that was handed out.
@@ -167,13 +171,14 @@ class Follower:
         self._poked = True
         self._resume()
 
-    def close(self) -> None:
-        """Stop following; a waiting `next` returns None."""
+    def close(self, *, returning: bool = False) -> None:
+        """Stop following; a waiting `next` returns None. ``returning``: the reader is about to come
+        back, so nobody left."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
             if self._closed is not None:
-                self._closed()
+                self._closed(returning)
         self._resume()
 
     def _wake(self) -> None:
@@ -238,7 +243,7 @@ async def _page_of(log: Records, run: str, offset: int) -> Page:
 
 
 async def open_follower(
-    log: Records, run: str, cursor: str | int | None, *, closed: Callable[[], None] | None = None
+    log: Records, run: str, cursor: str | int | None, *, closed: Closed | None = None
 ) -> Follower:
     """A follower after ``cursor``. Raises `CursorError` when the log does not hold that very
     record: another run's cursor, one beyond the tail, or one of a branch that a failover lost."""

@@ -1,5 +1,9 @@
 """The readers of this process's runs, and the stop of a run after its last reader leaves.
 
+A reader *leaves* when its person goes: the peer closed its connection. One that the server asks to
+reconnect, or that has a page and asks for the next, *returns*: only if it does not come back within
+`RETURN_SECONDS` has it left.
+
 Always true: a run stops for lack of readers only when it was started with ``stop`` or ``stop:N``,
 and never while it has one.
 """
@@ -13,7 +17,10 @@ from collections.abc import Callable
 
 from tokenwire.events.model import Control
 
-__all__ = ["ON_DISCONNECT", "Readers"]
+__all__ = ["ON_DISCONNECT", "RETURN_SECONDS", "Readers"]
+
+#: For how long a reader may be between two connections.
+RETURN_SECONDS = 30.0
 
 #: The policies of a run: ``continue``, ``stop``, or ``stop:N`` seconds after the last reader left.
 ON_DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
@@ -23,6 +30,8 @@ class Readers:
     """Counts readers by run, and applies the policy of each run that this process owns."""
 
     def __init__(self) -> None:
+        #: For how long a reader that returns is not missed.
+        self.return_seconds = RETURN_SECONDS
         self._reading: Counter[str] = Counter()
         self._owned: dict[str, tuple[str, Callable[[Control], None]]] = {}
         self._stops: dict[str, asyncio.TimerHandle] = {}
@@ -47,8 +56,9 @@ class Readers:
         if timer is not None:
             timer.cancel()
 
-    def leave(self, run: str) -> None:
-        """Uncount a reader; the last one starts the run's policy."""
+    def leave(self, run: str, *, returning: bool = False) -> None:
+        """Uncount a reader; the last one starts the run's policy. ``returning``: nobody left, the
+        reader is about to come back, here or at another process."""
         self._reading[run] -= 1
         if self._reading[run] > 0:
             return
@@ -57,6 +67,8 @@ class Readers:
         if stop is None or policy == "continue" or run in self._stops:
             return
         seconds = float(policy.partition(":")[2] or 0)
+        if returning:
+            seconds = max(seconds, self.return_seconds)
         order = Control(command="cancel", by="on_disconnect", reason="the last reader left")
         self._stops[run] = asyncio.get_running_loop().call_later(seconds, stop, order)
 

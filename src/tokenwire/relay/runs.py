@@ -156,14 +156,25 @@ class Runs(Worker):
         return info_of(info, meta, waiting=waiting)
 
     async def follow(
-        self, run: str, *, after: str | int | None = None, principal: str = ""
+        self,
+        run: str,
+        *,
+        after: str | int | None = None,
+        principal: str = "",
+        is_reader: bool = True,
     ) -> Follower:
-        """A reader from after ``after`` (a cursor) on. Raises `CursorError`, `NotFoundError`."""
+        """A reader from after ``after`` (a cursor) on. Without ``is_reader`` it does not count for
+        the run's ``on_disconnect``. Raises `CursorError`, `NotFoundError`."""
         await self._checked(run, principal)
+        if not is_reader:
+            return await open_follower(self.store, run, after)
         self.readers.join(run)
         try:
-            leave = self.readers.leave
-            follower = await open_follower(self.store, run, after, closed=lambda: leave(run))
+
+            def leave(returning: bool) -> None:
+                self.readers.leave(run, returning=returning)
+
+            follower = await open_follower(self.store, run, after, closed=leave)
         except BaseException:
             self.readers.leave(run)
             raise

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive
 
+from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.respond import offset_of
 from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
@@ -22,23 +24,35 @@ async def page(state: State, run: str, after: str | None, principal: str) -> Res
     return await _page(state, run, after, principal, up_to=info.tail)
 
 
-async def long_poll(state: State, run: str, after: str | None, principal: str) -> Response:
-    """The events as soon as there are some; an empty page when the time is up."""
-    return await _page(state, run, after, principal, up_to=None)
+async def long_poll(
+    state: State, run: str, after: str | None, principal: str, receive: Receive
+) -> Response:
+    """The events as soon as there are some; an empty page when the time is up. The reader counts
+    as there until it closes its connection, or does not ask for the next page."""
+    return await _page(state, run, after, principal, receive=receive)
 
 
 async def _page(
-    state: State, run: str, after: str | None, principal: str, *, up_to: int | None
+    state: State,
+    run: str,
+    after: str | None,
+    principal: str,
+    *,
+    up_to: int | None = None,
+    receive: Receive | None = None,
 ) -> Response:
     release = state.limits.attach(run, principal)
     connections = state.connections
     items: list[bytes] = []
     cursor, closed = after or "0", False
     try:
-        follower = await state.runs.follow(run, after=after, principal=principal)
+        follower = await state.runs.follow(
+            run, after=after, principal=principal, is_reader=receive is not None
+        )
         connection = connections.open(follower)
         connection.expires = connection.last_write + state.settings.long_poll_timeout
         offset = offset_of(after)
+        watch = watch_disconnect(receive, connection.gone) if receive is not None else None
         try:
             while not items if up_to is None else offset < up_to:
                 batch = await follower.next()
@@ -48,11 +62,13 @@ async def _page(
                 for cursor, data in batch.items():
                     items.append(b'{"cursor":"%b","event":%b}' % (cursor.encode(), data))
                 offset = offset_of(cursor)
-                if connection.leaving is not None:
+                if connection.leaving is not None or connection.lost:
                     break
         finally:
+            if watch is not None:
+                watch.cancel()
             connections.close(connection)
-            follower.close()
+            follower.close(returning=not connection.lost)
     finally:
         release()
     if not closed:

@@ -91,7 +91,7 @@ async def run_response(
             try:
                 follower = await state.runs.follow(run_id, principal=principal)
             finally:
-                checked.close()
+                checked.close(returning=True)
     except BaseException:
         release()
         raise
@@ -151,7 +151,7 @@ class RunResponse(Response):
 
     def discard(self) -> None:
         """Another answer is given instead of this one."""
-        self.follower.close()
+        self.follower.close(returning=True)
         if self.release is not None:
             self.release()
 
@@ -184,6 +184,10 @@ class RunResponse(Response):
                 express = _Express(self.encoder, encode, connection, transport.body)
                 self.follower.express(express.take)
             await self._pump(connection, send, encode)
+        except OSError:  # how other ASGI servers report that the peer is gone
+            if connection is not None:
+                connection.lost = True
+            raise
         except asyncio.CancelledError:
             if connection is None or not connection.abandoned:
                 raise
@@ -192,7 +196,10 @@ class RunResponse(Response):
                 transport.abort()
                 await asyncio.sleep(0)  # the server hears of it before this returns
         finally:
-            self.follower.close()
+            # Whoever did not close the connection has not left: it was asked to reconnect, or the
+            # server stops.
+            is_gone = connection is not None and connection.lost and connection.leaving is None
+            self.follower.close(returning=not is_gone)
             self._left(connection)
             if watch is not None:
                 watch.cancel()

@@ -79,6 +79,6 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             preamble=OPENAI_PREAMBLE,
             head=ProviderHead() if place is None else None,
         )
-    fold = await finished(state, run.id, info.principal)
+    fold = await finished(state, request, run.id, info.principal)
     raise_failure(fold)
     return json_response(message_object(fold, tools=body.tools), 200, {"tokenwire-run": run.id})

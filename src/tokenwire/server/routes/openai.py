@@ -85,7 +85,7 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
             preamble=OPENAI_PREAMBLE,
             head=ProviderHead() if place is None else None,
         )
-    fold = await finished(state, run, info.principal)
+    fold = await finished(state, request, run, info.principal)
     raise_failure(fold)
     return json_response(completion(fold, tools=body.tools), 200, {"tokenwire-run": run})
 
@@ -132,7 +132,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
         fold, _ = await folded(state, run, info.principal)
         fold.run, fold.model = run, fold.model or body.model
     else:
-        fold = await finished(state, run, info.principal)
+        fold = await finished(state, request, run, info.principal)
         raise_failure(fold)
     value = response_object(fold, tools=body.tools, echo=body.echo)
     return json_response(value, 200, {"tokenwire-run": run})
@@ -187,7 +187,7 @@ async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
     run = _run_of(request.path_params["response"])
     async with count_misses(state, info):
         await state.runs.cancel(run, principal=info.principal, by=info.principal or None)
-        await finished(state, run, info.principal)
+        await finished(state, request, run, info.principal)
         return json_response(await _object(state, run, info.principal))
 
 

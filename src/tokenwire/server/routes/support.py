@@ -21,6 +21,7 @@ from tokenwire.events.fold import Fold
 from tokenwire.events.model import RunWait
 from tokenwire.relay.record import cursor_of, json_of
 from tokenwire.relay.replay import read_run
+from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.edge.respond import RunResponse, run_response
@@ -111,16 +112,28 @@ async def wire_response(
     )
 
 
-async def finished(state: State, run: str, principal: str) -> Fold:
-    """The run's fold once it has ended."""
+async def finished(state: State, request: Request, run: str, principal: str) -> Fold:
+    """The run's fold once it has ended. A client that leaves meanwhile is a reader that leaves:
+    the run's ``on_disconnect`` decides what follows."""
     fold = Fold()
     follower = await state.runs.follow(run, principal=principal)
+    is_gone = False
+
+    def leave() -> None:
+        nonlocal is_gone
+        is_gone = True
+        follower.poke()
+
+    watch = watch_disconnect(request.receive, leave)
     try:
         while (batch := await follower.next()) is not None:
+            if is_gone:
+                raise HTTPProblem(499, "client_gone", "the client closed its connection")
             for _, event in batch.events():
                 fold.apply(event)
     finally:
-        follower.close()
+        watch.cancel()
+        follower.close(returning=not is_gone)
     return fold
 
 

@@ -43,6 +43,8 @@ class Socket:
         self._leaving: asyncio.Task[None] | None = None
         self._is_closed = False
         self.connection: Connection | None = None
+        #: The peer closed the socket, without being asked to.
+        self.is_left = False
 
     # --- what subclasses implement ---------------------------------------------------------------
 
@@ -90,6 +92,7 @@ class Socket:
                 await self.opened()
                 while (message := await self.receive()) is not None:
                     await self.take(message)
+                self.is_left = connection.leaving is None and not self._is_closed
         except asyncio.CancelledError:
             if not connection.abandoned:
                 raise

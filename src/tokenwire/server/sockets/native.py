@@ -284,7 +284,9 @@ class NativeSocket(Socket):
             why = "error"
             await self._say({"op": "error", "run": run, "error": self._fields(error)})
         finally:
-            follower.close()
+            # An `unfollow` and a socket that the peer closed are people who go.
+            has_left = self.is_left or self._followed.get(run) is not asyncio.current_task()
+            follower.close(returning=not has_left)
             connection = self.connection
             if connection is not None and why == "closed":
                 leaving = "slow" if connection.abandoned else connection.leaving or why

@@ -81,5 +81,7 @@ class RequestSocket(Socket):
                 if events[skipped:]:
                     yield events[skipped:]
         finally:
-            follower.close()
+            # A request that was aborted, and a socket that the peer closed, are people who go.
+            has_left = self.is_left or asyncio.current_task() not in self.requests.values()
+            follower.close(returning=not has_left)
             release()

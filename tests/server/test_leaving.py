@@ -1,0 +1,213 @@
+"""``on_disconnect=stop`` is about people: who leaves, and who only changes connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from support.node import serving
+from support.server import Reading, Site, site
+from support.upstream import Upstream, upstream
+
+NUMBERS = "".join(f"{n} " for n in range(1, 91))
+
+
+def ended(here: Site, run: str, seconds: float = 15) -> str:
+    """The state of a run once it has ended."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        state = here.client.get(f"/v1/runs/{run}").json()["state"]
+        if state not in ("running", "waiting"):
+            return state
+        time.sleep(0.02)
+    raise AssertionError("the run goes on")
+
+
+def still_runs(here: Site, run: str, seconds: float = 0.5) -> bool:
+    time.sleep(seconds)
+    return here.client.get(f"/v1/runs/{run}").json()["state"] == "running"
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Site]:
+    with site() as found:
+        yield found
+
+
+def test_a_planned_reconnect_is_no_leaving() -> None:
+    with site(max_age=0.3, retry_ms=100) as here:
+        run = here.start("scenario:slow", on_disconnect="stop")
+        after, text, connections = "", "", 0
+        while True:
+            frames = here.frames(f"/v1/runs/{run}/events", params={"after": after} if after else {})
+            connections += 1
+            events = [json.loads(frame.data) for frame in frames]
+            text += "".join(e["text"] for e in events if e["type"] == "text-delta")
+            after = next((f.id for f in reversed(frames) if f.id), after)
+            if any(e["type"] == "run-end" for e in events):
+                break
+            assert events[-1]["type"] == "reconnect"
+            time.sleep(0.1)
+        assert connections > 2
+        assert text == NUMBERS
+        assert events[-1]["outcome"] == "complete"
+
+
+def test_a_planned_reconnect_of_a_socket_is_no_leaving() -> None:
+    async def main(here: Site) -> None:
+        run = here.start("scenario:slow", on_disconnect="stop")
+        cursor, text, connections = None, "", 0
+        while True:
+            connections += 1
+            async with connect(here.url.replace("http", "ws", 1) + "/ws") as socket:
+                follow = {"op": "follow", "run": run, **({"after": cursor} if cursor else {})}
+                await socket.send(json.dumps(follow))
+                message: dict[str, Any] = {"op": ""}
+                while message["op"] not in ("end", "reconnect"):
+                    message = json.loads(await socket.recv())
+                    for entry in message.get("events", []):
+                        cursor, event = entry["cursor"], entry["event"]
+                        text += event["text"] if event["type"] == "text-delta" else ""
+            if message["op"] == "end":
+                break
+            await asyncio.sleep(0.1)
+        assert connections > 2
+        assert text == NUMBERS
+
+    with site(max_age=0.3, retry_ms=100) as here:
+        asyncio.run(main(here))
+
+
+def test_who_does_not_come_back_has_left() -> None:
+    with site(max_age=0.2) as here:
+        here.app.state.runs.readers.return_seconds = 0.4
+        run = here.start("scenario:stall", on_disconnect="stop")
+        frames = here.frames(f"/v1/runs/{run}/events")
+        assert json.loads(frames[-1].data)["type"] == "reconnect"
+        assert here.client.get(f"/v1/runs/{run}").json()["state"] == "running"
+        assert ended(here, run) == "cancelled"
+
+
+def test_between_two_long_polls_nobody_has_left(here: Site) -> None:
+    run = here.start("scenario:slow", on_disconnect="stop")
+    after, text, pages = "", "", 0
+    while True:
+        params = {"live": "long-poll", **({"after": after} if after else {})}
+        page = here.client.get(f"/v1/runs/{run}/events", params=params).json()
+        pages += 1
+        text += "".join(
+            e["event"]["text"] for e in page["events"] if e["event"]["type"] == "text-delta"
+        )
+        after = page["next"]
+        if page["closed"]:
+            break
+        time.sleep(0.15)
+    assert pages > 3
+    assert text == NUMBERS
+    assert ended(here, run) == "complete"
+
+
+def test_who_closes_a_long_poll_has_left(here: Site) -> None:
+    run = here.start("scenario:stall", on_disconnect="stop")
+    after = here.client.get(f"/v1/runs/{run}/events", params={"live": "no"}).json()["next"]
+    assert still_runs(here, run)
+    while True:
+        page = here.client.get(
+            f"/v1/runs/{run}/events", params={"live": "no", "after": after}
+        ).json()
+        after = page["next"]
+        if any(e["event"]["type"] == "text-delta" for e in page["events"]):
+            break
+    time.sleep(0.2)
+    after = here.client.get(f"/v1/runs/{run}/events", params={"live": "no"}).json()["next"]
+    reading = Reading.get(here.port, f"/v1/runs/{run}/events?live=long-poll&after={after}")
+    assert still_runs(here, run)
+    reading.close()
+    assert ended(here, run) == "cancelled"
+
+
+def test_a_look_at_what_is_there_stops_nothing(here: Site) -> None:
+    run = here.start("scenario:stall", on_disconnect="stop")
+    for _ in range(3):
+        here.client.get(f"/v1/runs/{run}/events", params={"live": "no"})
+        here.client.get(f"/v1/runs/{run}")
+    assert still_runs(here, run)
+    here.client.post(f"/v1/runs/{run}/cancel")
+
+
+def test_under_drain_the_run_is_handed_over(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/runs.db"
+    with site(store=store, graceful_stop=2.0) as second:
+        with site(store=store, graceful_stop=2.0) as first:
+            run = first.start("scenario:slow?rate=20", on_disconnect="stop")
+            reading = Reading.get(first.port, f"/v1/runs/{run}/events")
+            reading.until(b"text-delta")
+        assert b'"type":"reconnect"' in reading.rest()
+        reading.close()
+        frames = second.frames(f"/v1/runs/{run}/events")
+        end = json.loads(frames[-1].data)
+        assert (end["type"], end["outcome"]) == ("run-end", "complete")
+
+
+# --- whole answers --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Upstream]:
+    with upstream() as server:
+        yield server
+
+
+BODIES = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
+    "/v1/responses": {"input": "Hello"},
+    "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", BODIES)
+def test_who_leaves_an_answer_stops_the_provider(
+    provider: Upstream, path: str, stream: bool
+) -> None:
+    with serving(model=[provider.model], on_disconnect="stop") as server:
+        provider.will(provider.hold)
+        body = json.dumps({"model": provider.model, "stream": stream, **BODIES[path]}).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        port = int(server.url.rpartition(":")[2])
+        reading = Reading(port, head.encode() + body)
+        until = time.monotonic() + 10
+        while not provider.requests and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert not provider.gone.is_set()
+        reading.close()
+        assert provider.gone.wait(5)
+        time.sleep(0.3)
+        assert provider.requests == 1
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_the_policy_may_be_to_go_on(provider: Upstream, path: str) -> None:
+    with serving(model=[provider.model], on_disconnect="continue") as server:
+        provider.will(provider.hold)
+        body = json.dumps({"model": provider.model, **BODIES[path]}).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        reading = Reading(int(server.url.rpartition(":")[2]), head.encode() + body)
+        while not provider.requests:
+            time.sleep(0.01)
+        reading.close()
+        assert not provider.gone.wait(1)
