@@ -160,9 +160,9 @@ class AGUIEncoder(ChunkEncoder):
         name = f"step-{event.step}"
         if event.kind == "task":
             # Tasks overlap, and a name may be open once only.
-            taken = {name for start, name in self._open if start == "STEP_STARTED"}
+            open_names = {name for start, name in self._open if start == "STEP_STARTED"}
             name = f"{event.name or name}"
-            name = f"{name}-{event.step}" if name in taken else name
+            name = f"{name}-{event.step}" if name in open_names else name
             if event.step in self._steps:
                 return []  # a task that is started again
         else:
