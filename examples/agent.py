@@ -4,7 +4,7 @@ import asyncio
 
 import tokenwire
 from tokenwire import RunContext, agent
-from tokenwire.events.model import Data, RunProgress, RunWait, TextDelta
+from tokenwire.events import Data, RunProgress, RunWait, TextDelta
 
 
 def search(question: str) -> list[str]:

@@ -3,7 +3,7 @@
 import asyncio
 
 import tokenwire
-from tokenwire.events.model import RunEnd, TextDelta
+from tokenwire.events import RunEnd, TextDelta
 
 
 async def main() -> None:

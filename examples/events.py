@@ -3,7 +3,7 @@
 import asyncio
 
 import tokenwire
-from tokenwire.events.model import Finish, ReasoningDelta, TextDelta, Usage
+from tokenwire.events import Finish, ReasoningDelta, TextDelta, Usage
 
 
 async def main() -> None:

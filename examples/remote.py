@@ -3,7 +3,7 @@
 import asyncio
 
 from tokenwire.client import Client
-from tokenwire.events.model import TextDelta
+from tokenwire.events import TextDelta
 from tokenwire.server import Settings, create_app
 from tokenwire.server.start import ThreadedServer
 

@@ -5,7 +5,7 @@ import asyncio
 import tokenwire
 from tokenwire import Request, Runs
 from tokenwire.demo import demo_server
-from tokenwire.events.model import TextDelta
+from tokenwire.events import TextDelta
 
 
 async def read(runs: Runs, run: str, after: str | None, most: int = 10_000) -> tuple[str, str]:

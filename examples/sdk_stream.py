@@ -6,7 +6,7 @@ from openai import AsyncOpenAI
 
 import tokenwire.sdk
 from tokenwire.demo import demo_server
-from tokenwire.events.model import TextDelta
+from tokenwire.events import TextDelta
 
 
 async def main() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 
 import tokenwire
-from tokenwire.events.model import ApprovalRequest, TextDelta, ToolResult
+from tokenwire.events import ApprovalRequest, TextDelta, ToolResult
 
 
 @tokenwire.tool(needs_approval=True)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import tokenwire
 from tokenwire import Progress
-from tokenwire.events.model import ToolOutput, ToolProgress, ToolResult
+from tokenwire.events import ToolOutput, ToolProgress, ToolResult
 from tokenwire.testing import ScriptedModel, call
 
 

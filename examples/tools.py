@@ -3,7 +3,7 @@
 import asyncio
 
 import tokenwire
-from tokenwire.events.model import TextDelta, ToolError, ToolResult, ToolStart
+from tokenwire.events import TextDelta, ToolError, ToolResult, ToolStart
 
 
 @tokenwire.tool(timeout=10)
