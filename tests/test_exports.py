@@ -49,3 +49,13 @@ def test_every_error_has_its_own_code_status_and_words():
         assert parent is None or issubclass(cls, parent) or issubclass(parent, cls), cls.code
         codes[cls.code] = cls
         assert name in (errors.__doc__ or ""), f"{name} is not in the drawn tree"
+
+
+def test_every_event_can_be_imported_from_the_package_of_events():
+    from tokenwire import events
+    from tokenwire.events import model
+
+    names = set(model.__all__) - {"EVENT_TYPES", "TRANSIENT"}
+    assert names < set(events.__all__)
+    for name in names:
+        assert getattr(events, name) is getattr(model, name)

@@ -8,6 +8,7 @@
 from tokenwire.events.codec import AnyEvent, decode, encode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
+    Agent,
     ApprovalAnswer,
     ApprovalRequest,
     Checkpoint,
@@ -45,9 +46,12 @@ from tokenwire.events.model import (
     RunClaim,
     RunEnd,
     RunOutcome,
+    RunProgress,
     RunStart,
     RunWait,
+    SharedState,
     StepEnd,
+    StepKind,
     StepReset,
     StepStart,
     StepStatus,
@@ -67,6 +71,7 @@ from tokenwire.events.model import (
 )
 
 __all__ = [
+    "Agent",
     "AnyEvent",
     "ApprovalAnswer",
     "ApprovalRequest",
@@ -106,9 +111,12 @@ __all__ = [
     "RunClaim",
     "RunEnd",
     "RunOutcome",
+    "RunProgress",
     "RunStart",
     "RunWait",
+    "SharedState",
     "StepEnd",
+    "StepKind",
     "StepReset",
     "StepStart",
     "StepStatus",

@@ -39,7 +39,7 @@ class Deadlines(msgspec.Struct, kw_only=True, frozen=True):
                 raise InputError(f"deadline '{name}' must be above 0 seconds")
 
     def over(self, clocks: Mapping[str, float]) -> Deadlines:
-        """These, with those of a model (`Target.clocks`) in their place."""
+        """These, with the ``clocks`` of a model (`Target.clocks`, in seconds) in their place."""
         return msgspec.structs.replace(self, **clocks) if clocks else self
 
 
