@@ -226,6 +226,16 @@ class Settings:
     run_events: int = _set(
         200_000, "Limits", "Events per run; at the limit the run ends with an error."
     )
+    buffer_per_connection: int = _set(
+        16 << 20, "Limits", "Bytes that may wait, unread or unsent, on one connection.", unit="B"
+    )
+    buffer_per_client: int | None = _set(
+        None,
+        "Limits",
+        "Bytes that may wait, unread or unsent, per principal (without keys: per address). "
+        "Default: 64 MiB with API keys, 128 MiB without.",
+        unit="B",
+    )
     wrong_keys_per_minute: int = _set(
         30, "Limits", "Wrong API keys per minute and address; beyond it the answer is 429."
     )

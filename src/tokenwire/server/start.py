@@ -103,7 +103,7 @@ class Server(uvicorn.Server):
 def server_for(app: App) -> Server:
     """A uvicorn server of ``app``, not yet running."""
     settings = app.state.settings
-    watch = Watch(settings, app.state.connections)
+    watch = Watch(settings, app.state.connections, app.state.budget)
     http, websocket = protocol_classes(watch)
     config = uvicorn.Config(
         app,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from tokenwire.observe.redact import keep_secret
+from tokenwire.server.budget import Budget
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.identify import Identify
@@ -64,6 +65,7 @@ class State:
         self.auth = auth or Auth.from_settings(settings)
         for key in settings.api_keys:
             keep_secret(key.rpartition(":")[2])
+        self.budget = Budget(settings, keys_on=self.auth.on)
         self.limits = Limits(settings, keys_on=self.auth.on)
         self.identify = Identify(self.auth, Sessions(self.auth), self.limits)
         self.connections = Connections(

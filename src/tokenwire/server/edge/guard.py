@@ -22,10 +22,13 @@ from tokenwire.errors import ForbiddenError, InputError, LimitError
 from tokenwire.events.validation import quoted
 from tokenwire.observe.facts import RequestDone
 from tokenwire.observe.hooks import report
+from tokenwire.server.budget import Account
 from tokenwire.server.edge.auth import Identity
+from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.problems import HTTPProblem, error_response
 from tokenwire.server.edge.request_info import RequestInfo, request_info
-from tokenwire.server.edge.transport import transport_of
+from tokenwire.server.edge.transport import Transport, transport_of
+from tokenwire.server.metered import MeteredSend
 from tokenwire.server.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -122,32 +125,61 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         info = self._info(scope)
         began_at = time.perf_counter()
-        cors = self._cors(info.headers)
-
-        async def send_dressed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                info.status = message["status"]
-                headers = _dress(message.get("headers", ()), info.id, cors)
-                name = self.state.request_id_names.get(info.path)
-                if name is not None:
-                    headers.append((name, info.id.encode("ascii")))
-                message = {**message, "headers": headers}
-            await send(message)
-
-        transport_of(scope).send = send
+        transport = transport_of(scope)
+        account = self.state.budget.account(network_of(info.client))
+        metered = MeteredSend(send, account, transport.abort)
+        dressed = self._dressed(scope, info, metered, account)
+        transport.send = metered.stream
         try:
-            if not await self._preflight(scope, info, send_dressed):
+            if not await self._preflight(scope, info, dressed):
                 await self._admit(scope, info)
+                self._name_account(info, account, transport)
                 if scope["method"] not in _SAFE:
-                    receive = await self._read(scope, info, receive)
-                await self.app(scope, receive, send_dressed)
+                    receive = await self._read(scope, info, receive, account)
+                await self.app(scope, receive, dressed)
         except Exception as error:
             if info.status:  # the response has begun: it can only be broken off
                 raise
+            account.close()
             response = error_response(error, info.id, self.state.form_for(info.path))
-            await response(scope, receive, send_dressed)
+            await response(scope, receive, dressed)
         finally:
+            account.close()
             self._done(scope, info, time.perf_counter() - began_at)
+
+    def _dressed(
+        self, scope: Scope, info: RequestInfo, metered: MeteredSend, account: Account
+    ) -> Send:
+        """``send`` with our headers, flow control, and what closes a connection in time."""
+        cors, transport = self._cors(info.headers), transport_of(scope)
+        is_shared = info.path in self.state.public_paths or info.path.startswith("/assets/")
+
+        async def send_dressed(message: Message) -> None:
+            if message["type"] != "http.response.start":
+                await metered.body(message)
+                return
+            headers = _dress(message.get("headers", ()), info.id, cors)
+            name = self.state.request_id_names.get(info.path)
+            if name is not None:
+                headers.append((name, info.id.encode("ascii")))
+            if transport.unread is not None and transport.unread():
+                headers = [pair for pair in headers if pair[0] != b"connection"]
+                headers.append((b"connection", b"close"))
+            # The request has been understood: its body waits no longer.
+            info.body, info.json = b"", None
+            account.close()
+            # A file of the page is held once, however many read it.
+            size = 0 if is_shared or scope["method"] == "HEAD" else _length(headers)
+            await metered.begin({**message, "headers": headers}, size)
+            info.status = message["status"]
+
+        return send_dressed
+
+    def _name_account(self, info: RequestInfo, account: Account, transport: Transport) -> None:
+        if info.how in ("key", "session", "attach"):
+            account.rename(f"principal {info.principal}")
+        if transport.rename is not None:
+            transport.rename(account.name)
 
     async def _admit(self, scope: Scope, info: RequestInfo) -> None:
         headers, path = info.headers, info.path
@@ -169,6 +201,8 @@ class Guard:
                 raise HTTPProblem(421, "wrong_host", "unknown Host header")
             self.origins.check(info.headers, "open")
             info.identity = await self.state.identify.of_socket(info)
+            account = self.state.budget.account(network_of(info.client))
+            self._name_account(info, account, transport_of(scope))
         except Exception as error:
             response = error_response(error, info.id)
             await response(scope, receive, send)  # an HTTP answer where the server can, else 403
@@ -219,7 +253,9 @@ class Guard:
             (b"cross-origin-resource-policy", b"cross-origin"),
         ]
 
-    async def _read(self, scope: Scope, info: RequestInfo, receive: Receive) -> Receive:
+    async def _read(
+        self, scope: Scope, info: RequestInfo, receive: Receive, account: Account
+    ) -> Receive:
         """The whole body, bounded; the parsed JSON unless the path takes other types."""
         raw_limit = self.state.raw_limit(info.path)
         plain = self.state.body_limit(info.path) if raw_limit is None else raw_limit
@@ -235,7 +271,7 @@ class Guard:
             raise LimitError(f"the body may have at most {most} bytes", limit="body", most=most)
         try:
             async with asyncio.timeout(self.state.settings.body_deadline):
-                info.body = await _receive_all(receive, most)
+                info.body = await _receive_all(receive, most, account)
         except TimeoutError:
             raise HTTPProblem(408, "timeout", "request body not received in time") from None
         if len(info.body) > plain and len(info.body) - _inline(info.body) > plain:
@@ -251,7 +287,7 @@ class Guard:
                     415, "unsupported_media_type", "send the body as Content-Type: application/json"
                 )
             info.json = parse_json(info.body, self.state.settings.json_depth)
-        return _replay(info.body, receive)
+        return _replay(info, receive)
 
     def _done(self, scope: Scope, info: RequestInfo, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
@@ -284,7 +320,7 @@ def parse_json(data: bytes, depth: int) -> Any:
         raise InputError(f"the body is not valid JSON: {quoted(str(error), 160)}") from error
 
 
-async def _receive_all(receive: Receive, most: int) -> bytes:
+async def _receive_all(receive: Receive, most: int, account: Account) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -295,6 +331,7 @@ async def _receive_all(receive: Receive, most: int) -> bytes:
         size += len(piece)
         if size > most:
             raise LimitError(f"the body may have at most {most} bytes", limit="body", most=most)
+        account.take(len(piece))
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
@@ -305,14 +342,14 @@ def _inline(body: bytes) -> int:
     return sum(match.end() - match.start() for match in _INLINE.finditer(body))
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def _replay(info: RequestInfo, receive: Receive) -> Receive:
     replayed = False
 
     async def again() -> Message:
         nonlocal replayed
         if not replayed:
             replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": info.body, "more_body": False}
         return await receive()
 
     return again
@@ -327,6 +364,14 @@ def _dress(
     response_headers += [pair for pair in cors if pair[0] == b"vary" or pair[0] not in present]
     response_headers.append((b"x-request-id", request_id.encode("ascii")))
     return response_headers
+
+
+def _length(headers: list[tuple[bytes, bytes]]) -> int:
+    """The declared bytes of an answer's body; 0 for a stream."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+    return 0
 
 
 def _below(mount: str, path: str) -> str:

@@ -7,12 +7,13 @@ the connection limits is closed on time; keeping watch costs no timer a connecti
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from tokenwire.server.budget import Budget
 from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import transport_of
@@ -24,21 +25,34 @@ __all__ = ["GuardedProtocol", "GuardedWebSocket", "Watch", "protocol_classes"]
 _MOST_FRAGMENTS = 64
 #: Seconds that a peer which did not read has for the close frame.
 _LAST_WORD = 5.0
+#: Seconds after the body's deadline until the connection is closed without an answer.
+_BODY_GRACE = 2.0
+#: Bytes that the size, extensions and line ends of a chunk may have, on average.
+_FRAMING = 32
+#: Seconds between two looks at what waits in all buffers.
+_SWEEP_SECONDS = 0.5
+#: Requests that may wait behind the one that is answered.
+_MOST_PIPELINED = 32
 
 _REFUSALS = {
+    400: b"HTTP/1.1 400 Bad Request\r\n",
     408: b"HTTP/1.1 408 Request Timeout\r\n",
     431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
     503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n",
 }
-_CODES = {408: "timeout", 431: "headers_too_large", 503: "busy"}
+_CODES = {400: "bad_request", 408: "timeout", 431: "headers_too_large", 503: "busy"}
 
 
 class Watch:
     """All HTTP connections of a process: their count by address, their clocks."""
 
-    def __init__(self, settings: Settings, connections: Connections) -> None:
+    def __init__(
+        self, settings: Settings, connections: Connections, budget: Budget | None = None
+    ) -> None:
         self.settings = settings
         self.connections = connections
+        self.budget = budget or Budget(settings)
+        self._swept_at = 0.0
         self.open: set[GuardedProtocol | GuardedWebSocket] = set()
         self._by_address: Counter[str] = Counter()
         connections.sweep_with(self.sweep)
@@ -68,6 +82,9 @@ class Watch:
         """Look at every clock once."""
         for protocol in list(self.open):
             protocol.check(now)
+        if now >= self._swept_at + _SWEEP_SECONDS:
+            self._swept_at = now
+            self.budget.sweep(list(self.open))
         return bool(self.open)
 
 
@@ -110,7 +127,11 @@ class _Body:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. ``watch`` is set by `protocol_classes`."""
+    """One connection. ``watch`` is set by `protocol_classes`.
+
+    One clock runs from the first byte of a message to its last: for the headers, then for the body.
+    It stands still while the server itself does not read, or still writes the answer before.
+    """
 
     watch: ClassVar[Watch]
 
@@ -118,85 +139,225 @@ class GuardedProtocol(HttpToolsProtocol):
         """Count the connection; the clock for its headers starts."""
         super().connection_made(transport)
         settings = self.watch.settings
+        now = self.loop.time()
         self._address = self.client[0] if self.client else ""
-        self._headers_until = self.loop.time() + settings.header_deadline
+        self.account = network_of(self._address)
+        self._until = now + settings.header_deadline
+        self._checked_at = now
         self._in_headers = True
         self._header_bytes = 0
-        self._progress = Progress(self.loop.time())
+        #: Of the message that is being received: its bytes, and those that were its body.
+        self._message_bytes = self._body_bytes = self._chunks = 0
+        self._trailer_bytes = 0
+        self._progress = Progress(now)
         self._refused = False
+        self._cycles: list[RequestResponseCycle] = []
         if not self.watch.enter(self, self._address):
             self._refuse(503, "too many connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give its place back."""
+        """Give its place back; every request that is not answered hears of it."""
         self.watch.leave(self, self._address)
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._cycles.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request; those of its headers are counted."""
+        """Bytes of requests; those of headers and around bodies are counted."""
         if self._refused:
+            self.flow.pause_reading()
             return
+        in_headers, in_body = self._in_headers, self._until and not self._in_headers
         super().data_received(data)
-        if self._in_headers and not self._refused:
+        if self._refused or self.transport.is_closing():
+            return
+        settings = self.watch.settings
+        if in_headers and self._in_headers:
             self._header_bytes += len(data)
-            if self._header_bytes > self.watch.settings.header_limit:
+            if self._header_bytes > settings.header_limit:
                 self._refuse(431, "request line and headers too large")
+        elif in_body and self._until and not self._in_headers:
+            self._message_bytes += len(data)
+            around = self._message_bytes - self._body_bytes
+            if around > settings.header_limit + _FRAMING * self._chunks:
+                self._refuse(400, "too many bytes around the body")
 
     def on_message_begin(self) -> None:
         """A request begins; so does its clock, unless the connection's own is still running."""
         super().on_message_begin()
         own = transport_of(cast(dict[str, Any], self.scope))
         own.unsent, own.abort = self.transport.get_write_buffer_size, self.transport.abort
-        self._header_bytes = 0
+        own.rename = self._rename
+        self._header_bytes = self._message_bytes = self._body_bytes = 0
+        self._chunks = self._trailer_bytes = 0
         self._in_headers = True
-        if not self._headers_until:
-            self._headers_until = self.loop.time() + self.watch.settings.header_deadline
+        if not self._until:
+            self._until = self.loop.time() + self.watch.settings.header_deadline
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. A trailer, which comes after the body, changes nothing and is not kept."""
+        if self._in_headers:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > self.watch.settings.header_limit and not self._refused:
+            self._refuse(431, "trailers too large")
+
+    def on_chunk_header(self) -> None:
+        """Another chunk of a body."""
+        self._chunks += 1
 
     def on_headers_complete(self) -> None:
         """Headers are there: refuse too many or too large ones before anything sees them."""
         self._in_headers = False
-        self._headers_until = 0.0
         settings = self.watch.settings
+        self._until = self.loop.time() + settings.body_deadline + _BODY_GRACE
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self._refused:
             return
         if size > settings.header_limit or len(self.headers) > settings.header_fields:
             self._refuse(431, "request line and headers too large")
             return
-        scope = cast(dict[str, Any], self.scope)
+        parser = self.parser
+        is_upgrade = parser is not None and parser.should_upgrade()
+        if is_upgrade and self._should_upgrade():
+            names = dict(self.headers)
+            if b"transfer-encoding" in names or names.get(b"content-length", b"0").strip(b"0 "):
+                self._refuse(400, "an upgrade with a body is not accepted")
+                return
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._close_after_answers()
+            return
         super().on_headers_complete()
-        if self.cycle is not None:
-            transport_of(scope).body = _Body(self.cycle)
+        cycle = self.cycle
+        if cycle is None or (self._cycles and self._cycles[-1] is cycle):
+            return  # an upgrade: the WebSocket protocol goes on
+        self._cycles = [c for c in self._cycles if not c.response_complete]
+        self._cycles.append(cycle)
+        if is_upgrade:  # to what we do not speak: this is the last request
+            cycle.keep_alive = False
+        own = transport_of(cast(dict[str, Any], self.scope))
+        own.body = _Body(cycle)
+        own.unread = lambda: cycle.more_body
 
     def on_body(self, body: bytes) -> None:
         """Part of a body, unless the request was refused."""
+        self._body_bytes += len(body)
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End of a request, unless it was refused."""
+        self._until = 0.0
         if not self._refused:
             super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """The WebSocket protocol has clocks of its own."""
-        if not self._refused:
-            self.watch.leave(self, self._address)
-            super().handle_websocket_upgrade()
+        """The WebSocket protocol has clocks of its own. An answer that is under way comes first."""
+        if self._refused:
+            return
+        if self._is_answering():
+            self._close_after_answers()
+            return
+        self.watch.leave(self, self._address)
+        super().handle_websocket_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Anybody can ask for one: that is no line of the log."""
+
+    def send_400_response(self, msg: str) -> None:
+        """What came was not HTTP."""
+        self._refuse(400, "malformed HTTP request")
+
+    def pause_writing(self) -> None:
+        """The peer does not read: nothing more is read from it."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def held(self) -> int:
+        """Bytes that wait here."""
+        unread = self._header_bytes + sum(len(cycle.body) for cycle in self._cycles)
+        return self.transport.get_write_buffer_size() + unread
+
+    def drop(self) -> None:
+        """Close at once."""
+        self.watch.leave(self, self._address)
+        self.transport.abort()
 
     def check(self, now: float) -> None:
         """Close what is late. Called by the ticker."""
-        if self._headers_until and now > self._headers_until:
-            # Nothing of a first request ever came, or its headers trickle.
-            self._refuse(408, "request headers not received in time")
-            self._headers_until = 0.0
+        since, self._checked_at = now - self._checked_at, now
+        if self._until:
+            if self.flow.read_paused or self.flow.write_paused:
+                self._until += since
+            elif self._in_headers and self._is_answering():
+                self._until = now + self.watch.settings.header_deadline
+            elif now > self._until:
+                self._until = 0.0
+                self._late()
         stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
         if stuck > self.watch.settings.write_deadline:
-            self.watch.leave(self, self._address)
-            self.transport.abort()
+            self.drop()
+
+    def _late(self) -> None:
+        if self._in_headers:
+            # Nothing of a first request ever came, or its headers trickle.
+            self._refuse(408, "request headers not received in time")
+        else:  # the application has had its time to say so
+            self.drop()
+
+    def _is_answering(self) -> bool:
+        return any(not cycle.response_complete for cycle in self._cycles)
+
+    def _rename(self, account: str) -> None:
+        self.account = account
+
+    def _close_after_answers(self) -> None:
+        """Read nothing more; close once what was asked before is answered. Nothing may be written
+        between: it would stand inside an answer."""
+        self._refused = True
+        self._until = 0.0
+        self.flow.pause_reading()
+        broken = self._receiving()
+        if broken is not None and broken.response_started:
+            broken.more_body = False
+            broken.message_event.set()
+        elif broken is not None:  # it waits behind others, and cannot become whole any more
+            self.pipeline = deque(item for item in self.pipeline if item[0] is not broken)
+            self._cycles.remove(broken)
+        unanswered = [cycle for cycle in self._cycles if not cycle.response_complete]
+        if unanswered:
+            unanswered[-1].keep_alive = False
+        else:
+            self.transport.close()
+
+    def _receiving(self) -> RequestResponseCycle | None:
+        """The request whose body is being received."""
+        latest = self._cycles[-1] if self._cycles else None
+        return latest if latest is not None and latest.more_body and not self._in_headers else None
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer without an application, and close."""
+        receiving = self._receiving()
+        if receiving is not None and receiving.response_complete:
+            receiving = None
+        if any(not c.response_complete for c in self._cycles if c is not receiving) or (
+            receiving is not None and receiving.response_started
+        ):
+            self._close_after_answers()
+            return
+        if receiving is not None:
+            receiving.disconnected = True
+            receiving.message_event.set()
         self._refused = True
         if self.transport.is_closing():
             return
@@ -225,6 +386,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._address = self.client[0] if self.client else ""
         self._progress = Progress(self.loop.time())
         self._given_up = False
+        self.account = network_of(self._address)
         self.watch.enter(self, self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -236,6 +398,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """Run the application, which may give up on a peer that does not read."""
         own = transport_of(cast(dict[str, Any], self.scope))
         own.unsent = self.transport.get_write_buffer_size
+        own.rename = self._rename
         own.give_up, own.accept_up_to = self.give_up, self.accept_up_to
         app = self.app
 
@@ -268,6 +431,30 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.close_timer = self.loop.call_later(_LAST_WORD, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """The peer does not read: what it sends would be answered into the same full buffer."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def held(self) -> int:
+        """Bytes that wait here."""
+        unread = len(self.conn.reader.buffer) + sum(map(len, self.frames))
+        return self.transport.get_write_buffer_size() + unread
+
+    def drop(self) -> None:
+        """Close at once."""
+        self.watch.leave(self, self._address)
+        self.transport.abort()
+
+    def _rename(self, account: str) -> None:
+        self.account = account
 
     def check(self, now: float) -> None:
         """Abort a peer that reads nothing, well after the application has given up on it."""

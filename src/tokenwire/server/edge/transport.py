@@ -36,6 +36,10 @@ class Transport:
     send: Send | None = None
     #: Bytes that wait in the transport.
     unsent: Callable[[], int] | None = None
+    #: Whether some of the request has not been received yet.
+    unread: Callable[[], bool] | None = None
+    #: Count the connection's buffers under the name of its client.
+    rename: Callable[[str], None] | None = None
     #: Drop the connection at once.
     abort: Callable[[], None] | None = None
     #: The response's body, past ASGI's `send`.
