@@ -52,6 +52,38 @@ def test_the_page_of_design_names_files_that_exist():
     assert not missing
 
 
+def test_the_page_of_design_names_what_its_files_define():
+    """After a file, in brackets: ``run_response``, ``Records.read``, ``approve`` of a class."""
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    named = re.findall(r"`((?:[\w-]+/)+\w+\.py)` \(`([\w.]+)`\)", text)
+    assert len(named) > 10
+    for file, name in named:
+        source = (ROOT / "src" / "tokenwire" / file).read_text("utf-8")
+        for part in name.split("."):
+            assert re.search(rf"(?:def|class) {part}\b|^{part}\b", source, re.MULTILINE), file
+
+
+def test_the_page_of_design_draws_the_layers_and_the_tree_as_they_are():
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    contract = (ROOT / ".importlinter").read_text("utf-8")
+    block = contract.split("layers =\n")[1].split("ignore_imports")[0]
+    layers = [line.split("|") for line in block.split("\n") if line.strip()]
+    section = text.split("## Layers")[1].split("## ")[0]
+    drawn = [re.split(r"\s{2,}", line)[0].split("|") for line in _block(section)]
+    assert [[n.strip() for n in row] for row in drawn] == [[n.strip() for n in r] for r in layers]
+    folders = {
+        line.split("/")[0].strip()
+        for line in _block(text.split("## The tree")[1])
+        if line.startswith("  ") and "/" in line
+    }
+    package = ROOT / "src" / "tokenwire"
+    assert folders == {path.parent.name for path in package.glob("*/__init__.py")}
+
+
+def _block(text: str) -> list[str]:
+    return text.split("```\n")[1].splitlines()
+
+
 def _imports(path: Path) -> set[Path]:
     """The files of the package that a file names in an import, wherever the import stands: for
     types only, or inside of a function."""
