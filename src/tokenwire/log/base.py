@@ -280,6 +280,11 @@ class Store(Records, Leases, Mailbox, Index, Protocol):
         """Erase logs that ended more than ``retention`` seconds ago; how many went."""
         ...
 
+    async def probe(self) -> None:
+        """Whether the store takes a write now: one small one, at most once a second, shared by all
+        who ask. Raises `LogError`, after 5 s at the latest."""
+        ...
+
     async def stats(self) -> dict[str, Any]:
         """Counts for people and metrics: logs, open, records, bytes, and the store's own."""
         ...

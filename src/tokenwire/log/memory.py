@@ -78,7 +78,7 @@ class _Log:
 
 
 class MemoryStore:
-    """A `Log` in memory. ``clock`` gives Unix seconds; tests pass their own."""
+    """A `Store` in memory. ``clock`` gives Unix seconds; tests pass their own."""
 
     durability: Durability = "memory"
     shared = False
@@ -90,6 +90,7 @@ class MemoryStore:
         self._clock = clock
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._records = 0
         self._logs: dict[str, _Log] = {}
         self._open: dict[str, _Log] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
@@ -155,6 +156,7 @@ class MemoryStore:
         entry.records += records
         entry.bytes += size
         self._bytes += size
+        self._records += len(records)
         self._wakes.grown(log)
         then(None)
         return True
@@ -197,6 +199,7 @@ class MemoryStore:
                 "the memory store is full; shorten the retention so that old logs expire"
             )
         history.extend(new)
+        self._records += len(new)
         entry.bytes += size
         self._bytes += size
         if close is not None:
@@ -339,6 +342,7 @@ class MemoryStore:
         self._open.pop(log, None)
         self._documents.pop(private_kind(log), None)
         self._bytes -= entry.bytes
+        self._records -= len(entry.records)
         if entry.key is not None:
             self._keys.pop(entry.key, None)
         if entry.thread is not None:
@@ -367,6 +371,9 @@ class MemoryStore:
             self._tombstones.popitem(last=False)
         return len(old)
 
+    async def probe(self) -> None:
+        """Memory takes a write as long as the process lives."""
+
     async def stats(self) -> dict[str, Any]:
         logs = self._logs.values()
         return {
@@ -374,7 +381,7 @@ class MemoryStore:
             "durability": self.durability,
             "streams": len(logs),
             "open": len(self._open),
-            "records": sum(len(entry.records) for entry in logs),
+            "records": self._records,
             "bytes": self._bytes,
             "notes": ["Logs are in memory: they end with this process."],
         }

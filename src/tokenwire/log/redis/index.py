@@ -39,6 +39,11 @@ class Index:
         #: Index writes that failed; the time to live of the keys makes up for them.
         self.missed = 0
 
+    @property
+    def probe(self) -> str:
+        """The key that is written to see whether the store takes writes."""
+        return f"{self._prefix}:{{probe}}:probe"
+
     async def _run(self, command: str, key: str, *words: Word) -> Any:
         return await self._link.command(key, command, key, *words)
 

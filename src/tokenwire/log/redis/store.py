@@ -25,6 +25,7 @@ from tokenwire.log.base import (
     private_kind,
 )
 from tokenwire.log.completion import Callback
+from tokenwire.log.recent import Recent
 from tokenwire.log.redis.append import APPEND, Appends, Owned, missing
 from tokenwire.log.redis.check import check_store
 from tokenwire.log.redis.index import INDEX, Index
@@ -47,7 +48,7 @@ MOST_COUNTED = 1000
 
 
 class RedisStore:
-    """A `Log` in Redis; options in the URL are described in `tokenwire.log.redis.url`."""
+    """A `Store` in Redis; options in the URL are described in `tokenwire.log.redis.url`."""
 
     shared = True
     rewinds = True
@@ -62,6 +63,7 @@ class RedisStore:
         self._index = Index(self._link, self._prefix, self._ttl)
         self._tails = Tails()
         self._reads = Reads(self._link, self._key)
+        self._probe = Recent(self._try_to_write)
         self._owned: dict[str, Owned] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         head = (self._ttl, KEEP_NAMES_MS, self._publish)
@@ -421,6 +423,12 @@ class RedisStore:
             return sum([await self._delete(log, "gone") for log in old])
 
         return await self._apart(work())
+
+    async def probe(self) -> None:
+        await self._probe.get()
+
+    async def _try_to_write(self) -> None:
+        await self._link.command(self._index.probe, "SET", self._index.probe, "1", "PX", 60_000)
 
     async def stats(self) -> dict[str, Any]:
         counts = await self._apart(self._counts())

@@ -6,6 +6,7 @@ handed out; one that fails is an error with a name, never altered text.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import zlib
 from array import array
@@ -17,16 +18,18 @@ import msgspec
 
 from tokenwire.errors import (
     CursorError,
-    GoneError,
-    NotFoundError,
     StoreDamagedError,
+    StoreUnavailableError,
     TokenwireError,
 )
 from tokenwire.log.base import LogInfo, Page
+from tokenwire.log.sqlite.heads import missing
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
 from tokenwire.log.sqlite.thread import Job
 
 __all__ = ["Reader", "describe"]
+
+_log = logging.getLogger("tokenwire.log")
 
 _INTEGERS = msgspec.json.Decoder(list[int])
 
@@ -57,12 +60,6 @@ WHERE s.name = ?
 """
 
 
-def _missing(connection: sqlite3.Connection, name: str) -> TokenwireError:
-    if connection.execute("SELECT 1 FROM gone WHERE name = ?", (name,)).fetchone():
-        return GoneError("the log has expired; its records are no longer stored")
-    return NotFoundError("no log has this name", what="log")
-
-
 def _damaged(what: str, log: str, number: int) -> StoreDamagedError:
     return StoreDamagedError(
         f"{what} {number} of log {log} fails its checksum; the store is damaged",
@@ -88,7 +85,7 @@ def _cut(sid: int, after: int, joined: Sequence[Any]) -> list[bytes] | None:
 def describe(connection: sqlite3.Connection, name: str) -> LogInfo:
     row = connection.execute(STREAM, (name,)).fetchone()
     if row is None:
-        raise _missing(connection, name)
+        raise missing(connection, name)
     _, epoch, owner, closed, meta, check, created, lease_until, thread, tail, total = row
     if zlib.crc32(meta) != check:
         raise _damaged("description", name, 0)
@@ -132,6 +129,8 @@ class Reader:
     def work(self, jobs: list[Job]) -> Sequence[Any]:
         """Run ``jobs`` in one snapshot, at least as new as the newest commit before the call."""
         try:
+            if self._connection.in_transaction:  # an earlier COMMIT failed
+                self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN")
             try:
                 return [self._one(job) for job in jobs]
@@ -150,6 +149,10 @@ class Reader:
         except (TypeError, ValueError, UnicodeError, msgspec.DecodeError) as error:
             # A damaged page can hold values of the wrong kind where the schema says otherwise.
             return StoreDamagedError(f"the store holds unreadable values ({type(error).__name__})")
+        except Exception as error:
+            _log.exception("a job of the store failed inside")
+            name = type(error).__name__
+            return StoreUnavailableError(f"the store failed inside ({name}); see the server's log")
 
     def poll(self) -> None:
         """Look for commits of other processes; costs microseconds when there were none."""
@@ -186,7 +189,7 @@ class Reader:
     def read(self, log: str, after: int, most: int, most_bytes: int) -> Page:
         row = self._connection.execute(STREAM, (log,)).fetchone()
         if row is None:
-            raise _missing(self._connection, log)
+            raise missing(self._connection, log)
         sid, closed, tail = row[0], row[3], row[9]
         if not 0 <= after <= tail:
             raise CursorError("the offset is beyond the tail of this log", tail=tail)
@@ -218,7 +221,7 @@ class Reader:
     def commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
         row = self._connection.execute("SELECT sid FROM stream WHERE name = ?", (log,)).fetchone()
         if row is None:
-            raise _missing(self._connection, log)
+            raise missing(self._connection, log)
         commands = []
         for number, check, data in self._connection.execute(
             "SELECT number, checksum, data FROM command WHERE sid = ? AND number > ?"
@@ -268,13 +271,19 @@ class Reader:
         )
         return dict(rows.fetchall())
 
-    def stats(self) -> dict[str, Any]:
-        logs, still_open = self._connection.execute(
-            "SELECT count(*), coalesce(sum(closed IS NULL), 0) FROM stream"
+    def stats(self) -> dict[str, int]:
+        execute = self._connection.execute
+        counters = dict(execute("SELECT name, value FROM counter").fetchall())
+        still_open, records, size = execute(
+            "SELECT count(*),"
+            " coalesce(sum((SELECT max(offset) FROM record WHERE sid = s.sid)), 0),"
+            " coalesce(sum((SELECT total FROM record WHERE sid = s.sid"
+            " ORDER BY offset DESC LIMIT 1)), 0)"
+            " FROM stream s WHERE closed IS NULL"
         ).fetchone()
-        records, size = self._connection.execute(
-            "SELECT coalesce(sum(r.offset), 0), coalesce(sum(r.total), 0) FROM stream s"
-            " JOIN record r ON r.sid = s.sid"
-            " AND r.offset = (SELECT max(offset) FROM record WHERE sid = s.sid)"
-        ).fetchone()
-        return {"streams": logs, "open": still_open, "records": records, "bytes": size}
+        return {
+            "streams": counters.get("logs", 0),
+            "open": still_open,
+            "records": records + counters.get("ended_records", 0),
+            "bytes": size + counters.get("ended_bytes", 0),
+        }

@@ -23,11 +23,13 @@ from tokenwire.errors import (
 __all__ = ["checksum", "connect", "explain", "migrate", "prepare"]
 
 APPLICATION_ID = 0x746F6B77  # "tokw", so that file(1) and we know our files
-VERSION = 1
+VERSION = 2
 
 #: ``record.total``: bytes of the log up to and with this record, so that neither an append
 #: nor a description has to touch or add up anything else. ``wake``: one row per commit with the
-#: name hashes of the touched logs; other processes wake their readers by it.
+#: name hashes of the touched logs; other processes wake their readers by it. ``counter``: the
+#: number of logs, and the records and bytes of those that have ended, so that figures cost the
+#: same however many there are.
 SCHEMA = """
 CREATE TABLE stream (
     sid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL,
@@ -50,6 +52,8 @@ CREATE TABLE request_key (
 ) WITHOUT ROWID;
 CREATE INDEX request_key_stream ON request_key(sid);
 CREATE TABLE gone (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX gone_at ON gone(at);
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE document (
     kind TEXT NOT NULL, name TEXT NOT NULL, changed INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (kind, name)
@@ -59,6 +63,23 @@ CREATE TABLE wake (
     id INTEGER PRIMARY KEY AUTOINCREMENT, writer TEXT NOT NULL, hashes BLOB NOT NULL
 );
 """
+
+#: From the schema of before to that of the key.
+MIGRATIONS = {
+    2: """
+CREATE INDEX gone_at ON gone(at);
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counter SELECT 'logs', count(*) FROM stream;
+INSERT INTO counter
+    SELECT 'ended_records', coalesce(sum(
+        (SELECT max(offset) FROM record WHERE sid = s.sid)), 0)
+    FROM stream s WHERE closed IS NOT NULL;
+INSERT INTO counter
+    SELECT 'ended_bytes', coalesce(sum(
+        (SELECT total FROM record WHERE sid = s.sid ORDER BY offset DESC LIMIT 1)), 0)
+    FROM stream s WHERE closed IS NOT NULL;
+""",
+}
 
 STREAM_STEP, OFFSET_STEP = 0x9E3779B1, 0x85EBCA6B
 
@@ -114,6 +135,8 @@ def connect(path: str, *, writer: bool, synchronous: str, busy: float) -> sqlite
     )
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute("PRAGMA cache_size=-16000")
+    # What is erased is overwritten, whatever this SQLite was compiled to do.
+    connection.execute("PRAGMA secure_delete=ON")
     if not writer:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -151,17 +174,24 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
         raise ConfigError(f"{file} is on a file system without shared memory; choose another")
-    if tables:
+    if tables and version == VERSION:
         return
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN IMMEDIATE")  # another process may be at it, too
     try:
-        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            for statement in SCHEMA.split(";\n"):
-                if statement.strip():
-                    connection.execute(statement)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if not version:
+            _run(connection, SCHEMA)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
+        for number in range(version + 1 if version else VERSION + 1, VERSION + 1):
+            _run(connection, MIGRATIONS[number])
+        connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _run(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)

@@ -8,6 +8,7 @@ whatever many logs appended meanwhile in one transaction, another thread reads.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
@@ -17,13 +18,25 @@ from typing import Any, Literal, cast
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
 from tokenwire.log.base import Appended, Claim, Durability, LogInfo, Page, Then, Wake
 from tokenwire.log.completion import Callback
+from tokenwire.log.recent import Recent
+from tokenwire.log.sqlite.heads import name_hash
 from tokenwire.log.sqlite.reader import Reader
 from tokenwire.log.sqlite.schema import connect, explain, migrate, prepare
-from tokenwire.log.sqlite.thread import Job, JobThread
-from tokenwire.log.sqlite.writer import AppendJob, Writer, name_hash
+from tokenwire.log.sqlite.thread import DEADLINE, Job, JobThread
+from tokenwire.log.sqlite.writer import AppendJob, Maintenance, Writer
 from tokenwire.log.tail import Tails
 
 __all__ = ["SQLiteStore"]
+
+_log = logging.getLogger("tokenwire.log")
+
+#: Seconds after an erasure until the write-ahead log is emptied, and until that is tried again.
+WAL_SECONDS = 20.0
+WAL_PAUSE = 5.0
+
+#: How often, and for how long, free pages are given back in one sweep.
+VACUUMS = 50
+VACUUM_SECONDS = 0.02
 
 #: How often a process with readers looks for the commits of other processes.
 POLL_SECONDS = 0.010
@@ -33,7 +46,8 @@ KEEP_NAMES_SECONDS = 30 * 86400.0
 
 
 class SQLiteStore:
-    """A `Log` in the file ``path``. ``busy``: seconds to wait for another process's lock."""
+    """A `Store` in the file ``path``. ``busy``: seconds to wait for another process's lock;
+    ``deadline``: seconds after which an operation fails."""
 
     shared = True
     rewinds = False
@@ -44,6 +58,7 @@ class SQLiteStore:
         *,
         synchronous: Literal["full", "normal"] = "full",
         busy: float = 5.0,
+        deadline: float = DEADLINE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = os.path.expanduser(path)
@@ -56,13 +71,27 @@ class SQLiteStore:
         self._reader: Reader | None = None
         self._writes: JobThread | None = None
         self._reads: JobThread | None = None
+        self._deadline = deadline
+        self._probe = Recent(self._try_to_write)
+        #: Since when the write-ahead log holds something that was erased; Unix seconds.
+        self._wal_since: float | None = None
+        self._wal_timer: asyncio.TimerHandle | None = None
+        self._wal_task: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Open the file and its two threads; refuses a file that is not ours or is damaged."""
         await asyncio.to_thread(self._open)
         writer, reader = cast(Writer, self._writer), cast(Reader, self._reader)
-        self._writes = JobThread("tokenwire-write", writer.work, on_done=self._committed)
-        self._reads = JobThread("tokenwire-read", reader.work, poll=reader.poll, idle=POLL_SECONDS)
+        self._writes = JobThread(
+            "tokenwire-write", writer.work, on_done=self._committed, deadline=self._deadline
+        )
+        self._reads = JobThread(
+            "tokenwire-read",
+            reader.work,
+            poll=reader.poll,
+            idle=POLL_SECONDS,
+            deadline=self._deadline,
+        )
         self._reads.set_polling(bool(self._tails))
 
     def _connect(self, writer: bool) -> sqlite3.Connection:
@@ -96,6 +125,12 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """Commit what was given, close the file. Logs stay."""
+        if self._wal_timer is not None:
+            self._wal_timer.cancel()
+        if self._wal_task is not None:
+            await asyncio.wait([self._wal_task])
+            if self._wal_timer is not None:
+                self._wal_timer.cancel()
         if self._reads is not None:
             await self._reads.close()
         if self._writes is not None:
@@ -256,11 +291,16 @@ class SQLiteStore:
 
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         await self._write(lambda w: w.set_document(kind, name, data))
+        if data is None:
+            self._empty_wal_soon()
 
     async def swap_document(
         self, kind: str, name: str, old: bytes | None, new: bytes | None
     ) -> bool:
-        return await self._write(lambda w: w.swap_document(kind, name, old, new))
+        is_new = await self._write(lambda w: w.swap_document(kind, name, old, new))
+        if is_new and old is not None:
+            self._empty_wal_soon()
+        return is_new
 
     async def document(self, kind: str, name: str) -> bytes | None:
         return await self._read(lambda r: r.document(kind, name))
@@ -270,6 +310,7 @@ class SQLiteStore:
 
     async def delete(self, log: str) -> None:
         await self._write(lambda w: w.delete(log), log)
+        self._empty_wal_soon()
 
     async def expire(self, *, retention: float) -> int:
         count = 0
@@ -280,11 +321,66 @@ class SQLiteStore:
                 self._tails.wake(log)
             count += len(names)
             if not names:
-                return count
+                break
+        if count:
+            self._empty_wal_soon()
+        await self._give_back()
+        return count
+
+    async def _give_back(self) -> None:
+        """Give free pages back to the file system, a little at a time, for about a second."""
+        for _ in range(VACUUMS):
+            if not await self._maintain(lambda w: w.vacuum(VACUUM_SECONDS)):
+                return
+
+    async def _maintain(self, act: Callable[[Writer], Any]) -> Any:
+        if self._writes is None:
+            raise StoreUnavailableError("the store has not been started")
+        return await self._writes.ask(Maintenance(lambda _: act(cast(Writer, self._writer))))
+
+    def _empty_wal_soon(self, seconds: float | None = None) -> None:
+        if self._wal_since is None:
+            self._wal_since = self._clock()
+        if self._wal_timer is None and self._writes is not None:
+            loop = asyncio.get_running_loop()
+            seconds = WAL_SECONDS if seconds is None else seconds
+            self._wal_timer = loop.call_later(seconds, self._start_emptying)
+
+    def _start_emptying(self) -> None:
+        self._wal_timer = None
+        self._wal_task = asyncio.ensure_future(self._empty_wal())
+
+    async def _empty_wal(self) -> None:
+        since = self._wal_since
+        try:
+            emptied = await self._maintain(lambda w: w.empty_wal())
+        except LogError as error:
+            _log.warning("the write-ahead log could not be emptied: %s", error)
+            emptied = False
+        if emptied and self._wal_since == since:
+            self._wal_since = None
+        elif self._wal_since is not None:
+            self._empty_wal_soon(WAL_PAUSE)
+
+    async def probe(self) -> None:
+        await self._probe.get()
+
+    async def _try_to_write(self) -> None:
+        try:
+            await self._write(lambda w: w.probe())
+        except OSError as error:  # pragma: no cover - the thread answers with errors of ours
+            raise StoreUnavailableError("the store does not take a write") from error
 
     async def stats(self) -> dict[str, Any]:
         counts = await self._read(lambda r: r.stats())
         notes = []
         if self.durability == "process":
             notes.append("synchronous=normal: a power cut may lose the last second of tokens.")
-        return {"store": "sqlite", "durability": self.durability, **counts, "notes": notes}
+        waiting = 0.0 if self._wal_since is None else self._clock() - self._wal_since
+        return {
+            "store": "sqlite",
+            "durability": self.durability,
+            **counts,
+            "erased_in_wal_seconds": max(0.0, waiting),
+            "notes": notes,
+        }

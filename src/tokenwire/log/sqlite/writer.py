@@ -6,10 +6,10 @@ a log from earlier transactions is used only while no other process has touched 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sqlite3
-import time
 import zlib
 from array import array
 from collections.abc import Callable, Sequence
@@ -17,38 +17,35 @@ from typing import Any, Literal
 
 from tokenwire.errors import (
     ConflictError,
-    GoneError,
     KeyReusedError,
     LogError,
-    NotFoundError,
     StoreUnavailableError,
     TokenwireError,
 )
 from tokenwire.log.base import Appended, Claim, LogInfo, private_kind
+from tokenwire.log.sqlite.heads import Head, Heads, name_hash
+from tokenwire.log.sqlite.lock import FileLock
+from tokenwire.log.sqlite.maintenance import empty_wal, vacuum
 from tokenwire.log.sqlite.reader import describe
 from tokenwire.log.sqlite.schema import checksum, explain
 from tokenwire.log.sqlite.thread import Job
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: there SQLite's own lock has to do
-    fcntl = None
+__all__ = ["AppendJob", "Maintenance", "Writer"]
 
-__all__ = ["AppendJob", "Writer", "name_hash"]
+_log = logging.getLogger("tokenwire.log")
 
 #: Rows of one INSERT. Few, large statements: each one lets go of the interpreter lock once, and
 #: getting it back from a busy event loop may take milliseconds.
 INSERT_SIZES = (512, 64, 8, 1)
 
-#: What is known of logs, before it is thrown away and read again.
-MOST_KNOWN = 50_000
-
 #: Rows of the ``wake`` table: a reader that is further behind wakes everybody instead.
 MOST_WAKES = 4096
 
 
-def name_hash(log: str) -> int:
-    return zlib.crc32(log.encode())
+class Maintenance(Job):
+    """Work on the file that goes after a transaction, not in one; ``act`` gets the writer."""
+
+    __slots__ = ()
 
 
 class AppendJob(Job):
@@ -73,17 +70,6 @@ class AppendJob(Job):
         self.durable = durable
 
 
-class _Head:
-    __slots__ = ("closed", "epoch", "sid", "tail", "total")
-
-    def __init__(self, sid: int, epoch: int, tail: int, total: int, closed: str | None) -> None:
-        self.sid = sid
-        self.epoch = epoch
-        self.tail = tail
-        self.total = total
-        self.closed = closed
-
-
 class Writer:
     """Lives in the writer thread; the only connection of this process that writes."""
 
@@ -102,58 +88,65 @@ class Writer:
         self._default = synchronous
         self._synchronous = synchronous
         self.identity = secrets.token_hex(8)
-        self._heads: dict[str, _Head] = {}
+        self._heads = Heads()
         self._rows: list[Any] = []
         self._touched: set[int] = set()
         self._last_wake = 0
+        self._connect = connect
         self._connection = connect()
-        self._lock = -1
-        if fcntl is not None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._lock = os.open(path + "-lock", flags, 0o600)
+        status = os.stat(path)
+        self._file = (status.st_dev, status.st_ino)
+        #: What a transaction failed of, when that was unforeseen.
+        self._failure: Exception | None = None
+        self._lock = FileLock(path, busy)
 
     def close(self) -> None:
-        self._take_lock()
+        self._lock.take()
         try:
             self._connection.close()
         finally:
-            if self._lock >= 0:
-                os.close(self._lock)
+            self._lock.close()
 
     def work(self, jobs: list[Job]) -> Sequence[Any]:
-        """Run ``jobs`` in one transaction; one result or exception for each."""
+        """Run ``jobs`` in one transaction; one result or exception for each. When something
+        unforeseen fails, each runs alone, so that only the one that failed is refused."""
         try:
-            self._take_lock()
+            self._lock.take()
             try:
-                return self._transaction(jobs)
+                if any(type(job) is Maintenance for job in jobs):
+                    return [self._one_by_one(job) for job in jobs]
+                results = self._transaction(jobs)
+                if results is None:
+                    results = [self._alone(job) for job in jobs]
+                return results
             finally:
-                if self._lock >= 0 and fcntl is not None:
-                    fcntl.flock(self._lock, fcntl.LOCK_UN)
+                self._lock.release()
         except LogError as error:
             return [error] * len(jobs)
 
-    def _take_lock(self) -> None:
-        # Older SQLite can damage a file when two connections write and checkpoint in the same
-        # instant. All our writers, of all processes, pass this lock, so that cannot happen.
-        if self._lock < 0 or fcntl is None:
-            return
-        elapsed = 0.0
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if elapsed >= self._busy:
-                    raise StoreUnavailableError(
-                        "another process holds the lock of the store"
-                    ) from None
-            pause = min(0.002, 0.0002 + elapsed / 10)
-            time.sleep(pause)
-            elapsed += pause
-
-    def _transaction(self, jobs: list[Job]) -> Sequence[Any]:
-        connection = self._connection
+    def _one_by_one(self, job: Job) -> Any:
+        if type(job) is not Maintenance:
+            return self._alone(job)
         try:
+            return job.act(self)
+        except sqlite3.Error as error:
+            self._undo()
+            return explain(error, self._path)
+
+    def _alone(self, job: Job) -> Any:
+        results = self._transaction([job])
+        if results is not None:
+            return results[0]
+        name = type(self._failure).__name__
+        error = StoreUnavailableError(f"the store failed inside ({name}); see the server's log")
+        error.__cause__ = self._failure
+        return error
+
+    def _transaction(self, jobs: list[Job]) -> Sequence[Any] | None:
+        """The results; None when something failed that is no fault of the disk."""
+        try:
+            self._check_file()
+            connection = self._connection
             self._set_synchronous(jobs)
             connection.execute("BEGIN IMMEDIATE")
             self._catch_up()
@@ -162,20 +155,45 @@ class Writer:
             self._leave_wake()
             connection.execute("COMMIT")
             return results
-        except BaseException as error:
-            self._undo()
-            if isinstance(error, sqlite3.Error):
-                return [explain(error, self._path)] * len(jobs)
-            if isinstance(error, Exception):
-                return [error] * len(jobs)
+        except LogError:
             raise
+        except sqlite3.OperationalError as error:
+            self._undo()
+            return [explain(error, self._path)] * len(jobs)
+        except Exception as error:
+            self._undo()
+            if type(error) is sqlite3.DatabaseError:  # the file is damaged
+                return [explain(error, self._path)] * len(jobs)
+            if len(jobs) == 1:
+                _log.exception("a job of the store failed inside")
+            self._failure = error
+            return None
+
+    def _check_file(self) -> None:
+        """What is appended to a file that has no name any more would be lost unnoticed."""
+        try:
+            status = os.stat(self._path)
+            file = (status.st_dev, status.st_ino)
+        except FileNotFoundError:
+            file = None
+        if file != self._file:
+            name = os.path.basename(self._path)
+            raise StoreUnavailableError(
+                f"the store file {name} was deleted or replaced while it was open; "
+                "restart the server"
+            )
 
     def _undo(self) -> None:
         self._heads.clear()
         self._rows.clear()
         self._touched.clear()
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._connection.close()
+            self._connection = self._connect()
+            self._synchronous = self._default
 
     def _set_synchronous(self, jobs: list[Job]) -> None:
         level = self._default
@@ -200,9 +218,7 @@ class Writer:
         for _, writer, hashes in rows:
             if writer != self.identity:
                 changed.update(array("I", hashes))
-        if changed:
-            for name in [name for name in self._heads if name_hash(name) in changed]:
-                del self._heads[name]
+        self._heads.forget_hashes(changed)
 
     def _leave_wake(self) -> None:
         if not self._touched:
@@ -217,8 +233,6 @@ class Writer:
             self._connection.execute(
                 "DELETE FROM wake WHERE id <= ?", (self._last_wake - MOST_WAKES,)
             )
-        if len(self._heads) > MOST_KNOWN:
-            self._heads.clear()
 
     def _one(self, job: Job) -> Any:
         try:
@@ -229,27 +243,9 @@ class Writer:
         except TokenwireError as error:
             return error
 
-    def _look_up(self, name: str) -> _Head:
-        head = self._heads.get(name)
-        if head is None:
-            row = self._connection.execute(
-                "SELECT s.sid, s.epoch, coalesce(r.offset, 0), coalesce(r.total, 0), s.closed"
-                " FROM stream s LEFT JOIN record r ON r.sid = s.sid AND r.offset ="
-                " (SELECT max(offset) FROM record WHERE sid = s.sid) WHERE s.name = ?",
-                (name,),
-            ).fetchone()
-            if row is None:
-                raise self._missing(name)
-            head = self._heads[name] = _Head(*row)
-        return head
-
-    def _missing(self, name: str) -> TokenwireError:
-        tombstone = self._connection.execute(
-            "SELECT 1 FROM gone WHERE name = ?", (name,)
-        ).fetchone()
-        if tombstone:
-            return GoneError("the log has expired; its records are no longer stored")
-        return NotFoundError("no log has this name", what="log")
+    def _look_up(self, name: str) -> Head:
+        self._flush()
+        return self._heads.look_up(self._connection, name)
 
     def _append(self, job: AppendJob) -> Appended:
         head = self._heads.get(job.log) or self._look_up(job.log)
@@ -276,15 +272,17 @@ class Writer:
             rows += (sid, tail, total, checksum(record, sid, tail), record)
         head.tail, head.total = tail, total
         if job.close is not None:
-            head.closed = job.close
+            self._heads.forget(job.log)  # nothing more is appended to it
             self._connection.execute(
                 "UPDATE stream SET closed = ?, closed_at = ? WHERE sid = ?",
                 (job.close, self._clock(), sid),
             )
+            self._count("ended_records", tail)
+            self._count("ended_bytes", total)
         self._touched.add(name_hash(job.log))
         return Appended("ok", tail, head.epoch)
 
-    def _differs(self, head: _Head, first: int, records: list[bytes]) -> bool:
+    def _differs(self, head: Head, first: int, records: list[bytes]) -> bool:
         """Whether the last record that the append and the log have in common is another one."""
         last = min(head.tail, first + len(records) - 1)
         if last < first:
@@ -311,7 +309,20 @@ class Writer:
                 start += width
         rows.clear()
 
+    def _count(self, name: str, change: int) -> None:
+        self._connection.execute(
+            "INSERT INTO counter VALUES (?1, ?2)"
+            " ON CONFLICT (name) DO UPDATE SET value = value + ?2",
+            (name, change),
+        )
+
     # What the facade sends over as jobs.
+
+    def probe(self) -> None:
+        """Write something, so that a disk which does not take it is noticed."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO counter VALUES ('probe', ?)", (int(self._clock()),)
+        )
 
     def create(
         self,
@@ -349,6 +360,7 @@ class Writer:
         ).lastrowid
         if key is not None:
             execute("INSERT INTO request_key VALUES (?, ?, ?)", (key, sid, key_hash))
+        self._count("logs", 1)
         self._touched.add(name_hash(log))
         return describe(self._connection, log)
 
@@ -364,7 +376,7 @@ class Writer:
         ).fetchone()
         if row is None:
             return None
-        self._heads.pop(log, None)
+        self._heads.forget(log)
         self._touched.add(name_hash(log))
         return Claim(log, row[0], self._look_up(log).tail, handed_over=before == ("",))
 
@@ -421,10 +433,20 @@ class Writer:
         return current in (old, new)
 
     def _erase(self, name: str, sid: int) -> None:
+        closed, records, size = self._connection.execute(
+            "SELECT s.closed, coalesce(r.offset, 0), coalesce(r.total, 0)"
+            " FROM stream s LEFT JOIN record r ON r.sid = s.sid AND r.offset ="
+            " (SELECT max(offset) FROM record WHERE sid = s.sid) WHERE s.sid = ?",
+            (sid,),
+        ).fetchone()
+        self._count("logs", -1)
+        if closed is not None:
+            self._count("ended_records", -records)
+            self._count("ended_bytes", -size)
         for table in ("record", "command", "request_key", "stream"):
             self._connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))  # noqa: S608
         self._connection.execute("DELETE FROM document WHERE kind = ?", (private_kind(name),))
-        self._heads.pop(name, None)
+        self._heads.forget(name)
         self._touched.add(name_hash(name))
 
     def delete(self, log: str) -> None:
@@ -446,6 +468,14 @@ class Writer:
             self._erase(name, sid)
             execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (name, now))
         if not old:
-            execute("DELETE FROM gone WHERE at < ?", (now - keep_names,))
-            execute("PRAGMA incremental_vacuum(1000)").fetchall()
+            execute(
+                "DELETE FROM gone WHERE name IN (SELECT name FROM gone WHERE at < ? LIMIT 1000)",
+                (now - keep_names,),
+            )
         return [name for name, _ in old]
+
+    def vacuum(self, seconds: float) -> int:
+        return vacuum(self._connection, seconds)
+
+    def empty_wal(self) -> bool:
+        return empty_wal(self._connection, self._busy)

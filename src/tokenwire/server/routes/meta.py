@@ -96,7 +96,7 @@ async def health(state: State, request: Request, info: RequestInfo) -> Response:
         status, code = "draining", 503
     else:
         try:
-            await state.store.stats()
+            await state.store.probe()
         except LogError as error:
             status, code = error.code, 503
     return json_response({"status": status, "version": __version__}, code)

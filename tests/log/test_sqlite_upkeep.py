@@ -1,0 +1,227 @@
+"""What time and volume do to a SQLite file: upgrades, figures, free pages, and what is erased."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tokenwire.errors import GoneError
+from tokenwire.log.sqlite import heads
+from tokenwire.log.sqlite import store as store_module
+from tokenwire.log.sqlite.store import SQLiteStore
+
+SCHEMA_1 = Path(__file__).with_name("data") / "schema_1.sql"
+Case = Callable[[SQLiteStore], Awaitable[None]]
+
+
+def run(store: SQLiteStore, case: Case) -> None:
+    async def main() -> None:
+        await store.start()
+        try:
+            await asyncio.wait_for(case(store), 60)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+async def ended(store: SQLiteStore, log: str, *records: bytes) -> None:
+    await store.create(log, owner="me")
+    await store.append(log, epoch=1, first=1, records=[*records], close="complete")
+
+
+async def counts(store: SQLiteStore) -> tuple[int, int, int, int]:
+    stats = await store.stats()
+    return stats["streams"], stats["open"], stats["records"], stats["bytes"]
+
+
+def test_a_file_of_the_first_schema_opens(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "log.db")
+    connection.executescript(SCHEMA_1.read_text())
+    connection.close()
+
+    async def case(store: SQLiteStore) -> None:
+        assert await counts(store) == (3, 1, 4, 21)
+        assert (await store.read("ended")).records == [b"one", b"two"]
+        assert (await store.create("x", owner="me", key="k", key_hash="h")).log == "ended"
+        assert await store.commands("open") == [(1, b"command")]
+        assert await store.document("kind", "name") == b"data"
+        claim = await store.claim("open", owner="you")
+        assert claim is not None
+        assert (claim.epoch, claim.tail, claim.handed_over) == (2, 1, False)
+        await store.append("open", epoch=2, first=2, records=[b"more"], close="complete")
+        assert await counts(store) == (3, 0, 5, 25)
+        with pytest.raises(GoneError):
+            await store.read("long-ago")
+        assert await store.expire(retention=-1) == 3
+        assert await counts(store) == (0, 0, 0, 0)
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+    again = SQLiteStore(f"{tmp_path}/log.db")
+    run(again, lambda store: store.create("new", owner="me"))  # type: ignore[arg-type,return-value]
+
+
+def test_figures_are_right_after_everything_that_changes_them(tmp_path: Path) -> None:
+    async def case(store: SQLiteStore) -> None:
+        assert await counts(store) == (0, 0, 0, 0)
+        await ended(store, "a", b"12", b"345")
+        await store.create("b", owner="me")
+        await store.append("b", epoch=1, first=1, records=[b"6"])
+        assert await counts(store) == (2, 1, 3, 6)
+        await store.append("a", epoch=1, first=2, records=[b"345"], close="complete")  # again
+        assert await counts(store) == (2, 1, 3, 6)
+        await store.delete("b")
+        await store.delete("b")
+        assert await counts(store) == (1, 0, 2, 5)
+        await store.expire(retention=-1)
+        assert await counts(store) == (0, 0, 0, 0)
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_figures_and_probes_look_at_no_ended_log(tmp_path: Path) -> None:
+    async def case(store: SQLiteStore) -> None:
+        for number in range(30):
+            await ended(store, f"s{number}", b"x")
+        steps: list[int] = []
+
+        async def work_of(act: Callable[[], Awaitable[object]]) -> int:
+            steps.clear()
+            await act()
+            return len(steps)
+
+        for half in (store._reader, store._writer):
+            assert half is not None
+            half._connection.set_progress_handler(lambda: steps.append(1), 1)
+        few = [await work_of(act) for act in (store.stats, store._try_to_write)]
+        for number in range(300):
+            await ended(store, f"t{number}", b"x")
+        many = [await work_of(act) for act in (store.stats, store._try_to_write)]
+        assert few[0] > 10
+        # Instructions of SQLite: a tree may be a level deeper, but nothing is done for each log.
+        assert all(most < 1.5 * least for most, least in zip(many, few, strict=True))
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_a_commit_of_another_process_costs_the_same_however_many_logs_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    async def main() -> None:
+        mine, other = SQLiteStore(f"{tmp_path}/log.db"), SQLiteStore(f"{tmp_path}/log.db")
+        await mine.start()
+        await other.start()
+        for number in range(200):
+            await mine.create(f"s{number}", owner="me")
+            await mine.append(f"s{number}", epoch=1, first=1, records=[b"x"])
+        await other.append("s7", epoch=1, first=2, records=[b"y"])
+        real = heads.name_hash
+        monkeypatch.setattr(heads, "name_hash", lambda name: hashed.append(name) or real(name))
+        result = await mine.append("s8", epoch=1, first=2, records=[b"z"])
+        assert result.status == "ok"
+        assert len(hashed) < 5
+        result = await mine.append("s7", epoch=1, first=2, records=[b"z"])
+        assert (result.status, result.tail) == ("conflict", 2), "it has seen the other's record"
+        await mine.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_logs_that_have_ended_are_not_remembered(tmp_path: Path) -> None:
+    async def case(store: SQLiteStore) -> None:
+        for number in range(20):
+            await ended(store, f"s{number}", b"x")
+        writer = store._writer
+        assert writer is not None
+        assert not writer._heads._heads
+        assert not writer._heads._names
+        again = await store.append("s3", epoch=1, first=1, records=[b"x"], close="complete")
+        assert again.status == "duplicate"
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_an_end_and_what_follows_it_in_one_turn_agree(tmp_path: Path) -> None:
+    async def case(store: SQLiteStore) -> None:
+        await store.create("s", owner="me")
+        first, again, more = await asyncio.gather(
+            store.append("s", epoch=1, first=1, records=[b"a", b"b"], close="complete"),
+            store.append("s", epoch=1, first=1, records=[b"a", b"b"], close="complete"),
+            store.append("s", epoch=1, first=3, records=[b"c"]),
+        )
+        assert [first.status, again.status, more.status] == ["ok", "duplicate", "closed"]
+        assert [first.tail, again.tail, more.tail] == [2, 2, 2]
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_a_sweep_gives_thousands_of_pages_back(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+
+    async def case(store: SQLiteStore) -> None:
+        await ended(store, "large", *(bytes(20_000) for _ in range(800)))
+        await store._maintain(lambda writer: writer.empty_wal())
+        assert path.stat().st_size > 16_000_000
+        await store.expire(retention=-1)
+        await store._maintain(lambda writer: writer.empty_wal())
+        assert path.stat().st_size < 8_000_000
+        await store.expire(retention=-1)
+        await store._maintain(lambda writer: writer.empty_wal())
+        assert path.stat().st_size < 1_000_000
+
+    run(SQLiteStore(str(path)), case)
+
+
+SECRET = b"what nobody may read again"
+
+
+@pytest.mark.parametrize("how", ["delete", "expire", "document", "swap"])
+def test_what_is_erased_leaves_the_file_and_its_write_ahead_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(store_module, "WAL_SECONDS", 0.05)
+    monkeypatch.setattr(store_module, "WAL_PAUSE", 0.05)
+    path = tmp_path / "log.db"
+
+    def on_disk() -> bytes:
+        return b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+    async def case(store: SQLiteStore) -> None:
+        await store.create("other", owner="me")
+        await ended(store, "s", SECRET)
+        await store.set_document("kind", "name", SECRET)
+        assert SECRET in on_disk()
+        if how in ("document", "swap"):
+            await store.delete("s")
+        else:
+            await store.set_document("kind", "name", None)
+        reader = sqlite3.connect(path)  # another process, in the middle of a transaction
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM stream").fetchall()
+        if how == "delete":
+            await store.delete("s")
+        elif how == "expire":
+            await store.expire(retention=-1)
+        elif how == "document":
+            await store.set_document("kind", "name", None)
+        else:
+            await store.swap_document("kind", "name", SECRET, b"short")
+        assert (await store.stats())["erased_in_wal_seconds"] >= 0
+        assert store._wal_since is not None
+        await asyncio.sleep(0.5)
+        assert store._wal_since is not None, "the other process may still read it"
+        reader.close()
+        while store._wal_since is not None:
+            await asyncio.sleep(0.02)
+        assert SECRET not in on_disk()
+        assert (await store.stats())["erased_in_wal_seconds"] == 0
+        assert (await store.describe("other")).log == "other"
+
+    run(SQLiteStore(str(path)), case)
