@@ -28,7 +28,7 @@ def test_every_native_route_is_listed_and_every_listed_route_is_there() -> None:
         for route in native
         for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
     }
-    listed = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^\s`?]*)", PAGE.split("## Who may ask")[0]))
+    listed = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^\s`?]*)", PAGE.split("## Access")[0]))
     assert have | {("GET", "/ws"), ("GET", "/")} == listed
 
 
