@@ -18,9 +18,16 @@ const threads = new Threads(client);
 /** How often the list of conversations is read again while the page is shown. */
 const LOOK_MS = 15_000;
 
-/** The conversation in the address: `#t=...`, so that a reload and a bookmark come back to it. */
+/** The conversation in the address: `#t=...`, so that a reload and a bookmark come back to it. Any id
+ * that the server takes. */
 function threadInAddress(): string | undefined {
-  return /^#t=([A-Za-z0-9_-]{8,64})$/.exec(location.hash)?.[1];
+  const [, written] = /^#t=([^&]+)$/.exec(location.hash) ?? [];
+  try {
+    const id = decodeURIComponent(written ?? "");
+    return /^(?!\.+$)[A-Za-z0-9_.:@-]{1,128}$/.test(id) ? id : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 export interface Model {

@@ -1,20 +1,8 @@
 /* Copying as plain text, without characters that cannot be seen. */
 
 import { useEffect, useState, type ReactNode } from "react";
+import { withoutHidden } from "./hidden.js";
 import { Icon } from "./icons.js";
-
-/** Tag characters, bidirectional controls, zero-width characters, and variation selectors of which
- * several stand together (one may choose a form, more carry bytes): text that hides. The joiners of
- * emoji and of several scripts stay. */
-const HIDDEN = /[\u{e0000}-\u{e007f}\u202a-\u202e\u2066-\u2069\u200b\u2060-\u2064\ufeff]|[\ufe00-\ufe0f\u{e0100}-\u{e01ef}]{2,}/gu;
-
-export function withoutHidden(text: string): string {
-  return text.replace(HIDDEN, "");
-}
-
-export function hiddenCount(text: string): number {
-  return (text.match(HIDDEN) ?? []).reduce((count, run) => count + [...run].length, 0);
-}
 
 export function CopyButton({ text, label }: { text: string; label: string }): ReactNode {
   const [done, setDone] = useState(false);

@@ -3,10 +3,14 @@
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./app.js";
+import { Boundary, tolerateMovedNodes } from "./boundary.js";
 import "./styles.css";
 
+tolerateMovedNodes();
 createRoot(document.getElementById("root")!).render(
   <StrictMode>
-    <App />
+    <Boundary what="The page" text="">
+      <App />
+    </Boundary>
   </StrictMode>,
 );

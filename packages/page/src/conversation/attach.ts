@@ -4,7 +4,7 @@ Always true: what comes out is a picture of four known kinds, a document, a soun
 and no larger than a request may hold. */
 
 import { useCallback, useMemo, useRef, useState } from "react";
-import { withoutHidden } from "../copy.js";
+import { withoutHidden } from "../hidden.js";
 
 /** A file of a question. */
 export interface Attachment {

@@ -28,8 +28,10 @@ const QUESTIONS = [
   ["Work out a formula", "Derive the quadratic formula step by step."],
 ] as const;
 
-/** Nearer to the end than this, the page follows the answer. */
+/** Nearer to the end than this, no button leads there. */
 const NEAR = 80;
+/** The end itself, for browsers that scroll by parts of a pixel. */
+const AT_END = 2;
 
 export function Chat(props: {
   chat: ChatHandle;
@@ -60,8 +62,9 @@ export function Chat(props: {
     (turn: Turn, question: string, kept: Attachment[]) => {
       onAsk(question || kept[0]?.name || "");
       chat.edit(turn, question, { content: contentOf(question, kept) });
+      toEnd();
     },
-    [chat.edit, onAsk],
+    [chat.edit, onAsk, toEnd],
   );
   useEffect(clear, [chat.thread, clear]);
   const onDrag = (event: DragEvent) => {
@@ -178,23 +181,33 @@ function useFollowedEnd(turns: number) {
     const onScroll = () => {
       const rest = element.scrollHeight - element.scrollTop - element.clientHeight;
       // Only a person scrolls up; growing content moves the end away downwards.
-      if (rest < NEAR) following.current = true;
-      else if (element.scrollTop < top - 2) following.current = false;
+      if (rest <= AT_END) following.current = true;
+      else if (element.scrollTop < top) following.current = false;
       top = element.scrollTop;
       setAtEnd(following.current || rest < NEAR);
+    };
+    // Before the browser has moved anything, so that no growth takes it back.
+    const onWheel = ({ deltaY }: WheelEvent) => {
+      if (deltaY < 0 && element.scrollTop > 0) following.current = false;
     };
     const observer = new ResizeObserver(() => {
       if (following.current) element.scrollTop = element.scrollHeight;
       top = element.scrollTop;
+      setAtEnd(following.current || element.scrollHeight - top - element.clientHeight < NEAR);
     });
     observer.observe(content.current);
     element.addEventListener("scroll", onScroll, { passive: true });
+    element.addEventListener("wheel", onWheel, { passive: true });
     return () => {
       observer.disconnect();
+      element.removeEventListener("wheel", onWheel);
       element.removeEventListener("scroll", onScroll);
     };
   }, []);
-  useEffect(toEnd, [turns, toEnd]);
+  useEffect(() => {
+    // A question of another tab does not take a reader away from where they are.
+    if (following.current) toEnd();
+  }, [turns, toEnd]);
   return { scroller, content, atEnd, toEnd };
 }
 

@@ -5,6 +5,7 @@ opened in the page, and what is saved has no type that a browser would run. */
 
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { cleanName, size } from "./attach.js";
+import { revealed } from "../hidden.js";
 import { Icon } from "../icons.js";
 
 export interface Shown {
@@ -31,7 +32,9 @@ export function cleanBase64(text: string): string {
 const pictureOf = ({ type, data }: Shown) => `data:${type};base64,${cleanBase64(data ?? "")}`;
 
 /** One file; a picture can be looked at, everything can be saved. */
-export function FileView({ file, large = false, onRemove }: { file: Shown; large?: boolean; onRemove?: () => void }): ReactNode {
+export function FileView(props: { file: Shown; large?: boolean; onRemove?: () => void }): ReactNode {
+  const { large = false, onRemove } = props;
+  const file = { ...props.file, name: revealed(props.file.name) };
   const [looking, setLooking] = useState(false);
   const picture = isPicture(file);
   if (picture && large) {
@@ -39,7 +42,7 @@ export function FileView({ file, large = false, onRemove }: { file: Shown; large
       <figure className="picture-part">
         <img className="inline-image" alt={file.name} src={pictureOf(file)} />
         <figcaption>
-          {about(file)} <SaveButton file={file} />
+          {about(file)} <SaveButton file={props.file} />
         </figcaption>
       </figure>
     );
@@ -57,7 +60,7 @@ export function FileView({ file, large = false, onRemove }: { file: Shown; large
             <span dir="auto">{file.name}</span>
             <small>{about(file)}</small>
           </span>
-          {!onRemove && <SaveButton file={file} />}
+          {!onRemove && <SaveButton file={props.file} />}
         </>
       )}
       {onRemove && (

@@ -3,7 +3,7 @@
 import type { PartState, RunState, ToolState } from "@tokenwire/client";
 import { MessageParts, shown, toolStatus, useApprovalAnswer, waitsForApproval, type PartProps, type Renderers } from "@tokenwire/react";
 import { useMemo, useState, type ReactNode } from "react";
-import { hiddenCount } from "../copy.js";
+import { hiddenCount, revealed } from "../hidden.js";
 import { cleanBase64, FileView } from "./files.js";
 import { Icon } from "../icons.js";
 import { safeLink } from "../markdown/links.js";
@@ -14,7 +14,7 @@ export type Approve = (approval: string, answer: { approved: boolean; arguments?
 const RENDER: Renderers = {
   text: ({ part }) => <TextPart part={part} />,
   reasoning: ({ part }) => <Reasoning part={part} />,
-  refusal: ({ part }) => <p className="refusal">{part.text}</p>,
+  refusal: ({ part }) => <p className="refusal" dir="auto">{part.text}</p>,
   "tool-call": (props) => <ToolCard {...props} />,
   "provider-result": ({ part }) => <Result title={`Result of ${String(part.attrs.name ?? "a tool")}`} content={part.attrs.content ?? part.text} />,
   file: ({ part }) => <FileCard part={part} />,
@@ -52,7 +52,7 @@ function Citations({ list }: { list: unknown }): ReactNode {
   const seen = new Map<string, string>();
   for (const one of list as Record<string, unknown>[]) {
     const safe = typeof one?.url === "string" ? safeLink(one.url) : null;
-    if (safe) seen.set(safe.href, typeof one.title === "string" && one.title ? one.title : safe.host);
+    if (safe) seen.set(safe.href, typeof one.title === "string" && one.title ? revealed(one.title) : safe.host);
   }
   if (!seen.size) return null;
   return (
@@ -77,7 +77,7 @@ function Reasoning({ part }: { part: PartState }): ReactNode {
       <summary>
         <Icon name="thought" /> {open ? "Thinking…" : part.attrs.summary ? "Summary of the reasoning" : "Reasoning"}
       </summary>
-      <div className="thoughts">{part.text}</div>
+      <div className="thoughts" dir="auto">{part.text}</div>
     </details>
   );
 }
@@ -101,19 +101,19 @@ function ToolCard({ part, tool, onApprove }: PartProps): ReactNode {
     <section className="tool" data-status={status} aria-label={`Tool ${String(part.attrs.name ?? "")}`}>
       <header>
         <Icon name="tool" />
-        <strong>{String(part.attrs.name ?? "")}</strong>
+        <strong>{revealed(String(part.attrs.name ?? ""))}</strong>
         <span className="status">{STATUS[status] ?? status}</span>
       </header>
       {written && !asks && (
         <pre className="arguments" tabIndex={0} aria-label="Arguments">
-          {part.status === "open" ? written : pretty(written)}
+          {revealed(part.status === "open" ? written : pretty(written))}
         </pre>
       )}
-      {part.attrs.error !== undefined && <p className="quiet-note">{shown(part.attrs.error)}</p>}
+      {part.attrs.error !== undefined && <p className="quiet-note">{revealed(shown(part.attrs.error))}</p>}
       {tool?.started && !ended && <Progress tool={tool} />}
       {tool && !ended && tool.output && (
         <pre className="output" tabIndex={0} aria-label="Output so far">
-          {tool.output.slice(-4000)}
+          {revealed(tool.output.slice(-4000))}
         </pre>
       )}
       {tool && asks && <ApprovalBox tool={tool} onApprove={onApprove!} />}
@@ -142,10 +142,10 @@ function ApprovalBox({ tool, onApprove }: { tool: ToolState; onApprove: NonNulla
   return (
     <div className="approval" role="group" aria-label={`Allow ${tool.name}?`}>
       <p>
-        Allow <strong>{tool.name}</strong> to run with these arguments?
+        Allow <strong>{revealed(tool.name)}</strong> to run with these arguments?
         {tool.approval_reason ? ` ${tool.approval_reason}` : ""}
       </p>
-      <pre tabIndex={0}>{pretty(JSON.stringify(tool.approval_arguments ?? {}))}</pre>
+      <pre tabIndex={0}>{revealed(pretty(JSON.stringify(tool.approval_arguments ?? {})))}</pre>
       <div className="buttons">
         {error && (
           <p className="problem" role="alert">
@@ -166,11 +166,11 @@ function ApprovalBox({ tool, onApprove }: { tool: ToolState; onApprove: NonNulla
 const MOST_SHOWN = 20000;
 
 function Result({ title, content, failed = false }: { title: string; content: unknown; failed?: boolean }): ReactNode {
-  const text = pretty(shown(content ?? ""));
+  const text = revealed(pretty(shown(content ?? "")));
   const short = text.length < 400;
   return (
     <details className={`result${failed ? " failed" : ""}`} open={short || failed}>
-      <summary>{title}</summary>
+      <summary>{revealed(title)}</summary>
       <pre tabIndex={0}>
         {text.slice(0, MOST_SHOWN)}
         {text.length > MOST_SHOWN ? `\n… ${text.length - MOST_SHOWN} more characters` : ""}
@@ -191,7 +191,7 @@ function FileCard({ part }: { part: PartState }): ReactNode {
       <p className="file">
         <Icon name="file" />
         <a href={link.href} target="_blank" rel="noopener noreferrer nofollow">
-          {shown}
+          {revealed(shown)}
         </a>
         <span className="host">({link.host})</span>
       </p>

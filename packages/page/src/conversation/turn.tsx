@@ -4,6 +4,7 @@ import { finishReasonOf, stateOf, textOf, usageOf, type RunState } from "@tokenw
 import { useRunStore, type Turn } from "@tokenwire/react";
 import { memo, useMemo, useState, type ReactNode } from "react";
 import { filesIn, type Attachment } from "./attach.js";
+import { Boundary } from "../boundary.js";
 import { CopyButton } from "../copy.js";
 import { FileView } from "./files.js";
 import { Icon } from "../icons.js";
@@ -31,9 +32,12 @@ export const TurnView = memo(
     return (
       <article aria-busy={open}>
         <Question {...props} />
-        <div className="answer" data-state={turn.error ? "failed" : word}>
+        {/* While it is written, a translator must not move its nodes. */}
+        <div className="answer" data-state={turn.error ? "failed" : word} translate={open ? "no" : undefined}>
           <h2 className="offscreen">Answer</h2>
-          <AnswerParts state={state} open={open} onApprove={approve} />
+          <Boundary what="This answer" text={textOf(state)}>
+            <AnswerParts state={state} open={open} onApprove={approve} />
+          </Boundary>
           {open && nothing && link !== "reconnecting" && (
             <p className="typing" aria-label="Waiting for the first word">
               <span />
@@ -97,6 +101,7 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
         <textarea
           autoFocus
           aria-label="Edit your question"
+          dir="auto"
           rows={Math.min(12, draft.split("\n").length + 1)}
           value={draft}
           onChange={(event) => setDraft(event.target.value)}

@@ -1,9 +1,12 @@
 /* Markdown that is still being written, as blocks.
 
-Always true: a finished block is never looked at again, so the work for one more piece depends on
-what is open and not on the length of the answer; a block's `key` stays the same while it grows. */
+Always true: a finished block is never looked at again, unless it names a reference whose address
+comes later, so the work for one more piece depends on what is open and not on the length of the
+answer; a block's `key` stays the same while it grows. */
 
-import { Marked, type Token, type Tokens } from "marked";
+import type { Token } from "marked";
+import { steady } from "./hold.js";
+import { lex, noLinks } from "./syntax.js";
 
 export interface Block {
   key: number;
@@ -18,35 +21,6 @@ const STEP = 64 * 1024;
 /** What can still change what came before: a list goes on after one more paragraph. */
 const UNSTABLE = 2;
 
-const math = {
-  block: {
-    name: "math",
-    level: "block" as const,
-    start: (text: string) => text.search(/\$\$|\\\[/),
-    tokenizer(text: string): Tokens.Generic | undefined {
-      const found = /^(?:\$\$([^$]{1,2000}?)\$\$|\\\[([\s\S]{1,2000}?)\\\])(?:\n|$)/.exec(text);
-      return found
-        ? { type: "math", raw: found[0], text: found[1] ?? found[2], display: true }
-        : undefined;
-    },
-  },
-  inline: {
-    name: "inlineMath",
-    level: "inline" as const,
-    start: (text: string) => text.search(/\$|\\\(|\\\[/),
-    tokenizer(text: string): Tokens.Generic | undefined {
-      // `$5 and $6` is money: a formula has no space inside its dollars, no digit after them.
-      const found =
-        /^(?:\$\$([^$\n]{1,500}?)\$\$|\$(?!\s)([^$\n]{1,500}?)(?<![\s\\])\$(?!\d)|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\])/.exec(text);
-      if (!found) return undefined;
-      const inner = found[1] ?? found[2] ?? found[3] ?? found[4] ?? "";
-      return { type: "math", raw: found[0], text: inner, display: found[2] === undefined && found[3] === undefined };
-    },
-  },
-};
-
-const marked = new Marked({ gfm: true, extensions: [math.block, math.inline] });
-
 /** Reads one text as it grows. */
 export class BlockReader {
   #done: Block[] = [];
@@ -54,9 +28,13 @@ export class BlockReader {
   #lastText = "";
   #last: Block[] = [];
   #finished = false;
-  /** The line that opens the listing in which the finished blocks stopped. */
-  #fence = "";
+  /** What the rest of a divided block begins with: the line that opens a listing, the head of a
+   * table. */
+  #head = "";
   #key = 0;
+  #links = noLinks();
+  /** Label of a reference -> the finished blocks that may mean it. */
+  #wanted = new Map<string, Set<number>>();
 
   /** All blocks of `text`; `open` while more may come. */
   read(raw: string, open: boolean): Block[] {
@@ -73,23 +51,23 @@ export class BlockReader {
     if (!this.#continues(text)) this.#restart();
     this.#lastText = text;
     this.#finished = !open;
-    let tail = this.#fence + text.slice(this.#doneEnd);
-    let tokens = lex(open ? mend(tail) : tail);
-    const settled = this.#settle(tokens);
-    if (settled) {
-      tail = this.#fence + text.slice(this.#doneEnd);
-      tokens = tokens.slice(settled);
+    let tokens = this.#lexTail(text, open);
+    tokens = tokens.slice(this.#settle(tokens));
+    if (text.length - this.#doneEnd > MOST_OPEN && this.#divide(text, tokens)) {
+      tokens = this.#lexTail(text, open);
     }
-    if (tail.length > MOST_OPEN) {
-      this.#divide(text);
-      tokens = lex(open ? mend(this.#fence + text.slice(this.#doneEnd)) : this.#fence + text.slice(this.#doneEnd));
-    }
+    this.#resolve();
     const rest = tokens.map((token, at): Block => {
       const last = at === tokens.length - 1;
       return { key: this.#key + at, tokens: [token], open: open && last };
     });
     this.#last = [...this.#done, ...rest];
     return this.#last;
+  }
+
+  #lexTail(text: string, open: boolean): Token[] {
+    const tail = this.#head + text.slice(this.#doneEnd);
+    return lex(open ? steady(tail) : tail, this.#links);
   }
 
   #continues(text: string): boolean {
@@ -103,7 +81,9 @@ export class BlockReader {
   #restart(): void {
     this.#done = [];
     this.#doneEnd = 0;
-    this.#fence = "";
+    this.#head = "";
+    this.#links = noLinks();
+    this.#wanted.clear();
   }
 
   /** Takes what cannot change any more out of `tokens`; returns how many those are. */
@@ -112,67 +92,84 @@ export class BlockReader {
     if (solid.length <= UNSTABLE) return 0;
     const count = solid[solid.length - UNSTABLE]!;
     const settled = tokens.slice(0, count);
-    // A divided listing that came to its end: its opening line was not in the text.
-    const length = settled.reduce((sum, token) => sum + token.raw.length, 0) - this.#fence.length;
-    this.#fence = "";
+    // A divided block that came to its end: its head was not in the text.
+    const length = settled.reduce((sum, token) => sum + token.raw.length, 0) - this.#head.length;
+    this.#head = "";
     this.#add(settled);
     this.#doneEnd += length;
     return count;
   }
 
   #add(tokens: Token[]): void {
-    for (const token of tokens) this.#done.push({ key: this.#key++, tokens: [token], open: false });
+    for (const token of tokens) {
+      if (token.type !== "code") this.#want(token.raw, this.#done.length);
+      this.#done.push({ key: this.#key++, tokens: [token], open: false });
+    }
     // A new array: what was given out stays as it was.
     this.#done = [...this.#done];
   }
 
-  /** Closes a long open block at its last line. */
-  #divide(text: string): void {
-    while (text.length - this.#doneEnd > MOST_OPEN) {
-      const limit = this.#doneEnd + MOST_OPEN;
-      const line = text.lastIndexOf("\n", limit);
-      const end = line > this.#doneEnd ? line + 1 : limit;
-      const piece = this.#fence + text.slice(this.#doneEnd, end);
-      const tokens = lex(piece);
-      this.#add(tokens);
-      this.#doneEnd = end;
-      const last = tokens[tokens.length - 1];
-      const opening = last?.type === "code" ? /^ {0,3}(`{3,}|~{3,})[^\n]*\n/.exec(last.raw) : null;
-      const closed = opening && last!.raw.trimEnd().endsWith(`\n${opening[1]}`);
-      this.#fence = opening && !closed ? opening[0] : "";
+  #want(raw: string, at: number): void {
+    for (const [, label] of raw.matchAll(/\[([^[\]]{1,200})\]/g)) {
+      const name = label!.toLowerCase().replace(/\s+/g, " ");
+      if (name in this.#links) continue;
+      const blocks = this.#wanted.get(name) ?? new Set();
+      this.#wanted.set(name, blocks.add(at));
     }
   }
-}
 
-function lex(text: string): Token[] {
-  return text ? (marked.lexer(text) as Token[]) : [];
-}
-
-/** Closes at the end what the model has opened and not closed yet, so that it looks right while it
- * is being written; an unfinished link shows its text only. */
-export function mend(text: string): string {
-  const start = Math.max(text.lastIndexOf("\n\n") + 2, text.lastIndexOf("\n") + 1, text.length - 2000);
-  if (insideFence(text)) return text;
-  const head = text.slice(0, start);
-  let line = text.slice(start);
-  const ticks = line.match(/`/g)?.length ?? 0;
-  if (ticks % 2) return line.endsWith("`") ? head + line.slice(0, -1) : `${text}\``;
-  line = line
-    // [text](https://half  or  ![alt](https://half  or  [text]( or [te
-    .replace(/!?\[([^[\]]*)\]\([^()\s]*$/, "$1")
-    .replace(/!?\[([^[\]]*)$/, "$1");
-  const bare = line.replace(/`[^`]*`/g, "");
-  if ((bare.match(/\*\*/g)?.length ?? 0) % 2) {
-    line = /\*\*\s*$/.test(line) ? line.replace(/\*\*\s*$/, "") : `${line.replace(/\*$/, "")}**`;
+  /** Reads the finished blocks again that mean a definition which came after them. */
+  #resolve(): void {
+    if (!this.#wanted.size) return;
+    const changed = new Set<number>();
+    for (const label of Object.keys(this.#links)) {
+      for (const at of this.#wanted.get(label) ?? []) changed.add(at);
+      this.#wanted.delete(label);
+    }
+    if (!changed.size) return;
+    this.#done = this.#done.map((block, at) => {
+      if (!changed.has(at)) return block;
+      return { ...block, tokens: lex(block.tokens.map(({ raw }) => raw).join(""), this.#links) };
+    });
   }
-  return head + line;
+
+  /** Finishes what of a long open block can be: up to a line behind which the rest reads as it did
+   * before. Whether there was one. */
+  #divide(text: string, tokens: Token[]): boolean {
+    let divided = false;
+    for (let open = tokens; text.length - this.#doneEnd > MOST_OPEN; divided = true) {
+      const piece = this.#head + text.slice(this.#doneEnd, this.#doneEnd + MOST_OPEN);
+      if (divided) open = lex(piece, this.#links);
+      const { cut, head } = cutOf(piece, open);
+      if (cut <= this.#head.length) return divided;
+      this.#add(lex(piece.slice(0, cut), this.#links));
+      this.#doneEnd += cut - this.#head.length;
+      this.#head = head;
+    }
+    return divided;
+  }
 }
 
-function insideFence(text: string): boolean {
-  let fence = "";
-  for (const [, marker] of text.matchAll(/^ {0,3}(`{3,}|~{3,})/gm)) {
-    if (!fence) fence = marker!;
-    else if (marker!.startsWith(fence)) fence = "";
+/** Where a long text is cut, and what the rest begins with so that it reads the same. */
+function cutOf(piece: string, tokens: Token[]): { cut: number; head: string } {
+  const line = piece.lastIndexOf("\n") + 1;
+  const last = tokens.findLast(({ type }) => type !== "space");
+  const first = last && piece.includes(last.raw.slice(0, 200)) ? last : undefined;
+  switch (first?.type) {
+    case "code": {
+      const opening = /^ {0,3}(`{3,}|~{3,})[^\n]*\n/.exec(first.raw)?.[0] ?? "";
+      return { cut: line, head: opening };
+    }
+    case "table":
+      return { cut: line, head: /^[^\n]*\n[^\n]*\n/.exec(first.raw)?.[0] ?? "" };
+    case "list": {
+      // Before an item of the list itself; what is inside one stays together.
+      const item = [...piece.matchAll(/\n(?=(?:[-*+]|\d{1,9}[.)])[ \t])/g)].pop();
+      return { cut: item ? item.index + 1 : 0, head: "" };
+    }
+    case "blockquote":
+      return { cut: 0, head: "" };
+    default:
+      return { cut: line || piece.length, head: "" };
   }
-  return fence !== "";
 }

@@ -40,7 +40,7 @@ export const CodeBlock = memo(function CodeBlock(props: {
         <span>{language || "text"}</span>
         <CopyButton text={code} label="Copy code" />
       </figcaption>
-      <pre tabIndex={0}>
+      <pre tabIndex={0} dir="ltr">
         <code>
           {pieces
             ? pieces.map((piece, at) =>

@@ -3,6 +3,8 @@
 Always true: every link, image and autolink of an answer goes through `safeLink`; what it does not
 return is never put into the document. */
 
+import { revealed } from "../hidden.js";
+
 const SCHEMES = ["http:", "https:", "mailto:"];
 const NAMED: Record<string, string> = {
   amp: "&",
@@ -60,10 +62,33 @@ export function safeLink(address: string): SafeLink | null {
   }
   if (!SCHEMES.includes(url.protocol)) return null;
   if (url.protocol === "mailto:") {
-    return { href: url.href, host: url.pathname.slice(0, 100) };
+    const fields = [...url.searchParams].map(([name, value]) => `${name}: ${value.slice(0, 200)}`);
+    const host = [decoded(url.pathname).slice(0, 100), ...fields].join(", ");
+    return { href: url.href, host: revealed(host) };
   }
   if (!url.hostname || url.username || url.password) return null;
   return { href: url.href, host: url.host };
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+const NAME = /(?:[a-z][a-z0-9+.-]*:\/\/(?:[^\s/@]*@)?)?((?:[\p{L}\p{N}_-]+\.)+[\p{L}]{2,}|\[[0-9a-f:]+\]|\d{1,3}(?:\.\d{1,3}){3})(:\d+)?/giu;
+
+/** The hosts that a link's text names, as the browser would read them. */
+export function hostsIn(label: string): string[] {
+  return [...label.matchAll(NAME)].map(([, name, port = ""]) => {
+    try {
+      return new URL(`https://${name}${port}/`).host;
+    } catch {
+      return `${name}${port}`.toLowerCase();
+    }
+  });
 }
 
 const IMAGE = /^data:image\/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]+$/;

@@ -4,6 +4,7 @@ Always true: a finished block is drawn once; of a very long answer only what is 
 the document. */
 
 import { memo, useEffect, useRef, useState, type ReactNode } from "react";
+import { flushSync } from "react-dom";
 import { type Block, BlockReader } from "./blocks.js";
 import { renderBlocks } from "./render.js";
 
@@ -16,7 +17,8 @@ export const Markdown = memo(function Markdown({ text, open }: { text: string; o
   const reader = useRef<BlockReader>(undefined);
   reader.current ??= new BlockReader();
   const groups = useGroups(reader.current.read(text, open));
-  const windowed = groups.length > MOST_GROUPS;
+  const printing = usePrinting();
+  const windowed = groups.length > MOST_GROUPS && !printing;
   return (
     <div className="markdown">
       {groups.map((blocks, at) => (
@@ -25,6 +27,22 @@ export const Markdown = memo(function Markdown({ text, open }: { text: string; o
     </div>
   );
 });
+
+/** On paper the whole answer stands. */
+function usePrinting(): boolean {
+  const [printing, setPrinting] = useState(false);
+  useEffect(() => {
+    const set = (on: boolean) => () => flushSync(() => setPrinting(on));
+    const [before, after] = [set(true), set(false)];
+    addEventListener("beforeprint", before);
+    addEventListener("afterprint", after);
+    return () => {
+      removeEventListener("beforeprint", before);
+      removeEventListener("afterprint", after);
+    };
+  }, []);
+  return printing;
+}
 
 /** The same group object while its blocks are the same. */
 function useGroups(blocks: Block[]): Block[][] {

@@ -8,7 +8,8 @@ import type { Token, Tokens } from "marked";
 import { memo, useEffect, useRef, useState, type ReactNode } from "react";
 import { Icon } from "../icons.js";
 import { CodeBlock } from "./code.js";
-import { decodeEntities, isInlineImage, safeLink } from "./links.js";
+import { hiddenCount, revealed } from "../hidden.js";
+import { decodeEntities, hostsIn, isInlineImage, safeLink } from "./links.js";
 
 /** A quote in a list in a quote ...: deeper than this is shown as text. */
 const MOST_DEPTH = 24;
@@ -23,7 +24,7 @@ export function renderBlocks(tokens: Token[], open: boolean, depth = 0): ReactNo
 }
 
 function BlockToken({ token, open, depth }: { token: Token; open: boolean; depth: number }): ReactNode {
-  if (depth > MOST_DEPTH) return <p>{token.raw}</p>;
+  if (depth > MOST_DEPTH) return <p dir="auto">{token.raw}</p>;
   const inner = (tokens: Token[] | undefined) => renderInline(tokens ?? [], open, depth + 1);
   switch (token.type) {
     case "space":
@@ -32,16 +33,23 @@ function BlockToken({ token, open, depth }: { token: Token; open: boolean; depth
     case "heading": {
       // The page's own headings come first: an answer begins at the third level.
       const Name = `h${Math.min(6, (token as Tokens.Heading).depth + 2)}` as "h3";
-      return <Name>{inner(token.tokens)}</Name>;
+      return <Name dir="auto">{inner(token.tokens)}</Name>;
     }
     case "paragraph":
-      return <p>{inner(token.tokens)}</p>;
+      return <p dir="auto">{inner(token.tokens)}</p>;
     case "text":
-      return token.tokens ? <>{inner(token.tokens)}</> : <>{decodeEntities((token as Tokens.Text).text)}</>;
+      // Of a list's item. A list that turns out to be loose looks the same.
+      return <p dir="auto">{token.tokens ? inner(token.tokens) : decodeEntities((token as Tokens.Text).text)}</p>;
+    case "footnote":
+      return (
+        <p className="footnote" dir="auto">
+          <sup>{(token as unknown as { label: string }).label}</sup> {inner(token.tokens)}
+        </p>
+      );
     case "hr":
       return <hr />;
     case "blockquote":
-      return <blockquote>{renderBlocks(token.tokens ?? [], open, depth + 1)}</blockquote>;
+      return <blockquote dir="auto">{renderBlocks(token.tokens ?? [], open, depth + 1)}</blockquote>;
     case "code": {
       const code = token as Tokens.Code;
       const language = /^[\w+#.-]{1,30}/.exec(code.lang ?? "")?.[0].toLowerCase() ?? "";
@@ -71,8 +79,8 @@ function List({ list, open, depth }: { list: Tokens.List; open: boolean; depth: 
       </li>
     );
   });
-  if (!list.ordered) return <ul>{items}</ul>;
-  return <ol start={typeof list.start === "number" && list.start < 1e9 ? list.start : 1}>{items}</ol>;
+  if (!list.ordered) return <ul dir="auto">{items}</ul>;
+  return <ol dir="auto" start={typeof list.start === "number" && list.start < 1e9 ? list.start : 1}>{items}</ol>;
 }
 
 function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; depth: number }): ReactNode {
@@ -87,7 +95,7 @@ function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; dep
         <thead>
           <tr>
             {table.header.map((cell, at) => (
-              <th key={at} scope="col" className={look(at, cell.text)}>
+              <th key={at} dir="auto" scope="col" className={look(at, cell.text)}>
                 {renderInline(cell.tokens, false, depth + 1)}
               </th>
             ))}
@@ -97,7 +105,7 @@ function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; dep
           {table.rows.map((row, number) => (
             <tr key={number}>
               {row.map((cell, at) => (
-                <td key={at} className={look(at, cell.text)}>
+                <td key={at} dir="auto" className={look(at, cell.text)}>
                   {renderInline(cell.tokens, open && number === table.rows.length - 1, depth + 1)}
                 </td>
               ))}
@@ -130,7 +138,7 @@ function InlineToken({ token, open, depth }: { token: Token; open: boolean; dept
     case "del":
       return <del>{inner()}</del>;
     case "codespan":
-      return <code>{(token as Tokens.Codespan).text}</code>;
+      return <code dir="ltr">{(token as Tokens.Codespan).text}</code>;
     case "br":
       return <br />;
     case "link":
@@ -142,7 +150,9 @@ function InlineToken({ token, open, depth }: { token: Token; open: boolean; dept
       return <Formula source={text} raw={token.raw} display={display} />;
     }
     case "html":
-      return <>{token.raw}</>;
+      return /^<br\s*\/?>$/i.test(token.raw) ? <br /> : <>{token.raw}</>;
+    case "footnoteMark":
+      return <sup>{(token as unknown as { label: string }).label}</sup>;
     case "escape":
       return <>{(token as Tokens.Escape).text}</>;
     case "text":
@@ -157,13 +167,20 @@ function Link({ link, open, depth }: { link: Tokens.Link; open: boolean; depth: 
   const safe = safeLink(link.href);
   // While it touches the end of the text, the rest of its address may still come.
   if (!safe || open) return <span className="no-link">{text}</span>;
-  const says = link.text.toLowerCase().includes(safe.host.toLowerCase());
+  const named = hostsIn(link.text);
+  const other = named.find((host) => host !== safe.host);
+  const isAddress = named.length > 0 && !other && !/[?]/.test(safe.href.startsWith("mailto:") ? safe.href : "");
   return (
     <>
       <a href={safe.href} target="_blank" rel="noopener noreferrer nofollow" title={safe.href}>
-        {text}
+        {hiddenCount(link.text) ? revealed(link.text) : text}
       </a>
-      {!says && <span className="host"> ({safe.host})</span>}
+      {!isAddress && (
+        <span className={other ? "host other" : "host"}>
+          {" "}
+          ({safe.host}){other && !safe.href.startsWith("mailto:") ? `, not ${other}` : ""}
+        </span>
+      )}
     </>
   );
 }
@@ -203,7 +220,7 @@ const Formula = memo(function Formula(props: { source: string; raw: string; disp
     };
   }, [source, display]);
   return (
-    <span className={display ? "math display" : "math"}>
+    <span className={display ? "math display" : "math"} dir="ltr">
       <span ref={target} />
       {!drawn && <code>{raw.trim()}</code>}
     </span>

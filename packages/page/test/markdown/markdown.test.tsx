@@ -3,18 +3,19 @@
 import { createElement } from "react";
 import { renderToStaticMarkup } from "react-dom/server";
 import { describe, expect, it } from "vitest";
-import { BlockReader, mend } from "../../src/markdown/blocks.js";
+import { BlockReader } from "../../src/markdown/blocks.js";
+import { steady } from "../../src/markdown/hold.js";
 import { decodeEntities, isInlineImage, safeLink } from "../../src/markdown/links.js";
 import { Markdown } from "../../src/markdown/markdown.js";
 import { HOSTILE } from "./hostile.js";
 
 const ELEMENTS = new Set(
-  ("A BLOCKQUOTE BR BUTTON CODE DEL DIV EM FIGCAPTION FIGURE H3 H4 H5 H6 HR IMG INPUT LI OL P PATH PRE " +
+  ("A BLOCKQUOTE BR BUTTON CODE DEL DIV EM FIGCAPTION FIGURE H3 H4 H5 H6 HR IMG INPUT LI OL P PATH PRE SUP " +
     "SPAN STRONG SVG TABLE TBODY TD TH THEAD TR UL").split(" "),
 );
 const ATTRIBUTES = new Set(
   ("href target rel title class start type checked disabled readonly aria-label aria-hidden tabindex role " +
-    "scope src alt viewbox width height focusable d style").split(" "),
+    "scope src alt dir viewbox width height focusable d style").split(" "),
 );
 
 function drawn(text: string, open: boolean): HTMLElement {
@@ -164,13 +165,73 @@ describe("BlockReader", () => {
   });
 });
 
-describe("mend", () => {
-  it("closes what is open and hides half a link", () => {
-    expect(mend("a **bold")).toBe("a **bold**");
-    expect(mend("a `code")).toBe("a `code`");
-    expect(mend("a [text](https://half")).toBe("a text");
-    expect(mend("a [text")).toBe("a text");
-    expect(mend("```\na **b")).toBe("```\na **b");
-    expect(mend("done **bold** here")).toBe("done **bold** here");
+describe("steady", () => {
+  it.each([
+    ["a **bold", "a "],
+    ["a `code", "a "],
+    ["a [text](https://half", "a "],
+    ["a [text", "a "],
+    ["a [text]", "a "],
+    ["a [text] b", "a [text] b"],
+    ["```\na **b", "```\na **b"],
+    ["done **bold** here", "done **bold** here"],
+    ["text\n-", "text\n"],
+    ["text\n##", "text\n"],
+    ["| a | b |\n|--", ""],
+    ["```js\na\n``", "```js\na"],
+    ["costs $5", "costs "],
+    ["costs $5 and a little more, and then there is more of the text that goes on", "costs $5 and a little more, and then there is more of the text that goes on"],
+    [`**${"long ".repeat(40)}`, `**${"long ".repeat(40).trimEnd()}**`],
+  ])("%j is drawn as %j", (text, drawn) => {
+    expect(steady(text)).toBe(drawn);
   });
+});
+
+describe("long blocks", () => {
+  it("keeps tables tables", () => {
+    const rows = Array.from({ length: 4000 }, (_, n) => `| row ${n} | \`a|${n}\` |\n`).join("");
+    const text = `| a | b |\n|---|---|\n${rows}\nafter\n`;
+    const reader = new BlockReader();
+    for (let end = 0; end < text.length; end += 1009) {
+      const types = reader.read(text.slice(0, end), true).flatMap(({ tokens }) => tokens.map(({ type }) => type));
+      expect([end, types.filter((type) => !["table", "space"].includes(type))]).toEqual([end, []]);
+    }
+    const place = drawn(text, false);
+    expect(place.textContent).toContain("after");
+    const blocks = reader.read(text, false).flatMap(({ tokens }) => tokens);
+    const count = blocks.reduce((sum, token) => sum + ("rows" in token ? (token.rows as unknown[]).length : 0), 0);
+    expect(count).toBe(4000);
+  });
+
+  it("keeps the items of a list, also nested ones", () => {
+    const items = Array.from({ length: 3000 }, (_, n) => `- item ${n}\n  - inner ${n}\n`).join("");
+    const reader = new BlockReader();
+    for (let end = 0; end < items.length; end += 1009) reader.read(items.slice(0, end), true);
+    const lists = reader.read(items, false).flatMap(({ tokens }) => tokens);
+    expect(lists.every(({ type }) => type === "list")).toBe(true);
+    const count = lists.reduce((sum, list) => sum + (list as { items: unknown[] }).items.length, 0);
+    expect(count).toBe(3000);
+  });
+
+  it("finds the addresses of references that come at the end", () => {
+    const many = Array.from({ length: 50 }, (_, n) => `See [source ${n}][s${n}] and [this].\n\n`).join("");
+    const definitions = Array.from({ length: 50 }, (_, n) => `[s${n}]: https://s${n}.test/\n`).join("");
+    const text = `${many}${definitions}[This]: https://this.test/\n`;
+    const reader = new BlockReader();
+    for (let end = 0; end < text.length; end += 7) reader.read(text.slice(0, end), true);
+    const links = JSON.stringify(reader.read(text, false)).match(/"href":"https:[^"]*"/g);
+    expect(links).toHaveLength(100 + 51); // and the definitions themselves
+  });
+
+  it.each([
+    ["quotes", "> ".repeat(2000)],
+    ["lists", "- ".repeat(2000) + "x"],
+    ["brackets", "[".repeat(32_768)],
+    ["stars", "a*".repeat(16_384)],
+    ["links", "[a](".repeat(8000)],
+    ["nested quotes and lists", "> - ".repeat(1000) + "x"],
+  ])("draws %s without end in time that grows with their length", (_name, text) => {
+    for (let end = 0; end <= text.length; end += 331) drawn(text.slice(0, end), true);
+    expect(drawn(text, false).textContent!.length).toBeGreaterThan(0);
+  }, 60_000);
 });

@@ -20,8 +20,14 @@ STATIC = Path(__file__).parent.parent / "static"
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'"
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+#: The page opens no window that it talks with, and uses none of what a browser asks a person for.
+_ISOLATED = {
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), display-capture=(), usb=(), "
+    "serial=(), hid=(), payment=(), midi=()",
+}
 _NOT_BUILT = (
     "The page is not built: run 'make page' with Node 20 or newer. The API works without it.\n"
 )
@@ -65,7 +71,7 @@ def _endpoint(
         # Built assets carry a hash in their names; the index must be validated at every load.
         hashed = path.startswith("/assets/")
         cache = "public, max-age=31536000, immutable" if hashed else "no-cache, no-transform"
-        headers = {"content-security-policy": PAGE_POLICY, "cache-control": cache}
+        headers = {"content-security-policy": PAGE_POLICY, "cache-control": cache, **_ISOLATED}
         return Response(data, headers=headers, media_type=kind)
 
     return endpoint

@@ -1,0 +1,110 @@
+/* The Markdown that answers are written in: GitHub's, with formulas and footnotes, to tokens.
+
+Always true: the time of one reading grows with the text's length alone; what is nested too deep, or
+has too many signs, is shown as the text that it is. */
+
+import { Lexer, Marked, type Token, type Tokens } from "marked";
+
+const math = {
+  block: {
+    name: "math",
+    level: "block" as const,
+    start: (text: string) => text.search(/\$\$|\\\[/),
+    tokenizer(text: string): Tokens.Generic | undefined {
+      const found = /^(?:\$\$([^$]{1,2000}?)\$\$|\\\[([\s\S]{1,2000}?)\\\])(?:\n|$)/.exec(text);
+      return found
+        ? { type: "math", raw: found[0], text: found[1] ?? found[2], display: true }
+        : undefined;
+    },
+  },
+  inline: {
+    name: "inlineMath",
+    level: "inline" as const,
+    start: (text: string) => text.search(/\$|\\\(|\\\[/),
+    tokenizer(text: string): Tokens.Generic | undefined {
+      // `$5 and $6` is money, `$A/$B` are names: a formula has no space inside its dollars, no letter
+      // or digit after them.
+      const found =
+        /^(?:\$\$([^$\n]{1,500}?)\$\$|\$(?!\s)([^$\n]{1,500}?)(?<![\s\\])\$(?![\p{L}\p{N}])|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\])/u.exec(
+          text,
+        );
+      if (!found) return undefined;
+      const inner = found[1] ?? found[2] ?? found[3] ?? found[4] ?? "";
+      return { type: "math", raw: found[0], text: inner, display: found[2] === undefined && found[3] === undefined };
+    },
+  },
+};
+
+/** `[^1]` and `[^1]: what it says`. The text stands where the model wrote it. */
+const footnote = {
+  block: {
+    name: "footnote",
+    level: "block" as const,
+    start: (text: string) => (/(?:^|\n)\[\^/.exec(text)?.index ?? -1),
+    tokenizer(this: { lexer: Lexer }, text: string): Tokens.Generic | undefined {
+      const found = /^\[\^([^\]\s]{1,60})\]:[ \t]*([^\n]*(?:\n(?: {2,}|\t)\S[^\n]*)*)(?:\n|$)/.exec(text);
+      if (!found) return undefined;
+      const tokens = this.lexer.inlineTokens(found[2]!.replace(/\n\s+/g, "\n"));
+      return { type: "footnote", raw: found[0], label: found[1], tokens };
+    },
+  },
+  inline: {
+    name: "footnoteMark",
+    level: "inline" as const,
+    start: (text: string) => text.indexOf("[^"),
+    tokenizer(text: string): Tokens.Generic | undefined {
+      const found = /^\[\^([^\]\s]{1,60})\](?!\(|:)/.exec(text);
+      return found ? { type: "footnoteMark", raw: found[0], label: found[1] } : undefined;
+    },
+  },
+};
+
+const marked = new Marked({
+  gfm: true,
+  extensions: [math.block, math.inline, footnote.block, footnote.inline],
+  // A line of dashes under a text is a rule: as a heading it would change what was shown above it.
+  // A mail address would become a link when its sign comes: after its name was shown.
+  tokenizer: {
+    lheading: () => undefined,
+    url: (text: string) => (/^(?:https?:\/\/|www\.)/i.test(text) ? false : undefined),
+  },
+});
+
+/** A line with more markers of quotes and lists before its text. */
+const DEEP = /^(?:[ \t]*(?:>|[-*+](?=[ \t])|\d{1,9}[.)](?=[ \t]))){25}/m;
+/** More signs of emphasis, links and code in one paragraph. */
+const MOST_SIGNS = 1000;
+
+function isTooDeep(text: string): boolean {
+  if (DEEP.test(text)) return true;
+  // Listings and tables have many, and no depth.
+  if (/^[ \t>]*(?:`{3}|~{3}|\|)/m.test(text)) return false;
+  let signs = 0;
+  for (let at = 0; at < text.length; at++) {
+    const sign = text[at]!;
+    if (sign === "\n" && text[at + 1] === "\n") signs = 0;
+    else if ("*_[]~<".includes(sign) && ++signs > MOST_SIGNS) return true;
+  }
+  return false;
+}
+
+/** The addresses of references, by label. */
+export type Links = Record<string, Pick<Tokens.Link | Tokens.Image, "href" | "title">>;
+
+export const noLinks = () => Object.create(null) as Links;
+
+/** The tokens of a text. Its references mean `links`; its definitions are put into them. */
+export function lex(text: string, links: Links): Token[] {
+  if (!text) return [];
+  if (!isTooDeep(text)) {
+    try {
+      const lexer = new Lexer(marked.defaults);
+      lexer.tokens.links = links;
+      return [...lexer.lex(text)];
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error; // else: nested deeper than the stack
+    }
+  }
+  const plain = { type: "text", raw: text, text, escaped: true } as Tokens.Text;
+  return [{ type: "paragraph", raw: text, text, tokens: [plain] } as Tokens.Paragraph];
+}
