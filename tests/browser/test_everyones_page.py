@@ -117,9 +117,11 @@ def test_a_small_window_works(server: Any, watched: Any, size: tuple[int, int]) 
     wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0
     box = page.get_by_role("button", name="Send").bounding_box()
-    assert box and box["y"] + box["height"] <= size[1]
+    assert box
+    assert box["y"] + box["height"] <= size[1]
     scroller = page.locator(".scroller").bounding_box()
-    assert scroller and scroller["height"] > 90
+    assert scroller
+    assert scroller["height"] > 90
 
 
 def test_fields_are_large_enough_for_phones(server: Any, chromium: Any) -> None:
