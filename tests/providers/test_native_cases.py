@@ -10,6 +10,7 @@ import pytest
 
 from support.corpus import cut_every, decode, merged
 from support.order import in_order
+from tokenwire.events.codec import encode
 from tokenwire.events.model import Heartbeat
 from tokenwire.framing.sse import encode_frame
 from tokenwire.providers.registry import Registry
@@ -43,8 +44,11 @@ def test_a_case(case: dict[str, Any]) -> None:
     dialect = REGISTRY.dialect(case["family"])
     events = decode(dialect.decoder(), [data_of(case)])
     in_order(events)
+    assert events[-1].status == case.get("status", events[-1].status)
+    for event in events:
+        encode(event)
     found, expected = facts(events), dict(case["expected"])
-    if expected.get("error"):
+    if expected.get("error") is not None:
         wanted = expected.pop("error")
         assert found["error"] is not None
         assert {k: found["error"][k] for k in wanted} == wanted

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from support.corpus import cut_every, decode, merged
 from tokenwire.errors import FramingError, ProtocolError
+from tokenwire.events.codec import encode
 from tokenwire.events.model import (
     Error,
     FileStart,
@@ -54,11 +55,17 @@ def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **top:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["id"])
 def test_odd_cases_give_their_facts(case: dict[str, Any]) -> None:
     data = case["raw"].encode() if "raw" in case else body(case["payloads"])
-    whole = decode(DIALECT.decoder(), [data])
+    quirks = frozenset(case.get("quirks", ()))
+    whole = decode(DIALECT.decoder(quirks=quirks), [data])
     found, expected = facts(whole), dict(case["expected"])
     assert (found.pop("error") is None) == (expected.pop("error") is None)
     assert {name: found[name] for name in expected} == expected
-    assert merged(decode(DIALECT.decoder(), cut_every(1)(data))) == merged(whole)
+    assert whole[-1].status == case.get("status", whole[-1].status)
+    for kind, count in case.get("events", {}).items():
+        assert len([e for e in whole if e.type == kind]) == count
+    for event in whole:
+        encode(event)
+    assert merged(decode(DIALECT.decoder(quirks=quirks), cut_every(1)(data))) == merged(whole)
 
 
 def check_parts(events: list[Any]) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from support.order import in_order
 from tokenwire.events.model import Error, Finish, TextStart, ToolCallEnd, ToolCallStart
-from tokenwire.providers.decoding.parts import Parts, load, number, parse_arguments
+from tokenwire.providers.decoding.parts import Parts
+from tokenwire.providers.decoding.values import load, number, parse_arguments
 
 
 def ended(text: str, status: str = "complete", **fields: object) -> ToolCallEnd:
@@ -87,7 +88,8 @@ def test_json_is_read_leniently_and_fails_in_one_way() -> None:
     assert load(b'"a\x01b"') == "a\x01b"
     assert load(b'"\xff"') == "\ufffd"
     assert load(b'"\\ud83d\\ude00"') == "\U0001f600"
-    for bad in (b"", b"{", b"NaN", b"1e999", b"[" * 100_000, b"[" * 500 + b"]" * 500):
+    assert load(b"[NaN, -Infinity, 1e999, 1.5]") == [None, None, None, 1.5]
+    for bad in (b"", b"{", b"nan", b"1e", b"[" * 100_000, b"[" * 500 + b"]" * 500):
         with pytest.raises(ValueError):  # noqa: PT011 - any words, one class
             load(bad)
 

@@ -16,8 +16,8 @@ from tokenwire.providers.openai.think_tags import ThinkSplitter
 from tokenwire.providers.summary import facts
 
 
-def split(pieces: list[str]) -> dict[str, str]:
-    splitter, found = ThinkSplitter(), {"text": "", "reasoning": ""}
+def split(pieces: list[str], *, begins_open: bool = False) -> dict[str, str]:
+    splitter, found = ThinkSplitter(begins_open=begins_open), {"text": "", "reasoning": ""}
     for kind, piece in [p for x in pieces for p in splitter.feed(x)] + splitter.finish():
         found[kind] += piece
     return found
@@ -30,14 +30,32 @@ def split(pieces: list[str]) -> dict[str, str]:
         ("b", "", "b"),
         ("a < b <thin", "", "a < b <thin"),
         ("<think>a</th", "a</th", ""),
-        ("x<think>a</think>y<think>b</think>z", "ab", "xyz"),
-        ("<<think>a<</think>b", "a<", "<b"),
+        (" \n<think>a</think>b", "a", " \nb"),
+        ("<think>a</think>y<think>b</think>z", "a", "y<think>b</think>z"),
+        ("write <think> first", "", "write <think> first"),
+        ("<<think>a", "", "<<think>a"),
+        ("a</think>b", "", "ab"),
     ],
 )
 def test_tags_split_the_text(text: str, reasoning: str, rest: str) -> None:
     want = {"text": rest, "reasoning": reasoning}
     assert split([text]) == want
     assert split(list(text)) == want
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "rest"),
+    [
+        ("a</think>b", "a", "b"),
+        ("<think>a</think>b", "a", "b"),
+        ("a</think>b<think>c", "a", "b<think>c"),
+        ("a", "a", ""),
+    ],
+)
+def test_an_answer_may_begin_inside_its_reasoning(text: str, reasoning: str, rest: str) -> None:
+    want = {"text": rest, "reasoning": reasoning}
+    assert split([text], begins_open=True) == want
+    assert split(list(text), begins_open=True) == want
 
 
 @given(

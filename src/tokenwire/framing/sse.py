@@ -42,7 +42,8 @@ class SSEDecoder:
 
     ``max_line`` bounds a line's value, ``max_event`` the joined data of one event.
     ``last_event_id`` and ``retry_ms`` are what a reconnecting reader uses; ``comments`` counts
-    comment lines (keep-alives) and ``stray`` lines that are no field at all.
+    comment lines (keep-alives) and ``stray`` lines that are not a field. With ``error_field`` a
+    field ``error`` is the data of an event of that name, as some model servers send it.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class SSEDecoder:
         "_data",
         "_data_size",
         "_error",
+        "_error_field",
         "_event",
         "_fast_bound",
         "_id",
@@ -68,7 +70,10 @@ class SSEDecoder:
         "stray",
     )
 
-    def __init__(self, *, max_line: int = 1 << 20, max_event: int = 4 << 20) -> None:
+    def __init__(
+        self, *, max_line: int = 1 << 20, max_event: int = 4 << 20, error_field: bool = False
+    ) -> None:
+        self._error_field = error_field
         self.max_line = max_line
         self.max_event = max_event
         self.last_event_id = ""
@@ -241,6 +246,9 @@ class SSEDecoder:
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
         elif name == b"data":
+            self._add_data(value)
+        elif name == b"error" and self._error_field:
+            self._event = "error"
             self._add_data(value)
         elif name == b"retry":
             digits = value.lstrip(b"0") or value[:1]

@@ -31,7 +31,10 @@ from tokenwire.events.model import (
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import citation, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_text,
@@ -86,14 +89,15 @@ class CohereDecoder(PayloadDecoder):
         kind = kind if isinstance(kind, str) else event
         handler = self._handlers.get(kind)
         delta = obj(value.get("delta"))
-        if handler is not None:
+        fault = sure_fault_in(value)
+        if fault is not None or kind == "error":
+            self.fail_with(fault or value, raw=value)
+        elif handler is not None:
             handler(value, obj(delta.get("message")))
         elif "finish_reason" in value and isinstance(value.get("message"), dict):
             self._whole(value)
-        elif kind == "error" or "error" in value or ("message" in value and "type" not in value):
-            self.fail_with(value)
         else:
-            self.raw(kind, value)
+            self.unknown(kind, value)
 
     def _start(self, value: dict[str, Any], message: dict[str, Any]) -> None:
         self.parts.out.append(ResponseStart(id=text_of(value.get("id")) or None))
@@ -101,7 +105,7 @@ class CohereDecoder(PayloadDecoder):
     # --- content -------------------------------------------------------------------------------
 
     def _content_start(self, value: dict[str, Any], message: dict[str, Any]) -> None:
-        content = obj(message.get("content"))
+        content = _content(message)
         kind: type[PartStart] = ReasoningStart if content.get("type") == "thinking" else TextStart
         self._end_plan()
         index = _index(value)
@@ -114,10 +118,10 @@ class CohereDecoder(PayloadDecoder):
         part.delta(text_of(content.get("thinking")) or text_of(content.get("text")))
 
     def _content_delta(self, value: dict[str, Any], message: dict[str, Any]) -> None:
-        content = obj(message.get("content"))
+        content = _content(message)
         part = self._contents.get(_index(value))
-        if part is None:
-            kind = "thinking" if "thinking" in content else "text"
+        kind = "thinking" if "thinking" in content else "text"
+        if part is None or (content and _kind(part) != kind):
             self._content_start(value, {"content": {"type": kind}})
             part = self._contents[_index(value)]
         part.delta(text_of(content.get("text")) or text_of(content.get("thinking")))
@@ -174,6 +178,9 @@ class CohereDecoder(PayloadDecoder):
         call = obj(message.get("tool_calls"))
         function = obj(call.get("function"))
         call_id = text_of(call.get("id"))
+        before = self._calls.get(_index(value))
+        if before is not None and call_id and before.call_id == call_id:
+            return  # the same start again
         self._call_end(value, message)
         part = self._calls[_index(value)] = self.parts.open(
             ToolCallStart,
@@ -209,7 +216,7 @@ class CohereDecoder(PayloadDecoder):
         usage = obj(response.get("usage"))
         if usage:
             counts = obj(usage.get("tokens")) or obj(usage.get("billed_units"))
-            self.parts.out.append(
+            self.count(
                 Usage(
                     input_tokens=number(counts.get("input_tokens")),
                     output_tokens=number(counts.get("output_tokens")),
@@ -217,8 +224,8 @@ class CohereDecoder(PayloadDecoder):
                     raw=usage,
                 )
             )
-        raw = text_of(response.get("finish_reason")) or None
-        reason = _FINISH.get(raw or "", "other")
+        raw = word_of(response.get("finish_reason"))
+        reason = reason_of(raw, _FINISH) if raw else "other"
         self.finish_reason(reason, raw, details={"error": message} if message else None)
         self.terminal_seen = True
         if reason == "error":
@@ -233,11 +240,21 @@ class CohereDecoder(PayloadDecoder):
         for index, call in enumerate(items(message.get("tool_calls"))):
             self._call_start({"index": index}, {"tool_calls": call})
             self._call_end({"index": index}, {})
-        for index, content in enumerate(items(message.get("content"))):
+        listed = message.get("content")
+        for index, content in enumerate(listed if isinstance(listed, list) else [listed]):
             self._content_start({"index": index}, {"content": content})
         for entry in items(message.get("citations")):
             self._citation(value, {"citations": entry})
         self._over(value, None)
+
+
+def _content(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    return {"type": "text", "text": content} if isinstance(content, str) else obj(content)
+
+
+def _kind(part: OpenPart) -> str:
+    return "thinking" if isinstance(part.start, ReasoningStart) else "text"
 
 
 def _index(value: dict[str, Any]) -> int:

@@ -16,17 +16,25 @@ import msgspec
 from tokenwire.errors import (
     AuthenticationError,
     BadRequestError,
-    ContentFilterError,
     ContextOverflowError,
     ModelNotFoundError,
     OverloadedError,
-    PermissionDeniedError,
     ProtocolError,
     ProviderError,
     RateLimitError,
 )
 from tokenwire.events.model import Error
 from tokenwire.framing.retry_after import http_date, seconds_after
+from tokenwire.providers.failure_words import (
+    BY_CODE,
+    BY_NUMBER,
+    BY_PROSE,
+    BY_STATUS,
+    BY_WORDS,
+    OVERFLOW,
+    PER_TIME,
+    SAYS,
+)
 
 __all__ = ["error_event", "from_object", "from_response", "raised", "redact", "retry_after"]
 
@@ -43,116 +51,7 @@ _REQUEST_ID_HEADERS = (
     "cf-ray",
 )
 
-#: The first row of which a word occurs in the provider's codes or (where it says so) its prose.
-_BY_CODE: tuple[tuple[type[ProviderError], tuple[str, ...]], ...] = (
-    (
-        ContextOverflowError,
-        (
-            "context_length",
-            "contextlength",
-            "context_window",
-            "contextwindow",
-            "context_size",
-            "context_overflow",
-            "context_limit",
-            "prompt_too_long",
-            "input_too_long",
-            "prompt_tokens_exceeded",
-        ),
-    ),
-    (ContentFilterError, ("content_filter", "content_policy", "responsibleai", "moderation")),
-    (
-        AuthenticationError,
-        (
-            "authentication",
-            "invalid_api_key",
-            "api_key_invalid",
-            "unauthenticated",
-            "unauthorized",
-            "unrecognizedclient",
-            "invalidsignature",
-            "expiredtoken",
-        ),
-    ),
-    (
-        RateLimitError,
-        (
-            "rate_limit",
-            "resource_exhausted",
-            "throttling",
-            "too_many_requests",
-            "quota",
-            "toomanyrequests",
-        ),
-    ),
-    (OverloadedError, ("overloaded", "unavailable", "engine_overloaded", "modelnotready")),
-    (
-        ModelNotFoundError,
-        ("model_not_found", "not_found", "resourcenotfound", "invalid_model", "unknown_model"),
-    ),
-    (PermissionDeniedError, ("permission", "accessdenied", "forbidden", "billing", "payment")),
-    (OverloadedError, ("server_error", "api_error", "internal", "timeout", "deadline_exceeded")),
-    (BadRequestError, ("invalid_request", "invalid_argument", "validation", "failed_precondition")),
-)
-#: How gateways and servers say that a conversation is too long for the model.
-_OVERFLOW = re.compile(
-    r"maximum context length|context[ _-]?(?:window|length|size|limit)"
-    r"|prompt (?:is )?too (?:long|large)|prompt length .{0,60}exceed|maximum prompt length"
-    r"|input (?:is |was )?too (?:long|large)|too many (?:input |prompt |total )?tokens"
-    r"|input (?:tokens?|length)\b.{0,60}(?:exceed|longer than|too (?:long|large)|limit|maximum)"
-    r"|(?:prompt|input|token)s? (?:token )?count\b.{0,60}exceed"
-    r"|exceed(?:s|ed|ing)? (?:the |your |its )?(?:model(?:'s)? )?(?:token limit|max(?:imum)? "
-    r"(?:allowed )?(?:number of )?(?:input |prompt |model )?(?:tokens|length|context))"
-    r"|maximum number of (?:input |prompt )?tokens|max(?:imum)?[ _]model[ _]len"
-    r"|longer than the (?:maximum )?(?:model|context)|range of input length"
-    r"|inputs`? tokens|must have less than \d+ tokens|exceeds? the (?:available )?context"
-    r"|reduce the length of (?:the |your )?(?:messages|prompt|input|conversation)",
-    re.I,
-)
-#: Says of tokens that they are too many for a span of time, not for a context.
-_PER_TIME = re.compile(
-    r"per (?:minute|second|hour|day)|rate.?limit|throttl|\b[TR]P[MDS]\b|please wait|try again in",
-    re.I,
-)
-_BY_PROSE: tuple[tuple[type[ProviderError], re.Pattern[str]], ...] = (
-    (ContentFilterError, re.compile(r"content (?:filter|management|policy)|was flagged", re.I)),
-    (AuthenticationError, re.compile(r"api key (?:is )?(?:not valid|invalid|expired)", re.I)),
-    (
-        ModelNotFoundError,
-        re.compile(r"model\b.{0,120}(?:does not exist|not found|is not a valid model)", re.I),
-    ),
-)
-_BY_STATUS: dict[int, type[ProviderError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: PermissionDeniedError,
-    403: PermissionDeniedError,
-    404: ModelNotFoundError,
-    408: OverloadedError,
-    409: OverloadedError,
-    413: BadRequestError,
-    415: BadRequestError,
-    422: BadRequestError,
-    424: OverloadedError,
-    425: OverloadedError,
-    429: RateLimitError,
-    498: OverloadedError,
-    529: OverloadedError,
-}
-_SAYS: dict[type[ProviderError], str] = {
-    ContextOverflowError: "the conversation is longer than the model's context; shorten it",
-    ContentFilterError: "the provider's content filter refused the request or the answer",
-    AuthenticationError: "the provider refused the API key; check the configured key",
-    RateLimitError: "the provider's rate limit or quota is used up; try again later",
-    OverloadedError: "the provider is overloaded or down; try again later",
-    ModelNotFoundError: "the provider has no such model or address; check the model's name",
-    PermissionDeniedError: "the API key may not use this model, or its account needs attention",
-    BadRequestError: "the provider refused the request",
-    ProtocolError: "the provider's answer is not the promised stream",
-    ProviderError: "the provider reported an error",
-}
-
-_BY_OUR_CODE: dict[str, type[ProviderError]] = {kind.code: kind for kind in _SAYS}
+_BY_OUR_CODE: dict[str, type[ProviderError]] = {kind.code: kind for kind in SAYS}
 
 _SECRETS = re.compile(
     r"(?P<url>://)[^\s/@]+@"
@@ -207,11 +106,13 @@ def from_object(
     codes, prose = _codes(fault, headers), _prose(fault)
     if status is None:
         status = _status_in(fault)
-    kind = _classify(status, codes, prose)
+    kind = _numbered(fault) or _classify(status, codes, prose)
     words = [c for c in codes if _SHORT.fullmatch(c)]
+    number = next((n for k in (*BY_NUMBER, "code") if (n := _short_number(fault.get(k)))), None)
     where = fault.get("param")
-    note = ", ".join(([str(status)] if status else []) + words[:2])
-    message = _SAYS[kind] + (f" ({note})" if note else "")
+    numbers = [n for n in (str(status) if status else None, number) if n]
+    note = ", ".join([*dict.fromkeys(numbers), *words[:2]])
+    message = SAYS[kind] + (f" ({note})" if note else "")
     if isinstance(where, str) and re.fullmatch(r"[A-Za-z_][\w.\[\]]{0,63}", where):
         message += f" at '{where}'"
     exhausted = any(w in c.lower() for c in codes for w in ("insufficient_quota", "billing"))
@@ -225,7 +126,7 @@ def from_object(
         retry_after=retry_after(headers, fault),
         request_id=_request_id(headers, value),
         should_retry=False if exhausted or is_final else _should_retry(headers),
-        provider_code=words[0] if words else None,
+        provider_code=words[0] if words else number,
         **details,
     )
 
@@ -276,26 +177,66 @@ def retry_after(headers: Mapping[str, str], fault: Mapping[str, Any] | None = No
     return None
 
 
+_MESSAGE_KEYS = (
+    *("message", "detail", "Message", "msg", "error_msg", "error_message", "errmsg"),
+    *("errorMessage", "status_msg", "error_description", "title"),
+)
+
+
 def _unwrap(value: Any) -> dict[str, Any]:
     """The object that has the message: the innermost ``error``."""
-    for _ in range(4):
+    outer: dict[str, Any] = {}
+    for _ in range(6):
         if isinstance(value, list) and value:
             value = value[0]
-        elif isinstance(value, dict) and isinstance(value.get("error"), dict | list):
-            value = value["error"]
-        elif isinstance(value, dict) and isinstance(value.get("error"), str):
-            return {"message": value["error"], **{k: v for k, v in value.items() if k != "error"}}
-        else:
+            continue
+        if not isinstance(value, dict):
             break
+        fields = cast(dict[str, Any], value)
+        inner = next((v for k in _WRAPPERS if (v := fields.get(k)) and _is_wrapped(k, v)), None)
+        if inner is None:
+            break
+        outer |= {k: v for k, v in fields.items() if k in _OUTER}
+        value = {"message": inner} if isinstance(inner, str) else inner
     if isinstance(value, str):
-        return {"message": value}
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+        value = {"message": value}
+    fields = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    return {**{k: v for k, v in outer.items() if k not in fields}, **fields}
+
+
+_WRAPPERS = ("error", "errors", "Error", "base_resp", "Response", "response", "detail", "data")
+#: What an outer object may say of its inner error.
+_OUTER = ("code", "type", "status", "status_code", "error_type", "request_id", "message", "msg")
+
+
+def _is_wrapped(key: str, value: Any) -> bool:
+    if isinstance(value, str):
+        return key == "error"
+    if isinstance(value, list):
+        return key in ("error", "errors", "detail")
+    if key in ("Response", "response", "data"):
+        return isinstance(value, dict) and bool(value.get("error") or value.get("Error"))
+    return isinstance(value, dict)
+
+
+def _numbered(fault: dict[str, Any]) -> type[ProviderError] | None:
+    """The class of an error that a service numbers in its own way."""
+    for name, kinds in BY_NUMBER.items():
+        code = fault.get(name)
+        code = int(code) if isinstance(code, str) and code.isdecimal() else code
+        if isinstance(code, int) and code in kinds:
+            return kinds[code]
+    return None
+
+
+_CODE_KEYS = (
+    *("code", "type", "status", "reason", "error_type", "__type", "error_code", "errorCode"),
+    *("Code", "err_code", "errcode"),
+)
 
 
 def _codes(fault: dict[str, Any], headers: Mapping[str, str]) -> list[str]:
-    candidates = [
-        fault.get(k) for k in ("code", "type", "status", "reason", "error_type", "__type")
-    ]
+    candidates = [fault.get(k) for k in _CODE_KEYS]
     for detail in _list(fault.get("details")):
         if isinstance(detail, dict):
             candidates.append(detail.get("reason"))
@@ -310,7 +251,7 @@ def _codes(fault: dict[str, Any], headers: Mapping[str, str]) -> list[str]:
 
 def _prose(fault: dict[str, Any]) -> str:
     texts: list[str] = []
-    for key in ("message", "detail", "Message", "msg", "error_msg", "error_message", "title"):
+    for key in _MESSAGE_KEYS:
         value = fault.get(key)
         if value:
             texts.append(value if isinstance(value, str) else str(value))
@@ -320,8 +261,13 @@ def _prose(fault: dict[str, Any]) -> str:
     return " ".join(texts)[:4000]
 
 
+def _short_number(value: Any) -> str | None:
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return text if text.isdecimal() and 0 < len(text) < 8 else None
+
+
 def _status_in(fault: dict[str, Any]) -> int | None:
-    for key in ("status_code", "code", "status"):
+    for key in ("status_code", "statusCode", "http_code", "http_status", "code", "status"):
         value = fault.get(key)
         if isinstance(value, str) and value.isdecimal() and len(value) == 3:
             value = int(value)
@@ -334,26 +280,27 @@ def _classify(status: int | None, codes: list[str], prose: str) -> type[Provider
     client_fault = status is None or 400 <= status < 500
     # Gateways report a conversation that is too long as a failure of their own; to ask again would
     # be in vain.
-    is_overflow = bool(_OVERFLOW.search(prose)) and not _PER_TIME.search(prose)
+    is_overflow = bool(OVERFLOW.search(prose)) and not PER_TIME.search(prose)
     if is_overflow and status not in (401, 403, 429):
         return ContextOverflowError
     if client_fault and status not in (401, 429):
-        for kind, pattern in _BY_PROSE:
+        for kind, pattern in BY_PROSE:
             if pattern.search(prose):
                 return kind
     joined = " ".join(codes).lower()
-    for kind, words in _BY_CODE:
+    for kind, words in BY_CODE:
         if any(word in joined for word in words):
-            by_status = _BY_STATUS.get(status or 0)
+            by_status = BY_STATUS.get(status or 0)
             # A status that is precise beats a code that is vague.
             if by_status in (AuthenticationError, RateLimitError) and kind is BadRequestError:
                 return by_status
             return kind
     if status is None:
-        return ProviderError
+        kinds = (kind for kind, pattern in BY_WORDS if pattern.search(prose))
+        return next(kinds, ProviderError)
     if status >= 500:
         return OverloadedError
-    return _BY_STATUS.get(status, BadRequestError if status >= 400 else ProviderError)
+    return BY_STATUS.get(status, BadRequestError if status >= 400 else ProviderError)
 
 
 def _should_retry(headers: Mapping[str, str]) -> bool | None:

@@ -24,7 +24,7 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.events.request import Request
-from tokenwire.providers.decoding.parts import dump, obj, parse_arguments
+from tokenwire.providers.decoding.values import dump, obj, parse_arguments
 
 __all__ = [
     "NO_RESULT",

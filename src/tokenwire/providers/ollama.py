@@ -33,7 +33,10 @@ from tokenwire.events.model import (
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target, effort_of
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, dump, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import dump, items, number, obj, text_of, texts_of
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_object,
@@ -50,6 +53,7 @@ from tokenwire.providers.summary import OBJECT_ARGUMENTS
 __all__ = ["DIALECT", "OllamaDecoder", "OllamaDialect"]
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_THOUGHTS = ("thinking", "reasoning", "reasoning_content", "reasoning_text")
 _COUNTS = ("prompt_eval_count", "eval_count")
 _SKIPPED = frozenset({"model", "created_at", "message", "response", "thinking", "done"})
 
@@ -66,19 +70,22 @@ class OllamaDecoder(PayloadDecoder):
         self._calls = 0
 
     def payload(self, value: dict[str, Any], event: str) -> None:
-        if value.get("error"):
-            self.fail_with(value)
+        fault = sure_fault_in(value)
+        if fault is not None:
+            self.fail_with(fault, raw=value)
             return
         message = obj(value.get("message"))
-        if not message and not isinstance(value.get("response"), str) and "done" not in value:
-            self.raw(None if event == "message" else event, value)
+        is_empty = not message and not isinstance(value.get("response"), str)
+        if (is_empty and "done" not in value) or "type" in value:
+            self.unknown(event, value)
             return
         if not self._begun:
             self._begun = True
             self.parts.out.append(ResponseStart(model=text_of(value.get("model")) or None))
         # Thinking first: a line that carries both is the seam between them.
-        self._text(ReasoningStart, message.get("thinking") or value.get("thinking"))
-        self._text(TextStart, message.get("content") or value.get("response"))
+        thoughts = [source.get(name) for source in (message, value) for name in _THOUGHTS]
+        self._text(ReasoningStart, next((t for v in thoughts if (t := texts_of(v))), ""))
+        self._text(TextStart, texts_of(message.get("content")) or value.get("response"))
         for image in items(message.get("images")):
             self._close()
             self.parts.whole(FileStart, text_of(image), media="image", media_type="image/png")
@@ -125,15 +132,16 @@ class OllamaDecoder(PayloadDecoder):
         self._close()
         counts = {k: value[k] for k in _COUNTS if value.get(k) is not None}
         if counts:
-            self.parts.out.append(
+            self.count(
                 Usage(
                     input_tokens=number(counts.get("prompt_eval_count")),
                     output_tokens=number(counts.get("eval_count")),
                     raw=counts,
                 )
             )
-        raw = text_of(value.get("done_reason")) or None
-        reason = _FINISH.get(raw or "stop", "other")
+        raw = word_of(value.get("done_reason"))
+        # Older servers give no reason; then what was said is the answer.
+        reason = reason_of(raw, _FINISH) if raw else "stop" if self.parts.shown else "other"
         if reason == "stop" and self._calls:
             reason = "tool_calls"
         skipped = _SKIPPED | {"done_reason", *_COUNTS}

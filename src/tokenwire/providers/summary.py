@@ -165,13 +165,16 @@ class _State:
         self.raw_usage = event.raw or self.raw_usage
 
     def tokens(self) -> dict[str, int | None]:
-        """Where a provider counts what it cached apart, its own input count leaves that out."""
+        """The provider's own counts: where it counts what it cached, or thought, apart, these
+        leave that out."""
         ours, raw = self.usage or {}, self.raw_usage or {}
         own_count = raw.get("input_tokens", raw.get("inputTokens"))
-        whole = ours.get("input_tokens")
+        output = ours.get("output_tokens")
+        if "thoughtsTokenCount" in raw or "candidatesTokenCount" in raw:
+            output = raw.get("candidatesTokenCount")
         return {
-            "input": own_count if isinstance(own_count, int) else whole,
-            "output": ours.get("output_tokens"),
+            "input": own_count if isinstance(own_count, int) else ours.get("input_tokens"),
+            "output": output,
         }
 
     def our_usage(self) -> dict[str, int | None] | None:
@@ -242,6 +245,8 @@ class _State:
             if (start.meta or {}).get("native"):  # a hosted tool's own form, not a function
                 continue
             end = self.ends.get(part)
+            if end is not None and end.status == "discarded":
+                continue
             whole = isinstance(end, ToolCallEnd) and end.status == "complete"
             raw = "".join(self.texts[part])
             if raw.strip() == "null":

@@ -29,8 +29,13 @@ from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
 from tokenwire.providers.anthropic.request import build
 from tokenwire.providers.base import Call, Cursor, Target
+from tokenwire.providers.decoding.arguments import resolve
+from tokenwire.providers.decoding.counts import joined
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, citation, dump, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import citation, dump, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
 
 __all__ = ["DIALECT", "AnthropicDecoder", "AnthropicDialect"]
@@ -44,6 +49,8 @@ _FINISH: dict[str, FinishReason] = {
     "refusal": "refusal",
     "model_context_window_exceeded": "context_overflow",
 }
+#: The kinds of block to which these deltas belong.
+_OWN_DELTAS = {"text_delta": "text", "thinking_delta": "thinking"}
 _TOOL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 
 
@@ -68,15 +75,38 @@ _decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
 class _Block:
     """One content block: a part, or a block that is emitted when it is whole."""
 
-    __slots__ = ("content", "content_block", "input", "part", "signature")
+    __slots__ = ("content", "content_block", "delta", "input", "part", "repeats", "signature")
 
-    def __init__(self, part: OpenPart | None, content_block: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, part: OpenPart | None, delta: str = "", content_block: dict[str, Any] | None = None
+    ) -> None:
         self.part = part
+        #: The kind of delta that belongs to the block.
+        self.delta = delta
+        #: A call with the id of an earlier one: kept until it is clear whether it is the same.
+        self.repeats: _Call | None = None
         self.content_block = content_block
         self.content: list[str] = []
         self.signature = ""
         #: A tool's input that came whole with the start of its block.
         self.input: Any = None
+
+
+class _Call:
+    """The name and the text of the arguments of a tool call."""
+
+    __slots__ = ("arguments", "block", "name")
+
+    def __init__(self, block: dict[str, Any]) -> None:
+        self.block = block
+        self.name = text_of(block.get("name"))
+        self.arguments: list[str] = []
+
+    @property
+    def value(self) -> tuple[str, Any]:
+        """The name and the arguments."""
+        text = "".join(self.arguments)
+        return self.name, resolve(text)[0] if text else self.block.get("input") or {}
 
 
 class AnthropicDecoder(PayloadDecoder):
@@ -88,6 +118,9 @@ class AnthropicDecoder(PayloadDecoder):
         super().__init__(**options)
         self._blocks: dict[Any, _Block] = {}
         self._usage: dict[str, Any] = {}
+        self._ended_calls: dict[str, list[tuple[str, Any]]] = {}
+        #: Text, or thinking, that came in a block of another kind.
+        self._strays: dict[str, _Block] = {}
         self._request_id: str | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "content_block_delta": self._delta,
@@ -109,11 +142,10 @@ class AnthropicDecoder(PayloadDecoder):
                 pass
             else:
                 block = self._blocks.get(payload.index)
-                part = None if block is None else block.part
-                if part is not None:
-                    delta = payload.delta
+                delta = payload.delta
+                if block is not None and block.delta == delta.type and block.part is not None:
                     self.payloads += 1
-                    part.delta(delta.text or delta.partial_json or delta.thinking)
+                    block.part.delta(delta.text or delta.partial_json or delta.thinking)
                     return
         super()._frame(frame, last=last)
 
@@ -123,17 +155,21 @@ class AnthropicDecoder(PayloadDecoder):
             self.fail_with({"__type": event.partition(":")[2], **value}, raw=value)
             return
         handler = self._handlers.get(kind if isinstance(kind, str) else event)
-        if handler is not None:
+        fault = sure_fault_in(value)
+        if fault is not None and not (event == "message_start" or kind == "message_start"):
+            self.fail_with(fault, raw=value, request_id=self._request_id)
+        elif handler is not None and (isinstance(kind, str) or event != "message"):
             handler(value)
-        elif "error" in value:
-            self._error(value)
+        elif isinstance(value.get("content"), list | str) and "stop_reason" in value:
+            self._message(value)  # a whole response that does not say its type
         else:
-            self.raw(kind if isinstance(kind, str) else event, value)
+            self.unknown(kind if isinstance(kind, str) else event, value)
 
     def done(self) -> None:
         self.closed = self.terminal_seen
 
     def ended(self) -> None:
+        self._end_strays()
         for block in self._blocks.values():
             if block.content_block is not None:
                 self._end_block(block, "complete" if self.terminal_seen else "truncated")
@@ -157,21 +193,26 @@ class AnthropicDecoder(PayloadDecoder):
         block = obj(value.get("content_block"))
         if not isinstance(index, int | str | None):
             index = None
-        if index in self._blocks:
+        before = self._blocks.get(index)
+        if before is not None:
+            call_id = text_of(block.get("id"))
+            if call_id and before.part is not None and before.part.call_id == call_id:
+                return  # the same start again
             self._stop({"index": index})
+        self._end_strays()
         self._blocks[index] = self._open(block, index)
 
     def _open(self, block: dict[str, Any], index: Any) -> _Block:
         kind = text_of(block.get("type"))
         meta: dict[str, Any] = {"type": kind, "index": index}
         if kind == "text":
-            state = _Block(self.parts.open(TextStart, meta=meta))
+            state = _Block(self.parts.open(TextStart, meta=meta), "text_delta")
             self._text(state, block.get("text"))
             for entry in items(block.get("citations")):
                 self._citation(state, entry)
             return state
         if kind == "thinking":
-            state = _Block(self.parts.open(ReasoningStart, meta=meta))
+            state = _Block(self.parts.open(ReasoningStart, meta=meta), "thinking_delta")
             self._text(state, block.get("thinking"))
             self._signature(state, block.get("signature"))
             return state
@@ -183,6 +224,10 @@ class AnthropicDecoder(PayloadDecoder):
         skipped = ("type", "id", "name", "input", "index")
         meta |= {k: v for k, v in block.items() if k not in skipped}
         call_id = text_of(block.get("id"))
+        if call_id in self._ended_calls and meta["type"] == "tool_use":
+            again = _Block(None)
+            again.repeats = _Call(block)
+            return again
         tool = _Block(
             self.parts.open(
                 ToolCallStart,
@@ -191,23 +236,29 @@ class AnthropicDecoder(PayloadDecoder):
                 id_source="provider" if call_id else "synthetic",
                 executor="server" if meta["type"] == "tool_use" else "provider",
                 meta=meta,
-            )
+            ),
+            "input_json_delta",
         )
         tool.input = block.get("input")
         return tool
 
     def _delta(self, value: dict[str, Any]) -> None:
         delta = obj(value.get("delta"))
-        kind = delta.get("type")
+        kind = text_of(delta.get("type"))
         index = value.get("index")
         block = self._blocks.get(index) if isinstance(index, int | str | None) else None
         if block is None:
             block = self._unannounced(kind, index)
+        if block is not None and block.repeats is not None and kind == "input_json_delta":
+            block.repeats.arguments.append(text_of(delta.get("partial_json")))
+            return
+        if kind in _OWN_DELTAS and (block is None or block.delta != kind):
+            block = self._stray(kind)
         if block is None or (block.part is None and block.content_block is None):
             self.raw("content_block_delta", value)
         elif kind == "text_delta":
             self._text(block, delta.get("text"))
-        elif kind == "input_json_delta":
+        elif kind == "input_json_delta" and block.delta == kind:
             self._text(block, delta.get("partial_json"))
         elif kind == "thinking_delta":
             self._text(block, delta.get("thinking"))
@@ -222,14 +273,27 @@ class AnthropicDecoder(PayloadDecoder):
         else:
             self.raw("content_block_delta", value)
 
+    def _stray(self, kind: str) -> _Block:
+        """The block of text, or thinking, that came in a block of another kind."""
+        stray = self._strays.get(kind)
+        if stray is None:
+            self._end_strays()
+            stray = self._strays[kind] = self._open({"type": _OWN_DELTAS[kind]}, None)
+        return stray
+
+    def _end_strays(self) -> None:
+        strays, self._strays = self._strays, {}
+        for stray in strays.values():
+            if stray.part is not None:
+                stray.part.end()
+
     def _unannounced(self, kind: Any, index: Any) -> _Block | None:
         """A delta of a block whose start never came: text and thinking can be read anyway."""
-        types = {"text_delta": "text", "thinking_delta": "thinking"}
-        if not isinstance(kind, str) or kind not in types:
+        if not isinstance(kind, str) or kind not in _OWN_DELTAS:
             return None
         if not isinstance(index, int | str | None):
             return None
-        block = self._blocks[index] = self._open({"type": types[kind]}, index)
+        block = self._blocks[index] = self._open({"type": _OWN_DELTAS[kind]}, index)
         return block
 
     def _stop(self, value: dict[str, Any]) -> None:
@@ -239,10 +303,39 @@ class AnthropicDecoder(PayloadDecoder):
             return
         if block.content_block is not None:
             self._end_block(block)
+        elif block.repeats is not None:
+            self._end_repeated(block.repeats, index)
         elif block.part is not None:
-            if block.input and not block.part.size:
-                block.part.delta(dump(block.input))
-            block.part.end()
+            part = block.part
+            if block.delta == "input_json_delta":
+                self._end_call(block, part)
+            part.end()
+
+    def _end_call(self, block: _Block, part: OpenPart) -> None:
+        """The end of a tool's arguments, which may have come whole at the start as well."""
+        if block.input and not part.size:
+            part.delta(block.input if isinstance(block.input, str) else dump(block.input))
+        elif block.input and isinstance(block.input, dict):
+            part.final = dump(block.input)
+        if part.call_id and part.arguments is not None:
+            value = part.arguments.resolve(part.final)[0]
+            self._ended_calls.setdefault(part.call_id, []).append((part.name, value))
+
+    def _end_repeated(self, call: _Call, index: Any) -> None:
+        """A call whose id came before: emitted only if it is another one."""
+        call_id = text_of(call.block.get("id"))
+        if call.value in self._ended_calls.get(call_id, ()):
+            return
+        self._ended_calls.setdefault(call_id, []).append(call.value)
+        part = self.parts.open(
+            ToolCallStart,
+            name=call.name,
+            call_id=call_id,
+            id_source="provider",
+            meta={"type": "tool_use", "index": index},
+        )
+        part.delta("".join(call.arguments) or dump(call.block.get("input") or {}))
+        part.end()
 
     def _end_block(self, block: _Block, status: PartStatus = "complete") -> None:
         fields = dict(block.content_block or {})
@@ -263,14 +356,14 @@ class AnthropicDecoder(PayloadDecoder):
 
     def _message_delta(self, value: dict[str, Any]) -> None:
         delta = obj(value.get("delta"))
-        raw = delta.get("stop_reason")
-        if isinstance(raw, str):
+        raw = word_of(delta.get("stop_reason"))
+        if raw is not None:
             details = {k: v for k, v in delta.items() if k != "stop_reason" and v is not None}
             if value.get("context_management"):
                 details["context_management"] = value["context_management"]
             stop = obj(delta.get("stop_details"))
             self.finish_reason(
-                _FINISH.get(raw, "other"),
+                reason_of(raw, _FINISH),
                 raw,
                 message=text_of(stop.get("explanation")) or None,
                 details=details or None,
@@ -280,13 +373,17 @@ class AnthropicDecoder(PayloadDecoder):
 
     def _message_stop(self, value: dict[str, Any]) -> None:
         self.terminal_seen = self.closed = True
+        self._end_strays()
         for index in list(self._blocks):
             self._stop({"index": index})
 
     def _message(self, value: dict[str, Any]) -> None:
         """A whole response in place of a stream."""
         self._message_start({"message": value})
-        for index, block in enumerate(items(value.get("content"))):
+        content = value.get("content")
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        for index, block in enumerate([content] if isinstance(content, dict) else items(content)):
             self._start({"index": index, "content_block": block})
             self._stop({"index": index})
         self._message_delta({"delta": {k: value.get(k) for k in ("stop_reason", "stop_sequence")}})
@@ -338,17 +435,14 @@ class AnthropicDecoder(PayloadDecoder):
         usage = obj(value)
         if not usage:
             return
-        self._usage.update(
-            {k: v for k, v in usage.items() if v is not None or k not in self._usage}
-        )
-        raw = self._usage
+        raw = self._usage = joined(self._usage, usage) or {}
         fresh = number(raw.get("input_tokens"))
         cached = number(raw.get("cache_read_input_tokens"))
         cache_writes = number(raw.get("cache_creation_input_tokens"))
         output = number(raw.get("output_tokens"))
         total_in = None if fresh is None else fresh + (cached or 0) + (cache_writes or 0)
         details = obj(raw.get("output_tokens_details"))
-        self.parts.out.append(
+        self.count(
             Usage(
                 input_tokens=total_in,
                 output_tokens=output,

@@ -27,7 +27,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Target
-from tokenwire.providers.decoding.parts import text_of
+from tokenwire.providers.decoding.values import text_of
 from tokenwire.providers.history import (
     arguments_object,
     base64_of,

@@ -25,7 +25,18 @@ from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.bedrock.converse_request import build
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import (
+    citation,
+    dump,
+    items,
+    number,
+    obj,
+    text_of,
+    texts_of,
+)
 from tokenwire.providers.failures import from_response
 
 __all__ = ["DIALECT", "ConverseDecoder", "ConverseDialect"]
@@ -39,7 +50,7 @@ _FINISH: dict[str, FinishReason] = {
     "content_filtered": "content_filter",
     "model_context_window_exceeded": "context_overflow",
     "malformed_tool_use": "malformed_tool_call",
-    "malformed_model_output": "other",
+    "malformed_model_output": "error",
 }
 
 
@@ -66,6 +77,10 @@ class ConverseDecoder(PayloadDecoder):
             self.fail_with({"__type": event.partition(":")[2], **value}, raw=value)
             return
         handler = self._handlers.get(event)
+        fault = sure_fault_in(value)
+        if fault is not None:
+            self.fail_with(fault, raw=value)
+            return
         if handler is not None:
             handler(value)
             return
@@ -82,15 +97,26 @@ class ConverseDecoder(PayloadDecoder):
             return
         if "output" in value and "stopReason" in value:
             self._whole(value)
-        elif "message" in value or "__type" in value:
-            self.fail_with(value)
         else:
-            self.raw(None if event == "message" else event, value)
+            self.unknown(event, value)
 
     # --- blocks --------------------------------------------------------------------------------
 
     def _message_start(self, value: dict[str, Any]) -> None:
         self.parts.out.append(ResponseStart())
+
+    def _of_kind(self, index: int, kind: type[PartStart]) -> OpenPart | None:
+        """The open block of an index if it is of this kind. Text, or reasoning, that comes in the
+        block of a call, or of a result, gets a block of its own beside it."""
+        part = self._blocks.get(index)
+        if part is None or type(part.start) is kind:
+            return part
+        if type(part.start) not in (ToolCallStart, ProviderResultStart):
+            return None
+        stray = self._blocks.get((index, kind))
+        if stray is None:
+            stray = self._blocks[index, kind] = self.parts.open(kind, meta={"index": index})
+        return stray
 
     def _begin(self, index: int, kind: type[PartStart], **fields: Any) -> OpenPart:
         before = self._blocks.pop(index, None)
@@ -105,6 +131,9 @@ class ConverseDecoder(PayloadDecoder):
         tool = obj(start.get("toolUse"))
         if tool:
             call_id = text_of(tool.get("toolUseId"))
+            before = self._blocks.get(index)
+            if before is not None and call_id and before.call_id == call_id:
+                return  # the same start again
             kind = text_of(tool.get("type"))
             self._begin(
                 index,
@@ -132,16 +161,17 @@ class ConverseDecoder(PayloadDecoder):
         index, delta = _index(value), obj(value.get("delta"))
         text = delta.get("text")
         if isinstance(text, str):
-            part = self._blocks.get(index)
-            if part is None or type(part.start) is not TextStart:
+            part = self._of_kind(index, TextStart)
+            if part is None:
                 if not text:
                     return
                 part = self._begin(index, TextStart)
             part.delta(text)
         elif isinstance(delta.get("toolUse"), dict):
             part = self._blocks.get(index)
-            if part is not None:
-                part.delta(text_of(delta["toolUse"].get("input")))
+            if part is not None and type(part.start) is ToolCallStart:
+                given = delta["toolUse"].get("input")
+                part.delta(dump(given) if isinstance(given, dict) else text_of(given))
             else:
                 self.raw("contentBlockDelta", value)
         elif isinstance(delta.get("reasoningContent"), dict):
@@ -165,10 +195,10 @@ class ConverseDecoder(PayloadDecoder):
                 OpaqueStart, name="redacted_reasoning", payload=payload, meta={"index": index}
             )
             return
-        part = self._blocks.get(index)
-        if part is None or type(part.start) is not ReasoningStart:
+        part = self._of_kind(index, ReasoningStart)
+        if part is None:
             part = self._begin(index, ReasoningStart)
-        part.delta(text_of(content.get("text")))
+        part.delta(texts_of(content) or texts_of(content.get("reasoningText")))
         signature = text_of(content.get("signature"))
         if signature:
             whole = self._signatures.get(part.number, "") + signature
@@ -207,9 +237,10 @@ class ConverseDecoder(PayloadDecoder):
         for part in self._blocks.values():
             part.end()
         self._blocks.clear()
-        raw = text_of(value.get("stopReason")) or None
+        raw = word_of(value.get("stopReason"))
         details = {k: v for k, v in value.items() if k not in ("stopReason", "p") and v is not None}
-        self.finish_reason(_FINISH.get(raw or "", "other"), raw, details=details or None)
+        reason = reason_of(raw, _FINISH) if raw else "other"
+        self.finish_reason(reason, raw, details=details or None)
         self.terminal_seen = True
 
     def _metadata(self, value: dict[str, Any]) -> None:
@@ -226,7 +257,7 @@ class ConverseDecoder(PayloadDecoder):
             raw.get("cacheWriteInputTokens", raw.get("cacheWriteInputTokenCount"))
         )
         fresh = number(raw.get("inputTokens"))
-        self.parts.out.append(
+        self.count(
             Usage(
                 input_tokens=None if fresh is None else fresh + (cached or 0) + (cache_writes or 0),
                 output_tokens=number(raw.get("outputTokens")),

@@ -25,7 +25,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.providers.base import Call, Target
-from tokenwire.providers.decoding.parts import dump
+from tokenwire.providers.decoding.values import dump
 from tokenwire.providers.history import (
     arguments_object,
     base64_of,

@@ -9,14 +9,37 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import msgspec
+
 from tokenwire.errors import FramingError
-from tokenwire.events.model import Error, Event, Finish, FinishReason, Heartbeat, Raw
+from tokenwire.events.model import (
+    Error,
+    Event,
+    Finish,
+    FinishReason,
+    Heartbeat,
+    PartDelta,
+    Raw,
+    Usage,
+)
 from tokenwire.framing.sse import Frame
-from tokenwire.providers.decoding.parts import Parts, load
+from tokenwire.providers.decoding.counts import merged
+from tokenwire.providers.decoding.faults import fault_in, wire_of
+from tokenwire.providers.decoding.parts import Parts
 from tokenwire.providers.decoding.payloads import PayloadReader
+from tokenwire.providers.decoding.reasons import FAILURES
+from tokenwire.providers.decoding.values import clean_all, read, text_of
 from tokenwire.providers.failures import error_event, from_object
 
 __all__ = ["PayloadDecoder"]
+
+#: Names of events, and payloads, that only say that the server is alive.
+_PINGS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
+#: Reasons that explain an answer in which there is nothing.
+_EMPTY_REASONS = frozenset(
+    {"stop", "length", "refusal", "content_filter", "pause", "context_overflow"}
+    | {"malformed_tool_call"}
+)
 
 
 class PayloadDecoder:
@@ -46,6 +69,12 @@ class PayloadDecoder:
         self.payloads = 0
         self.done_sentinel = False
         self.reason: str | None = None
+        #: The provider says that the answer is not whole, for a reason without a word of ours.
+        self.unfinished = False
+        self.usage: Usage | None = None
+        self._unknown = 0
+        self._other_wire: str | None = None
+        self._bad_finish: Finish | None = None
         self._comments = 0
 
     # --- for subclasses ------------------------------------------------------------------------
@@ -69,17 +98,27 @@ class PayloadDecoder:
         details: dict[str, Any] | None = None,
         choice: int = 0,
     ) -> None:
-        """Emit why the model stopped."""
+        """Emit why the model stopped. A reason that means failure makes the answer fail, once its
+        payload is read (which may hold the error itself)."""
         if choice == 0:
             self.reason = reason
-        self.parts.finish(
-            Finish(reason=reason, raw=raw, message=message, details=details, choice=choice)
-        )
+        finish = Finish(reason=reason, raw=raw, message=message, details=details, choice=choice)
+        self.parts.finish(finish)
+        if reason in FAILURES:
+            self._bad_finish = finish
+
+    def count(self, usage: Usage | None) -> None:
+        """Emit token counts, unless they say nothing new; a 0 does not replace a number."""
+        usage = merged(self.usage, usage)
+        if usage is not None and usage != self.usage:
+            self.usage = msgspec.structs.replace(usage)  # the event itself is timed and numbered
+            self.parts.out.append(usage)
 
     def fail(self, error: Error) -> None:
         """An error inside the stream: emit it, and ignore what follows."""
-        error.after_output = self.parts.shown
-        self.parts.out.append(error)
+        if not self.failed:
+            error.after_output = self.parts.shown
+            self.parts.out.append(error)
         self.failed = self.closed = True
 
     def fail_with(self, value: Any, *, raw: Any = None, request_id: str | None = None) -> None:
@@ -91,6 +130,19 @@ class PayloadDecoder:
     def raw(self, event: str | None, payload: Any) -> None:
         """Emit an unknown payload unchanged."""
         self.parts.out.append(Raw(dialect=self.dialect, event=event, payload=payload))
+
+    def unknown(self, event: str | None, value: dict[str, Any]) -> None:
+        """A payload in which this wire knows nothing: a failure in another form, a keep-alive, or
+        something new that is kept."""
+        self._unknown += 1
+        fault = fault_in(value)
+        if fault is not None:
+            self.fail_with(fault, raw=value)
+        elif (event in _PINGS or text_of(value.get("type")) in _PINGS) and len(value) < 4:
+            self.parts.out.append(Heartbeat(source="provider"))
+        else:
+            self._other_wire = self._other_wire or wire_of(value)
+            self.raw(None if event == "message" else event, value)
 
     # --- the decoder's contract ----------------------------------------------------------------
 
@@ -130,17 +182,68 @@ class PayloadDecoder:
         except FramingError:
             if error is None and not self.closed:
                 raise
+        start = len(self.parts.out)
         self.ended()
-        if not self.failed:
-            nothing = not self.payloads and not self.done_sentinel and not self.reader.comments
-            if error is None and nothing and self.reader.head:
-                self.fail(_not_this_wire("the provider's answer holds no event of its wire"))
-        if error is not None and error.code == "truncated" and (self.terminal_seen or self.failed):
-            error = None  # the last bytes held the end marker, or the error was emitted already
+        if not self.failed and (error is None or error.code == "truncated"):
+            self._judge()
+        if self.failed or (error is not None and error.code == "truncated" and self.terminal_seen):
+            error = None  # one was emitted already, or the last bytes held the end marker
         self.parts.end_step(
-            terminal_seen=self.terminal_seen, reason=self.reason, error=error, failed=self.failed
+            terminal_seen=self.terminal_seen,
+            reason=self.reason,
+            error=error,
+            failed=self.failed,
+            unfinished=self.unfinished,
         )
+        if self.parts.loose:
+            self._clean(start)
         return self.parts.take()
+
+    def _judge(self) -> None:
+        """Fail an answer that is over and in which nothing was understood, or nothing is."""
+        if self.payloads == 0 and not self.done_sentinel and not self.reader.comments:
+            if self.reader.head:
+                self.fail(_not_this_wire("the provider's answer holds no event of its wire"))
+        elif self.payloads and self._unknown >= self.payloads:
+            other = self._other_wire
+            looks = f"; it looks like '{other}'" if other and other != self.dialect else ""
+            self.terminal_seen = False
+            self.fail(
+                _not_this_wire(
+                    f"the provider's answer holds no event of the wire '{self.dialect}'{looks}; "
+                    "check the model's address and wire"
+                )
+            )
+        elif self.terminal_seen and not self.parts.shown and self.reason not in _EMPTY_REASONS:
+            self.terminal_seen = False
+            self.fail(
+                Error(
+                    scope="provider",
+                    code="provider_error",
+                    message="the provider's answer is empty, and does not say why",
+                    retryable=True,
+                )
+            )
+
+    def _fail_for_reason(self, finish: Finish) -> None:
+        """The model stopped for a reason that means failure, and no error object says more."""
+        error = from_object({"error": {"code": finish.raw, "message": finish.message or ""}})
+        event = error_event(error, raw={"finish_reason": finish.raw})
+        if error.code == "provider_error":
+            event.retryable = True
+        event.after_output = self.parts.shown
+        self.parts.out.append(event)
+        self.failed = True
+
+    def _clean(self, start: int) -> None:
+        """Make every text of the events from ``start`` on valid Unicode."""
+        for event in self.parts.out[start:]:
+            if isinstance(event, PartDelta):
+                continue
+            for name in event.__struct_fields__:
+                value = getattr(event, name)
+                if isinstance(value, str | list | dict):
+                    setattr(event, name, clean_all(value))
 
     def _heard(self) -> None:
         """A comment came: the server is alive."""
@@ -152,28 +255,43 @@ class PayloadDecoder:
         data = frame.data
         if data[:1] != b"{":
             data = data.strip()
-            if data == b"[DONE]":
+            if data.strip(b'"').upper() == b"[DONE]":
                 self.done_sentinel = True
                 if not self.closed:
                     self.done()
                 return
-            if not data:
-                if not self.closed:
-                    self.parts.out.append(Heartbeat(source="provider"))
+            if not data or data == b"null" or data.lower().decode("latin-1") in _PINGS:
+                self._alive()
                 return
         if self.closed:
             return
+        if frame.event in _PINGS and data[:1] != b"{":
+            self._alive()
+            return
         try:
-            value = load(data)
+            value, loose = read(data)
         except ValueError as error:
             if not (last or frame.unterminated):  # else it was cut off, which `finish` reports
                 self.fail(_not_this_wire(f"a payload of the stream is not JSON: {error}", data))
             return
-        if not isinstance(value, dict):
+        if loose and not self.parts.loose:
+            self.parts.be_loose()
+        start = len(self.parts.out)
+        if isinstance(value, dict):
+            self.payloads += 1
+            self.payload(value, frame.event)
+        else:
             self._odd(value)
-            return
-        self.payloads += 1
-        self.payload(value, frame.event)
+        if self._bad_finish is not None:
+            finish, self._bad_finish = self._bad_finish, None
+            if not self.failed:
+                self._fail_for_reason(finish)
+        if self.parts.loose:
+            self._clean(start)
+
+    def _alive(self) -> None:
+        if not self.closed:
+            self.parts.out.append(Heartbeat(source="provider"))
 
     def _odd(self, value: Any) -> None:
         if isinstance(value, list):

@@ -8,10 +8,7 @@ leaves its open parts ``truncated``.
 
 from __future__ import annotations
 
-import json
-from typing import Any, cast
-
-import msgspec
+from typing import Any
 
 from tokenwire.events.model import (
     Error,
@@ -46,20 +43,10 @@ from tokenwire.events.model import (
     ToolCallEnd,
     ToolCallStart,
 )
+from tokenwire.providers.decoding.arguments import ArgumentText
+from tokenwire.providers.decoding.values import clean, split_tail
 
-__all__ = [
-    "INCOMPLETE_REASONS",
-    "OpenPart",
-    "Parts",
-    "citation",
-    "dump",
-    "items",
-    "load",
-    "number",
-    "obj",
-    "parse_arguments",
-    "text_of",
-]
+__all__ = ["INCOMPLETE_REASONS", "OpenPart", "Parts"]
 
 #: Finish reasons after which an answer is not whole, although its wire ended in good order.
 INCOMPLETE_REASONS = frozenset(
@@ -81,12 +68,18 @@ class OpenPart:
     """One part between its start and its end. Made by `Parts.open`."""
 
     __slots__ = (
+        "_careful",
         "_delta",
         "_end",
         "_owner",
+        "_tail",
+        "arguments",
         "attrs_seen",
+        "call_id",
+        "final",
         "format",
         "meta",
+        "name",
         "number",
         "open",
         "patched",
@@ -102,13 +95,24 @@ class OpenPart:
         self.number = start.part
         self.open = True
         self.size = 0
-        #: Text of a tool call, kept because its end needs the whole; others keep none.
-        self.pieces: list[str] | None = [] if type(start) is ToolCallStart else None
-        self.format = start.format if isinstance(start, ToolCallStart) else "text"
+        self.format = "text"
+        self.name = self.call_id = ""
+        #: The text of a tool call, kept because its end needs the whole.
+        self.arguments: ArgumentText | None = None
+        if isinstance(start, ToolCallStart):
+            self.format, self.name, self.call_id = start.format, start.name, start.call_id
+            self.arguments = ArgumentText()
+        #: The text, of a part that keeps it (tool calls, or after `keep`).
+        self.pieces: list[str] | None = self.arguments.pieces if self.arguments else None
         self.meta = start.meta
         #: The arguments as the provider's own object, where patches built them.
         self.patched: Any = None
+        #: The whole text of a tool call as the provider repeats it at the end.
+        self.final: str | None = None
         self.attrs_seen: set[str] = set()
+        #: Half of a character, at the end of what came.
+        self._tail = ""
+        self._careful = self.format == "json" or owner.loose
 
     @property
     def text(self) -> str:
@@ -125,15 +129,41 @@ class OpenPart:
         """Add the next piece; an empty one makes no event."""
         if not text or self._delta is None or not self.open:
             return
+        if self._careful:
+            text = self._checked(text)
+            if not text:
+                return
         self._owner.out.append(self._delta(part=self.number, text=text))
         self.size += len(text) if text.isascii() else len(text.encode())
         if self.pieces is not None:
             self.pieces.append(text)
 
+    def _checked(self, text: str) -> str:
+        """The piece with whole characters only, and without arguments that came before."""
+        if self._owner.loose:
+            text, self._tail = split_tail(self._tail + text)
+            text = clean(text)
+        if text and self.arguments is not None and self.format == "json":
+            return self.arguments.new_text(text)
+        return text
+
+    def be_careful(self) -> None:
+        """From now on texts may end in half a character."""
+        self._careful = True
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether what comes now is held back: the call's arguments were whole before."""
+        return self.arguments is not None and self.arguments.again is not None
+
     def attr(self, name: str, value: Any) -> None:
         """Something that decorates the part."""
         if self.open:
             self.attrs_seen.add(name)
+            if name == "call_id":
+                self.call_id = value
+            elif name == "tool_name":
+                self.name = value
             self._owner.out.append(PartAttr(part=self.number, name=name, value=value))
 
     def patch(self, path: str, value: Any, *, more: bool = False) -> None:
@@ -146,26 +176,45 @@ class OpenPart:
         JSON object make it ``invalid`` unless it is ``truncated`` anyway."""
         if not self.open:
             return
+        if self._tail:
+            tail, self._tail = clean(self._tail), ""
+            self.delta(tail)
         self.open = False
-        if self._end is ToolCallEnd and "arguments" not in fields:
-            status = self._arguments(status, fields)
+        if self.arguments is not None:
+            status = self._end_call(self.arguments, status, fields)
         self._owner.closed(self)
         self._owner.out.append(self._end(part=self.number, status=status, size=self.size, **fields))
-        self.pieces = None
+        self.pieces = self.arguments = None
 
-    def _arguments(self, status: PartStatus, fields: dict[str, Any]) -> PartStatus:
-        text = cast(str, fields.get("text") or self.text)
+    def _end_call(
+        self, arguments: ArgumentText, status: PartStatus, fields: dict[str, Any]
+    ) -> PartStatus:
+        if "arguments" not in fields:
+            status = self._resolve(arguments, status, fields)
+        if status == "complete" and self._owner.is_repeated(self, fields.get("arguments")):
+            return "discarded"
+        return status
+
+    def _resolve(
+        self, arguments: ArgumentText, status: PartStatus, fields: dict[str, Any]
+    ) -> PartStatus:
+        final = fields.pop("text", None) or self.final
         if self.format == "text":
+            if final is not None:
+                fields["text"] = final
             if status == "complete":
-                fields["arguments"] = text
-            return status
-        if self.patched is not None and not text:
-            if status == "complete":
-                fields["arguments"] = self.patched
+                fields["arguments"] = arguments.text if final is None else final
             return status
         if status != "complete":
+            if final is not None:
+                fields["text"] = final
             return status
-        value, error = parse_arguments(text)
+        if self.patched is not None and not self.size and final is None:
+            fields["arguments"] = self.patched
+            return status
+        value, error, right = arguments.resolve(final)
+        if right is not None:
+            fields["text"] = right
         if error is None:
             fields["arguments"] = value
             return status
@@ -177,7 +226,9 @@ class Parts:
     """The parts of one response, and their events (`out`)."""
 
     __slots__ = (
+        "_calls",
         "finish_reasons",
+        "loose",
         "next_part",
         "open_parts",
         "out",
@@ -193,6 +244,28 @@ class Parts:
         #: Whether anything that a person can see was emitted.
         self.shown = False
         self.finish_reasons: dict[int, str] = {}
+        #: Whether payloads came whose texts may end in half a character.
+        self.loose = False
+        self._calls: dict[str, list[tuple[str, Any]]] = {}
+
+    def be_loose(self) -> None:
+        """A payload came that holds half a character."""
+        self.loose = True
+        for part in self.open_parts.values():
+            part.be_careful()
+
+    def is_repeated(self, part: OpenPart, arguments: Any) -> bool:
+        """Whether a call with this id, name and arguments has ended before; remembers this one."""
+        start = part.start
+        if not isinstance(start, ToolCallStart) or start.executor == "provider":
+            return False
+        if start.id_source != "provider" and "call_id" not in part.attrs_seen:
+            return False
+        calls = self._calls.setdefault(part.call_id, [])
+        if (part.name, arguments) in calls:
+            return True
+        calls.append((part.name, arguments))
+        return False
 
     def take(self) -> list[Event]:
         """The events since the last call."""
@@ -230,12 +303,20 @@ class Parts:
         self.out.append(event)
 
     def end_step(
-        self, *, terminal_seen: bool, reason: str | None, error: Error | None, failed: bool
+        self,
+        *,
+        terminal_seen: bool,
+        reason: str | None,
+        error: Error | None,
+        failed: bool,
+        unfinished: bool = False,
     ) -> None:
-        """Ends for what is open, the error when given, and the step's end."""
+        """End what is open, emit the error when given, and end the step. ``unfinished``: the
+        provider says that the answer is not whole."""
         status: PartStatus = "complete" if terminal_seen and not failed else "truncated"
         for part in list(self.open_parts.values()):
-            part.end("truncated" if reason == "length" and part.pieces else status)
+            cut = reason == "length" and part.pieces
+            part.end("truncated" if cut else status)
         if error is not None:
             if self.shown and not error.after_output:
                 error.after_output = True
@@ -245,125 +326,6 @@ class Parts:
             step = "cancelled"
         elif error is not None or failed:
             step = "error"
-        elif not terminal_seen or reason in INCOMPLETE_REASONS:
+        elif not terminal_seen or unfinished or reason in INCOMPLETE_REASONS:
             step = "incomplete"
         self.out.append(StepEnd(step=self.step, status=step, terminal_seen=terminal_seen))
-
-
-# --- lenient reading of other people's JSON -----------------------------------------------------
-
-_decode = msgspec.json.Decoder().decode
-_EMPTY: dict[str, Any] = {}
-_MOST_DEPTH = 200  # real payloads stay under 20; schemas in them under 60
-
-
-def load(data: bytes | str) -> Any:
-    """JSON to values. Lone surrogates become U+FFFD. Raises `ValueError` and nothing else."""
-    try:
-        value = _decode(data)
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        value = _lenient(data)
-    if len(data) > 2 * _MOST_DEPTH:
-        _check_depth(data, value)
-    return value
-
-
-def _lenient(data: bytes | str) -> Any:
-    """What the strict reader refuses but others send: lone surrogates, raw control characters."""
-    try:
-        text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
-        return _without_surrogates(json.loads(text, parse_constant=_refuse, strict=False))
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
-
-
-def _check_depth(data: bytes | str, value: Any) -> None:
-    """Whoever encodes the value again must not run out of stack."""
-    brackets = (
-        data.count(b"[") + data.count(b"{")
-        if isinstance(data, bytes)
-        else data.count("[") + data.count("{")
-    )
-    if brackets <= _MOST_DEPTH:
-        return
-    level: list[Any] = [value]
-    for _ in range(_MOST_DEPTH):
-        below: list[Any] = []
-        for inner in level:
-            if isinstance(inner, dict):
-                below.extend(cast(dict[str, Any], inner).values())
-            elif isinstance(inner, list):
-                below.extend(cast(list[Any], inner))
-        level = [v for v in below if isinstance(v, dict | list)]
-        if not level:
-            return
-    raise ValueError("the JSON is nested too deeply")
-
-
-def _refuse(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        if value.isascii():
-            return value
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(v) for v in cast(list[Any], value)]
-    if isinstance(value, dict):
-        pairs = cast(dict[str, Any], value).items()
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in pairs}
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        raise ValueError("a number is out of range")
-    return value
-
-
-def dump(value: Any) -> str:
-    """Values to compact JSON text."""
-    return msgspec.json.encode(value).decode()
-
-
-def parse_arguments(text: str) -> tuple[Any, str | None]:
-    """Arguments as a JSON object, or why they are none. Empty text and ``null`` mean ``{}``."""
-    if not text.strip():
-        return {}, None
-    try:
-        value = load(text)
-    except ValueError as error:
-        return None, f"the arguments are not valid JSON: {error}"
-    if value is None:
-        return {}, None
-    if not isinstance(value, dict):
-        return None, "the arguments are not a JSON object"
-    return cast(dict[str, Any], value), None
-
-
-def obj(value: Any) -> dict[str, Any]:
-    """The value if it is an object, else an empty one (absent, null or of another type)."""
-    return cast(dict[str, Any], value) if isinstance(value, dict) else _EMPTY
-
-
-def items(value: Any) -> list[Any]:
-    """The value if it is a list, else an empty one."""
-    return cast(list[Any], value) if isinstance(value, list) else []
-
-
-def text_of(value: Any) -> str:
-    """The value if it is a text, else an empty one."""
-    return value if isinstance(value, str) else ""
-
-
-def number(value: Any) -> int | None:
-    """The value as a count, if it is one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if abs(value) < 2**63 else None
-
-
-def citation(raw: Any, **fields: Any) -> dict[str, Any]:
-    """One form for every provider's citations: ``url``, ``title``, ``text`` (what is cited),
-    ``start``/``end`` with ``unit``, ``source`` where known; the provider's object is ``raw``."""
-    return {**{k: v for k, v in fields.items() if v is not None and v != ""}, "raw": raw}

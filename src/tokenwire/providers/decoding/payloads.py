@@ -17,7 +17,7 @@ from tokenwire.framing.aws_eventstream import EventStreamDecoder, Message
 from tokenwire.framing.json_array import JSONValueDecoder
 from tokenwire.framing.jsonl import LineDecoder
 from tokenwire.framing.sse import Frame, SSEDecoder
-from tokenwire.providers.decoding.parts import load, obj, text_of
+from tokenwire.providers.decoding.values import load, obj, text_of
 
 __all__ = ["PayloadReader"]
 
@@ -139,7 +139,8 @@ class PayloadReader:
     def _use(self, kind: str) -> _Reader:
         self.kind = kind
         if kind == "sse":
-            self.sse = SSEDecoder(max_line=MOST_PAYLOAD_BYTES, max_event=MOST_PAYLOAD_BYTES)
+            most = MOST_PAYLOAD_BYTES
+            self.sse = SSEDecoder(max_line=most, max_event=most, error_field=True)
             return self.sse
         if kind == "lines":
             return LineDecoder(MOST_PAYLOAD_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenwire.providers.decoding.parts import citation, items, obj
+from tokenwire.providers.decoding.values import citation, items, obj
 
 __all__ = ["cited", "grounded"]
 

@@ -25,8 +25,12 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target
+from tokenwire.providers.decoding.counts import joined
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, dump, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import dump, items, number, obj, split_tail, text_of
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.google.citations import cited, grounded
 from tokenwire.providers.google.gemini_request import build
@@ -47,11 +51,14 @@ _FINISH: dict[str, FinishReason] = {
     "IMAGE_PROHIBITED_CONTENT": "content_filter",
     "IMAGE_RECITATION": "content_filter",
     "MODEL_ARMOR": "content_filter",
-    "LANGUAGE": "other",
+    "LANGUAGE": "content_filter",
+    "MODEL_ARMOR_BLOCKED": "content_filter",
     "MALFORMED_FUNCTION_CALL": "malformed_tool_call",
     "UNEXPECTED_TOOL_CALL": "malformed_tool_call",
     "TOO_MANY_TOOL_CALLS": "malformed_tool_call",
 }
+#: The only word of success; any other that nobody has listed is a failure.
+_SUCCESS = "STOP"
 #: Vertex numbers them when asked for integer enums.
 _NUMBERED = (
     "FINISH_REASON_UNSPECIFIED",
@@ -74,6 +81,8 @@ class _Candidate:
         self.call: OpenPart | None = None
         self.patches = PatchedObject()
         self.problem: str | None = None
+        #: Halves of characters at the end of patched texts, by their path.
+        self.tails: dict[str, str] = {}
         self.code_id = ""
         self.called = False
         self.details: dict[str, Any] = {}
@@ -88,26 +97,28 @@ class GeminiDecoder(PayloadDecoder):
         super().__init__(**options)
         self._candidates: dict[int, _Candidate] = {}
         self._usage: dict[str, Any] = {}
+        self._last_usage: dict[str, Any] = {}
         self._id: str | None = None
         self._model: str | None = None
 
     def payload(self, value: dict[str, Any], event: str) -> None:
-        if "error" in value:
-            self.fail_with(value)
+        fault = sure_fault_in(value)
+        if fault is not None:
+            self.fail_with(fault, raw=value)
+            return
+        entries = value.get("candidates")
+        feedback, usage = obj(value.get("promptFeedback")), value.get("usageMetadata")
+        if entries is None and not feedback and not isinstance(usage, dict):
+            self.unknown(event, value)
             return
         self._identify(value)
-        known = value.get("candidates") is not None
-        for entry in items(value.get("candidates")):
+        for entry in [entries] if isinstance(entries, dict) else items(entries):
             self._candidate(obj(entry))
-        if isinstance(value.get("usageMetadata"), dict):
-            self._usage = value["usageMetadata"]
-            known = True
-        feedback = obj(value.get("promptFeedback"))
+        if isinstance(usage, dict):
+            self._usage = joined(self._usage, usage) or {}
+            self._last_usage = usage
         if feedback:
-            known = True
             self._feedback(feedback)
-        if not known:
-            self.raw(None if event == "message" else event, value)
 
     def ended(self) -> None:
         for candidate in self._candidates.values():
@@ -123,8 +134,12 @@ class GeminiDecoder(PayloadDecoder):
     def _candidate(self, value: dict[str, Any]) -> None:
         choice = number(value.get("index")) or 0
         candidate = self._candidates.setdefault(choice, _Candidate())
-        for part in items(obj(value.get("content")).get("parts")):
-            if isinstance(part, dict):
+        content = value.get("content")
+        parts = obj(content).get("parts") if isinstance(content, dict) else content
+        for part in items(parts) if isinstance(parts, list) else [parts]:
+            if isinstance(part, str):
+                self._part(candidate, {"text": part}, choice)
+            elif isinstance(part, dict):
                 self._part(candidate, part, choice)
         self._decorate(candidate, value)
         finish = value.get("finishReason")
@@ -133,11 +148,11 @@ class GeminiDecoder(PayloadDecoder):
             raw = str(finish)
             candidate.details["finishReason"] = finish
         else:
-            word = raw = text_of(finish)
+            word = raw = word_of(finish) or ""
         if not word or word == "FINISH_REASON_UNSPECIFIED":
             return
         details, candidate.details = candidate.details, {}
-        reason = _FINISH.get(word, "other")
+        reason = _reason(word)
         if reason == "stop" and candidate.called:  # this wire says STOP for calls too
             reason = "tool_calls"
         self.finish_reason(
@@ -286,6 +301,9 @@ class GeminiDecoder(PayloadDecoder):
     def _patch(self, candidate: _Candidate, call: OpenPart, patch: dict[str, Any]) -> None:
         path, more = text_of(patch.get("jsonPath")), patch.get("willContinue") is True
         value = next((patch[k] for k in _VALUES if k in patch), None)
+        if isinstance(value, str) and self.parts.loose:
+            value, tail = split_tail(candidate.tails.pop(path, "") + value)
+            candidate.tails[path] = tail
         call.patch(path, value, more=more)
         if candidate.problem is None:
             try:
@@ -365,16 +383,26 @@ class GeminiDecoder(PayloadDecoder):
             self.parts.out.append(ResponseStart(id=self._id, model=self._model))
 
     def _count(self, raw: dict[str, Any]) -> None:
-        self.parts.out.append(
+        answer, thoughts = (
+            number(raw.get("candidatesTokenCount")),
+            number(raw.get("thoughtsTokenCount")),
+        )
+        counted = [n for n in (answer, thoughts) if n is not None]
+        self.count(
             Usage(
                 input_tokens=number(raw.get("promptTokenCount")),
-                output_tokens=number(raw.get("candidatesTokenCount")),
+                output_tokens=sum(counted) if counted else None,
                 total_tokens=number(raw.get("totalTokenCount")),
                 cached_input_tokens=number(raw.get("cachedContentTokenCount")),
-                reasoning_tokens=number(raw.get("thoughtsTokenCount")),
-                raw=raw,
+                reasoning_tokens=thoughts,
+                raw=self._last_usage,
             )
         )
+
+
+def _reason(word: str) -> FinishReason:
+    reason = reason_of(word, _FINISH)
+    return "error" if reason in ("other", "stop") and word.upper() != _SUCCESS else reason
 
 
 def _tool_type(tool: dict[str, Any]) -> str:

@@ -25,8 +25,19 @@ from tokenwire.events.model import (
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, citation, dump, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.payloads import PayloadReader
+from tokenwire.providers.decoding.reasons import reason_of
+from tokenwire.providers.decoding.values import (
+    citation,
+    dump,
+    items,
+    number,
+    obj,
+    text_of,
+    texts_of,
+)
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.google.interactions_request import build, resume
 
@@ -85,12 +96,12 @@ class InteractionsDecoder(PayloadDecoder):
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(value)
-        elif "error" in value:
+        elif sure_fault_in(value) is not None:
             self._error(value)
         elif value.get("object") == "interaction":
             self._whole(value)
         else:
-            self.raw(kind, value)
+            self.unknown(kind, value)
 
     def ended(self) -> None:
         status: PartStatus = "complete" if self.terminal_seen else "truncated"
@@ -138,7 +149,9 @@ class InteractionsDecoder(PayloadDecoder):
             self._count(raw)
         token = interaction.get("continuation_token")
         details = {"continuation_token": token} if token else None
-        self.finish_reason(_FINISH.get(status, "other"), status, details=details)
+        reason = reason_of(status, _FINISH)
+        self.unfinished = reason == "other"
+        self.finish_reason(reason, status, details=details)
         self.terminal_seen = True
         if status == "failed":
             self.fail_with(
@@ -160,7 +173,7 @@ class InteractionsDecoder(PayloadDecoder):
         self._completed({"interaction": value})
 
     def _count(self, raw: dict[str, Any]) -> None:
-        self.parts.out.append(
+        self.count(
             Usage(
                 input_tokens=number(raw.get("total_input_tokens")),
                 output_tokens=number(raw.get("total_output_tokens")),
@@ -209,13 +222,16 @@ class InteractionsDecoder(PayloadDecoder):
         kind = delta.get("type")
         text = delta.get("text")
         if kind == "text" and isinstance(text, str):
+            if step.type != "model_output":
+                self._stray(text)
+                return
             self._text(step).delta(text)
             self._cite(step, delta)
         elif kind == "thought_summary" and step.part is not None:
-            step.part.delta(text_of(obj(delta.get("content")).get("text")) or text_of(text))
+            step.part.delta(texts_of(delta.get("content")) or text_of(text))
         elif kind in ("thought_signature", "signature") and step.part is not None:
             self._sign(step, delta.get("signature"))
-        elif kind == "arguments_delta" and step.part is not None:
+        elif kind == "arguments_delta" and step.part is not None and _is_call(step):
             arguments = delta.get("arguments")
             step.part.delta(arguments if isinstance(arguments, str) else dump(arguments or {}))
         elif kind == "text_annotation_delta" and step.type == "model_output":
@@ -226,6 +242,13 @@ class InteractionsDecoder(PayloadDecoder):
             self._hosted(step, delta)
         else:
             self.raw("step.delta", value)
+
+    def _stray(self, text: str) -> None:
+        """Text that came in a step of another kind."""
+        step = self._steps.get("stray")
+        if step is None:
+            step = self._steps["stray"] = _Step("model_output", None, {})
+        self._text(step).delta(text)
 
     def _text(self, step: _Step) -> OpenPart:
         """The open text of an output, or the summary of a thought."""
@@ -289,8 +312,12 @@ class InteractionsDecoder(PayloadDecoder):
         if part is not None:
             if isinstance(part.start, ToolCallStart):
                 arguments = step.fields.get("arguments")
-                if arguments and not part.size:
-                    part.delta(arguments if isinstance(arguments, str) else dump(arguments))
+                if arguments:
+                    whole = arguments if isinstance(arguments, str) else dump(arguments)
+                    if part.size:
+                        part.final = whole
+                    else:
+                        part.delta(whole)
                 if part.start.executor == "provider":
                     part.attr("meta", (part.meta or {}) | {"step": step.fields})
             part.end(status)
@@ -307,6 +334,10 @@ class InteractionsDecoder(PayloadDecoder):
             self.parts.open(OpaqueStart, name=step.type, payload=step.fields, meta=step.meta).end(
                 status
             )
+
+
+def _is_call(step: _Step) -> bool:
+    return step.part is not None and isinstance(step.part.start, ToolCallStart)
 
 
 def _index(value: dict[str, Any]) -> int:

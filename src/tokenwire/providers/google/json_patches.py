@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
+from tokenwire.providers.decoding.values import clean
+
 __all__ = ["PatchedObject"]
 
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\[(['\"])(.*?)\3\]")
@@ -105,7 +107,7 @@ def _steps(path: str) -> list[str | int]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, _Text):
-        return "".join(value.pieces)
+        return clean("".join(value.pieces))
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in cast(dict[str, Any], value).items()}
     if isinstance(value, list):

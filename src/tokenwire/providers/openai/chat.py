@@ -7,6 +7,7 @@ the stream is over at ``[DONE]``, or at its end when every choice has its finish
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,21 +24,24 @@ from tokenwire.events.model import (
 from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
 from tokenwire.providers.base import Call, Cursor, Target
+from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import (
+from tokenwire.providers.decoding.faults import fault_in, sure_fault_in
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import (
     citation,
     dump,
+    index_of,
     items,
-    number,
     obj,
-    parse_arguments,
     text_of,
+    texts_of,
 )
 from tokenwire.providers.failures import error_event, from_object, from_response
 from tokenwire.providers.openai.chat_choice import OpenChoice
 from tokenwire.providers.openai.chat_chunk import (
-    CUT_SHORT,
     FINISH_REASONS,
+    REASONING_FIELDS,
     Delta,
     citation_of,
     decode_chunk,
@@ -45,11 +49,16 @@ from tokenwire.providers.openai.chat_chunk import (
 )
 from tokenwire.providers.openai.chat_request import build
 from tokenwire.providers.openai.schema_call import READING
+from tokenwire.providers.openai.think_tags import ThinkSplitter
 
 __all__ = ["DIALECT", "ChatDecoder", "OpenAIChat"]
 
 #: After this many chunks in a row that were not ordinary, the typed decode is no longer tried.
 _MOST_MISSES = 16
+#: Fields of a whole message that deltas never repeat.
+_OWN_FIELDS = frozenset({"annotations", "images", "audio"})
+_REASONING = re.compile("reason|think|thought", re.IGNORECASE)
+_KNOWN_REASONING = frozenset({*REASONING_FIELDS, "reasoning_details"})
 _TOP_LEVEL_EXTRAS = ("prompt_filter_results", "moderation", "timings", "copilot_usage")
 
 
@@ -62,9 +71,11 @@ class ChatDecoder(PayloadDecoder):
         super().__init__(**kwargs)
         self._choices: dict[int, OpenChoice] = {}
         self._first = self._choice(0)
-        self._misses = 0
+        self._cumulative = "cumulative_deltas" in self.quirks
+        self._misses = _MOST_MISSES if self._cumulative else 0
         self._started = False
-        self._usage: Usage | None = None
+        #: Counts that a server repeats with every chunk; the last ones count.
+        self._latest_usage: Usage | None = None
         self._cited: set[str] = set()
         self._filters: dict[int, Any] = {}
 
@@ -107,38 +118,50 @@ class ChatDecoder(PayloadDecoder):
             call = calls[0]
             slot = choice.slots.known(call.index)
             piece = call.function.arguments
-            if slot is None or call.function.name:
+            if slot is None or call.function.name or (piece and piece[0] == "{"):
                 return False
             if piece:
                 part = slot.part
                 self.parts.out.append(ToolCallDelta(part=part.number, text=piece))
                 part.size += len(piece) if piece.isascii() else len(piece.encode())
                 part.pieces.append(piece)  # type: ignore[union-attr]
-        return True
+            return True
+        return False
 
     # --- the general way -----------------------------------------------------------------------
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         """One chunk, or a whole completion, of any shape that servers send."""
+        if self.parts.loose:
+            self._misses = _MOST_MISSES  # half a character waits for its other half
+        choices = items(value.get("choices"))
+        fault = sure_fault_in(value) or self._other_fault(value)
+        is_known = "choices" in value or bool(value.get("usage")) or event == "error"
+        if fault is None and not is_known:
+            self.unknown(event, value)
+            return
         if not self._started:
             self._start(value)
         for name in _TOP_LEVEL_EXTRAS:
             if value.get(name):
                 self.raw(name, value[name])
         self._cite_sources(value)
-        choices = items(value.get("choices"))
+        self._counted(value.get("usage") or obj(value.get("x_groq")).get("usage"))
         for position, choice in enumerate(choices):
             if isinstance(choice, dict):
                 self._one(choice, position)
-        self._count(value.get("usage") or obj(value.get("x_groq")).get("usage"))
-        error = value.get("error")
-        if error is None and obj(value.get("x_groq")).get("error"):
-            error = {"message": value["x_groq"]["error"]}
-        if error or (event == "error" and not choices):
-            refusal = from_object({"error": error} if error else value)
-            self.fail(error_event(refusal, raw=error or value))
-        elif not choices and not value.get("usage") and "choices" not in value:
-            self.raw(event if event != "message" else None, value)
+                fault = fault or choice.get("error")
+        if self.terminal_seen or not choices:
+            self.count(self._latest_usage)
+        if fault is not None or (event == "error" and not choices):
+            self.fail(error_event(from_object(fault or value), raw=value.get("error") or value))
+
+    def _other_fault(self, value: dict[str, Any]) -> Any:
+        """An error where this wire's own relatives put it."""
+        groq = obj(value.get("x_groq")).get("error")
+        if groq:
+            return {"error": groq if isinstance(groq, dict) else {"message": groq}}
+        return fault_in(value) if value.get("choices") is None and "usage" not in value else None
 
     def done(self) -> None:
         """``[DONE]``: nothing follows."""
@@ -147,7 +170,8 @@ class ChatDecoder(PayloadDecoder):
 
     def ended(self) -> None:
         """The end of the bytes: good when every choice has finished."""
-        if self.terminal_seen:
+        self.count(self._latest_usage)
+        if self.terminal_seen and not self.failed:
             self._end_parts()
 
     def _start(self, value: dict[str, Any]) -> None:
@@ -161,48 +185,101 @@ class ChatDecoder(PayloadDecoder):
     def _choice(self, index: int) -> OpenChoice:
         choice = self._choices.get(index)
         if choice is None:
+            begins_open = "think_open" in self.quirks
+            has_tags = begins_open or "think_tags" in self.quirks
+            tags = ThinkSplitter(begins_open=begins_open) if has_tags else None
             choice = self._choices[index] = OpenChoice(
-                self.parts,
-                index,
-                think_tags="think_tags" in self.quirks,
-                call_in_text=READING in self.quirks,
+                self.parts, index, tags, call_in_text=READING in self.quirks
             )
             if index:
                 self.terminal_seen = False
         return choice
 
     def _one(self, value: dict[str, Any], position: int) -> None:
-        index = number(value.get("index"))
+        index = index_of(value.get("index"))
         choice = self._choice(position if index is None else index)
         choice.seen = True
-        delta = value.get("delta")
-        self._delta(choice, obj(delta if isinstance(delta, dict) else value.get("message")))
-        self._count(value.get("usage"))
+        delta, message = obj(value.get("delta")), obj(value.get("message"))
+        if delta:
+            choice.has_deltas = choice.has_deltas or any(v for k, v in delta.items() if k != "role")
+            self._delta(choice, delta)
+        if message and not delta:
+            if choice.has_deltas:
+                self._repeated(choice, message)
+            else:
+                self._delta(choice, message)
+        elif not delta and text_of(value.get("text")):
+            self._delta(choice, {"content": value["text"]})  # the legacy wire's chunk
+        self._counted(value.get("usage"))
         self._logprobs(choice, obj(value.get("logprobs")))
         self._content_filter(choice, value.get("content_filter_results"))
-        reason = value.get("finish_reason")
-        if isinstance(reason, str) and reason:
+        reason = word_of(value.get("finish_reason"))
+        if reason is not None:
             self._finished(choice, reason, value)
 
-    def _delta(self, choice: OpenChoice, delta: dict[str, Any]) -> None:
+    def _repeated(self, choice: OpenChoice, message: dict[str, Any]) -> None:
+        """The whole message after its deltas: only what they left out is new."""
+        rest = {k: v for k, v in message.items() if k in _OWN_FIELDS}
+        if not choice.has_text:
+            rest["content"] = message.get("content")
+        if not choice.has_reasoning:
+            rest |= {k: message[k] for k in REASONING_FIELDS if k in message}
+        self._delta(choice, rest)
+        for position, call in enumerate(map(obj, items(message.get("tool_calls")))):
+            function = obj(call.get("function"))
+            arguments = function.get("arguments")
+            if arguments is not None and not isinstance(arguments, str):
+                arguments = dump(arguments)
+            call_id, name = text_of(call.get("id")), text_of(function.get("name"))
+            if choice.slots.whole(position, call_id, name, arguments) is None:
+                self._call(choice, call)
+
+    def _thought(self, choice: OpenChoice, delta: dict[str, Any]) -> None:
+        """Reasoning, under whichever name a server sends it."""
         details = [d for d in items(delta.get("reasoning_details")) if isinstance(d, dict)]
-        thought = text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning"))
+        thought = ""
+        for name in REASONING_FIELDS:
+            value = delta.get(name)
+            if value and not thought:
+                thought = texts_of(value)
+                if not thought and isinstance(value, dict | list):
+                    self._unread(name, value)
+                if self._cumulative:
+                    thought = choice.new_text("reasoning", thought)
         if not thought:
             thought = "".join(text_of(d.get("text") or d.get("summary")) for d in details)
         if thought:
             choice.think(thought)
         for detail in details:
             choice.detail(detail)
+        for block in items(delta.get("thinking_blocks")):
+            signature = obj(block).get("signature")
+            if signature:
+                choice.think("").attr("signature", signature)
+            if obj(block).get("type") == "redacted_thinking":
+                self.raw("thinking_blocks", block)
+        for name, value in delta.items():
+            if name not in _KNOWN_REASONING and value and _REASONING.search(name):
+                self._unread(name, value)
+
+    def _unread(self, name: str, value: Any) -> None:
+        """Something of the reasoning that cannot be shown; it is kept, unless it only signs."""
+        if name != "thinking_blocks":
+            self.raw(name, value)
+
+    def _delta(self, choice: OpenChoice, delta: dict[str, Any]) -> None:
+        self._thought(choice, delta)
         content = delta.get("content")
         if isinstance(content, str):
-            choice.said(content)
+            choice.said(choice.new_text("content", content) if self._cumulative else content)
         else:
-            for block in items(content):
+            for block in [content] if isinstance(content, dict) else items(content):
                 self._block(choice, block)
         refusal = text_of(delta.get("refusal"))
         if refusal:
             choice.refuse(refusal)
-        for call in items(delta.get("tool_calls")):
+        calls = delta.get("tool_calls")
+        for call in [calls] if isinstance(calls, dict) else items(calls):
             if isinstance(call, dict):
                 self._call(choice, call)
         if delta.get("function_call"):
@@ -220,14 +297,12 @@ class ChatDecoder(PayloadDecoder):
     def _block(self, choice: OpenChoice, block: Any) -> None:
         """One element of a content that comes as a list."""
         if isinstance(block, str):
-            choice.say(block)
+            choice.said(block)
             return
         value = obj(block)
         kind = value.get("type")
-        if kind == "thinking":
-            inner = value.get("thinking")
-            text = inner if isinstance(inner, str) else ""
-            text += "".join(text_of(obj(t).get("text")) for t in items(inner))
+        if kind in ("thinking", "reasoning", "reasoning_text", "summary_text"):
+            text = texts_of(value)
             if text:
                 choice.think(text)
             if value.get("signature") and choice.reasoning is not None:
@@ -235,8 +310,7 @@ class ChatDecoder(PayloadDecoder):
         elif kind in ("image_url", "image"):
             choice.show(value)
         elif isinstance(value.get("text"), str):
-            if value["text"]:
-                choice.say(value["text"])
+            choice.said(value["text"])
         elif kind == "reference" and choice.text is not None:
             choice.cite(citation(value, source=dump(value.get("reference_ids"))))
         elif value:
@@ -250,7 +324,7 @@ class ChatDecoder(PayloadDecoder):
         arguments = function.get("input") if custom else function.get("arguments")
         as_object = arguments is not None and not isinstance(arguments, str)
         slot = choice.slots.piece(
-            number(call.get("index")),
+            index_of(call.get("index")),
             text_of(call.get("id")),
             text_of(function.get("name")),
             dump(arguments) if as_object else arguments,
@@ -285,7 +359,7 @@ class ChatDecoder(PayloadDecoder):
                 self._first.cite(citation_of(source, fields))
 
     def _finished(self, choice: OpenChoice, raw: str, value: dict[str, Any]) -> None:
-        reason = FINISH_REASONS.get(raw.lower(), "other")
+        reason = reason_of(raw, FINISH_REASONS)
         if reason == "stop" and choice.slots.all:
             reason = "tool_calls"
         elif reason == "stop" and choice.refusal is not None:
@@ -296,23 +370,25 @@ class ChatDecoder(PayloadDecoder):
         choice.finished = True
         self.terminal_seen = all(c.finished for c in self._choices.values() if c.seen)
 
-    def _count(self, value: Any) -> None:
+    def _counted(self, value: Any) -> None:
+        """Note the counts of this chunk; they are emitted once the answer is over."""
         usage = usage_of(value)
-        if usage is not None and usage != self._usage:
-            self._usage = usage
-            self.parts.out.append(usage)
+        if usage is not None:
+            self._latest_usage = merged(self._latest_usage, usage)
 
     def _end_parts(self) -> None:
         """Ends in good order. Arguments that the length limit cut are truncated, not wrong."""
         for choice in self._choices.values():
             choice.end()
+            word = self.parts.finish_reasons.get(choice.index, "")
+            is_cut = reason_of(word, FINISH_REASONS) in ("length", "context_overflow")
             for slot in choice.slots.all:
                 part = slot.part
                 if not slot.name:
                     part.end("invalid", error="the call has no name")
-                elif part.open and self.parts.finish_reasons.get(choice.index) in CUT_SHORT:
-                    _, error = parse_arguments(part.text) if part.format == "json" else (None, "")
-                    part.end("complete" if error is None else "truncated")
+                elif part.open and is_cut and part.arguments is not None:
+                    error = part.format != "json" or part.arguments.resolve(part.final)[1]
+                    part.end("truncated" if error else "complete")
                 else:
                     part.end()
         for part in list(self.parts.open_parts.values()):

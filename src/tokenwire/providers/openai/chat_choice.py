@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.events.model import FileStart, ReasoningStart, RefusalStart, TextStart
-from tokenwire.providers.decoding.parts import OpenPart, Parts, obj, text_of
+from tokenwire.providers.decoding.parts import OpenPart, Parts
 from tokenwire.providers.decoding.slots import Slots
+from tokenwire.providers.decoding.values import obj, text_of
 from tokenwire.providers.openai.schema_call import CallText, Piece
 from tokenwire.providers.openai.think_tags import Kind, ThinkSplitter
 
@@ -24,8 +25,12 @@ class OpenChoice:
         "_parts",
         "audio",
         "call",
+        "cumulative",
         "details",
         "finished",
+        "has_deltas",
+        "has_reasoning",
+        "has_text",
         "index",
         "reasoning",
         "refusal",
@@ -37,13 +42,13 @@ class OpenChoice:
     )
 
     def __init__(
-        self, parts: Parts, index: int, *, think_tags: bool = False, call_in_text: bool = False
+        self, parts: Parts, index: int, tags: ThinkSplitter | None, *, call_in_text: bool = False
     ) -> None:
         self._parts = parts
         self.index = index
         # What is said after a call stands after it.
         self.slots = Slots(parts, index, opens=self.end_text)
-        self.tags = ThinkSplitter() if think_tags else None
+        self.tags = tags
         #: Reads the text as a tool call, where the request forced one by a schema.
         self.call = CallText() if call_in_text else None
         self.text: OpenPart | None = None
@@ -55,6 +60,10 @@ class OpenChoice:
         self.to_cite: list[dict[str, Any]] = []
         self.finished = False
         self.seen = False
+        #: A delta came: a whole ``message`` after it repeats what it says.
+        self.has_deltas = self.has_text = self.has_reasoning = False
+        #: What each field has said, where each delta repeats the text so far.
+        self.cumulative: dict[str, str] = {}
 
     def say(self, piece: str) -> None:
         """A piece of text."""
@@ -66,6 +75,7 @@ class OpenChoice:
     def _say(self, piece: str) -> None:
         if self.text is None:
             self.end_reasoning()
+            self.has_text = True
             self.text = self._parts.open(TextStart, choice=self.index)
             citations, self.to_cite = self.to_cite, []
             for value in citations:
@@ -76,9 +86,21 @@ class OpenChoice:
         """A piece of reasoning, or only its part when the piece is empty."""
         if self.reasoning is None:
             self.end_text()
+            self.has_reasoning = True
             self.reasoning = self._parts.open(ReasoningStart, choice=self.index)
         self.reasoning.delta(piece)
         return self.reasoning
+
+    def new_text(self, field: str, text: str) -> str:
+        """What a field that repeats its text so far adds to it."""
+        before = self.cumulative.get(field, "")
+        if before.startswith(text):
+            return ""
+        if not text.startswith(before):
+            self.cumulative[field] = before + text
+            return text
+        self.cumulative[field] = text
+        return text[len(before) :]
 
     def said(self, content: str) -> None:
         """Content, which may hold reasoning between tags where the server is such."""

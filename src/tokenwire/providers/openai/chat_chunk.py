@@ -11,11 +11,11 @@ from typing import Any, Literal
 import msgspec
 
 from tokenwire.events.model import FinishReason, Usage
-from tokenwire.providers.decoding.parts import citation, number, obj
+from tokenwire.providers.decoding.values import citation, number, obj
 
 __all__ = [
-    "CUT_SHORT",
     "FINISH_REASONS",
+    "REASONING_FIELDS",
     "Chunk",
     "Delta",
     "citation_of",
@@ -23,34 +23,26 @@ __all__ = [
     "usage_of",
 ]
 
-#: The words of all servers that speak this wire, as ours.
+#: The words of this wire that mean something else elsewhere.
 FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "stop_sequence": "stop",
-    "end_turn": "stop",
-    "completed": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
     "safety": "content_filter",
     "sensitive": "content_filter",
-    "refusal": "refusal",
-    "model_length": "context_overflow",
-    "model_context_window_exceeded": "context_overflow",
-    "pause_turn": "pause",
-    "malformed_function_call": "malformed_tool_call",
-    "error": "error",
     "network_error": "error",
     "insufficient_system_resource": "error",
-    "abort": "cancelled",
-    "cancelled": "cancelled",
 }
+#: Fields of a delta that hold reasoning, the first that has text counts; servers that use two send
+#: the same in both.
+REASONING_FIELDS = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "thinking",
+    "thinking_content",
+    "thinking_blocks",
+    "thought",
+    "thoughts",
+    "reasoningContent",
+)
 
 
 class FunctionDelta(msgspec.Struct, gc=False):
@@ -73,6 +65,9 @@ class Delta(msgspec.Struct, gc=False):
     tool_calls: tuple[CallDelta] | None = None
     refusal: None = None
     reasoning_details: None = None
+    reasoning_text: None = None
+    thinking: None = None
+    thinking_blocks: None = None
     annotations: None = None
     images: None = None
     audio: None = None
@@ -87,6 +82,8 @@ class Choice(msgspec.Struct, gc=False):
     logprobs: None = None
     content_filter_results: None = None
     usage: None = None
+    error: None = None
+    message: None = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -101,10 +98,6 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 decode_chunk = msgspec.json.Decoder(Chunk).decode
-
-
-#: The provider's words for an answer that the length limit cut.
-CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 
 
 def citation_of(raw: Any, source: dict[str, Any]) -> dict[str, Any]:

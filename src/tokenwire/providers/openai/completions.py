@@ -12,20 +12,19 @@ import msgspec
 
 from tokenwire.errors import InputError, ProviderError
 from tokenwire.events.message import TextPart
-from tokenwire.events.model import FinishReason, ResponseStart, TextStart, Usage
+from tokenwire.events.model import ResponseStart, TextStart, Usage
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target
+from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import items, number, obj, text_of, texts_of
 from tokenwire.providers.failures import from_response
+from tokenwire.providers.openai.chat_chunk import usage_of
 
 __all__ = ["DIALECT", "CompletionsDecoder", "CompletionsDialect"]
-
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "content_filter",
-}
 
 
 class CompletionsDecoder(PayloadDecoder):
@@ -37,13 +36,12 @@ class CompletionsDecoder(PayloadDecoder):
         super().__init__(**options)
         self._choices: dict[int, OpenPart] = {}
         self._id: str | None = None
+        self._usage: Usage | None = None
 
     def payload(self, value: dict[str, Any], event: str) -> None:
-        if value.get("error"):
-            self.fail_with(value)
-            return
-        if "choices" not in value and "usage" not in value:
-            self.raw(None if event == "message" else event, value)
+        fault = sure_fault_in(value)
+        if fault is None and value.get("choices") is None and not value.get("usage"):
+            self.unknown(event, value)
             return
         response_id = text_of(value.get("id"))
         if response_id and self._id is None:
@@ -51,18 +49,26 @@ class CompletionsDecoder(PayloadDecoder):
             self.parts.out.append(
                 ResponseStart(id=response_id, model=text_of(value.get("model")) or None)
             )
-        for entry in items(value.get("choices")):
-            self._choice(obj(entry))
-        usage = obj(value.get("usage"))
-        if usage:
-            self._count(usage)
+        for entry in map(obj, items(value.get("choices"))):
+            self._choice(entry)
+            fault = fault or entry.get("error")
+        self._usage = merged(self._usage, usage_of(value.get("usage")))
+        if self.terminal_seen or not value.get("choices"):
+            self.count(self._usage)
+        if fault is not None:
+            self.fail_with(fault, raw=value)
+
+    def ended(self) -> None:
+        """The end of the bytes."""
+        self.count(self._usage)
 
     def done(self) -> None:
         self.terminal_seen = self.closed = True
 
     def _choice(self, entry: dict[str, Any]) -> None:
         index = number(entry.get("index")) or 0
-        text = text_of(entry.get("text"))
+        chat = obj(entry.get("delta")) or obj(entry.get("message"))
+        text = text_of(entry.get("text")) or texts_of(chat.get("content"))
         part = self._choices.get(index)
         logprobs = entry.get("logprobs")
         if part is None and (text or logprobs):
@@ -71,23 +77,11 @@ class CompletionsDecoder(PayloadDecoder):
             part.delta(text)
             if logprobs:
                 part.attr("logprobs", [logprobs])
-        raw = entry.get("finish_reason")
-        if isinstance(raw, str) and raw:
+        raw = word_of(entry.get("finish_reason"))
+        if raw is not None:
             details = {"stop_reason": entry["stop_reason"]} if entry.get("stop_reason") else None
-            self.finish_reason(_FINISH.get(raw, "other"), raw, details=details, choice=index)
+            self.finish_reason(reason_of(raw), raw, details=details, choice=index)
             self.terminal_seen = True
-
-    def _count(self, raw: dict[str, Any]) -> None:
-        cached = obj(raw.get("prompt_tokens_details")).get("cached_tokens")
-        self.parts.out.append(
-            Usage(
-                input_tokens=number(raw.get("prompt_tokens")),
-                output_tokens=number(raw.get("completion_tokens")),
-                total_tokens=number(raw.get("total_tokens")),
-                cached_input_tokens=number(cached),
-                raw=raw,
-            )
-        )
 
 
 class CompletionsDialect:

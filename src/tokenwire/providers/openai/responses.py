@@ -24,8 +24,11 @@ from tokenwire.events.model import (
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.parts import OpenPart, citation, items, number, obj, text_of
+from tokenwire.providers.decoding.faults import sure_fault_in
+from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.payloads import PayloadReader
+from tokenwire.providers.decoding.reasons import reason_of, word_of
+from tokenwire.providers.decoding.values import citation, dump, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.openai.responses_items import Item, Items
 from tokenwire.providers.openai.responses_request import build, resume
@@ -103,14 +106,16 @@ class ResponsesDecoder(PayloadDecoder):
         if not isinstance(kind, str):
             kind = event
         handler = self._handlers.get(kind)
+        if self.failed and handler != self._over:
+            return  # only the end of the response still counts
         if handler is not None:
             handler(value)
         elif value.get("object") == "response":
             self._whole(value)
-        elif isinstance(value.get("error"), dict | str):
+        elif sure_fault_in(value) is not None:
             self._error(value)
         elif not self._status(kind, value):
-            self.raw(kind, value)
+            self.unknown(kind, value)
 
     def reattach(self) -> None:
         """Continue on a new connection, requested with ``starting_after`` = `cursor`; events before
@@ -135,6 +140,8 @@ class ResponsesDecoder(PayloadDecoder):
         self._begin(value)  # some servers give the response its lasting id only now
         self.items.complete(items(response.get("output")), self._missing_contents)
         self.items.close()
+        for pieces in self.items.unclaimed():
+            self.raw("arguments", {"delta": "".join(pieces)})
         usage = obj(response.get("usage"))
         if usage:
             self._count(usage)
@@ -143,15 +150,20 @@ class ResponsesDecoder(PayloadDecoder):
             status = text_of(value.get("type")).partition(".")[2] or "completed"
         details = obj(response.get("incomplete_details"))
         self.terminal_seen = True
-        if status == "failed":
+        error = response.get("error")
+        if status == "failed" or (error and status != "incomplete"):
             self.finish_reason("error", status)
-            self.fail_with(response.get("error") or {"error": {}}, request_id=None)
+            self.fail_with(error or {"error": {}}, request_id=None)
             return
         reason: FinishReason = "tool_calls" if self.items.calls else "stop"
         if status == "incomplete":
-            reason = _INCOMPLETE.get(text_of(details.get("reason")), "other")
-        elif status == "cancelled":
-            reason = "cancelled"
+            word = word_of(details.get("reason"))
+            reason = reason_of(word, _INCOMPLETE) if word is not None else "other"
+            reason = "other" if reason in ("stop", "tool_calls") else reason
+            self.unfinished = True
+        elif status not in ("completed", "done"):
+            reason = reason_of(status)
+            self.unfinished = True
         elif self.items.refused and not self.items.calls:
             reason = "refusal"
         self.finish_reason(reason, status, details=details or None)
@@ -167,6 +179,7 @@ class ResponsesDecoder(PayloadDecoder):
         if fault is value and code == "error":
             fault = {k: v for k, v in value.items() if k != "type"}
         self.fail_with(fault, raw=value)
+        self.closed = False  # `response.failed` follows, and says how it ended
 
     def _heartbeat(self, value: dict[str, Any]) -> None:
         self.parts.out.append(Heartbeat(source="provider"))
@@ -174,7 +187,7 @@ class ResponsesDecoder(PayloadDecoder):
     def _count(self, raw: dict[str, Any]) -> None:
         cached = obj(raw.get("input_tokens_details")).get("cached_tokens")
         reasoning = obj(raw.get("output_tokens_details")).get("reasoning_tokens")
-        self.parts.out.append(
+        self.count(
             Usage(
                 input_tokens=number(raw.get("input_tokens")),
                 output_tokens=number(raw.get("output_tokens")),
@@ -200,7 +213,11 @@ class ResponsesDecoder(PayloadDecoder):
             # Matched by order: servers number what they stream otherwise than what they list.
             indexes = [index for name, index in item.contents if name == group]
             following = max(indexes, default=-1) + 1
-            for place, content in enumerate(items(fields.get(group))):
+            listed = fields.get(group)
+            if isinstance(listed, str) and listed:
+                kind = "output_text" if item.type == "message" else "reasoning_text"
+                listed = [{"type": kind if group == "content" else "summary_text", "text": listed}]
+            for place, content in enumerate(items(listed)):
                 index = indexes[place] if place < len(indexes) else following + place - len(indexes)
                 self._content(item, group, index, obj(content), last=True)
 
@@ -297,17 +314,21 @@ class ResponsesDecoder(PayloadDecoder):
         )
 
     def _arguments_delta(self, value: dict[str, Any]) -> None:
-        item = self.items.of(value)
+        item = self.items.find(value)
         delta = value.get("delta")
-        if item.call is None:
-            self.raw(text_of(value.get("type")), value)
+        if isinstance(delta, dict):
+            delta = dump(delta)
+        if item is None or item.call is None:
+            self.items.wait(value, text_of(delta))
         elif isinstance(delta, str):
             item.call.delta(delta)
 
     def _arguments_done(self, value: dict[str, Any]) -> None:
-        item = self.items.of(value)
+        item = self.items.find(value)
         text = next((value[k] for k in ("arguments", "input", "code") if k in value), None)
-        if item.call is not None and isinstance(text, str):
+        if isinstance(text, dict):
+            text = dump(text)
+        if item is not None and item.call is not None and isinstance(text, str):
             item.agree(item.call, text)
 
     def _partial_image(self, value: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Output items of a Responses stream: which part belongs to which, and how each kind ends.
 
-Always true: items are found by their output index first, since some servers change the id from
-event to event; a hosted tool's item goes into the result part as it came, so that it can be sent
-back; an unknown item is kept whole as ``opaque``.
+Always true: an item is found by its id where that is known, else by its output index and kind:
+some servers change the id from event to event, others give every item the same index; a call is one
+item wherever its ``call_id`` comes; a hosted tool's item goes into the result part as it came, so
+that it can be sent back; an unknown item is kept whole as ``opaque``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from tokenwire.events.model import (
     ReasoningStart,
     ToolCallStart,
 )
-from tokenwire.providers.decoding.parts import OpenPart, Parts, dump, obj, text_of
+from tokenwire.providers.decoding.arguments import resolve
+from tokenwire.providers.decoding.parts import OpenPart, Parts
+from tokenwire.providers.decoding.values import dump, obj, text_of, texts_of
 
 __all__ = ["Item", "Items"]
 
@@ -44,6 +47,9 @@ class Item:
         self.type = kind
         self.index = index
         self.id = item_id
+        self.call_id = ""
+        #: What its ended parts said.
+        self.said = ""
         self.contents: dict[tuple[str, int], OpenPart] = {}
         self.annotations: dict[int, int] = {}
         self.call: OpenPart | None = None
@@ -62,7 +68,11 @@ class Item:
         streamed = part.text
         if text == streamed or not text:
             return
-        if text.startswith(streamed):
+        if part.format == "json":
+            part.final = text
+            if text.startswith(streamed) and not part.is_repeating:
+                part.delta(text[len(streamed) :])
+        elif text.startswith(streamed):
             part.delta(text[len(streamed) :])
         else:
             self.final[part.number] = text
@@ -70,6 +80,10 @@ class Item:
     def finish(self, part: OpenPart, status: PartStatus = "complete") -> None:
         """End a part, with the corrected text where the deltas were wrong."""
         text = self.final.pop(part.number, None)
+        if self.type in _FUNCTION:
+            self.said = _plain(text or part.final or part.text)
+        elif part.pieces is not None:
+            self.said += part.text if text is None else text
         part.end(status, **({} if text is None else {"text": text}))
 
     def finish_content(self, part: OpenPart) -> None:
@@ -85,38 +99,109 @@ class Items:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.by_index: dict[Any, Item] = {}
+        self.all: list[Item] = []
         self.calls = 0
         self.refused = False
+        #: Pieces of arguments whose item was not announced yet, by the id or index they name.
+        self._waiting: dict[Any, list[str]] = {}
+        #: The last event's names, and its item: deltas of one item come in a row.
+        self._memo: tuple[tuple[Any, Any, Any], Item] | None = None
 
     def find(self, value: dict[str, Any]) -> Item | None:
         """The item that an event names, if it is known."""
-        return self.by_index.get(_key(value))
+        key = (value.get("output_index"), value.get("item_id"), value.get("type"))
+        memo = self._memo
+        if memo is not None and memo[0] == key:
+            return memo[1]
+        item = self._match(value, {}, _kinds(text_of(value.get("type"))))
+        if item is not None:
+            self._memo = key, item
+        return item
+
+    def _match(
+        self,
+        value: dict[str, Any],
+        fields: dict[str, Any],
+        kinds: frozenset[str],
+        *,
+        ends: bool = False,
+    ) -> Item | None:
+        item_id = text_of(value.get("item_id")) or text_of(fields.get("id"))
+        call_id = text_of(fields.get("call_id"))
+        index = value.get("output_index")
+        fitting = [i for i in reversed(self.all) if not kinds or i.type in kinds]
+        if call_id:
+            same_call = [i for i in fitting if i.call_id == call_id]
+            if same_call:
+                return same_call[0]
+            others = [i for i in fitting if i.call_id and not i.ended]
+            fitting = [i for i in fitting if not i.call_id]
+            if ends and not fitting:  # its ids are others than at its start
+                same = [i for i in others if item_id and i.id == item_id]
+                fitting = same or ([i for i in others if i.index == index and _like(i, fields)])
+                fitting = fitting if len(fitting) == 1 else []
+        same_id = [i for i in fitting if item_id and i.id == item_id]
+        if same_id:
+            return same_id[0]
+        if type(index) is int:
+            placed = [i for i in fitting if i.index == index]
+            return next((i for i in placed if not i.ended), placed[0] if placed else None)
+        if item_id:
+            return None
+        return next((i for i in fitting if not i.ended), None)
 
     def of(self, value: dict[str, Any], fields: dict[str, Any] | None = None) -> Item:
         """The item that an event names; one that was never announced is begun here."""
-        key = _key(value, fields)
-        item = self.by_index.get(key)
-        if item is None:
-            item = self._begin(key, value, fields or {})
-        return item
+        if fields is None:
+            return self.find(value) or self._begin(value, {})
+        kind = text_of(fields.get("type"))
+        kinds = frozenset({kind} if kind else ())
+        return self._match(value, fields, kinds, ends=True) or self._begin(value, fields)
 
     def added(self, value: dict[str, Any], fields: dict[str, Any]) -> None:
-        """An item begins."""
-        key = _key(value, fields)
-        if key not in self.by_index:
-            self._begin(key, value, fields)
+        """An item begins, unless its pieces, or the same announcement, came before."""
+        kind = text_of(fields.get("type"))
+        item = self._match(value, fields, frozenset({kind} if kind else ()))
+        item_id = text_of(fields.get("id"))
+        has_ended = item is not None and item.ended and item.id != item_id
+        is_other = (
+            item is not None
+            and kind in _FUNCTION
+            and not fields.get("call_id")
+            and item.id != item_id
+        )
+        if item is None or has_ended or is_other:
+            self._begin(value, fields)
 
-    def _begin(self, key: Any, value: dict[str, Any], fields: dict[str, Any]) -> Item:
+    def wait(self, value: dict[str, Any], text: str) -> None:
+        """Keep a piece of arguments until its item is announced."""
+        keys = _keys(value)
+        pieces = next((self._waiting[key] for key in keys if key in self._waiting), [])
+        pieces.append(text)
+        self._waiting |= dict.fromkeys(keys, pieces)
+
+    def unclaimed(self) -> list[list[str]]:
+        """Pieces of arguments whose item never came."""
+        return list({id(pieces): pieces for pieces in self._waiting.values()}.values())
+
+    def _begin(self, value: dict[str, Any], fields: dict[str, Any]) -> Item:
         kind = text_of(fields.get("type"))
         if not kind:
             kind = "reasoning" if "reasoning" in text_of(value.get("type")) else "message"
         item_id = text_of(fields.get("id")) or text_of(value.get("item_id"))
-        item = self.by_index[key] = Item(kind, value.get("output_index"), item_id)
+        item = Item(kind, value.get("output_index"), item_id)
+        item.call_id = text_of(fields.get("call_id"))
+        self.all.append(item)
+        self._memo = None
         if kind in _FUNCTION:
             self._function(item, fields)
         elif kind in HOSTED or kind in CALLER:
             self._tool(item, fields)
+        if item.call is not None:
+            keys = _keys({"output_index": item.index, "item_id": item_id})
+            waiting = [pieces for key in keys if (pieces := self._waiting.pop(key, None))]
+            if waiting:
+                item.call.delta("".join(waiting[0]))
         return item
 
     def _function(self, item: Item, fields: dict[str, Any]) -> None:
@@ -175,6 +260,7 @@ class Items:
         if item.ended:
             return
         item.ended = True
+        self._memo = None
         status: PartStatus = "complete"
         if fields.get("status") == "incomplete":
             status = "truncated"
@@ -210,8 +296,14 @@ class Items:
         if any((call.meta or {}).get(k) != v for k, v in extra.items()):
             call.attr("meta", (call.meta or {}) | extra)
         name = text_of(fields.get("name"))
-        if name and isinstance(call.start, ToolCallStart) and not call.start.name:
+        if name and not call.name:
             call.attr("tool_name", name)
+        call_id = text_of(fields.get("call_id"))
+        if call_id and not item.call_id:
+            item.call_id = call_id
+            call.attr("call_id", call_id)
+        if not call.name:
+            call.end("invalid", error="the call has no name")
         item.finish(call, status)
 
     def _end_tool(self, item: Item, fields: dict[str, Any], status: PartStatus) -> None:
@@ -264,30 +356,98 @@ class Items:
         item.tail = None
 
     def complete(self, output: list[Any], contents: MissingContents) -> None:
-        """Read the final response's items: emit those that never streamed."""
-        count = len(self.by_index)
-        for index, entry in enumerate(output):
-            fields = obj(entry)
-            value = {"output_index": index}
-            item = self.by_index.get(index)
-            if item is None and count and not any(k == index for k in self.by_index):
-                if any(i.id and i.id == fields.get("id") for i in self.by_index.values()):
-                    continue
-                if count >= len(output):  # keyed by ids of another making
-                    continue
-            item = self.of(value, fields)
+        """Read the final response's items: emit those that never streamed. Its ids and places may
+        be others than those of the stream, so an item is also known by what it says."""
+        rest = list(self.all)
+        matches: list[tuple[int, dict[str, Any], Item | None]] = []
+        for index, fields in enumerate(map(obj, output)):
+            item = _same(rest, index, fields)
+            if item is not None:
+                rest.remove(item)
+            matches.append((index, fields, item))
+        for index, fields, match in matches:
+            item = match
+            if item is None:
+                item = next((i for i in rest if _like(i, fields)), None)
+                if item is not None:
+                    rest.remove(item)
+            if item is None:
+                item = self._begin({"output_index": index}, fields)
             self.done(item, fields, contents)
 
     def close(self) -> None:
         """The response is over: what is still open is whole."""
-        for item in self.by_index.values():
+        for item in self.all:
             for part in [*item.contents.values(), item.call]:
                 if part is not None and part.open:
                     item.finish(part)
 
 
-def _key(value: dict[str, Any], fields: dict[str, Any] | None = None) -> Any:
-    index = value.get("output_index")
-    if type(index) is int:
-        return index
-    return text_of(value.get("item_id")) or text_of(obj(fields).get("id"))
+def _same(items: list[Item], index: int, fields: dict[str, Any]) -> Item | None:
+    """The streamed item that an entry of the final response surely is."""
+    like = [i for i in items if _like(i, fields)]
+    call_id, item_id = text_of(fields.get("call_id")), text_of(fields.get("id"))
+    tests = (
+        lambda i: bool(call_id) and i.call_id == call_id,
+        lambda i: bool(item_id) and i.id == item_id,
+        lambda i: _text_of(i) == _text_in(fields),
+        lambda i: i.index == index and (not call_id or not i.call_id),
+    )
+    return next((i for test in tests for i in like if test(i)), None)
+
+
+def _like(item: Item, fields: dict[str, Any]) -> bool:
+    """Whether an item may be the one that ``fields`` is: its kind, and its name for a call."""
+    if item.type != text_of(fields.get("type")):
+        return False
+    name = item.call.name if item.call is not None and item.type in _FUNCTION else ""
+    return not name or not fields.get("name") or fields["name"] == name
+
+
+def _text_of(item: Item) -> str | None:
+    """What a streamed message said, or a call's arguments in one form; None for other items."""
+    if item.type in _FUNCTION and item.call is not None and item.call.open:
+        return _plain(item.call.text)
+    if item.type == "message":
+        return item.said + "".join(p.text for p in item.contents.values() if p.open)
+    return item.said if item.type in _FUNCTION else None
+
+
+def _text_in(fields: dict[str, Any]) -> str:
+    """The same of an item of the final response."""
+    if text_of(fields.get("type")) in _FUNCTION:
+        given = fields.get("arguments", fields.get("input"))
+        return _plain(given if isinstance(given, str) else dump(given))
+    return texts_of(fields.get("content"))
+
+
+def _plain(text: str) -> str:
+    """Arguments without what is only spelling."""
+    value, error, _ = resolve(text)
+    return text if error is not None else dump(value)
+
+
+_MESSAGE = frozenset({"message"})
+_REASONING = frozenset({"reasoning"})
+
+
+def _kinds(event: str) -> frozenset[str]:
+    """The kinds of item to which an event can belong; empty when it does not say."""
+    words = event.split(".")
+    if len(words) < 3 or words[0] != "response":
+        return frozenset()
+    if words[1].startswith("reasoning"):
+        return _REASONING
+    if words[1] in ("output_text", "refusal"):
+        return _MESSAGE
+    if words[1] == "function_call_arguments":
+        return frozenset({"function_call"})
+    if words[1] in ("custom_tool_call_input", "mcp_call_arguments", "code_interpreter_call_code"):
+        return frozenset({words[1].rpartition("_")[0]})
+    return frozenset({words[1]}) if words[1].endswith("_call") else frozenset()
+
+
+def _keys(value: dict[str, Any]) -> list[Any]:
+    """What an event says of its item: the id, then the index."""
+    item_id, index = text_of(value.get("item_id")), value.get("output_index")
+    return [*([item_id] if item_id else ()), *([index] if type(index) is int else ())]

@@ -26,7 +26,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Target, effort_of
-from tokenwire.providers.decoding.parts import text_of
+from tokenwire.providers.decoding.values import text_of
 from tokenwire.providers.history import (
     arguments_text,
     as_words,
