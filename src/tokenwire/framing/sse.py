@@ -11,7 +11,10 @@ import msgspec
 
 from tokenwire.errors import FramingError
 
-__all__ = ["Frame", "SSEDecoder", "encode_comment", "encode_frame"]
+__all__ = ["ERROR_FIELD", "Frame", "SSEDecoder", "encode_comment", "encode_frame"]
+
+#: The name of a block whose data came in a field ``error``.
+ERROR_FIELD = ":error"
 
 _BOM = b"\xef\xbb\xbf"
 #: A line's bound counts its value; this much more is granted for the field's name and colon.
@@ -43,7 +46,7 @@ class SSEDecoder:
     ``max_line`` bounds a line's value, ``max_event`` the joined data of one event.
     ``last_event_id`` and ``retry_ms`` are what a reconnecting reader uses; ``comments`` counts
     comment lines (keep-alives) and ``stray`` lines that are not a field. With ``error_field`` a
-    field ``error`` is the data of an event of that name, as some model servers send it.
+    field ``error`` is the data of an event `ERROR_FIELD`, as some model servers send it.
     """
 
     __slots__ = (
@@ -248,7 +251,7 @@ class SSEDecoder:
         elif name == b"data":
             self._add_data(value)
         elif name == b"error" and self._error_field:
-            self._event = "error"
+            self._event = ERROR_FIELD
             self._add_data(value)
         elif name == b"retry":
             digits = value.lstrip(b"0") or value[:1]

@@ -22,7 +22,7 @@ from tokenwire.events.model import (
     Raw,
     Usage,
 )
-from tokenwire.framing.sse import Frame
+from tokenwire.framing.sse import ERROR_FIELD, Frame
 from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.faults import fault_in, wire_of
 from tokenwire.providers.decoding.parts import Parts
@@ -75,6 +75,8 @@ class PayloadDecoder:
         self._unknown = 0
         self._other_wire: str | None = None
         self._bad_finish: Finish | None = None
+        #: An error outside of the wire's own blocks: why the answer was cut, if it was.
+        self._last_words: bytes | None = None
         self._comments = 0
 
     # --- for subclasses ------------------------------------------------------------------------
@@ -185,7 +187,11 @@ class PayloadDecoder:
         start = len(self.parts.out)
         self.ended()
         if not self.failed and (error is None or error.code == "truncated"):
-            self._judge()
+            if self._last_words is not None and not self.terminal_seen:
+                if error is not None or not self.parts.shown:
+                    self._fail_with_last_words(self._last_words)
+            else:
+                self._judge()
         if self.failed or (error is not None and error.code == "truncated" and self.terminal_seen):
             error = None  # one was emitted already, or the last bytes held the end marker
         self.parts.end_step(
@@ -198,6 +204,13 @@ class PayloadDecoder:
         if self.parts.loose:
             self._clean(start)
         return self.parts.take()
+
+    def _fail_with_last_words(self, data: bytes) -> None:
+        try:
+            value = clean_all(read(data)[0])
+        except ValueError:
+            value = data[:2000].decode("utf-8", "replace")
+        self.fail_with({"error": value} if isinstance(value, str) else value, raw=value)
 
     def _judge(self) -> None:
         """Fail an answer that is over and in which nothing was understood, or nothing is."""
@@ -264,6 +277,9 @@ class PayloadDecoder:
                 self._alive()
                 return
         if self.closed:
+            return
+        if frame.event == ERROR_FIELD:
+            self._last_words = data
             return
         if frame.event in _PINGS and data[:1] != b"{":
             self._alive()

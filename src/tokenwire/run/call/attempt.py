@@ -25,7 +25,17 @@ from tokenwire.errors import (
     TokenwireError,
     TruncatedError,
 )
-from tokenwire.events.model import Error, Event, Heartbeat, PartStart, ResponseStart, StepEnd, Usage
+from tokenwire.events.model import (
+    Error,
+    Event,
+    Finish,
+    Heartbeat,
+    PartStart,
+    Raw,
+    ResponseStart,
+    StepEnd,
+    Usage,
+)
 from tokenwire.providers.base import Call, Decoder, Dialect, Target
 from tokenwire.providers.failures import raised
 from tokenwire.run.call.deadlines import Deadlines
@@ -149,12 +159,12 @@ def _last(
     if shown:
         return decoder.finish(error_event(failure, after_output=True))
     events = decoder.finish()
+    truncated = any(isinstance(e, StepEnd) and not e.terminal_seen for e in events)
+    if not truncated and isinstance(failure, TruncatedError):
+        return events  # a whole answer came in one piece at the end, perhaps an empty one
     if any(_is_visible(e) for e in events):
-        # A whole answer (or an error object) came in one piece at the end.
-        truncated = any(isinstance(e, StepEnd) and not e.terminal_seen for e in events)
-        if not truncated or not isinstance(failure, TruncatedError):
-            return events
-        if all(not _is_content(e) for e in events):
+        # An error object came in one piece at the end, or a part of an answer.
+        if not isinstance(failure, TruncatedError) or all(not _is_content(e) for e in events):
             return events
         return [*events[:-1], error_event(failure, after_output=True), events[-1]]
     raise failure
@@ -195,7 +205,8 @@ def error_event(error: TokenwireError, *, after_output: bool = False) -> Error:
 def _is_visible(event: Event) -> bool:
     if isinstance(event, ResponseStart):
         return event.resumable  # its handle must be in the log before anything else
-    return not isinstance(event, Heartbeat | Usage | StepEnd)
+    # What only describes an answer waits for it: a failure that follows can be tried again.
+    return not isinstance(event, Finish | Heartbeat | Raw | Usage | StepEnd)
 
 
 def _is_content(event: Event) -> bool:
