@@ -67,7 +67,12 @@ $(VENV)/.clients: $(VENV)/.installed tests/node/package-lock.json
 	@if command -v npm >/dev/null 2>&1; then npm ci --silent --no-fund --no-audit --prefix tests/node && cp tests/node/package-lock.json tests/node/node_modules/.tokenwire-installed && touch $@; fi
 
 # Tests wait much more than they compute: four workers on two cores. The order is tests/conftest.py's.
-test-python: setup $(VENV)/.clients
+# The agent frameworks that the tests run with, in an environment of their own: their pins are theirs.
+.venv-agents/.installed: requirements/agents.txt
+	@$(PYTHON) -m venv .venv-agents && .venv-agents/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $< && touch $@ \
+	  || echo "the agent frameworks could not be installed: their tests are left out"
+
+test-python: setup $(VENV)/.clients .venv-agents/.installed
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Format, lint, types, import contracts
@@ -95,5 +100,5 @@ wheel: setup ## A wheel with the page inside, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
 clean: ## Remove everything that was built or installed
-	rm -rf $(VENV) node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-agents node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
 	find src/tokenwire/server/static -mindepth 1 ! -name .gitkeep -delete

@@ -10,6 +10,8 @@ import pytest
 
 import tokenwire
 from tokenwire import RunContext, agent
+from tokenwire.agents import load
+from tokenwire.agents.spec import Agent
 from tokenwire.errors import (
     AgentError,
     CancelledRunError,
@@ -367,3 +369,28 @@ async def test_a_slow_reader_bounds_the_agent() -> None:
 def test_what_is_no_agent_is_an_error(bad: Any) -> None:
     with pytest.raises((ConfigError, tokenwire.errors.UnknownModelError)):  # type: ignore[attr-defined]
         tokenwire.stream("x", model=bad)
+
+
+async def test_other_packages_add_their_own_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Oracle:
+        answer = "42"
+
+    def adapter(value: object, name: str | None) -> Any:
+        if not isinstance(value, Oracle):
+            return None
+
+        async def work(ctx: RunContext) -> None:
+            await ctx.say(value.answer)
+
+        return Agent(name or "oracle", work)
+
+    class Point:
+        def load(self) -> Any:
+            return adapter
+
+    monkeypatch.setattr(
+        load, "entry_points", lambda group: [Point()] * (group == "tokenwire.agents")
+    )
+    assert await text_of(Oracle()) == "42"
+    with pytest.raises(tokenwire.TokenwireError):
+        tokenwire.stream("x", model=object())

@@ -71,7 +71,8 @@ class RunContext:
 
     def __init__(self, engine: AgentEngine) -> None:
         plan = engine.plan
-        self._engine = engine
+        #: For drivers of frameworks.
+        self.engine = engine
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._closed = False
@@ -99,7 +100,7 @@ class RunContext:
     @property
     def cancelled(self) -> bool:
         """Whether somebody stopped the run: finish soon."""
-        return self._engine.inbox.cancelled is not None
+        return self.engine.inbox.cancelled is not None
 
     # --- to be heard -----------------------------------------------------------------------------
 
@@ -129,17 +130,17 @@ class RunContext:
 
     async def say(self, text: str) -> None:
         """Send ``text`` of the answer; the same as yielding it."""
-        if not self._engine.journal.is_replaying:
-            self._engine.spoke()
-            await self._engine.outlet.say(text)
+        if not self.engine.journal.is_replaying:
+            self.engine.spoke()
+            await self.engine.outlet.say(text)
 
     async def emit(self, *events: Event) -> None:
         """Send ``events`` of `tokenwire.events`; their part numbers are adapted to the run."""
-        await self._emit(self._engine.outlet.own, list(events))
+        await self._emit(self.engine.outlet.own, list(events))
 
     def speaker(self, agent: Agent) -> Source:
         """A speaker for `emit_as`, named by ``agent``, with its own part numbers and ids."""
-        source = self._engine.source(None)
+        source = self.engine.source(None)
         source.agent = agent
         return source
 
@@ -165,7 +166,7 @@ class RunContext:
         crash left it open; otherwise the run then ends as ``interrupted``. Raises `StepError` with
         the message of the function's exception, also when that is given from the record.
         """
-        engine = self._engine
+        engine = self.engine
         operation = await engine.enter("step", name, digest_of(args, keywords))
         if operation.is_finished:
             await self._close_step(operation)
@@ -196,7 +197,7 @@ class RunContext:
         args: tuple[Any, ...],
         keywords: dict[str, Any],
     ) -> Any:
-        engine = self._engine
+        engine = self.engine
         try:
             if inspect.iscoroutinefunction(function):
                 value = await function(*args, **keywords)
@@ -235,7 +236,7 @@ class RunContext:
         if not visible and options.get("tools") is not None:
             raise InputError("an answer that is not visible takes no tools")
         own = {name: options.pop(name) for name in _PLANNED if name in options}
-        plan = self._engine.plan
+        plan = self.engine.plan
         request = request_of(self.messages if prompt is None else prompt, **options)
         planned = plan_for(
             request,
@@ -251,7 +252,7 @@ class RunContext:
         )
         planned.plan.principal = plan.principal
         return AgentStream(
-            self._engine,
+            self.engine,
             planned,
             name=name or planned.plan.model,
             digest=digest_of(planned.plan.model, planned.plan.request, visible),
@@ -263,7 +264,7 @@ class RunContext:
     ) -> Approval:
         """Wait for a person's decision, also across restarts of the server. The question appears as
         a call of the tool ``name`` with ``arguments`` on every wire; ``reason`` explains it."""
-        engine = self._engine
+        engine = self.engine
         arguments = _plain(arguments if arguments is not None else {})
         operation = await engine.enter("approval", name, digest_of(arguments))
         call_id = f"approval_{operation.number}"
@@ -303,7 +304,7 @@ class RunContext:
     async def _ask(
         self, operation: Operation, name: str, arguments: Any, call_id: str, reason: str | None
     ) -> None:
-        source = self._engine.source(operation.number)
+        source = self.engine.source(operation.number)
         text = msgspec.json.encode(arguments).decode()
         events: list[Event] = [
             StepStart(step=1, kind="agent", name=name),
@@ -319,7 +320,7 @@ class RunContext:
                 reason=reason,
             ),
         ]
-        await self._engine.outlet.put(source, events, durable=True)
+        await self.engine.outlet.put(source, events, durable=True)
 
     async def _resolve(self, call_id: str, name: str, answer: Approval, *, edited: bool) -> None:
         reply_event = ApprovalAnswer(
@@ -335,37 +336,37 @@ class RunContext:
             why = f": {answer.reason}" if answer.reason else ""
             message = f"a person denied this{why}"
             end = ToolError(call_id=call_id, name=name, code="denied", message=message)
-        await self._engine.outlet.put(self._engine.outlet.own, [reply_event, end], durable=True)
+        await self.engine.outlet.put(self.engine.outlet.own, [reply_event, end], durable=True)
 
     async def _close_step(self, operation: Operation) -> None:
         """The end of a step whose value was stored when its worker was lost."""
         step = self._recorded_step(operation)
-        if step in self._engine.order.tasks:
+        if step in self.engine.order.tasks:
             failed = operation.error is not None
             status = "error" if failed else "complete"
             size = 0 if operation.value is None else len(operation.value.encode())
-            self._engine.outlet.task(
+            self.engine.outlet.task(
                 StepEnd(step=step, status=status, terminal_seen=not failed, size=size)
             )
 
     def _recorded_step(self, operation: Operation) -> int:
-        steps = self._engine.fold.steps
+        steps = self.engine.fold.steps
         return next((s.step for s in steps if s.operation == operation.number), 0)
 
     async def _emit(self, source: Source, events: list[Event]) -> None:
-        if self._engine.journal.is_replaying or self._closed:
+        if self.engine.journal.is_replaying or self._closed:
             return
         for event in events:
             if event.type in _RESERVED:
                 raise InputError(f"an agent may not send '{event.type}'")
-        self._engine.spoke()
-        await self._engine.outlet.put(source, events)
+        self.engine.spoke()
+        await self.engine.outlet.put(source, events)
 
     def _say(self, event: Event) -> None:
         self._on_loop(self._say_now, event)
 
     def _say_now(self, event: Event) -> None:
-        engine = self._engine
+        engine = self.engine
         if self._closed or engine.journal.is_replaying:
             return
         if isinstance(event, Data) and engine.journal.was_sent(event):
@@ -373,7 +374,7 @@ class RunContext:
         engine.outlet.emit(engine.outlet.own, [event])
 
     def _share(self, value: Any) -> None:
-        if self._closed or self._engine.journal.is_replaying:
+        if self._closed or self.engine.journal.is_replaying:
             return
         if self._shared is None:
             event = SharedState(snapshot=value)
@@ -384,7 +385,7 @@ class RunContext:
             shorter = len(msgspec.json.encode(patch)) < len(msgspec.json.encode(value))
             event = SharedState(patch=patch) if shorter else SharedState(snapshot=value)
         self._shared = value
-        self._engine.outlet.emit(self._engine.outlet.own, [event])
+        self.engine.outlet.emit(self.engine.outlet.own, [event])
 
     @overload
     def _on_loop(self, function: Callable[[T], None], argument: T) -> None: ...

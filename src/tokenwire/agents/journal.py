@@ -80,7 +80,7 @@ class Journal:
                 continue
             operation = msgspec.json.decode(data, type=Operation)
             operation.number = int(name[len(_PREFIX) :])
-            operation.recorded = operation.number in recorded
+            operation.recorded = operation.number in recorded or operation.is_finished
             if operation.recorded:  # else its worker was lost before it began
                 key = (operation.kind, operation.name, operation.digest, operation.nth)
                 self._earlier[key] = operation

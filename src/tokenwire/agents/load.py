@@ -10,13 +10,22 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from tokenwire.agents.functions import function_agent
 from tokenwire.agents.spec import Agent
 from tokenwire.errors import ConfigError
+
+#: Package, class and adapter; the first that fits, so that a graph is not any runnable.
+_FRAMEWORKS = (
+    ("pydantic_ai", "AbstractAgent", "tokenwire.agents.frameworks.pydantic_ai:pydantic_agent"),
+    ("agents", "AgentBase", "tokenwire.agents.frameworks.openai_agents:openai_agent"),
+    ("langgraph", "PregelProtocol", "tokenwire.agents.frameworks.langgraph:langgraph_agent"),
+    ("langchain_core", "Runnable", "tokenwire.agents.frameworks.langgraph:runnable_agent"),
+)
 
 __all__ = ["agent_of", "agents_of", "load_agent"]
 
@@ -27,6 +36,24 @@ def agent_of(value: object, name: str | None = None) -> Agent | None:
         return value.renamed(name) if name else value
     if inspect.isroutine(value):
         return function_agent(value, name)
+    for module, class_name, adapter in _FRAMEWORKS:
+        if any(
+            cls.__name__ == class_name and cls.__module__.split(".")[0] == module
+            for cls in type(value).__mro__
+        ):
+            place, _, function = adapter.partition(":")
+            make: Callable[..., Agent] = getattr(importlib.import_module(place), function)
+            return make(value, name)
+    return _from_entry_points(value, name)
+
+
+def _from_entry_points(value: object, name: str | None) -> Agent | None:
+    """Adapters of other packages: each takes an object and a name, and returns an `Agent` for what
+    it knows, else None."""
+    for point in entry_points(group="tokenwire.agents"):
+        agent = point.load()(value, name)
+        if agent is not None:
+            return agent
     return None
 
 

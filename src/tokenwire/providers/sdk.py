@@ -36,7 +36,7 @@ from tokenwire.providers.base import Decoder
 from tokenwire.providers.failures import error_event, from_object
 from tokenwire.providers.registry import Registry
 
-__all__ = ["events"]
+__all__ = ["Answer", "events"]
 
 _SDK_MODULES = (
     "openai",
@@ -85,7 +85,7 @@ def events(
 
 
 async def _async_events(stream: AsyncIterable[Any]) -> AsyncIterator[Event]:
-    answer = _Answer()
+    answer = Answer()
     try:
         try:
             async for item in stream:
@@ -108,7 +108,7 @@ async def _async_events(stream: AsyncIterable[Any]) -> AsyncIterator[Event]:
 
 
 def _sync_events(stream: Iterable[Any]) -> Iterator[Event]:
-    answer = _Answer()
+    answer = Answer()
     try:
         try:
             for item in stream:
@@ -126,7 +126,7 @@ def _sync_events(stream: Iterable[Any]) -> Iterator[Event]:
             close()
 
 
-class _Answer:
+class Answer:
     """One run made of one answer."""
 
     def __init__(self) -> None:

@@ -1,0 +1,199 @@
+"""Agents of the OpenAI Agents SDK: its events to ours, and `Runner.run_streamed` driven with its
+state.
+
+Always true: a model's answer is read by the decoder of OpenAI's Responses, as if it came from the
+wire; the stream is read to its end, or the SDK loses its state; a handoff changes who speaks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
+from tokenwire.agents.spec import Agent
+from tokenwire.events import model as m
+from tokenwire.providers.sdk import Answer
+
+__all__ = ["OpenAIAgentEvents", "openai_agent"]
+
+_CUT = ("length", "content_filter")
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
+class OpenAIAgentEvents:
+    """The reading of one `stream_events`."""
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+        self._step = self._part = 0
+        self._names: dict[str, str] = {}
+        #: Who speaks now; None before the SDK says it.
+        self.speaker: str | None = None
+        #: Why the last answer ended, in our word.
+        self.reason = "stop"
+
+    def read(self, event: Any) -> list[m.Event]:
+        """One event of the SDK, known by its ``type``."""
+        if event.type == "raw_response_event":
+            return self._raw(event.data)
+        if event.type == "run_item_stream_event":
+            return self._item(event.name, event.item)
+        if event.type == "agent_updated_stream_event":
+            self.speaker = event.new_agent.name
+        return []
+
+    def _raw(self, data: Any) -> list[m.Event]:
+        if self._answer is None:
+            self._answer = Answer()
+        events = self._answer.item(data)
+        if getattr(data, "type", "") in _ENDS:
+            events += self._answer.end()
+            self._answer = None
+        return self._own(events)
+
+    def _own(self, events: list[m.Event]) -> list[m.Event]:
+        """An answer's events in the numbers of the turn."""
+        own: list[m.Event] = []
+        for event in events:
+            if isinstance(event, m.RunStart | m.RunEnd):
+                continue
+            if isinstance(event, m.StepStart):
+                self._step += 1
+                self._part = (self._part // 1000 + 1) * 1000  # an answer's parts begin anew
+                event.provider = "openai-agents"
+                if self.speaker is not None:
+                    event.agent = m.Agent(id=self.speaker, name=self.speaker)
+            if isinstance(event, m.StepStart | m.StepEnd | m.StepReset):
+                event.step = self._step
+            elif isinstance(
+                event, m.PartStart | m.PartDelta | m.PartEnd | m.PartAttr | m.PartPatch
+            ):
+                event.part += self._part
+                if isinstance(event, m.PartStart) and self.speaker is not None:
+                    event.agent = m.Agent(id=self.speaker, name=self.speaker)
+                if isinstance(event, m.ToolCallStart) and event.call_id:
+                    self._names[event.call_id] = event.name
+            elif isinstance(event, m.Finish):
+                self.reason = event.reason
+            event.seq = 0
+            own.append(event)
+        return own
+
+    def _item(self, name: str, item: Any) -> list[m.Event]:
+        raw = getattr(item, "raw_item", None)
+        call_id = _field(raw, "call_id")
+        if name == "tool_called" and call_id:
+            self._names[call_id] = _field(raw, "name") or self._names.get(call_id, "")
+        elif name in ("tool_output", "handoff_occured") and call_id:
+            tool = self._names.get(call_id, "")
+            output = getattr(item, "output", None)
+            content = _plain(output if output is not None else _field(raw, "output"))
+            return [
+                m.ToolStart(call_id=call_id, name=tool),
+                m.ToolResult(call_id=call_id, name=tool, content=content),
+            ]
+        return []
+
+
+def openai_agent(agent: Any, name: str | None = None) -> Agent:
+    """An agent of the SDK. Tools with ``needs_approval`` ask a person, also over a restart."""
+
+    async def work(ctx: RunContext) -> None:
+        await _drive(ctx, agent)
+
+    return Agent(name or _title(agent.name), work)
+
+
+async def _drive(ctx: RunContext, agent: Any) -> None:
+    from agents import RunState
+
+    begin: Any = _input(ctx)
+    number = 0
+    while True:
+        number += 1
+        turn = await Turn.begin(ctx, number)
+        state = turn.state
+        if state is None:
+            state = await _run(ctx, turn, agent, begin)
+        if not state["approvals"]:
+            if state["reason"] in _CUT:
+                cut_short(ctx, state["reason"])
+            return
+        begin = await RunState.from_json(agent, state["state"])
+        for item in begin.get_interruptions():
+            answer = await ask(ctx, item.call_id, item.name, _arguments(item))
+            if answer:
+                begin.approve(item)
+            else:
+                begin.reject(item, rejection_message=answer.reason)
+
+
+async def _run(ctx: RunContext, turn: Turn, agent: Any, begin: Any) -> dict[str, Any]:
+    """One turn; returns what the next one needs."""
+    from agents import AgentsException, RunConfig, Runner
+
+    reading = OpenAIAgentEvents()
+    reading.speaker = agent.name
+    result = Runner.run_streamed(
+        agent,
+        begin,
+        context=ctx,
+        max_turns=ctx.engine.plan.limits.steps,
+        run_config=RunConfig(tracing_disabled=True),
+    )
+    try:
+        async for event in result.stream_events():
+            await turn.say(reading.read(event))
+    except AgentsException:
+        if reading.reason not in _CUT:
+            raise
+        # The SDK takes an answer that its limit cut for a failure; it is an answer, and cut.
+        await turn.finish({"approvals": False, "state": None, "reason": reading.reason})
+        return {"approvals": False, "reason": reading.reason}
+    finally:
+        if not result.is_complete:
+            result.cancel()
+    waits = list(result.interruptions)
+    state = {
+        "approvals": bool(waits),
+        "state": result.to_state().to_json(context_serializer=lambda _: {}) if waits else None,
+        "reason": reading.reason,
+    }
+    await turn.finish(state)
+    return state
+
+
+def _input(ctx: RunContext) -> list[dict[str, str]]:
+    return [
+        {"role": message.role, "content": message.text}
+        for message in ctx.messages
+        if message.role in ("system", "user", "assistant") and message.text
+    ]
+
+
+def _arguments(item: Any) -> Any:
+    from pydantic_core import from_json
+
+    text = item.arguments or "{}"
+    try:
+        return from_json(text)
+    except ValueError:
+        return {"text": text}
+
+
+def _field(raw: Any, name: str) -> Any:
+    return raw.get(name) if isinstance(raw, dict) else getattr(raw, name, None)
+
+
+def _plain(value: Any) -> Any:
+    from pydantic_core import from_json, to_json
+
+    return from_json(to_json(value, fallback=str))
+
+
+def _title(name: str) -> str:
+    """A name of the SDK, which may hold spaces, as one of ours."""
+    return (
+        "".join(c if c.isalnum() or c in "_.-" else "-" for c in name).strip("-.")[:64] or "agent"
+    )

@@ -1,0 +1,102 @@
+"""Turns of a framework: one run of its loop until it ends or asks a person.
+
+Always true: the state that a framework needs to go on is stored before the run says that the turn
+is over; a finished turn is not run again; a turn that a lost worker left open ends the run, because
+what it did outside of its answer is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tokenwire.agents.context import Approval, RunContext
+from tokenwire.agents.journal import Operation
+from tokenwire.agents.outlet import Source
+from tokenwire.events.fold import Fold
+from tokenwire.events.model import (
+    Agent,
+    ApprovalAnswer,
+    ApprovalRequest,
+    Event,
+    RunWait,
+    ToolError,
+)
+
+__all__ = ["Turn", "ask", "cut_short"]
+
+
+class Turn:
+    """One turn: say its events, then store what the next one needs."""
+
+    def __init__(self, ctx: RunContext, operation: Operation, source: Source) -> None:
+        self._ctx, self._operation = ctx, operation
+        self.source = source
+
+    @classmethod
+    async def begin(cls, ctx: RunContext, number: int) -> Turn:
+        """Turn ``number`` of the run."""
+        engine = ctx.engine
+        operation = await engine.enter("turn", str(number), "")
+        if operation.recorded and not operation.is_finished:
+            await engine.interrupt(
+                "worker_lost",
+                "the worker was lost in the middle of the framework's turn, and the framework has "
+                "no way to continue it",
+            )
+        source = engine.source(operation.number)
+        source.agent = Agent(id=engine.name, name=engine.name)
+        return cls(ctx, operation, source)
+
+    @property
+    def state(self) -> Any:
+        """What was stored at the end of the turn; None for one that has not run."""
+        value = self._operation.value
+        return msgspec.json.decode(value) if value is not None else None
+
+    async def say(self, events: list[Event]) -> None:
+        """Events of the turn."""
+        if events:
+            await self._ctx.engine.outlet.put(self.source, events)
+
+    async def finish(self, state: Any) -> None:
+        """The turn is over; ``state`` is JSON, private, and what the next turn begins with."""
+        await self._ctx.engine.journal.finish(self._operation, msgspec.json.encode(state))
+        await self._ctx.engine.outlet.put(self.source, [], durable=True)
+
+
+async def ask(ctx: RunContext, call_id: str, name: str, arguments: Any) -> Approval:
+    """Ask a person about a call that readers have seen. Answers survive a restart."""
+    engine = ctx.engine
+    approval_id = f"ap_{call_id}"
+    tool = engine.fold.tools.get(call_id)
+    own = engine.outlet.own
+    if tool is not None and tool.approved is not None:
+        return Approval(
+            approved=tool.approved, arguments=tool.approval_arguments, reason=tool.approval_reason
+        )
+    if tool is None or tool.approval_id is None:
+        request = ApprovalRequest(
+            approval_id=approval_id, call_id=call_id, name=name, arguments=arguments
+        )
+        await engine.outlet.put(own, [request], durable=True)
+    future = engine.approval(approval_id)
+    pending = [name for name, f in engine.approvals.items() if not f.done()]
+    if pending and engine.fold.waiting != pending:
+        engine.outlet.emit(own, [RunWait(reason="approval", pending=pending)])
+    answer: ApprovalAnswer = await future
+    engine.approvals.pop(approval_id, None)
+    events: list[Event] = [answer]
+    if not answer.approved:
+        why = f": {answer.reason}" if answer.reason else ""
+        message = f"a person denied this call{why}"
+        events.append(ToolError(call_id=call_id, name=name, code="denied", message=message))
+    await engine.outlet.put(own, events, durable=True)
+    edited = answer.arguments if answer.arguments is not None else arguments
+    return Approval(approved=answer.approved, arguments=edited, by=answer.by, reason=answer.reason)
+
+
+def cut_short(ctx: RunContext, reason: str) -> None:
+    """The last answer was not whole: the run ends as incomplete."""
+    ctx.engine.stream_ended(Fold(outcome="incomplete", end_reason=reason))

@@ -1,0 +1,151 @@
+"""What the tests of all frameworks share: the simulator as their model, and a run to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import tokenwire
+from support.wire_readers import AGUIReader, AnthropicReader, UIReader
+from tokenwire import Runs, open_store
+from tokenwire.agents.load import agents_of
+from tokenwire.events import model as m
+from tokenwire.events.fold import Fold, fold
+from tokenwire.events.message import user
+from tokenwire.events.order import Order
+from tokenwire.events.request import Request
+from tokenwire.simulator.app import start_demo
+from tokenwire.wire.catalogue import encoder_for
+
+_WIRES: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
+    (lambda: encoder_for("ui"), UIReader),
+    (lambda: encoder_for("ag-ui"), AGUIReader),
+    (lambda: encoder_for("anthropic"), AnthropicReader),
+]
+
+
+@asynccontextmanager
+async def simulator() -> AsyncIterator[str]:
+    """The simulator's base URL."""
+    server = await start_demo()
+    try:
+        yield f"{server.url}/v1"
+    finally:
+        await server.aclose()
+
+
+async def events_of(
+    agent: Any, prompt: str, on: Callable[[Any, Any], None] | None = None
+) -> list[Any]:
+    """All events of one run, checked; ``on`` gets the run and each event."""
+    async with tokenwire.stream(prompt, model=agent) as run:
+        events = []
+        async for event in run:
+            events.append(event)
+            if on is not None:
+                on(run, event)
+    order = Order()
+    for event in events:
+        order.check(event)
+    assert order.state == "ended"
+    cut_everywhere(events)
+    return events
+
+
+def cut_everywhere(events: list[Any]) -> None:
+    """Cut after every event and resume: the reader ends with the same message."""
+    for make, new_reader in _WIRES:
+        calm = new_reader()
+        calm.feed(said(make(), events, 0))
+        assert calm.ended
+        for cut in range(1, len(events), max(1, len(events) // 40)):
+            reader = new_reader()
+            encoder = make()
+            for event in events[:cut]:
+                reader.feed(encoder.encode(event, f"{event.seq}-{event.seq:016x}"))
+            if reader.ended:
+                continue
+            reader.connect()
+            reader.feed(said(make(), events, cut))
+            assert (reader.view(), reader.end) == (calm.view(), calm.end)
+
+
+def said(encoder: Any, events: list[Any], seen: int) -> bytes:
+    """The bytes for a reader that has ``seen`` events."""
+    for event in events[:seen]:
+        encoder.skip(event)
+    again = encoder.reopen() if seen else b""
+    rest = [encoder.encode(event, f"{event.seq}-{event.seq:016x}") for event in events[seen:]]
+    return b"".join([again, *rest, encoder.finish()])
+
+
+async def state_of(agent: Any, prompt: str, on: Any = None) -> Fold:
+    return fold(await events_of(agent, prompt, on))
+
+
+def kinds(events: list[Any]) -> list[str]:
+    """Types of the events, without deltas."""
+    return [e.type for e in events if not isinstance(e, m.PartDelta)]
+
+
+def approve(approved: bool, arguments: Any = None) -> Callable[[Any, Any], None]:
+    """Answer every approval in this way."""
+
+    def on(run: Any, event: Any) -> None:
+        if isinstance(event, m.RunWait):
+            for approval in event.pending:
+                run.approve(approval, approved, arguments=arguments, reason="because")
+
+    return on
+
+
+@asynccontextmanager
+async def worker(path: Path, agent: Any, number: int) -> AsyncIterator[Runs]:
+    runs = Runs(
+        open_store(f"sqlite:{path / 'runs.db'}"),
+        agents=agents_of([agent]),
+        lease=0.4,
+        leave_for=0.5,
+        owner=f"elsewhere:{number}:x",
+    )
+    await runs.open()
+    try:
+        yield runs
+    finally:
+        await runs.aclose()
+
+
+async def read(runs: Runs, run: str, until: type | None = None) -> list[Any]:
+    events: list[Any] = []
+    follower = await runs.follow(run)
+    async with asyncio.timeout(30):
+        while (batch := await follower.next()) is not None:
+            for _, event in batch.events():
+                events.append(event)
+                if until is not None and isinstance(event, until):
+                    follower.close()
+                    return events
+    follower.close()
+    return events
+
+
+async def over_a_restart(
+    path: Path, make: Callable[[], Any], prompt: str, *, approved: bool
+) -> Fold:
+    """Start, wait for the approval, let the worker die, answer, read what the next one makes."""
+    async with worker(path, make(), 1) as first:
+        name = next(iter(first.agents))
+        request = Request(messages=[user(prompt)])
+        info = await first.start(request, model=name)
+        approval = (await read(first, info.id, m.RunWait))[-1].pending[0]
+        assert first._tender is not None
+        first._tender.cancel()
+        for owned in list(first.owned.values()):
+            owned.task.cancel()
+        first.owned.clear()
+        async with worker(path, make(), 2) as second:
+            await second.approve(info.id, approval, approved=approved)
+            return fold(await read(second, info.id))
