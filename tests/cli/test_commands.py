@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tokenwire
 from support.cli import COMMAND, PATIENCE, ROOT, background, environment, run
 from support.corpus import CORPUS, differences, needs_corpus, recordings
 
@@ -257,6 +260,38 @@ def start_run(url: str, prompt: str) -> str:
     )
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)["id"]
+
+
+def test_reading_a_store_creates_no_file(tmp_path: Path) -> None:
+    """A path with a typo is an error, and leaves nothing behind."""
+    for folder in (tmp_path, tmp_path / "none" / "deeper"):
+        missing = f"sqlite:{folder}/typo.db"
+        tail = run("tail", "A" * 22, "--store", missing)
+        assert (tail.returncode, "no store file at" in tail.stderr) == (2, True)
+        assert "no file yet" in run("doctor", "--store", missing).stdout
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    odd = run("doctor", "--store", f"sqlite:{tmp_path}/file/x.db")
+    assert (odd.returncode, "is not a writable folder" in odd.stdout) == (1, True)
+
+
+def test_tail_names_the_run_that_a_store_lacks(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = tokenwire.open_store(f"sqlite:{tmp_path}/runs.db")
+        await store.start()
+        await store.close()
+
+    asyncio.run(main())
+    done = run("tail", "A" * 22, "--store", f"sqlite:{tmp_path}/runs.db")
+    assert (done.returncode, done.stderr) == (1, f"tokenwire: no run '{'A' * 22}' in this store\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("words", [["chat", "scenario:empty"], ["models"], ["doctor", "--json"]])
+def test_a_closed_stream_is_no_error(words: list[str], closed: str) -> None:
+    line = f'"{sys.executable}" -m tokenwire {" ".join(words)} </dev/null {closed}'
+    done = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, check=False)
+    assert (done.returncode, b"Error" in done.stderr) == (0, False)
 
 
 def test_tail_follows_by_the_server_and_in_the_store(tmp_path: Path) -> None:

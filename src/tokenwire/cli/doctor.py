@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
+import os
 import platform
 import shutil
 import socket
@@ -21,7 +22,7 @@ import msgspec
 
 import tokenwire
 from tokenwire.cli.terminal import inert
-from tokenwire.errors import TokenwireError
+from tokenwire.errors import ConfigError, TokenwireError
 
 __all__ = ["Finding", "run_doctor"]
 
@@ -163,7 +164,14 @@ async def _demo() -> str:
 
 
 async def _store(url: str) -> str:
-    store = tokenwire.open_store(url)
+    from tokenwire.log.open import file_of
+
+    store, file = tokenwire.open_store(url), file_of(url)
+    if file is not None and not file.exists():
+        folder = next(folder for folder in file.absolute().parents if folder.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(f"cannot create {file}: {folder} is not a writable folder")
+        return "no file yet; the server creates it"
     await store.start()
     try:
         return f"opens; accepted records survive: {store.durability}"

@@ -314,6 +314,9 @@ def doctor(
 
 def main() -> None:
     """Run the command line; the entry point."""
+    # A closed stream (`>&-`) takes what is written and drops it.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     # A character that cannot be encoded must not end the program.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)

@@ -20,9 +20,9 @@ def run_rotate(store: str | None, config: str | None = None) -> int:
     settings = load_settings({"store": store}, config=config)
     url = settings.store or user_store()
     if url.startswith("memory"):
-        raise ConfigError("a store in memory keeps no secret: restart the server instead")
+        raise ConfigError("a memory store has no stored secret; restart the server instead")
     asyncio.run(_rotate(url))
-    print("The secret was replaced: everybody has to sign in again.")
+    print("The secret was replaced; all users must sign in again.")
     return 0
 
 

@@ -19,6 +19,7 @@ from tokenwire.errors import (
     AccessError,
     ConfigError,
     NotAuthenticatedError,
+    NotFoundError,
     ServerProtocolError,
     TokenwireError,
 )
@@ -87,14 +88,16 @@ def _draw(event: AnyEvent, screen: Printer) -> None:
 
 
 async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[AnyEvent]:
-    from tokenwire.log.open import open_store
+    from tokenwire.log.open import file_of, open_store
     from tokenwire.relay.follow import open_follower
 
     if url.startswith("memory:"):
         raise ConfigError(
             "a memory store exists only inside its server; use --url instead of --store"
         )
-    store = open_store(url)
+    store, file = open_store(url), file_of(url)
+    if file is not None and not file.is_file():  # a wrong path must not become a new store
+        raise ConfigError(f"no store file at {file}; check the path")
     await store.start()
     try:
         follower = await open_follower(store, run, after)
@@ -104,6 +107,8 @@ async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[An
                     yield event
         finally:
             follower.close()
+    except NotFoundError as error:
+        raise NotFoundError(f"no run '{run}' in this store") from error
     finally:
         await store.close()
 

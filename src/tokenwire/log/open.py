@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from tokenwire.errors import ConfigError
 from tokenwire.log.base import Store
 
-__all__ = ["open_store", "user_store"]
+__all__ = ["file_of", "open_store", "user_store"]
 
 REDIS_SCHEMES = (
     "redis",
@@ -58,6 +58,12 @@ def user_store(environ: Mapping[str, str] = os.environ) -> str:
             "this user has no home folder to store runs in; choose a store with --store"
         ) from error
     return f"sqlite:{quote(str(data / 'tokenwire' / 'runs.db'))}"
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a SQLite store's URL, None for other stores; it need not exist."""
+    scheme, _, rest = url.partition(":")
+    return Path(unquote(urlsplit(rest).path)).expanduser() if scheme.lower() == "sqlite" else None
 
 
 def _memory(rest: str) -> Store:
