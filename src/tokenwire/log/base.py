@@ -268,6 +268,11 @@ class Index(Protocol):
 class Store(Records, Leases, Mailbox, Index, Protocol):
     """One database of logs: memory, a SQLite file, or Redis."""
 
+    def retain(self, seconds: float) -> None:
+        """Say before `start` how long ended logs are stored (the ``retention`` of `expire`): a
+        store that can lets them end by themselves soon after, with their idempotency keys."""
+        ...
+
     async def start(self) -> None:
         """Connect, check, migrate. Raises when the store cannot keep what it promises."""
         ...

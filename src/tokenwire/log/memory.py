@@ -99,6 +99,9 @@ class MemoryStore:
         self._documents: dict[str, dict[str, bytes]] = {}
         self._wakes = Wakes()
 
+    def retain(self, seconds: float) -> None:
+        """Nothing ends here by itself; `expire` erases."""
+
     async def start(self) -> None:
         """Nothing to connect to."""
 

@@ -171,6 +171,11 @@ class Follower:
         self._poked = True
         self._resume()
 
+    def fail(self, error: Exception) -> None:
+        """Make `next` raise ``error``: what would come cannot reach the log."""
+        self._failure = error
+        self._resume()
+
     def close(self, *, returning: bool = False) -> None:
         """Stop following; a waiting `next` returns None. ``returning``: the reader is about to come
         back, so nobody left."""

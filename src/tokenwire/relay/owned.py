@@ -14,10 +14,10 @@ from contextlib import aclosing
 
 import msgspec
 
-from tokenwire.errors import FencedError, LimitError, LogError, TokenwireError
+from tokenwire.errors import FencedError, LimitError, LogError, StoreFullError, TokenwireError
 from tokenwire.events.model import ApprovalAnswer, Control, Event, ToolResult
 from tokenwire.log.base import Store
-from tokenwire.relay.produce import Producer
+from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import start_of, write_end
 from tokenwire.run.engine import Engine
@@ -58,11 +58,13 @@ class OwnedRun:
         producer: Producer,
         *,
         ended: Callable[[OwnedRun], None],
+        failed: Callable[[str, Exception], None],
         first: list[Event] | None = None,
     ) -> None:
         self.run = producer.run
         self.inbox, self.producer, self.loop = inbox, producer, loop
         self._store, self._first, self._ended = store, first or [], ended
+        self._failed = failed
         self._seen_commands = 0
         #: Read the mailbox at the next tick: it was never read, or reading it failed.
         self.look = True
@@ -133,7 +135,8 @@ class OwnedRun:
             _log.warning("%s; this worker stops", error)
         except LogError as error:
             _log.error("run %s: %s; this worker stops it", self.run, error)
-            if not self._store.shared:  # else another worker resumes it
+            # A store that others share may be there for them; one that is full is so for all.
+            if not self._store.shared or isinstance(error, StoreFullError):
                 await self._fail(error)
         except asyncio.CancelledError:
             raise
@@ -147,17 +150,22 @@ class OwnedRun:
 
     async def _fail(self, error: TokenwireError) -> None:
         """End the run after the last record of its log, which the loop may be ahead of."""
+        # The store was given its time; what does not take the end at once, does not take it.
+        limits = ProducerLimits(store_timeout=0.0) if isinstance(error, LogError) else None
         try:
-            if self.loop.order.seq == self.producer.tail:
+            if limits is None and self.loop.order.seq == self.producer.tail:
                 await self.producer.write(self.loop.fail(error))
                 self.loop.tell_end(self.loop.fold)
                 return
             replay = await read_run(self._store, self.run)
             events = failed_end(replay.order, replay.fold, error)
             start = start_of(self.run, self.loop.plan)
-            await write_end(self._store, replay, events, epoch=self.producer.epoch, start=start)
+            epoch = self.producer.epoch
+            await write_end(self._store, replay, events, epoch=epoch, start=start, limits=limits)
             self.loop.tell_end(replay.fold)
         except LogError as again:
             _log.error("run %s could not be ended: %s", self.run, again)
+            self._failed(self.run, error)
         except Exception:
             _log.exception("run %s could not be ended", self.run)
+            self._failed(self.run, error)

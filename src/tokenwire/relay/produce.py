@@ -103,7 +103,7 @@ class Producer:
         self.tail = len(records or [])
         self._chain = Chain(run, records[-1][:16] if records else None)
         # Until the end, so that a tail which a failover loses can be written again.
-        self._kept: list[bytes] | None = list(records or []) if log.shared else None
+        self._kept: list[bytes] | None = list(records or []) if log.rewinds else None
         self._bytes = sum(map(len, records or []))
         self._pending = _Pending()
         #: `take` may be called: nothing is pending, and there is room.

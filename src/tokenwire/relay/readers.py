@@ -11,6 +11,7 @@ and never while it has one.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,27 @@ class Readers:
         self._reading: Counter[str] = Counter()
         self._owned: dict[str, tuple[str, Callable[[Control], None]]] = {}
         self._stops: dict[str, asyncio.TimerHandle] = {}
+        self._listeners: dict[str, dict[int, Callable[[Exception], None]]] = {}
+        self._numbers = itertools.count()
+
+    def listen(self, run: str, fail: Callable[[Exception], None]) -> Callable[[], None]:
+        """Call ``fail`` when the run fails here without an end in its log; returns the call that
+        ends this."""
+        number = next(self._numbers)
+        self._listeners.setdefault(run, {})[number] = fail
+
+        def end() -> None:
+            listeners = self._listeners.get(run, {})
+            listeners.pop(number, None)
+            if not listeners:
+                self._listeners.pop(run, None)
+
+        return end
+
+    def fail(self, run: str, error: Exception) -> None:
+        """Tell everybody who reads ``run`` here: nothing that the log has would tell them."""
+        for fail in list(self._listeners.get(run, {}).values()):
+            fail(error)
 
     def own(self, run: str, policy: str, stop: Callable[[Control], None]) -> None:
         """Call ``stop`` when the last reader of ``run`` leaves, according to ``policy`` (one of

@@ -166,19 +166,23 @@ class Runs(Worker):
         """A reader from after ``after`` (a cursor) on. Without ``is_reader`` it does not count for
         the run's ``on_disconnect``. Raises `CursorError`, `NotFoundError`."""
         await self._checked(run, principal)
-        if not is_reader:
-            return await open_follower(self.store, run, after)
-        self.readers.join(run)
-        try:
+        if is_reader:
+            self.readers.join(run)
 
-            def leave(returning: bool) -> None:
+        def leave(returning: bool) -> None:
+            deafen()
+            if is_reader:
                 self.readers.leave(run, returning=returning)
 
+        try:
             follower = await open_follower(self.store, run, after, closed=leave)
         except BaseException:
-            self.readers.leave(run)
+            if is_reader:
+                self.readers.leave(run)
             raise
-        self.readers.stay(run)
+        deafen = self.readers.listen(run, follower.fail)
+        if is_reader:
+            self.readers.stay(run)
         return follower
 
     async def check_cursor(self, run: str, cursor: str, *, principal: str = "") -> None:

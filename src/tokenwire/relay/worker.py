@@ -236,7 +236,15 @@ class Worker:
         )
         loop = make_engine(setup)
         loop.sink = producer
-        owned = OwnedRun(self.store, loop, inbox, producer, ended=self._ended, first=list(first))
+        owned = OwnedRun(
+            self.store,
+            loop,
+            inbox,
+            producer,
+            ended=self._ended,
+            failed=self.readers.fail,
+            first=list(first),
+        )
         self.owned[plan.run] = owned
         self.readers.own(plan.run, policy, inbox.put)
         return owned

@@ -118,6 +118,7 @@ class App:
             keep_secret(target.api_key)
         url = state.settings.store or "memory:"
         state.store = self._log_argument if self._log_argument is not None else open_store(url)
+        state.store.retain(state.settings.retention)
         tools = self._tools
         if tools is None:
             tools = await self._opened_here.enter_async_context(tools_of(state.settings))

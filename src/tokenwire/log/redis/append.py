@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tokenwire.errors import GoneError, NotFoundError, TokenwireError
+from tokenwire.errors import GoneError, NotFoundError, StoreFullError, TokenwireError
 from tokenwire.log.base import Appended
 from tokenwire.log.redis.link import Lane, Link, Script
 from tokenwire.log.tail import Tails
 
-__all__ = ["APPEND", "Appends", "Owned", "missing"]
+__all__ = ["APPEND", "END", "Appends", "Owned", "missing"]
 
 APPEND = Script("append.lua")
+#: The same, where Redis has no memory left: without its end, readers of a log wait for ever.
+END = Script("append.lua", flags="allow-oom")
+
+#: Bytes with which a log may be ended in a full store.
+CLOSING_BYTES = 64 << 10
 
 #: Appends of one script call: it blocks the server for some 10 us each.
 MOST_APPENDS = 256
@@ -80,7 +85,7 @@ class Appends:
         key: Callable[[str, str], str],
         owned: dict[str, Owned],
         tails: Tails,
-        head: tuple[int, int, str],
+        head: tuple[int, int, str, int],
         restore: Callable[[str], Awaitable[Appended | TokenwireError]],
     ) -> None:
         self._link = link
@@ -90,8 +95,24 @@ class Appends:
         self._restore = restore
         self._lanes: dict[Any, Lane] = {}
         self._cluster = link.settings.kind == "cluster"
+        self.set_head(head)
+
+    def set_head(self, head: tuple[int, int, str, int]) -> None:
+        """Milliseconds that a log lives after a sign of life, and that a name is remembered; the
+        command that publishes; and milliseconds that a log is stored after its end."""
         self._head = b"".join(_word(str(word)) for word in head)
-        self._call = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % APPEND.sha
+
+    async def end(self, item: Item) -> Appended:
+        """An append that ends a log, in a store that has no room. Raises `StoreFullError`, when it
+        is too large for that, too."""
+        if sum(map(len, item[3])) > CLOSING_BYTES:
+            raise StoreFullError("Redis has no space left for new records")
+        key = self._first_key(item[0])
+        answers, again = await self._link.send(key, self._call_of([item], END), wait=True)
+        [result] = await self._judge([item], answers, again)
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def lane(self, log: str) -> Lane:
         """Where appends to a log are given (an `Item` each); they keep their order."""
@@ -122,7 +143,7 @@ class Appends:
             owned.words = words
         return words
 
-    def _call_of(self, items: list[Item]) -> bytes:
+    def _call_of(self, items: list[Item], script: Script = APPEND) -> bytes:
         keys: list[bytes] = []
         values: list[bytes] = []
         extra = 0
@@ -147,8 +168,9 @@ class Appends:
                 values.append(numbers % (begin, epoch, first, ending, count))
                 values += [b"$%d\r\n%b\r\n" % (len(record), record) for record in records]
         number = len(items)
-        size = 3 + 2 * number + 3 + 7 * number + extra
-        start = b"*%d\r\n%b" % (size, self._call) + _word(str(2 * number))
+        size = 3 + 2 * number + 4 + 7 * number + extra
+        call = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % script.sha
+        start = b"*%d\r\n%b" % (size, call) + _word(str(2 * number))
         return b"".join([start, *keys, self._head, *values])
 
     async def _batch(self, items: list[Item]) -> list[Any]:

@@ -26,6 +26,37 @@ if operation == 'join' then
   return 1
 end
 
+-- Leases and ends, by the clock of this server: those of the workers may differ.
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+
+-- KEYS: logs by the end of their leases. ARGV: log, seconds, 'NX' or ''.
+if operation == 'lease' then
+  local score = string.format('%.6f', now + tonumber(ARGV[3]))
+  if ARGV[4] == 'NX' then return redis.call('ZADD', KEYS[1], 'NX', score, ARGV[2]) end
+  return redis.call('ZADD', KEYS[1], score, ARGV[2])
+end
+
+-- KEYS: logs by their end. ARGV: log.
+if operation == 'ended' then
+  return redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[2])
+end
+
+-- KEYS: either of the two. ARGV: seconds, most. Those whose time was so long ago.
+if operation == 'due' then
+  local score = string.format('%.6f', now - tonumber(ARGV[2]))
+  return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', score, 'LIMIT', 0, ARGV[3])
+end
+
+-- KEYS: logs by the end of their leases. ARGV: log, seconds. Erases an entry that is so old.
+if operation == 'unmade' then
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[2])
+  if score and tonumber(score) < now - tonumber(ARGV[3]) then
+    return redis.call('ZREM', KEYS[1], ARGV[2])
+  end
+  return 0
+end
+
 -- KEYS: data hash, names by age, names by spelling.
 local function put(name, data)
   local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')

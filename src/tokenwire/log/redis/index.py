@@ -6,7 +6,7 @@ written before what it points at, so that one that counts is never missing.
 
 from __future__ import annotations
 
-import time
+import asyncio
 import zlib
 from typing import Any
 
@@ -22,7 +22,7 @@ INDEX = Script("index.lua")
 #: Sets of leases and of ends, spread so that a cluster spreads their load.
 SHARDS = 16
 
-#: An idempotency key names its log for a day.
+#: An idempotency key names a log for a day, or as long as it is stored after its end.
 KEY_MS = 86_400_000
 
 #: A lease without a log is a creation under way, or one that failed this long ago.
@@ -36,6 +36,8 @@ class Index:
         self._link = link
         self._prefix = prefix
         self._ttl = ttl
+        #: Milliseconds that a log and its key are stored after its end; None: as before it.
+        self.ended_ttl: int | None = None
         #: Index writes that failed; the time to live of the keys makes up for them.
         self.missed = 0
 
@@ -55,12 +57,17 @@ class Index:
 
     # Leases and ends.
 
-    async def lease(self, log: str, until: float) -> None:
-        await self._run("ZADD", self._of("leases", log), until, log)
+    async def _script(self, operation: str, key: str, *values: Word) -> Any:
+        answer, _ = await self._link.run(INDEX, [key], [operation, *values])
+        return answer
 
-    async def first_lease(self, log: str, until: float) -> None:
+    async def lease(self, log: str, seconds: float) -> None:
+        """The lease of a log ends in so many seconds, by the clock of the server."""
+        await self._script("lease", self._of("leases", log), log, seconds, "")
+
+    async def first_lease(self, log: str, seconds: float) -> None:
         """For a log about to be made; one that exists keeps the lease that it has."""
-        await self._run("ZADD", self._of("leases", log), "NX", until, log)
+        await self._script("lease", self._of("leases", log), log, seconds, "NX")
 
     async def unlease(self, log: str) -> None:
         """For a log that nobody owns any more."""
@@ -69,11 +76,14 @@ class Index:
     async def release(self, log: str) -> None:
         await self._run("ZADD", self._of("leases", log), "XX", 0, log)
 
-    async def closed(self, log: str) -> None:
-        """Note the end of a log; never fails it: keys have a time to live of their own."""
+    async def closed(self, log: str, key: str | None = None) -> None:
+        """Note the end of a log, and when its idempotency key ends; never fails it: keys have a
+        time to live of their own."""
         try:
-            await self._run("ZADD", self._of("ended", log), time.time(), log)
+            await self._script("ended", self._of("ended", log), log)
             await self._run("ZREM", self._of("leases", log), log)
+            if key is not None and self.ended_ttl is not None:
+                await self._run("PEXPIRE", self._key(key), self.ended_ttl)
         except LogError:
             self.missed += 1
 
@@ -82,41 +92,39 @@ class Index:
         if ended:
             await self.closed(log)
             return
-        score = await self._run("ZSCORE", self._of("leases", log), log)
-        if score is not None and float(score) < time.time() - UNMADE_SECONDS:
-            await self._run("ZREM", self._of("leases", log), log)
+        await self._script("unmade", self._of("leases", log), log, UNMADE_SECONDS)
 
     async def forget(self, log: str) -> None:
         for what in ("leases", "ended"):
             await self._run("ZREM", self._of(what, log), log)
 
-    async def _below(self, what: str, score: float, most: int) -> list[str]:
+    async def _due(self, what: str, seconds: float, most: int) -> list[str]:
         names: list[str] = []
         for number in range(SHARDS):
-            key = self._shard(what, number)
-            batch = await self._run("ZRANGEBYSCORE", key, "-inf", score, "LIMIT", 0, most)
+            batch = await self._script("due", self._shard(what, number), seconds, most)
             names += [name.decode() for name in batch]
             if len(names) >= most:
                 break
         return names
 
     async def overdue(self, most: int) -> list[str]:
-        return await self._below("leases", time.time(), most)
+        return await self._due("leases", 0.0, most)
 
-    async def ended(self, before: float, most: int = 1000) -> list[str]:
-        return await self._below("ended", before, most)
+    async def ended(self, seconds: float, most: int = 1000) -> list[str]:
+        """Logs that ended so many seconds ago, or before."""
+        return await self._due("ended", seconds, most)
 
     async def counts(self) -> tuple[int, int]:
-        totals = []
-        for what in ("leases", "ended"):
-            sizes = [await self._run("ZCARD", self._shard(what, n)) for n in range(SHARDS)]
-            totals.append(sum(sizes))
-        return totals[0], totals[1]
+        """How many logs are open, and how many have ended."""
+        shards = [self._shard(what, n) for what in ("leases", "ended") for n in range(SHARDS)]
+        sizes = await asyncio.gather(*(self._run("ZCARD", shard) for shard in shards))
+        return sum(sizes[:SHARDS]), sum(sizes[SHARDS:])
 
     async def some(self, most: int) -> list[str]:
         """Up to ``most`` logs, for figures."""
-        names = await self._below("leases", float("inf"), most)
-        return names + await self._below("ended", float("inf"), most - len(names) or 1)
+        forever = -1e12
+        names = await self._due("leases", forever, most)
+        return names + await self._due("ended", forever, most - len(names) or 1)
 
     # Threads.
 
@@ -140,8 +148,9 @@ class Index:
 
     async def take_key(self, key: str, value: bytes, expected: bytes) -> bytes:
         """Set ``key`` when it holds ``expected`` (b"" is nothing); what it holds now."""
+        lifetime = max(KEY_MS, self.ended_ttl or 0)
         answer, _ = await self._link.run(
-            INDEX, [self._key(key)], ["key", value, expected, KEY_MS], wait=True
+            INDEX, [self._key(key)], ["key", value, expected, lifetime], wait=True
         )
         return answer
 

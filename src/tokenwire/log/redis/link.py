@@ -30,6 +30,9 @@ PASSING = {
 #: Answers that a setting must be changed for.
 REFUSED = {"WRONGPASS": "the user or password", "NOAUTH": "a connection without a password"}
 
+#: How scripts say that the user may not do what is in them, in Redis of various ages.
+NO_RIGHT = ("user executing the script", "ACL failure in script")
+
 #: How often one command follows a redirection before the map is asked for again.
 MOST_HOPS = 5
 
@@ -37,8 +40,10 @@ MOST_HOPS = 5
 class Script:
     """A Lua file beside this one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, flags: str = "") -> None:
         self.text = Path(__file__).with_name(name).read_bytes()
+        if flags:
+            self.text = f"#!lua flags={flags}\n".encode() + self.text
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
     def call(self, keys: Sequence[Word], values: Sequence[Word]) -> bytes:
@@ -145,6 +150,8 @@ class Link:
         self.notes: list[str] = []
         #: What appends wait for beside the primary's own answer.
         self.confirm: Confirm | None = None
+        #: The store was checked and is in use.
+        self.started = False
         #: How often something was sent again.
         self.repeated = 0
         self._scripts = scripts
@@ -302,7 +309,7 @@ class Link:
             except (OSError, _UnconfirmedError) as error:
                 reason = error
             except ReplyError as error:
-                reason = judge(error)
+                reason = judge(error, started=self.started)
             again = True
             self.repeated += 1
             failures += 1
@@ -315,17 +322,18 @@ class Link:
             await asyncio.sleep(pause)
 
 
-def judge(error: ReplyError) -> ReplyError:
-    """The error when it passes; raises what it means otherwise."""
+def judge(error: ReplyError, *, started: bool = True) -> ReplyError:
+    """The error when it passes; raises what it means otherwise. What somebody must change is a
+    `ConfigError` at the start, and later the store's failure."""
     code = error.code
     if code in ("OOM", "MISCONF"):
         raise StoreFullError("Redis has no space left for new records") from error
     if code in PASSING:
         return error
+    kind = StoreUnavailableError if started else ConfigError
     if code in REFUSED:
-        raise ConfigError(f"Redis refused {REFUSED[code]}") from error
-    if code == "NOPERM":
-        raise ConfigError(
-            f"the Redis user lacks a right that a store needs: {str(error)[:120]}"
-        ) from error
+        raise kind(f"Redis refused {REFUSED[code]}") from error
+    if code == "NOPERM" or any(words in str(error) for words in NO_RIGHT):
+        message = f"the Redis user lacks a right that a store needs: {str(error)[:120]}"
+        raise kind(message) from error
     raise StoreUnavailableError(f"Redis refused a command: {str(error)[:120]}") from error

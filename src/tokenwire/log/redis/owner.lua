@@ -20,7 +20,7 @@ local function described()
   if not m[1] then return {'none'} end
   local tail = redis.call('LLEN', log)
   if m[3] and tail < tonumber(m[10]) then return {'gone'} end
-  return {'ok', m[1], m[2], tail, m[3] or '', m[4], m[5], m[6], m[7], m[8] or '', m[11] or ''}
+  return {'ok', m[1], m[2], tail, m[3] or '', m[4], m[5], m[6], m[7], m[8] or '', m[11] or '', now}
 end
 
 local function owned()

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any
 
-from tokenwire.errors import ConflictError, KeyReusedError, TokenwireError
+from tokenwire.errors import (
+    ConflictError,
+    KeyReusedError,
+    StoreFullError,
+    TokenwireError,
+)
 from tokenwire.log.base import (
     Appended,
     Claim,
@@ -26,11 +30,14 @@ from tokenwire.log.base import (
 )
 from tokenwire.log.completion import Callback
 from tokenwire.log.recent import Recent
-from tokenwire.log.redis.append import APPEND, Appends, Owned, missing
+from tokenwire.log.redis.append import APPEND, END, Appends, Owned, missing
 from tokenwire.log.redis.check import check_store
+from tokenwire.log.redis.described import info_of
 from tokenwire.log.redis.index import INDEX, Index
 from tokenwire.log.redis.link import Link, Script
+from tokenwire.log.redis.quiet import QuietLogs
 from tokenwire.log.redis.read import READ, Reads
+from tokenwire.log.redis.rehearse import rehearse
 from tokenwire.log.redis.url import parse_url
 from tokenwire.log.redis.wake import WakeRouter
 from tokenwire.log.tail import Tails
@@ -43,8 +50,15 @@ OWNER = Script("owner.lua")
 KEEP_NAMES_MS = 30 * 86_400_000
 
 
+#: Seconds that a log is stored beyond the retention, should no server erase it.
+RETENTION_SLACK = 600.0
+
+#: Erasures in one sweep: for how long, and how many at a time.
+EXPIRE_SECONDS = 20.0
+AT_ONCE = 32
+
 #: Logs that are looked at for ``stats()["records"]`` and ``["bytes"]``.
-MOST_COUNTED = 1000
+MOST_COUNTED = 200
 
 
 class RedisStore:
@@ -59,23 +73,46 @@ class RedisStore:
         self._prefix = self._settings.prefix
         self._ttl = int(self._settings.ttl * 1000)
         self._publish = "SPUBLISH"
-        self._link = Link(self._settings, (APPEND, READ, OWNER, INDEX))
+        self._link = Link(self._settings, (APPEND, END, READ, OWNER, INDEX))
         self._index = Index(self._link, self._prefix, self._ttl)
         self._tails = Tails()
         self._reads = Reads(self._link, self._key)
         self._probe = Recent(self._try_to_write)
+        self._quiet: QuietLogs | None = None
         self._owned: dict[str, Owned] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        head = (self._ttl, KEEP_NAMES_MS, self._publish)
+        head = (self._ttl, KEEP_NAMES_MS, self._publish, self._ttl)
         self._appends = Appends(
             self._link, self._key, self._owned, self._tails, head, self._restore
         )
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
 
+    def retain(self, seconds: float) -> None:
+        self._index.ended_ttl = int((seconds + RETENTION_SLACK) * 1000)
+        head = (self._ttl, KEEP_NAMES_MS, self._publish, self._index.ended_ttl)
+        self._appends.set_head(head)
+
     async def start(self) -> None:
-        """Connect; refuse a store that evicts, or that keeps less than the URL asks for."""
+        """Connect; refuse a store that evicts, that keeps less than the URL asks for, or where
+        this user may not do what is needed."""
         await self._link.connect(check_store)
         self.durability = self._link.durability
+        name = f"start-{secrets.token_hex(8)}"
+        key = self._key(name, "meta")
+        try:
+            await rehearse(self, name)
+            await self._link.command(key, "DEL", key)
+        except BaseException:
+            await self._router.close()
+            await self._link.close()
+            raise
+        self._link.started = True
+        self._quiet = QuietLogs(
+            self._link,
+            lambda log: self._key(log, "meta"),
+            names=self._tails.logs,
+            lost=lambda log: self._touched(log, b"erase"),
+        )
 
     async def close(self) -> None:
         """Finish what was given and disconnect. Logs stay."""
@@ -83,6 +120,8 @@ class RedisStore:
         await self._reads.drain()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._quiet is not None:
+            await self._quiet.close()
         await self._router.close()
         await self._link.close()
 
@@ -130,7 +169,7 @@ class RedisStore:
             other = await self._held(owned.key, value)
             if other is not None:
                 return other
-        await self._index.first_lease(log, time.time() + owned.lease)
+        await self._index.first_lease(log, owned.lease)
         if owned.thread is not None:
             await self._index.join(owned.thread, log)
         answer = await self._put(log, owned)
@@ -148,12 +187,12 @@ class RedisStore:
                     return other
         if not shared:
             self._owned[log] = owned
-        return self._info(log, answer)
+        return info_of(log, answer)
 
     async def _uncreated(self, log: str, thread: str | None) -> None:
         """Take back what the index was told of a log whose name was taken already."""
         answer = await self._owner(log, "describe")
-        info = self._info(log, answer) if answer[0] == "ok" else None
+        info = info_of(log, answer) if answer[0] == "ok" else None
         if answer[0] == "gone" or (info is not None and info.closed is not None):
             await self._index.unlease(log)  # neither can come to life again
         if thread is not None and (answer[0] == "gone" or (info and info.thread != thread)):
@@ -176,32 +215,15 @@ class RedisStore:
                 raise KeyReusedError("this idempotency key belongs to a different request")
             answer = await self._owner(name, "describe")
             if answer[0] == "ok":
-                return self._info(name, answer)
+                return info_of(name, answer)
             if answer[0] != "none" or attempt >= 10:
                 expected = holder  # its creator died before it made the log
             else:
                 await asyncio.sleep(0.05)
         raise ConflictError("another request is using this idempotency key; retry")
 
-    def _info(self, log: str, answer: Any) -> LogInfo:
-        if answer[0] != "ok":
-            raise missing(answer[0])
-        _, epoch, owner, tail, closed, meta, created, size, lease, thread, _ = answer
-        return LogInfo(
-            log=log,
-            epoch=int(epoch),
-            owner=owner.decode(),
-            tail=tail,
-            closed=closed.decode() or None,
-            meta=meta,
-            created=int(created) / 1e6,
-            bytes=int(size),
-            lease_until=int(lease) / 1000,
-            thread=thread.decode() or None,
-        )
-
     async def describe(self, log: str) -> LogInfo:
-        return self._info(log, await self._apart(self._owner(log, "describe")))
+        return info_of(log, await self._apart(self._owner(log, "describe")))
 
     # Appending: everything that was given in one turn of the loop goes in one script call.
 
@@ -217,9 +239,17 @@ class RedisStore:
     ) -> Appended:
         if first < 1:
             raise ValueError("offsets start at 1")
-        outcome = await self._appends.lane(log).ask((log, epoch, first, records, close))
+        owned = self._owned.get(log)
+        item = (log, epoch, first, records, close)
+        try:
+            outcome = await self._appends.lane(log).ask(item)
+        except StoreFullError:
+            if close is None:
+                raise
+            outcome = await self._appends.end(item)
         if close is not None and outcome.status == "ok":
-            await self._apart(self._index.closed(log))
+            key = owned.key if owned is not None else None
+            await self._apart(self._index.closed(log, key))
         return outcome
 
     def append_soon(
@@ -239,11 +269,11 @@ class RedisStore:
             if answer[0] != "ok":
                 answer = await self._put(log, owned)
             if answer[0] == "ok":
-                await self._index.lease(log, time.time() + owned.lease)
+                await self._index.lease(log, owned.lease)
         answer = await self._owner(log, "describe")
         if answer[0] != "ok":
             return missing(answer[0])
-        state = self._info(log, answer)
+        state = info_of(log, answer)
         ours = owned is not None and state.epoch == owned.epoch and state.owner == owned.owner
         return Appended("gap" if ours else "fenced", state.tail, state.epoch)
 
@@ -303,8 +333,8 @@ class RedisStore:
         answer = await self._owner(log, "claim", owner, nonce, int(lease * 1000), wait=True)
         if answer[0] != "ok":
             return None
-        await self._index.lease(log, time.time() + lease)
-        state = self._info(log, await self._owner(log, "describe"))
+        await self._index.lease(log, lease)
+        state = info_of(log, await self._owner(log, "describe"))
         self._owned[log] = Owned(owner, nonce, lease, state.meta, state.thread, None, answer[1])
         self._tails.forget(log)
         return Claim(log, answer[1], answer[2], handed_over=answer[3] == b"1")
@@ -315,14 +345,14 @@ class RedisStore:
             if answer[0] != "ok":
                 self._owned.pop(log, None)
                 return log
-            await self._index.lease(log, time.time() + lease)
+            await self._index.lease(log, lease)
             return None
 
         async def all_of_them() -> set[str]:
             losses: set[str | None] = set()
             names = list(logs.items())
-            for start in range(0, len(names), 32):  # connections of the pool used at a time
-                part = names[start : start + 32]
+            for start in range(0, len(names), AT_ONCE):
+                part = names[start : start + AT_ONCE]
                 losses.update(await asyncio.gather(*(one(name, epoch) for name, epoch in part)))
             return {name for name in losses if name is not None}
 
@@ -344,11 +374,11 @@ class RedisStore:
             for log in await self._index.overdue(most * 2):
                 answer = await self._owner(log, "describe")
                 if answer[0] == "ok" and not answer[4]:
-                    info = self._info(log, answer)
-                    if info.lease_until <= time.time():
+                    remaining = (int(answer[8]) - int(answer[11])) / 1000  # by the server's clock
+                    if remaining <= 0:
                         names.append(log)
                     else:
-                        await self._index.lease(log, info.lease_until)
+                        await self._index.lease(log, remaining)
                 else:
                     await self._index.settle(log, ended=answer[0] == "ok")
                 if len(names) >= most:
@@ -418,9 +448,19 @@ class RedisStore:
         self._tails.wake(log)
 
     async def expire(self, *, retention: float) -> int:
+        """Erase what is due, for up to `EXPIRE_SECONDS`: the next call goes on with the rest."""
+
         async def work() -> int:
-            old = await self._index.ended(time.time() - retention)
-            return sum([await self._delete(log, "gone") for log in old])
+            loop = asyncio.get_running_loop()
+            end = loop.time() + EXPIRE_SECONDS
+            count = 0
+            while old := await self._index.ended(retention):
+                for start in range(0, len(old), AT_ONCE):
+                    part = old[start : start + AT_ONCE]
+                    count += sum(await asyncio.gather(*(self._delete(n, "gone") for n in part)))
+                if loop.time() > end:
+                    break
+            return count
 
         return await self._apart(work())
 
@@ -443,8 +483,9 @@ class RedisStore:
     async def _counts(self) -> dict[str, Any]:
         still_open, ended = await self._index.counts()
         counts = {"streams": still_open + ended, "open": still_open, "records": 0, "bytes": 0}
-        for log in await self._index.some(MOST_COUNTED):
-            answer = await self._owner(log, "describe")
+        logs = await self._index.some(MOST_COUNTED)
+        answers = await asyncio.gather(*(self._owner(log, "describe") for log in logs))
+        for answer in answers:
             if answer[0] == "ok":
                 counts["records"] += answer[3]
                 counts["bytes"] += int(answer[7])

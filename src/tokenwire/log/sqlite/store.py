@@ -78,6 +78,9 @@ class SQLiteStore:
         self._wal_timer: asyncio.TimerHandle | None = None
         self._wal_task: asyncio.Future[None] | None = None
 
+    def retain(self, seconds: float) -> None:
+        """Nothing ends here by itself; `expire` erases."""
+
     async def start(self) -> None:
         """Open the file and its two threads; refuses a file that is not ours or is damaged."""
         await asyncio.to_thread(self._open)

@@ -17,7 +17,7 @@ from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome,
 from tokenwire.events.order import closing
 from tokenwire.log.base import Records
 from tokenwire.relay.description import RunMeta
-from tokenwire.relay.produce import Producer
+from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.replay import HANDED_OVER, Replay
 from tokenwire.run.plan import Plan
 
@@ -84,7 +84,13 @@ def claim_of(replay: Replay, owner: str, epoch: int, *, handed_over: bool = Fals
 
 
 async def write_end(
-    store: Records, replay: Replay, events: list[Event], *, epoch: int, start: RunStart
+    store: Records,
+    replay: Replay,
+    events: list[Event],
+    *,
+    epoch: int,
+    start: RunStart,
+    limits: ProducerLimits | None = None,
 ) -> None:
     """Write the end of a run after the last record of its log; nothing when it has ended.
     ``start`` is for a run that was lost before its first record. Raises `LogError`."""
@@ -96,7 +102,7 @@ async def write_end(
     for event in events:
         event.t = t
         replay.apply(event)
-    await Producer(store, start.run, epoch, records=replay.records).write(events)
+    await Producer(store, start.run, epoch, records=replay.records, limits=limits).write(events)
 
 
 def start_of(run: str, of: RunMeta | Plan) -> RunStart:

@@ -1,0 +1,260 @@
+"""What clocks, volume, lost data and missing rights do to a Redis store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from support.redis import RedisServer, need_redis, redis_server
+from support.spine import relay, request_of, run_async, simulator
+from tokenwire.errors import ConfigError, NotFoundError, StoreFullError, StoreUnavailableError
+from tokenwire.events import model as m
+from tokenwire.log.base import Store
+from tokenwire.log.open import open_store
+from tokenwire.log.redis.store import RedisStore
+from tokenwire.relay.produce import ProducerLimits
+from tokenwire.tools.registry import tool
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    need_redis()
+    with redis_server() as server:
+        yield server
+
+
+def run(url: str, case: Callable[[RedisStore], Awaitable[None]], *, retain: float = 0) -> None:
+    async def main() -> None:
+        store = open_store(url)
+        if retain:
+            store.retain(retain)
+        await store.start()
+        try:
+            await asyncio.wait_for(case(store), 60)  # type: ignore[arg-type]
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+async def ended(store: Store, log: str, key: str | None = None) -> None:
+    await store.create(log, owner="me", key=key)
+    await store.append(log, epoch=1, first=1, records=[b"x"], close="complete")
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_the_clock_of_a_worker_decides_nothing(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + skew)
+
+    async def case(store: RedisStore) -> None:
+        await store.create("brief", owner="me", lease=0.2)
+        await store.create("long", owner="me", lease=60)
+        await store.create("renewed", owner="me", lease=60)
+        assert await store.renew({"renewed": 1}, owner="me", lease=0.2) == set()
+        await store.create("claimed", owner="me", lease=60)
+        await store.release("claimed", epoch=1)
+        assert await store.orphans() == ["claimed"]
+        assert await store.claim("claimed", owner="you", lease=0.2) is not None
+        assert await store.orphans() == []
+        await asyncio.sleep(0.3)
+        assert set(await store.orphans()) == {"brief", "renewed", "claimed"}
+        await ended(store, "ended")
+        assert await store.expire(retention=600) == 0
+        assert await store.expire(retention=0) == 1
+
+    run(server.url, case)
+
+
+# Volume and retention
+
+
+def test_one_sweep_erases_more_than_a_thousand(server: RedisServer) -> None:
+    async def case(store: RedisStore) -> None:
+        for _ in range(25):
+            start = (await store.stats())["streams"]
+            await asyncio.gather(*(ended(store, f"s{start + n}") for n in range(60)))
+        assert (await store.stats())["streams"] == 1500
+        assert await store.expire(retention=0) == 1500
+        assert (await store.stats())["streams"] == 0
+
+    run(server.url, case)
+
+
+@pytest.mark.parametrize("retention", [3600.0, 30 * 86_400.0])
+def test_what_has_ended_lives_as_long_as_the_retention(
+    server: RedisServer, retention: float
+) -> None:
+    async def case(store: RedisStore) -> None:
+        await ended(store, "s", "k")
+        keys = [store._key("s", "log"), store._index._key("k")]
+        for key in keys:
+            seconds = int(server.ask("PTTL", key)[1:]) / 1000
+            assert retention < seconds <= retention + 600, key
+        assert int(server.ask("PTTL", store._key("s", "meta"))[1:]) / 1000 > retention
+        again = await store.create("t", owner="me", key="k")
+        assert again.log == "s"
+
+    run(server.url, case, retain=retention)
+
+
+# Lost data
+
+
+def test_after_flushall_a_reader_of_a_waiting_run_hears_of_it(server: RedisServer) -> None:
+    @tool(needs_approval=True)
+    def delete_file(path: str) -> str:
+        """Delete."""
+        return "gone"
+
+    async def main() -> None:
+        store = open_store(server.url + "?timeout=1.5")
+        async with (
+            simulator() as model,
+            relay(model, log=store, tools=[delete_file], lease=60.0) as runs,
+        ):
+            info = await runs.start(request_of("scenario:approval"), model="m0")
+            follower = await runs.follow(info.id)
+            waiting = False
+            while not waiting:
+                batch = await follower.next()
+                assert batch is not None
+                waiting = any(isinstance(e, m.RunWait) for _, e in batch.events())
+            server.ask("FLUSHALL")
+            with pytest.raises(NotFoundError):
+                await asyncio.wait_for(follower.next(), 10)
+            follower.close()
+
+    run_async(main())
+
+
+def test_a_log_that_its_owner_puts_back_is_not_reported(server: RedisServer) -> None:
+    async def case(store: RedisStore) -> None:
+        await store.create("s", owner="me", lease=60)
+        woken: list[None] = []
+        end = store.subscribe("s", lambda: woken.append(None))
+        assert store._quiet is not None
+        await asyncio.sleep(0.1)  # the confirmation of the subscription wakes as well
+        server.ask("FLUSHALL")
+        assert await store._quiet._missing(["s"]) == {"s"}
+        result = await store.append("s", epoch=1, first=1, records=[b"x"])
+        assert result.status == "gap", "it was put back, empty"
+        assert await store._quiet._missing(["s"]) == set()
+        end()
+
+    run(server.url, case)
+
+
+# No memory left
+
+
+def fill(server: RedisServer) -> None:
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+
+
+def test_a_full_redis_takes_the_end_of_a_log(server: RedisServer) -> None:
+    async def case(store: RedisStore) -> None:
+        await store.create("s", owner="me")
+        await store.append("s", epoch=1, first=1, records=[b"a"])
+        fill(server)
+        with pytest.raises(StoreFullError):
+            await store.append("s", epoch=1, first=2, records=[b"b"])
+        with pytest.raises(StoreFullError):
+            await store.append("s", epoch=1, first=2, records=[bytes(70_000)], close="error")
+        with pytest.raises(StoreFullError):
+            await store.probe()
+        done = await store.append("s", epoch=1, first=2, records=[b"end"], close="error")
+        assert (done.status, done.tail) == ("ok", 2)
+        page = await store.read("s", fresh=True)
+        assert (page.records, page.closed) == ([b"a", b"end"], "error")
+
+    run(server.url, case)
+
+
+def test_a_reader_hears_that_redis_is_full(server: RedisServer) -> None:
+    """In mid-run, and within the time that the store has for an append."""
+
+    async def main() -> None:
+        async with (
+            simulator(rate=100.0) as model,
+            relay(
+                model,
+                log=open_store(server.url),
+                bounds=ProducerLimits(store_timeout=0.3),
+            ) as runs,
+        ):
+            info = await runs.start(request_of("scenario:text"), model="m0")
+            follower = await runs.follow(info.id)
+            events: list[m.Event] = []
+            while not any(isinstance(e, m.TextDelta) for e in events):
+                batch = await follower.next()
+                assert batch is not None
+                events += [e for _, e in batch.events()]
+            fill(server)
+            while (batch := await asyncio.wait_for(follower.next(), 10)) is not None:
+                events += [e for _, e in batch.events()]
+            follower.close()
+            assert isinstance(events[-1], m.RunEnd)
+            assert events[-1].outcome == "error"
+            assert [e.code for e in events if isinstance(e, m.Error)] == ["store_full"]
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+
+    run_async(main())
+
+
+# Rights
+
+
+@pytest.mark.parametrize("right", ["-rpush", "-zadd", "-zrangebyscore", "-hset", "-del", "-time"])
+def test_a_missing_right_is_told_at_the_start(server: RedisServer, right: str) -> None:
+    server.ask("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", right)
+
+    async def case(_: RedisStore) -> None:
+        raise AssertionError("it started")
+
+    with pytest.raises(ConfigError, match="lacks a right"):
+        run(server.url.replace("redis://", "redis://app:secret@"), case)
+
+
+def test_nothing_stays_of_what_is_tried_at_the_start(server: RedisServer) -> None:
+    async def case(_: RedisStore) -> None:
+        assert int(server.ask("DBSIZE")[1:]) == 0
+
+    run(server.url, case)
+
+
+def test_a_right_that_is_taken_later_is_the_store_s_failure(server: RedisServer) -> None:
+    server.ask("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")
+
+    async def case(store: RedisStore) -> None:
+        await store.probe()
+        server.ask("ACL", "SETUSER", "app", "-set", "-rpush", "-hset")
+        store._probe._since = -100.0
+        with pytest.raises(StoreUnavailableError, match="lacks a right"):
+            await store.probe()
+        with pytest.raises(StoreUnavailableError, match="lacks a right"):
+            await store.create("s", owner="me")
+
+    run(server.url.replace("redis://", "redis://app:secret@"), case)
+
+
+def test_a_full_store_starts_so_that_it_can_be_read(server: RedisServer) -> None:
+    fill(server)
+
+    async def case(store: RedisStore) -> None:
+        with pytest.raises(StoreFullError):
+            await store.probe()
+        with pytest.raises(NotFoundError):
+            await store.read("s")
+
+    run(server.url, case)
