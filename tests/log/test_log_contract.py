@@ -351,6 +351,7 @@ def test_a_key_gives_the_same_stream_again(new_log: NewLog) -> None:
             await log.create("c", owner="me", key="k", key_hash="other")
         other = await log.create("c", owner="me", key="k2", key_hash="other")
         assert other.log == "c"
+        assert [await log.named(key) for key in ("k", "k2", "k3")] == ["a", "c", None]
 
     run(new_log, case)
 
@@ -565,6 +566,10 @@ def test_documents_newest_first(new_log: NewLog) -> None:
         assert list(await log.documents("title", prefix="p/")) == ["p/b"]
         assert await log.documents("other") == {"p/z": b""}
         assert await log.documents("none") == {}
+        assert await log.count_documents("title") == len(await log.documents("title"))
+        assert await log.count_documents("title", prefix="p/") == 1
+        assert await log.count_documents("title", prefix="p") == 2
+        assert await log.count_documents("none", prefix="p") == 0
 
     run(new_log, case)
 

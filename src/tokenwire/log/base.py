@@ -241,6 +241,10 @@ class Index(Protocol):
     """What is found by another name: the logs of a thread, and small documents. Documents of the
     kind `private_kind` of a log are erased with it."""
 
+    async def named(self, key: str) -> str | None:
+        """The log that the idempotency ``key`` names; None for an unknown key."""
+        ...
+
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         """The thread's logs, newest first."""
         ...
@@ -258,6 +262,10 @@ class Index(Protocol):
 
     async def document(self, kind: str, name: str) -> bytes | None:
         """One document; None where there is none."""
+        ...
+
+    async def count_documents(self, kind: str, *, prefix: str = "") -> int:
+        """How many documents of ``kind`` have a name that begins with ``prefix``; cheap."""
         ...
 
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:

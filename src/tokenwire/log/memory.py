@@ -313,6 +313,10 @@ class MemoryStore:
         queue = self._log(log).commands
         return list(enumerate(queue[after:], after + 1)) if after < len(queue) else []
 
+    async def named(self, key: str) -> str | None:
+        holder = self._keys.get(key)
+        return holder[0] if holder is not None else None
+
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         return self._threads.get(thread, [])[: -most - 1 : -1]
 
@@ -332,6 +336,9 @@ class MemoryStore:
 
     async def document(self, kind: str, name: str) -> bytes | None:
         return self._documents.get(kind, {}).get(name)
+
+    async def count_documents(self, kind: str, *, prefix: str = "") -> int:
+        return sum(name.startswith(prefix) for name in self._documents.get(kind, ()))
 
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         newest = reversed(self._documents.get(kind, {}).items())

@@ -25,6 +25,7 @@ import msgspec
 from tokenwire.errors import (
     BusyError,
     ConflictError,
+    GoneError,
     InputError,
     NotFoundError,
     TokenwireError,
@@ -154,6 +155,14 @@ class Runs(Worker):
         if not waiting and info.closed is None and run not in self.owned:
             waiting = await waits(self.store, run, info.tail)
         return info_of(info, meta, waiting=waiting)
+
+    async def named(self, key: str, *, principal: str = "") -> RunInfo | None:
+        """The run that the idempotency ``key`` of this principal started; None if there is none."""
+        run = await self.store.named(_scoped(principal, key) or "")
+        try:
+            return await self.info(run, principal=principal) if run is not None else None
+        except (NotFoundError, GoneError):
+            return None
 
     async def follow(
         self,

@@ -157,6 +157,10 @@ class Index:
     async def drop_key(self, key: str, value: bytes) -> None:
         await self._link.run(INDEX, [self._key(key)], ["drop", value])
 
+    async def named(self, key: str) -> str | None:
+        value = await self._run("GET", self._key(key))
+        return value.decode().rsplit("\n", 2)[0] if value is not None else None
+
     async def drop_key_of(self, key: str, log: str) -> None:
         value = await self._run("GET", self._key(key))
         if value is not None and value.decode().rsplit("\n", 2)[0] == log:
@@ -195,6 +199,11 @@ class Index:
 
     async def document(self, kind: str, name: str) -> bytes | None:
         return await self._run("HGET", self._documents(kind)[0], name)
+
+    async def count_documents(self, kind: str, prefix: str) -> int:
+        start = prefix.encode()
+        bounds = (b"[" + start, b"(" + start + b"\xff") if start else ("-", "+")
+        return await self._run("ZLEXCOUNT", self._documents(kind)[2], *bounds)
 
     async def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
         answer, _ = await self._link.run(INDEX, self._documents(kind), ["list", prefix, most])

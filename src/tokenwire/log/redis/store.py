@@ -401,6 +401,9 @@ class RedisStore:
 
     # Indexes, documents, ends.
 
+    async def named(self, key: str) -> str | None:
+        return await self._apart(self._index.named(key))
+
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         async def work() -> list[str]:
             names: list[str] = []
@@ -424,6 +427,9 @@ class RedisStore:
 
     async def document(self, kind: str, name: str) -> bytes | None:
         return await self._apart(self._index.document(kind, name))
+
+    async def count_documents(self, kind: str, *, prefix: str = "") -> int:
+        return await self._apart(self._index.count_documents(kind, prefix))
 
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         return await self._apart(self._index.documents(kind, prefix, most))

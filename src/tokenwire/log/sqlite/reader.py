@@ -249,6 +249,12 @@ class Reader:
         )
         return rows.fetchall()
 
+    def named(self, key: str) -> str | None:
+        row = self._connection.execute(
+            "SELECT s.name FROM request_key k JOIN stream s USING (sid) WHERE k.key = ?", (key,)
+        ).fetchone()
+        return row[0] if row is not None else None
+
     def thread(self, thread: str, most: int) -> list[str]:
         rows = self._connection.execute(
             "SELECT name FROM stream WHERE thread = ? ORDER BY sid DESC LIMIT ?", (thread, most)
@@ -260,6 +266,14 @@ class Reader:
             "SELECT data FROM document WHERE kind = ? AND name = ?", (kind, name)
         ).fetchone()
         return row[0] if row is not None else None
+
+    def count_documents(self, kind: str, prefix: str) -> int:
+        row = self._connection.execute(
+            "SELECT count(*) FROM document WHERE kind = ? AND name >= ?"
+            " AND name < ? || char(0x10ffff) AND substr(name, 1, ?) = ?",
+            (kind, prefix, prefix, len(prefix), prefix),
+        ).fetchone()
+        return row[0]
 
     def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
         # The bounds let the key find the names; the comparison of the beginnings is what counts.

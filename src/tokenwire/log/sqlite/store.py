@@ -289,6 +289,9 @@ class SQLiteStore:
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         return await self._read(lambda r: r.commands(log, after))
 
+    async def named(self, key: str) -> str | None:
+        return await self._read(lambda r: r.named(key))
+
     async def thread(self, thread: str, *, most: int = 100) -> list[str]:
         return await self._read(lambda r: r.thread(thread, most))
 
@@ -307,6 +310,9 @@ class SQLiteStore:
 
     async def document(self, kind: str, name: str) -> bytes | None:
         return await self._read(lambda r: r.document(kind, name))
+
+    async def count_documents(self, kind: str, *, prefix: str = "") -> int:
+        return await self._read(lambda r: r.count_documents(kind, prefix))
 
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         return await self._read(lambda r: r.documents(kind, prefix, most))

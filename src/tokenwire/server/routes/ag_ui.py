@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
-from tokenwire.errors import ConflictError, InputError
+from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.message import ToolResultPart
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
@@ -120,12 +120,14 @@ async def _respond(state: State, stream: Stream, info: RequestInfo) -> Response:
 async def _begin(
     state: State, body: AGUIRequest, principal: str, how: _How, place: Place | None
 ) -> Stream:
-    alias = await _alias(state, principal, body.run) or await _resume_waiting(
-        state, body, principal
-    )
+    alias = await _alias(state, principal, body.run)
+    name = run_name(principal, body.run)
+    if place is not None:
+        await _check_place(state, alias.run if alias is not None else name, place, principal)
+    if alias is None and place is None:
+        alias = await _resume_waiting(state, body, principal)
     if alias is not None:
         return _continue(body.thread, body.run, alias, how, place)
-    name = run_name(principal, body.run)
     if how.is_stored and await knows(state, name, principal):
         run = await state.runs.info(name, principal=principal)
         run.created_now = False
@@ -154,6 +156,16 @@ async def _begin(
     return run.id, encoder, place
 
 
+async def _check_place(state: State, run: str, place: Place, principal: str) -> None:
+    """Raise `CursorError` before anything is started, unless the run holds the place."""
+    try:
+        await state.runs.check_cursor(run, place.cursor, principal=principal)
+    except (NotFoundError, GoneError):
+        raise CursorError(
+            "this request cannot resume: its run is unknown; omit 'Last-Event-ID' to start it"
+        ) from None
+
+
 def _continue(
     thread: str, client_run: str, alias: _Alias, how: _How, place: Place | None
 ) -> Stream:
@@ -170,7 +182,7 @@ def _continue(
 
 async def _alias(state: State, principal: str, client_run: str) -> _Alias | None:
     name = run_name(principal, client_run)
-    data = (await state.store.documents(_ALIASES, prefix=name, most=1)).get(name)
+    data = await state.store.document(_ALIASES, name)
     return msgspec.json.decode(data, type=_Alias) if data else None
 
 

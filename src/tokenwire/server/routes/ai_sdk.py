@@ -23,6 +23,7 @@ from tokenwire.server.edge.bodies import HowToAnswer, check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, with_stored
+from tokenwire.server.routes.resume import Resume, resume_of
 from tokenwire.server.routes.runs import count_misses, run_id, start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
@@ -79,8 +80,24 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /api/chat``: the answer as a UI message stream."""
     body = parse_ui_request(info.json)
     key = request.headers.get("idempotency-key")
+
+    async def find_run(place: Place) -> RunInfo | None:
+        return await _run_of(state, body.chat, place, info.principal)
+
+    resume = await resume_of(state, request, info, find_run)
+    if resume is not None:
+        return await _resumed(state, request, info, resume)
     run, encoder, place = await begin(state, body, info.principal, key, compat_of(state, request))
     return await wire_response(state, run, encoder, principal=info.principal, place=place)
+
+
+async def _resumed(state: State, request: Request, info: RequestInfo, resume: Resume) -> Response:
+    """The rest of a run, in the wire of its start."""
+    run, place = resume.run, resume.place
+    compat = compat_of(state, request, (run.metadata or {}).get("ui_compat"))
+    fold, _ = await folded(state, run.id, info.principal)
+    encoder = UIMessageEncoder(compat=compat, resolved_ids=resolved_ids(fold), place=place)
+    return await wire_response(state, run.id, encoder, principal=info.principal, place=place)
 
 
 async def begin(

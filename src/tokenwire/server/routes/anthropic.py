@@ -15,11 +15,11 @@ from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.head import ProviderHead
+from tokenwire.server.routes.resume import resume_of
 from tokenwire.server.routes.runs import start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
     finished,
-    place_of,
     raise_failure,
     route,
     unknown_model_is_404,
@@ -57,18 +57,23 @@ def anthropic_form(
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/messages``."""
     body = parse_messages(info.json)
-    with unknown_model_is_404():
-        run = await start_run(
-            state,
-            check_request(body.request, state.settings),
-            model=body.model,
-            principal=info.principal,
-            key=request.headers.get("idempotency-key"),
-            metadata={"tools": sorted(body.tools)},
-            tools=False,
-        )
+    resume = await resume_of(state, request, info)
+    key = request.headers.get("idempotency-key")
+    if resume is not None and key is None:
+        run = resume.run
+    else:
+        with unknown_model_is_404():
+            run = await start_run(
+                state,
+                check_request(body.request, state.settings),
+                model=body.model,
+                principal=info.principal,
+                key=key,
+                metadata={"tools": sorted(body.tools)},
+                tools=False,
+            )
     if body.stream:
-        place = place_of(request.headers.get("last-event-id"))
+        place = resume.place if resume is not None else None
         encoder = AnthropicEncoder(tools=body.tools, place=place)
         return await wire_response(
             state,

@@ -20,12 +20,12 @@ from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.head import ProviderHead
+from tokenwire.server.routes.resume import Resume, resume_of
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
     finished,
     folded,
-    place_of,
     raise_failure,
     route,
     unknown_model_is_404,
@@ -72,9 +72,10 @@ def openai_form(
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/chat/completions``."""
     body = parse_chat(info.json)
-    run = await _start(state, request, body, info, {})
+    resume = await resume_of(state, request, info)
+    run = await _start(state, request, body, info, {}, resume)
     if body.stream:
-        place = place_of(request.headers.get("last-event-id"))
+        place = resume.place if resume is not None else None
         encoder = OpenAIChatEncoder(include_usage=body.include_usage, tools=body.tools, place=place)
         return await wire_response(
             state,
@@ -96,7 +97,11 @@ async def _start(
     body: OpenAIRequest,
     info: RequestInfo,
     metadata: dict[str, Any],
+    resume: Resume | None,
 ) -> str:
+    key = request.headers.get("idempotency-key")
+    if resume is not None and key is None:
+        return resume.run.id
     metadata["tools"] = sorted(body.tools)
     with unknown_model_is_404():
         run = await start_run(
@@ -104,7 +109,7 @@ async def _start(
             check_request(body.request, state.settings),
             model=body.model,
             principal=info.principal,
-            key=request.headers.get("idempotency-key"),
+            key=key,
             metadata=metadata,
             tools=False,
         )
@@ -117,16 +122,19 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     if body.previous is not None:
         before = await _conversation(state, body.previous, info.principal)
         body.request.messages = [*before, *body.request.messages]
-    run = await _start(state, request, body, info, {"echo": body.echo})
+    resume = await resume_of(state, request, info)
+    run = await _start(state, request, body, info, {"echo": body.echo}, resume)
     if body.stream:
-        encoder = OpenAIResponsesEncoder(tools=body.tools, echo=body.echo)
+        place = resume.place if resume is not None else None
+        encoder = OpenAIResponsesEncoder(tools=body.tools, echo=body.echo, place=place)
         return await wire_response(
             state,
             run,
             encoder,
             principal=info.principal,
+            place=place,
             preamble=OPENAI_PREAMBLE,
-            head=ProviderHead(),
+            head=ProviderHead() if place is None else None,
         )
     if body.background:
         fold, _ = await folded(state, run, info.principal)

@@ -27,6 +27,7 @@ from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.json_page import long_poll, page
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.respond import run_response
+from tokenwire.server.routes.resume import resume_of
 from tokenwire.server.routes.threads import touch
 from tokenwire.server.runs import ENDED, describe
 from tokenwire.server.state import State
@@ -110,21 +111,28 @@ async def start_run(
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/runs``: 201 and the run's location; the stream to an event-stream reader."""
     body = read_body(info.json, CreateRun)
-    run = await start_run(
-        state,
-        body.request(state.settings),
-        model=body.model,
-        principal=info.principal,
-        key=request.headers.get("idempotency-key"),
-        thread=body.thread,
-        metadata=body.metadata,
-        on_disconnect=body.on_disconnect,
-    )
+    resume = await resume_of(state, request, info)
+    if resume is not None and resume.place.frames is not None:
+        raise CursorError("this id is of another wire; send an id of the native wire")
+    key = request.headers.get("idempotency-key")
+    if resume is not None and key is None:
+        run = resume.run
+        run.created_now = False
+    else:
+        run = await start_run(
+            state,
+            body.request(state.settings),
+            model=body.model,
+            principal=info.principal,
+            key=key,
+            thread=body.thread,
+            metadata=body.metadata,
+            on_disconnect=body.on_disconnect,
+        )
     status = 201 if run.created_now else 200
     headers = {"location": f"/v1/runs/{run.id}", "tokenwire-run": run.id}
     if "text/event-stream" in request.headers.get("accept", ""):
-        # A cursor belongs to a run that existed before: the same request sent again.
-        after = None if run.created_now else request.headers.get("last-event-id")
+        after = resume.place.cursor if resume is not None else None
         return await run_response(
             state,
             run.id,
