@@ -13,14 +13,14 @@ from support.redis import need_redis, redis_server
 from support.spine import QUICK, OneModel, read_all, relay, request_of, run_async, simulator
 from tokenwire.errors import StoreDamagedError
 from tokenwire.events import model as m
-from tokenwire.events.fold import fold
+from tokenwire.events.fold import Fold, fold
 from tokenwire.events.order import Order
 from tokenwire.log.open import open_store
 from tokenwire.relay.owner import may_live, new_owner
 from tokenwire.relay.record import Chain
 from tokenwire.relay.replay import GLANCE, Replay
 from tokenwire.relay.runs import Runs
-from tokenwire.relay.takeover.ladder import rung
+from tokenwire.relay.takeover.ladder import ending, rung
 from tokenwire.tools.registry import ToolSet, tool
 
 
@@ -428,3 +428,27 @@ def test_a_run_whose_worker_died_before_its_first_record_has_an_end(tmp_path, ca
             await second.aclose()
 
     run_async(main())
+
+
+@pytest.mark.parametrize(("announced", "is_unknown"), [(False, False), (True, True)])
+def test_only_an_attempt_that_was_announced_may_have_been_billed(announced, is_unknown) -> None:
+    """A worker that is lost between a reset and its next attempt had called no provider."""
+    replay = Replay([], Order(), Fold())
+    events: list[m.AnyEvent] = [
+        m.RunStart(run="r"),
+        m.StepStart(step=1),
+        m.Usage(input_tokens=3, output_tokens=1),
+        m.RunClaim(epoch=2, owner="a", reason="lost"),
+        m.StepReset(step=1, attempt=2),
+    ]
+    if announced:
+        events.append(m.StepStart(step=1, attempt=2))
+    events.append(m.RunClaim(epoch=3, owner="b", reason="lost"))
+    for number, event in enumerate(events, 1):
+        event.seq = number
+        replay.apply(event)
+    end = ending(replay, "interrupted")[-1]
+    assert isinstance(end, m.RunEnd)
+    assert end.usage_unknown is is_unknown
+    assert end.usage is not None
+    assert end.usage["output_tokens"] == 1

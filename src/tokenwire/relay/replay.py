@@ -25,6 +25,7 @@ from tokenwire.events.model import (
     RunStart,
     RunWait,
     StepEnd,
+    StepReset,
     StepStart,
     ToolError,
     ToolResult,
@@ -57,6 +58,8 @@ class Replay(msgspec.Struct):
     #: over, or lost it while it waited for a person, is not counted.
     losses: int = 0
     step_losses: int = 0
+    #: An attempt of a model call was announced and has not ended: it may have been billed.
+    is_calling: bool = False
     #: Unix seconds at which the run began to wait; None when it does not wait.
     waiting_since: float | None = None
 
@@ -80,10 +83,15 @@ class Replay(msgspec.Struct):
             if event.reason != HANDED_OVER and not self.fold.waiting:
                 self.losses += 1
                 self.step_losses += 1
+        elif isinstance(event, StepStart):
+            self.is_calling = self.is_calling or event.kind == "model"
+        elif isinstance(event, StepReset):
+            self.is_calling = False
         elif isinstance(event, StepEnd):
             step = self.fold.last_step
             if step is not None and step.step == event.step:
                 self.step_losses = 0
+                self.is_calling = False
         elif isinstance(event, RunWait) and self.waiting_since is None:
             self.waiting_since = (self.fold.time + event.t) / 1000
         self.fold.apply(event)

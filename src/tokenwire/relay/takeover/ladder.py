@@ -63,13 +63,13 @@ def ending(replay: Replay, how: Rung, why: str = "worker_lost") -> list[Event]:
     events += closing(replay.order, part="truncated", step=status)
     reason = None if how == "cancelled" else why
     step = replay.fold.last_step
-    lost = step is not None and step.status == "open" and not step.usage
+    is_unpaid = replay.is_calling and step is not None and not step.usage
     events.append(
         RunEnd(
             outcome=outcome,
             reason=reason,
             usage=replay.fold.usage or None,
-            usage_unknown=replay.fold.usage_unknown or lost,
+            usage_unknown=replay.fold.usage_unknown or is_unpaid,
             recoverable=how == "interrupted",
         )
     )
