@@ -26,7 +26,7 @@ def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] |
     from support.redis import redis_server
 
     if kind == "redis":
-        with redis_server() as server:
+        with redis_server("--appendfsync", "always") as server:
             yield server.url, server.restart
     else:
         yield f"sqlite://{folder}/log.db", None

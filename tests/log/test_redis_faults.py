@@ -34,9 +34,10 @@ def test_kill_9_and_restart_with_an_append_only_file(server: RedisServer, fsync:
     two seconds; a kill then takes accepted records, and the writer that lives sends them again."""
 
     async def case(log: Store) -> None:
+        server.ask("CONFIG", "SET", "appendfsync", "always")
+        await log.create("s", owner="me", lease=600)  # the log itself is on the disk
         server.ask("CONFIG", "SET", "appendfsync", fsync)
         server.options += ("--appendfsync", fsync)
-        await log.create("s", owner="me", lease=600)
         records = [b"%d" % number for number in range(1, 401)]
         seen: list[bytes] = []
         reader = asyncio.create_task(follow(log, "s", len(records), seen))
