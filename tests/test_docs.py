@@ -136,3 +136,20 @@ def test_links_between_pages_lead_somewhere(page):
         if "://" in target or target.startswith("mailto:"):
             continue
         assert (page.parent / target).exists(), target
+
+
+ANCHOR = re.compile(r"\[[^\]]*\]\(([^)#\s]*)#([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as the sites that show Markdown make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", text).strip().lower()) for text in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_headings_lead_somewhere(page):
+    for target, name in ANCHOR.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert name in anchors(page.parent / target if target else page), f"{target}#{name}"

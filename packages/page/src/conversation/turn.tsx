@@ -196,7 +196,7 @@ function Failure(props: {
   if (turn.error) text = turn.error.message;
   else if (link === "failed") text = reason ?? "The answer cannot be read.";
   else if (word === "error") text = state.error?.message ?? "The provider reported an error.";
-  else if (word === "interrupted") text = "The server lost this answer's worker; what it wrote is kept.";
+  else if (word === "interrupted") text = "The server stopped while answering. The text so far is saved.";
   else if (word === "incomplete") {
     const why = finishReasonOf(state) ?? state.end_reason ?? "";
     text = (Object.hasOwn(REASONS, why) && REASONS[why]) || state.error?.message || "The answer was cut off.";
