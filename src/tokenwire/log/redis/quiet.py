@@ -20,7 +20,7 @@ MOST_COMMANDS = 500
 
 
 class QuietLogs:
-    """Looks for the logs of ``names()`` every third of the store's timeout, and calls ``lost`` with
+    """Looks for the logs of ``names()`` every third of the store's timeout, and calls ``on_lost`` with
     each that was missing twice. ``key(log)``: the key that every log has."""
 
     def __init__(
@@ -29,9 +29,9 @@ class QuietLogs:
         key: Callable[[str], str],
         *,
         names: Callable[[], list[str]],
-        lost: Callable[[str], None],
+        on_lost: Callable[[str], None],
     ) -> None:
-        self._link, self._key, self._names, self._on_lost = link, key, names, lost
+        self._link, self._key, self._names, self._on_lost = link, key, names, on_lost
         self._suspects: set[str] = set()
         self._task = asyncio.create_task(self._watch())
 
@@ -46,8 +46,8 @@ class QuietLogs:
                 missing = await self._missing(self._names())
             except (TokenwireError, OSError):
                 continue  # readers hear of a broken connection through the wake-ups
-            lost, self._suspects = missing & self._suspects, missing
-            for log in lost:
+            absent, self._suspects = missing & self._suspects, missing
+            for log in absent:
                 self._on_lost(log)
 
     async def _missing(self, logs: list[str]) -> set[str]:

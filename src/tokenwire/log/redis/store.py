@@ -111,7 +111,7 @@ class RedisStore:
             self._link,
             lambda log: self._key(log, "meta"),
             names=self._tails.logs,
-            lost=lambda log: self._touched(log, b"erase"),
+            on_lost=lambda log: self._touched(log, b"erase"),
         )
 
     async def close(self) -> None:
