@@ -20,8 +20,8 @@ MOST_COMMANDS = 500
 
 
 class QuietLogs:
-    """Looks for the logs of ``names()`` every third of the store's timeout, and calls ``on_lost`` with
-    each that was missing twice. ``key(log)``: the key that every log has."""
+    """Looks for the logs of ``names()`` every third of the store's timeout, and calls ``on_lost``
+    with each that was missing twice. ``key(log)``: the key that every log has."""
 
     def __init__(
         self,
