@@ -312,6 +312,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_headers:
             # Nothing of a first request ever came, or its headers trickle.
             self._refuse(408, "request headers not received in time")
+            return
+        receiving = self._receiving()
+        if any(not c.response_complete for c in self._cycles if c is not receiving):
+            self._close_after_answers()
         else:  # the application has had its time to say so
             self.drop()
 
