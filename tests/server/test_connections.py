@@ -469,3 +469,19 @@ def test_base64_stays_as_it_is() -> None:
         headers = {"content-type": "application/octet-stream", "authorization": f"Bearer {KEY_A}"}
         assert here.client.put(path, content=data, headers=headers).status_code == 201
         assert here.client.get(path, headers=headers).content == data
+
+
+def test_the_log_of_a_durable_stream_is_no_run() -> None:
+    with site(durable_streams="readwrite") as here:
+        stream = here.client.put("/ds/v1/stream/a", headers={"content-type": "text/plain"})
+        assert stream.status_code == 201
+        entry = next(iter(here.app.state.durable.streams._cache.values())).entry
+        assert entry.log.startswith("ds_")
+        for method, path in (
+            ("GET", ""), ("GET", "/events"), ("DELETE", ""), ("POST", "/cancel"),
+            ("POST", "/attach-tokens"),
+        ):  # fmt: skip
+            answer = here.client.request(method, f"/v1/runs/{entry.log}{path}")
+            assert answer.status_code == 404, (method, path, answer.text)
+        assert here.client.get(f"/ds/v1/stream/runs/{entry.log}").status_code == 404
+        assert here.client.get("/ds/v1/stream/a").status_code == 200

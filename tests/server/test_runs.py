@@ -433,6 +433,7 @@ def test_models_health_metrics_and_the_page_answer(here: Site) -> None:
     listed = here.client.get("/v1/models").json()
     assert [m["id"] for m in listed["data"]] == ["demo"]
     assert here.client.get("/healthz").json()["status"] == "ok"
+    assert here.client.get("/livez").json()["status"] == "ok"
     assert "tokenwire_requests_total" in here.client.get("/metrics").text
     page = here.client.get("/")
     assert page.status_code == 200

@@ -13,10 +13,10 @@ import difflib
 import gc
 import os
 import shutil
-import signal
 import socket
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -169,21 +169,35 @@ def _serve(settings: Settings) -> int:
     from tokenwire.log.open import user_store
     from tokenwire.observe.logging import log_facts, setup
     from tokenwire.server.app import create_app
-    from tokenwire.server.start import bind, check
+    from tokenwire.server.start import bind, check, check_names, raise_file_limit
+    from tokenwire.server.workers import supervise
 
     settings.store = settings.store or user_store()
     setup(settings.log_level)
     app = create_app(settings)
     check(settings, keys_on=app.state.auth.on)
+    check_names(settings)
     listener = bind(settings)
     log_facts()
+    raise_file_limit(settings, _note)
     if settings.workers > 1:
-        return _supervise(settings, listener)
+
+        def run(is_first: bool, beat: Callable[[float], None]) -> int:
+            return _run(create_app(settings), listener, quiet=not is_first, beat=beat)
+
+        return supervise(settings.workers, run, _note)
     return _run(app, listener)
 
 
-def _run(app: Any, listener: socket.socket, *, quiet: bool = False) -> int:
+def _run(
+    app: Any,
+    listener: socket.socket,
+    *,
+    quiet: bool = False,
+    beat: Callable[[float], None] | None = None,
+) -> int:
     from tokenwire.server.start import server_for
+    from tokenwire.server.watchdog import Watchdog
 
     server = server_for(app)
     if not quiet:
@@ -200,7 +214,12 @@ def _run(app: Any, listener: socket.socket, *, quiet: bool = False) -> int:
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)
-        await server.serve(sockets=[listener])
+        watchdog = Watchdog(beat=beat)
+        watchdog.start()
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            watchdog.stop()
         return 0
 
     with (
@@ -208,66 +227,6 @@ def _run(app: Any, listener: socket.socket, *, quiet: bool = False) -> int:
         asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner,
     ):
         return runner.run(main())
-
-
-def _supervise(settings: Settings, listener: socket.socket) -> int:
-    """Fork the workers, replace each that dies, forward signals."""
-    from tokenwire.server.app import create_app
-
-    workers: set[int] = set()
-    stopping = False
-
-    def spawn(first: bool) -> None:
-        child = os.fork()
-        if child:
-            workers.add(child)
-            return
-        # A group of its own: Ctrl-C reaches the parent only, which forwards one signal.
-        os.setpgid(0, 0)
-        _die_with_parent()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        code = 1
-        try:
-            code = _run(create_app(settings), listener, quiet=not first)
-        except TokenwireError as error:
-            _note(f"tokenwire: {error}")
-            code = 2
-        finally:
-            os._exit(code)
-
-    def stop(number: int, frame: Any) -> None:
-        nonlocal stopping
-        stopping = True
-        for child in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGTERM)
-
-    for number in range(settings.workers):
-        spawn(number == 0)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, stop)
-    result = 0
-    while workers:
-        child, status = os.wait()
-        workers.discard(child)
-        code = os.waitstatus_to_exitcode(status)
-        if code == 2:  # it cannot serve: a retry is useless
-            result = 2
-            stop(signal.SIGTERM, None)
-        elif not stopping:
-            _note(f"tokenwire: worker {child} ended ({code}); starting another")
-            spawn(False)
-    return result
-
-
-def _die_with_parent() -> None:
-    """On Linux: the kernel sends a worker SIGTERM when its parent dies."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _announce(app: Any, listener: socket.socket) -> None:

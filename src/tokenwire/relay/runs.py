@@ -46,6 +46,8 @@ from tokenwire.tools.check import check_edited
 __all__ = ["Follower", "RunInfo", "Runs"]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+#: So begin the logs of Durable Streams, which no run may be called.
+_STREAMS = "ds_"
 _APPROVAL_TAKEN = "this approval was already answered; the first answer counts"
 _CALL_TAKEN = "this call already has a result; the first one counts"
 
@@ -113,7 +115,7 @@ class Runs(Worker):
         if not ON_DISCONNECT.fullmatch(on_disconnect):
             raise InputError("on_disconnect must be 'continue', 'stop' or 'stop:SECONDS'")
         run = run_id or new_run_id()
-        if not _ID.fullmatch(run):
+        if not _ID.fullmatch(run) or run.startswith(_STREAMS):
             raise InputError("a run id has 16 to 64 of the characters A-Z a-z 0-9 _ -")
         meta = RunMeta(
             model=model,
@@ -348,6 +350,8 @@ class Runs(Worker):
             info = await self.store.describe(run)
         except NotFoundError:
             raise unknown from None
+        if not info.meta:  # a log of something else: of a Durable Stream
+            raise unknown
         meta = meta_of(info)
         if meta.principal != principal:
             raise unknown

@@ -23,9 +23,19 @@ from tokenwire.server.app import App
 from tokenwire.server.edge.protocol import Watch, protocol_classes
 from tokenwire.server.settings import Settings
 
-__all__ = ["Server", "ThreadedServer", "bind", "check", "server_for"]
+__all__ = [
+    "Server",
+    "ThreadedServer",
+    "bind",
+    "check",
+    "check_names",
+    "raise_file_limit",
+    "server_for",
+]
 
 BACKLOG = 4096
+#: Files beside the connections: the store, runs at their providers, tools.
+_OTHER_FILES = 512
 
 
 def check(settings: Settings, *, keys_on: bool) -> None:
@@ -47,6 +57,42 @@ def check(settings: Settings, *, keys_on: bool) -> None:
         raise ConfigError("--durable-streams-webhooks needs --durable-streams readwrite")
     if settings.workers > 1 and (settings.store or "memory:").startswith("memory"):
         raise ConfigError("several workers need a store that they share: --store sqlite:FILE")
+
+
+def check_names(settings: Settings) -> None:
+    """Refuse models and stores that do not exist, before the port is looked at."""
+    from tokenwire.log.open import open_store
+    from tokenwire.providers.registry import Registry
+
+    registry = Registry(demo_url="http://127.0.0.1:9/v1")  # it is not called
+    for name in settings.model:
+        registry.resolve(name)
+    open_store(settings.store or "memory:")  # nothing is opened before its start
+
+
+def raise_file_limit(settings: Settings, note: Callable[[str], None]) -> None:
+    """Let the process open as many files as ``connections`` needs; where the system does not allow
+    it, say so and accept fewer, so that they are refused in order instead of failing anywhere."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    needed = settings.connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    endless = resource.RLIM_INFINITY
+    if soft != endless and soft < needed:
+        possible = needed if hard == endless else min(needed, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+            soft = possible
+        except (OSError, ValueError):
+            pass
+    if soft != endless and soft < needed:
+        settings.connections = max(16, soft - _OTHER_FILES)
+        note(
+            f"tokenwire: --connections {needed - _OTHER_FILES} is more than the limit of {soft} "
+            f"open files allows; {settings.connections} are accepted (raise it with ulimit -n)"
+        )
 
 
 def bind(settings: Settings) -> socket.socket:

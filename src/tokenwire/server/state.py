@@ -76,7 +76,7 @@ class State:
         )
         #: No new runs: the server is stopping.
         self.draining = False
-        self.public_paths = {"/", "/healthz", "/favicon.ico", "/v1/session"}
+        self.public_paths = {"/", "/livez", "/healthz", "/favicon.ico", "/v1/session"}
         self.costly_paths = {"/chat/stream"}
         self.own_tokens: list[re.Pattern[str]] = []
         self.error_forms: dict[str, ErrorForm] = {}

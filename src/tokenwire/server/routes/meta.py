@@ -32,7 +32,7 @@ class _Session(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def routes(state: State) -> list[BaseRoute]:
-    """``/v1/models``, ``/healthz``, ``/metrics``, ``/v1/session``."""
+    """``/v1/models``, ``/livez``, ``/healthz``, ``/metrics``, ``/v1/session``."""
     state.error_forms["/v1/models"] = openai_form
 
     def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
@@ -44,6 +44,7 @@ def routes(state: State) -> list[BaseRoute]:
     return [
         route("/v1/models", models, "GET"),
         route("/v1/models/{model:path}", model, "GET"),
+        route("/livez", alive, "GET"),
         route("/healthz", health, "GET"),
         route("/metrics", metrics, "GET"),
         route("/v1/session", sign_in, "POST"),
@@ -87,6 +88,11 @@ def _entry(state: State, name: str) -> dict[str, Any]:
     if name == state.model:
         entry["default"] = True
     return entry
+
+
+async def alive(state: State, request: Request, info: RequestInfo) -> Response:
+    """200 while the event loop runs; it touches nothing else."""
+    return json_response({"status": "ok", "version": __version__})
 
 
 async def health(state: State, request: Request, info: RequestInfo) -> Response:
