@@ -485,3 +485,39 @@ def test_the_log_of_a_durable_stream_is_no_run() -> None:
             assert answer.status_code == 404, (method, path, answer.text)
         assert here.client.get(f"/ds/v1/stream/runs/{entry.log}").status_code == 404
         assert here.client.get("/ds/v1/stream/a").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_stored"),
+    [
+        ("text/html", True),
+        ("text/html; charset=utf-8", True),
+        ("TEXT/HTML", True),
+        ("image/svg+xml", True),
+        ("application/xhtml+xml", True),
+        ("text/xml", True),
+        ("application/pdf", True),
+        ("text/javascript", True),
+        ("application/x-shockwave-flash", True),
+        ("multipart/x-mixed-replace", True),
+        ("x/y", True),
+        ("text/plain", False),
+        ("application/json", False),
+        ("application/octet-stream", False),
+        ("image/png", False),
+    ],
+)
+def test_what_a_caller_wrote_runs_in_no_browser(kind: str, is_stored: bool) -> None:
+    with site(durable_streams="readwrite") as here:
+        body = b"[1]" if "json" in kind else b"<script>alert(1)</script>"
+        headers = {"content-type": kind}
+        assert here.client.put("/ds/v1/stream/a", content=body, headers=headers).status_code == 201
+        for query in ("", "?offset=-1", "?offset=now", "?offset=-1&live=long-poll"):
+            for method in ("GET", "HEAD"):
+                if method == "HEAD" and query:
+                    continue
+                answer = here.client.request(method, f"/ds/v1/stream/a{query}")
+                assert answer.status_code == 200
+                assert answer.headers["content-security-policy"].startswith("sandbox;")
+                assert answer.headers["x-content-type-options"] == "nosniff"
+                assert ("content-disposition" in answer.headers) is is_stored, (kind, query)

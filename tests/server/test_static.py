@@ -7,7 +7,8 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from tokenwire.server.routes.static import PAGE_POLICY, routes, static_files
+from support.server import site
+from tokenwire.server.routes.static import PAGE_HEADERS, PAGE_POLICY, routes, static_files
 
 
 def test_files_are_found_once_and_served_exactly(tmp_path: Path) -> None:
@@ -51,3 +52,17 @@ def test_without_a_build_one_line_says_how_to_make_it(tmp_path: Path) -> None:
     assert answer.status_code == 200
     assert answer.text.count("\n") == 1
     assert "make" in answer.text
+
+
+def test_the_page_is_alone_and_may_use_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    assert PAGE_HEADERS["cross-origin-opener-policy"] == "same-origin"
+    assert "trusted-types 'none'" in PAGE_POLICY
+    allowed = dict(rule.split("=") for rule in PAGE_HEADERS["permissions-policy"].split(", "))
+    assert allowed["clipboard-write"] == "(self)"
+    for name in ("camera", "microphone", "geolocation", "clipboard-read", "usb"):
+        assert allowed[name] == "()"
+    with site() as here:
+        page = here.client.get("/")
+        if "text/html" in page.headers["content-type"]:
+            for name, value in PAGE_HEADERS.items():
+                assert page.headers[name] == value

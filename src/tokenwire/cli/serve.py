@@ -177,31 +177,30 @@ def _serve(settings: Settings) -> int:
     app = create_app(settings)
     check(settings, keys_on=app.state.auth.on)
     check_names(settings)
-    listener = bind(settings)
     log_facts()
     raise_file_limit(settings, _note)
-    if settings.workers > 1:
+    if settings.workers == 1:
+        return _run(app, lambda: bind(settings))
+    with contextlib.closing(bind(settings)) as listener:
 
         def run(is_first: bool, beat: Callable[[float], None]) -> int:
-            return _run(create_app(settings), listener, quiet=not is_first, beat=beat)
+            return _run(create_app(settings), lambda: listener, quiet=not is_first, beat=beat)
 
         return supervise(settings.workers, run, _note)
-    return _run(app, listener)
 
 
 def _run(
     app: Any,
-    listener: socket.socket,
+    bound: Callable[[], socket.socket],
     *,
     quiet: bool = False,
     beat: Callable[[float], None] | None = None,
 ) -> int:
+    """Serve until a signal. What else is wrong is said before the port is looked at."""
     from tokenwire.server.start import server_for
     from tokenwire.server.watchdog import Watchdog
 
     server = server_for(app)
-    if not quiet:
-        server.on_started = lambda: _announce(app, listener)
 
     async def main() -> int:
         try:
@@ -210,6 +209,13 @@ def _run(
             await app.abandon()
             raise
         app.started_outside = True
+        try:
+            listener = bound()
+        except BaseException:
+            await app.shutdown()
+            raise
+        if not quiet:
+            server.on_started = lambda: _announce(app, listener)
         # Objects of the start-up live on: collections skip them and pause streams less.
         gc.collect()
         gc.freeze()
@@ -217,15 +223,13 @@ def _run(
         watchdog = Watchdog(beat=beat)
         watchdog.start()
         try:
-            await server.serve(sockets=[listener])
+            with contextlib.closing(listener):
+                await server.serve(sockets=[listener])
         finally:
             watchdog.stop()
         return 0
 
-    with (
-        contextlib.closing(listener),
-        asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner,
-    ):
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         return runner.run(main())
 
 

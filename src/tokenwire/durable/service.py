@@ -14,6 +14,7 @@ import time
 from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions.requests import Subscriptions
 from tokenwire.durable.subscriptions.webhook import Signer, Targets
+from tokenwire.durable.usage import UNLIMITED, Quota
 from tokenwire.errors import TokenwireError
 from tokenwire.log.base import Store
 
@@ -28,19 +29,21 @@ class DurableStreams:
     """Streams and subscriptions, from `start` to `stop`.
 
     ``targets``: the hosts that webhooks may call; ``key``: the signing key of webhooks, made and
-    kept in the log when it is None.
+    kept in the log when it is None; ``quota``: what a principal may keep.
     """
 
     streams: StreamStore
     subscriptions: Subscriptions
 
-    def __init__(self, targets: Targets, key: bytes | None = None) -> None:
-        self._targets, self._key = targets, key
+    def __init__(
+        self, targets: Targets, key: bytes | None = None, quota: Quota = UNLIMITED
+    ) -> None:
+        self._targets, self._key, self._quota = targets, key, quota
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, store: Store) -> None:
         """Serve from ``store``, which is open."""
-        self.streams = StreamStore(store)
+        self.streams = StreamStore(store, self._quota)
         signer = await Signer.open(store, self._key) if self._targets else None
         self.subscriptions = Subscriptions(self.streams, self._targets, signer)
         await self.subscriptions.start()

@@ -40,6 +40,7 @@ from tokenwire.durable.rules import (
     seal,
     slice_of,
 )
+from tokenwire.durable.usage import UNLIMITED, Quota, Usage
 from tokenwire.errors import CursorError, GoneError, NotFoundError
 from tokenwire.log.base import Index, Leases, Records
 
@@ -82,8 +83,9 @@ class Backend(Records, Leases, Index, Protocol):
 class StreamStore:
     """The read-write streams of one store. ``owner`` comes from `owner_of`."""
 
-    def __init__(self, store: Backend) -> None:
+    def __init__(self, store: Backend, quota: Quota = UNLIMITED) -> None:
         self.store = store
+        self.usage = Usage(quota, self._measure)
         self.watcher: Watcher | None = None
         self._cache: OrderedDict[str, Stream] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -101,6 +103,8 @@ class StreamStore:
                 if isinstance(planned, Answer):
                     return planned
                 parts = first_parts(planned, request)
+                size = sum(map(len, parts)) + (source.tail if source is not None else 0)
+                await self.usage.take(owner, streams=1, size=size)
                 stream = await self._make(owner, planned, source, request, parts, now)
                 if stream is not None:
                     break
@@ -117,6 +121,7 @@ class StreamStore:
                 planned = plan_append(stream, request, now)
                 if isinstance(planned, Answer):
                     return planned
+                await self.usage.take(owner, size=sum(map(len, planned.parts)))
                 if await self._append(stream, [seal(planned)]):
                     break
             answer = appended(stream, planned)
@@ -389,11 +394,9 @@ class StreamStore:
                 return True
 
     async def _end_fork(self, owner: str, fork: Entry, now: float) -> None:
-        """The fork is gone: its source, if it was only kept for it, goes too."""
-        if fork.source is None:
-            return
-        name = _name(owner, fork.source)
-        while True:
+        """The fork is gone: its source, if it was only kept for it, goes too, and so on."""
+        while fork.source is not None:
+            name = _name(owner, fork.source)
             entry = await self._entry(name)
             if entry is None or entry.id != fork.source_id or fork.id not in entry.forks:
                 return
@@ -403,12 +406,22 @@ class StreamStore:
             if entry.hidden and not forks:
                 if await self.store.swap_document(_KIND, name, _encode(entry), None):
                     self._cache.pop(name, None)
-                    await self._end_fork(owner, entry, now)
-                    return
+                    fork = entry
             elif await self.store.swap_document(_KIND, name, _encode(entry), _encode(new)):
                 if cached is not None and cached.id == new.id:
                     cached.entry = new
                 return
+
+    async def _measure(self, owner: str) -> tuple[int, int]:
+        """The streams of an owner, hidden ones too, and their bytes."""
+        documents = await self.store.documents(_KIND, prefix=f"{owner}/", most=MOST_ENTRIES)
+        size = 0
+        for data in documents.values():
+            try:
+                size += (await self.store.describe(_decode_entry(data).log)).bytes
+            except (NotFoundError, GoneError):
+                pass  # hidden, or on its way out
+        return len(documents), size
 
     async def _remove(self, owner: str, entry: Entry, now: float) -> None:
         """Delete a stream: its records, then its entry."""
@@ -417,6 +430,8 @@ class StreamStore:
         if cached is not None and cached.id == entry.id:
             cached.gone = True
         await self.store.delete(entry.log)
+        size = cached.tail if cached is not None else 0
+        self.usage.give(owner, streams=1, size=size)
         await self._drop(name, entry, now)
 
     async def _drop(self, name: str, entry: Entry, now: float) -> None:
@@ -451,6 +466,10 @@ class StreamStore:
             if (fork is not None and fork.id == fork_id) or now < begun + _FORK_SECONDS:
                 living[fork_id] = (path, begun)
         return living
+
+
+def _decode_entry(data: bytes) -> Entry:
+    return msgspec.msgpack.decode(data, type=Entry)
 
 
 def _name(owner: str, path: str) -> str:

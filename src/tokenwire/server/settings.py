@@ -89,6 +89,10 @@ class Settings:
     durable_streams: Literal["off", "read", "readwrite"] = _set(
         "read", "Models and runs", "Durable Streams routes under /ds."
     )
+    durable_streams_count: int = _set(10_000, "Models and runs", "Durable Streams per principal.")
+    durable_streams_bytes: int = _set(
+        1 << 30, "Models and runs", "Size of a principal's Durable Streams.", unit="B"
+    )
     durable_streams_webhooks: list[str] = _set(
         [],
         "Models and runs",
@@ -232,8 +236,7 @@ class Settings:
     buffer_per_client: int | None = _set(
         None,
         "Limits",
-        "Bytes that may wait, unread or unsent, per principal (without keys: per address). "
-        "Default: 64 MiB with API keys, 128 MiB without.",
+        "Bytes waiting, per client. Default: 64 MiB with API keys, 128 MiB (an address) without.",
         unit="B",
     )
     wrong_keys_per_minute: int = _set(

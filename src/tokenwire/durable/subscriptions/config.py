@@ -14,7 +14,16 @@ import msgspec
 
 from tokenwire.errors import TokenwireError
 
-__all__ = ["MOST_LINKS", "Config", "Problem", "invalid", "matches", "parse_config", "stream_paths"]
+__all__ = [
+    "MOST_LINKS",
+    "Config",
+    "Glob",
+    "Problem",
+    "invalid",
+    "matches",
+    "parse_config",
+    "stream_paths",
+]
 
 #: Streams that one subscription follows. Its document is written whole with every wake.
 MOST_LINKS = 10_000
@@ -120,27 +129,55 @@ def invalid(message: str) -> Problem:
 
 def matches(pattern: str, path: str) -> bool:
     """Whether a glob matches: ``**`` is any number of segments, ``*`` anything inside of one."""
-    return _glob(pattern.split("/"), path.split("/"), "**", _segment)
+    return Glob(pattern).matches(path)
 
 
-def _segment(pattern: str, text: str) -> bool:
-    return _glob(pattern, text, "*", str.__eq__)
+class Glob:
+    """A compiled pattern. ``first``: the segment that every match begins with, None for any."""
+
+    __slots__ = ("_parts", "first")
+
+    def __init__(self, pattern: str) -> None:
+        self._parts: list[str | list[str]] = [
+            part if "*" not in part or part == "**" else part.split("*")
+            for part in pattern.split("/")
+        ]
+        head = self._parts[0]
+        self.first = head if isinstance(head, str) and head != "**" else None
+
+    def matches(self, path: str) -> bool:
+        """Whether ``path`` matches."""
+        parts, items = self._parts, path.split("/")
+        # Back to the last star only: what was matched before it need not be looked at again.
+        at = item = back_at = back_item = 0
+        starred = False
+        while item < len(items):
+            part = parts[at] if at < len(parts) else None
+            if part == "**":
+                at += 1
+                starred, back_at, back_item = True, at, item
+            elif part is not None and _fits(part, items[item]):
+                at, item = at + 1, item + 1
+            elif starred:
+                back_item += 1
+                at, item = back_at, back_item
+            else:
+                return False
+        return all(part == "**" for part in parts[at:])
 
 
-def _glob(pattern: Any, items: Any, star: str, same: Any) -> bool:
-    # Back to the last star only: what was matched before it need not be looked at again.
-    at = back_pattern = back_item = 0
-    starred = False
-    item = 0
-    while item < len(items):
-        if at < len(pattern) and pattern[at] == star:
-            starred, back_pattern, back_item = True, at + 1, item
-            at += 1
-        elif at < len(pattern) and same(pattern[at], items[item]):
-            at, item = at + 1, item + 1
-        elif starred:
-            back_item += 1
-            at, item = back_pattern, back_item
-        else:
+def _fits(part: str | list[str], text: str) -> bool:
+    """Whether a segment fits: as it is, or (a list) with anything between its pieces."""
+    if isinstance(part, str):
+        return part == text
+    head, *middle, tail = part
+    end = len(text) - len(tail)
+    if len(head) > end or not text.startswith(head) or not text.endswith(tail):
+        return False
+    place = len(head)
+    for piece in middle:
+        place = text.find(piece, place, end)
+        if place < 0:
             return False
-    return all(part == star for part in pattern[at:])
+        place += len(piece)
+    return True

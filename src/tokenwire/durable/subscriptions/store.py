@@ -13,6 +13,7 @@ import hmac
 import math
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ import msgspec
 
 from tokenwire.durable.rules import Refusal
 from tokenwire.durable.store import StreamStore
-from tokenwire.durable.subscriptions.config import Problem, matches
+from tokenwire.durable.subscriptions.config import Glob, Problem
 from tokenwire.durable.subscriptions.rules import Subscription, Tail
 
 __all__ = ["SubscriptionStore", "key_of"]
@@ -35,6 +36,8 @@ _MOST_SUBSCRIPTIONS = 1000
 _MOST_LOOKED_AT = 100_000
 #: A token is good for as long as its wake, but no longer than this.
 _TOKEN_SECONDS = 7 * 86_400
+#: Owners whose index is kept ready, and seconds of matching between two turns of the loop.
+_MOST_FOLLOWED, _TURN_SECONDS = 256, 0.005
 #: Streams that are looked at together.
 _TOGETHER = 64
 
@@ -42,6 +45,21 @@ _encode = msgspec.msgpack.encode
 
 #: Per subscription of a principal: its pattern and the streams that it names.
 _Index = dict[str, tuple[str | None, list[str]]]
+
+
+class _Followed:
+    """The index of one owner, ready to be searched: by path, and by a pattern's first segment."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.by_path: dict[str, list[str]] = {}
+        self.by_first: dict[str | None, list[tuple[str, Glob]]] = {}
+        for name, (pattern, paths) in msgspec.msgpack.decode(data, type=_Index).items():
+            for path in paths:
+                self.by_path.setdefault(path, []).append(name)
+            if pattern is not None:
+                glob = Glob(pattern)
+                self.by_first.setdefault(glob.first, []).append((name, glob))
 
 
 class SubscriptionStore:
@@ -52,6 +70,7 @@ class SubscriptionStore:
     def __init__(self, streams: StreamStore) -> None:
         self._streams, self._store = streams, streams.store
         self._secret = b""
+        self._followed: OrderedDict[str, _Followed] = OrderedDict()
         self.changed: Callable[[str, Subscription, set[str]], None] = (
             lambda key, subscription, cleared: None
         )
@@ -130,14 +149,29 @@ class SubscriptionStore:
     # --- who follows what ----------------------------------------------------------------------
 
     async def followers(self, owner: str, path: str) -> list[str]:
-        """The keys of the subscriptions that a stream may concern."""
+        """The keys of the subscriptions that a stream may concern. With many patterns the event
+        loop gets its turns in between."""
         data = await self._store.document(_INDEX, owner)
-        index = msgspec.msgpack.decode(data, type=_Index) if data is not None else {}
-        return [
-            key_of(owner, name)
-            for name, (pattern, paths) in index.items()
-            if path in paths or (pattern is not None and matches(pattern, path))
-        ]
+        if data is None:
+            self._followed.pop(owner, None)
+            return []
+        followed = self._followed.get(owner)
+        if followed is None or followed.data != data:
+            followed = self._followed[owner] = _Followed(data)
+        self._followed.move_to_end(owner)
+        if len(self._followed) > _MOST_FOLLOWED:
+            self._followed.popitem(last=False)
+        names = dict.fromkeys(followed.by_path.get(path, ()))
+        first = path.partition("/")[0]
+        turn = time.monotonic()
+        for group in (followed.by_first.get(first, ()), followed.by_first.get(None, ())):
+            for name, glob in group:
+                if glob.matches(path):
+                    names[name] = None
+                if time.monotonic() - turn > _TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+        return [key_of(owner, name) for name in names]
 
     async def enlist(self, subscription: Subscription, more: Iterable[str] = ()) -> None:
         """Note which streams concern a subscription: before it is kept, so that nothing which is

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-__all__ = ["PAGE_POLICY", "routes", "static_files"]
+__all__ = ["PAGE_HEADERS", "PAGE_POLICY", "routes", "static_files"]
 
 STATIC = Path(__file__).parent.parent / "static"
 PAGE_POLICY = (
@@ -22,11 +22,19 @@ PAGE_POLICY = (
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-#: The page opens no window that it talks with, and uses none of what a browser asks a person for.
-_ISOLATED = {
+#: What a page may not use, even in a frame or by a script that should not be there.
+_UNUSED = (
+    "accelerometer autoplay bluetooth camera clipboard-read display-capture encrypted-media "
+    "fullscreen gamepad geolocation gyroscope hid idle-detection local-fonts magnetometer "
+    "microphone midi payment picture-in-picture publickey-credentials-get screen-wake-lock serial "
+    "storage-access usb web-share xr-spatial-tracking"
+).split()
+PAGE_HEADERS = {
+    "content-security-policy": PAGE_POLICY,
     "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=(), display-capture=(), usb=(), "
-    "serial=(), hid=(), payment=(), midi=()",
+    "permissions-policy": ", ".join(
+        [f"{name}=()" for name in _UNUSED] + ["clipboard-write=(self)"]
+    ),
 }
 _NOT_BUILT = (
     "The page is not built: run 'make page' with Node 20 or newer. The API works without it.\n"
@@ -71,7 +79,7 @@ def _endpoint(
         # Built assets carry a hash in their names; the index must be validated at every load.
         hashed = path.startswith("/assets/")
         cache = "public, max-age=31536000, immutable" if hashed else "no-cache, no-transform"
-        headers = {"content-security-policy": PAGE_POLICY, "cache-control": cache, **_ISOLATED}
+        headers = {**PAGE_HEADERS, "cache-control": cache}
         return Response(data, headers=headers, media_type=kind)
 
     return endpoint

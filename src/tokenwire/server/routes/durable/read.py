@@ -24,6 +24,7 @@ from tokenwire.wire.durable import (
     control_frame,
     cursor_at,
     data_frame,
+    media_type,
     offset_text,
     position_of,
 )
@@ -31,6 +32,15 @@ from tokenwire.wire.durable import (
 __all__ = ["head", "read_counted"]
 
 NOW = "now"
+#: Under our own origin stands what a caller has written. A browser that opens it runs nothing.
+_SANDBOX = "sandbox; default-src 'none'; frame-ancestors 'none'"
+#: What a browser may show; all else it stores.
+_HARMLESS = frozenset(
+    "application/json application/x-ndjson application/ndjson application/jsonl "
+    "application/octet-stream text/plain text/event-stream image/png image/jpeg image/gif "
+    "image/webp image/avif".split()
+)
+_HARMLESS_FAMILIES = ("audio/", "video/")
 
 
 async def head(source: Source, extra: dict[str, str]) -> Response:
@@ -121,7 +131,11 @@ def _headers(page: StreamPage) -> dict[str, str]:
 
 def _response(source: Source, body: bytes, headers: dict[str, str]) -> Response:
     # The type as it was given: the framework would add a charset of its own.
-    return Response(body, 200, headers={**headers, "content-type": source.content_type})
+    own = {"content-type": source.content_type, "content-security-policy": _SANDBOX}
+    kind = media_type(source.content_type)
+    if not kind.startswith(_HARMLESS_FAMILIES) and kind not in _HARMLESS:
+        own["content-disposition"] = "attachment"
+    return Response(body, 200, headers={**headers, **own})
 
 
 def _body(source: Source, page: StreamPage) -> bytes:
@@ -201,6 +215,7 @@ class SSEResponse:
             (b"content-type", b"text/event-stream"),
             (b"cache-control", b"no-cache, no-store, no-transform"),
             (b"x-accel-buffering", b"no"),
+            (b"content-security-policy", _SANDBOX.encode()),
         ]
         if self._source.kind == "binary":
             headers.append((b"stream-sse-data-encoding", b"base64"))

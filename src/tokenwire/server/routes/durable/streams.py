@@ -20,6 +20,7 @@ from tokenwire.durable.service import DurableStreams
 from tokenwire.durable.sources import StreamSource
 from tokenwire.durable.store import owner_of
 from tokenwire.durable.subscriptions.webhook import Targets, load_key_file
+from tokenwire.durable.usage import Quota
 from tokenwire.errors import InputError
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response, native_form
@@ -57,7 +58,8 @@ def routes(state: State) -> list[BaseRoute]:
     state.raw_bodies[ROOT + "/"] = _MOST_BODY
     targets = Targets(state.settings.durable_streams_webhooks)
     key = load_key_file(state.settings.durable_streams_webhook_key) if targets else None
-    state.durable = DurableStreams(targets, key)
+    quota = Quota(state.settings.durable_streams_count, state.settings.durable_streams_bytes)
+    state.durable = DurableStreams(targets, key, quota)
     state.services.append(state.durable)
     return [
         *routes_subscriptions.routes(state, ROOT),
