@@ -182,3 +182,22 @@ def test_the_page_is_isolated(server: Any, watched: Any) -> None:
         " catch (error) { return error.name } }"
     )
     assert said == "TypeError"
+
+
+def test_a_long_conversation_is_whole(server: Any, watched: Any) -> None:
+    page = watched.page()
+    for number in range(130):
+        body = {"prompt": f"Question {number}.", "thread": "very-long"}
+        page.request.post(f"{server.url}/v1/runs", data=body)
+    page.goto(f"{server.url}/#t=very-long")
+    page.locator(".question > p", has_text="Question 129.").wait_for()
+    assert page.locator(".question").count() == 100
+    place = page.locator(".scroller")
+    top = place.evaluate("(e) => e.scrollHeight - e.scrollTop - e.clientHeight")
+    assert top <= 2, "the newest is shown first"
+    place.evaluate("(e) => { e.scrollTop = 0 }")
+    page.locator(".question > p", has_text="Question 0.").wait_for(state="attached")
+    assert page.locator(".question").count() == 130
+    assert page.get_by_role("button", name="Earlier messages").count() == 0
+    page.wait_for_timeout(200)
+    assert place.evaluate("(e) => e.scrollTop") > 500, "what was shown stays where it was"

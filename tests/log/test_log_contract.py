@@ -374,6 +374,10 @@ def test_a_thread_lists_its_streams_newest_first(new_log: NewLog) -> None:
         await log.create("other", owner="me", thread="u")
         assert await log.thread("t") == ["s4", "s3", "s2", "s1", "s0"]
         assert await log.thread("t", most=2) == ["s4", "s3"]
+        assert await log.thread("t", before="s3") == ["s2", "s1", "s0"]
+        assert await log.thread("t", most=1, before="s3") == ["s2"]
+        assert await log.thread("t", before="s0") == []
+        assert await log.thread("t", before="unknown") == []
         assert await log.thread("none") == []
         await log.delete("s3")
         assert await log.thread("t", most=2) == ["s4", "s2"]

@@ -100,3 +100,32 @@ def test_s21_what_is_kept_of_a_thread_goes_with_its_last_run(tmp_path: Path) -> 
         assert titles(here) == {"one": "scenario:stall", "held": "scenario:stall"}
         for run in held:
             here.client.post(f"/v1/runs/{run}/cancel")
+
+
+def test_a_long_conversation_is_read_in_pages(here: Site) -> None:
+    runs = [here.start(f"Question {number}", thread="long") for number in range(7)]
+    pages: list[str] = []
+    query: dict[str, Any] = {"limit": 3}
+    for _ in range(3):
+        page = here.client.get("/v1/threads/long", params=query).json()
+        pages += [run["id"] for run in page["runs"]]
+        query["before"] = page.get("next")
+    assert pages == runs[::-1]
+    assert query["before"] is None
+    assert "next" not in here.client.get("/v1/threads/long").json()
+    for wrong in ({"limit": "0"}, {"limit": "x"}, {"limit": "1001"}):
+        assert here.client.get("/v1/threads/long", params=wrong).status_code == 400
+    nowhere = {"before": "run_0123456789abcdef"}
+    assert here.client.get("/v1/threads/long", params=nowhere).status_code == 404
+
+
+def test_every_conversation_is_listed(here: Site) -> None:
+    for number in range(1003):
+        here.client.put(f"/v1/threads/t{number}", json={"title": f"Title {number}"})
+    first = here.client.get("/v1/threads").json()
+    rest = here.client.get("/v1/threads", params={"before": first["next"]}).json()
+    names = [one["thread"] for one in [*first["threads"], *rest["threads"]]]
+    assert len(first["threads"]) == 1000
+    assert len(set(names)) == len(names) == 1003
+    assert "next" not in rest
+    assert all(one["title"].startswith("Title") for one in rest["threads"])

@@ -17,6 +17,7 @@ import {
 import { finishReasonOf, randomId, stateOf, TokenwireError, usageOf } from "@tokenwire/client";
 import type { RunView } from "@tokenwire/client";
 import type { Conversation, Turn } from "@tokenwire/client/conversation";
+import { readDataURL, unreadable } from "@tokenwire/client/history";
 import { PageTools } from "@tokenwire/client/page-tools";
 import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import { PartCache } from "./assistant-parts.js";
@@ -135,10 +136,11 @@ function questionOf(message: AppendMessage) {
 
 /** `data`: an address, a `data:` address, or base64. */
 function fileOf(data: string, type: string, name?: string) {
-  const [, inside, base64] = /^data:([^;,]+);base64,(.*)$/s.exec(data) ?? [];
+  const inside = readDataURL(data);
+  if (inside === null) return unreadable(name);
   const outside = /^[a-z][a-z0-9+.-]*:/i.test(data) ? { url: data } : { data };
-  const where = base64 === undefined ? outside : { data: base64 };
-  return { type: "file", media_type: inside ?? type, ...where, ...(name ? { name } : {}) };
+  const where = inside ? { data: inside.data } : outside;
+  return { type: "file", media_type: inside?.type ?? type, ...where, ...(name ? { name } : {}) };
 }
 
 /** A file of a question as a part of assistant-ui's message. */

@@ -111,6 +111,8 @@ export function useChat(options: UseChatOptions) {
       versions: (turn: Turn) => current.versions(turn),
       choose: (turn: Turn) => current.choose(turn),
       refresh: () => current.refresh(),
+      /** Reads the turns before those that are shown, while `earlier` says that there are some. */
+      loadEarlier: () => current.loadEarlier(),
       approve: async (
         turn: Turn,
         approval: string,

@@ -184,7 +184,7 @@ describe("useTokenwireRuntime", () => {
   });
 
   it("draws tool calls, and answers an approval in the same run", async () => {
-    for (const [button, result] of [["Allow", "deleted"], ["Deny", "said no"]] as const) {
+    for (const [button, result] of [["Allow", "deleted"], ["Deny", "denied"]] as const) {
       const { thread, unmount } = opened();
       await ask("scenario:approval?rate=500");
       const choice = await screen.findByText(button, undefined, WAIT);

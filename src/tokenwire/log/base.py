@@ -245,8 +245,8 @@ class Index(Protocol):
         """The log that the idempotency ``key`` names; None for an unknown key."""
         ...
 
-    async def thread(self, thread: str, *, most: int = 100) -> list[str]:
-        """The thread's logs, newest first."""
+    async def thread(self, thread: str, *, most: int = 100, before: str = "") -> list[str]:
+        """The thread's logs, newest first; ``before``: only those older than this log."""
         ...
 
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:

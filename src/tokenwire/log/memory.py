@@ -317,8 +317,10 @@ class MemoryStore:
         holder = self._keys.get(key)
         return holder[0] if holder is not None else None
 
-    async def thread(self, thread: str, *, most: int = 100) -> list[str]:
-        return self._threads.get(thread, [])[: -most - 1 : -1]
+    async def thread(self, thread: str, *, most: int = 100, before: str = "") -> list[str]:
+        logs = self._threads.get(thread, [])
+        end = len(logs) if not before else logs.index(before) if before in logs else 0
+        return logs[max(0, end - most) : end][::-1]
 
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         documents = self._documents.setdefault(kind, {})

@@ -232,10 +232,16 @@ class Runs(Worker):
             "tools": msgspec.to_builtins(list(fold.tools.values())),
         }
 
-    async def thread(self, thread: str, *, principal: str = "") -> list[RunInfo]:
-        """The runs of the conversation ``thread``, newest first."""
+    async def thread(
+        self, thread: str, *, principal: str = "", most: int = 100, before: str | None = None
+    ) -> list[RunInfo]:
+        """The runs of the conversation ``thread``, newest first: at most ``most``, and only those
+        older than the run ``before``. Raises `NotFoundError` when that run does not exist."""
+        if before is not None:
+            await self._checked(before, principal)
         infos: list[RunInfo] = []
-        for run in await self.store.thread(_scoped(principal, thread) or ""):
+        scoped = _scoped(principal, thread) or ""
+        for run in await self.store.thread(scoped, most=most, before=before or ""):
             try:
                 info, meta = await self._checked(run, principal)
             except TokenwireError:

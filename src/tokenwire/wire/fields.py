@@ -6,9 +6,11 @@ other gateways take for that are refused, also on wires that otherwise tolerate 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable
 from typing import Any, cast
+from urllib.parse import unquote, unquote_to_bytes
 
 from tokenwire.errors import InputError
 from tokenwire.events.message import FilePart, Part, TextPart
@@ -20,7 +22,8 @@ _ROUTING = (
     "extraBody extraHeaders api_version organization"
 ).split()
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,(.*)", re.DOTALL)
+_MEDIA_TYPE = re.compile(r"[\w.+*-]+/[\w.+*-]+")
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 class Fields:
@@ -151,11 +154,31 @@ def text_of(fields: Fields, name: str, kinds: tuple[str, ...] = ("text",)) -> st
 
 def media_part(url: str, media_type: str | None = None, name: str | None = None) -> Part:
     """A file by its address, which is passed on and never fetched by us, or by its data."""
-    match = _DATA_URL.fullmatch(url)
-    if match is not None:
-        kind = media_type or match[1] or "application/octet-stream"
-        return FilePart(media_type=kind, data=match[2], name=name)
-    return FilePart(media_type=media_type or "image/*", url=url, name=name)
+    if url[:5].lower() != "data:":
+        return FilePart(media_type=media_type or "image/*", url=url, name=name)
+    head, comma, written = url[5:].partition(",")
+    try:
+        if not comma:
+            raise ValueError("a data URL has a comma")
+        kind, data = _inline(head.split(";"), written.partition("#")[0])
+    except ValueError:
+        # One file that cannot be read must not make every later question fail.
+        return TextPart(text=f"[The file{f' {name}' if name else ''} could not be read.]")
+    kind = media_type or kind or "application/octet-stream"
+    return FilePart(media_type=kind, data=data, name=name)
+
+
+def _inline(head: list[str], written: str) -> tuple[str | None, str]:
+    """The media type and the base64 of a data URL (RFC 2397). Raises `ValueError`."""
+    match = _MEDIA_TYPE.fullmatch(head[0].strip())
+    kind = match[0].lower() if match else None
+    if len(head) < 2 or head[-1].strip().lower() != "base64":
+        data = unquote_to_bytes(written)
+        return kind or "text/plain", base64.b64encode(data).decode()
+    plain_text = "".join(unquote(written).split()).rstrip("=").translate(_URL_SAFE)
+    padded = plain_text + "=" * (-len(plain_text) % 4)
+    base64.b64decode(padded, validate=True)
+    return kind, padded
 
 
 def plain(parts: list[Part]) -> str | list[Part]:

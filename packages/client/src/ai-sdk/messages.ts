@@ -6,6 +6,7 @@ only at the end, because providers refuse it anywhere else. */
 
 import type { UIMessage } from "ai";
 import { withoutVoid } from "./void-parts.js";
+import { readDataURL, unreadable } from "../state/data-url.js";
 import type { Message } from "../state/history.js";
 import type { Answers } from "../translate/run-stream.js";
 
@@ -146,8 +147,10 @@ function contentPart(part: AnyPart): Parts {
       : [];
   }
   if (part.type !== "file" || !part.url) return [];
-  const [, inside, data] = /^data:([^;,]+);base64,(.*)$/s.exec(part.url) ?? [];
-  const media_type = part.mediaType ?? inside ?? "application/octet-stream";
+  const inside = readDataURL(part.url);
+  // One file that cannot be read must not make every later question fail.
+  if (inside === null) return [unreadable(part.filename)];
+  const media_type = part.mediaType ?? inside?.type ?? "application/octet-stream";
   const named = part.filename ? { name: part.filename } : {};
-  return [{ type: "file", media_type, ...(data === undefined ? { url: part.url } : { data }), ...named }];
+  return [{ type: "file", media_type, ...(inside ? { data: inside.data } : { url: part.url }), ...named }];
 }

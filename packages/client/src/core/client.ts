@@ -58,6 +58,15 @@ export interface ThreadInfo {
   /** The run that is under way. */
   active?: string | null;
   runs: RunInfo[];
+  /** Pass as `before` for the older runs, where there are any. */
+  next?: string;
+}
+
+export interface PageOptions {
+  signal?: AbortSignal | undefined;
+  /** Only what is older than this entry. */
+  before?: string | undefined;
+  limit?: number | undefined;
 }
 
 const RUN_ID = /^[A-Za-z0-9_-]{16,64}$/;
@@ -107,9 +116,14 @@ export class TokenwireClient {
     return this.#get(`/v1/runs/${runId(run)}`, signal) as Promise<RunInfo>;
   }
 
-  /** A conversation's runs, newest first. */
-  thread(thread: string, signal?: AbortSignal): Promise<ThreadInfo> {
-    return this.#get(threadPath(thread), signal) as Promise<ThreadInfo>;
+  /** A conversation's runs, newest first: the newest hundred, or the page before another. */
+  thread(thread: string, options: AbortSignal | PageOptions = {}): Promise<ThreadInfo> {
+    const { signal, before, limit }: PageOptions = "aborted" in options ? { signal: options } : options;
+    const query = new URLSearchParams({
+      ...(before ? { before } : {}),
+      ...(limit ? { limit: String(limit) } : {}),
+    }).toString();
+    return this.#get(threadPath(thread) + (query && `?${query}`), signal) as Promise<ThreadInfo>;
   }
 
   /** Ends a run; its readers see it end as `cancelled`. */

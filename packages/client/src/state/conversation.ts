@@ -6,83 +6,32 @@ or another machine shows the same; a question is on the screen before any answer
 
 import { randomId, type RunInfo, type StartRequest, type TokenwireClient } from "../core/client.js";
 import { asError, TokenwireError } from "../core/errors.js";
-import { stateOf } from "../core/fold.js";
 import { answeredHistory, historyOf, type Message } from "./history.js";
 import { RunMeter } from "./meter.js";
 import { PageTools, type ClientTool } from "./page-tools.js";
 import { RunStore } from "./store.js";
+import {
+  type About,
+  type AskOptions,
+  type ConversationOptions,
+  type ConversationView,
+  isBusy,
+  textIn,
+  type Turn,
+} from "./turn.js";
 import { StoppableRun } from "../core/stop.js";
 import type { Delivered } from "../core/reader.js";
 import { onReturn } from "../core/wait.js";
 
-export { historyOf, RunMeter, StoppableRun };
-export type { ClientTool, Message };
-
-export interface Turn {
-  /** Stays the same from the question to the end, and is the run's id after a reload. */
-  id: string;
-  run?: string;
-  parent: string;
-  prompt: string;
-  /** The whole question, where it is more than text. */
-  content?: Record<string, unknown>[];
-  model?: string;
-  created: number;
-  store: RunStore;
-  meter: RunMeter;
-  /** Why it could not be started. */
-  error?: TokenwireError;
-  /** A stop was asked for: it waits for the run's id or for the network, or the server took it and
-   * the run is about to end. */
-  stopping?: "pending" | "accepted";
-  /** Why the server refused the last stop. */
-  stopError?: TokenwireError;
-  /** Sent with its start: asking again after a lost answer finds the run that was started. */
-  key: string;
-}
-
-export interface ConversationView {
-  thread: string;
-  /** From the first question to the newest, along the chosen branch. */
-  turns: Turn[];
-  loading: boolean;
-  /** Why the thread could not be read. */
-  error?: TokenwireError;
-}
-
-/** What the metadata of a run tells: of ours, its question and where it belongs. */
-interface About {
-  prompt?: unknown;
-  parent?: unknown;
-  /** The key of the start. */
-  ask?: unknown;
-  /** The question is read from the run's input: it is long, or more than text. */
-  long?: unknown;
-}
-
-export interface AskOptions {
-  /** The turn that the question follows; the last one shown, unless told. */
-  after?: Turn | undefined;
-  /** The question as parts of a message (text, files), where it is more than text. */
-  content?: Record<string, unknown>[] | undefined;
-  /** More fields of this start. */
-  request?: Record<string, unknown>;
-}
-
-export interface ConversationOptions {
-  thread?: string;
-  model?: string;
-  system?: string;
-  /** More fields of every start: temperature, tools, ... */
-  request?: Record<string, unknown>;
-  /** Tools that this page runs, by name. */
-  tools?: Record<string, ClientTool>;
-}
+export { historyOf, isBusy, RunMeter, StoppableRun };
+export type { AskOptions, ClientTool, ConversationOptions, ConversationView, Message, Turn };
 
 /** Longer prompts are read from the run's input: metadata has a bound of 16 KiB. */
 const PROMPT_IN_METADATA = 3000;
 /** How often a shown conversation is asked whether it has new runs. */
 const LOOK_MS = 5000;
+/** The parent of a turn whose parent is on a page that was not read. */
+const EARLIER = "earlier";
 const UNSENT = "Stopped before the question reached the server.";
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 
@@ -98,6 +47,9 @@ export class Conversation {
   #view: ConversationView;
   #life = new AbortController();
   #channel: BroadcastChannel | undefined;
+  /** The cursor of the page that is read next; empty at the first turn. */
+  #next: string | undefined;
+  #loading: Promise<void> | undefined;
   /** Turns that were started here or may be stopped from here. */
   #stoppable = new WeakMap<Turn, StoppableRun>();
   /** Turns whose question is read from their run's input. */
@@ -111,7 +63,7 @@ export class Conversation {
     this.#tools = new PageTools(client, (error) => this.#show({ error }));
     this.thread = options.thread ?? randomId();
     this.model = options.model;
-    this.#view = { thread: this.thread, turns: [], loading: !!options.thread };
+    this.#view = { thread: this.thread, turns: [], loading: !!options.thread, earlier: false };
   }
 
   subscribe = (listener: () => void): (() => void) => {
@@ -148,13 +100,11 @@ export class Conversation {
   async refresh(): Promise<void> {
     const { signal } = this.#life;
     try {
-      const { runs } = await this.client.thread(this.thread, signal);
-      await Promise.all(
-        // They come newest first.
-        runs.map((run, at) => this.#adopt(run, runs[at + 1]?.id ?? "", signal)),
-      );
-      await this.#readQuestions(signal);
-      this.#show({ loading: false });
+      const { runs, next } = await this.client.thread(this.thread, signal);
+      // Where the pages begin that were not read; a first page of later times changes nothing.
+      if (this.#next === undefined) this.#next = next ?? "";
+      await this.#adoptAll(runs, signal);
+      this.#show({ loading: false, earlier: !!this.#next });
     } catch (error) {
       if (signal.aborted) return;
       const failed = asError(error);
@@ -162,6 +112,38 @@ export class Conversation {
       const quiet = failed.status === 404 || this.#turns.size > 0;
       this.#show(quiet ? { loading: false } : { loading: false, error: failed });
     }
+  }
+
+  /** Reads the page of turns before those that are there. Rejects when it cannot be read. */
+  loadEarlier(): Promise<void> {
+    this.#loading ??= this.#loadEarlier().finally(() => (this.#loading = undefined));
+    return this.#loading;
+  }
+
+  async #loadEarlier(): Promise<void> {
+    if (!this.#next) return;
+    const { signal } = this.#life;
+    const first = this.#view.turns[0];
+    const before = this.#next;
+    const { runs, next } = await this.client.thread(this.thread, { signal, before });
+    this.#next = next ?? "";
+    for (const turn of this.#turns.values()) {
+      // Of a client without branches: it asked after what was there.
+      if (turn.parent === EARLIER) turn.parent = runs[0]?.id ?? "";
+    }
+    await this.#adoptAll(runs, signal);
+    // What is shown stays the chosen branch.
+    if (first?.parent) this.#chosen.set(first.parent, first.id);
+    this.#show({ earlier: !!this.#next });
+  }
+
+  async #adoptAll(runs: RunInfo[], signal: AbortSignal): Promise<void> {
+    const oldest = this.#next ? EARLIER : "";
+    await Promise.all(
+      // They come newest first.
+      runs.map((run, at) => this.#adopt(run, runs[at + 1]?.id ?? oldest, signal)),
+    );
+    await this.#readQuestions(signal);
   }
 
   send(prompt: string, options: AskOptions = {}): Turn {
@@ -250,15 +232,19 @@ export class Conversation {
     turn.store.setLink("connecting");
     this.#watch(turn);
     this.#chosen.set(turn.parent, turn.id);
-    const messages: Message[] = [
-      ...this.#path(parent).flatMap((before) => [
-        { role: "user", content: before.content ?? before.prompt },
-        ...answeredHistory(before.store.getSnapshot().state),
-      ]),
-      { role: "user", content: content ?? prompt },
-    ];
+    const path = this.#path(parent);
+    const said = path.map(({ store }) => answeredHistory(store.getSnapshot().state));
     this.#show();
-    void this.#begin(turn, { ...request, messages }, parent?.run);
+    const history = async () => {
+      // What stands before the first turn that was read is in its run's input.
+      const before = await this.#inputOf(path[0]);
+      const known = path.flatMap((turn, at) => [
+        ...(at === 0 && before ? before : [{ role: "user", content: turn.content ?? turn.prompt }]),
+        ...said[at]!,
+      ]);
+      return [...known, { role: "user", content: content ?? prompt }] as Message[];
+    };
+    void this.#begin(turn, async () => ({ ...request, messages: await history() }), parent?.run);
     return turn;
   }
 
@@ -275,12 +261,23 @@ export class Conversation {
     });
   }
 
-  async #begin(turn: Turn, asked: Record<string, unknown>, parent?: string): Promise<void> {
+  /** The whole input of a turn whose earlier ones were not read; undefined when it is the first. */
+  async #inputOf(turn: Turn | undefined): Promise<Message[] | undefined> {
+    if (!turn?.run || !this.#next || !turn.parent || this.#turns.has(turn.parent)) return undefined;
+    const { input } = (await this.client.snapshot(turn.run)) as { input?: Message[] } & RunInfo;
+    return input;
+  }
+
+  async #begin(
+    turn: Turn,
+    ask: () => Promise<Record<string, unknown>>,
+    parent?: string,
+  ): Promise<void> {
     const { signal } = this.#life;
     const stoppable = new StoppableRun(this.client, {
       find: () => this.#find(turn),
       start: async (giveUp) => {
-        const request = this.#request(turn, asked, parent);
+        const request = this.#request(turn, await ask(), parent);
         return (await this.client.start(request, { key: turn.key, giveUp })).id;
       },
     });
@@ -435,16 +432,4 @@ export class Conversation {
     this.#view = { ...rest, turns, ...change };
     for (const listener of [...this.#listeners]) listener();
   }
-}
-
-function textIn({ content }: Message): string {
-  if (typeof content === "string") return content;
-  return content.map(({ text }) => (typeof text === "string" ? text : "")).join("");
-}
-
-/** Whether an answer is being written or waited for. */
-export function isBusy(turn: Turn | undefined): boolean {
-  if (!turn || turn.error) return false;
-  const { state, link } = turn.store.getSnapshot();
-  return link !== "failed" && ["running", "waiting"].includes(stateOf(state));
 }

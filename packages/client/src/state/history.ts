@@ -1,5 +1,6 @@
 /* A run's state as messages: what to append to the conversation for the next question. */
 
+export { readDataURL, unreadable, type DataURL } from "./data-url.js";
 import type { PartState, RunState, StepState, ToolState } from "../core/fold.js";
 
 export interface Message {

@@ -26,6 +26,8 @@ export interface ThreadsView {
 /** What one tab tells the others. */
 type News = { kept: ThreadEntry } | { removed: string };
 
+/** Conversations of one list. */
+const MOST = 20_000;
 const LONGEST_TITLE = 80;
 /** A conversation that was just begun may be missing in the server's list for so many seconds. */
 const FRESH = 30;
@@ -64,7 +66,7 @@ export class Threads {
   refresh(): Promise<void> {
     return this.#ask(async () => {
       const before = this.#changes;
-      const told = (await this.client.json("GET", "/v1/threads")) as { threads: ThreadEntry[] };
+      const told = { threads: await this.#all() };
       if (before !== this.#changes) return void this.refresh(); // what was read is older than what is shown
       const known = new Set(told.threads.map(({ thread }) => thread));
       const since = Date.now() / 1000 - FRESH;
@@ -72,6 +74,22 @@ export class Threads {
       const kept = told.threads.filter(({ thread }) => !this.#removed.has(thread));
       this.#show({ threads: newestFirst([...fresh, ...kept]), loading: false });
     });
+  }
+
+  /** Every conversation, page by page. */
+  async #all(): Promise<ThreadEntry[]> {
+    const all: ThreadEntry[] = [];
+    for (let before = ""; all.length < MOST; ) {
+      const query = before && `?${new URLSearchParams({ before })}`;
+      const page = (await this.client.json("GET", `/v1/threads${query}`)) as {
+        threads: ThreadEntry[];
+        next?: string;
+      };
+      all.push(...page.threads);
+      if (!page.next) break;
+      before = page.next;
+    }
+    return all;
   }
 
   /** A question was asked: the conversation moves up, and its first question names it, as on the

@@ -7,6 +7,8 @@ class Kept {
   runs: { id: string; state: string; created: number; metadata: Record<string, unknown> }[] = [];
   inputs: Record<string, unknown>[][] = [];
   asked: string[] = [];
+  /** Runs of one page. */
+  pages = 100;
 
   fetch: typeof fetch = async (input, init) => {
     const { pathname: path, search } = new URL(String(input), "http://x");
@@ -22,7 +24,14 @@ class Kept {
       this.inputs.push(messages);
       return json({ id, state: "complete" });
     }
-    if (path.startsWith("/v1/threads/")) return json({ runs: [...this.runs].reverse() });
+    if (path.startsWith("/v1/threads/")) {
+      const newest = [...this.runs].reverse();
+      const before = new URLSearchParams(search).get("before");
+      const from = before ? newest.findIndex(({ id }) => id === before) + 1 : 0;
+      const runs = newest.slice(from, from + this.pages);
+      const more = newest.length > from + this.pages;
+      return json({ runs, ...(more ? { next: runs.at(-1)!.id } : {}) });
+    }
     const at = this.runs.findIndex(({ id }) => path.includes(id));
     if (at < 0) return new Response("{}", { status: 404 });
     const events = [
@@ -132,4 +141,29 @@ test("of a conversation longer than the server lists, the newest part is shown",
   const chat = kept.open();
   await chat.refresh();
   expect(chat.getSnapshot().turns.map(({ prompt }) => prompt)).toEqual(["Question 2", "Question 3", "Question 4"]);
+});
+
+test("earlier pages are read on demand, and the model hears them before", async () => {
+  const kept = new Kept();
+  kept.pages = 10;
+  const chat = kept.open();
+  for (let number = 0; number < 25; number++) {
+    await started(chat, () => chat.send(`Question ${number}`), kept);
+  }
+  const other = kept.open();
+  await other.refresh();
+  const prompts = () => other.getSnapshot().turns.map(({ prompt }) => prompt);
+  expect(prompts()).toEqual(Array.from({ length: 10 }, (_, n) => `Question ${n + 15}`));
+  expect(other.getSnapshot().earlier).toBe(true);
+  await started(other, () => other.send("And now?"), kept);
+  const heard = kept.inputs.at(-1)!.filter(({ role }) => role === "user");
+  expect(heard.map(({ content }) => content)).toEqual([
+    ...Array.from({ length: 25 }, (_, n) => `Question ${n}`),
+    "And now?",
+  ]);
+  await Promise.all([other.loadEarlier(), other.loadEarlier()]);
+  expect(prompts()).toHaveLength(21);
+  await other.loadEarlier();
+  expect(prompts()).toEqual([...Array.from({ length: 25 }, (_, n) => `Question ${n}`), "And now?"]);
+  expect(other.getSnapshot().earlier).toBe(false);
 });

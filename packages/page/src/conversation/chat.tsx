@@ -2,7 +2,7 @@
 
 import { stateOf } from "@tokenwire/client";
 import type { Turn, useChat } from "@tokenwire/react";
-import { useCallback, useEffect, useRef, useState, type DragEvent, type ReactNode } from "react";
+import { useCallback, useEffect, useRef, useState, type DragEvent, type ReactNode, type RefObject } from "react";
 import { contentOf, useAttachments, type Attachment } from "./attach.js";
 import { Composer } from "./composer.js";
 import { Icon } from "../icons.js";
@@ -103,6 +103,7 @@ export function Chat(props: {
               </button>
             </div>
           )}
+          {chat.earlier && <Earlier key={chat.thread} scroller={scroller} onLoad={chat.loadEarlier} />}
           {chat.loading && !turns.length && <p className="loading">Loading the conversation…</p>}
           <ol className="turns" aria-label="Conversation">
             {turns.map((turn) => (
@@ -140,6 +141,58 @@ export function Chat(props: {
       </div>
       <Announcer turn={last} status={status} />
     </div>
+  );
+}
+
+/** Reads earlier turns when a person scrolls up to it; what is shown stays where it is. */
+function Earlier(props: { scroller: RefObject<HTMLDivElement | null>; onLoad(): Promise<void> }): ReactNode {
+  const { scroller, onLoad } = props;
+  const button = useRef<HTMLButtonElement>(null);
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState("");
+  const load = useCallback(() => {
+    const element = scroller.current;
+    if (!element) return;
+    const rest = element.scrollHeight - element.scrollTop;
+    setBusy(true);
+    setProblem("");
+    onLoad().then(
+      () => {
+        setBusy(false);
+        requestAnimationFrame(() => (element.scrollTop = element.scrollHeight - rest));
+      },
+      (error: Error) => {
+        setBusy(false);
+        setProblem(error.message);
+      },
+    );
+  }, [scroller, onLoad]);
+  useEffect(() => {
+    const element = button.current;
+    if (!element || busy || problem) return undefined;
+    let seen = false;
+    const observer = new IntersectionObserver(
+      ([entry]) => {
+        // Shown at once, before anybody has scrolled: the page is about to go to its end.
+        if (entry?.isIntersecting && seen) load();
+        seen = true;
+      },
+      { root: scroller.current, rootMargin: "200px 0px 0px" },
+    );
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [scroller, load, busy, problem]);
+  return (
+    <p className="earlier">
+      <button ref={button} type="button" disabled={busy} onClick={load}>
+        {busy ? "Loading…" : "Earlier messages"}
+      </button>
+      {problem && (
+        <span className="problem" role="alert">
+          {problem}
+        </span>
+      )}
+    </p>
   );
 }
 

@@ -137,8 +137,14 @@ class Index:
     async def leave(self, thread: str, log: str) -> None:
         await self._run("ZREM", self._thread(thread), log)
 
-    async def members(self, thread: str) -> list[str]:
-        names = await self._run("ZREVRANGE", self._thread(thread), 0, 4999)
+    async def members(self, thread: str, before: str = "") -> list[str]:
+        start = 0
+        if before:
+            rank = await self._run("ZREVRANK", self._thread(thread), before)
+            if rank is None:
+                return []
+            start = rank + 1
+        names = await self._run("ZREVRANGE", self._thread(thread), start, start + 4999)
         return [name.decode() for name in names]
 
     # Idempotency keys.

@@ -404,10 +404,10 @@ class RedisStore:
     async def named(self, key: str) -> str | None:
         return await self._apart(self._index.named(key))
 
-    async def thread(self, thread: str, *, most: int = 100) -> list[str]:
+    async def thread(self, thread: str, *, most: int = 100, before: str = "") -> list[str]:
         async def work() -> list[str]:
             names: list[str] = []
-            for log in await self._index.members(thread):
+            for log in await self._index.members(thread, before):
                 answer = await self._owner(log, "describe")
                 if answer[0] == "ok" and answer[9].decode() == thread:
                     names.append(log)

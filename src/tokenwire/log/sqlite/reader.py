@@ -255,9 +255,11 @@ class Reader:
         ).fetchone()
         return row[0] if row is not None else None
 
-    def thread(self, thread: str, most: int) -> list[str]:
+    def thread(self, thread: str, most: int, before: str) -> list[str]:
         rows = self._connection.execute(
-            "SELECT name FROM stream WHERE thread = ? ORDER BY sid DESC LIMIT ?", (thread, most)
+            "SELECT name FROM stream WHERE thread = ? AND (? = '' OR"
+            " sid < (SELECT sid FROM stream WHERE name = ?)) ORDER BY sid DESC LIMIT ?",
+            (thread, before, before, most),
         )
         return [name for (name,) in rows.fetchall()]
 

@@ -292,8 +292,8 @@ class SQLiteStore:
     async def named(self, key: str) -> str | None:
         return await self._read(lambda r: r.named(key))
 
-    async def thread(self, thread: str, *, most: int = 100) -> list[str]:
-        return await self._read(lambda r: r.thread(thread, most))
+    async def thread(self, thread: str, *, most: int = 100, before: str = "") -> list[str]:
+        return await self._read(lambda r: r.thread(thread, most, before))
 
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         await self._write(lambda w: w.set_document(kind, name, data))

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tokenwire.errors import InputError, LimitError, NotFoundError
+from tokenwire.errors import InputError, NotFoundError
 from tokenwire.events.message import FilePart, Message
 from tokenwire.server.edge.bodies import THREAD, read_body
 from tokenwire.server.edge.guard import RequestInfo
@@ -29,7 +29,10 @@ __all__ = ["forget_old", "routes", "touch"]
 
 _KIND = "thread"
 _TITLE = "thread-title"
+#: Entries of one page of a list.
 _MOST_THREADS = 1000
+#: Runs of a thread that a page has unless ``limit`` says otherwise.
+_USUAL_RUNS = 100
 #: Characters of the first question that name a thread until a person does.
 _MOST_FIRST = 80
 #: Threads that one sweep looks at, of all principals.
@@ -72,10 +75,7 @@ async def touch(state: State, principal: str, thread: str, messages: list[Messag
     known = await _entry(state, principal, thread)
     first = known.first if known else None
     entry = _Entry(updated=time.time(), first=first or _subject(messages))
-    try:
-        await _keep(state, principal, thread, entry)
-    except LimitError:
-        return  # the run is what counts; the list is full
+    await _keep(state, principal, thread, entry)
 
 
 async def forget_old(state: State) -> None:
@@ -92,18 +92,34 @@ async def forget_old(state: State) -> None:
 
 
 async def listed(state: State, request: Request, info: RequestInfo) -> Response:
-    """``GET /v1/threads``: this principal's conversations, newest first."""
+    """``GET /v1/threads``: this principal's conversations, newest first, in pages: ``limit`` of
+    them, ``before`` the thread that the last page named as ``next``."""
     prefix = _name(info.principal, "")
-    found = await state.store.documents(_KIND, prefix=prefix, most=_MOST_THREADS)
-    titles = await state.store.documents(_TITLE, prefix=prefix, most=_MOST_THREADS)
+    limit, before = _limit(request), request.query_params.get("before")
+    found = await state.store.documents(_KIND, prefix=prefix, most=_MOST_SWEPT)
+    titles = await state.store.documents(_TITLE, prefix=prefix, most=_MOST_SWEPT)
     threads: list[dict[str, Any]] = []
     for name, data in found.items():
         entry = msgspec.json.decode(data, type=_Entry)
         title = titles[name].decode() if name in titles else entry.first
         shown = {"thread": name[len(prefix) :], "title": title, "updated": entry.updated}
         threads.append({k: v for k, v in shown.items() if v is not None})
-    threads.sort(key=lambda thread: -thread["updated"])
-    return json_response({"threads": threads})
+    threads.sort(key=lambda thread: (-thread["updated"], thread["thread"]))
+    if before is not None:
+        names = [thread["thread"] for thread in threads]
+        threads = threads[names.index(before) + 1 :] if before in names else []
+    page: dict[str, Any] = {"threads": threads[:limit]}
+    if len(threads) > limit:
+        page["next"] = threads[limit - 1]["thread"]
+    return json_response(page)
+
+
+def _limit(request: Request, usual: int = _MOST_THREADS) -> int:
+    """How many entries of a list a page has."""
+    text = request.query_params.get("limit", str(usual))
+    if not text.isdigit() or not 1 <= int(text[:9]) <= _MOST_THREADS:
+        raise InputError(f"'limit' must be a whole number from 1 to {_MOST_THREADS}", field="limit")
+    return int(text)
 
 
 async def show(state: State, request: Request, info: RequestInfo) -> Response:
@@ -119,14 +135,19 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
             state, thread, info.principal, compat=compat, limit=limit, before=before
         )
         return json_response(conversation)
-    found = await state.runs.thread(thread, principal=info.principal)
+    limit = _limit(request, _USUAL_RUNS)
+    before = query.get("before")
+    # One more than the page, to know whether there are more.
+    found = await state.runs.thread(thread, principal=info.principal, most=limit + 1, before=before)
     entry = await _entry(state, info.principal, thread)
     active = next((run.id for run in found if run.state not in ENDED), None)
     shown: dict[str, Any] = {
         "thread": thread,
         "active": active,
-        "runs": [describe(run) for run in found],
+        "runs": [describe(run) for run in found[:limit]],
     }
+    if len(found) > limit:
+        shown["next"] = found[limit - 1].id
     title = await _title(state, info.principal, thread) or (entry and entry.first)
     if title:
         shown["title"] = title
@@ -185,8 +206,7 @@ def _subject(messages: list[Message]) -> str | None:
 
 
 async def _document(state: State, kind: str, name: str) -> bytes | None:
-    # Names that begin with this one come along; the exact one is among the first few.
-    return (await state.store.documents(kind, prefix=name, most=_MOST_THREADS)).get(name)
+    return await state.store.document(kind, name)
 
 
 async def _entry(state: State, principal: str, thread: str) -> _Entry | None:
@@ -205,12 +225,5 @@ async def _forget(state: State, principal: str, thread: str) -> None:
 
 
 async def _keep(state: State, principal: str, thread: str, entry: _Entry) -> None:
-    known = await state.store.documents(_KIND, prefix=_name(principal, ""), most=_MOST_THREADS + 1)
     name = _name(principal, thread)
-    if name not in known and len(known) >= _MOST_THREADS:
-        raise LimitError(
-            f"more than {_MOST_THREADS} threads; erase some",
-            limit="threads",
-            most=_MOST_THREADS,
-        )
     await state.store.set_document(_KIND, name, msgspec.json.encode(entry))
