@@ -53,7 +53,8 @@ from tokenwire.providers.summary import OBJECT_ARGUMENTS
 __all__ = ["DIALECT", "OllamaDecoder", "OllamaDialect"]
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-_THOUGHTS = ("thinking", "reasoning", "reasoning_content", "reasoning_text")
+#: Other names of ``thinking``.
+_THOUGHTS = ("reasoning", "reasoning_content", "reasoning_text")
 _COUNTS = ("prompt_eval_count", "eval_count")
 _SKIPPED = frozenset({"model", "created_at", "message", "response", "thinking", "done"})
 
@@ -83,9 +84,13 @@ class OllamaDecoder(PayloadDecoder):
             self._begun = True
             self.parts.out.append(ResponseStart(model=text_of(value.get("model")) or None))
         # Thinking first: a line that carries both is the seam between them.
-        thoughts = [source.get(name) for source in (message, value) for name in _THOUGHTS]
-        self._text(ReasoningStart, next((t for v in thoughts if (t := texts_of(v))), ""))
-        self._text(TextStart, texts_of(message.get("content")) or value.get("response"))
+        thought = message.get("thinking") or value.get("thinking")
+        if not thought and len(message) > 2:
+            thought = next((message[name] for name in _THOUGHTS if message.get(name)), None)
+        if thought:
+            self._text(ReasoningStart, texts_of(thought))
+        content = message.get("content") or value.get("response")
+        self._text(TextStart, content if isinstance(content, str) else texts_of(content))
         for image in items(message.get("images")):
             self._close()
             self.parts.whole(FileStart, text_of(image), media="image", media_type="image/png")

@@ -7,7 +7,7 @@ truncation unless the wire's own end marker was seen.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -28,13 +28,15 @@ from tokenwire.providers.decoding.faults import fault_in, wire_of
 from tokenwire.providers.decoding.parts import Parts
 from tokenwire.providers.decoding.payloads import PayloadReader
 from tokenwire.providers.decoding.reasons import FAILURES
-from tokenwire.providers.decoding.values import clean_all, read, text_of
+from tokenwire.providers.decoding.values import check_depth, clean_all, decode, read, text_of
 from tokenwire.providers.failures import error_event, from_object
 
 __all__ = ["PayloadDecoder"]
 
 #: Names of events, and payloads, that only say that the server is alive.
 _PINGS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
+#: Payloads longer than that may be nested too deeply.
+_LONG = 400
 #: Reasons that explain an answer in which there is nothing.
 _EMPTY_REASONS = frozenset(
     {"stop", "length", "refusal", "content_filter", "pause", "context_overflow"}
@@ -77,6 +79,8 @@ class PayloadDecoder:
         self._bad_finish: Finish | None = None
         #: An error outside of the wire's own blocks: why the answer was cut, if it was.
         self._last_words: bytes | None = None
+        #: Payloads came whose texts may end in half a character.
+        self._needs_care = False
         self._comments = 0
 
     # --- for subclasses ------------------------------------------------------------------------
@@ -278,12 +282,32 @@ class PayloadDecoder:
                 return
         if self.closed:
             return
-        if frame.event == ERROR_FIELD:
-            self._last_words = data
+        event = frame.event
+        if event != "message":
+            if event == ERROR_FIELD:
+                self._last_words = data
+                return
+            if event in _PINGS and data[:1] != b"{":
+                self._alive()
+                return
+        try:
+            value = decode(data)
+            if len(data) > _LONG:
+                check_depth(data, value)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+            self._odd_frame(frame, data, last=last)
             return
-        if frame.event in _PINGS and data[:1] != b"{":
-            self._alive()
-            return
+        if isinstance(value, dict) and not self._needs_care:
+            self.payloads += 1
+            self.payload(value, event)
+            if self._bad_finish is None:
+                return
+        else:
+            self._value(value, event)
+        self._settle()
+
+    def _odd_frame(self, frame: Frame, data: bytes, *, last: bool) -> None:
+        """A payload that is no strict JSON."""
         try:
             value, loose = read(data)
         except ValueError as error:
@@ -292,18 +316,25 @@ class PayloadDecoder:
             return
         if loose and not self.parts.loose:
             self.parts.be_loose()
+            self._needs_care = True
+        self._value(value, frame.event)
+        self._settle()
+
+    def _value(self, value: Any, event: str) -> None:
         start = len(self.parts.out)
         if isinstance(value, dict):
             self.payloads += 1
-            self.payload(value, frame.event)
+            self.payload(cast(dict[str, Any], value), event)
         else:
             self._odd(value)
-        if self._bad_finish is not None:
-            finish, self._bad_finish = self._bad_finish, None
-            if not self.failed:
-                self._fail_for_reason(finish)
         if self.parts.loose:
             self._clean(start)
+
+    def _settle(self) -> None:
+        """After a payload: fail for its finish reason, unless it held the error itself."""
+        finish, self._bad_finish = self._bad_finish, None
+        if finish is not None and not self.failed:
+            self._fail_for_reason(finish)
 
     def _alive(self) -> None:
         if not self.closed:

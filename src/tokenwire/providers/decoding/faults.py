@@ -26,12 +26,12 @@ _STATUSES = ("status_code", "statusCode", "http_code", "http_status", "status", 
 
 def sure_fault_in(value: dict[str, Any]) -> Any:
     """The failure that a payload carries whatever else is in it, or None."""
-    error = value.get("error")
-    if error and error is not True:
+    if "error" in value and value["error"] and value["error"] is not True:
         return value
-    base = obj(value.get("base_resp"))
-    if _is_bad(base.get("status_code")):
-        return {"code": base.get("status_code"), "message": base.get("status_msg")}
+    if "base_resp" in value:
+        base = obj(value["base_resp"])
+        if _is_bad(base.get("status_code")):
+            return {"base_resp": base}
     return None
 
 

@@ -79,7 +79,10 @@ class Slots:
     def known(self, index: int) -> Slot | None:
         """The slot of an index, when its arguments are still being written."""
         slot = self._by_index.get(index)
-        return None if slot is None or slot.part.is_repeating else slot
+        if slot is None:
+            return None
+        arguments = slot.part.arguments
+        return slot if arguments is not None and arguments.again is None else None
 
     def whole(
         self, position: int, call_id: str | None, name: str, arguments: str | None

@@ -14,9 +14,11 @@ from typing import Any, cast
 import msgspec
 
 __all__ = [
+    "check_depth",
     "citation",
     "clean",
     "clean_all",
+    "decode",
     "dump",
     "index_of",
     "items",
@@ -30,7 +32,8 @@ __all__ = [
     "texts_of",
 ]
 
-_decode = msgspec.json.Decoder().decode
+#: The strict and fast way; whatever it raises, `read` may still read the value.
+decode = msgspec.json.Decoder().decode
 _EMPTY: dict[str, Any] = {}
 _MOST_DEPTH = 200  # real payloads stay under 20; schemas in them under 60
 _MOST_DIGITS = 300
@@ -56,13 +59,13 @@ def read(data: bytes | str) -> tuple[Any, bool]:
     U+DC80 to U+DCFF for bytes that are not UTF-8. Raises `ValueError` and nothing else."""
     loose = False
     try:
-        value = _decode(data)
+        value = decode(data)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         value, loose = _lenient(data), True
     if len(data) > 2 * _MOST_DEPTH:
-        _check_depth(data, value)
+        check_depth(data, value)
     return value, loose
 
 
@@ -101,7 +104,7 @@ def _finite(value: Any, exact: bool) -> Any:
     return value
 
 
-def _check_depth(data: bytes | str, value: Any) -> None:
+def check_depth(data: bytes | str, value: Any) -> None:
     """Reject what an encoder could not encode again for lack of stack."""
     brackets = (
         data.count(b"[") + data.count(b"{")
@@ -177,12 +180,12 @@ def parse_arguments(text: str) -> tuple[Any, str | None]:
         return {}, None
     try:
         try:
-            value = _decode(text)
+            value = decode(text)
         except RecursionError:
             raise ValueError("the JSON is nested too deeply") from None
         except (msgspec.MsgspecError, UnicodeError):
             value = clean_all(_lenient(text, exact=True))
-        _check_depth(text, value)
+        check_depth(text, value)
     except ValueError as error:
         return None, f"the arguments are not valid JSON: {error}"
     if value is None:

@@ -67,7 +67,6 @@ class Delta(msgspec.Struct, gc=False):
     reasoning_details: None = None
     reasoning_text: None = None
     thinking: None = None
-    thinking_blocks: None = None
     annotations: None = None
     images: None = None
     audio: None = None
@@ -83,7 +82,6 @@ class Choice(msgspec.Struct, gc=False):
     content_filter_results: None = None
     usage: None = None
     error: None = None
-    message: None = None
 
 
 class Chunk(msgspec.Struct, gc=False):

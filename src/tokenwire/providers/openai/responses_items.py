@@ -105,17 +105,17 @@ class Items:
         #: Pieces of arguments whose item was not announced yet, by the id or index they name.
         self._waiting: dict[Any, list[str]] = {}
         #: The last event's names, and its item: deltas of one item come in a row.
-        self._memo: tuple[tuple[Any, Any, Any], Item] | None = None
+        self._memo: tuple[Any, Any, Any, Item] | None = None
 
     def find(self, value: dict[str, Any]) -> Item | None:
         """The item that an event names, if it is known."""
-        key = (value.get("output_index"), value.get("item_id"), value.get("type"))
+        kind, item_id, index = value.get("type"), value.get("item_id"), value.get("output_index")
         memo = self._memo
-        if memo is not None and memo[0] == key:
-            return memo[1]
-        item = self._match(value, {}, _kinds(text_of(value.get("type"))))
+        if memo is not None and memo[0] == item_id and memo[1] == kind and memo[2] == index:
+            return memo[3]
+        item = self._match(value, {}, _kinds(text_of(kind)))
         if item is not None:
-            self._memo = key, item
+            self._memo = item_id, kind, index, item
         return item
 
     def _match(
