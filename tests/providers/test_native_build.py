@@ -14,6 +14,7 @@ from tokenwire.events.message import (
     Message,
     OpaquePart,
     ReasoningPart,
+    RefusalPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -348,3 +349,24 @@ def test_an_id_of_another_provider_is_mapped_alike_in_call_and_result(name: str)
     assert "functions.add:0" not in text
     (mapped,) = {w for w in text.split('"') if w.startswith("call_") and len(w) == 29}
     assert text.count(mapped) == 2
+
+
+@pytest.mark.parametrize("name", ["anthropic", "gemini", "bedrock-converse"])
+@pytest.mark.parametrize("blank", ["", " ", "\n\t "])
+def test_blank_texts_are_not_sent(name: str, blank: str) -> None:
+    messages = [
+        user(blank),
+        Message(role="assistant", content=[TextPart(text=blank), RefusalPart(text=blank)]),
+        Message(role="user", content=[TextPart(text="Hi"), TextPart(text=blank)]),
+    ]
+    sent = body(name, Request(messages=messages, system=blank))
+    turns = sent.get("messages") or sent["contents"]
+    assert len(turns) == 1
+    assert len(turns[0].get("content") or turns[0]["parts"]) == 1
+    assert not {"system", "systemInstruction"} & set(sent)
+
+
+@pytest.mark.parametrize("name", ["anthropic", "gemini", "bedrock-converse"])
+def test_a_conversation_without_anything_to_send_is_rejected(name: str) -> None:
+    with pytest.raises(InputError, match="no message"):
+        call(name, Request(messages=[user(" ")], system="Be brief."))

@@ -224,6 +224,10 @@ def conversations(draw: Any) -> list[Message]:
     return [*found, user("go on")]
 
 
+#: Wires whose providers reject a block of white space: it is left out.
+NO_BLANKS = {"anthropic", "gemini", "gemini-interactions", "bedrock-converse"}
+
+
 def _call(draw: Any, call_id: str) -> tuple[ToolCallPart, ToolResultPart | None]:
     name = draw(st.sampled_from(["f", "get_weather"]))
     arguments = json.dumps(draw(st.dictionaries(WORDS, JSON, max_size=2)))
@@ -269,7 +273,8 @@ def test_each_call_has_one_result_after_it_and_before_the_next_turn(
             waiting.remove(key)
     assert waiting == []
     texts = "".join(entry[1] for entry in told if entry[0] == "text")
-    assert texts == "".join(m.text for m in messages)
+    parts = [p.text for m in messages for p in m.parts if isinstance(p, TextPart)]
+    assert texts == "".join(t for t in parts if name not in NO_BLANKS or t.strip())
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"gemini", "ollama"}))
@@ -286,7 +291,7 @@ def test_results_go_to_the_calls_that_they_answer(name: str, messages: list[Mess
             content = given_results.get(call.call_id, NO_RESULT)
             text = content if isinstance(content, str) else json.dumps(content)
             same = shown == content or json_or_text(shown) == json_or_text(text)
-            assert same or (text, shown) == ("", "(nothing)")
+            assert same or (text.strip(), shown) == ("", "(nothing)")
 
 
 def told_results(name: str, messages: list[Message]) -> Told:

@@ -33,10 +33,12 @@ __all__ = [
     "as_words",
     "base64_of",
     "call_id_for",
+    "is_blank",
     "mended",
     "meta_of",
     "mine",
     "result_text",
+    "something_in",
     "sorted_turns",
     "system_text",
     "text_in",
@@ -65,7 +67,20 @@ def system_text(request: Request) -> str:
     """All system and developer texts, in order."""
     texts = [request.system] if request.system else []
     texts += [m.text for m in request.messages if m.role in ("system", "developer")]
-    return "\n\n".join(t for t in texts if t)
+    return "\n\n".join(t for t in texts if not is_blank(t))
+
+
+def something_in(entries: list[dict[str, Any]], wire: str, request: Request) -> None:
+    """Raise `InputError` when there is nothing to send to a provider that demands a message: blank
+    texts, and what another provider made for itself, are left out."""
+    own = {"messages", "contents", "input"} & set(request.extra or {})
+    if not entries and not own:
+        raise InputError(f"the conversation has no message that can be sent to {wire}; add text")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text is white space only, which some providers reject as a block."""
+    return not text or text.isspace()
 
 
 def turns(request: Request) -> list[Message]:

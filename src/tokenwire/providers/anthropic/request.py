@@ -32,9 +32,11 @@ from tokenwire.providers.history import (
     arguments_object,
     base64_of,
     call_id_for,
+    is_blank,
     meta_of,
     mine,
     result_text,
+    something_in,
     sorted_turns,
     system_text,
     text_in,
@@ -54,10 +56,12 @@ _OWN_KEYS = ("type", "index", "arguments")
 
 def build(request: Request, target: Target) -> Call:
     """The HTTP request that sends ``request`` and streams the answer."""
+    messages = _messages(turns(request))
+    something_in(messages, "Anthropic", request)
     body: dict[str, Any] = {
         "model": target.model,
         "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
-        "messages": _messages(turns(request)),
+        "messages": messages,
         "stream": True,
     }
     system = system_text(request)
@@ -187,7 +191,7 @@ def _block(part: Part, role: str, calls: set[str]) -> dict[str, Any] | None:
     if isinstance(part, FilePart):
         return _file(part) if role == "user" else None
     if isinstance(part, RefusalPart):
-        return {"type": "text", "text": part.text} if part.text else None
+        return None if is_blank(part.text) else {"type": "text", "text": part.text}
     if isinstance(part, ToolCallPart):
         return _tool_call(part, calls)
     if not mine(part, _NAME):
@@ -203,7 +207,7 @@ def _block(part: Part, role: str, calls: set[str]) -> dict[str, Any] | None:
 
 
 def _text(part: TextPart) -> dict[str, Any] | None:
-    if not part.text:
+    if is_blank(part.text):
         return None
     block: dict[str, Any] = {"type": "text", "text": part.text}
     if part.citations and mine(part, _NAME):

@@ -30,9 +30,11 @@ from tokenwire.providers.history import (
     arguments_object,
     base64_of,
     call_id_for,
+    is_blank,
     meta_of,
     mine,
     result_text,
+    something_in,
     sorted_turns,
     system_text,
     turns,
@@ -60,7 +62,9 @@ def build(request: Request, target: Target) -> Call:
     """The HTTP request that sends ``request`` and streams the answer."""
     if request.seed is not None:
         raise InputError("Bedrock Converse does not accept a seed")
-    body: dict[str, Any] = {"messages": _messages(turns(request))}
+    messages = _messages(turns(request))
+    something_in(messages, "Bedrock", request)
+    body: dict[str, Any] = {"messages": messages}
     system = system_text(request)
     if system:
         body["system"] = [{"text": system}]
@@ -150,10 +154,11 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
 
 def _block(part: Part, calls: set[str]) -> dict[str, Any] | None:
     if isinstance(part, TextPart | RefusalPart):
-        return {"text": part.text} if part.text else None
+        return None if is_blank(part.text) else {"text": part.text}
     if isinstance(part, ToolResultPart):
         whole = isinstance(part.content, dict)
-        text = result_text(part) or "(nothing)"  # an empty text is refused
+        text = result_text(part)
+        text = "(nothing)" if is_blank(text) else text  # a blank text is rejected
         return {
             "toolResult": {
                 "toolUseId": call_id_for(part.call_id),

@@ -28,8 +28,10 @@ from tokenwire.providers.base import Call, Target
 from tokenwire.providers.decoding.values import text_of
 from tokenwire.providers.history import (
     arguments_object,
+    is_blank,
     meta_of,
     mine,
+    something_in,
     system_text,
     turns,
     whole_calls,
@@ -46,7 +48,9 @@ _BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 2457
 
 def build(request: Request, target: Target) -> Call:
     """The HTTP request that sends ``request`` and streams the answer."""
-    body: dict[str, Any] = {"contents": _contents(turns(request), target.model)}
+    contents = _contents(turns(request), target.model)
+    something_in(contents, "Gemini", request)
+    body: dict[str, Any] = {"contents": contents}
     system = system_text(request)
     if system:
         body["systemInstruction"] = {"parts": [{"text": system}]}
@@ -138,9 +142,12 @@ def _part(
 ) -> dict[str, Any] | None:
     own = mine(part, _NAME)
     if isinstance(part, TextPart):
-        return _signed({"text": part.text}, part.signature if own else None) if part.text else None
+        signature = part.signature if own else None
+        if is_blank(part.text) and not (part.text and signature):
+            return None
+        return _signed({"text": part.text}, signature)
     if isinstance(part, RefusalPart):
-        return {"text": part.text} if part.text else None
+        return None if is_blank(part.text) else {"text": part.text}
     if isinstance(part, FilePart):
         return _file(part)
     if isinstance(part, ToolResultPart):

@@ -28,6 +28,7 @@ from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Target, effort_of
 from tokenwire.providers.history import (
     arguments_object,
+    is_blank,
     meta_of,
     mine,
     system_text,
@@ -127,7 +128,7 @@ def _steps(messages: list[Message]) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = []
         for part in message.parts:
             if isinstance(part, TextPart | RefusalPart):
-                if part.text:
+                if not is_blank(part.text):
                     content.append({"type": "text", "text": part.text})
                 continue
             if isinstance(part, FilePart):
