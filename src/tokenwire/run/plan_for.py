@@ -6,7 +6,6 @@ prepared; a registry of the caller is read and never changed.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -118,8 +117,8 @@ class _Models:
         """Start the demo model, if it is among the models. Returns what stops it."""
         stack = AsyncExitStack()
         if any(map(self._needs_demo, self._items)):
-            # By name: the demo stands above, and nothing here may depend on the simulator.
-            demo_server = importlib.import_module("tokenwire.demo").demo_server
+            from tokenwire.demo import demo_server
+
             demo = Registry(demo_url=await stack.enter_async_context(demo_server()), env={})
             plan.candidates = [
                 self._resolve(item, demo if self._needs_demo(item) else self._registry)
