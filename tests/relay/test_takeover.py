@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
 from tokenwire.events.order import Order
 from tokenwire.log.open import open_store
+from tokenwire.relay.owned import encode_command
 from tokenwire.relay.owner import may_live, new_owner
 from tokenwire.relay.record import Chain
 from tokenwire.relay.replay import GLANCE, Replay
@@ -355,6 +357,135 @@ def test_a_waiting_run_survives_twenty_restarts(shared_store):
             await runs.approve(info.id, pending[0], approved=True)
             events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 20)]
             assert events[-1].outcome == "complete"
+            await runs.aclose()
+
+    run_async(main())
+
+
+def test_a_run_that_nobody_answers_expires(shared_store):
+    """The time counts from when it began to wait, whichever process owned it meanwhile."""
+
+    @tool(needs_approval=True)
+    def delete_file(path: str) -> str:
+        """Delete."""
+        return "gone"
+
+    async def main():
+        async with simulator() as server:
+            tools = ToolSet([delete_file])
+            runs = process_on(shared_store, server, tools=tools)
+            await runs.open()
+            info = await runs.start(request_of("scenario:approval"), model="m0")
+            while (await runs.info(info.id)).state != "waiting":
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.4)
+            assert runs.census.total() == (0, 1)
+            await runs.aclose()
+            waited = process_on(shared_store, server, tools=tools)
+            await waited.open()
+            while info.id not in waited.owned:
+                await asyncio.sleep(0.01)
+            since = waited.owned[info.id].waits_since()
+            assert since is not None
+            assert time.time() - since > 0.4, "the takeover did not begin it anew"
+            waited.wait_timeout = 0.1
+            events = [e for _, e in await asyncio.wait_for(read_all(waited, info.id), 20)]
+            assert (events[-1].outcome, events[-1].reason) == ("incomplete", "expired")
+            assert (await waited.info(info.id)).state == "incomplete"
+            while waited.owned:
+                await asyncio.sleep(0.01)
+            assert waited.census.total() == (0, 0)
+            await waited.aclose()
+
+    run_async(main())
+
+
+def test_an_answer_in_the_last_moment_counts(tmp_path):
+    @tool(needs_approval=True)
+    def delete_file(path: str) -> str:
+        """Delete."""
+        return "gone"
+
+    async def main():
+        async with simulator() as server:
+            runs = process_on(f"sqlite:{tmp_path}/log.db", server, tools=ToolSet([delete_file]))
+            await runs.open(take_over=False)
+            assert runs._tender is not None
+            runs._tender.cancel()
+            info = await runs.start(request_of("scenario:approval"), model="m0")
+            while (await runs.info(info.id)).state != "waiting":
+                await asyncio.sleep(0.01)
+            owned = runs.owned[info.id]
+            answer = m.ApprovalAnswer(
+                approval_id=owned.loop.fold.waiting[0],
+                call_id=next(iter(owned.loop.fold.tools)),
+                approved=True,
+            )
+            check, owned._checking = owned.check_commands, True  # the wake-up is late
+            await runs.store.command(info.id, encode_command(answer))
+            assert owned.check_commands == check
+            await runs.expire(owned)
+            events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 20)]
+            assert events[-1].outcome == "complete"
+            await runs.aclose()
+
+    run_async(main())
+
+
+def test_taken_over_runs_are_counted(tmp_path):
+    async def main():
+        async with simulator(rate=60.0) as server:
+            first = process_on(f"sqlite:{tmp_path}/log.db", server)
+            await first.open()
+            info = await first.start(request_of("scenario:text"), model="m0", principal="ann")
+            follower = await first.follow(info.id, principal="ann")
+            await follower.next()
+            follower.close()
+            assert first.census.of("ann") == (1, 0)
+            await first.aclose()
+            assert first.census.of("ann") == (0, 0)
+            second = process_on(f"sqlite:{tmp_path}/log.db", server)
+            await second.open()
+            while not second.owned:
+                await asyncio.sleep(0.01)
+            assert second.census.of("ann") == second.census.total() == (1, 0)
+            await second.aclose()
+
+    run_async(main())
+
+
+def test_a_storm_of_takeovers_costs_no_lease(tmp_path):
+    """Leases are renewed while runs are being taken over, those that are being read as well."""
+
+    async def main():
+        async with simulator(rate=60.0) as server:
+            runs = Runs(
+                open_store(f"sqlite:{tmp_path}/log.db"),
+                registry=OneModel(server.url),
+                retry=QUICK,
+                lease=0.6,
+            )
+            await runs.open()
+            mine = await runs.start(request_of("scenario:stall"), model="m0")
+            await until_text(runs, mine.id)
+            meta = (await runs.store.describe(mine.id)).meta
+            lost_run = "lost" * 5
+            await runs.store.create(lost_run, owner="elsewhere:1:a", meta=meta, lease=0.0)
+            hung, read = [], runs.store.read
+
+            async def slow(log, **bounds):
+                if log == lost_run and not hung:
+                    hung.append(log)
+                    await asyncio.sleep(1.5)
+                return await read(log, **bounds)
+
+            runs.store.read = slow
+            while lost_run not in runs.owned:
+                await asyncio.sleep(0.02)
+            assert hung == [lost_run]
+            assert (await runs.store.describe(mine.id)).epoch == 1
+            assert mine.id in runs.owned
+            assert (await runs.store.describe(lost_run)).epoch == 2
             await runs.aclose()
 
     run_async(main())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tokenwire.errors import BusyError, ConfigError, NotAuthenticatedError
+from tokenwire.relay.census import Census
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.limits import Bucket, Limits, network_of
@@ -124,51 +125,73 @@ def limits(clock: list[float], keys_on: bool = True, **settings: int) -> Limits:
     return Limits(Settings(**settings), keys_on=keys_on, clock=lambda: clock[0])
 
 
-async def alive(run: str) -> bool:
-    return True
+class Own:
+    def __init__(self, state: str = "running") -> None:
+        self.state = state
 
 
-async def dead(run: str) -> bool:
-    return False
+def test_places_are_reserved_and_runs_count_until_they_are_over() -> None:
+    census = Census()
+    found = limits([0.0], runs=3, runs_per_principal=2)
 
-
-def test_places_are_reserved_and_given_back() -> None:
-    async def main() -> None:
-        found = limits([0.0], runs=3, runs_per_principal=2)
-        first = await found.admit("a", alive)
-        second = await found.admit("a", alive)
+    def refused(principal: str) -> str:
         with pytest.raises(BusyError) as caught:
-            await found.admit("a", alive)
-        assert caught.value.details["limit"] == "runs_per_principal"
-        found.give_back("a", first)
-        found.started("a", second, "run-2")
-        third = await found.admit("a", alive)
-        found.started("a", third, "run-3")
-        await found.admit("b", alive)
-        with pytest.raises(BusyError) as caught:
-            await found.admit("c", alive)
-        assert caught.value.details["limit"] == "runs"
-        # Ended runs are noticed when their place is wanted; reserved places are kept.
-        await found.admit("c", dead)
-        assert found.running == 2
+            found.admit(principal, census)
+        return caught.value.details["limit"]
 
-    asyncio.run(main())
+    found.admit("a", census)
+    found.admit("a", census)
+    assert refused("a") == "runs_per_principal", "both places are reserved"
+    run = Own()
+    census.add("a", "run-1", run)
+    found.give_back("a")
+    found.give_back("a")  # this one failed to start
+    found.admit("a", census)
+    assert refused("a") == "runs_per_principal"
+    found.admit("b", census)
+    assert refused("c") == "runs"
+    census.add("a", "run-1", Own())  # adopted again, as after a takeover from ourselves
+    census.remove("a", "run-1", run)
+    assert census.of("a") == (1, 0), "the older one is over, not the newer"
+    found.give_back("a")
+    found.give_back("b")
+    assert not found._reserved
+
+
+def test_runs_that_wait_have_bounds_of_their_own() -> None:
+    census = Census()
+    found = limits([0.0], runs=2, runs_per_principal=1, waiting_runs_per_principal=3)
+    runs = [Own("waiting") for _ in range(3)]
+    for number, run in enumerate(runs):
+        found.admit("a", census)
+        census.add("a", f"run-{number}", run)
+        found.give_back("a")
+    with pytest.raises(BusyError, match="answer or cancel") as caught:
+        found.admit("a", census)
+    assert caught.value.details["limit"] == "waiting_runs_per_principal"
+    found.admit("b", census)  # others may start as before
+    runs[0].state = "running"  # somebody has answered
+    with pytest.raises(BusyError) as caught:
+        found.admit("a", census)
+    assert caught.value.details["limit"] == "runs_per_principal"
+    found.waiting_runs = 2
+    found.give_back("b")
+    with pytest.raises(BusyError) as caught:
+        found.admit("c", census)
+    assert caught.value.details["limit"] == "waiting_runs"
 
 
 def test_starts_in_a_minute_come_back_with_time() -> None:
-    async def main() -> None:
-        clock = [0.0]
-        found = limits(clock, starts_per_minute=60, starts_burst=2, runs_per_principal=99)
-        await found.admit("a", alive)
-        await found.admit("a", alive)
-        with pytest.raises(BusyError) as caught:
-            await found.admit("a", alive)
-        assert caught.value.details["retry_after"] >= 1
-        await found.admit("b", alive)
-        clock[0] = 1.0
-        await found.admit("a", alive)
-
-    asyncio.run(main())
+    clock, census = [0.0], Census()
+    found = limits(clock, starts_per_minute=60, starts_burst=2, runs_per_principal=99)
+    found.admit("a", census)
+    found.admit("a", census)
+    with pytest.raises(BusyError) as caught:
+        found.admit("a", census)
+    assert caught.value.details["retry_after"] >= 1
+    found.admit("b", census)
+    clock[0] = 1.0
+    found.admit("a", census)
 
 
 def test_an_open_loopback_server_counts_no_principals() -> None:

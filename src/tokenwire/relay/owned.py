@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -66,6 +67,9 @@ class OwnedRun:
         self._store, self._first, self._ended = store, first or [], ended
         self._failed = failed
         self._seen_commands = 0
+        #: What the run waits for, and since when, as last seen by `waits_since`.
+        self._pending: list[str] | None = None
+        self._waiting_since = 0.0
         #: Read the mailbox at the next tick: it was never read, or reading it failed.
         self.look = True
         self._checking = False
@@ -88,15 +92,28 @@ class OwnedRun:
         at_work = at_work or any(s.kind == "task" and s.status == "open" for s in steps)
         return not self.task.done() and (at_work or (self.loop.leaving and self.producer.appending))
 
-    async def check_commands(self) -> None:
-        """Deliver new commands from the mailbox to the loop."""
+    def waits_since(self, since: float | None = None) -> float | None:
+        """Unix seconds at which the run began to wait for what it waits for now, as first seen
+        here, or as ``since`` says; None while it does not wait."""
+        pending = self.loop.fold.waiting
+        if not pending:
+            self._pending = None
+            return None
+        if self._pending is not pending:
+            self._pending = pending
+            self._waiting_since = since or time.time()
+        return self._waiting_since
+
+    async def check_commands(self) -> bool:
+        """Deliver new commands from the mailbox to the loop; whether there were any."""
         self.look = False
         try:
             commands = await self._store.commands(self.run, after=self._seen_commands)
         except TokenwireError as error:
             self.look = True
             _log.warning("commands of run %s could not be read: %s", self.run, error)
-            return
+            return False
+        seen = self._seen_commands
         for number, data in commands:
             if number <= self._seen_commands:
                 continue
@@ -105,6 +122,7 @@ class OwnedRun:
                 self.inbox.put(_commands.decode(data))
             except (msgspec.DecodeError, msgspec.ValidationError):
                 _log.warning("command %d of run %s cannot be read", number, self.run)
+        return self._seen_commands > seen
 
     async def stop(self) -> None:
         """End the task without ending the run: another worker may resume it."""

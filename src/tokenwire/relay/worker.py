@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tokenwire.errors import AgentChangedError, ConflictError, LogError, UnknownModelError
 from tokenwire.events.fold import Fold
 from tokenwire.log.base import Store
+from tokenwire.relay.census import Census
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
@@ -22,7 +23,7 @@ from tokenwire.relay.private import PrivateDocuments
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run
-from tokenwire.relay.takeover.ladder import claim_of, ending, start_of, write_end
+from tokenwire.relay.takeover.ladder import Rung, claim_of, ending, start_of, write_end
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.engine import AgentSpec, Setup, make_engine
@@ -41,6 +42,9 @@ _log = logging.getLogger("tokenwire.relay")
 
 #: Seconds after which a run may be claimed by others unless its lease is renewed.
 LEASE = 15.0
+
+#: Seconds after which a run that waits for a person or a client ends as ``expired``.
+WAIT_TIMEOUT = 7 * 86_400.0
 
 
 class Worker:
@@ -71,6 +75,7 @@ class Worker:
         models: Iterable[str] | None = None,
         leave_for: float | None = None,
         bounds: ProducerLimits | None = None,
+        wait_timeout: float = WAIT_TIMEOUT,
         agents: Mapping[str, AgentSpec] | None = None,
         app: object = None,
     ) -> None:
@@ -85,6 +90,8 @@ class Worker:
         self._limits = limits or LoopLimits()
         self._stop_when = stop_rule(stop_when)
         self._bounds = bounds
+        #: Seconds that a run may wait for a person or a client.
+        self.wait_timeout = wait_timeout
         self.agents = agents or {}
         self._app = app
         self.lease = lease
@@ -94,6 +101,9 @@ class Worker:
         self.leave_for = self._deadlines.total if leave_for is None else leave_for
         self.owned: dict[str, OwnedRun] = {}
         self.readers = Readers()
+        self.census = Census()
+        #: Runs that this process has claimed and not yet adopted, with their epochs.
+        self.claims: dict[str, int] = {}
         self.draining = False
 
     # --- life ----------------------------------------------------------------------------------
@@ -126,14 +136,21 @@ class Worker:
                     epoch = owned.producer.epoch
                     await self.store.release(owned.run, epoch=epoch, handed_over=True)
                 else:
-                    await self._interrupt(owned)
+                    await self._end(owned, "interrupted")
             except LogError as error:
                 _log.warning("run %s could not be released: %s", owned.run, error)
 
-    async def _interrupt(self, owned: OwnedRun) -> None:
-        """End a run that no process can resume."""
+    async def expire(self, owned: OwnedRun) -> None:
+        """End a run that nobody answers. Raises `LogError`."""
+        if await owned.check_commands() or owned.task.done():
+            return  # somebody has answered, in the last moment
+        await owned.stop()
+        await self._end(owned, "expired")
+
+    async def _end(self, owned: OwnedRun, how: Rung) -> None:
+        """End a stopped run that is not to be resumed."""
         replay = await read_run(self.store, owned.run)
-        events = ending(replay, "interrupted")
+        events = ending(replay, how)
         start = start_of(owned.run, owned.loop.plan)
         await write_end(self.store, replay, events, epoch=owned.producer.epoch, start=start)
 
@@ -245,11 +262,15 @@ class Worker:
             failed=self.readers.fail,
             first=list(first),
         )
+        if replay is not None:
+            owned.waits_since(replay.waiting_since)
         self.owned[plan.run] = owned
+        self.census.add(plan.principal, plan.run, owned)
         self.readers.own(plan.run, policy, inbox.put)
         return owned
 
     def _ended(self, owned: OwnedRun) -> None:
+        self.census.remove(owned.loop.plan.principal, owned.run, owned)
         if self.owned.get(owned.run) is owned:
             del self.owned[owned.run]
             self.readers.disown(owned.run)

@@ -129,6 +129,7 @@ class App:
             deadlines=deadlines(state.settings),
             limits=loop_limits(state.settings),
             bounds=log_bounds(state.settings),
+            wait_timeout=state.settings.wait_timeout,
             models=state.settings.model,
             agents=state.agents,
             app=self._app,

@@ -168,6 +168,12 @@ class Settings:
         300.0, "Deadlines", "Without output: accepted and silent, or keep-alives only.", unit="s"
     )
     total_timeout: float = _set(600.0, "Deadlines", "One whole answer.", unit="s")
+    wait_timeout: float = _set(
+        7 * 86400.0,
+        "Deadlines",
+        "A run's wait for an approval or a client tool; then it ends as expired.",
+        unit="s",
+    )
     header_deadline: float = _set(10.0, "Deadlines", "Receiving a request's headers.", unit="s")
     body_deadline: float = _set(30.0, "Deadlines", "Receiving a request's body.", unit="s")
     long_poll_timeout: float = _set(
@@ -217,6 +223,14 @@ class Settings:
         None,
         "Limits",
         "Concurrent runs per principal. Default: 4 with API keys, unlimited without.",
+    )
+    waiting_runs: int = _set(
+        10_000, "Limits", "Runs per process that wait for an approval or a client tool."
+    )
+    waiting_runs_per_principal: int | None = _set(
+        None,
+        "Limits",
+        "The same per principal. Default: 20 with API keys, unlimited without.",
     )
     starts_per_minute: int | None = _set(
         None,
@@ -493,7 +507,7 @@ def _number(row: Setting, kind: type, value: Any) -> int | float:
 _POSITIVE = {
     "workers", "heartbeat", "max_age", "graceful_stop", "connect_timeout", "first_event_timeout",
     "idle_timeout", "keep_alive_timeout", "total_timeout", "header_deadline", "body_deadline",
-    "write_deadline",
+    "write_deadline", "wait_timeout", "waiting_runs",
     "header_limit", "header_fields", "body_limit", "media_limit", "json_depth", "message_limit",
     "prompt_limit", "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer",
     "run_events", "run_bytes", "run_steps", "run_tools_at_once",

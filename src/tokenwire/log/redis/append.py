@@ -108,8 +108,8 @@ class Appends:
         if sum(map(len, item[3])) > CLOSING_BYTES:
             raise StoreFullError("Redis has no space left for new records")
         key = self._first_key(item[0])
-        answers, tries = await self._link.send(key, self._call_of([item], END), wait=True)
-        [result] = await self._judge([item], answers, tries)
+        answers, is_repeat = await self._link.send(key, self._call_of([item], END), wait=True)
+        [result] = await self._judge([item], answers, is_repeat)
         if isinstance(result, BaseException):
             raise result
         return result

@@ -46,8 +46,8 @@ class QuietLogs:
                 missing = await self._missing(self._names())
             except (TokenwireError, OSError):
                 continue  # readers hear of a broken connection through the wake-ups
-            absent, self._suspects = missing & self._suspects, missing
-            for log in absent:
+            losses, self._suspects = missing & self._suspects, missing
+            for log in losses:
                 self._on_lost(log)
 
     async def _missing(self, logs: list[str]) -> set[str]:

@@ -36,7 +36,7 @@ __all__ = [
 MOST_ATTEMPTS = 2
 MOST_LOSSES = 3
 
-Rung = Literal["go-on", "cancelled", "interrupted"]
+Rung = Literal["go-on", "cancelled", "interrupted", "expired"]
 
 
 def rung(replay: Replay, commands: list[bytes], *, handed_over: bool = False) -> Rung:
@@ -55,13 +55,15 @@ def rung(replay: Replay, commands: list[bytes], *, handed_over: bool = False) ->
 
 def ending(replay: Replay, how: Rung, why: str = "worker_lost") -> list[Event]:
     """The events that end a run which cannot go on, because of ``why``."""
-    outcome: RunOutcome = "cancelled" if how == "cancelled" else "interrupted"
+    outcome: RunOutcome = "interrupted"
+    if how in ("cancelled", "expired"):
+        outcome = "cancelled" if how == "cancelled" else "incomplete"
     events: list[Event] = []
     if how == "cancelled" and not replay.fold.cancel_requested:
         events.append(Control(command="cancel"))
     status = "cancelled" if how == "cancelled" else "incomplete"
     events += closing(replay.order, part="truncated", step=status)
-    reason = None if how == "cancelled" else why
+    reason = {"cancelled": None, "expired": "expired"}.get(how, why)
     step = replay.fold.last_step
     is_unpaid = replay.is_calling and step is not None and not step.usage
     events.append(

@@ -156,12 +156,15 @@ class Orphans:
         claim = await worker.store.claim(run, owner=worker.owner, lease=worker.lease)
         if claim is None:
             return
+        worker.claims[run] = claim.epoch  # a long log takes its time to read
         try:
             await self._resume(run, meta, claim)
         except asyncio.CancelledError:
             if run not in worker.owned:  # this process stops: not without letting it go
                 await worker.store.release(run, epoch=claim.epoch)
             raise
+        finally:
+            del worker.claims[run]
 
     async def _resume(self, run: str, meta: RunMeta, claim: Claim) -> None:
         worker = self._worker

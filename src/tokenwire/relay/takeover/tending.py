@@ -1,7 +1,7 @@
-"""Looking after runs: leases, commands, and runs whose worker was lost; one task for all.
+"""Looking after runs: leases, commands, waits that last too long, and runs without a worker.
 
-Always true: a lease is renewed at a third of its time; what a dead process of this machine held is
-released at once, what one elsewhere held when its lease expires.
+Always true: a lease is renewed at a third of its time, whatever else is under way; what a dead
+process of this machine held is released at once, what one elsewhere held when its lease expires.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from tokenwire.errors import TokenwireError
 from tokenwire.relay.owner import may_live
@@ -21,31 +22,54 @@ _log = logging.getLogger("tokenwire.relay")
 
 _TICK = 0.25
 _RENEW = 5.0
+#: Mailboxes that are read at a time.
+_AT_ONCE = 32
 
 
 async def tend(worker: Worker, *, take_over: bool) -> None:
-    """Renew leases, look for commands, take over orphans, until cancelled."""
-    next_renewal = time.monotonic() + min(_RENEW, worker.lease / 3)
-    next_orphans = time.monotonic()
+    """Renew leases, look for commands, end what waits too long, take over orphans, until
+    cancelled. Each has a task of its own, so that a storm of takeovers costs no lease."""
     orphans = Orphans(worker)
+
+    async def look() -> None:
+        if not worker.draining:
+            await _release_the_dead(worker)
+            await orphans.look(time.monotonic())
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_every(min(_RENEW, worker.lease / 3), lambda: _renew(worker)))
+        tasks.create_task(_every(_TICK, lambda: _read_mailboxes(worker)))
+        if take_over:
+            pause = min(1.0, worker.lease / 4)
+            tasks.create_task(_every(pause, look, first=_TICK))
+
+
+async def _every(
+    seconds: float, work: Callable[[], Awaitable[None]], *, first: float | None = None
+) -> None:
+    await asyncio.sleep(seconds if first is None else first)
     while True:
-        await asyncio.sleep(_TICK)
-        now = time.monotonic()
+        start = time.monotonic()
         try:
-            for owned in list(worker.owned.values()):
-                if owned.look:
-                    await owned.check_commands()
-            if now >= next_renewal and worker.owned:
-                next_renewal = now + min(_RENEW, worker.lease / 3)
-                await _renew(worker)
-            if take_over and not worker.draining and now >= next_orphans:
-                next_orphans = now + min(1.0, worker.lease / 4)
-                await _release_the_dead(worker)
-                await orphans.look(now)
+            await work()
         except TokenwireError as error:
             _log.warning("tending runs: %s", error)
         except Exception:
             _log.exception("tending runs failed; the next tick retries")
+        await asyncio.sleep(max(0.01, start + seconds - time.monotonic()))
+
+
+async def _read_mailboxes(worker: Worker) -> None:
+    unread = [owned for owned in worker.owned.values() if owned.look]
+    for start in range(0, len(unread), _AT_ONCE):
+        part = unread[start : start + _AT_ONCE]
+        await asyncio.gather(*(owned.check_commands() for owned in part))
+    now = time.time()
+    for owned in list(worker.owned.values()):
+        since = owned.waits_since()
+        if since is not None and now > since + worker.wait_timeout and not worker.draining:
+            _log.info("run %s waited for %g s; it expires", owned.run, now - since)
+            await worker.expire(owned)
 
 
 async def _release_the_dead(worker: Worker) -> None:
@@ -62,7 +86,10 @@ async def _release_the_dead(worker: Worker) -> None:
 async def _renew(worker: Worker) -> None:
     for owned in worker.owned.values():
         owned.look = True  # should a wake-up ever be lost, a command waits no longer than this
-    leases = {o.run: o.producer.epoch for o in worker.owned.values()}
+    owned_epochs = {o.run: o.producer.epoch for o in worker.owned.values()}
+    leases = worker.claims | owned_epochs
+    if not leases:
+        return
     for run in await worker.store.renew(leases, owner=worker.owner, lease=worker.lease):
         owned = worker.owned.get(run)
         # One whose end is on the way to the log is not lost.

@@ -9,17 +9,16 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from tokenwire.errors import BusyError
+from tokenwire.relay.census import Census
 from tokenwire.server.settings import Settings
 
 __all__ = ["Bucket", "Limits", "network_of"]
 
 #: Buckets of the longest silent are forgotten beyond this many (each is a few hundred bytes).
 _MOST_BUCKETS = 10_000
-#: Begins the name of a place whose run is still being started; no run id begins so.
-_RESERVED = "?"
 
 
 def network_of(address: str) -> str:
@@ -74,13 +73,14 @@ class Limits:
         self.starts_per_minute = choose(settings.starts_per_minute, 30)
         self.starts_burst = settings.starts_burst
         self.runs = settings.runs
+        self.waiting_runs_per_principal = choose(settings.waiting_runs_per_principal, 20)
+        self.waiting_runs = settings.waiting_runs
         self.bad_attach_per_minute = settings.bad_attach_per_minute
         self.wrong_keys_per_minute = settings.wrong_keys_per_minute
         self.refused: Counter[str] = Counter()
         self._readers: Counter[str] = Counter()
         self._reading: Counter[str] = Counter()
-        self._reservations = 0
-        self._running: dict[str, dict[str, None]] = {}
+        self._reserved: Counter[str] = Counter()
         self._starts: OrderedDict[str, Bucket] = OrderedDict()
         self._misses: OrderedDict[str, Bucket] = OrderedDict()
         self._wrong_keys: OrderedDict[str, Bucket] = OrderedDict()
@@ -103,9 +103,9 @@ class Limits:
 
         return release
 
-    async def admit(self, principal: str, is_running: Callable[[str], Awaitable[bool]]) -> str:
-        """Reserve a place for a run of ``principal``, or raise. Afterwards call `started` with
-        the reservation and the run's id, or `give_back`."""
+    def admit(self, principal: str, census: Census) -> None:
+        """Reserve a place for a run of ``principal``, or raise. Afterwards call `give_back`,
+        whether it was started (then the census counts it) or not."""
         if self.starts_per_minute is not None:
             bucket = self._bucket(
                 self._starts, principal, self.starts_per_minute, self.starts_burst
@@ -114,39 +114,26 @@ class Limits:
             if wait:
                 message = f"more than {self.starts_per_minute} runs a minute"
                 raise self._busy("starts_per_minute", message, wait)
+        own = census.of(principal)
         most = self.runs_per_principal
-        if most is not None and len(self._running.get(principal, ())) >= most:
-            await self._forget_ended([principal], is_running)
-            if len(self._running.get(principal, ())) >= most:
-                raise self._busy(
-                    "runs_per_principal", f"you already have {most} runs in progress", 5
-                )
-        if self.running >= self.runs:
-            await self._forget_ended(list(self._running), is_running)
-            if self.running >= self.runs:
-                raise self._busy("runs", "the server is full", 5)
-        self._reservations += 1
-        reserved = f"{_RESERVED}{self._reservations}"
-        self._running.setdefault(principal, {})[reserved] = None
-        return reserved
+        if most is not None and own.running + self._reserved[principal] >= most:
+            raise self._busy("runs_per_principal", f"you already have {most} runs in progress", 5)
+        most = self.waiting_runs_per_principal
+        if most is not None and own.waiting >= most:
+            message = f"{most} of your runs wait for an answer; answer or cancel one"
+            raise self._busy("waiting_runs_per_principal", message, 60)
+        everybody = census.total()
+        if everybody.running + self._reserved.total() >= self.runs:
+            raise self._busy("runs", "the server is full", 5)
+        if everybody.waiting >= self.waiting_runs:
+            raise self._busy("waiting_runs", "too many runs wait for an answer", 60)
+        self._reserved[principal] += 1
 
-    def started(self, principal: str, reserved: str, run: str) -> None:
-        """The run that the place was reserved for."""
-        self._running.setdefault(principal, {})[run] = None
-        self.give_back(principal, reserved)
-
-    def give_back(self, principal: str, place: str) -> None:
-        """The reserved place, or the run, is not needed any more."""
-        runs = self._running.get(principal)
-        if runs is not None:
-            runs.pop(place, None)
-            if not runs:
-                del self._running[principal]
-
-    @property
-    def running(self) -> int:
-        """Runs that were started here and, as far as is known, have not ended."""
-        return sum(map(len, self._running.values()))
+    def give_back(self, principal: str) -> None:
+        """The reserved place is not needed any more."""
+        self._reserved[principal] -= 1
+        if not self._reserved[principal]:
+            del self._reserved[principal]
 
     def missed(self, address: str) -> None:
         """An unknown run or a bad cursor was asked for. Raises when it happens too often."""
@@ -163,14 +150,6 @@ class Limits:
         wait = self._bucket(self._wrong_keys, network, per_minute, per_minute).take(self._clock())
         if wait:
             raise self._busy("wrong_keys_per_minute", "too many wrong API keys", wait)
-
-    async def _forget_ended(
-        self, principals: list[str], is_running: Callable[[str], Awaitable[bool]]
-    ) -> None:
-        for principal in principals:
-            for run in list(self._running.get(principal, ())):
-                if not run.startswith(_RESERVED) and not await is_running(run):
-                    self.give_back(principal, run)
 
     def _bucket(
         self, buckets: OrderedDict[str, Bucket], key: str, per_minute: int, burst: int

@@ -115,7 +115,7 @@ async def metrics(state: State, request: Request, info: RequestInfo) -> Response
     page = exposition(
         {
             "tokenwire_connections_open": len(state.connections),
-            "tokenwire_runs_running": state.limits.running,
+            "tokenwire_runs_running": state.runs.census.total().running,
             "tokenwire_loop_lag_seconds": state.connections.lag,
         }
     )

@@ -205,5 +205,4 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     run = _run_of(response)
     async with count_misses(state, info):
         await state.runs.delete(run, principal=info.principal)
-    state.limits.give_back(info.principal, run)
     return json_response({"id": response, "object": "response", "deleted": True})

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tokenwire.errors import BusyError, CursorError, GoneError, InputError, NotFoundError
+from tokenwire.errors import BusyError, CursorError, InputError, NotFoundError
 from tokenwire.server.edge.bodies import (
     ApprovalBody,
     CancelBody,
@@ -29,7 +29,7 @@ from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.respond import run_response
 from tokenwire.server.routes.resume import resume_of
 from tokenwire.server.routes.threads import touch
-from tokenwire.server.runs import ENDED, describe
+from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 from tokenwire.wire.native import NativeEncoder
 
@@ -84,25 +84,13 @@ async def start_run(
     if more.get("on_disconnect") is None:
         more["on_disconnect"] = state.settings.on_disconnect
 
-    async def is_running(run: str) -> bool:
-        try:
-            info = await state.runs.info(run, principal=principal)
-        except (NotFoundError, GoneError):
-            return False
-        return info.state not in ENDED
-
-    place = await state.limits.admit(principal, is_running)
+    state.limits.admit(principal, state.runs.census)
     try:
         info = await state.runs.start(
             request, model=model_name, principal=principal, key=key, **more
         )
-    except BaseException:
-        state.limits.give_back(principal, place)
-        raise
-    if info.state in ENDED:
-        state.limits.give_back(principal, place)
-    else:
-        state.limits.started(principal, place, info.id)
+    finally:
+        state.limits.give_back(principal)
     if info.created_now and more.get("thread"):
         await touch(state, principal, more["thread"], request.messages)
     return info
@@ -256,7 +244,6 @@ async def delete(state: State, request: Request, info: RequestInfo) -> Response:
     run = run_id(request)
     async with count_misses(state, info):
         await state.runs.delete(run, principal=info.principal)
-    state.limits.give_back(info.principal, run)
     return Response(status_code=204)
 
 

@@ -180,7 +180,6 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
                 await state.runs.delete(run.id, principal=info.principal)
             except NotFoundError:
                 continue  # somebody else erased it meanwhile
-            state.limits.give_back(info.principal, run.id)
     await _forget(state, info.principal, thread)
     return Response(status_code=204)
 
