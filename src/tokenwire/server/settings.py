@@ -168,12 +168,7 @@ class Settings:
         300.0, "Deadlines", "Without output: accepted and silent, or keep-alives only.", unit="s"
     )
     total_timeout: float = _set(600.0, "Deadlines", "One whole answer.", unit="s")
-    wait_timeout: float = _set(
-        7 * 86400.0,
-        "Deadlines",
-        "A run's wait for an approval or a client tool; then it ends as expired.",
-        unit="s",
-    )
+    wait_timeout: float = _set(604800.0, "Deadlines", "A run's wait for an approval.", unit="s")
     header_deadline: float = _set(10.0, "Deadlines", "Receiving a request's headers.", unit="s")
     body_deadline: float = _set(30.0, "Deadlines", "Receiving a request's body.", unit="s")
     long_poll_timeout: float = _set(
@@ -224,14 +219,8 @@ class Settings:
         "Limits",
         "Concurrent runs per principal. Default: 4 with API keys, unlimited without.",
     )
-    waiting_runs: int = _set(
-        10_000, "Limits", "Runs per process that wait for an approval or a client tool."
-    )
-    waiting_runs_per_principal: int | None = _set(
-        None,
-        "Limits",
-        "The same per principal. Default: 20 with API keys, unlimited without.",
-    )
+    waiting_runs: int = _set(10_000, "Limits", "Runs per process that wait for an approval.")
+    waiting_runs_per_principal: int | None = _set(None, "Limits", "The same; 20 with API keys.")
     starts_per_minute: int | None = _set(
         None,
         "Limits",

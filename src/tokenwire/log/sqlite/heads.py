@@ -51,11 +51,11 @@ class Head:
 
 
 class Heads:
-    """`Head` by name."""
+    """`Head` by name. By hash as well, once another process has touched the file."""
 
     def __init__(self) -> None:
         self._heads: dict[str, Head] = {}
-        self._names: dict[int, set[str]] = {}
+        self._names: dict[int, set[str]] | None = None
         self.get = self._heads.get
 
     def look_up(self, connection: sqlite3.Connection, name: str) -> Head:
@@ -66,12 +66,13 @@ class Heads:
         if len(self._heads) >= MOST_HEADS:
             self.clear()
         head = self._heads[name] = Head(*row)
-        self._names.setdefault(name_hash(name), set()).add(name)
+        if self._names is not None:
+            self._names.setdefault(name_hash(name), set()).add(name)
         return head
 
     def forget(self, name: str) -> None:
         """The log has ended, or its state is in doubt."""
-        if self._heads.pop(name, None) is not None:
+        if self._heads.pop(name, None) is not None and self._names is not None:
             number = name_hash(name)
             names = self._names[number]
             names.discard(name)
@@ -80,10 +81,15 @@ class Heads:
 
     def forget_hashes(self, hashes: Iterable[int]) -> None:
         """Another process touched the logs of these hashes."""
+        if self._names is None:
+            self._names = {}
+            for name in self._heads:
+                self._names.setdefault(name_hash(name), set()).add(name)
         for number in hashes:
             for name in self._names.pop(number, ()):
                 del self._heads[name]
 
     def clear(self) -> None:
         self._heads.clear()
-        self._names.clear()
+        if self._names is not None:
+            self._names.clear()

@@ -345,6 +345,7 @@ class SQLiteStore:
     async def _maintain(self, act: Callable[[Writer], Any]) -> Any:
         if self._writes is None:
             raise StoreUnavailableError("the store has not been started")
+        cast(Writer, self._writer).has_maintenance = True
         return await self._writes.ask(Maintenance(lambda _: act(cast(Writer, self._writer))))
 
     def _empty_wal_soon(self, seconds: float | None = None) -> None:

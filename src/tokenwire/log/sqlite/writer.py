@@ -89,6 +89,8 @@ class Writer:
         self._synchronous = synchronous
         self.identity = secrets.token_hex(8)
         self._heads = Heads()
+        #: Set before the first `Maintenance` is submitted; until then nobody looks for one.
+        self.has_maintenance = False
         self._rows: list[Any] = []
         self._touched: set[int] = set()
         self._last_wake = 0
@@ -113,7 +115,7 @@ class Writer:
         try:
             self._lock.take()
             try:
-                if any(type(job) is Maintenance for job in jobs):
+                if self.has_maintenance and any(type(job) is Maintenance for job in jobs):
                     return [self._one_by_one(job) for job in jobs]
                 results = self._transaction(jobs)
                 if results is None:
