@@ -132,14 +132,10 @@ class Settings:
     cors_origin: list[str] = _set(
         [], "Access", "Allowed CORS origin (https://app.example); exact match."
     )
-    trust_proxy: list[str] = _set(
-        [], "Access", "Trusted reverse proxy (its X-Forwarded-For counts)."
-    )
+    trust_proxy: list[str] = _set([], "Access", "Trusted proxy (its X-Forwarded-For counts).")
     metrics: bool = _set(True, "Access", "Route /metrics; with API keys it requires one.")
 
-    heartbeat: float = _set(
-        15.0, "Streams and logs", "Keep-alive interval of idle streams.", unit="s"
-    )
+    heartbeat: float = _set(15.0, "Streams and logs", "Keep-alive of idle streams.", unit="s")
     ping: float = _set(
         20.0,
         "Streams and logs",
@@ -153,9 +149,7 @@ class Settings:
         unit="s",
     )
     retry_ms: int = _set(1000, "Streams and logs", "Reconnect delay of clients, in milliseconds.")
-    graceful_stop: float = _set(
-        10.0, "Streams and logs", "Maximum time of a graceful stop.", unit="s"
-    )
+    graceful_stop: float = _set(10.0, "Streams and logs", "Longest graceful stop.", unit="s")
 
     connect_timeout: float = _set(5.0, "Deadlines", "Connecting to a provider.", unit="s")
     first_event_timeout: float = _set(
@@ -245,9 +239,7 @@ class Settings:
     wrong_keys_per_minute: int = _set(
         30, "Limits", "Wrong API keys per minute and address; beyond it the answer is 429."
     )
-    run_bytes: int = _set(
-        64 << 20, "Limits", "Size of one run in the log, including files.", unit="B"
-    )
+    run_bytes: int = _set(64 << 20, "Limits", "Size of one run in the log, with files.", unit="B")
     run_steps: int = _set(10, "Limits", "Model calls per run.")
     run_tool_calls: int = _set(50, "Limits", "Tool calls per run.")
     run_tools_at_once: int = _set(8, "Limits", "Concurrent tool calls per run.")
@@ -496,8 +488,8 @@ def _number(row: Setting, kind: type, value: Any) -> int | float:
 _POSITIVE = {
     "workers", "heartbeat", "max_age", "graceful_stop", "connect_timeout", "first_event_timeout",
     "idle_timeout", "keep_alive_timeout", "total_timeout", "header_deadline", "body_deadline",
-    "write_deadline", "wait_timeout", "waiting_runs",
-    "header_limit", "header_fields", "body_limit", "media_limit", "json_depth", "message_limit",
-    "prompt_limit", "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer",
-    "run_events", "run_bytes", "run_steps", "run_tools_at_once",
+    "write_deadline", "wait_timeout", "waiting_runs", "header_limit", "header_fields",
+    "body_limit", "media_limit", "json_depth", "message_limit", "prompt_limit", "connections",
+    "connections_per_ip", "runs", "starts_burst", "socket_buffer", "run_events", "run_bytes",
+    "run_steps", "run_tools_at_once",
 }  # fmt: skip
