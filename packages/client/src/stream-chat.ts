@@ -3,7 +3,7 @@
 Always true: the promise resolves with the whole answer only when the server said `done`; any
 other end (an error event, a cut connection, an abort) rejects; each piece is told once. */
 
-import { errorIn, errorOf, TokenwireError } from "./core/errors.js";
+import { errorIn, errorOf, needServer, TokenwireError } from "./core/errors.js";
 import { SSEParser } from "./core/sse.js";
 
 export interface StreamChatOptions {
@@ -20,6 +20,7 @@ export async function streamChat(
   onToken: (text: string) => void,
   options: StreamChatOptions = {},
 ): Promise<string> {
+  needServer(options);
   const query = new URLSearchParams({ prompt });
   if (options.model) query.set("model", options.model);
   const url = `${(options.baseUrl ?? "").replace(/\/+$/, "")}/chat/stream?${query}`;

@@ -19,10 +19,13 @@ const run = (command: string, args: string[], cwd = root) => {
 
 interface Manifest {
   name: string;
-  exports: Record<string, { types: string; import: string }>;
+  exports: Record<string, { types: string; import: string; default: string } | string>;
 }
 const manifest = (name: string) =>
   JSON.parse(readFileSync(join(root, "packages", name, "package.json"), "utf8")) as Manifest;
+
+const entriesOf = (name: string) =>
+  Object.keys(manifest(name).exports).filter((entry) => entry !== "./package.json");
 
 const files = new Map<string, string[]>();
 
@@ -62,8 +65,8 @@ describe.each(["client", "react"])("@tokenwire/%s", (name) => {
   });
 
   it("has every file that it exports", () => {
-    for (const { types, import: code } of Object.values(manifest(name).exports)) {
-      for (const path of [types, code]) {
+    for (const target of Object.values(manifest(name).exports)) {
+      for (const path of typeof target === "string" ? [target] : Object.values(target)) {
         expect([path, existsSync(join(place, "node_modules/@tokenwire", name, path))]).toEqual([path, true]);
       }
     }
@@ -72,7 +75,7 @@ describe.each(["client", "react"])("@tokenwire/%s", (name) => {
 
 it("are found by a program outside, by its types and when it runs", () => {
   const entries = ["client", "react"].flatMap((name) =>
-    Object.keys(manifest(name).exports).map((entry) => `@tokenwire/${name}${entry.slice(1)}`),
+    entriesOf(name).map((entry) => `@tokenwire/${name}${entry.slice(1)}`),
   );
   expect(entries).toContain("@tokenwire/react/assistant-ui");
   const lines = entries.map((entry, at) => `import * as entry${at} from ${JSON.stringify(entry)};`);
@@ -93,17 +96,41 @@ await answer.catch(() => undefined);
   expect(readmes).toEqual(["client0.ts", "react0.tsx"]);
   writeFileSync(join(place, "program.ts"), [...lines, used].join("\n"));
   const compilerOptions = {
-    module: "nodenext",
     target: "es2022",
     lib: ["es2023", "dom", "dom.iterable", "dom.asynciterable"],
     jsx: "react-jsx",
     strict: true,
     skipLibCheck: true,
-    noEmit: false,
+    noEmit: true,
     outDir: ".",
     types: [],
   };
-  writeFileSync(join(place, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["program.ts", ...readmes] }));
-  run("npx", ["tsc", "-p", place]);
+  const ways = [
+    { module: "nodenext", noEmit: false },
+    { module: "node16", exactOptionalPropertyTypes: true },
+    { module: "esnext", moduleResolution: "bundler", exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true },
+  ];
+  for (const way of ways) {
+    const options = { ...compilerOptions, ...way };
+    writeFileSync(join(place, "tsconfig.json"), JSON.stringify({ compilerOptions: options, files: ["program.ts", ...readmes] }));
+    run("npx", ["tsc", "-p", place]);
+  }
   run("node", ["program.js"], place);
+  // What is required is what is imported: Node loads modules both ways.
+  const required = entries.map((entry) => `if (!Object.keys(require(${JSON.stringify(entry)})).length) throw new Error(${JSON.stringify(entry)});`);
+  const versions = ["client", "react"].map((name) => `require("@tokenwire/${name}/package.json").version.length > 4 || process.exit(7);`);
+  writeFileSync(join(place, "program.cjs"), [...required, ...versions].join("\n"));
+  run("node", ["program.cjs"], place);
 }, 120_000);
+
+it("says in Node that the server's address is missing", () => {
+  const program = `import { streamChat, TokenwireClient } from "@tokenwire/client";
+await new TokenwireClient().thread("x").catch((error) => console.log(error.code, error.message));
+await streamChat("x", () => undefined).catch((error) => console.log(error.code));
+new TokenwireClient({ baseUrl: "http://127.0.0.1:1" });`;
+  writeFileSync(join(place, "address.mjs"), program);
+  expect(run("node", ["address.mjs"], place).trim().split("\n")).toEqual([
+    "no_base_url outside a browser give baseUrl",
+    "no_base_url",
+  ]);
+});

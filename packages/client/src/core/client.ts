@@ -3,7 +3,7 @@
 Always true: the credential goes only to `baseUrl` (redirects are errors); ids are checked before
 they become part of a URL. */
 
-import { errorOf, TokenwireError } from "./errors.js";
+import { errorOf, needServer, TokenwireError } from "./errors.js";
 import { pollWay } from "./poll.js";
 import { type Connect, follow, type FollowOptions } from "./reader.js";
 import { SSEParser, type SSELimits } from "./sse.js";
@@ -64,9 +64,8 @@ export interface ThreadInfo {
 
 export interface PageOptions {
   signal?: AbortSignal | undefined;
-  /** Only what is older than this entry. */
+  /** Only runs that are older than this one. */
   before?: string | undefined;
-  limit?: number | undefined;
 }
 
 const RUN_ID = /^[A-Za-z0-9_-]{16,64}$/;
@@ -117,13 +116,10 @@ export class TokenwireClient {
   }
 
   /** A conversation's runs, newest first: the newest hundred, or the page before another. */
-  thread(thread: string, options: AbortSignal | PageOptions = {}): Promise<ThreadInfo> {
-    const { signal, before, limit }: PageOptions = "aborted" in options ? { signal: options } : options;
-    const query = new URLSearchParams({
-      ...(before ? { before } : {}),
-      ...(limit ? { limit: String(limit) } : {}),
-    }).toString();
-    return this.#get(threadPath(thread) + (query && `?${query}`), signal) as Promise<ThreadInfo>;
+  thread(thread: string, options: PageOptions = {}): Promise<ThreadInfo> {
+    const { signal, before } = options;
+    const page = before ? `?before=${runId(before)}` : "";
+    return this.#get(threadPath(thread) + page, signal) as Promise<ThreadInfo>;
   }
 
   /** Ends a run; its readers see it end as `cancelled`. */
@@ -195,6 +191,7 @@ export class TokenwireClient {
 
   async #fetch(path: string, init: RequestInit): Promise<Response> {
     const { token, credentials = "same-origin" } = this.#options;
+    needServer(this.#options);
     const headers = new Headers(init.headers);
     const key = await token?.();
     if (key) headers.set("authorization", `Bearer ${key}`);

@@ -100,7 +100,7 @@ export class Conversation {
   async refresh(): Promise<void> {
     const { signal } = this.#life;
     try {
-      const { runs, next } = await this.client.thread(this.thread, signal);
+      const { runs, next } = await this.client.thread(this.thread, { signal });
       // Where the pages begin that were not read; a first page of later times changes nothing.
       if (this.#next === undefined) this.#next = next ?? "";
       await this.#adoptAll(runs, signal);
