@@ -63,9 +63,9 @@ class Settings:
     )
     agent: list[str] = _set(
         [],
-        "What",
-        "Agent to serve: MODULE:NAME, FILE.py:NAME or TITLE=MODULE:NAME; repeatable. Requests name "
-        "it as a model; the first is the default.",
+        "Models and runs",
+        "Agent to serve: MODULE:NAME or FILE.py:NAME; TITLE=MODULE:NAME titles it; repeatable. "
+        "Requests name it as a model; the first is the default.",
     )
     store: str | None = _set(
         None,
@@ -84,14 +84,10 @@ class Settings:
     on_disconnect: str = _set(
         "continue",
         "Models and runs",
-        "Policy after the last reader leaves; continue, stop, or stop:SECONDS to wait first.",
+        "Policy when no reader is left; continue, stop, or stop:SECONDS to wait first.",
     )
     durable_streams: Literal["off", "read", "readwrite"] = _set(
         "read", "Models and runs", "Durable Streams routes under /ds."
-    )
-    durable_streams_count: int = _set(10_000, "Models and runs", "Durable Streams per principal.")
-    durable_streams_bytes: int = _set(
-        1 << 30, "Models and runs", "Size of a principal's Durable Streams.", unit="B"
     )
     durable_streams_webhooks: list[str] = _set(
         [],
@@ -148,7 +144,7 @@ class Settings:
         "Maximum connection age (+-10 %); the client then reconnects.",
         unit="s",
     )
-    retry_ms: int = _set(1000, "Streams and logs", "Reconnect delay of clients, in milliseconds.")
+    retry_ms: int = _set(1000, "Streams and logs", "Clients' reconnect delay, in ms.")
     graceful_stop: float = _set(10.0, "Streams and logs", "Longest graceful stop.", unit="s")
 
     connect_timeout: float = _set(5.0, "Deadlines", "Connecting to a provider.", unit="s")
@@ -243,6 +239,10 @@ class Settings:
     run_steps: int = _set(10, "Limits", "Model calls per run.")
     run_tool_calls: int = _set(50, "Limits", "Tool calls per run.")
     run_tools_at_once: int = _set(8, "Limits", "Concurrent tool calls per run.")
+    durable_streams_count: int = _set(10_000, "Limits", "Durable Streams per principal.")
+    durable_streams_bytes: int = _set(
+        1 << 30, "Limits", "Size of a principal's Durable Streams.", unit="B"
+    )
     socket_buffer: int = _set(256 << 10, "Limits", "Kernel send buffer per connection.", unit="B")
 
     log_level: Literal["debug", "info", "warning", "error"] = _set(
