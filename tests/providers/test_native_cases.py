@@ -74,6 +74,18 @@ def test_a_case_cut_into_bytes(case: dict[str, Any]) -> None:
     assert plain(decode(dialect.decoder(), cut_every(1)(data))) == whole
 
 
+CUT = [c for c in CASES if "surrogates-cut" in c["id"]]
+
+
+@pytest.mark.parametrize("case", CUT, ids=lambda c: c["id"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_bytes_of_one_character_in_two_payloads(case: dict[str, Any], cut: int) -> None:
+    smile = "\N{GRINNING FACE}".encode()
+    data = data_of(case).replace(b"\\ud83d", smile[:cut]).replace(b"\\ude00", smile[cut:])
+    found = facts(decode(REGISTRY.dialect(case["family"]).decoder(), [data]))
+    assert {name: found[name] for name in case["expected"]} == case["expected"]
+
+
 def test_every_case_has_its_own_name() -> None:
     names = [c["id"] for c in CASES]
     assert len(set(names)) == len(names)

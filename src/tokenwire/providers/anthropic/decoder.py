@@ -27,9 +27,9 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
+from tokenwire.providers.anthropic.blocks import Block, RepeatedCall
 from tokenwire.providers.anthropic.request import build
 from tokenwire.providers.base import Call, Cursor, Target
-from tokenwire.providers.decoding.arguments import resolve
 from tokenwire.providers.decoding.counts import joined
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -72,43 +72,6 @@ class _Ordinary(msgspec.Struct, gc=False):
 _decode_ordinary = msgspec.json.Decoder(_Ordinary).decode
 
 
-class _Block:
-    """One content block: a part, or a block that is emitted when it is whole."""
-
-    __slots__ = ("content", "content_block", "delta", "input", "part", "repeats", "signature")
-
-    def __init__(
-        self, part: OpenPart | None, delta: str = "", content_block: dict[str, Any] | None = None
-    ) -> None:
-        self.part = part
-        #: The kind of delta that belongs to the block.
-        self.delta = delta
-        #: A call with the id of an earlier one: kept until it is clear whether it is the same.
-        self.repeats: _Call | None = None
-        self.content_block = content_block
-        self.content: list[str] = []
-        self.signature = ""
-        #: A tool's input that came whole with the start of its block.
-        self.input: Any = None
-
-
-class _Call:
-    """The name and the text of the arguments of a tool call."""
-
-    __slots__ = ("arguments", "block", "name")
-
-    def __init__(self, block: dict[str, Any]) -> None:
-        self.block = block
-        self.name = text_of(block.get("name"))
-        self.arguments: list[str] = []
-
-    @property
-    def value(self) -> tuple[str, Any]:
-        """The name and the arguments."""
-        text = "".join(self.arguments)
-        return self.name, resolve(text)[0] if text else self.block.get("input") or {}
-
-
 class AnthropicDecoder(PayloadDecoder):
     """One response of the Messages API."""
 
@@ -116,11 +79,12 @@ class AnthropicDecoder(PayloadDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._blocks: dict[Any, _Block] = {}
+        self._blocks: dict[Any, Block] = {}
         self._usage: dict[str, Any] = {}
         self._ended_calls: dict[str, list[tuple[str, Any]]] = {}
         #: Text, or thinking, that came in a block of another kind.
-        self._strays: dict[str, _Block] = {}
+        self._strays: dict[str, Block] = {}
+        self._lost_arguments = False
         self._request_id: str | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "content_block_delta": self._delta,
@@ -202,33 +166,33 @@ class AnthropicDecoder(PayloadDecoder):
         self._end_strays()
         self._blocks[index] = self._open(block, index)
 
-    def _open(self, block: dict[str, Any], index: Any) -> _Block:
+    def _open(self, block: dict[str, Any], index: Any) -> Block:
         kind = text_of(block.get("type"))
         meta: dict[str, Any] = {"type": kind, "index": index}
         if kind == "text":
-            state = _Block(self.parts.open(TextStart, meta=meta), "text_delta")
+            state = Block(self.parts.open(TextStart, meta=meta), "text_delta")
             self._text(state, block.get("text"))
             for entry in items(block.get("citations")):
                 self._citation(state, entry)
             return state
         if kind == "thinking":
-            state = _Block(self.parts.open(ReasoningStart, meta=meta), "thinking_delta")
+            state = Block(self.parts.open(ReasoningStart, meta=meta), "thinking_delta")
             self._text(state, block.get("thinking"))
             self._signature(state, block.get("signature"))
             return state
         if kind in _TOOL_BLOCKS:
             return self._open_tool(block, meta)
-        return _Block(None, content_block=dict(block) | {"type": kind, "index": index})
+        return Block(None, content_block=dict(block) | {"type": kind, "index": index})
 
-    def _open_tool(self, block: dict[str, Any], meta: dict[str, Any]) -> _Block:
+    def _open_tool(self, block: dict[str, Any], meta: dict[str, Any]) -> Block:
         skipped = ("type", "id", "name", "input", "index")
         meta |= {k: v for k, v in block.items() if k not in skipped}
         call_id = text_of(block.get("id"))
         if call_id in self._ended_calls and meta["type"] == "tool_use":
-            again = _Block(None)
-            again.repeats = _Call(block)
+            again = Block(None)
+            again.repeats = RepeatedCall(block)
             return again
-        tool = _Block(
+        tool = Block(
             self.parts.open(
                 ToolCallStart,
                 name=text_of(block.get("name")),
@@ -252,6 +216,8 @@ class AnthropicDecoder(PayloadDecoder):
         if block is not None and block.repeats is not None and kind == "input_json_delta":
             block.repeats.arguments.append(text_of(delta.get("partial_json")))
             return
+        if kind == "input_json_delta" and (block is None or block.delta != kind):
+            block = self._only_call()
         if kind in _OWN_DELTAS and (block is None or block.delta != kind):
             block = self._stray(kind)
         if block is None or (block.part is None and block.content_block is None):
@@ -273,7 +239,16 @@ class AnthropicDecoder(PayloadDecoder):
         else:
             self.raw("content_block_delta", value)
 
-    def _stray(self, kind: str) -> _Block:
+    def _only_call(self) -> Block | None:
+        """The block of arguments whose index is no call's: the one that is open. Where that is not
+        clear, no call may run without the arguments that were lost."""
+        calls = [b for b in self._blocks.values() if b.delta == "input_json_delta"]
+        if len(calls) == 1:
+            return calls[0]
+        self._lost_arguments = True
+        return None
+
+    def _stray(self, kind: str) -> Block:
         """The block of text, or thinking, that came in a block of another kind."""
         stray = self._strays.get(kind)
         if stray is None:
@@ -287,7 +262,7 @@ class AnthropicDecoder(PayloadDecoder):
             if stray.part is not None:
                 stray.part.end()
 
-    def _unannounced(self, kind: Any, index: Any) -> _Block | None:
+    def _unannounced(self, kind: Any, index: Any) -> Block | None:
         """A delta of a block whose start never came: text and thinking can be read anyway."""
         if not isinstance(kind, str) or kind not in _OWN_DELTAS:
             return None
@@ -311,8 +286,10 @@ class AnthropicDecoder(PayloadDecoder):
                 self._end_call(block, part)
             part.end()
 
-    def _end_call(self, block: _Block, part: OpenPart) -> None:
+    def _end_call(self, block: Block, part: OpenPart) -> None:
         """The end of a tool's arguments, which may have come whole at the start as well."""
+        if self._lost_arguments and not part.size and not block.input:
+            part.end("invalid", error="its arguments came for a block that is no call")
         if block.input and not part.size:
             part.delta(block.input if isinstance(block.input, str) else dump(block.input))
         elif block.input and isinstance(block.input, dict):
@@ -321,7 +298,7 @@ class AnthropicDecoder(PayloadDecoder):
             value = part.arguments.resolve(part.final)[0]
             self._ended_calls.setdefault(part.call_id, []).append((part.name, value))
 
-    def _end_repeated(self, call: _Call, index: Any) -> None:
+    def _end_repeated(self, call: RepeatedCall, index: Any) -> None:
         """A call whose id came before: emitted only if it is another one."""
         call_id = text_of(call.block.get("id"))
         if call.value in self._ended_calls.get(call_id, ()):
@@ -337,7 +314,7 @@ class AnthropicDecoder(PayloadDecoder):
         part.delta("".join(call.arguments) or dump(call.block.get("input") or {}))
         part.end()
 
-    def _end_block(self, block: _Block, status: PartStatus = "complete") -> None:
+    def _end_block(self, block: Block, status: PartStatus = "complete") -> None:
         fields = dict(block.content_block or {})
         index, kind = fields.pop("index", None), text_of(fields.get("type"))
         meta = {"type": kind, "index": index}
@@ -397,16 +374,16 @@ class AnthropicDecoder(PayloadDecoder):
 
     # --- pieces --------------------------------------------------------------------------------
 
-    def _text(self, block: _Block, text: Any) -> None:
+    def _text(self, block: Block, text: Any) -> None:
         if isinstance(text, str) and block.part is not None:
             block.part.delta(text)
 
-    def _signature(self, block: _Block, signature: Any) -> None:
+    def _signature(self, block: Block, signature: Any) -> None:
         if isinstance(signature, str) and signature and block.part is not None:
             block.signature += signature
             block.part.attr("signature", block.signature)
 
-    def _citation(self, block: _Block, source: Any) -> None:
+    def _citation(self, block: Block, source: Any) -> None:
         if block.part is None or not isinstance(source, dict):
             return
         for unit in ("char", "page", "block"):

@@ -105,6 +105,20 @@ class ConverseDecoder(PayloadDecoder):
     def _message_start(self, value: dict[str, Any]) -> None:
         self.parts.out.append(ResponseStart())
 
+    def _call_at(self, index: int) -> OpenPart | None:
+        """The call of a piece of arguments: the one at its index, or the only one that is open.
+        Where that is not clear, no call may run without the arguments that were lost."""
+        part = self._blocks.get(index)
+        if part is not None and type(part.start) is ToolCallStart:
+            return part
+        calls = [p for p in self._blocks.values() if type(p.start) is ToolCallStart]
+        if len(calls) == 1:
+            return calls[0]
+        for call in calls:
+            if not call.size:
+                call.end("invalid", error="its arguments came for a block that is no call")
+        return None
+
     def _of_kind(self, index: int, kind: type[PartStart]) -> OpenPart | None:
         """The open block of an index if it is of this kind. Text, or reasoning, that comes in the
         block of a call, or of a result, gets a block of its own beside it."""
@@ -168,8 +182,8 @@ class ConverseDecoder(PayloadDecoder):
                 part = self._begin(index, TextStart)
             part.delta(text)
         elif isinstance(delta.get("toolUse"), dict):
-            part = self._blocks.get(index)
-            if part is not None and type(part.start) is ToolCallStart:
+            part = self._call_at(index)
+            if part is not None:
                 given = delta["toolUse"].get("input")
                 part.delta(dump(given) if isinstance(given, dict) else text_of(given))
             else:

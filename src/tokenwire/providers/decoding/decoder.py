@@ -35,6 +35,8 @@ __all__ = ["PayloadDecoder"]
 
 #: Names of events, and payloads, that only say that the server is alive.
 _PINGS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
+#: Names of events that are not of any wire.
+_ASIDE = _PINGS | {ERROR_FIELD}
 #: Payloads longer than that may be nested too deeply.
 _LONG = 400
 #: Reasons that explain an answer in which there is nothing.
@@ -142,8 +144,8 @@ class PayloadDecoder:
         something new that is kept."""
         self._unknown += 1
         fault = fault_in(value)
-        if fault is not None:
-            self.fail_with(fault, raw=value)
+        if fault is not None or event == "error":
+            self.fail_with(value if fault is None else fault, raw=value)
         elif (event in _PINGS or text_of(value.get("type")) in _PINGS) and len(value) < 4:
             self.parts.out.append(Heartbeat(source="provider"))
         else:
@@ -283,11 +285,11 @@ class PayloadDecoder:
         if self.closed:
             return
         event = frame.event
-        if event != "message":
+        if event in _ASIDE:
             if event == ERROR_FIELD:
                 self._last_words = data
                 return
-            if event in _PINGS and data[:1] != b"{":
+            if data[:1] != b"{":
                 self._alive()
                 return
         try:
@@ -311,7 +313,9 @@ class PayloadDecoder:
         try:
             value, loose = read(data)
         except ValueError as error:
-            if not (last or frame.unterminated):  # else it was cut off, which `finish` reports
+            if frame.event == "error" and not frame.unterminated:
+                self.fail_with(data[:2000].decode("utf-8", "replace"))
+            elif not (last or frame.unterminated):  # else it was cut off, which `finish` reports
                 self.fail(_not_this_wire(f"a payload of the stream is not JSON: {error}", data))
             return
         if loose and not self.parts.loose:
@@ -325,6 +329,8 @@ class PayloadDecoder:
         if isinstance(value, dict):
             self.payloads += 1
             self.payload(cast(dict[str, Any], value), event)
+        elif event == "error":
+            self.fail_with(value)
         else:
             self._odd(value)
         if self.parts.loose:

@@ -56,25 +56,30 @@ def fault_in(value: dict[str, Any]) -> Any:
         return value
     if value.get("success") is False or value.get("ok") is False:
         return value
-    if text_of(value.get("status")).lower() in _BAD_STATES:
-        return value
+    named = [k for k, v in value.items() if k.endswith(("Exception", "Error")) and obj(v)]
+    if named:
+        return {"__type": named[0], **obj(value[named[0]])}
+    if "." in kind or "event_type" in value:
+        return None  # an event of a newer version
     if any(_is_bad(value.get(name)) for name in _CODES):
         return value
     if any(_is_http_failure(value.get(name)) for name in _STATUSES):
         return value
-    named = [k for k, v in value.items() if k.endswith(("Exception", "Error")) and obj(v)]
-    if named:
-        return {"__type": named[0], **obj(value[named[0]])}
-    if (kind and "." in kind) or "event_type" in value:
-        return None  # an event of a newer version
-    if value.get("detail"):
+    says_failed = text_of(value.get("status")).lower() in _BAD_STATES
+    if says_failed and (not kind or _has_message(value)):
         return value
-    return value if _is_message(value) else None
+    if kind and not _has_message(value):
+        return None
+    return value if value.get("detail") or _is_message(value) else None
+
+
+def _has_message(value: dict[str, Any]) -> bool:
+    return any(isinstance(value.get(name), str) and value[name] for name in _MESSAGES)
 
 
 def _is_message(value: dict[str, Any]) -> bool:
     """Whether the payload is a message with a code, or hardly more than a message."""
-    if not any(isinstance(value.get(name), str) and value[name] for name in _MESSAGES):
+    if not _has_message(value):
         return False
     if _is_bad(value.get("code")):
         return True
