@@ -138,6 +138,30 @@ def test_links_between_pages_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+#: Options of other programs that the pages mention.
+OTHERS = {"--no-sweep"}
+
+
+def test_options_that_the_pages_mention_exist():
+    """In prose and tables, by their bare name: an option of the past is found here."""
+    commands = ["serve", "chat", "inspect", "simulate", "models", "tail", "rotate-secret", "doctor"]
+    known = set(re.findall(r"--[a-z][a-z-]+", " ".join(map(help_of, commands))))
+    known |= {
+        f"--{'no-' * no}{flag.removeprefix('--').removeprefix('no-')}"
+        for flag in known
+        for no in (0, 1)
+    }
+    mentioned = {
+        (str(page.relative_to(ROOT)), flag)
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for code in re.findall(r"`(--[^`]+)`", page.read_text(encoding="utf-8"))
+        for flag in re.findall(r"(?:^|\s)(--[a-z][a-z-]+)", code)
+    }
+    assert len(mentioned) > 30
+    assert sorted((page, flag) for page, flag in mentioned if flag not in known | OTHERS) == []
+
+
 ANCHOR = re.compile(r"\[[^\]]*\]\(([^)#\s]*)#([^)\s]+)\)")
 
 

@@ -189,7 +189,7 @@ class Live:
     def runs(self) -> Runs:
         """The runs: ``cancel``, ``approve``, ``thread``, ``delete``, ..."""
         if self._runs is None:
-            raise RuntimeError("give live.lifespan to the application, or use 'async with live'")
+            raise RuntimeError("Live has not started; pass live.lifespan to the application")
         return self._runs
 
     @asynccontextmanager
