@@ -18,6 +18,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import time
 from typing import Any
 
 import msgspec
@@ -33,6 +34,8 @@ from tokenwire.errors import (
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo
+from tokenwire.observe.facts import RunEnded
+from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.owned import answers_same, encode_command
@@ -324,11 +327,14 @@ class Runs(Worker):
 
     async def delete(self, run: str, *, principal: str = "") -> None:
         """Stop a run and erase everything stored for it."""
-        await self._checked(run, principal)
+        info, meta = await self._checked(run, principal)
         owned = self.owned.get(run)
         if owned is not None:
             await owned.stop()
         await self.store.delete(run)
+        if info.closed is None:
+            seconds = max(0.0, time.time() - info.created)
+            report(RunEnded(run, meta.model, "deleted", None, seconds, info.tail))
 
     async def _command(self, run: str, command: Control | ApprovalAnswer | ToolResult) -> None:
         await self.store.command(run, encode_command(command))

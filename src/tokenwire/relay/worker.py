@@ -153,6 +153,7 @@ class Worker:
         events = ending(replay, how)
         start = start_of(owned.run, owned.loop.plan)
         await write_end(self.store, replay, events, epoch=owned.producer.epoch, start=start)
+        owned.loop.tell_end(replay.fold)
 
     async def aclose(self) -> None:
         """Release all runs and close the store."""

@@ -138,6 +138,9 @@ class App:
         await state.identify.sessions.open(state.store)
         for service in state.services:
             await service.start(state.store)
+        # The lag of the event loop is measured whether somebody reads or not.
+        state.connections.sweep_with(lambda now: True)
+        state.connections.wake()
         self._sweeper = asyncio.create_task(_forget_old_runs(state))
         if state.settings.metrics:
             prometheus.start()

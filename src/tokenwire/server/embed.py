@@ -269,8 +269,11 @@ class Live:
         follower = await self.runs.follow(run, after=after or None, principal=principal)
         skip = follower.after
         if skip and wire == "tokens":
-            checked, follower = follower, await self.runs.follow(run, principal=principal)
-            checked.close()
+            checked = follower
+            try:
+                follower = await self.runs.follow(run, principal=principal)
+            finally:
+                checked.close()
         return RunResponse(
             self.connections,
             follower,

@@ -16,7 +16,7 @@ import msgspec
 from tokenwire.backoff import backoff
 from tokenwire.errors import StoreDamagedError, TokenwireError
 from tokenwire.log.base import Claim
-from tokenwire.observe.facts import TakenOver
+from tokenwire.observe.facts import RunEnded, TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.replay import read_run
@@ -189,3 +189,5 @@ class Orphans:
             events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
         start = start_of(run, meta)
         await write_end(worker.store, replay, events, epoch=epoch, start=start)
+        fold, seconds = replay.fold, replay.now() / 1000
+        report(RunEnded(run, meta.model, fold.status, None, seconds, fold.seq))

@@ -13,12 +13,14 @@ For a route of another wire::
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.model import Reconnect
 from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from tokenwire.server.state import State
 
 __all__ = ["STREAM_HEADERS", "Head", "RunResponse", "offset_of", "run_response"]
+
+_log = logging.getLogger("tokenwire.server")
 
 #: What keeps proxies and browsers from storing, changing, or holding back a stream.
 STREAM_HEADERS: dict[str, str] = {
@@ -253,7 +257,12 @@ class RunResponse(Response):
         loop = asyncio.get_running_loop()
         follower, encoder, connections = self.follower, self.encoder, self.connections
         while True:
-            batch = await follower.next()
+            try:
+                batch = await follower.next()
+            except (NotFoundError, GoneError, LogError) as error:
+                if not connection.lost:
+                    await self._break_off(connection, send, error)
+                return
             if connection.lost:
                 return
             if batch is None:
@@ -282,6 +291,16 @@ class RunResponse(Response):
                 return
             if loop.time() - connection.last_write >= connections.heartbeat:
                 await _send(connection, send, encoder.heartbeat())
+
+    async def _break_off(self, connection: Connection, send: Send, error: TokenwireError) -> None:
+        """The log cannot be read any more: the run was erased under its reader, or the store
+        failed. A wire with a farewell ends with it (whoever reconnects hears why); to clients of
+        any other an orderly end would be the end of the answer, so the stream breaks off."""
+        self._why = "gone" if isinstance(error, NotFoundError | GoneError) else "store"
+        _log.info("a reader of run %s leaves: %s", self.run_id, error)
+        farewell = self._farewell(self._why)
+        if farewell is not None:
+            await _send(connection, send, farewell, last=True)
 
     def _end(self) -> bytes:
         end = self.encoder.finish()
