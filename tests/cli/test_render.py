@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -69,3 +72,36 @@ def test_drawn_lines_are_not_filled_with_blanks(
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in screen.getvalue().split("\n")]
     assert any("👩" in line for line in lines)
     assert [line for line in lines if line != line.rstrip(" ")] == []
+
+
+@pytest.mark.parametrize("marker", ["> ", "- ", "1. ", "> - ", "* > ", ">"])
+@pytest.mark.parametrize("number", [3, 30, 2000])
+def test_deep_nesting_loses_no_text(marker: str, number: int) -> None:
+    from rich.console import Console
+
+    from tokenwire.cli.render import _markdown
+
+    console = Console(file=io.StringIO(), width=60, force_terminal=True)
+    console.print(_markdown(marker * number + "the answer"))
+    assert "the answer" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_each_output_is_judged_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file takes text as it is; a terminal and a pipe, behind which may be one, take it inert."""
+    evil = "\x1b]52;c;aGk=\x07 report\u202egpj.exe \u00ad\U000e0041\x9b31m"
+    read, write = os.pipe()
+    with open(tmp_path / "out", "w") as file, os.fdopen(write, "w") as pipe:
+        for out, error, is_clean in ((file, pipe, (False, True)), (pipe, file, (True, False))):
+            monkeypatch.setattr(sys, "stdout", out)
+            monkeypatch.setattr(sys, "stderr", error)
+            here = Out()
+            texts = here.clean(evil), here.clean_aside(evil)
+            for text, clean in zip(texts, is_clean, strict=True):
+                hidden = any(char in text for char in "\x1b\x07\u202e\u00ad\U000e0041\x9b")
+                assert hidden is not clean
+            raw = Out(raw=True)
+            assert raw.clean(evil) == raw.clean_aside(evil) == evil
+            monkeypatch.undo()
+    os.close(read)

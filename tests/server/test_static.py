@@ -59,7 +59,7 @@ def test_the_page_is_alone_and_may_use_nothing_that_it_does_not_need(tmp_path: P
     assert "trusted-types 'none'" in PAGE_POLICY
     allowed = dict(rule.split("=") for rule in PAGE_HEADERS["permissions-policy"].split(", "))
     assert allowed["clipboard-write"] == "(self)"
-    for name in ("camera", "microphone", "geolocation", "clipboard-read", "usb"):
+    for name in ("camera", "microphone", "geolocation", "usb"):
         assert allowed[name] == "()"
     with site() as here:
         page = here.client.get("/")

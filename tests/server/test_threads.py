@@ -129,3 +129,32 @@ def test_every_conversation_is_listed(here: Site) -> None:
     assert len(set(names)) == len(names) == 1003
     assert "next" not in rest
     assert all(one["title"].startswith("Title") for one in rest["threads"])
+
+
+def test_a_deleted_run_leaves_no_question_behind() -> None:
+    """Its question named the conversation; so it goes with it, and the next one names it."""
+    with site() as here:
+        secret = here.start("my secret question", thread="t1")
+        other = here.start("something else", thread="t1")
+        assert here.client.get("/v1/threads/t1").json()["title"] == "my secret question"
+        assert here.client.delete(f"/v1/runs/{secret}").status_code == 204
+        assert "secret" not in here.client.get("/v1/threads").text
+        assert "secret" not in here.client.get("/v1/threads/t1").text
+        here.start("a third one", thread="t1")
+        assert here.client.get("/v1/threads/t1").json()["title"] == "a third one"
+        assert here.client.delete(f"/v1/runs/{other}").status_code == 204  # it named nothing
+        assert here.client.get("/v1/threads/t1").json()["title"] == "a third one"
+        alone = here.start("alone and secret", thread="t2")
+        assert here.client.delete(f"/v1/runs/{alone}").status_code == 204
+        assert "secret" not in here.client.get("/v1/threads").text
+
+
+def test_a_title_of_a_person_stays_when_a_run_goes() -> None:
+    with site() as here:
+        first = here.start("my secret question", thread="t1")
+        here.start("something else", thread="t1")
+        here.client.put("/v1/threads/t1", json={"title": "Mine"})
+        here.client.delete(f"/v1/runs/{first}")
+        assert here.client.get("/v1/threads/t1").json()["title"] == "Mine"
+        here.client.put("/v1/threads/t1", json={"title": ""})
+        assert "secret" not in here.client.get("/v1/threads").text

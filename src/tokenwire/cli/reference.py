@@ -17,7 +17,7 @@ _HEAD: Final = """\
 Generated from the code by `python -m tokenwire.cli.reference`; do not edit.
 
 Every command has `--help`. On a terminal, control characters in a model's text become visible
-symbols without effect, except with `--raw`; a pipe or a file receives the text unchanged. Errors
+symbols without effect, except with `--raw`; only a file receives the text unchanged. Errors
 are one line on standard error.
 
 | exit code | meaning |

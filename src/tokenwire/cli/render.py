@@ -16,6 +16,9 @@ from tokenwire.cli.terminal import Out
 __all__ = ["MarkdownPrinter", "PlainPrinter", "Printer", "printer"]
 
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
+#: Levels of nesting that are drawn (a list has two): beyond, the parser and the width of a terminal
+#: would lose text, so it is printed as it is.
+_MOST_LEVELS: Final = 16
 #: Redraws of the open block per second.
 _REFRESH: Final = 12
 
@@ -64,11 +67,11 @@ class PlainPrinter:
         if self._out.is_terminal and not self._at_start:
             self._out.write("\n")
             self._at_start = True
-        print(self._out.clean(line), file=sys.stderr, flush=True)
+        print(self._out.clean_aside(line), file=sys.stderr, flush=True)
 
     def reasoning(self, piece: str) -> None:
         if self._out.is_terminal:
-            sys.stderr.write(self._out.clean(piece))
+            sys.stderr.write(self._out.clean_aside(piece))
             sys.stderr.flush()
             self._thinking = True
 
@@ -194,10 +197,14 @@ def _markdown(text: str) -> Any:
     words."""
     from markdown_it import MarkdownIt
     from rich.markdown import Markdown
+    from rich.text import Text
 
-    rendered = Markdown(text, hyperlinks=False)
-    parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
-    rendered.parsed = parser.parse(text)
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 4 * _MOST_LEVELS})
+    tokens = parser.enable(["strikethrough", "table"]).parse(text)
+    if any(token.level > _MOST_LEVELS for token in tokens):
+        return Text(text)
+    rendered = Markdown("", hyperlinks=False)
+    rendered.markup, rendered.parsed = text, tokens
     return rendered
 
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
@@ -25,16 +26,20 @@ R = TypeVar("R")
 
 #: Characters that change the direction or hide text, so that a name looks like another.
 _HIDDEN: Final = (
-    *(0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF),
+    *(0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x200B, 0x200E, 0x200F),
+    *(0x2028, 0x2029, 0x3164, 0xFEFF, 0xFFA0),
+    *range(0x180B, 0x1810),
     *range(0x202A, 0x202F),
     *range(0x2060, 0x2070),
+    *range(0xFFF0, 0xFFFC),
+    *range(0x1D173, 0x1D17B),
 )
 _INERT: Final = (
     {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
     | {0x7F: "\u2421"}
     | {code: f"<{code:02X}>" for code in range(0x80, 0xA0)}
     | {code: f"<U+{code:04X}>" for code in _HIDDEN}
-    | {code: f"<U+{code:04X}>" for code in range(0xE0000, 0xE0080)}
+    | {code: f"<U+{code:04X}>" for code in range(0xE0000, 0xE1000)}
     | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 )
 
@@ -44,17 +49,31 @@ def inert(text: str) -> str:
     return text.translate(_INERT)
 
 
+def _is_file(stream: Any) -> bool:
+    """Whether a stream is an ordinary file: what is there acts on no screen."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
 class Out:
-    """Standard output for text of others. On a terminal the text is made inert; a file or a pipe
-    receives it unchanged."""
+    """Standard output, and standard error beside it, for text of others. A file receives the text
+    unchanged; a terminal, and a pipe, behind which may be one, receive it inert. Each of the two
+    outputs is judged by itself."""
 
     def __init__(self, *, raw: bool = False) -> None:
         self.is_terminal = sys.stdout.isatty()
-        self._safe = self.is_terminal and not raw
+        self._safe = not raw and not _is_file(sys.stdout)
+        self._safe_aside = not raw and not _is_file(sys.stderr)
 
     def clean(self, text: str) -> str:
-        """The text, safe for this output."""
+        """The text, safe for standard output."""
         return inert(text) if self._safe else text.encode("utf-8", "replace").decode()
+
+    def clean_aside(self, text: str) -> str:
+        """The text, safe for standard error."""
+        return inert(text) if self._safe_aside else text.encode("utf-8", "replace").decode()
 
     def write(self, text: str) -> None:
         """Write and flush a piece."""

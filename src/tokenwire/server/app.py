@@ -263,6 +263,7 @@ async def _forget_old_runs(state: State) -> None:
             await state.store.expire(retention=retention)
             if number % every == 0:
                 await routes_threads.forget_old(state)
+                await routes_threads.forget_aliases(state)
                 await state.identify.sessions.sweep()
         except LogError as error:
             _log.warning("old runs could not be erased: %s", error)

@@ -33,6 +33,7 @@ from tokenwire.server.routes.support import (
     route,
     wire_response,
 )
+from tokenwire.server.routes.threads import ALIASES, ALIASES_OF
 from tokenwire.server.sockets.ag_ui import AGUISocket, Stream
 from tokenwire.server.sockets.base import SocketEndpoint
 from tokenwire.server.state import State
@@ -43,8 +44,6 @@ from tokenwire.wire.place import Place
 
 __all__ = ["routes", "run_name"]
 
-#: Documents that say which run, and from where, a client's later run id stands for.
-_ALIASES = "ag-ui-run"
 #: Of a thread's runs, how many may still be waiting for what a request answers.
 _MAX_THREAD_RUNS = 5
 
@@ -182,7 +181,7 @@ def _continue(
 
 async def _alias(state: State, principal: str, client_run: str) -> _Alias | None:
     name = run_name(principal, client_run)
-    data = await state.store.document(_ALIASES, name)
+    data = await state.store.document(ALIASES, name)
     return msgspec.json.decode(data, type=_Alias) if data else None
 
 
@@ -208,7 +207,8 @@ async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> _A
                 await _result(state, run.id, results[name], principal)
         alias = _Alias(run.id, wait.cursor, wait.offset, sorted(finished_ids | names))
         document = run_name(principal, body.run)
-        await state.store.set_document(_ALIASES, document, msgspec.json.encode(alias))
+        await state.store.set_document(ALIASES_OF, f"{run.id}/{document}", b"1")
+        await state.store.set_document(ALIASES, document, msgspec.json.encode(alias))
         return alias
     return None
 

@@ -31,6 +31,7 @@ from tokenwire.server.routes.support import (
     unknown_model_is_404,
     wire_response,
 )
+from tokenwire.server.routes.threads import erase_run
 from tokenwire.server.state import State
 from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion, error_kind, error_object
 from tokenwire.wire.openai.chat_request import OpenAIRequest, parse_chat
@@ -204,5 +205,5 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     response = request.path_params["response"]
     run = _run_of(response)
     async with count_misses(state, info):
-        await state.runs.delete(run, principal=info.principal)
+        await erase_run(state, run, info.principal)
     return json_response({"id": response, "object": "response", "deleted": True})

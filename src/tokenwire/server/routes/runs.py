@@ -28,7 +28,7 @@ from tokenwire.server.edge.json_page import long_poll, page
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.respond import run_response
 from tokenwire.server.routes.resume import resume_of
-from tokenwire.server.routes.threads import touch
+from tokenwire.server.routes.threads import erase_run, touch
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 from tokenwire.wire.native import NativeEncoder
@@ -92,7 +92,7 @@ async def start_run(
     finally:
         state.limits.give_back(principal)
     if info.created_now and more.get("thread"):
-        await touch(state, principal, more["thread"], request.messages)
+        await touch(state, principal, more["thread"], request.messages, info.id)
     return info
 
 
@@ -243,7 +243,7 @@ async def delete(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/runs/{run}``: cancel the run and delete its log."""
     run = run_id(request)
     async with count_misses(state, info):
-        await state.runs.delete(run, principal=info.principal)
+        await erase_run(state, run, info.principal)
     return Response(status_code=204)
 
 

@@ -24,7 +24,7 @@ PAGE_POLICY = (
 )
 #: What a page may not use, even in a frame or by a script that should not be there.
 _UNUSED = (
-    "accelerometer autoplay bluetooth camera clipboard-read display-capture encrypted-media "
+    "accelerometer autoplay bluetooth camera display-capture encrypted-media "
     "fullscreen gamepad geolocation gyroscope hid idle-detection local-fonts magnetometer "
     "microphone midi payment picture-in-picture publickey-credentials-get screen-wake-lock serial "
     "storage-access usb web-share xr-spatial-tracking"

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tokenwire.errors import InputError, NotFoundError
+from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.message import FilePart, Message
 from tokenwire.server.edge.bodies import THREAD, read_body
 from tokenwire.server.edge.guard import RequestInfo
@@ -25,9 +25,12 @@ from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
 from tokenwire.server.runs import ENDED, describe
 from tokenwire.server.state import State
 
-__all__ = ["forget_old", "routes", "touch"]
+__all__ = ["ALIASES", "ALIASES_OF", "erase_run", "forget_aliases", "forget_old", "routes", "touch"]
 
 _KIND = "thread"
+#: AG-UI clients have names of their own for runs: the documents that translate them, and those
+#: that say, by ``RUN/NAME``, which names a run has.
+ALIASES, ALIASES_OF = "ag-ui-run", "ag-ui-names"
 _TITLE = "thread-title"
 #: Entries of one page of a list.
 _MOST_THREADS = 1000
@@ -43,12 +46,17 @@ class _Title(msgspec.Struct, forbid_unknown_fields=True):
     title: Annotated[str, msgspec.Meta(max_length=200)]
 
 
+class _Alias(msgspec.Struct):
+    run: str
+
+
 class _Entry(msgspec.Struct, omit_defaults=True):
     """What a run leaves of its thread. ``updated``: Unix seconds; ``first``: what the first
-    question was about."""
+    question was about, and ``run`` which run asked it."""
 
     updated: float = 0.0
     first: str | None = None
+    run: str | None = None
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -69,13 +77,50 @@ def routes(state: State) -> list[BaseRoute]:
     ]
 
 
-async def touch(state: State, principal: str, thread: str, messages: list[Message]) -> None:
+async def touch(
+    state: State, principal: str, thread: str, messages: list[Message], run: str
+) -> None:
     """A run was started in ``thread``: it goes to the top of the list, named by what was asked
     first."""
     known = await _entry(state, principal, thread)
-    first = known.first if known else None
-    entry = _Entry(updated=time.time(), first=first or _subject(messages))
+    if known is not None and known.first:
+        entry = _Entry(updated=time.time(), first=known.first, run=known.run)
+    else:
+        entry = _Entry(updated=time.time(), first=_subject(messages), run=run)
     await _keep(state, principal, thread, entry)
+
+
+async def erase_run(state: State, run: str, principal: str) -> None:
+    """Erase a run and what is left of it elsewhere: its question, where that names the thread, and
+    the names that clients have for it. Raises `NotFoundError`."""
+    info = await state.runs.info(run, principal=principal)
+    aliases = await state.store.documents(ALIASES_OF, prefix=f"{run}/")
+    await state.runs.delete(run, principal=principal)
+    for name in aliases:
+        await _forget_alias(state, run, name.partition("/")[2])
+    if info.thread is None:
+        return
+    if not await state.runs.thread(info.thread, principal=principal, most=1):
+        await _forget(state, principal, info.thread)
+        return
+    entry = await _entry(state, principal, info.thread)
+    if entry is not None and entry.run in (None, run):
+        await _keep(state, principal, info.thread, _Entry(updated=entry.updated))
+
+
+async def forget_aliases(state: State) -> None:
+    """Erase names that clients had for runs which have gone by the retention."""
+    for name, data in (await state.store.documents(ALIASES, most=_MOST_SWEPT)).items():
+        run = msgspec.json.decode(data, type=_Alias).run
+        try:
+            await state.store.describe(run)
+        except (NotFoundError, GoneError):
+            await _forget_alias(state, run, name)
+
+
+async def _forget_alias(state: State, run: str, name: str) -> None:
+    await state.store.set_document(ALIASES, name, None)
+    await state.store.set_document(ALIASES_OF, f"{run}/{name}", None)
 
 
 async def forget_old(state: State) -> None:
@@ -177,7 +222,7 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     while found := await state.runs.thread(thread, principal=info.principal):
         for run in found:
             try:
-                await state.runs.delete(run.id, principal=info.principal)
+                await erase_run(state, run.id, info.principal)
             except NotFoundError:
                 continue  # somebody else erased it meanwhile
     await _forget(state, info.principal, thread)
