@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.cli import COMMAND, PATIENCE, ROOT, Terminal, environment, model_that_says, run
+from tokenwire.cli.terminal import inert
 
 EVIL = "a\x1b]52;c;cm0gLXJm\x07b\x1b[2Jc\x9b31md\u202eflip\r\n"
 
@@ -39,18 +40,30 @@ def test_bytes_that_are_no_text() -> None:
     assert (named.returncode, "caf\ufffd" in named.stdout.decode()) == (0, True)
 
 
-def test_a_model_in_a_pipe_is_passed_on_exactly() -> None:
-    with model_that_says(EVIL, "end") as model:
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_model_in_a_pipe_acts_on_no_terminal_behind_it(
+    tmp_path: Path, raw: bool, to_file: bool
+) -> None:
+    """``chat | tee`` shows it on a terminal; a file takes it exactly, and so does ``--raw``."""
+    with model_that_says(EVIL, "end") as model, open(tmp_path / "out", "w+b") as file:
         done = subprocess.run(
-            [*COMMAND, "chat", "-m", model, "hi"],
+            [*COMMAND, "chat", *(["--raw"] if raw else []), "-m", model, "hi"],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=file if to_file else subprocess.PIPE,
+            stderr=subprocess.PIPE,
             timeout=PATIENCE,
             env=environment(),
             cwd=ROOT,
             check=True,
         )
-    assert done.stdout.decode() == EVIL + "end\n"
+        file.seek(0)
+        text = (file.read() if to_file else done.stdout).decode()
+    if raw or to_file:
+        assert text == EVIL + "end\n"
+    else:
+        assert text == inert(EVIL) + "end\n"
+        assert not any(char in text for char in "\x1b\x07\x9b\u202e\r")
 
 
 @pytest.mark.parametrize("plain", [False, True])
