@@ -37,6 +37,8 @@ __all__ = ["PayloadDecoder"]
 _PINGS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
 #: Names of events that are not of any wire.
 _ASIDE = _PINGS | {ERROR_FIELD}
+#: End markers and keep-alives are no longer.
+_SHORT = 16
 #: Payloads longer than that may be nested too deeply.
 _LONG = 400
 #: Reasons that explain an answer in which there is nothing.
@@ -274,13 +276,7 @@ class PayloadDecoder:
         data = frame.data
         if data[:1] != b"{":
             data = data.strip()
-            if data.strip(b'"').upper() == b"[DONE]":
-                self.done_sentinel = True
-                if not self.closed:
-                    self.done()
-                return
-            if not data or data == b"null" or data.lower().decode("latin-1") in _PINGS:
-                self._alive()
+            if len(data) <= _SHORT and self._is_marker(data):
                 return
         if self.closed:
             return
@@ -307,6 +303,18 @@ class PayloadDecoder:
         else:
             self._value(value, event)
         self._settle()
+
+    def _is_marker(self, data: bytes) -> bool:
+        """Whether the data is no payload: the end marker, a keep-alive, or nothing."""
+        if data.strip(b'"').upper() == b"[DONE]":
+            self.done_sentinel = True
+            if not self.closed:
+                self.done()
+            return True
+        if not data or data == b"null" or data.lower().decode("latin-1") in _PINGS:
+            self._alive()
+            return True
+        return False
 
     def _odd_frame(self, frame: Frame, data: bytes, *, last: bool) -> None:
         """A payload that is no strict JSON."""
