@@ -32,6 +32,7 @@ ONE_OF_EACH = [
     facts.FollowerGone("r", "native", "end", 7, 1.0),
     facts.StoreAppended(3, 0.001),
     facts.TakenOver("r", 2, "resume"),
+    facts.EndDelivered("r", "ok"),
     facts.RequestDone("GET", "/", 200, 0.1),
 ]
 

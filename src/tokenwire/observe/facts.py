@@ -9,6 +9,7 @@ import msgspec
 
 __all__ = [
     "ChunksCame",
+    "EndDelivered",
     "Fact",
     "FellBack",
     "FirstToken",
@@ -136,3 +137,10 @@ class RequestDone(Fact, frozen=True):
     route: str
     status: int
     seconds: float
+
+
+class EndDelivered(Fact, frozen=True):
+    """The application was told the end of a run: ``ok``, ``retry`` or ``failed`` (given up)."""
+
+    run: str
+    how: str

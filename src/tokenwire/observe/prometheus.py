@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenwire.observe.facts import (
     ChunksCame,
+    EndDelivered,
     Fact,
     FellBack,
     FirstToken,
@@ -75,6 +76,7 @@ class PrometheusObserver:
         self._readers = counter("readers", "Readers that came", "wire", "resumed")
         self._departures = counter("readers_left", "Readers that left", "wire", "why")
         self._records = counter("store_records", "Records that the store accepted")
+        self._deliveries = counter("ends_delivered", "Calls of on_end", "how")
         self._takeovers = counter("takeovers", "Runs taken over", "how")
         self._handlers: dict[type[Fact], Callable[[Any], None]] = {
             RequestDone: self._request,
@@ -96,10 +98,9 @@ class PrometheusObserver:
             FollowerOpened: lambda f: self._readers.labels(
                 self._label("wire", f.wire), str(f.resumed).lower()
             ).inc(),
-            FollowerGone: lambda f: self._departures.labels(
-                self._label("wire", f.wire), f.why
-            ).inc(),
+            FollowerGone: self._departed,
             StoreAppended: self._appended,
+            EndDelivered: lambda f: self._deliveries.labels(f.how).inc(),
             TakenOver: lambda f: self._takeovers.labels(f.how).inc(),
         }
 
@@ -133,6 +134,9 @@ class PrometheusObserver:
         gaps = self._gaps.of(self._label("model", fact.model))
         for gap in fact.chunk_gap_seconds:
             gaps.observe(gap)
+
+    def _departed(self, fact: FollowerGone) -> None:
+        self._departures.labels(self._label("wire", fact.wire), fact.why).inc()
 
     def _appended(self, fact: StoreAppended) -> None:
         self._append.observe(fact.seconds)

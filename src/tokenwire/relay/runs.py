@@ -82,12 +82,16 @@ class Runs(Worker):
         await super().open()
         tending = tend(self, take_over=take_over and self.store.shared)
         self._tender = asyncio.create_task(tending)
+        if self.outbox is not None:
+            self.outbox.open()
 
     async def aclose(self) -> None:
         """Stop tending, release all runs, close the store."""
         if self._tender is not None:
             self._tender.cancel()
             await asyncio.wait([self._tender])
+        if self.outbox is not None:
+            await self.outbox.aclose()
         await super().aclose()
 
     # --- start ---------------------------------------------------------------------------------
@@ -136,18 +140,26 @@ class Runs(Worker):
         meta.tool_names = self.tool_names(principal) if tools and meta.agent is None else []
         meta.nonce = secrets.token_hex(8)
         encoded = msgspec.json.encode(meta)
-        info = await self.store.create(
-            run,
-            owner=self.owner,
-            meta=encoded,
-            thread=_scoped(principal, thread),
-            key=_scoped(principal, key),
-            key_hash=hashlib.sha256(signature).hexdigest(),
-            lease=self.lease,
-        )
+        noted = self.outbox is not None and await self.outbox.expect(run)
+        try:
+            info = await self.store.create(
+                run,
+                owner=self.owner,
+                meta=encoded,
+                thread=_scoped(principal, thread),
+                key=_scoped(principal, key),
+                key_hash=hashlib.sha256(signature).hexdigest(),
+                lease=self.lease,
+            )
+        except Exception:
+            if noted and self.outbox is not None:
+                await self.outbox.forget(run)
+            raise
         if info.meta != encoded:  # also where the key names a run of the caller's own id
             existing = info_of(info, meta_of(info), waiting=self._is_waiting(info.log))
             existing.created_now = False
+            if noted and self.outbox is not None and info.log != run:
+                await self.outbox.forget(run)
             return existing
         self.adopt(plan, info.epoch, on_disconnect)
         return info_of(info, meta)
@@ -331,6 +343,8 @@ class Runs(Worker):
         owned = self.owned.get(run)
         if owned is not None:
             await owned.stop()
+        if self.outbox is not None:
+            await self.outbox.forget(run)
         await self.store.delete(run)
         if info.closed is None:
             seconds = max(0.0, time.time() - info.created)

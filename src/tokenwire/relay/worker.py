@@ -17,6 +17,7 @@ from tokenwire.events.fold import Fold
 from tokenwire.log.base import Store
 from tokenwire.relay.census import Census
 from tokenwire.relay.description import RunMeta
+from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
 from tokenwire.relay.private import PrivateDocuments
@@ -54,8 +55,9 @@ class Worker:
     registry knows); others, and runs with tools that are not here, are left to processes that have
     them, for ``leave_for`` seconds (default: the total deadline), and then ended. ``limits`` are
     of a run's tool loop, ``bounds`` of its log. ``agents``: by name, started and taken over beside
-    the models; ``app`` is what they get as ``ctx.app``. Without ``registry`` and ``http`` it makes
-    its own.
+    the models; ``app`` is what they get as ``ctx.app``. ``on_end``: called with every ended run
+    (`EndedRun`); it must be the same in every process of the store. Without ``registry`` and
+    ``http`` it makes its own.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Worker:
         wait_timeout: float = WAIT_TIMEOUT,
         agents: Mapping[str, AgentSpec] | None = None,
         app: object = None,
+        on_end: OnEnd | None = None,
     ) -> None:
         self.store = store
         self._registry = registry
@@ -94,6 +97,7 @@ class Worker:
         self.wait_timeout = wait_timeout
         self.agents = agents or {}
         self._app = app
+        self.outbox = Outbox(store, on_end) if on_end is not None else None
         self.lease = lease
         self._fallbacks = fallbacks or {}
         self._models = None if models is None else frozenset(models)
@@ -275,6 +279,8 @@ class Worker:
         if self.owned.get(owned.run) is owned:
             del self.owned[owned.run]
             self.readers.disown(owned.run)
+            if self.outbox is not None:
+                self.outbox.ended(owned.run)
 
 
 async def _let_tools_finish(all_owned: list[OwnedRun], seconds: float) -> None:

@@ -7,11 +7,12 @@ every request passes the guard; a wire is one module of `server.routes` with ``r
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Router
@@ -42,6 +43,7 @@ from tokenwire.tools.registry import ToolSet
 
 if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay.outbox import OnEnd
 
 __all__ = ["WIRES", "App", "create_app", "default_registry"]
 
@@ -70,6 +72,7 @@ class App:
         auth: Auth | None = None,
         agents: Iterable[object] = (),
         app: object = None,
+        on_end: OnEnd | None = None,
     ) -> None:
         self.state = State(settings, auth=auth)
         names = [*settings.agent, *agents]
@@ -77,7 +80,7 @@ class App:
             from tokenwire.agents.load import agents_of
 
             self.state.agents = agents_of(names)
-        self._app = app
+        self._app, self._on_end = app, on_end
         self._registry, self._log_argument, self._tools = registry, store, tools
         self._opened_here = AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
@@ -133,6 +136,7 @@ class App:
             models=state.settings.model,
             agents=state.agents,
             app=self._app,
+            on_end=self._on_end or named_function(state.settings.on_end),
         )
         await state.runs.open()
         await state.identify.sessions.open(state.store)
@@ -197,6 +201,7 @@ def create_app(
     auth: Auth | None = None,
     agents: Iterable[object] = (),
     app: object = None,
+    on_end: OnEnd | None = None,
 ) -> App:
     """The server as an ASGI application. ``settings``: default those of the class, without file
     and environment; ``registry``: the models by name; ``store``: a store that it opens and closes;
@@ -212,7 +217,22 @@ def create_app(
         auth=auth,
         agents=agents,
         app=app,
+        on_end=on_end,
     )
+
+
+def named_function(name: str | None) -> Callable[..., Any] | None:
+    """The function MODULE:NAME. Raises `ConfigError`."""
+    if name is None:
+        return None
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the function {name!r} cannot be loaded: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"{name!r} is not a function")
+    return function
 
 
 def deadlines(settings: Settings) -> Deadlines:

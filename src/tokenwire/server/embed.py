@@ -49,6 +49,7 @@ from tokenwire.wire.token_sse import TokenEncoder
 if TYPE_CHECKING:
     from tokenwire.log.base import Store
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay.outbox import OnEnd
     from tokenwire.relay.runs import Runs
     from tokenwire.run.stream import Run
     from tokenwire.tools.registry import ToolSet
@@ -157,7 +158,8 @@ class Live:
     ``store``: a store or its URL. ``models``: the only models that `start` accepts. ``agents``:
     functions made by `tokenwire.agent`, objects of frameworks, or names such as ``my_app:support``;
     they are started by name, as models are, and get ``app`` as ``ctx.app``. The first of agents and
-    models is the default. What an agent calls is not bounded by ``models``.
+    models is the default. What an agent calls is not bounded by ``models``. ``on_end`` is called
+    with every run that ended, as a `tokenwire.relay.outbox.EndedRun`.
 
     ``registry``, ``tools``: the models by name, and the tools of the runs. ``heartbeat``:
     keep-alive interval, ``max_age``: of a connection; both in seconds.
@@ -172,6 +174,7 @@ class Live:
         tools: ToolSet | None = None,
         agents: Iterable[object] = (),
         app: object = None,
+        on_end: OnEnd | None = None,
         heartbeat: float = 15.0,
         max_age: float = 240.0,
     ) -> None:
@@ -179,7 +182,7 @@ class Live:
         self._models = models or ([] if self._agents else ["demo"])
         #: What `start` accepts: agents, then models; the first is the default.
         self.models = [*self._agents, *self._models]
-        self._app = app
+        self._app, self._on_end = app, on_end
         self._store = open_store(store) if isinstance(store, str) else store
         self._registry, self._tools = registry, tools
         self.connections = Connections(heartbeat=heartbeat, max_age=max_age)
@@ -207,6 +210,7 @@ class Live:
                 models=self._models,
                 agents=self._agents,
                 app=self._app,
+                on_end=self._on_end,
             )
             await runs.open()
             self._runs = runs

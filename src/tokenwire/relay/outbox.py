@@ -1,0 +1,194 @@
+"""Telling the application how runs ended: `on_end`.
+
+Always true: a note of the run is in the store before the run is, so whoever looks later knows that
+its end must be told; the note goes only after the application took it, or with the run; a failing
+call is tried again for a day, then listed as failed. On a store that outlives its processes the
+call is made at least once, under the run's id; on one of this process only, once at best.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
+from tokenwire.events.message import Message
+from tokenwire.log.base import Store
+from tokenwire.observe.facts import EndDelivered
+from tokenwire.observe.hooks import report
+from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.replay import read_run
+
+__all__ = ["EndedRun", "OnEnd", "Outbox"]
+
+_log = logging.getLogger("tokenwire.relay")
+
+_KIND = "on-end"
+#: Seconds between two looks at all notes; an end of this process is told at once.
+PERIOD = 2.0
+#: Seconds for which one process may call before another may.
+CALL_SECONDS = 60.0
+#: Seconds for which a failing call is tried again, and the longest pause between two tries.
+MOST_SECONDS, MOST_PAUSE = 86_400.0, 3600.0
+#: Seconds after which a note without a run is of a start that failed.
+UNMADE_SECONDS = 60.0
+
+
+class EndedRun(msgspec.Struct, kw_only=True):
+    """A run that has ended: what an application stores. ``message`` is the folded answer,
+    ``messages`` the same with the results of tools, ``input`` the conversation before."""
+
+    run: str
+    outcome: str
+    reason: str | None
+    message: Message
+    messages: list[Message]
+    input: list[Message]
+    usage: dict[str, int]
+    model: str
+    thread: str | None = None
+    principal: str = ""
+    metadata: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+OnEnd = Callable[[EndedRun], Awaitable[None] | None]
+
+
+class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What the store keeps for one run until its end was told."""
+
+    since: float
+    #: Unix seconds before which nobody else calls.
+    until: float = 0.0
+    tries: int = 0
+    first_try: float = 0.0
+    error: str | None = None
+    is_failed: bool = False
+
+
+class Outbox:
+    """The ends that one process tells. Every process of a store must have the same ``on_end``."""
+
+    def __init__(self, store: Store, on_end: OnEnd) -> None:
+        self._store, self._on_end = store, on_end
+        self._wake = asyncio.Event()
+        self._ended: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to tell."""
+        self._task = asyncio.create_task(self._work(), name="outbox")
+
+    async def aclose(self) -> None:
+        """Stop; what is not told yet is told by the next process."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def expect(self, run: str) -> bool:
+        """Note a run that is about to be created; False when there is a note of it already."""
+        note = msgspec.json.encode(_Note(since=time.time()))
+        if await self._store.document(_KIND, run) is not None:
+            return False
+        return await self._store.swap_document(_KIND, run, None, note)
+
+    async def forget(self, run: str) -> None:
+        """The run was deleted, or never was."""
+        await self._store.set_document(_KIND, run, None)
+
+    def ended(self, run: str) -> None:
+        """A run of this process is over: look at it now."""
+        self._ended.add(run)
+        self._wake.set()
+
+    async def failed(self) -> dict[str, str]:
+        """Runs whose end could not be told for a day, with the last error."""
+        notes = await self._store.documents(_KIND, most=10_000)
+        decoded = {run: msgspec.json.decode(data, type=_Note) for run, data in notes.items()}
+        return {run: note.error or "" for run, note in decoded.items() if note.is_failed}
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                ended, self._ended = self._ended, set()
+                for run in ended or await self._store.documents(_KIND, most=10_000):
+                    await self._look_at(run)
+            except LogError as error:
+                _log.warning("ends of runs could not be told: %s", error)
+            except Exception:
+                _log.exception("telling ends of runs failed; it goes on")
+            try:
+                async with asyncio.timeout(PERIOD):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _look_at(self, run: str) -> None:
+        data = await self._store.document(_KIND, run)
+        if data is None:
+            return
+        note, now = msgspec.json.decode(data, type=_Note), time.time()
+        if note.is_failed or now < note.until:
+            return
+        try:
+            info = await self._store.describe(run)
+        except (NotFoundError, GoneError):
+            if now > note.since + UNMADE_SECONDS:
+                await self.forget(run)
+            return
+        if info.closed is None:
+            return
+        note.until, note.tries = now + CALL_SECONDS, note.tries + 1
+        note.first_try = note.first_try or now
+        mine = msgspec.json.encode(note)
+        if await self._store.swap_document(_KIND, run, data, mine):
+            await self._tell(run, meta_of(info), note, mine)
+
+    async def _tell(self, run: str, meta: RunMeta, note: _Note, mine: bytes) -> None:
+        """Call the application; the note says what became of it."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                ended = await self._read(run, meta)
+                if inspect.iscoroutinefunction(self._on_end):
+                    await self._on_end(ended)
+                else:
+                    result = await asyncio.to_thread(self._on_end, ended)
+                    if inspect.isawaitable(result):
+                        await result
+        except Exception as error:
+            now = time.time()
+            note.is_failed = now > note.first_try + MOST_SECONDS
+            note.until = now + min(MOST_PAUSE, 2.0 ** min(note.tries, 12))
+            safe = isinstance(error, TokenwireError)
+            note.error = str(error) if safe else type(error).__name__
+            _log.warning("on_end of run %s failed (try %d)", run, note.tries, exc_info=error)
+            await self._store.swap_document(_KIND, run, mine, msgspec.json.encode(note))
+            report(EndDelivered(run, "failed" if note.is_failed else "retry"))
+        else:
+            await self._store.swap_document(_KIND, run, mine, None)
+            report(EndDelivered(run, "ok"))
+
+    async def _read(self, run: str, meta: RunMeta) -> EndedRun:
+        fold = (await read_run(self._store, run)).fold
+        return EndedRun(
+            run=run,
+            outcome=fold.outcome or "interrupted",
+            reason=fold.end_reason,
+            message=fold.message(),
+            messages=fold.history(),
+            input=meta.request.messages,
+            usage=fold.usage,
+            model=meta.model,
+            thread=meta.thread,
+            principal=meta.principal,
+            metadata=meta.metadata,
+            error=fold.error,
+        )

@@ -1,0 +1,146 @@
+"""`on_end`: every end is told, at least once, also after a crash between the end and the call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from support.spine import run_async
+from tokenwire import RunContext, Runs, agent, open_store
+from tokenwire.agents.load import agents_of
+from tokenwire.errors import KeyReusedError
+from tokenwire.events.message import user
+from tokenwire.events.request import Request
+from tokenwire.relay import outbox
+from tokenwire.relay.outbox import EndedRun
+
+
+@agent
+async def job(ctx: RunContext):
+    yield "Hello "
+    if ctx.prompt == "fail":
+        raise RuntimeError("no")
+    if ctx.prompt == "wait":
+        await asyncio.sleep(60)
+    yield ctx.prompt
+
+
+@asynccontextmanager
+async def opened(store: str, on_end: Any) -> AsyncIterator[Runs]:
+    runs = Runs(open_store(store), agents=agents_of([job]), on_end=on_end, lease=0.4)
+    await runs.open()
+    try:
+        yield runs
+    finally:
+        await runs.aclose()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def asked(text: str) -> Request:
+    return Request(messages=[user(text)])
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "PERIOD", 0.1)
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+def test_every_outcome_is_told_once_with_the_folded_message(store: str, tmp_path: Any) -> None:
+    store = f"sqlite:{tmp_path / 'runs.db'}" if store == "sqlite" else store
+
+    async def main() -> None:
+        told: list[EndedRun] = []
+        async with opened(store, told.append) as runs:
+            whole = await runs.start(
+                asked("you"), model="job", principal="eve", thread="t", metadata={"a": 1}
+            )
+            failed = await runs.start(asked("fail"), model="job")
+            stopped = await runs.start(asked("wait"), model="job")
+            await asyncio.sleep(0.1)
+            await runs.cancel(stopped.id)
+            await until(lambda: len(told) == 3)
+            await asyncio.sleep(0.4)
+            assert len(told) == 3
+            by_run = {ended.run: ended for ended in told}
+            first = by_run[whole.id]
+            assert (first.message.text, first.outcome) == ("Hello you", "complete")
+            assert (first.principal, first.thread, first.metadata) == ("eve", "t", {"a": 1})
+            assert first.input[0].text == "you"
+            assert by_run[failed.id].outcome == "error"
+            assert by_run[failed.id].error is not None
+            assert by_run[stopped.id].outcome == "cancelled"
+            assert await runs.store.documents("on-end") == {}
+
+    run_async(main())
+
+
+def test_a_call_that_fails_is_made_again_by_whoever_is_there(tmp_path: Any) -> None:
+    store = f"sqlite:{tmp_path / 'runs.db'}"
+
+    async def main() -> None:
+        tries: list[str] = []
+        told: list[EndedRun] = []
+
+        async def broken(ended: EndedRun) -> None:
+            tries.append(ended.run)
+            raise RuntimeError("the application's database is away")
+
+        async with opened(store, broken) as first:
+            info = await first.start(asked("you"), model="job")
+            await until(lambda: tries)
+        async with opened(store, told.append):
+            await until(lambda: told)
+        assert [ended.run for ended in told] == [info.id]
+
+    run_async(main())
+
+
+def test_what_fails_for_a_day_is_listed_and_what_is_deleted_is_forgotten(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MOST_SECONDS", -1.0)
+
+    async def main() -> None:
+        def broken(ended: EndedRun) -> None:
+            raise ValueError("secret")
+
+        async with opened(f"sqlite:{tmp_path / 'runs.db'}", broken) as runs:
+            assert runs.outbox is not None
+            info = await runs.start(asked("you"), model="job")
+            failed: dict[str, str] = {}
+            async with asyncio.timeout(20):
+                while not failed:
+                    failed = await runs.outbox.failed()
+                    await asyncio.sleep(0.05)
+            assert failed == {info.id: "ValueError"}
+            await runs.delete(info.id)
+            assert await runs.outbox.failed() == {}
+
+    run_async(main())
+
+
+def test_a_start_that_fails_or_repeats_leaves_no_note(tmp_path: Any) -> None:
+    async def main() -> None:
+        told: list[EndedRun] = []
+        async with opened(f"sqlite:{tmp_path / 'runs.db'}", told.append) as runs:
+            first = await runs.start(asked("you"), model="job", key="k")
+            again = await runs.start(asked("you"), model="job", key="k")
+            assert again.id == first.id
+            with pytest.raises(KeyReusedError):
+                await runs.start(asked("other"), model="job", key="k")
+            await until(lambda: told)
+            await asyncio.sleep(0.3)
+            assert len(told) == 1
+            assert await runs.store.documents("on-end") == {}
+
+    run_async(main())
