@@ -12,7 +12,7 @@ import asyncio
 import random
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 
@@ -30,7 +30,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Heartbeat, LogReset, RunEnd
+from tokenwire.events.model import Heartbeat, LogReset, RunEnd, StepReset, TextDelta, TextEnd
 from tokenwire.events.model import Reconnect as PlannedReconnect
 
 __all__ = ["Follow", "OnCut", "Open"]
@@ -123,6 +123,22 @@ class Follow:
         self._closing.set()
         self._ready.clear()
         await self._drop()
+
+    async def texts(self) -> AsyncIterator[str]:
+        """The text of the run so far, whole, each time it changes: for displays. What a
+        ``step-reset`` withdraws is gone from it; who joins `TextDelta` s by hand keeps the words of
+        an attempt that was started again. Raises `ConflictError` on a reader that has a cursor."""
+        if self.cursor is not None:
+            raise ConflictError("only a whole run has a text; follow it without 'after'")
+        state, text = Fold(), ""
+        async for event in self:
+            if isinstance(event, LogReset):
+                state = Fold()
+            else:
+                state.apply(event)
+            if isinstance(event, LogReset | StepReset | TextDelta | TextEnd) and text != state.text:
+                text = state.text
+                yield text
 
     async def text(self) -> str:
         """Read the whole run to its end and return its text."""

@@ -73,7 +73,7 @@ class Settings:
         "Store: memory:, sqlite:FILE or redis://HOST. Default of the command: tokenwire/runs.db "
         "in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
     )
-    on_end: str | None = _set(None, "Models and runs", "Function called with each ended run.")
+    on_end: str | None = _set(None, "Models and runs", "Called with each ended run.")
     retention: float = _set(
         86400.0, "Models and runs", "Time to keep a run after its end.", unit="s"
     )
