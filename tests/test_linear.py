@@ -118,6 +118,7 @@ ENTRIES: dict[str, Callable[[str], Any]] = {
     "partial": lambda text: everything('{"a":"' + text),
     "partial bare": everything,
     "structured": lambda text: structured({"type": "object"}).read(text),
+    "structured in prose": lambda text: structured({"type": "object"}).read("So: " + text),
     "structured in a fence": lambda text: structured({"type": "object"}).read("```json\n" + text),
     "redact": redact,
     "redact a message": lambda text: message_of(InputError(text)),

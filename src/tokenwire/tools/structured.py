@@ -25,6 +25,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.tools.calls.arguments import InvalidJSON, parse_json
+from tokenwire.tools.calls.embedded import json_candidates
 from tokenwire.tools.calls.partial import PartialValue
 from tokenwire.tools.json_schema import problem
 from tokenwire.tools.schema import clean_schema, problems_of
@@ -34,7 +35,6 @@ __all__ = ["OUTPUT_TOOL", "Structured", "partial_values", "structured"]
 #: The tool that a model is made to call where its provider has no mechanism of its own.
 OUTPUT_TOOL: Final = "give_answer"
 _MOST: Final = 8 * 1024 * 1024
-_FENCE: Final = "```"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,25 +70,26 @@ class Structured:
         return self.read("".join(part.text for part in parts if isinstance(part, TextPart)))
 
     def read(self, text: str) -> Any:
-        """The checked value of a whole answer. Raises `ProtocolError` that says what is wrong."""
+        """The checked value of a whole answer: the answer itself, or the one JSON value among its
+        prose. Raises `ProtocolError` that says what is wrong."""
+        failure: ProtocolError | None = None
+        for candidate in json_candidates(text):
+            try:
+                return self._checked(candidate)
+            except ProtocolError as error:
+                failure = failure or error
+        assert failure is not None  # the whole answer is always a candidate
+        raise failure
+
+    def _checked(self, text: str) -> Any:
         try:
-            value = parse_json(_unfenced(text), most=_MOST)
+            value = parse_json(text, most=_MOST)
         except InvalidJSON as error:
             raise ProtocolError(f"the model's answer is not the requested JSON: {error}") from None
         try:
             return self._read(value)
         except ValueError as error:
             raise ProtocolError(f"the model's answer does not fit the schema: {error}") from None
-
-
-def _unfenced(text: str) -> str:
-    """What stands in a fenced block, when the whole answer is one."""
-    block = text.strip()
-    if len(block) < 2 * len(_FENCE) or not (block.startswith(_FENCE) and block.endswith(_FENCE)):
-        return text
-    language, _, content = block[len(_FENCE) : -len(_FENCE)].partition("\n")
-    language = language.strip()
-    return content if not language or (language.isascii() and language.isalpha()) else text
 
 
 def structured(shape: Any, *, name: str = "answer", strict: bool = True) -> Structured:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from tokenwire.server.edge.bodies import check_request
+from tokenwire.server.edge.bodies import check_request, choose_model
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.head import ProviderHead
@@ -32,19 +32,26 @@ from tokenwire.wire.anthropic.encoder import (
     error_type,
     message_object,
 )
+from tokenwire.wire.anthropic.estimate import estimate_tokens
 from tokenwire.wire.anthropic.request import parse_messages
 
 __all__ = ["anthropic_form", "routes"]
+
+_COUNT = "/v1/messages/count_tokens"
 
 
 def routes(state: State) -> list[BaseRoute]:
     """``/v1/messages`` and the form of its errors."""
     state.error_forms["/v1/messages"] = anthropic_form
-    state.media_paths.add("/v1/messages")
-    state.request_id_names["/v1/messages"] = b"request-id"
+    for path in ("/v1/messages", _COUNT):
+        state.media_paths.add(path)
+        state.request_id_names[path] = b"request-id"
     state.cors_families |= {"x-stainless-", "anthropic-"}
     state.cors_exposed += ", Request-Id"
-    return [route(state, "/v1/messages", create, "POST")]
+    return [
+        route(state, "/v1/messages", create, "POST"),
+        route(state, _COUNT, count_tokens, "POST"),
+    ]
 
 
 def anthropic_form(
@@ -52,6 +59,15 @@ def anthropic_form(
 ) -> Any:
     """Anthropic's error body."""
     return {**error_body(message, error_type(status)), "request_id": request_id}
+
+
+async def count_tokens(state: State, request: Request, info: RequestInfo) -> Response:
+    """``POST /v1/messages/count_tokens``: an estimate, and said to be one. Starts nothing."""
+    body = parse_messages(info.json, is_count=True)
+    with unknown_model_is_404():
+        choose_model(body.model, state.model_names)
+    tokens = estimate_tokens(check_request(body.request, state.settings))
+    return json_response({"input_tokens": tokens, "estimate": True})
 
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:

@@ -48,14 +48,15 @@ class AnthropicRequest(msgspec.Struct, kw_only=True):
         return frozenset(tool.name for tool in self.request.tools or [])
 
 
-def parse_messages(value: Any) -> AnthropicRequest:
-    """The body of ``POST /v1/messages``. Raises `InputError`."""
+def parse_messages(value: Any, *, is_count: bool = False) -> AnthropicRequest:
+    """The body of ``POST /v1/messages``, or (with ``is_count``) of ``.../count_tokens``, which
+    needs no ``max_tokens``. Raises `InputError`."""
     body = Fields(value)
     body.only(_FIELDS)
     for name in _REFUSED:
         if body.has(name):
             raise body.fail(name, "is not supported here")
-    if not body.has("max_tokens"):
+    if not is_count and not body.has("max_tokens"):
         raise body.fail("max_tokens", "is missing")
     messages = [m for message in body.objects("messages", required=True) for m in _message(message)]
     if not messages:
