@@ -48,6 +48,8 @@ class Item:
         self.index = index
         self.id = item_id
         self.call_id = ""
+        #: A call's arguments that came with its announcement: they count where no others come.
+        self.announced = ""
         #: What its ended parts said.
         self.said = ""
         self.contents: dict[tuple[str, int], OpenPart] = {}
@@ -81,6 +83,8 @@ class Item:
         """End a part, with the corrected text where the deltas were wrong."""
         text = self.final.pop(part.number, None)
         if self.type in _FUNCTION:
+            if not part.size and not part.final:
+                part.delta(self.announced)
             self.said = _plain(text or part.final or part.text)
         elif part.pieces is not None:
             self.said += part.text if text is None else text
@@ -191,6 +195,9 @@ class Items:
         item_id = text_of(fields.get("id")) or text_of(value.get("item_id"))
         item = Item(kind, value.get("output_index"), item_id)
         item.call_id = text_of(fields.get("call_id"))
+        if kind in _FUNCTION:
+            given = fields.get("arguments", fields.get("input"))
+            item.announced = dump(given) if isinstance(given, dict) else text_of(given)
         self.all.append(item)
         self._memo = None
         if kind in _FUNCTION:
