@@ -31,6 +31,7 @@ from tokenwire.errors import (
     NotFoundError,
     TokenwireError,
 )
+from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo
@@ -247,6 +248,12 @@ class Runs(Worker):
             "waiting": fold.waiting,
             "tools": msgspec.to_builtins(list(fold.tools.values())),
         }
+
+    async def fold(self, run: str, *, principal: str = "") -> Fold:
+        """The run's state so far, to be read only: at hand where this process owns the run, else
+        from its log. Raises `NotFoundError`."""
+        await self._checked(run, principal)
+        return await self._state(run)
 
     async def thread(
         self, thread: str, *, principal: str = "", most: int = 100, before: str | None = None

@@ -95,7 +95,7 @@ async def _resumed(state: State, request: Request, info: RequestInfo, resume: Re
     """The rest of a run, in the wire of its start."""
     run, place = resume.run, resume.place
     compat = compat_of(state, request, (run.metadata or {}).get("ui_compat"))
-    fold, _ = await folded(state, run.id, info.principal)
+    fold = await state.runs.fold(run.id, principal=info.principal)
     encoder = UIMessageEncoder(compat=compat, resolved_ids=resolved_ids(fold), place=place)
     return await wire_response(state, run.id, encoder, principal=info.principal, place=place)
 
@@ -189,14 +189,14 @@ async def stream(state: State, request: Request, info: RequestInfo) -> Response:
         if run is None:
             return Response(status_code=204)
         compat = compat_of(state, request, (run.metadata or {}).get("ui_compat"))
-        fold, _ = await folded(state, run.id, info.principal)
+        fold = await state.runs.fold(run.id, principal=info.principal)
         encoder = UIMessageEncoder(compat=compat, resolved_ids=resolved_ids(fold), place=place)
         return await wire_response(state, run.id, encoder, principal=info.principal, place=place)
 
 
 async def find_active(state: State, chat_id: str, principal: str) -> RunInfo | None:
     """The chat's newest run, if it is active."""
-    runs = await state.runs.thread(chat_id, principal=principal)
+    runs = await state.runs.thread(chat_id, principal=principal, most=1)
     return runs[0] if runs and runs[0].state not in ENDED else None
 
 
