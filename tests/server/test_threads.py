@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.server import AS_A, AS_B, KEYS, Site, site
+from tokenwire.server.routes import threads
 
 
 @pytest.fixture
@@ -158,3 +161,28 @@ def test_a_title_of_a_person_stays_when_a_run_goes() -> None:
         assert here.client.get("/v1/threads/t1").json()["title"] == "Mine"
         here.client.put("/v1/threads/t1", json={"title": ""})
         assert "secret" not in here.client.get("/v1/threads").text
+
+
+def test_names_that_clients_had_for_a_run_go_with_it() -> None:
+    with site() as here:
+        store = here.app.state.store
+        runs = [here.start("x", thread="t1") for _ in range(3)]
+
+        async def name(run: str, alias: str) -> None:
+            await store.set_document(threads.ALIASES, alias, json.dumps({"run": run}).encode())
+            await store.set_document(threads.ALIASES_OF, f"{run}/{alias}", b"1")
+
+        for number, run in enumerate(runs):
+            asyncio.run(name(run, f"agui_{number}"))
+        assert here.client.delete(f"/v1/runs/{runs[0]}").status_code == 204
+        kept = asyncio.run(store.documents(threads.ALIASES))
+        assert set(kept) == {"agui_1", "agui_2"}
+        assert len(asyncio.run(store.documents(threads.ALIASES_OF))) == 2
+        # One that the retention took is noticed by the sweep.
+        asyncio.run(store.delete(runs[1]))
+        asyncio.run(threads.forget_aliases(here.app.state))
+        assert set(asyncio.run(store.documents(threads.ALIASES))) == {"agui_2"}
+        assert len(asyncio.run(store.documents(threads.ALIASES_OF))) == 1
+        assert here.client.delete("/v1/threads/t1").status_code == 204
+        assert not asyncio.run(store.documents(threads.ALIASES))
+        assert not asyncio.run(store.documents(threads.ALIASES_OF))
