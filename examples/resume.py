@@ -26,9 +26,8 @@ async def read(runs: Runs, run: str, after: str | None, most: int = 10_000) -> t
 
 async def main() -> None:
     async with demo_server() as url:
-        runs = Runs(tokenwire.open_store("memory:"), registry=tokenwire.Registry(demo_url=url))
-        await runs.open()
-        try:
+        store, registry = tokenwire.open_store("memory:"), tokenwire.Registry(demo_url=url)
+        async with Runs(store, registry=registry) as runs:
             request = Request(messages=[tokenwire.user("scenario:slow")])
             info = await runs.start(request, model="demo")
             first, cursor = await read(runs, info.id, None, most=3)
@@ -36,8 +35,6 @@ async def main() -> None:
             rest, _ = await read(runs, info.id, cursor)
             print("second reader, after", cursor.partition("-")[0], ":", rest)
             assert (first + rest).split() == [str(n) for n in range(1, 91)]
-        finally:
-            await runs.aclose()
 
 
 asyncio.run(main())

@@ -16,6 +16,7 @@ from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
     ApprovalAnswer,
+    Checkpoint,
     Event,
     PartDelta,
     PartEnd,
@@ -44,8 +45,8 @@ SLICE = 512
 #: Records of one look for the newest wait, from the tail backwards.
 GLANCE = 32
 
-#: What a run does only while it works.
-_AT_WORK = (RunStart, StepStart, StepEnd, PartStart, PartDelta, PartEnd, RunEnd)
+#: What a run does only while it works. Not the end of a step: tasks of agents overlap a wait.
+_AT_WORK = (RunStart, StepStart, PartStart, PartDelta, PartEnd, RunEnd)
 
 
 class Replay(msgspec.Struct):
@@ -139,6 +140,8 @@ async def waits(store: Records, run: str, tail: int) -> bool:
                 return not answered.issuperset(event.pending)
             if isinstance(event, _AT_WORK):
                 return False
+            if isinstance(event, Checkpoint):
+                return (await read_run(store, run)).fold.status == "waiting"
             if isinstance(event, ApprovalAnswer):
                 answered.add(event.approval_id)
             elif isinstance(event, ToolResult | ToolError):

@@ -6,10 +6,9 @@ raise the same error; one idempotency key starts one run.
 
 In an app of your own::
 
-    runs = Runs(open_store("sqlite:///chats.db"))
-    await runs.open()
-    info = await runs.start(Request(messages=[user("Hello")]), model="demo", thread="chat-1")
-    follower = await runs.follow(info.id)
+    async with Runs(open_store("sqlite:///chats.db")) as runs:
+        info = await runs.start(Request(messages=[user("Hello")]), model="demo", thread="chat-1")
+        follower = await runs.follow(info.id)
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import hashlib
 import re
 import secrets
 import time
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -85,6 +84,13 @@ class Runs(Worker):
         self._tender = asyncio.create_task(tending)
         if self.outbox is not None:
             self.outbox.open()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Stop tending, release all runs, close the store."""
