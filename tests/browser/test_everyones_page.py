@@ -201,3 +201,24 @@ def test_a_long_conversation_is_whole(server: Any, watched: Any) -> None:
     assert page.get_by_role("button", name="Earlier messages").count() == 0
     page.wait_for_timeout(200)
     assert place.evaluate("(e) => e.scrollTop") > 500, "what was shown stays where it was"
+
+
+def test_blocks_stand_at_the_side_of_their_text(
+    serve: Callable[..., Any], model: Any, watched: Any, ask: Callable[..., Any]
+) -> None:
+    arabic = "مرحبا بالعالم"
+    model.pieces = [
+        f"{arabic}\n\n- {arabic}\n- English\n\n> {arabic}\n\n",
+        f"| {arabic} | b |\n|---|---|\n| 1 | 2 |\n\nEnglish `{arabic}`\n",
+    ]
+    page = watched.page()
+    page.goto(serve("--model", model.name).url)
+    state(ask(page, arabic), "complete")
+    sides = page.evaluate(
+        "() => ['p', 'ul', 'li', 'li:last-child', 'blockquote', '.table', '.group > p:last-child']"
+        ".map((s) => getComputedStyle(document.querySelector(`.markdown ${s}`)).direction)"
+    )
+    assert sides == ["rtl", "rtl", "rtl", "ltr", "rtl", "rtl", "ltr"]
+    field = page.get_by_label("Your question")
+    field.fill(arabic)
+    assert field.evaluate("(e) => getComputedStyle(e).direction") == "rtl"

@@ -49,7 +49,7 @@ function BlockToken({ token, open, depth }: { token: Token; open: boolean; depth
     case "hr":
       return <hr />;
     case "blockquote":
-      return <blockquote dir="auto">{renderBlocks(token.tokens ?? [], open, depth + 1)}</blockquote>;
+      return <blockquote dir={sideOf(token.raw)}>{renderBlocks(token.tokens ?? [], open, depth + 1)}</blockquote>;
     case "code": {
       const code = token as Tokens.Code;
       const language = /^[\w+#.-]{1,30}/.exec(code.lang ?? "")?.[0].toLowerCase() ?? "";
@@ -68,19 +68,30 @@ function BlockToken({ token, open, depth }: { token: Token; open: boolean; depth
   }
 }
 
+const RIGHT_TO_LEFT = /[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
+
+/** The direction of a block that has others in it: those have their own, so `auto` would not see
+ * their text. By the first letter, as `auto` has it. */
+function sideOf(text: string): "rtl" | "ltr" | undefined {
+  const letter = /\p{L}/u.exec(text.replace(/`[^`]*`/g, ""))?.[0];
+  if (!letter) return undefined;
+  return RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr";
+}
+
 function List({ list, open, depth }: { list: Tokens.List; open: boolean; depth: number }): ReactNode {
   const items = list.items.map((item, at) => {
     const last = open && at === list.items.length - 1;
     const tokens = item.tokens.filter((token) => token.type !== "checkbox");
     return (
-      <li key={at} className={item.task ? "task" : undefined}>
+      <li key={at} dir={sideOf(item.raw)} className={item.task ? "task" : undefined}>
         {item.task && <input type="checkbox" checked={!!item.checked} readOnly disabled aria-label={item.checked ? "done" : "to do"} />}
         {renderBlocks(tokens, last, depth + 1)}
       </li>
     );
   });
-  if (!list.ordered) return <ul dir="auto">{items}</ul>;
-  return <ol dir="auto" start={typeof list.start === "number" && list.start < 1e9 ? list.start : 1}>{items}</ol>;
+  const side = sideOf(list.raw);
+  if (!list.ordered) return <ul dir={side}>{items}</ul>;
+  return <ol dir={side} start={typeof list.start === "number" && list.start < 1e9 ? list.start : 1}>{items}</ol>;
 }
 
 function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; depth: number }): ReactNode {
@@ -90,7 +101,7 @@ function Table({ table, open, depth }: { table: Tokens.Table; open: boolean; dep
     return `${side ? `to-${side}` : ""}${text.length <= MOST_SHORT ? " short" : ""}`;
   };
   return (
-    <div className="table" tabIndex={0} role="region" aria-label="Table">
+    <div className="table" dir={sideOf(table.raw)} tabIndex={0} role="region" aria-label="Table">
       <table>
         <thead>
           <tr>
