@@ -66,7 +66,8 @@ class Runs(Worker):
     of the server. ``stop_when``: ends a run's tool loop. ``deadlines``, ``retry``,
     ``limits`` (of the tool loop), ``bounds`` (of a log): for every run. ``owner``: a name of this
     process; ``lease``: seconds until others may take over its runs;
-    ``wait_timeout``: seconds until a run that waits for a person or a client ends.
+    ``wait_timeout``: seconds until a run that waits for a person or a client ends. ``on_end``:
+    called with every ended run, at least once; the same in every process of a store.
 
     Methods take a ``run`` by its id; ``principal``: the caller, who sees their own runs only. Of
     a command, ``by`` and ``reason`` are for the log. An unknown run, and that of another principal,

@@ -207,7 +207,8 @@ def create_app(
     and environment; ``registry``: the models by name; ``store``: a store that it opens and closes;
     ``tools``: a tool set that models may use; ``auth``: API keys or a check of your own;
     ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or their names, beside
-    those of the settings; ``app``: what they get as ``ctx.app``. Raises `ConfigError` for unsafe or
+    those of the settings; ``app``: what they get as ``ctx.app``. ``on_end``: called with every
+    ended run, at least once. Raises `ConfigError` for unsafe or
     contradicting settings."""
     return App(
         settings or Settings(),
