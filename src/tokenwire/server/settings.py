@@ -292,7 +292,7 @@ class Setting(typing.NamedTuple):
     @property
     def brief(self) -> str:
         """The beginning of the description, for a help of one line per setting."""
-        return re.split(r"[.;] |\.$| \(", self.help, maxsplit=1)[0]
+        return re.split(r"[.;] |\.\Z| \(", self.help, maxsplit=1)[0]
 
     @property
     def choices(self) -> tuple[str, ...]:

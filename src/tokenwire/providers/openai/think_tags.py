@@ -13,6 +13,8 @@ __all__ = ["Kind", "ThinkSplitter"]
 
 Kind = Literal["text", "reasoning"]
 _OPEN, _CLOSE = "<think>", "</think>"
+#: White space that may come before a tag; each piece of it is looked at again with the next.
+_MOST_BLANK = 1024
 
 
 class ThinkSplitter:
@@ -62,7 +64,7 @@ class ThinkSplitter:
             if blank:
                 pieces.append(("text", blank))
             return rest[len(_OPEN) :]
-        if _OPEN.startswith(rest):
+        if _OPEN.startswith(rest) and len(blank) <= _MOST_BLANK:
             self._pending = data
             return ""
         self._at_start = False
