@@ -19,7 +19,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from harness import running_model, server_core
 
-from tokenwire.providers.http.connection import Pool
+from tokenwire.providers.http.pool import Pool
 
 
 async def drain_lean(url: str, streams: int, seconds: float) -> float:

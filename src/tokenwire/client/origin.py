@@ -39,7 +39,8 @@ from tokenwire.errors import (
     TokenwireError,
     UnknownModelError,
 )
-from tokenwire.providers.http.connection import Pool, Response
+from tokenwire.providers.http.connection import Response
+from tokenwire.providers.http.pool import Pool
 
 __all__ = [
     "Origin",

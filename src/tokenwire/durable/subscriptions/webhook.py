@@ -29,7 +29,8 @@ import msgspec
 
 from tokenwire.errors import ConfigError, NetworkError, ProviderError
 from tokenwire.log.base import Index
-from tokenwire.providers.http.connection import Connection, Pool
+from tokenwire.providers.http.connection import Connection, Route
+from tokenwire.providers.http.pool import Pool
 
 __all__ = ["CALL_SECONDS", "Signer", "Targets", "load_key_file", "post"]
 
@@ -164,23 +165,21 @@ class _Pinned(Pool):
         super().__init__()
         self._targets = targets
 
-    async def _connect(self, key: tuple[str, int, bool]) -> Connection:
-        host, port, tls = key
+    async def _connect(self, route: Route) -> Connection:
+        host, port, tls, _ = route
         failure: OSError | None = None
         for address in await self._targets.resolve(host, port):
             try:
-                return await self._open(key, address, tls, host)
+                return await self._open(route, address, tls, host)
             except OSError as error:
                 failure = error
         raise failure or OSError("no address")
 
-    async def _open(
-        self, key: tuple[str, int, bool], address: str, tls: bool, host: str
-    ) -> Connection:
+    async def _open(self, route: Route, address: str, tls: bool, host: str) -> Connection:
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self, key),
+            lambda: Connection(self, route),
             address,
-            key[1],
+            route.port,
             ssl=_tls() if tls else None,
             server_hostname=host if tls else None,
         )

@@ -1,13 +1,15 @@
 """Sockets to bytes: the one place that speaks HTTP to providers.
 
-Always true: a request holds only what its call says: no redirect is followed, no proxy or cookie
-is used, no compression is accepted; certificates are verified; a stream that
-is closed or aborted before its end closes its connection at once.
+Always true: a request holds only what its call says: no redirect is followed, no cookie is used,
+no compression is accepted; a proxy comes from the environment alone, and never stands before a
+loopback address; certificates are verified; a stream that is closed or aborted before its end
+closes its connection at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -17,7 +19,8 @@ from urllib.parse import urlsplit
 from tokenwire.errors import DeadlineError, NetworkError, ProtocolError, ProviderError
 from tokenwire.express import Taken
 from tokenwire.providers.base import Call
-from tokenwire.providers.http.connection import Pool
+from tokenwire.providers.http.pool import Pool
+from tokenwire.providers.http.proxy import Proxies
 
 __all__ = ["ByteStream", "HttpClient", "PushStream"]
 
@@ -62,10 +65,13 @@ class PushStream(ByteStream, Protocol):
 
 
 class HttpClient:
-    """A pool of connections to providers, for one event loop."""
+    """A pool of connections to providers, for one event loop. ``env``: where the variables of
+    proxies are looked up (the process's environment); an empty one means no proxy."""
 
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._pool = Pool(ssl_context)
+    def __init__(
+        self, *, ssl_context: ssl.SSLContext | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._pool = Pool(ssl_context, proxies=Proxies(os.environ if env is None else env))
 
     async def open(self, call: Call, *, connect_timeout: float) -> ByteStream:
         """Send the call and wait for the head of the answer, whatever its status.

@@ -12,29 +12,46 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-from collections import deque
 from collections.abc import Callable, Mapping
-from urllib.parse import SplitResult, urlsplit
+from typing import NamedTuple, Protocol
 
 import httptools
 
 from tokenwire.errors import NetworkError, ProtocolError, ProviderError
 from tokenwire.express import YES, Taken
+from tokenwire.providers.http.heads import MOST_HEAD_BYTES, HeadReader
+from tokenwire.providers.http.proxy import Proxy
 
-__all__ = ["Connection", "Pool", "Response"]
+__all__ = ["Connection", "Keeper", "Response", "Route"]
 
-#: Largest head of a response.
-MOST_HEAD_BYTES = 64 << 10
 #: Unread body at which the socket is no longer read, and at which it is read again.
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
-#: Seconds that an idle connection is kept. Providers' load balancers close at 60 or later.
-KEEP_IDLE = 30.0
 #: After the end marker of an answer: seconds and bytes in which its body may end, so that the
 #: connection can be used again.
 LINGER = 0.25
 MOST_REST_BYTES = 16 << 10
-_Key = tuple[str, int, bool]
+
+
+class Route(NamedTuple):
+    """Where a connection leads; those of one route can stand in for each other."""
+
+    host: str
+    port: int
+    tls: bool
+    #: The proxy that it takes.
+    proxy: Proxy | None = None
+
+
+class Keeper(Protocol):
+    """Who has a connection while no response does."""
+
+    def keep(self, route: Route, connection: Connection) -> None:
+        """It may be used again."""
+        ...
+
+    def forget(self, route: Route, connection: Connection) -> None:
+        """It is closed."""
+        ...
 
 
 class Response:
@@ -181,7 +198,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_field_bytes",
         "_head",
-        "_head_size",
+        "_head_reader",
         "_headers",
         "_keep",
         "_key",
@@ -190,6 +207,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_pool",
         "_response",
+        "_route",
         "_timer",
         "_transport",
         "_until_close",
@@ -198,14 +216,14 @@ class Connection(asyncio.Protocol):
         "on_body",
     )
 
-    def __init__(self, pool: Pool, key: _Key) -> None:
+    def __init__(self, pool: Keeper, route: Route) -> None:
         self.loop = asyncio.get_running_loop()
-        self._pool, self._key = pool, key
+        self._pool, self._route = pool, route
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._response: Response | None = None
         self._head: asyncio.Future[Response] | None = None
-        self._head_size = 0
+        self._head_reader: HeadReader | None = None
         self._field_bytes = 0
         self._headers: dict[str, str] = {}
         self._until_close = False
@@ -227,7 +245,7 @@ class Connection(asyncio.Protocol):
         self.on_body = self._response.body  # the parser calls it; one step less for every token
         self._parser = httptools.HttpResponseParser(self)
         self._head = self.loop.create_future()
-        self._head_size = self._field_bytes = 0
+        self._head_reader, self._field_bytes = HeadReader(self._name), 0
         self._until_close = True
         self._transport.write(data)
         try:
@@ -252,19 +270,19 @@ class Connection(asyncio.Protocol):
             self.abort()  # bytes without a request
             return
         try:
+            reader = self._head_reader
+            if reader is not None:
+                data, complete = reader.feed(data)
+                if complete:
+                    self._head_reader = None
             parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._broken(ProtocolError(f"{self._name} did not reply with HTTP"))
+        except ProtocolError as error:
+            self._broken(error)
             return
-        if self._head is not None:
-            self._head_size += len(data)
-            if self._head_size > MOST_HEAD_BYTES and not self._head.done():
-                self._broken(
-                    ProtocolError(
-                        f"the response head of {self._name} exceeds {MOST_HEAD_BYTES} bytes"
-                    )
-                )
-                return
+        except httptools.HttpParserError:
+            where = "the head" if self._head_reader is not None else "a part"
+            self._broken(ProtocolError(f"{where} of the response of {self._name} is not HTTP"))
+            return
         response.arrived()
 
     def eof_received(self) -> bool:
@@ -273,7 +291,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._stop_timer()
-        self._pool.forget(self._key, self)
+        self._pool.forget(self._route, self)
         response = self._response
         if response is None:
             return
@@ -352,7 +370,7 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         if reusable and self._keep and self.usable:
             self.resume()
-            self._pool.keep(self._key, self)
+            self._pool.keep(self._route, self)
         else:
             self.abort()
 
@@ -376,100 +394,4 @@ class Connection(asyncio.Protocol):
 
     @property
     def _name(self) -> str:
-        return f"{self._key[0]}:{self._key[1]}"
-
-
-class Pool:
-    """Idle connections by host, port and TLS."""
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._context = context
-        self._idle: dict[_Key, deque[Connection]] = {}
-        self._all: set[Connection] = set()
-
-    async def request(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        connect_timeout: float = 5.0,
-    ) -> Response:
-        """Send a request on an idle or a new connection; the answer's head has been read.
-
-        A kept connection that was closed while it lay idle is replaced. Raises `TimeoutError` and
-        `OSError` while connecting, then `NetworkError` and `ProtocolError`.
-        """
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        host = parts.hostname or ""
-        key = (host, parts.port or (443 if tls else 80), tls)
-        data = _head_bytes(method, parts, headers, body)
-        while (idle := self._take(key)) is not None:
-            try:
-                return await idle.ask(data)
-            except NetworkError:
-                continue  # it was closed while it lay idle
-        # Not `wait_for`: before Python 3.12 it loses a cancel that comes as the socket connects.
-        async with asyncio.timeout(connect_timeout):
-            connection = await self._connect(key)
-        return await connection.ask(data)
-
-    def keep(self, key: _Key, connection: Connection) -> None:
-        connection.idle_since = connection.loop.time()
-        self._idle.setdefault(key, deque()).append(connection)
-
-    def forget(self, key: _Key, connection: Connection) -> None:
-        self._all.discard(connection)
-        idle = self._idle.get(key)
-        if idle is not None and connection in idle:
-            idle.remove(connection)
-
-    def close(self) -> None:
-        """Close every connection."""
-        for connection in list(self._all):
-            connection.abort()
-        self._all.clear()
-        self._idle.clear()
-
-    def _take(self, key: _Key) -> Connection | None:
-        idle = self._idle.get(key)
-        while idle:
-            connection = idle.pop()
-            if connection.usable and connection.loop.time() - connection.idle_since < KEEP_IDLE:
-                return connection
-            connection.abort()
-        return None
-
-    async def _connect(self, key: _Key) -> Connection:
-        host, port, tls = key
-        context = (self._context or _default_context()) if tls else None
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self, key), host, port, ssl=context
-        )
-        self._all.add(connection)
-        return connection
-
-
-_contexts: list[ssl.SSLContext] = []
-
-
-def _default_context() -> ssl.SSLContext:
-    if not _contexts:
-        _contexts.append(ssl.create_default_context())
-    return _contexts[0]
-
-
-def _head_bytes(method: str, parts: SplitResult, headers: Mapping[str, str], body: bytes) -> bytes:
-    target = parts.path or "/"
-    if parts.query:
-        target += f"?{parts.query}"
-    lines = [f"{method} {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
-    for name, value in headers.items():
-        if "\r" in name + value or "\n" in name + value:
-            raise ProtocolError(f"the header '{name[:40]}' contains a line break")
-        lines.append(f"{name}: {value}")
-    if body or method not in ("GET", "HEAD", "DELETE"):
-        lines.append(f"content-length: {len(body)}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+        return f"{self._route.host}:{self._route.port}"
