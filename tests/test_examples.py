@@ -20,6 +20,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 #: Example -> what its output must hold.
 SAYS = {
     "agent": "-- complete",
+    "agent_langgraph": "-- complete",
+    "agent_openai": "-- complete",
+    "agent_pydantic_ai": "-- complete",
     "backpressure": "90 numbers",
     "cancel": "outcome: cancelled",
     "events": "[finish: stop]",
@@ -43,7 +46,15 @@ SAYS = {
     "with_tools": "'name': 'get_weather', 'arguments': '{\"city\":\"Paris\"}'",
 }
 #: Example -> a package that it needs.
-NEEDS = {"tool_mcp": "mcp", "sdk_stream": "openai", "fastapi_app": "fastapi"}
+#: Frameworks have an environment of their own, in which tests/agents runs their examples.
+NEEDS = {
+    "agent_pydantic_ai": "pydantic_ai",
+    "agent_openai": "agents.run",
+    "agent_langgraph": "langgraph",
+    "tool_mcp": "mcp",
+    "sdk_stream": "openai",
+    "fastapi_app": "fastapi",
+}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
 
 

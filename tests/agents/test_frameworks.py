@@ -13,11 +13,29 @@ PYTHON = ROOT / ".venv-agents" / "bin" / "python"
 FRAMEWORKS = ["pydantic_ai", "openai_agents", "langgraph"]
 
 
+@pytest.fixture(autouse=True)
+def _environment() -> None:
+    if not (ROOT / ".venv-agents" / ".installed").exists():
+        pytest.skip("the frameworks' own environment is not there (make .venv-agents/.installed)")
+
+
+@pytest.mark.parametrize("example", ["agent_pydantic_ai", "agent_openai", "agent_langgraph"])
+def test_the_example_runs(example: str) -> None:
+    done = subprocess.run(
+        [PYTHON, ROOT / "examples" / f"{example}.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("-- complete")
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.timeout(240)
 def test_with_the_real_package(framework: str) -> None:
-    if not (ROOT / ".venv-agents" / ".installed").exists():
-        pytest.skip("the frameworks' own environment is not there (make .venv-agents/.installed)")
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     options = [
         "-o",

@@ -11,16 +11,16 @@ import pytest
 pytest.importorskip("agents.run")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import approve, events_of, kinds, over_a_restart, simulator, state_of
-from openai import AsyncOpenAI
-
-import tokenwire
 from agents import (
     Agent,
     OpenAIChatCompletionsModel,
     OpenAIResponsesModel,
     function_tool,
 )
+from common import approve, events_of, kinds, over_a_restart, simulator, state_of
+from openai import AsyncOpenAI
+
+import tokenwire
 from tokenwire.events import model as m
 
 MODELS = {"responses": OpenAIResponsesModel, "chat": OpenAIChatCompletionsModel}

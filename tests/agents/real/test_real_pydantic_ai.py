@@ -139,3 +139,15 @@ async def test_an_approval_over_a_restart(tmp_path: Path, approved: bool) -> Non
         await asyncio.sleep(0)
     assert deleted == (["report.txt"] if approved else [])
     assert state.outcome == "complete"
+
+
+async def test_an_agent_whose_dependency_is_the_context_gets_it() -> None:
+    agent: Agent[Any, Any] = Agent(TestModel(), deps_type=tokenwire.RunContext)
+
+    @agent.tool
+    def who(ctx: AgentContext[Any]) -> str:
+        return f"prompt {ctx.deps.prompt}"
+
+    events = await events_of(agent, "Hi")
+    results = [e.content for e in events if isinstance(e, m.ToolResult)]
+    assert results == ["prompt Hi"]
