@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import approve, events_of, kinds, over_a_restart, simulator, state_of
 from pydantic import BaseModel
 from pydantic_ai import Agent, DeferredToolRequests
+from pydantic_ai import RunContext as AgentContext
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.providers.openai import OpenAIProvider
