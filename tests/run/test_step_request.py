@@ -11,6 +11,7 @@ import pytest
 import tokenwire
 from support.spine import read_all, relay, request_of, run_async, simulator
 from tokenwire import LoopLimits, Runs, Tool, ToolSet
+from tokenwire.errors import InputError
 from tokenwire.events.message import Message, ToolCallPart, ToolResultPart, user
 from tokenwire.events.model import RunEnd, ToolCallStart, ToolError, ToolResult
 from tokenwire.events.request import Request, ToolSpec
@@ -173,6 +174,31 @@ def test_a_run_ends_when_its_rule_says_so_and_the_rule_is_asked_after_calls_only
     assert end(events) == ("complete", "stop_when")
     _, events, _ = ask(["Hello"], tools=[look], stop_when=lambda state: True)
     assert end(events) == ("complete", "stop")
+
+
+async def _says_yes(state: Any) -> bool:
+    return True
+
+
+def test_an_async_rule_is_refused_before_anything_runs() -> None:
+    """Its coroutine would count as a yes."""
+    with pytest.raises(InputError, match="plain function"):
+        tokenwire.stream("Hi", model=ScriptedModel(["Hello"]), stop_when=_says_yes)
+
+
+def test_a_rule_that_hides_a_coroutine_is_an_error_of_the_run() -> None:
+    model = ScriptedModel([call("look")], ["never asked"])
+
+    async def main() -> list[Any]:
+        rule = _says_yes
+        async with tokenwire.stream(
+            "Hi", model=model, tools=[look], stop_when=lambda state: rule(state)
+        ) as run:
+            return [event async for event in run]
+
+    events = asyncio.run(main())
+    assert end(events) == ("error", "bad_config")
+    assert len(model.requests) == 1
 
 
 def test_a_rule_that_fails_is_an_error_of_the_run(caplog: pytest.LogCaptureFixture) -> None:

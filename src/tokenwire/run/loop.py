@@ -42,6 +42,7 @@ from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import Plan
 from tokenwire.run.step_request import earlier_calls, step_request
 from tokenwire.run.tool_phase import ToolPhase
+from tokenwire.tools.rules import verdict
 
 if TYPE_CHECKING:
     from tokenwire.providers.http.client import HttpClient
@@ -230,11 +231,12 @@ class Loop:
         if rule is None:
             return False
         try:
-            self._stopped = bool(rule(self.fold))
+            self._stopped = verdict(rule(self.fold))
         except Exception as error:
             _log.exception("run %s: its 'stop_when' failed", self.plan.run)
             raise ConfigError(
-                "the run's 'stop_when' raised an exception; see the server's log"
+                "the run's 'stop_when' failed: it must be a plain function that returns a bool; "
+                "the server's log has the exception"
             ) from error
         return self._stopped
 

@@ -6,11 +6,13 @@ a tool call carries the answer itself; the last step must answer.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
+from tokenwire.errors import InputError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message, ToolCallPart
 from tokenwire.events.request import Request, ToolSpec
@@ -45,7 +47,11 @@ def stop_rule(
     rule: str | Iterable[str] | Callable[[Fold], bool] | None,
 ) -> Callable[[Fold], bool] | None:
     """A rule that ends a run after a step's calls: unchanged, or from names of tools, one of
-    which must have a result."""
+    which must have a result. Raises `InputError` for an async function."""
+    if inspect.iscoroutinefunction(rule):
+        raise InputError(
+            "'stop_when' must be a plain function, not an async one", field="stop_when"
+        )
     if rule is None or callable(rule):
         return rule
     names = {rule} if isinstance(rule, str) else set(rule)

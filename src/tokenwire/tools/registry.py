@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,6 +17,7 @@ from tokenwire.errors import ConfigError
 from tokenwire.events.request import ToolSpec
 from tokenwire.tools.context import ToolContext
 from tokenwire.tools.json_schema import check_schema, problem
+from tokenwire.tools.rules import verdict
 from tokenwire.tools.schema import (
     ArgumentsError,
     Signature,
@@ -127,7 +127,7 @@ class Tool:
         if not callable(self.needs_approval):
             return self.needs_approval
         try:
-            return _verdict(self.needs_approval(arguments))
+            return verdict(self.needs_approval(arguments))
         except Exception:  # a broken rule must not let anything through
             return True
 
@@ -138,7 +138,7 @@ class Tool:
         if not callable(self.allow):
             return principal in self.allow
         try:
-            return _verdict(self.allow(principal))
+            return verdict(self.allow(principal))
         except Exception:  # a broken rule must not let anybody through
             return False
 
@@ -288,12 +288,3 @@ def _model_signature(model: Any) -> Signature:
             raise ArgumentsError(problems_of(error)) from None
 
     return Signature(schema, bind, description=str(schema.pop("description", "")))
-
-
-def _verdict(value: Any) -> bool:
-    """What a rule said. A coroutine says nothing yet, though it counts as true."""
-    if inspect.isawaitable(value):
-        if inspect.iscoroutine(value):
-            value.close()
-        raise TypeError("a rule must be a plain function")
-    return bool(value)
