@@ -34,7 +34,7 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
-from tokenwire.providers.decoding.values import citation, items, number, obj, text_of
+from tokenwire.providers.decoding.values import citation, index_of, items, number, obj, text_of
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_text,
@@ -68,7 +68,9 @@ class CohereDecoder(PayloadDecoder):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._contents: dict[Any, OpenPart] = {}
-        self._calls: dict[Any, OpenPart] = {}
+        #: Calls that are open, or ended without arguments, which may still come.
+        self._calls: dict[int, OpenPart] = {}
+        self._lost_arguments = False
         self._plan: OpenPart | None = None
         self._handlers: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
             "message-start": self._start,
@@ -181,7 +183,8 @@ class CohereDecoder(PayloadDecoder):
         before = self._calls.get(_index(value))
         if before is not None and call_id and before.call_id == call_id:
             return  # the same start again
-        self._call_end(value, message)
+        if before is not None:
+            self._end_call(self._calls.pop(_index(value)))
         part = self._calls[_index(value)] = self.parts.open(
             ToolCallStart,
             name=text_of(function.get("name")),
@@ -192,16 +195,25 @@ class CohereDecoder(PayloadDecoder):
 
     def _call_delta(self, value: dict[str, Any], message: dict[str, Any]) -> None:
         part = self._calls.get(_index(value))
-        if part is None:
-            self.raw("tool-call-delta", value)
-            return
+        if part is None:  # of the only call that lacks some; where that is not clear, of none
+            bare = [p for p in self._calls.values() if not p.is_whole]
+            if len(bare) != 1:
+                self._lost_arguments = True
+                self.raw("tool-call-delta", value)
+                return
+            part = bare[0]
         function = obj(obj(message.get("tool_calls")).get("function"))
         part.delta(text_of(function.get("arguments")))
 
     def _call_end(self, value: dict[str, Any], message: dict[str, Any]) -> None:
-        part = self._calls.pop(_index(value), None)
-        if part is not None:
-            part.end()
+        part = self._calls.get(_index(value))
+        if part is not None and not part.lacks_arguments:
+            self._end_call(self._calls.pop(_index(value)))
+
+    def _end_call(self, part: OpenPart) -> None:
+        if self._lost_arguments and part.lacks_arguments:
+            part.end("invalid", error="its arguments came for an index that is no call")
+        part.end()
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -211,8 +223,10 @@ class CohereDecoder(PayloadDecoder):
 
     def _over(self, response: dict[str, Any], message: str | None) -> None:
         self._end_plan()
-        for part in [*self._contents.values(), *self._calls.values()]:
+        for part in self._contents.values():
             part.end()
+        for call in self._calls.values():
+            self._end_call(call)
         usage = obj(response.get("usage"))
         if usage:
             counts = obj(usage.get("tokens")) or obj(usage.get("billed_units"))
@@ -258,8 +272,7 @@ def _kind(part: OpenPart) -> str:
 
 
 def _index(value: dict[str, Any]) -> int:
-    index = value.get("index")
-    return index if type(index) is int else 0
+    return index_of(value.get("index")) or 0
 
 
 class CohereDialect:

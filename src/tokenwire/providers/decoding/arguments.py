@@ -16,6 +16,8 @@ __all__ = ["ArgumentText", "resolve"]
 
 #: What can change the nesting of a JSON text; a backslash with what it escapes.
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
+#: What servers write for arguments that have not come yet, before the real ones.
+_NOTHING = re.compile(r'\s*(?:null|""|\[\])\s*(?=[{"])')
 _MOST_ENCODINGS = 3
 _MOST_VALUES = 16
 _TWICE = "the arguments came twice, and differ"
@@ -120,6 +122,10 @@ class ArgumentText:
 def resolve(text: str, again: str = "") -> tuple[Any, str | None, str | None]:
     """(arguments, why there are none, the right text where ``text`` is not it): whole arguments
     that come more than once count once, empty ones give way, and an encoded text is decoded."""
+    nothing = _NOTHING.match(text)
+    if nothing is not None:
+        value, error, right = resolve(text[nothing.end() :], again)
+        return value, error, right or text[nothing.end() :]
     value, error = parse_arguments(text)
     if error is None and not again.strip():
         return value, None, None

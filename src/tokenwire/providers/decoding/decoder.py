@@ -27,7 +27,7 @@ from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.faults import fault_in, wire_of
 from tokenwire.providers.decoding.parts import Parts
 from tokenwire.providers.decoding.payloads import PayloadReader
-from tokenwire.providers.decoding.reasons import FAILURES
+from tokenwire.providers.decoding.reasons import FAILURES, is_partial
 from tokenwire.providers.decoding.values import check_depth, clean_all, decode, read, text_of
 from tokenwire.providers.failures import error_event, from_object
 
@@ -112,6 +112,7 @@ class PayloadDecoder:
         payload is read (which may hold the error itself)."""
         if choice == 0:
             self.reason = reason
+            self.unfinished = self.unfinished or (reason == "other" and is_partial(raw))
         finish = Finish(reason=reason, raw=raw, message=message, details=details, choice=choice)
         self.parts.finish(finish)
         if reason in FAILURES:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tokenwire.providers.decoding.values import items, obj, text_of
 
-__all__ = ["fault_in", "sure_fault_in", "wire_of"]
+__all__ = ["coded_fault_in", "fault_in", "sure_fault_in", "wire_of"]
 
 _GOOD = frozenset({"", "0", "00000", "200", "201", "ok", "success", "succeeded", "none", "null"})
 _BAD_STATES = frozenset({"error", "failed", "failure", "fail", "exception"})
@@ -20,7 +20,10 @@ _BESIDE = frozenset(
     | {"timestamp", "path", "documentation_url", "type", "object", "data", "result", "param"}
 )
 _MESSAGES = ("message", "msg", "Message", "error_msg", "error_message", "errmsg", "errorMessage")
-_CODES = ("error_code", "errcode", "errorCode", "err_code", "ErrorCode")
+_CODES = ("error_code", "errcode", "errorCode", "err_code", "ErrorCode", "errno", "err_no")
+_CODES += ("ret_code", "retcode", "ret")
+#: Other names of an error object, or of its prose.
+_ERROR_NAMES = ("err", "exception", "failure", "fault")
 _STATUSES = ("status_code", "statusCode", "http_code", "http_status", "status", "code")
 
 
@@ -33,6 +36,11 @@ def sure_fault_in(value: dict[str, Any]) -> Any:
         if _is_bad(base.get("status_code")):
             return {"base_resp": base}
     return None
+
+
+def coded_fault_in(value: dict[str, Any]) -> Any:
+    """The failure that a payload without content names by a code, or None."""
+    return value if any(_is_bad(value.get(name)) for name in _CODES) else None
 
 
 def fault_in(value: dict[str, Any]) -> Any:
@@ -51,6 +59,9 @@ def fault_in(value: dict[str, Any]) -> Any:
         inner_error = inner.get("error") or inner.get("Error")
         if inner_error:
             return {"error": inner_error}
+    inner = _inner_fault(value)
+    if inner is not None:
+        return inner
     kind = (text_of(value.get("type")) or text_of(value.get("object"))).lower()
     if _says_error(kind) or _says_error(text_of(value.get("__type")).lower()):
         return value
@@ -65,12 +76,34 @@ def fault_in(value: dict[str, Any]) -> Any:
         return value
     if any(_is_http_failure(value.get(name)) for name in _STATUSES):
         return value
-    says_failed = text_of(value.get("status")).lower() in _BAD_STATES
+    states = (text_of(value.get(name)).lower() for name in ("status", "state"))
+    says_failed = any(state in _BAD_STATES for state in states)
     if says_failed and (not kind or _has_message(value)):
         return value
     if kind and not _has_message(value):
         return None
+    if not kind and text_of(value.get("reason")) and value.keys() <= _BESIDE | {"reason"}:
+        return {"error": {"message": value["reason"]}}
     return value if value.get("detail") or _is_message(value) else None
+
+
+def _inner_fault(value: dict[str, Any]) -> Any:
+    """The failure under a name of its own: of another wire's choice, of a header, or of a word."""
+    for choice in items(value.get("choices")):
+        for holder in (obj(choice), obj(obj(choice).get("delta")), obj(obj(choice).get("message"))):
+            if holder.get("error"):
+                return {"error": holder["error"]}
+    header = obj(value.get("header"))
+    if _is_bad(header.get("code")):
+        return {"error": header}
+    for name in _ERROR_NAMES:
+        fault = value.get(name)
+        if isinstance(fault, str) and fault.strip():
+            return {"error": {"message": fault}}
+        if obj(fault):
+            prose = text_of(obj(fault).get("faultstring"))
+            return {"error": {"message": prose, **obj(fault)} if prose else fault}
+    return None
 
 
 def _has_message(value: dict[str, Any]) -> bool:

@@ -119,6 +119,16 @@ class OpenPart:
         """The text so far, of a part that keeps its pieces (tool calls, or after `keep`)."""
         return "".join(self.pieces or ())
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments of a tool call are one whole object so far."""
+        return self.arguments is not None and self.arguments.is_whole()
+
+    @property
+    def lacks_arguments(self) -> bool:
+        """Whether no arguments came for a tool call."""
+        return self.arguments is not None and not self.size and not self.final
+
     def keep(self) -> OpenPart:
         """Keep the pieces of this part, to compare them with a final text."""
         if self.pieces is None:

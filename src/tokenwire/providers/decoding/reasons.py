@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from tokenwire.events.model import FinishReason
 
-__all__ = ["FAILURES", "reason_of", "word_of"]
+__all__ = ["FAILURES", "is_partial", "reason_of", "word_of"]
 
 #: Reasons with which an answer failed, whatever came before.
 FAILURES = frozenset({"error", "cancelled"})
@@ -63,19 +63,22 @@ _PARTS: tuple[tuple[FinishReason, re.Pattern[str]], ...] = (
     ("context_overflow", re.compile(r"context_?(?:window|length|overflow|limit)")),
     (
         "content_filter",
-        re.compile(r"filter|safety|sensitive|moderat|blocklist|prohibited|guardrail|recitation"),
+        re.compile(r"filter|safety|sensitive|moderat|block|prohibited|guardrail|recitation"),
     ),
     (
         "error",
         re.compile(
             r"err(?:or)?(?![a-z])|error|fail|exception|time_?d?_?out|insufficient|overload|crash"
             r"|unavailable|malformed|disconnect|preempt|interrupt|exhausted|network|internal|kill"
-            r"|shutdown|quota|rate_limit|oom|no_?response|invalid"
+            r"|shutdown|quota|rate_limit|oom|no_?response|invalid|lost|reset|reject|terminat"
+            r"|expired|evict|stall|closed|capacity|busy|throttl|denied|unauthor|gateway"
+            r"|bad_request|not_found|panic|deadline|dropped|overflow|unreachable"
         ),
     ),
     ("cancelled", re.compile(r"abort|cancel")),
     ("length", re.compile(r"max_?(?:output_?|new_?)?(?:token|length)|token_?limit|length")),
 )
+_PARTIAL = re.compile(r"incomplete|unfinished|partial|truncat|cut[_-]?off|repetit|degraded|early")
 
 
 def word_of(value: object) -> str | None:
@@ -85,11 +88,17 @@ def word_of(value: object) -> str | None:
     return None if not value.strip() or value.strip().lower() in _NO_REASON else value
 
 
+def is_partial(word: str | None) -> bool:
+    """Whether a word without a meaning of ours says that the answer is not whole."""
+    return word is not None and _PARTIAL.search(word.lower()) is not None
+
+
 def reason_of(word: str, own: Mapping[str, FinishReason] | None = None) -> FinishReason:
     """The meaning of a finish reason; ``own`` are the wire's own words."""
     if own is not None and word in own:
         return own[word]
     plain = re.sub(r"[\s\-.]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word.strip())).lower()
+    plain = plain.removeprefix("finish_reason_") or plain
     if own is not None and plain in own:
         return own[plain]
     known = _WORDS.get(plain)

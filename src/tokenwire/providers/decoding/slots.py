@@ -84,6 +84,21 @@ class Slots:
         arguments = slot.part.arguments
         return slot if arguments is not None and arguments.again is None else None
 
+    def are_of(self, index: int) -> bool:
+        """Whether every call so far is the one of this index."""
+        return all(slot is self._by_index.get(index) for slot in self.all)
+
+    def claim(self) -> str | None:
+        """At the end: give arguments that no call claims to the only call without any. Returns why
+        a call without arguments must not run: they may be others that nobody claims."""
+        loose = [s for s in self.all if not s.name and s.part.size]
+        bare = [s for s in self.all if s.name and s.part.open and s.part.lacks_arguments]
+        if len(loose) == len(bare) == 1 and not loose[0].id:
+            bare[0].part.delta(loose[0].part.text)
+            loose[0].part.end("discarded")
+            return None
+        return "its arguments may be those of a call without a name" if loose else None
+
     def whole(
         self, position: int, call_id: str | None, name: str, arguments: str | None
     ) -> Slot | None:
@@ -125,7 +140,7 @@ class Slots:
             if ((name and slot.name) or (call_id and slot.id)) and self._is_whole(slot):
                 return None
         if call_id and slot.id and call_id != slot.id:
-            if same_id is not None or (name and self._is_other_call(slot, name)):
+            if same_id is not None or (name and self._is_other_call(slot, name, arguments)):
                 return same_id
             self._ids_vary = True
         elif name and not call_id and slot.part.size:
@@ -136,8 +151,10 @@ class Slots:
         arguments = slot.part.arguments
         return arguments is not None and arguments.is_whole()
 
-    def _is_other_call(self, slot: Slot, name: str) -> bool:
+    def _is_other_call(self, slot: Slot, name: str, arguments: str | None) -> bool:
         """Whether a piece with another id, and a name, is of another call."""
+        if not slot.name and not arguments:
+            return False  # the name of the arguments before it
         if slot.name and name != slot.name:
             return True
         if self._ids_vary or not slot.part.size:

@@ -26,7 +26,7 @@ from tokenwire.framing.sse import Frame
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.decoder import PayloadDecoder
-from tokenwire.providers.decoding.faults import fault_in, sure_fault_in
+from tokenwire.providers.decoding.faults import coded_fault_in, fault_in, sure_fault_in
 from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
     citation,
@@ -150,7 +150,7 @@ class ChatDecoder(PayloadDecoder):
         for position, choice in enumerate(choices):
             if isinstance(choice, dict):
                 self._one(choice, position)
-                fault = fault or choice.get("error")
+                fault = fault or _error_of(choice)
         if self.terminal_seen or not choices:
             self.count(self._latest_usage)
         if fault is not None or (event == "error" and not choices):
@@ -161,6 +161,8 @@ class ChatDecoder(PayloadDecoder):
         groq = obj(value.get("x_groq")).get("error")
         if groq:
             return {"error": groq if isinstance(groq, dict) else {"message": groq}}
+        if not value.get("choices") and coded_fault_in(value) is not None:
+            return value
         return fault_in(value) if value.get("choices") is None and "usage" not in value else None
 
     def done(self) -> None:
@@ -203,12 +205,13 @@ class ChatDecoder(PayloadDecoder):
         if delta:
             choice.has_deltas = choice.has_deltas or any(v for k, v in delta.items() if k != "role")
             self._delta(choice, delta)
-        if message and not delta:
+        if message and (not delta or value.get("finish_reason")):
             if choice.has_deltas:
                 self._repeated(choice, message)
             else:
                 self._delta(choice, message)
         elif not delta and text_of(value.get("text")):
+            choice.has_deltas = True
             self._delta(choice, {"content": value["text"]})  # the legacy wire's chunk
         self._counted(value.get("usage"))
         self._logprobs(choice, obj(value.get("logprobs")))
@@ -282,7 +285,7 @@ class ChatDecoder(PayloadDecoder):
         for call in [calls] if isinstance(calls, dict) else items(calls):
             if isinstance(call, dict):
                 self._call(choice, call)
-        if delta.get("function_call"):
+        if delta.get("function_call") and choice.slots.are_of(-1):  # else the same in both forms
             self._call(choice, {"index": -1, "function": delta["function_call"]})
         for annotation in items(delta.get("annotations")):
             source = obj(obj(annotation).get("url_citation")) or obj(annotation)
@@ -382,17 +385,32 @@ class ChatDecoder(PayloadDecoder):
             choice.end()
             word = self.parts.finish_reasons.get(choice.index, "")
             is_cut = reason_of(word, FINISH_REASONS) in ("length", "context_overflow")
+            doubt = choice.slots.claim()
             for slot in choice.slots.all:
                 part = slot.part
                 if not slot.name:
                     part.end("invalid", error="the call has no name")
+                elif doubt and part.open and part.lacks_arguments:
+                    part.end("invalid", error=doubt)
                 elif part.open and is_cut and part.arguments is not None:
-                    error = part.format != "json" or part.arguments.resolve(part.final)[1]
+                    error = (
+                        part.lacks_arguments
+                        or part.format != "json"
+                        or part.arguments.resolve(part.final)[1]
+                    )
                     part.end("truncated" if error else "complete")
                 else:
                     part.end()
         for part in list(self.parts.open_parts.values()):
             part.end()
+
+
+def _error_of(choice: dict[str, Any]) -> Any:
+    """The error inside of a choice, wherever a server puts it."""
+    for holder in (choice, obj(choice.get("delta")), obj(choice.get("message"))):
+        if holder.get("error"):
+            return holder["error"]
+    return None
 
 
 class OpenAIChat:
