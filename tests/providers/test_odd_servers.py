@@ -217,3 +217,55 @@ def test_cohere_indexes_as_text() -> None:
         {"type": "message-end", "delta": {"finish_reason": "TOOL_CALL"}},
     ]
     assert calls_of(events_of("cohere", payloads)) == [*ONE, ("g", {"y": 2}, "complete")]
+
+
+def messages(*payloads: Any, reason: str = "tool_use") -> list[Any]:
+    start = {"type": "message_start", "message": {"id": "m"}}
+    end = {"type": "message_delta", "delta": {"stop_reason": reason}}
+    return events_of("anthropic", [start, *payloads, end, {"type": "message_stop"}])
+
+
+def block(content: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": 0, "content_block": content}
+
+
+TOOL_USE = block({"type": "tool_use", "id": "a", "name": "f", "input": {}})
+
+
+def test_messages_deltas_that_do_not_say_their_kind() -> None:
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"text": "Hi"}}
+    assert facts(messages(block({"type": "text"}), delta, reason="end_turn"))["text"] == "Hi"
+    delta["delta"] = {"partial_json": '{"x":1}'}
+    assert calls_of(messages(TOOL_USE, delta)) == ONE
+
+
+def test_an_open_call_that_the_limit_cut_before_its_arguments() -> None:
+    assert calls_of(messages(TOOL_USE, reason="max_tokens")) == [("f", None, "truncated")]
+    assert calls_of(messages(TOOL_USE)) == [("f", {}, "complete")]
+    tool = {"toolUse": {"toolUseId": "a", "name": "f"}}
+    for reason, call_end in (
+        ("max_tokens", ("f", None, "truncated")),
+        ("tool_use", ("f", {}, "complete")),
+    ):
+        payloads = [
+            {"contentBlockStart": {"contentBlockIndex": 0, "start": tool}},
+            {"messageStop": {"stopReason": reason}},
+        ]
+        assert calls_of(events_of("bedrock-converse", payloads)) == [call_end]
+
+
+def response_call(number: int, name: str) -> dict[str, Any]:
+    item = {"type": "function_call", "id": f"fc{number}", "call_id": f"c{number}", "name": name}
+    return {"type": "response.output_item.added", "output_index": number, "item": item}
+
+
+def test_responses_arguments_of_an_item_that_is_no_call() -> None:
+    begin = {"type": "response.created", "response": {"id": "r"}}
+    piece = {"type": "response.function_call_arguments.delta", "output_index": 5, "item_id": "q"}
+    piece["delta"] = '{"x":1}'
+    end = {"type": "response.completed", "response": {"id": "r", "status": "completed"}}
+    one, two = response_call(0, "f"), response_call(1, "g")
+    assert calls_of(events_of("openai-responses", [begin, one, piece, end])) == ONE
+    calls = calls_of(events_of("openai-responses", [begin, one, two, piece, end]))
+    assert calls == [("f", None, "invalid"), ("g", None, "invalid")]
+    assert calls_of(events_of("openai-responses", [begin, one, end])) == [("f", {}, "complete")]

@@ -61,6 +61,14 @@ class _Delta(msgspec.Struct, gc=False):
     thinking: str = ""
 
 
+#: The field of each kind of delta.
+_KIND_BY_FIELD = (
+    ("text", "text_delta"),
+    ("partial_json", "input_json_delta"),
+    ("thinking", "thinking_delta"),
+)
+
+
 class _Ordinary(msgspec.Struct, gc=False):
     """The 99 % payload; whatever does not fit it goes the general way."""
 
@@ -208,7 +216,7 @@ class AnthropicDecoder(PayloadDecoder):
 
     def _delta(self, value: dict[str, Any]) -> None:
         delta = obj(value.get("delta"))
-        kind = text_of(delta.get("type"))
+        kind = text_of(delta.get("type")) or _kind_of(delta)
         index = value.get("index")
         block = self._blocks.get(index) if isinstance(index, int | str | None) else None
         if block is None:
@@ -288,7 +296,9 @@ class AnthropicDecoder(PayloadDecoder):
 
     def _end_call(self, block: Block, part: OpenPart) -> None:
         """The end of a tool's arguments, which may have come whole at the start as well."""
-        if self._lost_arguments and not part.size and not block.input:
+        if self.reason == "length" and not part.size and not block.input:
+            part.end("truncated")  # the limit cut it before its arguments
+        elif self._lost_arguments and not part.size and not block.input:
             part.end("invalid", error="its arguments came for a block that is no call")
         if block.input and not part.size:
             part.delta(block.input if isinstance(block.input, str) else dump(block.input))
@@ -430,6 +440,14 @@ class AnthropicDecoder(PayloadDecoder):
                 raw=dict(raw),
             )
         )
+
+
+def _kind_of(delta: dict[str, Any]) -> str:
+    """The kind of a delta that does not say it: by the only field it can be read from."""
+    for name, kind in _KIND_BY_FIELD:
+        if isinstance(delta.get(name), str):
+            return kind
+    return ""
 
 
 class AnthropicDialect:

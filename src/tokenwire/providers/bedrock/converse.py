@@ -248,10 +248,11 @@ class ConverseDecoder(PayloadDecoder):
     # --- the end -------------------------------------------------------------------------------
 
     def _message_stop(self, value: dict[str, Any]) -> None:
-        for part in self._blocks.values():
-            part.end()
-        self._blocks.clear()
         raw = word_of(value.get("stopReason"))
+        is_cut = raw is not None and reason_of(raw, _FINISH) == "length"
+        for part in self._blocks.values():  # the limit may have cut a call before its arguments
+            part.end("truncated" if is_cut and part.lacks_arguments else "complete")
+        self._blocks.clear()
         details = {k: v for k, v in value.items() if k not in ("stopReason", "p") and v is not None}
         reason = reason_of(raw, _FINISH) if raw else "other"
         self.finish_reason(reason, raw, details=details or None)

@@ -139,6 +139,7 @@ class ResponsesDecoder(PayloadDecoder):
         response = obj(value.get("response"))
         self._begin(value)  # some servers give the response its lasting id only now
         self.items.complete(items(response.get("output")), self._missing_contents)
+        self.items.claim()
         self.items.close()
         for pieces in self.items.unclaimed():
             self.raw("arguments", {"delta": "".join(pieces)})

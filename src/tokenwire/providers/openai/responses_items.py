@@ -188,6 +188,20 @@ class Items:
         """Pieces of arguments whose item never came."""
         return list({id(pieces): pieces for pieces in self._waiting.values()}.values())
 
+    def claim(self) -> None:
+        """At the end: give pieces that no item claims to the only call without arguments; where
+        that is not clear, no call without arguments may run."""
+        pieces = self.unclaimed()
+        bare = [i for i in self.all if i.call is not None and i.call.open and not i.announced]
+        bare = [i for i in bare if i.call is not None and i.call.lacks_arguments]
+        if len(pieces) == len(bare) == 1 and bare[0].call is not None:
+            bare[0].call.delta("".join(pieces[0]))
+            self._waiting.clear()
+        elif pieces:
+            for item in bare:
+                if item.call is not None:
+                    item.call.end("invalid", error="its arguments came for an item that is no call")
+
     def _begin(self, value: dict[str, Any], fields: dict[str, Any]) -> Item:
         kind = text_of(fields.get("type"))
         if not kind:
