@@ -212,3 +212,17 @@ def test_the_message_names_the_provider_s_own_word() -> None:
     events = run_of("complete", "error", "error", False)
     last = values(OpenAIChatEncoder(), events)[-1][1]
     assert "raw-error" in last["error"]["message"]
+
+
+def test_counts_that_no_provider_gave_are_absent_and_not_zero() -> None:
+    events = [e for e in run_of("complete", "stop", None, False) if not isinstance(e, m.Usage)]
+    fold = Fold()
+    for event in events:
+        fold.apply(event)
+    assert completion(fold)["usage"] is None
+    assert response_object(fold)["usage"] is None
+    assert values(OpenAIResponsesEncoder(), events)[-1][1]["response"]["usage"] is None
+    with_usage = values(OpenAIChatEncoder(include_usage=True), events)
+    assert all(
+        data["usage"] is None for _, data in with_usage if data != "[DONE]" and "usage" in data
+    )

@@ -222,8 +222,10 @@ def error_object(message: str, kind: str, code: str, param: str | None = None) -
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
-def usage_object(usage: dict[str, int]) -> Chunk:
+def usage_object(usage: dict[str, int]) -> Chunk | None:
     """Token counts in the wire's words."""
+    if not usage:
+        return None
     input_tokens, output_tokens = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
     counts: Chunk = {
         "prompt_tokens": input_tokens,

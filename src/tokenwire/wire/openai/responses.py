@@ -312,7 +312,10 @@ def _error(failure: Failure) -> Chunk:
     return {"code": _ERRORS.get(failure.code, "server_error"), "message": failure.message}
 
 
-def _usage(usage: dict[str, int]) -> Chunk:
+def _usage(usage: dict[str, int]) -> Chunk | None:
+    """The counts; None where the provider gave none."""
+    if not usage:
+        return None
     input_tokens, output_tokens = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
     return {
         "input_tokens": input_tokens,
