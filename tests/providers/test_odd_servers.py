@@ -269,3 +269,56 @@ def test_responses_arguments_of_an_item_that_is_no_call() -> None:
     calls = calls_of(events_of("openai-responses", [begin, one, two, piece, end]))
     assert calls == [("f", None, "invalid"), ("g", None, "invalid")]
     assert calls_of(events_of("openai-responses", [begin, one, end])) == [("f", {}, "complete")]
+
+
+def test_messages_arguments_that_come_after_their_call_ended_run_nothing() -> None:
+    """Both orders look alike on the wire: a call without arguments, and one whose arguments got
+    another index. So the step fails and no call of it runs."""
+    lost = {"type": "input_json_delta", "partial_json": '{"path": "/"}'}
+    use = {"type": "tool_use", "id": "t1", "name": "delete", "input": {}}
+    events = messages(
+        {"type": "content_block_start", "index": 0, "content_block": use},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_delta", "index": 7, "delta": lost},
+    )
+    assert status_of(events) == "error"
+
+
+def test_converse_arguments_that_come_after_their_call_ended_run_nothing() -> None:
+    start = {"toolUse": {"toolUseId": "t1", "name": "delete"}}
+    events = decode(
+        REGISTRY.dialect("bedrock-converse").decoder(),
+        [
+            b"\n".join(
+                json.dumps(line).encode()
+                for line in (
+                    {"messageStart": {"role": "assistant"}},
+                    {"contentBlockStart": {"contentBlockIndex": 0, "start": start}},
+                    {"contentBlockStop": {"contentBlockIndex": 0}},
+                    {
+                        "contentBlockDelta": {
+                            "contentBlockIndex": 7,
+                            "delta": {"toolUse": {"input": '{"path": "/"}'}},
+                        }
+                    },
+                    {"messageStop": {"stopReason": "tool_use"}},
+                )
+            )
+            + b"\n"
+        ],
+    )
+    assert status_of(events) == "error"
+
+
+def test_a_call_without_arguments_runs_beside_one_that_has_some() -> None:
+    uses = [{"type": "tool_use", "id": f"t{n}", "name": "look", "input": {}} for n in range(2)]
+    whole = {"type": "input_json_delta", "partial_json": '{"at": 1}'}
+    events = messages(
+        {"type": "content_block_start", "index": 0, "content_block": uses[0]},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": uses[1]},
+        {"type": "content_block_delta", "index": 1, "delta": whole},
+        {"type": "content_block_stop", "index": 1},
+    )
+    assert calls_of(events) == [("look", {}, "complete"), ("look", {"at": 1}, "complete")]
+    assert status_of(events) == "complete"

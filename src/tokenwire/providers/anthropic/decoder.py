@@ -93,6 +93,8 @@ class AnthropicDecoder(PayloadDecoder):
         #: Text, or thinking, that came in a block of another kind.
         self._strays: dict[str, Block] = {}
         self._lost_arguments = False
+        #: A call has ended as complete, without arguments.
+        self._bare_ended = False
         self._request_id: str | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "content_block_delta": self._delta,
@@ -254,6 +256,8 @@ class AnthropicDecoder(PayloadDecoder):
         if len(calls) == 1:
             return calls[0]
         self._lost_arguments = True
+        if self._bare_ended:
+            self.fail_unclaimed()
         return None
 
     def _stray(self, kind: str) -> Block:
@@ -300,6 +304,8 @@ class AnthropicDecoder(PayloadDecoder):
             part.end("truncated")  # the limit cut it before its arguments
         elif self._lost_arguments and not part.size and not block.input:
             part.end("invalid", error="its arguments came for a block that is no call")
+        elif not part.size and not block.input:
+            self._bare_ended = True
         if block.input and not part.size:
             part.delta(block.input if isinstance(block.input, str) else dump(block.input))
         elif block.input and isinstance(block.input, dict):

@@ -62,6 +62,8 @@ class ConverseDecoder(PayloadDecoder):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._blocks: dict[Any, OpenPart] = {}
+        #: A call has ended as complete, without arguments.
+        self._bare_ended = False
         self._signatures: dict[int, str] = {}
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "contentBlockDelta": self._delta,
@@ -117,6 +119,8 @@ class ConverseDecoder(PayloadDecoder):
         for call in calls:
             if not call.size:
                 call.end("invalid", error="its arguments came for a block that is no call")
+        if self._bare_ended:
+            self.fail_unclaimed()
         return None
 
     def _of_kind(self, index: int, kind: type[PartStart]) -> OpenPart | None:
@@ -243,6 +247,8 @@ class ConverseDecoder(PayloadDecoder):
     def _stop(self, value: dict[str, Any]) -> None:
         part = self._blocks.pop(_index(value), None)
         if part is not None:
+            is_call = type(part.start) is ToolCallStart
+            self._bare_ended = self._bare_ended or (is_call and part.lacks_arguments)
             part.end()
 
     # --- the end -------------------------------------------------------------------------------

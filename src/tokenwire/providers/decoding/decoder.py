@@ -138,6 +138,12 @@ class PayloadDecoder:
         error.request_id = error.request_id or request_id
         self.fail(error_event(error, raw=value if raw is None else raw))
 
+    def fail_unclaimed(self) -> None:
+        """Arguments of no open call came after a call that ended without any: they may be its own,
+        so nothing of this step may run."""
+        message = "arguments came for a tool call that had ended without any"
+        self.fail(Error(scope="parse", code="protocol_error", message=message, http_status=502))
+
     def raw(self, event: str | None, payload: Any) -> None:
         """Emit an unknown payload unchanged."""
         self.parts.out.append(Raw(dialect=self.dialect, event=event, payload=payload))
