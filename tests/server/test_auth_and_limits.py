@@ -1,4 +1,4 @@
-"""Keys, sessions and quotas, without a server."""
+"""Keys, sessions and quotas; a check of keys that fails, on a server."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import hashlib
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tokenwire.errors import BusyError, ConfigError, NotAuthenticatedError
 from tokenwire.relay.census import Census
+from tokenwire.server.app import create_app
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.limits import Bucket, Limits, network_of
 from tokenwire.server.edge.protocol import Progress, Watch
 from tokenwire.server.settings import Settings
+from tokenwire.server.start import ThreadedServer
 
 KEY = "a-key-that-is-long-enough"
 
@@ -78,7 +83,7 @@ def test_a_check_of_ones_own(verify: Any) -> None:
             principal_of(auth, wrong)
 
 
-@pytest.mark.parametrize("verdict", [True, False, 1, b"carl", ["carl"], object(), {}])
+@pytest.mark.parametrize("verdict", [True, False, 1, b"carl", ["carl"], object(), {}, "", " \n"])
 def test_a_check_that_names_no_principal_refuses(verdict: Any) -> None:
     async def later(credential: str) -> Any:
         return verdict
@@ -263,3 +268,32 @@ def test_progress_is_what_leaves_the_buffer() -> None:
     assert progress.stuck(150, 8.0) == 0.0
     assert progress.stuck(150, 9.5) == 1.5
     assert progress.stuck(0, 10.0) == 0.0
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["plain", "coroutine"])
+def test_a_check_that_raises_neither_logs_the_key_nor_drops_a_socket(
+    wait: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    principals = {"ticket-77": "carl"}
+
+    async def later(credential: str) -> str | None:
+        return principals[credential]
+
+    verify: Any = later if wait else principals.__getitem__
+    with ThreadedServer(create_app(auth=Auth(verify=verify))) as server:
+        right = {"authorization": "Bearer ticket-77"}
+        wrong = {"authorization": "Bearer a-wrong-ticket"}
+        assert (
+            httpx.get(f"{server.url}/v1/models", headers=right, trust_env=False).status_code == 200
+        )
+        answer = httpx.get(f"{server.url}/v1/models", headers=wrong, trust_env=False)
+        assert answer.status_code == 500
+        with connect(f"{server.url.replace('http', 'ws', 1)}/ws", proxy=None) as socket:
+            socket.send('{"op":"auth","key":"a-wrong-ticket"}')
+            assert "cannot be checked" in str(socket.recv(timeout=10))
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+    assert caplog.text.count("raised KeyError") == 2
+    assert "a-wrong-ticket" not in caplog.text

@@ -208,6 +208,28 @@ def test_an_upgrade_to_something_else_is_an_ordinary_request(keyed: Site, kind: 
     assert status_of(answer) == 200
 
 
+@pytest.mark.parametrize("kind", [b"h2c", b"foo", b"websocket, h2c", b"h2c, websocket"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 15", b"Transfer-Encoding: chunked"])
+def test_a_body_beside_any_upgrade_is_refused_and_not_lost(
+    keyed: Site, kind: bytes, framing: bytes
+) -> None:
+    request = (
+        b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Connection: Upgrade\r\nUpgrade: " + kind + b"\r\n" + framing + b"\r\n\r\n"
+    )
+    body = b'{"prompt":"hi"}' if b"Length" in framing else b'f\r\n{"prompt":"hi"}\r\n0\r\n\r\n'
+    answer = ask(keyed, request + body)
+    assert status_of(answer) == 400
+    assert b"an upgrade with a body is not accepted" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_an_answer_without_a_key_says_how_to_send_one(keyed: Site) -> None:
+    answer = ask(keyed, b"GET /v1/runs/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert status_of(answer) == 401
+    assert b"'Bearer KEY' in the Authorization header" in answer
+
+
 # --- bodies that nobody reads ------------------------------------------------------------------
 
 

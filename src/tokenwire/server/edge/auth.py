@@ -114,11 +114,15 @@ async def _verified(verify: Verify, key: str) -> str | None:
     verdict = verify(key)
     if inspect.isawaitable(verdict):
         verdict = await verdict
-    if verdict is None or isinstance(verdict, str):
+    if verdict is None:
+        return None
+    if isinstance(verdict, str) and verdict.strip():
         return verdict
+    if inspect.iscoroutine(verdict):  # of a coroutine function that returned one
+        verdict.close()
     _log.error(
         "Auth(verify=...) must return the name of a principal or None, not %s; the key is refused",
-        type(verdict).__name__,
+        "an empty text" if isinstance(verdict, str) else type(verdict).__name__,
     )
     return None
 

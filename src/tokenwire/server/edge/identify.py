@@ -7,9 +7,13 @@ on that run's events and nowhere else.
 
 from __future__ import annotations
 
+import logging
 import re
+import traceback
 
-from tokenwire.errors import NotAuthenticatedError
+from starlette.exceptions import HTTPException
+
+from tokenwire.errors import NotAuthenticatedError, TokenwireError
 from tokenwire.server.edge.auth import Auth, Identity, credential_of
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.request_info import RequestInfo
@@ -19,6 +23,7 @@ __all__ = ["Identify"]
 
 _EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
 _MOST_KEY = 1000
+_log = logging.getLogger("tokenwire.server")
 
 
 class Identify:
@@ -29,7 +34,7 @@ class Identify:
 
     async def by_key(self, key: str, address: str) -> Identity:
         """The holder of a key. Raises `NotAuthenticatedError`, or `BusyError` for one wrong key
-        too many of that address."""
+        too many of that address; `TokenwireError` when the application's own check raises."""
         try:
             if len(key) > _MOST_KEY:
                 raise NotAuthenticatedError("unknown API key")
@@ -37,6 +42,19 @@ class Identify:
         except NotAuthenticatedError:
             self._limits.wrong_key(address)
             raise
+        except (TokenwireError, HTTPException):
+            raise
+        except Exception as error:
+            # Its text may be the key itself, as that of a KeyError is: the log gets the place.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            _log.error(
+                "Auth(verify=...) raised %s in %s, line %d; the key is refused",
+                type(error).__name__,
+                place.name,
+                place.lineno or 0,
+            )
+            self._limits.wrong_key(address)
+            raise TokenwireError("the key cannot be checked; the server's log says why") from None
 
     async def of_request(self, info: RequestInfo, method: str) -> Identity:
         """The sender of a request. Raises as `by_key` does."""
@@ -53,7 +71,9 @@ class Identify:
         session = self.session_of(info)
         if session:
             return await self.sessions.check(session)
-        raise NotAuthenticatedError("missing API key: send 'Authorization: Bearer KEY'")
+        raise NotAuthenticatedError(
+            "missing API key; send it as 'Bearer KEY' in the Authorization header"
+        )
 
     async def of_socket(self, info: RequestInfo) -> Identity:
         """The sender of a WebSocket's upgrade; ``later`` when its first message brings the key.

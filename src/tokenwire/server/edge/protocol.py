@@ -223,7 +223,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         parser = self.parser
         is_upgrade = parser is not None and parser.should_upgrade()
-        if is_upgrade and self._should_upgrade():
+        if is_upgrade:  # the parser takes no body after one, whatever it is to
             names = dict(self.headers)
             if b"transfer-encoding" in names or names.get(b"content-length", b"0").strip(b"0 "):
                 self._refuse(400, "an upgrade with a body is not accepted")
