@@ -12,12 +12,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from tokenwire.errors import (
-    ConflictError,
-    KeyReusedError,
-    StoreFullError,
-    TokenwireError,
-)
+from tokenwire.errors import StoreFullError, TokenwireError
 from tokenwire.log.base import (
     Appended,
     Claim,
@@ -32,6 +27,7 @@ from tokenwire.log.completion import Callback
 from tokenwire.log.recent import Recent
 from tokenwire.log.redis.append import APPEND, END, Appends, Owned, missing
 from tokenwire.log.redis.check import check_store
+from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of
 from tokenwire.log.redis.index import INDEX, Index
 from tokenwire.log.redis.link import Link, Script
@@ -85,6 +81,7 @@ class RedisStore:
         self._appends = Appends(
             self._link, self._key, self._owned, self._tails, head, self._restore
         )
+        self._creations = Creations(self._index, self._owner, self._owned, self._delete)
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
 
     def retain(self, seconds: float) -> None:
@@ -161,66 +158,7 @@ class RedisStore:
         shared: bool = False,
     ) -> LogInfo:
         owned = Owned(owner, secrets.token_hex(8), lease, meta, thread, key)
-        return await self._apart(self._create(log, owned, key_hash, shared))
-
-    async def _create(self, log: str, owned: Owned, key_hash: str, shared: bool) -> LogInfo:
-        value = f"{log}\n{owned.nonce}\n{key_hash}".encode()
-        if owned.key is not None:
-            other = await self._held(owned.key, value)
-            if other is not None:
-                return other
-        await self._index.first_lease(log, owned.lease)
-        if owned.thread is not None:
-            await self._index.join(owned.thread, log)
-        answer = await self._put(log, owned)
-        if answer[0] != "ok":
-            if owned.key is not None:
-                await self._index.drop_key(owned.key, value)
-            await self._uncreated(log, owned.thread)
-            raise ConflictError("a log of this name exists")
-        if owned.key is not None:
-            holder = await self._index.take_key(owned.key, value, value)
-            if holder != value:
-                await self._delete(log)
-                other = await self._held(owned.key, value)
-                if other is not None:
-                    return other
-        if not shared:
-            self._owned[log] = owned
-        return info_of(log, answer)
-
-    async def _uncreated(self, log: str, thread: str | None) -> None:
-        """Take back what the index was told of a log whose name was taken already."""
-        answer = await self._owner(log, "describe")
-        info = info_of(log, answer) if answer[0] == "ok" else None
-        if answer[0] == "gone" or (info is not None and info.closed is not None):
-            await self._index.unlease(log)  # neither can come to life again
-        if thread is not None and (answer[0] == "gone" or (info and info.thread != thread)):
-            await self._index.leave(thread, log)
-
-    async def _put(self, log: str, owned: Owned) -> Any:
-        values = (owned.owner, owned.meta, owned.thread or "", owned.key or "", owned.nonce)
-        lease = int(owned.lease * 1000)
-        return await self._owner(log, "create", *values, lease, owned.epoch, wait=True)
-
-    async def _held(self, key: str, value: bytes) -> LogInfo | None:
-        """The log that holds ``key``, or None when the key is ours now."""
-        expected = b""
-        for attempt in range(20):
-            holder = await self._index.take_key(key, value, expected)
-            if holder == value:
-                return None
-            name, _, known_hash = holder.decode().rsplit("\n", 2)
-            if known_hash.encode() != value.rsplit(b"\n", 2)[2]:
-                raise KeyReusedError("this idempotency key belongs to a different request")
-            answer = await self._owner(name, "describe")
-            if answer[0] == "ok":
-                return info_of(name, answer)
-            if answer[0] != "none" or attempt >= 10:
-                expected = holder  # its creator died before it made the log
-            else:
-                await asyncio.sleep(0.05)
-        raise ConflictError("another request is using this idempotency key; retry")
+        return await self._apart(self._creations.create(log, owned, key_hash, shared))
 
     async def describe(self, log: str) -> LogInfo:
         return info_of(log, await self._apart(self._owner(log, "describe")))
@@ -267,7 +205,7 @@ class RedisStore:
             values = (owned.owner, owned.nonce, lease, owned.epoch)
             answer = await self._owner(log, "reclaim", *values, wait=True)
             if answer[0] != "ok":
-                answer = await self._put(log, owned)
+                answer = await self._creations.put(log, owned)
             if answer[0] == "ok":
                 await self._index.lease(log, owned.lease)
         answer = await self._owner(log, "describe")

@@ -1,0 +1,100 @@
+"""Making a log in Redis: its places in the indexes first, the log itself, its idempotency key.
+
+Always true: a creation that dies between two steps leaves entries that count for nothing; of
+several processes with one key at once, one makes the log and the others learn its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from tokenwire.errors import ConflictError, KeyReusedError
+from tokenwire.log.base import LogInfo
+from tokenwire.log.redis.append import Owned
+from tokenwire.log.redis.described import info_of
+from tokenwire.log.redis.index import Index
+
+__all__ = ["Creations", "Own"]
+
+
+class Own(Protocol):
+    """An operation of owner.lua on one log; its answer, the first part as text."""
+
+    async def __call__(self, log: str, operation: str, *values: Any, wait: bool = False) -> Any: ...
+
+
+class Creations:
+    """Creates logs. ``delete`` erases one that another process's key won over."""
+
+    def __init__(
+        self,
+        index: Index,
+        own: Own,
+        owned: dict[str, Owned],
+        delete: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        self._index = index
+        self._own = own
+        self._owned = owned
+        self._delete = delete
+
+    async def create(self, log: str, owned: Owned, key_hash: str, shared: bool) -> LogInfo:
+        value = f"{log}\n{owned.nonce}\n{key_hash}".encode()
+        if owned.key is not None:
+            other = await self._held(owned.key, value)
+            if other is not None:
+                return other
+        await self._index.first_lease(log, owned.lease)
+        if owned.thread is not None:
+            await self._index.join(owned.thread, log)
+        answer = await self.put(log, owned)
+        if answer[0] != "ok":
+            if owned.key is not None:
+                await self._index.drop_key(owned.key, value)
+            await self._uncreated(log, owned.thread)
+            raise ConflictError("a log of this name exists")
+        if owned.key is not None:
+            holder = await self._index.take_key(owned.key, value, value)
+            if holder != value:
+                await self._delete(log)
+                other = await self._held(owned.key, value)
+                if other is not None:
+                    return other
+        if not shared:
+            self._owned[log] = owned
+        return info_of(log, answer)
+
+    async def _uncreated(self, log: str, thread: str | None) -> None:
+        """Take back what the index was told of a log whose name was taken already."""
+        answer = await self._own(log, "describe")
+        info = info_of(log, answer) if answer[0] == "ok" else None
+        if answer[0] == "gone" or (info is not None and info.closed is not None):
+            await self._index.unlease(log)  # neither can come to life again
+        if thread is not None and (answer[0] == "gone" or (info and info.thread != thread)):
+            await self._index.leave(thread, log)
+
+    async def put(self, log: str, owned: Owned) -> Any:
+        values = (owned.owner, owned.meta, owned.thread or "", owned.key or "", owned.nonce)
+        lease = int(owned.lease * 1000)
+        return await self._own(log, "create", *values, lease, owned.epoch, wait=True)
+
+    async def _held(self, key: str, value: bytes) -> LogInfo | None:
+        """The log that holds ``key``, or None when the key is ours now."""
+        expected = b""
+        for attempt in range(20):
+            holder = await self._index.take_key(key, value, expected)
+            if holder == value:
+                return None
+            name, _, known_hash = holder.decode().rsplit("\n", 2)
+            if known_hash.encode() != value.rsplit(b"\n", 2)[2]:
+                raise KeyReusedError("this idempotency key belongs to a different request")
+            answer = await self._own(name, "describe")
+            if answer[0] == "ok":
+                return info_of(name, answer)
+            if answer[0] != "none" or attempt >= 10:
+                expected = holder  # its creator died before it made the log
+            else:
+                await asyncio.sleep(0.05)
+        raise ConflictError("another request is using this idempotency key; retry")
