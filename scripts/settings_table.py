@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md from the table in `tokenwire.server.settings`.
+"""Write docs/reference/settings.md from the table in `tokenwire.server.configuration`.
 
 ``python scripts/settings_table.py`` writes it; with ``--check`` it only says whether it is current.
 """
@@ -41,7 +41,7 @@ idle_timeout = "2m"
 
 def page() -> str:
     """The whole page."""
-    from tokenwire.server.settings import settings_table
+    from tokenwire.server.configuration import settings_table
 
     lines = [HEAD]
     group = ""

@@ -9,7 +9,8 @@ import pytest
 
 from tokenwire.cli.serve import serve_parser
 from tokenwire.errors import ConfigError
-from tokenwire.server.settings import Settings, load_settings, settings_table
+from tokenwire.server.configuration import load_settings, settings_table
+from tokenwire.server.settings import Settings
 from tokenwire.server.start import check
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import asyncio
 
 from tokenwire.errors import ConfigError
 from tokenwire.log.open import open_store, user_store
+from tokenwire.server.configuration import load_settings
 from tokenwire.server.edge.sessions import rotate_secret
-from tokenwire.server.settings import load_settings
 
 __all__ = ["run_rotate"]
 

@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from tokenwire.errors import ConfigError, TokenwireError
-from tokenwire.server.settings import CONFIG_FILE, Setting, Settings, load_settings, settings_table
+from tokenwire.server.configuration import CONFIG_FILE, Setting, load_settings, settings_table
+from tokenwire.server.settings import Settings
 
 __all__ = ["run_serve", "serve_parser"]
 

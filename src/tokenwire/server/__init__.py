@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokenwire.server.app import create_app
+    from tokenwire.server.configuration import load_settings
     from tokenwire.server.embed import Live, stream_response
-    from tokenwire.server.settings import Settings, load_settings
+    from tokenwire.server.settings import Settings
 
 __all__ = ["Live", "Settings", "create_app", "load_settings", "stream_response"]
 
@@ -19,7 +20,7 @@ _HOMES = {
     "Live": "embed",
     "Settings": "settings",
     "create_app": "app",
-    "load_settings": "settings",
+    "load_settings": "configuration",
     "stream_response": "embed",
 }
 
