@@ -16,9 +16,9 @@ from tokenwire.errors import BusyError, ConfigError, NotAuthenticatedError
 from tokenwire.relay.census import Census
 from tokenwire.server.app import create_app
 from tokenwire.server.edge.auth import Auth
+from tokenwire.server.edge.connection.watch import Progress, Watch
 from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.limits import Bucket, Limits, network_of
-from tokenwire.server.edge.protocol import Progress, Watch
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import ThreadedServer
 

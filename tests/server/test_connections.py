@@ -16,7 +16,7 @@ import pytest
 
 from support.server import Site, site, status_of
 from tokenwire.server.budget import Budget
-from tokenwire.server.edge.protocol import Watch
+from tokenwire.server.edge.connection.watch import Watch
 from tokenwire.server.settings import Settings
 
 KEY_A, KEY_B = "ann-has-a-long-key", "bob-has-a-long-key"

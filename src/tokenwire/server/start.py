@@ -20,7 +20,9 @@ import uvicorn
 
 from tokenwire.errors import ConfigError
 from tokenwire.server.app import App
-from tokenwire.server.edge.protocol import Watch, protocol_classes
+from tokenwire.server.edge.connection.http import GuardedProtocol
+from tokenwire.server.edge.connection.watch import Watch
+from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.settings import Settings
 
 __all__ = [
@@ -150,11 +152,11 @@ def server_for(app: App) -> Server:
     """A uvicorn server of ``app``, not yet running."""
     settings = app.state.settings
     watch = Watch(settings, app.state.connections, app.state.budget)
-    http, websocket = protocol_classes(watch)
+    bound: dict[str, Any] = {"watch": watch}
     config = uvicorn.Config(
         app,
-        http=http,
-        ws=websocket,
+        http=type("BoundProtocol", (GuardedProtocol,), bound),
+        ws=type("BoundWebSocket", (GuardedWebSocket,), bound),
         loop="auto",
         lifespan="on",
         log_config=None,

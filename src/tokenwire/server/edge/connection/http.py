@@ -7,30 +7,21 @@ the connection limits is closed on time; keeping watch costs no timer a connecti
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from tokenwire.server.budget import Budget
-from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.connection.watch import Progress, Watch
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import transport_of
-from tokenwire.server.settings import Settings, is_loopback
 
-__all__ = ["GuardedProtocol", "GuardedWebSocket", "Watch", "protocol_classes"]
+__all__ = ["GuardedProtocol"]
 
-#: A message of more fragments than this is refused: empty ones would cost without end.
-_MOST_FRAGMENTS = 64
-#: Seconds that a peer which did not read has for the close frame.
-_LAST_WORD = 5.0
 #: Seconds after the body's deadline until the connection is closed without an answer.
 _BODY_GRACE = 2.0
 #: Bytes that the size, extensions and line ends of a chunk may have, on average.
 _FRAMING = 32
-#: Seconds between two looks at what waits in all buffers.
-_SWEEP_SECONDS = 0.5
 #: Requests that may wait behind the one that is answered.
 _MOST_PIPELINED = 32
 
@@ -41,67 +32,6 @@ _REFUSALS = {
     503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n",
 }
 _CODES = {400: "bad_request", 408: "timeout", 431: "headers_too_large", 503: "busy"}
-
-
-class Watch:
-    """All HTTP connections of a process: their count by address, their clocks."""
-
-    def __init__(
-        self, settings: Settings, connections: Connections, budget: Budget | None = None
-    ) -> None:
-        self.settings = settings
-        self.connections = connections
-        self.budget = budget or Budget(settings)
-        self._swept_at = 0.0
-        self.open: set[GuardedProtocol | GuardedWebSocket] = set()
-        self._by_address: Counter[str] = Counter()
-        connections.sweep_with(self.sweep)
-
-    def enter(self, protocol: GuardedProtocol | GuardedWebSocket, address: str) -> bool:
-        """Count a connection; False when there are too many (it is counted all the same)."""
-        self.open.add(protocol)
-        network = network_of(address)
-        self._by_address[network] += 1
-        self.connections.wake()
-        if len(self.open) > self.settings.connections:
-            return False
-        if is_loopback(address) or address in self.settings.trust_proxy:
-            return True
-        return self._by_address[network] <= self.settings.connections_per_ip
-
-    def leave(self, protocol: GuardedProtocol | GuardedWebSocket, address: str) -> None:
-        """It has ended."""
-        if protocol in self.open:
-            self.open.discard(protocol)
-            network = network_of(address)
-            self._by_address[network] -= 1
-            if not self._by_address[network]:
-                del self._by_address[network]
-
-    def sweep(self, now: float) -> bool:
-        """Look at every clock once."""
-        for protocol in list(self.open):
-            protocol.check(now)
-        if now >= self._swept_at + _SWEEP_SECONDS:
-            self._swept_at = now
-            self.budget.sweep(list(self.open))
-        return bool(self.open)
-
-
-class Progress:
-    """Whether what was written goes out: the bytes not yet sent must shrink."""
-
-    __slots__ = ("_since", "_unsent")
-
-    def __init__(self, now: float) -> None:
-        self._unsent, self._since = 0, now
-
-    def stuck(self, unsent: int, now: float) -> float:
-        """For how many seconds nothing has gone out; 0 when nothing waits."""
-        if unsent == 0 or unsent < self._unsent:
-            self._since = now
-        self._unsent = unsent
-        return now - self._since
 
 
 class _Body:
@@ -127,7 +57,7 @@ class _Body:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. ``watch`` is set by `protocol_classes`.
+    """One connection. ``watch`` is set by the subclass of one server.
 
     One clock runs from the first byte of a message to its last: for the headers, then for the body.
     It stands still while the server itself does not read, or still writes the answer before.
@@ -377,99 +307,3 @@ class GuardedProtocol(HttpToolsProtocol):
             + body
         )
         self.transport.close()
-
-
-class GuardedWebSocket(WebSocketsSansIOProtocol):
-    """One WebSocket, after its upgrade. ``watch`` is set by `protocol_classes`."""
-
-    watch: ClassVar[Watch]
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it again: the HTTP protocol has let go of it."""
-        super().connection_made(transport)
-        self._address = self.client[0] if self.client else ""
-        self._progress = Progress(self.loop.time())
-        self._given_up = False
-        self.account = network_of(self._address)
-        self.watch.enter(self, self._address)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Give its place back."""
-        self.watch.leave(self, self._address)
-        super().connection_lost(exc)
-
-    async def run_asgi(self) -> None:
-        """Run the application, which may give up on a peer that does not read."""
-        own = transport_of(cast(dict[str, Any], self.scope))
-        own.unsent = self.transport.get_write_buffer_size
-        own.rename = self._rename
-        own.give_up, own.accept_up_to = self.give_up, self.accept_up_to
-        app = self.app
-
-        async def run_app(scope: Any, receive: Any, send: Any) -> None:
-            await app(scope, receive, send)
-            if self.close_sent:  # refused with an HTTP answer, which uvicorn takes for a mistake
-                self.handshake_complete = True
-
-        self.app = run_app  # type: ignore[assignment]
-        await super().run_asgi()
-
-    def accept_up_to(self, most: int) -> None:
-        """Accept messages of up to ``most`` bytes: on sockets whose messages hold conversations."""
-        self.conn.max_message_size = most
-
-    def handle_cont(self, event: Any) -> None:
-        """Another fragment of a message, up to a bound."""
-        if len(self.frames) >= _MOST_FRAGMENTS:
-            self.give_up(1009, "too many fragments")
-            return
-        super().handle_cont(event)
-
-    def give_up(self, code: int, reason: str) -> None:
-        """Queue a close frame behind what waits, and abort when that does not go out either."""
-        if self._given_up or self.close_sent or self.transport.is_closing():
-            return
-        self._given_up = True
-        self.conn.send_close(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.close_timer = self.loop.call_later(_LAST_WORD, self.transport.abort)
-
-    def pause_writing(self) -> None:
-        """The peer does not read: what it sends would be answered into the same full buffer."""
-        super().pause_writing()
-        self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        super().resume_writing()
-        if not self.read_paused and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def held(self) -> int:
-        """Bytes that wait here."""
-        unread = len(self.conn.reader.buffer) + sum(map(len, self.frames))
-        return self.transport.get_write_buffer_size() + unread
-
-    def drop(self) -> None:
-        """Close at once."""
-        self.watch.leave(self, self._address)
-        self.transport.abort()
-
-    def _rename(self, account: str) -> None:
-        self.account = account
-
-    def check(self, now: float) -> None:
-        """Abort a peer that reads nothing, well after the application has given up on it."""
-        stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
-        if stuck > self.watch.settings.write_deadline + 2 * _LAST_WORD:
-            self.watch.leave(self, self._address)
-            self.transport.abort()
-
-
-def protocol_classes(watch: Watch) -> tuple[type[GuardedProtocol], type[GuardedWebSocket]]:
-    """Protocol classes bound to one server's watch."""
-    bound: dict[str, Any] = {"watch": watch}
-    http = type("BoundProtocol", (GuardedProtocol,), bound)
-    return http, type("BoundWebSocket", (GuardedWebSocket,), bound)

@@ -1,0 +1,1 @@
+"""The connections of a server below ASGI: their clocks, bounds and counts."""
