@@ -84,7 +84,7 @@ async def main(tokens: int, rounds: int) -> None:
             answering = asyncio.ensure_future(response(scope, nothing, send))
             while follower.after < 5:
                 await asyncio.sleep(0.01)
-            (connection,) = runs.http._pool._all  # type: ignore[union-attr]
+            (connection,) = runs.worker.http._pool._all  # type: ignore[union-attr]
             before = Dropped.sent
             gc.collect()
             begun = time.perf_counter()

@@ -166,8 +166,8 @@ async def serve(pipe: Connection, place: Place) -> None:
 async def leave(runs: Runs) -> None:
     """Close runs that were made here."""
     await runs.aclose()
-    if runs.http is not None:
-        await runs.http.aclose()
+    if runs.worker.http is not None:
+        await runs.worker.http.aclose()
 
 
 async def _start(runs: Runs, order: dict[str, Any]) -> dict[str, Any]:

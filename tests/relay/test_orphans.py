@@ -59,7 +59,7 @@ async def process(folder: Path, url: str, name: str = "m0", *, tools: Any = (), 
     )
     await runs.open(take_over=False)
     try:
-        yield runs, Orphans(runs)
+        yield runs, Orphans(runs.worker)
     finally:
         await runs.aclose()
 

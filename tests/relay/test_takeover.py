@@ -36,8 +36,8 @@ def crashed(runs: Runs) -> None:
 
 async def leave(runs: Runs) -> None:
     await asyncio.sleep(0.05)
-    if runs.http is not None:
-        await runs.http.aclose()
+    if runs.worker.http is not None:
+        await runs.worker.http.aclose()
     await runs.store.close()
 
 
@@ -388,7 +388,7 @@ def test_a_run_that_nobody_answers_expires(shared_store):
             since = waited.owned[info.id].waits_since()
             assert since is not None
             assert time.time() - since > 0.4, "the takeover did not begin it anew"
-            waited.wait_timeout = 0.1
+            waited.worker.wait_timeout = 0.1
             events = [e for _, e in await asyncio.wait_for(read_all(waited, info.id), 20)]
             assert (events[-1].outcome, events[-1].reason) == ("incomplete", "expired")
             assert (await waited.info(info.id)).state == "incomplete"
@@ -424,7 +424,7 @@ def test_an_answer_in_the_last_moment_counts(tmp_path):
             check, owned._checking = owned.check_commands, True  # the wake-up is late
             await runs.store.command(info.id, encode_command(answer))
             assert owned.check_commands == check
-            await runs.expire(owned)
+            await runs.worker.expire(owned)
             events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 20)]
             assert events[-1].outcome == "complete"
             await runs.aclose()

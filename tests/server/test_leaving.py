@@ -87,7 +87,7 @@ def test_a_planned_reconnect_of_a_socket_is_no_leaving() -> None:
 
 def test_who_does_not_come_back_has_left() -> None:
     with site(max_age=0.2) as here:
-        here.app.state.runs.readers.return_seconds = 0.4
+        here.app.state.runs.worker.readers.return_seconds = 0.4
         run = here.start("scenario:stall", on_disconnect="stop")
         frames = here.frames(f"/v1/runs/{run}/events")
         assert json.loads(frames[-1].data)["type"] == "reconnect"

@@ -174,7 +174,7 @@ def test_an_approval_is_answered(here: Site) -> None:
 def test_a_tool_of_the_client_is_answered(here: Site) -> None:
     tool = {"name": "get_weather", "parameters": {"type": "object"}}
     with site() as other:
-        other.app.state.runs.tools = None
+        other.app.state.runs.worker.tools = None
         run = other.start("scenario:tool", tools=[tool])
         reading = Reading.get(other.port, f"/v1/runs/{run}/events")
         seen = reading.until(b"run-wait").decode()

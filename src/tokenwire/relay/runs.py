@@ -18,7 +18,8 @@ import hashlib
 import re
 import secrets
 import time
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -33,18 +34,30 @@ from tokenwire.errors import (
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
-from tokenwire.log.base import LogInfo
+from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import report
+from tokenwire.relay.census import Census
 from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of
 from tokenwire.relay.follow import Follower, open_follower
-from tokenwire.relay.owned import answers_same, encode_command
+from tokenwire.relay.outbox import OnEnd, Outbox
+from tokenwire.relay.owned import OwnedRun, answers_same, encode_command
+from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.replay import read_run, waits
 from tokenwire.relay.takeover.tending import tend
-from tokenwire.relay.worker import Worker
+from tokenwire.relay.worker import LEASE, WAIT_TIMEOUT, Worker
+from tokenwire.run.call.deadlines import Deadlines
+from tokenwire.run.call.recover import RetryPolicy
+from tokenwire.run.engine import AgentSpec
+from tokenwire.run.plan import LoopLimits
 from tokenwire.run.stream import new_run_id
 from tokenwire.tools.check import check_edited
+
+if TYPE_CHECKING:
+    from tokenwire.providers.http.client import HttpClient
+    from tokenwire.providers.registry import Registry
+    from tokenwire.tools.registry import ToolSet
 
 __all__ = ["Follower", "RunInfo", "Runs"]
 
@@ -55,7 +68,7 @@ _APPROVAL_TAKEN = "this approval was already answered; the first answer counts"
 _CALL_TAKEN = "this call already has a result; the first one counts"
 
 
-class Runs(Worker):
+class Runs:
     """All runs of one process on one store. `open` it before use, `aclose` it after.
 
     ``store``: where the runs' logs are. ``registry``, ``http``: the models and the HTTP client;
@@ -74,14 +87,83 @@ class Runs(Worker):
     raises `NotFoundError`; a failing store raises `LogError`.
     """
 
-    _tender: asyncio.Task[None] | None = None
+    def __init__(
+        self,
+        store: Store,
+        *,
+        registry: Registry | None = None,
+        tools: ToolSet | None = None,
+        owner: str | None = None,
+        http: HttpClient | None = None,
+        deadlines: Deadlines | None = None,
+        retry: RetryPolicy | None = None,
+        limits: LoopLimits | None = None,
+        stop_when: str | Iterable[str] | Callable[[Fold], bool] | None = None,
+        lease: float = LEASE,
+        fallbacks: Mapping[str, list[str]] | None = None,
+        models: Iterable[str] | None = None,
+        leave_for: float | None = None,
+        bounds: ProducerLimits | None = None,
+        wait_timeout: float = WAIT_TIMEOUT,
+        agents: Mapping[str, AgentSpec] | None = None,
+        app: object = None,
+        on_end: OnEnd | None = None,
+    ) -> None:
+        #: What works on the runs whose lease this process holds.
+        self.worker = Worker(
+            store,
+            registry=registry,
+            tools=tools,
+            owner=owner,
+            http=http,
+            deadlines=deadlines,
+            retry=retry,
+            limits=limits,
+            stop_when=stop_when,
+            lease=lease,
+            fallbacks=fallbacks,
+            models=models,
+            leave_for=leave_for,
+            bounds=bounds,
+            wait_timeout=wait_timeout,
+            agents=agents,
+            app=app,
+            on_end=on_end,
+        )
+        self.store = store
+        self._tender: asyncio.Task[None] | None = None
+
+    @property
+    def owner(self) -> str:
+        """The name of this process in the store."""
+        return self.worker.owner
+
+    @property
+    def owned(self) -> dict[str, OwnedRun]:
+        """The runs that this process works on, by id."""
+        return self.worker.owned
+
+    @property
+    def census(self) -> Census:
+        """How many runs this process owns, of each principal."""
+        return self.worker.census
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """What calls ``on_end``; None without one."""
+        return self.worker.outbox
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` was called: no run starts here any more."""
+        return self.worker.draining
 
     # --- life ----------------------------------------------------------------------------------
 
     async def open(self, *, take_over: bool = True) -> None:
         """Start the store and the tending of leases; with ``take_over``, of lost runs as well."""
-        await super().open()
-        tending = tend(self, take_over=take_over and self.store.shared)
+        await self.worker.open()
+        tending = tend(self.worker, take_over=take_over and self.store.shared)
         self._tender = asyncio.create_task(tending)
         if self.outbox is not None:
             self.outbox.open()
@@ -93,6 +175,12 @@ class Runs(Worker):
     async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
+    async def drain(self, seconds: float = 8.0) -> None:
+        """Accept no new runs. On a shared store, wait up to ``seconds`` for running tools, whose
+        outcome would be unknown otherwise, and hand all runs over; on a store of this process only,
+        wait up to ``seconds`` for the runs to end, and end the rest as ``interrupted``."""
+        await self.worker.drain(seconds)
+
     async def aclose(self) -> None:
         """Stop tending, release all runs, close the store."""
         if self._tender is not None:
@@ -100,7 +188,7 @@ class Runs(Worker):
             await asyncio.wait([self._tender])
         if self.outbox is not None:
             await self.outbox.aclose()
-        await super().aclose()
+        await self.worker.aclose()
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -141,11 +229,13 @@ class Runs(Worker):
             metadata=metadata,
             on_disconnect=on_disconnect,
             tools=tools,
-            agent=self.agents[model].version if model in self.agents else None,
+            agent=self.worker.agents[model].version if model in self.worker.agents else None,
         )
-        plan = self.plan(run, meta)
+        plan = self.worker.plan(run, meta)
         signature = msgspec.json.encode(meta)
-        meta.tool_names = self.tool_names(principal) if tools and meta.agent is None else []
+        meta.tool_names = []
+        if tools and meta.agent is None:
+            meta.tool_names = self.worker.tool_names(principal)
         meta.nonce = secrets.token_hex(8)
         encoded = msgspec.json.encode(meta)
         noted = self.outbox is not None and await self.outbox.expect(run)
@@ -157,7 +247,7 @@ class Runs(Worker):
                 thread=_scoped(principal, thread),
                 key=_scoped(principal, key),
                 key_hash=hashlib.sha256(signature).hexdigest(),
-                lease=self.lease,
+                lease=self.worker.lease,
             )
         except Exception:
             if noted and self.outbox is not None:
@@ -169,7 +259,7 @@ class Runs(Worker):
             if noted and self.outbox is not None and info.log != run:
                 await self.outbox.forget(run)
             return existing
-        self.adopt(plan, info.epoch, on_disconnect)
+        self.worker.adopt(plan, info.epoch, on_disconnect)
         return info_of(info, meta)
 
     # --- reading -------------------------------------------------------------------------------
@@ -202,22 +292,22 @@ class Runs(Worker):
         the run's ``on_disconnect``. Raises `CursorError`, `NotFoundError`."""
         await self._checked(run, principal)
         if is_reader:
-            self.readers.join(run)
+            self.worker.readers.join(run)
 
         def leave(returning: bool) -> None:
             deafen()
             if is_reader:
-                self.readers.leave(run, returning=returning)
+                self.worker.readers.leave(run, returning=returning)
 
         try:
             follower = await open_follower(self.store, run, after, closed=leave)
         except BaseException:
             if is_reader:
-                self.readers.leave(run)
+                self.worker.readers.leave(run)
             raise
-        deafen = self.readers.listen(run, follower.fail)
+        deafen = self.worker.readers.listen(run, follower.fail)
         if is_reader:
-            self.readers.stay(run)
+            self.worker.readers.stay(run)
         return follower
 
     async def check_cursor(self, run: str, cursor: str, *, principal: str = "") -> None:
@@ -313,7 +403,7 @@ class Runs(Worker):
         if tool.approved is not None or tool.done or info.closed is not None:
             raise ConflictError(_APPROVAL_TAKEN)
         if approved and arguments is not None:
-            check_edited(self.tools, tool.name, arguments)
+            check_edited(self.worker.tools, tool.name, arguments)
         answer = ApprovalAnswer(
             approval_id=approval_id,
             call_id=tool.call_id,
@@ -342,7 +432,7 @@ class Runs(Worker):
         call = next((p for p in parts if p.attrs.get("call_id") == call_id), None)
         if call is None:
             raise NotFoundError("this run has no such tool call", what="tool_call")
-        tools = self.tools if meta.tools else None
+        tools = self.worker.tools if meta.tools else None
         ours = tools.get(call.attrs.get("name", "")) if tools is not None else None
         if ours is not None and ours.executor == "server" and ours.allows(principal):
             raise ConflictError("this tool runs on the server, which alone can record its result")

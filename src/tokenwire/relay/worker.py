@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
     from tokenwire.tools.registry import ToolSet
 
-__all__ = ["LEASE", "Worker"]
+__all__ = ["LEASE", "WAIT_TIMEOUT", "Worker"]
 
 _log = logging.getLogger("tokenwire.relay")
 
@@ -49,16 +49,8 @@ WAIT_TIMEOUT = 7 * 86_400.0
 
 
 class Worker:
-    """One process on one log; `tokenwire.relay.runs.Runs` is the door to it.
-
-    ``models``: names of the models whose lost runs may be taken over here (default: all that the
-    registry knows); others, and runs with tools that are not here, are left to processes that have
-    them, for ``leave_for`` seconds (default: the total deadline), and then ended. ``limits`` are
-    of a run's tool loop, ``bounds`` of its log. ``agents``: by name, started and taken over beside
-    the models; ``app`` is what they get as ``ctx.app``. ``on_end``: called with every ended run
-    (`EndedRun`); it must be the same in every process of the store. Without ``registry`` and
-    ``http`` it makes its own.
-    """
+    """What works on the runs of one process. `tokenwire.relay.runs.Runs` makes one, and says what
+    its options mean."""
 
     def __init__(
         self,
@@ -73,7 +65,7 @@ class Worker:
         limits: LoopLimits | None = None,
         stop_when: str | Iterable[str] | Callable[[Fold], bool] | None = None,
         lease: float = LEASE,
-        fallbacks: dict[str, list[str]] | None = None,
+        fallbacks: Mapping[str, list[str]] | None = None,
         models: Iterable[str] | None = None,
         leave_for: float | None = None,
         bounds: ProducerLimits | None = None,
