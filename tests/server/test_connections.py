@@ -8,12 +8,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from support.raw_client import ask, plain, rest_of, until, until_true, upgrade
 from support.server import Site, site, status_of
 from tokenwire.server.budget import Budget
 from tokenwire.server.edge.connection.watch import Watch
@@ -22,45 +22,6 @@ from tokenwire.server.settings import Settings
 KEY_A, KEY_B = "ann-has-a-long-key", "bob-has-a-long-key"
 KEYS = [f"ann:{KEY_A}", f"bob:{KEY_B}"]
 JSON = b'{"prompt":"scenario:text"}'
-
-
-@contextmanager
-def plain(here: Site) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", here.port), timeout=15) as connection:
-        yield connection
-
-
-def rest_of(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
-    pieces: list[bytes] = []
-    try:
-        while data := connection.recv(65536):
-            pieces.append(data)
-    except ConnectionResetError:
-        pass
-    return b"".join(pieces)
-
-
-def until(connection: socket.socket, text: bytes) -> bytes:
-    data = b""
-    while text not in data:
-        piece = connection.recv(65536)
-        assert piece, data
-        data += piece
-    return data
-
-
-def until_true(check: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)
-
-
-def ask(here: Site, request: bytes) -> bytes:
-    with plain(here) as connection:
-        connection.sendall(request)
-        return rest_of(connection)
 
 
 def watch_of(here: Site) -> Watch:
@@ -171,59 +132,6 @@ def assert_cut_off(here: Site, head: bytes, piece: bytes, number: int) -> None:
     until_true(lambda: not any(c.held() for c in watch_of(here).open))
 
 
-# --- upgrades ----------------------------------------------------------------------------------
-
-UPGRADE = (
-    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        b"Content-Length: 5\r\n\r\n",
-        b"Content-Length: 5\r\n\r\nhe",
-        b"Content-Length: 5\r\n\r\nhello",
-        b"Transfer-Encoding: chunked\r\n\r\n",
-        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    ],
-)
-def test_an_upgrade_with_a_body_is_refused_at_once(keyed: Site, more: bytes) -> None:
-    answer = ask(keyed, UPGRADE + more)
-    assert status_of(answer) == 400
-    assert answer.count(b"HTTP/1.1") == 1
-
-
-def test_an_upgrade_without_a_body_is_none_with_length_zero(keyed: Site) -> None:
-    with plain(keyed) as connection:
-        connection.sendall(UPGRADE + b"Content-Length: 0\r\n\r\n")
-        assert b"101" in until(connection, b"\r\n\r\n")
-
-
-@pytest.mark.parametrize("kind", [b"h2c", b"TLS/1.0", b"foo"])
-def test_an_upgrade_to_something_else_is_an_ordinary_request(keyed: Site, kind: bytes) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: " + kind
-    answer = ask(keyed, request + b"\r\n\r\n")
-    assert status_of(answer) == 200
-
-
-@pytest.mark.parametrize("kind", [b"h2c", b"foo", b"websocket, h2c", b"h2c, websocket"])
-@pytest.mark.parametrize("framing", [b"Content-Length: 15", b"Transfer-Encoding: chunked"])
-def test_a_body_beside_any_upgrade_is_refused_and_not_lost(
-    keyed: Site, kind: bytes, framing: bytes
-) -> None:
-    request = (
-        b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Connection: Upgrade\r\nUpgrade: " + kind + b"\r\n" + framing + b"\r\n\r\n"
-    )
-    body = b'{"prompt":"hi"}' if b"Length" in framing else b'f\r\n{"prompt":"hi"}\r\n0\r\n\r\n'
-    answer = ask(keyed, request + body)
-    assert status_of(answer) == 400
-    assert b"an upgrade with a body is not accepted" in answer
-    assert answer.count(b"HTTP/1.1") == 1
-
-
 def test_an_answer_without_a_key_says_how_to_send_one(keyed: Site) -> None:
     answer = ask(keyed, b"GET /v1/runs/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert status_of(answer) == 401
@@ -292,8 +200,8 @@ def test_a_body_that_drips_beside_a_stream_has_its_clock() -> None:
         b"GET /x HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 200 + b"\r\n",
         b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc",
-        UPGRADE + b"\r\n",
-        UPGRADE + b"Content-Length: 5\r\n\r\n",
+        upgrade(),
+        upgrade(more=b"Content-Length: 5\r\n"),
     ],
     ids=["half", "a byte", "garbage", "huge", "many", "chunk", "body", "upgrade", "upgrade body"],
 )
@@ -424,7 +332,7 @@ def test_a_flood_of_pings_is_not_answered_into_memory() -> None:
     with site() as here:
         with plain(here) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.sendall(UPGRADE + b"\r\n")
+            connection.sendall(upgrade())
             until(connection, b"\r\n\r\n")
             ping = b"\x89\xfd" + b"\0\0\0\0" + b"p" * 125
             connection.settimeout(2)

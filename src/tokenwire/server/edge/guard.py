@@ -196,6 +196,18 @@ class Guard:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         info = self._info(scope)
+        has_answer = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_answer
+            if message["type"] == "websocket.close" and not has_answer:
+                raise HTTPException(404)  # no WebSocket has this path
+            if message["type"] == "websocket.http.response.start":
+                headers = _dress(message.get("headers", ()), info.id, self._cors(info.headers))
+                message = {**message, "headers": headers}
+            has_answer = True
+            await send(message)
+
         try:
             if not self.hosts.allows(info.headers.get(b"host")) or _repeated(scope, b"host"):
                 raise HTTPProblem(421, "wrong_host", "unknown Host header")
@@ -203,11 +215,12 @@ class Guard:
             info.identity = await self.state.identify.of_socket(info)
             account = self.state.budget.account(network_of(info.client))
             self._name_account(info, account, transport_of(scope))
+            await self.app(scope, receive, send_noted)
         except Exception as error:
-            response = error_response(error, info.id)
-            await response(scope, receive, send)  # an HTTP answer where the server can, else 403
-            return
-        await self.app(scope, receive, send)
+            if has_answer:
+                raise
+            response = error_response(error, info.id, self.state.form_for(info.path))
+            await response(scope, receive, send_noted)
 
     def _info(self, scope: Scope) -> RequestInfo:
         headers = dict(scope["headers"])

@@ -10,9 +10,12 @@ import asyncio
 from collections import deque
 from typing import Any, ClassVar, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
 from tokenwire.server.edge.connection.watch import Progress, Watch
+from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import transport_of
 
@@ -24,14 +27,6 @@ _BODY_GRACE = 2.0
 _FRAMING = 32
 #: Requests that may wait behind the one that is answered.
 _MOST_PIPELINED = 32
-
-_REFUSALS = {
-    400: b"HTTP/1.1 400 Bad Request\r\n",
-    408: b"HTTP/1.1 408 Request Timeout\r\n",
-    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
-    503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n",
-}
-_CODES = {400: "bad_request", 408: "timeout", 431: "headers_too_large", 503: "busy"}
 
 
 class _Body:
@@ -101,7 +96,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         in_headers, in_body = self._in_headers, self._until and not self._in_headers
-        super().data_received(data)
+        self._feed(data)
         if self._refused or self.transport.is_closing():
             return
         settings = self.watch.settings
@@ -114,6 +109,46 @@ class GuardedProtocol(HttpToolsProtocol):
             around = self._message_bytes - self._body_bytes
             if around > settings.header_limit + _FRAMING * self._chunks:
                 self._refuse(400, "too many bytes around the body")
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                if not self._refused:  # a refusal may itself have ended the parsing
+                    MALFORMED.log("malformed HTTP request: %s", type(error).__name__)
+                self.send_400_response("")
+                return
+            if self._refused:
+                return
+            if self._should_upgrade():
+                self._upgrade(rest)
+                return
+            data = self._head_without_upgrade() + rest
+
+    def _should_upgrade(self) -> bool:
+        return self.parser.get_http_version() != "1.0" and super()._should_upgrade()
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head again, for a parser of its own: a server may ignore an upgrade (RFC 9110), but
+        the parser takes no body after it."""
+        version = self.parser.get_http_version().encode("ascii")
+        head = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                options = [option for option in options if option.lower() not in (b"", b"upgrade")]
+                if options:
+                    head.append(b"connection: " + b", ".join(options))
+            elif name != b"upgrade":
+                head.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join(head) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         """A request begins; so does its clock, unless the connection's own is still running."""
@@ -151,24 +186,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if size > settings.header_limit or len(self.headers) > settings.header_fields:
             self._refuse(431, "request line and headers too large")
             return
-        parser = self.parser
-        is_upgrade = parser is not None and parser.should_upgrade()
-        if is_upgrade:  # the parser takes no body after one, whatever it is to
-            names = dict(self.headers)
-            if b"transfer-encoding" in names or names.get(b"content-length", b"0").strip(b"0 "):
-                self._refuse(400, "an upgrade with a body is not accepted")
-                return
+        if self.parser.should_upgrade():  # the parser takes no body after one, whatever it is to
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(400, "CONNECT is not supported")
+            elif self._should_upgrade() and _has_body(self.headers):
+                self._refuse(400, "an upgrade to a WebSocket with a body is not accepted")
+            return  # what follows is decided at the end of the head
         if len(self.pipeline) >= _MOST_PIPELINED:
             self._close_after_answers()
             return
         super().on_headers_complete()
         cycle = self.cycle
-        if cycle is None or (self._cycles and self._cycles[-1] is cycle):
-            return  # an upgrade: the WebSocket protocol goes on
         self._cycles = [c for c in self._cycles if not c.response_complete]
         self._cycles.append(cycle)
-        if is_upgrade:  # to what we do not speak: this is the last request
-            cycle.keep_alive = False
         own = transport_of(cast(dict[str, Any], self.scope))
         own.body = _Body(cycle)
         own.unread = lambda: cycle.more_body
@@ -182,21 +212,21 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End of a request, unless it was refused."""
         self._until = 0.0
-        if not self._refused:
+        if not self._refused and not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def handle_websocket_upgrade(self) -> None:
+    def _upgrade(self, rest: bytes) -> None:
         """The WebSocket protocol has clocks of its own. An answer that is under way comes first."""
-        if self._refused:
-            return
         if self._is_answering():
             self._close_after_answers()
             return
         self.watch.leave(self, self._address)
-        super().handle_websocket_upgrade()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Anybody can ask for one: that is no line of the log."""
+        self.connections.discard(self)
+        make = cast(type[GuardedWebSocket], self.ws_protocol_class)
+        protocol = make(self.config, self.server_state, self.app_state)
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        protocol.open(self.parser.get_method(), self.url, self.headers, rest)
 
     def send_400_response(self, msg: str) -> None:
         """What came was not HTTP."""
@@ -295,15 +325,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused = True
         if self.transport.is_closing():
             return
-        body = b'{"error":{"code":"%b","message":"%b"}}' % (
-            _CODES[status].encode(),
-            message.encode(),
-        )
-        self.transport.write(
-            _REFUSALS[status]
-            + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-            + b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
-            + b"connection: close\r\n\r\n"
-            + body
-        )
+        self.transport.write(refusal(status, message))
         self.transport.close()
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    names = dict(headers)
+    return b"transfer-encoding" in names or bool(names.get(b"content-length", b"").strip(b"0 "))
