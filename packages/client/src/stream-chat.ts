@@ -3,8 +3,10 @@
 Always true: the promise resolves with the whole answer only when the server said `done`; any
 other end (an error event, a cut connection, an abort) rejects; each piece is told once. */
 
-import { errorIn, errorOf, needServer, TokenwireError } from "./core/errors.js";
+import { errorIn, TokenwireError } from "./core/errors.js";
+import { request } from "./core/http.js";
 import { SSEParser } from "./core/sse.js";
+import { bytesOf } from "./core/wait.js";
 
 export interface StreamChatOptions {
   /** Where the server is; the page's own origin unless told. */
@@ -20,38 +22,28 @@ export async function streamChat(
   onToken: (text: string) => void,
   options: StreamChatOptions = {},
 ): Promise<string> {
-  needServer(options);
   const query = new URLSearchParams({ prompt });
   if (options.model) query.set("model", options.model);
-  const url = `${(options.baseUrl ?? "").replace(/\/+$/, "")}/chat/stream?${query}`;
-  const signal = options.signal ?? null;
+  const { signal = null } = options;
   const headers = { accept: "text/event-stream" };
-  const response = await (options.fetch ?? fetch)(url, { headers, signal, redirect: "error" });
-  if (!response.ok) throw await errorOf(response);
+  const response = await request(options, `/chat/stream?${query}`, { headers, signal });
   if (response.status === 204 || !response.body) {
     throw new TokenwireError("no_stream", "the server had no answer to stream", response.status);
   }
-  const reader = response.body.getReader();
   const parser = new SSEParser();
   let answer = "";
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) throw new TokenwireError("truncated", "the answer was cut off", 0, true);
-      for (const { event, data } of parser.feed(value)) {
-        if (event === "token") {
-          answer += data;
-          onToken(data);
-          // Not every fetch ends a read when its signal is aborted after the last byte came.
-          signal?.throwIfAborted();
-        } else if (event === "done") return answer;
-        else if (event === "error") {
-          throw errorIn(data, "error", data || "the server reported an error");
-        }
+  for await (const bytes of bytesOf(response.body, signal)) {
+    for (const { event, data } of parser.feed(bytes)) {
+      if (event === "token") {
+        answer += data;
+        onToken(data);
+        signal?.throwIfAborted();
+      } else if (event === "done") return answer;
+      else if (event === "error") {
+        throw errorIn(data, "error", data || "the server reported an error");
       }
     }
-  } finally {
-    // Also ends the connection when `onToken` threw or the answer is complete.
-    reader.cancel().catch(() => undefined);
   }
+  signal?.throwIfAborted();
+  throw new TokenwireError("truncated", "the answer was cut off", 0, true);
 }

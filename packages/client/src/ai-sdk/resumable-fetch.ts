@@ -9,7 +9,7 @@ import { randomId } from "../core/client.js";
 import { errorOf, TokenwireError } from "../core/errors.js";
 import { type Reading, readToEnd, type Watch } from "../core/reconnect.js";
 import { SSEParser } from "../core/sse.js";
-import { backoff, onAbort, pause } from "../core/wait.js";
+import { backoff, bytesOf, onAbort, pause } from "../core/wait.js";
 
 /** A start is sent again this often when no answer came. */
 const START_TRIES = 4;
@@ -125,20 +125,11 @@ class Answer implements Reading {
     const response = again ? await this.#ask(watch.signal) : this.first;
     if (response.status === 204) return this.#nothing();
     if (!response.ok) throw await errorOf(response);
-    const reader = response.body!.getReader();
-    const leave = () => void reader.cancel().catch(() => undefined);
-    const forget = onAbort(watch.signal, leave);
-    try {
-      const parser = new SSEParser({ maxLine: FILE, maxEvent: FILE });
-      while (!this.#ended) {
-        const { done, value } = await reader.read();
-        if (done || watch.signal.aborted) return;
-        watch.alive();
-        for (const frame of parser.feed(value)) this.#take(frame.id, frame.data);
-      }
-    } finally {
-      forget();
-      leave();
+    const parser = new SSEParser({ maxLine: FILE, maxEvent: FILE });
+    for await (const bytes of bytesOf(response.body!, watch.signal)) {
+      watch.alive();
+      for (const frame of parser.feed(bytes)) this.#take(frame.id, frame.data);
+      if (this.#ended) return;
     }
   }
 

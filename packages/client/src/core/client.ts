@@ -1,23 +1,16 @@
 /* The server's API: start, follow, stop, approve, answer.
 
-Always true: the credential goes only to `baseUrl` (redirects are errors); ids are checked before
-they become part of a URL. */
+Always true: ids are checked before they become part of a URL. */
 
-import { errorOf, needServer, TokenwireError } from "./errors.js";
-import { pollWay } from "./poll.js";
-import { type Connect, follow, type FollowOptions } from "./reader.js";
-import { SSEParser, type SSELimits } from "./sse.js";
+import { TokenwireError } from "./errors.js";
+import { pollWay, request, type ServerOptions, streamWay, withoutSlash } from "./http.js";
+import { follow, type FollowOptions } from "./reader.js";
+import type { SSELimits } from "./sse.js";
 import { followShared } from "./tabs.js";
-import { backoff, onAbort, pause } from "./wait.js";
+import { backoff, pause } from "./wait.js";
 import { webSocketWay } from "./websocket.js";
 
-export interface ClientOptions {
-  /** Where the server is; the page's own origin unless told. */
-  baseUrl?: string;
-  /** A key, asked for before each request. */
-  token?: () => string | undefined | Promise<string | undefined>;
-  fetch?: typeof fetch;
-  credentials?: RequestCredentials;
+export interface ClientOptions extends ServerOptions {
   /** One connection for all tabs of this origin that read the same run. Default: where the
    * browser can. */
   shareTabs?: boolean;
@@ -79,16 +72,16 @@ export class TokenwireClient {
   #options: ClientOptions;
 
   constructor(options: ClientOptions = {}) {
-    this.baseUrl = (options.baseUrl ?? "").replace(/\/+$/, "");
+    this.baseUrl = withoutSlash(options.baseUrl ?? "");
     this.#options = options;
   }
 
   /** Starts a run. Sent again with the same key when the network fails, so it is paid once. */
-  start(request: StartRequest, options: StartOptions = {}): Promise<RunInfo> {
+  start(asked: StartRequest, options: StartOptions = {}): Promise<RunInfo> {
     const { signal, giveUp = signal, key = randomId() } = options;
     const headers = { "idempotency-key": key };
     return again(
-      () => this.json("POST", "/v1/runs", request, signal, headers) as Promise<RunInfo>,
+      () => this.json("POST", "/v1/runs", asked, signal, headers) as Promise<RunInfo>,
       giveUp,
     );
   }
@@ -96,9 +89,9 @@ export class TokenwireClient {
   /** Reads a run to its end; see `FollowOptions`. */
   follow(run: string, options: FollowOptions): Promise<void> {
     const path = `/v1/runs/${runId(run)}/events`;
-    const stream = this.#sse(path);
+    const stream = streamWay(path, this.#fetch, this.#options.limits);
     const socket = webSocketWay(this.baseUrl, run, this.#options.token);
-    const poll = pollWay(path, (url, init) => this.#fetch(url, init));
+    const poll = pollWay(path, this.#fetch);
     const direct = (inner: FollowOptions, socketFirst = false) =>
       follow(socketFirst ? [socket, poll] : [stream, socket, poll], inner);
     if (this.#options.shareTabs === false) return direct(options);
@@ -178,59 +171,15 @@ export class TokenwireClient {
         body === undefined ? headers : { ...headers, "content-type": "application/json" },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
-    if (!response.ok) throw await errorOf(response);
     return response.status === 204 ? null : await response.json();
   }
 
   /** One text answer: `/metrics`. */
   async text(path: string): Promise<string> {
-    const response = await this.#fetch(path, {});
-    if (!response.ok) throw await errorOf(response);
-    return response.text();
+    return (await this.#fetch(path, {})).text();
   }
 
-  async #fetch(path: string, init: RequestInit): Promise<Response> {
-    const { token, credentials = "same-origin" } = this.#options;
-    needServer(this.#options);
-    const headers = new Headers(init.headers);
-    const key = await token?.();
-    if (key) headers.set("authorization", `Bearer ${key}`);
-    const call = this.#options.fetch ?? fetch;
-    const fixed = { credentials, cache: "no-store", redirect: "error" } as const;
-    return call(this.baseUrl + path, { ...init, ...fixed, headers });
-  }
-
-  #sse(path: string): Connect {
-    return async ({ after, signal, alive, take, flush, over }) => {
-      const headers: Record<string, string> = { accept: "text/event-stream" };
-      if (after) headers["last-event-id"] = after;
-      const response = await this.#fetch(path, { headers, signal });
-      if (!response.ok) throw await errorOf(response);
-      if (response.status === 204 && after) return over();
-      const type = response.headers.get("content-type") ?? "";
-      if (!response.body || !type.startsWith("text/event-stream")) {
-        response.body?.cancel().catch(() => undefined);
-        throw new TokenwireError("no_stream", `expected text/event-stream, got '${type}'`, 0, true);
-      }
-      const reader = response.body.getReader();
-      const parser = new SSEParser(this.#options.limits);
-      // Not every fetch ends a read when its signal is aborted after the last byte came.
-      const close = () => void reader.cancel().catch(() => undefined);
-      const forget = onAbort(signal, close);
-      try {
-        for (;;) {
-          const { done, value } = await reader.read();
-          if (done || signal.aborted) return;
-          alive(); // not before: a proxy that holds a stream back passes its headers on
-          for (const frame of parser.feed(value)) take(frame.id, frame.data);
-          flush();
-        }
-      } finally {
-        forget();
-        close();
-      }
-    };
-  }
+  #fetch = (path: string, init: RequestInit) => request(this.#options, path, init);
 }
 
 async function again<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T> {
@@ -246,24 +195,23 @@ async function again<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T>
   }
 }
 
-/** Where a conversation is. Names that a browser would take for a step in a path are refused. */
+/** Where a conversation is. */
 export function threadPath(thread: string): string {
-  if (!THREAD_ID.test(thread) || /^\.+$/.test(thread)) {
-    throw new TokenwireError("bad_request", "invalid thread id");
-  }
-  return `/v1/threads/${thread}`;
+  return `/v1/threads/${checked("thread", thread, THREAD_ID)}`;
 }
 
 function runId(run: string): string {
-  if (!RUN_ID.test(run)) throw new TokenwireError("bad_request", "invalid run id");
-  return run;
+  return checked("run", run, RUN_ID);
 }
 
 function partOfPath(id: string): string {
-  if (!CALL_ID.test(id) || id === "." || id === "..") {
-    throw new TokenwireError("bad_request", "invalid call id");
-  }
-  return encodeURIComponent(id);
+  return encodeURIComponent(checked("call", id, CALL_ID));
+}
+
+/** A name that a browser would take for a step in a path (`..`) is no id. */
+function checked(what: string, id: string, form: RegExp): string {
+  if (form.test(id) && !/^\.\.?$/.test(id)) return id;
+  throw new TokenwireError("bad_request", `invalid ${what} id`);
 }
 
 /** 128 random bits; also where `crypto.randomUUID` is missing (plain HTTP on a local network). */

@@ -13,12 +13,6 @@ export class TokenwireError extends Error {
   }
 }
 
-/** Throws outside a browser, where there is no own origin, without an address of the server. */
-export function needServer({ baseUrl, fetch: call }: { baseUrl?: string; fetch?: unknown }): void {
-  if (baseUrl || call || globalThis.location) return;
-  throw new TokenwireError("no_base_url", "outside a browser give baseUrl", 400);
-}
-
 /** Whether the server has said no: asking again brings the same. */
 export function isFatal(error: TokenwireError): boolean {
   return error.status >= 400 && error.status < 500 && error.status !== 408 && error.status !== 429;
@@ -51,7 +45,7 @@ export function errorIn(
 ): TokenwireError {
   try {
     const told = JSON.parse(text) as Record<string, unknown>;
-    const inner = (Object.hasOwn(told, "error") ? told.error : told) as Record<string, unknown>;
+    const inner = (told.error ?? told) as Record<string, unknown>;
     if (typeof inner === "string") message = inner;
     else if (inner && typeof inner === "object") {
       if (typeof inner.code === "string") code = inner.code;

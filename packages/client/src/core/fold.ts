@@ -4,7 +4,7 @@ Always true: a published state never changes again, and what an event did not to
 object in the next state, so a renderer compares by identity; names and ids that a model made up
 are keys of a `Map` or of an object without a prototype, never of a plain object. */
 
-import { patched } from "./json-patch.js";
+import { bare, patched } from "./json-patch.js";
 import type { ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
 
 export interface PartState {
@@ -120,9 +120,7 @@ export class Fold {
       case "run-start":
         run.run = event.run;
         run.time = event.time ?? 0;
-        set(run, "thread", event.thread);
-        set(run, "model", event.model);
-        set(run, "metadata", event.metadata);
+        copy(event, run, "thread", "model", "metadata");
         break;
       case "run-end":
         run.outcome = event.outcome;
@@ -139,10 +137,7 @@ export class Fold {
         const step = this.#step(index);
         step.attempt = event.attempt ?? 1;
         step.kind = event.kind ?? "model";
-        set(step, "name", event.name);
-        set(step, "provider", event.provider);
-        set(step, "dialect", event.dialect);
-        set(step, "model", event.model);
+        copy(event, step, "name", "provider", "dialect", "model");
         break;
       }
       case "response-start":
@@ -259,7 +254,7 @@ export class Fold {
       const attrs = bare(without(event, "part", "step", "choice", "agent"));
       this.#where.set(part, [this.#last(), parts.length]);
       const state: PartState = { part, kind, step: number, choice, text: "", status: "open", attrs };
-      set(state, "agent", agent);
+      if (agent) state.agent = agent;
       parts.push(state);
       return;
     }
@@ -270,7 +265,7 @@ export class Fold {
       part.status = event.status ?? "complete";
       if (event.text !== undefined) part.text = event.text;
       for (const name of ["arguments", "error", "content"] as const) {
-        if (event[name] !== undefined) part.attrs = bare(part.attrs, name, event[name]);
+        if (event[name] !== undefined) describe(part, name, event[name]);
       }
     }
   }
@@ -280,12 +275,12 @@ export class Fold {
     if (!part) return;
     const old = part.attrs;
     const list = (key: string) => (Array.isArray(old[key]) ? (old[key] as unknown[]) : []);
-    if (name === "citation") part.attrs = bare(old, "citations", [...list("citations"), value]);
+    if (name === "citation") describe(part, "citations", [...list("citations"), value]);
     else if (name === "logprobs" && Array.isArray(value)) {
-      part.attrs = bare(old, name, [...list(name), ...value]);
+      describe(part, name, [...list(name), ...value]);
     } else if (name === "meta" && value && typeof value === "object") {
-      part.attrs = bare(old, name, { ...(old.meta as object | undefined), ...value });
-    } else part.attrs = bare(old, name === "tool_name" ? "name" : name, value);
+      describe(part, name, { ...(old.meta as object | undefined), ...value });
+    } else describe(part, name === "tool_name" ? "name" : name, value);
   }
 
   #toolEvent(event: ToolEvent): void {
@@ -307,16 +302,14 @@ export class Fold {
         tool.output += event.text;
         break;
       case "tool-result":
+      case "tool-error": {
+        const failed = event.type === "tool-error";
         tool.done = true;
-        tool.content = event.content;
+        tool.content = failed ? event.message : event.content;
+        if (failed) tool.error = event.code;
         this.#settled(event.call_id);
         break;
-      case "tool-error":
-        tool.done = true;
-        tool.content = event.message;
-        tool.error = event.code;
-        this.#settled(event.call_id);
-        break;
+      }
       case "approval-request":
         tool.approval_id = event.approval_id;
         tool.approval_arguments = event.arguments;
@@ -354,16 +347,23 @@ interface AnyPart {
   content?: unknown;
 }
 
+function describe(part: PartState, name: string, value: unknown): void {
+  part.attrs = bare(part.attrs);
+  part.attrs[name] = value;
+}
+
+/** Fields by the same names; one that the event does not have is dropped. */
+function copy<K extends string>(
+  event: { [name in K]?: unknown },
+  target: { [name in K]?: unknown },
+  ...names: K[]
+): void {
+  for (const name of names) set(target, name, event[name]);
+}
+
 function set<T extends object, K extends keyof T>(target: T, key: K, value: T[K]): void {
   if (value === undefined) delete target[key];
   else target[key] = value;
-}
-
-/** A copy without a prototype, so that every name is only a name. */
-function bare(source: object, key?: string, value?: unknown): Record<string, unknown> {
-  const copy = Object.assign(Object.create(null) as Record<string, unknown>, source);
-  if (key !== undefined) copy[key] = value;
-  return copy;
 }
 
 function without<T extends object>(event: T, ...more: string[]): Partial<T> {

@@ -20,6 +20,11 @@ export function patched(value: unknown, snapshot: unknown, patch?: Operation[]):
   }
 }
 
+/** A copy without a prototype, so that every name is only a name. */
+export function bare(source: object): Record<string, unknown> {
+  return Object.assign(Object.create(null) as Record<string, unknown>, source);
+}
+
 function changed(value: unknown, [name, ...rest]: string[], op: string, item: unknown): unknown {
   if (name === undefined) {
     if (op === "remove") throw value;
@@ -36,8 +41,7 @@ function changed(value: unknown, [name, ...rest]: string[], op: string, item: un
     else items.splice(at, Number(op !== "add"), ...(op === "remove" ? [] : [item]));
     return items;
   }
-  // Without a prototype, so that every name is only a name.
-  const copy = Object.assign(Object.create(null), value) as Operation;
+  const copy = bare(value as object);
   if (typeof value !== "object" || (!(name in copy) && !(last && op === "add"))) throw value;
   if (last && op === "remove") delete copy[name];
   else copy[name] = last ? item : changed(copy[name], rest, op, item);

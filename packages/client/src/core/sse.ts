@@ -32,11 +32,11 @@ export class SSEParser {
   comments = 0;
 
   #decoder = new TextDecoder("utf-8"); // strips one byte-order mark, replaces what is invalid
-  #pieces: string[] = [];
-  #piecesSize = 0;
+  /** A line that has not ended. An engine joins what is added to a string when it is read, so that
+   * tiny pieces of a long line cost no more than the line. */
+  #line = "";
   #afterCR = false;
-  #data: string[] = [];
-  #dataSize = 0;
+  #data: string | undefined;
   #event = "";
   #id = "";
   #maxLine: number;
@@ -59,27 +59,23 @@ export class SSEParser {
     let start = 0;
     LINE_END.lastIndex = 0;
     for (let found; (found = LINE_END.exec(text)); ) {
-      let line = text.slice(start, found.index);
-      if (this.#pieces.length) {
-        this.#pieces.push(line);
-        line = this.#pieces.join("");
-        this.#pieces = [];
-        this.#piecesSize = 0;
-      }
+      this.#grow(text.slice(start, found.index));
       start = LINE_END.lastIndex;
-      if (line.length > this.#maxLine) throw tooLong("line");
-      const frame = this.#line(line);
+      const line = this.#line;
+      this.#line = "";
+      const frame = this.#take(line);
       if (frame) frames.push(frame);
     }
-    if (start < text.length) {
-      this.#pieces.push(text.slice(start));
-      this.#piecesSize += text.length - start;
-      if (this.#piecesSize > this.#maxLine) throw tooLong("line");
-    }
+    this.#grow(text.slice(start));
     return frames;
   }
 
-  #line(line: string): Frame | null {
+  #grow(piece: string): void {
+    this.#line += piece;
+    if (this.#line.length > this.#maxLine) throw tooLong("line");
+  }
+
+  #take(line: string): Frame | null {
     if (!line) return this.#dispatch();
     const colon = line.indexOf(":");
     if (colon === 0) {
@@ -89,9 +85,8 @@ export class SSEParser {
     const name = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
     if (name === "data") {
-      this.#data.push(value);
-      this.#dataSize += value.length + 1;
-      if (this.#dataSize - 1 > this.#maxEvent) throw tooLong("event");
+      this.#data = this.#data === undefined ? value : `${this.#data}\n${value}`;
+      if (this.#data.length > this.#maxEvent) throw tooLong("event");
     } else if (name === "event") this.#event = value;
     else if (name === "id") {
       if (!value.includes("\0")) this.#id = value;
@@ -103,11 +98,9 @@ export class SSEParser {
     this.lastEventId = this.#id;
     const event = this.#event || "message";
     this.#event = "";
-    if (!this.#data.length) return null;
-    const data = this.#data.join("\n");
-    this.#data = [];
-    this.#dataSize = 0;
-    return { event, data, id: this.lastEventId };
+    const data = this.#data;
+    this.#data = undefined;
+    return data === undefined ? null : { event, data, id: this.lastEventId };
   }
 }
 

@@ -134,10 +134,7 @@ class Shared {
           after: this.#cursor,
           onEvents: (batch) => {
             const from = this.#cursor;
-            const rows = batch.map(({ cursor, json }): Row => [cursor, json]);
-            this.#keep(rows);
-            this.#ended = batch.some(({ event }) => event.type === "run-end");
-            this.#tell({ rows, from });
+            this.#tell({ rows: this.#keep(batch), from });
             this.options.onEvents(batch);
           },
           onReset: (reason) => {
@@ -159,9 +156,14 @@ class Shared {
     return this.direct({ ...this.options, after: this.#cursor });
   }
 
-  #keep(rows: Row[]): void {
-    for (const row of rows) this.#rows.push(row);
-    this.#cursor = rows[rows.length - 1]?.[0] ?? this.#cursor;
+  #keep(batch: Delivered[]): Row[] {
+    return batch.map(({ cursor, json, event }) => {
+      const row: Row = [cursor, json];
+      this.#rows.push(row);
+      this.#cursor = cursor;
+      this.#ended = event.type === "run-end";
+      return row;
+    });
   }
 
   #forget(reason: string): void {
@@ -202,13 +204,11 @@ class Shared {
       this.#tell({ want: this.#cursor });
       return;
     }
-    const fresh = rows.filter(([cursor]) => offsetOf(cursor) > mine);
-    if (!fresh.length) return;
-    this.#keep(fresh);
-    const batch = fresh.map(
-      ([cursor, json]): Delivered => ({ cursor, json, event: JSON.parse(json) }),
-    );
-    this.#ended = batch.some(({ event }) => event.type === "run-end");
+    const batch = rows
+      .filter(([cursor]) => offsetOf(cursor) > mine)
+      .map(([cursor, json]): Delivered => ({ cursor, json, event: JSON.parse(json) }));
+    if (!batch.length) return;
+    this.#keep(batch);
     try {
       this.options.onEvents(batch);
     } catch (error) {

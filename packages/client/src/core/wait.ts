@@ -1,4 +1,4 @@
-/* Waiting that ends early: by abort, or because the person or the network is back. */
+/* Waiting and reading that end early: by abort, or because the person or the network is back. */
 
 /** Delay before try `n` (0, 1, ...): full jitter under an exponential cap. */
 export function backoff(n: number, base = 500, cap = 15000, random = Math.random): number {
@@ -13,14 +13,12 @@ export function onReturn(wake: () => void): () => void {
   const seen = () => {
     if (page?.visibilityState === "visible") wake();
   };
-  scope.addEventListener?.("online", wake);
-  scope.addEventListener?.("pageshow", wake);
-  page?.addEventListener?.("visibilitychange", seen);
-  return () => {
-    scope.removeEventListener?.("online", wake);
-    scope.removeEventListener?.("pageshow", wake);
-    page?.removeEventListener?.("visibilitychange", seen);
-  };
+  const life = new AbortController();
+  const { signal } = life;
+  scope.addEventListener?.("online", wake, { signal });
+  scope.addEventListener?.("pageshow", wake, { signal });
+  page?.addEventListener?.("visibilitychange", seen, { signal });
+  return () => life.abort();
 }
 
 /** Calls `stop` when `signal` aborts, at once when it has. Returns what forgets it. */
@@ -28,6 +26,27 @@ export function onAbort(signal: AbortSignal | null | undefined, stop: () => void
   signal?.addEventListener("abort", stop);
   if (signal?.aborted) stop();
   return () => signal?.removeEventListener("abort", stop);
+}
+
+/** A body's bytes, read by read. Ends with the body and on `signal`: not every fetch ends a read when
+ * its signal is aborted after the last byte came. Whoever reads no further ends the connection. */
+export async function* bytesOf(
+  body: ReadableStream<Uint8Array>,
+  signal?: AbortSignal | null,
+): AsyncGenerator<Uint8Array> {
+  const reader = body.getReader();
+  const close = () => void reader.cancel().catch(() => undefined);
+  const forget = onAbort(signal, close);
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done || signal?.aborted) return;
+      yield value;
+    }
+  } finally {
+    forget();
+    close();
+  }
 }
 
 /** Resolves after `ms`, at once when aborted and, where that may be, when `onReturn` fires. */

@@ -84,11 +84,13 @@ export async function* streamRun<C>(
     )
     .then(() => wake());
   try {
-    while (queue.length || !over) {
+    for (;;) {
       const batch = queue;
       queue = [];
-      yield* batch;
-      if (!batch.length) await new Promise<void>((go) => (wake = go));
+      if (batch.length) yield* batch;
+      else if (over) break;
+      // Nothing may come between the look and the wait: even `yield*` of nothing takes a turn.
+      else await new Promise<void>((go) => (wake = go));
     }
     if ("error" in over) throw over.error;
   } finally {

@@ -6,7 +6,7 @@ import { createServer, type AddressInfo, type Socket } from "node:net";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { WebSocket as NodeSocket } from "ws";
 import { type Connect, type Delivered, follow, offsetOf } from "../../src/index.js";
-import { pollWay } from "../../src/core/poll.js";
+import { pollWay } from "../../src/core/http.js";
 import { webSocketWay } from "../../src/core/websocket.js";
 
 const RUN = "run_0123456789abcdef";

@@ -1,0 +1,86 @@
+/* HTTP: one request, and the ways of reading a run over it: its event stream, and long polling for
+proxies that hold streams back.
+
+Always true: the credential goes only to `baseUrl` (redirects are errors). */
+
+import { errorOf, TokenwireError } from "./errors.js";
+import type { Connect } from "./reader.js";
+import { SSEParser, type SSELimits } from "./sse.js";
+import { bytesOf } from "./wait.js";
+
+export interface ServerOptions {
+  /** Where the server is; the page's own origin unless told. */
+  baseUrl?: string;
+  /** A key, asked for before each request. */
+  token?: () => string | undefined | Promise<string | undefined>;
+  fetch?: typeof fetch;
+  credentials?: RequestCredentials;
+}
+
+/** The response; rejects with what the server said when it is an error. */
+export async function request(
+  options: ServerOptions,
+  path: string,
+  init: RequestInit,
+): Promise<Response> {
+  const { baseUrl = "", token, credentials = "same-origin" } = options;
+  if (!baseUrl && !options.fetch && !globalThis.location) {
+    throw new TokenwireError("no_base_url", "outside a browser give baseUrl", 400);
+  }
+  const headers = new Headers(init.headers);
+  const key = await token?.();
+  if (key) headers.set("authorization", `Bearer ${key}`);
+  const call = options.fetch ?? fetch;
+  const fixed = { credentials, cache: "no-store", redirect: "error" } as const;
+  const response = await call(withoutSlash(baseUrl) + path, { ...init, ...fixed, headers });
+  if (!response.ok) throw await errorOf(response);
+  return response;
+}
+
+export function withoutSlash(url: string): string {
+  return url.replace(/\/+$/, "");
+}
+
+/** A request of the client; rejects with the error that a response tells. */
+type Get = (path: string, init: RequestInit) => Promise<Response>;
+
+interface Page {
+  events: { cursor: string; event: unknown }[];
+  next: string;
+  closed: boolean;
+}
+
+export function streamWay(path: string, get: Get, limits?: SSELimits): Connect {
+  return async ({ after, signal, alive, take, flush, over }) => {
+    const headers: Record<string, string> = { accept: "text/event-stream" };
+    if (after) headers["last-event-id"] = after;
+    const response = await get(path, { headers, signal });
+    if (response.status === 204 && after) return over();
+    const type = response.headers.get("content-type") ?? "";
+    if (!response.body || !type.startsWith("text/event-stream")) {
+      response.body?.cancel().catch(() => undefined);
+      throw new TokenwireError("no_stream", `expected text/event-stream, got '${type}'`, 0, true);
+    }
+    const parser = new SSEParser(limits);
+    for await (const bytes of bytesOf(response.body, signal)) {
+      alive(); // not before: a proxy that holds a stream back passes its headers on
+      for (const frame of parser.feed(bytes)) take(frame.id, frame.data);
+      flush();
+    }
+  };
+}
+
+export function pollWay(path: string, get: Get): Connect {
+  return async ({ after, signal, alive, take, flush, over }) => {
+    for (;;) {
+      const query = new URLSearchParams({ live: "long-poll", ...(after ? { after } : {}) });
+      const response = await get(`${path}?${query}`, { signal });
+      const page = (await response.json()) as Page;
+      alive();
+      for (const { cursor, event } of page.events) take(cursor, JSON.stringify(event));
+      flush();
+      if (page.closed) return over();
+      after = page.next;
+    }
+  };
+}
