@@ -9,20 +9,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-agents" / "bin" / "python"
-FRAMEWORKS = ["pydantic_ai", "openai_agents", "langgraph"]
+#: Frameworks by the environment that holds them.
+FRAMEWORKS = {
+    "pydantic_ai": ".venv-agents",
+    "openai_agents": ".venv-agents",
+    "langgraph": ".venv-agents",
+    "strands": ".venv-agents-more",
+}
+EXAMPLES = {
+    "agent_pydantic_ai": ".venv-agents",
+    "agent_openai": ".venv-agents",
+    "agent_langgraph": ".venv-agents",
+}
 
 
-@pytest.fixture(autouse=True)
-def _environment() -> None:
-    if not (ROOT / ".venv-agents" / ".installed").exists():
-        pytest.skip("the frameworks' own environment is not there (make .venv-agents/.installed)")
+def python_of(environment: str) -> Path:
+    if not (ROOT / environment / ".installed").exists():
+        pytest.skip(f"the environment of frameworks is not there (make {environment}/.installed)")
+    return ROOT / environment / "bin" / "python"
 
 
-@pytest.mark.parametrize("example", ["agent_pydantic_ai", "agent_openai", "agent_langgraph"])
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_example_runs(example: str) -> None:
     done = subprocess.run(
-        [PYTHON, ROOT / "examples" / f"{example}.py"],
+        [python_of(EXAMPLES[example]), ROOT / "examples" / f"{example}.py"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
@@ -48,7 +58,13 @@ def test_with_the_real_package(framework: str) -> None:
         "tests/agents",
     ]
     done = subprocess.run(
-        [PYTHON, "-m", "pytest", *options, f"tests/agents/real/test_real_{framework}.py"],
+        [
+            python_of(FRAMEWORKS[framework]),
+            "-m",
+            "pytest",
+            *options,
+            f"tests/agents/real/test_real_{framework}.py",
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,

@@ -24,6 +24,7 @@ _FRAMEWORKS = (
     ("pydantic_ai", "AbstractAgent", "tokenwire.agents.frameworks.pydantic_ai:pydantic_agent"),
     ("agents", "AgentBase", "tokenwire.agents.frameworks.openai_agents:openai_agent"),
     ("langgraph", "PregelProtocol", "tokenwire.agents.frameworks.langgraph:langgraph_agent"),
+    ("strands", "Agent", "tokenwire.agents.frameworks.strands:strands_agent"),
     ("langchain_core", "Runnable", "tokenwire.agents.frameworks.langgraph:runnable_agent"),
 )
 

@@ -137,7 +137,7 @@ async def over_a_restart(
 ) -> Fold:
     """Start, wait for the approval, let the worker die, answer, read what the next one makes."""
     async with worker(path, make(), 1) as first:
-        name = next(iter(first.agents))
+        name = next(iter(first.worker.agents))
         request = Request(messages=[user(prompt)])
         info = await first.start(request, model=name)
         approval = (await read(first, info.id, m.RunWait))[-1].pending[0]

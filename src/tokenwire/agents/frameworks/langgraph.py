@@ -12,6 +12,7 @@ from typing import Any
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.frameworks.steps import Steps, usage_event
 from tokenwire.agents.frameworks.turns import Turn, cut_short
+from tokenwire.agents.frameworks.values import plain
 from tokenwire.agents.outlet import Source
 from tokenwire.agents.spec import Agent
 from tokenwire.events import model as m
@@ -62,7 +63,7 @@ class GraphEvents:
         if mode == "updates":
             return self._update(namespace, data)
         if mode == "custom":
-            return [("", [m.Data(name="custom", payload=_plain(data))])]
+            return [("", [m.Data(name="custom", payload=plain(data))])]
         return []
 
     def end(self) -> list[Spoken]:
@@ -122,7 +123,7 @@ class GraphEvents:
                 call_id=call_id, name=name, code="exception", message=message
             )
         else:
-            end = m.ToolResult(call_id=call_id, name=name, content=_plain(chunk.content))
+            end = m.ToolResult(call_id=call_id, name=name, content=plain(chunk.content))
         return [*ended, ("", [start, end])]
 
     def _update(self, namespace: tuple[str, ...], data: Any) -> list[Spoken]:
@@ -130,7 +131,7 @@ class GraphEvents:
         for node, update in data.items():
             if node == "__interrupt__":
                 for item in update:
-                    self.interrupts[str(item.id)] = _plain(item.value)
+                    self.interrupts[str(item.id)] = plain(item.value)
                 continue
             for name, message in list(self._messages.items()):
                 if message.node == node:
@@ -234,7 +235,7 @@ def runnable_agent(runnable: Any, name: str | None = None) -> Agent:
                 for _, events in reading.read((), "messages", (chunk, {})):
                     await turn.say(events)
             elif chunk is not None:
-                ctx.data("output", _plain(chunk), id="output")
+                ctx.data("output", plain(chunk), id="output")
         for _, events in reading.end():
             await turn.say(events)
         if reading.reason == "length":
@@ -251,9 +252,3 @@ def _title(runnable: Any) -> str:
 def _messages(ctx: RunContext) -> list[tuple[str, str]]:
     roles = {"system": "system", "user": "user", "assistant": "assistant"}
     return [(roles[x.role], x.text) for x in ctx.messages if x.role in roles and x.text]
-
-
-def _plain(value: Any) -> Any:
-    from pydantic_core import from_json, to_json
-
-    return from_json(to_json(value, fallback=str))

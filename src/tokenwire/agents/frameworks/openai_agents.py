@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
+from tokenwire.agents.frameworks.values import plain, title
 from tokenwire.agents.spec import Agent
 from tokenwire.events import model as m
 from tokenwire.providers.sdk import Answer
@@ -88,7 +89,7 @@ class OpenAIAgentEvents:
         elif name in ("tool_output", "handoff_occured") and call_id:
             tool = self._names.get(call_id, "")
             output = getattr(item, "output", None)
-            content = _plain(output if output is not None else _field(raw, "output"))
+            content = plain(output if output is not None else _field(raw, "output"))
             return [
                 m.ToolStart(call_id=call_id, name=tool),
                 m.ToolResult(call_id=call_id, name=tool, content=content),
@@ -102,7 +103,7 @@ def openai_agent(agent: Any, name: str | None = None) -> Agent:
     async def work(ctx: RunContext) -> None:
         await _drive(ctx, agent)
 
-    return Agent(name or _title(agent.name), work)
+    return Agent(name or title(agent.name), work)
 
 
 async def _drive(ctx: RunContext, agent: Any) -> None:
@@ -184,16 +185,3 @@ def _arguments(item: Any) -> Any:
 
 def _field(raw: Any, name: str) -> Any:
     return raw.get(name) if isinstance(raw, dict) else getattr(raw, name, None)
-
-
-def _plain(value: Any) -> Any:
-    from pydantic_core import from_json, to_json
-
-    return from_json(to_json(value, fallback=str))
-
-
-def _title(name: str) -> str:
-    """A name of the SDK, which may hold spaces, as one of ours."""
-    return (
-        "".join(c if c.isalnum() or c in "_.-" else "-" for c in name).strip("-.")[:64] or "agent"
-    )

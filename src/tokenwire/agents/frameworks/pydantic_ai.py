@@ -12,6 +12,7 @@ from typing import Any
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.frameworks.steps import Steps, usage_event
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
+from tokenwire.agents.frameworks.values import plain
 from tokenwire.agents.spec import Agent
 from tokenwire.errors import AgentError
 from tokenwire.events.message import Message
@@ -92,7 +93,7 @@ class PydanticEvents:
         arguments = call.args_as_dict() if call is not None else None
         start = ToolStart(call_id=call_id, name=name, arguments=arguments)
         failed = part.part_kind == "retry-prompt" or getattr(part, "outcome", "") == "failed"
-        content = part.model_response() if failed else _plain(part.content)
+        content = part.model_response() if failed else plain(part.content)
         if failed:
             text = str(content)[:500]
             return [start, ToolError(call_id=call_id, name=name, code="exception", message=text)]
@@ -110,7 +111,7 @@ class PydanticEvents:
             content = {"accepted": True}
             events.append(ToolResult(call_id=self._output_call, content=content))
         if not isinstance(output, str) and type(output).__name__ != "DeferredToolRequests":
-            events.append(Data(name="output", payload=_plain(output)))
+            events.append(Data(name="output", payload=plain(output)))
         return events
 
 
@@ -228,18 +229,7 @@ def _json_text(value: Any) -> str:
     return _dumps(value).decode()
 
 
-def _plain(value: Any) -> Any:
-    """A value of the user's as JSON."""
-    return _loads(_dumps(value))
-
-
 def _dumps(value: Any) -> bytes:
     from pydantic_core import to_json
 
     return to_json(value, fallback=str)
-
-
-def _loads(data: bytes) -> Any:
-    from pydantic_core import from_json
-
-    return from_json(data)

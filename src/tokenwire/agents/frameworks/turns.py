@@ -66,8 +66,11 @@ class Turn:
         await self._ctx.engine.outlet.put(self.source, [], durable=True)
 
 
-async def ask(ctx: RunContext, call_id: str, name: str, arguments: Any) -> Approval:
-    """Ask a person about a call that readers have seen. Answers survive a restart."""
+async def ask(
+    ctx: RunContext, call_id: str, name: str, arguments: Any, *, refuses: bool = True
+) -> Approval:
+    """Ask a person about a call that readers have seen. Answers survive a restart. ``refuses``: a
+    no is the end of the call; else the framework tells the end itself."""
     engine = ctx.engine
     approval_id = f"ap_{call_id}"
     tool = engine.fold.tools.get(call_id)
@@ -88,7 +91,7 @@ async def ask(ctx: RunContext, call_id: str, name: str, arguments: Any) -> Appro
     answer: ApprovalAnswer = await future
     engine.approvals.pop(approval_id, None)
     events: list[Event] = [answer]
-    if not answer.approved:
+    if refuses and not answer.approved:
         why = f": {answer.reason}" if answer.reason else ""
         message = f"a person denied this call{why}"
         events.append(ToolError(call_id=call_id, name=name, code="denied", message=message))
