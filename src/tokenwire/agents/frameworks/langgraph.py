@@ -68,7 +68,7 @@ class GraphEvents:
 
     def end(self) -> list[Spoken]:
         """The stream is over: messages that are open are whole."""
-        return [said for name in list(self._messages) if (said := self._end(name))]
+        return [ending for name in list(self._messages) if (ending := self._end(name))]
 
     def _chunk(self, namespace: tuple[str, ...], chunk: Any, node: str) -> list[Spoken]:
         if chunk.type == "tool":
@@ -135,8 +135,8 @@ class GraphEvents:
                 continue
             for name, message in list(self._messages.items()):
                 if message.node == node:
-                    said = self._end(name)
-                    spoken += [said] if said else []
+                    ending = self._end(name)
+                    spoken += [ending] if ending else []
         return spoken
 
     def _end(self, name: str) -> Spoken | None:

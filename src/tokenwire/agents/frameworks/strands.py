@@ -165,8 +165,8 @@ async def _run(ctx: RunContext, turn: Turn, agent: Any, begin: Any) -> dict[str,
         async for event in stream:
             result = event.get("result", result)
             if "tool_interrupt_event" in event:
-                asked = event["tool_interrupt_event"]
-                calls |= {item.id: asked["tool_use"] for item in asked["interrupts"]}
+                question = event["tool_interrupt_event"]
+                calls |= {item.id: question["tool_use"] for item in question["interrupts"]}
             elif "tool_stream_event" in event:
                 await inner.say(event["tool_stream_event"])
             else:
@@ -218,13 +218,13 @@ class _Inner:
                 payload = {"call_id": call["toolUseId"], "data": plain(data)}
                 await self._turn.say([m.Data(name="tool-stream", payload=payload)])
             return
-        known = self._agents.get(call["toolUseId"])
-        if known is None:
+        speaker = self._agents.get(call["toolUseId"])
+        if speaker is None:
             source = self._ctx.engine.source(self._turn.source.operation)
             parent = self._ctx.engine.name
             source.agent = m.Agent(id=call["toolUseId"], name=call["name"], parent=parent)
-            known = self._agents[call["toolUseId"]] = StrandsEvents(), source
-        reading, source = known
+            speaker = self._agents[call["toolUseId"]] = StrandsEvents(), source
+        reading, source = speaker
         events = reading.read(data)
         if "result" in data:
             events += reading.end()
