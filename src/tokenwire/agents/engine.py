@@ -34,6 +34,7 @@ from tokenwire.events.order import Order, closing
 from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.run.coalesce import merge
+from tokenwire.run.conversation import CONVERSATION
 from tokenwire.run.engine import Setup
 from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Command
@@ -50,8 +51,8 @@ GRACE = 1.0
 class Stream(Protocol):
     """A model's answer that the agent has open."""
 
-    def command(self, command: Command) -> None:
-        """Pass a command on, if it is for this answer."""
+    def command(self, command: Command) -> bool:
+        """Pass a command on, if it is for this answer; whether it is."""
         ...
 
     def leave(self) -> None:
@@ -59,13 +60,56 @@ class Stream(Protocol):
         ...
 
 
+class _Clock:
+    """The deadline of a run. Time that it waits for a person does not count."""
+
+    def __init__(self, engine: AgentEngine) -> None:
+        self._engine = engine
+        self._seconds: float | None = None  # what remains; None: no deadline holds
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.look()
+
+    def stop(self) -> None:
+        self._pause()
+        self._seconds = None
+
+    def look(self) -> None:
+        """Pause or go on, as the run waits or not."""
+        if self._seconds is None:
+            return
+        if self._engine.fold.waiting:
+            self._pause()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._since = loop.time()
+            self._timer = loop.call_later(self._seconds, self._engine.expire)
+
+    def _pause(self) -> None:
+        if self._timer is None or self._seconds is None:
+            return
+        self._timer.cancel()
+        self._timer = None
+        elapsed = asyncio.get_running_loop().time() - self._since
+        self._seconds = max(0.0, self._seconds - elapsed)
+
+
 class AgentEngine:
     """One run of the agent ``name``, which is ``work``. Use `batches` once."""
 
     def __init__(
-        self, name: str, work: Callable[[AgentEngine], Awaitable[None]], setup: Setup
+        self,
+        name: str,
+        work: Callable[[AgentEngine], Awaitable[None]],
+        setup: Setup,
+        *,
+        title: str = "agent",
     ) -> None:
         self.name, self._work, self._setup = name, work, setup
+        self._title = f"{title} '{name}'"
         self.plan, self.http, self.inbox = setup.plan, setup.http, setup.inbox
         self.order = setup.order or Order()
         self.fold = setup.fold or Fold()
@@ -74,6 +118,8 @@ class AgentEngine:
         self.journal = Journal(setup.documents)
         self.outlet = Outlet(self.order, self.fold, most_steps=setup.plan.limits.steps, name=name)
         self.streams: dict[int, Stream] = {}
+        #: Commands for answers that the agent has not opened again after a takeover.
+        self._early: list[Command] = []
         #: Approvals that the agent waits for, and answers that came before it asked again.
         self.approvals: dict[str, asyncio.Future[ApprovalAnswer]] = {}
         self.answers: dict[str, ApprovalAnswer] = {}
@@ -85,6 +131,7 @@ class AgentEngine:
         self._last_stream: Fold | None = None
         self._task: asyncio.Task[None] | None = None
         self._history: list[Event] | None = None
+        self._clock = _Clock(self)
 
     @property
     def leaving(self) -> bool:
@@ -161,7 +208,7 @@ class AgentEngine:
 
     async def interrupt(self, reason: str, message: str) -> None:
         """End the run as interrupted; does not return to the agent."""
-        _log.warning("run %s of agent '%s': %s", self.plan.run, self.name, message)
+        _log.warning("run %s of %s: %s", self.plan.run, self._title, message)
         self.outlet.emit(self.outlet.own, [Error(scope="internal", code=reason, message=message)])
         self._interrupted = reason
         if self._task is not None:
@@ -225,7 +272,10 @@ class AgentEngine:
         )
 
     def _void_words(self) -> list[Event]:
-        """The agent's own words after its last operation: it will say them again."""
+        """The agent's own words after its last operation: it will say them again. Not those of a
+        preparation that is over, which is not run again."""
+        if CONVERSATION in self.journal.others:
+            return []
         operations = [s.step for s in self.fold.steps if s.operation is not None]
         last = max(operations, default=0)
         events: list[Event] = []
@@ -247,7 +297,7 @@ class AgentEngine:
         if task is None:
             return
         task.add_done_callback(lambda _: outlet.wake())
-        deadline = self._arm_deadline()
+        self._clock.start(self.plan.deadlines.total)
         try:
             while not task.done() and self.inbox.cancelled is None and self._failure is None:
                 await outlet.wait()
@@ -256,7 +306,7 @@ class AgentEngine:
                     yield self._seal(merge(events))
                 outlet.written(futures)
         finally:
-            deadline.cancel()
+            self._clock.stop()
         await self._stop_task()
         events, futures = outlet.take()
         if events:
@@ -264,22 +314,16 @@ class AgentEngine:
         outlet.written(futures)
         outlet.closed = True
 
-    def _arm_deadline(self) -> asyncio.TimerHandle:
-        """End the run in time; time that it waits for a person does not count."""
+    def disarm(self) -> None:
+        """From now on the run's own deadline does not hold."""
+        self._clock.stop()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
         total = self.plan.deadlines.total
-        loop = asyncio.get_running_loop()
-        handles: list[asyncio.TimerHandle] = []
-
-        def check() -> None:
-            if self.fold.status == "waiting":
-                handles[0] = loop.call_later(total, check)
-                return
-            error = DeadlineError("the agent did not end in time", which="total", seconds=total)
-            self.fail_with(error)
-            self.outlet.wake()
-
-        handles.append(loop.call_later(total, check))
-        return handles[0]
+        message = f"the {self._title.partition(' ')[0]} did not end in time"
+        self.fail_with(DeadlineError(message, which="total", seconds=total))
+        self.outlet.wake()
 
     async def _run(self) -> None:
         await self._work(self)
@@ -293,9 +337,9 @@ class AgentEngine:
         await asyncio.wait([task], timeout=GRACE)
         if not task.done():
             _log.warning(
-                "run %s: agent '%s' goes on after its cancel; it is left behind",
+                "run %s: %s goes on after its cancel; it is left behind",
                 self.plan.run,
-                self.name,
+                self._title,
             )
 
     async def _listen(self) -> None:
@@ -305,9 +349,15 @@ class AgentEngine:
             for command in inbox.take():
                 if isinstance(command, ApprovalAnswer):
                     self._answer(command)
-                for stream in list(self.streams.values()):
-                    stream.command(command)
+                passed = [stream.command(command) for stream in list(self.streams.values())]
+                if not any(passed):
+                    self._early.append(command)
         self.outlet.wake()
+
+    def opened(self, operation: int, stream: Stream) -> None:
+        """The agent has opened a model's answer: it receives the commands that came before."""
+        self.streams[operation] = stream
+        self._early = [command for command in self._early if not stream.command(command)]
 
     def _answer(self, answer: ApprovalAnswer) -> None:
         """An answer to an approval of the agent's own."""
@@ -338,7 +388,7 @@ class AgentEngine:
             is_safe = isinstance(failure, TokenwireError)
             return self.fail(failure if is_safe else self._safe(failure))
         if task is not None and task.cancelled():
-            return self.fail(AgentError(f"agent '{self.name}' was cancelled from within"))
+            return self.fail(AgentError(f"{self._title} was cancelled from within"))
         last = self._last_stream
         if last is not None and last.outcome in ("incomplete", "error"):
             return self._ended(last.outcome, last.end_reason)
@@ -359,8 +409,8 @@ class AgentEngine:
         return self._seal([*(before or []), *events, end])
 
     def _safe(self, error: BaseException) -> TokenwireError:
-        _log.error("run %s: agent '%s' failed", self.plan.run, self.name, exc_info=error)
-        return AgentError(f"agent '{self.name}' failed; see the server's log")
+        _log.error("run %s: %s failed", self.plan.run, self._title, exc_info=error)
+        return AgentError(f"{self._title} failed; see the server's log")
 
     def _seal(self, events: list[Event]) -> list[Event]:
         """Number, time, check and fold events; a cancel comes before what it causes."""
@@ -374,6 +424,7 @@ class AgentEngine:
             event.t = t
             check(event)
             apply(event)
+        self._clock.look()
         return events
 
     def approval(self, approval_id: str) -> asyncio.Future[ApprovalAnswer]:

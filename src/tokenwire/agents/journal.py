@@ -57,6 +57,8 @@ class Journal:
         self._earlier: dict[tuple[str, str, str, int], Operation] = {}
         self._counts: dict[tuple[str, str, str], int] = {}
         self._next = 1
+        #: Documents of the run that are no operations, by name.
+        self.others: dict[str, bytes] = {}
         #: Recorded operations that the agent has not asked for yet.
         self._pending: set[int] = set()
         self._replayed = asyncio.Event()
@@ -69,6 +71,22 @@ class Journal:
         """Whether the agent still repeats what it did before: readers have its words."""
         return bool(self._pending)
 
+    @property
+    def count(self) -> int:
+        """How many operations there are."""
+        return self._next - 1
+
+    def skip(self, count: int) -> None:
+        """Do not expect the first ``count`` operations again: their outcome is stored."""
+        self._pending = {number for number in self._pending if number > count}
+        if not self._pending:
+            self._replayed.set()
+
+    async def put_other(self, name: str, data: bytes) -> None:
+        """Store a document that is no operation."""
+        if self._documents is not None:
+            await self._documents.put(name, data)
+
     async def load(self, fold: Fold, events: list[Event]) -> None:
         """Take in what an earlier worker recorded. Raises `LogError`."""
         if self._documents is None:
@@ -77,6 +95,7 @@ class Journal:
         documents = await self._documents.all()
         for name, data in documents.items():
             if not name.startswith(_PREFIX):
+                self.others[name] = data
                 continue
             operation = msgspec.json.decode(data, type=Operation)
             operation.number = int(name[len(_PREFIX) :])

@@ -28,7 +28,7 @@ _FRAMEWORKS = (
     ("langchain_core", "Runnable", "tokenwire.agents.frameworks.langgraph:runnable_agent"),
 )
 
-__all__ = ["agent_of", "agents_of", "load_agent"]
+__all__ = ["agent_of", "agents_of", "load_agent", "load_object"]
 
 
 def agent_of(value: object, name: str | None = None) -> Agent | None:
@@ -80,19 +80,29 @@ def load_agent(text: str) -> Agent:
     """The agent of ``MODULE:NAME``, ``FILE.py:NAME``, or ``TITLE=`` in front of these. Raises
     `ConfigError`."""
     title, equals, place = text.rpartition("=")
-    module, colon, attribute = place.rpartition(":")
-    if not colon or not module or not attribute or (equals and not title):
+    if equals and not title:
         raise ConfigError(f"{text!r} names no agent: use MODULE:NAME or TITLE=MODULE:NAME")
-    try:
-        value: Any = _module(module)
-        for step in attribute.split("."):
-            value = getattr(value, step)
-    except (ImportError, AttributeError, OSError) as error:
-        raise ConfigError(f"the agent {place!r} cannot be loaded: {error}") from error
+    value = load_object(place, "agent")
     agent = agent_of(value, title or None)
     if agent is None:
         raise ConfigError(f"{place!r} is not an agent, but {type(value).__name__}")
     return agent
+
+
+def load_object(place: str, what: str) -> Any:
+    """The object of ``MODULE:NAME`` or ``FILE.py:NAME``, which is to be ``what``: ``agent``,
+    ``function``. Raises `ConfigError`."""
+    module, colon, attribute = place.rpartition(":")
+    if not colon or not module or not attribute:
+        raise ConfigError(f"{place!r} names no {what}: use MODULE:NAME or FILE.py:NAME")
+    try:
+        value: Any = _module(module)
+        for step in attribute.split("."):
+            value = getattr(value, step)
+    except Exception as error:  # the module's own code runs here, and may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"the {what} {place!r} cannot be loaded: {reason}") from error
+    return value
 
 
 def _module(name: str) -> Any:

@@ -110,7 +110,7 @@ class AgentStream(Run):
         )
         loop.leaving = engine.leaving
         self._loop = loop
-        engine.streams[operation.number] = self
+        engine.opened(operation.number, self)
         if earlier:
             await self._buffer.put(merge(earlier))
         self._pump = asyncio.create_task(self._work(loop))
@@ -129,18 +129,19 @@ class AgentStream(Run):
                 self._engine.streams.pop(self._operation.number, None)
                 self._engine.outlet.close(self._source)
 
-    def command(self, command: Command) -> None:
-        """Pass a command on, if it is for this answer."""
+    def command(self, command: Command) -> bool:
+        """Pass a command on, if it is for this answer; whether it is."""
         source = self._source
         if source is None or isinstance(command, Control):
-            return
+            return False
         call_id = source.local.get(command.call_id)
         if call_id is None:
-            return
+            return False
         if isinstance(command, ApprovalAnswer):
             approval = source.local.get(command.approval_id, command.approval_id)
             command = msgspec.structs.replace(command, approval_id=approval)
         self._inbox.put(msgspec.structs.replace(command, call_id=call_id))
+        return True
 
     def leave(self) -> None:
         """Return after the running tools: another worker goes on."""

@@ -68,7 +68,7 @@ def serve_parser() -> argparse.ArgumentParser:
     groups = {row.group: row for row in settings_table() if not row.is_limit}
     by_title = {title: parser.add_argument_group(title) for title in groups}
     server = next(iter(by_title.values()))
-    server.add_argument("-h", "--help", action="help", help="Print this help and exit.")
+    server.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     server.add_argument("--help-limits", action=_HelpLimits, help="Print the limits and exit.")
     server.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
     server.add_argument(

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from tokenwire.errors import StoreDamagedError
+from tokenwire.events.fold import Fold
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo
 
-__all__ = ["RunInfo", "RunMeta", "info_of", "meta_of"]
+__all__ = ["RunInfo", "RunMeta", "info_of", "meta_of", "snapshot_of"]
 
 
 class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -28,6 +29,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     tool_names: list[str] | None = None
     #: The version of the agent that makes the run; None for a model's.
     agent: str | None = None
+    #: The version of the host's preparation that a model's run begins with; None for none.
+    prepare: str | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 
@@ -68,3 +71,23 @@ def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
         principal=meta.principal,
         metadata=meta.metadata,
     )
+
+
+def snapshot_of(
+    info: LogInfo, meta: RunMeta, fold: Fold, *, tail: int, cursor: str | None
+) -> dict[str, Any]:
+    """The description, and the run so far: ``fold``, after ``tail`` records."""
+    described = info_of(info, meta)
+    described.state, described.tail = fold.status, tail
+    return {
+        **msgspec.to_builtins(described),
+        "cursor": cursor,
+        "message": msgspec.to_builtins(fold.message()),
+        "messages": msgspec.to_builtins(fold.history()),
+        "input": msgspec.to_builtins(meta.request.messages),
+        "finish_reason": fold.finish_reason,
+        "usage": fold.usage,
+        "error": fold.error,
+        "waiting": fold.waiting,
+        "tools": msgspec.to_builtins(list(fold.tools.values())),
+    }

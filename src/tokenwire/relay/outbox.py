@@ -23,6 +23,7 @@ from tokenwire.log.base import Store
 from tokenwire.observe.facts import EndDelivered
 from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.private import model_input
 from tokenwire.relay.replay import read_run
 
 __all__ = ["EndedRun", "OnEnd", "Outbox"]
@@ -42,7 +43,8 @@ UNMADE_SECONDS = 60.0
 
 class EndedRun(msgspec.Struct, kw_only=True):
     """A run that has ended: what an application stores. ``message`` is the folded answer,
-    ``messages`` the same with the results of tools, ``input`` the conversation before."""
+    ``messages`` the same with the results of tools, ``input`` the conversation before,
+    ``model_input`` what a preparation made of that for the model (the same without one)."""
 
     run: str
     outcome: str
@@ -50,6 +52,7 @@ class EndedRun(msgspec.Struct, kw_only=True):
     message: Message
     messages: list[Message]
     input: list[Message]
+    model_input: list[Message]
     usage: dict[str, int]
     model: str
     thread: str | None = None
@@ -185,6 +188,7 @@ class Outbox:
             message=fold.message(),
             messages=fold.history(),
             input=meta.request.messages,
+            model_input=await model_input(self._store, run, meta),
             usage=fold.usage,
             model=meta.model,
             thread=meta.thread,

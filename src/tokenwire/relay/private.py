@@ -6,9 +6,15 @@ them with the run; no route, wire or snapshot reads them.
 
 from __future__ import annotations
 
-from tokenwire.log.base import Store, private_kind
+import msgspec
 
-__all__ = ["PrivateDocuments"]
+from tokenwire.errors import StoreDamagedError
+from tokenwire.events.message import Message
+from tokenwire.log.base import Store, private_kind
+from tokenwire.relay.description import RunMeta
+from tokenwire.run.conversation import CONVERSATION, Conversation
+
+__all__ = ["PrivateDocuments", "model_input"]
 
 #: Documents of one run that are read back; an agent makes one for each operation.
 MOST = 100_000
@@ -24,6 +30,25 @@ class PrivateDocuments:
         """Every document, by name."""
         return await self._store.documents(self._kind, most=MOST)
 
+    async def get(self, name: str) -> bytes | None:
+        """One document; None where there is none."""
+        return await self._store.document(self._kind, name)
+
     async def put(self, name: str, data: bytes) -> None:
         """Store one."""
         await self._store.set_document(self._kind, name, data)
+
+
+async def model_input(store: Store, run: str, meta: RunMeta) -> list[Message]:
+    """The conversation that the run's first model call receives: that of the request, or what the
+    host's preparation made of it. Raises `LogError`."""
+    own = meta.request.messages
+    if meta.prepare is None:
+        return own
+    data = await PrivateDocuments(store, run).get(CONVERSATION)
+    if data is None:
+        return own
+    try:
+        return Conversation.decode(data).resolved(own)
+    except (msgspec.MsgspecError, IndexError) as error:
+        raise StoreDamagedError(f"the conversation of run {run} cannot be read") from error

@@ -32,16 +32,18 @@ from tokenwire.errors import (
     TokenwireError,
 )
 from tokenwire.events.fold import Fold
+from tokenwire.events.message import Message
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import report
 from tokenwire.relay.census import Census
-from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of
+from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of, snapshot_of
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun, answers_same, encode_command
+from tokenwire.relay.private import model_input
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.replay import read_run, waits
@@ -80,7 +82,8 @@ class Runs:
     ``limits`` (of the tool loop), ``bounds`` (of a log): for every run. ``owner``: a name of this
     process; ``lease``: seconds until others may take over its runs;
     ``wait_timeout``: seconds until a run that waits for a person or a client ends. ``on_end``:
-    called with every ended run, at least once; the same in every process of a store.
+    called with every ended run, at least once; ``prepare``: what each run of a model begins with
+    (`tokenwire.agents.prepare.preparation_of`). Both are the same in every process of a store.
 
     Methods take a ``run`` by its id; ``principal``: the caller, who sees their own runs only. Of
     a command, ``by`` and ``reason`` are for the log. An unknown run, and that of another principal,
@@ -108,6 +111,7 @@ class Runs:
         agents: Mapping[str, AgentSpec] | None = None,
         app: object = None,
         on_end: OnEnd | None = None,
+        prepare: AgentSpec | None = None,
     ) -> None:
         #: What works on the runs whose lease this process holds.
         self.worker = Worker(
@@ -129,6 +133,7 @@ class Runs:
             agents=agents,
             app=app,
             on_end=on_end,
+            prepare=prepare,
         )
         self.store = store
         self._tender: asyncio.Task[None] | None = None
@@ -231,8 +236,10 @@ class Runs:
             tools=tools,
             agent=self.worker.agents[model].version if model in self.worker.agents else None,
         )
-        plan = self.worker.plan(run, meta)
         signature = msgspec.json.encode(meta)
+        if self.worker.prepare is not None and meta.agent is None:
+            meta.prepare = self.worker.prepare.version
+        plan = self.worker.plan(run, meta)
         meta.tool_names = []
         if tools and meta.agent is None:
             meta.tool_names = self.worker.tool_names(principal)
@@ -331,20 +338,14 @@ class Runs:
             cursor = f"{tail}-{page.records[0][:16].decode()}" if page.records else None
         else:
             cursor = None
-        described = info_of(info, meta)
-        described.state, described.tail = fold.status, tail
-        return {
-            **msgspec.to_builtins(described),
-            "cursor": cursor,
-            "message": msgspec.to_builtins(fold.message()),
-            "messages": msgspec.to_builtins(fold.history()),
-            "input": msgspec.to_builtins(meta.request.messages),
-            "finish_reason": fold.finish_reason,
-            "usage": fold.usage,
-            "error": fold.error,
-            "waiting": fold.waiting,
-            "tools": msgspec.to_builtins(list(fold.tools.values())),
-        }
+        return snapshot_of(info, meta, fold, tail=tail, cursor=cursor)
+
+    async def model_input(self, run: str, *, principal: str = "") -> list[Message]:
+        """The conversation that the run's first model call receives: that of the request, or what
+        a preparation made of it. It may hold what readers should not see; no route returns it.
+        Raises `NotFoundError`."""
+        _, meta = await self._checked(run, principal)
+        return await model_input(self.store, run, meta)
 
     async def fold(self, run: str, *, principal: str = "") -> Fold:
         """The run's state so far, to be read only: at hand where this process owns the run, else

@@ -73,6 +73,7 @@ class Worker:
         agents: Mapping[str, AgentSpec] | None = None,
         app: object = None,
         on_end: OnEnd | None = None,
+        prepare: AgentSpec | None = None,
     ) -> None:
         self.store = store
         self._registry = registry
@@ -89,6 +90,8 @@ class Worker:
         self.wait_timeout = wait_timeout
         self.agents = agents or {}
         self._app = app
+        #: What each run of a model begins with.
+        self.prepare = prepare
         self.outbox = Outbox(store, on_end) if on_end is not None else None
         self.lease = lease
         self._fallbacks = fallbacks or {}
@@ -169,12 +172,25 @@ class Worker:
         """The tools of this process that a principal may use."""
         return self.tools.allowed(principal).names if self.tools is not None else []
 
+    def has_changed(self, meta: RunMeta) -> bool:
+        """Whether the run's agent or preparation has another version here."""
+        if meta.agent is not None:
+            agent = self.agents.get(meta.model)
+            return agent is not None and agent.version != meta.agent
+        version = self.prepare.version if self.prepare is not None else None
+        return meta.prepare is not None and meta.prepare != version
+
     def plan(self, run: str, meta: RunMeta) -> Plan:
         """The plan of a run, from its stored description. Raises `UnknownModelError`."""
         if self._registry is None:
             raise ConflictError("open the runs first: await runs.open()")
         if meta.agent is not None:
             return self._agent_plan(run, meta, self._registry)
+        prepare = self.prepare if meta.prepare is not None else None
+        if self.has_changed(meta):
+            raise AgentChangedError(
+                f"the run was started with version {meta.prepare} of a preparation that is not here"
+            )
         names = [meta.model, *self._fallbacks.get(meta.model, [])]
         return Plan(
             run=run,
@@ -189,13 +205,16 @@ class Worker:
             limits=self._limits,
             tools=self.tools if meta.tools else None,
             stop_when=self._stop_when,
+            agent=prepare,
+            registry=self._registry,
+            app=self._app,
         )
 
     def _agent_plan(self, run: str, meta: RunMeta, registry: Registry) -> Plan:
         agent = self.agents.get(meta.model)
         if agent is None or not agent.allows(meta.principal):
             raise UnknownModelError(f"unknown agent '{meta.model[:80]}'", field="model")
-        if agent.version != meta.agent:
+        if self.has_changed(meta):
             raise AgentChangedError(
                 f"agent '{agent.name}' has version {agent.version} here; the run was started with "
                 f"version {meta.agent}"

@@ -7,7 +7,6 @@ every request passes the guard; a wire is one module of `server.routes` with ``r
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -42,6 +41,8 @@ from tokenwire.server.state import State
 from tokenwire.tools.registry import ToolSet
 
 if TYPE_CHECKING:
+    from tokenwire.agents.context import RunContext
+    from tokenwire.agents.prepare import Preparation
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.outbox import OnEnd
 
@@ -73,6 +74,7 @@ class App:
         agents: Iterable[object] = (),
         app: object = None,
         on_end: OnEnd | None = None,
+        prepare: Callable[[RunContext], Any] | None = None,
     ) -> None:
         self.state = State(settings, auth=auth)
         names = [*settings.agent, *agents]
@@ -80,7 +82,13 @@ class App:
             from tokenwire.agents.load import agents_of
 
             self.state.agents = agents_of(names)
-        self._app, self._on_end = app, on_end
+        self._app, self._on_end = app, on_end or named_function(settings.on_end)
+        prepare = prepare or named_function(settings.prepare)
+        self._prepare: Preparation | None = None
+        if prepare is not None:
+            from tokenwire.agents.prepare import preparation_of
+
+            self._prepare = preparation_of(prepare)
         self._registry, self._log_argument, self._tools = registry, store, tools
         self._opened_here = AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
@@ -136,7 +144,8 @@ class App:
             models=state.settings.model,
             agents=state.agents,
             app=self._app,
-            on_end=self._on_end or named_function(state.settings.on_end),
+            on_end=self._on_end,
+            prepare=self._prepare,
         )
         await state.runs.open()
         await state.identify.sessions.open(state.store)
@@ -202,14 +211,15 @@ def create_app(
     agents: Iterable[object] = (),
     app: object = None,
     on_end: OnEnd | None = None,
+    prepare: Callable[[RunContext], Any] | None = None,
 ) -> App:
     """The server as an ASGI application. ``settings``: default those of the class, without file
     and environment; ``registry``: the models by name; ``store``: a store that it opens and closes;
     ``tools``: a tool set that models may use; ``auth``: API keys or a check of your own;
     ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or their names, beside
     those of the settings; ``app``: what they get as ``ctx.app``. ``on_end``: called with every
-    ended run, at least once. Raises `ConfigError` for unsafe or
-    contradicting settings."""
+    ended run, at least once; ``prepare``: a function of a `tokenwire.RunContext` with which each
+    run of a model begins. Raises `ConfigError` for unsafe or contradicting settings."""
     return App(
         settings or Settings(),
         registry=registry,
@@ -219,18 +229,17 @@ def create_app(
         agents=agents,
         app=app,
         on_end=on_end,
+        prepare=prepare,
     )
 
 
 def named_function(name: str | None) -> Callable[..., Any] | None:
-    """The function MODULE:NAME. Raises `ConfigError`."""
+    """The function MODULE:NAME or FILE.py:NAME. Raises `ConfigError`."""
     if name is None:
         return None
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"the function {name!r} cannot be loaded: {error}") from error
+    from tokenwire.agents.load import load_object
+
+    function = load_object(name, "function")
     if not callable(function):
         raise ConfigError(f"{name!r} is not a function")
     return function

@@ -35,6 +35,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tokenwire.agents.load import agents_of
+from tokenwire.agents.prepare import preparation_of
 from tokenwire.errors import UnknownModelError
 from tokenwire.events.message import messages_of
 from tokenwire.events.request import Request
@@ -47,6 +48,7 @@ from tokenwire.wire.native import NativeEncoder
 from tokenwire.wire.token_sse import TokenEncoder
 
 if TYPE_CHECKING:
+    from tokenwire.agents.context import RunContext
     from tokenwire.log.base import Store
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.outbox import OnEnd
@@ -159,7 +161,9 @@ class Live:
     functions made by `tokenwire.agent`, objects of frameworks, or names such as ``my_app:support``;
     they are started by name, as models are, and get ``app`` as ``ctx.app``. The first of agents and
     models is the default. What an agent calls is not bounded by ``models``. ``on_end`` is called
-    with every run that ended, as a `tokenwire.relay.outbox.EndedRun`.
+    with every run that ended, as a `tokenwire.relay.outbox.EndedRun`. ``prepare``: a function of a
+    `tokenwire.RunContext` with which each run of a model begins; the conversation that it returns
+    is what the model receives.
 
     ``registry``, ``tools``: the models by name, and the tools of the runs. ``heartbeat``:
     keep-alive interval, ``max_age``: of a connection; both in seconds.
@@ -175,6 +179,7 @@ class Live:
         agents: Iterable[object] = (),
         app: object = None,
         on_end: OnEnd | None = None,
+        prepare: Callable[[RunContext], Any] | None = None,
         heartbeat: float = 15.0,
         max_age: float = 240.0,
     ) -> None:
@@ -183,6 +188,7 @@ class Live:
         #: What `start` accepts: agents, then models; the first is the default.
         self.models = [*self._agents, *self._models]
         self._app, self._on_end = app, on_end
+        self._prepare = preparation_of(prepare) if prepare is not None else None
         self._store = open_store(store) if isinstance(store, str) else store
         self._registry, self._tools = registry, tools
         self.connections = Connections(heartbeat=heartbeat, max_age=max_age)
@@ -211,6 +217,7 @@ class Live:
                 agents=self._agents,
                 app=self._app,
                 on_end=self._on_end,
+                prepare=self._prepare,
             )
             await runs.open()
             self._runs = runs

@@ -53,6 +53,12 @@ class Settings:
         "in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
     )
     on_end: str | None = _set(None, "Models and runs", "Called with each ended run.")
+    prepare: str | None = _set(
+        None,
+        "Models and runs",
+        "Called in each run before the model; MODULE:NAME of a function of the RunContext, which "
+        "returns the model's conversation.",
+    )
     retention: float = _set(
         86400.0, "Models and runs", "Time to keep a run after its end.", unit="s"
     )

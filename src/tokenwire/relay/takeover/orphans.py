@@ -141,9 +141,7 @@ class Orphans:
 
     def _why(self, meta: RunMeta) -> str:
         """Why a run ends here: its worker was lost, or its agent is another one now."""
-        agent = self._worker.agents.get(meta.model)
-        changed = meta.agent is not None and agent is not None and agent.version != meta.agent
-        return "agent_changed" if changed else "worker_lost"
+        return "agent_changed" if self._worker.has_changed(meta) else "worker_lost"
 
     def _lacking(self, meta: RunMeta) -> set[str]:
         return set(meta.tool_names or []) - set(self._worker.tool_names(meta.principal))
