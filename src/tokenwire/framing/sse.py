@@ -23,6 +23,8 @@ _FIELD_ROOM = 16
 _MOST_RETRY_DIGITS = 18
 #: Decoded event names in the cache: no wire has more, and the bound protects the memory.
 _MOST_NAMES, _LONGEST_NAME = 64, 80
+#: Characters of lines that are no field which are kept: they may say why there is no stream.
+_MOST_STRAY = 400
 
 
 class Frame(msgspec.Struct, gc=False):
@@ -45,7 +47,8 @@ class SSEDecoder:
 
     ``max_line`` bounds a line's value, ``max_event`` the joined data of one event.
     ``last_event_id`` and ``retry_ms`` are what a reconnecting reader uses; ``comments`` counts
-    comment lines (keep-alives) and ``stray`` lines that are not a field. With ``error_field`` a
+    comment lines (keep-alives) and ``stray`` lines that are not a field, whose first bytes are
+    ``stray_text``. With ``error_field`` a
     field ``error`` is the data of an event `ERROR_FIELD`, as some model servers send it.
     """
 
@@ -71,6 +74,7 @@ class SSEDecoder:
         "max_line",
         "retry_ms",
         "stray",
+        "stray_text",
     )
 
     def __init__(
@@ -83,6 +87,7 @@ class SSEDecoder:
         self.retry_ms: int | None = None
         self.comments = 0
         self.stray = 0
+        self.stray_text = b""
         self._line_bound = max_line + _FIELD_ROOM
         self._fast_bound = min(max_line, max_event)
         self._pieces: list[bytes] = []  # of a line whose end has not come; joined once
@@ -259,6 +264,8 @@ class SSEDecoder:
                 self.retry_ms = int(digits)
         else:
             self.stray += 1
+            if len(self.stray_text) < _MOST_STRAY:
+                self.stray_text += line[:_MOST_STRAY] + b"\n"
 
     def _too_long(self, what: str, most: int) -> FramingError:
         return FramingError(

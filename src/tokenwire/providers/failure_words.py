@@ -60,6 +60,10 @@ BY_CODE: tuple[tuple[type[ProviderError], tuple[str, ...]], ...] = (
             "unrecognizedclient",
             "invalidsignature",
             "expiredtoken",
+            "authfailure",
+            "invalidapikey",
+            "invalidaccesskey",
+            "signaturedoesnotmatch",
         ),
     ),
     (
@@ -71,6 +75,8 @@ BY_CODE: tuple[tuple[type[ProviderError], tuple[str, ...]], ...] = (
             "too_many_requests",
             "quota",
             "toomanyrequests",
+            "ratelimit",
+            "requestlimitexceeded",
         ),
     ),
     (
@@ -125,7 +131,8 @@ BY_WORDS: tuple[tuple[type[ProviderError], re.Pattern[str]], ...] = (
         PermissionDeniedError,
         re.compile(
             r"balance|insufficient (?:credit|fund|quota)|arrear|billing|payment|current quota"
-            r"|no permission|not allowed|access denied|forbidden|余额|欠费|权限",
+            r"|no permission|not allowed|access denied|forbidden|not authori[sz]ed to"
+            r"|余额|欠费|权限",
             re.I,
         ),
     ),
@@ -133,7 +140,7 @@ BY_WORDS: tuple[tuple[type[ProviderError], re.Pattern[str]], ...] = (
         RateLimitError,
         re.compile(
             r"rate.?limit|too many requests|request limit|requests per|\bqps\b|\b[tr]pm\b|quota"
-            r"|throttl|限流|速率|频率|并发",
+            r"|throttl|slow down|\b429\b|error code: 1015|限流|速率|频率|并发",
             re.I,
         ),
     ),
@@ -141,7 +148,8 @@ BY_WORDS: tuple[tuple[type[ProviderError], re.Pattern[str]], ...] = (
         AuthenticationError,
         re.compile(
             r"api.?key|unauthori[sz]ed|authenticat|access token|invalid token|token (?:invalid"
-            r"|expired)|login fail|credential|not logged in|鉴权|认证|密钥",
+            r"|expired)|\btoken\b.{0,60}\b(?:invalid|expired|malformed)|login fail"
+            r"|credential|not logged in|鉴权|认证|密钥",
             re.I,
         ),
     ),
@@ -150,6 +158,7 @@ BY_WORDS: tuple[tuple[type[ProviderError], re.Pattern[str]], ...] = (
         OverloadedError,
         re.compile(
             r"overload|busy|try again|unavailable|time?d? ?-?out|capacity|internal|server error"
+            r"|bad gateway|upstream|gateway error|connection (?:reset|refused|closed)"
             r"|繁忙|稍后|超时",
             re.I,
         ),

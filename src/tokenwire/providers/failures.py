@@ -105,8 +105,10 @@ def from_object(
     fault = _unwrap(value)
     codes, prose = _codes(fault, headers), _prose(fault)
     if status is None:
-        status = _status_in(fault)
+        status = _status_in(fault) or _status_of(prose)
     kind = _numbered(fault) or _classify(status, codes, prose)
+    if kind is ProviderError and isinstance(fault.get("loc"), list):
+        kind = BadRequestError  # a server's own check of the request
     words = [c for c in codes if _SHORT.fullmatch(c)]
     number = next((n for k in (*BY_NUMBER, "code") if (n := _short_number(fault.get(k)))), None)
     where = fault.get("param")
@@ -179,7 +181,8 @@ def retry_after(headers: Mapping[str, str], fault: Mapping[str, Any] | None = No
 
 _MESSAGE_KEYS = (
     *("message", "detail", "Message", "msg", "error_msg", "error_message", "errmsg"),
-    *("errorMessage", "status_msg", "error_description", "title"),
+    *("errorMessage", "status_msg", "error_description", "title", "description", "err_msg"),
+    *("ret_msg", "faultstring", "statusMessage", "status_message", "statusText", "reason", "text"),
 )
 
 
@@ -204,18 +207,24 @@ def _unwrap(value: Any) -> dict[str, Any]:
     return {**{k: v for k, v in outer.items() if k not in fields}, **fields}
 
 
-_WRAPPERS = ("error", "errors", "Error", "base_resp", "Response", "response", "detail", "data")
+_WRAPPERS = ("error", "errors", "Error", "Errors", "base_resp", "Response", "response", "detail")
+_WRAPPERS += ("data", "fault", "err", "exception", "failure", "status")
+#: Wrappers that are prose when they are text.
+_PROSE = frozenset({"error", "err", "exception", "failure"})
 #: What an outer object may say of its inner error.
 _OUTER = ("code", "type", "status", "status_code", "error_type", "request_id", "message", "msg")
 
 
 def _is_wrapped(key: str, value: Any) -> bool:
     if isinstance(value, str):
-        return key == "error"
+        return key in _PROSE
     if isinstance(value, list):
         return key in ("error", "errors", "detail")
-    if key in ("Response", "response", "data"):
+    if key in ("Response", "response"):
         return isinstance(value, dict) and bool(value.get("error") or value.get("Error"))
+    if key in ("data", "status"):
+        names = ("error", "Error", "message", "msg", "code")
+        return isinstance(value, dict) and any(value.get(name) for name in names)
     return isinstance(value, dict)
 
 
@@ -255,6 +264,9 @@ def _prose(fault: dict[str, Any]) -> str:
         value = fault.get(key)
         if value:
             texts.append(value if isinstance(value, str) else str(value))
+    for key in ("result", "content"):
+        if isinstance(fault.get(key), str):
+            texts.append(fault[key])
     metadata = fault.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
         texts.append(metadata["raw"])  # a gateway's copy of what its own provider answered
@@ -266,14 +278,29 @@ def _short_number(value: Any) -> str | None:
     return text if text.isdecimal() and 0 < len(text) < 8 else None
 
 
+_STATUS_KEYS = ("status_code", "statusCode", "http_code", "http_status", "code", "status")
+_STATUS_KEYS += ("error_code", "errorCode", "err_code", "errno", "ret_code")
+#: A status that an error's prose begins with, or names as such.
+_STATUS_IN_PROSE = re.compile(
+    r"^\W*(?:http(?:/[\d.]+)?\W{1,3})?(?:error|status)?(?: code)?\W{0,3}([45]\d\d)\b"
+    r"|\b(?:error|status|http)(?: code)?[ :=]{1,3}([45]\d\d)\b",
+    re.I,
+)
+
+
 def _status_in(fault: dict[str, Any]) -> int | None:
-    for key in ("status_code", "statusCode", "http_code", "http_status", "code", "status"):
+    for key in _STATUS_KEYS:
         value = fault.get(key)
         if isinstance(value, str) and value.isdecimal() and len(value) == 3:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
             return value
     return None
+
+
+def _status_of(prose: str) -> int | None:
+    match = _STATUS_IN_PROSE.search(prose)
+    return int(match[1] or match[2]) if match is not None else None
 
 
 def _classify(status: int | None, codes: list[str], prose: str) -> type[ProviderError]:

@@ -24,7 +24,8 @@ from tokenwire.events.model import (
 )
 from tokenwire.framing.sse import ERROR_FIELD, Frame
 from tokenwire.providers.decoding.counts import merged
-from tokenwire.providers.decoding.faults import fault_in, wire_of
+from tokenwire.providers.decoding.faults import fault_in, says_error, wire_of
+from tokenwire.providers.decoding.pages import not_this_wire, page_error, words_error
 from tokenwire.providers.decoding.parts import Parts
 from tokenwire.providers.decoding.payloads import PayloadReader
 from tokenwire.providers.decoding.reasons import FAILURES, is_partial
@@ -37,6 +38,8 @@ __all__ = ["PayloadDecoder"]
 _PINGS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
 #: Names of events that are not of any wire.
 _ASIDE = _PINGS | {ERROR_FIELD}
+#: Bytes with which nothing is said: white space and a byte-order mark.
+_BLANK = b" \t\r\n\xef\xbb\xbf"
 #: End markers and keep-alives are no longer.
 _SHORT = 16
 #: Payloads longer than that may be nested too deeply.
@@ -81,7 +84,7 @@ class PayloadDecoder:
         self._unknown = 0
         self._other_wire: str | None = None
         self._bad_finish: Finish | None = None
-        #: An error outside of the wire's own blocks: why the answer was cut, if it was.
+        #: An error outside of the wire's own blocks: no end after it is a good one.
         self._last_words: bytes | None = None
         #: Payloads came whose texts may end in half a character.
         self._needs_care = False
@@ -153,7 +156,7 @@ class PayloadDecoder:
         something new that is kept."""
         self._unknown += 1
         fault = fault_in(value)
-        if fault is not None or event == "error":
+        if fault is not None or says_error(event or ""):
             self.fail_with(value if fault is None else fault, raw=value)
         elif (event in _PINGS or text_of(value.get("type")) in _PINGS) and len(value) < 4:
             self.parts.out.append(Heartbeat(source="provider"))
@@ -187,8 +190,8 @@ class PayloadDecoder:
             self._frame(frame)
         if self.reader.comments != self._comments:
             self._heard()
-        if self.reader.kind == "html" and not self.failed:
-            self.fail(_not_this_wire("the provider answered with a web page, not a stream"))
+        if self.reader.kind == "html" and self.reader.page_is_clear and not self.failed:
+            self.fail(page_error(self.reader.page))
         return self.parts.take()
 
     def finish(self, error: Error | None = None) -> list[Event]:
@@ -200,11 +203,13 @@ class PayloadDecoder:
             if error is None and not self.closed:
                 raise
         start = len(self.parts.out)
+        if self.reader.kind == "html" and not self.failed:
+            self.fail(page_error(self.reader.page))
         self.ended()
         if not self.failed and (error is None or error.code == "truncated"):
-            if self._last_words is not None and not self.terminal_seen:
-                if error is not None or not self.parts.shown:
-                    self._fail_with_last_words(self._last_words)
+            if self._last_words is not None:
+                if error is not None or self.terminal_seen or not self.parts.shown:
+                    self._fail_with_field(self._last_words)
             else:
                 self._judge()
         if self.failed or (error is not None and error.code == "truncated" and self.terminal_seen):
@@ -220,7 +225,10 @@ class PayloadDecoder:
             self._clean(start)
         return self.parts.take()
 
-    def _fail_with_last_words(self, data: bytes) -> None:
+    def _fail_with_field(self, data: bytes) -> None:
+        """An error outside of the wire's own blocks."""
+        if not data.strip() or data.strip().lower() in (b"null", b"none", b"false", b"{}"):
+            return
         try:
             value = clean_all(read(data)[0])
         except ValueError:
@@ -230,14 +238,16 @@ class PayloadDecoder:
     def _judge(self) -> None:
         """Fail an answer that is over and in which nothing was understood, or nothing is."""
         if self.payloads == 0 and not self.done_sentinel and not self.reader.comments:
-            if self.reader.head:
-                self.fail(_not_this_wire("the provider's answer holds no event of its wire"))
+            if self.reader.head.strip(_BLANK):
+                words = words_error(self.reader.words)
+                message = "the provider's answer holds no event of its wire"
+                self.fail(words or not_this_wire(message))
         elif self.payloads and self._unknown >= self.payloads:
             other = self._other_wire
             looks = f"; it looks like '{other}'" if other and other != self.dialect else ""
             self.terminal_seen = False
             self.fail(
-                _not_this_wire(
+                not_this_wire(
                     f"the provider's answer holds no event of the wire '{self.dialect}'{looks}; "
                     "check the model's address and wire"
                 )
@@ -281,13 +291,13 @@ class PayloadDecoder:
 
     def _frame(self, frame: Frame, *, last: bool = False) -> None:
         data = frame.data
+        event = frame.event
         if data[:1] != b"{":
             data = data.strip()
-            if len(data) <= _SHORT and self._is_marker(data):
+            if len(data) <= _SHORT and self._is_marker(data, event):
                 return
         if self.closed:
             return
-        event = frame.event
         if event in _ASIDE:
             if event == ERROR_FIELD:
                 self._last_words = data
@@ -311,7 +321,7 @@ class PayloadDecoder:
             self._value(value, event)
         self._settle()
 
-    def _is_marker(self, data: bytes) -> bool:
+    def _is_marker(self, data: bytes, event: str) -> bool:
         """Whether the data is no payload: the end marker, a keep-alive, or nothing."""
         if data.strip(b'"').upper() == b"[DONE]":
             self.done_sentinel = True
@@ -319,7 +329,10 @@ class PayloadDecoder:
                 self.done()
             return True
         if not data or data == b"null" or data.lower().decode("latin-1") in _PINGS:
-            self._alive()
+            if event == "error":
+                self._fault({})
+            else:
+                self._alive()
             return True
         return False
 
@@ -331,13 +344,22 @@ class PayloadDecoder:
             if frame.event == "error" and not frame.unterminated:
                 self.fail_with(data[:2000].decode("utf-8", "replace"))
             elif not (last or frame.unterminated):  # else it was cut off, which `finish` reports
-                self.fail(_not_this_wire(f"a payload of the stream is not JSON: {error}", data))
+                self._fail_with_words(data, f"a payload of the stream is not JSON: {error}")
             return
         if loose and not self.parts.loose:
             self.parts.be_loose()
             self._needs_care = True
         self._value(value, frame.event)
         self._settle()
+
+    def _fail_with_words(self, data: bytes, message: str) -> None:
+        if data[:1] == b"<":
+            self.fail(page_error(data))
+        elif data[:1] in b"{[":
+            self.fail(not_this_wire(message, data))
+        else:
+            words = words_error(data[:2000].decode("utf-8", "replace"))
+            self.fail(words or not_this_wire(message, data))
 
     def _value(self, value: Any, event: str) -> None:
         start = len(self.parts.out)
@@ -368,9 +390,12 @@ class PayloadDecoder:
                     self.payloads += 1
                     self.payload(item, "message")
             return
-        self.raw(None, value)
+        words = words_error(value) if isinstance(value, str) else None
+        if words is not None and not self.closed:
+            self.fail(words)
+        else:
+            self.raw(None, value)
 
-
-def _not_this_wire(message: str, data: bytes | None = None) -> Error:
-    raw = data[:2000].decode("utf-8", "replace") if data is not None else None
-    return Error(scope="parse", code="protocol_error", message=message, http_status=502, raw=raw)
+    def _fault(self, value: Any) -> None:
+        if not self.closed:
+            self.fail_with(value)

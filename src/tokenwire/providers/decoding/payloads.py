@@ -17,6 +17,7 @@ from tokenwire.framing.aws_eventstream import EventStreamDecoder, Message
 from tokenwire.framing.json_array import JSONValueDecoder
 from tokenwire.framing.jsonl import LineDecoder
 from tokenwire.framing.sse import Frame, SSEDecoder
+from tokenwire.providers.decoding.pages import MOST_PAGE_BYTES, is_page_clear
 from tokenwire.providers.decoding.values import load, obj, text_of
 
 __all__ = ["PayloadReader"]
@@ -41,6 +42,9 @@ class PayloadReader:
         self._reader: _Reader | None = EventStreamDecoder() if self.kind else None
         #: Once ``kind`` is ``sse``: who reads the bytes that come now.
         self.sse: SSEDecoder | None = None
+        #: The first bytes of an answer that is a page, and whether they say why it came.
+        self.page = b""
+        self.page_is_clear = False
         self._undecided: list[bytes] = []
         self._undecided_size = 0
 
@@ -76,9 +80,10 @@ class PayloadReader:
         return self.sse.comments if self.sse is not None else 0
 
     @property
-    def stray(self) -> int:
-        """Lines of an event stream so far that are not a field."""
-        return self.sse.stray if self.sse is not None else 0
+    def words(self) -> str:
+        """The first words of an answer that is no stream."""
+        words = self.sse.stray_text if self.sse is not None else self.head
+        return words.strip().decode("utf-8", "replace")
 
     @property
     def cut(self) -> bool:
@@ -90,7 +95,7 @@ class PayloadReader:
     def _begin(self, data: bytes) -> list[Frame]:
         """Choose the framing by the first bytes; buffer them until they are decisive."""
         if self.kind == "html":
-            return []
+            return self._turn_page(data)
         if self.kind == "object":
             return self._lines_or_values(data)
         if not self._undecided and data[:1] != b"\0":
@@ -109,8 +114,14 @@ class PayloadReader:
             return self._lines_or_values(head)
         if start == b"<":
             self.kind, self._undecided = "html", []
-            return []
+            return self._turn_page(head)
         return self._release({b"\0": "eventstream", b"[": "values"}.get(start, "sse"))
+
+    def _turn_page(self, data: bytes) -> list[Frame]:
+        if not self.page_is_clear:
+            self.page = (self.page + data)[:MOST_PAGE_BYTES]
+            self.page_is_clear = is_page_clear(self.page)
+        return []
 
     def _lines_or_values(self, data: bytes) -> list[Frame]:
         """An object begins: one per line, or one over many lines. The first line decides."""

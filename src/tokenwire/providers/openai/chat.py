@@ -163,7 +163,7 @@ class ChatDecoder(PayloadDecoder):
             return {"error": groq if isinstance(groq, dict) else {"message": groq}}
         if not value.get("choices") and coded_fault_in(value) is not None:
             return value
-        return fault_in(value) if value.get("choices") is None and "usage" not in value else None
+        return fault_in(value) if not value.get("choices") and not value.get("usage") else None
 
     def done(self) -> None:
         """``[DONE]``: nothing follows."""

@@ -175,7 +175,8 @@ class ResponsesDecoder(PayloadDecoder):
         self._over({"response": value})
 
     def _error(self, value: dict[str, Any]) -> None:
-        fault = value if value.get("error") is None else value["error"]
+        fault = value.get("error")
+        fault = fault if isinstance(fault, dict | str | list) and fault else value
         code = obj(fault).get("code") or obj(fault).get("type")
         if fault is value and code == "error":
             fault = {k: v for k, v in value.items() if k != "type"}
