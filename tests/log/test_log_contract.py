@@ -14,7 +14,7 @@ from tokenwire.errors import (
     KeyReusedError,
     NotFoundError,
 )
-from tokenwire.log.base import Store, private_kind
+from tokenwire.log.base import Due, Store, private_kind
 
 NewLog = Callable[[], Store]
 Case = Callable[[Store], Awaitable[None]]
@@ -812,5 +812,142 @@ def test_private_documents_go_with_their_log_and_others_stay(new_log: NewLog) ->
         assert await log.documents(private_kind("expired")) == {}
         assert await log.documents(private_kind("kept")) == {"op-1": b"kept"}
         assert await log.document("title", "deleted") == b"a title"
+
+    run(new_log, case)
+
+
+# Retention: of a log without a thread from its end, of a conversation from its last use.
+
+
+async def ended(log: Store, name: str, thread: str | None = None, key: str | None = None) -> None:
+    await log.create(name, owner="me", thread=thread, key=key, lease=60)
+    done = await log.append(name, epoch=1, first=1, records=[b"x"], close="complete")
+    assert done.status == "ok"
+
+
+async def left(log: Store, *names: str) -> list[str]:
+    """Those of ``names`` that are still there."""
+    there = []
+    for name in names:
+        try:
+            await log.describe(name)
+        except (GoneError, NotFoundError):
+            continue
+        there.append(name)
+    return there
+
+
+@pytest.mark.parametrize("use", ["a new log", "a log that ends", "nothing"])
+def test_a_conversation_is_kept_from_its_last_use(new_log: NewLog, use: str) -> None:
+    async def case(log: Store) -> None:
+        await ended(log, "first", "t", "k")
+        if use == "a log that ends":
+            await log.create("second", owner="me", thread="t", lease=60)
+        await ended(log, "alone")
+        await asyncio.sleep(1.1)
+        if use == "a new log":
+            await log.create("second", owner="me", thread="t", lease=60)
+        elif use == "a log that ends":
+            await log.append("second", epoch=1, first=1, records=[b"x"], close="complete")
+        erased = await log.expire(retention=1.0)
+        there = await left(log, "first", "second", "alone")
+        if use == "nothing":
+            assert (erased, there) == (2, [])
+            assert await log.named("k") is None
+        else:
+            assert (erased, there) == (1, ["first", "second"])
+            assert await log.thread("t") == ["second", "first"]
+            assert await log.named("k") == "first"
+            assert (await log.read("first")).records == [b"x"]
+
+    run(new_log, case)
+
+
+def test_an_open_log_keeps_its_conversation_and_no_other(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        await ended(log, "old", "t")
+        await log.create("waiting", owner="me", thread="t", lease=60)
+        await ended(log, "other", "u")
+        assert await log.expire(retention=-1) == 1
+        assert await left(log, "old", "waiting", "other") == ["old", "waiting"]
+        assert await log.expire(retention=-1) == 0
+        await log.append("waiting", epoch=1, first=1, records=[], close="complete")
+        assert await log.expire(retention=3600) == 0
+        assert await log.expire(retention=-1) == 2
+        assert await left(log, "old", "waiting") == []
+        assert await log.thread("t") == []
+
+    run(new_log, case)
+
+
+def test_a_conversation_outlives_the_logs_that_are_deleted(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        await ended(log, "a", "t")
+        await log.create("b", owner="me", thread="t")
+        await log.delete("b")
+        assert await log.expire(retention=3600) == 0
+        assert await log.thread("t") == ["a"]
+        assert await log.expire(retention=-1) == 1
+        await ended(log, "c", "t")  # the same name begins anew
+        assert await log.thread("t") == ["c"]
+        assert await log.expire(retention=3600) == 0
+        await log.delete("c")
+        assert await log.expire(retention=-1) == 0
+
+    run(new_log, case)
+
+
+def test_a_long_conversation_goes_as_a_whole(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        for start in range(0, 450, 50):
+            await asyncio.gather(*(ended(log, f"s{n}", "t") for n in range(start, start + 50)))
+        await ended(log, "other", "u")
+        stats = await log.stats()
+        assert (stats["streams"], stats["open"], stats["tombstones"]) == (451, 0, 0)
+        assert await log.expire(retention=-1) == 451
+        stats = await log.stats()
+        assert (stats["streams"], stats["tombstones"]) == (0, 451)
+        assert await log.thread("t", most=1000) == []
+
+    run(new_log, case)
+
+
+class Sweep:
+    """Keeps what it is told to, and notes what it was told."""
+
+    def __init__(self, *held: str) -> None:
+        self.held = set(held)
+        self.asked: list[str] = []
+        self.erased: list[Due] = []
+
+    async def before(self, due: list[Due]) -> list[Due]:
+        self.asked += [log for one in due for log in one.logs]
+        return [one for one in due if not self.held.intersection(one.logs)]
+
+    async def after(self, erased: list[Due]) -> None:
+        self.erased += erased
+
+
+def test_a_sweeper_keeps_some_for_a_while_and_hears_what_went(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        await ended(log, "held", "t")
+        await ended(log, "beside", "t")
+        await ended(log, "alone")
+        await ended(log, "alone-held")
+        for number in range(3):
+            await ended(log, f"u{number}", "u")
+        await asyncio.sleep(1.1)
+        sweep = Sweep("held", "alone-held")
+        assert await log.expire(retention=1.0, sweeper=sweep) == 4
+        assert await left(log, "held", "beside", "alone-held") == ["held", "beside", "alone-held"]
+        told = {(one.thread, *one.logs) for one in sweep.erased if one.is_all}
+        assert told == {(None, "alone"), ("u", "u0", "u1", "u2")}
+        sweep.asked.clear()
+        assert await log.expire(retention=1.0, sweeper=sweep) == 0
+        assert sweep.asked == [], "what is held is not looked at all the time"
+        await asyncio.sleep(1.1)
+        sweep.held.clear()
+        assert await log.expire(retention=1.0, sweeper=sweep) == 3
+        assert sorted(sweep.asked) == ["alone-held", "beside", "held"]
 
     run(new_log, case)

@@ -281,7 +281,10 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        ended = [name for name, model in self.streams.items() if model.closed]
+        used = {model.thread for model in self.streams.values() if not model.closed} - {None}
+        ended = [
+            n for n, model in self.streams.items() if model.closed and model.thread not in used
+        ]
         assert self.call(self.log.expire(retention=-2)) == len(ended)
         for name in ended:
             self.forget(name)

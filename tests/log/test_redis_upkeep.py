@@ -14,6 +14,7 @@ from tokenwire.errors import ConfigError, NotFoundError, StoreFullError, StoreUn
 from tokenwire.events import model as m
 from tokenwire.log.base import Store
 from tokenwire.log.open import open_store
+from tokenwire.log.redis import expiry
 from tokenwire.log.redis.store import RedisStore
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.tools.registry import tool
@@ -42,8 +43,8 @@ def run(url: str, case: Callable[[RedisStore], Awaitable[None]], *, retain: floa
     asyncio.run(main())
 
 
-async def ended(store: Store, log: str, key: str | None = None) -> None:
-    await store.create(log, owner="me", key=key)
+async def ended(store: Store, log: str, key: str | None = None, thread: str | None = None) -> None:
+    await store.create(log, owner="me", key=key, thread=thread)
     await store.append(log, epoch=1, first=1, records=[b"x"], close="complete")
 
 
@@ -106,6 +107,122 @@ def test_what_has_ended_lives_as_long_as_the_retention(
         assert again.log == "s"
 
     run(server.url, case, retain=retention)
+
+
+def seconds_left(server: RedisServer, key: str) -> float:
+    return int(server.ask("PTTL", key)[1:]) / 1000
+
+
+def test_a_new_turn_keeps_the_whole_conversation_alive(server: RedisServer) -> None:
+    async def case(store: RedisStore) -> None:
+        await ended(store, "old", "k", thread="t")
+        keys = [store._key("old", "log"), store._index._key("k"), store._index._thread("t")]
+        for key in keys:
+            assert seconds_left(server, key) > 3600, key
+            server.ask("PEXPIRE", key, "50000")
+        server.ask("DEL", store._index._mark("t"))  # as after a quarter of the retention
+        await store.create("new", owner="me", thread="t")
+        async with asyncio.timeout(10):
+            while any(seconds_left(server, key) < 7200 for key in keys):
+                await asyncio.sleep(0.01)
+        assert seconds_left(server, store._key("old", "meta")) > 7200
+        server.ask("PEXPIRE", keys[0], "50000")
+        await ended(store, "newer", thread="t")
+        await asyncio.sleep(0.1)
+        assert seconds_left(server, keys[0]) < 100, "not with every turn"
+
+    run(server.url, case, retain=3600)
+
+
+def test_an_open_run_keeps_its_conversation_alive(server: RedisServer) -> None:
+    async def case(store: RedisStore) -> None:
+        await ended(store, "old", thread="t")
+        await store.create("waiting", owner="me", thread="t", lease=60)
+        key = store._key("old", "log")
+        server.ask("PEXPIRE", key, "50000")
+        assert await store.expire(retention=0) == 0
+        assert seconds_left(server, key) > 3600
+        # As if nobody had looked for a retention: the run is still there.
+        shard = store._index._of("threads", "t")
+        assert float(server.ask("ZSCORE", shard, "t").splitlines()[-1]) > time.time() - 60
+
+    run(server.url, case, retain=3600)
+
+
+def test_what_an_open_log_has_elsewhere_lives_as_long(server: RedisServer) -> None:
+    """Its idempotency key, and the documents of an agent that waits for weeks."""
+
+    async def case(store: RedisStore) -> None:
+        await store.create("s", owner="me", key="k", lease=60)
+        await store.set_document("of:s", "step", b"value")
+        keys = [store._index._key("k"), *store._index._documents("of:s")]
+        for key in keys:
+            assert seconds_left(server, key) > 86_400 + 60, "it may run for longer than a day"
+            server.ask("PEXPIRE", key, "50000")
+        await store.renew({"s": 1}, owner="me")
+        assert all(seconds_left(server, key) < 100 for key in keys), "not with every renewal"
+        store._owned["s"].refreshed -= store._index.mark_ttl / 1000
+        await store.renew({"s": 1}, owner="me")
+        assert all(seconds_left(server, key) > 86_400 for key in keys)
+        await store.release("s", epoch=1)
+        assert await store.claim("s", owner="you") is not None
+        await store.append("s", epoch=2, first=1, records=[], close="complete")
+        assert seconds_left(server, keys[0]) <= 3600 + 600
+
+    run(server.url, case, retain=3600)
+
+
+def test_conversations_that_an_older_version_stored_are_kept(server: RedisServer) -> None:
+    async def case(store: RedisStore) -> None:
+        index = store._index
+        for number in range(3):
+            await ended(store, f"s{number}", "k0" if number == 0 else None, thread="t")
+        await ended(store, "u0", thread="u")
+        await store.create("new", owner="me", thread="new")
+        # It noted the end of each log, and nothing of conversations.
+        for thread in ("t", "u", "new"):
+            server.ask("DEL", index._of("threads", thread), index._mark(thread))
+        for number, log in enumerate(["s0", "s1", "s2", "u0"]):
+            server.ask("ZREM", index._of("kept", log), log)
+            at = str(int(time.time()) - 4000 + number * 1000)
+            server.ask("ZADD", index._of("ended", log), at, log)
+            server.ask("HSET", store._key(log, "meta"), "closed_at", at, "created", at + "000000")
+            server.ask("PEXPIRE", store._key(log, "log"), "60000")
+        assert await store.expire(retention=3600) == 0
+        assert await store.thread("t") == ["s2", "s1", "s0"]
+        assert seconds_left(server, store._key("s0", "log")) > 3600
+        await store.create("s3", owner="me", thread="t")
+        async with asyncio.timeout(10):
+            while seconds_left(server, store._key("s2", "log")) < 3600:
+                await asyncio.sleep(0.01)
+        assert await store.expire(retention=500) == 1  # u0, which nobody used since
+        stats = await store.stats()
+        assert (stats["streams"], stats["open"]) == (5, 2)
+        await store.append("s3", epoch=1, first=1, records=[], close="complete")
+        assert await store.expire(retention=0) == 4
+        assert await store.named("k0") is None
+
+    run(server.url, case, retain=3600)
+
+
+def test_names_of_erased_logs_are_counted_and_bounded(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "MOST_NAMES", 16)
+
+    async def case(store: RedisStore) -> None:
+        for number in range(60):
+            await ended(store, f"s{number}")
+        await store.create("deleted", owner="me")
+        await store.delete("deleted")
+        assert (await store.stats())["tombstones"] == 1
+        assert await store.expire(retention=0) == 60
+        left = (await store.stats())["tombstones"]
+        assert 0 < left <= 16
+        metas = server.ask("EVAL", "return #redis.call('KEYS', '*:meta')", "0")
+        assert int(metas[1:]) == left
+
+    run(server.url, case)
 
 
 # Lost data

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tokenwire.errors import GoneError
+from tokenwire.errors import GoneError, NotFoundError
 from tokenwire.log.sqlite import heads
 from tokenwire.log.sqlite import store as store_module
 from tokenwire.log.sqlite.store import SQLiteStore
 
 SCHEMA_1 = Path(__file__).with_name("data") / "schema_1.sql"
+SCHEMA_2 = SCHEMA_1.with_name("schema_2.sql")
 Case = Callable[[SQLiteStore], Awaitable[None]]
 
 
@@ -29,8 +31,8 @@ def run(store: SQLiteStore, case: Case) -> None:
     asyncio.run(main())
 
 
-async def ended(store: SQLiteStore, log: str, *records: bytes) -> None:
-    await store.create(log, owner="me")
+async def ended(store: SQLiteStore, log: str, *records: bytes, thread: str | None = None) -> None:
+    await store.create(log, owner="me", thread=thread)
     await store.append(log, epoch=1, first=1, records=[*records], close="complete")
 
 
@@ -63,6 +65,86 @@ def test_a_file_of_the_first_schema_opens(tmp_path: Path) -> None:
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
     again = SQLiteStore(f"{tmp_path}/log.db")
     run(again, lambda store: store.create("new", owner="me"))  # type: ignore[arg-type,return-value]
+
+
+def test_a_file_of_the_second_schema_keeps_its_conversations(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "log.db")
+    connection.executescript(SCHEMA_2.read_text())
+    connection.close()
+
+    async def case(store: SQLiteStore) -> None:
+        assert await counts(store) == (7, 1, 13, 68)
+        assert (await store.stats())["tombstones"] == 1
+        await store.create("v-new", owner="me", thread="v")  # in a conversation from before
+        # Those of the file ended at the Unix times 1015 (old-alone) to 1105 (v-ended).
+        retention = time.time() - 1020.0
+        assert await store.expire(retention=retention) == 1
+        assert await store.expire(retention=retention - 35) == 1  # gone-1; t was used since
+        assert await store.thread("t") == ["t-second", "t-first"]
+        assert (await store.create("x", owner="me", key="k", key_hash="h")).log == "t-first"
+        assert await store.expire(retention=retention - 45) == 2
+        assert await store.thread("t") == []
+        assert await store.expire(retention=1.0) == 0
+        assert await store.thread("u") == ["u-open", "u-ended"]
+        assert await store.thread("v") == ["v-new", "v-ended"]
+        assert (await store.stats())["tombstones"] == 4  # long-ago is forgotten after a month
+        with pytest.raises(GoneError):
+            await store.read("t-first")
+        with pytest.raises(NotFoundError):
+            await store.read("long-ago")
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_what_an_older_version_writes_into_the_new_file_counts(tmp_path: Path) -> None:
+    """One that had the file open before it was brought up to date."""
+
+    async def case(store: SQLiteStore) -> None:
+        await ended(store, "first", b"x", thread="t")
+        other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+        now = time.time()
+        other.execute(
+            "INSERT INTO stream"
+            " (name, epoch, owner, lease_until, created, thread, meta, meta_check)"
+            " VALUES ('second', 1, 'old', ?, ?, 't', x'', 0)",
+            (now + 60, now),
+        )
+        assert await store.expire(retention=-1) == 0
+        other.execute(
+            "UPDATE stream SET closed = 'end', closed_at = ? WHERE name = 'second'", (now,)
+        )
+        assert await store.expire(retention=3600) == 0
+        other.execute("DELETE FROM stream WHERE name = 'second'")
+        assert await store.expire(retention=-1) == 1
+        assert other.execute("SELECT count(*) FROM thread").fetchone() == (0,)
+        other.close()
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_a_sweep_looks_at_nothing_that_is_kept(tmp_path: Path) -> None:
+    async def case(store: SQLiteStore) -> None:
+        async def grow(start: int, end: int) -> None:
+            for number in range(start, end):
+                await ended(store, f"s{number}", b"x", thread=f"t{number % 7}")
+                await ended(store, f"a{number}", b"x")
+
+        steps: list[int] = []
+
+        async def work() -> int:
+            steps.clear()
+            assert await store.due(3600, 200) == []
+            return len(steps)
+
+        await grow(0, 20)
+        assert store._reader is not None
+        store._reader._connection.set_progress_handler(lambda: steps.append(1), 1)
+        few = await work()
+        await grow(20, 300)
+        assert few > 0
+        assert await work() < 1.5 * few
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
 
 
 def test_figures_are_right_after_everything_that_changes_them(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "PRIVATE",
     "Appended",
     "Claim",
+    "Due",
     "Durability",
     "Index",
     "Leases",
@@ -33,6 +34,7 @@ __all__ = [
     "Page",
     "Records",
     "Store",
+    "Sweeper",
     "Then",
     "Wake",
     "private_kind",
@@ -93,6 +95,27 @@ class Claim(msgspec.Struct, frozen=True):
     epoch: int
     tail: int
     handed_over: bool = False
+
+
+class Due(msgspec.Struct, frozen=True):
+    """What the retention is over for: one log, or logs of one conversation (``thread``), oldest
+    first. ``is_all``: nothing is left of the conversation; said of what is erased only."""
+
+    logs: list[str]
+    thread: str | None = None
+    is_all: bool = True
+
+
+class Sweeper(Protocol):
+    """What `Store.expire` asks and tells about what it erases."""
+
+    async def before(self, due: list[Due]) -> list[Due]:
+        """Those of ``due`` that may be erased now; the others are due again some minutes later."""
+        ...
+
+    async def after(self, erased: list[Due]) -> None:
+        """These were erased: what belongs to them elsewhere can follow."""
+        ...
 
 
 class Records(Protocol):
@@ -277,8 +300,8 @@ class Store(Records, Leases, Mailbox, Index, Protocol):
     """One database of logs: memory, a SQLite file, or Redis."""
 
     def retain(self, seconds: float) -> None:
-        """Say before `start` how long ended logs are stored (the ``retention`` of `expire`): a
-        store that can lets them end by themselves soon after, with their idempotency keys."""
+        """Say before `start` how long logs are stored (the ``retention`` of `expire`): a store that
+        can lets them end by themselves some time after, with their idempotency keys."""
         ...
 
     async def start(self) -> None:
@@ -289,8 +312,11 @@ class Store(Records, Leases, Mailbox, Index, Protocol):
         """Flush and let go. Logs stay."""
         ...
 
-    async def expire(self, *, retention: float) -> int:
-        """Erase logs that ended more than ``retention`` seconds ago; how many went."""
+    async def expire(self, *, retention: float, sweeper: Sweeper | None = None) -> int:
+        """Erase logs without a thread that ended more than ``retention`` seconds ago, and those of
+        conversations that nobody has used for so long; how many went. A conversation is used when
+        a log of it is created and when one ends, and as long as one is open. ``sweeper`` may keep
+        some for a while. Returns after `tokenwire.log.expiry.SECONDS`, should there be more."""
         ...
 
     async def probe(self) -> None:

@@ -6,6 +6,7 @@ a direct call, made after the records are in place.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections import OrderedDict
@@ -23,13 +24,16 @@ from tokenwire.errors import (
 from tokenwire.log.base import (
     Appended,
     Claim,
+    Due,
     Durability,
     LogInfo,
     Page,
+    Sweeper,
     Then,
     Wake,
     private_kind,
 )
+from tokenwire.log.expiry import expire
 from tokenwire.log.wakes import Wakes
 
 __all__ = ["MemoryStore"]
@@ -41,6 +45,9 @@ MOST_TOMBSTONES = 100_000
 #: All records together. A server that keeps a day of answers in memory stays far below it; a
 #: runaway producer must not take the machine down.
 MOST_BYTES = 1 << 30
+
+#: Logs that a sweep looks at between two turns of the loop.
+SLICE = 2000
 
 #: Beyond that bound each log may still be closed, with as much as this.
 CLOSING_BYTES = 64 << 10
@@ -77,6 +84,17 @@ class _Log:
         self.commands: list[bytes] = []
 
 
+class _Thread:
+    """A conversation: its logs, oldest first, how many of them are open, and its last use."""
+
+    __slots__ = ("last_use", "logs", "open")
+
+    def __init__(self) -> None:
+        self.logs: dict[str, None] = {}
+        self.open = 0
+        self.last_use = 0.0
+
+
 class MemoryStore:
     """A `Store` in memory. ``clock`` gives Unix seconds; tests pass their own."""
 
@@ -95,7 +113,7 @@ class MemoryStore:
         self._open: dict[str, _Log] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._keys: dict[str, tuple[str, str]] = {}
-        self._threads: dict[str, list[str]] = {}
+        self._threads: dict[str, _Thread] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
         self._wakes = Wakes()
 
@@ -142,7 +160,10 @@ class MemoryStore:
             entry.key = key
             self._keys[key] = (log, key_hash)
         if thread is not None:
-            self._threads.setdefault(thread, []).append(log)
+            conversation = self._threads.setdefault(thread, _Thread())
+            conversation.logs[log] = None
+            conversation.open += 1
+            conversation.last_use = now
         return await self.describe(log)
 
     def append_soon(
@@ -209,6 +230,10 @@ class MemoryStore:
             entry.closed = close
             entry.closed_at = self._clock()
             del self._open[log]
+            if entry.thread is not None:
+                conversation = self._threads[entry.thread]
+                conversation.open -= 1
+                conversation.last_use = entry.closed_at
         self._wakes.grown(log)
         return Appended("ok", max(tail, last), epoch)
 
@@ -318,7 +343,8 @@ class MemoryStore:
         return holder[0] if holder is not None else None
 
     async def thread(self, thread: str, *, most: int = 100, before: str = "") -> list[str]:
-        logs = self._threads.get(thread, [])
+        conversation = self._threads.get(thread)
+        logs = [] if conversation is None else list(conversation.logs)
         end = len(logs) if not before else logs.index(before) if before in logs else 0
         return logs[max(0, end - most) : end][::-1]
 
@@ -351,16 +377,17 @@ class MemoryStore:
         entry = self._logs.pop(log, None)
         if entry is None:
             return
-        self._open.pop(log, None)
+        was_open = self._open.pop(log, None) is not None
         self._documents.pop(private_kind(log), None)
         self._bytes -= entry.bytes
         self._records -= len(entry.records)
         if entry.key is not None:
             self._keys.pop(entry.key, None)
         if entry.thread is not None:
-            names = self._threads[entry.thread]
-            names.remove(log)
-            if not names:
+            conversation = self._threads[entry.thread]
+            del conversation.logs[log]
+            conversation.open -= was_open
+            if not conversation.logs:
                 del self._threads[entry.thread]
 
     async def delete(self, log: str) -> None:
@@ -368,20 +395,54 @@ class MemoryStore:
         self._tombstones.pop(log, None)
         self._wakes.wake(log)
 
-    async def expire(self, *, retention: float) -> int:
+    async def expire(self, *, retention: float, sweeper: Sweeper | None = None) -> int:
+        return await expire(self, retention, sweeper)
+
+    async def due(self, retention: float, most: int) -> list[Due]:
+        """All that is due, as a further look would cost as much; see `Expiring`."""
         before = self._clock() - retention
-        old = [
-            name
-            for name, entry in self._logs.items()
-            if entry.closed is not None and entry.closed_at < before
-        ]
-        for name in old:
-            self._erase(name)
-            self._tombstones[name] = None
-            self._wakes.wake(name)
+        due: list[Due] = []
+        for number, (log, entry) in enumerate(list(self._logs.items()), 1):
+            if entry.thread is None and entry.closed is not None and entry.closed_at < before:
+                due.append(Due([log]))
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        for thread, conversation in list(self._threads.items()):
+            if not conversation.open and conversation.last_use < before:
+                due.append(Due(list(conversation.logs), thread))
+        return due
+
+    def _is_due(self, due: Due, before: float) -> bool:
+        if due.thread is None:
+            entry = self._logs.get(due.logs[0])
+            return entry is not None and entry.closed is not None and entry.closed_at < before
+        conversation = self._threads.get(due.thread)
+        return conversation is not None and not conversation.open and conversation.last_use < before
+
+    async def erase_due(self, due: list[Due], retention: float) -> list[Due]:
+        before = self._clock() - retention
+        erased: list[Due] = []
+        for number, one in enumerate(due, 1):
+            if self._is_due(one, before):
+                for log in one.logs:
+                    self._erase(log)
+                    self._tombstones[log] = None
+                    self._wakes.wake(log)
+                erased.append(one)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
         while len(self._tombstones) > MOST_TOMBSTONES:
             self._tombstones.popitem(last=False)
-        return len(old)
+        return erased
+
+    async def postpone(self, due: list[Due], retention: float, seconds: float) -> None:
+        at = self._clock() - retention + seconds
+        for one in due:
+            if one.thread is None:
+                if (entry := self._logs.get(one.logs[0])) is not None:
+                    entry.closed_at = at
+            elif (conversation := self._threads.get(one.thread)) is not None:
+                conversation.last_use = at
 
     async def probe(self) -> None:
         """Memory takes a write as long as the process lives."""
@@ -395,6 +456,7 @@ class MemoryStore:
             "open": len(self._open),
             "records": self._records,
             "bytes": self._bytes,
+            "tombstones": len(self._tombstones),
             "notes": ["Logs are in memory: they end with this process."],
         }
 

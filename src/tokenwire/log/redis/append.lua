@@ -1,11 +1,12 @@
 -- Append to one or more logs (one call for a whole turn of the event loop).
 -- KEYS, per append: meta, log.
--- ARGV: ttl_ms, keep_ms, publish command, ttl_ms of a log that has ended; then per append: live channel, owner's nonce
---   ('' = unknown), epoch, first offset, close reason ('' = none), n, n records.
+-- ARGV: ttl_ms, keep_ms, publish command, ttl_ms of a log that has ended, and of one of a
+--   conversation; then per append: live channel, owner's nonce ('' = unknown), epoch, first offset,
+--   close reason ('' = none), n, n records.
 -- Answer, per append: the tail when it was accepted, else {status, tail, epoch}.
 -- A log's tail is the length of its list, so offsets are dense by construction. The channel is
 -- no key: while a slot moves, a call with a key that does not exist would have to wait.
-local ttl, keep, publish, ended = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local ttl, keep, publish, ended, kept = unpack(ARGV, 1, 5)
 local call = redis.call
 local woken = {}  -- one message per stream, however many appends of it are here
 
@@ -56,14 +57,15 @@ local function append(meta, log, live, nonce, epoch, first, close, base, n)
   if close ~= '' then
     local now = call('TIME')
     call('HSET', meta, 'closed', close, 'closed_at', now[1], 'tail', tail)
-    call('PEXPIRE', log, ended)
-    call('PEXPIRE', meta, math.max(keep, ended))
+    local life = call('HEXISTS', meta, 'thread') == 1 and kept or ended
+    call('PEXPIRE', log, life)
+    call('PEXPIRE', meta, math.max(keep, life))
   end
   woken[live] = tail
   return tail
 end
 
-local at, out = 5, {}
+local at, out = 6, {}
 for i = 1, #KEYS, 2 do
   local n = tonumber(ARGV[at + 5])
   out[#out + 1] = append(KEYS[i], KEYS[i + 1], ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]),

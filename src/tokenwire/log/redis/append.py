@@ -6,6 +6,7 @@ finds its log or claim lost by a failover puts these back and says from where to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ MOST_CONFIRMED = 8192
 class Owned:
     """A log that this process created or claimed: enough to put it back after a failover."""
 
-    __slots__ = ("epoch", "key", "lease", "meta", "nonce", "owner", "thread", "words")
+    __slots__ = ("epoch", "key", "lease", "meta", "nonce", "owner", "refreshed", "thread", "words")
 
     def __init__(
         self,
@@ -51,6 +52,8 @@ class Owned:
         self.thread = thread
         self.key = key
         self.epoch = epoch
+        #: When its idempotency key and its documents were kept alive last; monotonic seconds.
+        self.refreshed = time.monotonic()
         #: The log's part of an append, encoded: its keys, and what comes before the numbers;
         #: and its first key as text.
         self.words: tuple[bytes, bytes, str] | None = None
@@ -67,6 +70,10 @@ def _word(text: str) -> bytes:
     data = text.encode()
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
+
+#: Milliseconds that a log lives after a sign of life, and that a name is remembered; the command
+#: that publishes; and milliseconds that a log is stored after its end, alone or in a conversation.
+Head = tuple[int, int, str, int, int]
 
 #: One append, as it was given.
 Item = tuple[str, int, int, list[bytes], str | None]
@@ -85,7 +92,7 @@ class Appends:
         key: Callable[[str, str], str],
         owned: dict[str, Owned],
         tails: Tails,
-        head: tuple[int, int, str, int],
+        head: Head,
         restore: Callable[[str], Awaitable[Appended | TokenwireError]],
     ) -> None:
         self._link = link
@@ -97,10 +104,10 @@ class Appends:
         self._cluster = link.settings.kind == "cluster"
         self.set_head(head)
 
-    def set_head(self, head: tuple[int, int, str, int]) -> None:
-        """Milliseconds that a log lives after a sign of life, and that a name is remembered; the
-        command that publishes; and milliseconds that a log is stored after its end."""
-        self._head = b"".join(_word(str(word)) for word in head)
+    def set_head(self, head: Head) -> None:
+        """What every call begins with."""
+        self._head_words = [_word(str(word)) for word in head]
+        self._head = b"".join(self._head_words)
 
     async def end(self, item: Item) -> Appended:
         """An append that ends a log, in a store that has no room. Raises `StoreFullError`, when it
@@ -168,7 +175,7 @@ class Appends:
                 values.append(numbers % (begin, epoch, first, ending, count))
                 values += [b"$%d\r\n%b\r\n" % (len(record), record) for record in records]
         number = len(items)
-        size = 3 + 2 * number + 4 + 7 * number + extra
+        size = 3 + 2 * number + len(self._head_words) + 7 * number + extra
         call = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % script.sha
         start = b"*%d\r\n%b" % (size, call) + _word(str(2 * number))
         return b"".join([start, *keys, self._head, *values])

@@ -1,4 +1,5 @@
-"""What a Redis store is and promises, asked of every primary when the store is opened.
+"""What a Redis store is and promises, asked of every primary when the store is opened; and a
+rehearsal of what a run does to it, so that a right that is missing is told at the start.
 
 Always true: the level that is reported was found on the live servers; a stronger one that the URL
 asks for is refused.
@@ -7,15 +8,16 @@ asks for is refused.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
-from tokenwire.errors import ConfigError
-from tokenwire.log.base import Durability
+from tokenwire.errors import ConfigError, LogError, StoreFullError
+from tokenwire.log.base import Durability, Store
 from tokenwire.log.redis.connection import Address, ReplyError
 from tokenwire.log.redis.link import PASSING, Confirm, Link
 from tokenwire.log.redis.url import LEVELS
 
-__all__ = ["check_store"]
+__all__ = ["check_store", "rehearse"]
 
 #: Names that are tried to find a key which one server of a cluster carries.
 MOST_NAMES = 100_000
@@ -137,3 +139,28 @@ def _level(config: dict[str, str], notes: list[str]) -> Durability:
         "may lose the last second or two."
     )
     return "process"
+
+
+async def rehearse(store: Store, name: str) -> None:
+    """Create, own, write, end, read and erase the log ``name``. Raises `ConfigError` for what this
+    user may not do. A full store passes: what is in it can still be read, and readiness tells."""
+    try:
+        await store.create(name, owner="start", thread=name, key=name, lease=1.0)
+        await store.command(name, b"command")
+        await store.commands(name)
+        await store.release(name, epoch=1)
+        await store.claim(name, owner="start", lease=1.0)
+        await store.renew({name: 2}, owner="start", lease=1.0)
+        await store.append(name, epoch=2, first=1, records=[b"record"])
+        await store.append(name, epoch=2, first=2, records=[], close="complete")
+        await store.read(name, fresh=True)
+        await store.thread(name)
+        await store.orphans(most=1)
+        await store.set_document(name, name, b"document")
+        await store.documents(name)
+        await store.set_document(name, name, None)
+    except StoreFullError:
+        pass
+    finally:
+        with contextlib.suppress(LogError):
+            await store.delete(name)

@@ -26,7 +26,8 @@ class Own(Protocol):
 
 
 class Creations:
-    """Creates logs. ``delete`` erases one that another process's key won over."""
+    """Creates logs. ``delete`` erases one that another process's key won over; ``keep`` keeps a
+    conversation alive, in a while."""
 
     def __init__(
         self,
@@ -34,11 +35,13 @@ class Creations:
         own: Own,
         owned: dict[str, Owned],
         delete: Callable[[str], Awaitable[bool]],
+        keep: Callable[[str], None],
     ) -> None:
         self._index = index
         self._own = own
         self._owned = owned
         self._delete = delete
+        self._keep = keep
 
     async def create(self, log: str, owned: Owned, key_hash: str, shared: bool) -> LogInfo:
         value = f"{log}\n{owned.nonce}\n{key_hash}".encode()
@@ -48,7 +51,9 @@ class Creations:
                 return other
         await self._index.first_lease(log, owned.lease)
         if owned.thread is not None:
-            await self._index.join(owned.thread, log)
+            await self._index.use(owned.thread)
+            if await self._index.join(owned.thread, log):
+                self._keep(owned.thread)
         answer = await self.put(log, owned)
         if answer[0] != "ok":
             if owned.key is not None:

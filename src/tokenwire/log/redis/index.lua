@@ -18,12 +18,13 @@ if operation == 'drop' then
   return 1
 end
 
--- KEYS: a thread's logs by age. ARGV: log, ttl_ms. The score counts up.
+-- KEYS: a thread's logs by age, and a mark that they were kept alive. ARGV: log, ttl_ms, mark_ms.
+-- The score counts up. Answers 1 when the other logs are to be kept alive.
 if operation == 'join' then
   local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
   redis.call('ZADD', KEYS[1], 'NX', (tonumber(last[2]) or 0) + 1, ARGV[2])
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  return 1
+  return redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[4]) and last[1] and 1 or 0
 end
 
 -- Leases and ends, by the clock of this server: those of the workers may differ.
@@ -42,14 +43,39 @@ if operation == 'ended' then
   return redis.call('ZADD', KEYS[1], string.format('%.6f', now), ARGV[2])
 end
 
--- KEYS: either of the two. ARGV: seconds, most. Those whose time was so long ago.
+-- KEYS: conversations by their last use. ARGV: thread, and when, unless it is now.
+if operation == 'use' then
+  local score = ARGV[3] or string.format('%.6f', now)
+  return redis.call('ZADD', KEYS[1], 'GT', score, ARGV[2])
+end
+
+-- KEYS: logs by their end, or conversations by their last use. ARGV: name, seconds. It counts as of
+-- so many seconds ago.
+if operation == 'put off' then
+  return redis.call('ZADD', KEYS[1], 'XX', string.format('%.6f', now - tonumber(ARGV[3])), ARGV[2])
+end
+
+-- KEYS: one of these, or the leases. ARGV: seconds, most. Those whose time was so long ago.
 if operation == 'due' then
   local score = string.format('%.6f', now - tonumber(ARGV[2]))
   return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', score, 'LIMIT', 0, ARGV[3])
 end
 
--- KEYS: logs by the end of their leases. ARGV: log, seconds. Erases an entry that is so old.
-if operation == 'unmade' then
+-- KEYS: conversations by their last use. ARGV: thread, seconds. 1 when that was so long ago.
+if operation == 'is old' then
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[2])
+  return score and tonumber(score) <= now - tonumber(ARGV[3]) and 1 or 0
+end
+
+-- KEYS: logs that were erased, by when. ARGV: seconds. Drops those that are older.
+if operation == 'past' then
+  local score = string.format('%.6f', now - tonumber(ARGV[2]))
+  return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', score)
+end
+
+-- KEYS: logs by the end of their leases, or conversations by their last use. ARGV: name, seconds.
+-- Erases an entry that is so old.
+if operation == 'drop old' then
   local score = redis.call('ZSCORE', KEYS[1], ARGV[2])
   if score and tonumber(score) < now - tonumber(ARGV[3]) then
     return redis.call('ZREM', KEYS[1], ARGV[2])

@@ -22,9 +22,6 @@ INDEX = Script("index.lua")
 #: Sets of leases and of ends, spread so that a cluster spreads their load.
 SHARDS = 16
 
-#: An idempotency key names a log for a day, or as long as it is stored after its end.
-KEY_MS = 86_400_000
-
 #: A lease without a log is a creation under way, or one that failed this long ago.
 UNMADE_SECONDS = 60.0
 
@@ -36,8 +33,11 @@ class Index:
         self._link = link
         self._prefix = prefix
         self._ttl = ttl
-        #: Milliseconds that a log and its key are stored after its end; None: as before it.
-        self.ended_ttl: int | None = None
+        #: Milliseconds that a log and its key are stored after its end; and those of a
+        #: conversation, unless it is kept alive.
+        self.ended_ttl = self.kept_ttl = ttl
+        #: Milliseconds after which a conversation that is used is kept alive again.
+        self.mark_ttl = ttl // 4
         #: Index writes that failed; the time to live of the keys makes up for them.
         self.missed = 0
 
@@ -76,26 +76,31 @@ class Index:
     async def release(self, log: str) -> None:
         await self._run("ZADD", self._of("leases", log), "XX", 0, log)
 
-    async def closed(self, log: str, key: str | None = None) -> None:
+    async def closed(self, log: str, key: str | None, thread: str | None) -> None:
         """Note the end of a log, and when its idempotency key ends; never fails it: keys have a
         time to live of their own."""
         try:
-            await self._script("ended", self._of("ended", log), log)
+            if thread is not None:
+                await self.use(thread)
+            await self._script("ended", self._of("ended" if thread is None else "kept", log), log)
             await self._run("ZREM", self._of("leases", log), log)
-            if key is not None and self.ended_ttl is not None:
-                await self._run("PEXPIRE", self._key(key), self.ended_ttl)
+            if key is not None:
+                life = self.ended_ttl if thread is None else self.kept_ttl
+                await self.keep_key(key, life)
         except LogError:
             self.missed += 1
 
-    async def settle(self, log: str, *, ended: bool) -> None:
-        """Put right what a crash left: the log of this lease has ended, or never was."""
-        if ended:
-            await self.closed(log)
-            return
-        await self._script("unmade", self._of("leases", log), log, UNMADE_SECONDS)
+    async def adopt(self, log: str, at: float) -> None:
+        """A log of a conversation, noted as one alone, ended at the server's Unix time ``at``."""
+        await self._run("ZADD", self._of("kept", log), f"{at:.6f}", log)
+        await self._run("ZREM", self._of("ended", log), log)
+
+    async def unmade(self, log: str) -> None:
+        """Put right what a crash left: the log of this lease never was, or is gone."""
+        await self._script("drop old", self._of("leases", log), log, UNMADE_SECONDS)
 
     async def forget(self, log: str) -> None:
-        for what in ("leases", "ended"):
+        for what in ("leases", "ended", "kept"):
             await self._run("ZREM", self._of(what, log), log)
 
     async def _due(self, what: str, seconds: float, most: int) -> list[str]:
@@ -114,28 +119,93 @@ class Index:
         """Logs that ended so many seconds ago, or before."""
         return await self._due("ended", seconds, most)
 
-    async def counts(self) -> tuple[int, int]:
-        """How many logs are open, and how many have ended."""
-        shards = [self._shard(what, n) for what in ("leases", "ended") for n in range(SHARDS)]
+    async def idle(self, seconds: float, most: int) -> list[str]:
+        """Conversations that were used so many seconds ago, or before; as hints."""
+        return await self._due("threads", seconds, most)
+
+    async def is_idle(self, thread: str, seconds: float) -> bool:
+        """Whether a conversation was used so many seconds ago, or before."""
+        return bool(await self._script("is old", self._of("threads", thread), thread, seconds))
+
+    async def put_off(self, log: str | None, thread: str | None, seconds: float) -> None:
+        """An ended log, or a conversation, counts as of so many seconds ago."""
+        key = self._of("threads", thread) if thread is not None else self._of("ended", log or "")
+        await self._script("put off", key, thread if thread is not None else log or "", seconds)
+
+    async def counts(self) -> tuple[int, int, int]:
+        """How many logs are open, how many have ended, and how many names of erased ones are
+        remembered."""
+        kinds = ("leases", "ended", "kept", "gone")
+        shards = [self._shard(what, n) for what in kinds for n in range(SHARDS)]
         sizes = await asyncio.gather(*(self._run("ZCARD", shard) for shard in shards))
-        return sum(sizes[:SHARDS]), sum(sizes[SHARDS:])
+        still_open, alone, members, names = (
+            sum(sizes[n * SHARDS : (n + 1) * SHARDS]) for n in range(4)
+        )
+        return still_open, alone + members, names
+
+    # Names of erased logs: each has a key of its own, with a time to live.
+
+    async def remember(self, log: str) -> None:
+        await self._script("ended", self._of("gone", log), log)
+
+    async def disremember(self, log: str) -> None:
+        await self._run("ZREM", self._of("gone", log), log)
+
+    async def too_many_names(self, seconds: float, most: int) -> list[str]:
+        """Drop entries that are so old; some of the oldest where there are more than ``most``."""
+        names: list[bytes] = []
+        for number in range(SHARDS):
+            shard = self._shard("gone", number)
+            await self._script("past", shard, seconds)
+            excess = await self._run("ZCARD", shard) - most // SHARDS
+            if excess > 0:
+                names += await self._run("ZRANGE", shard, 0, min(excess, 1000) - 1)
+        return [name.decode() for name in names]
 
     async def some(self, most: int) -> list[str]:
         """Up to ``most`` logs, for figures."""
         forever = -1e12
         names = await self._due("leases", forever, most)
-        return names + await self._due("ended", forever, most - len(names) or 1)
+        for what in ("ended", "kept"):
+            names += await self._due(what, forever, max(1, most - len(names)))
+        return names
 
     # Threads.
 
     def _thread(self, thread: str) -> str:
         return f"{self._prefix}:{{thread:{_safe(thread)}}}:streams"
 
-    async def join(self, thread: str, log: str) -> None:
-        await self._link.run(INDEX, [self._thread(thread)], ["join", log, self._ttl])
+    def _mark(self, thread: str) -> str:
+        return f"{self._prefix}:{{thread:{_safe(thread)}}}:kept"
+
+    async def use(self, thread: str, at: float | None = None) -> None:
+        """A conversation is used now, or was at the server's Unix time ``at``."""
+        more = () if at is None else (f"{at:.6f}",)
+        await self._script("use", self._of("threads", thread), thread, *more)
+
+    async def join(self, thread: str, log: str) -> bool:
+        """Whether the other logs of the conversation are to be kept alive now."""
+        keys = [self._thread(thread), self._mark(thread)]
+        values = ["join", log, max(self._ttl, self.kept_ttl), self.mark_ttl]
+        answer, _ = await self._link.run(INDEX, keys, values)
+        return bool(answer)
+
+    async def keep_members(self, thread: str) -> None:
+        await self._run("PEXPIRE", self._thread(thread), max(self._ttl, self.kept_ttl))
+
+    async def unmark(self, thread: str) -> None:
+        await self._run("DEL", self._mark(thread))
 
     async def leave(self, thread: str, log: str) -> None:
+        """Drop a log of a conversation, and with the last one what is noted of that."""
         await self._run("ZREM", self._thread(thread), log)
+        if not await self._run("ZCARD", self._thread(thread)):
+            await self._run("ZREM", self._of("threads", thread), thread)
+            await self.unmark(thread)
+
+    async def end(self, thread: str, seconds: float) -> None:
+        """A conversation without logs that was not used since so many seconds ago is over."""
+        await self._script("drop old", self._of("threads", thread), thread, seconds)
 
     async def members(self, thread: str, before: str = "") -> list[str]:
         start = 0
@@ -154,11 +224,14 @@ class Index:
 
     async def take_key(self, key: str, value: bytes, expected: bytes) -> bytes:
         """Set ``key`` when it holds ``expected`` (b"" is nothing); what it holds now."""
-        lifetime = max(KEY_MS, self.ended_ttl or 0)
         answer, _ = await self._link.run(
-            INDEX, [self._key(key)], ["key", value, expected, lifetime], wait=True
+            INDEX, [self._key(key)], ["key", value, expected, self._ttl], wait=True
         )
         return answer
+
+    async def keep_key(self, key: str, milliseconds: int | None = None) -> None:
+        life = self._ttl if milliseconds is None else milliseconds
+        await self._run("PEXPIRE", self._key(key), life)
 
     async def drop_key(self, key: str, value: bytes) -> None:
         await self._link.run(INDEX, [self._key(key)], ["drop", value])
@@ -184,13 +257,16 @@ class Index:
         for key in self._documents(kind):
             await self._run("DEL", key)
 
+    async def keep_documents(self, kind: str) -> None:
+        """Documents of a log have a time to live, as its keys have."""
+        for key in self._documents(kind):
+            await self._run("PEXPIRE", key, self._ttl)
+
     async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
         values = ["remove", name] if data is None else ["put", name, data]
         await self._link.run(INDEX, self._documents(kind), values, wait=True)
         if kind.startswith(PRIVATE):
-            # They belong to a log, whose keys have a time to live as well.
-            for key in self._documents(kind):
-                await self._run("PEXPIRE", key, self._ttl)
+            await self.keep_documents(kind)
 
     async def swap_document(
         self, kind: str, name: str, old: bytes | None, new: bytes | None

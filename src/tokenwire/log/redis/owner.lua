@@ -15,12 +15,13 @@ end
 
 local function described()
   local m = redis.call('HMGET', meta, 'epoch', 'owner', 'closed', 'meta', 'created', 'bytes',
-    'lease', 'thread', 'gone', 'tail', 'key')
+    'lease', 'thread', 'gone', 'tail', 'key', 'closed_at')
   if m[9] then return {m[9]} end
   if not m[1] then return {'none'} end
   local tail = redis.call('LLEN', log)
   if m[3] and tail < tonumber(m[10]) then return {'gone'} end
-  return {'ok', m[1], m[2], tail, m[3] or '', m[4], m[5], m[6], m[7], m[8] or '', m[11] or '', now}
+  return {'ok', m[1], m[2], tail, m[3] or '', m[4], m[5], m[6], m[7], m[8] or '', m[11] or '', now,
+    m[12] or '0'}
 end
 
 local function owned()
@@ -114,18 +115,35 @@ if operation == 'commands' then
   return {'ok', redis.call('LRANGE', commands, ARGV[7], -1)}
 end
 
--- 'gone' (expired) or 'deleted'; answers thread and key, so that the indexes can follow.
--- 'gone' only erases what is closed.
+-- ttl_ms: an ended log of a conversation that is still used; answers its key.
+if operation == 'keep' then
+  local m = redis.call('HMGET', meta, 'closed', 'key', 'gone')
+  if m[3] or not m[1] then return {'none'} end
+  redis.call('PEXPIRE', meta, math.max(keep, tonumber(ARGV[7])))
+  redis.call('PEXPIRE', log, ARGV[7])
+  redis.call('PEXPIRE', commands, ARGV[7])
+  return {'ok', m[2] or ''}
+end
+
+-- 'gone' (expired) or 'deleted', and 'alone' where a log of a conversation is not meant; answers
+-- thread and key, so that the indexes can follow. 'gone' only erases what is closed.
 if operation == 'erase' then
-  local m = redis.call('HMGET', meta, 'thread', 'key', 'closed', 'epoch', 'gone')
+  local m = redis.call('HMGET', meta, 'thread', 'key', 'closed', 'epoch', 'gone', 'closed_at')
   if not m[4] and not (m[5] and ARGV[7] == 'deleted') then return {'none'} end
   if ARGV[7] == 'gone' and not m[3] then return {'none'} end
+  if ARGV[8] == 'alone' and m[1] then return {'thread', m[1], m[2] or '', m[6] or '0'} end
   redis.call('DEL', meta, log, commands)
   redis.call('HSET', meta, 'gone', ARGV[7])
   redis.call('PEXPIRE', meta, keep)
   redis.call(publish, live, 'erase')
   redis.call(publish, control, 'erase')
   return {'ok', m[1] or '', m[2] or ''}
+end
+
+-- Forget the name of a log that was erased.
+if operation == 'forget' then
+  if redis.call('HEXISTS', meta, 'gone') == 1 then redis.call('DEL', meta) end
+  return {'ok'}
 end
 
 return redis.error_reply('ERR unknown operation ' .. operation)

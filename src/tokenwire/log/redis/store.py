@@ -9,31 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
-from tokenwire.errors import StoreFullError, TokenwireError
+from tokenwire.errors import LogError, StoreFullError, TokenwireError
 from tokenwire.log.base import (
     Appended,
     Claim,
+    Due,
     Durability,
     LogInfo,
     Page,
+    Sweeper,
     Then,
     Wake,
-    private_kind,
 )
 from tokenwire.log.completion import Callback
+from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
-from tokenwire.log.redis.append import APPEND, END, Appends, Owned, missing
-from tokenwire.log.redis.check import check_store
+from tokenwire.log.redis.append import APPEND, END, Appends, Head, Owned, missing
+from tokenwire.log.redis.check import check_store, rehearse
 from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of
+from tokenwire.log.redis.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
 from tokenwire.log.redis.index import INDEX, Index
 from tokenwire.log.redis.link import Link, Script
 from tokenwire.log.redis.quiet import QuietLogs
 from tokenwire.log.redis.read import READ, Reads
-from tokenwire.log.redis.rehearse import rehearse
 from tokenwire.log.redis.url import parse_url
 from tokenwire.log.redis.wake import WakeRouter
 from tokenwire.log.tail import Tails
@@ -41,17 +44,6 @@ from tokenwire.log.tail import Tails
 __all__ = ["RedisStore"]
 
 OWNER = Script("owner.lua")
-
-#: How long names of expired logs answer "gone" instead of "never was".
-KEEP_NAMES_MS = 30 * 86_400_000
-
-
-#: Seconds that a log is stored beyond the retention, should no server erase it.
-RETENTION_SLACK = 600.0
-
-#: Erasures in one sweep: for how long, and how many at a time.
-EXPIRE_SECONDS = 20.0
-AT_ONCE = 32
 
 #: Logs that are looked at for ``stats()["records"]`` and ``["bytes"]``.
 MOST_COUNTED = 200
@@ -77,17 +69,22 @@ class RedisStore:
         self._quiet: QuietLogs | None = None
         self._owned: dict[str, Owned] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        head = (self._ttl, KEEP_NAMES_MS, self._publish, self._ttl)
+        self._expiry = Expiry(self._index, self._owner, self._owned)
         self._appends = Appends(
-            self._link, self._key, self._owned, self._tails, head, self._restore
+            self._link, self._key, self._owned, self._tails, self._head(), self._restore
         )
-        self._creations = Creations(self._index, self._owner, self._owned, self._delete)
+        self._creations = Creations(
+            self._index, self._owner, self._owned, self._expiry.erase, self._keep_soon
+        )
         self._router = WakeRouter(self._link, self._key, touched=self._touched)
 
+    def _head(self) -> Head:
+        index = self._index
+        return (self._ttl, KEEP_NAMES_MS, self._publish, index.ended_ttl, index.kept_ttl)
+
     def retain(self, seconds: float) -> None:
-        self._index.ended_ttl = int((seconds + RETENTION_SLACK) * 1000)
-        head = (self._ttl, KEEP_NAMES_MS, self._publish, self._index.ended_ttl)
-        self._appends.set_head(head)
+        self._expiry.retain(seconds)
+        self._appends.set_head(self._head())
 
     async def start(self) -> None:
         """Connect; refuse a store that evicts, that keeps less than the URL asks for, or where
@@ -99,6 +96,7 @@ class RedisStore:
         try:
             await rehearse(self, name)
             await self._link.command(key, "DEL", key)
+            await self._index.disremember(name)
         except BaseException:
             await self._router.close()
             await self._link.close()
@@ -134,6 +132,18 @@ class RedisStore:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+    def _keep_soon(self, thread: str) -> None:
+        """Keep a conversation alive, beside what is under way."""
+        task = asyncio.get_running_loop().create_task(self._keep(thread))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep(self, thread: str) -> None:
+        try:
+            await self._expiry.keep(thread)
+        except LogError:
+            self._index.missed += 1  # the next use of it tries again
 
     async def _owner(self, log: str, operation: str, *values: Any, wait: bool = False) -> Any:
         names = ("meta", "log") if operation == "describe" else ("meta", "log", "commands")
@@ -186,9 +196,16 @@ class RedisStore:
                 raise
             outcome = await self._appends.end(item)
         if close is not None and outcome.status == "ok":
-            key = owned.key if owned is not None else None
-            await self._apart(self._index.closed(log, key))
+            await self._apart(self._closed(log, owned))
         return outcome
+
+    async def _closed(self, log: str, owned: Owned | None) -> None:
+        if owned is not None:
+            await self._index.closed(log, owned.key, owned.thread)
+            return
+        answer = await self._owner(log, "describe")
+        if answer[0] == "ok":
+            await self._index.closed(log, _text(answer[10]), _text(answer[9]))
 
     def append_soon(
         self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
@@ -272,8 +289,9 @@ class RedisStore:
         if answer[0] != "ok":
             return None
         await self._index.lease(log, lease)
-        state = info_of(log, await self._owner(log, "describe"))
-        self._owned[log] = Owned(owner, nonce, lease, state.meta, state.thread, None, answer[1])
+        described = await self._owner(log, "describe")
+        state, key = info_of(log, described), _text(described[10])
+        self._owned[log] = Owned(owner, nonce, lease, state.meta, state.thread, key, answer[1])
         self._tails.forget(log)
         return Claim(log, answer[1], answer[2], handed_over=answer[3] == b"1")
 
@@ -284,14 +302,13 @@ class RedisStore:
                 self._owned.pop(log, None)
                 return log
             await self._index.lease(log, lease)
+            owned = self._owned.get(log)
+            if owned is not None:
+                await self._expiry.refresh(log, owned, time.monotonic())
             return None
 
         async def all_of_them() -> set[str]:
-            losses: set[str | None] = set()
-            names = list(logs.items())
-            for start in range(0, len(names), AT_ONCE):
-                part = names[start : start + AT_ONCE]
-                losses.update(await asyncio.gather(*(one(name, epoch) for name, epoch in part)))
+            losses = await gather(one(name, epoch) for name, epoch in logs.items())
             return {name for name in losses if name is not None}
 
         return await self._apart(all_of_them())
@@ -317,8 +334,10 @@ class RedisStore:
                         names.append(log)
                     else:
                         await self._index.lease(log, remaining)
+                elif answer[0] == "ok":  # its end was not noted
+                    await self._index.closed(log, _text(answer[10]), _text(answer[9]))
                 else:
-                    await self._index.settle(log, ended=answer[0] == "ok")
+                    await self._index.unmade(log)
                 if len(names) >= most:
                     break
             return names
@@ -345,13 +364,16 @@ class RedisStore:
     async def thread(self, thread: str, *, most: int = 100, before: str = "") -> list[str]:
         async def work() -> list[str]:
             names: list[str] = []
-            for log in await self._index.members(thread, before):
-                answer = await self._owner(log, "describe")
-                if answer[0] == "ok" and answer[9].decode() == thread:
-                    names.append(log)
+            members = await self._index.members(thread, before)
+            for start in range(0, len(members), AT_ONCE):
+                part = members[start : start + AT_ONCE]
+                answers = await gather(self._owner(log, "describe") for log in part)
+                for log, answer in zip(part, answers, strict=True):
+                    if answer[0] == "ok" and answer[9].decode() == thread:
+                        names.append(log)
                 if len(names) >= most:
                     break
-            return names
+            return names[:most]
 
         return await self._apart(work())
 
@@ -372,41 +394,24 @@ class RedisStore:
     async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
         return await self._apart(self._index.documents(kind, prefix, most))
 
-    async def _delete(self, log: str, mark: str = "deleted") -> bool:
-        answer = await self._owner(log, "erase", mark, wait=True)
-        self._owned.pop(log, None)
-        await self._index.forget(log)
-        await self._index.drop_documents(private_kind(log))
-        if answer[0] != "ok":
-            return False
-        _, thread, key = (part.decode() if isinstance(part, bytes) else part for part in answer)
-        if thread:
-            await self._index.leave(thread, log)
-        if key:
-            await self._index.drop_key_of(key, log)
-        return True
-
     async def delete(self, log: str) -> None:
-        await self._apart(self._delete(log))
+        await self._apart(self._expiry.erase(log))
         self._tails.forget(log)
         self._tails.wake(log)
 
-    async def expire(self, *, retention: float) -> int:
-        """Erase what is due, for up to `EXPIRE_SECONDS`: the next call goes on with the rest."""
+    async def expire(self, *, retention: float, sweeper: Sweeper | None = None) -> int:
+        count = await expire(self, retention, sweeper)
+        await self._apart(self._expiry.forget_names())
+        return count
 
-        async def work() -> int:
-            loop = asyncio.get_running_loop()
-            end = loop.time() + EXPIRE_SECONDS
-            count = 0
-            while old := await self._index.ended(retention):
-                for start in range(0, len(old), AT_ONCE):
-                    part = old[start : start + AT_ONCE]
-                    count += sum(await asyncio.gather(*(self._delete(n, "gone") for n in part)))
-                if loop.time() > end:
-                    break
-            return count
+    async def due(self, retention: float, most: int) -> list[Due]:
+        return await self._apart(self._expiry.due(retention, most))
 
-        return await self._apart(work())
+    async def erase_due(self, due: list[Due], retention: float) -> list[Due]:
+        return await self._apart(self._expiry.erase_due(due, retention))
+
+    async def postpone(self, due: list[Due], retention: float, seconds: float) -> None:
+        await self._apart(self._expiry.postpone(due, retention, seconds))
 
     async def probe(self) -> None:
         await self._probe.get()
@@ -425,8 +430,9 @@ class RedisStore:
         }
 
     async def _counts(self) -> dict[str, Any]:
-        still_open, ended = await self._index.counts()
+        still_open, ended, names = await self._index.counts()
         counts = {"streams": still_open + ended, "open": still_open, "records": 0, "bytes": 0}
+        counts["tombstones"] = names
         logs = await self._index.some(MOST_COUNTED)
         answers = await asyncio.gather(*(self._owner(log, "describe") for log in logs))
         for answer in answers:
@@ -434,3 +440,8 @@ class RedisStore:
                 counts["records"] += answer[3]
                 counts["bytes"] += int(answer[7])
         return counts
+
+
+def _text(value: Any) -> str | None:
+    """A field of an answer of owner.lua; empty is none."""
+    return value.decode() or None

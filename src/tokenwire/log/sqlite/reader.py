@@ -22,7 +22,8 @@ from tokenwire.errors import (
     StoreUnavailableError,
     TokenwireError,
 )
-from tokenwire.log.base import LogInfo, Page
+from tokenwire.log.base import Due, LogInfo, Page
+from tokenwire.log.sqlite.expiry import due
 from tokenwire.log.sqlite.heads import missing
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
 from tokenwire.log.sqlite.thread import Job
@@ -249,6 +250,9 @@ class Reader:
         )
         return rows.fetchall()
 
+    def due(self, before: float, most: int) -> list[Due]:
+        return due(self._connection, before, most)
+
     def named(self, key: str) -> str | None:
         row = self._connection.execute(
             "SELECT s.name FROM request_key k JOIN stream s USING (sid) WHERE k.key = ?", (key,)
@@ -302,4 +306,5 @@ class Reader:
             "open": still_open,
             "records": records + counters.get("ended_records", 0),
             "bytes": size + counters.get("ended_bytes", 0),
+            "tombstones": counters.get("tombstones", 0),
         }

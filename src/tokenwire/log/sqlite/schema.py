@@ -23,14 +23,34 @@ from tokenwire.errors import (
 __all__ = ["checksum", "connect", "explain", "migrate", "prepare"]
 
 APPLICATION_ID = 0x746F6B77  # "tokw", so that file(1) and we know our files
-VERSION = 2
+VERSION = 3
+
+#: Conversations with their last use, whole and part of `SCHEMA`. Triggers keep them, so that they
+#: are right whichever version of tokenwire writes.
+CONVERSATIONS = """
+CREATE TABLE thread (
+    name TEXT PRIMARY KEY, logs INTEGER NOT NULL, open INTEGER NOT NULL, used REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX thread_idle ON thread(used) WHERE open <= 0;
+CREATE INDEX stream_ended ON stream(closed_at) WHERE closed IS NOT NULL AND thread IS NULL;
+CREATE TRIGGER thread_joined AFTER INSERT ON stream WHEN new.thread IS NOT NULL BEGIN
+    INSERT INTO thread VALUES (new.thread, 1, 1, new.created) ON CONFLICT (name)
+    DO UPDATE SET logs = logs + 1, open = open + 1, used = max(used, excluded.used); END;
+CREATE TRIGGER thread_ended AFTER UPDATE OF closed ON stream
+    WHEN old.closed IS NULL AND new.closed IS NOT NULL AND new.thread IS NOT NULL BEGIN
+    UPDATE thread SET open = open - 1, used = max(used, new.closed_at) WHERE name = new.thread; END;
+CREATE TRIGGER thread_left AFTER DELETE ON stream WHEN old.thread IS NOT NULL BEGIN
+    UPDATE thread SET logs = logs - 1, open = open - (old.closed IS NULL) WHERE name = old.thread;
+    DELETE FROM thread WHERE name = old.thread AND logs <= 0; END;
+"""
 
 #: ``record.total``: bytes of the log up to and with this record, so that neither an append
 #: nor a description has to touch or add up anything else. ``wake``: one row per commit with the
 #: name hashes of the touched logs; other processes wake their readers by it. ``counter``: the
-#: number of logs, and the records and bytes of those that have ended, so that figures cost the
-#: same however many there are.
-SCHEMA = """
+#: number of logs and of names of expired ones, and the records and bytes of those that have ended,
+#: so that figures cost the same however many there are.
+SCHEMA = (
+    """
 CREATE TABLE stream (
     sid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL,
     owner TEXT NOT NULL, lease_until REAL NOT NULL, closed TEXT, closed_at REAL,
@@ -38,7 +58,6 @@ CREATE TABLE stream (
 );
 CREATE INDEX stream_thread ON stream(thread, sid) WHERE thread IS NOT NULL;
 CREATE INDEX stream_open ON stream(lease_until) WHERE closed IS NULL;
-CREATE INDEX stream_closed ON stream(closed_at) WHERE closed IS NOT NULL;
 CREATE TABLE record (
     sid INTEGER NOT NULL, offset INTEGER NOT NULL, total INTEGER NOT NULL,
     checksum INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (sid, offset)
@@ -63,6 +82,8 @@ CREATE TABLE wake (
     id INTEGER PRIMARY KEY AUTOINCREMENT, writer TEXT NOT NULL, hashes BLOB NOT NULL
 );
 """
+    + CONVERSATIONS
+)
 
 #: From the schema of before to that of the key.
 MIGRATIONS = {
@@ -79,6 +100,14 @@ INSERT INTO counter
         (SELECT total FROM record WHERE sid = s.sid ORDER BY offset DESC LIMIT 1)), 0)
     FROM stream s WHERE closed IS NOT NULL;
 """,
+    3: f"""
+DROP INDEX stream_closed;
+INSERT INTO counter SELECT 'tombstones', count(*) FROM gone;
+{CONVERSATIONS}
+INSERT INTO thread
+    SELECT thread, count(*), sum(closed IS NULL), max(max(created, coalesce(closed_at, 0)))
+    FROM stream WHERE thread IS NOT NULL GROUP BY thread;
+""",  # noqa: S608 - a constant
 }
 
 STREAM_STEP, OFFSET_STEP = 0x9E3779B1, 0x85EBCA6B
@@ -192,6 +221,10 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _run(connection: sqlite3.Connection, statements: str) -> None:
-    for statement in statements.split(";\n"):
-        if statement.strip():
+    """`executescript` would commit first."""
+    statement = ""
+    for line in statements.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):  # it knows triggers, too
             connection.execute(statement)
+            statement = ""

@@ -16,8 +16,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
-from tokenwire.log.base import Appended, Claim, Durability, LogInfo, Page, Then, Wake
+from tokenwire.log.base import (
+    Appended,
+    Claim,
+    Due,
+    Durability,
+    LogInfo,
+    Page,
+    Sweeper,
+    Then,
+    Wake,
+)
 from tokenwire.log.completion import Callback
+from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
 from tokenwire.log.sqlite.heads import name_hash
 from tokenwire.log.sqlite.reader import Reader
@@ -321,20 +332,27 @@ class SQLiteStore:
         await self._write(lambda w: w.delete(log), log)
         self._empty_wal_soon()
 
-    async def expire(self, *, retention: float) -> int:
-        count = 0
-        while True:
-            names = await self._write(lambda w: w.expire(retention, 200, KEEP_NAMES_SECONDS))
-            for log in names:
-                self._tails.forget(log)
-                self._tails.wake(log)
-            count += len(names)
-            if not names:
-                break
+    async def expire(self, *, retention: float, sweeper: Sweeper | None = None) -> int:
+        count = await expire(self, retention, sweeper)
+        await self._write(lambda w: w.forget_names(self._clock() - KEEP_NAMES_SECONDS))
         if count:
             self._empty_wal_soon()
         await self._give_back()
         return count
+
+    async def due(self, retention: float, most: int) -> list[Due]:
+        return await self._read(lambda r: r.due(self._clock() - retention, most))
+
+    async def erase_due(self, due: list[Due], retention: float) -> list[Due]:
+        erased = await self._write(lambda w: w.erase_due(due, self._clock() - retention))
+        for one in erased:
+            for log in one.logs:
+                self._tails.forget(log)
+                self._tails.wake(log)
+        return erased
+
+    async def postpone(self, due: list[Due], retention: float, seconds: float) -> None:
+        await self._write(lambda w: w.postpone(due, self._clock() - retention + seconds))
 
     async def _give_back(self) -> None:
         """Give free pages back to the file system, a little at a time, for about a second."""

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import time
 import zlib
 from array import array
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ from tokenwire.errors import (
     StoreUnavailableError,
     TokenwireError,
 )
-from tokenwire.log.base import Appended, Claim, LogInfo, private_kind
+from tokenwire.log.base import Appended, Claim, Due, LogInfo
+from tokenwire.log.sqlite import expiry
 from tokenwire.log.sqlite.heads import Head, Heads, name_hash
 from tokenwire.log.sqlite.lock import FileLock
 from tokenwire.log.sqlite.maintenance import empty_wal, vacuum
@@ -37,6 +39,9 @@ _log = logging.getLogger("tokenwire.log")
 #: Rows of one INSERT. Few, large statements: each one lets go of the interpreter lock once, and
 #: getting it back from a busy event loop may take milliseconds.
 INSERT_SIZES = (512, 64, 8, 1)
+
+#: Seconds that one transaction erases logs: nothing is appended meanwhile.
+ERASE_SECONDS = 0.1
 
 #: Rows of the ``wake`` table: a reader that is further behind wakes everybody instead.
 MOST_WAKES = 4096
@@ -434,47 +439,55 @@ class Writer:
             self.set_document(kind, name, new)
         return current in (old, new)
 
-    def _erase(self, name: str, sid: int) -> None:
-        closed, records, size = self._connection.execute(
-            "SELECT s.closed, coalesce(r.offset, 0), coalesce(r.total, 0)"
-            " FROM stream s LEFT JOIN record r ON r.sid = s.sid AND r.offset ="
-            " (SELECT max(offset) FROM record WHERE sid = s.sid) WHERE s.sid = ?",
-            (sid,),
-        ).fetchone()
+    def _erase(self, name: str) -> bool:
+        ending = expiry.erase(self._connection, name)
+        if ending is None:
+            return False
+        closed, records, size = ending
         self._count("logs", -1)
         if closed is not None:
             self._count("ended_records", -records)
             self._count("ended_bytes", -size)
-        for table in ("record", "command", "request_key", "stream"):
-            self._connection.execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))  # noqa: S608
-        self._connection.execute("DELETE FROM document WHERE kind = ?", (private_kind(name),))
         self._heads.forget(name)
         self._touched.add(name_hash(name))
+        return True
 
     def delete(self, log: str) -> None:
-        row = self._connection.execute("SELECT sid FROM stream WHERE name = ?", (log,)).fetchone()
-        if row is not None:
-            self._erase(log, row[0])
-        self._connection.execute("DELETE FROM gone WHERE name = ?", (log,))
+        self._erase(log)
+        was = self._connection.execute("DELETE FROM gone WHERE name = ?", (log,)).rowcount
+        self._count("tombstones", -was)
 
-    def expire(self, retention: float, most: int, keep_names: float) -> list[str]:
-        """Erase up to ``most`` old logs; their names stay in ``gone`` for a while."""
-        execute = self._connection.execute
-        now = self._clock()
-        old = execute(
-            "SELECT name, sid FROM stream WHERE closed IS NOT NULL AND closed_at < ?"
-            " ORDER BY closed_at LIMIT ?",
-            (now - retention, most),
-        ).fetchall()
-        for name, sid in old:
-            self._erase(name, sid)
-            execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (name, now))
-        if not old:
-            execute(
-                "DELETE FROM gone WHERE name IN (SELECT name FROM gone WHERE at < ? LIMIT 1000)",
-                (now - keep_names,),
-            )
-        return [name for name, _ in old]
+    def erase_due(self, due: list[Due], before: float) -> list[Due]:
+        """Erase what is still due, for about `ERASE_SECONDS`; names stay in ``gone`` a while."""
+        now, end = self._clock(), time.monotonic() + ERASE_SECONDS
+        erased: list[Due] = []
+        for one in due:
+            if not expiry.is_due(self._connection, one, before):
+                continue
+            names: list[str] = []
+            for name in one.logs:
+                if names and time.monotonic() > end:
+                    break
+                if self._erase(name):
+                    names.append(name)
+                    self._connection.execute("INSERT INTO gone VALUES (?, ?)", (name, now))
+            self._count("tombstones", len(names))
+            is_left = expiry.is_left(self._connection, one.thread)
+            erased.append(Due(names, one.thread, is_all=not is_left))
+            if time.monotonic() > end:
+                break
+        return erased
+
+    def postpone(self, due: list[Due], at: float) -> None:
+        expiry.postpone(self._connection, due, at)
+
+    def forget_names(self, before: float, most: int = 10_000) -> None:
+        """Forget names of logs that were erased before the Unix time ``before``."""
+        count = self._connection.execute(
+            "DELETE FROM gone WHERE name IN (SELECT name FROM gone WHERE at < ? LIMIT ?)",
+            (before, most),
+        ).rowcount
+        self._count("tombstones", -count)
 
     def vacuum(self, seconds: float) -> int:
         return vacuum(self._connection, seconds)
