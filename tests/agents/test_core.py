@@ -325,6 +325,24 @@ async def test_an_endless_agent_meets_the_deadline_and_a_greedy_one_the_limit() 
         await text_of(asks_on, limits=tokenwire.LoopLimits(steps=3))
 
 
+@pytest.mark.parametrize("edited", [None, {"paths": ["b"]}])
+async def test_what_an_agent_does_to_its_answer_reaches_no_reader(edited: Any) -> None:
+    @agent
+    async def hasty(ctx: RunContext) -> str:
+        answer = await ctx.request_approval("delete_files", {"paths": ["a"]})
+        answer.arguments["paths"].append("everything")
+        return "done"
+
+    events = []
+    async with tokenwire.stream("Hi", model=hasty) as run:
+        async for event in run:
+            events.append(event)
+            if isinstance(event, m.RunWait):
+                run.approve(event.pending[0], True, arguments=edited)
+    assert events[-1].outcome == "complete"
+    assert "everything" not in str(events)
+
+
 async def test_approval_is_waited_for_and_bound_to_its_arguments() -> None:
     @agent
     async def deletes(ctx: RunContext):

@@ -15,6 +15,7 @@ FRAMEWORKS = {
     "openai_agents": ".venv-agents",
     "langgraph": ".venv-agents",
     "strands": ".venv-agents-more",
+    "llama_index": ".venv-agents-more",
 }
 EXAMPLES = {
     "agent_pydantic_ai": ".venv-agents",

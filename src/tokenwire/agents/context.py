@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import threading
 from collections.abc import Callable
@@ -61,6 +62,10 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Any = None
     by: str | None = None
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        # The agent's own copy: what it does to the arguments must not reach what readers see.
+        msgspec.structs.force_setattr(self, "arguments", copy.deepcopy(self.arguments))
 
     def __bool__(self) -> bool:
         return self.approved
@@ -329,7 +334,7 @@ class RunContext:
             approved=answer.approved,
             by=answer.by,
             reason=answer.reason,
-            arguments=answer.arguments if edited else None,
+            arguments=copy.deepcopy(answer.arguments) if edited else None,
         )
         end: Event = ToolResult(call_id=call_id, name=name, content={"approved": True})
         if not answer.approved:

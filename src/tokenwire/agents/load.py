@@ -19,12 +19,16 @@ from tokenwire.agents.functions import function_agent
 from tokenwire.agents.spec import Agent
 from tokenwire.errors import ConfigError
 
+_LLAMA_INDEX = "tokenwire.agents.frameworks.llama_index:llama_index_agent"
 #: Package, class and adapter; the first that fits, so that a graph is not any runnable.
 _FRAMEWORKS = (
     ("pydantic_ai", "AbstractAgent", "tokenwire.agents.frameworks.pydantic_ai:pydantic_agent"),
     ("agents", "AgentBase", "tokenwire.agents.frameworks.openai_agents:openai_agent"),
     ("langgraph", "PregelProtocol", "tokenwire.agents.frameworks.langgraph:langgraph_agent"),
     ("strands", "Agent", "tokenwire.agents.frameworks.strands:strands_agent"),
+    ("llama_index", "BaseWorkflowAgent", _LLAMA_INDEX),
+    ("llama_index", "AgentWorkflow", _LLAMA_INDEX),
+    ("workflows", "Workflow", _LLAMA_INDEX),
     ("langchain_core", "Runnable", "tokenwire.agents.frameworks.langgraph:runnable_agent"),
 )
 
