@@ -9,7 +9,7 @@ import pytest
 
 from support.raw_provider import HEAD, chunked, drip, held, raw_provider
 from support.spine import QUICK, ask, request_of, run_async
-from tokenwire.errors import DeadlineError, ProviderError
+from tokenwire.errors import AuthenticationError, DeadlineError, ProviderError
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.http.client import HttpClient
 from tokenwire.providers.registry import Registry
@@ -69,6 +69,60 @@ def test_a_provider_that_only_pings_ends_by_the_longer_clock(name: str, begun: b
             model = f"{name}+{provider.url}/v1#m"
             run = run_of(Registry(env={}).resolve(model), deadlines)
             assert await outcome_of(run) == "keep_alive"
+            assert len(provider.requests) == 1
+
+    run_async(main())
+
+
+EMPTY = sse({"id": "x", "choices": []})
+BLANK = sse({"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param(EMPTY, id="no choice"),
+        pytest.param(BLANK, id="an empty text"),
+        pytest.param(b"\n\n", id="blank lines"),
+        pytest.param(b"data: ping\n\n", id="a bare ping"),
+        pytest.param(b'data: {"type": "ping"}\n\n', id="a ping without a name"),
+        pytest.param(PING + PING, id="two pings in one piece"),
+    ],
+)
+def test_whatever_keeps_alive_has_the_longer_clock(piece: bytes, begun: bool) -> None:
+    deadlines = Deadlines(first_event=0.5, idle=0.5, keep_alive=1.5)
+    # A first payload makes an event of its own: that the response began.
+    start = HEAD + chunked(sse(WORD) if begun else EMPTY)
+
+    async def main() -> None:
+        async with raw_provider(drip(start, chunked(piece))) as provider:
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "keep_alive"
+            assert len(provider.requests) == 1
+
+    run_async(main())
+
+
+def test_a_clock_is_told_before_what_was_not_understood() -> None:
+    """Only pings came, which are no answer of this wire; but it was the time that ended it."""
+    deadlines = Deadlines(keep_alive=0.5)
+
+    async def main() -> None:
+        async with raw_provider(held(HEAD, chunked(PING + PING))) as provider:
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "keep_alive"
+
+    run_async(main())
+
+
+def test_an_error_object_without_its_end_counts_before_the_clock() -> None:
+    body = b'{"error": {"message": "no such key", "code": "invalid_api_key"}}'
+    deadlines = Deadlines(keep_alive=0.5)
+
+    async def main() -> None:
+        async with raw_provider(held(HEAD, chunked(body))) as provider:
+            async with ask("x", provider.url, deadlines=deadlines) as run:
+                with pytest.raises(AuthenticationError):
+                    await run.result()
             assert len(provider.requests) == 1
 
     run_async(main())

@@ -34,7 +34,9 @@ PATHS = list(BODIES)
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Site]:
-    with site(api_keys=KEYS, starts_per_minute=10_000, runs_per_principal=100) as found:
+    with site(
+        api_keys=KEYS, starts_per_minute=10_000, starts_burst=1000, runs_per_principal=100
+    ) as found:
         yield found
 
 

@@ -271,6 +271,7 @@ class ConverseDecoder(PayloadDecoder):
         rest = {k: v for k, v in value.items() if k in ("trace", "performanceConfig") and v}
         if rest:
             self.raw("metadata", rest)
+        self.closed = self.closed or self.terminal_seen  # it is the last event of a stream
 
     def _count(self, raw: dict[str, Any]) -> None:
         cached = number(raw.get("cacheReadInputTokens", raw.get("cacheReadInputTokenCount")))

@@ -159,6 +159,8 @@ def _last(
     if shown:
         return decoder.finish(error_event(failure, after_output=True))
     events = decoder.finish()
+    if isinstance(failure, DeadlineError) and all(map(_is_judgement, events)):
+        raise failure  # that the bytes so far were not understood says less than the clock
     truncated = any(isinstance(e, StepEnd) and not e.terminal_seen for e in events)
     if not truncated and isinstance(failure, TruncatedError):
         return events  # a whole answer came in one piece at the end, perhaps an empty one
@@ -207,6 +209,11 @@ def _is_visible(event: Event) -> bool:
         return event.resumable  # its handle must be in the log before anything else
     # What only describes an answer waits for it: a failure that follows can be tried again.
     return not isinstance(event, Finish | Heartbeat | Raw | Usage | StepEnd)
+
+
+def _is_judgement(event: Event) -> bool:
+    """Whether the event says nothing of the provider's own."""
+    return not _is_visible(event) or (isinstance(event, Error) and event.scope == "parse")
 
 
 def _is_content(event: Event) -> bool:

@@ -119,8 +119,10 @@ class Reading:
         if decoder.terminal_seen or decoder.closed or self._ending:
             self._near_end(events)
         if not events:
+            if b"\n" in data:  # blank lines, and payloads that say nothing, are keep-alives as well
+                self._source.alive()
             return events
-        if len(events) == 1 and type(events[0]) is Heartbeat:
+        if type(events[-1]) is Heartbeat and all(type(e) is Heartbeat for e in events):
             self._source.alive()
             return []
         self._fast = self._pacer.read(self._source.touch(), len(data), len(events))

@@ -18,12 +18,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
+from tokenwire.events.message import Message
 from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import HowToAnswer, check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, with_stored
-from tokenwire.server.routes.resume import Resume, resume_of
+from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses, run_id, start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
@@ -111,20 +112,31 @@ async def begin(
         place = Place(cursor=resumption.wait.cursor, offset=resumption.wait.offset)
         encoder = UIMessageEncoder(compat=compat, resolved_ids=resumption.resolved_ids)
         return resumption.run, encoder, place
+    posted = body.request.messages
+
+    async def start(messages: list[Message]) -> RunInfo:
+        body.request.messages = messages
+        return await start_run(
+            state,
+            check_request(how.applied_to(body.request), state.settings),
+            model=body.model,
+            principal=principal,
+            key=key,
+            thread=body.chat,
+            # A reader that resumes without naming its release gets the wire of the start.
+            metadata={**(how.metadata or {}), "ui_compat": compat},
+            on_disconnect=how.on_disconnect,
+        )
+
+    async def complete() -> list[Message]:
+        return await with_stored(state, body.chat, posted, principal)
+
     if body.is_last_only:
-        posted = body.request.messages
-        body.request.messages = await with_stored(state, body.chat, posted, principal)
-    run = await start_run(
-        state,
-        check_request(how.applied_to(body.request), state.settings),
-        model=body.model,
-        principal=principal,
-        key=key,
-        thread=body.chat,
-        # A reader that resumes without naming its release gets the wire of the start.
-        metadata={**(how.metadata or {}), "ui_compat": compat},
-        on_disconnect=how.on_disconnect,
-    )
+        run = await start_in_conversation(
+            state, posted, complete, start, key=key, principal=principal
+        )
+    else:
+        run = await start(posted)
     return run.id, UIMessageEncoder(compat=compat, message_id=body.continues), None
 
 

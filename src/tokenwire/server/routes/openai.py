@@ -16,11 +16,12 @@ from starlette.routing import BaseRoute
 
 from tokenwire.errors import InputError, NotFoundError
 from tokenwire.events.message import Message
+from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.head import ProviderHead
-from tokenwire.server.routes.resume import Resume, resume_of
+from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
@@ -104,25 +105,36 @@ async def _start(
     if resume is not None and key is None:
         return resume.run.id
     metadata["tools"] = sorted(body.tools)
-    with unknown_model_is_404():
-        run = await start_run(
-            state,
-            check_request(body.request, state.settings),
-            model=body.model,
-            principal=info.principal,
-            key=key,
-            metadata=metadata,
-            tools=False,
-        )
+    posted, previous = body.request.messages, body.previous
+
+    async def start(messages: list[Message]) -> RunInfo:
+        body.request.messages = messages
+        with unknown_model_is_404():
+            return await start_run(
+                state,
+                check_request(body.request, state.settings),
+                model=body.model,
+                principal=info.principal,
+                key=key,
+                metadata=metadata,
+                tools=False,
+            )
+
+    if previous is None:
+        return (await start(posted)).id
+
+    async def complete() -> list[Message]:
+        return [*await _conversation(state, previous, info.principal), *posted]
+
+    run = await start_in_conversation(
+        state, posted, complete, start, key=key, principal=info.principal
+    )
     return run.id
 
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/responses``."""
     body = parse_responses(info.json)
-    if body.previous is not None:
-        before = await _conversation(state, body.previous, info.principal)
-        body.request.messages = [*before, *body.request.messages]
     resume = await resume_of(state, request, info)
     run = await _start(state, request, body, info, {"echo": body.echo}, resume)
     if body.stream:

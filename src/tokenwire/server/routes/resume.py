@@ -1,7 +1,8 @@
-"""``Last-Event-ID`` on a POST: the run that it belongs to, known before anything is started.
+"""Requests that come again: ``Last-Event-ID`` on a POST, and ``Idempotency-Key``.
 
 Always true: a request with a ``Last-Event-ID`` starts nothing. It resumes the run that its
-``Idempotency-Key`` names, or that the id itself names (``RUN:cursor``), or it is refused.
+``Idempotency-Key`` names, or that the id itself names (``RUN:cursor``), or it is refused. A
+repetition names the run of the first request, whatever the conversation has become meanwhile.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from starlette.requests import Request
 
-from tokenwire.errors import CursorError, GoneError, NotFoundError
+from tokenwire.errors import CursorError, GoneError, KeyReusedError, NotFoundError
+from tokenwire.events.message import Message
 from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.routes.support import place_of
 from tokenwire.server.state import State
 from tokenwire.wire.place import Place
 
-__all__ = ["Resume", "resume_of"]
+__all__ = ["Resume", "resume_of", "start_in_conversation"]
+
+#: The messages of a request, after those of the conversation that the server stores.
+Complete = Callable[[], Awaitable[list[Message]]]
 
 #: Finds the run of a place by what else the request says; None where there is none.
 FindRun = Callable[[Place], Awaitable[RunInfo | None]]
@@ -63,3 +68,44 @@ async def _run(state: State, name: str, principal: str) -> RunInfo | None:
         return await state.runs.info(name, principal=principal)
     except (NotFoundError, GoneError):
         return None
+
+
+async def start_in_conversation(
+    state: State,
+    posted: list[Message],
+    complete: Complete,
+    start: Callable[[list[Message]], Awaitable[RunInfo]],
+    *,
+    key: str | None,
+    principal: str,
+) -> RunInfo:
+    """``start`` the run of a request that posted the end of a conversation; ``complete`` adds what
+    the server stores. With a ``key`` that has a run, what it stored then counts: the conversation
+    may hold that very run by now. Raises `KeyReusedError` for other messages."""
+    before = await _messages_before(state, posted, key, principal)
+    messages = [*before, *posted] if before is not None else await complete()
+    try:
+        return await start(messages)
+    except KeyReusedError:
+        if before is not None:
+            raise
+        # The same request was started while this one read the conversation.
+        before = await _messages_before(state, posted, key, principal)
+        if before is None:
+            raise
+        return await start([*before, *posted])
+
+
+async def _messages_before(
+    state: State, posted: list[Message], key: str | None, principal: str
+) -> list[Message] | None:
+    """Those of the run that ``key`` names, without as many as were posted; None without one."""
+    run = await state.runs.named(key, principal=principal) if key else None
+    if run is None:
+        return None
+    try:
+        snapshot = await state.runs.snapshot(run.id, principal=principal)
+    except (NotFoundError, GoneError):
+        return None
+    messages = msgspec.convert(snapshot["input"], list[Message])
+    return messages[: max(0, len(messages) - len(posted))]
