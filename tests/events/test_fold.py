@@ -151,3 +151,12 @@ def test_what_a_lost_attempt_cost_is_told_or_called_unknown():
     # A response that its provider keeps is read again, not paid again.
     assert run(counted=True, kept=True).usage == {"output_tokens": 1}
     assert not run(counted=False, kept=True).usage_unknown
+
+
+def test_a_message_does_not_change_with_later_citations() -> None:
+    state = fold([m.RunStart(run="r"), m.StepStart(step=1), m.TextStart(part=0)])
+    state.apply(m.PartAttr(part=0, name="citation", value={"url": "a"}))
+    message = state.message()
+    state.apply(m.PartAttr(part=0, name="citation", value={"url": "b"}))
+    assert [citation["url"] for citation in message.parts[0].citations] == ["a"]
+    assert [citation["url"] for citation in state.message().parts[0].citations] == ["a", "b"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 
 from support.redis import redis_server
@@ -18,6 +20,9 @@ from tokenwire.errors import (
 )
 from tokenwire.events import model as m
 from tokenwire.events.fold import fold
+from tokenwire.events.message import ReasoningPart, TextPart
+from tokenwire.log.base import Page
+from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
 from tokenwire.tools.registry import tool
 
@@ -200,12 +205,68 @@ def test_the_snapshot_is_the_fold_of_the_events():
             info = await runs.start(request_of("scenario:reasoning"), model="m0")
             events = await read_all(runs, info.id)
             snapshot = await runs.snapshot(info.id)
-            assert snapshot["state"] == "complete"
-            assert snapshot["tail"] == len(events)
-            assert snapshot["cursor"] == events[-1][0]
+            assert snapshot.state == "complete"
+            assert snapshot.tail == len(events)
+            assert snapshot.cursor == events[-1][0]
             parts = fold([e for _, e in events]).message().parts
-            assert [p["type"] for p in snapshot["message"]["content"]] == ["reasoning", "text"]
-            assert snapshot["message"]["content"][1]["text"] == parts[1].text
+            assert [type(part) for part in parts] == [ReasoningPart, TextPart]
+            assert snapshot.message.parts == parts
+            assert list(msgspec.to_builtins(snapshot)) == [
+                *("id", "state", "tail", "model", "created", "cursor", "message", "messages"),
+                *("input", "finish_reason", "usage", "error", "waiting", "tools"),
+            ]
+
+    run_async(main())
+
+
+class SlowReads(MemoryStore):
+    """A store whose reads take a while, as those of a database do."""
+
+    async def read(self, log: str, **more: Any) -> Page:
+        await asyncio.sleep(0.02)
+        return await super().read(log, **more)
+
+
+def test_a_snapshot_of_a_run_at_work_ends_at_its_own_cursor():
+    async def main():
+        async with (
+            simulator(rate=500.0) as server,
+            relay(server, log=SlowReads()) as runs,
+        ):
+            info = await runs.start(request_of("scenario:text"), model="m0")
+            snapshots = []
+            while not snapshots or snapshots[-1].state == "running":
+                snapshots.append(await runs.snapshot(info.id))
+                await asyncio.sleep(0.01)
+            events = await read_all(runs, info.id)
+            texts = {snapshot.message.text for snapshot in snapshots}
+            assert len(texts) > 3, "some were taken in the middle"
+            for snapshot in snapshots:
+                first = events[: snapshot.tail]
+                assert snapshot.cursor == (first[-1][0] if first else None)
+                assert snapshot.message == fold([event for _, event in first]).message()
+
+    run_async(main())
+
+
+def test_a_snapshot_stays_as_it_is():
+    @tool
+    async def get_weather(city: str) -> str:
+        """Weather."""
+        await asyncio.sleep(0.1)
+        return f"sunny in {city}"
+
+    async def main():
+        async with simulator(rate=500.0) as server, relay(server, tools=[get_weather]) as runs:
+            info = await runs.start(request_of("scenario:tool"), model="m0")
+            snapshots = []
+            while not snapshots or snapshots[-1][0].state == "running":
+                snapshot = await runs.snapshot(info.id)
+                snapshots.append((snapshot, msgspec.json.encode(snapshot)))
+                await asyncio.sleep(0)
+            assert any(tool.done for tool in snapshots[-1][0].tools)
+            assert any(tool.started and not tool.done for s, _ in snapshots for tool in s.tools)
+            assert all(msgspec.json.encode(snapshot) == data for snapshot, data in snapshots)
 
     run_async(main())
 

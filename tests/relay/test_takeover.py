@@ -353,7 +353,7 @@ def test_a_waiting_run_survives_twenty_restarts(shared_store):
                 await runs.open()
                 while info.id not in runs.owned:
                     await asyncio.sleep(0.01)
-            pending = (await runs.snapshot(info.id))["waiting"]
+            pending = (await runs.snapshot(info.id)).waiting
             await runs.approve(info.id, pending[0], approved=True)
             events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 20)]
             assert events[-1].outcome == "complete"

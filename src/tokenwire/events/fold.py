@@ -32,8 +32,10 @@ from tokenwire.events.model import (
     ReasoningStart,
     ResponseStart,
     RunEnd,
+    RunOutcome,
     RunProgress,
     RunStart,
+    RunStatus,
     RunWait,
     SharedState,
     StepEnd,
@@ -83,7 +85,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: dict[str, Any] | None = None
     waiting: list[str] = []
     cancel_requested: bool = False
-    outcome: str | None = None
+    outcome: RunOutcome | None = None
     end_reason: str | None = None
     recoverable: bool = False
 
@@ -107,8 +109,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     # --- reading -------------------------------------------------------------------------------
 
     @property
-    def status(self) -> str:
-        """``running``, ``waiting``, or the outcome: a `RunOutcome`."""
+    def status(self) -> RunStatus:
+        """``running``, ``waiting``, or the outcome."""
         return self.outcome or ("waiting" if self.waiting else "running")
 
     @property

@@ -89,6 +89,7 @@ __all__ = [
     "RunOutcome",
     "RunProgress",
     "RunStart",
+    "RunStatus",
     "RunWait",
     "SharedState",
     "StepEnd",
@@ -127,6 +128,8 @@ FinishReason = Literal[
 StepStatus = Literal["complete", "incomplete", "error", "cancelled"]
 StepKind = Literal["model", "task", "agent"]
 RunOutcome = Literal["complete", "incomplete", "cancelled", "error", "interrupted"]
+#: The state of a run: open, or how it ended.
+RunStatus = Literal["running", "waiting", RunOutcome]
 
 
 # --- run ---------------------------------------------------------------------------------------

@@ -104,9 +104,10 @@ def message_part(state: PartState, dialect: str | None) -> Part:
     meta = {dialect or "provider": attrs["meta"]} if attrs.get("meta") else None
     signature = attrs.get("signature")
     if state.kind == "text":
-        return TextPart(
-            text=state.text, citations=attrs.get("citations"), signature=signature, meta=meta
-        )
+        citations = attrs.get("citations")
+        if isinstance(citations, list):
+            citations = citations.copy()  # the part may get more; the message stays as it is
+        return TextPart(text=state.text, citations=citations, signature=signature, meta=meta)
     if state.kind == "reasoning":
         return ReasoningPart(
             text=state.text,

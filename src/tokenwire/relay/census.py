@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from tokenwire.events.model import RunStatus
+
 __all__ = ["Census", "Count"]
 
 
@@ -20,7 +22,7 @@ class Count(NamedTuple):
 
 class _Run(Protocol):
     @property
-    def state(self) -> str: ...
+    def state(self) -> RunStatus: ...
 
 
 class Census:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Any, Final
 
 import msgspec
 
 from tokenwire.errors import StoreDamagedError
 from tokenwire.events.fold import Fold
+from tokenwire.events.message import Message
+from tokenwire.events.model import RunOutcome, RunStatus
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.request import Request
+from tokenwire.events.state import ToolState
 from tokenwire.log.base import LogInfo
 
-__all__ = ["RunInfo", "RunMeta", "info_of", "meta_of", "snapshot_of"]
+__all__ = ["RunInfo", "RunMeta", "RunSnapshot", "info_of", "meta_of", "snapshot_of"]
+
+#: How the store closed a log -> the outcome of its run.
+_OUTCOMES: Final[dict[str, RunOutcome]] = {outcome: outcome for outcome in OUTCOMES}
 
 
 class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -36,11 +44,10 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """``state``: running, waiting, complete, incomplete, cancelled, error or interrupted.
-    ``created``: Unix seconds."""
+    """``tail``: the offset of its newest event; ``created``: Unix seconds."""
 
     id: str
-    state: str
+    state: RunStatus
     tail: int
     model: str
     created: float = 0.0
@@ -49,6 +56,23 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] | None = None
     #: False when an idempotency key named an existing run.
     created_now: bool = True
+
+
+class RunSnapshot(RunInfo, kw_only=True, omit_defaults=True):
+    """A run so far: what its first ``tail`` events folded to. ``cursor`` continues after them;
+    None before the first. ``message``: the answer in one message; ``messages``: as a conversation
+    goes on with it; ``input``: the request's. ``usage``: tokens; ``error``: the fields of the
+    newest error event; ``waiting``: ids of the approvals and calls that it waits for."""
+
+    cursor: str | None
+    message: Message
+    messages: list[Message]
+    input: list[Message]
+    finish_reason: str | None
+    usage: dict[str, int]
+    error: dict[str, Any] | None
+    waiting: list[str]
+    tools: list[ToolState]
 
 
 def meta_of(info: LogInfo) -> RunMeta:
@@ -60,10 +84,15 @@ def meta_of(info: LogInfo) -> RunMeta:
 
 
 def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
-    """The description for callers."""
+    """The description for callers. Raises `StoreDamagedError` for an end that no run has."""
+    state: RunStatus = "waiting" if waiting else "running"
+    if info.closed is not None:
+        if info.closed not in _OUTCOMES:
+            raise StoreDamagedError(f"run {info.log} ended as {info.closed!r}, which is no outcome")
+        state = _OUTCOMES[info.closed]
     return RunInfo(
         id=info.log,
-        state=info.closed or ("waiting" if waiting else "running"),
+        state=state,
         tail=info.tail,
         model=meta.model,
         created=info.created,
@@ -75,19 +104,26 @@ def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
 
 def snapshot_of(
     info: LogInfo, meta: RunMeta, fold: Fold, *, tail: int, cursor: str | None
-) -> dict[str, Any]:
-    """The description, and the run so far: ``fold``, after ``tail`` records."""
+) -> RunSnapshot:
+    """The description, and the run so far: ``fold``, after ``tail`` records. What becomes of the
+    fold later does not change it."""
     described = info_of(info, meta)
-    described.state, described.tail = fold.status, tail
-    return {
-        **msgspec.to_builtins(described),
-        "cursor": cursor,
-        "message": msgspec.to_builtins(fold.message()),
-        "messages": msgspec.to_builtins(fold.history()),
-        "input": msgspec.to_builtins(meta.request.messages),
-        "finish_reason": fold.finish_reason,
-        "usage": fold.usage,
-        "error": fold.error,
-        "waiting": fold.waiting,
-        "tools": msgspec.to_builtins(list(fold.tools.values())),
-    }
+    return RunSnapshot(
+        id=described.id,
+        state=fold.status,
+        tail=tail,
+        model=described.model,
+        created=described.created,
+        thread=described.thread,
+        principal=described.principal,
+        metadata=described.metadata,
+        cursor=cursor,
+        message=fold.message(),
+        messages=fold.history(),
+        input=meta.request.messages,
+        finish_reason=fold.finish_reason,
+        usage=fold.usage,
+        error=fold.error,
+        waiting=fold.waiting,
+        tools=[copy(tool) for tool in fold.tools.values()],
+    )

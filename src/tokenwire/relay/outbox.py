@@ -19,6 +19,7 @@ import msgspec
 
 from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.message import Message
+from tokenwire.events.model import RunOutcome
 from tokenwire.log.base import Store
 from tokenwire.observe.facts import EndDelivered
 from tokenwire.observe.hooks import report
@@ -47,7 +48,7 @@ class EndedRun(msgspec.Struct, kw_only=True):
     ``model_input`` what a preparation made of that for the model (the same without one)."""
 
     run: str
-    outcome: str
+    outcome: RunOutcome
     reason: str | None
     message: Message
     messages: list[Message]

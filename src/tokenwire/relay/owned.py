@@ -16,7 +16,7 @@ from contextlib import aclosing
 import msgspec
 
 from tokenwire.errors import FencedError, LimitError, LogError, StoreFullError, TokenwireError
-from tokenwire.events.model import ApprovalAnswer, Control, Event, ToolResult
+from tokenwire.events.model import ApprovalAnswer, Control, Event, RunStatus, ToolResult
 from tokenwire.log.base import Store
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.replay import read_run
@@ -80,7 +80,7 @@ class OwnedRun:
         self.task.add_done_callback(self._over)
 
     @property
-    def state(self) -> str:
+    def state(self) -> RunStatus:
         """``running`` or ``waiting`` (or the outcome, at the very end)."""
         return self.loop.fold.status
 

@@ -31,7 +31,7 @@ from tokenwire.express import SETTLE, YES, Taken
 from tokenwire.log.base import Records
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
-from tokenwire.relay.record import Chain
+from tokenwire.relay.record import Chain, cursor_of
 
 __all__ = ["Producer", "ProducerLimits"]
 
@@ -115,6 +115,12 @@ class Producer:
     def appending(self) -> bool:
         """Whether an append is under way: wake-ups of this run's log may be its own."""
         return self._pending.under_way
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor of the newest record in the log, while no append is under way; None before
+        the first."""
+        return cursor_of(self.tail, self._chain.last) if self.tail else None
 
     def take(self, events: list[Event]) -> Taken:
         """Give deltas to the store without waiting. ``SETTLE``: the store did not take them now;

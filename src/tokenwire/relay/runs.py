@@ -39,13 +39,21 @@ from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import report
 from tokenwire.relay.census import Census
-from tokenwire.relay.description import RunInfo, RunMeta, info_of, meta_of, snapshot_of
+from tokenwire.relay.description import (
+    RunInfo,
+    RunMeta,
+    RunSnapshot,
+    info_of,
+    meta_of,
+    snapshot_of,
+)
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun, answers_same, encode_command
 from tokenwire.relay.private import model_input
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.readers import ON_DISCONNECT
+from tokenwire.relay.record import cursor_of
 from tokenwire.relay.replay import read_run, waits
 from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.worker import LEASE, WAIT_TIMEOUT, Worker
@@ -61,7 +69,7 @@ if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
     from tokenwire.tools.registry import ToolSet
 
-__all__ = ["Follower", "RunInfo", "Runs"]
+__all__ = ["Follower", "RunInfo", "RunSnapshot", "Runs"]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 #: So begin the logs of Durable Streams, which no run may be called.
@@ -323,21 +331,17 @@ class Runs:
         await self._checked(run, principal)
         (await open_follower(self.store, run, cursor)).close()
 
-    async def snapshot(self, run: str, *, principal: str = "") -> dict[str, Any]:
+    async def snapshot(self, run: str, *, principal: str = "") -> RunSnapshot:
         """The run so far: its description and the folded message."""
         info, meta = await self._checked(run, principal)
         owned = self.owned.get(run)
+        # From here to the return nothing waits: cursor, state and message are of one moment.
         if owned is not None and owned.producer.tail == owned.loop.fold.seq:
-            fold, tail = owned.loop.fold, owned.producer.tail
-            cursor = None
+            fold, tail, cursor = owned.loop.fold, owned.producer.tail, owned.producer.cursor
         else:
             replay = await read_run(self.store, run)
             fold, tail = replay.fold, len(replay.records)
-        if tail:
-            page = await self.store.read(run, after=tail - 1, most=1)
-            cursor = f"{tail}-{page.records[0][:16].decode()}" if page.records else None
-        else:
-            cursor = None
+            cursor = cursor_of(tail, replay.records[-1]) if tail else None
         return snapshot_of(info, meta, fold, tail=tail, cursor=cursor)
 
     async def model_input(self, run: str, *, principal: str = "") -> list[Message]:
@@ -470,7 +474,7 @@ class Runs:
         if answers and answers[0] != mine:
             raise ConflictError(conflict)
 
-    async def _state(self, run: str) -> Any:
+    async def _state(self, run: str) -> Fold:
         owned = self.owned.get(run)
         return owned.loop.fold if owned is not None else (await read_run(self.store, run)).fold
 

@@ -24,6 +24,7 @@ from tokenwire.events.model import (
     ApprovalAnswer,
     Control,
     Event,
+    RunOutcome,
     TextDelta,
     ToolResult,
 )
@@ -69,7 +70,7 @@ class Result(msgspec.Struct, kw_only=True):
     #: Messages to append to the conversation: the answer, and tool results between its steps.
     history: list[Message]
     finish_reason: str | None
-    outcome: str
+    outcome: RunOutcome
     usage: dict[str, int]
     timings: Timings
     model: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.events.reasons import OUTCOMES
+from tokenwire.relay.description import RunInfo
 
 __all__ = ["ENDED", "describe"]
 
@@ -12,7 +13,7 @@ __all__ = ["ENDED", "describe"]
 ENDED = OUTCOMES
 
 
-def describe(info: Any) -> dict[str, Any]:
+def describe(info: RunInfo) -> dict[str, Any]:
     """A `RunInfo` as JSON."""
     fields = {
         "id": info.id,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
@@ -43,7 +41,7 @@ async def hydrate(
         fold, _ = await folded(state, newest.id, principal)
     except (NotFoundError, GoneError):
         return conversation
-    messages = msgspec.convert(snapshot["input"], list[Message])
+    messages = snapshot.input.copy()
     client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
     if fold.status == "waiting":
         pending = await _pending(state, newest.id, fold.waiting)
@@ -92,7 +90,7 @@ async def with_stored(state: State, body: AGUIRequest, principal: str) -> list[M
         snapshot = await state.runs.snapshot(runs[0].id, principal=principal)
     except (NotFoundError, GoneError):
         return posted
-    stored = msgspec.convert([*snapshot["input"], *snapshot["messages"]], list[Message])
+    stored = [*snapshot.input, *snapshot.messages]
     ids = [message.id for message in stored]
     first = posted[0].id
     return [

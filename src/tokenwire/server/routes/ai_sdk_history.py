@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 
 from tokenwire.errors import GoneError, InputError, NotFoundError
@@ -48,10 +47,9 @@ async def ui_messages(
             records = (await read_run(state.store, run.id)).records
         except (NotFoundError, GoneError):
             break
-        question = msgspec.convert(snapshot["input"], list[Message])
-        messages = stored_messages(question, (run.id for run in runs))
-        active = run.id if snapshot["state"] not in ENDED else None
-        if active is None or snapshot["state"] == "waiting":
+        messages = stored_messages(snapshot.input, (run.id for run in runs))
+        active = run.id if snapshot.state not in ENDED else None
+        if active is None or snapshot.state == "waiting":
             answer = answer_message((decode(json_of(record)) for record in records), compat)
             _append(messages, answer)
     end = len(messages) if end is None else min(end, len(messages))
@@ -85,13 +83,13 @@ async def with_stored(
         snapshot = await state.runs.snapshot(runs[0].id, principal=principal)
     except (NotFoundError, GoneError):
         return posted
-    stored = msgspec.convert(snapshot["input"], list[Message])
+    stored = snapshot.input
     first, names = posted[0].id, [message.id for message in stored]
     if first is not None and first in names:
         return [*stored[: names.index(first)], *posted]
     if first == runs[0].id:
         return [*stored, *posted]  # the answer itself, which the client completed
-    return [*stored, *msgspec.convert(snapshot["messages"], list[Message]), *posted]
+    return [*stored, *snapshot.messages, *posted]
 
 
 def compat_of(state: State, request: Request, before: str | None = None) -> Compat:

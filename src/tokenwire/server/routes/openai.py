@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -168,8 +167,7 @@ async def _conversation(state: State, response: str, principal: str) -> list[Mes
         raise InputError(
             f"response '{response[:80]}' not found", field="previous_response_id"
         ) from None
-    messages = [*snapshot["input"], *snapshot["messages"]]
-    return msgspec.convert(messages, list[Message])
+    return [*snapshot.input, *snapshot.messages]
 
 
 def _run_of(response: str) -> str:

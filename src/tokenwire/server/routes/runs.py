@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -138,7 +139,7 @@ async def snapshot(state: State, request: Request, info: RequestInfo) -> Respons
     run = run_id(request)
     async with count_misses(state, info):
         body = await state.runs.snapshot(run, principal=info.principal)
-    return json_response({**body, "events": f"/v1/runs/{run}/events"})
+    return json_response({**msgspec.to_builtins(body), "events": f"/v1/runs/{run}/events"})
 
 
 async def describe_run(state: State, request: Request, info: RequestInfo) -> Response:
