@@ -17,7 +17,7 @@ from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
 from tokenwire.events.order import Order
 from tokenwire.log.open import open_store
-from tokenwire.relay.owned import encode_command
+from tokenwire.relay.commands import encode_command
 from tokenwire.relay.owner import may_live, new_owner
 from tokenwire.relay.record import Chain
 from tokenwire.relay.replay import GLANCE, Replay

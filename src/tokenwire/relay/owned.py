@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-import msgspec
-
 from tokenwire.errors import FencedError, LimitError, LogError, StoreFullError, TokenwireError
-from tokenwire.events.model import ApprovalAnswer, Control, Event, RunStatus, ToolResult
+from tokenwire.events.model import Event, RunStatus
 from tokenwire.log.base import Store
+from tokenwire.relay.commands import decode_command
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import start_of, write_end
@@ -25,27 +24,9 @@ from tokenwire.run.engine import Engine
 from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Inbox
 
-__all__ = ["OwnedRun", "answers_same", "encode_command"]
+__all__ = ["OwnedRun"]
 
 _log = logging.getLogger("tokenwire.relay")
-_commands = msgspec.json.Decoder(Control | ApprovalAnswer | ToolResult)
-
-
-def encode_command(command: Control | ApprovalAnswer | ToolResult) -> bytes:
-    """A command as the bytes of the owner's mailbox."""
-    return msgspec.json.encode(command)
-
-
-def answers_same(data: bytes, answer: ApprovalAnswer | ToolResult) -> bool:
-    """Whether an earlier command answers the same question as ``answer``."""
-    try:
-        earlier = _commands.decode(data)
-    except msgspec.MsgspecError:
-        return False
-    if isinstance(earlier, ApprovalAnswer) and isinstance(answer, ApprovalAnswer):
-        return earlier.approval_id == answer.approval_id
-    both = isinstance(earlier, ToolResult) and isinstance(answer, ToolResult)
-    return both and earlier.call_id == answer.call_id
 
 
 class OwnedRun:
@@ -118,9 +99,10 @@ class OwnedRun:
             if number <= self._seen_commands:
                 continue
             self._seen_commands = number
-            try:
-                self.inbox.put(_commands.decode(data))
-            except (msgspec.DecodeError, msgspec.ValidationError):
+            command = decode_command(data)
+            if command is not None:
+                self.inbox.put(command)
+            else:
                 _log.warning("command %d of run %s cannot be read", number, self.run)
         return self._seen_commands > seen
 

@@ -25,7 +25,6 @@ import msgspec
 
 from tokenwire.errors import (
     BusyError,
-    ConflictError,
     GoneError,
     InputError,
     NotFoundError,
@@ -33,12 +32,20 @@ from tokenwire.errors import (
 )
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
-from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
+from tokenwire.events.model import Control
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import report
 from tokenwire.relay.census import Census
+from tokenwire.relay.commands import (
+    Answer,
+    Command,
+    approval_answer,
+    check_first,
+    encode_command,
+    tool_answer,
+)
 from tokenwire.relay.description import (
     RunInfo,
     RunMeta,
@@ -49,7 +56,7 @@ from tokenwire.relay.description import (
 )
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.outbox import OnEnd, Outbox
-from tokenwire.relay.owned import OwnedRun, answers_same, encode_command
+from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.private import model_input
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.readers import ON_DISCONNECT
@@ -62,7 +69,6 @@ from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.engine import AgentSpec
 from tokenwire.run.plan import LoopLimits
 from tokenwire.run.stream import new_run_id
-from tokenwire.tools.check import check_edited
 
 if TYPE_CHECKING:
     from tokenwire.providers.http.client import HttpClient
@@ -74,8 +80,6 @@ __all__ = ["Follower", "RunInfo", "RunSnapshot", "Runs"]
 _ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 #: So begin the logs of Durable Streams, which no run may be called.
 _STREAMS = "ds_"
-_APPROVAL_TAKEN = "this approval was already answered; the first answer counts"
-_CALL_TAKEN = "this call already has a result; the first one counts"
 
 
 class Runs:
@@ -401,23 +405,17 @@ class Runs:
         that the run has not requested, `ConflictError` for one that is decided, and `InputError`
         for arguments that do not fit the tool; the approval then stays open."""
         info, _ = await self._checked(run, principal)
-        fold = await self._state(run)
-        tool = next((t for t in fold.tools.values() if t.approval_id == approval_id), None)
-        if tool is None:
-            raise NotFoundError("this run has no such approval", what="approval")
-        if tool.approved is not None or tool.done or info.closed is not None:
-            raise ConflictError(_APPROVAL_TAKEN)
-        if approved and arguments is not None:
-            check_edited(self.worker.tools, tool.name, arguments)
-        answer = ApprovalAnswer(
-            approval_id=approval_id,
-            call_id=tool.call_id,
+        answer = approval_answer(
+            await self._state(run),
+            self.worker.tools,
+            approval_id,
+            has_ended=info.closed is not None,
             approved=approved,
             by=by,
             reason=reason,
             arguments=arguments,
         )
-        await self._answer(run, answer, _APPROVAL_TAKEN)
+        await self._answer(run, answer)
 
     async def answer_tool(
         self,
@@ -432,19 +430,16 @@ class Runs:
         The first result wins: later ones raise `ConflictError`, as does a tool that runs on the
         server. Raises `NotFoundError` for a call that the run has not made."""
         info, meta = await self._checked(run, principal)
-        fold = await self._state(run)
-        parts = fold.parts.values()
-        call = next((p for p in parts if p.attrs.get("call_id") == call_id), None)
-        if call is None:
-            raise NotFoundError("this run has no such tool call", what="tool_call")
-        tools = self.worker.tools if meta.tools else None
-        ours = tools.get(call.attrs.get("name", "")) if tools is not None else None
-        if ours is not None and ours.executor == "server" and ours.allows(principal):
-            raise ConflictError("this tool runs on the server, which alone can record its result")
-        tool = fold.tools.get(call_id)
-        if info.closed is not None or (tool is not None and tool.done):
-            raise ConflictError(_CALL_TAKEN)
-        await self._answer(run, ToolResult(call_id=call_id, content=content, by=by), _CALL_TAKEN)
+        answer = tool_answer(
+            await self._state(run),
+            self.worker.tools if meta.tools else None,
+            call_id,
+            has_ended=info.closed is not None,
+            content=content,
+            by=by,
+            principal=principal,
+        )
+        await self._answer(run, answer)
 
     async def delete(self, run: str, *, principal: str = "") -> None:
         """Stop a run and erase everything stored for it."""
@@ -459,20 +454,16 @@ class Runs:
             seconds = max(0.0, time.time() - info.created)
             report(RunEnded(run, meta.model, "deleted", None, seconds, info.tail))
 
-    async def _command(self, run: str, command: Control | ApprovalAnswer | ToolResult) -> None:
+    async def _command(self, run: str, command: Command) -> None:
         await self.store.command(run, encode_command(command))
         owned = self.owned.get(run)
         if owned is not None:
             await owned.check_commands()
 
-    async def _answer(self, run: str, answer: ApprovalAnswer | ToolResult, conflict: str) -> None:
-        """Record an answer. The first one in the mailbox wins, across processes; later ones raise
-        `ConflictError` with the text ``conflict``."""
+    async def _answer(self, run: str, answer: Answer) -> None:
+        """Record an answer. Raises `ConflictError` for any but the first one in the mailbox."""
         await self._command(run, answer)
-        mine = encode_command(answer)
-        answers = [data for _, data in await self.store.commands(run) if answers_same(data, answer)]
-        if answers and answers[0] != mine:
-            raise ConflictError(conflict)
+        check_first(answer, [data for _, data in await self.store.commands(run)])
 
     async def _state(self, run: str) -> Fold:
         owned = self.owned.get(run)

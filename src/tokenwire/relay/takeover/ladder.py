@@ -11,11 +11,10 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from tokenwire.errors import InputError
-from tokenwire.events.codec import decode
 from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome, RunStart
 from tokenwire.events.order import closing
 from tokenwire.log.base import Records
+from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.replay import HANDED_OVER, Replay
@@ -24,7 +23,6 @@ from tokenwire.run.plan import Plan
 __all__ = [
     "MOST_ATTEMPTS",
     "Rung",
-    "asks_to_stop",
     "claim_of",
     "ending",
     "rung",
@@ -42,7 +40,7 @@ Rung = Literal["go-on", "cancelled", "interrupted", "expired"]
 def rung(replay: Replay, commands: list[bytes], *, handed_over: bool = False) -> Rung:
     """What to do with a run without a worker; ``handed_over`` when its worker stopped gracefully.
     Only a lost worker counts, and only one that was at work: a run that waits costs nobody."""
-    if replay.fold.cancel_requested or any(asks_to_stop(data) for data in commands):
+    if replay.fold.cancel_requested or any(is_cancel(data) for data in commands):
         return "cancelled"
     if handed_over or replay.fold.waiting:
         return "go-on"
@@ -116,12 +114,3 @@ def start_of(run: str, of: RunMeta | Plan) -> RunStart:
         model=of.model,
         metadata=of.metadata,
     )
-
-
-def asks_to_stop(data: bytes) -> bool:
-    """Whether a command is a cancel."""
-    try:
-        event = decode(data)
-    except InputError:
-        return False
-    return isinstance(event, Control) and event.command == "cancel"

@@ -18,10 +18,10 @@ from tokenwire.errors import StoreDamagedError, TokenwireError
 from tokenwire.log.base import Claim
 from tokenwire.observe.facts import RunEnded, TakenOver
 from tokenwire.observe.hooks import report
+from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import (
-    asks_to_stop,
     claim_of,
     ending,
     rung,
@@ -147,7 +147,7 @@ class Orphans:
         return set(meta.tool_names or []) - set(self._worker.tool_names(meta.principal))
 
     async def _was_stopped(self, run: str) -> bool:
-        return any(asks_to_stop(data) for _, data in await self._worker.store.commands(run))
+        return any(is_cancel(data) for _, data in await self._worker.store.commands(run))
 
     async def _claim(self, run: str, meta: RunMeta) -> None:
         worker = self._worker
