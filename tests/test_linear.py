@@ -23,7 +23,6 @@ from tokenwire.cli.render import Blocks
 from tokenwire.cli.terminal import inert
 from tokenwire.client.sse import SSEDecoder
 from tokenwire.durable.subscriptions.config import matches
-from tokenwire.durable.subscriptions.webhook import Targets
 from tokenwire.errors import InputError
 from tokenwire.events.validation import input_error, quoted
 from tokenwire.framing.json_array import JSONValueDecoder
@@ -31,6 +30,7 @@ from tokenwire.framing.jsonl import LineDecoder
 from tokenwire.observe.redact import keep_secret, redact
 from tokenwire.providers import failures
 from tokenwire.providers.openai.think_tags import ThinkSplitter
+from tokenwire.relay.webhooks.post import Targets
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.guard import HostCheck, parse_json
 from tokenwire.server.edge.limits import network_of

@@ -25,9 +25,9 @@ from tokenwire.durable.subscriptions import waker as ds_sub_wake
 from tokenwire.durable.subscriptions.config import Config
 from tokenwire.durable.subscriptions.rules import Subscription, Wake
 from tokenwire.durable.subscriptions.store import SubscriptionStore
-from tokenwire.durable.subscriptions.webhook import Targets
 from tokenwire.errors import ConfigError
 from tokenwire.log.memory import MemoryStore
+from tokenwire.relay.webhooks.post import Targets
 from tokenwire.server.app import create_app
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import check

@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from support.webhook import Receiver, verified
-from tokenwire.durable.subscriptions import webhook as ds_webhook
-from tokenwire.durable.subscriptions.webhook import Signer, Targets, load_key_file, post
+from tokenwire.durable.subscriptions.signer import Signer, load_key_file
 from tokenwire.errors import ConfigError, ProviderError
 from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
+from tokenwire.relay.webhooks import post as webhooks_post
+from tokenwire.relay.webhooks.post import Targets, post
 
 # --- who may be called -------------------------------------------------------------------------
 
@@ -216,7 +217,7 @@ def test_a_long_answer_is_not_read_to_its_end(receiver: Receiver) -> None:
 def test_a_slow_answer_is_not_waited_for(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ds_webhook, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(webhooks_post, "CALL_SECONDS", 0.3)
     receiver.hold.clear()
     with pytest.raises(ProviderError, match="in time"):
         call(receiver.url)
@@ -268,7 +269,7 @@ def test_the_name_is_held_against_the_certificate_at_the_address_that_was_checke
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, client = certificate(tmp_path, "worker.example")
-    monkeypatch.setattr(ds_webhook, "_tls", lambda: client)
+    monkeypatch.setattr(webhooks_post, "_tls", lambda: client)
     receiver = Receiver(server)
     resolving(monkeypatch, "127.0.0.1")
     targets = Targets([f"worker.example:{receiver.port}", f"other.example:{receiver.port}"])
@@ -385,4 +386,4 @@ def test_a_key_file_that_will_not_do_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_address_list_without_ranges_in_between() -> None:
     """The ranges above are those of the library; what it calls public, we call public."""
     for text in NOT_PUBLIC:
-        assert not ds_webhook._is_public(ipaddress.ip_address(text)), text
+        assert not webhooks_post._is_public(ipaddress.ip_address(text)), text

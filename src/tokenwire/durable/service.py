@@ -13,10 +13,11 @@ import time
 
 from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions.requests import Subscriptions
-from tokenwire.durable.subscriptions.webhook import Signer, Targets
+from tokenwire.durable.subscriptions.signer import Signer
 from tokenwire.durable.usage import UNLIMITED, Quota
 from tokenwire.errors import TokenwireError
 from tokenwire.log.base import Store
+from tokenwire.relay.webhooks.post import Targets
 
 __all__ = ["DurableStreams"]
 

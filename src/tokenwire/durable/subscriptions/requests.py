@@ -15,9 +15,10 @@ from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions import rules
 from tokenwire.durable.subscriptions.config import MOST_LINKS, Config, Problem, invalid
 from tokenwire.durable.subscriptions.rules import Subscription, Tail
+from tokenwire.durable.subscriptions.signer import Signer
 from tokenwire.durable.subscriptions.store import SubscriptionStore, key_of
 from tokenwire.durable.subscriptions.waker import Waker
-from tokenwire.durable.subscriptions.webhook import Signer, Targets
+from tokenwire.relay.webhooks.post import Targets
 
 __all__ = ["Subscriptions"]
 

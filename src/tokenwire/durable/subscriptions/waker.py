@@ -20,9 +20,10 @@ from tokenwire.durable.store import StreamStore
 from tokenwire.durable.subscriptions import rules
 from tokenwire.durable.subscriptions.config import Problem
 from tokenwire.durable.subscriptions.rules import Subscription, Tail
+from tokenwire.durable.subscriptions.signer import Signer
 from tokenwire.durable.subscriptions.store import SubscriptionStore, key_of
-from tokenwire.durable.subscriptions.webhook import CALL_SECONDS, Signer, Targets, post
 from tokenwire.errors import ProviderError, TokenwireError
+from tokenwire.relay.webhooks.post import CALL_SECONDS, Targets, post
 
 __all__ = ["Waker"]
 

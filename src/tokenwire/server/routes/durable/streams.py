@@ -19,9 +19,10 @@ from tokenwire.durable.rules import Answer, Append, Create, Refusal
 from tokenwire.durable.service import DurableStreams
 from tokenwire.durable.sources import StreamSource
 from tokenwire.durable.store import owner_of
-from tokenwire.durable.subscriptions.webhook import Targets, load_key_file
+from tokenwire.durable.subscriptions.signer import load_key_file
 from tokenwire.durable.usage import Quota
 from tokenwire.errors import InputError
+from tokenwire.relay.webhooks.post import Targets
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response, native_form
 from tokenwire.server.routes.durable import subscriptions as routes_subscriptions

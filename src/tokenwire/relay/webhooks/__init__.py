@@ -1,0 +1,1 @@
+"""Webhooks: signed calls that tell other programs what became of runs."""
