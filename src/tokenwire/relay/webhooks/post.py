@@ -13,6 +13,7 @@ import ipaddress
 import re
 import socket
 import ssl
+from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
 from tokenwire.errors import ConfigError, NetworkError, ProviderError
