@@ -121,3 +121,21 @@ def test_the_sign_in(serve: Callable[..., Any], watched: Any, scheme: str, tmp_p
     page.keyboard.press("Enter")
     page.get_by_role("alert").wait_for()
     look.at("sign-in refused")
+
+
+@SCHEMES
+@pytest.mark.parametrize("width", [1280, 320])
+def test_an_agent(
+    serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], scheme: str, width: int
+) -> None:
+    served = serve("--agent", "tests/browser/agents/showing.py:telling")
+    page = watched.page()
+    look = Looked(page, scheme, width)
+    page.goto(served.url)
+    look.ask("Do cats purr?", "waiting", ask)
+    for summary in page.locator("details.fact summary").all():
+        summary.click()
+    look.at("tasks, progress, a helper, sources and state")
+    page.get_by_role("button", name="Allow").click()
+    page.wait_for_function("() => document.querySelector('.answer[data-state=complete]')")
+    look.at("the whole answer")

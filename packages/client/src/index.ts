@@ -5,7 +5,7 @@ export type { ClientOptions, RunInfo, StartRequest } from "./core/client.js";
 export { TokenwireError } from "./core/errors.js";
 export type * from "./core/events.generated.js";
 export { Fold, emptyRun, finishReasonOf, stateOf, textOf, usageOf } from "./core/fold.js";
-export type { PartState, RunState, StepState, ToolState } from "./core/fold.js";
+export type { Agent, DataState, PartState, RunState, StepState, ToolState } from "./core/fold.js";
 export { follow, offsetOf } from "./core/reader.js";
 export type { Connect, Delivered, FollowOptions, LinkState } from "./core/reader.js";
 export { SSEParser } from "./core/sse.js";

@@ -26,7 +26,7 @@ export class PartCache {
     const all = run.steps
       .flatMap(({ parts }) => parts)
       .filter(({ choice, status }) => choice === 0 && status !== "discarded");
-    const data = [...run.data].map(([name, value]): Part => ({ type: "data", name, data: value }));
+    const data = run.data.map(({ name, payload }): Part => ({ type: "data", name, data: payload }));
     return [...all.flatMap((part) => this.#one(part, all, run)), ...data];
   }
 

@@ -1,5 +1,6 @@
 /* React hooks and unstyled components for tokenwire. */
 
+export * from "./agent.js";
 export * from "./hooks.js";
 export * from "./parts.js";
 export { Conversation } from "@tokenwire/client/conversation";

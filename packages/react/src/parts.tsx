@@ -3,8 +3,9 @@
 Always true: a part is drawn again only when an event touched it; what a model or a tool wrote is
 text, never markup. Each component takes a renderer of your own in `render`. */
 
-import { stateOf, type PartState, type RunState, type ToolState } from "@tokenwire/client";
-import { memo, useState, type ReactNode } from "react";
+import { stateOf, type Agent, type PartState, type RunState, type ToolState } from "@tokenwire/client";
+import { Fragment, memo, useState, type ReactNode } from "react";
+import { blocksOf, type TaskState } from "./agent.js";
 import { useRunStore, type ChatMessage } from "./hooks.js";
 
 export interface PartProps {
@@ -42,31 +43,64 @@ function Answer(props: {
   return (
     <div data-message="assistant" data-state={how} aria-busy={how === "running"}>
       <MessageParts run={state} {...rest} />
+      <RunProgress run={state} />
       {lost ? <div role="alert">{lost.message}</div> : <RunError run={state} />}
     </div>
   );
 }
 
-/** All parts of a run's first choice, step by step. `render` draws kinds of part in your way. */
+/** All parts of a run's first choice, step by step, and what an agent did between them. `render`
+ * draws kinds of part in your way, `tasks` tasks that follow each other, `speaker` what one of
+ * several agents says. */
 export function MessageParts(props: {
   run: RunState;
   render?: Renderers;
+  tasks?: (tasks: TaskState[]) => ReactNode;
+  speaker?: (speaker: Agent, children: ReactNode) => ReactNode;
   onApprove?: PartProps["onApprove"];
 }): ReactNode {
-  const { run, render, onApprove } = props;
-  return run.steps.flatMap((step) =>
-    step.parts
-      .filter((part) => part.choice === 0 && part.status !== "discarded")
-      .map((part) => (
-        <Part
-          key={part.part}
-          part={part}
-          tool={run.tools.get(String(part.attrs.call_id ?? ""))}
-          render={render?.[part.kind]}
-          onApprove={onApprove}
-        />
-      )),
+  const { run, render, tasks = plainTasks, speaker = plainSpeaker, onApprove } = props;
+  return blocksOf(run).map((block) => {
+    if (block.kind === "tasks") return <Fragment key={block.key}>{tasks(block.tasks)}</Fragment>;
+    const parts = block.parts.map((part) => (
+      <Part
+        key={part.part}
+        part={part}
+        tool={run.tools.get(String(part.attrs.call_id ?? ""))}
+        render={render?.[part.kind]}
+        onApprove={onApprove}
+      />
+    ));
+    return <Fragment key={block.key}>{block.speaker ? speaker(block.speaker, parts) : parts}</Fragment>;
+  });
+}
+
+function plainTasks(tasks: TaskState[]): ReactNode {
+  return (
+    <ul data-part="tasks" aria-label="Tasks">
+      {tasks.map(({ step, name, status }) => (
+        <li key={step} data-status={status}>
+          {name}: {status}
+        </li>
+      ))}
+    </ul>
   );
+}
+
+function plainSpeaker({ id, name = id }: Agent, children: ReactNode): ReactNode {
+  return (
+    <div role="group" data-speaker={id} aria-label={name}>
+      <strong>{name}</strong>
+      {children}
+    </div>
+  );
+}
+
+/** How far the run of an agent is; nothing once it ended, or where it does not tell. */
+export function RunProgress({ run }: { run: RunState }): ReactNode {
+  if (!run.progress || run.outcome) return null;
+  const { fraction, message = "Working" } = run.progress;
+  return <progress max={1} value={fraction} aria-label={message} />;
 }
 
 /** One part; skipped by React while nothing changed in it. */

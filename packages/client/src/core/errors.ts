@@ -15,7 +15,12 @@ export class TokenwireError extends Error {
 
 /** Whether the server has said no: asking again brings the same. */
 export function isFatal(error: TokenwireError): boolean {
-  return error.status >= 400 && error.status < 500 && error.status !== 408 && error.status !== 429;
+  return error.status >= 400 && !isPassing(error.status);
+}
+
+/** Whether another try may bring another answer. */
+function isPassing(status: number): boolean {
+  return status === 408 || status === 429 || status >= 500;
 }
 
 /** What was thrown, as an error of ours: what is not one yet is a failure of the network. */
@@ -30,8 +35,8 @@ export async function errorOf(response: Response): Promise<TokenwireError> {
   const { status } = response;
   const message = `the server answered ${status} ${response.statusText}`.trim();
   const text = (await response.text().catch(() => "")).slice(0, 16384);
-  const retryable = status === 408 || status === 429 || status >= 500;
-  return errorIn(text, `http_${status}`, message, status, retryable, retryAfter(response));
+  const passing = isPassing(status);
+  return errorIn(text, `http_${status}`, message, status, passing, retryAfter(response));
 }
 
 /** The error that JSON describes: ours, or that of another server or proxy. */

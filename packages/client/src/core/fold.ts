@@ -5,7 +5,14 @@ object in the next state, so a renderer compares by identity; names and ids that
 are keys of a `Map` or of an object without a prototype, never of a plain object. */
 
 import { bare, patched } from "./json-patch.js";
-import type { ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
+import type { DataEvent, ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
+
+/** Who speaks or works; with a `parent`, on behalf of another agent. */
+export interface Agent {
+  id: string;
+  name?: string;
+  parent?: string;
+}
 
 export interface PartState {
   part: number;
@@ -19,7 +26,7 @@ export interface PartState {
   /** What its start, attributes and end told: name, call_id, citations, arguments, ... */
   attrs: Record<string, unknown>;
   /** Who speaks, in a run of several agents; with `parent` it is not the answer itself. */
-  agent?: { id: string; name?: string; parent?: string };
+  agent?: Agent;
 }
 
 export interface StepState {
@@ -27,6 +34,8 @@ export interface StepState {
   /** model: a call of a model; agent: what an agent says itself; task: its work, without parts. */
   kind: string;
   name?: string;
+  /** Whose work it is, in a run of several agents. */
+  agent?: Agent;
   attempt: number;
   dialect?: string;
   provider?: string;
@@ -56,6 +65,13 @@ export interface ToolState {
   approval_reason?: string;
 }
 
+/** A fact of the application; one with an `id` replaces that of the same name and id. */
+export interface DataState {
+  name: string;
+  id: string | undefined;
+  payload: unknown;
+}
+
 export interface RunState {
   run: string;
   thread?: string;
@@ -69,8 +85,8 @@ export interface RunState {
   /** An attempt was lost before its provider counted its tokens. */
   usage_unknown: boolean;
   tools: ReadonlyMap<string, ToolState>;
-  /** Application facts by id or name. */
-  data: ReadonlyMap<string, unknown>;
+  /** In the order of their first values. */
+  data: readonly DataState[];
   /** The state that an agent shares. */
   shared?: unknown;
   progress?: { fraction?: number; message?: string };
@@ -93,7 +109,7 @@ export function emptyRun(): RunState {
     spent: {},
     usage_unknown: false,
     tools: new Map(),
-    data: new Map(),
+    data: [],
     waiting: [],
     cancel_requested: false,
   };
@@ -137,7 +153,7 @@ export class Fold {
         const step = this.#step(index);
         step.attempt = event.attempt ?? 1;
         step.kind = event.kind ?? "model";
-        copy(event, step, "name", "provider", "dialect", "model");
+        copy(event, step, "name", "agent", "provider", "dialect", "model");
         break;
       }
       case "response-start":
@@ -175,7 +191,7 @@ export class Fold {
         if (event.command === "cancel") run.cancel_requested = true;
         break;
       case "data":
-        run.data = new Map(run.data).set(event.id ?? event.name, event.payload);
+        this.#data(event);
         break;
       case "state":
         set(run, "shared", patched(run.shared, event.snapshot, event.patch));
@@ -196,6 +212,13 @@ export class Fold {
     this.#fresh.add(copy);
     put(copy);
     return copy;
+  }
+
+  #data({ name, id, payload = null, transient }: DataEvent): void {
+    if (transient) return; // for those who listen now
+    const data = this.#own(this.#state.data as DataState[], (copy) => (this.#state.data = copy));
+    const at = id === undefined ? -1 : data.findIndex((one) => one.id === id && one.name === name);
+    data.splice(at < 0 ? data.length : at, 1, { name, id, payload });
   }
 
   #newStep(number: number): number {

@@ -79,7 +79,7 @@ class Shared {
     const { signal } = this.options;
     const forget = onAbort(signal, () => this.#over.abort());
     this.#channel.onmessage = ({ data }) => this.#hear(data as Told);
-    this.#tell({ want: this.#cursor });
+    this.#ask();
     const silence = this.options.watchdogMs ?? SILENCE_MS;
     const watch = setInterval(() => this.#look(silence), silence / 3);
     try {
@@ -87,7 +87,9 @@ class Shared {
     } catch (error) {
       if (this.#thrown) throw this.#thrown.error;
       if (!this.#over.signal.aborted) throw error;
-      if (this.#missed && !this.#ended && !signal?.aborted) await this.#alone();
+      if (this.#missed && !this.#ended && !signal?.aborted) {
+        await this.direct({ ...this.options, after: this.#cursor });
+      }
     } finally {
       clearInterval(watch);
       forget();
@@ -110,13 +112,17 @@ class Shared {
    * Looks are counted, not time: a machine that slept answers before it looks again. */
   #look(silence: number): void {
     if (this.#leading || performance.now() - this.#heard < silence) return;
-    if (!this.#unanswered) this.#tell({ want: this.#cursor });
+    if (!this.#unanswered) this.#ask();
     if (this.#unanswered++ >= LOOKS) this.#readAlone();
   }
 
   #readAlone(): void {
     this.#missed = true;
     this.#over.abort();
+  }
+
+  #ask(): void {
+    this.#tell({ want: this.#cursor });
   }
 
   #tell(told: Told): void {
@@ -152,10 +158,6 @@ class Shared {
     );
   }
 
-  #alone(): Promise<void> {
-    return this.direct({ ...this.options, after: this.#cursor });
-  }
-
   #keep(batch: Delivered[]): Row[] {
     return batch.map(({ cursor, json, event }) => {
       const row: Row = [cursor, json];
@@ -181,7 +183,7 @@ class Shared {
       this.#heard = performance.now(); // others only ask
       this.#unanswered = 0;
     }
-    if (told.lead) this.#tell({ want: this.#cursor });
+    if (told.lead) this.#ask();
     else if (told.miss === this.#cursor) this.#readAlone();
     else if (told.reset !== undefined) this.#forget(told.reset);
     else if (told.link) this.options.onLink?.(told.link);
@@ -189,10 +191,7 @@ class Shared {
   }
 
   #serve(want: string): void {
-    if (offsetOf(want) < offsetOf(this.#first)) {
-      this.#tell({ miss: want });
-      return;
-    }
+    if (offsetOf(want) < offsetOf(this.#first)) return this.#tell({ miss: want });
     const rows = this.#rows.filter(([cursor]) => offsetOf(cursor) > offsetOf(want));
     if (rows.length) this.#tell({ rows, from: want });
     this.#tell({ link: this.#link });
@@ -200,10 +199,7 @@ class Shared {
 
   #take(rows: Row[], from: string): void {
     const mine = offsetOf(this.#cursor);
-    if (offsetOf(from) > mine) {
-      this.#tell({ want: this.#cursor });
-      return;
-    }
+    if (offsetOf(from) > mine) return this.#ask();
     const batch = rows
       .filter(([cursor]) => offsetOf(cursor) > mine)
       .map(([cursor, json]): Delivered => ({ cursor, json, event: JSON.parse(json) }));

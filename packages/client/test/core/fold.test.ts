@@ -71,6 +71,35 @@ describe("fold", () => {
     expect(after.tools).toBe(before.tools);
   });
 
+  it("keeps facts in order, and replaces those of the same name and id", () => {
+    const fold = new Fold();
+    const say = (event: object) => fold.apply({ type: "data", ...event } as RunEvent);
+    say({ name: "sources", payload: 1 });
+    say({ name: "sources", payload: 2 });
+    say({ name: "weather", id: "a", payload: 3 });
+    const before = fold.state;
+    say({ name: "weather", id: "b", payload: 4 });
+    say({ name: "weather", id: "a", payload: 5 });
+    say({ name: "other", id: "a" });
+    say({ name: "toast", payload: 6, transient: true });
+    expect(fold.state.data).toEqual([
+      { name: "sources", payload: 1 },
+      { name: "sources", payload: 2 },
+      { name: "weather", id: "a", payload: 5 },
+      { name: "weather", id: "b", payload: 4 },
+      { name: "other", id: "a", payload: null },
+    ]);
+    expect(before.data).toHaveLength(3);
+    expect(before.data[2]).toEqual({ name: "weather", id: "a", payload: 3 });
+  });
+
+  it("says whose work a step is", () => {
+    const fold = new Fold();
+    const agent = { id: "a1", name: "Router" };
+    fold.apply({ type: "step-start", step: 1, kind: "agent", name: "main", agent });
+    expect(fold.state.steps[0]).toMatchObject({ kind: "agent", name: "main", agent });
+  });
+
   it("pollutes no prototype", () => {
     for (const { events } of cases) {
       const fold = new Fold();

@@ -153,13 +153,12 @@ describe("names that a model makes up", () => {
       const [part] = state.steps[0]!.parts;
       expect(part!.attrs[name === "__proto__" ? "arguments" : name]).toEqual(args);
       expect(state.tools.get(name)!.content).toEqual(args);
-      expect(state.data.get(name)).toEqual(args);
+      expect(state.data).toEqual([{ name, payload: args }]);
       expect(Object.keys(new PartialJSON().feed(JSON.stringify(args)).value as object)).toEqual([name]);
     }
     const empty = new Fold().state;
     for (const name of NAMES) {
       expect(empty.tools.get(name)).toBeUndefined();
-      expect(empty.data.get(name)).toBeUndefined();
     }
   });
 
@@ -167,7 +166,9 @@ describe("names that a model makes up", () => {
     const store = new RunStore();
     store.apply([JSON.parse('{"type":"data","name":"__proto__","payload":{"polluted":1}}') as RunEvent]);
     store.publish();
-    expect(store.getSnapshot().state.data.get("__proto__")).toEqual({ polluted: 1 });
+    expect(store.getSnapshot().state.data).toEqual([
+      { name: "__proto__", payload: { polluted: 1 } },
+    ]);
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
   });
 });

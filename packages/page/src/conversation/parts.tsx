@@ -4,6 +4,7 @@ import type { PartState, RunState, ToolState } from "@tokenwire/client";
 import { MessageParts, shown, toolStatus, useApprovalAnswer, waitsForApproval, type PartProps, type Renderers } from "@tokenwire/react";
 import { useMemo, useState, type ReactNode } from "react";
 import { hiddenCount, revealed } from "../hidden.js";
+import { AgentFacts, RunProgress, Speaker, Tasks } from "./agent.js";
 import { cleanBase64, FileView } from "./files.js";
 import { Icon } from "../icons.js";
 import { safeLink } from "../markdown/links.js";
@@ -29,7 +30,20 @@ export function AnswerParts(props: { state: RunState; open: boolean; onApprove: 
     () => (approval: string, answer: { approved: boolean }) => holder.onApprove(approval, answer),
     [holder],
   );
-  return <MessageParts run={props.state} render={RENDER} onApprove={approve} />;
+  const run = props.state;
+  return (
+    <>
+      <MessageParts
+        run={run}
+        render={RENDER}
+        tasks={(tasks) => <Tasks tasks={tasks} />}
+        speaker={(speaker, children) => <Speaker speaker={speaker}>{children}</Speaker>}
+        onApprove={approve}
+      />
+      <RunProgress run={run} />
+      <AgentFacts run={run} />
+    </>
+  );
 }
 
 function TextPart({ part }: { part: PartState }): ReactNode {

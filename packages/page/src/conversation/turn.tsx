@@ -28,7 +28,7 @@ export const TurnView = memo(
     const word = stateOf(state);
     const open = !turn.error && link !== "failed" && (word === "running" || word === "waiting");
     const approve: Approve = (approval, answer) => onApprove(turn, approval, answer);
-    const nothing = !state.steps.some((step) => step.parts.length);
+    const nothing = !state.progress && !state.steps.some(({ parts, kind }) => parts.length || kind === "task");
     return (
       <article aria-busy={open}>
         <Question {...props} />
