@@ -213,9 +213,6 @@ describe("useChat", () => {
       const real = on[name] as (...given: unknown[]) => unknown;
       vi.spyOn(on, name as never).mockImplementation(function (this: unknown, ...given: unknown[]) {
         counts[what] += by;
-        // A listener with a signal goes when that aborts.
-        const { signal } = (given[2] ?? {}) as { signal?: AbortSignal };
-        signal?.addEventListener("abort", () => (counts[what] -= by), { once: true });
         return real.apply(this, given);
       } as never);
     };

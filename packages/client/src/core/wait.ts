@@ -13,12 +13,13 @@ export function onReturn(wake: () => void): () => void {
   const seen = () => {
     if (page?.visibilityState === "visible") wake();
   };
-  const life = new AbortController();
-  const { signal } = life;
-  scope.addEventListener?.("online", wake, { signal });
-  scope.addEventListener?.("pageshow", wake, { signal });
-  page?.addEventListener?.("visibilitychange", seen, { signal });
-  return () => life.abort();
+  const change = (what: "addEventListener" | "removeEventListener") => {
+    scope[what]?.("online", wake);
+    scope[what]?.("pageshow", wake);
+    page?.[what]?.("visibilitychange", seen);
+  };
+  change("addEventListener");
+  return () => change("removeEventListener");
 }
 
 /** Calls `stop` when `signal` aborts, at once when it has. Returns what forgets it. */
