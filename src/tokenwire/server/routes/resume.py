@@ -107,5 +107,4 @@ async def _messages_before(
         snapshot = await state.runs.snapshot(run.id, principal=principal)
     except (NotFoundError, GoneError):
         return None
-    messages = msgspec.convert(snapshot["input"], list[Message])
-    return messages[: max(0, len(messages) - len(posted))]
+    return snapshot.input[: max(0, len(snapshot.input) - len(posted))]
