@@ -227,6 +227,7 @@ def test_only_a_process_that_is_seen_to_be_dead_is_declared_dead():
     assert int(pid) == os.getpid()
     assert not may_live(f"{host}:{child.pid}:abcd:{scope}")
     assert not may_live(f"{host}:{os.getpid()}:abcd:{scope}"), "our number, but not our name"
+    assert may_live(new_owner()), "another worker of this very process"
     assert may_live(f"another-host:{child.pid}:abcd:{scope}")
     assert may_live(f"{host}:{child.pid}:abcd"), "an owner of an older version"
     assert may_live("no pid at all")

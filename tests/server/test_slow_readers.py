@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 
 from support.server import Reading, Site, site
+from tokenwire.observe.facts import Fact, FollowerGone
+from tokenwire.observe.hooks import observe
 
 SETTINGS = {"write_deadline": 0.5, "socket_buffer": 4096, "heartbeat": 1.0}
 
@@ -46,6 +52,67 @@ def test_a_reader_that_stops_is_let_go_and_the_others_go_on() -> None:
         slow.close()
         assert got < sum(len(f.data) for f in whole)
         assert here.client.get(f"/v1/runs/{run}").json()["state"] == "complete"
+
+
+@contextmanager
+def reasons() -> Iterator[list[str]]:
+    """Why readers leave."""
+    whys: list[str] = []
+
+    def note(fact: Fact) -> None:
+        if isinstance(fact, FollowerGone):
+            whys.append(fact.why)
+
+    stop = observe(note)
+    try:
+        yield whys
+    finally:
+        stop()
+
+
+@pytest.mark.parametrize("scenario", ["long", "long?rate=200"])
+def test_the_reason_is_the_same_whichever_clock_notices_first(scenario: str) -> None:
+    """With little to send nothing waits in the application, only in the transport."""
+    with site(**SETTINGS) as here, reasons() as whys:
+        run = here.start(f"scenario:{scenario}")
+        slow = stalled(here, f"/v1/runs/{run}/events")
+        end = time.monotonic() + 20
+        while not whys and time.monotonic() < end:
+            time.sleep(0.02)
+        slow.close()
+        here.client.post(f"/v1/runs/{run}/cancel")
+        assert whys == ["slow"]
+
+
+def test_a_reader_that_has_everything_or_goes_is_no_slow_one() -> None:
+    with site(**SETTINGS) as here, reasons() as whys:
+        run = here.start("scenario:text")
+        here.frames(f"/v1/runs/{run}/events")
+        stall = here.start("scenario:stall")
+        reading = Reading.get(here.port, f"/v1/runs/{stall}/events")
+        reading.until(b"text-delta")
+        reading.close()
+        end = time.monotonic() + 15
+        while len(whys) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        here.client.post(f"/v1/runs/{stall}/cancel")
+        assert whys == ["end", "closed"]
+
+
+def test_a_page_that_nobody_reads_does_not_keep_its_connection() -> None:
+    with site(**SETTINGS) as here:
+        run = here.start("scenario:long")
+        here.frames(f"/v1/runs/{run}/events")
+        wire = stalled(here, f"/v1/runs/{run}/events?live=long-poll")
+        watch = here.server._server.config.http.watch
+        end = time.monotonic() + 15
+        while time.monotonic() < end and any(
+            p.client[1] == wire.getsockname()[1] for p in watch.open
+        ):
+            time.sleep(0.05)
+        assert not any(p.client[1] == wire.getsockname()[1] for p in watch.open)
+        assert len(here.app.state.connections) == 0
+        wire.close()
 
 
 def test_a_slow_reader_that_reads_gets_everything() -> None:

@@ -105,7 +105,9 @@ class FollowerOpened(Fact, frozen=True):
 
 
 class FollowerGone(Fact, frozen=True):
-    """A reader left: ``end``, ``closed``, ``slow``, ``age``, ``drain``."""
+    """A reader left: ``end`` (it has everything), ``closed`` (it went, or was cut off), ``slow``
+    (it did not read), ``age``, ``drain`` (it was asked to reconnect), ``gone`` (the run was
+    erased), ``store``, ``error``."""
 
     run: str
     wire: str

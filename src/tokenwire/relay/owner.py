@@ -16,6 +16,9 @@ from pathlib import Path
 
 __all__ = ["may_live", "new_owner"]
 
+#: The names of this process: each server or `Live` in it has its own.
+_OWN: set[str] = set()
+
 
 @lru_cache(maxsize=1)
 def _scope() -> str:
@@ -31,7 +34,9 @@ def _scope() -> str:
 
 def new_owner() -> str:
     """``host:pid:random:scope`` of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}:{_scope()}"
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}:{_scope()}"
+    _OWN.add(owner)
+    return owner
 
 
 def may_live(owner: str) -> bool:
@@ -50,4 +55,5 @@ def may_live(owner: str) -> bool:
         return False
     except (OSError, OverflowError):
         return True
-    return int(pid) != os.getpid()  # our own number with another random part: a reused number
+    # Our own number in a name that is not ours: a reused number. A process may hold several names.
+    return int(pid) != os.getpid() or owner in _OWN

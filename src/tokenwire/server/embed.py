@@ -41,8 +41,10 @@ from tokenwire.events.message import messages_of
 from tokenwire.events.request import Request
 from tokenwire.log.open import open_store
 from tokenwire.per_loop import PerLoop
-from tokenwire.server.edge.connections import Connection, Connections
+from tokenwire.server.edge.connections import Connection, Connections, SlowReader
+from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.respond import STREAM_HEADERS, RunResponse
+from tokenwire.server.edge.transport import transport_of
 from tokenwire.wire.base import Encoder
 from tokenwire.wire.native import NativeEncoder
 from tokenwire.wire.token_sse import TokenEncoder
@@ -96,58 +98,72 @@ class _Unlogged(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b": ok\n\n", "more_body": True})
         async with self._run as run:
-            reader = _Reader(run)
-            watch = asyncio.create_task(_on_disconnect(receive, reader.stop))
+            reader = _Reader(run, self._encoder, send)
+            watch = watch_disconnect(receive, reader.stop)
             connections = _connections()
             connection = connections.open(reader)
             # Without a log nothing can be resumed: no planned reconnect.
+            reader.connection = connection
             connection.expires = float("inf")
             try:
-                await self._pump(run, reader, connection, send)
-            except asyncio.CancelledError:
-                if not connection.abandoned:
-                    raise
+                await self._pump(run, reader)
+            except SlowReader:
+                run.cancel(reason="the reader does not read")
+                await transport_of(scope).drop()
             finally:
                 connections.close(connection)
                 watch.cancel()
+                if reader.heartbeat is not None:
+                    reader.heartbeat.cancel()
 
-    async def _pump(self, run: Run, reader: _Reader, connection: Connection, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        heartbeat = asyncio.create_task(self._heartbeats(reader, connection, send))
-        try:
-            async for batch in run.batches():
-                if reader.stopped:
-                    return
-                cursors = [(event, str(event.seq)) for event in batch]
-                data = b"".join([self._encoder.encode(event, at) for event, at in cursors])
-                if data:
-                    connection.sending = loop.time()
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-                    connection.sending, connection.last_write = 0.0, loop.time()
-            end = {"type": "http.response.body", "body": self._encoder.finish(), "more_body": False}
-            await send(end)
-        finally:
-            heartbeat.cancel()
-
-    async def _heartbeats(self, reader: _Reader, connection: Connection, send: Send) -> None:
-        while True:
-            await reader.poked.wait()
-            reader.poked.clear()
-            connection.last_write = asyncio.get_running_loop().time()
-            data = self._encoder.heartbeat()
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+    async def _pump(self, run: Run, reader: _Reader) -> None:
+        async for batch in run.batches():
+            if reader.stopped:
+                break
+            cursors = [(event, str(event.seq)) for event in batch]
+            data = b"".join([self._encoder.encode(event, at) for event, at in cursors])
+            if data:
+                await reader.write(data)
+        if reader.failure is not None:
+            raise reader.failure
+        if not reader.stopped:
+            await reader.write(self._encoder.finish(), last=True)
 
 
 class _Reader:
     """The run's one reader: the ticker pokes it, and its end cancels the run."""
 
-    def __init__(self, run: Run) -> None:
-        self.poked = asyncio.Event()
+    connection: Connection
+
+    def __init__(self, run: Run, encoder: Encoder, send: Send) -> None:
         self.stopped = False
-        self._run = run
+        #: The keep-alive that is being sent; what fails it ends the response.
+        self.heartbeat: asyncio.Task[None] | None = None
+        self.failure: BaseException | None = None
+        self._run, self._encoder, self._send = run, encoder, send
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Some of the body, behind a keep-alive that is under way. Raises `SlowReader`."""
+        if self.heartbeat is not None:
+            await asyncio.wait({self.heartbeat})
+        body = {"type": "http.response.body", "body": data, "more_body": not last}
+        await self.connection.write(self._send, body)
 
     def poke(self) -> None:
-        self.poked.set()
+        if self.heartbeat is None and not self.connection.sending:
+            body = {
+                "type": "http.response.body",
+                "body": self._encoder.heartbeat(),
+                "more_body": True,
+            }
+            self.heartbeat = asyncio.create_task(self.connection.write(self._send, body))
+            self.heartbeat.add_done_callback(self._sent)
+
+    def _sent(self, heartbeat: asyncio.Task[None]) -> None:
+        self.heartbeat = None
+        if not heartbeat.cancelled() and (failure := heartbeat.exception()) is not None:
+            self.failure = failure
+            self.stop()
 
     def stop(self) -> None:
         self.stopped = True
@@ -297,9 +313,3 @@ class Live:
 
 def _encoder(wire: Wire, run: str) -> Encoder:
     return NativeEncoder() if wire == "events" else TokenEncoder(run)
-
-
-async def _on_disconnect(receive: Receive, then: Callable[[], None]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    then()

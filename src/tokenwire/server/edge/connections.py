@@ -1,8 +1,9 @@
 """Every open stream of this process, and the one ticker that looks after them all.
 
 Always true: a connection costs no timer and no task of its own here; the ticker runs only while
-something is open; a connection that is told to leave hears why, once; one that makes no write
-progress for the deadline is let go, and no other connection waits for it.
+something is open; a connection that has to leave learns the reason once; a send that makes no
+progress for the deadline raises `SlowReader`, and no other connection waits for it; a cancellation
+of the task that sends remains a cancellation, also at the same moment.
 """
 
 from __future__ import annotations
@@ -14,12 +15,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Connection", "Connections", "Poked", "SharedBytes"]
+from starlette.types import Message, Send
+
+__all__ = ["Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]
 
 #: Encoded pages kept for the readers of one run: the tail, and what late joiners catch up on.
 _SHARED_PAGES = 16
 #: A page bigger than this is not worth keeping for others.
 _SHARED_BYTES = 1 << 20
+
+
+class SlowReader(Exception):
+    """The peer read nothing for the write deadline. Raised by `Connection.write`. No answer can
+    tell the peer, so it is no `TokenwireError`: those are reported to the client."""
+
+    def __init__(self) -> None:
+        super().__init__("the peer does not read what is sent")
 
 
 class Poked(Protocol):
@@ -34,15 +45,17 @@ class Connection:
     """One open stream: the marks that the ticker reads and the writer sets."""
 
     __slots__ = (
+        "_cancels",
+        "_loop",
+        "_sender",
         "_unsent",
-        "abandoned",
         "expires",
+        "is_slow",
         "last_write",
         "leaving",
         "lost",
         "poked",
         "sending",
-        "task",
         "unsent",
     )
 
@@ -58,9 +71,12 @@ class Connection:
         self.leaving: str | None = None
         #: The peer has gone.
         self.lost = False
-        #: The peer does not read; its writer was cancelled.
-        self.abandoned = False
-        self.task: asyncio.Task[Any] | None = None
+        #: The peer does not read: every `write` raises `SlowReader`.
+        self.is_slow = False
+        #: The task whose `write` is under way, and how often it had been cancelled before.
+        self._sender: asyncio.Task[Any] | None = None
+        self._cancels = 0
+        self._loop = asyncio.get_running_loop()
         #: Bytes that wait in the transport, where the server lets us know.
         self.unsent: Callable[[], int] | None = None
         self._unsent = 0
@@ -75,6 +91,40 @@ class Connection:
                 self.sending = now
             self._unsent = unsent
         return now - self.sending
+
+    async def write(self, send: Send, message: Message) -> None:
+        """``await send(message)``, with the marks that the ticker reads. One at a time. Raises
+        `SlowReader` when it makes no progress for the write deadline."""
+        if self.is_slow:
+            raise SlowReader
+        task = self._sender = asyncio.current_task()
+        self._cancels = task.cancelling() if task is not None else 0
+        self.sending = self._loop.time()
+        try:
+            await send(message)
+            if self.is_slow and self._was_given_up():  # a middleware swallowed it
+                raise SlowReader
+        except asyncio.CancelledError:
+            if self._was_given_up():
+                raise SlowReader from None
+            raise
+        finally:
+            self._sender, self.sending = None, 0.0
+        self.last_write = self._loop.time()
+
+    def give_up(self) -> bool:
+        """End the `write` that is under way with `SlowReader`; whether there was one to end."""
+        task = self._sender
+        if task is None or self.is_slow or task.cancelling() > self._cancels:
+            return False
+        self.is_slow = True
+        task.cancel()  # what wakes a foreign `send`; `write` takes it back
+        return True
+
+    def _was_given_up(self) -> bool:
+        """Whether a cancellation is `give_up`'s alone. Takes that one back."""
+        task = self._sender
+        return self.is_slow and task is not None and task.uncancel() <= self._cancels
 
     def leave(self, reason: str) -> None:
         """Ask the writer to say ``reconnect`` and end."""
@@ -120,13 +170,11 @@ class Connections:
         max_age: float = 240.0,
         write_deadline: float = 30.0,
         retry_ms: int = 1000,
-        on_slow: Callable[[Connection, float], None] | None = None,
     ) -> None:
         self.heartbeat = heartbeat
         self.max_age = max_age
         self.write_deadline = write_deadline
         self.retry_ms = retry_ms
-        self.on_slow = on_slow
         self.draining = False
         #: How late the ticker woke up, in seconds: the event loop's lag, smoothed.
         self.lag = 0.0
@@ -144,7 +192,6 @@ class Connections:
         now = asyncio.get_running_loop().time()
         # Spread over +-10 %, so that readers who came together do not come back together.
         connection = Connection(poked, now, now + self.max_age * random.uniform(0.9, 1.1))
-        connection.task = asyncio.current_task()
         self._open.add(connection)
         if self.draining:
             connection.leaving = "drain"
@@ -153,7 +200,6 @@ class Connections:
 
     def close(self, connection: Connection) -> None:
         """The connection has ended, however it did."""
-        connection.task = None
         self._open.discard(connection)
 
     def share(self, run: str, wire: str) -> SharedBytes:
@@ -209,12 +255,8 @@ class Connections:
         for connection in list(self._open):
             if connection.sending:
                 stuck = connection.stuck(now)
-                if stuck > self.write_deadline and not connection.abandoned:
-                    connection.abandoned = True
-                    if self.on_slow is not None:
-                        self.on_slow(connection, stuck)
-                    if connection.task is not None:
-                        connection.task.cancel()
+                if stuck > self.write_deadline:
+                    connection.give_up()
             elif now >= connection.expires:
                 connection.leave("max_age")
             elif now - connection.last_write >= self.heartbeat:

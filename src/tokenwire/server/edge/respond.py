@@ -26,9 +26,14 @@ from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import CHECK, parse_cursor
-from tokenwire.server.edge.connections import Connection, Connections, SharedBytes
+from tokenwire.server.edge.connections import (
+    Connection,
+    Connections,
+    SharedBytes,
+    SlowReader,
+)
 from tokenwire.server.edge.disconnect import watch_disconnect
-from tokenwire.server.edge.transport import ResponseBody, transport_of
+from tokenwire.server.edge.transport import ResponseBody, Transport, transport_of
 from tokenwire.wire.base import Encoder
 
 if TYPE_CHECKING:
@@ -151,7 +156,8 @@ class RunResponse(Response):
         self.wire = encoder.name
         self._came = 0.0
         self._first = follower.after
-        self._why = "end"
+        #: Why the stream ended: ``closed``, unless something else is known.
+        self._why = "closed"
 
     def discard(self) -> None:
         """Another answer is given instead of this one."""
@@ -179,6 +185,7 @@ class RunResponse(Response):
             await send(self._start())
             if scope.get("method") == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
+                self._why = "end"
                 return
             # The guard's wrapper only looks at the start; the rest goes out without it.
             send = transport.send or send
@@ -192,19 +199,15 @@ class RunResponse(Response):
             if connection is not None:
                 connection.lost = True
             raise
-        except asyncio.CancelledError:
-            if connection is None or not connection.abandoned:
-                raise
+        except SlowReader:
             self._why = "slow"
-            if transport.abort is not None:
-                transport.abort()
-                await asyncio.sleep(0)  # the server hears of it before this returns
+            await transport.drop()
         finally:
             # Whoever did not close the connection has not left: it was asked to reconnect, or the
             # server stops.
             is_gone = connection is not None and connection.lost and connection.leaving is None
             self.follower.close(returning=not is_gone)
-            self._left(connection)
+            self._left(transport)
             if watch is not None:
                 watch.cancel()
             if connection is not None:
@@ -238,11 +241,8 @@ class RunResponse(Response):
             timer.cancel()
         return batches
 
-    def _left(self, connection: Connection | None) -> None:
-        why = self._why
-        if connection is not None and why != "slow":
-            leaving = {"max_age": "age"}.get(connection.leaving or "", connection.leaving)
-            why = "closed" if connection.lost else leaving or why
+    def _left(self, transport: Transport) -> None:
+        why = "slow" if transport.is_slow and self._why == "closed" else self._why
         seconds = asyncio.get_running_loop().time() - self._came
         records = max(0, self.follower.after - max(self.skip, self._first))
         report(FollowerGone(self.run_id, self.wire, why, records, seconds))
@@ -266,7 +266,7 @@ class RunResponse(Response):
             if connection.lost:
                 return
             if batch is None:
-                await _send(connection, send, self._end(), last=True)
+                await self._finish(connection, send)
                 return
             if batch.records:
                 data = encode(batch)
@@ -276,7 +276,7 @@ class RunResponse(Response):
                         return
             if encoder.ended:
                 # This wire's answer is over, though the run may go on (it waits for a person).
-                await _send(connection, send, self._end(), last=True)
+                await self._finish(connection, send)
                 return
             if connection.leaving is not None:
                 farewell = self._farewell(connection.leaving)
@@ -286,8 +286,10 @@ class RunResponse(Response):
                     if connection.leaving == "max_age":
                         connection.leaving, connection.expires = None, float("inf")
                         continue
+                    self._why = connection.leaving
                     return
                 await _send(connection, send, farewell, last=True)
+                self._why = {"max_age": "age"}.get(connection.leaving, connection.leaving)
                 return
             if loop.time() - connection.last_write >= connections.heartbeat:
                 await _send(connection, send, encoder.heartbeat())
@@ -302,9 +304,12 @@ class RunResponse(Response):
         if farewell is not None:
             await _send(connection, send, farewell, last=True)
 
-    def _end(self) -> bytes:
+    async def _finish(self, connection: Connection, send: Send) -> None:
         end = self.encoder.finish()
-        return end + self.when_ended() if self.when_ended is not None else end
+        if self.when_ended is not None:
+            end += self.when_ended()
+        await _send(connection, send, end, last=True)
+        self._why = "end"
 
     def _farewell(self, reason: str) -> bytes | None:
         return self.encoder.farewell(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
@@ -384,16 +389,13 @@ class _Express:
 
 
 async def _send(connection: Connection, send: Send, data: bytes, *, last: bool = False) -> None:
-    """Send ``data`` in pieces, marking when it began and when it was through."""
-    loop = asyncio.get_running_loop()
-    connection.sending = loop.time()
+    """Send ``data`` in pieces. Raises `SlowReader`."""
     if len(data) > _PIECE:
         view = memoryview(data)
         while len(view) > _PIECE and not connection.lost:
             piece, view = bytes(view[:_PIECE]), view[_PIECE:]
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            connection.sending = loop.time()
+            body = {"type": "http.response.body", "body": piece, "more_body": True}
+            await connection.write(send, body)
         data = bytes(view)
-    await send({"type": "http.response.body", "body": data, "more_body": not last})
-    connection.sending = 0.0
-    connection.last_write = loop.time()
+    body = {"type": "http.response.body", "body": data, "more_body": not last}
+    await connection.write(send, body)

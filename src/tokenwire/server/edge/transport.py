@@ -5,6 +5,7 @@ Always true: on any other ASGI server every field is None, and the application w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,12 +43,21 @@ class Transport:
     rename: Callable[[str], None] | None = None
     #: Drop the connection at once.
     abort: Callable[[], None] | None = None
+    #: The server dropped the connection, because its peer did not read.
+    is_slow: bool = False
     #: The response's body, past ASGI's `send`.
     body: ResponseBody | None = None
     #: Send a close frame ``(code, reason)`` behind what waits, and drop the WebSocket.
     give_up: Callable[[int, str], None] | None = None
     #: Accept WebSocket messages of up to so many bytes.
     accept_up_to: Callable[[int], None] | None = None
+
+    async def drop(self) -> None:
+        """Drop the connection of a peer that does not read. Another server closes it by itself
+        once the response has ended without its end."""
+        if self.abort is not None:
+            self.abort()
+            await asyncio.sleep(0)  # the server hears of it before this returns
 
 
 def transport_of(scope: Scope) -> Transport:

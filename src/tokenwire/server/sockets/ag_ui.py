@@ -37,6 +37,8 @@ Stream = tuple[str, AGUIEncoder, Place | None]
 class AGUISocket(RequestSocket):
     """One conversation, or the rest of one run."""
 
+    wire = "ag-ui-websocket"
+
     def __init__(
         self,
         state: State,

@@ -34,6 +34,8 @@ Active = Callable[..., Awaitable[RunInfo | None]]
 class UISocket(RequestSocket):
     """One socket with many requests."""
 
+    wire = "ui-websocket"
+
     def __init__(
         self,
         state: State,

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from tokenwire.server.edge.connections import Connection
+from tokenwire.observe.facts import FollowerGone
+from tokenwire.observe.hooks import report
+from tokenwire.server.edge.connections import Connection, SlowReader
 from tokenwire.server.edge.guard import parse_json, request_info
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.state import State
@@ -30,6 +32,8 @@ MAX_REASON = 123
 class Socket:
     """Base of all WebSockets. A subclass implements `take` and `leave`."""
 
+    #: Its name in metrics and logs.
+    wire: ClassVar[str] = "websocket"
     #: Whether the client is asked to reconnect when the connection is old.
     has_max_age: ClassVar[bool] = False
 
@@ -40,6 +44,8 @@ class Socket:
         self._receive, self._asgi_send = receive, send
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Done when the socket is over: the peer left, or a task of the socket failed.
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving: asyncio.Task[None] | None = None
         self._is_closed = False
         self.connection: Connection | None = None
@@ -71,7 +77,7 @@ class Socket:
         """A message that keeps an idle socket open; None where the protocol's own pings do."""
         return None
 
-    def abandonment(self) -> str:
+    def slow_reason(self) -> str:
         """The close reason for a peer that does not read."""
         return "slow_reader"
 
@@ -88,22 +94,26 @@ class Socket:
         if not self.has_max_age:
             connection.expires = float("inf")
         try:
-            if await self.admit():
-                await self.opened()
-                while (message := await self.receive()) is not None:
-                    await self.take(message)
-                self.is_left = connection.leaving is None and not self._is_closed
-        except asyncio.CancelledError:
-            if not connection.abandoned:
-                raise
+            if await self.admit():  # at once: a message may be behind the accepted request
+                self.spawn(self._serve(connection))
+                await self._over
+        except SlowReader:
             if self.transport.give_up is not None:
-                self.transport.give_up(TRY_AGAIN, self.abandonment())
+                self.transport.give_up(TRY_AGAIN, self.slow_reason())
         finally:
             self.state.connections.close(connection)
             tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, connection: Connection) -> None:
+        await self.opened()
+        while (message := await self.receive()) is not None:
+            await self.take(message)
+        self.is_left = connection.leaving is None and not self._is_closed
+        if not self._over.done():
+            self._over.set_result(None)
 
     async def receive(self) -> Message | None:
         """The next message; None when the peer is gone."""
@@ -129,11 +139,31 @@ class Socket:
             self.spawn(self.send(message))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Work beside the receive loop; cancelled when the socket closes."""
+        """Work beside the receive loop; cancelled when the socket closes, which it ends if it
+        raises: nothing that fails leaves a socket that is silent."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
         return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (failure := task.exception()) is None:
+            return
+        if not self._over.done():
+            self._over.set_exception(failure)
+
+    def report_gone(
+        self, run: str, why: str, has_left: bool, records: int, opened_at: float
+    ) -> None:
+        """A reader of this socket leaves ``run``. ``why``: ``closed`` where neither an end nor an
+        error was reached; ``has_left``: the person left; ``opened_at``: a time of the loop."""
+        connection = self.connection
+        if connection is not None and why == "closed" and not has_left:
+            leaving = "slow" if connection.is_slow else connection.leaving or why
+            why = {"max_age": "age"}.get(leaving, leaving)
+        seconds = asyncio.get_running_loop().time() - opened_at
+        report(FollowerGone(run, self.wire, why, records, seconds))
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -142,29 +172,27 @@ class Socket:
         await self.send_text(msgspec.json.encode(value).decode())
 
     async def send_text(self, text: str) -> None:
-        """One message."""
+        """One message. Raises `SlowReader`."""
         connection = self.connection
-        loop = asyncio.get_running_loop()
         async with self._lock:
             if self._is_closed or connection is None:
                 return
-            connection.sending = loop.time()
             try:
-                await self._asgi_send({"type": "websocket.send", "text": text})
-            except OSError:
-                connection.lost = True  # the peer is gone; the receive loop notices by itself
-            connection.sending = 0.0
-            connection.last_write = loop.time()
+                await connection.write(self._asgi_send, {"type": "websocket.send", "text": text})
+            except (OSError, RuntimeError):
+                connection.lost = True  # closed meanwhile; the receive loop notices by itself
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Close the socket, once what is being sent is out."""
+        """Close the socket, once what is being sent is out. Raises `SlowReader`."""
+        connection = self.connection
         async with self._lock:
-            if self._is_closed:
+            if self._is_closed or connection is None:
                 return
             self._is_closed = True
             text = reason.encode("ascii", "replace")[:MAX_REASON].decode()
             try:
-                await self._asgi_send({"type": "websocket.close", "code": code, "reason": text})
+                message = {"type": "websocket.close", "code": code, "reason": text}
+                await connection.write(self._asgi_send, message)
             except (OSError, RuntimeError):
                 pass  # the peer closed it meanwhile
 

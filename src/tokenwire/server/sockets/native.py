@@ -26,7 +26,7 @@ from tokenwire.errors import (
     NotAuthenticatedError,
     TokenwireError,
 )
-from tokenwire.observe.facts import FollowerGone, FollowerOpened
+from tokenwire.observe.facts import FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.problems import error_fields
@@ -123,7 +123,7 @@ class NativeSocket(Socket):
         await self._say({**farewell, "offsets": dict(self.cursors)})
         await self.close(RESTART, reason)
 
-    def abandonment(self) -> str:
+    def slow_reason(self) -> str:
         """The cursors, as many as a close reason holds."""
         reason = "slow_reader"
         for run, cursor in self.cursors.items():
@@ -264,7 +264,7 @@ class NativeSocket(Socket):
 
     async def _pump(self, run: str, follower: Any, release: Callable[[], None]) -> None:
         started_at, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
-        report(FollowerOpened(run, "websocket", first > 0))
+        report(FollowerOpened(run, self.wire, first > 0))
         try:
             while (batch := await follower.next()) is not None:
                 items: list[tuple[str, bytes]] = []
@@ -287,12 +287,7 @@ class NativeSocket(Socket):
             # An `unfollow` and a socket that the peer closed are people who go.
             has_left = self.is_left or self._followed.get(run) is not asyncio.current_task()
             follower.close(returning=not has_left)
-            connection = self.connection
-            if connection is not None and why == "closed":
-                leaving = "slow" if connection.abandoned else connection.leaving or why
-                why = {"max_age": "age"}.get(leaving, leaving)
-            seconds = asyncio.get_running_loop().time() - started_at
-            report(FollowerGone(run, "websocket", why, max(0, follower.after - first), seconds))
+            self.report_gone(run, why, has_left, max(0, follower.after - first), started_at)
             release()
             if self._followed.get(run) is asyncio.current_task():
                 del self._followed[run]

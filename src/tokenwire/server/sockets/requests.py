@@ -8,7 +8,10 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from tokenwire.errors import TokenwireError
 from tokenwire.events.codec import AnyEvent
+from tokenwire.observe.facts import FollowerOpened
+from tokenwire.observe.hooks import report
 from tokenwire.server.sockets.base import POLICY, RESTART, Socket
 from tokenwire.server.state import State
 from tokenwire.wire.chunk_encoder import ChunkEncoder
@@ -72,6 +75,8 @@ class RequestSocket(Socket):
             release()
             raise
         skip = 0 if place is None else place.offset - (place.frames is not None)
+        opened_at, why = asyncio.get_running_loop().time(), "closed"
+        report(FollowerOpened(run, self.wire, skip > 0))
         try:
             while not encoder.ended and (batch := await follower.next()) is not None:
                 events = batch.events()
@@ -80,8 +85,13 @@ class RequestSocket(Socket):
                     encoder.skip(event)
                 if events[skipped:]:
                     yield events[skipped:]
+            why = "end"
+        except TokenwireError:
+            why = "error"
+            raise
         finally:
             # A request that was aborted, and a socket that the peer closed, are people who go.
             has_left = self.is_left or asyncio.current_task() not in self.requests.values()
             follower.close(returning=not has_left)
+            self.report_gone(run, why, has_left, max(0, follower.after - skip), opened_at)
             release()

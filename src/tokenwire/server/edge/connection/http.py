@@ -266,6 +266,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._late()
         stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
         if stuck > self.watch.settings.write_deadline:
+            for cycle in self._cycles:
+                transport_of(cast(dict[str, Any], cycle.scope)).is_slow = True
             self.drop()
 
     def _late(self) -> None:

@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from tokenwire.durable.sources import Source, StreamPage
 from tokenwire.errors import GoneError, InputError, NotFoundError
-from tokenwire.server.edge.connections import Connection
+from tokenwire.server.edge.connections import Connection, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
+from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.state import State
 from tokenwire.wire.durable import (
     BEGIN,
@@ -220,14 +221,15 @@ class SSEResponse:
         if self._source.kind == "binary":
             headers.append((b"stream-sse-data-encoding", b"base64"))
         stop = self._source.subscribe(self._news.set)
+        transport = transport_of(scope)
         connection = self._state.connections.open(self)
+        connection.unsent = transport.unsent
         watch = watch_disconnect(receive, connection.gone)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._pump(connection, send)
-        except asyncio.CancelledError:
-            if not connection.abandoned:
-                raise
+        except SlowReader:
+            await transport.drop()
         finally:
             stop()
             watch.cancel()
@@ -277,8 +279,5 @@ class SSEResponse:
     async def _send(
         self, connection: Connection, send: Send, data: bytes, *, last: bool = False
     ) -> None:
-        loop = asyncio.get_running_loop()
-        connection.sending = loop.time()
-        await send({"type": "http.response.body", "body": data, "more_body": not last})
-        connection.sending = 0.0
-        connection.last_write = loop.time()
+        body = {"type": "http.response.body", "body": data, "more_body": not last}
+        await connection.write(send, body)
