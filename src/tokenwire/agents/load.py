@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tokenwire.agents.functions import function_agent
 from tokenwire.agents.spec import Agent
@@ -32,7 +32,7 @@ _FRAMEWORKS = (
     ("langchain_core", "Runnable", "tokenwire.agents.frameworks.langgraph:runnable_agent"),
 )
 
-__all__ = ["agent_of", "agents_of", "load_agent", "load_object"]
+__all__ = ["agent_of", "agents_of", "listed", "load_agent", "load_object"]
 
 
 def agent_of(value: object, name: str | None = None) -> Agent | None:
@@ -62,11 +62,11 @@ def _from_entry_points(value: object, name: str | None) -> Agent | None:
     return None
 
 
-def agents_of(values: Iterable[object]) -> dict[str, Agent]:
-    """Agents by name, from agents, functions, objects of frameworks and names to import. Raises
-    `ConfigError`."""
+def agents_of(values: object) -> dict[str, Agent]:
+    """Agents by name, from agents, functions, objects of frameworks and names to import; a name or
+    an agent alone is one. Raises `ConfigError`."""
     agents: dict[str, Agent] = {}
-    for value in values:
+    for value in listed(values):
         agent = load_agent(value) if isinstance(value, str) else agent_of(value)
         if agent is None:
             raise ConfigError(
@@ -78,6 +78,12 @@ def agents_of(values: Iterable[object]) -> dict[str, Agent]:
             raise ConfigError(f"two agents are called '{agent.name}'; give one another name")
         agents[agent.name] = agent
     return agents
+
+
+def listed(values: object) -> Iterable[object]:
+    """The values of an argument ``agents``: a name or an object alone is one of them."""
+    is_many = isinstance(values, Iterable) and not isinstance(values, str)
+    return cast(Iterable[object], values) if is_many else [values]
 
 
 def load_agent(text: str) -> Agent:

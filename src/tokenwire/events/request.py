@@ -63,6 +63,14 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     reasoning: str | int | None = None
     extra: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.messages, str):  # a list of letters otherwise
+            self.messages = messages_of(self.messages)
+        if isinstance(self.stop, str):
+            self.stop = [self.stop]
+        if isinstance(self.tools, str):
+            raise InputError("'tools' must be a list of tools, not a text", field="tools")
+
 
 class _Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The options of an answer that a caller may set, with their bounds."""

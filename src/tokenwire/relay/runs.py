@@ -33,6 +33,7 @@ from tokenwire.errors import (
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import Control
+from tokenwire.events.names import checked_principal
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
@@ -241,7 +242,7 @@ class Runs:
         meta = RunMeta(
             model=model,
             request=request,
-            principal=principal,
+            principal=checked_principal(principal),
             thread=thread,
             metadata=metadata,
             on_disconnect=on_disconnect,

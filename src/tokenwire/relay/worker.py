@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tokenwire.errors import AgentChangedError, ConflictError, LogError, UnknownModelError
 from tokenwire.events.fold import Fold
+from tokenwire.events.names import names_of
 from tokenwire.log.base import Store
 from tokenwire.relay.census import Census
 from tokenwire.relay.description import RunMeta
@@ -94,8 +95,8 @@ class Worker:
         self.prepare = prepare
         self.outbox = Outbox(store, on_end) if on_end is not None else None
         self.lease = lease
-        self._fallbacks = fallbacks or {}
-        self._models = None if models is None else frozenset(models)
+        self._fallbacks = {k: names_of(v, "fallbacks") for k, v in (fallbacks or {}).items()}
+        self._models = None if models is None else frozenset(names_of(models, "models"))
         #: Seconds that a lost run which cannot go on here is left to others, before it is ended.
         self.leave_for = self._deadlines.total if leave_for is None else leave_for
         self.owned: dict[str, OwnedRun] = {}

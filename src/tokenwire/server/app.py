@@ -77,11 +77,10 @@ class App:
         prepare: Callable[[RunContext], Any] | None = None,
     ) -> None:
         self.state = State(settings, auth=auth)
-        names = [*settings.agent, *agents]
-        if names:
-            from tokenwire.agents.load import agents_of
+        if settings.agent or agents:
+            from tokenwire.agents.load import agents_of, listed
 
-            self.state.agents = agents_of(names)
+            self.state.agents = agents_of([*settings.agent, *listed(agents)])
         self._app, self._on_end = app, on_end or named_function(settings.on_end)
         prepare = prepare or named_function(settings.prepare)
         self._prepare: Preparation | None = None

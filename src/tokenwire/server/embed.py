@@ -38,6 +38,7 @@ from tokenwire.agents.load import agents_of
 from tokenwire.agents.prepare import preparation_of
 from tokenwire.errors import UnknownModelError
 from tokenwire.events.message import messages_of
+from tokenwire.events.names import names_of
 from tokenwire.events.request import Request
 from tokenwire.log.open import open_store
 from tokenwire.per_loop import PerLoop
@@ -173,7 +174,8 @@ class _Reader:
 class Live:
     """Runs on a log, and responses that follow them, for an application's own routes.
 
-    ``store``: a store or its URL. ``models``: the only models that `start` accepts. ``agents``:
+    ``store``: a store or its URL. ``models``: the only models that `start` accepts; one, or
+    several. ``agents``:
     functions made by `tokenwire.agent`, objects of frameworks, or names such as ``my_app:support``;
     they are started by name, as models are, and get ``app`` as ``ctx.app``. The first of agents and
     models is the default. What an agent calls is not bounded by ``models``. ``on_end`` is called
@@ -189,7 +191,7 @@ class Live:
         self,
         store: str | Store = "memory:",
         *,
-        models: list[str] | None = None,
+        models: str | Iterable[str] | None = None,
         registry: Registry | None = None,
         tools: ToolSet | None = None,
         agents: Iterable[object] = (),
@@ -200,7 +202,7 @@ class Live:
         max_age: float = 240.0,
     ) -> None:
         self._agents = agents_of(agents)
-        self._models = models or ([] if self._agents else ["demo"])
+        self._models = names_of(models or ([] if self._agents else ["demo"]), "models")
         #: What `start` accepts: agents, then models; the first is the default.
         self.models = [*self._agents, *self._models]
         self._app, self._on_end = app, on_end

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import typing
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
+
+from tokenwire.errors import ConfigError
+from tokenwire.events.names import names_of
 
 __all__ = ["Settings", "is_loopback"]
 
@@ -28,7 +31,8 @@ def _set(default: Any, group: str, text: str, *, unit: str = "", secret: bool = 
 
 @dataclass(kw_only=True)
 class Settings:
-    """All settings, with their defaults. ``None``: depends on other settings, as described."""
+    """All settings, with their defaults. ``None``: depends on other settings, as described. A text
+    for a list is its one item. Raises `ConfigError` for a list of anything but texts."""
 
     host: str = _set(
         "127.0.0.1", "Server", "Address to listen on. Any but loopback requires an API key."
@@ -240,6 +244,14 @@ class Settings:
     access_log: bool = _set(
         True, "Streams and logs", "Log one line per request; without its query string."
     )
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.default_factory is not MISSING:  # a text would be read letter by letter
+                try:
+                    setattr(self, item.name, names_of(getattr(self, item.name), item.name))
+                except TypeError as error:
+                    raise ConfigError(str(error)) from None
 
     @property
     def loopback(self) -> bool:

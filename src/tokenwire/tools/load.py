@@ -12,13 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from tokenwire.errors import ConfigError
+from tokenwire.events.names import names_of
 from tokenwire.tools.registry import Tool, ToolSet
 
 __all__ = ["open_tools"]
 
 
 @asynccontextmanager
-async def open_tools(names: Iterable[str]) -> AsyncIterator[ToolSet]:
+async def open_tools(names: str | Iterable[str]) -> AsyncIterator[ToolSet]:
     """All tools of these names, while the ``async with`` lasts.
 
     ``demo``: the demo tools. ``MODULE:NAME``: a tool, a function, or a list of them.
@@ -26,7 +27,7 @@ async def open_tools(names: Iterable[str]) -> AsyncIterator[ToolSet]:
     """
     async with AsyncExitStack() as stack:
         tools = ToolSet()
-        for name in names:
+        for name in names_of(names, "tools"):
             if name.startswith("mcp:"):
                 from tokenwire.tools.mcp import mcp_tools
 

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import re
 import shlex
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from tokenwire.errors import ConfigError, ToolError
+from tokenwire.events.names import names_of
 from tokenwire.tools.context import ToolContext
 from tokenwire.tools.json_schema import check_schema
 from tokenwire.tools.registry import Approval, Tool, ToolSet
@@ -35,7 +36,7 @@ async def mcp_tools(
     server: Any,
     *,
     prefix: str = "",
-    only: set[str] | None = None,
+    only: str | Iterable[str] | None = None,
     needs_approval: Approval = False,
     trust_hints: bool = False,
     timeout: float = 30.0,
@@ -52,6 +53,7 @@ async def mcp_tools(
     again after a crash. ``env`` and ``headers`` go to the server; nothing else of ours does.
     """
     ready: asyncio.Future[ToolSet] = asyncio.get_running_loop().create_future()
+    picked = None if only is None else frozenset(names_of(only, "only"))
     leave = asyncio.Event()
 
     async def own() -> None:
@@ -60,7 +62,7 @@ async def mcp_tools(
             client = await _connect(stack, server, env, headers, connect_timeout)
             tools: list[Tool] = []
             for listed in await _listed(client, connect_timeout):
-                if only is None or listed.name in only:
+                if picked is None or listed.name in picked:
                     options = _options(listed, needs_approval, trust_hints)
                     tools.append(_tool(client, listed, prefix, timeout, options))
             ready.set_result(ToolSet(tools))

@@ -212,6 +212,10 @@ class ToolSet:
 
     def __init__(self, tools: Iterable[Tool | Callable[..., Any]] = ()) -> None:
         self._tools: dict[str, Tool] = {}
+        if isinstance(tools, str) or not isinstance(tools, Iterable):
+            raise ConfigError(
+                f"tools must be a list of functions and tools, not {type(tools).__name__}"
+            )
         for item in tools:
             entry = item if isinstance(item, Tool) else Tool.of(item)
             if entry.signature.unbound:

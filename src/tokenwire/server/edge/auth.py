@@ -11,20 +11,26 @@ import hmac
 import inspect
 import logging
 import os
+import re
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
 from tokenwire.errors import ConfigError, NotAuthenticatedError
+from tokenwire.events.names import names_of, principal_fault
+from tokenwire.observe.line_limit import LineLimit
 from tokenwire.server.settings import Settings
 
 __all__ = ["Auth", "How", "Identity", "Verify", "credential_of", "read_key_file"]
 
 _LEAST_KEY = 16
-_log = logging.getLogger("tokenwire.server")
+#: What people put between keys, and what a key is made of, as headers hold it.
+_SEPARATORS, _KEY = re.compile(r"""["'`,;\r\n\t]"""), re.compile(r"[!-~]*")
+#: Lines about a check of the application's own: every wrong key can cause one.
+_REFUSED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 
 #: A check of the application's own: a bearer credential to the name of its principal, or None to
 #: refuse it. It may be a coroutine function.
@@ -64,9 +70,11 @@ def read_key_file(path: str | Path) -> list[str]:
 class Auth:
     """The keys of a server. Without any (and without ``verify``) everybody is principal ``""``."""
 
-    def __init__(self, keys: list[str] | None = None, *, verify: Verify | None = None) -> None:
+    def __init__(
+        self, keys: str | Iterable[str] | None = None, *, verify: Verify | None = None
+    ) -> None:
         self._digests: dict[bytes, str] = {}
-        for key in keys or []:
+        for key in names_of(keys or (), "keys"):
             name, digest = _parse(key)
             if digest in self._digests:
                 raise ConfigError("an API key is listed twice")
@@ -116,21 +124,31 @@ async def _verified(verify: Verify, key: str) -> str | None:
         verdict = await verdict
     if verdict is None:
         return None
-    if isinstance(verdict, str) and verdict.strip():
-        return verdict
+    fault = principal_fault(verdict)
+    if fault is None:
+        return cast(str, verdict)
     if inspect.iscoroutine(verdict):  # of a coroutine function that returned one
         verdict.close()
-    _log.error(
-        "Auth(verify=...) must return the name of a principal or None, not %s; the key is refused",
-        "an empty text" if isinstance(verdict, str) else type(verdict).__name__,
+    _REFUSED.log(
+        "Auth(verify=...) must return the name of a principal or None: the name %s; the key is "
+        "refused",
+        fault,
     )
     return None
 
 
 def _parse(entry: str) -> tuple[str, bytes]:
+    """Name and digest of one entry. No error contains any of it."""
     name, colon, rest = entry.partition(":")
     if not colon or name == "sha256":
         name, rest = "", entry
+    if _SEPARATORS.search(entry) or not _KEY.fullmatch(rest):
+        raise ConfigError(
+            "an API key must not contain spaces, quotes, commas and semicolons; separate several "
+            "by commas in TOKENWIRE_API_KEYS, by lines in the key file"
+        )
+    if name and (fault := principal_fault(name)):
+        raise ConfigError(f"the name of an API key {fault}")
     if rest.startswith("sha256:"):
         try:
             digest = bytes.fromhex(rest[7:])

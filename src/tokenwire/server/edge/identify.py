@@ -14,6 +14,7 @@ import traceback
 from starlette.exceptions import HTTPException
 
 from tokenwire.errors import NotAuthenticatedError, TokenwireError
+from tokenwire.observe.line_limit import LineLimit
 from tokenwire.server.edge.auth import Auth, Identity, credential_of
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.request_info import RequestInfo
@@ -23,7 +24,8 @@ __all__ = ["Identify"]
 
 _EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
 _MOST_KEY = 1000
-_log = logging.getLogger("tokenwire.server")
+#: Lines about a check that raises: every request can cause one.
+_FAILED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 
 
 class Identify:
@@ -47,7 +49,7 @@ class Identify:
         except Exception as error:
             # Its text may be the key itself, as that of a KeyError is: the log gets the place.
             place = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error(
+            _FAILED.log(
                 "Auth(verify=...) raised %s in %s, line %d; the key is refused",
                 type(error).__name__,
                 place.name,

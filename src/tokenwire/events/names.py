@@ -1,0 +1,52 @@
+"""Names that callers give: one or several of them, and what a principal may be called.
+
+Always true: a text where a list of names is expected is one name, never a list of letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from tokenwire.errors import InputError
+
+__all__ = ["MOST_PRINCIPAL", "checked_principal", "names_of", "principal_fault"]
+
+#: Characters of a principal's name.
+MOST_PRINCIPAL = 200
+
+
+def names_of(value: object, what: str) -> list[str]:
+    """The names of an argument: one text, or an iterable of texts. ``what``: the argument's name.
+    Raises `TypeError` for anything else."""
+    if isinstance(value, str):
+        return [value]
+    names = list(cast(Iterable[object], value)) if isinstance(value, Iterable) else [value]
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"{what} must be a list of texts, not of {type(name).__name__}")
+    return cast(list[str], names)
+
+
+def principal_fault(name: object) -> str | None:
+    """What is wrong with the name of a principal, without the name itself, which may contain a key;
+    None for a valid one: 1 to 200 printable characters, without spaces around them."""
+    if not isinstance(name, str):
+        return f"must be a text, not {type(name).__name__}"
+    if not name.strip():
+        return "must not be an empty text"
+    if len(name) > MOST_PRINCIPAL:
+        return f"must have at most {MOST_PRINCIPAL} characters, not {len(name)}"
+    if not name.isprintable():
+        return "must not contain line breaks, control or invisible characters"
+    if name != name.strip():
+        return "must not begin or end with a space"
+    return None
+
+
+def checked_principal(name: str) -> str:
+    """The same name. Raises `InputError` for one that no principal may have; empty stands for
+    everybody, where no keys are used."""
+    if name != "" and (fault := principal_fault(name)):
+        raise InputError(f"'principal' {fault}", field="principal")
+    return name
