@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+#: ``case:NAME:MORE`` in a prompt chooses the answer.
+WORD = re.compile(rb"case:([\w-]+)(?::[\w-]+)?")
 
 Answer = bytes | Callable[[socket.socket], None]
 
@@ -42,6 +46,9 @@ class Upstream:
         self.model = f"http://127.0.0.1:{self.port}/v1#m"
         self.answer: Answer = http(500, b"{}")
         self.requests = 0
+        #: Answers by a word of the request, before ``answer``; and how often each was asked for.
+        self.answers: dict[str, Answer] = {}
+        self.asked: Counter[str] = Counter()
         self.gone = threading.Event()
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -75,10 +82,23 @@ class Upstream:
                 body += connection.recv(65536)
             self.requests += 1
             answer = self.answer
+            word = WORD.search(body)
+            if word is not None:
+                name = word[1].decode()
+                self.asked[word[0].decode()] += 1
+                answer = self.answers[name]
             if isinstance(answer, bytes):
                 connection.sendall(answer)
             else:
                 answer(connection)
+
+    def silent(self, connection: socket.socket) -> None:
+        """An answer: accept the request, then nothing until the other side goes."""
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        connection.settimeout(60)
+        with suppress(OSError):
+            while connection.recv(1024):
+                pass
 
     def hold(self, connection: socket.socket) -> None:
         """An answer: begin a stream, then nothing until the other side goes."""

@@ -46,14 +46,17 @@ def error_of(fold: Fold) -> TokenwireError | None:
     if fold.error is None:
         return TokenwireError(f"the run ended as '{fold.outcome}' ({fold.end_reason})")
     code, message = fold.error["code"], fold.error["message"]
+    should_retry = bool(fold.error.get("retryable", False))
     if code == "timeout":
-        return DeadlineError(message, which=fold.error.get("which") or "", seconds=0.0)
+        which = fold.error.get("which") or ""
+        return DeadlineError(message, which=which, seconds=0.0, should_retry=should_retry)
     cls = _by_code().get(code, TokenwireError)
     if issubclass(cls, ProviderError):
         return cls(
             message,
             retry_after=fold.error.get("retry_after"),
             request_id=fold.error.get("request_id"),
+            should_retry=should_retry,
         )
     return cls(message)
 

@@ -184,7 +184,9 @@ def _raise_refusal(events: list[Event]) -> None:
 
 def error_event(error: TokenwireError, *, after_output: bool = False) -> Error:
     """A failure as an event that every client can display."""
-    scope = "provider" if isinstance(error, ProviderError) else "internal"
+    scope, should_retry = "internal", None
+    if isinstance(error, ProviderError):
+        scope, should_retry = "provider", error.should_retry
     if isinstance(error, DeadlineError):
         scope = "timeout"
     elif isinstance(error, FramingError | ProtocolError):
@@ -195,7 +197,7 @@ def error_event(error: TokenwireError, *, after_output: bool = False) -> Error:
         scope=cast("object", scope),  # type: ignore[arg-type]
         code=error.code,
         message=error.message,
-        retryable=error.retryable,
+        retryable=error.retryable if should_retry is None else should_retry,
         http_status=error.http_status,
         after_output=after_output,
         which=getattr(error, "which", None),
