@@ -15,12 +15,18 @@ FRAMEWORKS = {
     "openai_agents": ".venv-agents",
     "langgraph": ".venv-agents",
     "strands": ".venv-agents-more",
+    "google_adk": ".venv-agents-more",
+    "claude": ".venv-agents-more",
     "llama_index": ".venv-agents-more",
 }
 EXAMPLES = {
     "agent_pydantic_ai": ".venv-agents",
     "agent_openai": ".venv-agents",
     "agent_langgraph": ".venv-agents",
+    "agent_claude": ".venv-agents-more",
+    "agent_google_adk": ".venv-agents-more",
+    "agent_llama_index": ".venv-agents-more",
+    "agent_strands": ".venv-agents-more",
 }
 
 

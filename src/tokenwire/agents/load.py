@@ -26,6 +26,12 @@ _FRAMEWORKS = (
     ("agents", "AgentBase", "tokenwire.agents.frameworks.openai_agents:openai_agent"),
     ("langgraph", "PregelProtocol", "tokenwire.agents.frameworks.langgraph:langgraph_agent"),
     ("strands", "Agent", "tokenwire.agents.frameworks.strands:strands_agent"),
+    ("google", "BaseAgent", "tokenwire.agents.frameworks.google_adk:adk_agent"),
+    (
+        "claude_agent_sdk",
+        "ClaudeAgentOptions",
+        "tokenwire.agents.frameworks.claude:claude_agent",
+    ),
     ("llama_index", "BaseWorkflowAgent", _LLAMA_INDEX),
     ("llama_index", "AgentWorkflow", _LLAMA_INDEX),
     ("workflows", "Workflow", _LLAMA_INDEX),

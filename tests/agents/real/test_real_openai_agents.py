@@ -94,12 +94,15 @@ def deleting(url: str) -> tuple[Any, list[str]]:
     return agent_at(url, tools=[delete_file]), deleted
 
 
-@pytest.mark.parametrize("approved", [True, False])
-async def test_approvals(approved: bool) -> None:
+@pytest.mark.parametrize(
+    ("approved", "arguments", "expected"),
+    [(True, None, ["report.txt"]), (True, {"path": "b.txt"}, []), (False, None, [])],
+)
+async def test_approvals(approved: bool, arguments: Any, expected: list[str]) -> None:
     async with simulator() as url:
         agent, deleted = deleting(url)
-        state = await state_of(agent, "scenario:approval", approve(approved))
-    assert deleted == (["report.txt"] if approved else [])
+        state = await state_of(agent, "scenario:approval", approve(approved, arguments))
+    assert deleted == expected, "never with arguments that nobody approved"
     assert state.outcome == "complete"
 
 

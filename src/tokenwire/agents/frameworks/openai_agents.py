@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.answers import Answers
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
 from tokenwire.agents.frameworks.values import plain, title
 from tokenwire.agents.spec import Agent
 from tokenwire.events import model as m
-from tokenwire.providers.sdk import Answer
 
 __all__ = ["OpenAIAgentEvents", "openai_agent"]
 
+_EDITED = "a person wants this call with other arguments; call the tool again with:"
 _CUT = ("length", "content_filter")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -26,68 +27,39 @@ class OpenAIAgentEvents:
     """The reading of one `stream_events`."""
 
     def __init__(self) -> None:
-        self._answer: Answer | None = None
-        self._step = self._part = 0
-        self._names: dict[str, str] = {}
-        #: Who speaks now; None before the SDK says it.
-        self.speaker: str | None = None
-        #: Why the last answer ended, in our word.
-        self.reason = "stop"
+        self._answers = Answers("openai-agents")
+
+    @property
+    def reason(self) -> str:
+        """Why the last answer ended, in our word."""
+        return self._answers.reason
+
+    def speak(self, name: str) -> None:
+        """Another agent speaks from here on."""
+        self._answers.speaker = m.Agent(id=name, name=name)
 
     def read(self, event: Any) -> list[m.Event]:
         """One event of the SDK, known by its ``type``."""
         if event.type == "raw_response_event":
-            return self._raw(event.data)
+            events = self._answers.item(event.data)
+            if getattr(event.data, "type", "") in _ENDS:
+                events += self._answers.end()
+            return events
         if event.type == "run_item_stream_event":
             return self._item(event.name, event.item)
         if event.type == "agent_updated_stream_event":
-            self.speaker = event.new_agent.name
+            self.speak(event.new_agent.name)
         return []
-
-    def _raw(self, data: Any) -> list[m.Event]:
-        if self._answer is None:
-            self._answer = Answer()
-        events = self._answer.item(data)
-        if getattr(data, "type", "") in _ENDS:
-            events += self._answer.end()
-            self._answer = None
-        return self._own(events)
-
-    def _own(self, events: list[m.Event]) -> list[m.Event]:
-        """An answer's events in the numbers of the turn."""
-        own: list[m.Event] = []
-        for event in events:
-            if isinstance(event, m.RunStart | m.RunEnd):
-                continue
-            if isinstance(event, m.StepStart):
-                self._step += 1
-                self._part = (self._part // 1000 + 1) * 1000  # an answer's parts begin anew
-                event.provider = "openai-agents"
-                if self.speaker is not None:
-                    event.agent = m.Agent(id=self.speaker, name=self.speaker)
-            if isinstance(event, m.StepStart | m.StepEnd | m.StepReset):
-                event.step = self._step
-            elif isinstance(
-                event, m.PartStart | m.PartDelta | m.PartEnd | m.PartAttr | m.PartPatch
-            ):
-                event.part += self._part
-                if isinstance(event, m.PartStart) and self.speaker is not None:
-                    event.agent = m.Agent(id=self.speaker, name=self.speaker)
-                if isinstance(event, m.ToolCallStart) and event.call_id:
-                    self._names[event.call_id] = event.name
-            elif isinstance(event, m.Finish):
-                self.reason = event.reason
-            event.seq = 0
-            own.append(event)
-        return own
 
     def _item(self, name: str, item: Any) -> list[m.Event]:
         raw = getattr(item, "raw_item", None)
         call_id = _field(raw, "call_id")
         if name == "tool_called" and call_id:
-            self._names[call_id] = _field(raw, "name") or self._names.get(call_id, "")
+            self._answers.names[call_id] = _field(raw, "name") or self._answers.names.get(
+                call_id, ""
+            )
         elif name in ("tool_output", "handoff_occured") and call_id:
-            tool = self._names.get(call_id, "")
+            tool = self._answers.names.get(call_id, "")
             output = getattr(item, "output", None)
             content = plain(output if output is not None else _field(raw, "output"))
             return [
@@ -98,7 +70,8 @@ class OpenAIAgentEvents:
 
 
 def openai_agent(agent: Any, name: str | None = None) -> Agent:
-    """An agent of the SDK. Tools with ``needs_approval`` ask a person, also over a restart."""
+    """An agent of the SDK. Tools with ``needs_approval`` ask a person, also over a restart; edited
+    arguments go to the model, which may call again with them."""
 
     async def work(ctx: RunContext) -> None:
         await _drive(ctx, agent)
@@ -123,8 +96,12 @@ async def _drive(ctx: RunContext, agent: Any) -> None:
             return
         begin = await RunState.from_json(agent, state["state"])
         for item in begin.get_interruptions():
-            answer = await ask(ctx, item.call_id, item.name, _arguments(item))
-            if answer:
+            arguments = _arguments(item)
+            answer = await ask(ctx, item.call_id, item.name, arguments)
+            if answer and answer.arguments != arguments:
+                # The SDK runs a call only with the model's own arguments.
+                begin.reject(item, rejection_message=f"{_EDITED} {plain(answer.arguments)}")
+            elif answer:
                 begin.approve(item)
             else:
                 begin.reject(item, rejection_message=answer.reason)
@@ -135,7 +112,7 @@ async def _run(ctx: RunContext, turn: Turn, agent: Any, begin: Any) -> dict[str,
     from agents import AgentsException, RunConfig, Runner
 
     reading = OpenAIAgentEvents()
-    reading.speaker = agent.name
+    reading.speak(agent.name)
     result = Runner.run_streamed(
         agent,
         begin,
