@@ -27,7 +27,7 @@ from tokenwire.events.model import (
     ToolError,
     ToolResult,
 )
-from tokenwire.tools.calls.assemble import Assembler
+from tokenwire.tools.calls.assemble import ToolCall, calls_of
 from tokenwire.tools.registry import Tool, ToolSet
 
 __all__ = ["stream_with_tools"]
@@ -58,7 +58,6 @@ async def stream_with_tools(
     """
     toolset = ToolSet(_tool(tool) for tool in tools)
     prompt = messages if isinstance(messages, str) else [_message(item) for item in messages]
-    assembler = Assembler()
     results: list[dict[str, Any]] = []
     own = toolset if len(toolset) else None
     async with stream(prompt, model=model, tools=own, **options) as run:
@@ -68,12 +67,12 @@ async def stream_with_tools(
                     yield {"type": "content", "data": event.text}
                     continue
                 if isinstance(event, StepStart | StepReset):
-                    assembler, results = Assembler(), []
+                    results = []
                 elif isinstance(event, ToolResult | ToolError):
                     results.append(_result(event))
-                assembler.push(event)
                 if isinstance(event, StepEnd):
-                    calls = _calls(assembler)
+                    step = next(s for s in run.state.steps if s.step == event.step)
+                    calls = _calls(calls_of(run.state, step))
                     if calls:
                         yield {"type": "tool_calls", "data": calls}
                 elif isinstance(event, ApprovalRequest):
@@ -90,10 +89,10 @@ async def _ask(approve: Approve | None, request: ApprovalRequest) -> bool:
     return bool(await answer if inspect.isawaitable(answer) else answer)
 
 
-def _calls(assembler: Assembler) -> list[dict[str, Any]]:
+def _calls(calls: list[ToolCall]) -> list[dict[str, Any]]:
     return [
         {"id": call.call_id, "function": {"name": call.name, "arguments": call.arguments_text}}
-        for call in assembler.calls
+        for call in calls
         if call.runnable
     ]
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenwire.events.fold import fold
 from tokenwire.events.model import (
     Event,
     Finish,
@@ -24,6 +25,7 @@ from tokenwire.events.model import (
     ToolCallStart,
 )
 from tokenwire.tools import Assembler, ToolCall
+from tokenwire.tools.calls.assemble import calls_of as state_calls
 
 JSON = st.recursive(
     st.none()
@@ -40,10 +42,14 @@ OBJECTS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSO
 
 
 def calls_of(events: list[Event]) -> list[ToolCall]:
-    assembler = Assembler()
+    """From the events, and from the run's state: both give the same."""
+    assembler, state = Assembler(), fold(events)
     for event in events:
         assembler.push(event)
-    return assembler.calls
+    calls = assembler.calls
+    if state.steps and not any(isinstance(event, PartPatch) for event in events):
+        assert state_calls(state, state.steps[-1]) == calls
+    return calls
 
 
 def one(text: str, *, finish: Any = "tool_calls", end: StepEnd | None = None) -> ToolCall:

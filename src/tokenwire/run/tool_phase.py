@@ -21,13 +21,7 @@ from tokenwire.events.model import (
     ApprovalRequest,
     Error,
     Event,
-    Finish,
-    PartAttr,
     RunWait,
-    StepEnd,
-    ToolCallDelta,
-    ToolCallEnd,
-    ToolCallStart,
     ToolError,
     ToolResult,
     ToolStart,
@@ -36,55 +30,17 @@ from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import Plan
-from tokenwire.tools.calls.assemble import Assembler, ToolCall
+from tokenwire.tools.calls.assemble import ToolCall, calls_of
 from tokenwire.tools.calls.execute import client_result, execute
 from tokenwire.tools.check import check, refusal
 
 if TYPE_CHECKING:
     from tokenwire.tools.registry import Tool, ToolSet
 
-__all__ = ["ToolPhase", "calls_of", "open_tools"]
+__all__ = ["ToolPhase", "open_tools"]
 
 
 _log = logging.getLogger("tokenwire.run")
-
-
-def calls_of(fold: Fold, step: StepState) -> list[ToolCall]:
-    """The tool calls of a finished step, from its folded state."""
-    assembler = Assembler()
-    for number in step.parts:
-        part = fold.parts[number]
-        if part.kind != "tool-call" or part.choice != 0:
-            continue
-        attrs = part.attrs
-        assembler.push(
-            ToolCallStart(
-                part=number,
-                step=step.step,
-                name=attrs.get("name", ""),
-                call_id=attrs.get("call_id", ""),
-                executor=attrs.get("executor", "server"),
-                format=attrs.get("format", "json"),
-            )
-        )
-        if attrs.get("call_id"):
-            assembler.push(PartAttr(part=number, name="call_id", value=attrs["call_id"]))
-        if part.text:
-            assembler.push(ToolCallDelta(part=number, text=part.text))
-        assembler.push(
-            ToolCallEnd(
-                part=number,
-                status=part.status,  # type: ignore[arg-type]
-                arguments=attrs.get("arguments"),
-                error=attrs.get("error"),
-            )
-        )
-    if step.finish is not None:
-        assembler.push(Finish(reason=step.finish["reason"]))
-    assembler.push(
-        StepEnd(step=step.step, status=step.status, terminal_seen=step.terminal_seen)  # type: ignore[arg-type]
-    )
-    return assembler.calls
 
 
 def open_tools(fold: Fold) -> set[str]:

@@ -1,4 +1,4 @@
-"""Events of one step to complete tool calls.
+"""The state of one step to its tool calls: the one value that checks, approvals and tools take.
 
 Always true: pure; any order and split of deltas of different parts gives the same calls, in the
 order in which their parts started; only a complete call of a complete step is ``runnable``; every
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tokenwire.events.fold import Fold, PartState, StepState
 from tokenwire.events.model import (
     Event,
     Finish,
@@ -27,7 +28,7 @@ from tokenwire.events.model import (
 from tokenwire.tools.calls.arguments import MAX_ARGUMENT_BYTES, InvalidJSON, parse_json
 from tokenwire.tools.calls.partial import apply_patch
 
-__all__ = ["Assembler", "ToolCall"]
+__all__ = ["Assembler", "ToolCall", "calls_of"]
 
 #: The model was cut off, so that even a call that looks complete may not be what it meant.
 _CUT: Final = frozenset({"length", "content_filter", "context_overflow", "error", "cancelled"})
@@ -57,23 +58,16 @@ class ToolCall(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
         return self.status == "complete" and self.executor != "provider"
 
 
-class _Open:
-    """A call that is still being written."""
-
-    __slots__ = ("call_id", "end", "name", "patched", "pieces", "size", "start")
-
-    def __init__(self, start: ToolCallStart) -> None:
-        self.start = start
-        self.name = start.name
-        self.call_id = start.call_id
-        self.pieces: list[str] = []
-        self.size = 0
-        self.patched: Any = None
-        self.end: ToolCallEnd | None = None
+def calls_of(fold: Fold, step: StepState) -> list[ToolCall]:
+    """The calls of ``step`` in the model's order, complete or not (choice 0 only), from the state
+    of their run."""
+    parts = [fold.parts[number] for number in step.parts]
+    return [_call(part, step) for part in parts if part.kind == "tool-call" and part.choice == 0]
 
 
 class Assembler:
-    """Collects the tool calls of one step; use a new one for each step.
+    """Collects the tool calls of one step from its events alone, where no fold does; use a new one
+    for each step.
 
     Push every event (others than those of tool calls are ignored); after ``step-end`` read
     `calls`.
@@ -81,111 +75,145 @@ class Assembler:
 
     def __init__(self, *, most: int = MAX_ARGUMENT_BYTES) -> None:
         self._most = most
-        self._open: dict[int, _Open] = {}
-        self._finish: str | None = None
-        self._end: StepEnd | None = None
+        self._parts: dict[int, PartState] = {}
+        #: The characters that came, and the value that was patched, by part.
+        self._sizes: dict[int, int] = {}
+        self._patched: dict[int, Any] = {}
+        self._step = StepState(step=0)
 
     def push(self, event: Event) -> None:
         """Add the next event of the step."""
-        kind = type(event)
-        if kind is ToolCallDelta:
-            self._delta(event)  # type: ignore[arg-type]
-        elif kind is ToolCallStart:
-            self._open[event.part] = _Open(event)  # type: ignore[union-attr, arg-type]
-        elif kind is ToolCallEnd:
-            call = self._open.get(event.part)  # type: ignore[union-attr]
-            if call is not None:
-                call.end = event  # type: ignore[assignment]
+        if isinstance(event, ToolCallDelta):
+            self._delta(event)
+        elif isinstance(event, ToolCallStart):
+            self._start(event)
+        elif isinstance(event, ToolCallEnd):
+            self._ended(event)
         elif isinstance(event, PartAttr | PartPatch):
             self._decorate(event)
         elif isinstance(event, Finish):
             if event.choice == 0:
-                self._finish = event.reason
+                self._step.finish = {"reason": event.reason}
         elif isinstance(event, StepEnd):
-            self._end = event
+            self._step.status, self._step.terminal_seen = event.status, event.terminal_seen
         elif isinstance(event, StepReset | StepStart):
             self._again(event)
 
     @property
     def names(self) -> dict[int, str]:
         """Part -> tool name of every call so far, to show a call before it is complete."""
-        return {part: call.name for part, call in self._open.items()}
+        return {number: part.attrs["name"] for number, part in self._parts.items()}
 
     @property
     def calls(self) -> list[ToolCall]:
         """The calls of the step in the model's order, complete or not (choice 0 only)."""
-        return [self._call(part, c) for part, c in self._open.items() if c.start.choice == 0]
+        return [
+            _call(part, self._step, self._most, self._sizes[number], self._patched.get(number))
+            for number, part in self._parts.items()
+            if part.choice == 0
+        ]
+
+    def _start(self, event: ToolCallStart) -> None:
+        self._sizes[event.part] = 0
+        self._parts[event.part] = PartState(
+            part=event.part,
+            kind=event.kind,
+            step=event.step,
+            choice=event.choice,
+            attrs={
+                "name": event.name,
+                "call_id": event.call_id,
+                "executor": event.executor,
+                "format": event.format,
+            },
+        )
 
     def _delta(self, event: ToolCallDelta) -> None:
-        call = self._open.get(event.part)
-        if call is None:
+        part = self._parts.get(event.part)
+        if part is None:
             return
-        if call.size <= self._most:  # beyond it the call is refused; keep no more of it
-            call.pieces.append(event.text)
-        call.size += len(event.text)
+        if self._sizes[event.part] <= self._most:  # beyond it the call is refused; keep no more
+            part.add(event.text)
+        self._sizes[event.part] += len(event.text)
+
+    def _ended(self, event: ToolCallEnd) -> None:
+        part = self._parts.get(event.part)
+        if part is None:
+            return
+        part.status = event.status
+        if event.text is not None:
+            part.pieces = [event.text]
+        part.attrs |= {"arguments": event.arguments, "error": event.error}
 
     def _decorate(self, event: PartAttr | PartPatch) -> None:
-        call = self._open.get(event.part)
-        if call is None:
+        part = self._parts.get(event.part)
+        if part is None:
             return
         if isinstance(event, PartPatch):
-            call.patched = apply_patch(call.patched, event.path, event.value)
-        elif event.name == "tool_name" and isinstance(event.value, str):
-            call.name = event.value
-        elif event.name == "call_id" and isinstance(event.value, str):
-            call.call_id = event.value
+            value = apply_patch(self._patched.get(event.part), event.path, event.value)
+            self._patched[event.part] = value
+        elif event.name in ("tool_name", "call_id") and isinstance(event.value, str):
+            part.attrs["name" if event.name == "tool_name" else "call_id"] = event.value
 
     def _again(self, event: StepReset | StepStart) -> None:
         if isinstance(event, StepReset):
-            for part in event.discard_parts:
-                self._open.pop(part, None)
-        self._finish = None
-        self._end = None
-
-    def _call(self, part: int, call: _Open) -> ToolCall:
-        text, patched = "".join(call.pieces), call.patched
-        end = call.end
-        if end is not None and end.text is not None:
-            text = end.text
-        elif not text and end is not None and patched is None and end.arguments:
-            patched = end.arguments  # a wire that gives the value and no text
-        if not text and patched is not None:
-            text = msgspec.json.encode(patched).decode()
-        status, reason, value = self._judge(call, text)
-        return ToolCall(
-            call_id=call.call_id,
-            name=call.name,
-            part=part,
-            step=call.start.step,
-            arguments_text=text,
-            arguments=value,
-            status=status,
-            error=reason,
-            executor=call.start.executor,
-            format=call.start.format,
-        )
-
-    def _judge(self, call: _Open, text: str) -> tuple[Any, str | None, Any]:
-        """(status, why not, arguments)"""
-        end = call.end
-        if end is None or end.status == "truncated":
-            return "truncated", "the call was cut off before its arguments were complete", None
-        if end.status == "discarded":
-            return "discarded", "the call belongs to an abandoned attempt", None
-        if self._end is None or self._end.status != "complete" or not self._end.terminal_seen:
-            return "truncated", "the answer was cut off before its end", None
-        if self._finish in _CUT:
-            return "truncated", f"the model was stopped ({self._finish}) while it was calling", None
-        if max(call.size, len(text)) > self._most:
-            return "invalid", f"the arguments are longer than {self._most} bytes", None
-        if not call.name:
-            return "invalid", "the call has no name", None
-        if call.start.format == "text":
-            return "complete", None, text
-        return _read(text, end)
+            for number in event.discard_parts:
+                self._parts.pop(number, None)
+        self._step = StepState(step=event.step)
 
 
-def _read(text: str, end: ToolCallEnd) -> tuple[Any, str | None, Any]:
+def _call(
+    part: PartState,
+    step: StepState,
+    most: int = MAX_ARGUMENT_BYTES,
+    size: int = 0,
+    patched: Any = None,
+) -> ToolCall:
+    """The call of a part. ``size``: characters that came, where fewer were kept; ``patched``: the
+    arguments of a wire that sends patches and no text."""
+    attrs = part.attrs
+    text = part.text
+    if not text:  # a wire that gives the value and no text
+        value = attrs.get("arguments") or None if patched is None else patched
+        text = msgspec.json.encode(value).decode() if value is not None else ""
+    status, error, arguments = _judge(part, step, text, max(size, len(text)) > most, most)
+    return ToolCall(
+        call_id=attrs.get("call_id", ""),
+        name=attrs.get("name", ""),
+        part=part.part,
+        step=part.step,
+        arguments_text=text,
+        arguments=arguments,
+        status=status,
+        error=error,
+        executor=attrs.get("executor", "server"),
+        format=attrs.get("format", "json"),
+    )
+
+
+def _judge(
+    part: PartState, step: StepState, text: str, is_too_long: bool, most: int
+) -> tuple[Any, str | None, Any]:
+    """(status, why not, arguments)"""
+    finish = step.finish["reason"] if step.finish is not None else None
+    if part.status in ("open", "truncated"):
+        return "truncated", "the call was cut off before its arguments were complete", None
+    if part.status == "discarded":
+        return "discarded", "the call belongs to an abandoned attempt", None
+    if step.status != "complete" or not step.terminal_seen:
+        return "truncated", "the answer was cut off before its end", None
+    if finish in _CUT:
+        return "truncated", f"the model was stopped ({finish}) while it was calling", None
+    if is_too_long:
+        return "invalid", f"the arguments are longer than {most} bytes", None
+    if not part.attrs.get("name"):
+        return "invalid", "the call has no name", None
+    if part.attrs.get("format") == "text":
+        return "complete", None, text
+    return _read(text, part)
+
+
+def _read(text: str, part: PartState) -> tuple[Any, str | None, Any]:
     if not text.strip():
         return "complete", None, {}
     try:
@@ -194,8 +222,9 @@ def _read(text: str, end: ToolCallEnd) -> tuple[Any, str | None, Any]:
         return "invalid", f"the arguments are {_article(str(error))}", None
     if not isinstance(value, dict):
         return "invalid", "the arguments are not a JSON object", None
-    if end.status == "invalid":
-        return "invalid", end.error or "the provider reported these arguments as invalid", None
+    if part.status == "invalid":
+        error = part.attrs.get("error")
+        return "invalid", error or "the provider reported these arguments as invalid", None
     return "complete", None, value
 
 
