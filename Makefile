@@ -59,7 +59,7 @@ test: setup ## All tests (browser and Redis tests where these can be had)
 	$(MAKE) --no-print-directory test-js
 	$(MAKE) --no-print-directory test-python
 
-test-js: setup
+test-js: setup $(VENV)/.clients
 	@if command -v npm >/dev/null 2>&1; then npm test --silent; else echo "npm is not installed: the TypeScript tests are left out"; fi
 
 # The client packages of others that the tests run against the server.

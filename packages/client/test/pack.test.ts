@@ -123,6 +123,32 @@ await answer.catch(() => undefined);
   run("node", ["program.cjs"], place);
 }, 120_000);
 
+/** The Node 22 that tests/node installs, whatever Node runs this. */
+const node22 = ["x64", "arm64"]
+  .map((cpu) => join(root, `tests/node/node_modules/node22-${cpu}/bin/node`))
+  .find(existsSync);
+
+it("are required and imported by Node 22, each entry for itself", ({ skip }) => {
+  if (!node22) skip("tests/node is not installed, or has no Node 22 for this machine");
+  expect(run(node22!, ["--version"])).toMatch(/^v22\./);
+  for (const name of ["client", "react"]) {
+    for (const entry of entriesOf(name)) {
+      const module = JSON.stringify(`@tokenwire/${name}${entry.slice(1)}`);
+      const [required, imported] = [
+        ["entry.cjs", `console.log(Object.keys(require(${module})).sort().join())`],
+        ["entry.mjs", `import * as all from ${module}; console.log(Object.keys(all).sort().join())`],
+      ].map(([file, program]) => {
+        writeFileSync(join(place, file!), program!);
+        return run(node22!, ["--no-warnings", file!], place).trim();
+      });
+      expect([module, required!.split(",").filter((one) => one !== "__esModule").join()]).toEqual([module, imported]);
+      expect(imported!.length).toBeGreaterThan(2);
+    }
+    const version = `console.log(require("@tokenwire/${name}/package.json").version)`;
+    expect(run(node22!, ["-e", version], place)).toMatch(/^\d+\.\d+/);
+  }
+}, 120_000);
+
 it("says in Node that the server's address is missing", () => {
   const program = `import { streamChat, TokenwireClient } from "@tokenwire/client";
 await new TokenwireClient().thread("x").catch((error) => console.log(error.code, error.message));
