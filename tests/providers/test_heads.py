@@ -51,6 +51,14 @@ async def read(raw: bytes) -> tuple[int, dict[str, str], bytes]:
             id="informational heads",
         ),
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\nok", id="an old server"),
+        pytest.param(STATUS + b"x: a\r\n b\r\n\tc\r\ncontent-length: 2\r\n\r\nok", id="folded"),
+        pytest.param(STATUS + b"content-length:\r\n 2\r\n\r\nok", id="a folded length"),
+        pytest.param(
+            STATUS + b"transfer-encoding:\n\tchunked\n\n2\r\nok\r\n0\r\n\r\n", id="a folded coding"
+        ),
+        pytest.param(
+            STATUS + b"content-encoding: utf-8\r\ncontent-length: 2\r\n\r\nok", id="a charset"
+        ),
     ],
 )
 def test_heads_that_can_be_read_in_one_way_are_read(raw: bytes) -> None:
@@ -69,6 +77,11 @@ def test_heads_that_can_be_read_in_one_way_are_read(raw: bytes) -> None:
         (b"HTTP/1.1 200 OK\ncontent-length: 2\nContent-Length: 3\n\nok!", "2 and 3"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "did not reply with HTTP"),
         (b"HTTP/2 200\r\n\r\n", "did not reply with HTTP/1.1"),
+        (STATUS + b" folded: status\r\n\r\n", "the head of the response"),
+        (STATUS + b"content-length : 2\r\n\r\nok", "the head of the response"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", "(101)"),
+        (STATUS + b"content-encoding: x-gzip\r\ncontent-length: 2\r\n\r\nok", "compressed"),
+        (STATUS + b"content-encoding: utf-8, br\r\ncontent-length: 2\r\n\r\nok", "compressed"),
         (STATUS + b"a: " + b"x" * MOST_HEAD_BYTES + b"\r\n\r\n", "exceeds"),
     ],
 )
@@ -88,6 +101,7 @@ HEADS = st.sampled_from(
         STATUS + b"content-length: 2\r\ncontent-length: 2\r\n\r\nok",
         b"HTTP/1.1 100 Continue\r\n\r\n" + STATUS + b"x: y\r\ntransfer-encoding: chunked\r\n\r\n0",
         b"HTTP/1.1 200 OK\nx: y\n\nrest",
+        b"HTTP/1.1 200 OK\r\nx: y\r\n\tz\r\n  w\r\n\r\nrest",
     ]
 )
 

@@ -179,21 +179,21 @@ def test_a_secure_request_goes_through_a_tunnel_that_sees_no_header(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("password", "host", "words", "again"),
+    ("password", "url", "words", "again"),
     [
-        ("user:secret", "models.internal", "user and password", False),
-        (None, "elsewhere.internal", "status 502", None),
+        ("user:secret", "https://models.internal/v1", "user and password", False),
+        ("user:secret", "http://models.internal/v1", "user and password", False),
+        (None, "https://elsewhere.internal/v1", "status 502", None),
     ],
 )
 def test_what_a_proxy_refuses_is_named_as_its_doing(
-    password: str | None, host: str, words: str, again: bool | None
+    password: str | None, url: str, words: str, again: bool | None
 ) -> None:
     async def main() -> None:
         async with http_proxy({"models.internal": 9}, password) as proxy:
-            env = {"HTTPS_PROXY": proxy.url.replace("//", "//user:wrong@")}
-            client = HttpClient(env=env)
+            client = HttpClient(env={"ALL_PROXY": proxy.url.replace("//", "//user:wrong@")})
             with pytest.raises(NetworkError) as caught:
-                await client.open(call_to(f"https://{host}/v1"), connect_timeout=10)
+                await client.open(call_to(url), connect_timeout=10)
             message = str(caught.value)
             assert words in message
             assert f"127.0.0.1:{port_of(proxy.url)}" in message

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ from tokenwire.providers.http.pool import Pool
 from tokenwire.providers.http.proxy import Proxies
 
 __all__ = ["ByteStream", "HttpClient", "PushStream"]
+
+#: Codings of ``content-encoding``. Others, such as the name of a charset, change no byte.
+_COMPRESSED = re.compile(r"\b(?:x-)?(?:gzip|compress|deflate|br|zstd)\b|compress", re.IGNORECASE)
 
 
 class ByteStream(Protocol):
@@ -87,8 +91,15 @@ class HttpClient:
             )
         except (OSError, ValueError) as error:
             raise _failure(error, host, connect_timeout) from error
-        encoding = stream.headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", ""):
+        if stream.status == 407 and stream.proxy is not None:
+            await stream.aclose()
+            raise NetworkError(
+                f"the proxy {stream.proxy.name} does not forward the request to {host}: it wants "
+                "a user and password",
+                should_retry=False,
+                reason="ProxyError",
+            )
+        if _COMPRESSED.search(stream.headers.get("content-encoding", "")):
             await stream.aclose()
             raise ProtocolError(
                 f"{host} sent a compressed response although only identity was accepted",

@@ -115,6 +115,11 @@ class Response:
         return data
 
     @property
+    def proxy(self) -> Proxy | None:
+        """The proxy that forwarded the request, and could read it; None over a tunnel."""
+        return self._connection.forwarder
+
+    @property
     def hungry(self) -> bool:
         """Whether there is room for more."""
         return self._size <= HIGH_WATER
@@ -233,6 +238,11 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
 
     @property
+    def forwarder(self) -> Proxy | None:
+        """The proxy that forwards requests; none where it only connects."""
+        return None if self._route.tls else self._route.proxy
+
+    @property
     def usable(self) -> bool:
         """Whether another request may be sent on it."""
         return self._transport is not None and not self._transport.is_closing()
@@ -280,7 +290,8 @@ class Connection(asyncio.Protocol):
             self._broken(error)
             return
         except httptools.HttpParserError:
-            where = "the head" if self._head_reader is not None else "a part"
+            in_head = self._head is not None and not self._head.done()
+            where = "the head" if in_head else "a part"
             self._broken(ProtocolError(f"{where} of the response of {self._name} is not HTTP"))
             return
         response.arrived()

@@ -49,13 +49,17 @@ class HeadReader:
             status = _STATUS.match(head)
             if status is None:
                 raise ProtocolError(f"{self._name} did not reply with HTTP/1.1")
+            if status[1] == b"101":
+                raise ProtocolError(f"{self._name} switched to another protocol (101)")
             ready.append(self._normal(head))
             if not status[1].startswith(b"1"):  # 100 Continue, 103 Early Hints: another head comes
                 self._buffer = b""
                 return b"".join([*ready, buffer]), True
 
     def _normal(self, head: bytes) -> bytes:
-        """The head with CRLF line ends and one way to say how long the body is."""
+        """The head with CRLF line ends, a line a field, and one way to say how long the body is."""
+        if b"\n " in head or b"\n\t" in head:
+            head = _unfolded(head)
         lines = head.replace(b"\r\n", b"\n").split(b"\n")
         fields = [line.partition(b":") for line in lines[1:]]
         lengths = [value for name, _, value in fields if name.lower() == b"content-length"]
@@ -75,3 +79,14 @@ class HeadReader:
         if values and not chunked:
             rest.append(b"content-length: " + values.pop())
         return b"\r\n".join([*rest, b"", b""])
+
+
+def _unfolded(head: bytes) -> bytes:
+    """The head with fields that continue on the next line in one, as old proxies fold them."""
+    lines: list[bytes] = []
+    for line in head.replace(b"\r\n", b"\n").split(b"\n"):
+        if line[:1] in (b" ", b"\t") and len(lines) > 1:
+            lines[-1] += b" " + line.strip()
+        else:
+            lines.append(line)
+    return b"\r\n".join(lines)
