@@ -186,3 +186,87 @@ def test_names_that_clients_had_for_a_run_go_with_it() -> None:
         assert here.client.delete("/v1/threads/t1").status_code == 204
         assert not asyncio.run(store.documents(threads.ALIASES))
         assert not asyncio.run(store.documents(threads.ALIASES_OF))
+
+
+def until_gone(here: Site, *runs: str) -> None:
+    end = time.monotonic() + 30
+    while any(here.client.get(f"/v1/runs/{run}").status_code == 200 for run in runs):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+STORES = ["memory:", "sqlite:{}/runs.db"]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_s21_an_old_turn_stays_in_a_living_conversation(tmp_path: Path, store: str) -> None:
+    with site(retention=1.5, store=store.format(tmp_path)) as here:
+        turns = [here.start("First question", thread="chat")]
+        alone = here.start("scenario:text")
+        left = here.start("Another question", thread="left")
+        for _ in range(4):
+            time.sleep(0.6)
+            turns.append(here.start("Next question", thread="chat"))
+        until_gone(here, alone, left)
+        shown = here.client.get("/v1/threads/chat").json()
+        assert [run["id"] for run in shown["runs"]] == turns[::-1]
+        assert titles(here) == {"chat": "First question"}
+        until_gone(here, *turns)
+        end = time.monotonic() + 30
+        while titles(here):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert here.client.get("/v1/threads/chat").json()["runs"] == []
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_s21_a_run_that_waits_keeps_its_conversation(tmp_path: Path, store: str) -> None:
+    with site(retention=0.5, store=store.format(tmp_path)) as here:
+        old = here.start("First question", thread="chat")
+        here.frames(f"/v1/runs/{old}/events")
+        open_run = here.start("scenario:stall", thread="chat")
+        alone = here.start("scenario:text")
+        until_gone(here, alone)
+        time.sleep(1.0)
+        runs = here.client.get("/v1/threads/chat").json()["runs"]
+        assert [run["id"] for run in runs] == [open_run, old]
+        here.client.post(f"/v1/runs/{open_run}/cancel")
+        until_gone(here, old, open_run)
+
+
+def test_s21_all_that_is_kept_of_a_conversation_goes_with_it(tmp_path: Path) -> None:
+    """Titles, names that clients had, idempotency keys, and the documents of agents."""
+    with site(retention=0.5, store=f"sqlite:{tmp_path / 'runs.db'}") as here:
+        body = {"prompt": "A secret question", "thread": "chat"}
+        answer = here.client.post("/v1/runs", json=body, headers={"Idempotency-Key": "key-1"})
+        run = answer.json()["id"]
+        here.client.put("/v1/threads/chat", json={"title": "A secret title"})
+        here.client.put("/v1/threads/unused", json={"title": "Another secret title"})
+        store = here.app.state.store
+        loop = here.app.state.connections._ticker.get_loop()
+
+        def ask(coroutine: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop).result(10)
+
+        ask(store.set_document(f"of:{run}", "step", b"A secret value"))
+        alias = json.dumps({"run": run}).encode()
+        ask(store.set_document(threads.ALIASES_OF, f"{run}/client-run", b"1"))
+        ask(store.set_document(threads.ALIASES, "client-run", alias))
+        until_gone(here, run)
+
+        def left() -> list[bytes]:
+            rows = store._reader._connection.execute
+            found = rows(
+                "SELECT kind, name, data FROM document"
+                " WHERE kind NOT IN ('upkeep', 'server-secret')"
+            )
+            keys = rows("SELECT key FROM request_key").fetchall()
+            return [*found.fetchall(), *keys]
+
+        async def look() -> Any:
+            return await store._read(lambda _: left())
+
+        end = time.monotonic() + 30
+        while (found := ask(look())) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert found == []

@@ -265,9 +265,18 @@ def _announce(app: Any, listener: socket.socket) -> None:
         f"  model   {models}\n"
         f"{tools}"
         f"  runs    {place}\n"
+        f"  kept    {_duration(settings.retention)} after a conversation's last use (--retention)\n"
         f"  access  {access}\n"
         "  Ctrl-C stops the server."
     )
+
+
+def _duration(seconds: float) -> str:
+    """A time in the largest unit that leaves no fraction: ``24 h``, ``7 d``, ``90 s``."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s" if seconds != 86_400 else "24 h"
 
 
 def _print(text: str) -> None:

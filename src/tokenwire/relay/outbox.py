@@ -107,6 +107,20 @@ class Outbox:
         """The run was deleted, or never was."""
         await self._store.set_document(_KIND, run, None)
 
+    async def undelivered(self, runs: list[str]) -> set[str]:
+        """Those of ``runs`` whose end is still to be told: the retention waits for them."""
+        notes = await asyncio.gather(*(self._store.document(_KIND, run) for run in runs))
+        pairs = [(run, data) for run, data in zip(runs, notes, strict=True) if data is not None]
+        decoded = {run: msgspec.json.decode(data, type=_Note) for run, data in pairs}
+        return {run for run, note in decoded.items() if not note.is_failed}
+
+    async def drop(self, runs: list[str]) -> None:
+        """The runs are gone, and with them what could not be told of them."""
+        notes = await asyncio.gather(*(self._store.document(_KIND, run) for run in runs))
+        await asyncio.gather(
+            *(self.forget(run) for run, data in zip(runs, notes, strict=True) if data is not None)
+        )
+
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
         self._ended.add(run)

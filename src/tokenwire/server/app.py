@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from itertools import count
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -24,6 +24,7 @@ from tokenwire.log.open import open_store
 from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.upkeep.retention import Retention
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.plan import LoopLimits
 from tokenwire.server.edge.auth import Auth
@@ -90,6 +91,7 @@ class App:
             self._prepare = preparation_of(prepare)
         self._registry, self._log_argument, self._tools = registry, store, tools
         self._opened_here = AsyncExitStack()
+        self._retention: Retention | None = None
         self._sweeper: asyncio.Task[None] | None = None
         #: `startup` was awaited before the server's lifespan began.
         self.started_outside = False
@@ -153,7 +155,11 @@ class App:
         # The lag of the event loop is measured whether somebody reads or not.
         state.connections.sweep_with(lambda now: True)
         state.connections.wake()
-        self._sweeper = asyncio.create_task(_forget_old_runs(state))
+        deliveries = [state.runs.outbox] if state.runs.outbox is not None else []
+        self._retention = Retention(state.store, state.settings.retention, deliveries=deliveries)
+        self._retention.cleaners.append(partial(routes_threads.forget_expired, state))
+        self._retention.open()
+        self._sweeper = asyncio.create_task(_upkeep(state))
         if state.settings.metrics:
             prometheus.start()
 
@@ -167,6 +173,8 @@ class App:
         state.drain()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._retention is not None:
+            await self._retention.aclose()
         await state.runs.drain(state.settings.graceful_stop / 2)
         for service in reversed(state.services):
             await service.stop()
@@ -281,21 +289,16 @@ async def default_registry(models: list[str]) -> AsyncIterator[Registry]:
         yield Registry(demo_url=url)
 
 
-async def _forget_old_runs(state: State) -> None:
-    """Erase runs past their retention, a few times within it, and what is left of threads."""
-    retention = state.settings.retention
-    pause = min(60.0, max(0.5, retention / 4))
-    every = max(1, round(min(600.0, retention / 4) / pause))
-    for number in count(1):
+async def _upkeep(state: State) -> None:
+    """Look after what no run and no conversation takes with it when it goes."""
+    pause = min(600.0, max(0.5, state.settings.retention / 4))
+    while True:
         await asyncio.sleep(pause)
         try:
-            await state.store.expire(retention=retention)
-            if number % every == 0:
-                await routes_threads.forget_old(state)
-                await routes_threads.forget_aliases(state)
-                await state.identify.sessions.sweep()
+            await routes_threads.forget_unused(state)
+            await state.identify.sessions.sweep()
         except LogError as error:
-            _log.warning("old runs could not be erased: %s", error)
+            _log.warning("what is old could not be erased: %s", error)
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -64,7 +64,10 @@ class Settings:
         "returns the model's conversation.",
     )
     retention: float = _set(
-        86400.0, "Models and runs", "Time to keep a run after its end.", unit="s"
+        86400.0,
+        "Models and runs",
+        "Time to keep a conversation; from its last use, or from the end of a run without one.",
+        unit="s",
     )
     tools: list[str] = _set(
         [],

@@ -7,6 +7,7 @@ its runs, and what is kept of a thread goes when its last run has gone.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -25,13 +26,29 @@ from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
 from tokenwire.server.runs import ENDED, describe
 from tokenwire.server.state import State
 
-__all__ = ["ALIASES", "ALIASES_OF", "erase_run", "forget_aliases", "forget_old", "routes", "touch"]
+__all__ = [
+    "ALIASES",
+    "ALIASES_OF",
+    "erase_run",
+    "forget_aliases",
+    "forget_expired",
+    "forget_old",
+    "forget_unused",
+    "routes",
+    "touch",
+]
 
 _KIND = "thread"
 #: AG-UI clients have names of their own for runs: the documents that translate them, and those
 #: that say, by ``RUN/NAME``, which names a run has.
 ALIASES, ALIASES_OF = "ag-ui-run", "ag-ui-names"
 _TITLE = "thread-title"
+#: Conversations that were named before their first run.
+_UNUSED = "thread-unused"
+#: When everything that is kept of conversations was looked at last, in Unix seconds; and how often
+#: that is done.
+_LAST_LOOK = ("upkeep", "threads")
+_LOOK_SECONDS = 86_400.0
 #: Entries of one page of a list.
 _MOST_THREADS = 1000
 #: Runs of a thread that a page has unless ``limit`` says otherwise.
@@ -108,6 +125,47 @@ async def erase_run(state: State, run: str, principal: str) -> None:
         await _keep(state, principal, info.thread, _Entry(updated=entry.updated))
 
 
+async def forget_expired(state: State, runs: list[str], threads: list[str]) -> None:
+    """Erase what is left of runs that went by the retention, and of conversations (by their names
+    in the store) of which nothing is left. Raises `LogError`."""
+    await asyncio.gather(*(_forget_names(state, run) for run in runs))
+    await asyncio.gather(*(_forget_unless_used(state, thread) for thread in threads))
+
+
+async def _forget_names(state: State, run: str) -> None:
+    for name in await state.store.documents(ALIASES_OF, prefix=f"{run}/"):
+        await _forget_alias(state, run, name.partition("/")[2])
+
+
+async def _forget_unless_used(state: State, name: str) -> None:
+    """Who starts a run in the conversation meanwhile creates it first, and then the entry."""
+    store = state.store
+    entry = await store.document(_KIND, name)
+    if await store.thread(name, most=1):
+        return
+    if entry is None or await store.swap_document(_KIND, name, entry, None):
+        await store.set_document(_TITLE, name, None)
+
+
+async def forget_unused(state: State) -> None:
+    """Erase titles of conversations that never had a run, after the retention; and once a day look
+    at everything that is kept of conversations and runs, should a crash, or the end of a key in
+    the store, have left some of it. Raises `LogError` when the store does not answer."""
+    before = time.time() - state.settings.retention
+    for name in await state.store.documents(_UNUSED, most=_MOST_SWEPT):
+        entry = await _entry(state, *_parts(name))
+        if entry is None or entry.updated <= before:
+            await _forget_unless_used(state, name)
+            await state.store.set_document(_UNUSED, name, None)
+    last = await state.store.document(*_LAST_LOOK)
+    now = time.time()
+    if last is not None and 0 <= now - float(last) < _LOOK_SECONDS:
+        return
+    if await state.store.swap_document(*_LAST_LOOK, last, str(now).encode()):
+        await forget_old(state)
+        await forget_aliases(state)
+
+
 async def forget_aliases(state: State) -> None:
     """Erase names that clients had for runs which have gone by the retention."""
     for name, data in (await state.store.documents(ALIASES, most=_MOST_SWEPT)).items():
@@ -131,9 +189,7 @@ async def forget_old(state: State) -> None:
     for name, data in found.items():
         if msgspec.json.decode(data, type=_Entry).updated > before:
             continue
-        principal, _, thread = name.rpartition(_BETWEEN)
-        if not await state.runs.thread(thread, principal=principal):
-            await _forget(state, principal, thread)
+        await _forget_unless_used(state, name)
 
 
 async def listed(state: State, request: Request, info: RequestInfo) -> Response:
@@ -209,6 +265,7 @@ async def name_it(state: State, request: Request, info: RequestInfo) -> Response
     entry = await _entry(state, info.principal, thread)
     if entry is None:
         entry = _Entry(updated=time.time())
+        await state.store.set_document(_UNUSED, _name(info.principal, thread), b"1")
         await _keep(state, info.principal, thread, entry)
     name = _name(info.principal, thread)
     await state.store.set_document(_TITLE, name, title.encode() or None)
@@ -235,6 +292,11 @@ _BETWEEN = "\x1f"
 
 def _name(principal: str, thread: str) -> str:
     return principal + _BETWEEN + thread
+
+
+def _parts(name: str) -> tuple[str, str]:
+    principal, _, thread = name.rpartition(_BETWEEN)
+    return principal, thread
 
 
 def _subject(messages: list[Message]) -> str | None:
@@ -264,7 +326,7 @@ async def _title(state: State, principal: str, thread: str) -> str | None:
 
 
 async def _forget(state: State, principal: str, thread: str) -> None:
-    for kind in (_TITLE, _KIND):
+    for kind in (_TITLE, _KIND, _UNUSED):
         await state.store.set_document(kind, _name(principal, thread), None)
 
 

@@ -1,0 +1,1 @@
+"""What is done for runs and conversations after their end."""
