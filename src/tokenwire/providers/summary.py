@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tokenwire.events.fold import USAGE_COUNTS
 from tokenwire.events.model import (
     Error,
     FileStart,
@@ -33,14 +34,6 @@ OBJECT_ARGUMENTS = {"arguments": "object"}
 
 #: Blocks that are neither said nor run: kept whole, but no tool's.
 _NOT_HOSTED = frozenset({"redacted_thinking", "thought", "text"})
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
 
 
 def facts(events: Iterable[Any]) -> dict[str, Any]:
@@ -156,7 +149,7 @@ class _State:
 
     def _count(self, event: Usage) -> None:
         usage = self.usage or {}
-        for name in _COUNTS:
+        for name in USAGE_COUNTS:
             value = getattr(event, name)
             if value is not None:
                 before = usage.get(name, 0) if event.mode == "increment" else 0

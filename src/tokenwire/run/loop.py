@@ -29,6 +29,7 @@ from tokenwire.events.model import (
     ToolCallStart,
 )
 from tokenwire.events.order import Order
+from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.events.request import Request
 from tokenwire.express import NO, Taken
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
@@ -54,8 +55,6 @@ _log = logging.getLogger("tokenwire.run")
 
 #: Events that may carry the id of a call.
 _NAMES_CALLS = frozenset({ToolCallStart, PartAttr})
-#: Finish reasons after which the answer is not whole, though the stream ended well.
-_INCOMPLETE = frozenset({"length", "content_filter", "context_overflow", "malformed_tool_call"})
 
 
 class Sink(Protocol):
@@ -365,7 +364,7 @@ class Loop:
             outcome, reason = "cancelled", self.inbox.cancelled.reason
         elif step is None or step.status == "error":
             outcome, reason = "error", (self.fold.error or {}).get("code", "internal")
-        elif step.status != "complete" or reason in _INCOMPLETE:
+        elif step.status != "complete" or reason in INCOMPLETE_REASONS:
             outcome = "incomplete"
         end = RunEnd(
             outcome=outcome,

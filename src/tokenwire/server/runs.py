@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenwire.events.reasons import OUTCOMES
 from tokenwire.relay.description import RunInfo
 
-__all__ = ["ENDED", "describe"]
-
-#: States after which nothing follows.
-ENDED = OUTCOMES
+__all__ = ["describe"]
 
 
 def describe(info: RunInfo) -> dict[str, Any]:

@@ -11,27 +11,20 @@ from typing import Any
 
 import msgspec
 
+from tokenwire.events.fold import USAGE_COUNTS
 from tokenwire.events.model import Usage
 
 __all__ = ["joined", "merged"]
 
 _DETAILS = frozenset({"cached_input_tokens", "cache_write_tokens"})
 _INPUT = ("input_tokens", "prompt_tokens", "promptTokenCount", "inputTokens")
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
 
 
 def merged(before: Usage | None, usage: Usage | None) -> Usage | None:
     """The counts known after ``usage``; None when nobody has counted."""
     if usage is None:
         return before
-    counts = {name: _count(usage, name) for name in _COUNTS}
+    counts = {name: _count(usage, name) for name in USAGE_COUNTS}
     if all(count is None for count in counts.values()):
         return before
     if before is not None:

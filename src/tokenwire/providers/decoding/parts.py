@@ -43,15 +43,11 @@ from tokenwire.events.model import (
     ToolCallEnd,
     ToolCallStart,
 )
+from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.providers.decoding.arguments import ArgumentText
 from tokenwire.providers.decoding.values import clean, split_tail
 
-__all__ = ["INCOMPLETE_REASONS", "OpenPart", "Parts"]
-
-#: Finish reasons after which an answer is not whole, although its wire ended in good order.
-INCOMPLETE_REASONS = frozenset(
-    {"length", "content_filter", "context_overflow", "malformed_tool_call"}
-)
+__all__ = ["OpenPart", "Parts"]
 
 _KINDS: dict[type[PartStart], tuple[type[PartDelta] | None, type[PartEnd]]] = {
     TextStart: (TextDelta, TextEnd),

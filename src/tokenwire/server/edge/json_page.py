@@ -10,9 +10,9 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive
 
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.respond import offset_of
-from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 
 __all__ = ["long_poll", "page"]
@@ -73,7 +73,7 @@ async def _page(
         release()
     if not closed:
         info = await state.runs.info(run, principal=principal)
-        closed = info.state in ENDED and offset_of(cursor) >= info.tail
+        closed = info.state in OUTCOMES and offset_of(cursor) >= info.tail
     body = b'{"events":[%b],"next":%b,"closed":%b}' % (
         b",".join(items),
         msgspec.json.encode(cursor),

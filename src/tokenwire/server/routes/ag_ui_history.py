@@ -11,10 +11,10 @@ from typing import Any
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.relay.record import json_of
 from tokenwire.relay.replay import read_run
 from tokenwire.server.routes.support import folded
-from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.request import AGUIRequest
@@ -46,7 +46,7 @@ async def hydrate(
     if fold.status == "waiting":
         pending = await _pending(state, newest.id, fold.waiting)
         conversation["interrupts"] = {"runId": client_run, "pending": pending}
-    elif fold.status not in ENDED:
+    elif fold.status not in OUTCOMES:
         conversation["activeRun"] = {"runId": client_run}
     if conversation["activeRun"] is None:
         # An active run is joined from its start; included here too, its answer would stand twice.

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 
 from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import HowToAnswer, check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
@@ -35,7 +36,6 @@ from tokenwire.server.routes.support import (
     route,
     wire_response,
 )
-from tokenwire.server.runs import ENDED
 from tokenwire.server.sockets.ai_sdk import UISocket
 from tokenwire.server.sockets.base import SocketEndpoint
 from tokenwire.server.state import State
@@ -209,7 +209,7 @@ async def stream(state: State, request: Request, info: RequestInfo) -> Response:
 async def find_active(state: State, chat_id: str, principal: str) -> RunInfo | None:
     """The chat's newest run, if it is active."""
     runs = await state.runs.thread(chat_id, principal=principal, most=1)
-    return runs[0] if runs and runs[0].state not in ENDED else None
+    return runs[0] if runs and runs[0].state not in OUTCOMES else None
 
 
 async def _run_of(state: State, chat_id: str, place: Place, principal: str) -> RunInfo | None:

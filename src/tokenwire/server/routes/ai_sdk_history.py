@@ -14,9 +14,9 @@ from starlette.requests import Request
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.relay.record import json_of
 from tokenwire.relay.replay import read_run
-from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
@@ -48,7 +48,7 @@ async def ui_messages(
         except (NotFoundError, GoneError):
             break
         messages = stored_messages(snapshot.input, (run.id for run in runs))
-        active = run.id if snapshot.state not in ENDED else None
+        active = run.id if snapshot.state not in OUTCOMES else None
         if active is None or snapshot.state == "waiting":
             answer = answer_message((decode(json_of(record)) for record in records), compat)
             _append(messages, answer)

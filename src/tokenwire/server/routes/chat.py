@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import CursorError, GoneError, InputError, NotFoundError
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.respond import offset_of, run_response
 from tokenwire.server.routes.runs import start_run
-from tokenwire.server.runs import ENDED
 from tokenwire.server.state import State
 from tokenwire.wire.token_sse import TokenEncoder
 
@@ -70,7 +70,7 @@ async def _resume(state: State, last_id: str, principal: str) -> Response:
     run, _, cursor = last_id.partition(":")
     try:
         info = await state.runs.info(run, principal=principal)
-        if info.state in ENDED and offset_of(cursor) >= info.tail:
+        if info.state in OUTCOMES and offset_of(cursor) >= info.tail:
             return Response(status_code=204)
         return await _stream(state, run, cursor, principal)
     except (NotFoundError, GoneError, CursorError, ValueError):

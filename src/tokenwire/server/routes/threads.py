@@ -19,11 +19,12 @@ from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.message import FilePart, Message
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.server.edge.bodies import THREAD, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
-from tokenwire.server.runs import ENDED, describe
+from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 
 __all__ = [
@@ -241,7 +242,7 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     # One more than the page, to know whether there are more.
     found = await state.runs.thread(thread, principal=info.principal, most=limit + 1, before=before)
     entry = await _entry(state, info.principal, thread)
-    active = next((run.id for run in found if run.state not in ENDED), None)
+    active = next((run.id for run in found if run.state not in OUTCOMES), None)
     shown: dict[str, Any] = {
         "thread": thread,
         "active": active,

@@ -25,13 +25,14 @@ from tokenwire.events.model import (
     ToolCallEnd,
     ToolCallStart,
 )
+from tokenwire.events.reasons import FAILURE_REASONS, INCOMPLETE_REASONS
 from tokenwire.tools.calls.arguments import MAX_ARGUMENT_BYTES, InvalidJSON, parse_json
 from tokenwire.tools.calls.partial import apply_patch
 
 __all__ = ["Assembler", "ToolCall", "calls_of"]
 
 #: The model was cut off, so that even a call that looks complete may not be what it meant.
-_CUT: Final = frozenset({"length", "content_filter", "context_overflow", "error", "cancelled"})
+_CUT: Final = INCOMPLETE_REASONS | FAILURE_REASONS
 
 
 class ToolCall(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
