@@ -16,10 +16,9 @@ from tokenwire.errors import BusyError, ConfigError, NotAuthenticatedError
 from tokenwire.relay.census import Census
 from tokenwire.server.app import create_app
 from tokenwire.server.configuration import load_settings
-from tokenwire.server.edge.auth import Auth
+from tokenwire.server.edge.auth import _FAILED, Auth, KeyCheckError
 from tokenwire.server.edge.connection.watch import Progress, Watch
 from tokenwire.server.edge.connections import Connections
-from tokenwire.server.edge.identify import _FAILED
 from tokenwire.server.edge.limits import Bucket, Limits, network_of
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import ThreadedServer
@@ -133,7 +132,7 @@ def test_a_check_that_fails_lets_nobody_in() -> None:
     async def broken(credential: str) -> str | None:
         raise RuntimeError("the database is away")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(KeyCheckError):
         principal_of(Auth(verify=broken), "any-key-at-all")
 
 

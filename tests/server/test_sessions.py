@@ -16,15 +16,20 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from tests.support.server import Site, make_app, site
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tokenwire.cli.secret import run_rotate
-from tokenwire.errors import ConfigError, NotAuthenticatedError
+from tokenwire.errors import ConfigError, InputError, NotAuthenticatedError
 from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
+from tokenwire.server.app import create_app
+from tokenwire.server.edge import auth as auth_module
 from tokenwire.server.edge import sessions as sessions_module
-from tokenwire.server.edge.auth import Auth, Identity
+from tokenwire.server.edge.auth import Auth, Identity, KeyCheckError
 from tokenwire.server.edge.sessions import Sessions
+from tokenwire.server.start import ThreadedServer
 
 KEY, OTHER = "a-key-that-is-long-enough", "some-other-long-enough-key"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
@@ -175,7 +180,7 @@ def test_with_a_check_of_ones_own_the_secret_is_the_stores_too() -> None:
     async def main() -> None:
         log = MemoryStore()
         auth, one = await opened(log, verify=lambda key: "carl" if key == KEY else None)
-        _, two = await opened(log, verify=lambda key: None)
+        _, two = await opened(log, verify=lambda key: "carl" if key == KEY else None)
         session, _ = await one.sign_in(await auth.check_key(KEY))
         assert (await two.check(session)).principal == "carl"
         await two.end(session)
@@ -184,6 +189,91 @@ def test_with_a_check_of_ones_own_the_secret_is_the_stores_too() -> None:
         assert await refuses(one.check(keyless)), "from a time without keys"
 
     asyncio.run(main())
+
+
+def test_a_session_ends_with_the_key_that_ones_own_check_revoked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    principals: dict[str, str | None] = {KEY: "carl", OTHER: "dora"}
+    asked: list[str] = []
+
+    async def verify(key: str) -> str | None:
+        asked.append(key)
+        return principals[key]
+
+    async def main() -> None:
+        log, now = MemoryStore(), [1000.0]
+        auth, one = await opened(log, verify=verify)
+        _, two = await opened(log, verify=verify)
+        monkeypatch.setattr(auth_module.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(sessions_module, "_REREAD_SECONDS", -1e9)
+        identity = await auth.check_key(KEY)
+        assert KEY not in repr(identity)
+        session, _ = await one.sign_in(identity)
+        token, _ = await one.attach_token(identity, "run-1")
+        raw = base64.urlsafe_b64decode(session + "==")
+        assert KEY.encode() not in raw
+        again, _ = await one.sign_in(identity)
+        sealed = msgspec.msgpack.decode(raw[32:])[-1]
+        assert sealed != msgspec.msgpack.decode(base64.urlsafe_b64decode(again + "==")[32:])[-1]
+        for _ in range(5):
+            assert (await one.check(session)).credential == KEY
+        assert asked == [KEY], "within a minute it is not asked again"
+        assert (await two.check(session)).principal == "carl"
+        assert asked == [KEY, KEY], "another worker asks for itself"
+        principals[KEY] = None
+        assert (await one.check(session)).principal == "carl"
+        now[0] += auth_module.RECHECK_SECONDS
+        for sessions in (one, two):
+            assert await refuses(sessions.check(session))
+            assert await refuses(sessions.check_attach(token, "run-1"))
+        principals[KEY] = "dora"
+        now[0] += auth_module.RECHECK_SECONDS
+        assert await refuses(one.check(session)), "it is the key of somebody else now"
+        del principals[KEY]
+        now[0] += auth_module.RECHECK_SECONDS
+        with pytest.raises(KeyCheckError):  # it fails, and says neither yes nor no
+            await one.check(session)
+        principals[KEY] = "carl"
+        assert (await one.check(session)).principal == "carl"
+
+    asyncio.run(main())
+
+
+def test_a_credential_that_no_cookie_holds_is_refused_and_forged_ones_too() -> None:
+    async def main() -> None:
+        auth, sessions = await opened(MemoryStore(), verify=lambda key: "carl")
+        with pytest.raises(InputError, match="too long for a session"):
+            await sessions.sign_in(await auth.check_key("x" * 1201))
+        session, _ = await sessions.sign_in(await auth.check_key("x" * 1000))
+        assert len(session) < 3600
+        assert (await sessions.check(session)).principal == "carl"
+        raw = bytearray(base64.urlsafe_b64decode(session + "=="))
+        for place in range(0, len(raw), 97):
+            forged = bytes(raw[:place]) + bytes([raw[place] ^ 1]) + bytes(raw[place + 1 :])
+            assert await refuses(sessions.check(base64.urlsafe_b64encode(forged).decode()))
+
+    asyncio.run(main())
+
+
+def test_a_websocket_ends_with_its_revoked_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth_module, "RECHECK_SECONDS", 0.0)
+    principals: dict[str, str | None] = {KEY: "carl"}
+    app = create_app(auth=Auth(verify=principals.get))
+    with ThreadedServer(app) as server:
+        url = server.url.replace("http", "ws", 1)
+        for path in ("/ws", "/ag-ui", "/api/chat/ws"):
+            principals[KEY] = "carl"
+            key = {"authorization": f"Bearer {KEY}"}
+            with connect(url + path, proxy=None, additional_headers=key) as socket:
+                socket.send("no JSON")
+                assert "JSON" in str(socket.recv(timeout=10))
+                principals[KEY] = None
+                socket.send("no JSON")
+                with pytest.raises(ConnectionClosed) as closed:
+                    socket.recv(timeout=10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
 
 
 def test_the_secret_is_rotated_by_a_command(

@@ -13,24 +13,31 @@ import logging
 import os
 import re
 import stat
+import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
+from starlette.exceptions import HTTPException
 
-from tokenwire.errors import ConfigError, NotAuthenticatedError
+from tokenwire.errors import ConfigError, NotAuthenticatedError, TokenwireError
 from tokenwire.events.names import names_of, principal_fault
 from tokenwire.observe.line_limit import LineLimit
 from tokenwire.server.settings import Settings
 
-__all__ = ["Auth", "How", "Identity", "Verify", "credential_of", "read_key_file"]
+__all__ = ["Auth", "How", "Identity", "KeyCheckError", "Verify", "credential_of", "read_key_file"]
 
 _LEAST_KEY = 16
 #: What people put between keys, and what a key is made of, as headers hold it.
 _SEPARATORS, _KEY = re.compile(r"""["'`,;\r\n\t]"""), re.compile(r"[!-~]*")
+#: Seconds until ``verify`` is asked again about the key behind a session that is in use.
+RECHECK_SECONDS = 60.0
+_MOST_VERDICTS = 10_000
 #: Lines about a check of the application's own: every wrong key can cause one.
 _REFUSED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
+_FAILED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 
 #: A check of the application's own: a bearer credential to the name of its principal, or None to
 #: refuse it. It may be a coroutine function.
@@ -41,12 +48,21 @@ Verify = Callable[[str], str | Awaitable[str | None] | None]
 How = Literal["open", "key", "session", "attach", "later", "token"]
 
 
+class KeyCheckError(TokenwireError):
+    """The application's own check of keys raised an exception."""
+
+
 class Identity(msgspec.Struct, frozen=True):
-    """Who sends a request. ``key``: the SHA-256 of the credential behind it; empty without one."""
+    """Who sends a request. ``key``: the SHA-256 of the credential behind it; empty without one.
+    ``credential``: itself, only where ``verify`` vouches for it and may be asked again."""
 
     principal: str = ""
     how: How = "open"
     key: bytes = b""
+    credential: str = ""
+
+    def __repr__(self) -> str:
+        return f"Identity({self.principal!r}, {self.how!r})"
 
 
 def read_key_file(path: str | Path) -> list[str]:
@@ -80,6 +96,8 @@ class Auth:
                 raise ConfigError("an API key is listed twice")
             self._digests[digest] = name
         self._verify = verify
+        #: Digest of a credential -> its principal and until when that holds (monotonic time).
+        self._verdicts: dict[bytes, tuple[str, float]] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Auth:
@@ -98,27 +116,57 @@ class Auth:
         return bool(self._digests) or self._verify is not None
 
     async def check_key(self, key: str) -> Identity:
-        """The identity of a key's holder. Raises `NotAuthenticatedError`."""
+        """The identity of a key's holder. Raises `NotAuthenticatedError`, and `KeyCheckError` when
+        ``verify`` raises."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         principal: str | None = None
         for known_digest, name in self._digests.items():
             if hmac.compare_digest(known_digest, digest):
                 principal = name
-        if principal is None and self._verify is not None:
-            principal = await _verified(self._verify, key)
+        if principal is not None:
+            return Identity(principal, "key", digest)
+        if self._verify is not None:
+            principal = await self._verified(self._verify, key, digest)
         if principal is None:
             raise NotAuthenticatedError("unknown API key")
-        return Identity(principal, "key", digest)
+        return Identity(principal, "key", digest, key)
 
-    def is_current(self, identity: Identity) -> bool:
-        """Whether the key behind a session or token still stands for the same principal. With
-        ``verify`` that cannot be asked again without the credential, which nobody has kept."""
+    async def is_current(self, identity: Identity) -> bool:
+        """Whether the key behind a session, token or WebSocket still stands for the same principal.
+        ``verify`` is asked again once a minute. Raises `KeyCheckError` when it raises."""
         if identity.key in self._digests:
             return self._digests[identity.key] == identity.principal
-        return self._verify is not None and bool(identity.key)
+        if self._verify is None or not identity.credential:
+            return False
+        principal, until = self._verdicts.get(identity.key, ("", 0.0))
+        if time.monotonic() >= until:
+            principal = await self._verified(self._verify, identity.credential, identity.key)
+        return principal == identity.principal
+
+    async def _verified(self, verify: Verify, key: str, digest: bytes) -> str | None:
+        self._verdicts.pop(digest, None)
+        try:
+            principal = await _principal_of(verify, key)
+        except (TokenwireError, HTTPException):
+            raise
+        except Exception as error:
+            # Its text may be the key itself, as that of a KeyError is: the log gets the place.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            _FAILED.log(
+                "Auth(verify=...) raised %s in %s, line %d; the key is refused",
+                type(error).__name__,
+                place.name,
+                place.lineno or 0,
+            )
+            raise KeyCheckError("the key cannot be checked; the server's log says why") from None
+        if principal is not None:
+            if len(self._verdicts) >= _MOST_VERDICTS:
+                del self._verdicts[next(iter(self._verdicts))]
+            self._verdicts[digest] = principal, time.monotonic() + RECHECK_SECONDS
+        return principal
 
 
-async def _verified(verify: Verify, key: str) -> str | None:
+async def _principal_of(verify: Verify, key: str) -> str | None:
     verdict = verify(key)
     if inspect.isawaitable(verdict):
         verdict = await verdict

@@ -7,15 +7,10 @@ on that run's events and nowhere else.
 
 from __future__ import annotations
 
-import logging
 import re
-import traceback
 
-from starlette.exceptions import HTTPException
-
-from tokenwire.errors import NotAuthenticatedError, TokenwireError
-from tokenwire.observe.line_limit import LineLimit
-from tokenwire.server.edge.auth import Auth, Identity, credential_of
+from tokenwire.errors import NotAuthenticatedError
+from tokenwire.server.edge.auth import Auth, Identity, KeyCheckError, credential_of
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.edge.sessions import ATTACH, Sessions, cookie_of
@@ -24,8 +19,6 @@ __all__ = ["Identify"]
 
 _EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
 _MOST_KEY = 1000
-#: Lines about a check that raises: every request can cause one.
-_FAILED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 
 
 class Identify:
@@ -36,27 +29,20 @@ class Identify:
 
     async def by_key(self, key: str, address: str) -> Identity:
         """The holder of a key. Raises `NotAuthenticatedError`, or `BusyError` for one wrong key
-        too many of that address; `TokenwireError` when the application's own check raises."""
+        too many of that address; `KeyCheckError` when the application's own check raises."""
         try:
             if len(key) > _MOST_KEY:
                 raise NotAuthenticatedError("unknown API key")
             return await self.auth.check_key(key)
-        except NotAuthenticatedError:
+        except (NotAuthenticatedError, KeyCheckError):
             self._limits.wrong_key(address)
             raise
-        except (TokenwireError, HTTPException):
-            raise
-        except Exception as error:
-            # Its text may be the key itself, as that of a KeyError is: the log gets the place.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            _FAILED.log(
-                "Auth(verify=...) raised %s in %s, line %d; the key is refused",
-                type(error).__name__,
-                place.name,
-                place.lineno or 0,
-            )
-            self._limits.wrong_key(address)
-            raise TokenwireError("the key cannot be checked; the server's log says why") from None
+
+    async def confirm(self, identity: Identity) -> None:
+        """Raise `NotAuthenticatedError` when the key of a connection that stays open no longer
+        counts."""
+        if identity.credential and not await self.auth.is_current(identity):
+            raise NotAuthenticatedError("the key behind this connection is no longer valid")
 
     async def of_request(self, info: RequestInfo, method: str) -> Identity:
         """The sender of a request. Raises as `by_key` does."""

@@ -2,8 +2,9 @@
 
 Always true: the secret is random and made in the store, so that all processes of one store share it
 and nobody can work it out from a key; a session or token names the key behind it, its beginning and
-its end, and counts for no longer than that key does; a session that was ended counts nowhere; what
-cannot be checked is refused.
+its end, and counts for no longer than that key does (the credential that the application's own
+check vouched for is in it, sealed, and is checked again once a minute); a session that was ended
+counts nowhere; what cannot be checked is refused.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tokenwire.errors import NotAuthenticatedError
+from tokenwire.errors import InputError, NotAuthenticatedError
 from tokenwire.log.base import Store
-from tokenwire.server.edge.auth import Auth, Identity
+from tokenwire.server.edge.auth import Auth, How, Identity
 
 __all__ = ["ATTACH", "Sessions", "cookie_of", "rotate_secret"]
 
@@ -35,7 +36,9 @@ _REREAD_SECONDS = 1.0
 _KIND, _NAME, _ENDED = "server-secret", "sessions", "session-ended"
 #: Ended sessions that one sweep looks at.
 _MOST_SWEPT = 100_000
-_MOST_TOKEN = 2048
+_MOST_TOKEN = 3600
+#: Bytes of a credential that a cookie, of at most 4 KiB, has room for.
+_MOST_CREDENTIAL = 1200
 
 
 class _Secret(msgspec.Struct, frozen=True):
@@ -54,6 +57,13 @@ class _Claims(msgspec.Struct, frozen=True, array_like=True):
     ends: int
     principal: str
     key: bytes
+    #: The credential behind it, sealed; only where the application's own check vouches for it.
+    sealed: bytes = b""
+
+    def identity(self, how: How) -> Identity:
+        """Whose it is, once the credential is open."""
+        credential = self.sealed.decode("utf-8", "surrogateescape")
+        return Identity(self.principal, how, self.key, credential)
 
 
 class Sessions:
@@ -88,7 +98,7 @@ class Sessions:
         claims = await self._open("session", token, _SESSION_SECONDS, refusal)
         if self._log is not None and await self._log.document(_ENDED, claims.id) is not None:
             raise NotAuthenticatedError(refusal)
-        return Identity(claims.principal, "session", claims.key)
+        return claims.identity("session")
 
     async def end(self, token: str) -> None:
         """End a session, on every server of the store. Nothing happens for an invalid one."""
@@ -109,7 +119,7 @@ class Sessions:
         refusal = "invalid or expired token for this run"
         token = token.removeprefix(ATTACH)
         claims = await self._open(f"attach:{run}", token, _ATTACH_SECONDS, refusal)
-        return Identity(claims.principal, "attach", claims.key)
+        return claims.identity("attach")
 
     async def sweep(self) -> None:
         """Forget ended sessions that would be over by now."""
@@ -123,9 +133,14 @@ class Sessions:
     async def _sign(self, purpose: str, identity: Identity, seconds: int) -> str:
         now = int(time.time())
         name = os.urandom(16).hex()
-        claims = _Claims(purpose, name, now, now + seconds, identity.principal, identity.key)
-        body = msgspec.msgpack.encode(claims)
         secret = await self._current_secret()
+        sealed = _crypt(secret, name, identity.credential.encode("utf-8", "surrogateescape"))
+        if len(sealed) > _MOST_CREDENTIAL:
+            raise InputError("this key is too long for a session; send it with each request")
+        claims = _Claims(
+            purpose, name, now, now + seconds, identity.principal, identity.key, sealed
+        )
+        body = msgspec.msgpack.encode(claims)
         return base64.urlsafe_b64encode(_mac(secret, body) + body).decode().rstrip("=")
 
     async def _open(self, purpose: str, token: str, most_seconds: int, refusal: str) -> _Claims:
@@ -136,7 +151,8 @@ class Sessions:
         except ValueError:
             raise NotAuthenticatedError(refusal) from None
         mac, body = raw[:32], raw[32:]
-        if not hmac.compare_digest(mac, _mac(await self._current_secret(), body)):
+        secret = await self._current_secret()
+        if not hmac.compare_digest(mac, _mac(secret, body)):
             raise NotAuthenticatedError(refusal)
         try:
             claims = msgspec.msgpack.decode(body, type=_Claims)
@@ -146,9 +162,8 @@ class Sessions:
         is_timely = claims.issued <= now + _SKEW and now < claims.ends
         if claims.purpose != purpose or not is_timely or claims.ends - claims.issued > most_seconds:
             raise NotAuthenticatedError(refusal)
-        if self._auth.on and not self._auth.is_current(
-            Identity(claims.principal, "session", claims.key)
-        ):
+        claims = msgspec.structs.replace(claims, sealed=_crypt(secret, claims.id, claims.sealed))
+        if self._auth.on and not await self._auth.is_current(claims.identity("session")):
             raise NotAuthenticatedError(refusal)
         return claims
 
@@ -187,6 +202,14 @@ def _new_secret() -> _Secret:
 
 def _mac(secret: _Secret, body: bytes) -> bytes:
     return hmac.new(secret.key, b"tokenwire session\0" + body, hashlib.sha256).digest()
+
+
+def _crypt(secret: _Secret, name: str, data: bytes) -> bytes:
+    """Seal a credential, or open it: a keystream that each token has of its own, as its id is
+    random and used once."""
+    seed = b"tokenwire credential\0" + secret.key + name.encode()
+    stream = hashlib.shake_256(seed).digest(len(data))
+    return bytes(byte ^ key for byte, key in zip(data, stream, strict=True))
 
 
 def cookie_of(headers: Mapping[bytes, bytes], name: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
+from tokenwire.errors import TokenwireError
 from tokenwire.observe.facts import FollowerGone
 from tokenwire.observe.hooks import report
 from tokenwire.server.edge.connections import Connection, SlowReader
@@ -110,6 +111,11 @@ class Socket:
     async def _serve(self, connection: Connection) -> None:
         await self.opened()
         while (message := await self.receive()) is not None:
+            try:
+                await self.state.identify.confirm(self.info.identity)
+            except TokenwireError as error:
+                await self.close(POLICY, error.message)
+                break
             await self.take(message)
         self.is_left = connection.leaving is None and not self._is_closed
         if not self._over.done():
