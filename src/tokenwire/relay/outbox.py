@@ -24,7 +24,7 @@ from tokenwire.log.base import Store
 from tokenwire.observe.facts import EndDelivered
 from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunMeta, meta_of
-from tokenwire.relay.private import model_input
+from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.replay import read_run
 
 __all__ = ["EndedRun", "OnEnd", "Outbox"]

@@ -33,9 +33,9 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.order import Order
 from tokenwire.log.base import Records
-from tokenwire.relay.record import CHECK, Chain, follows, json_of
+from tokenwire.relay.record import CHECK, Chain, cursor_of, follows, json_of
 
-__all__ = ["HANDED_OVER", "Replay", "read_run", "waits"]
+__all__ = ["HANDED_OVER", "Replay", "Wait", "read_run", "waits"]
 
 #: `RunClaim.reason` after an owner that stopped gracefully; such a claim costs a run nothing.
 HANDED_OVER = "handed-over"
@@ -47,6 +47,15 @@ GLANCE = 32
 
 #: What a run does only while it works. Not the end of a step: tasks of agents overlap a wait.
 _AT_WORK = (RunStart, StepStart, PartStart, PartDelta, PartEnd, RunEnd)
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """A place where a run waited: the offset and cursor of its ``run-wait``, and the ids of the
+    approvals and calls that it waited for."""
+
+    offset: int
+    cursor: str
+    pending: list[str]
 
 
 class Replay(msgspec.Struct):
@@ -68,6 +77,17 @@ class Replay(msgspec.Struct):
         """The events of its records."""
         events = (decode(json_of(record)) for record in self.records)
         return [event for event in events if isinstance(event, Event)]
+
+    def waits(self) -> list[Wait]:
+        """Every place where the run waited."""
+        waits: list[Wait] = []
+        for offset, record in enumerate(self.records, 1):
+            if b'"run-wait"' not in record:
+                continue
+            event = decode(json_of(record))
+            if isinstance(event, RunWait):
+                waits.append(Wait(offset, cursor_of(offset, record), list(event.pending)))
+        return waits
 
     def now(self) -> int:
         """Milliseconds since the run started; the clocks of two workers may differ, so never

@@ -55,14 +55,14 @@ from tokenwire.relay.description import (
     meta_of,
     snapshot_of,
 )
+from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
-from tokenwire.relay.private import model_input
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.record import cursor_of
-from tokenwire.relay.replay import read_run, waits
+from tokenwire.relay.replay import Replay, read_run, waits
 from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.worker import LEASE, WAIT_TIMEOUT, Worker
 from tokenwire.run.call.deadlines import Deadlines
@@ -348,6 +348,11 @@ class Runs:
             fold, tail = replay.fold, len(replay.records)
             cursor = cursor_of(tail, replay.records[-1]) if tail else None
         return snapshot_of(info, meta, fold, tail=tail, cursor=cursor)
+
+    async def replay(self, run: str, *, principal: str = "") -> Replay:
+        """The run's log so far, read back. Raises `NotFoundError`."""
+        await self._checked(run, principal)
+        return await read_run(self.store, run)
 
     async def model_input(self, run: str, *, principal: str = "") -> list[Message]:
         """The conversation that the run's first model call receives: that of the request, or what

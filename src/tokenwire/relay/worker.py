@@ -18,10 +18,10 @@ from tokenwire.events.names import names_of
 from tokenwire.log.base import Store
 from tokenwire.relay.census import Census
 from tokenwire.relay.description import RunMeta
+from tokenwire.relay.documents.private import PrivateDocuments
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
-from tokenwire.relay.private import PrivateDocuments
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run

@@ -19,10 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tokenwire.demo import demo_server
 from tokenwire.errors import ConfigError, LogError, TokenwireError
-from tokenwire.log.base import Store
-from tokenwire.log.open import open_store
 from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
+from tokenwire.relay import Store, open_store
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.upkeep.retention import Retention
 from tokenwire.run.call.deadlines import Deadlines

@@ -40,8 +40,8 @@ from tokenwire.errors import UnknownModelError
 from tokenwire.events.message import messages_of
 from tokenwire.events.names import names_of
 from tokenwire.events.request import Request
-from tokenwire.log.open import open_store
 from tokenwire.per_loop import PerLoop
+from tokenwire.relay import open_store
 from tokenwire.server.edge.connections import Connection, Connections, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.respond import STREAM_HEADERS, RunResponse
@@ -52,8 +52,8 @@ from tokenwire.wire.token_sse import TokenEncoder
 
 if TYPE_CHECKING:
     from tokenwire.agents.context import RunContext
-    from tokenwire.log.base import Store
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay import Store
     from tokenwire.relay.outbox import OnEnd
     from tokenwire.relay.runs import Runs
     from tokenwire.run.stream import Run

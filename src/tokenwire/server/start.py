@@ -63,8 +63,8 @@ def check(settings: Settings, *, keys_on: bool) -> None:
 
 def check_names(settings: Settings) -> None:
     """Refuse models and stores that do not exist, before the port is looked at."""
-    from tokenwire.log.open import open_store
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay import open_store
 
     registry = Registry(demo_url="http://127.0.0.1:9/v1")  # it is not called
     for name in settings.model:

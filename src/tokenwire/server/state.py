@@ -20,8 +20,8 @@ from tokenwire.server.settings import Settings
 if TYPE_CHECKING:
     from tokenwire.agents.spec import Agent
     from tokenwire.durable.service import DurableStreams
-    from tokenwire.log.base import Store
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay import Store
     from tokenwire.relay.runs import Runs
 
 __all__ = ["Service", "State"]

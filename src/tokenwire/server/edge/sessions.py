@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tokenwire.errors import InputError, NotAuthenticatedError
-from tokenwire.log.base import Store
+from tokenwire.relay import Store
 from tokenwire.server.edge.auth import Auth, How, Identity
 
 __all__ = ["ATTACH", "Sessions", "cookie_of", "rotate_secret"]

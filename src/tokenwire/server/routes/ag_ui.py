@@ -20,13 +20,13 @@ from starlette.routing import BaseRoute, WebSocketRoute
 
 from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.message import ToolResultPart
+from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ag_ui_history import hydrate, knows, with_stored
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.routes.support import (
-    Wait,
     folded,
     place_of,
     resolved_ids,

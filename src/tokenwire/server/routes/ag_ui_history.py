@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.errors import GoneError, InputError, NotFoundError
-from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
-from tokenwire.relay.record import json_of
-from tokenwire.relay.replay import read_run
-from tokenwire.server.routes.support import folded
+from tokenwire.relay.replay import Replay
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.request import AGUIRequest
@@ -38,13 +35,13 @@ async def hydrate(
     newest = runs[0]
     try:
         snapshot = await state.runs.snapshot(newest.id, principal=principal)
-        fold, _ = await folded(state, newest.id, principal)
+        replay = await state.runs.replay(newest.id, principal=principal)
     except (NotFoundError, GoneError):
         return conversation
-    messages = snapshot.input.copy()
+    messages, fold = snapshot.input.copy(), replay.fold
     client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
     if fold.status == "waiting":
-        pending = await _pending(state, newest.id, fold.waiting)
+        pending = _pending(replay)
         conversation["interrupts"] = {"runId": client_run, "pending": pending}
     elif fold.status not in OUTCOMES:
         conversation["activeRun"] = {"runId": client_run}
@@ -62,12 +59,12 @@ async def hydrate(
     return conversation
 
 
-async def _pending(state: State, run: str, waiting: list[str]) -> list[dict[str, Any]]:
+def _pending(replay: Replay) -> list[dict[str, Any]]:
     """What the run waits for, as its own stream shows it."""
     encoder = AGUIEncoder(tanstack=True)
-    for record in (await read_run(state.store, run)).records:
-        encoder.skip(decode(json_of(record)))
-    return encoder.interrupts(list(waiting))
+    for event in replay.events():
+        encoder.skip(event)
+    return encoder.interrupts(list(replay.fold.waiting))
 
 
 async def knows(state: State, run: str, principal: str) -> bool:

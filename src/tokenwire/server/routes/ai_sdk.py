@@ -21,6 +21,7 @@ from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, 
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.relay.description import RunInfo
+from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.bodies import HowToAnswer, check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
@@ -29,7 +30,6 @@ from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversat
 from tokenwire.server.routes.runs import count_misses, run_id, start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
-    Wait,
     folded,
     place_of,
     resolved_ids,

@@ -12,11 +12,8 @@ from typing import Any
 from starlette.requests import Request
 
 from tokenwire.errors import GoneError, InputError, NotFoundError
-from tokenwire.events.codec import decode
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
-from tokenwire.relay.record import json_of
-from tokenwire.relay.replay import read_run
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
@@ -44,13 +41,13 @@ async def ui_messages(
     for run in runs[:1]:
         try:
             snapshot = await state.runs.snapshot(run.id, principal=principal)
-            records = (await read_run(state.store, run.id)).records
+            replay = await state.runs.replay(run.id, principal=principal)
         except (NotFoundError, GoneError):
             break
         messages = stored_messages(snapshot.input, (run.id for run in runs))
         active = run.id if snapshot.state not in OUTCOMES else None
         if active is None or snapshot.state == "waiting":
-            answer = answer_message((decode(json_of(record)) for record in records), compat)
+            answer = answer_message(replay.events(), compat)
             _append(messages, answer)
     end = len(messages) if end is None else min(end, len(messages))
     start = 0 if most is None else max(0, end - most)

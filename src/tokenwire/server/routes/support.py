@@ -10,17 +10,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tokenwire.errors import CursorError, ProviderError, UnknownModelError
-from tokenwire.events.codec import decode
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import RunWait
-from tokenwire.relay.record import cursor_of, json_of
-from tokenwire.relay.replay import read_run
+from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem
@@ -32,7 +28,6 @@ from tokenwire.wire.place import Place, split_cursor
 
 __all__ = [
     "OPENAI_PREAMBLE",
-    "Wait",
     "finished",
     "folded",
     "place_of",
@@ -48,14 +43,6 @@ __all__ = [
 OPENAI_PREAMBLE = b": ok\n"
 
 Handler = Callable[[State, Request, RequestInfo], Awaitable[Response]]
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """A place where a run waited: the cursor of its ``run-wait`` and what it waited for."""
-
-    offset: int
-    cursor: str
-    pending: list[str]
 
 
 def route(state: State, path: str, handler: Handler, *methods: str) -> Route:
@@ -156,16 +143,8 @@ def raise_failure(fold: Fold) -> None:
 
 async def folded(state: State, run: str, principal: str) -> tuple[Fold, list[Wait]]:
     """The run so far, and every place where it waited. Raises `NotFoundError`."""
-    await state.runs.info(run, principal=principal)
-    replay = await read_run(state.store, run)
-    waits: list[Wait] = []
-    for offset, record in enumerate(replay.records, 1):
-        if b'"run-wait"' not in record:
-            continue
-        event = decode(json_of(record))
-        if isinstance(event, RunWait):
-            waits.append(Wait(offset, cursor_of(offset, record), list(event.pending)))
-    return replay.fold, waits
+    replay = await state.runs.replay(run, principal=principal)
+    return replay.fold, replay.waits()
 
 
 def resolved_ids(fold: Fold) -> set[str]:

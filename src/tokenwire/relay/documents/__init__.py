@@ -1,0 +1,1 @@
+"""What the store keeps of runs and conversations beside the logs."""
