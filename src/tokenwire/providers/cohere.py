@@ -191,6 +191,7 @@ class CohereDecoder(PayloadDecoder):
             call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
             id_source="provider" if call_id else "synthetic",
         )
+        part.place = _index(value)
         part.delta(text_of(function.get("arguments")))
 
     def _call_delta(self, value: dict[str, Any], message: dict[str, Any]) -> None:

@@ -36,7 +36,15 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
-from tokenwire.providers.decoding.values import dump, items, number, obj, text_of, texts_of
+from tokenwire.providers.decoding.values import (
+    dump,
+    index_of,
+    items,
+    number,
+    obj,
+    text_of,
+    texts_of,
+)
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_object,
@@ -124,14 +132,16 @@ class OllamaDecoder(PayloadDecoder):
             meta["id"] = call_id
         self._calls += 1
         arguments = function.get("arguments")
-        self.parts.whole(
+        part = self.parts.open(
             ToolCallStart,
-            arguments if isinstance(arguments, str) else dump(arguments or {}),
             name=text_of(function.get("name")),
             call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
             id_source="provider" if call_id else "synthetic",
             meta=meta,
         )
+        part.place = index_of(function.get("index", call.get("index")))
+        part.delta(arguments if isinstance(arguments, str) else dump(arguments or {}))
+        part.end()
 
     def _over(self, value: dict[str, Any]) -> None:
         self._close()

@@ -142,6 +142,7 @@ class ConverseDecoder(PayloadDecoder):
             before.end()
         meta = {"index": index, **(fields.pop("meta", None) or {})}
         part = self._blocks[index] = self.parts.open(kind, meta=meta, **fields)
+        part.place = index
         return part
 
     def _start(self, value: dict[str, Any]) -> None:

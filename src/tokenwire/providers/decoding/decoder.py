@@ -70,6 +70,7 @@ class PayloadDecoder:
         content_type: str | None = None,
     ) -> None:
         self.parts = Parts(step=step, first_part=first_part)
+        self.parts.may_wait = True
         self.quirks = quirks
         self.reader = PayloadReader(content_type)
         self.terminal_seen = False
@@ -314,6 +315,7 @@ class PayloadDecoder:
             return
         if isinstance(value, dict) and not self._needs_care:
             self.payloads += 1
+            self.parts.turn = self.payloads
             self.payload(value, event)
             if self._bad_finish is None:
                 return
@@ -365,6 +367,7 @@ class PayloadDecoder:
         start = len(self.parts.out)
         if isinstance(value, dict):
             self.payloads += 1
+            self.parts.turn = self.payloads
             self.payload(cast(dict[str, Any], value), event)
         elif event == "error":
             self.fail_with(value)
@@ -388,6 +391,7 @@ class PayloadDecoder:
             for item in value:
                 if isinstance(item, dict) and not self.closed:
                     self.payloads += 1
+                    self.parts.turn = self.payloads
                     self.payload(item, "message")
             return
         words = words_error(value) if isinstance(value, str) else None

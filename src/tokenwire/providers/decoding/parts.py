@@ -1,5 +1,8 @@
 """Part bookkeeping that every decoder shares: open, fill and end parts; end the step.
 
+A call without arguments looks the same when it is whole and when it was cut before them, so its
+end waits for that of the step, and only a good finish reason makes it complete.
+
 Always true: a part has one start and one end; parts are numbered from ``first_part`` in the order
 in which they open; pieces are joined once, when the part ends; a tool call's arguments are parsed
 when it ends and only a JSON object makes it ``complete``; without its terminal marker a step
@@ -8,6 +11,7 @@ leaves its open parts ``truncated``.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tokenwire.events.model import (
@@ -49,6 +53,12 @@ from tokenwire.providers.decoding.values import clean, split_tail
 
 __all__ = ["OpenPart", "Parts"]
 
+#: Finish reasons with which a call without arguments is a whole one.
+_CALLED = frozenset({"stop", "tool_calls"})
+#: What servers write for no arguments; a longer text has some.
+_NOTHING = re.compile(r'\s*(?:|null|""|"?\{\s*\}"?|\[\s*\])\s*\Z')
+_MOST_NOTHING = 16
+
 _KINDS: dict[type[PartStart], tuple[type[PartDelta] | None, type[PartEnd]]] = {
     TextStart: (TextDelta, TextEnd),
     ReasoningStart: (ReasoningDelta, ReasoningEnd),
@@ -80,8 +90,11 @@ class OpenPart:
         "open",
         "patched",
         "pieces",
+        "place",
+        "recount",
         "size",
         "start",
+        "turn",
     )
 
     def __init__(self, owner: Parts, start: PartStart) -> None:
@@ -101,6 +114,8 @@ class OpenPart:
         #: The text, of a part that keeps it (tool calls, or after `keep`).
         self.pieces: list[str] | None = self.arguments.pieces if self.arguments else None
         self.meta = start.meta
+        #: `size` is that of the pieces, and counted at the end.
+        self.recount = False
         #: The arguments as the provider's own object, where patches built them.
         self.patched: Any = None
         #: The whole text of a tool call as the provider repeats it at the end.
@@ -108,6 +123,10 @@ class OpenPart:
         self.attrs_seen: set[str] = set()
         #: Half of a character, at the end of what came.
         self._tail = ""
+        #: Of a call without an id: where it stands among the others, if its wire says so, and the
+        #: payload with which it began.
+        self.place: Any = None
+        self.turn = owner.turn
         self._careful = self.format == "json" or owner.loose
 
     @property
@@ -124,6 +143,17 @@ class OpenPart:
     def lacks_arguments(self) -> bool:
         """Whether no arguments came for a tool call."""
         return self.arguments is not None and not self.size and not self.final
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether this is a call for the caller to run of which no arguments came so far, or only
+        empty ones."""
+        if self.arguments is None or self.size > _MOST_NOTHING or self.patched:
+            return False
+        start = self.start
+        if isinstance(start, ToolCallStart) and start.executor == "provider":
+            return False
+        return _NOTHING.match(self.final or self.text) is not None
 
     def keep(self) -> OpenPart:
         """Keep the pieces of this part, to compare them with a final text."""
@@ -185,10 +215,14 @@ class OpenPart:
         if self._tail:
             tail, self._tail = clean(self._tail), ""
             self.delta(tail)
+        if status == "complete" and not fields and self._owner.waits_for_end(self):
+            return
         self.open = False
         if self.arguments is not None:
             status = self._end_call(self.arguments, status, fields)
         self._owner.closed(self)
+        if self.recount:
+            self.size = len(self.text.encode("utf-8", "surrogatepass"))
         self._owner.out.append(self._end(part=self.number, status=status, size=self.size, **fields))
         self.pieces = self.arguments = None
 
@@ -233,13 +267,18 @@ class Parts:
 
     __slots__ = (
         "_calls",
+        "_nameless",
+        "_waits",
         "finish_reasons",
         "loose",
+        "may_wait",
         "next_part",
         "open_parts",
         "out",
+        "reasons",
         "shown",
         "step",
+        "turn",
     )
 
     def __init__(self, *, step: int = 1, first_part: int = 0) -> None:
@@ -252,7 +291,15 @@ class Parts:
         self.finish_reasons: dict[int, str] = {}
         #: Whether payloads came whose texts may end in half a character.
         self.loose = False
+        #: Our word for each reason of `finish_reasons`.
+        self.reasons: dict[int, str] = {}
+        #: Whether the ends of calls may wait for that of the step; a decoder says so.
+        self.may_wait = False
+        self._waits = False
+        #: The payload that is read now.
+        self.turn = 0
         self._calls: dict[str, list[tuple[str, Any]]] = {}
+        self._nameless: dict[tuple[int, str], list[tuple[Any, Any, int]]] = {}
 
     def be_loose(self) -> None:
         """A payload came that holds half a character."""
@@ -260,12 +307,34 @@ class Parts:
         for part in self.open_parts.values():
             part.be_careful()
 
+    def hold_calls(self) -> None:
+        """From now on every call waits for the end of the step, where the wire tells it again."""
+        self._waits = True
+
+    def waits_for_end(self, part: OpenPart) -> bool:
+        """Whether a call waits for the end of the step: one without arguments, and those that end
+        after it, so that the ends keep their order."""
+        if part.arguments is None or not self.may_wait:
+            return False
+        self._waits = self._waits or part.is_bare
+        start = part.start
+        return self._waits and not (
+            isinstance(start, ToolCallStart) and start.executor == "provider"
+        )
+
     def is_repeated(self, part: OpenPart, arguments: Any) -> bool:
-        """Whether a call with this id, name and arguments has ended before; remembers this one."""
+        """Whether a call with this id, name and arguments has ended before; remembers this one.
+        Without ids the same call in another payload is a repetition, unless its wire numbers them;
+        side by side in one payload they are two."""
         start = part.start
         if not isinstance(start, ToolCallStart) or start.executor == "provider":
             return False
         if start.id_source != "provider" and "call_id" not in part.attrs_seen:
+            others = self._nameless.setdefault((start.choice, part.name), [])
+            key = (arguments, part.place)
+            if any(other[:2] == key and other[2] != part.turn for other in others):
+                return True
+            others.append((*key, part.turn))
             return False
         calls = self._calls.setdefault(part.call_id, [])
         if (part.name, arguments) in calls:
@@ -306,6 +375,7 @@ class Parts:
         if self.finish_reasons.get(event.choice) == word:
             return
         self.finish_reasons[event.choice] = word
+        self.reasons[event.choice] = event.reason
         self.out.append(event)
 
     def end_step(
@@ -320,8 +390,13 @@ class Parts:
         """End what is open, emit the error when given, and end the step. ``unfinished``: the
         provider says that the answer is not whole."""
         status: PartStatus = "complete" if terminal_seen and not failed else "truncated"
+        self.may_wait = False
         for part in list(self.open_parts.values()):
             cut = reason == "length" and part.pieces
+            if not cut and part.is_bare:
+                word = self.reasons.get(part.start.choice)
+                is_said = word is not None or part.lacks_arguments
+                cut = unfinished or (is_said and word not in _CALLED)
             part.end("truncated" if cut else status)
         if error is not None:
             if self.shown and not error.after_output:

@@ -63,6 +63,7 @@ class Slots:
             slot = self._open(name or "", call_id or "", form, meta)
             if index is not None:
                 self._by_index[index] = slot
+                slot.part.place = index
         else:
             if call_id and not slot.id:
                 slot.id = call_id

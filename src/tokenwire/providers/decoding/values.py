@@ -20,6 +20,7 @@ __all__ = [
     "clean_all",
     "decode",
     "dump",
+    "holds_text",
     "index_of",
     "items",
     "load",
@@ -27,6 +28,7 @@ __all__ = [
     "obj",
     "parse_arguments",
     "read",
+    "rest_of",
     "split_tail",
     "text_of",
     "texts_of",
@@ -225,6 +227,23 @@ def texts_of(value: Any, depth: int = 4) -> str:
             if text:
                 return text
     return ""
+
+
+def holds_text(value: Any, depth: int = 4) -> bool:
+    """Whether there is any text in a value that is not blank."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    if depth == 0 or not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return any(holds_text(v, depth - 1) for v in cast(list[Any], inner))
+
+
+def rest_of(before: str, whole: str) -> str | None:
+    """What a whole text adds to its deltas; None where it contradicts them."""
+    if whole.startswith(before):
+        return whole[len(before) :]
+    return "" if before.strip().startswith(whole.strip()) else None
 
 
 def number(value: Any) -> int | None:

@@ -212,6 +212,7 @@ class InteractionsDecoder(PayloadDecoder):
             executor="provider" if hosted else "server",
             meta=step.meta | ({"native": True} if hosted else {}),
         )
+        step.part.place = step.meta["index"]
         self._sign(step, fields.get("signature"))
 
     def _delta(self, value: dict[str, Any]) -> None:

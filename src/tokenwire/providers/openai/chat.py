@@ -31,9 +31,11 @@ from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
     citation,
     dump,
+    holds_text,
     index_of,
     items,
     obj,
+    rest_of,
     text_of,
     texts_of,
 )
@@ -41,6 +43,7 @@ from tokenwire.providers.failures import error_event, from_object, from_response
 from tokenwire.providers.openai.chat_choice import OpenChoice
 from tokenwire.providers.openai.chat_chunk import (
     FINISH_REASONS,
+    KNOWN_FIELDS,
     REASONING_FIELDS,
     Delta,
     citation_of,
@@ -58,7 +61,7 @@ _MOST_MISSES = 16
 #: Fields of a whole message that deltas never repeat.
 _OWN_FIELDS = frozenset({"annotations", "images", "audio"})
 _REASONING = re.compile("reason|think|thought", re.IGNORECASE)
-_KNOWN_REASONING = frozenset({*REASONING_FIELDS, "reasoning_details"})
+_THINKING_BLOCKS = ("thinking", "reasoning", "reasoning_text", "summary_text")
 _TOP_LEVEL_EXTRAS = ("prompt_filter_results", "moderation", "timings", "copilot_usage")
 
 
@@ -78,6 +81,7 @@ class ChatDecoder(PayloadDecoder):
         self._latest_usage: Usage | None = None
         self._cited: set[str] = set()
         self._filters: dict[int, Any] = {}
+        self._extras: dict[str, Any] = {}
 
     # --- the fast way --------------------------------------------------------------------------
 
@@ -105,14 +109,14 @@ class ChatDecoder(PayloadDecoder):
             if part is None or thought or calls or choice.tags is not None:
                 return False
             self.parts.out.append(TextDelta(part=part.number, text=content))
-            part.size += len(content) if content.isascii() else len(content.encode())
+            part.pieces.append(content)  # type: ignore[union-attr]
             return True
         if thought:
             part = choice.reasoning
             if part is None or calls:
                 return False
             self.parts.out.append(ReasoningDelta(part=part.number, text=thought))
-            part.size += len(thought) if thought.isascii() else len(thought.encode())
+            part.pieces.append(thought)  # type: ignore[union-attr]
             return True
         if calls:
             call = calls[0]
@@ -222,12 +226,7 @@ class ChatDecoder(PayloadDecoder):
 
     def _repeated(self, choice: OpenChoice, message: dict[str, Any]) -> None:
         """The whole message after its deltas: only what they left out is new."""
-        rest = {k: v for k, v in message.items() if k in _OWN_FIELDS}
-        if not choice.has_text:
-            rest["content"] = message.get("content")
-        if not choice.has_reasoning:
-            rest |= {k: message[k] for k in REASONING_FIELDS if k in message}
-        self._delta(choice, rest)
+        self._delta(choice, self._missing(choice, message))
         for position, call in enumerate(map(obj, items(message.get("tool_calls")))):
             function = obj(call.get("function"))
             arguments = function.get("arguments")
@@ -236,6 +235,28 @@ class ChatDecoder(PayloadDecoder):
             call_id, name = text_of(call.get("id")), text_of(function.get("name"))
             if choice.slots.whole(position, call_id, name, arguments) is None:
                 self._call(choice, call)
+
+    def _missing(self, choice: OpenChoice, message: dict[str, Any]) -> dict[str, Any]:
+        """What a whole message adds to its deltas; one that contradicts them is kept as it is."""
+        rest = {k: v for k, v in message.items() if k in _OWN_FIELDS}
+        name = next((k for k in REASONING_FIELDS if message.get(k)), "reasoning_content")
+        refusal = choice.refusal.text if choice.refusal is not None else ""
+        texts = (
+            ("content", "".join(map("".join, choice.spoken))),
+            (name, "".join(map("".join, choice.thoughts))),
+            ("refusal", refusal),
+        )
+        for field, before in texts:
+            value = message.get(field)
+            if not before or not value:
+                rest[field] = value
+            elif choice.tags is not None or choice.call is not None:
+                continue  # what was shown is not what was sent
+            elif (piece := rest_of(before, _words_in(value))) is None:
+                self.raw("message", {field: value})
+            else:
+                rest[field] = piece
+        return rest
 
     def _thought(self, choice: OpenChoice, delta: dict[str, Any]) -> None:
         """Reasoning, under whichever name a server sends it."""
@@ -261,9 +282,17 @@ class ChatDecoder(PayloadDecoder):
                 choice.think("").attr("signature", signature)
             if obj(block).get("type") == "redacted_thinking":
                 self.raw("thinking_blocks", block)
-        for name, value in delta.items():
-            if name not in _KNOWN_REASONING and value and _REASONING.search(name):
-                self._unread(name, value)
+        if not delta.keys() <= KNOWN_FIELDS:
+            for name in delta.keys() - KNOWN_FIELDS:
+                value = delta[name]
+                if value and (_REASONING.search(name) or holds_text(value)):
+                    self._keep_once(name, value)
+
+    def _keep_once(self, name: str, value: Any) -> None:
+        """A field that this version does not know, unless it only says the same again."""
+        if self._extras.get(name) != value:
+            self._extras[name] = value
+            self._unread(name, value)
 
     def _unread(self, name: str, value: Any) -> None:
         """Something of the reasoning that cannot be shown; it is kept, unless it only signs."""
@@ -304,7 +333,7 @@ class ChatDecoder(PayloadDecoder):
             return
         value = obj(block)
         kind = value.get("type")
-        if kind in ("thinking", "reasoning", "reasoning_text", "summary_text"):
+        if kind in _THINKING_BLOCKS:
             text = texts_of(value)
             if text:
                 choice.think(text)
@@ -403,6 +432,14 @@ class ChatDecoder(PayloadDecoder):
                     part.end()
         for part in list(self.parts.open_parts.values()):
             part.end()
+
+
+def _words_in(content: Any) -> str:
+    """The text of a whole content, without the thinking among its blocks."""
+    if isinstance(content, str):
+        return content
+    blocks = [content] if isinstance(content, dict) else items(content)
+    return "".join(texts_of(b) for b in blocks if obj(b).get("type") not in _THINKING_BLOCKS)
 
 
 def _error_of(choice: dict[str, Any]) -> Any:

@@ -36,8 +36,10 @@ class OpenChoice:
         "refusal",
         "seen",
         "slots",
+        "spoken",
         "tags",
         "text",
+        "thoughts",
         "to_cite",
     )
 
@@ -62,6 +64,9 @@ class OpenChoice:
         self.seen = False
         #: A delta came: a whole ``message`` after it repeats what it says.
         self.has_deltas = self.has_text = self.has_reasoning = False
+        #: The pieces of each text, and of each reasoning.
+        self.spoken: list[list[str]] = []
+        self.thoughts: list[list[str]] = []
         #: What each field has said, where each delta repeats the text so far.
         self.cumulative: dict[str, str] = {}
 
@@ -76,7 +81,7 @@ class OpenChoice:
         if self.text is None:
             self.end_reasoning()
             self.has_text = True
-            self.text = self._parts.open(TextStart, choice=self.index)
+            self.text = _kept(self._parts.open(TextStart, choice=self.index), self.spoken)
             citations, self.to_cite = self.to_cite, []
             for value in citations:
                 self.text.attr("citation", value)
@@ -87,7 +92,9 @@ class OpenChoice:
         if self.reasoning is None:
             self.end_text()
             self.has_reasoning = True
-            self.reasoning = self._parts.open(ReasoningStart, choice=self.index)
+            self.reasoning = _kept(
+                self._parts.open(ReasoningStart, choice=self.index), self.thoughts
+            )
         self.reasoning.delta(piece)
         return self.reasoning
 
@@ -113,7 +120,7 @@ class OpenChoice:
     def refuse(self, piece: str) -> None:
         """A piece of a refusal."""
         if self.refusal is None:
-            self.refusal = self._parts.open(RefusalStart, choice=self.index)
+            self.refusal = self._parts.open(RefusalStart, choice=self.index).keep()
         self.refusal.delta(piece)
 
     def end_text(self) -> None:
@@ -213,3 +220,11 @@ class OpenChoice:
                 self.say(piece)
             else:
                 self.think(piece)
+
+
+def _kept(part: OpenPart, texts: list[list[str]]) -> OpenPart:
+    """The part, with its pieces among ``texts``; its size is theirs."""
+    part.keep().recount = True
+    if part.pieces is not None:
+        texts.append(part.pieces)
+    return part

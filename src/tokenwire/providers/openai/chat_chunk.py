@@ -15,6 +15,7 @@ from tokenwire.providers.decoding.values import citation, number, obj
 
 __all__ = [
     "FINISH_REASONS",
+    "KNOWN_FIELDS",
     "REASONING_FIELDS",
     "Chunk",
     "Delta",
@@ -42,7 +43,17 @@ REASONING_FIELDS = (
     "thought",
     "thoughts",
     "reasoningContent",
+    "thinkingContent",
+    "chain_of_thought",
+    "cot",
+    "analysis",
 )
+#: Fields of a delta that hold nothing that was said, or that the decoder reads elsewhere.
+KNOWN_FIELDS = frozenset(REASONING_FIELDS) | {
+    *("role", "content", "refusal", "tool_calls", "function_call", "reasoning_details"),
+    *("annotations", "images", "audio", "provider_metadata", "name", "channel", "index"),
+    *("token_id", "token_ids", "error", "padding", "obfuscation", "id", "type", "object"),
+}
 
 
 class FunctionDelta(msgspec.Struct, gc=False):
@@ -58,7 +69,7 @@ class CallDelta(msgspec.Struct, gc=False):
     extra_content: None = None
 
 
-class Delta(msgspec.Struct, gc=False):
+class Delta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -72,6 +83,11 @@ class Delta(msgspec.Struct, gc=False):
     audio: None = None
     function_call: None = None
     provider_metadata: None = None
+    role: str | None = None
+    name: str | None = None
+    channel: str | None = None
+    token_id: int | None = None
+    index: None = None
 
 
 class Choice(msgspec.Struct, gc=False):

@@ -57,6 +57,7 @@ class ResponsesDecoder(PayloadDecoder):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.items = Items(self.parts)
+        self.parts.hold_calls()  # the final response tells each call once more
         #: The last ``sequence_number``: what ``starting_after`` of a re-attached stream is.
         self.cursor: int | None = None
         self.response_id: str | None = None

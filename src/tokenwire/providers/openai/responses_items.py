@@ -79,6 +79,18 @@ class Item:
         else:
             self.final[part.number] = text
 
+    def check(self, fields: dict[str, Any]) -> None:
+        """A call that has ended comes again, whole: other arguments make it invalid."""
+        call = self.call
+        if self.type not in _FUNCTION or call is None or not call.open:
+            return
+        whole = fields.get("arguments", fields.get("input"))
+        text = whole if isinstance(whole, str) else dump(whole) if whole else ""
+        if call.is_bare:
+            self.agree(call, text)
+        elif text.strip() and _plain(text) not in (_plain(call.final or call.text), "{}"):
+            call.end("invalid", error="the arguments came twice, and differ")
+
     def finish(self, part: OpenPart, status: PartStatus = "complete") -> None:
         """End a part, with the corrected text where the deltas were wrong."""
         text = self.final.pop(part.number, None)
@@ -237,6 +249,7 @@ class Items:
             format="text" if item.type == "custom_tool_call" else "json",
             meta=item.meta | extra,
         )
+        item.call.place = item.index if item.index is not None else item.id
 
     def _tool(self, item: Item, fields: dict[str, Any]) -> None:
         caller = item.type in CALLER or fields.get("execution") == "client"
@@ -279,6 +292,7 @@ class Items:
     def done(self, item: Item, fields: dict[str, Any], contents: MissingContents) -> None:
         """End an item; ``fields`` is the whole item of the provider."""
         if item.ended:
+            item.check(fields)
             return
         item.ended = True
         self._memo = None
