@@ -17,6 +17,8 @@ const MOST_ADDRESS = 2000;
 const MOST_FORMULA = 2000;
 /** A line with a bar in it that is longer is prose, not the head of a table. */
 const MOST_HEAD = 300;
+/** Characters before the text of a line that goes on with another. */
+const MOST_INDENT = 100;
 /** Characters before the end that are looked at for what is open in a line of text. */
 const MOST_LOOKED = 4000;
 
@@ -33,7 +35,13 @@ export function steady(text: string): string {
     return /^[`~ \t]*$/.test(last.rest) ? text.slice(0, Math.max(0, last.at - 1)) : text;
   }
   const held = heldFormula(lines, text.length) ?? heldLine(lines);
-  if (held !== undefined) return text.slice(0, held);
+  if (held === undefined) return steadyLine(text, lines);
+  // What is held may go on with the line before it.
+  const before = text.slice(0, held);
+  return steadyLine(before, linesOf(before));
+}
+
+function steadyLine(text: string, lines: Line[]): string {
   const start = inlineStart(lines, text);
   const { end, closers } = heldInline(text.slice(start));
   const kept = text.slice(0, start + end);
@@ -147,9 +155,18 @@ function inlineStart(lines: Line[], text: string): number {
     const line = lines[at]!;
     if (!line.rest.trim() || line.fence || line.at < least) break;
     first = line;
-    if (line.marked || /^#{1,6}[ \t]/.test(line.rest)) break;
+    if (beginsItem(lines, at) || /^#{1,6}[ \t]/.test(line.rest)) break;
   }
   return Math.max(first.at + first.text.length - first.rest.length, least, 0);
+}
+
+/** Whether a line begins an item of a list. Under a text, only a list that begins with 1 does. */
+function beginsItem(lines: Line[], at: number): boolean {
+  const line = lines[at]!;
+  if (!line.marked || !/^[ \t>]*(?!1[.)])\d{1,9}[.)]/.test(line.text)) return line.marked;
+  let before = at - 1;
+  while (before >= 0 && lines[before]!.rest.trim() && !lines[before]!.marked) before--;
+  return before === at - 1 || !!lines[before]?.marked;
 }
 
 interface Mark {
@@ -181,7 +198,8 @@ function step(text: string, at: number, open: Mark[]): number {
   const rest = text.length - at;
   switch (text[at]) {
     case "\\":
-      if (rest === 1) return -1;
+      // At the end of a line it breaks the line, if another follows.
+      if (rest <= MOST_INDENT && /^\\(?:\n[ \t>]*)?$/.test(text.slice(at))) return -1;
       if (text[at + 1] === "(" || text[at + 1] === "[") {
         return closed(text, at, text[at + 1] === "(" ? "\\)" : "\\]", 2);
       }

@@ -5,7 +5,7 @@ through this file; raw HTML is shown as the text it is; images never load by the
 holds at every prefix of an answer. */
 
 import type { Token, Tokens } from "marked";
-import { memo, useEffect, useRef, useState, type ReactNode } from "react";
+import { createContext, memo, useContext, useEffect, useRef, useState, type ReactNode } from "react";
 import { Icon } from "../icons.js";
 import { CodeBlock } from "./code.js";
 import { hiddenCount, revealed } from "../hidden.js";
@@ -152,6 +152,8 @@ function InlineToken({ token, open, depth }: { token: Token; open: boolean; dept
       return <code dir="ltr">{(token as Tokens.Codespan).text}</code>;
     case "br":
       return <br />;
+    case "checkbox":
+      return null; // of a list's item, which has drawn it
     case "link":
       return <Link link={token as Tokens.Link} open={open} depth={depth} />;
     case "image":
@@ -184,7 +186,7 @@ function Link({ link, open, depth }: { link: Tokens.Link; open: boolean; depth: 
   return (
     <>
       <a href={safe.href} target="_blank" rel="noopener noreferrer nofollow" title={safe.href}>
-        {hiddenCount(link.text) ? revealed(link.text) : text}
+        <InLink value={true}>{hiddenCount(link.text) ? revealed(link.text) : text}</InLink>
       </a>
       {!isAddress && (
         <span className={other ? "host other" : "host"}>
@@ -196,11 +198,15 @@ function Link({ link, open, depth }: { link: Tokens.Link; open: boolean; depth: 
   );
 }
 
+/** Whether a link is around it: a link has no other inside. */
+const InLink = createContext(false);
+
 function Picture({ image, open }: { image: Tokens.Image; open: boolean }): ReactNode {
+  const inLink = useContext(InLink);
   const name = image.text || "image";
   if (isInlineImage(image.href) && !open) return <img src={image.href} alt={name} className="inline-image" />;
   const safe = safeLink(image.href);
-  if (!safe || open || !safe.href.startsWith("http")) {
+  if (!safe || open || inLink || !safe.href.startsWith("http")) {
     return (
       <span className="no-link">
         <Icon name="image" /> {name}

@@ -235,3 +235,30 @@ describe("long blocks", () => {
     expect(drawn(text, false).textContent!.length).toBeGreaterThan(0);
   }, 60_000);
 });
+
+it("a task is drawn once, in tight, loose and mixed lists", () => {
+  const place = drawn("- plain\n- [ ] to do\n- [x] done\n\n1. one\n\n2. [x] two\n\n   more\n", false);
+  const items = [...place.querySelectorAll("li")].map((item) => [
+    item.className,
+    item.querySelector("input")?.getAttribute("aria-label"),
+    item.textContent,
+  ]);
+  expect(items).toEqual([
+    ["", undefined, "plain"],
+    ["task", "to do", "to do"],
+    ["task", "done", "done"],
+    ["", undefined, "one"],
+    ["task", "done", "twomore"],
+  ]);
+});
+
+it("a link has no other inside", () => {
+  const text = "[![badge](https://a.test/b.svg) **![two](https://c.test/d.png)**](https://e.test) ![alone](https://f.test/g.png)";
+  const place = drawn(text, false);
+  expect(place.querySelectorAll("a a")).toHaveLength(0);
+  expect([...place.querySelectorAll("a")].map((link) => link.getAttribute("href"))).toEqual([
+    "https://e.test/",
+    "https://f.test/g.png",
+  ]);
+  expect(place.querySelector("a")!.textContent).toContain("badge");
+});
