@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
+from pathlib import Path
 
 import pytest
 
 from support.server import site
+from tokenwire.durable import usage as usage_module
 from tokenwire.durable.rules import Append, Create
 from tokenwire.durable.store import StreamStore, owner_of
 from tokenwire.durable.subscriptions import store as subscription_store
@@ -17,7 +20,9 @@ from tokenwire.durable.subscriptions.rules import Subscription
 from tokenwire.durable.subscriptions.store import SubscriptionStore
 from tokenwire.durable.usage import Quota
 from tokenwire.errors import LimitError
+from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store
 
 OWNER = owner_of("ann")
 TEXT = "text/plain"
@@ -120,6 +125,77 @@ def test_a_quota_holds_and_deletes_give_back() -> None:
         other = StreamStore(streams.store, Quota(streams=3, size=100))
         with pytest.raises(LimitError):
             await other.create(OWNER, "4", Create(content_type=TEXT), 1.0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_quota_holds_for_all_processes_of_a_store_together(kind: str, tmp_path: Path) -> None:
+    quota = Quota(streams=20, size=2000)
+
+    async def stores() -> list[Store]:
+        if kind == "memory":
+            return [MemoryStore()] * 3
+        return [open_store(f"sqlite:{tmp_path / 'streams.db'}") for _ in range(3)]
+
+    async def until_refused(worker: StreamStore, path: str) -> int:
+        number = 0
+        try:
+            while True:
+                await worker.append(OWNER, path, Append(content_type=TEXT, body=b"x" * 10), 0.0)
+                number += 1
+        except LimitError:
+            return number
+
+    async def create(worker: StreamStore, path: str) -> bool:
+        try:
+            await worker.create(OWNER, path, Create(content_type=TEXT), 0.0)
+        except LimitError:
+            return False
+        return True
+
+    async def main() -> None:
+        logs = await stores()
+        for log in logs:
+            await log.start()
+        workers = [StreamStore(log, quota) for log in logs]
+        created = await asyncio.gather(
+            *(create(worker, f"{w}-{n}") for n in range(20) for w, worker in enumerate(workers))
+        )
+        assert sum(created) == 20
+        assert len(await workers[0].entries(OWNER)) == 20
+        paths = [entry.path for entry in await workers[0].entries(OWNER)][:3]
+        written = await asyncio.gather(*map(until_refused, workers, paths))
+        # What one has reserved the others cannot have; it is a little, and never too much.
+        assert 150 <= sum(written) <= 200
+        # Deletes by one process give back to all.
+        await workers[0].delete(OWNER, paths[1], 1.0)
+        assert await create(workers[2], "another")
+        assert not await create(workers[1], "one-too-many")
+        assert await until_refused(workers[2], paths[2]) >= written[1] * 9 // 10
+        for log in {id(log): log for log in logs}.values():
+            await log.close()
+
+    asyncio.run(main())
+
+
+def test_what_an_ended_process_had_reserved_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        log, now = MemoryStore(), [time.time()]
+        monkeypatch.setattr(usage_module.time, "time", lambda: now[0])
+        for _ in range(4):  # each writes a little and ends
+            worker = StreamStore(log, Quota(streams=50, size=1000))
+            await worker.create(OWNER, "a", Create(content_type=TEXT), 0.0)
+            await worker.append(OWNER, "a", Append(content_type=TEXT, body=b"x" * 20), 0.0)
+        worker = StreamStore(log, Quota(streams=50, size=1000))
+        large = Append(content_type=TEXT, body=b"x" * 600)
+        with pytest.raises(LimitError):
+            for _ in range(2):
+                await worker.append(OWNER, "a", large, 0.0)
+        now[0] += 11
+        await worker.delete(OWNER, "a", 0.0)
+        await worker.create(OWNER, "b", Create(content_type=TEXT), 0.0)
+        await worker.append(OWNER, "b", large, 0.0)
 
     asyncio.run(main())
 

@@ -85,7 +85,7 @@ class StreamStore:
 
     def __init__(self, store: Backend, quota: Quota = UNLIMITED) -> None:
         self.store = store
-        self.usage = Usage(quota, self._measure)
+        self.usage = Usage(store, quota, self._measure)
         self.watcher: Watcher | None = None
         self._cache: OrderedDict[str, Stream] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -108,6 +108,7 @@ class StreamStore:
                 stream = await self._make(owner, planned, source, request, parts, now)
                 if stream is not None:
                     break
+                await self.usage.give(owner, streams=1, size=size)
         self._remember(name, stream)
         if self.watcher is not None and stream.ends:
             await self.watcher.stream_grew(owner, path)
@@ -121,9 +122,11 @@ class StreamStore:
                 planned = plan_append(stream, request, now)
                 if isinstance(planned, Answer):
                     return planned
-                await self.usage.take(owner, size=sum(map(len, planned.parts)))
+                size = sum(map(len, planned.parts))
+                await self.usage.take(owner, size=size)
                 if await self._append(stream, [seal(planned)]):
                     break
+                self.usage.refund(owner, size)
             answer = appended(stream, planned)
         if stream.entry.ttl is not None:
             await self.touch(owner, stream, now)
@@ -415,13 +418,14 @@ class StreamStore:
     async def _measure(self, owner: str) -> tuple[int, int]:
         """The streams of an owner, hidden ones too, and their bytes."""
         documents = await self.store.documents(_KIND, prefix=f"{owner}/", most=MOST_ENTRIES)
-        size = 0
-        for data in documents.values():
-            try:
-                size += (await self.store.describe(_decode_entry(data).log)).bytes
-            except (NotFoundError, GoneError):
-                pass  # hidden, or on its way out
-        return len(documents), size
+        sizes = [await self._size(_decode_entry(data)) for data in documents.values()]
+        return len(documents), sum(sizes)
+
+    async def _size(self, entry: Entry) -> int:
+        try:
+            return (await self.store.describe(entry.log)).bytes
+        except (NotFoundError, GoneError):
+            return 0  # hidden, or on its way out
 
     async def _remove(self, owner: str, entry: Entry, now: float) -> None:
         """Delete a stream: its records, then its entry."""
@@ -429,10 +433,11 @@ class StreamStore:
         cached = self._cache.pop(name, None)
         if cached is not None and cached.id == entry.id:
             cached.gone = True
+        size = cached.tail if cached is not None else 0  # as it was counted, without seals
         await self.store.delete(entry.log)
-        size = cached.tail if cached is not None else 0
-        self.usage.give(owner, streams=1, size=size)
         await self._drop(name, entry, now)
+        is_hidden = await self._entry(name) is not None  # it counts until its forks are gone
+        await self.usage.give(owner, streams=0 if is_hidden else 1, size=size)
 
     async def _drop(self, name: str, entry: Entry, now: float) -> None:
         """Remove the entry of a stream without records, or hide it while forks need it."""
