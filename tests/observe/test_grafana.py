@@ -33,6 +33,7 @@ ONE_OF_EACH = [
     facts.StoreAppended(3, 0.001),
     facts.TakenOver("r", 2, "resume"),
     facts.EndDelivered("r", "ok"),
+    facts.WebhookSent("r", "run.ended", "ok"),
     facts.RequestDone("GET", "/", 200, 0.1),
 ]
 

@@ -45,6 +45,8 @@ def run_serve(arguments: list[str]) -> int:
         settings = load_settings(flags, config=flags.pop("config"))
         if flags["api_keys"]:
             _note("tokenwire: other users can see keys on the command line; use --api-key-file")
+        if flags["webhook_secrets"]:
+            _note("tokenwire: other users can see secrets on the command line; use the environment")
         return _serve(settings)
     except TokenwireError as error:
         _note(f"tokenwire: {error}")
@@ -59,8 +61,7 @@ def serve_parser() -> argparse.ArgumentParser:
         prog="tokenwire serve",
         usage="tokenwire serve [OPTIONS]",
         description="Serve models over HTTP, with the chat page.",
-        epilog="Every setting is also an environment variable (TOKENWIRE_PORT=9000) and a key of a "
-        f"TOML file (port = 9000 in {CONFIG_FILE}); a flag overrides both.",
+        epilog=f"Also: TOKENWIRE_PORT=9000, or port = 9000 in {CONFIG_FILE}; flags override.",
         add_help=False,
         formatter_class=_Formatter,
         allow_abbrev=False,
@@ -69,10 +70,13 @@ def serve_parser() -> argparse.ArgumentParser:
     by_title = {title: parser.add_argument_group(title) for title in groups}
     server = next(iter(by_title.values()))
     server.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
-    server.add_argument("--help-limits", action=_HelpLimits, help="Print the limits and exit.")
+    server.add_argument("--help-limits", action=_HelpLimits, help=argparse.SUPPRESS)
     server.add_argument("--config", metavar="FILE", help=f"Settings file ({CONFIG_FILE}).")
     server.add_argument(
-        "--limit", metavar="NAME=VALUE", action="append", help="Limit or deadline; repeatable."
+        "--limit",
+        metavar="NAME=VALUE",
+        action="append",
+        help="Limit or deadline; --help-limits prints all.",
     )
     for row in settings_table():
         if row.type is bool:

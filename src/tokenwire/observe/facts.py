@@ -22,6 +22,7 @@ __all__ = [
     "StoreAppended",
     "TakenOver",
     "ToolRan",
+    "WebhookSent",
 ]
 
 
@@ -139,6 +140,14 @@ class RequestDone(Fact, frozen=True):
     route: str
     status: int
     seconds: float
+
+
+class WebhookSent(Fact, frozen=True):
+    """A webhook about a run was sent: ``ok``, ``retry`` or ``failed`` (given up)."""
+
+    run: str
+    event: str
+    how: str
 
 
 class EndDelivered(Fact, frozen=True):

@@ -25,6 +25,7 @@ from tokenwire.observe.facts import (
     StoreAppended,
     TakenOver,
     ToolRan,
+    WebhookSent,
 )
 from tokenwire.observe.hooks import observe
 from tokenwire.observe.tally import Tallies
@@ -77,14 +78,13 @@ class PrometheusObserver:
         self._departures = counter("readers_left", "Readers that left", "wire", "why")
         self._records = counter("store_records", "Records that the store accepted")
         self._deliveries = counter("ends_delivered", "Calls of on_end", "how")
+        self._webhooks = counter("webhooks_sent", "Calls of webhooks", "event", "how")
         self._takeovers = counter("takeovers", "Runs taken over", "how")
         self._handlers: dict[type[Fact], Callable[[Any], None]] = {
             RequestDone: self._request,
             RunStarted: lambda f: self._run_starts.labels(self._label("model", f.model)).inc(),
             RunEnded: self._ended,
-            FirstToken: lambda f: self._first.labels(self._label("model", f.model)).observe(
-                f.first_token_seconds
-            ),
+            FirstToken: self._first_token,
             ChunksCame: self._chunks,
             Retried: lambda f: self._retries.labels(
                 self._label("model", f.model), self._label("code", f.code)
@@ -101,6 +101,7 @@ class PrometheusObserver:
             FollowerGone: self._departed,
             StoreAppended: self._appended,
             EndDelivered: lambda f: self._deliveries.labels(f.how).inc(),
+            WebhookSent: lambda f: self._webhooks.labels(f.event, f.how).inc(),
             TakenOver: lambda f: self._takeovers.labels(f.how).inc(),
         }
 
@@ -122,6 +123,9 @@ class PrometheusObserver:
         method = fact.method if fact.method in _METHODS else "other"
         route = self._label("route", fact.route)
         self._requests.labels(method, route, str(fact.status)).inc()
+
+    def _first_token(self, fact: FirstToken) -> None:
+        self._first.labels(self._label("model", fact.model)).observe(fact.first_token_seconds)
 
     def _ended(self, fact: RunEnded) -> None:
         model = self._label("model", fact.model)

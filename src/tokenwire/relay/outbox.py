@@ -1,9 +1,10 @@
-"""Telling the application how runs ended: `on_end`.
+"""What the application hears of its runs: `on_end`, and webhooks.
 
-Always true: a note of the run is in the store before the run is, so whoever looks later knows that
-its end must be told; the note goes only after the application took it, or with the run; a failing
-call is tried again for a day, then listed as failed. On a store that outlives its processes the
-call is made at least once, under the run's id; on one of this process only, once at best.
+Always true: a note of the run is in the store before the run is, so that a process that looks later
+knows what the application must hear; the note goes only after the application took it, or with the
+run, and meanwhile the run does not expire; a failing call is tried again for a day, then listed as
+failed. On a store that outlives its processes the call is made at least once, under the run's id;
+on one of this process only, once at best.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
+from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import RunOutcome
 from tokenwire.log.base import Store
@@ -26,6 +28,8 @@ from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.replay import read_run
+from tokenwire.relay.webhooks.config import Webhooks
+from tokenwire.relay.webhooks.deliveries import Deliveries
 
 __all__ = ["EndedRun", "OnEnd", "Outbox"]
 
@@ -78,7 +82,71 @@ class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Outbox:
-    """The ends that one process tells. Every process of a store must have the same ``on_end``."""
+    """What one process says about runs: calls of ``on_end``, and ``webhooks``. Every process of a
+    store must have the same."""
+
+    def __init__(
+        self, store: Store, on_end: OnEnd | None = None, webhooks: Webhooks | None = None
+    ) -> None:
+        self._ends = _Ends(store, on_end) if on_end is not None else None
+        self._deliveries = Deliveries(store, webhooks) if webhooks is not None else None
+
+    @property
+    def _parts(self) -> list[_Ends | Deliveries]:
+        return [part for part in (self._ends, self._deliveries) if part is not None]
+
+    def open(self) -> None:
+        """Begin to call."""
+        for part in self._parts:
+            part.open()
+
+    async def aclose(self) -> None:
+        """Stop; what is left to say is said by the next process."""
+        for part in self._parts:
+            await part.aclose()
+
+    async def expect(self, run: str) -> bool:
+        """Note a run that is about to be created; False when there is a note of it already."""
+        return any([await part.expect(run) for part in self._parts])
+
+    async def forget(self, run: str) -> None:
+        """The run was deleted, or never was."""
+        for part in self._parts:
+            await part.forget(run)
+
+    def ended(self, run: str) -> None:
+        """A run of this process is over: look at it now."""
+        for part in self._parts:
+            part.ended(run)
+
+    def waits(self, run: str, fold: Fold) -> None:
+        """What a run of this process waits for has changed."""
+        if self._deliveries is not None:
+            self._deliveries.waits(run, fold)
+
+    async def undelivered(self, runs: list[str]) -> set[str]:
+        """Those of ``runs`` of which something is still to be said: the retention waits for it."""
+        names: set[str] = set()
+        for part in self._parts:
+            names |= await part.undelivered(runs)
+        return names
+
+    async def drop(self, runs: list[str]) -> None:
+        """The runs are gone, and with them what could not be said of them."""
+        for part in self._parts:
+            await part.drop(runs)
+
+    async def failed(self) -> dict[str, str]:
+        """Runs of which a call failed for a day, with the last error."""
+        failed: dict[str, str] = {}
+        for part in self._parts:
+            for run, error in (await part.failed()).items():
+                failed[run] = f"{failed[run]}; {error}" if run in failed else error
+        return failed
+
+
+class _Ends:
+    """The calls of ``on_end``."""
 
     def __init__(self, store: Store, on_end: OnEnd) -> None:
         self._store, self._on_end = store, on_end
@@ -133,11 +201,17 @@ class Outbox:
         return {run: note.error or "" for run, note in decoded.items() if note.is_failed}
 
     async def _work(self) -> None:
+        next_scan = 0.0
         while True:
+            now = time.monotonic()
             try:
                 ended, self._ended = self._ended, set()
-                for run in ended or await self._store.documents(_KIND, most=10_000):
+                for run in ended:
                     await self._look_at(run)
+                if now >= next_scan:  # also while runs end all the time
+                    next_scan = now + PERIOD
+                    for run in await self._store.documents(_KIND, most=10_000):
+                        await self._look_at(run)
             except LogError as error:
                 _log.warning("ends of runs could not be told: %s", error)
             except Exception:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from tokenwire.errors import FencedError, LimitError, LogError, StoreFullError, TokenwireError
+from tokenwire.events.fold import Fold
 from tokenwire.events.model import Event, RunStatus
 from tokenwire.log.base import Store
 from tokenwire.relay.commands import decode_command
@@ -41,12 +42,15 @@ class OwnedRun:
         *,
         ended: Callable[[OwnedRun], None],
         failed: Callable[[str, Exception], None],
+        waits: Callable[[str, Fold], None] | None = None,
         first: list[Event] | None = None,
     ) -> None:
         self.run = producer.run
         self.inbox, self.producer, self.loop = inbox, producer, loop
         self._store, self._first, self._ended = store, first or [], ended
         self._failed = failed
+        #: Called when what the run waits for is another.
+        self._waits = waits
         self._seen_commands = 0
         #: What the run waits for, and since when, as last seen by `waits_since`.
         self._pending: list[str] | None = None
@@ -126,9 +130,11 @@ class OwnedRun:
         try:
             if self._first:
                 await self.producer.write(self._first)
+            waiting = self._tell_waits([])
             async with aclosing(self.loop.batches()) as batches:
                 async for batch in batches:
                     await self.producer.write(batch)
+                    waiting = self._tell_waits(waiting)
         except LimitError as error:
             await self._fail(error)
         except FencedError as error:
@@ -143,6 +149,13 @@ class OwnedRun:
         except Exception:
             _log.exception("run %s failed inside", self.run)
             await self._fail(TokenwireError("the server failed; see its log"))
+
+    def _tell_waits(self, before: list[str]) -> list[str]:
+        """Report what the run waits for, if it is another than ``before``."""
+        waiting = self.loop.fold.waiting
+        if waiting != before and self._waits is not None:
+            self._waits(self.run, self.loop.fold)
+        return waiting
 
     def _over(self, _: asyncio.Task[None]) -> None:
         self._unsubscribe()

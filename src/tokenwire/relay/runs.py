@@ -64,6 +64,7 @@ from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.replay import Replay, read_run, waits
 from tokenwire.relay.takeover.tending import tend
+from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.worker import LEASE, WAIT_TIMEOUT, Worker
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
@@ -95,8 +96,9 @@ class Runs:
     ``limits`` (of the tool loop), ``bounds`` (of a log): for every run. ``owner``: a name of this
     process; ``lease``: seconds until others may take over its runs;
     ``wait_timeout``: seconds until a run that waits for a person or a client ends. ``on_end``:
-    called with every ended run, at least once; ``prepare``: what each run of a model begins with
-    (`tokenwire.agents.prepare.preparation_of`). Both are the same in every process of a store.
+    called with every ended run, at least once; ``webhooks``: addresses that hear of runs;
+    ``prepare``: what each run of a model begins with (`tokenwire.agents.prepare.preparation_of`).
+    These are the same in every process of a store.
 
     Methods take a ``run`` by its id; ``principal``: the caller, who sees their own runs only. Of
     a command, ``by`` and ``reason`` are for the log. An unknown run, and that of another principal,
@@ -125,6 +127,7 @@ class Runs:
         app: object = None,
         on_end: OnEnd | None = None,
         prepare: AgentSpec | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         #: What works on the runs whose lease this process holds.
         self.worker = Worker(
@@ -147,6 +150,7 @@ class Runs:
             app=app,
             on_end=on_end,
             prepare=prepare,
+            webhooks=webhooks,
         )
         self.store = store
         self._tender: asyncio.Task[None] | None = None

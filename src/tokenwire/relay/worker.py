@@ -26,6 +26,7 @@ from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.takeover.ladder import Rung, claim_of, ending, start_of, write_end
+from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.engine import AgentSpec, Setup, make_engine
@@ -75,6 +76,7 @@ class Worker:
         app: object = None,
         on_end: OnEnd | None = None,
         prepare: AgentSpec | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self.store = store
         self._registry = registry
@@ -93,7 +95,9 @@ class Worker:
         self._app = app
         #: What each run of a model begins with.
         self.prepare = prepare
-        self.outbox = Outbox(store, on_end) if on_end is not None else None
+        self.outbox: Outbox | None = None
+        if on_end is not None or webhooks is not None:
+            self.outbox = Outbox(store, on_end, webhooks)
         self.lease = lease
         self._fallbacks = {k: names_of(v, "fallbacks") for k, v in (fallbacks or {}).items()}
         self._models = None if models is None else frozenset(names_of(models, "models"))
@@ -277,6 +281,7 @@ class Worker:
             producer,
             ended=self._ended,
             failed=self.readers.fail,
+            waits=self.outbox.waits if self.outbox is not None else None,
             first=list(first),
         )
         if replay is not None:

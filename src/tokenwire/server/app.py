@@ -24,6 +24,7 @@ from tokenwire.observe.redact import keep_secret
 from tokenwire.relay import Store, open_store
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.upkeep.retention import Retention
+from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.plan import LoopLimits
 from tokenwire.server.edge.auth import Auth
@@ -82,6 +83,10 @@ class App:
 
             self.state.agents = agents_of([*settings.agent, *listed(agents)])
         self._app, self._on_end = app, on_end or named_function(settings.on_end)
+        urls, secrets = settings.webhook, settings.webhook_secrets
+        for secret in secrets:
+            keep_secret(secret)
+        self._webhooks = Webhooks(urls, secrets) if urls else None
         prepare = prepare or named_function(settings.prepare)
         self._prepare: Preparation | None = None
         if prepare is not None:
@@ -146,6 +151,7 @@ class App:
             app=self._app,
             on_end=self._on_end,
             prepare=self._prepare,
+            webhooks=self._webhooks,
         )
         await state.runs.open()
         await state.identify.sessions.open(state.store)

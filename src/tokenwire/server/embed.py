@@ -42,6 +42,7 @@ from tokenwire.events.names import names_of
 from tokenwire.events.request import Request
 from tokenwire.per_loop import PerLoop
 from tokenwire.relay import open_store
+from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.server.edge.connections import Connection, Connections, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.respond import STREAM_HEADERS, RunResponse
@@ -181,7 +182,8 @@ class Live:
     models is the default. What an agent calls is not bounded by ``models``. ``on_end`` is called
     with every run that ended, as a `tokenwire.relay.outbox.EndedRun`. ``prepare``: a function of a
     `tokenwire.RunContext` with which each run of a model begins; the conversation that it returns
-    is what the model receives.
+    is what the model receives. ``webhooks``: addresses that receive ``run.ended``, ``run.waiting``
+    and ``approval.expired``, signed with ``webhook_secrets`` (``whsec_`` and base64).
 
     ``registry``, ``tools``: the models by name, and the tools of the runs. ``heartbeat``:
     keep-alive interval, ``max_age``: of a connection; both in seconds.
@@ -198,6 +200,8 @@ class Live:
         app: object = None,
         on_end: OnEnd | None = None,
         prepare: Callable[[RunContext], Any] | None = None,
+        webhooks: Iterable[str] = (),
+        webhook_secrets: Iterable[str] = (),
         heartbeat: float = 15.0,
         max_age: float = 240.0,
     ) -> None:
@@ -207,6 +211,8 @@ class Live:
         self.models = [*self._agents, *self._models]
         self._app, self._on_end = app, on_end
         self._prepare = preparation_of(prepare) if prepare is not None else None
+        urls = list(webhooks)
+        self._webhooks = Webhooks(urls, list(webhook_secrets)) if urls else None
         self._store = open_store(store) if isinstance(store, str) else store
         self._registry, self._tools = registry, tools
         self.connections = Connections(heartbeat=heartbeat, max_age=max_age)
@@ -236,6 +242,7 @@ class Live:
                 app=self._app,
                 on_end=self._on_end,
                 prepare=self._prepare,
+                webhooks=self._webhooks,
             )
             await runs.open()
             self._runs = runs

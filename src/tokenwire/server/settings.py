@@ -63,6 +63,18 @@ class Settings:
         "Called in each run before the model; MODULE:NAME of a function of the RunContext, which "
         "returns the model's conversation.",
     )
+    webhook: list[str] = _set(
+        [],
+        "Models and runs",
+        "URL for signed events of runs; run.ended, run.waiting and approval.expired. Repeatable.",
+    )
+    webhook_secrets: list[str] = _set(
+        [],
+        "Models and runs",
+        "Secrets that sign them; whsec_BASE64, several while one is replaced. Prefer the "
+        "environment variable to the flag.",
+        secret=True,
+    )
     retention: float = _set(
         86400.0,
         "Models and runs",

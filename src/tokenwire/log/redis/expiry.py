@@ -170,6 +170,8 @@ class Expiry:
         for one in due:
             log = one.logs[0] if one.thread is None else None
             await self._index.put_off(log, one.thread, retention - seconds)
+            # Their keys must not end by themselves meanwhile.
+            await gather(self._keep_one(log) for log in one.logs)
 
     async def forget_names(self) -> None:
         """Forget names of erased logs that are old, or too many."""

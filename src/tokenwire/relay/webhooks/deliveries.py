@@ -1,0 +1,411 @@
+"""The webhooks of runs: what was sent, what must be sent again, and what failed for good.
+
+Always true: the store has a note of a run before it has the run, so that a process that looks later
+knows what must be sent; a message is sent at least once under an id that repetitions share; a
+receiver that fails is tried again for a day, less and less often, and delays no other; the note
+goes when all was received, or with the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from tokenwire.backoff import backoff
+from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
+from tokenwire.events.fold import Fold
+from tokenwire.log.base import Store
+from tokenwire.observe.facts import WebhookSent
+from tokenwire.observe.hooks import report
+from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.replay import read_run
+from tokenwire.relay.webhooks.config import Rejected, Webhooks
+
+__all__ = ["Deliveries"]
+
+_log = logging.getLogger("tokenwire.relay")
+
+_KIND = "webhook"
+#: Seconds between two looks at all notes.
+PERIOD = 2.0
+#: Seconds between two looks at a run that has not ended.
+LOOK_SECONDS = 10.0
+#: Seconds for which one process may send before another may.
+CLAIM_SECONDS = 90.0
+#: Seconds for which a message is tried again, and the longest pause between two tries.
+MOST_SECONDS, FIRST_PAUSE, MOST_PAUSE = 86_400.0, 2.0, 3600.0
+#: Seconds after which a note without a run is of a start that failed.
+UNMADE_SECONDS = 60.0
+#: Bytes of a body; larger ones are sent without the answer and the arguments.
+MOST_BODY = 1 << 20
+#: Runs whose messages are sent at the same time.
+AT_ONCE = 16
+_MOST_NOTES = 10_000
+_MOST_SWAPS = 20
+
+ENDED, WAITING, EXPIRED = "run.ended", "run.waiting", "approval.expired"
+
+
+class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One message to one address. ``at``: Unix seconds of what it is about."""
+
+    id: str
+    event: str
+    url: str
+    at: float
+    approvals: list[str] = []
+    tries: int = 0
+    first_try: float = 0.0
+    #: Unix seconds before which it is not sent (again).
+    until: float = 0.0
+    error: str | None = None
+    is_sent: bool = False
+    is_failed: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return not self.is_sent and not self.is_failed
+
+
+class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What the store has of one run. ``has_ended``: the messages of its end are in it."""
+
+    since: float
+    messages: list[_Message] = []
+    has_ended: bool = False
+
+    def add(self, urls: list[str], run: str, event: str, approvals: list[str], at: float) -> bool:
+        """Messages about ``approvals`` that have none yet (for an end: of the run)."""
+        known = {name for m in self.messages if m.event == event for name in m.approvals}
+        names = [name for name in approvals if name not in known]
+        if event == ENDED:
+            if any(m.event == ENDED for m in self.messages):
+                return False
+        elif not names:
+            return False
+        message = _message_id(run, event, names)
+        self.messages += [
+            _Message(id=message, event=event, url=url, at=at, approvals=names) for url in urls
+        ]
+        return True
+
+
+class Deliveries:
+    """The webhooks that one process sends. All processes of a store have the same addresses."""
+
+    def __init__(self, store: Store, webhooks: Webhooks) -> None:
+        self._store, self._webhooks = store, webhooks
+        self._wake = asyncio.Event()
+        #: Runs of this process: those to look at now, and what is new of them.
+        self._due: set[str] = set()
+        self._news: dict[str, dict[str, list[str]]] = {}
+        #: When (monotonic) a run that has not ended is looked at again.
+        self._later: dict[str, float] = {}
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to send."""
+        self._loop = asyncio.create_task(self._work(), name="webhooks")
+
+    async def aclose(self) -> None:
+        """Stop; the next process sends the rest."""
+        tasks = [*self._tasks.values(), *([self._loop] if self._loop is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def expect(self, run: str) -> bool:
+        """Note a run that is about to be created; False when there is a note of it already."""
+        if await self._store.document(_KIND, run) is not None:
+            return False
+        note = msgspec.json.encode(_Note(since=time.time()))
+        return await self._store.swap_document(_KIND, run, None, note)
+
+    async def forget(self, run: str) -> None:
+        """The run was deleted, or never was."""
+        self._news.pop(run, None)
+        await self._store.set_document(_KIND, run, None)
+
+    def ended(self, run: str) -> None:
+        """A run of this process is over: look at it now."""
+        self._due.add(run)
+        self._wake.set()
+
+    def waits(self, run: str, fold: Fold) -> None:
+        """What a run of this process waits for is another now."""
+        news = {
+            WAITING: [t.approval_id for t in fold.tools.values() if t.approval_id in fold.waiting],
+            EXPIRED: _expired(fold),
+        }
+        if news[WAITING] or news[EXPIRED]:
+            self._news[run] = {event: [n for n in names if n] for event, names in news.items()}
+            self.ended(run)
+
+    async def undelivered(self, runs: list[str]) -> set[str]:
+        """Those of ``runs`` of which a message is still to be sent."""
+        notes = await self._notes(runs)
+        return {
+            run
+            for run, note in notes.items()
+            if not note.has_ended or any(message.is_open for message in note.messages)
+        }
+
+    async def drop(self, runs: list[str]) -> None:
+        """The runs are gone, and with them what failed."""
+        for run in await self._notes(runs):
+            await self.forget(run)
+
+    async def _notes(self, runs: list[str]) -> dict[str, _Note]:
+        datas = await asyncio.gather(*(self._store.document(_KIND, run) for run in runs))
+        pairs = zip(runs, datas, strict=True)
+        return {run: msgspec.json.decode(d, type=_Note) for run, d in pairs if d is not None}
+
+    async def failed(self) -> dict[str, str]:
+        """Runs of which a message failed for a day, with the last error."""
+        notes = await self._store.documents(_KIND, most=_MOST_NOTES)
+        return {
+            run: f"{message.event} to {message.url}: {message.error}"
+            for run, data in notes.items()
+            for message in msgspec.json.decode(data, type=_Note).messages
+            if message.is_failed
+        }
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        next_scan = 0.0
+        while True:
+            now = time.monotonic()
+            try:
+                due, self._due = self._due, set()
+                for run in due:
+                    self._begin(run)
+                if now >= next_scan:
+                    next_scan = now + PERIOD
+                    await self._scan(now)
+            except LogError as error:
+                _log.warning("webhooks could not be sent: %s", error)
+            except Exception:
+                _log.exception("webhooks failed inside; the next look retries")
+            try:
+                async with asyncio.timeout(PERIOD):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _scan(self, now: float) -> None:
+        """Look at what is due, and now and then at runs whose owner may have died at their end."""
+        notes = await self._store.documents(_KIND, most=_MOST_NOTES)
+        self._later = {run: at for run, at in self._later.items() if run in notes}
+        for run, data in notes.items():
+            note = msgspec.json.decode(data, type=_Note)
+            is_due = any(m.is_open and m.until <= time.time() for m in note.messages)
+            may_have_ended = not note.has_ended and now >= self._later.get(run, 0.0)
+            if is_due or may_have_ended or run in self._news:
+                self._later[run] = now + LOOK_SECONDS
+                self._begin(run)
+
+    def _begin(self, run: str) -> None:
+        if run in self._tasks:
+            return  # it looks again by itself while there is news; else the next look finds it
+        task = asyncio.create_task(self._look(run), name=f"webhooks of {run}")
+        self._tasks[run] = task
+        task.add_done_callback(lambda _: self._tasks.pop(run, None))
+
+    async def _look(self, run: str) -> None:
+        try:
+            async with self._gate:
+                await self._look_at(run)
+        except LogError as error:
+            _log.warning("webhooks of run %s could not be sent: %s", run, error)
+        except Exception:
+            _log.exception("webhooks of run %s failed inside; the next look retries", run)
+
+    async def _look_at(self, run: str) -> None:
+        now = time.time()
+        data = await self._store.document(_KIND, run)
+        if data is None:
+            self._news.pop(run, None)
+            return
+        note = msgspec.json.decode(data, type=_Note)
+        try:
+            info = await self._store.describe(run)
+        except (NotFoundError, GoneError):
+            if now > note.since + UNMADE_SECONDS:
+                await self.forget(run)
+            return
+        fold: Fold | None = None
+        news = self._news.get(run, {})
+        if info.closed is not None and not note.has_ended:
+            fold = (await read_run(self._store, run)).fold
+        if news or fold is not None:
+            changed = await self._change(run, lambda note: self._add(note, run, news, fold))
+            if changed is None:
+                return
+            note = changed
+        if self._news.get(run) is news:
+            self._news.pop(run, None)
+        claimed = await self._claim(run, note)
+        if claimed:
+            fold = fold or (await read_run(self._store, run)).fold
+            meta = meta_of(info)
+            sending = (self._send(run, message, meta, fold) for message in claimed)
+            results = {(m.id, m.url): m for m in await asyncio.gather(*sending)}
+            await self._change(run, lambda note: _update(note, results))
+        await self._tidy(run)
+
+    def _add(self, note: _Note, run: str, news: dict[str, list[str]], fold: Fold | None) -> bool:
+        """Add what is new; whether anything is."""
+        urls, now = self._webhooks.urls, time.time()
+        before = len(note.messages), note.has_ended
+        for event, approvals in news.items():
+            note.add(urls, run, event, approvals, now)
+        if fold is not None and fold.outcome is not None:
+            note.add(urls, run, EXPIRED, _expired(fold), now)
+            note.add(urls, run, ENDED, [], now)
+            note.has_ended = True
+        return before != (len(note.messages), note.has_ended)
+
+    async def _claim(self, run: str, note: _Note) -> list[_Message]:
+        """The messages that are due, and that no other process sends meanwhile."""
+        claimed: list[_Message] = []
+
+        def claim(note: _Note) -> bool:
+            now = time.time()
+            claimed[:] = [m for m in note.messages if m.is_open and m.until <= now]
+            for message in claimed:
+                message.until, message.tries = now + CLAIM_SECONDS, message.tries + 1
+                message.first_try = message.first_try or now
+            return bool(claimed)
+
+        if not any(m.is_open and m.until <= time.time() for m in note.messages):
+            return []
+        changed = await self._change(run, claim)
+        return claimed if changed is not None else []
+
+    async def _send(self, run: str, message: _Message, meta: RunMeta, fold: Fold) -> _Message:
+        body = _body(run, message, meta, fold)
+        how = "ok"
+        try:
+            await self._webhooks.send(message.url, message.id, body)
+            message.is_sent, message.error = True, None
+        except Exception as error:
+            now = time.time()
+            safe = isinstance(error, TokenwireError)
+            message.error = error.message if safe else type(error).__name__
+            is_final = isinstance(error, Rejected) and error.is_final
+            message.is_failed = is_final or now > message.first_try + MOST_SECONDS
+            pause = backoff(message.tries, first=FIRST_PAUSE, longest=MOST_PAUSE)
+            message.until = now + pause
+            how = "failed" if message.is_failed else "retry"
+            _log.warning(
+                "webhook %s of run %s was not received (try %d): %s",
+                message.event,
+                run,
+                message.tries,
+                message.error,
+            )
+        report(WebhookSent(run, message.event, how))
+        return message
+
+    async def _tidy(self, run: str) -> None:
+        """Remove a note when nothing is left to send, and nothing failed."""
+        data = await self._store.document(_KIND, run)
+        if data is None:
+            return
+        note = msgspec.json.decode(data, type=_Note)
+        if note.has_ended and all(message.is_sent for message in note.messages):
+            await self._store.swap_document(_KIND, run, data, None)
+
+    async def _change(self, run: str, change: Callable[[_Note], bool]) -> _Note | None:
+        """Change a run's note, also while other processes do; None when it is gone or they always
+        win."""
+        for _ in range(_MOST_SWAPS):
+            data = await self._store.document(_KIND, run)
+            if data is None:
+                return None
+            note = msgspec.json.decode(data, type=_Note)
+            if not change(note):
+                return note
+            if await self._store.swap_document(_KIND, run, data, msgspec.json.encode(note)):
+                return note
+        return None
+
+
+def _update(note: _Note, results: dict[tuple[str, str], _Message]) -> bool:
+    note.messages = [results.get((m.id, m.url), m) for m in note.messages]
+    return True
+
+
+def _expired(fold: Fold) -> list[str]:
+    """Approvals that ended without a person: by their own time, or with the run's wait."""
+    names: list[str] = []
+    for tool in fold.tools.values():
+        if tool.approval_id is None:
+            continue
+        by_timeout = tool.approved is False and tool.approval_reason == "expired"
+        by_run = tool.approved is None and fold.end_reason == "expired"
+        if by_timeout or by_run:
+            names.append(tool.approval_id)
+    return names
+
+
+def _message_id(run: str, event: str, approvals: list[str]) -> str:
+    """The same for each try and each address; no full stop, which separates what is signed."""
+    word = event.replace(".", "_")
+    if not approvals:
+        return f"{run}-{word}"
+    digest = hashlib.blake2b("\n".join(sorted(approvals)).encode(), digest_size=8)
+    return f"{run}-{word}-{digest.hexdigest()}"
+
+
+def _body(run: str, message: _Message, meta: RunMeta, fold: Fold) -> bytes:
+    data: dict[str, Any] = {
+        "run": run,
+        "model": meta.model,
+        "thread": meta.thread,
+        "principal": meta.principal,
+        "metadata": meta.metadata,
+    }
+    if message.event == ENDED:
+        data |= {
+            "outcome": fold.outcome,
+            "reason": fold.end_reason,
+            "usage": fold.usage,
+            "error": fold.error,
+            "message": fold.message(),
+        }
+    else:
+        data["approvals"] = [
+            {
+                "approval_id": tool.approval_id,
+                "call_id": tool.call_id,
+                "name": tool.name,
+                "arguments": tool.approval_arguments,
+            }
+            for tool in fold.tools.values()
+            if tool.approval_id in message.approvals
+        ]
+    body = _encoded(message, data)
+    if len(body) > MOST_BODY:
+        data.pop("message", None)
+        for approval in data.get("approvals", []):
+            approval.pop("arguments")
+        body = _encoded(message, {**data, "is_truncated": True})
+    return body
+
+
+def _encoded(message: _Message, data: dict[str, Any]) -> bytes:
+    moment = datetime.fromtimestamp(message.at, UTC).isoformat(timespec="milliseconds")
+    return msgspec.json.encode({"type": message.event, "timestamp": moment, "data": data})
