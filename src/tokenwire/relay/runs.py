@@ -187,8 +187,6 @@ class Runs:
         await self.worker.open()
         tending = tend(self.worker, take_over=take_over and self.store.shared)
         self._tender = asyncio.create_task(tending)
-        if self.outbox is not None:
-            self.outbox.open()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -208,8 +206,6 @@ class Runs:
         if self._tender is not None:
             self._tender.cancel()
             await asyncio.wait([self._tender])
-        if self.outbox is not None:
-            await self.outbox.aclose()
         await self.worker.aclose()
 
     # --- start ---------------------------------------------------------------------------------
@@ -254,12 +250,8 @@ class Runs:
             agent=self.worker.agents[model].version if model in self.worker.agents else None,
         )
         signature = msgspec.json.encode(meta)
-        if self.worker.prepare is not None and meta.agent is None:
-            meta.prepare = self.worker.prepare.version
+        self.worker.complete(meta)
         plan = self.worker.plan(run, meta)
-        meta.tool_names = []
-        if tools and meta.agent is None:
-            meta.tool_names = self.worker.tool_names(principal)
         meta.nonce = secrets.token_hex(8)
         encoded = msgspec.json.encode(meta)
         noted = self.outbox is not None and await self.outbox.expect(run)

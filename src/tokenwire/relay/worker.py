@@ -122,6 +122,8 @@ class Worker:
             self._registry = Registry()
         if self.http is None:
             self.http = HttpClient()
+        if self.outbox is not None:
+            self.outbox.open()
 
     async def drain(self, seconds: float = 8.0) -> None:
         """Accept no new runs. On a shared store, wait up to ``seconds`` for running tools, whose
@@ -161,6 +163,8 @@ class Worker:
 
     async def aclose(self) -> None:
         """Release all runs and close the store."""
+        if self.outbox is not None:
+            await self.outbox.aclose()
         await self.drain(0.0)
         self.readers.close()
         if self._own_http and self.http is not None:
@@ -176,6 +180,14 @@ class Worker:
     def tool_names(self, principal: str) -> list[str]:
         """The tools of this process that a principal may use."""
         return self.tools.allowed(principal).names if self.tools is not None else []
+
+    def complete(self, meta: RunMeta) -> None:
+        """Add to the description of a new run what depends on this process, not on the caller."""
+        if meta.agent is not None:
+            meta.tool_names = []
+            return
+        meta.prepare = self.prepare.version if self.prepare is not None else None
+        meta.tool_names = self.tool_names(meta.principal) if meta.tools else []
 
     def has_changed(self, meta: RunMeta) -> bool:
         """Whether the run's agent or preparation has another version here."""
