@@ -7,12 +7,11 @@ same key, which keeps it one run. */
 
 import { randomId } from "../core/client.js";
 import { errorOf, TokenwireError } from "../core/errors.js";
+import { again } from "../core/http.js";
 import { type Reading, readToEnd, type Watch } from "../core/reconnect.js";
 import { SSEParser } from "../core/sse.js";
-import { backoff, bytesOf, onAbort, pause } from "../core/wait.js";
+import { bytesOf, onAbort } from "../core/wait.js";
 
-/** A start is sent again this often when no answer came. */
-const START_TRIES = 4;
 const LAST = new Set(["finish", "error", "abort"]);
 /** This wire says a file whole, in one line: as much as a run may hold. */
 const FILE = 64 << 20;
@@ -29,25 +28,13 @@ export function resumableFetch(call: typeof fetch = (input, init) => fetch(input
     const posted = init.method === "POST" && typeof init.body === "string" ? init.body : undefined;
     const headers = new Headers(init.headers);
     if (posted) headers.set("idempotency-key", headers.get("idempotency-key") ?? randomId());
-    const first = await started(() => call(url, { ...init, headers }), init.signal);
+    const first = await again(() => call(url, { ...init, headers }), init.signal);
     const where = posted ? streamOf(url, posted) : url;
     if (!first.ok || !first.body || !where || !first.headers.has(MARK)) return first;
     const { status } = first;
     return new Response(new Answer(first, where, call, init).stream, { status, headers: first.headers });
   };
   return resumable;
-}
-
-/** Sends again when no answer came: the request's key keeps it one run. */
-async function started(ask: () => Promise<Response>, stop?: AbortSignal | null): Promise<Response> {
-  for (let tries = 0; ; tries++) {
-    try {
-      return await ask();
-    } catch (error) {
-      if (stop?.aborted || tries + 1 >= START_TRIES) throw error;
-      await pause(backoff(tries), stop ?? undefined);
-    }
-  }
 }
 
 /** Where the answer to a posted chat is read again. */

@@ -3,11 +3,10 @@
 Always true: ids are checked before they become part of a URL. */
 
 import { TokenwireError } from "./errors.js";
-import { pollWay, request, type ServerOptions, streamWay, withoutSlash } from "./http.js";
+import { again, pollWay, request, type ServerOptions, streamWay, withoutSlash } from "./http.js";
 import { follow, type FollowOptions } from "./reader.js";
 import type { SSELimits } from "./sse.js";
 import { followShared } from "./tabs.js";
-import { backoff, pause } from "./wait.js";
 import { webSocketWay } from "./websocket.js";
 
 export interface ClientOptions extends ServerOptions {
@@ -64,8 +63,6 @@ export interface PageOptions {
 const RUN_ID = /^[A-Za-z0-9_-]{16,64}$/;
 const THREAD_ID = /^[A-Za-z0-9_.:@-]{1,128}$/;
 const CALL_ID = /^[^/\\?#\s]{1,200}$/;
-/** A request is sent this often when no answer comes. Each of them may be sent again. */
-const TRIES = 4;
 
 export class TokenwireClient {
   readonly baseUrl: string;
@@ -180,19 +177,6 @@ export class TokenwireClient {
   }
 
   #fetch = (path: string, init: RequestInit) => request(this.#options, path, init);
-}
-
-async function again<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-  for (let tries = 0; ; tries++) {
-    try {
-      return await ask();
-    } catch (error) {
-      const known = error instanceof TokenwireError && error.status > 0;
-      if (known || tries + 1 >= TRIES) throw error;
-      await pause(backoff(tries), signal);
-      if (signal?.aborted) throw error;
-    }
-  }
 }
 
 /** Where a conversation is. */

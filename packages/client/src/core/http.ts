@@ -6,7 +6,7 @@ Always true: the credential goes only to `baseUrl` (redirects are errors). */
 import { errorOf, TokenwireError } from "./errors.js";
 import type { Connect } from "./reader.js";
 import { SSEParser, type SSELimits } from "./sse.js";
-import { bytesOf } from "./wait.js";
+import { backoff, bytesOf, pause } from "./wait.js";
 
 export interface ServerOptions {
   /** Where the server is; the page's own origin unless told. */
@@ -35,6 +35,23 @@ export async function request(
   const response = await call(withoutSlash(baseUrl) + path, { ...init, ...fixed, headers });
   if (!response.ok) throw await errorOf(response);
   return response;
+}
+
+/** A request is sent this often when no answer comes. */
+const TRIES = 4;
+
+/** Sends what may be sent again until there is an answer, also one that is an error. */
+export async function again<T>(ask: () => Promise<T>, signal?: AbortSignal | null): Promise<T> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await ask();
+    } catch (error) {
+      const known = error instanceof TokenwireError && error.status > 0;
+      if (known || tries + 1 >= TRIES) throw error;
+      await pause(backoff(tries), signal ?? undefined);
+      if (signal?.aborted) throw error;
+    }
+  }
 }
 
 export function withoutSlash(url: string): string {
