@@ -135,3 +135,12 @@ def test_news_of_other_tabs_do_not_take_the_focus_from_a_title(here: Any, watche
     here.wait_for_selector(".sidebar.open")
     here.keyboard.press("Escape")
     here.wait_for_selector(".sidebar.open", state="detached")
+
+
+def test_the_list_says_how_long_conversations_are_kept(
+    serve: Callable[..., Any], watched: Any
+) -> None:
+    page = watched.page()
+    page.goto(serve("--retention", "172800").url)
+    kept = "Conversations are kept for 2 days after their last use, at most until the server stops."
+    page.get_by_role("navigation").get_by_text(kept).wait_for()

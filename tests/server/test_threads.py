@@ -32,6 +32,12 @@ def asked(here: Site, thread: str, content: Any) -> None:
     assert here.client.post("/v1/runs", json=body).status_code == 201
 
 
+def test_the_list_tells_how_long_a_conversation_is_kept() -> None:
+    with site(retention=7200.0) as here:
+        page = here.client.get("/v1/threads").json()
+    assert (page["retention"], page["durability"]) == (7200.0, "memory")
+
+
 def test_a_thread_is_named_by_its_first_question(here: Site) -> None:
     here.start("  What is\ta cursor? \nAnd more", thread="one")
     here.start("Another question", thread="one")

@@ -10,7 +10,7 @@ import { Inspector } from "./conversation/inspector.js";
 import { Sidebar } from "./sidebar/sidebar.js";
 import { SignIn } from "./sign-in.js";
 import { ThemeButton } from "./theme.js";
-import { nameOf } from "./sidebar/threads.js";
+import { keptFor, nameOf } from "./sidebar/threads.js";
 
 const client = new TokenwireClient();
 const threads = new Threads(client);
@@ -87,6 +87,7 @@ export function App(): ReactNode {
       problem={problem || (listed.error ? `The list of conversations: ${listed.error.message}` : "")}
       list={listed.threads}
       failed={listed.failed}
+      kept={keptFor(listed)}
       onOpen={open}
       onRetry={connect}
     />
@@ -99,6 +100,7 @@ function Frame(props: {
   problem: string;
   list: ThreadEntry[];
   failed: ReadonlyMap<string, TokenwireError> | undefined;
+  kept: string | undefined;
   onOpen(id?: string): void;
   onRetry(): void;
 }): ReactNode {
@@ -155,6 +157,7 @@ function Frame(props: {
         open={side}
         list={list}
         failed={props.failed}
+        kept={props.kept}
         current={chat.thread}
         onOpen={(id) => {
           setSide(false);

@@ -17,11 +17,17 @@ export interface ThreadsView {
   /** Newest first. */
   threads: ThreadEntry[];
   loading: boolean;
+  /** Seconds that the server keeps a conversation after its last use, where it tells. */
+  retention?: number;
+  /** Of the server's store; with `memory` a conversation ends with the server. */
+  durability?: string;
   /** Why the list could not be read. */
   error?: TokenwireError;
   /** What the server did not do, by conversation, until it is asked for again. */
   failed?: ReadonlyMap<string, TokenwireError>;
 }
+
+type Page = Pick<ThreadsView, "threads" | "retention" | "durability">;
 
 /** What one tab tells the others. */
 type News = { kept: ThreadEntry } | { removed: string };
@@ -66,30 +72,31 @@ export class Threads {
   refresh(): Promise<void> {
     return this.#ask(async () => {
       const before = this.#changes;
-      const told = { threads: await this.#all() };
+      const told = await this.#all();
       if (before !== this.#changes) return void this.refresh(); // what was read is older than what is shown
       const known = new Set(told.threads.map(({ thread }) => thread));
       const since = Date.now() / 1000 - FRESH;
       const fresh = this.#view.threads.filter(({ thread, updated }) => !known.has(thread) && updated > since);
       const kept = told.threads.filter(({ thread }) => !this.#removed.has(thread));
-      this.#show({ threads: newestFirst([...fresh, ...kept]), loading: false });
+      this.#show({ ...told, threads: newestFirst([...fresh, ...kept]), loading: false });
     });
   }
 
   /** Every conversation, page by page. */
-  async #all(): Promise<ThreadEntry[]> {
+  async #all(): Promise<Page> {
     const all: ThreadEntry[] = [];
+    let about: Omit<Page, "threads"> = {};
     for (let before = ""; all.length < MOST; ) {
       const query = before && `?${new URLSearchParams({ before })}`;
-      const page = (await this.client.json("GET", `/v1/threads${query}`)) as {
-        threads: ThreadEntry[];
+      const { threads, next, ...more } = (await this.client.json("GET", `/v1/threads${query}`)) as Page & {
         next?: string;
       };
-      all.push(...page.threads);
-      if (!page.next) break;
-      before = page.next;
+      all.push(...threads);
+      about = more;
+      if (!next) break;
+      before = next;
     }
-    return all;
+    return { ...about, threads: all };
   }
 
   /** A question was asked: the conversation moves up, and its first question names it, as on the

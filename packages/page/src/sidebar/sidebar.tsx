@@ -19,6 +19,8 @@ export function Sidebar(
     /** What the server did not do, by conversation. */
     failed: ReadonlyMap<string, Error> | undefined;
     current: string;
+    /** How long they are kept. */
+    kept: string | undefined;
     onClose(): void;
   } & Actions,
 ): ReactNode {
@@ -99,6 +101,7 @@ export function Sidebar(
             </section>
           ))}
           {!list.length && <p className="empty">Your conversations appear here.</p>}
+          {props.kept && <p className="empty kept">{props.kept}</p>}
           <p className="empty" role="status">
             {wanted && list.length > 0 && (shown.length ? <span className="offscreen">{shown.length} found</span> : `Nothing is called “${wanted}”.`)}
           </p>

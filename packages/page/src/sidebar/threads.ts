@@ -18,6 +18,22 @@ function plain(text: string): string {
   return text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 }
 
+/** How long a conversation is kept; undefined where the server does not tell. */
+export function keptFor(view: { retention?: number; durability?: string }): string | undefined {
+  const { retention, durability } = view;
+  if (!retention || !(retention > 0)) return undefined;
+  const [seconds, unit] = UNITS.find(([size]) => retention >= size * 2) ?? [1, "second"];
+  const count = Math.round(retention / seconds);
+  const until = durability === "memory" ? ", at most until the server stops" : "";
+  return `Conversations are kept for ${count} ${unit}${count === 1 ? "" : "s"} after their last use${until}.`;
+}
+
+const UNITS = [
+  [86_400, "day"],
+  [3600, "hour"],
+  [60, "minute"],
+] as const;
+
 const DAY = 86_400_000;
 
 /** In the order given, by how long ago they were used. */

@@ -1,6 +1,6 @@
 import type { ThreadEntry } from "@tokenwire/client/threads";
 import { expect, test } from "vitest";
-import { byAge, found } from "../../src/sidebar/threads.js";
+import { byAge, found, keptFor } from "../../src/sidebar/threads.js";
 
 const entry = (title: string, updated = 0): ThreadEntry => ({ thread: title, title, updated });
 
@@ -22,4 +22,14 @@ test("groups by age keep every entry and their order", () => {
   expect(groups.flatMap(({ entries }) => entries)).toEqual(list);
   expect(groups.map(({ entries }) => entries.length)).toEqual([1, 1, 2, 2]);
   expect(byAge([], now)).toEqual([]);
+});
+
+test("how long a conversation is kept is said in words, where the server tells", () => {
+  const words = (retention: number, durability = "process") => keptFor({ retention, durability });
+  expect(words(86_400)).toBe("Conversations are kept for 24 hours after their last use.");
+  expect(words(30 * 86_400)).toBe("Conversations are kept for 30 days after their last use.");
+  expect(words(5400)).toBe("Conversations are kept for 90 minutes after their last use.");
+  expect(words(1)).toBe("Conversations are kept for 1 second after their last use.");
+  expect(words(7200, "memory")).toMatch(/2 hours after their last use, at most until the server stops\.$/);
+  expect(keptFor({})).toBeUndefined();
 });

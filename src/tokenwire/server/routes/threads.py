@@ -195,7 +195,8 @@ async def forget_old(state: State) -> None:
 
 async def listed(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/threads``: this principal's conversations, newest first, in pages: ``limit`` of
-    them, ``before`` the thread that the last page named as ``next``."""
+    them, ``before`` the thread that the last page named as ``next``. With how long each is kept:
+    ``retention`` seconds after its last use, and what the store's ``durability`` is."""
     prefix = _name(info.principal, "")
     limit, before = _limit(request), request.query_params.get("before")
     found = await state.store.documents(_KIND, prefix=prefix, most=_MOST_SWEPT)
@@ -210,7 +211,11 @@ async def listed(state: State, request: Request, info: RequestInfo) -> Response:
     if before is not None:
         names = [thread["thread"] for thread in threads]
         threads = threads[names.index(before) + 1 :] if before in names else []
-    page: dict[str, Any] = {"threads": threads[:limit]}
+    page: dict[str, Any] = {
+        "threads": threads[:limit],
+        "retention": state.settings.retention,
+        "durability": state.store.durability,
+    }
     if len(threads) > limit:
         page["next"] = threads[limit - 1]["thread"]
     return json_response(page)
