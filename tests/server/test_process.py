@@ -150,6 +150,29 @@ def test_bad_settings_are_one_line(tmp_path: Path, flags: list[str], said: str) 
     assert said in refused(tmp_path, *flags, OPENAI_API_KEY="")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tools", "nomodule:x"], "nomodule"),
+        (["--tools", "mcp:false"], "MCP"),
+        (["--agent", "nomodule:x"], "nomodule"),
+        (["--store", "sqlite:/proc/nowhere/x.db"], "store"),
+    ],
+)
+def test_with_workers_what_cannot_work_is_said_once_before_the_port_is_taken(
+    tmp_path: Path, flags: list[str], said: str
+) -> None:
+    if "--store" not in flags:
+        flags = [*flags, "--store", f"sqlite:{tmp_path / 'chat.db'}"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = ["--port", str(taken.getsockname()[1])]
+        assert said in refused(tmp_path, "--workers", "3", *port, *flags)
+        store = ["--store", f"sqlite:{tmp_path / 'chat.db'}"]
+        assert "in use" in refused(tmp_path, "--workers", "3", *port, *store)
+
+
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     file.write_text("# mine\nme:a-key-long-enough\n")
@@ -177,6 +200,7 @@ def test_two_workers_share_a_store_and_one_address(tmp_path: Path) -> None:
 def test_workers_are_replaced_and_end_with_their_parent(tmp_path: Path) -> None:
     store = f"sqlite:{tmp_path / 'chat.db'}"
     with serving(tmp_path, "--workers", "2", "--store", store) as process:
+        wait_until(lambda: len(workers_of(process)) == 2)
         children = workers_of(process)
         os.kill(children[0], signal.SIGKILL)
         wait_until(lambda: len(workers_of(process)) == 2 and workers_of(process) != children)

@@ -174,7 +174,7 @@ def _serve(settings: Settings) -> int:
     from tokenwire.log.open import user_store
     from tokenwire.observe.logging import log_facts, setup
     from tokenwire.server.app import create_app
-    from tokenwire.server.start import bind, check, check_names, raise_file_limit
+    from tokenwire.server.start import bind, check, check_names, listen, raise_file_limit, unbound
     from tokenwire.server.workers import supervise
 
     settings.store = settings.store or user_store()
@@ -186,10 +186,14 @@ def _serve(settings: Settings) -> int:
     raise_file_limit(settings, _note)
     if settings.workers == 1:
         return _run(app, lambda: bind(settings))
-    with contextlib.closing(bind(settings)) as listener:
+    with contextlib.closing(unbound(settings)) as listener:
+
+        def bound() -> socket.socket:
+            listen(listener, settings)
+            return listener
 
         def run(is_first: bool, beat: Callable[[float], None]) -> int:
-            return _run(create_app(settings), lambda: listener, quiet=not is_first, beat=beat)
+            return _run(create_app(settings), bound, quiet=not is_first, beat=beat)
 
         return supervise(settings.workers, run, _note)
 

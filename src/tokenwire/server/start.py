@@ -31,8 +31,10 @@ __all__ = [
     "bind",
     "check",
     "check_names",
+    "listen",
     "raise_file_limit",
     "server_for",
+    "unbound",
 ]
 
 BACKLOG = 4096
@@ -99,15 +101,29 @@ def raise_file_limit(settings: Settings, note: Callable[[str], None]) -> None:
 
 def bind(settings: Settings) -> socket.socket:
     """The listening socket. Raises `ConfigError` when the address is taken or not ours."""
-    host, port = settings.host.strip("[]"), settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = unbound(settings)
+    listen(listener, settings)
+    return listener
+
+
+def unbound(settings: Settings) -> socket.socket:
+    """A socket for the address, which is not taken yet: workers that are forked share it."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Inherited by every connection: what a reader that stopped can make the kernel hold.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_buffer)
+    return listener
+
+
+def listen(listener: socket.socket, settings: Settings) -> None:
+    """Take the address, unless a process that shares the socket has done so. Raises `ConfigError`
+    when it is taken by another one or not ours."""
+    host, port = settings.host.strip("[]"), settings.port
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by every connection: what a reader that stopped can make the kernel hold.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_buffer)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        if not listener.getsockname()[1]:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
@@ -115,7 +131,6 @@ def bind(settings: Settings) -> socket.socket:
             f"cannot listen on {host}:{port}: {reason.lower()}; choose another with --port"
         ) from error
     listener.setblocking(False)
-    return listener
 
 
 class Server(uvicorn.Server):

@@ -1,7 +1,8 @@
 """The parent of ``--workers N``: starts them, replaces those that die or stand still.
 
 Always true: a signal reaches every worker once; a worker that cannot start is tried again ever more
-rarely, and each time the reason is said; one whose event loop stands still is treated as dead.
+rarely, and each time the reason is said; one whose event loop stands still is treated as dead; the
+first serves before the others start, so that what cannot work is said once.
 """
 
 from __future__ import annotations
@@ -77,14 +78,13 @@ class _Supervisor:
         self._beats = Beats(count)
         self._workers = [_Worker(slot) for slot in range(count)]
         self._stopping = False
+        #: A worker has come as far as serving: the others may start.
+        self._is_serving = False
         self._result = 0
-        self._first = True
 
     def serve(self) -> int:
         """Until the last worker has ended."""
-        now = time.monotonic()
-        for worker in self._workers:
-            self._spawn(worker, now)
+        self._spawn(self._workers[0], time.monotonic())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         while True:
@@ -92,7 +92,8 @@ class _Supervisor:
             if self._stopping and not alive:
                 return self._result
             now = time.monotonic()
-            for worker in self._workers:
+            self._is_serving = self._is_serving or self._served()
+            for worker in self._workers if self._is_serving else self._workers[:1]:
                 if worker.pid:
                     self._check(worker, now)
                 elif not self._stopping and now >= worker.due:
@@ -101,7 +102,7 @@ class _Supervisor:
 
     def _spawn(self, worker: _Worker, now: float) -> None:
         self._beats.clear(worker.slot)
-        is_first, self._first = self._first, False
+        is_first = worker is self._workers[0] and not self._is_serving
         child = os.fork()
         if child:
             worker.pid, worker.started = child, now
