@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.server import AS_A, AS_B, KEYS, Site, site
-from tokenwire.server.routes import threads
+from tokenwire.relay.documents.names import forget_stale_names
 
 
 @pytest.fixture
@@ -175,23 +175,23 @@ def test_names_that_clients_had_for_a_run_go_with_it() -> None:
         runs = [here.start("x", thread="t1") for _ in range(3)]
 
         async def name(run: str, alias: str) -> None:
-            await store.set_document(threads.ALIASES, alias, json.dumps({"run": run}).encode())
-            await store.set_document(threads.ALIASES_OF, f"{run}/{alias}", b"1")
+            await store.set_document("ag-ui-run", alias, json.dumps({"run": run}).encode())
+            await store.set_document("ag-ui-names", f"{run}/{alias}", b"1")
 
         for number, run in enumerate(runs):
             asyncio.run(name(run, f"agui_{number}"))
         assert here.client.delete(f"/v1/runs/{runs[0]}").status_code == 204
-        kept = asyncio.run(store.documents(threads.ALIASES))
+        kept = asyncio.run(store.documents("ag-ui-run"))
         assert set(kept) == {"agui_1", "agui_2"}
-        assert len(asyncio.run(store.documents(threads.ALIASES_OF))) == 2
+        assert len(asyncio.run(store.documents("ag-ui-names"))) == 2
         # One that the retention took is noticed by the sweep.
         asyncio.run(store.delete(runs[1]))
-        asyncio.run(threads.forget_aliases(here.app.state))
-        assert set(asyncio.run(store.documents(threads.ALIASES))) == {"agui_2"}
-        assert len(asyncio.run(store.documents(threads.ALIASES_OF))) == 1
+        asyncio.run(forget_stale_names(store))
+        assert set(asyncio.run(store.documents("ag-ui-run"))) == {"agui_2"}
+        assert len(asyncio.run(store.documents("ag-ui-names"))) == 1
         assert here.client.delete("/v1/threads/t1").status_code == 204
-        assert not asyncio.run(store.documents(threads.ALIASES))
-        assert not asyncio.run(store.documents(threads.ALIASES_OF))
+        assert not asyncio.run(store.documents("ag-ui-run"))
+        assert not asyncio.run(store.documents("ag-ui-names"))
 
 
 def until_gone(here: Site, *runs: str) -> None:
@@ -256,8 +256,8 @@ def test_s21_all_that_is_kept_of_a_conversation_goes_with_it(tmp_path: Path) -> 
 
         ask(store.set_document(f"of:{run}", "step", b"A secret value"))
         alias = json.dumps({"run": run}).encode()
-        ask(store.set_document(threads.ALIASES_OF, f"{run}/client-run", b"1"))
-        ask(store.set_document(threads.ALIASES, "client-run", alias))
+        ask(store.set_document("ag-ui-names", f"{run}/client-run", b"1"))
+        ask(store.set_document("ag-ui-run", "client-run", alias))
         until_gone(here, run)
 
         def left() -> list[bytes]:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -122,6 +121,7 @@ class App:
     async def startup(self) -> None:
         """Open the store, begin to serve runs."""
         from tokenwire.relay.runs import Runs
+        from tokenwire.relay.threads import Threads
 
         state = self.state
         if state.settings.otel and otel.start() is None:
@@ -153,6 +153,7 @@ class App:
             prepare=self._prepare,
             webhooks=self._webhooks,
         )
+        state.threads = Threads(state.runs)
         await state.runs.open()
         await state.identify.sessions.open(state.store)
         for service in state.services:
@@ -162,7 +163,7 @@ class App:
         state.connections.wake()
         deliveries = [state.runs.outbox] if state.runs.outbox is not None else []
         self._retention = Retention(state.store, state.settings.retention, deliveries=deliveries)
-        self._retention.cleaners.append(partial(routes_threads.forget_expired, state))
+        self._retention.cleaners.append(state.threads.forget_expired)
         self._retention.open()
         self._sweeper = asyncio.create_task(_upkeep(state))
         if state.settings.metrics:
@@ -300,7 +301,7 @@ async def _upkeep(state: State) -> None:
     while True:
         await asyncio.sleep(pause)
         try:
-            await routes_threads.forget_unused(state)
+            await state.threads.forget_unused(state.settings.retention)
             await state.identify.sessions.sweep()
         except LogError as error:
             _log.warning("what is old could not be erased: %s", error)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
     from tokenwire.relay import Store
     from tokenwire.relay.runs import Runs
+    from tokenwire.relay.threads import Threads
 
 __all__ = ["Service", "State"]
 
@@ -40,7 +41,8 @@ class Service(Protocol):
 
 
 class State:
-    """One server. ``runs``, ``store`` and ``registry`` are there from the start of its lifespan.
+    """One server. ``runs``, ``threads``, ``store`` and ``registry`` are there from the start of its
+    lifespan.
 
     A wire's routes may say, before the server starts: ``error_forms`` (path prefix -> its error
     body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
@@ -53,6 +55,7 @@ class State:
     """
 
     runs: Runs
+    threads: Threads
     store: Store
     registry: Registry
     #: Set by the routes that serve it; one of `services` as well.

@@ -6,7 +6,6 @@ Always true: an unknown field, a wrong type or a text over its limit is an `Inpu
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -23,10 +22,10 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.events.validation import input_error
+from tokenwire.relay.threads import THREAD
 from tokenwire.server.settings import Settings
 
 __all__ = [
-    "THREAD",
     "ApprovalBody",
     "CancelBody",
     "CreateRun",
@@ -40,7 +39,6 @@ __all__ = [
 T = TypeVar("T")
 
 #: How a conversation may be called.
-THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 Name = Annotated[str, Meta(pattern=rf"\A{THREAD.pattern}\Z")]
 _MOST_METADATA = 16 << 10
 

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 
 from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.message import ToolResultPart
+from tokenwire.relay.documents.names import RunName, read_name, set_name
 from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
@@ -33,7 +34,6 @@ from tokenwire.server.routes.support import (
     route,
     wire_response,
 )
-from tokenwire.server.routes.threads import ALIASES, ALIASES_OF
 from tokenwire.server.sockets.ag_ui import AGUISocket, Stream
 from tokenwire.server.sockets.base import SocketEndpoint
 from tokenwire.server.state import State
@@ -46,13 +46,6 @@ __all__ = ["routes", "run_name"]
 
 #: Of a thread's runs, how many may still be waiting for what a request answers.
 _MAX_THREAD_RUNS = 5
-
-
-class _Alias(msgspec.Struct):
-    run: str
-    cursor: str
-    offset: int
-    resolved_ids: list[str] = msgspec.field(name="answered")
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -119,7 +112,7 @@ async def _respond(state: State, stream: Stream, info: RequestInfo) -> Response:
 async def _begin(
     state: State, body: AGUIRequest, principal: str, how: _How, place: Place | None
 ) -> Stream:
-    alias = await _alias(state, principal, body.run)
+    alias = await read_name(state.store, run_name(principal, body.run))
     name = run_name(principal, body.run)
     if place is not None:
         await _check_place(state, alias.run if alias is not None else name, place, principal)
@@ -166,7 +159,7 @@ async def _check_place(state: State, run: str, place: Place, principal: str) -> 
 
 
 def _continue(
-    thread: str, client_run: str, alias: _Alias, how: _How, place: Place | None
+    thread: str, client_run: str, alias: RunName, how: _How, place: Place | None
 ) -> Stream:
     encoder = how.encoder(
         thread_id=thread,
@@ -179,13 +172,7 @@ def _continue(
     return alias.run, encoder, place or Place(cursor=alias.cursor, offset=alias.offset)
 
 
-async def _alias(state: State, principal: str, client_run: str) -> _Alias | None:
-    name = run_name(principal, client_run)
-    data = await state.store.document(ALIASES, name)
-    return msgspec.json.decode(data, type=_Alias) if data else None
-
-
-async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> _Alias | None:
+async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> RunName | None:
     """Record a request's answers in the run of its thread that waits for them."""
     resumes = {entry.interrupt: entry for entry in body.resume}
     results = {output.call_id: output for output in body.outputs}
@@ -205,10 +192,8 @@ async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> _A
                 await _answer(state, run.id, resumes[name], fold.tools, principal)
             elif name in results:
                 await _result(state, run.id, results[name], principal)
-        alias = _Alias(run.id, wait.cursor, wait.offset, sorted(finished_ids | names))
-        document = run_name(principal, body.run)
-        await state.store.set_document(ALIASES_OF, f"{run.id}/{document}", b"1")
-        await state.store.set_document(ALIASES, document, msgspec.json.encode(alias))
+        alias = RunName(run.id, wait.cursor, wait.offset, sorted(finished_ids | names))
+        await set_name(state.store, run_name(principal, body.run), alias)
         return alias
     return None
 
@@ -280,7 +265,7 @@ async def _join(
 ) -> Stream:
     place = place_of(None if offset == "-1" else offset)
     how = _How(tanstack=True, lines=lines)
-    alias = await _alias(state, principal, client_run)
+    alias = await read_name(state.store, run_name(principal, client_run))
     if alias is not None:
         fold, _ = await folded(state, alias.run, principal)
         return _continue(fold.thread or alias.run, client_run, alias, how, place)
@@ -318,6 +303,6 @@ async def _join_rest(state: State, client_run: str, offset: str, principal: str)
 
 
 async def _stop(state: State, client_run: str, principal: str) -> None:
-    alias = await _alias(state, principal, client_run)
+    alias = await read_name(state.store, run_name(principal, client_run))
     run = alias.run if alias is not None else run_name(principal, client_run)
     await state.runs.cancel(run, principal=principal, by=principal or None)

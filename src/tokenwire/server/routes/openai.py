@@ -31,7 +31,6 @@ from tokenwire.server.routes.support import (
     unknown_model_is_404,
     wire_response,
 )
-from tokenwire.server.routes.threads import erase_run
 from tokenwire.server.state import State
 from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion, error_kind, error_object
 from tokenwire.wire.openai.chat_request import OpenAIRequest, parse_chat
@@ -215,5 +214,5 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     response = request.path_params["response"]
     run = _run_of(response)
     async with count_misses(state, info):
-        await erase_run(state, run, info.principal)
+        await state.threads.erase_run(run, info.principal)
     return json_response({"id": response, "object": "response", "deleted": True})

@@ -29,7 +29,6 @@ from tokenwire.server.edge.json_page import long_poll, page
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.respond import run_response
 from tokenwire.server.routes.resume import resume_of
-from tokenwire.server.routes.threads import erase_run, touch
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 from tokenwire.wire.native import NativeEncoder
@@ -93,7 +92,7 @@ async def start_run(
     finally:
         state.limits.give_back(principal)
     if info.created_now and more.get("thread"):
-        await touch(state, principal, more["thread"], request.messages, info.id)
+        await state.threads.touch(principal, more["thread"], request.messages, info.id)
     return info
 
 
@@ -244,7 +243,7 @@ async def delete(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/runs/{run}``: cancel the run and delete its log."""
     run = run_id(request)
     async with count_misses(state, info):
-        await erase_run(state, run, info.principal)
+        await state.threads.erase_run(run, info.principal)
     return Response(status_code=204)
 
 

@@ -1,0 +1,214 @@
+"""Conversations: their entries in a person's list, their titles, and their erasure.
+
+Always true: a thread is its principal's own, name included; a run writes the thread's entry and a
+person its title, each a document of its own, so neither undoes the other; erasing a thread erases
+its runs, and what is kept of a thread goes when its last run has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tokenwire.errors import NotFoundError
+from tokenwire.events.message import FilePart, Message
+from tokenwire.relay.documents.names import forget_names, forget_stale_names
+
+if TYPE_CHECKING:
+    from tokenwire.relay.runs import Runs
+
+__all__ = ["MOST_THREADS", "MOST_TITLE", "THREAD", "ThreadInfo", "Threads"]
+
+#: The name of a thread.
+THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
+#: Characters of a title.
+MOST_TITLE = 200
+#: Threads of one page of a list.
+MOST_THREADS = 1000
+#: Characters of the first question that name a thread until a person does.
+_MOST_FIRST = 80
+#: Threads that one sweep looks at, of all principals.
+_MOST_SWEPT = 100_000
+
+_KIND, _TITLE = "thread", "thread-title"
+#: Conversations that were named before their first run.
+_UNUSED = "thread-unused"
+#: When everything that is kept of conversations was looked at last, in Unix seconds; and how often
+#: that is done.
+_LAST_LOOK = ("upkeep", "threads")
+_LOOK_SECONDS = 86_400.0
+#: Between principal and thread in a document's name; no thread has it.
+_BETWEEN = "\x1f"
+
+
+class ThreadInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A conversation in a list. ``updated``: Unix seconds of its newest run."""
+
+    thread: str
+    title: str | None = None
+    updated: float
+
+
+class _Entry(msgspec.Struct, omit_defaults=True):
+    """What a run leaves of its thread. ``updated``: Unix seconds; ``first``: what the first
+    question was about, and ``run`` which run asked it."""
+
+    updated: float = 0.0
+    first: str | None = None
+    run: str | None = None
+
+
+class Threads:
+    """The conversations of the store of ``runs``. Every method raises `LogError` when the store
+    does not answer."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._store = runs.store
+
+    # --- reading -------------------------------------------------------------------------------
+
+    async def list(self, principal: str) -> list[ThreadInfo]:
+        """This principal's conversations, newest first."""
+        prefix = _name(principal, "")
+        entries = await self._store.documents(_KIND, prefix=prefix, most=_MOST_SWEPT)
+        titles = await self._store.documents(_TITLE, prefix=prefix, most=_MOST_SWEPT)
+        threads: list[ThreadInfo] = []
+        for name, data in entries.items():
+            entry = _entry_of(data)
+            title = titles[name].decode() if name in titles else entry.first
+            thread = name[len(prefix) :]
+            threads.append(ThreadInfo(thread=thread, title=title, updated=entry.updated))
+        threads.sort(key=lambda thread: (-thread.updated, thread.thread))
+        return threads
+
+    async def title(self, principal: str, thread: str) -> str | None:
+        """The title that a person gave, else what the first question was about."""
+        name = _name(principal, thread)
+        title = await self._store.document(_TITLE, name)
+        if title:
+            return title.decode()
+        entry = await self._entry(name)
+        return entry.first if entry is not None else None
+
+    # --- writing -------------------------------------------------------------------------------
+
+    async def touch(self, principal: str, thread: str, messages: list[Message], run: str) -> None:
+        """``run`` was started in ``thread``: it goes to the top of the list, named by what was
+        asked first."""
+        name = _name(principal, thread)
+        entry = await self._entry(name)
+        if entry is not None and entry.first:
+            entry = _Entry(updated=time.time(), first=entry.first, run=entry.run)
+        else:
+            entry = _Entry(updated=time.time(), first=_subject(messages), run=run)
+        await self._set_entry(name, entry)
+
+    async def rename(self, principal: str, thread: str, title: str) -> ThreadInfo:
+        """Set the title; an empty one restores the name that the thread had by itself."""
+        name = _name(principal, thread)
+        entry = await self._entry(name)
+        if entry is None:
+            entry = _Entry(updated=time.time())
+            await self._store.set_document(_UNUSED, name, b"1")
+            await self._set_entry(name, entry)
+        await self._store.set_document(_TITLE, name, title.encode() or None)
+        return ThreadInfo(thread=thread, title=title or entry.first, updated=entry.updated)
+
+    async def erase_run(self, run: str, principal: str) -> None:
+        """Erase a run and what is left of it elsewhere: its question, where that names the thread,
+        and the names that clients have for it. Raises `NotFoundError`."""
+        info = await self._runs.info(run, principal=principal)
+        await self._runs.delete(run, principal=principal)
+        await forget_names(self._store, run)
+        if info.thread is None:
+            return
+        name = _name(principal, info.thread)
+        if not await self._runs.thread(info.thread, principal=principal, most=1):
+            await self._forget(name)
+            return
+        entry = await self._entry(name)
+        if entry is not None and entry.run in (None, run):
+            await self._set_entry(name, _Entry(updated=entry.updated))
+
+    async def erase(self, thread: str, principal: str) -> None:
+        """Erase the conversation and all of its runs."""
+        while infos := await self._runs.thread(thread, principal=principal):
+            for info in infos:
+                try:
+                    await self.erase_run(info.id, principal)
+                except NotFoundError:
+                    continue  # somebody else erased it meanwhile
+        await self._forget(_name(principal, thread))
+
+    # --- upkeep --------------------------------------------------------------------------------
+
+    async def forget_expired(self, runs: list[str], threads: list[str]) -> None:
+        """Erase what is left of runs that went by the retention, and of conversations (by their
+        names in the store) of which nothing is left."""
+        await asyncio.gather(*(forget_names(self._store, run) for run in runs))
+        await asyncio.gather(*(self._forget_unless_used(thread) for thread in threads))
+
+    async def forget_unused(self, retention: float) -> None:
+        """Erase titles of conversations that never had a run, ``retention`` seconds after they
+        were given; and once a day look at everything that is kept of conversations and runs, should
+        a crash, or the end of a key in the store, have left some of it."""
+        store, now = self._store, time.time()
+        for name in await store.documents(_UNUSED, most=_MOST_SWEPT):
+            entry = await self._entry(name)
+            if entry is None or entry.updated <= now - retention:
+                await self._forget_unless_used(name)
+                await store.set_document(_UNUSED, name, None)
+        last = await store.document(*_LAST_LOOK)
+        if last is not None and 0 <= now - float(last) < _LOOK_SECONDS:
+            return
+        if await store.swap_document(*_LAST_LOOK, last, str(now).encode()):
+            for name, data in (await store.documents(_KIND, most=_MOST_SWEPT)).items():
+                if _entry_of(data).updated <= now - retention:
+                    await self._forget_unless_used(name)
+            await forget_stale_names(store)
+
+    async def _forget_unless_used(self, name: str) -> None:
+        """Who starts a run in the conversation meanwhile creates it first, and then the entry."""
+        store = self._store
+        entry = await store.document(_KIND, name)
+        if await store.thread(name, most=1):
+            return
+        if entry is None or await store.swap_document(_KIND, name, entry, None):
+            await store.set_document(_TITLE, name, None)
+
+    async def _forget(self, name: str) -> None:
+        for kind in (_TITLE, _KIND, _UNUSED):
+            await self._store.set_document(kind, name, None)
+
+    async def _entry(self, name: str) -> _Entry | None:
+        data = await self._store.document(_KIND, name)
+        return None if data is None else _entry_of(data)
+
+    async def _set_entry(self, name: str, entry: _Entry) -> None:
+        await self._store.set_document(_KIND, name, msgspec.json.encode(entry))
+
+
+def _entry_of(data: bytes) -> _Entry:
+    return msgspec.json.decode(data, type=_Entry)
+
+
+def _name(principal: str, thread: str) -> str:
+    """The name of a thread's documents, and of the thread in the store."""
+    return principal + _BETWEEN + thread
+
+
+def _subject(messages: list[Message]) -> str | None:
+    """The first line that a person asked, or the name of the file that came without words."""
+    question = next((m for m in messages if m.role == "user"), None)
+    if question is None:
+        return None
+    text = question.text.strip() or next(
+        (part.name for part in question.parts if isinstance(part, FilePart) and part.name), ""
+    )
+    line = " ".join(text.partition("\n")[0].split())
+    return (line if len(line) <= _MOST_FIRST else line[: _MOST_FIRST - 1].rstrip() + "…") or None
