@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import ssl
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -100,17 +103,91 @@ def test_a_whole_answer_gives_its_connection_back_and_any_other_does_not():
     run_async(main())
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_replaced():
+def test_a_request_that_the_peer_read_is_not_sent_again_in_silence():
+    """The peer reads the second request and closes without a word: who pays for it decides."""
+
     async def main():
         pool = Pool()
         async with Peer(OK, close_now, OK) as peer:
             assert (await whole(pool, peer))[1] == b"ok"
-            # The next request goes out on the kept connection, whose peer closes without a word.
-            assert (await whole(pool, peer))[1] == b"ok"
+            with pytest.raises(NetworkError, match="closed before a response"):
+                await whole(pool, peer)
+            assert (peer.connections, len(peer.requests)) == (1, 2)
+            assert (await whole(pool, peer))[1] == b"ok"  # the pool goes on
             assert peer.connections == 2
             pool.close()
 
     run_async(main())
+
+
+def test_a_question_without_effect_is_sent_again():
+    async def main():
+        pool = Pool()
+        async with Peer(OK, close_now, OK) as peer:
+            for _ in range(2):
+                # A length, so that this peer can read it.
+                headers = {"content-length": "0"}
+                response = await pool.request("GET", f"http://127.0.0.1:{peer.port}/", headers, b"")
+                assert await response.read() == b"ok"
+                await response.aclose()
+            assert (peer.connections, len(peer.requests)) == (2, 3)
+            pool.close()
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("unread", [b"", b"HTTP/1.1 408 Request Timeout\r\n\r\n"])
+@pytest.mark.parametrize("how", ["at once", "later"])
+def test_a_kept_connection_that_was_closed_while_idle_is_never_written_to(unread, how):
+    """Also where its end has arrived and the event loop has not read it yet. ``unread``: what load
+    balancers say as they close."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    requests, is_closed, go = [], threading.Event(), threading.Event()
+
+    def serve():
+        with listener:
+            for number in range(2):
+                with listener.accept()[0] as connection:
+                    connection.settimeout(10)
+                    data = b""
+                    while not data.endswith(b"\r\n\r\n{}"):
+                        data += connection.recv(4096)
+                    requests.append(data)
+                    connection.sendall(OK)
+                    if number == 0:
+                        assert go.wait(10)
+                        connection.sendall(unread)
+                        connection.shutdown(socket.SHUT_WR)
+                        is_closed.set()
+                        try:
+                            requests.append(connection.recv(4096))  # nothing: its end
+                        except ConnectionResetError:
+                            requests.append(b"")
+
+    async def ask(pool):
+        response = await pool.request("POST", f"http://127.0.0.1:{port}/", {}, b"{}")
+        assert await response.read() == b"ok"
+        await response.read()
+        await response.aclose()
+
+    async def main():
+        pool = Pool()
+        await ask(pool)
+        go.set()
+        assert is_closed.wait(10)  # the loop stands still meanwhile
+        time.sleep(0.05)
+        if how == "later":
+            await asyncio.sleep(0.05)
+        await ask(pool)
+        pool.close()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    run_async(main())
+    server.join(10)
+    assert not server.is_alive()
+    assert [bool(data) for data in requests] == [True, False, True]
 
 
 def test_an_interim_answer_is_not_the_answer():

@@ -7,9 +7,11 @@ import json
 
 import pytest
 
-from support.raw_provider import HEAD, chunked, drip, held, raw_provider
+from support.raw_provider import HEAD, chunked, closing, drip, held, raw_provider
 from support.spine import QUICK, ask, request_of, run_async
-from tokenwire.errors import AuthenticationError, DeadlineError, ProviderError
+from tokenwire.errors import AuthenticationError, DeadlineError, NetworkError, ProviderError
+from tokenwire.observe.facts import Retried
+from tokenwire.observe.hooks import observe
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.http.client import HttpClient
 from tokenwire.providers.registry import Registry
@@ -184,6 +186,80 @@ def test_the_total_of_an_accepted_request_is_not_tried_again_either() -> None:
             assert len(provider.requests) == 1
 
     run_async(main())
+
+
+@pytest.mark.parametrize("clock", ["keep_alive", "idle", "total", "first_event"])
+def test_a_configured_fallback_answers_after_a_timeout(clock: str) -> None:
+    """The same model is not called again once it has accepted; another one, that was configured
+    for it, is."""
+    pieces = {"first_event": (), "keep_alive": (HEAD,), "total": (HEAD, chunked(COMMENT))}
+    deadlines = {
+        "first_event": Deadlines(first_event=0.3),
+        "keep_alive": Deadlines(keep_alive=0.3),
+        "total": Deadlines(total=0.3),
+        "idle": Deadlines(idle=0.3),
+    }
+
+    async def main() -> None:
+        # A name without output begins the answer, and is not visible.
+        begun = chunked(sse({"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant"}}]}))
+        answer = closing(HEAD, chunked(sse(WORD, LAST) + b"data: [DONE]\n\n"), b"0\r\n\r\n")
+        stuck = held(*pieces.get(clock, (HEAD, begun)))
+        async with raw_provider(stuck) as first, raw_provider(answer) as second:
+            run = ask("x", first.url, second.url, deadlines=deadlines[clock])
+            async with asyncio.timeout(60), run:
+                assert (await run.result()).text == "a "
+            assert len(first.requests) == (3 if clock == "first_event" else 1)
+            assert len(second.requests) == 1
+
+    run_async(main())
+
+
+def test_a_fallback_does_not_follow_a_timeout_in_the_middle_of_an_answer() -> None:
+    async def main() -> None:
+        async with (
+            raw_provider(held(HEAD + chunked(sse(WORD)))) as first,
+            raw_provider(held(HEAD)) as second,
+        ):
+            run = ask("x", first.url, second.url, deadlines=Deadlines(idle=0.3))
+            assert await outcome_of(run) == "idle"
+            assert (len(first.requests), len(second.requests)) == (1, 0)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("answers", [1, 9])
+def test_a_connection_that_closes_without_a_response_is_retried_by_the_policy(answers: int) -> None:
+    """The provider reads the request and closes: counted as a failure, with its retries and their
+    facts, on a new connection and on a kept one alike."""
+    whole = chunked(sse(WORD, LAST) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+    async def answer(number: int, writer: asyncio.StreamWriter) -> None:
+        if number >= answers:
+            writer.write(HEAD + whole)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    retries: list[Retried] = []
+    stop = observe(lambda fact: retries.append(fact) if isinstance(fact, Retried) else None)
+
+    async def main() -> None:
+        async with raw_provider(answer) as provider:
+            run = ask("x", provider.url)
+            async with asyncio.timeout(60), run:
+                if answers == 1:
+                    assert (await run.result()).text == "a "
+                else:
+                    with pytest.raises(NetworkError):
+                        await run.result()
+            assert len(provider.requests) == min(answers + 1, 3)
+            of_run = [fact for fact in retries if fact.run == run.id]
+            assert len(of_run) == len(provider.requests) - 1
+
+    try:
+        run_async(main())
+    finally:
+        stop()
 
 
 def test_a_request_without_a_response_is_tried_again() -> None:

@@ -11,7 +11,9 @@ whole answer whose framing allows it; what is buffered is bounded, beyond it the
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -244,8 +246,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another request may be sent on it."""
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether another request may be sent on it: open, and without unread bytes. Those are its
+        end, or an answer to nothing; the event loop may not have read them yet."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        sock = transport.get_extra_info("socket")
+        return sock is None or not _has_unread(sock.fileno())
 
     async def ask(self, data: bytes) -> Response:
         """Send a request and wait for the head of its response."""
@@ -406,3 +413,14 @@ class Connection(asyncio.Protocol):
     @property
     def _name(self) -> str:
         return f"{self._route.host}:{self._route.port}"
+
+
+def _has_unread(fileno: int) -> bool:
+    """Whether a socket has bytes or its end to read, now."""
+    if fileno < 0:
+        return True
+    if sys.platform == "win32":
+        return bool(select.select([fileno], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(fileno, select.POLLIN)
+    return bool(poll.poll(0))

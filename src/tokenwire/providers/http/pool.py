@@ -2,7 +2,8 @@
 
 Always true: a connection is used again only on the route that it was made for, and within
 `KEEP_IDLE` seconds; an idle one costs a place in a table, and is closed when its time is over,
-whether or not another request comes.
+whether or not another request comes; a request that a peer may have read is not sent again here,
+unless its method is idempotent (RFC 9110, 9.2.2).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ __all__ = ["KEEP_IDLE", "Pool"]
 
 #: Seconds that an idle connection is kept. Providers' load balancers close at 60 or later.
 KEEP_IDLE = 30.0
+#: Methods whose requests may be sent twice.
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class Pool:
@@ -47,7 +50,9 @@ class Pool:
     ) -> Response:
         """Send a request on an idle or a new connection; the answer's head has been read.
 
-        A kept connection that was closed while it lay idle is replaced. Raises `TimeoutError` and
+        A kept connection whose end has arrived is replaced before anything is sent on it. One that
+        closes after the request was sent raises `NetworkError`: the peer may have read the request,
+        so that whoever pays for it decides about another attempt. Raises `TimeoutError` and
         `OSError` while connecting, then `NetworkError` and `ProtocolError`.
         """
         parts = urlsplit(url)
@@ -60,7 +65,8 @@ class Pool:
             try:
                 return await idle.ask(data)
             except NetworkError:
-                continue  # it was closed while it lay idle
+                if method not in _IDEMPOTENT:
+                    raise
         # Not `wait_for`: before Python 3.12 it loses a cancel that comes as the socket connects.
         async with asyncio.timeout(connect_timeout):
             connection = await self._connect(route)

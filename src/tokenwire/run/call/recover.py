@@ -1,7 +1,8 @@
 """Retry a model call, or fall back to another model, while no reader has seen anything.
 
 Always true: after the first yielded event there is no retry; a request is never repeated when its
-failure rules that out; all retries of a target share one budget, so that a
+failure rules that out, as a timeout of an accepted one does, and then only another model that was
+configured for it is called; all retries of a target share one budget, so that a
 failing provider is not stormed and a healthy one keeps its retries.
 
 Numbers: 2 retries, 0.5 s doubling up to 8 s, times 0.75 to 1 (as the official SDKs do);
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tokenwire.backoff import backoff
-from tokenwire.errors import FramingError, ProtocolError, ProviderError
+from tokenwire.errors import DeadlineError, FramingError, ProtocolError, ProviderError
 from tokenwire.events.model import Event
 from tokenwire.events.request import Request
 from tokenwire.observe.facts import FellBack, Retried
@@ -173,7 +174,8 @@ async def recover(
                     raise
                 if number == 0 and first_call is not None:
                     call, first_call = first_call, None
-                    continue
+                    if not _may_be_at_work(error):
+                        continue
                 failures += 1
                 pause = pause_after(error, failures, policy, random.random)
                 if pause is not None and budget.allow(time.monotonic()):
@@ -186,6 +188,11 @@ async def recover(
                 break
             finally:
                 await batches.aclose()
+
+
+def _may_be_at_work(error: Exception) -> bool:
+    """Whether a timeout left the provider with a request that it accepted, and bills."""
+    return isinstance(error, DeadlineError) and error.should_retry is False
 
 
 def _may_fall_back(error: Exception) -> bool:
