@@ -300,3 +300,96 @@ def test_a_model_has_clocks_of_its_own() -> None:
             assert await outcome_of(run) == "idle"
 
     run_async(main())
+
+
+# --- payloads of no wire that say how it goes -----------------------------------------------------
+
+ALIVE = [
+    'event: ping\ndata: {"time": 1, "cost": "0", "a": 1, "b": 2, "c": 3}',
+    'event: ping\ndata: {"type": "ping", "id": "x", "ts": 1, "seq": 2}',
+    'event: heartbeat\ndata: {"status": "ok", "n": 1, "m": 2, "o": 3}',
+    'event: keep-alive\ndata: {"sent": 1, "n": 1, "m": 2, "o": 3}',
+    'data: {"type": "status", "message": "queued"}',
+    'data: {"type": "status", "message": "queued", "code": 0}',
+    'data: {"status": "queued"}',
+    'data: {"status": "QUEUED", "position": 3, "message": "you are 3rd"}',
+    'data: {"status": "queued", "detail": "3rd"}',
+    'event: status\ndata: {"status": "processing"}',
+    'data: {"state": "in-progress", "message": "working"}',
+    'data: {"object": "status", "status": "running", "code": 102}',
+    'data: {"status": "loading", "message": "loading model"}',
+    'data: {"type": "pending", "detail": "pending"}',
+    'data: {"code": 102, "message": "processing"}',
+    'data: {"code": "queued", "message": "in queue"}',
+    'event: queued\ndata: {"message": "in queue"}',
+    'data: {"type": "progress", "progress": 0.2}',
+    'data: {"status": "running", "error": null}',
+    "data: {}",
+]
+FAILED = [
+    'data: {"status": "loading", "code": 503, "message": "the model is loading"}',
+    'data: {"status": "queued", "error": {"message": "no"}}',
+    'data: {"status": "running", "message": "internal error", "code": 500}',
+    'data: {"status": "pending", "success": false, "message": "no"}',
+    'data: {"status": "failed", "message": "x"}',
+    'event: error\ndata: {"status": "queued", "message": "queue is full"}',
+]
+DECODERS = ["openai-chat", "openai-responses", "anthropic", "gemini", "gemini-interactions"]
+DECODERS += ["cohere", "bedrock-converse", "completions", "ollama"]
+
+
+def fed(name: str, frame: str) -> list[str]:
+    """The types of the events of one frame."""
+    kind, data = "text/event-stream", frame + "\n\n"
+    if name == "ollama":  # lines, without names of events
+        kind = "application/x-ndjson"
+        data = frame.rpartition("data: ")[2] + "\n"
+    decoder = Registry(env={}).dialect(name).decoder(content_type=kind)
+    return [str(event.__struct_config__.tag) for event in decoder.feed(data.encode())]
+
+
+@pytest.mark.parametrize("frame", ALIVE)
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_says_how_it_goes_is_life_and_no_failure(name: str, frame: str) -> None:
+    if name == "ollama" and frame.startswith("event: "):
+        pytest.skip("lines have no names")
+    types = fed(name, frame)
+    assert types in (["heartbeat"], ["raw", "heartbeat"])
+
+
+@pytest.mark.parametrize("frame", FAILED)
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_failure_that_names_a_state_is_a_failure(name: str, frame: str) -> None:
+    if name == "ollama" and frame.startswith("event: "):
+        pytest.skip("lines have no names")
+    types = fed(name, frame)
+    assert types == ["error"]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("frame", [ALIVE[0], ALIVE[1], ALIVE[5], ALIVE[7], ALIVE[9]])
+def test_states_and_pings_with_fields_have_the_longer_clock(frame: str, begun: bool) -> None:
+    deadlines = Deadlines(first_event=0.5, idle=0.5, keep_alive=1.5)
+    piece = frame.encode() + b"\n\n"
+
+    async def main() -> None:
+        async with raw_provider(
+            drip(HEAD + chunked(sse(WORD) if begun else piece), chunked(piece))
+        ) as provider:
+            assert await outcome_of(ask("x", provider.url, deadlines=deadlines)) == "keep_alive"
+            assert len(provider.requests) == 1
+
+    run_async(main())
+
+
+def test_pings_with_fields_do_not_hold_the_end_of_an_answer() -> None:
+    """A finish reason, no usage and no marker, and a server that goes on to ping."""
+    ping = ALIVE[1].encode() + b"\n\n"
+
+    async def main() -> None:
+        async with raw_provider(drip(HEAD + chunked(sse(WORD, LAST)), chunked(ping))) as provider:
+            run = ask("x", provider.url, deadlines=Deadlines(keep_alive=60, total=60))
+            async with asyncio.timeout(30), run:
+                assert (await run.result()).text == "a "
+
+    run_async(main())

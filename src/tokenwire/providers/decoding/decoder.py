@@ -25,6 +25,7 @@ from tokenwire.events.model import (
 from tokenwire.framing.sse import ERROR_FIELD, Frame
 from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.faults import fault_in, says_error, wire_of
+from tokenwire.providers.decoding.life import says_life
 from tokenwire.providers.decoding.pages import not_this_wire, page_error, words_error
 from tokenwire.providers.decoding.parts import Parts
 from tokenwire.providers.decoding.payloads import PayloadReader
@@ -156,7 +157,8 @@ class PayloadDecoder:
         """A payload in which this wire knows nothing: a failure in another form, a keep-alive, or
         something new that is kept."""
         self._unknown += 1
-        fault = fault_in(value)
+        is_alive = not says_error(event or "") and says_life(event, value)
+        fault = None if is_alive else fault_in(value)
         if fault is not None or says_error(event or ""):
             self.fail_with(value if fault is None else fault, raw=value)
         elif (event in _PINGS or text_of(value.get("type")) in _PINGS) and len(value) < 4:
@@ -164,6 +166,8 @@ class PayloadDecoder:
         else:
             self._other_wire = self._other_wire or wire_of(value)
             self.raw(None if event == "message" else event, value)
+            if is_alive:  # kept, but no output
+                self._alive()
 
     # --- the decoder's contract ----------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from tokenwire.providers.decoding.reasons import reason_of
 from tokenwire.providers.decoding.values import items, obj, text_of
 
-__all__ = ["coded_fault_in", "fault_in", "says_error", "sure_fault_in", "wire_of"]
+__all__ = ["FAILING", "coded_fault_in", "fault_in", "says_error", "sure_fault_in", "wire_of"]
 
 _GOOD = frozenset({"", "0", "00000", "200", "201", "ok", "success", "succeeded", "none", "null"})
 _GOOD |= {"false", "no", "no_error"}
@@ -23,7 +23,7 @@ _WAITING = re.compile(
     re.I,
 )
 #: Words that a failure has, whatever else is said; read in a message that stands alone.
-_FAILING = re.compile(
+FAILING = re.compile(
     r"full|exceed|limit|fail|error|invalid|denied|cannot|can't|unable|\bnot?\b|refus|reject|expired"
     r"|time?d? ?-?out|unavailable|too many|abort|cancel|forbidden|unauthor",
     re.I,
@@ -187,7 +187,7 @@ def _has_message(value: dict[str, Any]) -> bool:
 
 def _goes_on(text: str) -> bool:
     """Whether a message says that the answer is on its way."""
-    return bool(_WAITING.search(text)) and not _FAILING.search(text)
+    return bool(_WAITING.search(text)) and not FAILING.search(text)
 
 
 def _is_message(value: dict[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import coded_fault_in, fault_in, sure_fault_in
+from tokenwire.providers.decoding.life import says_life
 from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
     citation,
@@ -167,7 +168,9 @@ class ChatDecoder(PayloadDecoder):
             return {"error": groq if isinstance(groq, dict) else {"message": groq}}
         if not value.get("choices") and coded_fault_in(value) is not None:
             return value
-        return fault_in(value) if not value.get("choices") and not value.get("usage") else None
+        if value.get("choices") or value.get("usage") or says_life(None, value):
+            return None
+        return fault_in(value)
 
     def done(self) -> None:
         """``[DONE]``: nothing follows."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tokenwire.errors import ProtocolError
-from tokenwire.events.model import Event, Heartbeat, PartDelta, Usage
+from tokenwire.events.model import Event, Heartbeat, PartDelta, Raw, Usage
 from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.providers.base import Decoder
 from tokenwire.run.call.pacing import Pacer, ticks
@@ -45,6 +45,14 @@ class Express(Protocol):
 
 def _is_delta(event: Event) -> bool:
     return isinstance(event, PartDelta)
+
+
+def _are_alive(events: list[Event]) -> bool:
+    """Whether the events say no more than that the server is alive."""
+    return not events or (
+        type(events[-1]) is Heartbeat
+        and all(type(e) is Heartbeat or type(e) is Raw for e in events)
+    )
 
 
 class Reading:
@@ -110,7 +118,8 @@ class Reading:
                 return None
 
     def _feed(self, data: bytes) -> list[Event]:
-        """The events of ``data``, without a lone keep-alive."""
+        """The events of ``data``, without lone keep-alives. A payload that is kept although it says
+        no more than one (`Raw` before `Heartbeat`) is no output either."""
         self._total += len(data)
         if self._total > MOST_RESPONSE_BYTES:
             raise ProtocolError(f"the model's answer exceeds {MOST_RESPONSE_BYTES} bytes")
@@ -122,9 +131,9 @@ class Reading:
             if b"\n" in data:  # blank lines, and payloads that say nothing, are keep-alives as well
                 self._source.alive()
             return events
-        if type(events[-1]) is Heartbeat and all(type(e) is Heartbeat for e in events):
+        if type(events[-1]) is Heartbeat and _are_alive(events):
             self._source.alive()
-            return []
+            return [event for event in events if type(event) is Raw]
         self._fast = self._pacer.read(self._source.touch(), len(data), len(events))
         if self._fast:
             go_on = self._source.hold()
@@ -146,7 +155,7 @@ class Reading:
             self._distrusts = self._distrusts or writes
             self._source.end_within(None)
         elif decoder.terminal_seen and not self._distrusts:
-            if not self._ending or any(type(event) is not Heartbeat for event in events):
+            if not self._ending or not _are_alive(events):
                 counted = not writes and any(type(event) is Usage for event in events)
                 self._source.end_within(AFTER_USAGE if counted else AFTER_FINISH)
             self._ending = True
