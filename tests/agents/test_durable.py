@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+import tokenwire
 from support.agents import LEASE, asked, crash, events_of, worker
-from tokenwire import RunContext, agent
-from tokenwire.errors import NotFoundError, StepError, UnknownModelError
+from tokenwire import RunContext, agent, tool
+from tokenwire.errors import ConflictError, InputError, NotFoundError, StepError, UnknownModelError
 from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
 from tokenwire.log.base import private_kind
-from tokenwire.testing import ScriptedModel
+from tokenwire.testing import ScriptedModel, call
 
 
 def task_ended(name: str, times: int = 1) -> Callable[[m.Event], bool]:
@@ -387,3 +388,97 @@ async def test_cancel_of_a_run_on_a_store(tmp_path: Path) -> None:
         await runs.cancel(info.id)
         state = fold(await events_of(runs, info.id))
     assert (state.outcome, state.text) == ("cancelled", "a")
+
+
+def waits_at_most(seconds: float, runs: list[int] | None = None) -> Any:
+    @agent
+    async def job(ctx: RunContext):
+        if runs is not None:
+            runs.append(1)
+        answer = await ctx.request_approval("send", {"to": "all"}, timeout=seconds)
+        yield f"{bool(answer)} {answer.reason} {answer.arguments}"
+
+    return job
+
+
+@pytest.mark.parametrize("is_logged", [True, False])
+async def test_an_approval_expires(is_logged: bool, tmp_path: Path) -> None:
+    if is_logged:
+        async with worker(tmp_path, waits_at_most(0.2)) as runs:
+            info = await runs.start(asked(), model="job")
+            state = fold(await events_of(runs, info.id))
+            approval = next(iter(state.tools.values())).approval_id
+            assert approval is not None
+            with pytest.raises(ConflictError):
+                await runs.approve(info.id, approval, approved=True)
+    else:
+        async with tokenwire.stream("Hello", model=waits_at_most(0.2)) as run:
+            await run.result()
+            state = run.state
+    assert (state.outcome, state.text) == ("complete", "False expired {'to': 'all'}")
+    (tool,) = state.tools.values()
+    assert (tool.done, tool.error, tool.content) == (
+        True,
+        "denied",
+        "nobody decided on this in time",
+    )
+
+
+async def test_a_decision_in_time_wins(tmp_path: Path) -> None:
+    async with worker(tmp_path, waits_at_most(30)) as runs:
+        info = await runs.start(asked(), model="job")
+        events = await events_of(runs, info.id, lambda e: isinstance(e, m.RunWait))
+        await runs.approve(info.id, events[-1].pending[0], approved=True, reason="why")
+        state = fold(await events_of(runs, info.id))
+    assert state.text == "True why {'to': 'all'}"
+
+
+async def test_an_approval_expires_at_its_time_over_a_restart(tmp_path: Path) -> None:
+    runs: list[int] = []
+    async with worker(tmp_path, waits_at_most(3, runs)) as first:
+        info = await first.start(asked(), model="job")
+        await events_of(first, info.id, lambda e: isinstance(e, m.RunWait))
+        crash(first)
+        async with worker(tmp_path, waits_at_most(60, runs)) as second:  # the recorded time holds
+            await asyncio.sleep(3 * LEASE + 0.5)
+            assert runs == [1], "it was run again before the time"
+            state = fold(await events_of(second, info.id))
+    assert (state.text, runs) == ("False expired {'to': 'all'}", [1, 1])
+
+
+@pytest.mark.parametrize("bad", [0, -1, float("nan")])
+async def test_a_timeout_that_is_none(bad: float) -> None:
+    with pytest.raises(InputError):
+        async with tokenwire.stream("Hello", model=waits_at_most(bad)) as run:
+            await run.result()
+
+
+async def test_a_tools_approval_inside_of_an_answer_survives_a_restart(tmp_path: Path) -> None:
+    sent: list[str] = []
+
+    @tool(needs_approval=True)
+    async def send(to: str) -> str:
+        """Send."""
+        sent.append(to)
+        return "sent"
+
+    model = ScriptedModel(["I send. ", call("send", {"to": "all"})], ["Sent."])
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            async with ctx.stream("send", model=model, tools=[send]) as answer:
+                await answer.result()
+            yield " Done."
+
+        return job
+
+    async with worker(tmp_path, make()) as first:
+        info = await first.start(asked(), model="job")
+        events = await events_of(first, info.id, lambda e: isinstance(e, m.RunWait))
+        crash(first)
+        async with worker(tmp_path, make()) as second:
+            await asyncio.sleep(3 * LEASE + 0.5)
+            await second.approve(info.id, events[-1].pending[0], approved=True)
+            state = fold(await events_of(second, info.id))
+    assert (state.outcome, state.text, sent) == ("complete", "I send. Sent. Done.", ["all"])

@@ -38,8 +38,9 @@ async def job(ctx: RunContext):
         raise RuntimeError("no")
     if ctx.prompt == "sleep":
         await asyncio.sleep(60)
-    if ctx.prompt == "ask":
-        answer = await ctx.request_approval("send", {"to": "all"})
+    if ctx.prompt.startswith("ask"):
+        seconds = float(ctx.prompt[3:] or 60)
+        answer = await ctx.request_approval("send", {"to": "all"}, timeout=seconds)
         yield f"{bool(answer)} {answer.reason}"
     yield ctx.prompt
 
@@ -252,6 +253,19 @@ def test_an_approval_that_expires_with_the_run(receiver: Receiver) -> None:
             assert expired["data"]["run"] == info.id
             assert expired["data"]["approvals"][0]["name"] == "send"
             assert (ended["data"]["outcome"], ended["data"]["reason"]) == ("incomplete", "expired")
+
+    run_async(main())
+
+
+def test_an_approval_that_expires_by_its_own_timeout(receiver: Receiver) -> None:
+    async def main() -> None:
+        async with opened("memory:", receiver.url) as runs:
+            info = await runs.start(asked("ask 0.2"), model="job")
+            await until(lambda: bodies(receiver, "run.ended"))
+            await until(lambda: bodies(receiver, "approval.expired"))
+            assert bodies(receiver, "run.ended")[0]["data"]["outcome"] == "complete"
+            (expired,) = bodies(receiver, "approval.expired")
+            assert (expired["data"]["run"], len(expired["data"]["approvals"])) == (info.id, 1)
 
     run_async(main())
 

@@ -11,12 +11,13 @@ import asyncio
 import copy
 import inspect
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-from tokenwire.agents.engine import AgentEngine
+from tokenwire.agents.engine import EXPIRED, AgentEngine
 from tokenwire.agents.journal import Operation, digest_of
 from tokenwire.agents.outlet import Source
 from tokenwire.agents.streams import AgentStream
@@ -30,7 +31,6 @@ from tokenwire.events.model import (
     Data,
     Event,
     RunProgress,
-    RunWait,
     SharedState,
     StepEnd,
     StepReset,
@@ -265,13 +265,24 @@ class RunContext:
         )
 
     async def request_approval(
-        self, name: str, arguments: Any = None, *, reason: str | None = None
+        self,
+        name: str,
+        arguments: Any = None,
+        *,
+        reason: str | None = None,
+        timeout: float | None = None,
     ) -> Approval:
         """Wait for a person's decision, also across restarts of the server. The question appears as
-        a call of the tool ``name`` with ``arguments`` on every wire; ``reason`` explains it."""
+        a call of the tool ``name`` with ``arguments`` on every wire; ``reason`` explains it.
+        ``timeout``: seconds after which, without a decision, the result is not approved, with the
+        reason ``expired``; the clock runs on while no process is there. Raises `InputError` for
+        arguments without a JSON form."""
         engine = self.engine
+        if timeout is not None and not timeout > 0:
+            raise InputError(f"the timeout of an approval must be more than 0 s, not {timeout!r}")
         arguments = _plain(arguments if arguments is not None else {})
-        operation = await engine.enter("approval", name, digest_of(arguments))
+        expires = None if timeout is None else time.time() + timeout
+        operation = await engine.enter("approval", name, digest_of(arguments), expires=expires)
         call_id = f"approval_{operation.number}"
         approval_id = f"ap_{call_id}"
         tool = engine.fold.tools.get(call_id)
@@ -286,12 +297,7 @@ class RunContext:
             )
         answer = _answer_of(operation)
         if answer is None:
-            future = engine.approval(approval_id)
-            pending = [name for name, f in engine.approvals.items() if not f.done()]
-            if pending and engine.fold.waiting != pending:
-                engine.outlet.emit(engine.outlet.own, [RunWait(reason="approval", pending=pending)])
-            reply = await future
-            engine.approvals.pop(approval_id, None)
+            reply = await engine.approval(approval_id, call_id, operation.expires)
             edited = reply.arguments if reply.arguments is not None else arguments
             answer = Approval(
                 approved=reply.approved, arguments=edited, by=reply.by, reason=reply.reason
@@ -338,9 +344,7 @@ class RunContext:
         )
         end: Event = ToolResult(call_id=call_id, name=name, content={"approved": True})
         if not answer.approved:
-            why = f": {answer.reason}" if answer.reason else ""
-            message = f"a person denied this{why}"
-            end = ToolError(call_id=call_id, name=name, code="denied", message=message)
+            end = denial(call_id, name, answer.reason)
         await self.engine.outlet.put(self.engine.outlet.own, [reply_event, end], durable=True)
 
     async def _close_step(self, operation: Operation) -> None:
@@ -401,6 +405,15 @@ class RunContext:
             function(argument)
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, argument)
+
+
+def denial(call_id: str, name: str, reason: str | None) -> ToolError:
+    """The end of a call that nobody approved."""
+    if reason == EXPIRED:
+        message = "nobody decided on this in time"
+    else:
+        message = "a person denied this" + (f": {reason}" if reason else "")
+    return ToolError(call_id=call_id, name=name, code="denied", message=message)
 
 
 def _encoded(value: Any) -> bytes:

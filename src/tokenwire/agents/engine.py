@@ -9,6 +9,7 @@ an answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from tokenwire.agents.journal import Journal, Operation
 from tokenwire.agents.outlet import Outlet, Source
-from tokenwire.errors import AgentError, DeadlineError, ReplayError, TokenwireError
+from tokenwire.errors import AgentError, DeadlineError, LogError, ReplayError, TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
     ApprovalAnswer,
@@ -26,6 +27,7 @@ from tokenwire.events.model import (
     RunEnd,
     RunOutcome,
     RunStart,
+    RunWait,
     StepEnd,
     StepReset,
     StepStart,
@@ -40,10 +42,12 @@ from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Command
 from tokenwire.run.loop import Sink
 
-__all__ = ["AgentEngine"]
+__all__ = ["EXPIRED", "AgentEngine"]
 
 _log = logging.getLogger("tokenwire.agents")
 
+#: The reason of an approval that nobody decided in time.
+EXPIRED = "expired"
 #: Seconds that a cancelled agent gets to clean up.
 GRACE = 1.0
 
@@ -193,10 +197,13 @@ class AgentEngine:
         """A speaker of its own."""
         return Source(operation=operation, name=name)
 
-    async def enter(self, kind: str, name: str, digest: str) -> Operation:
-        """The operation that the agent asks for; its own text before it is over."""
+    async def enter(
+        self, kind: str, name: str, digest: str, *, expires: float | None = None
+    ) -> Operation:
+        """The operation that the agent asks for, which ``expires`` if it is a new one; its own text
+        before it is over."""
         try:
-            operation = await self.journal.enter(kind, name, digest)
+            operation = await self.journal.enter(kind, name, digest, expires=expires)
         except ReplayError as error:
             await self.interrupt(error.code, error.message)
             raise
@@ -246,7 +253,7 @@ class AgentEngine:
             if resets:
                 yield self._seal(resets)
             if self.fold.waiting:
-                await self.inbox.wait()
+                await self._until_answer()
         listener = asyncio.create_task(self._listen())
         try:
             if self.inbox.cancelled is None:
@@ -427,7 +434,40 @@ class AgentEngine:
         self._clock.look()
         return events
 
-    def approval(self, approval_id: str) -> asyncio.Future[ApprovalAnswer]:
+    async def _until_answer(self) -> None:
+        """Until there is an answer or a cancel, or an approval expires."""
+        expiry = self.journal.next_expiry
+        seconds = None if expiry is None else max(0.0, expiry - time.time())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.inbox.wait()
+
+    async def approval(
+        self, approval_id: str, call_id: str, expires: float | None = None
+    ) -> ApprovalAnswer:
+        """Wait for the decision; after ``expires`` (Unix seconds) it is a denial, ``expired``."""
+        future = self._approval(approval_id)
+        pending = [name for name, f in self.approvals.items() if not f.done()]
+        if pending and self.fold.waiting != pending:
+            self.outlet.emit(self.outlet.own, [RunWait(reason="approval", pending=pending)])
+        try:
+            if expires is not None:
+                await asyncio.wait([future], timeout=max(0.0, expires - time.time()))
+            while expires is not None and not future.done():
+                # Like any other answer, so that the first one wins, whoever gives it.
+                answer = ApprovalAnswer(
+                    approval_id=approval_id, call_id=call_id, approved=False, reason=EXPIRED
+                )
+                try:
+                    await self._setup.send(answer)
+                except LogError as error:
+                    _log.warning("run %s: an approval cannot expire now: %s", self.plan.run, error)
+                await asyncio.wait([future], timeout=1.0)
+            return await future
+        finally:
+            self.approvals.pop(approval_id, None)
+
+    def _approval(self, approval_id: str) -> asyncio.Future[ApprovalAnswer]:
         """The answer to come; at once if it is there."""
         future: asyncio.Future[ApprovalAnswer] = asyncio.get_running_loop().create_future()
         self.approvals[approval_id] = future

@@ -38,6 +38,8 @@ class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: The JSON of its value, once it is finished; the message of its exception, if it failed.
     value: str | None = None
     error: str | None = None
+    #: Unix seconds at which it ends without a value: an approval with a timeout.
+    expires: float | None = None
     #: Its number in the run, which its steps carry.
     number: int = 0
     #: Whether the log has a record of it: an earlier worker began it.
@@ -128,8 +130,17 @@ class Journal:
         self._data.remove(key)
         return True
 
-    async def enter(self, kind: str, name: str, digest: str) -> Operation:
-        """The operation that the agent asks for. Raises `ReplayError`."""
+    @property
+    def next_expiry(self) -> float | None:
+        """Unix seconds at which the first of the recorded operations expires."""
+        times = [o.expires for o in self._earlier.values() if o.expires and not o.is_finished]
+        return min(times, default=None)
+
+    async def enter(
+        self, kind: str, name: str, digest: str, *, expires: float | None = None
+    ) -> Operation:
+        """The operation that the agent asks for; a new one ``expires`` then. Raises
+        `ReplayError`."""
         same = (kind, name, digest)
         count = self._counts[same] = self._counts.get(same, 0) + 1
         operation = self._earlier.get((*same, count))
@@ -140,7 +151,9 @@ class Journal:
             return operation
         if self._pending:
             await self._all_replayed(kind, name)
-        operation = Operation(kind=kind, name=name, nth=count, digest=digest, number=self._next)
+        operation = Operation(
+            kind=kind, name=name, nth=count, digest=digest, expires=expires, number=self._next
+        )
         self._next += 1
         await self._put(operation)
         return operation

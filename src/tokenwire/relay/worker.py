@@ -10,13 +10,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tokenwire.errors import AgentChangedError, ConflictError, LogError, UnknownModelError
 from tokenwire.events.fold import Fold
+from tokenwire.events.model import ApprovalAnswer
 from tokenwire.events.names import names_of
 from tokenwire.log.base import Store
 from tokenwire.relay.census import Census
+from tokenwire.relay.commands import encode_command
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.documents.private import PrivateDocuments
 from tokenwire.relay.outbox import OnEnd, Outbox
@@ -283,6 +286,7 @@ class Worker:
             fold=fold,
             events=replay.events if replay is not None else None,
             documents=PrivateDocuments(self.store, plan.run) if plan.agent is not None else None,
+            mailbox=partial(self._command, plan.run),
         )
         loop = make_engine(setup)
         loop.sink = producer
@@ -302,6 +306,13 @@ class Worker:
         self.census.add(plan.principal, plan.run, owned)
         self.readers.own(plan.run, policy, inbox.put)
         return owned
+
+    async def _command(self, run: str, command: ApprovalAnswer) -> None:
+        """A command of this process to a run of its own, in the order of the mailbox."""
+        await self.store.command(run, encode_command(command))
+        owned = self.owned.get(run)
+        if owned is not None:
+            await owned.check_commands()
 
     def _ended(self, owned: OwnedRun) -> None:
         self.census.remove(owned.loop.plan.principal, owned.run, owned)

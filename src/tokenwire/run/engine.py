@@ -6,14 +6,14 @@ only; an engine's last batch holds ``run-end``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from tokenwire.errors import TokenwireError
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Event
+from tokenwire.events.model import ApprovalAnswer, Event
 from tokenwire.events.order import Order
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop, Sink
@@ -79,6 +79,16 @@ class Setup(msgspec.Struct, kw_only=True):
     fold: Fold | None = None
     events: Callable[[], list[Event]] | None = None
     documents: Documents | None = None
+    #: Puts a command where those of others come from, so that the first one wins; default: the
+    #: inbox.
+    mailbox: Callable[[ApprovalAnswer], Awaitable[None]] | None = None
+
+    async def send(self, command: ApprovalAnswer) -> None:
+        """Send a command to this run itself. Raises `LogError`."""
+        if self.mailbox is not None:
+            await self.mailbox(command)
+        else:
+            self.inbox.put(command)
 
 
 class AgentSpec(Protocol):

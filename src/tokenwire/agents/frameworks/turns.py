@@ -17,10 +17,8 @@ from tokenwire.agents.outlet import Source
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
     Agent,
-    ApprovalAnswer,
     ApprovalRequest,
     Event,
-    RunWait,
     ToolError,
 )
 
@@ -84,12 +82,7 @@ async def ask(
             approval_id=approval_id, call_id=call_id, name=name, arguments=arguments
         )
         await engine.outlet.put(own, [request], durable=True)
-    future = engine.approval(approval_id)
-    pending = [name for name, f in engine.approvals.items() if not f.done()]
-    if pending and engine.fold.waiting != pending:
-        engine.outlet.emit(own, [RunWait(reason="approval", pending=pending)])
-    answer: ApprovalAnswer = await future
-    engine.approvals.pop(approval_id, None)
+    answer = await engine.approval(approval_id, call_id)
     events: list[Event] = [answer]
     if refuses and not answer.approved:
         why = f": {answer.reason}" if answer.reason else ""
