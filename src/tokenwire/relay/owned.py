@@ -144,6 +144,8 @@ class OwnedRun:
             # A store that others share may be there for them; one that is full is so for all.
             if not self._store.shared or isinstance(error, StoreFullError):
                 await self._fail(error)
+            else:  # another worker may resume it; who reads it here need not wait for that
+                self._failed(self.run, error)
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -59,7 +59,7 @@ async def read_counted(
     """``GET``, counted as a reader of ``name`` for as long as it reads."""
     release = state.limits.attach(name, principal)
     try:
-        response = await _read(state, request, source)
+        response = await _read(state, request, source, name)
     except BaseException:
         release()
         raise
@@ -70,7 +70,9 @@ async def read_counted(
     return response  # type: ignore[return-value]
 
 
-async def _read(state: State, request: Request, source: Source) -> Response | SSEResponse:
+async def _read(
+    state: State, request: Request, source: Source, name: str
+) -> Response | SSEResponse:
     """``GET`` in the mode that ``live`` asks for."""
     offset, live, cursor = _asked(request)
     if live == "sse":
@@ -79,11 +81,11 @@ async def _read(state: State, request: Request, source: Source) -> Response | SS
         if last_event_id:
             position_of(last_event_id)
             offset = last_event_id
-        response = SSEResponse(state, source, offset, cursor)
+        response = SSEResponse(state, source, offset, cursor, name)
         await response.prepare()
         return response
     if live == "long-poll":
-        return await _long_poll(state, source, offset, cursor)
+        return await _long_poll(state, source, offset, cursor, name)
     if offset == NOW:
         tail, closed = await source.tail()
         body = b"[]" if source.kind == "json" else b""
@@ -153,10 +155,28 @@ def _catch_up(request: Request, source: Source, position: int, page: StreamPage)
     return _response(source, _body(source, page), headers)
 
 
-async def _long_poll(state: State, source: Source, offset: str, cursor: str | None) -> Response:
+class _Failure:
+    """Why the run of a reader's stream failed here, where its log cannot tell."""
+
+    error: Exception | None = None
+
+    def __init__(self, state: State, name: str, news: asyncio.Event) -> None:
+        self._news = news
+        #: Ends the listening.
+        self.deafen = state.runs.worker.readers.listen(name, self._hear)
+
+    def _hear(self, error: Exception) -> None:
+        self.error = error
+        self._news.set()
+
+
+async def _long_poll(
+    state: State, source: Source, offset: str, cursor: str | None, name: str
+) -> Response:
     position = await _start(source, offset)
     news = asyncio.Event()
     stop = source.subscribe(news.set)
+    failure = _Failure(state, name, news)
     state.on_drain.append(news.set)
     until = asyncio.get_running_loop().time() + state.settings.long_poll_timeout
     try:
@@ -168,6 +188,8 @@ async def _long_poll(state: State, source: Source, offset: str, cursor: str | No
             remaining = until - asyncio.get_running_loop().time()
             if any(p.parts for p in page.pieces) or page.closed or remaining <= 0 or state.draining:
                 break
+            if failure.error is not None:
+                raise failure.error
             position = page.next
             try:
                 async with asyncio.timeout(remaining):
@@ -176,6 +198,7 @@ async def _long_poll(state: State, source: Source, offset: str, cursor: str | No
                 pass  # one more look, then the empty answer
     finally:
         stop()
+        failure.deafen()
         state.on_drain.remove(news.set)
     headers = {**_headers(page), "cache-control": "no-store"}
     if not page.closed:
@@ -191,8 +214,10 @@ class SSEResponse:
 
     background: None = None
 
-    def __init__(self, state: State, source: Source, offset: str, cursor: str | None) -> None:
-        self._state, self._source = state, source
+    def __init__(
+        self, state: State, source: Source, offset: str, cursor: str | None, name: str
+    ) -> None:
+        self._state, self._source, self._name = state, source, name
         self._offset, self._cursor = offset, cursor
         self._position = 0
         self._news = asyncio.Event()
@@ -221,22 +246,24 @@ class SSEResponse:
         if self._source.kind == "binary":
             headers.append((b"stream-sse-data-encoding", b"base64"))
         stop = self._source.subscribe(self._news.set)
+        failure = _Failure(self._state, self._name, self._news)
         transport = transport_of(scope)
         connection = self._state.connections.open(self)
         connection.unsent = transport.unsent
         watch = watch_disconnect(receive, connection.gone)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await self._pump(connection, send)
+            await self._pump(connection, send, failure)
         except SlowReader:
             await transport.drop()
         finally:
             stop()
+            failure.deafen()
             watch.cancel()
             self._state.connections.close(connection)
             self.release()
 
-    async def _pump(self, connection: Connection, send: Send) -> None:
+    async def _pump(self, connection: Connection, send: Send, failure: _Failure) -> None:
         loop = asyncio.get_running_loop()
         has_sent = False
         while not connection.lost:
@@ -256,7 +283,8 @@ class SSEResponse:
                 await self._send(connection, send, self._frames(page), last=is_over)
             if is_over:
                 return
-            if connection.leaving is not None or self._gone or self._source.gone:
+            has_failed = failure.error is not None and page.up_to_date
+            if connection.leaving is not None or self._gone or self._source.gone or has_failed:
                 await self._send(connection, send, b"", last=True)
                 return
             if page.up_to_date and first is None:
