@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.spine import read_all, relay, request_of, run_async, simulator
-from tokenwire.errors import LogLimitError, StoreFullError
+from tokenwire.errors import LogLimitError, StoreFullError, StoreUnavailableError
 from tokenwire.events import model as m
 from tokenwire.events.order import Order
 from tokenwire.log.memory import CLOSING_BYTES, MemoryStore
@@ -168,5 +168,27 @@ def test_an_end_fits_into_a_full_memory_and_nothing_else_does() -> None:
         with pytest.raises(StoreFullError):
             much = [b"x" * (CLOSING_BYTES + 1)]
             await log.append("three", epoch=1, first=1, records=much, close="complete")
+
+    asyncio.run(main())
+
+
+def test_a_store_that_hangs_is_given_its_time_once() -> None:
+    """An attempt that takes all of the time is not followed by another one."""
+
+    class Hanging(MemoryStore):
+        tries = 0
+
+        async def append(self, *args: Any, **more: Any) -> Any:
+            self.tries += 1
+            await asyncio.sleep(0.3)
+            raise StoreUnavailableError("no answer")
+
+    async def main() -> None:
+        store = Hanging()
+        await store.create("run-of-the-test-1", owner="o", meta=b"{}", lease=60)
+        producer = Producer(store, "run-of-the-test-1", 1, limits=BRIEF)
+        with pytest.raises(StoreUnavailableError):
+            await producer.write([m.RunStart(run="run-of-the-test-1", time=1, model="m", seq=1)])
+        assert store.tries == 1
 
     asyncio.run(main())

@@ -129,3 +129,24 @@ def test_a_reader_hears_that_the_store_failed(here: Site, name: str) -> None:
     assert heard, "the reader still waits"
     assert words in heard[0].replace('": ', '":'), heard[0][-500:]
     assert not any(end in heard[0].replace(" ", "") for end in ENDS)
+
+
+def test_a_store_that_cannot_be_read_ends_a_durable_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with site(store=f"sqlite:{tmp_path}/chat.db", durable_streams="readwrite") as here:
+        store = here.app.state.store
+        read, count = store.read, 0
+
+        async def failing(*args: Any, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > 5:
+                raise StoreUnavailableError("no reads any more")
+            return await read(*args, **more)
+
+        store.read = failing
+        with caplog.at_level("WARNING"):
+            text = durable(here)
+        assert "(cut)" not in text
+        assert "Traceback" not in caplog.text

@@ -209,7 +209,8 @@ class Producer:
 
     async def _append(self, records: list[bytes], close: str | None, durable: bool) -> None:
         first = self.tail + 1
-        give_up = None
+        # From here on, not from the first failure: a store that hangs takes its time to fail.
+        give_up = time.monotonic() + self._limits.store_timeout
         while True:
             try:
                 done = await self._log.append(
@@ -221,9 +222,7 @@ class Producer:
                     durable=durable,
                 )
             except (StoreUnavailableError, StoreFullError):
-                now = time.monotonic()
-                give_up = give_up or now + self._limits.store_timeout
-                if now >= give_up:
+                if time.monotonic() >= give_up:
                     raise
                 await asyncio.sleep(0.1)
                 continue

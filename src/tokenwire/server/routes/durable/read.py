@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tokenwire.durable.sources import Source, StreamPage
-from tokenwire.errors import GoneError, InputError, NotFoundError
+from tokenwire.errors import GoneError, InputError, LogError, NotFoundError
 from tokenwire.server.edge.connections import Connection, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.transport import transport_of
@@ -272,8 +272,8 @@ class SSEResponse:
             first, self._first = self._first, None
             try:
                 page = first or await self._source.read(self._position)
-            except (NotFoundError, GoneError):
-                self._gone = True
+            except (NotFoundError, GoneError, LogError):
+                self._gone = True  # or out of reach: whoever comes again hears why
                 page = StreamPage([], self._position, self._position, False)
             idle = loop.time() - connection.last_write >= self._state.settings.heartbeat
             is_over = page.closed and page.up_to_date
