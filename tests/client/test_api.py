@@ -29,7 +29,6 @@ from tokenwire.errors import (
 )
 from tokenwire.events.model import (
     ApprovalRequest,
-    LogReset,
     RunEnd,
     RunStart,
     RunWait,
@@ -351,16 +350,18 @@ def test_a_farewell_is_followed_and_not_shown() -> None:
     assert told == [None]
 
 
-def test_a_log_reset_starts_again_and_is_told() -> None:
-    reset = b'{"type":"log-reset","reason":"rolled back"}'
-    answers = [
-        STREAM + events(("1", START), ("2", TEXT), ("", reset), ("1", START)),
-        STREAM + events(("2", TEXT), ("3", END)),
-    ]
-    with saying(*answers) as (url, asked):
-        names = run_with(url, seen)
-    assert names == ["RunStart", "TextStart", LogReset.__name__, "RunStart", "TextStart", "RunEnd"]
-    assert b"last-event-id: 1\r\n" in asked[1]
+def test_what_a_newer_server_says_of_the_connection_is_dropped() -> None:
+    news = b'{"type":"log-reset","reason":"rolled back"}'
+    whole = [("1", START), ("", news), ("2", TEXT), ("", news), ("3", END)]
+    with saying(STREAM + events(*whole)) as (url, _):
+        assert run_with(url, seen) == ["RunStart", "TextStart", "RunEnd"]
+
+
+def test_a_log_with_an_event_that_nobody_knows_any_more_is_read() -> None:
+    old = b'{"type":"log-reset","reason":"rolled back","seq":2}'
+    whole = [("1", START), ("2", old), ("3", TEXT), ("4", END)]
+    with saying(STREAM + events(*whole)) as (url, _):
+        assert run_with(url, seen) == ["RunStart", "Unknown", "TextStart", "RunEnd"]
 
 
 def test_known_events_are_dropped_and_missing_ones_are_an_error() -> None:

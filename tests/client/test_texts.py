@@ -46,11 +46,11 @@ def test_a_restarted_step_begins_anew() -> None:
     assert shown == ["one ", "one two ", "", "one ", "one 2", "one two"]
 
 
-def test_a_log_reset_begins_anew_and_subagents_are_not_the_text() -> None:
-    events = [*START, m.TextDelta(part=0, text="old"), m.LogReset(reason="failover"), *START]
+def test_subagents_are_not_the_text() -> None:
+    events = [*START]
     aside = m.TextStart(part=1, agent=m.Agent(id="b", parent="a"))
     events += [aside, m.TextDelta(part=1, text="aside"), m.TextDelta(part=0, text="new")]
-    assert asyncio.run(texts(events)) == ["old", "", "new"]
+    assert asyncio.run(texts(events)) == ["new"]
 
 
 def test_only_a_whole_run_has_a_text() -> None:

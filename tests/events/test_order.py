@@ -105,7 +105,7 @@ def test_the_table_names_only_events_that_exist():
         assert set(allowed) <= set(m.EVENT_TYPES)
         assert set(allowed.values()) <= set(TABLE)
     everywhere = set().union(*TABLE.values())
-    assert set(m.EVENT_TYPES) - everywhere == {"heartbeat", "reconnect", "log-reset"}
+    assert set(m.EVENT_TYPES) - everywhere == {"heartbeat", "reconnect"}
 
 
 def run_of(*events: m.Event) -> Order:

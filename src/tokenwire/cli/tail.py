@@ -20,13 +20,11 @@ from tokenwire.errors import (
     ConfigError,
     NotAuthenticatedError,
     NotFoundError,
-    ServerProtocolError,
     TokenwireError,
 )
 from tokenwire.events.codec import AnyEvent, encode
 from tokenwire.events.model import (
     Error,
-    LogReset,
     ReasoningDelta,
     RefusalDelta,
     RunEnd,
@@ -129,8 +127,6 @@ async def _from_server(base: str, run: str, after: str | None) -> AsyncIterator[
         ):
             async for event in following:
                 connected = True
-                if isinstance(event, LogReset):
-                    raise ServerProtocolError("the server's log was replaced; follow the run again")
                 yield event
     except AccessError as error:
         hint = f"{error.message} (the key comes from TOKENWIRE_API_KEY)"

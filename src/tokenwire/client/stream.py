@@ -30,7 +30,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.codec import AnyEvent, decode
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Heartbeat, LogReset, RunEnd, StepReset, TextDelta, TextEnd
+from tokenwire.events.model import Heartbeat, RunEnd, StepReset, TextDelta, TextEnd, Unknown
 from tokenwire.events.model import Reconnect as PlannedReconnect
 
 __all__ = ["Follow", "OnCut", "Open"]
@@ -132,11 +132,8 @@ class Follow:
             raise ConflictError("only a whole run has a text; follow it without 'after'")
         state, text = Fold(), ""
         async for event in self:
-            if isinstance(event, LogReset):
-                state = Fold()
-            else:
-                state.apply(event)
-            if isinstance(event, LogReset | StepReset | TextDelta | TextEnd) and text != state.text:
+            state.apply(event)
+            if isinstance(event, StepReset | TextDelta | TextEnd) and text != state.text:
                 text = state.text
                 yield text
 
@@ -151,10 +148,7 @@ class Follow:
             raise ConflictError("only a whole run can be folded; follow it without 'after'")
         state = Fold()
         async for event in self:
-            if isinstance(event, LogReset):
-                state = Fold()
-            else:
-                state.apply(event)
+            state.apply(event)
         return state
 
     # --- connections ---------------------------------------------------------------------------
@@ -253,11 +247,8 @@ class Follow:
         if isinstance(event, PlannedReconnect):
             self._within = event.after_ms / 1000
             return
-        if isinstance(event, LogReset):
-            self._after = str(event.to) if event.to else None
-            self._offset = event.to
-            self._ready.append((self._after, event))
-            return
+        if isinstance(event, Unknown) and not cursor:
+            return  # about the connection, in the words of a newer server
         try:
             offset = _offset(cursor)
         except CursorError as error:

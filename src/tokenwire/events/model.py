@@ -63,7 +63,6 @@ __all__ = [
     "Finish",
     "FinishReason",
     "Heartbeat",
-    "LogReset",
     "OpaqueEnd",
     "OpaqueStart",
     "PartAttr",
@@ -404,14 +403,6 @@ class Reconnect(Event, tag="reconnect"):
     reason: str | None = None
 
 
-class LogReset(Event, tag="log-reset"):
-    """The cursor is not of this log: drop the state and read again from ``to``. Never
-    logged."""
-
-    reason: str
-    to: int = 0
-
-
 class Unknown(msgspec.Struct, kw_only=True):
     """An event type of a newer version: ``fields`` is its whole JSON object."""
 
@@ -426,7 +417,7 @@ class Unknown(msgspec.Struct, kw_only=True):
 
 
 #: Events that are sent to readers but never stored.
-TRANSIENT: tuple[type[Event], ...] = (Heartbeat, Reconnect, LogReset)
+TRANSIENT: tuple[type[Event], ...] = (Heartbeat, Reconnect)
 
 
 def _leaves(base: type[Event]) -> list[type[Event]]:

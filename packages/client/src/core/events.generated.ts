@@ -104,12 +104,6 @@ export interface HeartbeatEvent extends Envelope {
   source?: "provider" | "comment" | "server";
 }
 
-export interface LogResetEvent extends Envelope {
-  type: "log-reset";
-  reason: string;
-  to?: number;
-}
-
 export interface OpaqueEndEvent extends Envelope {
   type: "opaque-end";
   part: number;
@@ -427,7 +421,6 @@ export type RunEvent =
   | FileStartEvent
   | FinishEvent
   | HeartbeatEvent
-  | LogResetEvent
   | OpaqueEndEvent
   | OpaqueStartEvent
   | PartAttrEvent
@@ -467,7 +460,7 @@ export type RunEvent =
   | UsageEvent;
 
 /** Told to readers, never stored: they move no cursor. */
-export const TRANSIENT: readonly string[] = ["heartbeat", "reconnect", "log-reset"];
+export const TRANSIENT: readonly string[] = ["heartbeat", "reconnect"];
 
 /** state -> event type -> next state */
 export const ORDER: Record<string, Record<string, string>> = {

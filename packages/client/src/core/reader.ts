@@ -106,7 +106,9 @@ class Reader implements Reading {
 
   restart(error: TokenwireError | undefined): boolean {
     if (error?.code !== "bad_cursor" || !this.#after || this.#resets++ >= MOST_RESETS) return false;
-    this.#forget("bad_cursor");
+    this.#after = "";
+    this.#offset = -1;
+    this.options.onReset?.(error.code);
     return true;
   }
 
@@ -115,9 +117,6 @@ class Reader implements Reading {
     if (event.type === "heartbeat") return;
     if (event.type === "reconnect") {
       watch.again(event.after_ms ?? 1000);
-    } else if (event.type === "log-reset") {
-      this.#flush();
-      this.#forget(event.reason, event.to);
     } else {
       const position = offsetOf(cursor);
       if (position <= this.#offset || this.#ended) return;
@@ -141,12 +140,6 @@ class Reader implements Reading {
       this.#thrown ??= { error };
       throw error; // ends the connection
     }
-  }
-
-  #forget(reason: string, to = 0): void {
-    this.#after = to ? String(to) : "";
-    this.#offset = offsetOf(this.#after);
-    this.options.onReset?.(reason);
   }
 }
 

@@ -54,7 +54,7 @@ class Server {
 
   /** The log is lost, and begins anew. */
   restart(): void {
-    this.events.push('data: {"type":"log-reset","reason":"restored","to":0}\n\n');
+    this.events = [];
     this.#last = 0;
     for (const wake of this.#open) wake();
   }
@@ -68,10 +68,18 @@ class Server {
     const after = new Headers(init?.headers).get("last-event-id") ?? "";
     this.asked.push(after);
     let at = Math.max(parseInt(after, 10) || 0, 0);
+    if (at > this.events.length) {
+      return new Response('{"error":{"code":"bad_cursor","message":"not of this log"}}', { status: 400 });
+    }
     let wake = () => {};
     const body = new ReadableStream<Uint8Array>({
       start: (controller) => {
         wake = () => {
+          if (at > this.events.length) {
+            this.#open.delete(wake);
+            controller.close();
+            return;
+          }
           const rest = this.events.slice(at).join("");
           at = this.events.length;
           controller.enqueue(new TextEncoder().encode(rest || ": ok\n\n"));
@@ -215,7 +223,7 @@ describe("tabs", () => {
     server.say(START, ...words(0, 3));
     await until(() => expect(second.got).toHaveLength(4));
     server.restart();
-    await until(() => expect([first.resets, second.resets]).toEqual([["restored"], ["restored"]]));
+    await until(() => expect([first.resets, second.resets]).toEqual([["bad_cursor"], ["bad_cursor"]]));
     server.say(START, ...words(0, COUNT), END);
     await Promise.all([first.done, second.done]);
     expect(first.cursors()).toEqual(ALL);
