@@ -223,3 +223,24 @@ def test_what_is_pasted_is_text_or_a_file(server: Any, watched: Any) -> None:
     assert not paste({"text/plain": "é" * 20_000}, [])
     page.get_by_text("pasted.txt").wait_for()
     assert page.get_by_label("Your question").input_value() == ""
+
+
+def test_what_is_pasted_into_a_question_that_is_edited(
+    server: Any, watched: Any, ask: Callable[..., Any]
+) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    state(ask(page, "scenario:text?rate=900"), "complete")
+    page.get_by_role("button", name="Edit question").click()
+    field = page.get_by_label("Edit your question")
+    for text in ("x" * 40_000, "y" * 40_000):
+        data = [field.element_handle(), {"text/plain": text}, []]
+        assert not page.evaluate(PASTE, data)
+    page.get_by_text("pasted.txt").nth(1).wait_for()
+    page.get_by_role("button", name="Remove pasted.txt").first.click()
+    assert field.input_value() == "scenario:text?rate=900"
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.get_by_text("2 / 2").wait_for()
+    assert page.locator(".question").get_by_text("pasted.txt").count() == 1
+    page.get_by_role("button", name="Edit question").click()
+    page.get_by_role("button", name="Cancel").click()

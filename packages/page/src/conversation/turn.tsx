@@ -3,7 +3,7 @@
 import { finishReasonOf, stateOf, textOf, usageOf, type RunState } from "@tokenwire/client";
 import { useRunStore, type Turn } from "@tokenwire/react";
 import { memo, useMemo, useState, type ReactNode } from "react";
-import { filesIn, type Attachment } from "./attach.js";
+import { filesIn, pastedFiles, useAttachments, type Attachment } from "./attach.js";
 import { Boundary } from "../boundary.js";
 import { CopyButton } from "../copy.js";
 import { FileView } from "./files.js";
@@ -80,13 +80,16 @@ export const TurnView = memo(
 function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
   const [draft, setDraft] = useState<string>();
   const [dropped, setDropped] = useState<Attachment[]>([]);
+  const added = useAttachments();
   const files = useMemo(() => filesIn(turn.content), [turn.content]);
   const at = versions.indexOf(turn);
   if (draft !== undefined) {
-    const kept = files.filter((file) => !dropped.includes(file));
+    const kept = [...files.filter((file) => !dropped.includes(file)), ...added.files];
     const done = (save: boolean) => {
+      if (save && added.reading) return;
       setDraft(undefined);
       setDropped([]);
+      added.clear();
       if (save && (draft.trim() || kept.length)) onEdit(turn, draft.trim(), kept);
     };
     return (
@@ -97,7 +100,18 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
           done(true);
         }}
       >
-        <Files list={kept} onRemove={(file) => setDropped([...dropped, file])} />
+        <Files
+          list={kept}
+          onRemove={(file) => {
+            if (added.files.includes(file)) added.remove(file);
+            else setDropped([...dropped, file]);
+          }}
+        />
+        {added.problems.map((problem) => (
+          <p key={problem} className="problem" role="alert">
+            {problem}
+          </p>
+        ))}
         <textarea
           autoFocus
           aria-label="Edit your question"
@@ -105,6 +119,12 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
           rows={Math.min(12, draft.split("\n").length + 1)}
           value={draft}
           onChange={(event) => setDraft(event.target.value)}
+          onPaste={(event) => {
+            const pasted = pastedFiles(event.clipboardData);
+            if (!pasted.length) return;
+            event.preventDefault();
+            added.add(pasted);
+          }}
           onKeyDown={(event) => {
             if (isComposing(event)) return;
             if (event.key === "Escape") {
