@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -87,3 +88,20 @@ def test_a_task_that_a_stop_left_open_does_not_run_for_ever(
     assert task.inner_text().split("\n") == ["a long look", "stopped"]
     assert answer.get_by_role("progressbar").count() == 0
     assert watched.bad == []
+
+
+def test_a_task_in_doubt_says_why_the_answer_ended(
+    serve: Callable[..., Any], watched: Any, ask: Callable[..., Any], tmp_path: Any
+) -> None:
+    served = serve("--store", f"sqlite:{tmp_path}/runs.db", "--agent", f"{AGENTS}:napping")
+    page = watched.page()
+    page.goto(served.url)
+    answer = ask(page, "Sleep")
+    answer.get_by_text("running").wait_for()
+    served.stop(signal.SIGKILL)
+    served.start()
+    page.wait_for_function("() => document.querySelector('.answer[data-state=interrupted]')")
+    alert = answer.get_by_role("alert")
+    assert "whether it took effect is unknown" in alert.inner_text()
+    assert "step_in_doubt" in alert.inner_text()
+    assert answer.get_by_role("list", name="Steps of the agent").get_by_text("running").count() == 0

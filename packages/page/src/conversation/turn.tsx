@@ -227,6 +227,7 @@ function Failure(props: {
       <Icon name="warning" />
       <div>
         <p>{text}</p>
+        {word === "interrupted" && state.error?.message && <p>{state.error.message}</p>}
         {state.error?.code && <p className="code-word">{state.error.code}</p>}
       </div>
       <button type="button" onClick={() => onRetry(turn)}>
