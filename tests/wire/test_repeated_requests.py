@@ -3,6 +3,7 @@ the same run, though the conversation has moved on."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -113,3 +114,27 @@ def test_a_response_after_one_that_was_being_written_comes_again(url: str) -> No
     assert again.json().get("id") == first.json()["id"], again.text
     other = httpx.post(path, json={**body, "input": "Else?"}, headers=headers, timeout=30)
     assert other.status_code == 422
+
+
+def test_a_pointer_to_a_durable_stream_comes_again(url: str) -> None:
+    def ask(text: str, key: str) -> httpx.Response:
+        body = {"id": "pointers", "message": message(text, None)}
+        headers = {"idempotency-key": key}
+        return httpx.post(f"{url}/ds/chat", json=body, headers=headers, timeout=30)
+
+    def is_over(run: str) -> bool:
+        return httpx.get(f"{url}/v1/runs/{run}/info").json()["state"] == "complete"
+
+    runs = []
+    for number in (1, 2):
+        first = ask(f"Question {number}", f"pointer-{number}")
+        assert first.status_code == 201
+        runs.append(first.headers["tokenwire-run"])
+        while not is_over(runs[-1]):
+            time.sleep(0.02)
+    again = ask("Question 1", "pointer-1")
+    assert (again.status_code, again.headers["tokenwire-run"]) == (200, runs[0])
+    assert ask("Another", "pointer-1").status_code == 422
+    # The last message alone continues the stored conversation here as well.
+    asked = httpx.get(f"{url}/v1/runs/{runs[1]}").json()["input"]
+    assert [one["role"] for one in asked] == ["user", "assistant", "user"]

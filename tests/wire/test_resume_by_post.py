@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,6 +123,26 @@ def test_what_else_the_request_names_is_enough(here: Site, path: str) -> None:
     assert rest.is_success, rest.text
     assert ids(rest.text) == places[places.index(middle) + 1 :]
     assert post(here, path, "by-name", {"last-event-id": middle}, AS_B).status_code == 400
+    assert started(here) == before
+
+
+def test_a_pointer_to_a_stream_starts_nothing_either(here: Site) -> None:
+    body = ui("scenario:text", "resume-pointer")
+    first = here.client.post("/ds/chat", json=body, headers=AS_A)
+    assert first.status_code == 201
+    run = first.headers["tokenwire-run"]
+    while here.client.get(f"/v1/runs/{run}/info", headers=AS_A).json()["state"] == "running":
+        time.sleep(0.01)
+    page = here.client.get(f"/v1/runs/{run}/events?live=no", headers=AS_A).json()
+    cursor = page["events"][2]["cursor"]
+    before = started(here)
+    for last in ("nonsense", cursor, "12-ffffffffffffffff", f"{run}:2-ffffffffffffffff"):
+        answer = here.client.post("/ds/chat", json=body, headers={**AS_A, "last-event-id": last})
+        assert answer.status_code == 400, last
+    named = {"last-event-id": f"{run}:{cursor}"}
+    again = here.client.post("/ds/chat", json=body, headers={**AS_A, **named})
+    assert (again.status_code, again.headers["tokenwire-run"]) == (200, run)
+    assert here.client.post("/ds/chat", json=body, headers={**AS_B, **named}).status_code == 400
     assert started(here) == before
 
 

@@ -18,13 +18,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from tokenwire.durable.sources import RunSource
+from tokenwire.events.message import Message
+from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem, json_response
 from tokenwire.server.routes.ai_sdk import find_active
+from tokenwire.server.routes.ai_sdk_history import with_stored
 from tokenwire.server.routes.durable import streams as routes_streams
 from tokenwire.server.routes.durable.read import head, read_counted
 from tokenwire.server.routes.durable.streams import ROOT, answer_options, cors_headers
+from tokenwire.server.routes.resume import resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.routes.support import route
 from tokenwire.server.state import State
@@ -76,16 +80,33 @@ async def run_stream(state: State, request: Request, info: RequestInfo) -> Respo
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /ds/chat``: start the answer and say where its stream is."""
-    ui_request = parse_ui_request(info.json)
-    run = await start_run(
-        state,
-        check_request(ui_request.request, state.settings),
-        model=ui_request.model,
-        principal=info.principal,
-        key=request.headers.get("idempotency-key"),
-        thread=ui_request.chat,
-    )
-    return _pointer(request, run.id, 201)
+    body = parse_ui_request(info.json)
+    resume = await resume_of(state, request, info)
+    if resume is not None:
+        return _pointer(request, resume.run.id, 200)
+    key, posted = request.headers.get("idempotency-key"), body.request.messages
+
+    async def start(messages: list[Message]) -> RunInfo:
+        body.request.messages = messages
+        return await start_run(
+            state,
+            check_request(body.request, state.settings),
+            model=body.model,
+            principal=info.principal,
+            key=key,
+            thread=body.chat,
+        )
+
+    async def complete() -> list[Message]:
+        return await with_stored(state, body.chat, posted, info.principal)
+
+    if body.is_last_only:
+        run = await start_in_conversation(
+            state, posted, complete, start, key=key, principal=info.principal
+        )
+    else:
+        run = await start(posted)
+    return _pointer(request, run.id, 201 if run.created_now else 200)
 
 
 async def reconnect(state: State, request: Request, info: RequestInfo) -> Response:
