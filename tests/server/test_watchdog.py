@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+import tokenwire
+from tokenwire import RunContext, agent
+from tokenwire.observe.redact import redact
 from tokenwire.server import start, workers
 from tokenwire.server.settings import Settings
 from tokenwire.server.watchdog import Watchdog
+from tokenwire.testing import ScriptedModel, call
+from tokenwire.tools import ToolContext
 
 
 def test_a_loop_that_stands_still_is_reported_once_with_its_stack(
@@ -40,6 +47,152 @@ def stand_still_here(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.05)
+
+
+@agent
+async def sleepy(ctx: RunContext) -> AsyncIterator[str]:
+    yield "before "
+    for _ in range(2):
+        time.sleep(0.9)  # an agent
+        yield "after "
+
+
+@agent
+async def deep(ctx: RunContext) -> str:
+    await asyncio.sleep(0)
+    return await inner()
+
+
+async def inner() -> str:
+    json.loads("[]")
+    return Sleeper().work()
+
+
+class Sleeper:
+    def work(self) -> str:
+        time.sleep(0.9)  # deep
+        return "done"
+
+
+async def wait_badly(ctx: ToolContext) -> str:
+    """Blocks."""
+    time.sleep(0.9)  # a tool
+    return "done"
+
+
+def blocked(work: Callable[[], Awaitable[object]], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings while ``work`` runs."""
+
+    async def main() -> None:
+        async with Watchdog():
+            await work()
+            await asyncio.sleep(0.3)
+
+    with caplog.at_level(logging.WARNING, "tokenwire.server"):
+        asyncio.run(main())
+    lines = [r.getMessage() for r in caplog.records if "blocks the event loop" in r.getMessage()]
+    caplog.clear()
+    return lines
+
+
+def line_of(mark: str) -> str:
+    """``FILE:LINE in `` of the line of this file that ends in a comment."""
+    lines = Path(__file__).read_text("utf-8").splitlines()
+    (number,) = (n for n, line in enumerate(lines, 1) if line.endswith(f"  # {mark}"))
+    return f"{os.path.relpath(__file__)}:{number} in "
+
+
+def test_an_agent_that_blocks_the_loop_is_named_once_with_its_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs: list[str] = []
+
+    async def work() -> None:
+        async with tokenwire.stream("x", model=sleepy) as run:
+            runs.append(run.id)
+            assert (await run.result()).text == "before after after "
+
+    (line,) = blocked(work, caplog)
+    assert line.startswith(f"agent 'sleepy' of run {runs[0]} blocks")
+    assert line_of("an agent") + "sleepy;" in line
+
+
+def test_the_innermost_function_of_the_user_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with tokenwire.stream("x", model=deep) as run:
+            await run.result()
+
+    (line,) = blocked(work, caplog)
+    assert line_of("deep") + "Sleeper.work;" in line
+
+
+def test_a_line_is_named_as_the_log_shows_it(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logs leave whole paths out, so that the file is named from the working directory, or by its
+    end."""
+
+    async def work() -> None:
+        async with tokenwire.stream("x", model=deep) as run:
+            await run.result()
+
+    monkeypatch.chdir(tmp_path)
+    (line,) = blocked(work, caplog)
+    assert " tests/server/test_watchdog.py:" in line
+    assert redact(line) == line
+
+
+def test_a_tool_and_a_callback_that_block_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def tool_run() -> None:
+        model = ScriptedModel([call("wait_badly")], ["done"])
+        async with tokenwire.stream("x", model=model, tools=[wait_badly]) as run:
+            await run.result()
+
+    (line,) = blocked(tool_run, caplog)
+    assert line.startswith("tool 'wait_badly' of run ")
+    assert line_of("a tool") in line
+
+    async def callback() -> None:
+        asyncio.get_running_loop().call_soon(stand_still_here, 0.9)
+        await asyncio.sleep(0)
+
+    (line,) = blocked(callback, caplog)
+    assert line.startswith("a callback blocks")
+    assert "in stand_still_here;" in line
+
+
+def test_a_loop_with_much_to_do_names_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Many tasks that each run shortly make the loop late, and none of them blocks it."""
+
+    async def short() -> None:
+        time.sleep(0.002)
+
+    async def work() -> None:
+        await asyncio.gather(*(short() for _ in range(400)))
+
+    async def through() -> None:
+        task = asyncio.ensure_future(work())
+        await task
+
+    assert blocked(through, caplog) == []
+
+
+def test_what_runs_in_a_thread_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        await asyncio.to_thread(stand_still_here, 0.9)
+
+    assert blocked(work, caplog) == []
+
+
+def test_a_function_that_a_debugger_holds_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    def held() -> None:
+        sys._getframe().f_trace = lambda *_: None
+        time.sleep(0.9)
+
+    async def work() -> None:
+        held()
+
+    assert blocked(work, caplog) == []
 
 
 def test_a_loop_that_turns_is_not_reported() -> None:

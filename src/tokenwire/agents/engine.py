@@ -257,7 +257,9 @@ class AgentEngine:
         listener = asyncio.create_task(self._listen())
         try:
             if self.inbox.cancelled is None:
-                self._task = asyncio.create_task(self._run(), name=f"agent {plan.run}")
+                self._task = asyncio.create_task(
+                    self._run(), name=f"{self._title} of run {plan.run}"
+                )
             async with aclosing(self._pumped()) as pumped:
                 async for batch in pumped:
                     yield batch

@@ -224,7 +224,8 @@ class ToolPhase:
 
     def _start(self, calls: list[ToolCall]) -> None:
         for call in calls:
-            self._running[call.call_id] = asyncio.create_task(self._run(call))
+            name = f"tool '{call.name}' of run {self._plan.run}"
+            self._running[call.call_id] = asyncio.create_task(self._run(call), name=name)
 
     async def _run(self, call: ToolCall) -> None:
         tools = self._tools

@@ -2,6 +2,7 @@
 
 ``create_app`` gives the whole server as an ASGI application; ``stream_response`` streams a run of
 your own from a route of your own application; `Live` does the same with a log behind it.
+`Watchdog` names code that blocks the event loop.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from tokenwire.server.configuration import load_settings
     from tokenwire.server.embed import Live, stream_response
     from tokenwire.server.settings import Settings
+    from tokenwire.server.watchdog import Watchdog
 
-__all__ = ["Live", "Settings", "create_app", "load_settings", "stream_response"]
+__all__ = ["Live", "Settings", "Watchdog", "create_app", "load_settings", "stream_response"]
 
 _HOMES = {
     "Live": "embed",
     "Settings": "settings",
+    "Watchdog": "watchdog",
     "create_app": "app",
     "load_settings": "configuration",
     "stream_response": "embed",

@@ -84,7 +84,11 @@ async def run_tool(job: Job, slots: Slots) -> Finished | Failed:
     """Run a job that holds a slot; the slot is given back when the function really ends."""
     loop = asyncio.get_running_loop()
     if _is_async(job.function):
-        future = asyncio.ensure_future(_guard(job, job.function, job.args, job.kwargs))
+        caller = asyncio.current_task()
+        future = loop.create_task(
+            _guard(job, job.function, job.args, job.kwargs),
+            name=caller.get_name() if caller is not None else None,  # it names the tool and run
+        )
         future.add_done_callback(lambda _: slots.give())
     else:
         future = _start_thread(job, loop, slots)
