@@ -255,3 +255,41 @@ def test_an_answer_of_another_shape_raises_at_the_end() -> None:
 
     with pytest.raises(ProtocolError, match="name"):
         asyncio.run(main())
+
+
+# --- a value among other text --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('\ufeff{"a": 1}', {"a": 1}),
+        ('Sure! Here it is:\n```json\n{"a": [1, 2]}\n```\nHope {this} helps [1].', {"a": [1, 2]}),
+        ('As said in [1]: {"a": 2}', {"a": 2}),
+        ('See {x} and [note] {"a": "}"} [4]', {"a": "}"}),
+        ('I think {"a": "q\\"}"} is it', {"a": 'q"}'}),
+        ('\ufeff \n[{"a": 1}] and so on', [{"a": 1}]),
+        ('"abc"', "abc"),
+        ("12", 12),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_growing_value_among_other_text(text: str, value: Any, size: int) -> None:
+    async def give() -> AsyncIterator[Event]:
+        for start in range(0, len(text), size):
+            yield TextDelta(part=0, text=text[start : start + size])
+
+    async def look() -> list[Any]:
+        return [v async for v in partial_values(give())]
+
+    assert asyncio.run(look())[-1] == value
+
+
+def test_prose_alone_is_no_value() -> None:
+    async def give() -> AsyncIterator[Event]:
+        yield TextDelta(part=0, text="there is {no value} in [this ")
+
+    async def look() -> list[Any]:
+        return [v async for v in partial_values(give())]
+
+    assert asyncio.run(look()) == []

@@ -34,7 +34,17 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
-from tokenwire.providers.decoding.values import citation, index_of, items, number, obj, text_of
+from tokenwire.providers.decoding.values import (
+    arguments_text as text_of_arguments,
+)
+from tokenwire.providers.decoding.values import (
+    citation,
+    index_of,
+    items,
+    obj,
+    text_of,
+    tokens_of,
+)
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
     arguments_text,
@@ -60,6 +70,10 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 
+_CONTENT_FIELDS = frozenset({"type", "text", "thinking", "index"})
+_MESSAGE_FIELDS = frozenset({"role", "content", "tool_plan", "tool_calls", "citations"})
+
+
 class CohereDecoder(PayloadDecoder):
     """One response of ``/v2/chat``."""
 
@@ -67,6 +81,7 @@ class CohereDecoder(PayloadDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.parts.texts = []
         self._contents: dict[Any, OpenPart] = {}
         #: Calls that are open, or ended without arguments, which may still come.
         self._calls: dict[int, OpenPart] = {}
@@ -127,6 +142,10 @@ class CohereDecoder(PayloadDecoder):
             self._content_start(value, {"content": {"type": kind}})
             part = self._contents[_index(value)]
         part.delta(text_of(content.get("text")) or text_of(content.get("thinking")))
+        if not _CONTENT_FIELDS.issuperset(content):
+            self.keep_extras(content, _CONTENT_FIELDS)
+        if not _MESSAGE_FIELDS.issuperset(message):
+            self.keep_extras(message, _MESSAGE_FIELDS)
         logprobs = obj(value.get("logprobs"))
         if logprobs:
             part.attr("logprobs", [logprobs])
@@ -187,12 +206,12 @@ class CohereDecoder(PayloadDecoder):
             self._end_call(self._calls.pop(_index(value)))
         part = self._calls[_index(value)] = self.parts.open(
             ToolCallStart,
-            name=text_of(function.get("name")),
+            name=text_of((function or call).get("name")),
             call_id=call_id or f"call_{self.parts.step}_{self.parts.next_part}",
             id_source="provider" if call_id else "synthetic",
         )
         part.place = _index(value)
-        part.delta(text_of(function.get("arguments")))
+        part.delta(text_of_arguments(function or call))
 
     def _call_delta(self, value: dict[str, Any], message: dict[str, Any]) -> None:
         part = self._calls.get(_index(value))
@@ -204,7 +223,7 @@ class CohereDecoder(PayloadDecoder):
                 return
             part = bare[0]
         function = obj(obj(message.get("tool_calls")).get("function"))
-        part.delta(text_of(function.get("arguments")))
+        part.delta(text_of_arguments(function))
 
     def _call_end(self, value: dict[str, Any], message: dict[str, Any]) -> None:
         part = self._calls.get(_index(value))
@@ -233,9 +252,9 @@ class CohereDecoder(PayloadDecoder):
             counts = obj(usage.get("tokens")) or obj(usage.get("billed_units"))
             self.count(
                 Usage(
-                    input_tokens=number(counts.get("input_tokens")),
-                    output_tokens=number(counts.get("output_tokens")),
-                    cached_input_tokens=number(usage.get("cached_tokens")),
+                    input_tokens=tokens_of(counts.get("input_tokens")),
+                    output_tokens=tokens_of(counts.get("output_tokens")),
+                    cached_input_tokens=tokens_of(usage.get("cached_tokens")),
                     raw=usage,
                 )
             )
@@ -251,12 +270,19 @@ class CohereDecoder(PayloadDecoder):
         """A whole response in place of a stream."""
         self._start(value, {})
         message = obj(value.get("message"))
-        self._tool_plan(value, message)
+        is_again = self.parts.shown
+        if not is_again:
+            self._tool_plan(value, message)
         for index, call in enumerate(items(message.get("tool_calls"))):
             self._call_start({"index": index}, {"tool_calls": call})
             self._call_end({"index": index}, {})
         listed = message.get("content")
-        for index, content in enumerate(listed if isinstance(listed, list) else [listed]):
+        contents: list[Any] = listed if isinstance(listed, list) else [listed]
+        if is_again:
+            words = (text_of(_content({"content": c}).get("text")) for c in contents)
+            rest = self.missing_text("".join(words))
+            contents = [{"type": "text", "text": rest}] if rest else []
+        for index, content in enumerate(contents):
             self._content_start({"index": index}, {"content": content})
         for entry in items(message.get("citations")):
             self._citation(value, {"citations": entry})

@@ -37,13 +37,13 @@ from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
-    dump,
+    arguments_text,
     index_of,
     items,
-    number,
     obj,
     text_of,
     texts_of,
+    tokens_of,
 )
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.history import (
@@ -63,6 +63,9 @@ __all__ = ["DIALECT", "OllamaDecoder", "OllamaDialect"]
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 #: Other names of ``thinking``.
 _THOUGHTS = ("reasoning", "reasoning_content", "reasoning_text")
+_MESSAGE_FIELDS = frozenset(
+    {"role", "content", "thinking", "images", "tool_calls", "tool_name", "name", *_THOUGHTS}
+)
 _COUNTS = ("prompt_eval_count", "eval_count")
 _SKIPPED = frozenset({"model", "created_at", "message", "response", "thinking", "done"})
 
@@ -74,6 +77,7 @@ class OllamaDecoder(PayloadDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.parts.texts = []
         self._open: OpenPart | None = None
         self._begun = False
         self._calls = 0
@@ -98,12 +102,17 @@ class OllamaDecoder(PayloadDecoder):
         if thought:
             self._text(ReasoningStart, texts_of(thought))
         content = message.get("content") or value.get("response")
-        self._text(TextStart, content if isinstance(content, str) else texts_of(content))
+        text = content if isinstance(content, str) else texts_of(content)
+        if text and value.get("done") is True and text.startswith(self.parts.text):
+            text = text[len(self.parts.text) :]  # a whole answer after its pieces
+        self._text(TextStart, text)
         for image in items(message.get("images")):
             self._close()
             self.parts.whole(FileStart, text_of(image), media="image", media_type="image/png")
         for call in items(message.get("tool_calls")):
             self._call(obj(call))
+        if not _MESSAGE_FIELDS.issuperset(message):
+            self.keep_extras(message, _MESSAGE_FIELDS)
         logprobs = items(value.get("logprobs"))
         if logprobs and self._open is not None:
             self._open.attr("logprobs", logprobs)
@@ -125,13 +134,12 @@ class OllamaDecoder(PayloadDecoder):
 
     def _call(self, call: dict[str, Any]) -> None:
         self._close()
-        function = obj(call.get("function"))
+        function = obj(call.get("function")) or call
         call_id = text_of(call.get("id"))
         meta: dict[str, Any] = dict(OBJECT_ARGUMENTS)
         if call_id:
             meta["id"] = call_id
         self._calls += 1
-        arguments = function.get("arguments")
         part = self.parts.open(
             ToolCallStart,
             name=text_of(function.get("name")),
@@ -140,7 +148,7 @@ class OllamaDecoder(PayloadDecoder):
             meta=meta,
         )
         part.place = index_of(function.get("index", call.get("index")))
-        part.delta(arguments if isinstance(arguments, str) else dump(arguments or {}))
+        part.delta(arguments_text(function) or "{}")
         part.end()
 
     def _over(self, value: dict[str, Any]) -> None:
@@ -149,8 +157,8 @@ class OllamaDecoder(PayloadDecoder):
         if counts:
             self.count(
                 Usage(
-                    input_tokens=number(counts.get("prompt_eval_count")),
-                    output_tokens=number(counts.get("eval_count")),
+                    input_tokens=tokens_of(counts.get("prompt_eval_count")),
+                    output_tokens=tokens_of(counts.get("eval_count")),
                     raw=counts,
                 )
             )

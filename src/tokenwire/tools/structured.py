@@ -25,7 +25,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.tools.calls.arguments import InvalidJSON, parse_json
-from tokenwire.tools.calls.embedded import json_candidates
+from tokenwire.tools.calls.embedded import ValueText, json_candidates
 from tokenwire.tools.calls.partial import PartialValue
 from tokenwire.tools.json_schema import problem
 from tokenwire.tools.schema import clean_schema, problems_of
@@ -150,17 +150,23 @@ class _Growing:
 
     def __init__(self) -> None:
         self.partial = PartialValue()
+        self._text = ValueText()
         self.last_value: Any = None
         self._part: int | None = None  # that of the answer tool's call
 
     def push(self, event: Event) -> None:
         if isinstance(event, StepReset | StepStart):
-            self.partial, self._part = PartialValue(), None
+            self.partial, self._part, self._text = PartialValue(), None, ValueText()
         elif isinstance(event, ToolCallStart) and event.name == OUTPUT_TOOL:
             self.partial, self._part = PartialValue(), event.part
-        elif (isinstance(event, TextDelta) and self._part is None) or (
-            isinstance(event, ToolCallDelta) and event.part == self._part
-        ):
+        elif isinstance(event, TextDelta) and self._part is None:
+            before = self._text.values
+            text = self._text.feed(event.text)
+            if self._text.values > max(before, 1):
+                self.partial = PartialValue()
+            if text:
+                self.partial.push(text)
+        elif isinstance(event, ToolCallDelta) and event.part == self._part:
             self.partial.push(event.text)
 
     def changed(self, value: Any) -> bool:

@@ -23,11 +23,11 @@ from tokenwire.events.model import (
     ResponseStart,
     TextStart,
     ToolCallStart,
-    Usage,
 )
 from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
 from tokenwire.providers.anthropic.blocks import Block, RepeatedCall
+from tokenwire.providers.anthropic.details import DELTA_FIELDS, citation_of, kind_of, usage_of
 from tokenwire.providers.anthropic.request import build
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.counts import joined
@@ -35,7 +35,14 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
-from tokenwire.providers.decoding.values import citation, dump, items, number, obj, text_of
+from tokenwire.providers.decoding.values import (
+    arguments_in,
+    dump,
+    items,
+    obj,
+    text_of,
+    texts_of,
+)
 from tokenwire.providers.failures import from_response
 
 __all__ = ["DIALECT", "AnthropicDecoder", "AnthropicDialect"]
@@ -54,19 +61,11 @@ _OWN_DELTAS = {"text_delta": "text", "thinking_delta": "thinking"}
 _TOOL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 
 
-class _Delta(msgspec.Struct, gc=False):
+class _Delta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     type: Literal["text_delta", "input_json_delta", "thinking_delta"]
     text: str = ""
     partial_json: str = ""
     thinking: str = ""
-
-
-#: The field of each kind of delta.
-_KIND_BY_FIELD = (
-    ("text", "text_delta"),
-    ("partial_json", "input_json_delta"),
-    ("thinking", "thinking_delta"),
-)
 
 
 class _Ordinary(msgspec.Struct, gc=False):
@@ -87,14 +86,15 @@ class AnthropicDecoder(PayloadDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.parts.texts = []
         self._blocks: dict[Any, Block] = {}
         self._usage: dict[str, Any] = {}
         self._ended_calls: dict[str, list[tuple[str, Any]]] = {}
         #: Text, or thinking, that came in a block of another kind.
         self._strays: dict[str, Block] = {}
         self._lost_arguments = False
-        #: A call has ended as complete, without arguments.
-        self._bare_ended = False
+        #: Calls whose blocks have ended without arguments.
+        self._bare: dict[Any, Block] = {}
         self._request_id: str | None = None
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "content_block_delta": self._delta,
@@ -195,7 +195,7 @@ class AnthropicDecoder(PayloadDecoder):
         return Block(None, content_block=dict(block) | {"type": kind, "index": index})
 
     def _open_tool(self, block: dict[str, Any], meta: dict[str, Any]) -> Block:
-        skipped = ("type", "id", "name", "input", "index")
+        skipped = ("type", "id", "name", "input", "arguments", "args", "parameters", "index")
         meta |= {k: v for k, v in block.items() if k not in skipped}
         call_id = text_of(block.get("id"))
         if call_id in self._ended_calls and meta["type"] == "tool_use":
@@ -213,14 +213,18 @@ class AnthropicDecoder(PayloadDecoder):
             ),
             "input_json_delta",
         )
-        tool.input = block.get("input")
+        tool.input = arguments_in(block)
         return tool
 
     def _delta(self, value: dict[str, Any]) -> None:
         delta = obj(value.get("delta"))
-        kind = text_of(delta.get("type")) or _kind_of(delta)
+        kind = text_of(delta.get("type")) or kind_of(delta)
+        if not DELTA_FIELDS.issuperset(delta):
+            self.keep_extras(delta, DELTA_FIELDS)
         index = value.get("index")
         block = self._blocks.get(index) if isinstance(index, int | str | None) else None
+        if block is None and kind == "input_json_delta" and isinstance(index, int | str):
+            block = self._bare.get(index)  # it came after the end of its block
         if block is None:
             block = self._unannounced(kind, index)
         if block is not None and block.repeats is not None and kind == "input_json_delta":
@@ -256,7 +260,7 @@ class AnthropicDecoder(PayloadDecoder):
         if len(calls) == 1:
             return calls[0]
         self._lost_arguments = True
-        if self._bare_ended:
+        if self._bare:
             self.fail_unclaimed()
         return None
 
@@ -305,7 +309,7 @@ class AnthropicDecoder(PayloadDecoder):
         elif self._lost_arguments and not part.size and not block.input:
             part.end("invalid", error="its arguments came for a block that is no call")
         elif not part.size and not block.input:
-            self._bare_ended = True
+            self._bare[(part.meta or {}).get("index")] = block
         if block.input and not part.size:
             part.delta(block.input if isinstance(block.input, str) else dump(block.input))
         elif block.input and isinstance(block.input, dict):
@@ -319,6 +323,11 @@ class AnthropicDecoder(PayloadDecoder):
         call_id = text_of(call.block.get("id"))
         if call.value in self._ended_calls.get(call_id, ()):
             return
+        for block in self._bare.values():  # empty arguments, then the real ones
+            part = block.part
+            if part is not None and part.open and part.is_bare and part.call_id == call_id:
+                part.delta("".join(call.arguments) or dump(call.block.get("input") or {}))
+                return
         self._ended_calls.setdefault(call_id, []).append(call.value)
         part = self.parts.open(
             ToolCallStart,
@@ -367,6 +376,12 @@ class AnthropicDecoder(PayloadDecoder):
     def _message_stop(self, value: dict[str, Any]) -> None:
         self.terminal_seen = self.closed = True
         self._end_strays()
+        self._stop_all()
+        metrics = value.get("amazon-bedrock-invocationMetrics")
+        if self.usage is None:
+            self._count(metrics)
+
+    def _stop_all(self) -> None:
         for index in list(self._blocks):
             self._stop({"index": index})
 
@@ -376,11 +391,22 @@ class AnthropicDecoder(PayloadDecoder):
         content = value.get("content")
         if isinstance(content, str):
             content = [{"type": "text", "text": content}]
-        for index, block in enumerate([content] if isinstance(content, dict) else items(content)):
+        blocks = [content] if isinstance(content, dict) else items(content)
+        if self.parts.shown:
+            blocks = self._missing(blocks)
+        self._stop_all()
+        for index, block in enumerate(blocks):
             self._start({"index": index, "content_block": block})
             self._stop({"index": index})
         self._message_delta({"delta": {k: value.get(k) for k in ("stop_reason", "stop_sequence")}})
         self._message_stop({})
+
+    def _missing(self, blocks: list[Any]) -> list[Any]:
+        """What a whole message adds to the blocks that came before it."""
+        whole = "".join(texts_of(b) for b in blocks if obj(b).get("type") == "text")
+        rest = self.missing_text(whole)
+        calls = [b for b in blocks if obj(b).get("type") == "tool_use"]
+        return [*([{"type": "text", "text": rest}] if rest else ()), *calls]
 
     def _ping(self, value: dict[str, Any]) -> None:
         self.parts.out.append(Heartbeat(source="provider"))
@@ -402,58 +428,14 @@ class AnthropicDecoder(PayloadDecoder):
     def _citation(self, block: Block, source: Any) -> None:
         if block.part is None or not isinstance(source, dict):
             return
-        for unit in ("char", "page", "block"):
-            start, end = source.get(f"start_{unit}_index"), source.get(f"end_{unit}_index")
-            if unit == "page":
-                start, end = source.get("start_page_number"), source.get("end_page_number")
-            if start is not None or end is not None:
-                break
-        else:
-            unit, start, end = None, None, None
-        block.part.attr(
-            "citation",
-            citation(
-                source,
-                url=source.get("url") or source.get("source"),
-                title=source.get("title") or source.get("document_title"),
-                text=source.get("cited_text"),
-                source=source.get("file_id"),
-                start=start,
-                end=end,
-                unit=unit,
-            ),
-        )
+        block.part.attr("citation", citation_of(source))
 
     def _count(self, value: Any) -> None:
         usage = obj(value)
         if not usage:
             return
         raw = self._usage = joined(self._usage, usage) or {}
-        fresh = number(raw.get("input_tokens"))
-        cached = number(raw.get("cache_read_input_tokens"))
-        cache_writes = number(raw.get("cache_creation_input_tokens"))
-        output = number(raw.get("output_tokens"))
-        total_in = None if fresh is None else fresh + (cached or 0) + (cache_writes or 0)
-        details = obj(raw.get("output_tokens_details"))
-        self.count(
-            Usage(
-                input_tokens=total_in,
-                output_tokens=output,
-                total_tokens=None if total_in is None or output is None else total_in + output,
-                cached_input_tokens=cached,
-                cache_write_tokens=cache_writes,
-                reasoning_tokens=number(details.get("thinking_tokens")),
-                raw=dict(raw),
-            )
-        )
-
-
-def _kind_of(delta: dict[str, Any]) -> str:
-    """The kind of a delta that does not say it: by the only field it can be read from."""
-    for name, kind in _KIND_BY_FIELD:
-        if isinstance(delta.get(name), str):
-            return kind
-    return ""
+        self.count(usage_of(raw))
 
 
 class AnthropicDialect:

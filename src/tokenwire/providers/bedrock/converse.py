@@ -29,13 +29,14 @@ from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
+    arguments_in,
+    arguments_text,
     citation,
-    dump,
     items,
-    number,
     obj,
     text_of,
     texts_of,
+    tokens_of,
 )
 from tokenwire.providers.failures import from_response
 
@@ -54,6 +55,9 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 
+_DELTA_FIELDS = frozenset({"text", "toolUse", "reasoningContent", "citation", "toolResult", "p"})
+
+
 class ConverseDecoder(PayloadDecoder):
     """One response of ConverseStream (or of a Nova model by way of InvokeModel)."""
 
@@ -61,6 +65,7 @@ class ConverseDecoder(PayloadDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.parts.texts = []
         self._blocks: dict[Any, OpenPart] = {}
         #: A call has ended as complete, without arguments.
         self._bare_ended = False
@@ -162,7 +167,7 @@ class ConverseDecoder(PayloadDecoder):
                 id_source="provider" if call_id else "synthetic",
                 executor="provider" if kind == "server_tool_use" else "server",
                 meta={"type": kind} if kind else None,
-            )
+            ).delta(arguments_text(tool))
             return
         result = obj(start.get("toolResult"))
         if result:
@@ -178,6 +183,8 @@ class ConverseDecoder(PayloadDecoder):
 
     def _delta(self, value: dict[str, Any]) -> None:
         index, delta = _index(value), obj(value.get("delta"))
+        if not _DELTA_FIELDS.issuperset(delta):
+            self.keep_extras(delta, _DELTA_FIELDS)
         text = delta.get("text")
         if isinstance(text, str):
             part = self._of_kind(index, TextStart)
@@ -189,8 +196,7 @@ class ConverseDecoder(PayloadDecoder):
         elif isinstance(delta.get("toolUse"), dict):
             part = self._call_at(index)
             if part is not None:
-                given = delta["toolUse"].get("input")
-                part.delta(dump(given) if isinstance(given, dict) else text_of(given))
+                part.delta(arguments_text(delta["toolUse"]))
             else:
                 self.raw("contentBlockDelta", value)
         elif isinstance(delta.get("reasoningContent"), dict):
@@ -275,16 +281,16 @@ class ConverseDecoder(PayloadDecoder):
         self.closed = self.closed or self.terminal_seen  # it is the last event of a stream
 
     def _count(self, raw: dict[str, Any]) -> None:
-        cached = number(raw.get("cacheReadInputTokens", raw.get("cacheReadInputTokenCount")))
-        cache_writes = number(
+        cached = tokens_of(raw.get("cacheReadInputTokens", raw.get("cacheReadInputTokenCount")))
+        cache_writes = tokens_of(
             raw.get("cacheWriteInputTokens", raw.get("cacheWriteInputTokenCount"))
         )
-        fresh = number(raw.get("inputTokens"))
+        fresh = tokens_of(raw.get("inputTokens"))
         self.count(
             Usage(
                 input_tokens=None if fresh is None else fresh + (cached or 0) + (cache_writes or 0),
-                output_tokens=number(raw.get("outputTokens")),
-                total_tokens=number(raw.get("totalTokens")),
+                output_tokens=tokens_of(raw.get("outputTokens")),
+                total_tokens=tokens_of(raw.get("totalTokens")),
                 cached_input_tokens=cached,
                 cache_write_tokens=cache_writes,
                 raw=raw,
@@ -294,14 +300,22 @@ class ConverseDecoder(PayloadDecoder):
     def _whole(self, value: dict[str, Any]) -> None:
         """A whole response in place of a stream."""
         self._message_start({})
-        content = obj(obj(value.get("output")).get("message")).get("content")
-        for index, block in enumerate(map(obj, items(content))):
+        content = items(obj(obj(value.get("output")).get("message")).get("content"))
+        if self.parts.shown:
+            rest = self.missing_text("".join(text_of(obj(b).get("text")) for b in content))
+            calls = [b for b in content if isinstance(obj(b).get("toolUse"), dict)]
+            content = [*([{"text": rest}] if rest else ()), *calls]
+        for part in self._blocks.values():
+            part.end()
+        self._blocks.clear()
+        for index, block in enumerate(map(obj, content)):
             if isinstance(block.get("toolUse"), dict):
                 tool = block["toolUse"]
-                self._start({"contentBlockIndex": index, "start": {"toolUse": tool}})
+                bare = {k: v for k, v in tool.items() if k != "input"}
+                self._start({"contentBlockIndex": index, "start": {"toolUse": bare}})
                 part = self._blocks.get(index)
                 if part is not None:
-                    part.patched = obj(tool.get("input"))
+                    part.patched = obj(arguments_in(tool))
             elif isinstance(block.get("reasoningContent"), dict):
                 reasoning = block["reasoningContent"]
                 self._reasoning(index, obj(reasoning.get("reasoningText")) or reasoning)

@@ -30,7 +30,15 @@ from tokenwire.providers.decoding.pages import not_this_wire, page_error, words_
 from tokenwire.providers.decoding.parts import Parts
 from tokenwire.providers.decoding.payloads import PayloadReader
 from tokenwire.providers.decoding.reasons import FAILURES, is_partial
-from tokenwire.providers.decoding.values import check_depth, clean_all, decode, read, text_of
+from tokenwire.providers.decoding.values import (
+    check_depth,
+    clean_all,
+    decode,
+    holds_text,
+    read,
+    rest_of,
+    text_of,
+)
 from tokenwire.providers.failures import error_event, from_object
 
 __all__ = ["PayloadDecoder"]
@@ -41,6 +49,7 @@ _PINGS = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"
 _ASIDE = _PINGS | {ERROR_FIELD}
 #: Bytes with which nothing is said: white space and a byte-order mark.
 _BLANK = b" \t\r\n\xef\xbb\xbf"
+_ENDS = frozenset({b"DONE", b"END"})
 #: End markers and keep-alives are no longer.
 _SHORT = 16
 #: Payloads longer than that may be nested too deeply.
@@ -72,6 +81,7 @@ class PayloadDecoder:
     ) -> None:
         self.parts = Parts(step=step, first_part=first_part)
         self.parts.may_wait = True
+        self.parts.count_payloads = lambda: self.payloads
         self.quirks = quirks
         self.reader = PayloadReader(content_type)
         self.terminal_seen = False
@@ -91,6 +101,8 @@ class PayloadDecoder:
         #: Payloads came whose texts may end in half a character.
         self._needs_care = False
         self._comments = 0
+        #: The last value of each field that is not known.
+        self._extras: dict[str, Any] = {}
 
     # --- for subclasses ------------------------------------------------------------------------
 
@@ -152,6 +164,22 @@ class PayloadDecoder:
     def raw(self, event: str | None, payload: Any) -> None:
         """Emit an unknown payload unchanged."""
         self.parts.out.append(Raw(dialect=self.dialect, event=event, payload=payload))
+
+    def keep_extras(self, value: dict[str, Any], known: frozenset[str]) -> None:
+        """Keep the fields of a delta that are not known and hold text, unless they only say the
+        same again."""
+        for name in value.keys() - known:
+            extra = value[name]
+            if extra and holds_text(extra) and self._extras.get(name) != extra:
+                self._extras[name] = extra
+                self.raw(name, extra)
+
+    def missing_text(self, whole: str) -> str:
+        """What a whole answer adds to the text that came; what contradicts it is kept."""
+        rest = rest_of(self.parts.text, whole)
+        if rest is None:
+            self.raw("message", whole)
+        return rest or ""
 
     def unknown(self, event: str | None, value: dict[str, Any]) -> None:
         """A payload in which this wire knows nothing: a failure in another form, a keep-alive, or
@@ -319,7 +347,6 @@ class PayloadDecoder:
             return
         if isinstance(value, dict) and not self._needs_care:
             self.payloads += 1
-            self.parts.turn = self.payloads
             self.payload(value, event)
             if self._bad_finish is None:
                 return
@@ -329,7 +356,7 @@ class PayloadDecoder:
 
     def _is_marker(self, data: bytes, event: str) -> bool:
         """Whether the data is no payload: the end marker, a keep-alive, or nothing."""
-        if data.strip(b'"').upper() == b"[DONE]":
+        if data.strip(b'"[]').upper() in _ENDS:
             self.done_sentinel = True
             if not self.closed:
                 self.done()
@@ -371,7 +398,6 @@ class PayloadDecoder:
         start = len(self.parts.out)
         if isinstance(value, dict):
             self.payloads += 1
-            self.parts.turn = self.payloads
             self.payload(cast(dict[str, Any], value), event)
         elif event == "error":
             self.fail_with(value)
@@ -395,7 +421,6 @@ class PayloadDecoder:
             for item in value:
                 if isinstance(item, dict) and not self.closed:
                     self.payloads += 1
-                    self.parts.turn = self.payloads
                     self.payload(item, "message")
             return
         words = words_error(value) if isinstance(value, str) else None

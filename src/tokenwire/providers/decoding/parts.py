@@ -12,6 +12,7 @@ leaves its open parts ``truncated``.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from tokenwire.events.model import (
@@ -126,7 +127,7 @@ class OpenPart:
         #: Of a call without an id: where it stands among the others, if its wire says so, and the
         #: payload with which it began.
         self.place: Any = None
-        self.turn = owner.turn
+        self.turn = owner.count_payloads() if self.arguments is not None else 0
         self._careful = self.format == "json" or owner.loose
 
     @property
@@ -269,6 +270,7 @@ class Parts:
         "_calls",
         "_nameless",
         "_waits",
+        "count_payloads",
         "finish_reasons",
         "loose",
         "may_wait",
@@ -278,7 +280,7 @@ class Parts:
         "reasons",
         "shown",
         "step",
-        "turn",
+        "texts",
     )
 
     def __init__(self, *, step: int = 1, first_part: int = 0) -> None:
@@ -296,8 +298,10 @@ class Parts:
         #: Whether the ends of calls may wait for that of the step; a decoder says so.
         self.may_wait = False
         self._waits = False
-        #: The payload that is read now.
-        self.turn = 0
+        #: How many payloads have been read; a decoder says so.
+        self.count_payloads: Callable[[], int] = lambda: 0
+        #: The pieces of each text, where a decoder compares them with a whole answer.
+        self.texts: list[list[str]] | None = None
         self._calls: dict[str, list[tuple[str, Any]]] = {}
         self._nameless: dict[tuple[int, str], list[tuple[Any, Any, int]]] = {}
 
@@ -342,6 +346,11 @@ class Parts:
         calls.append((part.name, arguments))
         return False
 
+    @property
+    def text(self) -> str:
+        """All text so far, of a decoder that keeps it."""
+        return "".join(map("".join, self.texts or ()))
+
     def take(self) -> list[Event]:
         """The events since the last call."""
         out, self.out = self.out, []
@@ -353,6 +362,9 @@ class Parts:
         self.next_part += 1
         part = OpenPart(self, start)
         self.open_parts[part.number] = part
+        if self.texts is not None and kind is TextStart and not choice:
+            self.texts.append(part.keep().pieces or [])
+            part.pieces = self.texts[-1]
         self.out.append(start)
         self.shown = True
         return part

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
 from tokenwire.events.model import FinishReason
 
@@ -72,20 +73,43 @@ _PARTS: tuple[tuple[FinishReason, re.Pattern[str]], ...] = (
             r"|unavailable|malformed|disconnect|preempt|interrupt|exhausted|network|internal|kill"
             r"|shutdown|quota|rate_limit|oom|no_?response|invalid|lost|reset|reject|terminat"
             r"|expired|evict|stall|closed|capacity|busy|throttl|denied|unauthor|gateway"
-            r"|bad_request|not_found|panic|deadline|dropped|overflow|unreachable"
+            r"|bad_request|not_found|panic|deadline|dropped|overflow|unreachable|^[45]\d\d$"
         ),
     ),
     ("cancelled", re.compile(r"abort|cancel")),
     ("length", re.compile(r"max_?(?:output_?|new_?)?(?:token|length)|token_?limit|length")),
 )
-_PARTIAL = re.compile(r"incomplete|unfinished|partial|truncat|cut[_-]?off|repetit|degraded|early")
+_PARTIAL = re.compile(
+    r"^(?:[\d.]+|true)$|incomplete|unfinished|partial|truncat|cut[_-]?off|repetit|degraded|early"
+)
+
+
+#: Where an object that stands for a reason holds its word.
+_REASON_KEYS = ("type", "reason", "finish_reason", "stop_reason", "value", "name", "code")
 
 
 def word_of(value: object) -> str | None:
-    """A finish reason as the server wrote it, or None for what means that there is none yet."""
-    if not isinstance(value, str):
+    """A finish reason as the server wrote it, or None for what means that there is none yet. A
+    number or true says that the answer ended, but not how; an object or list may hold the word."""
+    if value is None:
         return None
+    if not isinstance(value, str):
+        value = _word_in(value)
+        if value is None:
+            return None
     return None if not value.strip() or value.strip().lower() in _NO_REASON else value
+
+
+def _word_in(value: object) -> str | None:
+    """The word of a reason that is no text."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict):
+        fields = cast(dict[str, Any], value)
+        value = next((fields[k] for k in _REASON_KEYS if fields.get(k)), None)
+    if isinstance(value, bool | int | float) and value and value != -1:
+        return str(value).lower()
+    return value if isinstance(value, str) else None
 
 
 def is_partial(word: str | None) -> bool:

@@ -14,6 +14,8 @@ from typing import Any, cast
 import msgspec
 
 __all__ = [
+    "arguments_in",
+    "arguments_text",
     "check_depth",
     "citation",
     "clean",
@@ -32,6 +34,7 @@ __all__ = [
     "split_tail",
     "text_of",
     "texts_of",
+    "tokens_of",
 ]
 
 #: The strict and fast way; whatever it raises, `read` may still read the value.
@@ -250,7 +253,31 @@ def number(value: Any) -> int | None:
     """The value as a count, if it is one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if abs(value) < 2**63 else None
+    return int(value) if abs(value) < 2**63 and value == value else None
+
+
+def tokens_of(value: Any) -> int | None:
+    """A count of tokens; some servers write ``"12"``."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        return int(value)
+    return number(value)
+
+
+#: Names under which servers send a call's arguments.
+_ARGUMENTS = ("arguments", "args", "input", "parameters", "params", "arguments_json")
+
+
+def arguments_in(call: dict[str, Any]) -> Any:
+    """The arguments of a call, under whichever name a server sends them; None when it sends none:
+    a call would run without those that are under another name."""
+    values = [call[name] for name in _ARGUMENTS if call.get(name) is not None]
+    return next((v for v in values if v not in ("", {})), values[0] if values else None)
+
+
+def arguments_text(call: dict[str, Any]) -> str:
+    """The same as text; empty when there are none."""
+    value = arguments_in(call)
+    return "" if value is None else value if isinstance(value, str) else dump(value)
 
 
 def index_of(value: Any) -> int | None:

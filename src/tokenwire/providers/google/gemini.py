@@ -30,7 +30,16 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
-from tokenwire.providers.decoding.values import dump, items, number, obj, split_tail, text_of
+from tokenwire.providers.decoding.values import (
+    arguments_in,
+    dump,
+    items,
+    number,
+    obj,
+    split_tail,
+    text_of,
+    tokens_of,
+)
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.google.citations import cited, grounded
 from tokenwire.providers.google.gemini_request import build
@@ -69,6 +78,11 @@ _VALUES = ("stringValue", "numberValue", "boolValue")
 _SEEN = frozenset(
     {"content", "finishReason", "index", "safetyRatings", "finishMessage", "groundingMetadata"}
     | {"citationMetadata", "logprobsResult"}
+)
+
+
+_TEXT_FIELDS = frozenset(
+    {"text", "thought", "thoughtSignature", "thought_signature", "partMetadata"}
 )
 
 
@@ -169,6 +183,8 @@ class GeminiDecoder(PayloadDecoder):
         text = part.get("text")
         if isinstance(text, str):
             self._text(candidate, part, text, signature, choice)
+            if not _TEXT_FIELDS.issuperset(part):
+                self.keep_extras(part, _TEXT_FIELDS)
         elif isinstance(part.get("functionCall"), dict):
             candidate.called = True
             self._function_call(candidate, part["functionCall"], signature, choice)
@@ -290,7 +306,7 @@ class GeminiDecoder(PayloadDecoder):
         call = candidate.call
         if signature:
             call.attr("signature", signature)
-        arguments = function.get("args")
+        arguments = arguments_in(function)
         for patch in items(function.get("partialArgs")):
             self._patch(candidate, call, obj(patch))
         if arguments is not None:
@@ -384,16 +400,16 @@ class GeminiDecoder(PayloadDecoder):
 
     def _count(self, raw: dict[str, Any]) -> None:
         answer, thoughts = (
-            number(raw.get("candidatesTokenCount")),
-            number(raw.get("thoughtsTokenCount")),
+            tokens_of(raw.get("candidatesTokenCount")),
+            tokens_of(raw.get("thoughtsTokenCount")),
         )
         counted = [n for n in (answer, thoughts) if n is not None]
         self.count(
             Usage(
-                input_tokens=number(raw.get("promptTokenCount")),
+                input_tokens=tokens_of(raw.get("promptTokenCount")),
                 output_tokens=sum(counted) if counted else None,
-                total_tokens=number(raw.get("totalTokenCount")),
-                cached_input_tokens=number(raw.get("cachedContentTokenCount")),
+                total_tokens=tokens_of(raw.get("totalTokenCount")),
+                cached_input_tokens=tokens_of(raw.get("cachedContentTokenCount")),
                 reasoning_tokens=thoughts,
                 raw=self._last_usage,
             )

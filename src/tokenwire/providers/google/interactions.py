@@ -28,15 +28,15 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.payloads import PayloadReader
-from tokenwire.providers.decoding.reasons import reason_of
+from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
+    arguments_text,
     citation,
-    dump,
     items,
-    number,
     obj,
     text_of,
     texts_of,
+    tokens_of,
 )
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.google.interactions_request import build, resume
@@ -52,6 +52,9 @@ _FINISH: dict[str, FinishReason] = {
     "failed": "error",
     "cancelled": "cancelled",
 }
+
+
+_TEXT_FIELDS = frozenset({"type", "text", "annotations", "event_id"})
 
 
 class _Step:
@@ -139,7 +142,11 @@ class InteractionsDecoder(PayloadDecoder):
     def _completed(self, value: dict[str, Any]) -> None:
         interaction = obj(value.get("interaction"))
         self._created(value)
-        self._over(text_of(interaction.get("status")) or "completed", interaction)
+        if not self.parts.shown:
+            self._tell(interaction)  # no step of it streamed
+        status = interaction.get("status")
+        status = status if isinstance(status, str) else word_of(status)
+        self._over(status or "completed", interaction)
 
     def _over(self, status: str, interaction: dict[str, Any]) -> None:
         for index in list(self._steps):
@@ -164,22 +171,26 @@ class InteractionsDecoder(PayloadDecoder):
 
     def _whole(self, value: dict[str, Any]) -> None:
         """A whole interaction in place of a stream."""
+        self._tell(value)
+        self._completed({"interaction": value})
+
+    def _tell(self, value: dict[str, Any]) -> None:
+        """The steps of a whole interaction."""
         for index, step in enumerate(map(obj, items(value.get("steps") or value.get("outputs")))):
             self._start({"index": index, "step": step})
             content = step.get("content") or step.get("summary")
             for piece in items(content):
                 self._delta({"index": index, "delta": piece})
             self._stop({"index": index})
-        self._completed({"interaction": value})
 
     def _count(self, raw: dict[str, Any]) -> None:
         self.count(
             Usage(
-                input_tokens=number(raw.get("total_input_tokens")),
-                output_tokens=number(raw.get("total_output_tokens")),
-                total_tokens=number(raw.get("total_tokens")),
-                cached_input_tokens=number(raw.get("total_cached_tokens")),
-                reasoning_tokens=number(raw.get("total_thought_tokens")),
+                input_tokens=tokens_of(raw.get("total_input_tokens")),
+                output_tokens=tokens_of(raw.get("total_output_tokens")),
+                total_tokens=tokens_of(raw.get("total_tokens")),
+                cached_input_tokens=tokens_of(raw.get("total_cached_tokens")),
+                reasoning_tokens=tokens_of(raw.get("total_thought_tokens")),
                 raw=raw,
             )
         )
@@ -228,13 +239,14 @@ class InteractionsDecoder(PayloadDecoder):
                 return
             self._text(step).delta(text)
             self._cite(step, delta)
+            if not _TEXT_FIELDS.issuperset(delta):
+                self.keep_extras(delta, _TEXT_FIELDS)
         elif kind == "thought_summary" and step.part is not None:
             step.part.delta(texts_of(delta.get("content")) or text_of(text))
         elif kind in ("thought_signature", "signature") and step.part is not None:
             self._sign(step, delta.get("signature"))
         elif kind == "arguments_delta" and step.part is not None and _is_call(step):
-            arguments = delta.get("arguments")
-            step.part.delta(arguments if isinstance(arguments, str) else dump(arguments or {}))
+            step.part.delta(arguments_text(delta))
         elif kind == "text_annotation_delta" and step.type == "model_output":
             self._cite(step, delta)
         elif kind in ("image", "audio", "video", "document"):
@@ -312,9 +324,8 @@ class InteractionsDecoder(PayloadDecoder):
         part = step.part
         if part is not None:
             if isinstance(part.start, ToolCallStart):
-                arguments = step.fields.get("arguments")
-                if arguments:
-                    whole = arguments if isinstance(arguments, str) else dump(arguments)
+                whole = arguments_text(step.fields)
+                if whole.strip("{} "):
                     if part.size:
                         part.final = whole
                     else:

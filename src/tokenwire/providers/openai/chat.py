@@ -7,7 +7,6 @@ the stream is over at ``[DONE]``, or at its end when every choice has its finish
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,9 +29,10 @@ from tokenwire.providers.decoding.faults import coded_fault_in, fault_in, sure_f
 from tokenwire.providers.decoding.life import says_life
 from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
+    arguments_in,
+    arguments_text,
     citation,
     dump,
-    holds_text,
     index_of,
     items,
     obj,
@@ -49,6 +49,7 @@ from tokenwire.providers.openai.chat_chunk import (
     Delta,
     citation_of,
     decode_chunk,
+    usage_beside,
     usage_of,
 )
 from tokenwire.providers.openai.chat_request import build
@@ -61,7 +62,6 @@ __all__ = ["DIALECT", "ChatDecoder", "OpenAIChat"]
 _MOST_MISSES = 16
 #: Fields of a whole message that deltas never repeat.
 _OWN_FIELDS = frozenset({"annotations", "images", "audio"})
-_REASONING = re.compile("reason|think|thought", re.IGNORECASE)
 _THINKING_BLOCKS = ("thinking", "reasoning", "reasoning_text", "summary_text")
 _TOP_LEVEL_EXTRAS = ("prompt_filter_results", "moderation", "timings", "copilot_usage")
 
@@ -82,7 +82,6 @@ class ChatDecoder(PayloadDecoder):
         self._latest_usage: Usage | None = None
         self._cited: set[str] = set()
         self._filters: dict[int, Any] = {}
-        self._extras: dict[str, Any] = {}
 
     # --- the fast way --------------------------------------------------------------------------
 
@@ -139,6 +138,11 @@ class ChatDecoder(PayloadDecoder):
         """One chunk, or a whole completion, of any shape that servers send."""
         if self.parts.loose:
             self._misses = _MOST_MISSES  # half a character waits for its other half
+        if "choices" not in value:
+            inner = next(
+                (i for k in ("result", "data") if "choices" in (i := obj(value.get(k)))), None
+            )
+            value = value if inner is None else inner  # a gateway's envelope
         choices = items(value.get("choices"))
         fault = sure_fault_in(value) or self._other_fault(value)
         is_known = "choices" in value or bool(value.get("usage")) or event == "error"
@@ -151,7 +155,7 @@ class ChatDecoder(PayloadDecoder):
             if value.get(name):
                 self.raw(name, value[name])
         self._cite_sources(value)
-        self._counted(value.get("usage") or obj(value.get("x_groq")).get("usage"))
+        self._counted(value.get("usage") or usage_beside(value))
         for position, choice in enumerate(choices):
             if isinstance(choice, dict):
                 self._one(choice, position)
@@ -232,9 +236,7 @@ class ChatDecoder(PayloadDecoder):
         self._delta(choice, self._missing(choice, message))
         for position, call in enumerate(map(obj, items(message.get("tool_calls")))):
             function = obj(call.get("function"))
-            arguments = function.get("arguments")
-            if arguments is not None and not isinstance(arguments, str):
-                arguments = dump(arguments)
+            arguments = arguments_text(function) or None
             call_id, name = text_of(call.get("id")), text_of(function.get("name"))
             if choice.slots.whole(position, call_id, name, arguments) is None:
                 self._call(choice, call)
@@ -285,17 +287,8 @@ class ChatDecoder(PayloadDecoder):
                 choice.think("").attr("signature", signature)
             if obj(block).get("type") == "redacted_thinking":
                 self.raw("thinking_blocks", block)
-        if not delta.keys() <= KNOWN_FIELDS:
-            for name in delta.keys() - KNOWN_FIELDS:
-                value = delta[name]
-                if value and (_REASONING.search(name) or holds_text(value)):
-                    self._keep_once(name, value)
-
-    def _keep_once(self, name: str, value: Any) -> None:
-        """A field that this version does not know, unless it only says the same again."""
-        if self._extras.get(name) != value:
-            self._extras[name] = value
-            self._unread(name, value)
+        if not KNOWN_FIELDS.issuperset(delta):
+            self.keep_extras(delta, KNOWN_FIELDS)
 
     def _unread(self, name: str, value: Any) -> None:
         """Something of the reasoning that cannot be shown; it is kept, unless it only signs."""
@@ -305,6 +298,8 @@ class ChatDecoder(PayloadDecoder):
     def _delta(self, choice: OpenChoice, delta: dict[str, Any]) -> None:
         self._thought(choice, delta)
         content = delta.get("content")
+        if isinstance(content, int | float):
+            content = dump(content)  # a server that writes an answer in JSON as a value of it
         if isinstance(content, str):
             choice.said(choice.new_text("content", content) if self._cumulative else content)
         else:
@@ -355,8 +350,8 @@ class ChatDecoder(PayloadDecoder):
         if choice.reasoning is not None:
             choice.end_reasoning()
         custom = obj(call.get("custom"))
-        function = custom or obj(call.get("function"))
-        arguments = function.get("input") if custom else function.get("arguments")
+        function = custom or obj(call.get("function")) or call
+        arguments = arguments_in(function)
         as_object = arguments is not None and not isinstance(arguments, str)
         slot = choice.slots.piece(
             index_of(call.get("index")),

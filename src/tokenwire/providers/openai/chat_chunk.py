@@ -11,7 +11,12 @@ from typing import Any, Literal
 import msgspec
 
 from tokenwire.events.model import FinishReason, Usage
-from tokenwire.providers.decoding.values import citation, number, obj
+from tokenwire.providers.decoding.values import (
+    citation,
+    number,
+    obj,
+    tokens_of,
+)
 
 __all__ = [
     "FINISH_REASONS",
@@ -21,6 +26,7 @@ __all__ = [
     "Delta",
     "citation_of",
     "decode_chunk",
+    "usage_beside",
     "usage_of",
 ]
 
@@ -56,7 +62,7 @@ KNOWN_FIELDS = frozenset(REASONING_FIELDS) | {
 }
 
 
-class FunctionDelta(msgspec.Struct, gc=False):
+class FunctionDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     name: str | None = None
     arguments: str | None = None
 
@@ -127,6 +133,21 @@ def citation_of(raw: Any, source: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+#: Names of counts, of this wire and of those that gateways translate from.
+_INPUT_COUNTS = ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "inputTokenCount")
+_INPUT_COUNTS += ("promptTokenCount", "prompt_token_count", "prompt_eval_count", "prompt_n")
+_OUTPUT_COUNTS = ("completion_tokens", "output_tokens", "completionTokens", "outputTokens")
+_OUTPUT_COUNTS += ("outputTokenCount", "candidatesTokenCount", "candidates_token_count")
+_OUTPUT_COUNTS += ("eval_count", "predicted_n")
+_BESIDE = ("usage_metadata", "usageMetadata", "amazon-bedrock-invocationMetrics", "timings")
+
+
+def usage_beside(value: dict[str, Any]) -> Any:
+    """Token counts that a payload has elsewhere than under ``usage``."""
+    groq = obj(value.get("x_groq")).get("usage")
+    return groq or next((value[name] for name in _BESIDE if value.get(name)), None)
+
+
 def usage_of(value: Any) -> Usage | None:
     """Token counts under the names that servers of this wire use."""
     usage = obj(value)
@@ -136,12 +157,12 @@ def usage_of(value: Any) -> Usage | None:
     out = obj(usage.get("completion_tokens_details")) or obj(usage.get("output_tokens_details"))
 
     def first(*values: Any) -> int | None:
-        return next((n for v in values if (n := number(v)) is not None), None)
+        return next((n for v in values if (n := tokens_of(v)) is not None), None)
 
     return Usage(
-        input_tokens=first(usage.get("prompt_tokens"), usage.get("input_tokens")),
-        output_tokens=first(usage.get("completion_tokens"), usage.get("output_tokens")),
-        total_tokens=number(usage.get("total_tokens")),
+        input_tokens=first(*map(usage.get, _INPUT_COUNTS)),
+        output_tokens=first(*map(usage.get, _OUTPUT_COUNTS)),
+        total_tokens=first(usage.get("total_tokens"), usage.get("totalTokens")),
         cached_input_tokens=first(
             into.get("cached_tokens"),
             usage.get("prompt_cache_hit_tokens"),

@@ -27,6 +27,12 @@ from tokenwire.providers.openai.chat_chunk import usage_of
 __all__ = ["DIALECT", "CompletionsDecoder", "CompletionsDialect"]
 
 
+_FIELDS = frozenset(
+    {"index", "text", "delta", "message", "logprobs", "finish_reason", "stop_reason", "error"}
+    | {"matched_stop", "native_finish_reason", "token_ids", "prompt_text", "content_filter_results"}
+)
+
+
 class CompletionsDecoder(PayloadDecoder):
     """One response of ``/completions``."""
 
@@ -34,6 +40,7 @@ class CompletionsDecoder(PayloadDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.parts.texts = []
         self._choices: dict[int, OpenPart] = {}
         self._id: str | None = None
         self._usage: Usage | None = None
@@ -69,6 +76,8 @@ class CompletionsDecoder(PayloadDecoder):
         index = number(entry.get("index")) or 0
         chat = obj(entry.get("delta")) or obj(entry.get("message"))
         text = text_of(entry.get("text")) or texts_of(chat.get("content"))
+        if entry.get("message") and not entry.get("text") and not entry.get("delta") and not index:
+            text = self.missing_text(text)
         part = self._choices.get(index)
         logprobs = entry.get("logprobs")
         if part is None and (text or logprobs):
@@ -77,6 +86,8 @@ class CompletionsDecoder(PayloadDecoder):
             part.delta(text)
             if logprobs:
                 part.attr("logprobs", [logprobs])
+        if not _FIELDS.issuperset(entry):
+            self.keep_extras(entry, _FIELDS)
         raw = word_of(entry.get("finish_reason"))
         if raw is not None:
             details = {"stop_reason": entry["stop_reason"]} if entry.get("stop_reason") else None

@@ -8,6 +8,7 @@ or from the final response; ``cursor`` is the last ``sequence_number``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from tokenwire.errors import ProviderError
@@ -27,8 +28,16 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.payloads import PayloadReader
-from tokenwire.providers.decoding.reasons import reason_of, word_of
-from tokenwire.providers.decoding.values import citation, dump, items, number, obj, text_of
+from tokenwire.providers.decoding.reasons import FAILURES, reason_of, word_of
+from tokenwire.providers.decoding.values import (
+    arguments_text,
+    citation,
+    dump,
+    items,
+    obj,
+    text_of,
+    tokens_of,
+)
 from tokenwire.providers.failures import from_response
 from tokenwire.providers.openai.responses_items import Item, Items
 from tokenwire.providers.openai.responses_request import build, resume
@@ -49,6 +58,12 @@ _KINDS: dict[str, tuple[type[PartStart], str]] = {
 }
 
 
+_DELTA_FIELDS = frozenset(
+    {"type", "delta", "item_id", "output_index", "content_index", "summary_index", "logprobs"}
+    | {"sequence_number", "obfuscation", "response_id", "event_id", "p"}
+)
+
+
 class ResponsesDecoder(PayloadDecoder):
     """One response of the Responses API; `reattach` continues it on a new connection."""
 
@@ -64,14 +79,14 @@ class ResponsesDecoder(PayloadDecoder):
         self.resumable = False
         self._skip_to: int | None = None
         handlers: dict[str, Callable[[dict[str, Any]], None]] = {
-            "response.output_text.delta": lambda v: self._text_delta(v, "output_text"),
-            "response.refusal.delta": lambda v: self._text_delta(v, "refusal"),
-            "response.reasoning_text.delta": lambda v: self._text_delta(v, "reasoning_text"),
-            "response.reasoning_summary_text.delta": lambda v: self._text_delta(v, "summary_text"),
-            "response.output_text.done": lambda v: self._text_done(v, "output_text"),
-            "response.refusal.done": lambda v: self._text_done(v, "refusal"),
-            "response.reasoning_text.done": lambda v: self._text_done(v, "reasoning_text"),
-            "response.reasoning_summary_text.done": lambda v: self._text_done(v, "summary_text"),
+            "response.output_text.delta": partial(self._text_delta, kind="output_text"),
+            "response.refusal.delta": partial(self._text_delta, kind="refusal"),
+            "response.reasoning_text.delta": partial(self._text_delta, kind="reasoning_text"),
+            "response.reasoning_summary_text.delta": partial(self._text_delta, kind="summary_text"),
+            "response.output_text.done": partial(self._text_done, kind="output_text"),
+            "response.refusal.done": partial(self._text_done, kind="refusal"),
+            "response.reasoning_text.done": partial(self._text_done, kind="reasoning_text"),
+            "response.reasoning_summary_text.done": partial(self._text_done, kind="summary_text"),
             "response.output_text.annotation.added": self._annotation,
             "response.output_item.added": self._item_added,
             "response.output_item.done": self._item_done,
@@ -115,6 +130,8 @@ class ResponsesDecoder(PayloadDecoder):
             self._whole(value)
         elif sure_fault_in(value) is not None:
             self._error(value)
+        elif _is_failed_end(kind, value):
+            self._over(value)
         elif not self._status(kind, value):
             self.unknown(kind, value)
 
@@ -147,7 +164,9 @@ class ResponsesDecoder(PayloadDecoder):
         usage = obj(response.get("usage"))
         if usage:
             self._count(usage)
-        status = text_of(response.get("status"))
+        status = response.get("status")
+        status = status if isinstance(status, str) else word_of(status) or ""
+        status = status.strip() if status.strip() not in ("COMPLETED", "Completed") else "completed"
         if not status:
             status = text_of(value.get("type")).partition(".")[2] or "completed"
         details = obj(response.get("incomplete_details"))
@@ -192,11 +211,11 @@ class ResponsesDecoder(PayloadDecoder):
         reasoning = obj(raw.get("output_tokens_details")).get("reasoning_tokens")
         self.count(
             Usage(
-                input_tokens=number(raw.get("input_tokens")),
-                output_tokens=number(raw.get("output_tokens")),
-                total_tokens=number(raw.get("total_tokens")),
-                cached_input_tokens=number(cached),
-                reasoning_tokens=number(reasoning),
+                input_tokens=tokens_of(raw.get("input_tokens")),
+                output_tokens=tokens_of(raw.get("output_tokens")),
+                total_tokens=tokens_of(raw.get("total_tokens")),
+                cached_input_tokens=tokens_of(cached),
+                reasoning_tokens=tokens_of(reasoning),
                 raw=raw,
             )
         )
@@ -274,12 +293,16 @@ class ResponsesDecoder(PayloadDecoder):
         if not isinstance(delta, str):
             return
         cls, group = _KINDS[kind]
-        item = self.items.of(value)
-        index = _index(value)
+        item = self.items.find(value) or self.items.of(value)
+        index = value.get("content_index")
+        if type(index) is not int:
+            index = _index(value)
         part = item.contents.get((group, index))
         if part is None:
             part = self._open(item, cls, group, index)
         part.delta(delta)
+        if not _DELTA_FIELDS.issuperset(value):
+            self.keep_extras(value, _DELTA_FIELDS)
         logprobs = value.get("logprobs")
         if logprobs and isinstance(logprobs, list):
             part.attr("logprobs", logprobs)
@@ -328,9 +351,7 @@ class ResponsesDecoder(PayloadDecoder):
 
     def _arguments_done(self, value: dict[str, Any]) -> None:
         item = self.items.find(value)
-        text = next((value[k] for k in ("arguments", "input", "code") if k in value), None)
-        if isinstance(text, dict):
-            text = dump(text)
+        text = arguments_text(value) or text_of(value.get("code"))
         if item is not None and item.call is not None and isinstance(text, str):
             item.agree(item.call, text)
 
@@ -348,6 +369,13 @@ class ResponsesDecoder(PayloadDecoder):
         if item.call is not None:
             item.call.attr("status", words[2])
         return True
+
+
+def _is_failed_end(kind: str, value: dict[str, Any]) -> bool:
+    """Whether an event that is not known says that the response ended without success."""
+    name, dot, word = kind.partition(".")
+    is_response = name == "response" and dot and isinstance(value.get("response"), dict)
+    return bool(is_response) and "." not in word and reason_of(word) in FAILURES
 
 
 def _index(value: dict[str, Any]) -> int:

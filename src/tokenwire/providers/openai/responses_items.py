@@ -22,7 +22,14 @@ from tokenwire.events.model import (
 )
 from tokenwire.providers.decoding.arguments import resolve
 from tokenwire.providers.decoding.parts import OpenPart, Parts
-from tokenwire.providers.decoding.values import dump, obj, text_of, texts_of
+from tokenwire.providers.decoding.values import (
+    arguments_in,
+    arguments_text,
+    dump,
+    obj,
+    text_of,
+    texts_of,
+)
 
 __all__ = ["Item", "Items"]
 
@@ -36,6 +43,7 @@ CALLER = frozenset({"local_shell_call", "shell_call", "computer_call", "apply_pa
 _CODE = frozenset({"code_interpreter_call", "program"})
 _FUNCTION = frozenset({"function_call", "custom_tool_call"})
 _CALL_FIELDS = frozenset({"type", "id", "call_id", "name", "arguments", "input", "status"})
+_CALL_FIELDS |= {"args", "parameters"}
 
 MissingContents = Callable[["Item", dict[str, Any]], None]
 
@@ -84,8 +92,7 @@ class Item:
         call = self.call
         if self.type not in _FUNCTION or call is None or not call.open:
             return
-        whole = fields.get("arguments", fields.get("input"))
-        text = whole if isinstance(whole, str) else dump(whole) if whole else ""
+        text = arguments_text(fields)
         if call.is_bare:
             self.agree(call, text)
         elif text.strip() and _plain(text) not in (_plain(call.final or call.text), "{}"):
@@ -222,8 +229,7 @@ class Items:
         item = Item(kind, value.get("output_index"), item_id)
         item.call_id = text_of(fields.get("call_id"))
         if kind in _FUNCTION:
-            given = fields.get("arguments", fields.get("input"))
-            item.announced = dump(given) if isinstance(given, dict) else text_of(given)
+            item.announced = arguments_text(fields)
         self.all.append(item)
         self._memo = None
         if kind in _FUNCTION:
@@ -322,7 +328,7 @@ class Items:
         call = item.call
         if call is None:
             return
-        text = fields.get("input" if item.type == "custom_tool_call" else "arguments")
+        text = arguments_in(fields)
         if isinstance(text, str):
             item.agree(call, text)
         elif isinstance(text, dict) and not call.size:
@@ -451,8 +457,7 @@ def _text_of(item: Item) -> str | None:
 def _text_in(fields: dict[str, Any]) -> str:
     """The same of an item of the final response."""
     if text_of(fields.get("type")) in _FUNCTION:
-        given = fields.get("arguments", fields.get("input"))
-        return _plain(given if isinstance(given, str) else dump(given))
+        return _plain(arguments_text(fields))
     return texts_of(fields.get("content"))
 
 

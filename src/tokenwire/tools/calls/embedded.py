@@ -6,13 +6,22 @@ taken for the answer; the work grows linearly with the text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["json_candidates"]
+__all__ = ["ValueText", "json_candidates"]
 
 _FENCE: Final = "```"
 _CLOSING: Final = {"{": "}", "[": "]"}
+#: The first characters of a value in prose: brackets, and what only JSON has after them.
+_BEGIN: Final = re.compile(r"\{\s*(?=[\"}])|\[\s*(?=[\"{\[\]\d\-tfn])")
+#: A bracket at the end of what came, which may begin a value.
+_MAYBE: Final = re.compile(r"[{\[]\s*\Z")
+#: What can change the nesting of a JSON text; a backslash with what it escapes.
+_MARKS: Final = re.compile(r"\\.?|[\"{}\[\]]", re.DOTALL)
+_BLANK: Final = "\ufeff \t\r\n"
+_SCALAR: Final = frozenset('"-0123456789')
 #: Values that are looked at; an answer with more is no answer of one value.
 _MOST: Final = 8
 
@@ -87,3 +96,69 @@ def _end_of(text: str, start: int) -> int | None:
             if not stack:
                 return place + 1
     return None
+
+
+class ValueText:
+    """The text of the one value in an answer that is still being written: from its first bracket to
+    its last, without what stands around it. An object after a list replaces it, since lists in
+    prose are more often notes than answers. Any cut of the answer gives the same text."""
+
+    def __init__(self) -> None:
+        #: How often a value has begun; the text of an earlier one is none of the later one's.
+        self.values = 0
+        self._bracket = ""  # of the value that has begun last
+        self._inside = self._is_scalar = self._prose = False
+        self._rest = ""
+        self._depth = 0
+        self._in_string = self._is_escaped = False
+
+    def feed(self, piece: str) -> str:
+        """The text of the value in the next piece of the answer; when `values` has grown, it is
+        that of a new value."""
+        text = ""
+        while piece and not self._is_scalar:
+            if not self._inside:
+                piece = self._begin(piece)
+                if self._inside:
+                    text = ""
+                continue
+            end = self._end(piece)
+            text, piece = text + piece[:end], piece[end:]
+        return piece if self._is_scalar else text
+
+    def _begin(self, piece: str) -> str:
+        """Find where a value begins: what is left from there on."""
+        piece, self._rest = self._rest + piece, ""
+        if not self.values:
+            piece = piece.lstrip(_BLANK)
+            if not self._prose and piece and piece[0] in _SCALAR:
+                self.values, self._is_scalar = 1, True
+                return piece
+            self._prose = self._prose or bool(piece)
+        at = 0
+        while (match := _BEGIN.search(piece, at)) is not None:
+            bracket = match[0][0]
+            if not self._bracket or (self._bracket, bracket) == ("[", "{"):
+                self.values += 1
+                self._bracket, self._inside = bracket, True
+                return piece[match.start() :]
+            at = match.end()
+        maybe = _MAYBE.search(piece, at)
+        self._rest = maybe[0] if maybe is not None else ""
+        return ""
+
+    def _end(self, piece: str) -> int:
+        """Where the value ends in this piece, or the piece does."""
+        start, self._is_escaped = int(self._is_escaped), False
+        for mark in _MARKS.finditer(piece, start):
+            sign = mark[0]
+            if sign[0] == "\\":
+                self._is_escaped = len(sign) == 1
+            elif sign == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                self._depth += 1 if sign in "{[" else -1
+                if self._depth == 0:
+                    self._inside = False
+                    return mark.end()
+        return len(piece)
