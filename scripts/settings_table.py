@@ -23,7 +23,11 @@ flag overrides the environment, the environment the file, the file the default. 
 
 Times may have a unit (`500ms`, `30s`, `5m`, `24h`), sizes too (`64KiB`, `1MiB`). Lists are repeated
 flags, comma-separated environment variables, or TOML arrays. An unknown key, an invalid value or an
-unsafe combination exits with code 2 and a one-line reason.
+unsafe combination exits with code 2 and a one-line reason. A variable `TOKENWIRE_...` that nothing
+reads is only warned of, with the nearest name, as plugins may have variables of their own. Beside
+the settings these are read: `TOKENWIRE_PROVIDERS`, `TOKENWIRE_MODEL_API_KEY`,
+`TOKENWIRE_MODEL_QUIRKS` and `TOKENWIRE_MODEL_..._TIMEOUT` ([providers](../guide/providers.md)), and
+by clients `TOKENWIRE_URL`, `TOKENWIRE_API_KEY` and `TOKENWIRE_DEBUG`.
 
 ```toml
 # tokenwire.toml

@@ -49,7 +49,8 @@ def test_runs_are_kept_for_this_user_alone_unless_told_otherwise(tmp_path: Path)
     assert (tmp_path / "tokenwire" / "runs.db").stat().st_mode & 0o777 == 0o600
     with serving(tmp_path) as process:
         assert httpx.get(process.url + f"/v1/runs/{run}").status_code == 200
-    with serving(tmp_path, TOKENWIRE_STORE="memory:") as process:
+    with serving(tmp_path, TOKENWIRE_STORE="memory:", TOKENWIRE_STOER="sqlite:x") as process:
+        assert "TOKENWIRE_STOER; did you mean TOKENWIRE_STORE?" in process.errors()
         assert "in memory" in "".join(process.lines)
         assert httpx.get(process.url + f"/v1/runs/{run}").status_code == 404
     url = f"sqlite://{tmp_path}/other.db?synchronous=normal"

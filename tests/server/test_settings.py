@@ -9,9 +9,11 @@ import pytest
 
 from tokenwire.cli.serve import serve_parser
 from tokenwire.errors import ConfigError
+from tokenwire.providers.registry import Registry
 from tokenwire.server.configuration import load_settings, settings_table
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import check
+from tokenwire.server.variables import warnings_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -212,6 +214,45 @@ def test_safe_combinations_are_not() -> None:
     check(Settings(host="0.0.0.0"), keys_on=True)
     check(Settings(host="0.0.0.0", insecure=True), keys_on=False)
     check(Settings(cors_origin=["https://a.example:8443"]), keys_on=False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("TOKENWIRE_PROT", "unknown environment variable TOKENWIRE_PROT; did you mean"),
+        ("TOKENWIRE_API_KEYFILE", "did you mean TOKENWIRE_API_KEY_FILE?"),
+        ("TOKENWIRE_RUN_TOOL_CALL", "did you mean TOKENWIRE_RUN_TOOL_CALLS?"),
+        ("tokenwire_port", "did you mean TOKENWIRE_PORT?"),
+        ("TOKENWIRE_XYZZY_QUUX", "docs/reference/settings.md lists them all"),
+        ("TOKENWIRE_MODEL_IDLE_TIMEOUTS", "unknown environment variable"),
+        ("TOKENWIRE_API_KEY", "is the key of clients; the server has no keys"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_told(variable: str, words: str) -> None:
+    (line,) = told({variable: "s3cret", "PATH": "/bin", "OTHER_PORT": "1"})
+    assert words in line
+    assert "s3cret" not in line
+
+
+def test_variables_that_something_reads_are_not_told(tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    file.write_text(
+        '[house]\ntitle = "House"\nbase_url = "http://{TOKENWIRE_HOUSE_HOST}/v1"\n'
+        'keys = ["TOKENWIRE_HOUSE_KEY"]\n'
+    )
+    env = dict.fromkeys([row.env for row in settings_table()], "1")
+    env |= {"TOKENWIRE_PROVIDERS": str(file), "TOKENWIRE_HOUSE_HOST": "h", "TOKENWIRE_DEBUG": "1"}
+    more = """CONFIG URL HOUSE_KEY MODEL_API_KEY MODEL_QUIRKS MODEL_TOTAL_TIMEOUT
+        MODEL_LLAMA_3_FIRST_EVENT_TIMEOUT SERVICE_HOST SERVICE_PORT PORT_8765_TCP
+        PORT_8765_TCP_ADDR"""
+    env |= {f"TOKENWIRE_{name}": "1" for name in more.split()}
+    assert told(env) == []
+    assert told({"TOKENWIRE_API_KEY": "a"}, keys_on=True) == []
+
+
+def told(env: dict[str, str], *, keys_on: bool = False) -> list[str]:
+    variables = [row.env for row in settings_table()]
+    return warnings_of(env, variables, Registry(env=env).reads, keys_on=keys_on)
 
 
 def test_the_page_of_settings_is_current() -> None:

@@ -175,13 +175,17 @@ def _serve(settings: Settings) -> int:
     from tokenwire.observe.logging import log_facts, setup
     from tokenwire.server.app import create_app
     from tokenwire.server.start import bind, check, check_names, listen, raise_file_limit, unbound
+    from tokenwire.server.variables import warnings_of
     from tokenwire.server.workers import supervise
 
     settings.store = settings.store or user_store()
     setup(settings.log_level)
     app = create_app(settings)
     check(settings, keys_on=app.state.auth.on)
-    check_names(settings)
+    registry = check_names(settings)
+    variables = (row.env for row in settings_table())
+    for line in warnings_of(os.environ, variables, registry.reads, keys_on=app.state.auth.on):
+        _note(f"tokenwire: {line}")
     log_facts()
     raise_file_limit(settings, _note)
     if settings.workers == 1:

@@ -18,7 +18,7 @@ import msgspec
 
 from tokenwire.errors import ConfigError, UnknownModelError
 from tokenwire.providers.base import Dialect, Target
-from tokenwire.providers.clocks import checked_clocks, clocks_of, variable_prefix
+from tokenwire.providers.clocks import CLOCKS, checked_clocks, clocks_of, variable_prefix
 from tokenwire.providers.compatible import PROVIDERS, QUIRKS, Provider
 
 __all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry", "read_providers"]
@@ -173,6 +173,29 @@ class Registry:
         return models
 
     # --- each kind of name -----------------------------------------------------------------------
+
+    def reads(self, variable: str) -> bool:
+        """Whether a key, an address or a deadline of some model comes from the environment
+        ``variable``. Packages that register providers count, too; they are loaded only when nothing
+        else reads it."""
+        if variable in (PROVIDERS_FILE, ADDRESS_KEY, ADDRESS_QUIRKS):
+            return True
+        if self._some_provider_reads(variable):
+            return True
+        self._read_plugins()
+        return self._some_provider_reads(variable)
+
+    def _some_provider_reads(self, variable: str) -> bool:
+        is_clock = variable.endswith(tuple(f"_{clock.upper()}_TIMEOUT" for clock in CLOCKS))
+        prefixes = [ADDRESS_PREFIX, *map(variable_prefix, self._providers)]
+        if is_clock and variable.startswith(tuple(f"{prefix}_" for prefix in prefixes)):
+            return True
+        return any(
+            variable in (*provider.keys, *provider.urls)
+            or variable == f"{variable_prefix(provider.name)}_BASE_URL"
+            or any(match[1] == variable for match in _BLANK.finditer(provider.base_url))
+            for provider in self._providers.values()
+        )
 
     def _demo(self) -> tuple[Dialect, Target]:
         if self.demo_url is None:

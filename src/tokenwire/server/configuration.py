@@ -22,11 +22,11 @@ from typing import Any, Literal
 
 from tokenwire.errors import ConfigError
 from tokenwire.server.settings import Settings
+from tokenwire.server.variables import PREFIX
 
 __all__ = ["CONFIG_FILE", "Setting", "load_settings", "settings_table"]
 
 CONFIG_FILE = "tokenwire.toml"
-_PREFIX = "TOKENWIRE_"
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "k": 1 << 10, "m": 1 << 20, "b": 1}
 #: Settings of these groups are limits.
@@ -76,7 +76,7 @@ def settings_table() -> list[Setting]:
             Setting(
                 item.name,
                 _flag(item.name, meta["group"]),
-                _PREFIX + item.name.upper(),
+                PREFIX + item.name.upper(),
                 hints[item.name],
                 default,
                 meta["group"],
@@ -110,7 +110,7 @@ def load_settings(
     rows = {row.name: row for row in settings_table()}
     arguments = {k: v for k, v in (flags or {}).items() if v is not None and v != []}
     arguments |= _limit_arguments(arguments.pop("limit", []), rows)
-    config = config or environ.get(_PREFIX + "CONFIG")
+    config = config or environ.get(PREFIX + "CONFIG")
     from_file = _file_values(_read_file(config), f"the settings file {config or CONFIG_FILE}", rows)
     for name in arguments:
         if name not in rows:

@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -24,6 +24,9 @@ from tokenwire.server.edge.connection.http import GuardedProtocol
 from tokenwire.server.edge.connection.watch import Watch
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.settings import Settings
+
+if TYPE_CHECKING:
+    from tokenwire.providers.registry import Registry
 
 __all__ = [
     "Server",
@@ -63,8 +66,9 @@ def check(settings: Settings, *, keys_on: bool) -> None:
         raise ConfigError("several workers need a store that they share: --store sqlite:FILE")
 
 
-def check_names(settings: Settings) -> None:
-    """Refuse models and stores that do not exist, before the port is looked at."""
+def check_names(settings: Settings) -> Registry:
+    """Refuse models and stores that do not exist, before the port is looked at; the registry that
+    knows the models."""
     from tokenwire.providers.registry import Registry
     from tokenwire.relay import open_store
 
@@ -72,6 +76,7 @@ def check_names(settings: Settings) -> None:
     for name in settings.model:
         registry.resolve(name)
     open_store(settings.store or "memory:")  # nothing is opened before its start
+    return registry
 
 
 def raise_file_limit(settings: Settings, note: Callable[[str], None]) -> None:
