@@ -4,6 +4,8 @@ Always true: what `steady` gives begins as the text does; it leaves out an end t
 yet (half a marker, link, formula, emphasis, table head), and closes an emphasis that is open for so
 long that it is surely one. */
 
+import { type Line, linesOf } from "./lines.js";
+
 /** Emphasis that is open for longer is drawn as it grows, in characters. */
 const MOST_EMPHASIS = 160;
 /** A formula between single dollars; longer ones are money. */
@@ -22,8 +24,6 @@ const MOST_INDENT = 100;
 /** Characters before the end that are looked at for what is open in a line of text. */
 const MOST_LOOKED = 4000;
 
-const CONTAINER = /^(?:[ \t]*(?:>|[-*+](?=[ \t])|\d{1,9}[.)](?=[ \t])))*[ \t]*/;
-const FENCE = /^(`{3,}(?=[^`]*$)|~{3,})/;
 const DELIMITER = /^\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 
 /** The text as it may be drawn while more may come. */
@@ -48,35 +48,6 @@ function steadyLine(text: string, lines: Line[]): string {
   if (closers) return kept.trimEnd() + closers;
   // What is left may end in half a marker again.
   return kept.length < text.length ? kept.slice(0, heldLine(linesOf(kept))) : kept;
-}
-
-interface Line {
-  at: number;
-  text: string;
-  /** Without the markers of quotes and lists before it. */
-  rest: string;
-  marked: boolean;
-  /** Whether it is inside a listing. */
-  fence: boolean;
-}
-
-function linesOf(text: string): Line[] {
-  const lines: Line[] = [];
-  let fence = "";
-  let at = 0;
-  for (const line of text.split("\n")) {
-    const quoted = fence ? /^[ \t>]*/.exec(line)![0] : CONTAINER.exec(line)![0];
-    const rest = line.slice(quoted.length);
-    const isLast = at + line.length === text.length;
-    const inside = fence !== "";
-    const found = FENCE.exec(rest)?.[1];
-    if (fence) {
-      if (found && rest.trimEnd() === found && found.startsWith(fence)) fence = "";
-    } else if (found && !isLast) fence = found;
-    lines.push({ at, text: line, rest, marked: /[-*+\d]/.test(quoted), fence: inside });
-    at += line.length + 1;
-  }
-  return lines;
 }
 
 /** Where a formula of several lines begins that has not ended. */

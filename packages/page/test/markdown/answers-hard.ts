@@ -31,6 +31,10 @@ export const HARD_ANSWERS: Record<string, string> = {
   "quotes with lists with listings":
     "> - one\n>   ```js\n>   let a = 1;\n>\n>   let b;\n>   ```\n> - two\n>\n>   > inner\n>   >\n>   > 1. deep\n>   >    ```\n>   >    x\n>   >    ```\n>\n> after\nlazy line\n\n> > two\n> one\n",
   "a listing that never ends": "Look:\n\n```python\nx = 1\n\n\ny = `2`\n# **no**\n- no list\n| no | table |\n",
+  "listings that end with their place":
+    "> ```js\n> let a;\nAfter the *quote*.\n\n- ```py\n  x = 1\n- [x] the next `item`\n\n1. ~~~\n   y\n\nText with **marks** and [a link](https://a.test).\n\n> - ```\n>   z\n>\n> [ ] after it\n\n>> ```\n> one *less*\n\nend\n",
+  "listings by indentation with fences in them":
+    "Text:\n\n      ```py\n      x\n      ```\n\n**bold**\n\n- item\n\n          ```\n          deep\n\n- *next*\n\n-     ```\n- [x] after\n\n\t```\n\ttab\n\n_end_\n",
   "fences in fences":
     "`````\n````\n```\nx\n```\n````\n`````\n\n```js // title=\"a.js\"\na`b`\n```  \n\n~~~~md\n~~~\n```\n~~~~\n\n``` not `a` fence\n\n- ```\n  in item\n  ```\n- after\n",
   "rules and emphasis that look alike":
