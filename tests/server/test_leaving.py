@@ -124,6 +124,32 @@ def test_who_closes_a_long_poll_has_left(here: Site) -> None:
     assert ended(here, run) == "cancelled"
 
 
+def test_a_reader_of_a_durable_stream_is_one_as_well() -> None:
+    with site(durable_streams="read") as here:
+        run = here.start("scenario:stall", on_disconnect="stop")
+        durable = Reading.get(here.port, f"/ds/v1/stream/runs/{run}?offset=-1&live=sse")
+        durable.until(b"event: control")
+        native = Reading.get(here.port, f"/v1/runs/{run}/events")
+        native.until(b"text-delta")
+        native.close()
+        assert still_runs(here, run)
+        durable.close()
+        assert ended(here, run) == "cancelled"
+
+
+def test_between_two_polls_of_a_durable_stream_nobody_has_left() -> None:
+    with site(durable_streams="read", long_poll_timeout=0.2) as here:
+        here.app.state.runs.worker.readers.return_seconds = 1.0
+        run = here.start("scenario:stall", on_disconnect="stop")
+        offset = "-1"
+        for _ in range(4):
+            params = {"offset": offset, "live": "long-poll"}
+            page = here.client.get(f"/ds/v1/stream/runs/{run}", params=params)
+            offset = page.headers["stream-next-offset"]
+            assert still_runs(here, run, 0.1)
+        assert ended(here, run) == "cancelled"
+
+
 def test_a_look_at_what_is_there_stops_nothing(here: Site) -> None:
     run = here.start("scenario:stall", on_disconnect="stop")
     for _ in range(3):
@@ -184,6 +210,31 @@ def test_who_leaves_an_answer_stops_the_provider(
         assert not provider.gone.is_set()
         reading.close()
         assert provider.gone.wait(5)
+        time.sleep(0.3)
+        assert provider.requests == 1
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_who_leaves_behind_a_further_request_has_left(provider: Upstream, stream: bool) -> None:
+    """The next request of the connection is there already, and not read."""
+    path, fields = "/v1/chat/completions", BODIES["/v1/chat/completions"]
+    with serving(model=[provider.model], on_disconnect="stop") as server:
+        provider.will(provider.hold)
+        body = json.dumps({"model": provider.model, "stream": stream, **fields}).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        reading = Reading(int(server.url.rpartition(":")[2]), head.encode() + body)
+        until = time.monotonic() + 10
+        while not provider.requests and time.monotonic() < until:
+            time.sleep(0.01)
+        for _ in range(3):
+            reading.wire.sendall(head.encode() + body)
+            time.sleep(0.1)
+        assert not provider.gone.wait(0.5)
+        reading.close()
+        assert provider.gone.wait(10)
         time.sleep(0.3)
         assert provider.requests == 1
 

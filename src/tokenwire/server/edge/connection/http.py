@@ -14,7 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
-from tokenwire.server.edge.connection.watch import Progress, Watch
+from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.transport import transport_of
@@ -264,6 +264,9 @@ class GuardedProtocol(HttpToolsProtocol):
             elif now > self._until:
                 self._until = 0.0
                 self._late()
+        if self.flow.read_paused and self._is_answering() and has_left(self.transport):
+            self.transport.close()  # a further request, or a body, stands before its end
+            return
         stuck = self._progress.stuck(self.transport.get_write_buffer_size(), now)
         if stuck > self.watch.settings.write_deadline:
             for cycle in self._cycles:

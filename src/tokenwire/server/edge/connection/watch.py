@@ -6,6 +6,8 @@ watch costs no timer a connection.
 
 from __future__ import annotations
 
+import select
+from asyncio import Transport
 from collections import Counter
 from typing import Protocol
 
@@ -14,8 +16,10 @@ from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.settings import Settings, is_loopback
 
-__all__ = ["Progress", "Watch", "Watched"]
+__all__ = ["Progress", "Watch", "Watched", "has_left"]
 
+#: The peer's end of a connection, which systems other than Linux tell with the last byte alone.
+_PEER_END = getattr(select, "POLLRDHUP", 0)
 #: Seconds between two looks at what waits in all buffers.
 _SWEEP_SECONDS = 0.5
 
@@ -87,3 +91,13 @@ class Progress:
             self._since = now
         self._unsent = unsent
         return now - self._since
+
+
+def has_left(transport: Transport) -> bool:
+    """Whether the peer has closed, behind bytes that are not read yet as well."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), _PEER_END)
+    return bool(poll.poll(0))

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tokenwire.durable.sources import Source, StreamPage
+from tokenwire.durable.sources import RunSource, Source, StreamPage
 from tokenwire.errors import GoneError, InputError, LogError, NotFoundError
 from tokenwire.server.edge.connections import Connection, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
@@ -155,19 +155,29 @@ def _catch_up(request: Request, source: Source, position: int, page: StreamPage)
     return _response(source, _body(source, page), headers)
 
 
-class _Failure:
-    """Why the run of a reader's stream failed here, where its log cannot tell."""
+class _RunReader:
+    """A reader of a run's stream, who counts for the run's ``on_disconnect``, and hears of a
+    failure that its log cannot tell. Streams of one's own have neither."""
 
     error: Exception | None = None
 
-    def __init__(self, state: State, name: str, news: asyncio.Event) -> None:
-        self._news = news
-        #: Ends the listening.
-        self.deafen = state.runs.worker.readers.listen(name, self._hear)
+    def __init__(self, state: State, source: Source, name: str, news: asyncio.Event) -> None:
+        self._news, self._name = news, name
+        self._readers = state.runs.worker.readers if isinstance(source, RunSource) else None
+        if self._readers is not None:
+            self._deafen = self._readers.listen(name, self._hear)
+            self._readers.join(name)
+            self._readers.stay(name)
 
     def _hear(self, error: Exception) -> None:
         self.error = error
         self._news.set()
+
+    def leave(self, *, returning: bool) -> None:
+        """The reading is over; ``returning``: the reader is about to come back."""
+        if self._readers is not None:
+            self._deafen()
+            self._readers.leave(self._name, returning=returning)
 
 
 async def _long_poll(
@@ -176,7 +186,7 @@ async def _long_poll(
     position = await _start(source, offset)
     news = asyncio.Event()
     stop = source.subscribe(news.set)
-    failure = _Failure(state, name, news)
+    reader = _RunReader(state, source, name, news)
     state.on_drain.append(news.set)
     until = asyncio.get_running_loop().time() + state.settings.long_poll_timeout
     try:
@@ -188,8 +198,8 @@ async def _long_poll(
             remaining = until - asyncio.get_running_loop().time()
             if any(p.parts for p in page.pieces) or page.closed or remaining <= 0 or state.draining:
                 break
-            if failure.error is not None:
-                raise failure.error
+            if reader.error is not None:
+                raise reader.error
             position = page.next
             try:
                 async with asyncio.timeout(remaining):
@@ -198,7 +208,7 @@ async def _long_poll(
                 pass  # one more look, then the empty answer
     finally:
         stop()
-        failure.deafen()
+        reader.leave(returning=True)
         state.on_drain.remove(news.set)
     headers = {**_headers(page), "cache-control": "no-store"}
     if not page.closed:
@@ -246,24 +256,25 @@ class SSEResponse:
         if self._source.kind == "binary":
             headers.append((b"stream-sse-data-encoding", b"base64"))
         stop = self._source.subscribe(self._news.set)
-        failure = _Failure(self._state, self._name, self._news)
+        reader = _RunReader(self._state, self._source, self._name, self._news)
         transport = transport_of(scope)
         connection = self._state.connections.open(self)
         connection.unsent = transport.unsent
         watch = watch_disconnect(receive, connection.gone)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await self._pump(connection, send, failure)
+            await self._pump(connection, send, reader)
         except SlowReader:
             await transport.drop()
         finally:
             stop()
-            failure.deafen()
+            is_gone = connection.lost and connection.leaving is None
+            reader.leave(returning=not is_gone)
             watch.cancel()
             self._state.connections.close(connection)
             self.release()
 
-    async def _pump(self, connection: Connection, send: Send, failure: _Failure) -> None:
+    async def _pump(self, connection: Connection, send: Send, reader: _RunReader) -> None:
         loop = asyncio.get_running_loop()
         has_sent = False
         while not connection.lost:
@@ -283,7 +294,7 @@ class SSEResponse:
                 await self._send(connection, send, self._frames(page), last=is_over)
             if is_over:
                 return
-            has_failed = failure.error is not None and page.up_to_date
+            has_failed = reader.error is not None and page.up_to_date
             if connection.leaving is not None or self._gone or self._source.gone or has_failed:
                 await self._send(connection, send, b"", last=True)
                 return
