@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -412,3 +413,42 @@ async def test_other_packages_add_their_own_by_entry_point(monkeypatch: pytest.M
     assert await text_of(Oracle()) == "42"
     with pytest.raises(tokenwire.TokenwireError):
         tokenwire.stream("x", model=object())
+
+
+@agent
+async def exits(ctx: RunContext) -> str:
+    raise SystemExit(3)
+
+
+@agent
+async def exits_late(ctx: RunContext):
+    yield "words "
+    sys.exit("the end")
+
+
+@agent
+def exits_in_a_thread(ctx: RunContext):
+    yield "words "
+    sys.exit(0)
+
+
+@agent
+async def exits_in_a_step(ctx: RunContext):
+    async def work() -> None:
+        sys.exit(1)
+
+    await ctx.step("work", work)
+    yield "words "
+
+
+@pytest.mark.parametrize("model", [exits, exits_late, exits_in_a_thread, exits_in_a_step])
+def test_an_agent_that_exits_ends_its_run_and_not_the_process(model: Any) -> None:
+    """``sys.exit`` in a task would stop the event loop, and with it every run of a server."""
+
+    async def main() -> None:
+        async with tokenwire.stream("x", model=model) as run:
+            with pytest.raises(AgentError, match="called exit"):
+                await run.result()
+            assert run.state.outcome == "error"
+
+    asyncio.run(main())

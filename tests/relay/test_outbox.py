@@ -105,6 +105,34 @@ def test_a_call_that_fails_is_made_again_by_whoever_is_there(tmp_path: Any) -> N
     run_async(main())
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])
+@pytest.mark.parametrize("how", ["async", "thread"])
+def test_a_call_that_exits_or_is_cancelled_within_stops_no_other(
+    error: BaseException, how: str
+) -> None:
+    async def main() -> None:
+        told: list[EndedRun] = []
+
+        def plain(ended: EndedRun) -> None:
+            if not told:
+                told.append(ended)
+                raise error
+            told.append(ended)
+
+        async def broken(ended: EndedRun) -> None:
+            plain(ended)
+
+        async with opened("memory:", broken if how == "async" else plain) as runs:
+            first = await runs.start(asked("you"), model="job")
+            await until(lambda: told)
+            second = await runs.start(asked("again"), model="job")
+            await until(lambda: any(ended.run == second.id for ended in told))
+            # The first is told again, as after any failure.
+            await until(lambda: [ended.run for ended in told].count(first.id) == 2)
+
+    run_async(main())
+
+
 def test_what_fails_for_a_day_is_listed_and_what_is_deleted_is_forgotten(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

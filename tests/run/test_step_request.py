@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -184,6 +185,17 @@ def test_an_async_rule_is_refused_before_anything_runs() -> None:
     """Its coroutine would count as a yes."""
     with pytest.raises(InputError, match="plain function"):
         tokenwire.stream("Hi", model=ScriptedModel(["Hello"]), stop_when=_says_yes)
+
+
+def test_a_rule_that_exits_ends_its_run_alone() -> None:
+    async def main() -> list[Any]:
+        model = ScriptedModel([call("look")], ["never asked"])
+        async with tokenwire.stream(
+            "Hi", model=model, tools=[look], stop_when=lambda state: sys.exit(1)
+        ) as run:
+            return [event async for event in run]
+
+    assert end(asyncio.run(main())) == ("error", "bad_config")
 
 
 def test_a_rule_that_hides_a_coroutine_is_an_error_of_the_run() -> None:

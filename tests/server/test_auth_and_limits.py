@@ -128,9 +128,10 @@ def test_a_check_that_names_no_principal_refuses(verdict: Any) -> None:
             principal_of(Auth(verify=verify), "any-key-at-all")
 
 
-def test_a_check_that_fails_lets_nobody_in() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("the database is away"), SystemExit(1)])
+def test_a_check_that_fails_lets_nobody_in(error: BaseException) -> None:
     async def broken(credential: str) -> str | None:
-        raise RuntimeError("the database is away")
+        raise error
 
     with pytest.raises(KeyCheckError):
         principal_of(Auth(verify=broken), "any-key-at-all")

@@ -267,9 +267,10 @@ def test_where_a_tool_runs_is_told_apart() -> None:
     assert native.executor == "provider"
 
 
-def test_approval_and_permission_rules_that_break_let_nothing_through() -> None:
+@pytest.mark.parametrize("error", [RuntimeError(), SystemExit(0)])
+def test_approval_and_permission_rules_that_break_let_nothing_through(error: BaseException) -> None:
     def broken(_: Any) -> bool:
-        raise RuntimeError
+        raise error
 
     assert Tool.of(google, needs_approval=broken).asks({})
     assert not Tool.of(google, allow=broken).allows("root")

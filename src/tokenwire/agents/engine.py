@@ -335,7 +335,10 @@ class AgentEngine:
         self.outlet.wake()
 
     async def _run(self) -> None:
-        await self._work(self)
+        try:
+            await self._work(self)
+        except SystemExit as error:  # asyncio would stop the whole loop for it
+            raise AgentError(f"{self._title} called exit; only its run ends") from error
         self.journal.check_end()
 
     async def _stop_task(self) -> None:

@@ -76,7 +76,7 @@ class Agent:
             return principal in self._allow
         try:
             return bool(self._allow(principal))
-        except Exception:  # a broken rule must not let anybody through
+        except (Exception, SystemExit):  # a broken rule must not let anybody through
             return False
 
     def engine(self, setup: Setup) -> Engine:

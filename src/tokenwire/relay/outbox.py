@@ -255,7 +255,9 @@ class _Ends:
                     result = await asyncio.to_thread(self._on_end, ended)
                     if inspect.isawaitable(result):
                         await result
-        except Exception as error:
+        except BaseException as error:  # whatever it raises, other runs' ends are still told
+            if _is_ours(error):
+                raise
             now = time.time()
             note.is_failed = now > note.first_try + MOST_SECONDS
             note.until = now + min(MOST_PAUSE, 2.0 ** min(note.tries, 12))
@@ -285,3 +287,10 @@ class _Ends:
             metadata=meta.metadata,
             error=fold.error,
         )
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an exception ends this task, and is none of the application's function."""
+    task = asyncio.current_task()
+    is_cancel = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    return bool(is_cancel) or isinstance(error, KeyboardInterrupt | GeneratorExit)

@@ -231,7 +231,7 @@ class Loop:
             return False
         try:
             self._stopped = verdict(rule(self.fold))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.exception("run %s: its 'stop_when' failed", self.plan.run)
             raise ConfigError(
                 "the run's 'stop_when' failed: it must be a plain function that returns a bool; "

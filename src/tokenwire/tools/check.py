@@ -43,7 +43,7 @@ def check(tools: ToolSet, call: ToolCall, *, principal: str = "") -> Tool | Tool
         tool.bind(call.arguments)
     except ArgumentsError as error:
         return refusal(call, "invalid_arguments", f"invalid arguments: {error}")
-    except Exception as error:  # a validator of the user's own broke
+    except (Exception, SystemExit) as error:  # a validator of the user's own broke
         return refusal(call, "invalid_arguments", f"arguments refused: {type(error).__name__}")
     return tool
 

@@ -128,7 +128,7 @@ class Tool:
             return self.needs_approval
         try:
             return verdict(self.needs_approval(arguments))
-        except Exception:  # a broken rule must not let anything through
+        except (Exception, SystemExit):  # a broken rule must not let anything through
             return True
 
     def allows(self, principal: str) -> bool:
@@ -139,7 +139,7 @@ class Tool:
             return principal in self.allow
         try:
             return verdict(self.allow(principal))
-        except Exception:  # a broken rule must not let anybody through
+        except (Exception, SystemExit):  # a broken rule must not let anybody through
             return False
 
     @classmethod

@@ -149,7 +149,7 @@ class Auth:
             principal = await _principal_of(verify, key)
         except (TokenwireError, HTTPException):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Its text may be the key itself, as that of a KeyError is: the log gets the place.
             place = traceback.extract_tb(error.__traceback__)[-1]
             _FAILED.log(
