@@ -451,3 +451,35 @@ def test_what_a_caller_wrote_runs_in_no_browser(kind: str, is_stored: bool) -> N
                 assert answer.headers["content-security-policy"].startswith("sandbox;")
                 assert answer.headers["x-content-type-options"] == "nosniff"
                 assert ("content-disposition" in answer.headers) is is_stored, (kind, query)
+
+
+# --- what two servers could read in two ways ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n",
+        b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, chunked\r\n",
+        b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n"
+        b"Transfer-Encoding: chunked\r\n",
+        b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: identity\r\n",
+        b"POST /v1/runs HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n",
+        b"POST http://evil.test/v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n",
+        b"POST http://localhost@evil.test/v1/runs HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST http://localhost/v1/runs HTTP/1.1\r\nContent-Length: 0\r\n",
+        b"GET http://evil.test/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n",
+    ],
+)
+def test_an_ambiguous_head_is_refused_and_closes(keyed: Site, head: bytes) -> None:
+    answer = ask(keyed, head + b"\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert status_of(answer) == 400
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("host", [b"localhost", b"LOCALHOST:80", b"127.0.0.1"])
+def test_a_url_of_our_own_host_is_served(keyed: Site, host: bytes) -> None:
+    request = b"GET http://" + host + b"/healthz HTTP/1.1\r\nConnection: close\r\nHost: " + host
+    assert status_of(ask(keyed, request + b"\r\n\r\n")) == 200

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -424,3 +425,33 @@ def test_pipelined_rubbish_and_half_requests_leave_the_server_well(here: Site) -
         reading = Reading(here.port, rubbish + b"\r\n\r\n")
         reading.rest()
     assert here.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "number", ["²", "½", "🄀", "٣", "-1", "+1", " 1", "1e3", "9" * 5000, "0" * 9 + "1" + "9" * 7]
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/threads?limit=",
+        "/v1/threads/t?limit=",
+        "/v1/threads/t?as=ui-messages&limit=",
+        "/v1/threads/t?as=ui-messages&before=",
+        "/v1/responses/resp_aaaaaaaaaaaaaaaaaaaa?stream=true&starting_after=",
+    ],
+)
+def test_what_only_looks_like_a_number_is_refused(here: Site, path: str, number: str) -> None:
+    answer = here.client.get(path + quote(number))
+    assert answer.status_code == 400, answer.text
+    assert "whole number" in answer.text
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\n", "\0", "\x1b[31m", "\u202e", "x" * 129, "a b", "é", "a\x1fb"]
+)
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_s15_no_thread_has_such_a_name(here: Site, method: str, name: str) -> None:
+    body = {"json": {"title": "x"}} if method == "PUT" else {}
+    answer = here.client.request(method, f"/v1/threads/{quote(name)}", **body)
+    assert answer.status_code == 400
+    assert "a thread has 1 to 128" in answer.text

@@ -53,6 +53,8 @@ def post(kind: bytes, framing: bytes, version: bytes = b"1.1", more: bytes = b""
 def test_an_unknown_upgrade_is_ignored_and_its_body_is_read(
     here: Site, kind: bytes, version: bytes, framing: bytes
 ) -> None:
+    if version == b"1.0" and b"chunked" in framing:
+        pytest.skip("HTTP/1.0 knows no chunks")
     runs = here.runs_started
     with plain(here) as connection:
         connection.sendall(post(kind, framing, version))

@@ -12,7 +12,7 @@ import msgspec
 
 from tokenwire.errors import InputError
 
-__all__ = ["input_error", "quoted"]
+__all__ = ["input_error", "quoted", "whole_number"]
 
 _AT = re.compile(r" - at `\$\.?([^`]*)`\Z")
 _TYPES = {
@@ -69,6 +69,14 @@ def quoted(text: str, most: int = _MOST_NAME) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+
+
+def whole_number(text: str, most_digits: int = 9) -> int | None:
+    """A text of ASCII digits as a number; None for any other. (`str.isdigit` is true of texts that
+    `int` refuses, such as ``"²"``.)"""
+    if text.isascii() and text.isdigit() and len(text) <= most_digits:
+        return int(text)
+    return None
 
 
 def _must(problem: str) -> str:

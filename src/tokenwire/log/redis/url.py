@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from tokenwire.errors import ConfigError
+from tokenwire.events.validation import whole_number
 
 __all__ = ["LEVELS", "RedisSettings", "parse_url"]
 
@@ -81,7 +82,7 @@ def parse_url(url: str) -> RedisSettings:
     names = tuple(options)
     path = unquote(parts.path.strip("/"))
     database = path if kind == "single" else options.pop("db", "")
-    if database and not database.isdigit():
+    if database and whole_number(database) is None:
         raise ConfigError("the database in the store URL must be a number: redis://host:6379/0")
     if kind == "sentinel" and not path:
         raise ConfigError(

@@ -47,7 +47,7 @@ _STATUSES = ("status_code", "statusCode", "http_code", "http_status", "status", 
 #: Names that only a failure has, and what they hold: an error, its prose, or that there is one.
 _ERROR_NAME = re.compile(
     r"^(?:is|has|last|api|inner)?_?-?(?:err|errs|errors?|exceptions?|faults?|failures?|failed)"
-    r"(?:_?-?(?:msg|message|type|text|info|detail|details|description|list|code|name|reason|str))?$",
+    r"(?:_?-?(?:msg|message|type|text|info|detail|details|description|list|code|name|reason|str))?\Z",
     re.I,
 )
 #: Where an object is told about another one.

@@ -20,8 +20,8 @@ _BUSY = frozenset(
     " generating preparing accepted".split()
 )
 #: Kinds of payload that hold a state and no output.
-_KIND = re.compile(r"(?:^|[_.:/])(?:status|progress|queued?)(?:$|[_.:/])")
-_PING = re.compile(r"(?:^|[_.:/])(?:heartbeat|ping|keep_?alive)(?:$|[_.:/])")
+_KIND = re.compile(r"(?:^|[_.:/])(?:status|progress|queued?)(?:\Z|[_.:/])")
+_PING = re.compile(r"(?:^|[_.:/])(?:heartbeat|ping|keep_?alive)(?:\Z|[_.:/])")
 _KINDS = ("type", "event", "object", "kind")
 _TEXTS = ("message", "msg", "detail")
 _STATES = ("status", "state", "code", *_TEXTS)

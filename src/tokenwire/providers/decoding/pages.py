@@ -19,9 +19,12 @@ __all__ = ["MOST_PAGE_BYTES", "is_page_clear", "not_this_wire", "page_error", "w
 #: No page says why it came only after that many bytes.
 MOST_PAGE_BYTES = 8192
 _CLEAR = re.compile(rb"</(?:title|h1|body|html|(?:\w+:)?(?:error\w*|fault|message))\s*>", re.I)
-_TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1\s*>", re.I | re.DOTALL)
+# A title ends before the next one begins: one without an end costs no more than its length.
+_TITLE = re.compile(
+    r"<(title|h1)[^<>]*+>((?:[^<]++|<(?!/?(?:title|h1)))*+)</\1\s*+>", re.I | re.DOTALL
+)
 _FIELD = re.compile(
-    r"<(?:\w+:)?(code|message|faultcode|faultstring|detail|type)\b[^>]*>([^<]+)<", re.I
+    r"<(?:\w++:)?(code|message|faultcode|faultstring|detail|type)\b[^<>]*+>([^<]++)<", re.I
 )
 _STATUS = re.compile(r"(?<![\d.])([45]\d\d)(?![\d.])")
 _NAMES = {"faultcode": "code", "faultstring": "message"}

@@ -57,7 +57,7 @@ __all__ = ["OpenPart", "Parts"]
 #: Finish reasons with which a call without arguments is a whole one.
 _CALLED = frozenset({"stop", "tool_calls"})
 #: What servers write for no arguments; a longer text has some.
-_NOTHING = re.compile(r'\s*(?:|null|""|"?\{\s*\}"?|\[\s*\])\s*\Z')
+_NOTHING = re.compile(r'\s*+(?:|null|""|"?\{\s*+\}"?|\[\s*+\])\s*+\Z')
 _MOST_NOTHING = 16
 
 _KINDS: dict[type[PartStart], tuple[type[PartDelta] | None, type[PartEnd]]] = {

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from tokenwire.errors import NetworkError
+from tokenwire.events.validation import whole_number
 
 __all__ = ["Proxies", "Proxy"]
 
@@ -104,8 +105,9 @@ def _matches(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
     name, colon, number = entry.rpartition(":")
-    if colon and number.isdigit() and (name.count(":") == 0 or name.endswith("]")):
-        if int(number) != port:
+    entry_port = whole_number(number)
+    if colon and entry_port is not None and (name.count(":") == 0 or name.endswith("]")):
+        if entry_port != port:
             return False
         entry = name
     entry = entry.strip("[]")

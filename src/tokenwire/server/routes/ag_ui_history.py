@@ -11,6 +11,7 @@ from typing import Any
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
+from tokenwire.events.validation import whole_number
 from tokenwire.relay.replay import Replay
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
@@ -99,6 +100,7 @@ async def with_stored(state: State, body: AGUIRequest, principal: str) -> list[M
 def _count(text: str | None, name: str, least: int) -> int | None:
     if text is None:
         return None
-    if not text.isdigit() or len(text) > 9 or int(text) < least:
+    number = whole_number(text)
+    if number is None or number < least:
         raise InputError(f"'{name}' must be a whole number from {least} on", field=name)
-    return min(int(text), _MOST_LIMIT)
+    return min(number, _MOST_LIMIT)

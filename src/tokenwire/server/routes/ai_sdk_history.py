@@ -14,6 +14,7 @@ from starlette.requests import Request
 from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
+from tokenwire.events.validation import whole_number
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
@@ -101,6 +102,7 @@ def compat_of(state: State, request: Request, before: str | None = None) -> Comp
 def _count(text: str | None, name: str, least: int) -> int | None:
     if text is None:
         return None
-    if not text.isdigit() or len(text) > 9 or int(text) < least:
+    number = whole_number(text)
+    if number is None or number < least:
         raise InputError(f"'{name}' must be a whole number from {least} on", field=name)
-    return min(int(text), _MOST_LIMIT)
+    return min(number, _MOST_LIMIT)

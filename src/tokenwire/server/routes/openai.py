@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from tokenwire.errors import InputError, NotFoundError
 from tokenwire.events.message import Message
+from tokenwire.events.validation import whole_number
 from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
@@ -191,10 +192,11 @@ async def retrieve(state: State, request: Request, info: RequestInfo) -> Respons
     async with count_misses(state, info):
         if request.query_params.get("stream") not in ("true", "1"):
             return json_response(await _object(state, run, info.principal))
-        after = request.query_params.get("starting_after")
-        if after is not None and not (after.isdigit() and len(after) < 16):
+        text = request.query_params.get("starting_after")
+        after = whole_number(text, 15) if text is not None else None
+        if text is not None and after is None:
             raise InputError("'starting_after' must be a whole number", field="starting_after")
-        encoder = OpenAIResponsesEncoder(starting_after=int(after) if after else None)
+        encoder = OpenAIResponsesEncoder(starting_after=after)
         return await wire_response(
             state, run, encoder, principal=info.principal, preamble=OPENAI_PREAMBLE
         )

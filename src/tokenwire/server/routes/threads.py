@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import InputError
 from tokenwire.events.reasons import OUTCOMES
+from tokenwire.events.validation import whole_number
 from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE, THREAD
 from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
@@ -67,18 +68,25 @@ async def listed(state: State, request: Request, info: RequestInfo) -> Response:
     return json_response(page)
 
 
+def _thread(request: Request) -> str:
+    thread: str = request.path_params["thread"]
+    if not THREAD.fullmatch(thread):
+        raise InputError("a thread has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ -")
+    return thread
+
+
 def _limit(request: Request, usual: int = MOST_THREADS) -> int:
     """How many entries of a list a page has."""
-    text = request.query_params.get("limit", str(usual))
-    if not text.isdigit() or not 1 <= int(text[:9]) <= MOST_THREADS:
+    number = whole_number(request.query_params.get("limit", str(usual)))
+    if number is None or not 1 <= number <= MOST_THREADS:
         raise InputError(f"'limit' must be a whole number from 1 to {MOST_THREADS}", field="limit")
-    return int(text)
+    return number
 
 
 async def show(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/threads/{thread}``: its runs, newest first, and which one is under way; with
     ``as=ui-messages`` the conversation as the AI SDK's messages."""
-    thread, query = request.path_params["thread"], request.query_params
+    thread, query = _thread(request), request.query_params
     if (form := query.get("as")) is not None:
         if form != "ui-messages":
             raise InputError("'as' must be ui-messages", field="as")
@@ -109,14 +117,12 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
 async def name_it(state: State, request: Request, info: RequestInfo) -> Response:
     """``PUT /v1/threads/{thread}`` with a ``title``; an empty one gives the name back that the
     thread had by itself."""
-    thread = request.path_params["thread"]
-    if not THREAD.fullmatch(thread):
-        raise InputError("a thread has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ -")
+    thread = _thread(request)
     title = read_body(info.json, _Title).title.strip()
     return json_response(await state.threads.rename(info.principal, thread, title))
 
 
 async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/threads/{thread}``: the conversation and all of its runs."""
-    await state.threads.erase(request.path_params["thread"], info.principal)
+    await state.threads.erase(_thread(request), info.principal)
     return Response(status_code=204)

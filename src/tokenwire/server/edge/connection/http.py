@@ -186,6 +186,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if size > settings.header_limit or len(self.headers) > settings.header_fields:
             self._refuse(431, "request line and headers too large")
             return
+        if problem := _framing_problem(self.headers, self.parser.get_http_version(), self.url):
+            self._refuse(400, problem)
+            return
         if self.parser.should_upgrade():  # the parser takes no body after one, whatever it is to
             if self.parser.get_method() == b"CONNECT":
                 self._refuse(400, "CONNECT is not supported")
@@ -337,3 +340,16 @@ class GuardedProtocol(HttpToolsProtocol):
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
     names = dict(headers)
     return b"transfer-encoding" in names or bool(names.get(b"content-length", b"").strip(b"0 "))
+
+
+def _framing_problem(headers: list[tuple[bytes, bytes]], version: str, url: bytes) -> str | None:
+    """What two servers could read in two ways, and so send a request within a request."""
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (codings != [b"chunked"] or version == "1.0"):
+        return "the only transfer coding is chunked, in HTTP/1.1"
+    if not url.startswith(b"/") and b"://" in url:  # absolute form: its host is the request's
+        place = url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0].lower()
+        hosts = [value.strip().lower() for name, value in headers if name == b"host"]
+        if hosts != [place]:
+            return "the URL of the request and its Host header must name the same host"
+    return None
