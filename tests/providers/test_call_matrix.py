@@ -286,6 +286,15 @@ def test_a_final_response_with_other_arguments_runs_nothing() -> None:
     assert responses_of(ADDED, DONE, output=[ITEM]) == WHOLE
 
 
+def test_a_call_of_gemini_that_was_to_go_on_and_did_not() -> None:
+    call = {"functionCall": {"name": "f", "willContinue": True}}
+    parts = [{"candidates": [{"content": {"parts": [call]}}]}]
+    end = ANSWERS["gemini"][1]
+    assert calls_of(events_of("gemini", [*parts, *end])) == [("f", None, "truncated")]
+    rest = {"candidates": [{"content": {"parts": [{"functionCall": {}}]}}]}
+    assert calls_of(events_of("gemini", [*parts, rest, *end])) == WHOLE
+
+
 def test_every_wire_with_tools_is_here() -> None:
     registry = Registry(env={})
     assert all(registry.dialect(name).name == name for name in WIRES)

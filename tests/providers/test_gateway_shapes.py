@@ -199,6 +199,26 @@ def test_parallel_calls_in_one_chunk(indexes: tuple[Any, Any], texts: tuple[str,
     assert [e.call_id for e in events if isinstance(e, ToolCallStart)] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        [chunk({"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}, "tool_calls")],
+        [CALLED, {**CALLED, "usage": {"prompt_tokens": 1, "completion_tokens": 1}}],
+        [chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"x":1}'}}]}), CALLED],
+        [chunk({"tool_calls": []}, "tool_calls")],
+        [CALLED, chunk({"content": ""}), CALLED],
+    ],
+    ids=["empty piece", "reason again", "whole again", "empty list", "content after"],
+)
+@pytest.mark.parametrize("text", ['{"x":1}', "{}"])
+def test_what_servers_send_after_a_call(end: list[Any], text: str) -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": text}}
+    events = chat(chunk({"tool_calls": [call]}), *end)
+    has_more = '{\\"x\\":1}' in json.dumps(end)
+    assert calls_of(events) == [("f", {"x": 1} if has_more else json.loads(text), "complete")]
+    assert status_of(events) == "complete"
+
+
 def test_empty_arguments_then_the_real_ones_under_one_id() -> None:
     payloads: list[Any] = [{"type": "message_start", "message": {"id": "m"}}]
     for index, text in enumerate(("", '{"x":1}')):

@@ -93,6 +93,8 @@ class _Candidate:
         self.part: OpenPart | None = None
         self.sealed = False  # its signature came; the next piece is another part
         self.call: OpenPart | None = None
+        #: The call said that more of it follows.
+        self.goes_on = False
         self.patches = PatchedObject()
         self.problem: str | None = None
         #: Halves of characters at the end of patched texts, by their path.
@@ -311,6 +313,7 @@ class GeminiDecoder(PayloadDecoder):
             self._patch(candidate, call, obj(patch))
         if arguments is not None:
             call.delta(arguments if isinstance(arguments, str) else dump(arguments))
+        candidate.goes_on = more
         if not more:
             self._end_call(candidate)
 
@@ -336,6 +339,8 @@ class GeminiDecoder(PayloadDecoder):
         elif candidate.patches.count:
             value = candidate.patches.value()
             call.end(arguments=value, text=dump(value))
+        elif candidate.goes_on and not call.size:
+            call.end("truncated")  # what was to follow never came
         else:
             if not call.size:
                 call.delta("{}")
