@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from tokenwire.errors import ProtocolError
+from tokenwire.tools.calls.embedded import ValueText
 from tokenwire.tools.structured import structured
 
 
@@ -37,6 +38,8 @@ PARIS = '{"name": "Paris", "people": 2}'
         f"It follows {{name}} and [1]. {PARIS}",
         f"```python\nprint(1)\n```\n```json\n{PARIS}\n```",
         f"```json\n{PARIS}",
+        f'<think>{{"name": "Rome", "people": 5}}</think>{PARIS}',
+        f'\ufeff <think>Is it ["Rome"]?\n```json\n{{"name": "Rome"}}\n```\n</think>\n\n{PARIS}',
         'Look: {"name": "Paris", "people": 2, "note": "a } and \\" in it"} there.',
     ],
 )
@@ -70,6 +73,9 @@ def test_lists_and_plain_values() -> None:
         "{" * 2000,
         "[" * 100_000,
         "``` " * 50_000,
+        f"<think>{PARIS}",
+        f"<think>{PARIS}</think>",
+        f"<think>{PARIS}</think> I cannot do that.",
     ],
 )
 def test_what_was_cut_is_never_taken_for_the_answer(text: str) -> None:
@@ -80,3 +86,14 @@ def test_what_was_cut_is_never_taken_for_the_answer(text: str) -> None:
 def test_the_error_is_that_of_the_answer_itself() -> None:
     with pytest.raises(ProtocolError, match="does not fit"):
         structured(City).read('{"people": "many"}')
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff ", "<th", "<think", "Well: "])
+def test_a_thought_is_left_out_however_it_is_cut(start: str) -> None:
+    thought = '<think>Is it {"name": "Rome"}? ["a"</think>\n'
+    text = f"{start}{PARIS}" if start else f"{thought}{PARIS}"
+    for first in range(len(text)):
+        for second in range(first, min(len(text), first + 9)):
+            value = ValueText()
+            pieces = (text[:first], text[first:second], text[second:])
+            assert "".join(map(value.feed, pieces)) == PARIS

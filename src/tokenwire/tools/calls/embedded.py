@@ -21,6 +21,8 @@ _MAYBE: Final = re.compile(r"[{\[]\s*\Z")
 #: What can change the nesting of a JSON text; a backslash with what it escapes.
 _MARKS: Final = re.compile(r"\\.?|[\"{}\[\]]", re.DOTALL)
 _BLANK: Final = "\ufeff \t\r\n"
+#: What a model thought, where its server leaves that in the answer.
+_THINK, _THOUGHT = "<think>", "</think>"
 _SCALAR: Final = frozenset('"-0123456789')
 #: Values that are looked at; an answer with more is no answer of one value.
 _MOST: Final = 8
@@ -30,6 +32,12 @@ def json_candidates(text: str) -> Iterator[str]:
     """What may be the requested JSON, best first: the whole text (or its one fenced block), fenced
     blocks, then objects and arrays that stand in prose."""
     text = text.removeprefix("\ufeff").strip().removeprefix("\ufeff")
+    if text.startswith(_THINK):
+        thought, _, answer = text.partition(_THOUGHT)
+        if not answer:
+            yield thought  # no JSON: what stands in a thought is no answer
+            return
+        text = answer.strip()
     blocks = list(_fenced(text))
     outer = _outer(text)
     yield outer if outer is not None else text
@@ -111,11 +119,16 @@ class ValueText:
         self._rest = ""
         self._depth = 0
         self._in_string = self._is_escaped = False
+        #: What came before it is clear whether the answer begins with a thought; then None.
+        self._head: str | None = ""
+        self._in_thought = False
 
     def feed(self, piece: str) -> str:
         """The text of the value in the next piece of the answer; when `values` has grown, it is
         that of a new value."""
         text = ""
+        if self._head is not None:
+            piece = self._past_thought(self._head + piece)
         while piece and not self._is_scalar:
             if not self._inside:
                 piece = self._begin(piece)
@@ -125,6 +138,22 @@ class ValueText:
             end = self._end(piece)
             text, piece = text + piece[:end], piece[end:]
         return piece if self._is_scalar else text
+
+    def _past_thought(self, piece: str) -> str:
+        """The piece without the thought that the answer begins with, or as much as is clear."""
+        self._head = None
+        if not self._in_thought:
+            start = piece.lstrip(_BLANK)
+            if len(start) < len(_THINK) and _THINK.startswith(start):
+                self._head = piece
+                return ""
+            if not start.startswith(_THINK):
+                return piece
+            self._in_thought = True
+        _, end, answer = piece.partition(_THOUGHT)
+        if not end:
+            self._head = piece[1 - len(_THOUGHT) :]
+        return answer
 
     def _begin(self, piece: str) -> str:
         """Find where a value begins: what is left from there on."""
