@@ -92,8 +92,12 @@ export class BlockReader {
     if (solid.length <= UNSTABLE) return 0;
     const count = solid[solid.length - UNSTABLE]!;
     const settled = tokens.slice(0, count);
+    const raw = settled.map((token) => token.raw).join("");
+    // What was read must be what was written, or the rest would begin at another place.
+    const source = this.#head + this.#lastText.slice(this.#doneEnd, this.#doneEnd + raw.length);
+    if (!source.startsWith(raw)) return 0;
     // A divided block that came to its end: its head was not in the text.
-    const length = settled.reduce((sum, token) => sum + token.raw.length, 0) - this.#head.length;
+    const length = raw.length - this.#head.length;
     this.#head = "";
     this.#add(settled);
     this.#doneEnd += length;

@@ -9,7 +9,8 @@ const math = {
   block: {
     name: "math",
     level: "block" as const,
-    start: (text: string) => text.search(/\$\$|\\\[/),
+    // Only where a line begins: a paragraph is cut there, and with a line end put together again.
+    start: (text: string) => text.search(/\n(?=\$\$|\\\[)/),
     tokenizer(text: string): Tokens.Generic | undefined {
       const found = /^(?:\$\$([^$]{1,2000}?)\$\$|\\\[([\s\S]{1,2000}?)\\\])(?:\n|$)/.exec(text);
       return found
@@ -40,7 +41,7 @@ const footnote = {
   block: {
     name: "footnote",
     level: "block" as const,
-    start: (text: string) => (/(?:^|\n)\[\^/.exec(text)?.index ?? -1),
+    start: (text: string) => text.search(/\n(?=\[\^)/),
     tokenizer(this: { lexer: Lexer }, text: string): Tokens.Generic | undefined {
       const found = /^\[\^([^\]\s]{1,60})\]:[ \t]*([^\n]*(?:\n(?: {2,}|\t)\S[^\n]*)*)(?:\n|$)/.exec(text);
       if (!found) return undefined;
