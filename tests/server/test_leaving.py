@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.asyncio.client import connect
 
@@ -212,6 +214,25 @@ def test_who_leaves_an_answer_stops_the_provider(
         assert provider.gone.wait(5)
         time.sleep(0.3)
         assert provider.requests == 1
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_whole_answer_hears_that_the_server_stops(provider: Upstream, path: str) -> None:
+    replies: list[httpx.Response] = []
+    body = {"model": provider.model, **BODIES[path]}
+    provider.will(provider.hold)
+    with serving(model=[provider.model], graceful_stop=4.0, on_disconnect="stop") as server:
+        thread = threading.Thread(
+            target=lambda: replies.append(httpx.post(server.url + path, json=body, timeout=30))
+        )
+        thread.start()
+        until = time.monotonic() + 10
+        while not provider.requests and time.monotonic() < until:
+            time.sleep(0.01)
+    thread.join(20)
+    assert replies[0].status_code == 429
+    assert replies[0].headers["retry-after"] == "1"
+    assert "stopping" in replies[0].json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

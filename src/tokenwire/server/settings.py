@@ -273,6 +273,12 @@ class Settings:
         """Whether the server is reachable from this machine only."""
         return is_loopback(self.host)
 
+    @property
+    def drain_seconds(self) -> int:
+        """For how long requests may end when the server stops: half of the grace, as the end of
+        the runs has the other half."""
+        return max(1, int(self.graceful_stop / 2) - 1)
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address or a name is of this machine."""

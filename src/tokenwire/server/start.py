@@ -185,8 +185,7 @@ def server_for(app: App) -> Server:
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=15,
-        # Half of the grace for readers to leave; the lifespan's end has the other half.
-        timeout_graceful_shutdown=max(1, int(settings.graceful_stop / 2) - 1),
+        timeout_graceful_shutdown=settings.drain_seconds,
         ws_max_size=64 << 10,
         ws_ping_interval=settings.ping,
         ws_ping_timeout=settings.ping,

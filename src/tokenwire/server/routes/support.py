@@ -6,6 +6,7 @@ Always true: nothing here starts a run; every access to a run is checked against
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tokenwire.errors import CursorError, ProviderError, UnknownModelError
+from tokenwire.errors import BusyError, CursorError, ProviderError, UnknownModelError
 from tokenwire.events.fold import Fold
 from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.disconnect import watch_disconnect
@@ -101,24 +102,37 @@ async def wire_response(
 
 async def finished(state: State, request: Request, run: str, principal: str) -> Fold:
     """The run's fold once it has ended. A client that leaves meanwhile is a reader that leaves:
-    the run's ``on_disconnect`` decides what follows."""
+    the run's ``on_disconnect`` decides what follows. Raises `BusyError` when the server stops
+    before."""
     fold = Fold()
     follower = await state.runs.follow(run, principal=principal)
-    is_gone = False
+    is_gone = is_late = False
 
     def leave() -> None:
         nonlocal is_gone
         is_gone = True
         follower.poke()
 
+    def give_up() -> None:
+        nonlocal is_late
+        is_late = True
+        follower.poke()
+
+    def drain() -> None:
+        asyncio.get_running_loop().call_later(state.settings.drain_seconds - 0.5, give_up)
+
     watch = watch_disconnect(request.receive, leave)
+    state.on_drain.append(drain)
     try:
         while (batch := await follower.next()) is not None:
             if is_gone:
                 raise HTTPProblem(499, "client_gone", "the client closed its connection")
             for _, event in batch.events():
                 fold.apply(event)
+            if is_late and not batch.records:
+                raise BusyError("the server is stopping; retry", retry_after=1)
     finally:
+        state.on_drain.remove(drain)
         watch.cancel()
         follower.close(returning=not is_gone)
     return fold
