@@ -21,6 +21,7 @@ ORDER = [
     "short",
     "fan_out",
     "log",
+    "large_run",
 ]
 
 

@@ -17,6 +17,8 @@ from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
 from tokenwire.events.order import Order
 from tokenwire.log.open import open_store
+from tokenwire.observe.facts import RunEnded
+from tokenwire.observe.hooks import observe
 from tokenwire.relay.commands import encode_command
 from tokenwire.relay.owner import may_live, new_owner
 from tokenwire.relay.record import Chain
@@ -584,3 +586,33 @@ def test_only_an_attempt_that_was_announced_may_have_been_billed(announced, is_u
     assert end.usage_unknown is is_unknown
     assert end.usage is not None
     assert end.usage["output_tokens"] == 1
+
+
+def test_a_run_that_another_process_deletes_stops_its_worker_in_peace(
+    tmp_path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its end is told once: by the process that deleted it."""
+    facts: list[object] = []
+    stop = observe(facts.append)
+
+    async def main() -> None:
+        async with simulator() as server:
+            path = tmp_path / "runs.db"
+            worker, other = await opened(server, path), await opened(server, path)
+            info = await worker.start(request_of("scenario:slow"), model="m0")
+            await until_text(other, info.id)
+            task = worker.owned[info.id].task
+            await other.delete(info.id)
+            await asyncio.wait_for(asyncio.wait([task]), 20)
+            assert info.id not in worker.owned
+            for runs in (worker, other):
+                await runs.aclose()
+            ends = [fact for fact in facts if isinstance(fact, RunEnded)]
+            assert [(end.run, end.outcome) for end in ends] == [(info.id, "deleted")]
+
+    try:
+        run_async(main())
+    finally:
+        stop()
+    assert "Traceback" not in caplog.text
+    assert "failed inside" not in caplog.text

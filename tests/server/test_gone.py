@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 import threading
 import time
 from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from support.server import site
 from tokenwire.observe.facts import FollowerGone, RunEnded, RunStarted
@@ -86,6 +89,122 @@ def test_a_wire_without_a_farewell_breaks_off() -> None:
         reader.join(10)
         assert not any("[DONE]" in line for line in lines)
         assert len(failure) == 1
+
+
+async def until_text(wire: Any) -> list[Any]:
+    """Messages of a socket until the answer's text has begun."""
+    messages = []
+    while True:
+        message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+        messages.append(message)
+        if re.search('"text-delta"|"TEXT_MESSAGE_CONTENT"', json.dumps(message)):
+            return messages
+
+
+async def native(here: Any, url: str, erase: Any) -> tuple[Any, str]:
+    async with connect(f"{url}/ws", proxy=None) as wire:
+        await wire.send(
+            json.dumps({"op": "start", "id": 1, "request": {"prompt": "scenario:slow"}})
+        )
+        await until_text(wire)
+        await erase()
+        while True:
+            message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+            if message["op"] in ("error", "end"):
+                break
+        await wire.send(json.dumps({"op": "ping", "id": 2}))  # the socket itself is well
+        assert json.loads(await asyncio.wait_for(wire.recv(), 20))["op"] == "pong"
+    return message["op"], message["error"]["code"]
+
+
+async def ui(here: Any, url: str, erase: Any) -> tuple[Any, str]:
+    async with connect(f"{url}/api/chat/ws", proxy=None) as wire:
+        asked = {"role": "user", "id": "1", "parts": [{"type": "text", "text": "scenario:slow"}]}
+        body = {"type": "send", "requestId": "r1", "id": "chat", "messages": [asked]}
+        await wire.send(json.dumps(body | {"trigger": "submit-message"}))
+        await until_text(wire)
+        await erase()
+        while True:
+            message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+            if message["type"] != "chunk":
+                break
+        await wire.send(json.dumps({"type": "resume", "requestId": "r2", "id": "chat"}))
+        after = json.loads(await asyncio.wait_for(wire.recv(), 20))
+        assert after == {"type": "no-active", "requestId": "r2"}
+    return message["type"], message["errorText"]
+
+
+async def ag_ui(here: Any, url: str, erase: Any) -> tuple[Any, str]:
+    async with connect(f"{url}/ag-ui", proxy=None) as wire:
+        asked = [{"role": "user", "id": "1", "content": "scenario:slow"}]
+        body = {"threadId": "chat", "runId": "r1", "messages": asked, "state": {}, "tools": []}
+        await wire.send(json.dumps(body | {"context": [], "forwardedProps": {}}))
+        await until_text(wire)
+        await erase()
+        while True:
+            message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+            message = message.get("chunk", message)
+            if message["type"] in ("RUN_ERROR", "RUN_FINISHED"):
+                break
+    return message["type"], message["code"]
+
+
+SOCKETS = {
+    "native": (native, ("error", "gone"), "websocket"),
+    "ui": (ui, ("error", None), "ui-websocket"),
+    "ag-ui": (ag_ui, ("RUN_ERROR", "gone"), "ag-ui-websocket"),
+}
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+@pytest.mark.parametrize("how", ["delete", "expire"])
+def test_a_reader_on_a_socket_hears_that_its_run_was_erased(
+    caplog: pytest.LogCaptureFixture, name: str, how: str
+) -> None:
+    follow, (kind, word), wire_name = SOCKETS[name]
+    facts: list[Any] = []
+    stop = observe(facts.append)
+    try:
+        with site() as here, caplog.at_level(logging.WARNING):
+            store = here.app.state.store
+            loop = here.app.state.connections._ticker.get_loop()
+
+            async def expire(run: str) -> None:
+                log = store._logs[run]
+                log.closed, log.closed_at = "complete", 0.0
+                if log.thread is not None:
+                    store._threads[log.thread].open, store._threads[log.thread].last_use = 0, 0.0
+                await store.expire(retention=1.0)
+
+            async def erase() -> None:
+                (run,) = here.app.state.runs.owned
+                if how == "delete":
+                    answer = await asyncio.to_thread(here.client.delete, f"/v1/runs/{run}")
+                    assert answer.status_code == 204
+                else:
+                    future = asyncio.run_coroutine_threadsafe(expire(run), loop)
+                    await asyncio.wrap_future(future)
+
+            url = here.url.replace("http", "ws", 1)
+            told = asyncio.run(follow(here, url, erase))
+            assert told[0] == kind
+            if word is None:
+                assert "deleted or has expired" in told[1]
+            else:
+                assert told[1] == word
+            deadline = time.monotonic() + 10
+            while not any(isinstance(f, FollowerGone) for f in facts):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert "Traceback" not in caplog.text
+    finally:
+        stop()
+    assert [(f.wire, f.why) for f in facts if isinstance(f, FollowerGone)] == [(wire_name, "gone")]
+    started = [f.run for f in facts if isinstance(f, RunStarted)]
+    ended = [f.run for f in facts if isinstance(f, RunEnded)]
+    assert len(started) == 1
+    if how == "delete":  # that an open run expires is made up: it keeps its conversation
+        assert ended == started, "what started has ended, or was deleted"
 
 
 def test_what_started_has_ended_or_was_deleted() -> None:

@@ -13,7 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from tokenwire.errors import FencedError, LimitError, LogError, StoreFullError, TokenwireError
+from tokenwire.errors import (
+    FencedError,
+    GoneError,
+    LimitError,
+    LogError,
+    NotFoundError,
+    StoreFullError,
+    TokenwireError,
+)
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import Event, RunStatus
 from tokenwire.log.base import Store
@@ -139,6 +147,9 @@ class OwnedRun:
             await self._fail(error)
         except FencedError as error:
             _log.warning("%s; this worker stops", error)
+        except (NotFoundError, GoneError):
+            # By another process: the one that deleted it tells of it.
+            _log.info("run %s was erased; this worker stops it", self.run)
         except LogError as error:
             _log.error("run %s: %s; this worker stops it", self.run, error)
             # A store that others share may be there for them; one that is full is so for all.

@@ -129,7 +129,7 @@ class Guard:
         account = self.state.budget.account(network_of(info.client))
         metered = MeteredSend(send, account, transport.abort)
         dressed = self._dressed(scope, info, metered, account)
-        transport.send = metered.stream
+        transport.send, transport.account = metered.stream, account
         try:
             if not await self._preflight(scope, info, dressed):
                 await self._admit(scope, info)

@@ -6,6 +6,8 @@ begins (``next``) and whether the run has ended (``closed``).
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive
@@ -16,6 +18,9 @@ from tokenwire.server.edge.respond import offset_of
 from tokenwire.server.state import State
 
 __all__ = ["long_poll", "page"]
+
+#: Records of a batch after which the loop is left to others.
+_MANY = 64
 
 
 async def page(state: State, run: str, after: str | None, principal: str) -> Response:
@@ -59,8 +64,13 @@ async def _page(
                 if batch is None:
                     closed = True
                     break
+                pieces: list[bytes] = []
                 for cursor, data in batch.items():
-                    items.append(b'{"cursor":"%b","event":%b}' % (cursor.encode(), data))
+                    pieces.append(b'{"cursor":"%b","event":%b}' % (cursor.encode(), data))
+                if pieces:
+                    items.append(b",".join(pieces))
+                if len(pieces) >= _MANY:  # the store may not have made it wait
+                    await asyncio.sleep(0)
                 offset = offset_of(cursor)
                 if connection.leaving is not None or connection.lost:
                     break

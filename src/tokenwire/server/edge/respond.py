@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
+from tokenwire.errors import BusyError, GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.model import Reconnect
 from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import CHECK, parse_cursor
+from tokenwire.server.budget import Account
 from tokenwire.server.edge.connections import (
     Connection,
     Connections,
@@ -51,7 +52,11 @@ STREAM_HEADERS: dict[str, str] = {
     "vary": "Origin, Accept",
 }
 #: The most that goes into one send, so that a slow reader's socket is asked again in between.
-_PIECE = 128 * 1024
+_PIECE = 64 << 10
+#: How much is encoded at a time, at least one event.
+_PIECES = 256 << 10
+#: Records, and KiB, after which a reader that catches up leaves the loop to others: some 5 ms.
+_TURN = 1024
 
 
 class Head(Protocol):
@@ -189,12 +194,13 @@ class RunResponse(Response):
                 return
             # The guard's wrapper only looks at the start; the rest goes out without it.
             send = transport.send or send
-            encode = BatchEncoder(self.encoder, self.skip, shared).encode
-            await _send(connection, send, self.preamble + b"".join(map(encode, held)))
+            encoder = BatchEncoder(self.encoder, self.skip, shared)
+            out = _Out(connection, send, transport.account)
+            await out.send(self.preamble + b"".join(map(encoder.encode, held)))
             if transport.body is not None:
-                express = _Express(self.encoder, encode, connection, transport.body)
+                express = _Express(self.encoder, encoder.encode, connection, transport.body)
                 self.follower.express(express.take)
-            await self._pump(connection, send, encode)
+            await self._pump(connection, out, encoder)
         except OSError:  # how other ASGI servers report that the peer is gone
             if connection is not None:
                 connection.lost = True
@@ -251,32 +257,40 @@ class RunResponse(Response):
         start = "http.response.start"
         return {"type": start, "status": self.status_code, "headers": self.raw_headers}
 
-    async def _pump(
-        self, connection: Connection, send: Send, encode: Callable[[Batch], bytes]
-    ) -> None:
+    async def _pump(self, connection: Connection, out: _Out, encode: BatchEncoder) -> None:
         loop = asyncio.get_running_loop()
         follower, encoder, connections = self.follower, self.encoder, self.connections
+        work = 0
         while True:
             try:
                 batch = await follower.next()
             except (NotFoundError, GoneError, LogError) as error:
                 if not connection.lost:
-                    await self._break_off(connection, send, error)
+                    await self._break_off(out, error)
                 return
             if connection.lost:
                 return
             if batch is None:
-                await self._finish(connection, send)
+                await self._finish(out)
                 return
             if batch.records:
-                data = encode(batch)
-                if data:
-                    await _send(connection, send, data)
+                work += len(batch.records)
+                if batch.first <= self.skip:  # these are read and decoded, and nothing is sent
+                    work += sum(map(len, batch.records)) >> 10
+                for data in encode.pieces(batch):
+                    await out.send(data)
                     if connection.lost:
                         return
+                    work += len(data) >> 10
+                    if work >= _TURN:
+                        work = 0
+                        await asyncio.sleep(0)
+                if work >= _TURN:  # neither the store nor the socket may have made it wait
+                    work = 0
+                    await asyncio.sleep(0)
             if encoder.ended:
                 # This wire's answer is over, though the run may go on (it waits for a person).
-                await self._finish(connection, send)
+                await self._finish(out)
                 return
             if connection.leaving is not None:
                 farewell = self._farewell(connection.leaving)
@@ -288,13 +302,13 @@ class RunResponse(Response):
                         continue
                     self._why = connection.leaving
                     return
-                await _send(connection, send, farewell, last=True)
+                await out.send(farewell, last=True)
                 self._why = {"max_age": "age"}.get(connection.leaving, connection.leaving)
                 return
             if loop.time() - connection.last_write >= connections.heartbeat:
-                await _send(connection, send, encoder.heartbeat())
+                await out.send(encoder.heartbeat())
 
-    async def _break_off(self, connection: Connection, send: Send, error: TokenwireError) -> None:
+    async def _break_off(self, out: _Out, error: TokenwireError) -> None:
         """The log cannot be read any more: the run was erased under its reader, or the store
         failed. A wire with a farewell ends with it (whoever reconnects hears why); to clients of
         any other an orderly end would be the end of the answer, so the stream breaks off."""
@@ -302,13 +316,13 @@ class RunResponse(Response):
         _log.info("a reader of run %s leaves: %s", self.run_id, error)
         farewell = self._farewell(self._why)
         if farewell is not None:
-            await _send(connection, send, farewell, last=True)
+            await out.send(farewell, last=True)
 
-    async def _finish(self, connection: Connection, send: Send) -> None:
+    async def _finish(self, out: _Out) -> None:
         end = self.encoder.finish()
         if self.when_ended is not None:
             end += self.when_ended()
-        await _send(connection, send, end, last=True)
+        await out.send(end, last=True)
         self._why = "end"
 
     def _farewell(self, reason: str) -> bytes | None:
@@ -341,11 +355,34 @@ class BatchEncoder:
             shared.put(batch.first, len(records), data)
         return data
 
+    def pieces(self, batch: Batch) -> Iterator[bytes]:
+        """The same in pieces that grow with no event but their own, each encoded when the one
+        before has been sent."""
+        if self._one is not None or len(batch.records) == 1:
+            data = self.encode(batch)
+            if data:
+                yield data
+            return
+        pieces: list[bytes] = []
+        size = 0
+        for piece in self._each(batch):
+            if size and size + len(piece) > _PIECES:
+                yield b"".join(pieces)
+                pieces.clear()
+                size = 0
+            pieces.append(piece)
+            size += len(piece)
+        if size:
+            yield b"".join(pieces)
+
     def _encode(self, batch: Batch) -> bytes:
-        encoder, one = self._encoder, self._one
+        one = self._one
         if one is not None and self._reopened:
             return b"".join([one(data, cursor) for data, cursor in batch.raw()])
-        pieces: list[bytes] = []
+        return b"".join(self._each(batch))
+
+    def _each(self, batch: Batch) -> Iterator[bytes]:
+        encoder = self._encoder
         offset = batch.first
         for cursor, event in batch.events():
             if offset <= self._skip:
@@ -353,10 +390,9 @@ class BatchEncoder:
             else:
                 if not self._reopened:
                     self._reopened = True
-                    pieces.append(encoder.reopen())
-                pieces.append(encoder.encode(event, cursor))
+                    yield encoder.reopen()
+                yield encoder.encode(event, cursor)
             offset += 1
-        return b"".join(pieces)
 
 
 class _Express:
@@ -388,14 +424,44 @@ class _Express:
         return SETTLE if self._encoder.ended else YES
 
 
-async def _send(connection: Connection, send: Send, data: bytes, *, last: bool = False) -> None:
-    """Send ``data`` in pieces. Raises `SlowReader`."""
-    if len(data) > _PIECE:
-        view = memoryview(data)
-        while len(view) > _PIECE and not connection.lost:
-            piece, view = bytes(view[:_PIECE]), view[_PIECE:]
-            body = {"type": "http.response.body", "body": piece, "more_body": True}
-            await connection.write(send, body)
-        data = bytes(view)
-    body = {"type": "http.response.body", "body": data, "more_body": not last}
-    await connection.write(send, body)
+class _Out:
+    """Where one reader's bytes go: in pieces, and counted while they wait."""
+
+    __slots__ = ("_account", "_connection", "_send")
+
+    def __init__(self, connection: Connection, send: Send, account: Account | None) -> None:
+        self._connection, self._send, self._account = connection, send, account
+
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        """Send ``data``. Raises `SlowReader`, also where the client's budget has no room for it."""
+        if len(data) > _PIECE:
+            data = await self._pieces(data)
+        body = {"type": "http.response.body", "body": data, "more_body": not last}
+        await self._connection.write(self._send, body)
+
+    async def _pieces(self, data: bytes) -> bytes:
+        """Send all but the last piece, which is returned."""
+        account, connection = self._account, self._connection
+        waiting = len(data)
+        if account is not None:
+            try:
+                account.take(waiting)
+            except BusyError:
+                raise SlowReader from None
+        view, work = memoryview(data), 0
+        try:
+            while len(view) > _PIECE and not connection.lost:
+                piece, view = bytes(view[:_PIECE]), view[_PIECE:]
+                body = {"type": "http.response.body", "body": piece, "more_body": True}
+                await connection.write(self._send, body)
+                work += len(piece) >> 10
+                if work >= _TURN:
+                    work = 0
+                    await asyncio.sleep(0)
+                if account is not None:
+                    account.give(len(piece))
+                    waiting -= len(piece)
+        finally:
+            if account is not None:
+                account.give(waiting)
+        return bytes(view)

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from starlette.types import Scope, Send
 
+from tokenwire.server.budget import Account
+
 __all__ = ["ResponseBody", "Transport", "transport_of"]
 
 _KEY = "tokenwire.transport"
@@ -35,6 +37,8 @@ class Transport:
 
     #: The server's own `send`, without the guard's wrapper: for everything after the headers.
     send: Send | None = None
+    #: Where what waits to be sent is counted, for the client of this request.
+    account: Account | None = None
     #: Bytes that wait in the transport.
     unsent: Callable[[], int] | None = None
     #: Whether some of the request has not been received yet.

@@ -6,6 +6,7 @@ conversation, so new messages do not move it.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tokenwire.errors import GoneError, InputError, NotFoundError
@@ -42,7 +43,7 @@ async def hydrate(
     messages, fold = snapshot.input.copy(), replay.fold
     client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
     if fold.status == "waiting":
-        pending = _pending(replay)
+        pending = await asyncio.to_thread(_pending, replay)  # it may be the largest run
         conversation["interrupts"] = {"runId": client_run, "pending": pending}
     elif fold.status not in OUTCOMES:
         conversation["activeRun"] = {"runId": client_run}

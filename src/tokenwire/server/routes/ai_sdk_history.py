@@ -7,6 +7,7 @@ that resumes it.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.validation import whole_number
+from tokenwire.relay.replay import Replay
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
@@ -48,13 +50,18 @@ async def ui_messages(
         messages = stored_messages(snapshot.input, (run.id for run in runs))
         active = run.id if snapshot.state not in OUTCOMES else None
         if active is None or snapshot.state == "waiting":
-            answer = answer_message(replay.events(), compat)
+            # In a thread: it may be the largest run, and the loop has others to serve.
+            answer = await asyncio.to_thread(_answer, replay, compat)
             _append(messages, answer)
     end = len(messages) if end is None else min(end, len(messages))
     start = 0 if most is None else max(0, end - most)
     page = {"truncated": True, "cursor": str(start)} if start else {"truncated": False}
     shown: dict[str, Any] = {"thread": thread, "messages": messages[start:end], "page": page}
     return shown | ({"active": active} if active else {})
+
+
+def _answer(replay: Replay, compat: Compat) -> dict[str, Any] | None:
+    return answer_message(replay.events(), compat)
 
 
 def _append(messages: list[dict[str, Any]], answer: dict[str, Any] | None) -> None:

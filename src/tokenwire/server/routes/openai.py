@@ -20,6 +20,7 @@ from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
+from tokenwire.server.edge.whole import whole_answer
 from tokenwire.server.routes.head import ProviderHead
 from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses, start_run
@@ -191,7 +192,11 @@ async def retrieve(state: State, request: Request, info: RequestInfo) -> Respons
     run = _run_of(request.path_params["response"])
     async with count_misses(state, info):
         if request.query_params.get("stream") not in ("true", "1"):
-            return json_response(await _object(state, run, info.principal))
+
+            async def made() -> dict[str, Any]:
+                return await _object(state, run, info.principal)
+
+            return await whole_answer(state, request.scope, run, info.principal, made)
         text = request.query_params.get("starting_after")
         after = whole_number(text, 15) if text is not None else None
         if text is not None and after is None:

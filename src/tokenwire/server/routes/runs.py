@@ -28,6 +28,7 @@ from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.json_page import long_poll, page
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.respond import run_response
+from tokenwire.server.edge.whole import whole_answer
 from tokenwire.server.routes.resume import resume_of
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
@@ -136,9 +137,13 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
 async def snapshot(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/runs/{run}``: its state and its message so far."""
     run = run_id(request)
-    async with count_misses(state, info):
+
+    async def made() -> dict[str, Any]:
         body = await state.runs.snapshot(run, principal=info.principal)
-    return json_response({**msgspec.to_builtins(body), "events": f"/v1/runs/{run}/events"})
+        return {**msgspec.to_builtins(body), "events": f"/v1/runs/{run}/events"}
+
+    async with count_misses(state, info):
+        return await whole_answer(state, request.scope, run, info.principal, made)
 
 
 async def describe_run(state: State, request: Request, info: RequestInfo) -> Response:

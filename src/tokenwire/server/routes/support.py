@@ -40,6 +40,9 @@ __all__ = [
     "wire_response",
 ]
 
+#: Records of a batch after which the loop is left to others.
+_MANY = 64
+
 #: OpenAI's and Anthropic's readers take a blank line after `retry` for an event.
 OPENAI_PREAMBLE = b": ok\n"
 
@@ -131,6 +134,8 @@ async def finished(state: State, request: Request, run: str, principal: str) -> 
                 fold.apply(event)
             if is_late and not batch.records:
                 raise BusyError("the server is stopping; retry", retry_after=1)
+            if len(batch.records) >= _MANY:  # the store may not have made it wait
+                await asyncio.sleep(0)
     finally:
         state.on_drain.remove(drain)
         watch.cancel()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from tokenwire.errors import TokenwireError
+from tokenwire.errors import GoneError, TokenwireError
 from tokenwire.observe.facts import FollowerGone
 from tokenwire.observe.hooks import report
 from tokenwire.server.edge.connections import Connection, SlowReader
@@ -22,12 +22,28 @@ from tokenwire.server.edge.guard import parse_json, request_info
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.state import State
 
-__all__ = ["MAX_REASON", "POLICY", "RESTART", "TRY_AGAIN", "Socket", "SocketEndpoint"]
+__all__ = [
+    "MANY",
+    "MAX_REASON",
+    "POLICY",
+    "RESTART",
+    "TRY_AGAIN",
+    "Socket",
+    "SocketEndpoint",
+    "erased_under_reader",
+]
 
 #: Close codes: the server stops, try again later, a rule was broken.
 RESTART, TRY_AGAIN, POLICY = 1012, 1013, 1008
+#: Records of a batch after which a reader that catches up leaves the loop to others.
+MANY = 64
 #: A close reason has at most 123 bytes.
 MAX_REASON = 123
+
+
+def erased_under_reader() -> GoneError:
+    """What a reader is told whose run is erased while it follows, on every socket."""
+    return GoneError("the run was deleted or has expired; its records are no longer stored")
 
 
 class Socket:

@@ -21,9 +21,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.errors import (
     ConflictError,
+    GoneError,
     InputError,
     LimitError,
+    LogError,
     NotAuthenticatedError,
+    NotFoundError,
     TokenwireError,
 )
 from tokenwire.observe.facts import FollowerOpened
@@ -32,7 +35,15 @@ from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.problems import error_fields
 from tokenwire.server.routes.runs import count_misses, start_run
 from tokenwire.server.runs import describe
-from tokenwire.server.sockets.base import MAX_REASON, POLICY, RESTART, Socket, SocketEndpoint
+from tokenwire.server.sockets.base import (
+    MANY,
+    MAX_REASON,
+    POLICY,
+    RESTART,
+    Socket,
+    SocketEndpoint,
+    erased_under_reader,
+)
 from tokenwire.server.state import State
 from tokenwire.wire.native import socket_message
 
@@ -277,11 +288,16 @@ class NativeSocket(Socket):
                     size += len(data) + len(at) + 24
                 if items:
                     await self._send_events(run, items)
+                if len(batch.records) >= MANY:  # neither store nor socket may have made it wait
+                    await asyncio.sleep(0)
             await self._say({"op": "end", "run": run, "cursor": self.cursors.get(run)})
             why = "end"
         except TokenwireError as error:
-            # The store failed, or a failover lost what was sent: the reader must not wait on.
-            why = "error"
+            # The run was erased, the store failed, or a failover lost what was sent: the reader
+            # must not wait on.
+            why = "store" if isinstance(error, LogError) else "error"
+            if isinstance(error, NotFoundError | GoneError):
+                why, error = "gone", erased_under_reader()
             await self._say({"op": "error", "run": run, "error": self._fields(error)})
         finally:
             # An `unfollow` and a socket that the peer closed are people who go.

@@ -8,11 +8,11 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from tokenwire.errors import TokenwireError
+from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.codec import AnyEvent
 from tokenwire.observe.facts import FollowerOpened
 from tokenwire.observe.hooks import report
-from tokenwire.server.sockets.base import POLICY, RESTART, Socket
+from tokenwire.server.sockets.base import MANY, POLICY, RESTART, Socket, erased_under_reader
 from tokenwire.server.state import State
 from tokenwire.wire.chunk_encoder import ChunkEncoder
 from tokenwire.wire.place import Place
@@ -85,9 +85,14 @@ class RequestSocket(Socket):
                     encoder.skip(event)
                 if events[skipped:]:
                     yield events[skipped:]
+                if len(events) >= MANY:  # neither store nor socket may have made it wait
+                    await asyncio.sleep(0)
             why = "end"
-        except TokenwireError:
-            why = "error"
+        except (NotFoundError, GoneError) as error:
+            why = "gone"
+            raise erased_under_reader() from error
+        except TokenwireError as error:
+            why = "store" if isinstance(error, LogError) else "error"
             raise
         finally:
             # A request that was aborted, and a socket that the peer closed, are people who go.

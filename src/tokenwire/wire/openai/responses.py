@@ -4,7 +4,8 @@ Always true: ``sequence_number`` is 0, 1, 2, ... over the whole run, so ``starti
 exactly the rest; every item that is added is done before the one terminal event
 (``response.completed``, ``.incomplete`` or ``.failed``). Tool calls that the server runs are not
 sent. The wire cannot retract text: a step that restarts after visible output fails the stream; the
-response object has the new text.
+response object has the new text. Of a part of more than a million characters, the events that would
+only repeat it (``output_text.done``, ``content_part.done`` and their like) are left out.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _ERRORS = {
     "provider_bad_request": "invalid_prompt",
     "context_overflow": "invalid_prompt",
 }
+#: Characters of a part beyond which its end says it once more, in its item, and not three times.
+MOST_REPEATED = 1 << 20
 _PREFIX = {"text": "msg", "refusal": "msg", "reasoning": "rs", "tool-call": "fc"}
 
 
@@ -217,6 +220,11 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         if isinstance(encrypted, str):
             item["encrypted_content"] = encrypted
         self._items[part.part] = item
+        done: Chunk = {"type": "response.output_item.done", "output_index": part.index}
+        done["item"] = item
+        self._texts.pop(part.part, None)
+        if len(text) > MOST_REPEATED:
+            return [done]
         final: Chunk = {"type": f"{kind}.done", **place}
         chunks: list[Chunk] = [final]
         if part.kind == "tool-call":
@@ -235,11 +243,7 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         elif part.kind != "tool-call":
             content = _content(part.kind, text)
             chunks.append({"type": "response.content_part.done", **place, "part": content})
-        chunks.append(
-            {"type": "response.output_item.done", "output_index": part.index, "item": item}
-        )
-        self._texts.pop(part.part, None)
-        return chunks
+        return [*chunks, done]
 
     def _run_end(self, event: RunEnd) -> list[Chunk]:
         view = self.view
