@@ -17,7 +17,8 @@ from fastapi import FastAPI, Request
 
 import tokenwire
 from support.server import Reading, simulator, text_of, types_of
-from tokenwire.errors import UnknownModelError
+from tokenwire.errors import StoreUnavailableError, UnknownModelError
+from tokenwire.events.request import Request as ModelRequest
 from tokenwire.framing.sse import SSEDecoder
 from tokenwire.providers.registry import Registry
 from tokenwire.server import Live, stream_response
@@ -156,6 +157,42 @@ def test_a_logged_run_is_resumed_and_stopped(address: tuple[str, int]) -> None:
     httpx.post(f"{url}/chat/{run}/stop")
     seen = reading.rest()
     assert b'"outcome":"cancelled"' in seen
+
+
+def test_a_resume_that_fails_leaves_no_reader_behind() -> None:
+    """Its second reader cannot be opened: the run, which stops with its last reader, stops."""
+
+    async def main() -> None:
+        live = Live("memory:", registry=registry())
+        async with live.lifespan():
+            runs = live.runs
+            runs.worker.readers.return_seconds = 0.1
+            request = ModelRequest(messages=[tokenwire.user("scenario:stall")])
+            info = await runs.start(request, model="demo", on_disconnect="stop")
+            follower = await runs.follow(info.id)
+            batch = await follower.next()
+            assert batch is not None
+            cursor = batch.items()[-1][0]
+            follow, calls = runs.follow, []
+
+            async def flaky(run: str, **options: Any) -> Any:
+                calls.append(options)
+                if len(calls) == 2:
+                    raise StoreUnavailableError("the store does not answer")
+                return await follow(run, **options)
+
+            runs.follow = flaky  # type: ignore[method-assign]
+            with pytest.raises(StoreUnavailableError):
+                await live.resume(info.id, after=cursor, wire="tokens")
+            assert len(calls) == 2
+            assert (await runs.info(info.id)).state == "running"
+            follower.close()
+            async with asyncio.timeout(10):
+                while (await runs.info(info.id)).state == "running":
+                    await asyncio.sleep(0.01)
+            assert (await runs.info(info.id)).state == "cancelled"
+
+    asyncio.run(main())
 
 
 def test_live_outside_its_lifespan_says_what_to_do() -> None:

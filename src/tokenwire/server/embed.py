@@ -309,7 +309,7 @@ class Live:
             try:
                 follower = await self.runs.follow(run, principal=principal)
             finally:
-                checked.close()
+                checked.close(returning=True)  # its client retries
         return RunResponse(
             self.connections,
             follower,
