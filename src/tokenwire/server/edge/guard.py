@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import re
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import jiter
@@ -369,7 +370,7 @@ def _replay(info: RequestInfo, receive: Receive) -> Receive:
 
 
 def _dress(
-    headers: Any, request_id: str, cors: list[tuple[bytes, bytes]]
+    headers: Iterable[tuple[bytes, bytes]], request_id: str, cors: list[tuple[bytes, bytes]]
 ) -> list[tuple[bytes, bytes]]:
     response_headers = list(headers)
     present = {name for name, _ in response_headers}

@@ -39,8 +39,8 @@ _MOST_QUOTED = 16 << 10
 _SHOWN = ("field", "limit", "most", "reason", "retry_after", "tail", "what")
 _log = logging.getLogger("tokenwire.server")
 
-#: ``(code, message, status, request_id, details) -> JSON value`` of a wire's error.
-ErrorForm = Callable[[str, str, int, str, dict[str, Any]], Any]
+#: ``(code, message, status, request_id, details) -> JSON object`` of a wire's error.
+ErrorForm = Callable[[str, str, int, str, dict[str, Any]], dict[str, Any]]
 
 
 class HTTPProblem(TokenwireError):
@@ -61,7 +61,7 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 def native_form(
     code: str, message: str, status: int, request_id: str, details: dict[str, Any]
-) -> Any:
+) -> dict[str, Any]:
     """Our own form."""
     error: dict[str, Any] = {"code": code, "message": message, "request_id": request_id}
     return {"error": {**error, **{k: _detail(details[k]) for k in _SHOWN if k in details}}}

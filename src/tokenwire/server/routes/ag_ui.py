@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
+from tokenwire.events.fold import Fold
 from tokenwire.events.message import ToolResultPart
 from tokenwire.relay.documents.names import RunName, read_name, set_name
 from tokenwire.relay.replay import Wait
@@ -281,7 +282,7 @@ async def _join(
     return run, encoder, place
 
 
-def _resolved_before(fold: Any, waits: list[Wait]) -> set[str]:
+def _resolved_before(fold: Fold, waits: list[Wait]) -> set[str]:
     # A joined run shows its own part: up to the first wait, which another run id continued.
     return set() if waits else resolved_ids(fold)
 

@@ -10,8 +10,8 @@ request starts nothing.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from functools import partial
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -180,7 +180,7 @@ async def resume_waiting(state: State, body: UIRequest, principal: str) -> Resum
     return Resumption(body.run, wait, resolved | answer_ids)
 
 
-async def _first_wins(answering: Any) -> None:
+async def _first_wins(answering: Awaitable[None]) -> None:
     try:
         await answering
     except ConflictError:

@@ -56,7 +56,7 @@ def routes(state: State) -> list[BaseRoute]:
 
 def anthropic_form(
     code: str, message: str, status: int, request_id: str, details: dict[str, Any]
-) -> Any:
+) -> dict[str, Any]:
     """Anthropic's error body."""
     return {**error_body(message, error_type(status)), "request_id": request_id}
 

@@ -63,7 +63,7 @@ def routes(state: State) -> list[BaseRoute]:
 
 def openai_form(
     code: str, message: str, status: int, request_id: str, details: dict[str, Any]
-) -> Any:
+) -> dict[str, Any]:
     """OpenAI's error body."""
     field = details.get("field")
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import BusyError, CursorError, InputError, NotFoundError
+from tokenwire.events.request import Request as ModelRequest
+from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import (
     ApprovalBody,
     CancelBody,
@@ -65,15 +68,19 @@ def routes(state: State) -> list[BaseRoute]:
 
 async def start_run(
     state: State,
-    request: Any,
+    request: ModelRequest,
     *,
     model: str | None,
     principal: str,
     key: str | None = None,
-    **more: Any,
-) -> Any:
-    """Start a run within the quotas (for every wire); its `RunInfo`. ``more`` goes to
-    `Runs.start`: thread, metadata, on_disconnect, run_id."""
+    thread: str | None = None,
+    on_disconnect: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    run_id: str | None = None,
+    tools: bool = True,
+) -> RunInfo:
+    """`Runs.start` within the quotas, for every wire. ``model``, ``on_disconnect``: None is the
+    server's default."""
     if state.draining:
         raise BusyError("the server is stopping; try again", retry_after=1)
     if 0 < state.settings.max_lag < state.connections.lag:
@@ -82,18 +89,23 @@ async def start_run(
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
     model_name = choose_model(model, state.model_names)
-    if more.get("on_disconnect") is None:
-        more["on_disconnect"] = state.settings.on_disconnect
-
     state.limits.admit(principal, state.runs.census)
     try:
         info = await state.runs.start(
-            request, model=model_name, principal=principal, key=key, **more
+            request,
+            model=model_name,
+            principal=principal,
+            thread=thread,
+            key=key,
+            on_disconnect=on_disconnect or state.settings.on_disconnect,
+            metadata=metadata,
+            run_id=run_id,
+            tools=tools,
         )
     finally:
         state.limits.give_back(principal)
-    if info.created_now and more.get("thread"):
-        await state.threads.touch(principal, more["thread"], request.messages, info.id)
+    if info.created_now and thread:
+        await state.threads.touch(principal, thread, request.messages, info.id)
     return info
 
 
@@ -270,6 +282,11 @@ class count_misses:  # noqa: N801 - reads as a statement
     async def __aenter__(self) -> None:
         pass
 
-    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if isinstance(error, NotFoundError | CursorError) and self._state.auth.on:
             self._state.limits.missed(self._info.client)

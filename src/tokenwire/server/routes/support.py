@@ -7,9 +7,8 @@ Always true: nothing here starts a run; every access to a run is checked against
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +20,7 @@ from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem
-from tokenwire.server.edge.respond import RunResponse, run_response
+from tokenwire.server.edge.respond import Head, RunResponse, run_response
 from tokenwire.server.state import State
 from tokenwire.wire.chunk_encoder import ChunkEncoder
 from tokenwire.wire.failure import Failure, fold_failure
@@ -84,22 +83,26 @@ async def wire_response(
     *,
     principal: str,
     place: Place | None = None,
-    **more: Any,
+    headers: Mapping[str, str] | None = None,
+    preamble: bytes | None = None,
+    when_ended: Callable[[], bytes] | None = None,
+    head: Head | None = None,
 ) -> RunResponse:
-    """The run in ``encoder``'s wire, from ``place`` on. ``more`` goes to `run_response`."""
+    """The run in ``encoder``'s wire, from ``place`` on; the rest as in `run_response`."""
     after = place.after if place is not None else None
     if place is not None and place.frames is not None:
         # The log is followed from before the event, so the event's own check is verified here.
         await state.runs.check_cursor(run, place.cursor, principal=principal)
-    headers = {"tokenwire-run": run, **more.pop("headers", {})}
     return await run_response(
         state,
         run,
         encoder=encoder,
         after=after if after != "0" else None,
         principal=principal,
-        headers=headers,
-        **more,
+        headers={"tokenwire-run": run, **(headers or {})},
+        preamble=preamble,
+        when_ended=when_ended,
+        head=head,
     )
 
 

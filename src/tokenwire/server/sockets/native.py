@@ -31,6 +31,7 @@ from tokenwire.errors import (
 )
 from tokenwire.observe.facts import FollowerOpened
 from tokenwire.observe.hooks import report
+from tokenwire.relay.follow import Follower
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.problems import error_fields
 from tokenwire.server.routes.runs import count_misses, start_run
@@ -273,7 +274,7 @@ class NativeSocket(Socket):
         self.cursors[run] = after or "0"
         self._followed[run] = self.spawn(self._pump(run, follower, release))
 
-    async def _pump(self, run: str, follower: Any, release: Callable[[], None]) -> None:
+    async def _pump(self, run: str, follower: Follower, release: Callable[[], None]) -> None:
         started_at, first, why = asyncio.get_running_loop().time(), follower.after, "closed"
         report(FollowerOpened(run, self.wire, first > 0))
         try:
