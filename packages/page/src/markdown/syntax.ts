@@ -73,7 +73,9 @@ const marked = new Marked({
 
 /** A line with more markers of quotes and lists before its text. */
 const DEEP = /^(?:[ \t]*(?:>|[-*+](?=[ \t])|\d{1,9}[.)](?=[ \t]))){25}/m;
-/** More signs of emphasis, links and code in one paragraph. */
+/** An item of a list: what is before its marker, and its number. */
+const MARKER = /^([ \t]*)(?:[-*+]|(\d{1,9})[.)])[ \t]/;
+/** More signs of emphasis, links and code in one paragraph or item. */
 const MOST_SIGNS = 1000;
 
 function isTooDeep(text: string): boolean {
@@ -81,10 +83,18 @@ function isTooDeep(text: string): boolean {
   // Listings and tables have many, and no depth.
   if (/^[ \t>]*(?:`{3}|~{3}|\|)/m.test(text)) return false;
   let signs = 0;
-  for (let at = 0; at < text.length; at++) {
-    const sign = text[at]!;
-    if (sign === "\n" && text[at + 1] === "\n") signs = 0;
-    else if ("*_[]~<".includes(sign) && ++signs > MOST_SIGNS) return true;
+  let before = "";
+  /** Where the marker of the ordered list stands that goes on. */
+  let ordered = -1;
+  for (const line of text.split("\n")) {
+    const marker = MARKER.exec(line);
+    const [, indent = "", number] = marker ?? [];
+    // Only a list that begins with 1 begins under a text; the next numbers go on with it.
+    const begins = marker && (!number || number === "1" || !before.trim() || indent.length <= ordered);
+    if (begins) ordered = number ? indent.length : -1;
+    if (begins || !line.trim()) signs = 0;
+    for (const sign of line) if ("*_[]~<".includes(sign) && ++signs > MOST_SIGNS) return true;
+    before = line;
   }
   return false;
 }

@@ -262,3 +262,24 @@ it("a link has no other inside", () => {
   ]);
   expect(place.querySelector("a")!.textContent).toContain("badge");
 });
+
+describe("many signs", () => {
+  const lines = (line: (n: number) => string) => Array.from({ length: 600 }, (_, n) => line(n + 1)).join("\n");
+  it.each([
+    ["bullets", (n: number) => `- **item ${n}** _soft_`],
+    ["numbers", (n: number) => `${n}. **item ${n}** _soft_`],
+  ])("in a long list of %s are drawn item by item", (_, line) => {
+    const place = drawn(`${lines(line)}\n`, false);
+    expect(place.querySelectorAll("li > p > strong")).toHaveLength(600);
+    expect(place.textContent).not.toContain("**");
+  });
+
+  it.each([
+    ["one paragraph", () => "**a* _b_ [c"],
+    ["numbers that are none", (n: number) => `${n + 1}. **a* _b_ [c`],
+    ["numbers in an item", (n: number) => `${n === 1 ? "- x\n" : ""}  ${n + 1}. **a* _b_ [c`],
+  ])("in %s are text, read in no time", (_, line) => {
+    const place = drawn(`Text\n${lines(line)}\n`, false);
+    expect(place.querySelectorAll("strong, em")).toHaveLength(0);
+  });
+});
