@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.script_patterns import PACKAGES, literals, script_patterns
 from support.worst_cases import (
     Found,
     codes,
@@ -24,11 +25,16 @@ from tokenwire.cli.terminal import inert
 from tokenwire.client.sse import SSEDecoder
 from tokenwire.durable.subscriptions.config import matches
 from tokenwire.errors import InputError
-from tokenwire.events.validation import input_error, quoted
+from tokenwire.events.names import principal_fault
+from tokenwire.events.validation import input_error, quoted, whole_number
 from tokenwire.framing.json_array import JSONValueDecoder
 from tokenwire.framing.jsonl import LineDecoder
+from tokenwire.framing.retry_after import http_date, seconds_after
 from tokenwire.observe.redact import keep_secret, redact
 from tokenwire.providers import failures
+from tokenwire.providers.decoding import values
+from tokenwire.providers.decoding.faults import fault_in
+from tokenwire.providers.decoding.pages import is_page_clear, page_error, words_error
 from tokenwire.providers.openai.think_tags import ThinkSplitter
 from tokenwire.relay.webhooks.post import Targets
 from tokenwire.server.edge.bodies import CreateRun, read_body
@@ -60,6 +66,24 @@ def test_no_pattern_takes_a_line_break_for_the_end() -> None:
 def test_every_pattern_is_linear(found: Found) -> None:
     for shape in shapes(found.pattern):
         assert not is_superlinear(found.work, shape), f"{found.pattern.pattern!r} on {shape!r}"
+
+
+@pytest.mark.parametrize("found", script_patterns(), ids=lambda found: found.where[:80])
+def test_every_pattern_of_the_typescript_packages_is_linear(found: Found) -> None:
+    for shape in shapes(found.pattern):
+        assert not is_superlinear(found.work, shape), f"{found.where} on {shape!r}"
+
+
+def test_the_patterns_of_the_typescript_packages_are_told_from_divisions() -> None:
+    text = """
+        const half = size / 2 / 3; // no /comment/ and "no /string/"
+        const word = /a\\/b[/"]c/gi.exec(name); return /^x$/.test(y) ? [/z/u] : `no ${t}/x/`;
+        done(a) / 2; list[0] / 4;
+    """
+    assert list(literals(text)) == [('a\\/b[/"]c', "gi"), ("^x$", ""), ("z", "u")]
+    assert len(script_patterns()) > 100
+    made = {path.name for path in PACKAGES.glob("*/src/**/*.ts*") if "RegExp(" in path.read_text()}
+    assert made == {"hidden.ts", "hold.ts"}, "a pattern made at run time is not in the list"
 
 
 def test_the_list_holds_the_patterns_of_the_package() -> None:
@@ -146,6 +170,20 @@ ENTRIES: dict[str, Callable[[str], Any]] = {
     "host": lambda text: HostCheck(Settings()).allows(text.encode()),
     "address": network_of,
     "webhook": lambda text: Targets(["example.com"]).check("https://" + text),
+    "retry after": seconds_after,
+    "http date": http_date,
+    "page": lambda text: page_error(text.encode()),
+    "page in a title": lambda text: page_error(b"<title>" + text.encode()),
+    "page clear": lambda text: is_page_clear(text.encode()),
+    "words": words_error,
+    "failure of a response": lambda text: failures.from_response(
+        500, {"retry-after": text, "content-type": text}, text.encode()
+    ),
+    "failure in an object": lambda text: fault_in({"error": text, "message": text, text: text}),
+    "value of a provider": lambda text: values.read('{"a":"' + text),
+    "arguments of a provider": values.parse_arguments,
+    "whole number": whole_number,
+    "principal": principal_fault,
     "files": said_files,
     "without files": without_files,
 }

@@ -55,7 +55,9 @@ export async function again<T>(ask: () => Promise<T>, signal?: AbortSignal | nul
 }
 
 export function withoutSlash(url: string): string {
-  return url.replace(/\/+$/, "");
+  let end = url.length;
+  while (url[end - 1] === "/") end--;
+  return url.slice(0, end);
 }
 
 /** A request of the client; rejects with the error that a response tells. */

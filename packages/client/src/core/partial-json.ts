@@ -181,6 +181,8 @@ function put({ at, key }: Level, value: unknown): void {
 /** A number or a word. While it is open, a number is shown as far as it is one. */
 function scalar(text: string, open: boolean): unknown {
   if (Object.hasOwn(WORDS, text)) return WORDS[text];
-  const shown = open ? text.replace(/[-+.eE]+$/, "") : text;
+  let end = text.length;
+  while (open && end && "-+.eE".includes(text[end - 1]!)) end--;
+  const shown = text.slice(0, end);
   return /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/.test(shown) ? Number(shown) : undefined;
 }

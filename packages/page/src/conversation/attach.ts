@@ -30,7 +30,7 @@ export function contentOf(text: string, files: Attachment[]): Part[] | undefined
 export function filesIn(content: Part[] | undefined): Attachment[] {
   return (content ?? []).flatMap(({ type, media_type: kind, name, data }) => {
     if (type !== "file" || typeof data !== "string") return [];
-    const size = Math.floor((data.replace(/=+$/, "").length * 3) / 4);
+    const size = Math.floor((data.replace(/={1,2}$/, "").length * 3) / 4);
     return [{ name: String(name ?? "file"), type: String(kind ?? "application/octet-stream"), size, data }];
   });
 }

@@ -16,7 +16,7 @@ export interface Reading {
 }
 
 const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/;
-const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
+const LABEL = /\b(\w+)="((?:[^"\\]|\\.)*)"/g;
 
 export function parseMetrics(text: string, at = Date.now()): Reading {
   const samples: Sample[] = [];

@@ -161,7 +161,7 @@ function cutOf(piece: string, tokens: Token[]): { cut: number; head: string } {
   const first = last && piece.includes(last.raw.slice(0, 200)) ? last : undefined;
   switch (first?.type) {
     case "code": {
-      const opening = /^ {0,3}(`{3,}|~{3,})[^\n]*\n/.exec(first.raw)?.[0] ?? "";
+      const opening = /^ {0,3}(`{3,}(?!`)|~{3,}(?!~))[^\n]*\n/.exec(first.raw)?.[0] ?? "";
       return { cut: line, head: opening };
     }
     case "table":

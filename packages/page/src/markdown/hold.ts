@@ -24,7 +24,7 @@ const MOST_INDENT = 100;
 /** Characters before the end that are looked at for what is open in a line of text. */
 const MOST_LOOKED = 4000;
 
-const DELIMITER = /^\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+const DELIMITER = /^\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*(?:\|[ \t]*)?$/;
 
 /** The text as it may be drawn while more may come. */
 export function steady(text: string): string {
@@ -90,9 +90,21 @@ function heldLine(lines: Line[]): number | undefined {
     /^\[(?!\^)[^\]\n]+\]:/.test(rest) ||
     /^\\?\[$|^\\$/.test(rest);
   if (undecided) return at;
-  // The signs that may close a heading.
-  const closing = /^#{1,6}[ \t].*?([ \t]#*[ \t]*)$/.exec(rest);
-  return closing ? at + last.text.length - closing[1]!.length : undefined;
+  const closing = closingSigns(rest);
+  return closing < 0 ? undefined : at + last.text.length - (rest.length - closing);
+}
+
+/** Where the signs begin that may close a heading: a space, signs, spaces; -1 without any. */
+function closingSigns(line: string): number {
+  const head = /^#{1,6}[ \t]/.exec(line)?.[0].length;
+  if (head === undefined) return -1;
+  let end = line.length;
+  while (/[ \t]/.test(line[end - 1] ?? "")) end--;
+  let signs = end;
+  while (line[signs - 1] === "#") signs--;
+  if (signs < end && signs > head && /[ \t]/.test(line[signs - 1]!)) return signs - 1;
+  const blank = Math.max(end, head);
+  return blank < line.length ? blank : -1;
 }
 
 /** Whether a line may be the head of a table. */
@@ -237,9 +249,9 @@ function dollars(text: string, at: number): number {
   return /[\s\\]/.test(line[close - 1] ?? " ") || /[\p{L}\p{N}]/u.test(after) ? at + 1 : at + close + 2;
 }
 
-const TARGET = /^\(\s*(?:<[^<>\n]*>|(?:[^\s()\\]|\\.|\((?:[^\s()\\]|\\.)*\))*)(?:\s+(?:"[^"]*"|'[^']*'|\([^()]*\)))?\s*\)/;
+const TARGET = /^\(\s*(?!\s)(?:<[^<>\n]*>|(?:[^\s()\\]|\\.|\((?:[^\s()\\]|\\.)*\))*)(?:\s+(?:"[^"]*"|'[^']*'|\([^()]*\)))?\s*\)/;
 const HALF_TARGET =
-  /^\(\s*(?:<[^<>\n]*|<[^<>\n]*>\s*|(?:[^\s()\\]|\\.?|\((?:[^\s()\\]|\\.)*\)?)*)(?:\s+(?:"[^"]*"?|'[^']*'?|\([^()]*\)?)?\s*)?$/;
+  /^\(\s*(?!\s)(?:<[^<>\n]*>?|(?:[^\s()\\]|\\.?|\((?:[^\s()\\]|\\.)*\)?)*)(?:\s+(?:(?:"[^"]*"?|'[^']*'?|\([^()]*\)?)\s*)?)?$/;
 
 /** A link or picture whose bracket is at `bracket`. */
 function link(text: string, at: number, bracket: number): number {

@@ -78,7 +78,8 @@ function decoded(text: string): string {
   }
 }
 
-const NAME = /(?:[a-z][a-z0-9+.-]*:\/\/(?:[^\s/@]*@)?)?((?:[\p{L}\p{N}_-]+\.)+[\p{L}]{2,}|\[[0-9a-f:]+\]|\d{1,3}(?:\.\d{1,3}){3})(:\d+)?/giu;
+// Bounded as names of hosts are: every place of a text may begin one.
+const NAME = /(?:[a-z][a-z0-9+.-]{0,30}:\/\/(?:[^\s/@]{0,100}@)?)?((?:[\p{L}\p{N}_-]{1,63}\.){1,10}[\p{L}]{2,63}|\[[0-9a-f:]{1,45}\]|\d{1,3}(?:\.\d{1,3}){3})(:\d+)?/giu;
 
 /** The hosts that a link's text names, as the browser would read them. */
 export function hostsIn(label: string): string[] {
