@@ -73,14 +73,14 @@ _PARTS: tuple[tuple[FinishReason, re.Pattern[str]], ...] = (
             r"|unavailable|malformed|disconnect|preempt|interrupt|exhausted|network|internal|kill"
             r"|shutdown|quota|rate_limit|oom|no_?response|invalid|lost|reset|reject|terminat"
             r"|expired|evict|stall|closed|capacity|busy|throttl|denied|unauthor|gateway"
-            r"|bad_request|not_found|panic|deadline|dropped|overflow|unreachable|^[45]\d\d$"
+            r"|bad_request|not_found|panic|deadline|dropped|overflow|unreachable|^[45]\d\d\Z"
         ),
     ),
     ("cancelled", re.compile(r"abort|cancel")),
     ("length", re.compile(r"max_?(?:output_?|new_?)?(?:token|length)|token_?limit|length")),
 )
 _PARTIAL = re.compile(
-    r"^(?:[\d.]+|true)$|incomplete|unfinished|partial|truncat|cut[_-]?off|repetit|degraded|early"
+    r"^(?:[\d.]+|true)\Z|incomplete|unfinished|partial|truncat|cut[_-]?off|repetit|degraded|early"
 )
 
 
