@@ -7,12 +7,11 @@ the end marker, since gateways leave out either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
     FinishReason,
     Heartbeat,
@@ -24,12 +23,10 @@ from tokenwire.events.model import (
     TextStart,
     ToolCallStart,
 )
-from tokenwire.events.request import Request
 from tokenwire.framing.sse import Frame
 from tokenwire.providers.anthropic.blocks import Block, RepeatedCall
 from tokenwire.providers.anthropic.details import DELTA_FIELDS, citation_of, kind_of, usage_of
 from tokenwire.providers.anthropic.request import build
-from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.counts import joined
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -43,9 +40,9 @@ from tokenwire.providers.decoding.values import (
     text_of,
     texts_of,
 )
-from tokenwire.providers.failures import from_response
+from tokenwire.providers.dialect import PayloadDialect
 
-__all__ = ["DIALECT", "AnthropicDecoder", "AnthropicDialect"]
+__all__ = ["DIALECT", "AnthropicDecoder"]
 
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -438,35 +435,5 @@ class AnthropicDecoder(PayloadDecoder):
         self.count(usage_of(raw))
 
 
-class AnthropicDialect:
-    """The Messages API, direct or by way of Vertex (quirk ``vertex``) or Bedrock (``bedrock``)."""
-
-    name = "anthropic"
-
-    def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that sends ``request`` and streams the answer."""
-        return build(request, target)
-
-    def decoder(
-        self,
-        *,
-        step: int = 1,
-        first_part: int = 0,
-        quirks: frozenset[str] = frozenset(),
-        content_type: str | None = None,
-    ) -> AnthropicDecoder:
-        """A new decoder."""
-        return AnthropicDecoder(
-            step=step, first_part=first_part, quirks=quirks, content_type=content_type
-        )
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """The typed error of a non-2xx answer."""
-        return from_response(status, headers, body)
-
-    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
-        """Anthropic keeps no response that could be re-attached to."""
-        return None
-
-
-DIALECT = AnthropicDialect()
+#: The Messages API, direct or by way of Vertex (quirk ``vertex``) or Bedrock (``bedrock``).
+DIALECT = PayloadDialect("anthropic", build, AnthropicDecoder)

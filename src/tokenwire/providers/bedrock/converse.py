@@ -6,10 +6,9 @@ object; ``messageStop`` is the end marker, and the usage that follows it is stil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
     FinishReason,
     OpaqueStart,
@@ -21,8 +20,6 @@ from tokenwire.events.model import (
     ToolCallStart,
     Usage,
 )
-from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.bedrock.converse_request import build
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -38,9 +35,9 @@ from tokenwire.providers.decoding.values import (
     texts_of,
     tokens_of,
 )
-from tokenwire.providers.failures import from_response
+from tokenwire.providers.dialect import PayloadDialect
 
-__all__ = ["DIALECT", "ConverseDecoder", "ConverseDialect"]
+__all__ = ["DIALECT", "ConverseDecoder"]
 
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -331,35 +328,5 @@ def _index(value: dict[str, Any]) -> int:
     return index if type(index) is int else 0
 
 
-class ConverseDialect:
-    """``converse-stream`` of Bedrock, with an API key."""
-
-    name = "bedrock-converse"
-
-    def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that sends ``request`` and streams the answer."""
-        return build(request, target)
-
-    def decoder(
-        self,
-        *,
-        step: int = 1,
-        first_part: int = 0,
-        quirks: frozenset[str] = frozenset(),
-        content_type: str | None = None,
-    ) -> ConverseDecoder:
-        """A new decoder."""
-        return ConverseDecoder(
-            step=step, first_part=first_part, quirks=quirks, content_type=content_type
-        )
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """The typed error of a non-2xx answer."""
-        return from_response(status, headers, body)
-
-    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
-        """Bedrock keeps no response that could be re-attached to."""
-        return None
-
-
-DIALECT = ConverseDialect()
+#: ``converse-stream`` of Bedrock, with an API key.
+DIALECT = PayloadDialect("bedrock-converse", build, ConverseDecoder)

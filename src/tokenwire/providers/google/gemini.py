@@ -7,10 +7,8 @@ marker; usage is told once, with its last numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
     FileStart,
     FinishReason,
@@ -23,8 +21,6 @@ from tokenwire.events.model import (
     ToolCallStart,
     Usage,
 )
-from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.counts import joined
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -40,13 +36,13 @@ from tokenwire.providers.decoding.values import (
     text_of,
     tokens_of,
 )
-from tokenwire.providers.failures import from_response
+from tokenwire.providers.dialect import PayloadDialect
 from tokenwire.providers.google.citations import cited, grounded
 from tokenwire.providers.google.gemini_request import build
 from tokenwire.providers.google.json_patches import PatchedObject
 from tokenwire.providers.summary import OBJECT_ARGUMENTS
 
-__all__ = ["DIALECT", "GeminiDecoder", "GeminiDialect"]
+__all__ = ["DIALECT", "GeminiDecoder"]
 
 _FINISH: dict[str, FinishReason] = {
     "STOP": "stop",
@@ -430,35 +426,5 @@ def _tool_type(tool: dict[str, Any]) -> str:
     return text_of(tool.get("toolType")).lower() or "tool"
 
 
-class GeminiDialect:
-    """``streamGenerateContent`` of AI Studio, or of Vertex (quirk ``vertex``)."""
-
-    name = "gemini"
-
-    def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that sends ``request`` and streams the answer."""
-        return build(request, target)
-
-    def decoder(
-        self,
-        *,
-        step: int = 1,
-        first_part: int = 0,
-        quirks: frozenset[str] = frozenset(),
-        content_type: str | None = None,
-    ) -> GeminiDecoder:
-        """A new decoder."""
-        return GeminiDecoder(
-            step=step, first_part=first_part, quirks=quirks, content_type=content_type
-        )
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """The typed error of a non-2xx answer."""
-        return from_response(status, headers, body)
-
-    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
-        """Gemini keeps no response that could be re-attached to."""
-        return None
-
-
-DIALECT = GeminiDialect()
+#: ``streamGenerateContent`` of AI Studio, or of Vertex (quirk ``vertex``).
+DIALECT = PayloadDialect("gemini", build, GeminiDecoder)

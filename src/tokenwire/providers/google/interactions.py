@@ -6,10 +6,9 @@ another final status) is the end marker; a hosted tool's step is kept as it came
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
     FileStart,
     FinishReason,
@@ -22,7 +21,6 @@ from tokenwire.events.model import (
     ToolCallStart,
     Usage,
 )
-from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -38,10 +36,10 @@ from tokenwire.providers.decoding.values import (
     texts_of,
     tokens_of,
 )
-from tokenwire.providers.failures import from_response
+from tokenwire.providers.dialect import PayloadDialect
 from tokenwire.providers.google.interactions_request import build, resume
 
-__all__ = ["DIALECT", "InteractionsDecoder", "InteractionsDialect"]
+__all__ = ["DIALECT", "InteractionsDecoder"]
 
 _FINISH: dict[str, FinishReason] = {
     "completed": "stop",
@@ -357,35 +355,10 @@ def _index(value: dict[str, Any]) -> int:
     return index if type(index) is int else 0
 
 
-class InteractionsDialect:
-    """The Interactions API of AI Studio."""
-
-    name = "gemini-interactions"
-
-    def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that sends ``request`` and streams the answer."""
-        return build(request, target)
-
-    def decoder(
-        self,
-        *,
-        step: int = 1,
-        first_part: int = 0,
-        quirks: frozenset[str] = frozenset(),
-        content_type: str | None = None,
-    ) -> InteractionsDecoder:
-        """A new decoder."""
-        return InteractionsDecoder(
-            step=step, first_part=first_part, quirks=quirks, content_type=content_type
-        )
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """The typed error of a non-2xx answer."""
-        return from_response(status, headers, body)
-
-    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
-        """Re-attach to a background interaction after the event id ``after``."""
-        return resume(response_id, after if isinstance(after, str) else None, target)
+def _resume(response_id: str, after: Cursor | None, target: Target) -> Call | None:
+    """Re-attach to a background response after the event id that was read last."""
+    return resume(response_id, after if isinstance(after, str) else None, target)
 
 
-DIALECT = InteractionsDialect()
+#: The Interactions API of AI Studio.
+DIALECT = PayloadDialect("gemini-interactions", build, InteractionsDecoder, resume=_resume)

@@ -5,26 +5,25 @@ Always true: each choice is one text part; a ``finish_reason`` or ``[DONE]`` is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
 
-from tokenwire.errors import InputError, ProviderError
+from tokenwire.errors import InputError
 from tokenwire.events.message import TextPart
 from tokenwire.events.model import ResponseStart, TextStart, Usage
 from tokenwire.events.request import Request
-from tokenwire.providers.base import Call, Cursor, Target
+from tokenwire.providers.base import Call, Target
 from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import items, number, obj, text_of, texts_of
-from tokenwire.providers.failures import from_response
+from tokenwire.providers.dialect import PayloadDialect
 from tokenwire.providers.openai.chat_chunk import usage_of
 
-__all__ = ["DIALECT", "CompletionsDecoder", "CompletionsDialect"]
+__all__ = ["DIALECT", "CompletionsDecoder"]
 
 
 _FIELDS = frozenset(
@@ -95,65 +94,40 @@ class CompletionsDecoder(PayloadDecoder):
             self.terminal_seen = True
 
 
-class CompletionsDialect:
-    """``/completions``: text models only, no tools, files or structured output."""
-
-    name = "completions"
-
-    def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that sends ``request`` and streams the answer."""
-        for name in ("tools", "output", "reasoning"):
-            if getattr(request, name):
-                raise InputError(f"the completions wire does not accept '{name}'; use a chat model")
-        for message in request.messages:
-            if any(not isinstance(p, TextPart) for p in message.parts):
-                raise InputError("the completions wire accepts text only; use a chat model")
-        texts = [request.system or "", *(m.text for m in request.messages)]
-        body: dict[str, Any] = {
-            "model": target.model,
-            "prompt": "\n\n".join(t for t in texts if t),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        for name, value in (
-            ("temperature", request.temperature),
-            ("top_p", request.top_p),
-            ("max_tokens", request.max_tokens),
-            ("stop", request.stop),
-            ("seed", request.seed),
-        ):
-            if value is not None:
-                body[name] = value
-        body |= request.extra or {}
-        headers = {"content-type": "application/json", "accept": "text/event-stream"}
-        if target.api_key:
-            headers["authorization"] = f"Bearer {target.api_key}"
-        return Call(
-            url=f"{target.base_url}/completions",
-            headers=target.headers_over(headers),
-            body=msgspec.json.encode(body),
-        )
-
-    def decoder(
-        self,
-        *,
-        step: int = 1,
-        first_part: int = 0,
-        quirks: frozenset[str] = frozenset(),
-        content_type: str | None = None,
-    ) -> CompletionsDecoder:
-        """A new decoder."""
-        return CompletionsDecoder(
-            step=step, first_part=first_part, quirks=quirks, content_type=content_type
-        )
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """The typed error of a non-2xx answer."""
-        return from_response(status, headers, body)
-
-    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
-        """Nothing is kept that could be re-attached to."""
-        return None
+def build(request: Request, target: Target) -> Call:
+    """The HTTP request that sends ``request`` and streams the answer."""
+    for name in ("tools", "output", "reasoning"):
+        if getattr(request, name):
+            raise InputError(f"the completions wire does not accept '{name}'; use a chat model")
+    for message in request.messages:
+        if any(not isinstance(p, TextPart) for p in message.parts):
+            raise InputError("the completions wire accepts text only; use a chat model")
+    texts = [request.system or "", *(m.text for m in request.messages)]
+    body: dict[str, Any] = {
+        "model": target.model,
+        "prompt": "\n\n".join(t for t in texts if t),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    for name, value in (
+        ("temperature", request.temperature),
+        ("top_p", request.top_p),
+        ("max_tokens", request.max_tokens),
+        ("stop", request.stop),
+        ("seed", request.seed),
+    ):
+        if value is not None:
+            body[name] = value
+    body |= request.extra or {}
+    headers = {"content-type": "application/json", "accept": "text/event-stream"}
+    if target.api_key:
+        headers["authorization"] = f"Bearer {target.api_key}"
+    return Call(
+        url=f"{target.base_url}/completions",
+        headers=target.headers_over(headers),
+        body=msgspec.json.encode(body),
+    )
 
 
-DIALECT = CompletionsDialect()
+#: ``/completions``: text models only, no tools, files or structured output.
+DIALECT = PayloadDialect("completions", build, CompletionsDecoder)

@@ -7,11 +7,10 @@ or from the final response; ``cursor`` is the last ``sequence_number``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
     FinishReason,
     Heartbeat,
@@ -22,7 +21,6 @@ from tokenwire.events.model import (
     TextStart,
     Usage,
 )
-from tokenwire.events.request import Request
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -38,11 +36,11 @@ from tokenwire.providers.decoding.values import (
     text_of,
     tokens_of,
 )
-from tokenwire.providers.failures import from_response
+from tokenwire.providers.dialect import PayloadDialect
 from tokenwire.providers.openai.responses_items import Item, Items
 from tokenwire.providers.openai.responses_request import build, resume
 
-__all__ = ["DIALECT", "ResponsesDecoder", "ResponsesDialect"]
+__all__ = ["DIALECT", "ResponsesDecoder"]
 
 _INCOMPLETE: dict[str, FinishReason] = {
     "max_output_tokens": "length",
@@ -383,35 +381,10 @@ def _index(value: dict[str, Any]) -> int:
     return index if type(index) is int else 0
 
 
-class ResponsesDialect:
-    """The Responses API."""
-
-    name = "openai-responses"
-
-    def build(self, request: Request, target: Target) -> Call:
-        """The HTTP request that sends ``request`` and streams the answer."""
-        return build(request, target)
-
-    def decoder(
-        self,
-        *,
-        step: int = 1,
-        first_part: int = 0,
-        quirks: frozenset[str] = frozenset(),
-        content_type: str | None = None,
-    ) -> ResponsesDecoder:
-        """A new decoder."""
-        return ResponsesDecoder(
-            step=step, first_part=first_part, quirks=quirks, content_type=content_type
-        )
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """The typed error of a non-2xx answer."""
-        return from_response(status, headers, body)
-
-    def resume(self, response_id: str, after: Cursor | None, target: Target) -> Call | None:
-        """Re-attach to a background response after the ``sequence_number`` that was read last."""
-        return resume(response_id, after if isinstance(after, int) else None, target)
+def _resume(response_id: str, after: Cursor | None, target: Target) -> Call | None:
+    """Re-attach to a background response after the ``sequence_number`` that was read last."""
+    return resume(response_id, after if isinstance(after, int) else None, target)
 
 
-DIALECT = ResponsesDialect()
+#: The Responses API.
+DIALECT = PayloadDialect("openai-responses", build, ResponsesDecoder, resume=_resume)
