@@ -31,7 +31,7 @@ MOST_PERCENT = {
     "log": 0.1,
     "observe": 0.3,
     "providers": 0.3,
-    "relay": 1.3,
+    "relay": 0.3,
     "run": 0.3,
     "server": 2.4,
     "simulator": 0.3,

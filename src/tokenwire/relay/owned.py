@@ -106,7 +106,7 @@ class OwnedRun:
             self.look = True
             _log.warning("commands of run %s could not be read: %s", self.run, error)
             return False
-        seen = self._seen_commands
+        before = self._seen_commands
         for number, data in commands:
             if number <= self._seen_commands:
                 continue
@@ -116,7 +116,7 @@ class OwnedRun:
                 self.inbox.put(command)
             else:
                 _log.warning("command %d of run %s cannot be read", number, self.run)
-        return self._seen_commands > seen
+        return self._seen_commands > before
 
     async def stop(self) -> None:
         """End the task without ending the run: another worker may resume it."""

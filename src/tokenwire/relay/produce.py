@@ -73,9 +73,9 @@ class Producer:
     (a takeover's)."""
 
     __slots__ = (
+        "_all_records",
         "_bytes",
         "_chain",
-        "_kept",
         "_limits",
         "_log",
         "_most_bytes",
@@ -103,7 +103,7 @@ class Producer:
         self.tail = len(records or [])
         self._chain = Chain(run, records[-1][:16] if records else None)
         # Until the end, so that a tail which a failover loses can be written again.
-        self._kept: list[bytes] | None = list(records or []) if log.rewinds else None
+        self._all_records: list[bytes] | None = list(records or []) if log.rewinds else None
         self._bytes = sum(map(len, records or []))
         self._pending = _Pending()
         #: `take` may be called: nothing is pending, and there is room.
@@ -150,8 +150,8 @@ class Producer:
             count = len(records)
             self.tail += count
             self._bytes += len(records[0]) if count == 1 else sum(map(len, records))
-            if self._kept is not None:
-                self._kept += records
+            if self._all_records is not None:
+                self._all_records += records
             self._unreported += count
             # A memory's append is over before a clock ticks; many are reported together.
             if pending.since is not None or self._unreported >= _REPORT_EVERY:
@@ -213,7 +213,7 @@ class Producer:
         give_up = time.monotonic() + self._limits.store_timeout
         while True:
             try:
-                done = await self._log.append(
+                appended = await self._log.append(
                     self.run,
                     epoch=self.epoch,
                     first=first,
@@ -226,26 +226,26 @@ class Producer:
                     raise
                 await asyncio.sleep(0.1)
                 continue
-            if done.status in ("ok", "duplicate"):
+            if appended.status in ("ok", "duplicate"):
                 break
-            if done.status == "gap" and self._kept is not None:
-                await self._fill(done.tail, first)
+            if appended.status == "gap" and self._all_records is not None:
+                await self._fill(appended.tail, first)
                 continue
-            if done.status == "fenced":
+            if appended.status == "fenced":
                 raise FencedError(
-                    f"run {self.run} was taken over by another worker", epoch=done.epoch
+                    f"run {self.run} was taken over by another worker", epoch=appended.epoch
                 )
-            raise LogError(f"the log of run {self.run} refused an append: {done.status}")
+            raise LogError(f"the log of run {self.run} refused an append: {appended.status}")
 
     async def _fill(self, tail: int, first: int) -> None:
         """Write again what a failover lost, from ``tail`` + 1 up to before ``first``."""
-        kept = self._kept or []
-        done = await self._log.append(
+        records = self._all_records or []
+        appended = await self._log.append(
             self.run,
             epoch=self.epoch,
             first=tail + 1,
-            records=kept[tail : first - 1],
+            records=records[tail : first - 1],
             durable=True,
         )
-        if done.status == "fenced":
-            raise FencedError(f"run {self.run} was taken over", epoch=done.epoch)
+        if appended.status == "fenced":
+            raise FencedError(f"run {self.run} was taken over", epoch=appended.epoch)

@@ -147,7 +147,7 @@ async def read_run(store: Records, run: str) -> Replay:
 
 async def waits(store: Records, run: str, tail: int) -> bool:
     """Whether an open run waits for a person or a client, by its newest records."""
-    answered: set[str] = set()
+    answer_ids: set[str] = set()
     while tail > 0:
         after = max(0, tail - GLANCE)
         records: list[bytes] = []
@@ -160,14 +160,14 @@ async def waits(store: Records, run: str, tail: int) -> bool:
         for record in reversed(records):
             event = decode(json_of(record))
             if isinstance(event, RunWait):
-                return not answered.issuperset(event.pending)
+                return not answer_ids.issuperset(event.pending)
             if isinstance(event, _AT_WORK):
                 return False
             if isinstance(event, Checkpoint):
                 return (await read_run(store, run)).fold.status == "waiting"
             if isinstance(event, ApprovalAnswer):
-                answered.add(event.approval_id)
+                answer_ids.add(event.approval_id)
             elif isinstance(event, ToolResult | ToolError):
-                answered.add(event.call_id)
+                answer_ids.add(event.call_id)
         tail = after
     return False

@@ -39,7 +39,7 @@ class LlamaIndexEvents:
     def __init__(self, calls: Iterable[str] = ()) -> None:
         self._steps = Steps(provider="llama-index")
         self.calls = set(calls)
-        self._began = set(calls)
+        self._call_ids = set(calls)
         self._ended: set[str] = set()
         #: Who speaks now; None in a workflow without agents.
         self.speaker: str | None = None
@@ -95,9 +95,9 @@ class LlamaIndexEvents:
 
     def _start(self, event: Any) -> list[m.Event]:
         events: list[m.Event] = []
-        if event.tool_id in self._began:
+        if event.tool_id in self._call_ids:
             return []
-        self._began.add(event.tool_id)
+        self._call_ids.add(event.tool_id)
         if event.tool_id not in self.calls:  # a workflow of the user's own
             self.calls.add(event.tool_id)
             arguments = _text(plain(event.tool_kwargs))

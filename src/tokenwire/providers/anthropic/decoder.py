@@ -196,9 +196,9 @@ class AnthropicDecoder(PayloadDecoder):
         meta |= {k: v for k, v in block.items() if k not in skipped}
         call_id = text_of(block.get("id"))
         if call_id in self._ended_calls and meta["type"] == "tool_use":
-            again = Block(None)
-            again.repeats = RepeatedCall(block)
-            return again
+            repetition = Block(None)
+            repetition.repeats = RepeatedCall(block)
+            return repetition
         tool = Block(
             self.parts.open(
                 ToolCallStart,

@@ -33,14 +33,14 @@ class ArgumentText:
         "_position",
         "_repeats",
         "_string",
-        "again",
         "pieces",
+        "rest",
     )
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
         #: What came after the arguments were whole: the same again, or the real ones.
-        self.again: list[str] | None = None
+        self.rest: list[str] | None = None
         #: Text that was taken for a repetition: the index of its place in `pieces`, and itself.
         self._repeats: list[tuple[int, str]] = []
         self._position = self._depth = self._chars = 0
@@ -53,8 +53,8 @@ class ArgumentText:
 
     def new_text(self, piece: str) -> str:
         """What of ``piece`` is to be emitted (the caller adds it to `pieces`)."""
-        if self.again is not None:
-            self.again.append(piece)
+        if self.rest is not None:
+            self.rest.append(piece)
             return ""
         if piece[:1] != "{" or not self.pieces:
             return piece
@@ -65,7 +65,7 @@ class ArgumentText:
                 self._repeats.append((len(self.pieces), text))
                 return piece[len(text) :]
         if whole:
-            self.again = [piece]
+            self.rest = [piece]
             return ""
         return piece
 
@@ -93,8 +93,8 @@ class ArgumentText:
         """(arguments, why there are none, the right text where the emitted one is not). ``text``:
         the provider's final text, which is checked against the pieces."""
         emitted = self.text
-        value, error, right = resolve(emitted, "".join(self.again or ()))
-        if error is not None and self._repeats and self.again is None:
+        value, error, right = resolve(emitted, "".join(self.rest or ()))
+        if error is not None and self._repeats and self.rest is None:
             plain = self._plain()
             inner, no_plain, _ = resolve(plain)
             if no_plain is None:  # no repetition after all: an object inside of a like one
@@ -119,21 +119,21 @@ class ArgumentText:
         return "".join([*pieces, *self.pieces[start:]])
 
 
-def resolve(text: str, again: str = "") -> tuple[Any, str | None, str | None]:
+def resolve(text: str, rest: str = "") -> tuple[Any, str | None, str | None]:
     """(arguments, why there are none, the right text where ``text`` is not it): whole arguments
     that come more than once count once, empty ones give way, and an encoded text is decoded."""
     nothing = _NOTHING.match(text)
     if nothing is not None:
-        value, error, right = resolve(text[nothing.end() :], again)
+        value, error, right = resolve(text[nothing.end() :], rest)
         return value, error, right or text[nothing.end() :]
     value, error = parse_arguments(text)
-    if error is None and not again.strip():
+    if error is None and not rest.strip():
         return value, None, None
-    if not again.strip():
+    if not rest.strip():
         inner = _decoded(text)
         if inner is not None:
             return parse_arguments(inner)[0], None, inner
-    values = _values(text + again)
+    values = _values(text + rest)
     if values is None or len(values) < 2:
         return None, error or _TWICE, None
     only, right = values[0]

@@ -31,8 +31,8 @@ def merged(before: Usage | None, usage: Usage | None) -> Usage | None:
         believed = bool(counts["input_tokens"])
         for name, count in counts.items():
             if count is None or (count == 0 and not (believed and name in _DETAILS)):
-                known = _count(before, name)
-                counts[name] = count if known is None else known
+                earlier = _count(before, name)
+                counts[name] = count if earlier is None else earlier
     raw = joined(before.raw if before is not None else None, usage.raw)
     return msgspec.structs.replace(usage, raw=raw, **counts)
 

@@ -165,10 +165,10 @@ class PayloadDecoder:
         """Emit an unknown payload unchanged."""
         self.parts.out.append(Raw(dialect=self.dialect, event=event, payload=payload))
 
-    def keep_extras(self, value: dict[str, Any], known: frozenset[str]) -> None:
-        """Keep the fields of a delta that are not known and hold text, unless they only say the
-        same again."""
-        for name in value.keys() - known:
+    def keep_extras(self, value: dict[str, Any], names: frozenset[str]) -> None:
+        """Keep the fields of a delta that hold text and are not among ``names``, unless they only
+        repeat the last value."""
+        for name in value.keys() - names:
             extra = value[name]
             if extra and holds_text(extra) and self._extras.get(name) != extra:
                 self._extras[name] = extra

@@ -191,7 +191,7 @@ class OpenPart:
     @property
     def is_repeating(self) -> bool:
         """Whether what comes now is held back: the call's arguments were whole before."""
-        return self.arguments is not None and self.arguments.again is not None
+        return self.arguments is not None and self.arguments.rest is not None
 
     def attr(self, name: str, value: Any) -> None:
         """Something that decorates the part."""

@@ -125,9 +125,9 @@ def reason_of(word: str, own: Mapping[str, FinishReason] | None = None) -> Finis
     plain = plain.removeprefix("finish_reason_") or plain
     if own is not None and plain in own:
         return own[plain]
-    known = _WORDS.get(plain)
-    if known is not None:
-        return known
+    reason = _WORDS.get(plain)
+    if reason is not None:
+        return reason
     for reason, parts in _PARTS:
         if parts.search(plain):
             return reason

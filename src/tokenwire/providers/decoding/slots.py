@@ -83,7 +83,7 @@ class Slots:
         if slot is None:
             return None
         arguments = slot.part.arguments
-        return slot if arguments is not None and arguments.again is None else None
+        return slot if arguments is not None and arguments.rest is None else None
 
     def are_of(self, index: int) -> bool:
         """Whether every call so far is the one of this index."""

@@ -69,8 +69,8 @@ class HeadReader:
         )
         values = {each.strip() for value in lengths for each in value.split(b",")}
         if len(values) > 1:
-            shown = " and ".join(sorted(v.decode("latin-1")[:20] for v in values)[:2])
-            raise ProtocolError(f"{self._name} sent different Content-Length values: {shown}")
+            lengths = " and ".join(sorted(v.decode("latin-1")[:20] for v in values)[:2])
+            raise ProtocolError(f"{self._name} sent different Content-Length values: {lengths}")
         plain = head.count(b"\n") == head.count(b"\r\n")
         single = len(lengths) <= 1 and b"," not in b"".join(lengths)
         if plain and single and not (chunked and lengths):

@@ -58,8 +58,8 @@ class Item:
         self.call_id = ""
         #: A call's arguments that came with its announcement: they count where no others come.
         self.announced = ""
-        #: What its ended parts said.
-        self.said = ""
+        #: The text of its ended parts.
+        self.text = ""
         self.contents: dict[tuple[str, int], OpenPart] = {}
         self.annotations: dict[int, int] = {}
         self.call: OpenPart | None = None
@@ -104,9 +104,9 @@ class Item:
         if self.type in _FUNCTION:
             if not part.size and not part.final:
                 part.delta(self.announced)
-            self.said = _plain(text or part.final or part.text)
+            self.text = _plain(text or part.final or part.text)
         elif part.pieces is not None:
-            self.said += part.text if text is None else text
+            self.text += part.text if text is None else text
         part.end(status, **({} if text is None else {"text": text}))
 
     def finish_content(self, part: OpenPart) -> None:
@@ -450,8 +450,8 @@ def _text_of(item: Item) -> str | None:
     if item.type in _FUNCTION and item.call is not None and item.call.open:
         return _plain(item.call.text)
     if item.type == "message":
-        return item.said + "".join(p.text for p in item.contents.values() if p.open)
-    return item.said if item.type in _FUNCTION else None
+        return item.text + "".join(p.text for p in item.contents.values() if p.open)
+    return item.text if item.type in _FUNCTION else None
 
 
 def _text_in(fields: dict[str, Any]) -> str:

@@ -43,5 +43,5 @@ class Webhooks:
         status, _ = await post(self._targets, url, body, headers)
         if 200 <= status < 300:
             return
-        moved = " (redirects are not followed)" if 300 <= status < 400 else ""
-        raise Rejected(f"the receiver replied with status {status}{moved}", is_final=status == 410)
+        hint = " (redirects are not followed)" if 300 <= status < 400 else ""
+        raise Rejected(f"the receiver replied with status {status}{hint}", is_final=status == 410)

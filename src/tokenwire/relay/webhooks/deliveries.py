@@ -83,8 +83,8 @@ class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def add(self, urls: list[str], run: str, event: str, approvals: list[str], at: float) -> bool:
         """Messages about ``approvals`` that have none yet (for an end: of the run)."""
-        known = {name for m in self.messages if m.event == event for name in m.approvals}
-        names = [name for name in approvals if name not in known]
+        earlier = {name for m in self.messages if m.event == event for name in m.approvals}
+        names = [name for name in approvals if name not in earlier]
         if event == ENDED:
             if any(m.event == ENDED for m in self.messages):
                 return False
