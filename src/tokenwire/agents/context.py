@@ -21,7 +21,8 @@ from tokenwire.agents.engine import EXPIRED, AgentEngine
 from tokenwire.agents.journal import Operation, digest_of
 from tokenwire.agents.outlet import Source
 from tokenwire.agents.streams import AgentStream
-from tokenwire.errors import InputError, StepError
+from tokenwire.agents.threads import in_thread
+from tokenwire.errors import AgentError, InputError, StepError
 from tokenwire.events.json_patch import diff, same
 from tokenwire.events.message import Message
 from tokenwire.events.model import (
@@ -51,7 +52,12 @@ T = TypeVar("T")
 #: Options of `RunContext.stream` that are not fields of its request.
 _PLANNED = "registry tools stop_when output output_by deadlines retry limits".split()
 #: Events that an agent may not send itself.
-_RESERVED = frozenset({"run-start", "run-end", "run-claim", "checkpoint", "control", "heartbeat"})
+_RESERVED = frozenset(
+    "run-start run-end run-claim run-wait checkpoint control heartbeat step-reset log-reset "
+    "approval-request approval-answer".split()
+)
+#: Characters of the name of a step, an approval or a fact.
+_MOST_NAME = 256
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,9 +116,12 @@ class RunContext:
     # --- to be heard -----------------------------------------------------------------------------
 
     def progress(self, fraction: float | None = None, message: str | None = None) -> None:
-        """The progress of the run: ``fraction`` from 0 to 1 (None: unknown), and a ``message``."""
+        """The progress of the run: ``fraction`` from 0 to 1 (None: unknown), and a ``message``.
+        Raises `InputError` for a message that is no text."""
         if fraction is not None:
             fraction = min(1.0, max(0.0, float(fraction)))
+        if message is not None and not isinstance(message, str):
+            raise InputError(f"the message of a progress must be a text, not {message!r:.80}")
         self._say(RunProgress(fraction=fraction, message=message))
 
     def data(
@@ -126,6 +135,9 @@ class RunContext:
         """A fact ``name`` of the application with a JSON value as ``payload``; the same ``id``
         replaces; a ``transient`` one is sent, not stored. Raises `InputError` for a value without
         a JSON form."""
+        _check_name(name, "data")
+        if id is not None:
+            _check_name(id, "the id of data")
         self._say(Data(name=name, payload=_plain(payload), id=id, transient=transient))
 
     def state(self, value: Any) -> None:
@@ -135,6 +147,7 @@ class RunContext:
 
     async def say(self, text: str) -> None:
         """Send ``text`` of the answer; the same as yielding it."""
+        self._check_loop()
         if not self.engine.journal.is_replaying:
             self.engine.spoke()
             await self.engine.outlet.say(text)
@@ -172,7 +185,9 @@ class RunContext:
         the message of the function's exception, also when that is given from the record.
         """
         engine = self.engine
-        operation = await engine.enter("step", name, digest_of(args, keywords))
+        _check_name(name, "a step")
+        self._check_loop()
+        operation = await engine.enter("step", name, _digest(name, args, keywords))
         if operation.is_finished:
             await self._close_step(operation)
             return _value_of(operation)
@@ -207,11 +222,13 @@ class RunContext:
             if inspect.iscoroutinefunction(function):
                 value = await function(*args, **keywords)
             else:
-                value = await asyncio.to_thread(function, *args, **keywords)
+                value = await in_thread(function, *args, **keywords)
                 if inspect.isawaitable(value):
                     value = await value
             encoded = _encoded(value)
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # also SystemExit: it is this step that failed
             await engine.journal.fail(operation, str(error) or type(error).__name__)
             engine.outlet.task(StepEnd(step=step, status="error"))
             raise StepError(operation.error or "") from error
@@ -280,6 +297,8 @@ class RunContext:
         engine = self.engine
         if timeout is not None and not timeout > 0:
             raise InputError(f"the timeout of an approval must be more than 0 s, not {timeout!r}")
+        _check_name(name, "an approval")
+        self._check_loop()
         arguments = _plain(arguments if arguments is not None else {})
         expires = None if timeout is None else time.time() + timeout
         operation = await engine.enter("approval", name, digest_of(arguments), expires=expires)
@@ -363,6 +382,7 @@ class RunContext:
         return next((s.step for s in steps if s.operation == operation.number), 0)
 
     async def _emit(self, source: Source, events: list[Event]) -> None:
+        self._check_loop()
         if self.engine.journal.is_replaying or self._closed:
             return
         for event in events:
@@ -370,6 +390,13 @@ class RunContext:
                 raise InputError(f"an agent may not send '{event.type}'")
         self.engine.spoke()
         await self.engine.outlet.put(source, events)
+
+    def _check_loop(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise AgentError(
+                "what the context gives to await belongs to the event loop of the run; from a "
+                "thread call progress, data or state"
+            )
 
     def _say(self, event: Event) -> None:
         self._on_loop(self._say_now, event)
@@ -416,10 +443,34 @@ def denial(call_id: str, name: str, reason: str | None) -> ToolError:
     return ToolError(call_id=call_id, name=name, code="denied", message=message)
 
 
+def _check_name(name: object, what: str) -> None:
+    """Refuse a name that could not be stored. Raises `InputError`."""
+    valid = isinstance(name, str) and 0 < len(name) <= _MOST_NAME
+    if not valid or (not str(name).isascii() and _is_broken(str(name))):
+        raise InputError(
+            f"the name of {what} must be a text of 1 to {_MOST_NAME} characters, not {name!r:.80}"
+        )
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _digest(name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+    try:
+        return digest_of(args, keywords)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise InputError(f"the arguments of step '{name}' have no JSON form: {error}") from None
+
+
 def _encoded(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InputError(f"the value has no JSON form: {error}") from None
 
 

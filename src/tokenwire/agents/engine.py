@@ -16,9 +16,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
 
+from tokenwire.agents.clock import WorkClock
 from tokenwire.agents.journal import Journal, Operation
 from tokenwire.agents.outlet import Outlet, Source
-from tokenwire.errors import AgentError, DeadlineError, LogError, ReplayError, TokenwireError
+from tokenwire.errors import (
+    AgentError,
+    DeadlineError,
+    LogError,
+    OrderError,
+    ReplayError,
+    StepError,
+    TokenwireError,
+)
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
     ApprovalAnswer,
@@ -33,6 +42,7 @@ from tokenwire.events.model import (
     StepStart,
 )
 from tokenwire.events.order import Order, closing
+from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.run.coalesce import merge
@@ -62,43 +72,6 @@ class Stream(Protocol):
     def leave(self) -> None:
         """Return after the running tools."""
         ...
-
-
-class _Clock:
-    """The deadline of a run. Time that it waits for a person does not count."""
-
-    def __init__(self, engine: AgentEngine) -> None:
-        self._engine = engine
-        self._seconds: float | None = None  # what remains; None: no deadline holds
-        self._since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.look()
-
-    def stop(self) -> None:
-        self._pause()
-        self._seconds = None
-
-    def look(self) -> None:
-        """Pause or go on, as the run waits or not."""
-        if self._seconds is None:
-            return
-        if self._engine.fold.waiting:
-            self._pause()
-        elif self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._since = loop.time()
-            self._timer = loop.call_later(self._seconds, self._engine.expire)
-
-    def _pause(self) -> None:
-        if self._timer is None or self._seconds is None:
-            return
-        self._timer.cancel()
-        self._timer = None
-        elapsed = asyncio.get_running_loop().time() - self._since
-        self._seconds = max(0.0, self._seconds - elapsed)
 
 
 class AgentEngine:
@@ -135,7 +108,7 @@ class AgentEngine:
         self._last_stream: Fold | None = None
         self._task: asyncio.Task[None] | None = None
         self._history: list[Event] | None = None
-        self._clock = _Clock(self)
+        self._clock = WorkClock(lambda: bool(self.fold.waiting), self.expire)
 
     @property
     def leaving(self) -> bool:
@@ -202,6 +175,7 @@ class AgentEngine:
     ) -> Operation:
         """The operation that the agent asks for, which ``expires`` if it is a new one; its own text
         before it is over."""
+        await self._refuse_when_over(kind, name)
         try:
             operation = await self.journal.enter(kind, name, digest, expires=expires)
         except ReplayError as error:
@@ -212,6 +186,14 @@ class AgentEngine:
         if self.leaving:
             await asyncio.Event().wait()  # another worker goes on from here
         return operation
+
+    async def _refuse_when_over(self, kind: str, name: str) -> None:
+        """Nothing is begun by code that goes on after the run's end, or that ignores a stop."""
+        if self.inbox.cancelled is not None:
+            await asyncio.sleep(0.1)  # a loop that swallows its cancel must not hold up the others
+            raise asyncio.CancelledError
+        if self.outlet.closed or self._task is None or self._task.done():
+            raise AgentError(f"{kind} '{name[:80]}' was asked for after the end of the run")
 
     async def interrupt(self, reason: str, message: str) -> None:
         """End the run as interrupted; does not return to the agent."""
@@ -312,14 +294,14 @@ class AgentEngine:
                 await outlet.wait()
                 events, futures = outlet.take()
                 if events:
-                    yield self._seal(merge(events))
+                    yield self._seal(merge(events), is_own=False)
                 outlet.written(futures)
         finally:
             self._clock.stop()
         await self._stop_task()
         events, futures = outlet.take()
         if events:
-            yield self._seal(merge(events))
+            yield self._seal(merge(events), is_own=False)
         outlet.written(futures)
         outlet.closed = True
 
@@ -339,6 +321,10 @@ class AgentEngine:
             await self._work(self)
         except SystemExit as error:  # asyncio would stop the whole loop for it
             raise AgentError(f"{self._title} called exit; only its run ends") from error
+        except (Exception, asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # such as KeyboardInterrupt, which would end the loop too
+            raise RuntimeError(f"the code raised {type(error).__name__}") from error
         self.journal.check_end()
 
     async def _stop_task(self) -> None:
@@ -395,8 +381,10 @@ class AgentEngine:
         if self.inbox.cancelled is not None:
             return self._ended("cancelled", self.inbox.cancelled.reason)
         if failure is not None:
-            if not isinstance(failure, Exception):
-                raise failure
+            if isinstance(failure, StepError):
+                # Its message is that of the user's exception, and not for readers.
+                self._safe(failure)
+                return self.fail(StepError(f"a step of {self._title} failed; see the server's log"))
             is_safe = isinstance(failure, TokenwireError)
             return self.fail(failure if is_safe else self._safe(failure))
         if task is not None and task.cancelled():
@@ -404,6 +392,12 @@ class AgentEngine:
         last = self._last_stream
         if last is not None and last.outcome in ("incomplete", "error"):
             return self._ended(last.outcome, last.end_reason)
+        own = self.fold.last_step
+        if last is None and own is not None and own.kind == "agent" and own.finish is not None:
+            # What the agent itself says of its answer: cut is not complete.
+            reason = own.finish["reason"]
+            if reason in INCOMPLETE_REASONS:
+                return self._ended("incomplete", reason)
         return self._ended("complete", self.fold.finish_reason)
 
     def _ended(
@@ -424,17 +418,25 @@ class AgentEngine:
         _log.error("run %s: %s failed", self.plan.run, self._title, exc_info=error)
         return AgentError(f"{self._title} failed; see the server's log")
 
-    def _seal(self, events: list[Event]) -> list[Event]:
-        """Number, time, check and fold events; a cancel comes before what it causes."""
+    def _seal(self, events: list[Event], *, is_own: bool = True) -> list[Event]:
+        """Number, time, check and fold events; a cancel comes before what it causes. Where the
+        agent said what may not follow, its run fails; what came before is returned."""
         cancelled = self.inbox.cancelled
         if cancelled is not None and not self._cancel_written and events:
             self._cancel_written = True
             events = [cancelled, *events]
         t = self._base + int((time.monotonic() - self._start) * 1000)
         check, apply = self.order.check, self.fold.apply
-        for event in events:
+        for number, event in enumerate(events):
             event.t = t
-            check(event)
+            try:
+                check(event)
+            except OrderError as error:
+                if is_own:
+                    raise
+                self.fail_with(error)
+                events = events[:number]
+                break
             apply(event)
         self._clock.look()
         return events

@@ -6,7 +6,6 @@ generator; a function that gives something else than text and events is an error
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, suppress
@@ -14,6 +13,7 @@ from typing import Any, cast
 
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.spec import Agent, Allow
+from tokenwire.agents.threads import in_thread
 from tokenwire.errors import AgentError, ConfigError
 from tokenwire.events.model import Event
 
@@ -102,7 +102,7 @@ async def _give(
     elif inspect.isgeneratorfunction(function):
         await _give_blocking(ctx, function(*arguments), name)
     else:
-        value = await asyncio.to_thread(function, *arguments)
+        value = await in_thread(function, *arguments)
         if inspect.isasyncgen(value):
             await _give_all(ctx, value, name)
         elif inspect.isawaitable(value):
@@ -124,7 +124,7 @@ async def _give_all(ctx: RunContext, pieces: AsyncIterator[Any], name: str) -> N
 
 async def _give_blocking(ctx: RunContext, pieces: Iterator[Any], name: str) -> None:
     try:
-        while (piece := await asyncio.to_thread(next, pieces, _END)) is not _END:
+        while (piece := await in_thread(next, pieces, _END)) is not _END:
             await _give_one(ctx, piece, name)
     finally:
         with suppress(ValueError):  # it is at work in its thread, and ends there
@@ -135,7 +135,7 @@ async def _give_one(ctx: RunContext, piece: Any, name: str) -> None:
     if piece is None:
         return
     if isinstance(piece, str):
-        await ctx.say(piece)
+        await ctx.say(str.__str__(piece))  # of a subclass: its text alone
     elif isinstance(piece, Event):
         await ctx.emit(piece)
     else:

@@ -12,7 +12,7 @@ from collections import deque
 
 import msgspec
 
-from tokenwire.errors import LimitError, OrderError
+from tokenwire.errors import InputError, LimitError, OrderError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import (
     Agent,
@@ -61,6 +61,7 @@ class Source:
         "agent",
         "backlog",
         "calls",
+        "is_trusted",
         "kinds",
         "local",
         "name",
@@ -74,6 +75,8 @@ class Source:
         self, *, operation: int | None = None, name: str | None = None, agent: Agent | None = None
     ) -> None:
         self.operation, self.name, self.agent = operation, name, agent
+        #: Its events come from a decoder of ours.
+        self.is_trusted = False
         #: Its numbers -> the run's.
         self.steps: dict[int, int] = {}
         self.tasks: set[int] = set()
@@ -143,6 +146,8 @@ class Outlet:
         if self.closed:
             return
         for event in events:
+            if not source.is_trusted:
+                _check_form(event)
             if isinstance(event, _ANYWHERE):
                 self._ready.append(msgspec.structs.replace(event, seq=0, t=0))
             elif self._is_task(source, event):
@@ -175,6 +180,8 @@ class Outlet:
         """Text of the agent's own."""
         if not text or self.closed:
             return
+        if not text.isascii():
+            _check_text(text)
         if self._text is not None and self.floor is self.own and not self.own.backlog:
             self._ready.append(TextDelta(part=self._text, text=text))
             self.wake()
@@ -388,3 +395,23 @@ class Outlet:
         source.calls[call_id] = unique
         source.local[unique] = call_id
         return unique
+
+
+def _check_form(event: Event) -> None:
+    """Refuse what could not be read back from the log. Raises `InputError`."""
+    if isinstance(event, PartDelta):
+        if type(event.part) is not int or type(event.text) is not str:
+            raise InputError(f"invalid '{event.type}': it has an int as part and a str as text")
+        _check_text(event.text)
+        return
+    try:
+        msgspec.json.decode(msgspec.json.encode(event), type=type(event))
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise InputError(f"invalid '{event.type}': {error}") from None
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError("text is not valid Unicode: it contains a lone surrogate") from None

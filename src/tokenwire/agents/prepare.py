@@ -7,7 +7,6 @@ an agent's; after it the run is that of the model, with its tools and limits.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ import msgspec
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.engine import AgentEngine
 from tokenwire.agents.streams import AgentStream
+from tokenwire.agents.threads import in_thread
 from tokenwire.errors import AgentError, ConfigError, InputError, LimitError
 from tokenwire.events.message import Message, messages_of, require_content
 from tokenwire.run.conversation import CONVERSATION, Conversation
@@ -106,7 +106,7 @@ class Preparation:
     async def _call(self, context: RunContext) -> Any:
         if inspect.iscoroutinefunction(self._function):
             return await self._function(context)
-        value = await asyncio.to_thread(self._function, context)
+        value = await in_thread(self._function, context)
         return await value if inspect.isawaitable(value) else value
 
     def _messages(self, value: object, own: list[Message]) -> list[Message]:

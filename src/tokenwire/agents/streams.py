@@ -89,6 +89,7 @@ class AgentStream(Run):
         operation = await engine.enter("stream", self._name, self._digest)
         self._operation = operation
         self._source = source = engine.source(operation.number, name=None)
+        source.is_trusted = True
         if self._prepare is not None:
             self._cleanup = await self._prepare(self._plan)
         self._http = self._make_http()
