@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other; about six minutes. Names choose some of them.
+"""Every benchmark, one after the other; about twelve minutes. Names choose some of them.
 
 python benchmarks/all.py
 python benchmarks/all.py start encode
@@ -22,6 +22,9 @@ ORDER = [
     "fan_out",
     "log",
     "large_run",
+    "many_runs",
+    "churn",
+    "takeovers",
 ]
 
 
