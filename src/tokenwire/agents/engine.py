@@ -384,6 +384,8 @@ class AgentEngine:
             if isinstance(failure, StepError):
                 # Its message is that of the user's exception, and not for readers.
                 self._safe(failure)
+                if isinstance(failure.__cause__, SystemExit):
+                    return self.fail(AgentError(f"{self._title} called exit; only its run ends"))
                 return self.fail(StepError(f"a step of {self._title} failed; see the server's log"))
             is_safe = isinstance(failure, TokenwireError)
             return self.fail(failure if is_safe else self._safe(failure))
