@@ -20,7 +20,7 @@ from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
 from tokenwire.relay.outbox import EndedRun
 from tokenwire.server.app import create_app
-from tokenwire.server.embed import Live
+from tokenwire.server.embed.live import Live
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import ThreadedServer
 from tokenwire.testing import ScriptedModel, call

@@ -21,7 +21,7 @@ from tokenwire.errors import ConfigError, UnknownModelError
 from tokenwire.framing.sse import SSEDecoder
 from tokenwire.providers.registry import Registry
 from tokenwire.server.app import create_app
-from tokenwire.server.embed import Live
+from tokenwire.server.embed.live import Live
 from tokenwire.server.settings import Settings
 from tokenwire.server.start import ThreadedServer
 

@@ -19,8 +19,10 @@ from support.server import make_app, simulator
 from tokenwire.observe.facts import Fact, FollowerGone, RunEnded
 from tokenwire.observe.hooks import observe
 from tokenwire.providers.registry import Registry
-from tokenwire.server import Live, embed, stream_response
+from tokenwire.server import Live, stream_response
 from tokenwire.server.edge.connections import Connection, Connections, SlowReader
+from tokenwire.server.embed import unlogged as unlogged_module
+from tokenwire.server.settings import Settings
 
 PROMPT = "scenario:slow"
 AG_UI = {
@@ -230,7 +232,7 @@ def test_a_slow_reader_of_a_run_without_a_log_cancels_it(
     async def main() -> None:
         is_silent = case == "keep-alives"
         connections = Connections(write_deadline=0.2, heartbeat=0.05 if is_silent else 60.0)
-        monkeypatch.setattr(embed, "_connections", lambda: connections)
+        monkeypatch.setattr(unlogged_module, "_connections", lambda: connections)
         scenario = "stall" if is_silent else "slow"
         peer = Peer("/", reads=12 if is_silent else 3)
         task = peer.task(unlogged(f"scenario:{scenario}"))
@@ -250,7 +252,7 @@ def test_keep_alives_and_events_of_a_run_without_a_log_do_not_mix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> None:
-        monkeypatch.setattr(embed, "_connections", lambda: Connections(heartbeat=0.02))
+        monkeypatch.setattr(unlogged_module, "_connections", lambda: Connections(heartbeat=0.02))
         under_way = 0
         bodies: list[bytes] = []
 
@@ -275,7 +277,7 @@ def test_a_cancelled_reader_of_a_run_without_a_log_is_cancelled(
 ) -> None:
     async def main() -> None:
         connections = Connections(write_deadline=60.0)
-        monkeypatch.setattr(embed, "_connections", lambda: connections)
+        monkeypatch.setattr(unlogged_module, "_connections", lambda: connections)
         peer = Peer("/", reads=3)
         task = peer.task(unlogged(PROMPT))
         async with asyncio.timeout(15):
@@ -293,8 +295,7 @@ def test_a_cancelled_reader_of_a_run_without_a_log_is_cancelled(
 def test_a_slow_reader_of_a_live_run_leaves_and_the_run_goes_on() -> None:
     async def main() -> None:
         registry = Registry(demo_url=simulator().server.url + "/v1", env={})
-        live = Live("memory:", registry=registry)
-        live.connections = Connections(write_deadline=0.2)
+        live = Live("memory:", registry=registry, settings=Settings(write_deadline=0.2))
         facts, stop = facts_of_this_thread()
         async with live.lifespan():
             peer = Peer("/")

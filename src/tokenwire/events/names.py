@@ -5,13 +5,23 @@ Always true: a text where a list of names is expected is one name, never a list 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import cast
 
 from tokenwire.errors import InputError
 
-__all__ = ["MOST_PRINCIPAL", "checked_principal", "names_of", "principal_fault"]
+__all__ = [
+    "MOST_PRINCIPAL",
+    "THREAD",
+    "checked_principal",
+    "checked_thread",
+    "names_of",
+    "principal_fault",
+]
 
+#: The id of a conversation.
+THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 #: Characters of a principal's name.
 MOST_PRINCIPAL = 200
 
@@ -50,3 +60,9 @@ def checked_principal(name: str) -> str:
     if name != "" and (fault := principal_fault(name)):
         raise InputError(f"'principal' {fault}", field="principal")
     return name
+
+
+def checked_thread(name: object) -> None:
+    """Raise `InputError` unless ``name`` is a conversation's id, or None."""
+    if name is not None and not (isinstance(name, str) and THREAD.fullmatch(name)):
+        raise InputError("'thread' must be 1 to 128 letters, digits or _ . : @ -", field="thread")

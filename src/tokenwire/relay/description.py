@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tokenwire.errors import StoreDamagedError
+from tokenwire.errors import InputError, StoreDamagedError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import RunOutcome, RunStatus
@@ -16,7 +16,15 @@ from tokenwire.events.request import Request
 from tokenwire.events.state import ToolState
 from tokenwire.log.base import LogInfo
 
-__all__ = ["RunInfo", "RunMeta", "RunSnapshot", "info_of", "meta_of", "snapshot_of"]
+__all__ = [
+    "RunInfo",
+    "RunMeta",
+    "RunSnapshot",
+    "checked_meta",
+    "info_of",
+    "meta_of",
+    "snapshot_of",
+]
 
 #: How the store closed a log -> the outcome of its run.
 _OUTCOMES: Final[dict[str, RunOutcome]] = {outcome: outcome for outcome in OUTCOMES}
@@ -41,6 +49,17 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     prepare: str | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
+
+
+def checked_meta(meta: RunMeta) -> bytes:
+    """``meta`` as it is stored. Raises `InputError` for what could be stored and not be read
+    again, or not be stored."""
+    try:
+        data = msgspec.json.encode(meta)
+        msgspec.json.decode(data, type=RunMeta)
+    except (TypeError, ValueError) as error:  # a ValidationError is a ValueError
+        raise InputError(f"the run cannot be started with these values: {error}") from error
+    return data
 
 
 class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):

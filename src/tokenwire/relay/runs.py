@@ -33,7 +33,7 @@ from tokenwire.errors import (
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import Control
-from tokenwire.events.names import checked_principal
+from tokenwire.events.names import checked_principal, checked_thread
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
@@ -51,6 +51,7 @@ from tokenwire.relay.description import (
     RunInfo,
     RunMeta,
     RunSnapshot,
+    checked_meta,
     info_of,
     meta_of,
     snapshot_of,
@@ -237,6 +238,7 @@ class Runs:
         if not ON_DISCONNECT.fullmatch(on_disconnect):
             raise InputError("on_disconnect must be 'continue', 'stop' or 'stop:SECONDS'")
         run = run_id or new_run_id()
+        checked_thread(thread)
         if not _ID.fullmatch(run) or run.startswith(_STREAMS):
             raise InputError("a run id has 16 to 64 of the characters A-Z a-z 0-9 _ -")
         meta = RunMeta(
@@ -249,7 +251,7 @@ class Runs:
             tools=tools,
             agent=self.worker.agents[model].version if model in self.worker.agents else None,
         )
-        signature = msgspec.json.encode(meta)
+        signature = checked_meta(meta)
         self.worker.complete(meta)
         plan = self.worker.plan(run, meta)
         meta.nonce = secrets.token_hex(8)

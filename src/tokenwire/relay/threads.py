@@ -8,7 +8,6 @@ its runs, and what is kept of a thread goes when its last run has gone.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,8 @@ from tokenwire.relay.documents.names import forget_names, forget_stale_names
 if TYPE_CHECKING:
     from tokenwire.relay.runs import Runs
 
-__all__ = ["MOST_THREADS", "MOST_TITLE", "THREAD", "ThreadInfo", "Threads"]
+__all__ = ["MOST_THREADS", "MOST_TITLE", "ThreadInfo", "Threads"]
 
-#: The name of a thread.
-THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 #: Characters of a title.
 MOST_TITLE = 200
 #: Threads of one page of a list.

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenwire.server.app import create_app
     from tokenwire.server.configuration import load_settings
-    from tokenwire.server.embed import Live, stream_response
+    from tokenwire.server.embed.live import Live
+    from tokenwire.server.embed.unlogged import stream_response
     from tokenwire.server.settings import Settings
     from tokenwire.server.watchdog import Watchdog
 
 __all__ = ["Live", "Settings", "Watchdog", "create_app", "load_settings", "stream_response"]
 
 _HOMES = {
-    "Live": "embed",
+    "Live": "embed.live",
     "Settings": "settings",
     "Watchdog": "watchdog",
     "create_app": "app",
     "load_settings": "configuration",
-    "stream_response": "embed",
+    "stream_response": "embed.unlogged",
 }
 
 

@@ -28,6 +28,7 @@ from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.plan import LoopLimits
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.guard import Guard
+from tokenwire.server.hosted import Hosted
 from tokenwire.server.routes import ag_ui, ai_sdk, anthropic, openai
 from tokenwire.server.routes import chat as routes_chat
 from tokenwire.server.routes import meta as routes_meta
@@ -43,20 +44,27 @@ from tokenwire.tools.registry import ToolSet
 if TYPE_CHECKING:
     from tokenwire.agents.context import RunContext
     from tokenwire.agents.prepare import Preparation
+    from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.outbox import OnEnd
 
 __all__ = ["WIRES", "App", "create_app", "default_registry"]
 
-#: The routes of every wire beside the native one.
-WIRES: tuple[Callable[[State], list[BaseRoute]], ...] = (
-    native_socket.routes,
-    ai_sdk.routes,
-    ag_ui.routes,
-    openai.routes,
-    anthropic.routes,
-    durable_runs.routes,
-)
+#: The routes by the name of their wire; ``native`` has conversations and models as well.
+WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
+    "native": (
+        routes_runs.routes,
+        routes_threads.routes,
+        routes_chat.routes,
+        routes_meta.routes,
+        native_socket.routes,
+    ),
+    "ai-sdk": (ai_sdk.routes,),
+    "ag-ui": (ag_ui.routes,),
+    "openai": (openai.routes,),
+    "anthropic": (anthropic.routes,),
+    "durable-streams": (durable_runs.routes,),
+}
 _log = logging.getLogger("tokenwire.server")
 
 
@@ -75,8 +83,10 @@ class App:
         app: object = None,
         on_end: OnEnd | None = None,
         prepare: Callable[[RunContext], Any] | None = None,
+        http: HttpClient | None = None,
+        hosted: Hosted | None = None,
     ) -> None:
-        self.state = State(settings, auth=auth)
+        self.state = State(settings, auth=auth, hosted=hosted)
         if settings.agent or agents:
             from tokenwire.agents.load import agents_of, listed
 
@@ -93,6 +103,7 @@ class App:
 
             self._prepare = preparation_of(prepare)
         self._registry, self._log_argument, self._tools = registry, store, tools
+        self._http = http
         self._opened_here = AsyncExitStack()
         self._retention: Retention | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -100,14 +111,10 @@ class App:
         self.started_outside = False
         files = static_files.static_files()
         self.state.public_paths |= set(files)
-        routes = [
-            *routes_runs.routes(self.state),
-            *routes_threads.routes(self.state),
-            *routes_chat.routes(self.state),
-            *routes_meta.routes(self.state),
-            *_wires(self.state),
-            *static_files.routes(files),
-        ]
+        #: The routes by the name of their wire; ``page``: the chat page.
+        self.wires = {name: _routes(makers, self.state) for name, makers in WIRES.items()}
+        self.wires["page"] = static_files.routes(files)
+        routes = [route for wire in self.wires.values() for route in wire]
         self._router = Router(routes, default=_nothing, redirect_slashes=False)
         self._guarded: ASGIApp = Guard(self._routed, self.state)
 
@@ -141,6 +148,7 @@ class App:
         state.runs = Runs(
             state.store,
             registry=state.registry,
+            http=self._http,
             tools=tools,
             deadlines=deadlines(state.settings),
             limits=loop_limits(state.settings),
@@ -314,8 +322,10 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     raise HTTPException(404)
 
 
-def _wires(state: State) -> list[BaseRoute]:
-    return [route for routes in WIRES for route in routes(state)]
+def _routes(
+    makers: tuple[Callable[[State], list[BaseRoute]], ...], state: State
+) -> list[BaseRoute]:
+    return [route for routes in makers for route in routes(state)]
 
 
 def tools_of(settings: Settings) -> AbstractAsyncContextManager[ToolSet]:

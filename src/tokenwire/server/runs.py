@@ -9,8 +9,8 @@ from tokenwire.relay.description import RunInfo
 __all__ = ["describe"]
 
 
-def describe(info: RunInfo) -> dict[str, Any]:
-    """A `RunInfo` as JSON."""
+def describe(info: RunInfo, mount: str) -> dict[str, Any]:
+    """A `RunInfo` as JSON; ``mount``: the prefix that paths have in the application."""
     fields = {
         "id": info.id,
         "state": info.state,
@@ -19,6 +19,6 @@ def describe(info: RunInfo) -> dict[str, Any]:
         "thread": info.thread,
         "created": info.created,
         "metadata": info.metadata,
-        "events": f"/v1/runs/{info.id}/events",
+        "events": f"{mount}/v1/runs/{info.id}/events",
     }
     return {k: v for k, v in fields.items() if v is not None}

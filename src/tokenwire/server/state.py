@@ -15,6 +15,7 @@ from tokenwire.server.edge.identify import Identify
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.problems import ErrorForm, native_form
 from tokenwire.server.edge.sessions import Sessions
+from tokenwire.server.hosted import Hosted
 from tokenwire.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,16 +62,22 @@ class State:
     #: Set by the routes that serve it; one of `services` as well.
     durable: DurableStreams
 
-    def __init__(self, settings: Settings, *, auth: Auth | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, auth: Auth | None = None, hosted: Hosted | None = None
+    ) -> None:
         self.settings = settings
+        #: What the application around this server answers for; None for a server by itself.
+        self.hosted = hosted
         #: Agents by name; requests name them as they name models.
         self.agents: dict[str, Agent] = {}
         self.auth = auth or Auth.from_settings(settings)
         for key in settings.api_keys:
             keep_secret(key.rpartition(":")[2])
-        self.budget = Budget(settings, keys_on=self.auth.on)
-        self.limits = Limits(settings, keys_on=self.auth.on)
-        self.identify = Identify(self.auth, Sessions(self.auth), self.limits)
+        self.budget = Budget(settings, keys_on=self.auth.on or hosted is not None)
+        self.limits = Limits(settings, keys_on=self.auth.on or hosted is not None)
+        self.identify = Identify(
+            self.auth, Sessions(self.auth), self.limits, hosted=hosted is not None
+        )
         self.connections = Connections(
             heartbeat=settings.heartbeat,
             max_age=settings.max_age,

@@ -44,8 +44,9 @@ _FAILED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 Verify = Callable[[str], str | Awaitable[str | None] | None]
 
 #: How a principal is known: ``open``: no key is needed; ``later``: a WebSocket's first message
-#: brings the key; ``token``: the route checks a token of its own.
-How = Literal["open", "key", "session", "attach", "later", "token"]
+#: brings the key; ``token``: the route checks a token of its own; ``host``: the application around
+#: the server says so.
+How = Literal["open", "key", "session", "attach", "later", "token", "host"]
 
 
 class KeyCheckError(TokenwireError):

@@ -20,9 +20,9 @@ from tokenwire.events.message import (
     require_content,
     user,
 )
+from tokenwire.events.names import THREAD
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.events.validation import input_error
-from tokenwire.relay.threads import THREAD
 from tokenwire.server.settings import Settings
 
 __all__ = [

@@ -29,6 +29,7 @@ from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.problems import HTTPProblem, error_response
 from tokenwire.server.edge.request_info import RequestInfo, request_info
 from tokenwire.server.edge.transport import Transport, transport_of
+from tokenwire.server.hosted import user_of
 from tokenwire.server.metered import MeteredSend
 from tokenwire.server.settings import Settings, is_loopback
 
@@ -111,8 +112,10 @@ class Guard:
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app = app
         self.state = state
-        self.hosts = HostCheck(state.settings)
+        #: Which hosts are ours; None where an application around this one knows.
+        self.hosts = HostCheck(state.settings) if state.hosted is None else None
         self.origins = OriginCheck(state.settings)
+        self._checks_origin = state.hosted is None or state.hosted.check_origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -177,23 +180,32 @@ class Guard:
         return send_dressed
 
     def _name_account(self, info: RequestInfo, account: Account, transport: Transport) -> None:
-        if info.how in ("key", "session", "attach"):
+        if info.how in ("key", "session", "attach", "host"):
             account.rename(f"principal {info.principal}")
         if transport.rename is not None:
             transport.rename(account.name)
 
     async def _admit(self, scope: Scope, info: RequestInfo) -> None:
         headers, path = info.headers, info.path
-        if not self.hosts.allows(headers.get(b"host")) or _repeated(scope, b"host"):
-            raise HTTPProblem(
-                421, "wrong_host", "unknown Host header; add the name with --allow-host"
-            )
+        self._check_host(scope, info)
         if any(pattern.fullmatch(path) for pattern in self.state.own_tokens):
             info.identity = Identity(how="token")
         elif path not in self.state.public_paths and not path.startswith("/assets/"):
             info.identity = await self.state.identify.of_request(info, scope["method"])
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
-            self.origins.check(headers, info.how)
+            self._check_origin(headers, info.how)
+
+    def _check_host(self, scope: Scope, info: RequestInfo) -> None:
+        if self.hosts is None:
+            return
+        if not self.hosts.allows(info.headers.get(b"host")) or _repeated(scope, b"host"):
+            raise HTTPProblem(
+                421, "wrong_host", "unknown Host header; add the name with --allow-host"
+            )
+
+    def _check_origin(self, headers: dict[bytes, bytes], how: str) -> None:
+        if self._checks_origin:
+            self.origins.check(headers, how)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         info = self._info(scope)
@@ -210,9 +222,8 @@ class Guard:
             await send(message)
 
         try:
-            if not self.hosts.allows(info.headers.get(b"host")) or _repeated(scope, b"host"):
-                raise HTTPProblem(421, "wrong_host", "unknown Host header")
-            self.origins.check(info.headers, "open")
+            self._check_host(scope, info)
+            self._check_origin(info.headers, "open")
             info.identity = await self.state.identify.of_socket(info)
             account = self.state.budget.account(network_of(info.client))
             self._name_account(info, account, transport_of(scope))
@@ -235,6 +246,7 @@ class Guard:
         mount = scope.get("root_path", "").rstrip("/")
         path = _below(mount, scope["path"])
         info = scope["tokenwire"] = RequestInfo(headers, client, secure, mount, path)
+        info.user = user_of(scope)
         return info
 
     async def _preflight(self, scope: Scope, info: RequestInfo, send: Send) -> bool:
@@ -257,6 +269,8 @@ class Guard:
 
     def _cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         origin = headers.get(b"origin")
+        if not self._checks_origin:
+            return []  # the application's own middleware says who may read
         if origin is None or _text(origin) not in self.origins.origins:
             return [(b"cross-origin-resource-policy", b"same-origin")]
         return [

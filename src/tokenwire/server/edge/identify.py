@@ -24,8 +24,12 @@ _MOST_KEY = 1000
 class Identify:
     """The check of one server, for HTTP and WebSockets."""
 
-    def __init__(self, auth: Auth, sessions: Sessions, limits: Limits) -> None:
+    def __init__(
+        self, auth: Auth, sessions: Sessions, limits: Limits, *, hosted: bool = False
+    ) -> None:
         self.auth, self.sessions, self._limits = auth, sessions, limits
+        #: Whether the application around this one says who its users are.
+        self.hosted = hosted
 
     async def by_key(self, key: str, address: str) -> Identity:
         """The holder of a key. Raises `NotAuthenticatedError`, or `BusyError` for one wrong key
@@ -46,7 +50,9 @@ class Identify:
 
     async def of_request(self, info: RequestInfo, method: str) -> Identity:
         """The sender of a request. Raises as `by_key` does."""
-        if not self.auth.on:
+        if info.user is not None:
+            return Identity(info.user, "host")
+        if not self.auth.on and not self.hosted:
             return Identity()
         credential = credential_of(info.headers)
         if credential and credential.startswith(ATTACH):
@@ -66,6 +72,10 @@ class Identify:
     async def of_socket(self, info: RequestInfo) -> Identity:
         """The sender of a WebSocket's upgrade; ``later`` when its first message brings the key.
         Cookies of others, or an expired session, do not keep it from doing so."""
+        if info.user is not None:
+            return Identity(info.user, "host")
+        if self.hosted:
+            raise NotAuthenticatedError("sign in first")
         if not self.auth.on:
             return Identity()
         credential = credential_of(info.headers)

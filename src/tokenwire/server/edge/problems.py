@@ -25,6 +25,7 @@ __all__ = [
     "HTTPProblem",
     "error_fields",
     "error_response",
+    "http_error",
     "json_response",
     "message_of",
     "native_form",
@@ -121,3 +122,31 @@ def error_response(
         code, status, details = "internal", 500, {}
         message = "internal error; the server's log has the details under this request id"
     return json_response(form(code, message, status, request_id, details), status, headers)
+
+
+class _Detail(dict[str, Any]):
+    """The detail of an `HTTPException`: FastAPI answers with it as JSON, Starlette as text."""
+
+    def encode(self, *_: str) -> bytes:
+        """The text that Starlette sends."""
+        return msgspec.json.encode(self)
+
+
+def http_error(error: TokenwireError) -> TokenwireError:
+    """The same error, which is an `HTTPException` as well: raised in a route of any Starlette or
+    FastAPI application it is an answer of its status, with its code and message in ``detail``."""
+    if isinstance(error, HTTPException):
+        return error
+    kind = type(error)
+    both = type(kind.__name__, (kind, HTTPException), {"__module__": kind.__module__})
+    raised = both.__new__(both)
+    raised.__dict__.update(error.__dict__)
+    raised.args = error.args
+    response = error_response(error, "")
+    names = ("retry-after", "www-authenticate", "x-should-retry")
+    raised.status_code = response.status_code
+    raised.headers = {k: v for k, v in response.headers.items() if k in names} or None
+    raised.detail = _Detail(  # type: ignore[assignment]
+        {k: v for k, v in error_fields(error, "").items() if k != "request_id"}
+    )
+    return raised

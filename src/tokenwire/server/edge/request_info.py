@@ -26,6 +26,7 @@ class RequestInfo:
         "path",
         "secure",
         "status",
+        "user",
     )
 
     def __init__(
@@ -39,6 +40,8 @@ class RequestInfo:
         #: Where an application around this one has put it, and the path below that.
         self.mount, self.path = mount, path
         self.identity = Identity()
+        #: The principal that the application around this one named; None without one.
+        self.user: str | None = None
         self.body = b""
         #: The parsed JSON body; None without one.
         self.json: Any = None

@@ -28,7 +28,7 @@ def chat_get_on(state: State) -> bool:
     """Whether the route is served: by itself only where nobody else can reach it."""
     setting = state.settings.chat_get
     if setting == "auto":
-        return state.settings.loopback and not state.auth.on
+        return state.settings.loopback and not state.auth.on and state.hosted is None
     return setting == "on"
 
 

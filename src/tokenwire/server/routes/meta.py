@@ -39,6 +39,8 @@ def routes(state: State) -> list[BaseRoute]:
         async def endpoint(request: Request) -> Response:
             return await handler(state, request, request.scope["tokenwire"])
 
+        endpoint.__doc__ = handler.__doc__
+
         return Route(path, endpoint, methods=[method], name=handler.__name__)
 
     return [

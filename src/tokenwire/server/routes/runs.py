@@ -50,6 +50,8 @@ def routes(state: State) -> list[BaseRoute]:
         async def endpoint(request: Request) -> Response:
             return await handler(state, request, request.scope["tokenwire"])
 
+        endpoint.__doc__ = handler.__doc__
+
         return Route(path, endpoint, methods=[method], name=handler.__name__)
 
     one = "/v1/runs/{run}"
@@ -131,7 +133,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             on_disconnect=body.on_disconnect,
         )
     status = 201 if run.created_now else 200
-    headers = {"location": f"/v1/runs/{run.id}", "tokenwire-run": run.id}
+    headers = {"location": f"{info.mount}/v1/runs/{run.id}", "tokenwire-run": run.id}
     if "text/event-stream" in request.headers.get("accept", ""):
         after = resume.place.cursor if resume is not None else None
         return await run_response(
@@ -143,7 +145,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             status=status,
             headers=headers,
         )
-    return json_response(describe(run), status, headers)
+    return json_response(describe(run, info.mount), status, headers)
 
 
 async def snapshot(state: State, request: Request, info: RequestInfo) -> Response:
@@ -152,7 +154,10 @@ async def snapshot(state: State, request: Request, info: RequestInfo) -> Respons
 
     async def made() -> dict[str, Any]:
         body = await state.runs.snapshot(run, principal=info.principal)
-        return {**msgspec.to_builtins(body), "events": f"/v1/runs/{run}/events"}
+        return {
+            **msgspec.to_builtins(body),
+            "events": f"{info.mount}/v1/runs/{run}/events",
+        }
 
     async with count_misses(state, info):
         return await whole_answer(state, request.scope, run, info.principal, made)
@@ -163,7 +168,7 @@ async def describe_run(state: State, request: Request, info: RequestInfo) -> Res
     run = run_id(request)
     async with count_misses(state, info):
         run_info = await state.runs.info(run, principal=info.principal)
-    return json_response(describe(run_info))
+    return json_response(describe(run_info, info.mount))
 
 
 async def events(state: State, request: Request, info: RequestInfo) -> Response:
@@ -192,13 +197,13 @@ async def events(state: State, request: Request, info: RequestInfo) -> Response:
             principal=info.principal,
             headers={"tokenwire-run": run},
         )
-    if after is not None and await _is_read(state, run, response.follower.after):
+    if after is not None and await is_read(state, run, response.follower.after):
         response.discard()
         return Response(status_code=204)
     return response
 
 
-async def _is_read(state: State, run: str, offset: int) -> bool:
+async def is_read(state: State, run: str, offset: int) -> bool:
     """Whether the run has ended and its last event is the one at ``offset``."""
     log_info = await state.store.describe(run)
     return log_info.closed is not None and offset >= log_info.tail
@@ -212,7 +217,7 @@ async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
         run_info = await state.runs.cancel(
             run, principal=info.principal, by=info.principal or None, reason=body.reason
         )
-    return json_response(describe(run_info), 202)
+    return json_response(describe(run_info, info.mount), 202)
 
 
 async def approve(state: State, request: Request, info: RequestInfo) -> Response:

@@ -54,6 +54,8 @@ def route(state: State, path: str, handler: Handler, *methods: str) -> Route:
     async def endpoint(request: Request) -> Response:
         return await handler(state, request, request.scope["tokenwire"])
 
+    endpoint.__doc__ = handler.__doc__
+
     return Route(path, endpoint, methods=list(methods), name=handler.__name__)
 
 

@@ -11,9 +11,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import InputError
+from tokenwire.events.names import THREAD
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.validation import whole_number
-from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE, THREAD
+from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE
 from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
@@ -37,6 +38,8 @@ def routes(state: State) -> list[BaseRoute]:
     def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
         async def endpoint(request: Request) -> Response:
             return await handler(state, request, request.scope["tokenwire"])
+
+        endpoint.__doc__ = handler.__doc__
 
         return Route(path, endpoint, methods=[method], name=f"thread_{handler.__name__}")
 
@@ -104,7 +107,7 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     page: dict[str, Any] = {
         "thread": thread,
         "active": active,
-        "runs": [describe(run) for run in runs[:limit]],
+        "runs": [describe(run, info.mount) for run in runs[:limit]],
     }
     if len(runs) > limit:
         page["next"] = runs[limit - 1].id

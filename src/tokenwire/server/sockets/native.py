@@ -204,7 +204,7 @@ class NativeSocket(Socket):
             metadata=body.metadata,
             on_disconnect=body.on_disconnect,
         )
-        await self._say({"op": "started", "id": command.id, "run": describe(info)})
+        await self._say({"op": "started", "id": command.id, "run": describe(info, self.info.mount)})
         if command.follow and info.id not in self._followed:
             await self._open(info.id, None)
 

@@ -1,0 +1,1 @@
+"""The server inside of an application: single responses, runs on a log, and all routes mounted."""

@@ -1,0 +1,141 @@
+"""The server's routes as a FastAPI router: the application's own dependency says who asks.
+
+Always true: FastAPI matches the path and solves the dependency, and then the server answers as it
+does by itself, so that no body is parsed twice and no stream passes another layer.
+"""
+
+# Annotations stay values here: FastAPI reads those of an endpoint.
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, WebSocket
+from fastapi.dependencies.utils import get_dependant
+from fastapi.params import Depends as DependsParameter
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from tokenwire.errors import ConfigError, TokenwireError
+from tokenwire.events.names import names_of
+from tokenwire.server.embed.mount import Started, check_prefix, refuse, require_open
+from tokenwire.server.hosted import set_user, user_name
+
+__all__ = ["fastapi_router"]
+
+_WORDS = re.compile(r"\W+")
+_CONVERTER = re.compile(r"\{(\w+)(?::\w+)?\}")
+
+
+def fastapi_router(
+    live: Started, *, prefix: str, user: Any, wires: str | Iterable[str] | None
+) -> APIRouter:
+    """The routes of ``wires`` under ``prefix``. Raises `ConfigError`."""
+    router = APIRouter(prefix=check_prefix(prefix))
+    depends = _dependency(user)
+    for route in _chosen(live, wires):
+        if isinstance(route, WebSocketRoute):
+            _add_socket(router, live, route, depends)
+        elif isinstance(route, Route):
+            _add_route(router, live, route, depends)
+    return router
+
+
+def _chosen(live: Started, wires: str | Iterable[str] | None) -> list[BaseRoute]:
+    groups = live.server.wires
+    names = names_of(wires, "wires") if wires is not None else [n for n in groups if n != "page"]
+    unknown = [name for name in names if name not in groups]
+    if unknown:
+        raise ConfigError(f"unknown wire {unknown[0]!r}; choose of {', '.join(groups)}")
+    return [route for name in names for route in groups[name]]
+
+
+def _dependency(user: Any) -> DependsParameter:
+    """The application's dependency, checked: one that takes a ``Request`` would fail for every
+    WebSocket."""
+    if user is None:
+        raise ConfigError(
+            "pass router(..., user=Depends(who)), or Live(user=...): who names the principal of a "
+            "request, or returns None to refuse it"
+        )
+    depends = user if isinstance(user, DependsParameter) else Depends(user)
+    if depends.dependency is None or not callable(depends.dependency):
+        raise ConfigError("user must be Depends(FUNCTION), or the function")
+    pending = [get_dependant(path="/", call=depends.dependency)]
+    while pending:
+        dependant = pending.pop()
+        pending += dependant.dependencies
+        if dependant.request_param_name is not None:
+            name = getattr(dependant.call, "__qualname__", type(dependant.call).__name__)
+            raise ConfigError(
+                f"{name}, which user depends on, takes a Request, which a WebSocket has not; "
+                "annotate the parameter as starlette.requests.HTTPConnection"
+            )
+    return depends
+
+
+def _add_route(router: APIRouter, live: Started, route: Route, depends: DependsParameter) -> None:
+    async def endpoint(request: Request, principal: Any = depends) -> Response:
+        return _Answer(live, route.path, principal)
+
+    for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
+        router.add_api_route(
+            _CONVERTER.sub(_plain, route.path),
+            endpoint,
+            methods=[method],
+            name=route.name,
+            summary=route.name.replace("_", " "),
+            description=inspect.getdoc(route.endpoint),
+            response_class=Response,
+            operation_id=f"{method.lower()}{_WORDS.sub('_', route.path)}".strip("_"),
+            tags=["tokenwire"],
+        )
+
+
+def _add_socket(
+    router: APIRouter, live: Started, route: WebSocketRoute, depends: DependsParameter
+) -> None:
+    async def endpoint(websocket: WebSocket, principal: Any = depends) -> None:
+        # Starlette's object is between us and the server; its own two functions are the way.
+        answer = _Answer(live, route.path, principal)
+        await answer(websocket.scope, websocket._receive, websocket._send)
+
+    router.add_api_websocket_route(_CONVERTER.sub(_plain, route.path), endpoint, name=route.name)
+
+
+def _plain(match: re.Match[str]) -> str:
+    """A path parameter; one that may hold slashes keeps its converter."""
+    return match[0] if match[0].endswith(":path}") else "{" + match[1] + "}"
+
+
+class _Answer(Response):
+    """The server's own answer to a request that FastAPI has matched."""
+
+    def __init__(self, live: Started, path: str, principal: Any) -> None:
+        super().__init__()
+        self._live, self._path, self._principal = live, path, principal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        inner = dict(scope)
+        root = scope.get("root_path", "")
+        if root and not scope["path"].startswith(f"{root}/"):
+            inner["path"] = root + scope["path"]  # a proxy took the root off
+        inner["root_path"] = self._mount(inner, root)
+        try:
+            require_open(self._live)
+            set_user(inner, user_name(self._principal))
+        except TokenwireError as error:
+            await refuse(self._live, error, inner, receive, send)
+            return
+        await self._live.server(inner, receive, send)
+
+    def _mount(self, scope: Scope, root: str) -> str:
+        """What stands before the route's own path: the prefixes of all routers, and the host's
+        ``root_path``."""
+        below = scope["path"].removeprefix(root)
+        segments = self._path.count("/")
+        if ":path}" in self._path:  # its parameter may hold slashes: count up to it
+            head = self._path.partition("{")[0]
+            return root + below[: below.rindex(head)]
+        return root + below.rsplit("/", segments)[0]

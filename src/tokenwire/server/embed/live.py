@@ -1,0 +1,360 @@
+"""Runs on a log inside of an application: its own routes, or all of the server's under a prefix.
+
+With routes of one's own::
+
+    live = Live("sqlite:chat.db", models=["demo"])
+    app = FastAPI(lifespan=live.lifespan)
+
+    @app.post("/chat")
+    async def chat(prompt: str):
+        return await live.start(prompt)
+
+    @app.get("/chat/{run}")
+    async def again(run: str, request: Request):
+        return await live.resume(run, request.headers.get("last-event-id"))
+
+    @app.post("/chat/{run}/stop")
+    async def stop(run: str):
+        await live.runs.cancel(run)
+
+With every route of ``tokenwire serve``, behind the application's own login::
+
+    app.include_router(live.router(prefix="/ai", user=Depends(me)))
+
+Always true: an error of a call is an HTTP answer of its status wherever a route raises it; when the
+process is told to stop, readers are told to come back, so that no server waits for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from tokenwire.errors import ConfigError, InputError, TokenwireError, UnknownModelError
+from tokenwire.events.message import messages_of
+from tokenwire.events.names import names_of
+from tokenwire.events.request import Request
+from tokenwire.relay import open_store
+from tokenwire.server.app import App
+from tokenwire.server.edge.problems import http_error
+from tokenwire.server.edge.respond import RunResponse
+from tokenwire.server.embed.mount import Mounted, Wrapped
+from tokenwire.server.embed.stop_signals import call_on_stop
+from tokenwire.server.embed.unlogged import Wire, encoder_of
+from tokenwire.server.hosted import Hosted, User
+from tokenwire.server.routes.runs import is_read
+from tokenwire.server.settings import Settings
+from tokenwire.tools.registry import ToolSet
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from tokenwire.agents.context import RunContext
+    from tokenwire.providers.http.client import HttpClient
+    from tokenwire.providers.registry import Registry
+    from tokenwire.relay import Store
+    from tokenwire.relay.outbox import OnEnd
+    from tokenwire.relay.runs import Runs
+    from tokenwire.server.edge.connections import Connections
+    from tokenwire.tools.tool import Tool
+
+__all__ = ["Live"]
+
+_NOT_STARTED = (
+    "Live has not started; pass live.lifespan to the application, or put it inside of "
+    "'async with live:'"
+)
+
+
+class Live:
+    """Runs on a log, and responses that follow them, for an application.
+
+    ``store``: a store or its URL. ``models``: the only models that requests may name; one, or
+    several. ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or names such
+    as ``my_app:support``; they are started by name, as models are, and get ``app`` as ``ctx.app``.
+    The first of agents and models is the default. What an agent calls is not bounded by
+    ``models``. ``on_end`` is called with every run that ended, as a
+    `tokenwire.relay.outbox.EndedRun`. ``prepare``: a function of a `tokenwire.RunContext` with
+    which each run of a model begins; the conversation that it returns is what the model receives.
+    ``webhooks``: addresses that receive ``run.ended``, ``run.waiting`` and ``approval.expired``,
+    signed with ``webhook_secrets`` (``whsec_`` and base64).
+
+    ``user``: who sends a request to `asgi`, a function of a ``starlette.requests.HTTPConnection``
+    that returns the name of a principal, or None to refuse it; it may be a coroutine function.
+    ``check_origin``: whether requests to the mounted routes that change something must come from
+    pages of the same origin (or of ``settings.cors_origin``); False leaves that to the application.
+
+    ``registry``, ``tools``: the models by name, and the tools of the runs (functions, or a tool
+    set); ``http``: what asks providers, such as a `tokenwire.testing.ScriptedModel`.
+    ``settings``: limits, quotas and clocks, as those of ``tokenwire serve``; ``heartbeat``:
+    keep-alive interval, ``max_age``: of a connection, both in seconds, in place of theirs. Raises
+    `ConfigError` for what contradicts itself or is no agent.
+    """
+
+    def __init__(
+        self,
+        store: str | Store = "memory:",
+        *,
+        models: str | Iterable[str] | None = None,
+        registry: Registry | None = None,
+        tools: ToolSet | Iterable[Tool | Callable[..., Any]] | None = None,
+        agents: Iterable[object] = (),
+        app: object = None,
+        on_end: OnEnd | None = None,
+        prepare: Callable[[RunContext], Any] | None = None,
+        webhooks: str | Iterable[str] = (),
+        webhook_secrets: str | Iterable[str] = (),
+        user: User | None = None,
+        check_origin: bool = True,
+        http: HttpClient | None = None,
+        settings: Settings | None = None,
+        heartbeat: float | None = None,
+        max_age: float | None = None,
+    ) -> None:
+        settings = settings or Settings()
+        named = names_of(models or (), "models")
+        has_agents = bool(settings.agent) or bool(agents)
+        self.settings = dataclasses.replace(
+            settings,
+            model=named or ([] if has_agents and settings.model == ["demo"] else settings.model),
+            webhook=names_of(webhooks, "webhooks") or settings.webhook,
+            webhook_secrets=names_of(webhook_secrets, "webhook_secrets")
+            or settings.webhook_secrets,
+            heartbeat=settings.heartbeat if heartbeat is None else heartbeat,
+            max_age=settings.max_age if max_age is None else max_age,
+        )
+        if user is not None and not callable(user):
+            raise ConfigError(
+                "user must be a function of the request's connection that returns the name of a "
+                f"principal or None, not {type(user).__name__}"
+            )
+        self._store = open_store(store) if isinstance(store, str) else store
+        self._user, self._hosted = user, Hosted(check_origin=check_origin)
+        self._more: dict[str, Any] = {
+            "registry": registry,
+            "tools": ToolSet.of(tools),
+            "agents": agents,
+            "app": app,
+            "on_end": on_end,
+            "prepare": prepare,
+            "http": http,
+        }
+        self._server = self._new_server()
+        self._is_used = self._is_open = False
+
+    @property
+    def models(self) -> list[str]:
+        """What requests may name: agents, then models; the first is the default."""
+        return self._server.state.model_names
+
+    @property
+    def connections(self) -> Connections:
+        """The readers of this process."""
+        return self._server.state.connections
+
+    @property
+    def server(self) -> App:
+        """The server inside, which all mounted routes belong to."""
+        return self._server
+
+    @property
+    def runs(self) -> Runs:
+        """The runs: ``cancel``, ``approve``, ``thread``, ``delete``, ..."""
+        self.require_open()
+        return self._server.state.runs
+
+    def require_open(self) -> None:
+        """Raise `RuntimeError` unless the lifespan has begun, and has not ended."""
+        if not self._is_open:
+            raise RuntimeError(_NOT_STARTED)
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start by hand, for a host without lifespans; ``async with live:``."""
+        await self.startup()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """Give this to ``FastAPI(lifespan=...)``, which passes its ``app``: it opens the store, and
+        closes it at the end."""
+        async with self:
+            yield
+
+    async def startup(self) -> None:
+        """Open the store and begin to serve; `lifespan` calls it. Raises `ConfigError`."""
+        if self._is_open:
+            raise RuntimeError("Live has started already; give its lifespan to one application")
+        if self._is_used:
+            self._server = self._new_server()
+        self._is_used = True
+        try:
+            await self._server.startup()
+        except BaseException:
+            await self._server.abandon()
+            raise
+        self._is_open = True
+        # A server waits for its readers before it ends the lifespan: they are told first.
+        self._ignore_stop = call_on_stop(self._server.state.drain)
+
+    async def shutdown(self) -> None:
+        """Tell readers, hand runs over, close the store; `lifespan` calls it."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._ignore_stop()
+        await self._server.shutdown()
+
+    # --- routes of one's own ---------------------------------------------------------------------
+
+    async def start(
+        self,
+        prompt: Any,
+        *,
+        model: str | None = None,
+        wire: Wire = "events",
+        principal: str = "",
+        thread: str | None = None,
+        key: str | None = None,
+        on_disconnect: str = "continue",
+        metadata: dict[str, Any] | None = None,
+        run_id: str | None = None,
+        **request: Any,
+    ) -> Response:
+        """Start a run of ``prompt`` (a text, a message or a conversation) and stream it.
+        ``model``: default the first of `models`; ``wire``: ``events`` or ``tokens``;
+        ``principal``: the caller; ``thread``: a conversation's id; ``key``: an idempotency key;
+        ``on_disconnect``: ``continue``, ``stop`` or ``stop:SECONDS``; ``metadata``: JSON values;
+        ``run_id``: the run's id; ``request``: the other fields of `tokenwire.Request`. The header
+        ``Tokenwire-Run`` has the run's id. Raises `UnknownModelError` and `InputError`, as HTTP
+        answers of their status."""
+        try:
+            if model is not None and model not in self.models:
+                # A model's name may hold an address, which would be called with this server's key.
+                raise UnknownModelError(
+                    f"unknown model '{str(model)[:80]}'; choose one of {', '.join(self.models)}",
+                    field="model",
+                )
+            info = await self.runs.start(
+                request_of(prompt, request),
+                model=model or self.models[0],
+                principal=principal,
+                thread=thread,
+                key=key,
+                on_disconnect=on_disconnect,
+                metadata=metadata,
+                run_id=run_id,
+            )
+        except TokenwireError as error:
+            raise http_error(error) from None
+        return await self.resume(info.id, wire=wire, principal=principal)
+
+    async def resume(
+        self,
+        run: str,
+        after: str | None = None,
+        *,
+        wire: Wire = "events",
+        principal: str = "",
+    ) -> Response:
+        """Stream the run with the id ``run`` after the cursor ``after`` (an ``id`` that a reader
+        received), or all of it, as ``wire``; 204, which stops an `EventSource`, to a reader that
+        has its end. Raises `NotFoundError` for a run of another ``principal``, and `CursorError`,
+        as HTTP answers of their status."""
+        try:
+            return await self._resumed(run, after, wire, principal)
+        except TokenwireError as error:
+            raise http_error(error) from None
+
+    async def _resumed(self, run: str, after: str | None, wire: Wire, principal: str) -> Response:
+        encoder = encoder_of(wire, run)
+        if after and ":" in after:  # the token wire's ids name their run as well
+            after = after.partition(":")[2]
+        follower = await self.runs.follow(run, after=after or None, principal=principal)
+        skip = follower.after
+        if skip and await is_read(self._server.state, run, skip):
+            follower.close(returning=True)  # it has all of it
+            return Response(status_code=204)
+        if skip and wire == "tokens":
+            checked = follower
+            try:
+                follower = await self.runs.follow(run, principal=principal)
+            finally:
+                checked.close(returning=True)  # its client retries
+        return RunResponse(
+            self.connections,
+            follower,
+            encoder,
+            run_id=run,
+            skip=skip,
+            headers={"tokenwire-run": run},
+        )
+
+    # --- the server's routes ---------------------------------------------------------------------
+
+    @property
+    def asgi(self) -> ASGIApp:
+        """All routes of ``tokenwire serve`` and its chat page, as an ASGI application to mount:
+        ``Mount("/ai", live.asgi)``. Needs ``user``. Raises `ConfigError` without."""
+        if self._user is None:
+            raise ConfigError(
+                "Live has no user: pass Live(user=...), a function of the connection that returns "
+                'the name of a principal, such as lambda connection: "all" where everybody is one'
+            )
+        return Mounted(self, self._user)
+
+    def router(
+        self, *, prefix: str = "", user: Any = None, wires: str | Iterable[str] | None = None
+    ) -> APIRouter:
+        """The server's routes as a FastAPI router, for ``app.include_router``. ``prefix``: what
+        stands before their paths, such as ``/ai``; ``user``: a
+        dependency (``Depends(me)``, or ``me``) that returns the name of a principal or None, takes
+        an ``HTTPConnection`` where it needs the request, and is asked for each request and
+        WebSocket; default Live's own. ``wires``: some of ``native``, ``ai-sdk``, ``ag-ui``,
+        ``openai``, ``anthropic``, ``durable-streams`` and ``page``; default all but the page.
+        Raises `ConfigError`."""
+        from tokenwire.server.embed.fastapi_router import fastapi_router
+
+        return fastapi_router(self, prefix=prefix, user=user or self._user, wires=wires)
+
+    def wrap(self, app: ASGIApp, *, prefix: str, user: User | None = None) -> ASGIApp:
+        """``app`` with the server's routes under ``prefix``, for hosts that mount nothing (Django,
+        Quart): ``application = live.wrap(get_asgi_application(), prefix="/ai", user=who)``. It
+        starts and stops with the application. Raises `ConfigError`."""
+        asker = user or self._user
+        if asker is None:
+            raise ConfigError("pass wrap(..., user=...), or Live(user=...)")
+        return Wrapped(self, app, prefix, asker)
+
+    def _new_server(self) -> App:
+        return App(self.settings, store=self._store, hosted=self._hosted, **self._more)
+
+
+def request_of(prompt: Any, fields: dict[str, Any]) -> Request:
+    """The request of ``prompt`` and the other fields of `tokenwire.Request`, all checked: what
+    cannot be stored must not start. Raises `InputError`."""
+    import msgspec
+
+    unknown = sorted(set(fields) - {f.name for f in msgspec.structs.fields(Request)})
+    if unknown:
+        raise InputError(f"unknown field '{unknown[0]}' of the request", field=unknown[0])
+    request = Request(messages=messages_of(prompt), **fields)
+    try:
+        return msgspec.convert(msgspec.to_builtins(request), Request)
+    except (msgspec.ValidationError, TypeError, ValueError) as error:
+        raise InputError(f"the request is not valid: {str(error)[:200]}") from error

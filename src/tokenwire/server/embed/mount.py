@@ -1,0 +1,185 @@
+"""The server's routes inside of another ASGI application, below a prefix.
+
+Always true: a request reaches a route only after the application has named its user; before the
+lifespan it is answered with 503, which says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tokenwire.errors import ConfigError, TokenwireError
+from tokenwire.server.app import App
+from tokenwire.server.edge.problems import HTTPProblem, error_response
+from tokenwire.server.hosted import User, ask_user
+
+__all__ = ["Mounted", "Started", "Wrapped", "check_prefix", "refuse", "require_open"]
+
+_log = logging.getLogger("tokenwire.server")
+
+
+class Started(Protocol):
+    """A server that somebody starts: `tokenwire.server.Live`."""
+
+    @property
+    def server(self) -> App:
+        """The application inside."""
+        ...
+
+    def require_open(self) -> None:
+        """Raise `RuntimeError` outside of its lifespan."""
+        ...
+
+    async def startup(self) -> None:
+        """Begin to serve."""
+        ...
+
+    async def shutdown(self) -> None:
+        """End."""
+        ...
+
+
+class Mounted:
+    """The server of ``live``, whose prefix is the scope's ``root_path``."""
+
+    def __init__(self, live: Started, user: User) -> None:
+        self._live, self._user = live, user
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request or WebSocket; a lifespan of its own is `Live`'s."""
+        if scope["type"] == "lifespan":
+            await _lifespan(self._live, receive, send)
+            return
+        scope = dict(scope)
+        try:
+            require_open(self._live)
+            if not self._is_public(scope):
+                await ask_user(self._user, scope)
+        except TokenwireError as error:
+            await refuse(self._live, error, scope, receive, send)
+            return
+        await self._live.server(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        """The page's own files are nobody's."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        return path.startswith("/assets/") or path in ("/", "/favicon.ico", "/livez")
+
+
+class Wrapped:
+    """``app``, with the server of ``live`` below ``prefix``."""
+
+    def __init__(self, live: Started, app: ASGIApp, prefix: str, user: User) -> None:
+        self._live, self._app = live, app
+        self._prefix = check_prefix(prefix)
+        if not self._prefix:
+            raise ConfigError("wrap needs a prefix such as '/ai'")
+        self._mounted = Mounted(live, user)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, WebSocket, or the lifespan, which both applications share."""
+        if scope["type"] == "lifespan":
+            await self._both_lifespans(scope, receive, send)
+            return
+        below = scope.get("root_path", "") + self._prefix
+        path = scope["path"]
+        if path == below or path.startswith(f"{below}/"):
+            inner = {**scope, "root_path": below}
+            if path == below:
+                inner["path"] = f"{below}/"
+            await self._mounted(inner, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _both_lifespans(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start ours, then the application's, if it has one; end them the other way round."""
+        host = _HostLifespan(self._app, scope)
+        await _lifespan(self._live, receive, send, host)
+
+
+class _HostLifespan:
+    """The lifespan of an application that may have none (Django raises)."""
+
+    def __init__(self, app: ASGIApp, scope: Scope) -> None:
+        self._app, self._scope = app, scope
+        self._incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def say(self, stage: str) -> Message | None:
+        """Send one stage; the application's answer, or None if it has no lifespan."""
+        if self._task is None:
+            if stage != "startup":
+                return None
+            self._task = asyncio.create_task(self._run())
+        elif self._task.done():
+            return None
+        await self._incoming.put({"type": f"lifespan.{stage}"})
+        return await self._outgoing.get()
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self._incoming.get, self._outgoing.put)
+        except Exception as error:  # the specification lets an application refuse so
+            _log.debug("the application has no lifespan: %s", type(error).__name__)
+        finally:
+            self._outgoing.put_nowait(None)
+
+
+async def _lifespan(
+    live: Started, receive: Receive, send: Send, host: _HostLifespan | None = None
+) -> None:
+    while True:
+        stage = (await receive())["type"].removeprefix("lifespan.")
+        reply: Message | None = None
+        try:
+            if stage == "startup":
+                await live.startup()
+                reply = await host.say("startup") if host is not None else None
+            else:
+                reply = await host.say("shutdown") if host is not None else None
+                await live.shutdown()
+        except Exception as error:
+            text = error.message if isinstance(error, TokenwireError) else repr(error)
+            _log.error("%s failed: %s", stage, text)
+            await send({"type": f"lifespan.{stage}.failed", "message": text})
+            return
+        if reply is not None and reply["type"].endswith(".failed"):
+            await live.shutdown()
+            await send(reply)
+            return
+        await send({"type": f"lifespan.{stage}.complete"})
+        if stage == "shutdown":
+            return
+
+
+async def refuse(
+    live: Started, error: TokenwireError, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer with ``error``, in the form of the wire that the path belongs to."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    response = error_response(error, secrets.token_hex(8), live.server.state.form_for(path))
+    await response(scope, receive, send)
+
+
+def check_prefix(prefix: str) -> str:
+    """A prefix as ASGI has it: '' or '/ai'. Raises `ConfigError`."""
+    if prefix in ("", "/"):
+        return ""
+    if not prefix.startswith("/") or prefix.endswith("/"):
+        raise ConfigError(f"a prefix begins with '/' and does not end with it, not {prefix!r}")
+    return prefix
+
+
+def require_open(live: Started) -> None:
+    """Raise the 503 of a server whose lifespan has not begun."""
+    try:
+        live.require_open()
+    except RuntimeError as error:
+        _log.error("%s", error)
+        raise HTTPProblem(503, "not_started", str(error)) from None
