@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
@@ -20,6 +21,8 @@ from tokenwire.agents.spec import Agent
 from tokenwire.errors import ConfigError
 
 _LLAMA_INDEX = "tokenwire.agents.frameworks.llama_index:llama_index_agent"
+_log = logging.getLogger("tokenwire.agents")
+
 #: Package, class and adapter; the first that fits, so that a graph is not any runnable.
 _FRAMEWORKS = (
     ("pydantic_ai", "AbstractAgent", "tokenwire.agents.frameworks.pydantic_ai:pydantic_agent"),
@@ -60,9 +63,19 @@ def agent_of(value: object, name: str | None = None) -> Agent | None:
 
 def _from_entry_points(value: object, name: str | None) -> Agent | None:
     """Adapters of other packages: each takes an object and a name, and returns an `Agent` for what
-    it knows, else None."""
+    it knows, else None. A broken one is named in the log, and the others are asked all the same;
+    its `ConfigError` is about the object, and raised."""
     for point in entry_points(group="tokenwire.agents"):
-        agent = point.load()(value, name)
+        try:
+            agent = point.load()(value, name)
+            if agent is not None and not isinstance(agent, Agent):
+                raise TypeError(f"it returned {type(agent).__name__}, not an Agent or None")
+        except ConfigError:
+            raise
+        except Exception as error:  # a package that somebody installed, at fault
+            reason = f"{type(error).__name__}: {error}"
+            _log.error("the agent plugin '%s' (%s) is broken: %s", point.name, point.value, reason)
+            continue
         if agent is not None:
             return agent
     return None
