@@ -164,6 +164,12 @@ def _drop(_: object) -> None:
     """Discard a return value."""
 
 
+def _close_unwanted(opening: asyncio.Task[ByteStream]) -> None:
+    """The answer may have come in the very moment of the cancel: nobody else would close it."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abort(_stop())
+
+
 async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox) -> ByteStream:
     """Connect and wait for the answer's head, at most ``first_event`` seconds, until cancelled."""
     which = "first_event" if deadlines.first_event <= deadlines.total else "total"
@@ -181,9 +187,10 @@ async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox
     try:
         return await opening
     except asyncio.CancelledError:
+        opening.cancel()
+        opening.add_done_callback(_close_unwanted)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            opening.cancel()
             raise
         if inbox.cancelled is not None:
             raise CancelledRunError("the run was cancelled") from None
