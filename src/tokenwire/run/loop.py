@@ -352,7 +352,8 @@ class Loop:
         step = self.fold.steps[-1] if self.fold.steps else None
         outcome: RunOutcome = "complete"
         reason = self.fold.finish_reason
-        if in_doubt is not None:
+        # A cancel that came meanwhile is in the log, and decides, as it does after a takeover.
+        if in_doubt is not None and self.inbox.cancelled is None:
             outcome, reason = "interrupted", "tool_in_doubt"
         elif self._out_of_steps:
             outcome, reason = "incomplete", "max_steps"
