@@ -107,8 +107,8 @@ class FollowerOpened(Fact, frozen=True):
 
 class FollowerGone(Fact, frozen=True):
     """A reader left: ``end`` (it has everything), ``closed`` (it went, or was cut off), ``slow``
-    (it did not read), ``age``, ``drain`` (it was asked to reconnect), ``gone`` (the run was
-    erased), ``store``, ``error``."""
+    (it did not read), ``age``, ``drain`` (it was asked to reconnect), ``revoked`` (its key no
+    longer counts), ``gone`` (the run was erased), ``store``, ``error``."""
 
     run: str
     wire: str

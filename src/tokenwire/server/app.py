@@ -168,6 +168,7 @@ class App:
             await service.start(state.store)
         # The lag of the event loop is measured whether somebody reads or not.
         state.connections.sweep_with(lambda now: True)
+        state.connections.sweep_with(state.recheck.sweep)
         state.connections.wake()
         deliveries = [state.runs.outbox] if state.runs.outbox is not None else []
         self._retention = Retention(state.store, state.settings.retention, deliveries=deliveries)
@@ -194,6 +195,7 @@ class App:
             await service.stop()
         await state.runs.aclose()  # the store as well
         await state.connections.aclose()
+        await state.recheck.aclose()
         await self._opened_here.aclose()
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:

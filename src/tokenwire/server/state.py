@@ -16,6 +16,7 @@ from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.problems import ErrorForm, native_form
 from tokenwire.server.edge.sessions import Sessions
 from tokenwire.server.hosted import Hosted
+from tokenwire.server.recheck import Recheck
 from tokenwire.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class State:
             write_deadline=settings.write_deadline,
             retry_ms=settings.retry_ms,
         )
+        self.recheck = Recheck(self.connections, self.identify)
         #: No new runs: the server is stopping.
         self.draining = False
         self.public_paths = {"/", "/livez", "/healthz", "/favicon.ico", "/v1/session"}

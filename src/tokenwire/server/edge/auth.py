@@ -116,6 +116,17 @@ class Auth:
         """Whether a key is needed."""
         return bool(self._digests) or self._verify is not None
 
+    @property
+    def asks(self) -> bool:
+        """Whether the application's own check vouches for keys, and may take them back."""
+        return self._verify is not None
+
+    def recheck_at(self, identity: Identity, since: float) -> float:
+        """From when on (monotonic seconds) ``verify`` is to be asked again about ``identity``,
+        which was accepted at ``since`` at the latest."""
+        verdict = self._verdicts.get(identity.key)
+        return since + RECHECK_SECONDS if verdict is None else verdict[1]
+
     async def check_key(self, key: str) -> Identity:
         """The identity of a key's holder. Raises `NotAuthenticatedError`, and `KeyCheckError` when
         ``verify`` raises."""

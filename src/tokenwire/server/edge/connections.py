@@ -12,12 +12,17 @@ import asyncio
 import contextlib
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from starlette.types import Message, Send
 
-__all__ = ["Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]
+from tokenwire.server.edge.auth import Identity
+
+__all__ = ["REVOKED", "Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]
+
+#: Why a connection leaves whose key no longer counts.
+REVOKED = "revoked"
 
 #: Encoded pages kept for the readers of one run: the tail, and what late joiners catch up on.
 _SHARED_PAGES = 16
@@ -50,6 +55,7 @@ class Connection:
         "_sender",
         "_unsent",
         "expires",
+        "identity",
         "is_slow",
         "last_write",
         "leaving",
@@ -59,15 +65,20 @@ class Connection:
         "unsent",
     )
 
-    def __init__(self, poked: Poked, now: float, expires: float) -> None:
+    def __init__(
+        self, poked: Poked, now: float, expires: float, identity: Identity | None = None
+    ) -> None:
         self.poked = poked
+        #: Who reads; None where no key can end the connection.
+        self.identity = identity
         #: When bytes last went out; heartbeats are counted from here.
         self.last_write = now
         #: When the send that is under way began; 0 when none is.
         self.sending = 0.0
         #: When the connection is asked to come back on a new one.
         self.expires = expires
-        #: Why this connection has to leave: ``max_age``, ``drain``; None while it may stay.
+        #: Why this connection has to leave: ``max_age``, ``drain``, ``revoked``; None while it may
+        #: stay.
         self.leaving: str | None = None
         #: The peer has gone.
         self.lost = False
@@ -132,6 +143,12 @@ class Connection:
             self.leaving = reason
             self.poked.poke()
 
+    def revoke(self) -> None:
+        """The key no longer counts. Takes the place of any other reason: some wires let a reader
+        stay beyond its age."""
+        self.leaving = REVOKED
+        self.poked.poke()
+
     def gone(self) -> None:
         """The peer has gone: the writer ends without a word."""
         if not self.lost:
@@ -187,11 +204,15 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, poked: Poked) -> Connection:
-        """A new connection, which the ticker looks after until `close`."""
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._open)
+
+    def open(self, poked: Poked, identity: Identity | None = None) -> Connection:
+        """A new connection, which the ticker looks after until `close`. ``identity``: who reads."""
         now = asyncio.get_running_loop().time()
         # Spread over +-10 %, so that readers who came together do not come back together.
-        connection = Connection(poked, now, now + self.max_age * random.uniform(0.9, 1.1))
+        expires = now + self.max_age * random.uniform(0.9, 1.1)
+        connection = Connection(poked, now, expires, identity)
         self._open.add(connection)
         if self.draining:
             connection.leaving = "drain"

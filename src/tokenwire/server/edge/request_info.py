@@ -9,7 +9,9 @@ from starlette.types import Scope
 
 from tokenwire.server.edge.auth import How, Identity
 
-__all__ = ["RequestInfo", "request_info"]
+__all__ = ["RequestInfo", "identity_of", "request_info"]
+
+_KEY = "tokenwire"
 
 
 class RequestInfo:
@@ -60,4 +62,10 @@ class RequestInfo:
 
 def request_info(scope: Scope) -> RequestInfo:
     """The guard's knowledge of the request of ``scope``."""
-    return scope["tokenwire"]
+    return scope[_KEY]
+
+
+def identity_of(scope: Scope) -> Identity | None:
+    """Who sends the request of ``scope``; None in an application that has no guard."""
+    info: RequestInfo | None = scope.get(_KEY)
+    return info.identity if info is not None else None

@@ -34,6 +34,7 @@ from tokenwire.server.edge.connections import (
     SlowReader,
 )
 from tokenwire.server.edge.disconnect import watch_disconnect
+from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.transport import ResponseBody, Transport, transport_of
 from tokenwire.wire.base import Encoder
 
@@ -181,7 +182,7 @@ class RunResponse(Response):
         report(FollowerOpened(self.run_id, self.wire, resumed))
         shared = self.connections.share(self.run_id, wire) if wire and self.run_id else None
         try:
-            connection = self.connections.open(self.follower)
+            connection = self.connections.open(self.follower, identity_of(scope))
             connection.unsent = transport.unsent
             watch = watch_disconnect(receive, connection.gone)
             held = await self._hold(connection, self.head) if self.head is not None else []

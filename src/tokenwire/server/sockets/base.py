@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tokenwire.errors import GoneError, TokenwireError
 from tokenwire.observe.facts import FollowerGone
 from tokenwire.observe.hooks import report
-from tokenwire.server.edge.connections import Connection, SlowReader
+from tokenwire.server.edge.connections import REVOKED, Connection, SlowReader
 from tokenwire.server.edge.guard import parse_json, request_info
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.state import State
@@ -112,6 +112,7 @@ class Socket:
             connection.expires = float("inf")
         try:
             if await self.admit():  # at once: a message may be behind the accepted request
+                connection.identity = self.info.identity
                 self.spawn(self._serve(connection))
                 await self._over
         except SlowReader:
@@ -156,9 +157,15 @@ class Socket:
         connection.last_write = asyncio.get_running_loop().time()
         if connection.leaving is not None:
             if self._leaving is None:
-                self._leaving = self.spawn(self.leave(connection.leaving))
+                self._leaving = self.spawn(self._leave(connection.leaving))
         elif not self._lock.locked() and (message := self.keep_alive()) is not None:
             self.spawn(self.send(message))
+
+    async def _leave(self, reason: str) -> None:
+        if reason == REVOKED:
+            await self.close(POLICY, "the key behind this connection is no longer valid")
+        else:
+            await self.leave(reason)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work beside the receive loop; cancelled when the socket closes, which it ends if it

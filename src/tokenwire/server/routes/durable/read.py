@@ -18,6 +18,7 @@ from tokenwire.durable.sources import RunSource, Source, StreamPage
 from tokenwire.errors import GoneError, InputError, LogError, NotFoundError
 from tokenwire.server.edge.connections import Connection, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
+from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.state import State
 from tokenwire.wire.durable import (
@@ -258,7 +259,7 @@ class SSEResponse:
         stop = self._source.subscribe(self._news.set)
         reader = _RunReader(self._state, self._source, self._name, self._news)
         transport = transport_of(scope)
-        connection = self._state.connections.open(self)
+        connection = self._state.connections.open(self, identity_of(scope))
         connection.unsent = transport.unsent
         watch = watch_disconnect(receive, connection.gone)
         try:

@@ -1,0 +1,276 @@
+"""A key that is taken back ends what its holder reads, on every wire, though the reader is silent.
+
+Always true: the answers here take far longer than the tests wait, so only the refusal ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from support.server import simulator
+from tokenwire.log.memory import MemoryStore
+from tokenwire.observe.facts import Fact, FollowerGone
+from tokenwire.observe.hooks import observe
+from tokenwire.providers.registry import Registry
+from tokenwire.server import recheck as recheck_module
+from tokenwire.server.app import create_app
+from tokenwire.server.edge import auth as auth_module
+from tokenwire.server.edge.auth import Auth, Identity
+from tokenwire.server.edge.connections import Connections
+from tokenwire.server.recheck import Recheck
+from tokenwire.server.settings import Settings
+from tokenwire.server.start import ThreadedServer
+
+KEY, OTHER = "a-credential-of-carl", "a-credential-of-dora"
+PROMPT = "scenario:slow?rate=2"
+AG_UI = {
+    "threadId": "t1",
+    "runId": "r1",
+    "messages": [{"id": "m", "role": "user", "content": PROMPT}],
+    "tools": [],
+    "context": [],
+    "state": {},
+    "forwardedProps": {},
+}
+UI = {
+    "id": "c",
+    "messages": [{"id": "u", "role": "user", "parts": [{"type": "text", "text": PROMPT}]}],
+}
+SEND = {"type": "send", "requestId": "r1", "trigger": "submit-message", **UI}
+CHAT = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
+SOCKETS = {
+    "/ws": {"op": "start", "request": {"prompt": PROMPT}},
+    "/ag-ui": AG_UI,
+    "/api/chat/ws": SEND,
+}
+STREAMS: dict[str, tuple[str, str, Any]] = {
+    "native": ("GET", "/v1/runs/{run}/events", None),
+    "tokens": ("GET", f"/chat/stream?prompt={PROMPT}", None),
+    "ag-ui": ("POST", "/ag-ui", AG_UI),
+    "ai-sdk": ("POST", "/api/chat", UI),
+    "openai": ("POST", "/v1/chat/completions", CHAT),
+    "durable": ("GET", "/ds/v1/stream/runs/{run}?offset=-1&live=sse", None),
+}
+
+
+class Keys:
+    """The application's own check: what it holds for right, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.principals: dict[str, str | None] = {KEY: "carl", OTHER: "dora"}
+        self.asked: list[str] = []
+        self.fault: Exception | None = None
+
+    async def verify(self, key: str) -> str | None:
+        self.asked.append(key)
+        if self.fault is not None and key == KEY:
+            raise self.fault
+        return self.principals.get(key)
+
+
+@contextmanager
+def checked(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[tuple[str, Keys]]:
+    monkeypatch.setattr(auth_module, "RECHECK_SECONDS", 0.2)
+    keys = Keys()
+    app = create_app(
+        Settings(port=0, graceful_stop=2.0, access_log=False, **settings),
+        registry=Registry(demo_url=simulator().server.url + "/v1", env={}),
+        store=MemoryStore(),
+        auth=Auth(verify=keys.verify),
+    )
+    app.state.recheck._every = 0.05
+    with ThreadedServer(app) as server:
+        yield server.url, keys
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize("fault", [None, KeyError("x")], ids=["refused", "raised"])
+@pytest.mark.parametrize("path", SOCKETS)
+def test_a_silent_socket_ends_with_its_key(
+    path: str, fault: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with checked(monkeypatch) as (url, keys):
+        address = url.replace("http", "ws", 1) + path
+        with (
+            connect(address, proxy=None, additional_headers=bearer(KEY)) as socket,
+            connect(address, proxy=None, additional_headers=bearer(OTHER)) as other,
+        ):
+            for wire in (socket, other):
+                wire.send(json.dumps(SOCKETS[path]))
+                wire.recv(timeout=10)
+            keys.principals[KEY], keys.fault = None, fault
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    socket.recv(timeout=10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
+            assert "no longer valid" in closed.value.rcvd.reason
+            for _ in range(3):
+                other.recv(timeout=10)  # another's key is not concerned
+
+
+def test_a_socket_whose_first_message_brought_the_key_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with checked(monkeypatch) as (url, keys):
+        with connect(url.replace("http", "ws", 1) + "/ws", proxy=None) as socket:
+            socket.send(json.dumps({"op": "auth", "key": KEY}))
+            assert "ok" in str(socket.recv(timeout=10))
+            keys.principals[KEY] = "dora"  # the key of somebody else now
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+
+
+@pytest.mark.parametrize("wire", STREAMS)
+def test_a_stream_ends_with_its_key(wire: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, path, body = STREAMS[wire]
+    gone: list[FollowerGone] = []
+
+    def note(fact: Fact) -> None:
+        if isinstance(fact, FollowerGone):
+            gone.append(fact)
+
+    with (
+        checked(monkeypatch, chat_get="on") as (url, keys),
+        httpx.Client(base_url=url, timeout=15, trust_env=False, headers=bearer(KEY)) as client,
+        contextlib.closing(_Observed(note)),
+    ):
+        run = client.post("/v1/runs", json={"prompt": PROMPT}).json()["id"]
+        with client.stream(method, path.format(run=run), json=body) as answer:
+            assert answer.status_code < 300
+            pieces = answer.iter_bytes()
+            data = next(pieces)
+            asked = len(keys.asked)
+            keys.principals[KEY] = None
+            try:
+                for piece in pieces:
+                    data += piece
+            except httpx.RemoteProtocolError:
+                pass  # a wire whose orderly end would be the end of the answer breaks off
+        assert len(keys.asked) > asked, "it ended for another reason"
+        assert b"[DONE]" not in data
+        if wire == "native":
+            assert b'"type":"reconnect","after_ms":1000,"reason":"revoked"' in data
+        if wire != "durable":
+            assert [fact.why for fact in gone] == ["revoked"]
+        assert client.get(f"/v1/runs/{run}/events").status_code == 401
+
+
+def test_a_session_of_the_page_and_a_token_that_reads_one_run_end_with_their_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        checked(monkeypatch) as (url, keys),
+        httpx.Client(base_url=url, timeout=15, trust_env=False) as client,
+    ):
+        run = client.post("/v1/runs", json={"prompt": PROMPT}, headers=bearer(KEY)).json()["id"]
+        assert client.post("/v1/session", json={"key": KEY}).status_code == 200
+        with client.stream("GET", f"/v1/runs/{run}/events") as answer:
+            assert answer.status_code == 200
+            pieces = answer.iter_bytes()
+            data = next(pieces)
+            keys.principals[KEY] = None
+            data += b"".join(pieces)
+        assert b'"reason":"revoked"' in data
+
+
+def test_a_key_that_holds_is_asked_about_once_for_all_of_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    asked: list[str] = []
+
+    async def verify(key: str) -> str | None:
+        asked.append(key)
+        await asyncio.sleep(0)
+        return "carl"
+
+    class Nobody:
+        def poke(self) -> None:
+            """Heartbeats."""
+
+    async def main() -> None:
+        connections, auth = Connections(max_age=1e6), Auth(verify=verify)
+        identity = await auth.check_key(KEY)
+        recheck = Recheck(connections, _Confirm(auth))  # type: ignore[arg-type]
+        monkeypatch.setattr(auth_module.time, "monotonic", lambda: now[0])
+        auth._verdicts.clear()  # as after ten thousand others
+        opened = [connections.open(Nobody(), identity) for _ in range(50)]
+        connections.open(Nobody(), Identity("ann", "key", b"digest"))
+        connections.open(Nobody())
+        for _ in range(600):  # ten minutes, a look a second
+            now[0] += 1.0
+            recheck.sweep(now[0])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert asked[:1] == [KEY]
+        assert 9 <= len(asked) - 1 <= 10
+        assert all(connection.leaving is None for connection in opened)
+        await connections.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_check_that_never_answers_is_no_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recheck_module, "_CHECK_SECONDS", 0.05)
+    is_slow = threading.Event()
+
+    async def verify(key: str) -> str | None:
+        if is_slow.is_set():
+            await asyncio.Event().wait()
+        return "carl"
+
+    class Waits:
+        def __init__(self) -> None:
+            self.poked = asyncio.Event()
+
+        def poke(self) -> None:
+            self.poked.set()
+
+    async def main() -> None:
+        monkeypatch.setattr(auth_module, "RECHECK_SECONDS", 0.0)
+        connections, auth = Connections(), Auth(verify=verify)
+        identity = await auth.check_key(KEY)
+        recheck = Recheck(connections, _Confirm(auth))  # type: ignore[arg-type]
+        reader = Waits()
+        connection = connections.open(reader, identity)
+        is_slow.set()
+        recheck.sweep(asyncio.get_running_loop().time())
+        await asyncio.wait_for(reader.poked.wait(), 10)
+        assert connection.leaving == "revoked"
+        await recheck.aclose()
+        await connections.aclose()
+
+    asyncio.run(main())
+
+
+class _Observed:
+    def __init__(self, note: Callable[[Fact], None]) -> None:
+        self.close = observe(note)
+
+
+class _Confirm:
+    """What `Recheck` needs of `Identify`."""
+
+    def __init__(self, auth: Auth) -> None:
+        self.auth = auth
+
+    async def confirm(self, identity: Identity) -> None:
+        if not await self.auth.is_current(identity):
+            raise AssertionError("the key holds")
