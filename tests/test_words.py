@@ -33,7 +33,7 @@ MOST_PERCENT = {
     "providers": 0.3,
     "relay": 0.3,
     "run": 0.3,
-    "server": 2.4,
+    "server": 0.3,
     "simulator": 0.3,
     "tools": 0.3,
     "wire": 0.3,

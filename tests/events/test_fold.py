@@ -160,3 +160,22 @@ def test_a_message_does_not_change_with_later_citations() -> None:
     state.apply(m.PartAttr(part=0, name="citation", value={"url": "b"}))
     assert [citation["url"] for citation in message.parts[0].citations] == ["a"]
     assert [citation["url"] for citation in state.message().parts[0].citations] == ["a", "b"]
+
+
+def test_facts_of_an_application_are_kept_and_replaced_by_id() -> None:
+    fold = Fold()
+    for fact in (
+        m.Data(name="sources", payload=[1]),
+        m.Data(name="stage", payload="one", id="s"),
+        m.Data(name="sources", payload=[2]),
+        m.Data(name="other", payload=1, id="s"),
+        m.Data(name="stage", payload="two", id="s"),
+        m.Data(name="flash", payload="!", transient=True),
+    ):
+        fold.apply(fact)
+    assert fold.data == [
+        {"name": "sources", "payload": [1], "id": None},
+        {"name": "stage", "payload": "two", "id": "s"},
+        {"name": "sources", "payload": [2], "id": None},
+        {"name": "other", "payload": 1, "id": "s"},
+    ]

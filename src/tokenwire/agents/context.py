@@ -133,8 +133,8 @@ class RunContext:
         transient: bool = False,
     ) -> None:
         """A fact ``name`` of the application with a JSON value as ``payload``; the same ``id``
-        replaces; a ``transient`` one is sent, not stored. Raises `InputError` for a value without
-        a JSON form."""
+        replaces; a ``transient`` one is no part of the message. Raises `InputError` for a value
+        without a JSON form."""
         _check_name(name, "data")
         if id is not None:
             _check_name(id, "the id of data")

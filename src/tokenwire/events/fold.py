@@ -18,6 +18,7 @@ from tokenwire.events.model import (
     ApprovalRequest,
     Checkpoint,
     Control,
+    Data,
     Error,
     Event,
     FileStart,
@@ -78,6 +79,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     usage_unknown: bool = False
     parts: dict[int, PartState] = {}
     tools: dict[str, ToolState] = {}
+    #: Facts of the application, as ``name``, ``payload`` and ``id``; no transient ones.
     data: list[dict[str, Any]] = []
     #: The state that an agent shares with its readers; None before it shares any.
     shared: Any = None
@@ -384,6 +386,17 @@ def _shared(state: Fold, event: SharedState) -> None:
     state.shared = json_patch.after(state.shared, event.snapshot, event.patch)
 
 
+def _data(state: Fold, event: Data) -> None:
+    if event.transient:
+        return
+    fact = {"name": event.name, "payload": event.payload, "id": event.id}
+    for number, earlier in enumerate(state.data):
+        if event.id is not None and (earlier["name"], earlier["id"]) == (event.name, event.id):
+            state.data[number] = fact
+            return
+    state.data.append(fact)
+
+
 def _progress(state: Fold, event: RunProgress) -> None:
     fields = {"fraction": event.fraction, "message": event.message}
     state.progress = {name: value for name, value in fields.items() if value is not None}
@@ -416,6 +429,7 @@ def _step(state: Fold) -> StepState:
 
 
 _HANDLERS: dict[type, Any] = {
+    Data: _data,
     RunStart: _run_start,
     RunEnd: _run_end,
     RunWait: _run_wait,

@@ -352,7 +352,8 @@ class Control(Event, tag="control"):
 
 
 class Data(Event, tag="data"):
-    """An application's own fact. The same ``id`` replaces; ``transient`` is sent, not stored."""
+    """An application's own fact. The same ``id`` replaces; a ``transient`` one is for those who
+    read along, and no part of the message."""
 
     name: str
     payload: Any = None

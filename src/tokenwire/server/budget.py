@@ -58,19 +58,19 @@ class Budget:
         client the fullest ones first, until the others fit."""
         by_client: dict[str, list[tuple[int, Holding]]] = {}
         for connection in connections:
-            held = connection.held()
-            if held > self.per_connection:
+            unread = connection.held()
+            if unread > self.per_connection:
                 self._drop(connection)
-            elif held:
-                by_client.setdefault(connection.account, []).append((held, connection))
+            elif unread:
+                by_client.setdefault(connection.account, []).append((unread, connection))
         for name, holdings in by_client.items():
-            total = self._waiting[name] + sum(held for held, _ in holdings)
+            total = self._waiting[name] + sum(unread for unread, _ in holdings)
             if total <= self.per_client:
                 continue
-            for held, connection in sorted(holdings, key=lambda item: item[0], reverse=True):
+            for unread, connection in sorted(holdings, key=lambda item: item[0], reverse=True):
                 if total <= self.per_client:
                     break
-                total -= held
+                total -= unread
                 self._drop(connection)
 
     def _drop(self, connection: Holding) -> None:
@@ -81,31 +81,31 @@ class Budget:
 class Account:
     """What one request or WebSocket has waiting."""
 
-    __slots__ = ("_budget", "name", "taken")
+    __slots__ = ("_budget", "name", "waiting")
 
     def __init__(self, budget: Budget, name: str) -> None:
         self._budget, self.name = budget, name
         #: Bytes that wait.
-        self.taken = 0
+        self.waiting = 0
 
     def take(self, size: int) -> None:
         """Count ``size`` bytes more. Raises `BusyError` when the budget has no room for them."""
         budget = self._budget
-        waiting = budget._waiting[self.name]
-        if waiting > self.taken and waiting + size > budget.per_client:
+        total = budget._waiting[self.name]
+        if total > self.waiting and total + size > budget.per_client:
             budget.dropped += 1
             raise BusyError(
                 "too many bytes wait to be read by this client; read the open answers first",
                 limit="buffer_per_client",
                 retry_after=2,
             )
-        self.taken += size
+        self.waiting += size
         budget._waiting[self.name] += size
 
     def give(self, size: int) -> None:
         """``size`` bytes wait no longer."""
-        size = min(size, self.taken)
-        self.taken -= size
+        size = min(size, self.waiting)
+        self.waiting -= size
         waiting = self._budget._waiting
         waiting[self.name] -= size
         if waiting[self.name] <= 0:
@@ -113,13 +113,13 @@ class Account:
 
     def close(self) -> None:
         """Nothing waits any more."""
-        self.give(self.taken)
+        self.give(self.waiting)
 
     def rename(self, name: str) -> None:
         """The client has a name by now: a principal in place of an address."""
-        taken = self.taken
+        size = self.waiting
         self.close()
         self.name = name
-        self.taken = taken
-        if taken:
-            self._budget._waiting[name] += taken
+        self.waiting = size
+        if size:
+            self._budget._waiting[name] += size

@@ -86,20 +86,20 @@ def raise_file_limit(settings: Settings, note: Callable[[str], None]) -> None:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    needed = settings.connections + _OTHER_FILES
+    necessary = settings.connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     endless = resource.RLIM_INFINITY
-    if soft != endless and soft < needed:
-        possible = needed if hard == endless else min(needed, hard)
+    if soft != endless and soft < necessary:
+        possible = necessary if hard == endless else min(necessary, hard)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
             soft = possible
         except (OSError, ValueError):
             pass
-    if soft != endless and soft < needed:
+    if soft != endless and soft < necessary:
         settings.connections = max(16, soft - _OTHER_FILES)
         note(
-            f"tokenwire: --connections {needed - _OTHER_FILES} is more than the limit of {soft} "
+            f"tokenwire: --connections {necessary - _OTHER_FILES} is more than the limit of {soft} "
             f"open files allows; {settings.connections} are accepted (raise it with ulimit -n)"
         )
 

@@ -61,7 +61,7 @@ class _Worker:
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.pid = 0
-        self.started = 0.0
+        self.begin = 0.0
         self.failures = 0
         #: When the next one may be started.
         self.due = 0.0
@@ -105,7 +105,7 @@ class _Supervisor:
         is_first = worker is self._workers[0] and not self._is_serving
         child = os.fork()
         if child:
-            worker.pid, worker.started = child, now
+            worker.pid, worker.begin = child, now
             return
         # A group of its own: Ctrl-C reaches the parent only, which forwards one signal.
         os.setpgid(0, 0)
@@ -140,7 +140,7 @@ class _Supervisor:
 
     def _ended(self, worker: _Worker, code: int) -> None:
         now = time.monotonic()
-        lived = now - worker.started
+        lived = now - worker.begin
         if code == _CANNOT and not self._stopping and worker.failures == 0 and not self._served():
             self._result = _CANNOT  # it cannot serve: a retry is useless
             self._stop(signal.SIGTERM, None)

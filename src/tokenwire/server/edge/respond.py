@@ -145,8 +145,10 @@ class RunResponse(Response):
         release: Callable[[], None] | None = None,
         head: Head | None = None,
     ) -> None:
-        said = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
-        super().__init__(status_code=status, headers={"content-type": encoder.content_type, **said})
+        all_headers = {**STREAM_HEADERS, **encoder.headers, **(headers or {})}
+        super().__init__(
+            status_code=status, headers={"content-type": encoder.content_type, **all_headers}
+        )
         del self.headers["content-length"]
         self.connections = connections
         self.follower = follower
@@ -160,7 +162,7 @@ class RunResponse(Response):
         self.release = release
         self.head = head
         self.wire = encoder.name
-        self._came = 0.0
+        self._arrival = 0.0
         self._first = follower.after
         #: Why the stream ended: ``closed``, unless something else is known.
         self._why = "closed"
@@ -177,7 +179,7 @@ class RunResponse(Response):
         connection: Connection | None = None
         watch: asyncio.Task[None] | None = None
         wire = self.wire if self.encoder.stateless else None
-        self._came = asyncio.get_running_loop().time()
+        self._arrival = asyncio.get_running_loop().time()
         resumed = self.skip > 0 or self._first > 0
         report(FollowerOpened(self.run_id, self.wire, resumed))
         shared = self.connections.share(self.run_id, wire) if wire and self.run_id else None
@@ -185,7 +187,7 @@ class RunResponse(Response):
             connection = self.connections.open(self.follower, identity_of(scope))
             connection.unsent = transport.unsent
             watch = watch_disconnect(receive, connection.gone)
-            held = await self._hold(connection, self.head) if self.head is not None else []
+            batch = await self._hold(connection, self.head) if self.head is not None else []
             if connection.lost:
                 return
             await send(self._start())
@@ -197,7 +199,7 @@ class RunResponse(Response):
             send = transport.send or send
             encoder = BatchEncoder(self.encoder, self.skip, shared)
             out = _Out(connection, send, transport.account)
-            await out.send(self.preamble + b"".join(map(encoder.encode, held)))
+            await out.send(self.preamble + b"".join(map(encoder.encode, batch)))
             if transport.body is not None:
                 express = _Express(self.encoder, encoder.encode, connection, transport.body)
                 self.follower.express(express.take)
@@ -250,7 +252,7 @@ class RunResponse(Response):
 
     def _left(self, transport: Transport) -> None:
         why = "slow" if transport.is_slow and self._why == "closed" else self._why
-        seconds = asyncio.get_running_loop().time() - self._came
+        seconds = asyncio.get_running_loop().time() - self._arrival
         records = max(0, self.follower.after - max(self.skip, self._first))
         report(FollowerGone(self.run_id, self.wire, why, records, seconds))
 

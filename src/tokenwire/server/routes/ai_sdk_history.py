@@ -56,8 +56,8 @@ async def ui_messages(
     end = len(messages) if end is None else min(end, len(messages))
     start = 0 if most is None else max(0, end - most)
     page = {"truncated": True, "cursor": str(start)} if start else {"truncated": False}
-    shown: dict[str, Any] = {"thread": thread, "messages": messages[start:end], "page": page}
-    return shown | ({"active": active} if active else {})
+    body: dict[str, Any] = {"thread": thread, "messages": messages[start:end], "page": page}
+    return body | ({"active": active} if active else {})
 
 
 def _answer(replay: Replay, compat: Compat) -> dict[str, Any] | None:

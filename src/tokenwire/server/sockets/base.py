@@ -86,7 +86,7 @@ class Socket:
     async def opened(self) -> None:
         """The socket was accepted and the peer admitted."""
 
-    def subprotocol(self, offered: list[str]) -> str | None:
+    def subprotocol(self, names: list[str]) -> str | None:
         """Which of the client's subprotocols is spoken."""
         return None
 

@@ -124,9 +124,9 @@ class NativeSocket(Socket):
             "ping": (_Command, self._ping),
         }
 
-    def subprotocol(self, offered: list[str]) -> str | None:
+    def subprotocol(self, names: list[str]) -> str | None:
         """Our own name, for clients that insist on one."""
-        return "tokenwire" if "tokenwire" in offered else None
+        return "tokenwire" if "tokenwire" in names else None
 
     async def leave(self, reason: str) -> None:
         """``reconnect`` with the cursor of every followed run, then the close."""

@@ -299,13 +299,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused = True
         self._until = 0.0
         self.flow.pause_reading()
-        broken = self._receiving()
-        if broken is not None and broken.response_started:
-            broken.more_body = False
-            broken.message_event.set()
-        elif broken is not None:  # it waits behind others, and cannot become whole any more
-            self.pipeline = deque(item for item in self.pipeline if item[0] is not broken)
-            self._cycles.remove(broken)
+        cycle = self._receiving()
+        if cycle is not None and cycle.response_started:
+            cycle.more_body = False
+            cycle.message_event.set()
+        elif cycle is not None:  # it waits behind others, and cannot become whole any more
+            self.pipeline = deque(item for item in self.pipeline if item[0] is not cycle)
+            self._cycles.remove(cycle)
         unanswered = [cycle for cycle in self._cycles if not cycle.response_complete]
         if unanswered:
             unanswered[-1].keep_alive = False
