@@ -153,7 +153,8 @@ class RunContext:
             await self.engine.outlet.say(text)
 
     async def emit(self, *events: Event) -> None:
-        """Send ``events`` of `tokenwire.events`; their part numbers are adapted to the run."""
+        """Send ``events`` of `tokenwire.events`; their part numbers are adapted to the run. An
+        `Error` is how the run ends, after all else: its outcome is ``error``."""
         await self._emit(self.engine.outlet.own, list(events))
 
     def speaker(self, agent: Agent) -> Source:
@@ -383,13 +384,15 @@ class RunContext:
 
     async def _emit(self, source: Source, events: list[Event]) -> None:
         self._check_loop()
-        if self.engine.journal.is_replaying or self._closed:
+        if self._closed:
             return
         for event in events:
             if event.type in _RESERVED:
                 raise InputError(f"an agent may not send '{event.type}'")
-        self.engine.spoke()
-        await self.engine.outlet.put(source, events)
+        events = self.engine.outlet.hold(events)  # also while the agent repeats itself
+        if events and not self.engine.journal.is_replaying:
+            self.engine.spoke()
+            await self.engine.outlet.put(source, events)
 
     def _check_loop(self) -> None:
         if threading.get_ident() != self._thread:

@@ -231,6 +231,11 @@ class AgentEngine:
             yield self._seal([self._run_start()])
         else:
             await self.journal.load(self.fold, self.earlier())
+            for event in self.earlier():
+                if isinstance(event, Error):
+                    self.outlet.failure = event
+                elif isinstance(event, StepStart) and event.kind != "task":
+                    self.outlet.failure = None
             resets = self._void_words()
             if resets:
                 yield self._seal(resets)
@@ -391,9 +396,15 @@ class AgentEngine:
             return self.fail(failure if is_safe else self._safe(failure))
         if task is not None and task.cancelled():
             return self.fail(AgentError(f"{self._title} was cancelled from within"))
+        held, logged = self.outlet.held, self.outlet.failure
+        if held is not None:
+            held.seq, held.after_output = 0, bool(self.fold.parts)
+            return self._ended("error", held.code, [held])
         last = self._last_stream
         if last is not None and last.outcome in ("incomplete", "error"):
             return self._ended(last.outcome, last.end_reason)
+        if logged is not None:
+            return self._ended("error", logged.code)
         own = self.fold.last_step
         if last is None and own is not None and own.kind == "agent" and own.finish is not None:
             # What the agent itself says of its answer: cut is not complete.
@@ -406,7 +417,7 @@ class AgentEngine:
         self, outcome: RunOutcome, reason: str | None, before: list[Event] | None = None
     ) -> list[Event]:
         whole = outcome == "complete"
-        status = "complete" if whole else "cancelled" if outcome == "cancelled" else "incomplete"
+        status = outcome if outcome in ("complete", "cancelled", "error") else "incomplete"
         events = closing(self.order, part="complete" if whole else "truncated", step=status)
         end = RunEnd(
             outcome=outcome,

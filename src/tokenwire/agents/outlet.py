@@ -110,6 +110,10 @@ class Outlet:
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self.closed = False
+        #: An error of the agent's own: the run ends with it.
+        self.held: Error | None = None
+        #: An error in the log, after which nobody has begun to speak.
+        self.failure: Error | None = None
 
     # --- the run's side --------------------------------------------------------------------------
 
@@ -149,12 +153,23 @@ class Outlet:
             if not source.is_trusted:
                 _check_form(event)
             if isinstance(event, _ANYWHERE):
+                if isinstance(event, Error):
+                    self.failure = event
                 self._ready.append(msgspec.structs.replace(event, seq=0, t=0))
             elif self._is_task(source, event):
                 self._ready.append(self._renumbered(source, event))
             elif source.backlog or not self._offer(source, event):
                 self._keep(source, event)
         self.wake()
+
+    def hold(self, events: list[Event]) -> list[Event]:
+        """Keep the last error of ``events`` for the run's end; the other events. Raises
+        `InputError`."""
+        for event in events:
+            if isinstance(event, Error):
+                _check_form(event)
+                self.held = msgspec.json.decode(msgspec.json.encode(event), type=Error)
+        return [event for event in events if not isinstance(event, Error)]
 
     async def put(self, source: Source, events: list[Event], *, durable: bool = False) -> None:
         """`emit`, then wait while much is ready; with ``durable`` until the log has them."""
@@ -288,7 +303,7 @@ class Outlet:
 
     def _open_own(self) -> None:
         self._order_step, self._next_step = self._next_step, self._next_step + 1
-        self.floor = self.own
+        self.floor, self.failure = self.own, None
         self._ready.append(StepStart(step=self._order_step, kind="agent", name=self._name))
 
     _order_step = 0
@@ -347,6 +362,8 @@ class Outlet:
         return event
 
     def _start_step(self, source: Source, event: StepStart) -> None:
+        if event.kind != "task":
+            self.failure = None
         number = source.steps.get(event.step)
         if number is None:
             number, self._next_step = self._next_step, self._next_step + 1

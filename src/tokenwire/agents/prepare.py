@@ -59,6 +59,8 @@ class Preparation:
 
     async def _run(self, engine: AgentEngine) -> None:
         messages = await self._conversation(engine)
+        if engine.outlet.held is not None:
+            return  # no model is called after an error
         engine.disarm()  # each model call has its own deadlines, as in a run without a preparation
         plan = engine.plan
         request = msgspec.structs.replace(plan.request, messages=messages)
@@ -88,6 +90,8 @@ class Preparation:
         finally:
             context.close()
         journal.check_end()
+        if engine.outlet.held is not None:
+            return own
         messages = self._messages(value, own)
         conversation = Conversation.of(messages, own, journal.count)
         data = conversation.encode()
