@@ -2,12 +2,15 @@
 
 Always true: messages go out whole and in order; a socket that closes detaches its readers and stops
 no run; when the server stops, it closes the socket so that the client reconnects; a peer that does
-not read gets a close frame behind what it has not read.
+not read gets a close frame behind what it has not read; whatever fails, the peer gets a close frame
+with the request's id, and the log has the reason under it, once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
@@ -33,8 +36,10 @@ __all__ = [
     "erased_under_reader",
 ]
 
-#: Close codes: the server stops, try again later, a rule was broken.
-RESTART, TRY_AGAIN, POLICY = 1012, 1013, 1008
+_log = logging.getLogger("tokenwire.server")
+
+#: Close codes: a fault of the server, the server stops, try again later, a rule was broken.
+FAULT, RESTART, TRY_AGAIN, POLICY = 1011, 1012, 1013, 1008
 #: Records of a batch after which a reader that catches up leaves the loop to others.
 MANY = 64
 #: A close reason has at most 123 bytes.
@@ -118,12 +123,27 @@ class Socket:
         except SlowReader:
             if self.transport.give_up is not None:
                 self.transport.give_up(TRY_AGAIN, self.slow_reason())
+        except Exception as error:
+            _log.error("socket %s failed", self.info.id, exc_info=error)
+            await self._break_off()
         finally:
             self.state.connections.close(connection)
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stop_tasks()
+
+    async def _break_off(self) -> None:
+        await self._stop_tasks()  # one of them may be sending
+        reason = f"internal error; the server's log has it under request {self.info.id}"
+        if self.transport.give_up is not None:
+            self.transport.give_up(FAULT, reason)
+        else:
+            with contextlib.suppress(SlowReader):
+                await self.close(FAULT, reason)
+
+    async def _stop_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, connection: Connection) -> None:
         await self.opened()
