@@ -141,10 +141,12 @@ class CohereDecoder(PayloadDecoder):
         if part is None or (content and _kind(part) != kind):
             self._content_start(value, {"content": {"type": kind}})
             part = self._contents[_index(value)]
-        part.delta(text_of(content.get("text")) or text_of(content.get("thinking")))
-        if not _CONTENT_FIELDS.issuperset(content):
+        text = text_of(content.get("text")) or text_of(content.get("thinking"))
+        part.delta(text)
+        # A text that stands alone has no other field beside it.
+        if (not text or len(content) > 1) and not _CONTENT_FIELDS.issuperset(content):
             self.keep_extras(content, _CONTENT_FIELDS)
-        if not _MESSAGE_FIELDS.issuperset(message):
+        if (not text or len(message) > 1) and not _MESSAGE_FIELDS.issuperset(message):
             self.keep_extras(message, _MESSAGE_FIELDS)
         logprobs = obj(value.get("logprobs"))
         if logprobs:

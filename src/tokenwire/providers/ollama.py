@@ -7,7 +7,7 @@ are told once, with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -26,11 +26,13 @@ from tokenwire.events.model import (
     PartStart,
     ReasoningStart,
     ResponseStart,
+    TextDelta,
     TextStart,
     ToolCallStart,
     Usage,
 )
 from tokenwire.events.request import Request
+from tokenwire.framing.sse import Frame
 from tokenwire.providers.base import Call, Cursor, Target, effort_of
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -70,6 +72,30 @@ _COUNTS = ("prompt_eval_count", "eval_count")
 _SKIPPED = frozenset({"model", "created_at", "message", "response", "thinking", "done"})
 
 
+#: After this many lines in a row that were not ordinary, the typed decode is no longer tried.
+_MOST_MISSES = 16
+
+
+class _Piece(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    content: str
+    role: str | None = None
+    thinking: Literal[""] | None = None
+    images: None = None
+    tool_calls: None = None
+
+
+class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A line that adds to the text and holds nothing else."""
+
+    message: _Piece
+    done: Literal[False]
+    model: str | None = None
+    created_at: str | None = None
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
 class OllamaDecoder(PayloadDecoder):
     """One response of ``/api/chat`` or ``/api/generate``."""
 
@@ -81,8 +107,36 @@ class OllamaDecoder(PayloadDecoder):
         self._open: OpenPart | None = None
         self._begun = False
         self._calls = 0
+        #: The text to which the last line added.
+        self._row: OpenPart | None = None
+        self._misses = 0
+
+    def _frame(self, frame: Frame, *, last: bool = False) -> None:
+        row = self._row
+        if row is None or frame.event != "message" or not self._add(row, frame.data):
+            super()._frame(frame, last=last)
+
+    def _add(self, part: OpenPart, data: bytes) -> bool:
+        """Give the event of one more ordinary line of a text; False when it needs the general
+        way."""
+        pieces = part.pieces
+        if pieces is None or self.parts.loose or self.closed:
+            return False
+        try:
+            text = _decode_line(data).message.content
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._misses += 1
+            return False
+        self._misses = 0
+        if not text:
+            return False
+        self.payloads += 1
+        self.parts.out.append(TextDelta(part=part.number, text=text))
+        pieces.append(text)
+        return True
 
     def payload(self, value: dict[str, Any], event: str) -> None:
+        self._row = None
         fault = sure_fault_in(value)
         if fault is not None:
             self.fail_with(fault, raw=value)
@@ -118,6 +172,8 @@ class OllamaDecoder(PayloadDecoder):
             self._open.attr("logprobs", logprobs)
         if value.get("done") is True:
             self._over(value)
+        elif text and self._open is not None and self._misses < _MOST_MISSES:
+            self._row = self._open
 
     def _text(self, kind: type[PartStart], text: Any) -> None:
         if not isinstance(text, str) or not text:

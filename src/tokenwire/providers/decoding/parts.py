@@ -104,6 +104,7 @@ class OpenPart:
         self.start = start
         self.number = start.part
         self.open = True
+        #: Bytes so far; of a text that is kept, once it has ended.
         self.size = 0
         self.format = "text"
         self.name = self.call_id = ""
@@ -157,9 +158,10 @@ class OpenPart:
         return _NOTHING.match(self.final or self.text) is not None
 
     def keep(self) -> OpenPart:
-        """Keep the pieces of this part, to compare them with a final text."""
+        """Keep the pieces of this part, to compare them with a final text; its size is theirs."""
         if self.pieces is None:
             self.pieces = []
+            self.recount = True
         return self
 
     def delta(self, text: str) -> None:
@@ -171,9 +173,11 @@ class OpenPart:
             if not text:
                 return
         self._owner.out.append(self._delta(part=self.number, text=text))
-        self.size += len(text) if text.isascii() else len(text.encode())
         if self.pieces is not None:
             self.pieces.append(text)
+            if self.recount:
+                return
+        self.size += len(text) if text.isascii() else len(text.encode())
 
     def _checked(self, text: str) -> str:
         """The piece with whole characters only, and without arguments that came before."""

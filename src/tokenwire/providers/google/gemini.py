@@ -181,7 +181,7 @@ class GeminiDecoder(PayloadDecoder):
         text = part.get("text")
         if isinstance(text, str):
             self._text(candidate, part, text, signature, choice)
-            if not _TEXT_FIELDS.issuperset(part):
+            if len(part) > 1 and not _TEXT_FIELDS.issuperset(part):
                 self.keep_extras(part, _TEXT_FIELDS)
         elif isinstance(part.get("functionCall"), dict):
             candidate.called = True

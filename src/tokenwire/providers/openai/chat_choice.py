@@ -223,8 +223,8 @@ class OpenChoice:
 
 
 def _kept(part: OpenPart, texts: list[list[str]]) -> OpenPart:
-    """The part, with its pieces among ``texts``; its size is theirs."""
-    part.keep().recount = True
+    """The part, with its pieces among ``texts``."""
+    part.keep()
     if part.pieces is not None:
         texts.append(part.pieces)
     return part

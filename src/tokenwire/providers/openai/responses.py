@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+import msgspec
+
 from tokenwire.events.model import (
     FinishReason,
     Heartbeat,
@@ -18,9 +20,11 @@ from tokenwire.events.model import (
     ReasoningStart,
     RefusalStart,
     ResponseStart,
+    TextDelta,
     TextStart,
     Usage,
 )
+from tokenwire.framing.sse import Frame
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -37,6 +41,7 @@ from tokenwire.providers.decoding.values import (
     tokens_of,
 )
 from tokenwire.providers.dialect import PayloadDialect
+from tokenwire.providers.openai.responses_delta import TEXT_DELTA, decode_delta
 from tokenwire.providers.openai.responses_items import Item, Items
 from tokenwire.providers.openai.responses_request import build, resume
 
@@ -62,6 +67,10 @@ _DELTA_FIELDS = frozenset(
 )
 
 
+#: After this many deltas in a row that were not ordinary, the typed decode is no longer tried.
+_MOST_MISSES = 16
+
+
 class ResponsesDecoder(PayloadDecoder):
     """One response of the Responses API; `reattach` continues it on a new connection."""
 
@@ -76,6 +85,9 @@ class ResponsesDecoder(PayloadDecoder):
         self.response_id: str | None = None
         self.resumable = False
         self._skip_to: int | None = None
+        #: The text to which the last payload added, and the ids and indexes that name it.
+        self._row: tuple[OpenPart, str, int, int] | None = None
+        self._misses = 0
         handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "response.output_text.delta": partial(self._text_delta, kind="output_text"),
             "response.refusal.delta": partial(self._text_delta, kind="refusal"),
@@ -110,7 +122,40 @@ class ResponsesDecoder(PayloadDecoder):
             handlers[name] = self._heartbeat
         self._handlers = handlers
 
+    def _frame(self, frame: Frame, *, last: bool = False) -> None:
+        row = self._row
+        if row is None or frame.event != TEXT_DELTA or not self._add(row, frame.data):
+            super()._frame(frame, last=last)
+
+    def _add(self, row: tuple[OpenPart, str, int, int], data: bytes) -> bool:
+        """Give the event of one more ordinary delta of a text; False when it needs the general
+        way."""
+        part, item_id, output_index, content_index = row
+        pieces = part.pieces
+        if pieces is None or self.parts.loose or self.failed or self.closed:
+            return False
+        try:
+            value = decode_delta(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._misses += 1
+            return False
+        self._misses = 0
+        if (
+            not value.delta
+            or value.item_id != item_id
+            or value.output_index != output_index
+            or value.content_index != content_index
+        ):
+            return False
+        self.payloads += 1
+        if value.sequence_number is not None:
+            self.cursor = value.sequence_number
+        self.parts.out.append(TextDelta(part=part.number, text=value.delta))
+        pieces.append(value.delta)
+        return True
+
     def payload(self, value: dict[str, Any], event: str) -> None:
+        self._row = None
         cursor = value.get("sequence_number")
         if type(cursor) is int:
             if self._skip_to is not None and cursor <= self._skip_to:
@@ -304,6 +349,10 @@ class ResponsesDecoder(PayloadDecoder):
         logprobs = value.get("logprobs")
         if logprobs and isinstance(logprobs, list):
             part.attr("logprobs", logprobs)
+        place = value.get("output_index")
+        is_tried = kind == "output_text" and self._misses < _MOST_MISSES and self._skip_to is None
+        if is_tried and type(place) is int:
+            self._row = part, text_of(value.get("item_id")), place, index
 
     def _text_done(self, value: dict[str, Any], kind: str) -> None:
         _, group = _KINDS[kind]
