@@ -7,6 +7,7 @@ events its decoder knows.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ ANSWERED: dict[str, tuple[str, ...]] = {
     "refusals": ("RefusalStart", ".refuse("),
     "tool calls": ("ToolCallStart", "Slots"),
     "provider-run tools": ("ProviderResultStart",),
-    "citations": ("citation(",),
+    "citations": ('"citation"',),
     "images and files": ("FileStart", ".show("),
     "log probabilities": ('"logprobs"',),
     "several choices": ("choice=",),
@@ -94,14 +95,22 @@ def can_ask(dialect: Any, name: str, request: Any) -> bool:
 
 
 def source_of(dialect: str) -> str:
-    """The text of the modules that read a dialect."""
+    """The text of the modules that read a dialect: its decoder's, and those of its folder that the
+    decoder imports. What builds requests tells nothing of answers."""
     from tokenwire.providers.registry import DIALECTS
 
-    stem = DIALECTS[dialect].rpartition(".")[2]
-    stems = [stem, *(["chat_choice", "chat_chunk", "slots"] if stem == "openai_chat" else [])]
-    folder = ROOT / "src" / "tokenwire" / "providers"
-    files = [f for s in stems for f in folder.glob(f"{s}*.py") if not f.stem.endswith("_build")]
-    return "".join(f.read_text(encoding="utf-8") for f in files)
+    texts: dict[str, str] = {}
+    waiting = [DIALECTS[dialect]]
+    folder = DIALECTS[dialect].rpartition(".")[0]
+    while waiting:
+        module = waiting.pop()
+        if module in texts or module.endswith(("_request", ".request")):
+            continue
+        path = ROOT / "src" / Path(*module.split(".")).with_suffix(".py")
+        texts[module] = path.read_text(encoding="utf-8")
+        if folder != "tokenwire.providers":  # a module there is a dialect of its own
+            waiting += re.findall(rf"^from ({re.escape(folder)}\.\w+) import", texts[module], re.M)
+    return "".join(texts.values())
 
 
 def capabilities() -> str:
