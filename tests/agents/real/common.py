@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import tokenwire
-from support.wire_readers import AGUIReader, AnthropicReader, UIReader
+from support.wire_readers import (
+    AGUIReader,
+    AnthropicReader,
+    ChatReader,
+    ResponsesReader,
+    UIReader,
+)
 from tokenwire import Runs, open_store
 from tokenwire.agents.load import agents_of
 from tokenwire.events import model as m
@@ -19,12 +25,18 @@ from tokenwire.events.order import Order
 from tokenwire.events.request import Request
 from tokenwire.simulator.app import start_demo
 from tokenwire.wire.catalogue import encoder_for
+from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
 
-_WIRES: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
-    (lambda: encoder_for("ui"), UIReader),
-    (lambda: encoder_for("ag-ui"), AGUIReader),
-    (lambda: encoder_for("anthropic"), AnthropicReader),
-]
+#: Every wire with a reader of it, and whether a reader that comes back goes on in one message.
+_WIRES: dict[str, tuple[Callable[[], Any], bool]] = {
+    "ui-5": (UIReader, False),
+    "ui-6": (UIReader, False),
+    "ui-7": (UIReader, False),
+    "ag-ui": (AGUIReader, False),
+    "tanstack": (AGUIReader, True),
+    "openai-chat": (ChatReader, True),
+    "anthropic": (AnthropicReader, False),
+}
 
 
 @asynccontextmanager
@@ -56,21 +68,41 @@ async def events_of(
 
 
 def cut_everywhere(events: list[Any]) -> None:
-    """Cut after every event and resume: the reader ends with the same message."""
-    for make, new_reader in _WIRES:
+    """Cut after every event and resume: the reader ends with the same message, on every wire."""
+    cuts = range(1, len(events), max(1, len(events) // 40))
+    for wire, (new_reader, continuous) in _WIRES.items():
         calm = new_reader()
-        calm.feed(said(make(), events, 0))
-        assert calm.ended
-        for cut in range(1, len(events), max(1, len(events) // 40)):
-            reader = new_reader()
-            encoder = make()
+        calm.feed(said(encoder_for(wire), events, 0))
+        assert calm.ended, wire
+        for cut in cuts:
+            reader, encoder = new_reader(), encoder_for(wire)
             for event in events[:cut]:
                 reader.feed(encoder.encode(event, f"{event.seq}-{event.seq:016x}"))
             if reader.ended:
                 continue
-            reader.connect()
-            reader.feed(said(make(), events, cut))
-            assert (reader.view(), reader.end) == (calm.view(), calm.end)
+            if continuous:
+                reader.decoder = type(reader.decoder)()
+            else:
+                reader.connect()
+            reader.feed(said(encoder_for(wire), events, cut))
+            assert (reader.view(), reader.end) == (calm.view(), calm.end), (wire, cut)
+    cut_responses(events, cuts)
+
+
+def cut_responses(events: list[Any], cuts: range) -> None:
+    """The same over OpenAI's Responses, whose readers come back with a sequence number."""
+    calm = ResponsesReader()
+    calm.feed(said(OpenAIResponsesEncoder(), events, 0))
+    assert calm.ended
+    for cut in cuts:
+        reader, encoder = ResponsesReader(), OpenAIResponsesEncoder()
+        for event in events[:cut]:
+            reader.feed(encoder.encode(event, f"{event.seq}-{event.seq:016x}"))
+        if reader.ended:
+            continue
+        reader.connect()
+        reader.feed(said(OpenAIResponsesEncoder(starting_after=reader.sequence), events, 0))
+        assert (reader.view(), reader.end) == (calm.view(), calm.end), cut
 
 
 def said(encoder: Any, events: list[Any], seen: int) -> bytes:
