@@ -1,5 +1,5 @@
 /* The chat page, built into the Python package's static folder. The document is served at `/`, its
-files under `/assets/`; their names hold their content's hash, so they may be cached for good. */
+files under `assets/` beside it; their names hold their content's hash, so they may be cached for good. */
 
 import react from "@vitejs/plugin-react";
 import { rmSync } from "node:fs";
@@ -21,7 +21,8 @@ const clean: Plugin = {
 
 export default defineConfig({
   root: path("."),
-  base: "/",
+  // Under any prefix: what a page names is beside it.
+  base: "./",
   plugins: [react(), clean],
   resolve: { alias: sources },
   build: {

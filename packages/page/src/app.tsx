@@ -1,6 +1,6 @@
 /* The page's frame: conversations at the left, the chat, the inspector at the right. */
 
-import { TokenwireClient, type TokenwireError } from "@tokenwire/client";
+import type { TokenwireError } from "@tokenwire/client";
 import { Threads, type ThreadEntry } from "@tokenwire/client/threads";
 import { useChat, type Turn } from "@tokenwire/react";
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
@@ -8,11 +8,11 @@ import { Chat } from "./conversation/chat.js";
 import { Icon } from "./icons.js";
 import { Inspector } from "./conversation/inspector.js";
 import { Sidebar } from "./sidebar/sidebar.js";
+import { client } from "./server.js";
 import { SignIn } from "./sign-in.js";
 import { ThemeButton } from "./theme.js";
 import { keptFor, nameOf } from "./sidebar/threads.js";
 
-const client = new TokenwireClient();
 const threads = new Threads(client);
 
 /** How often the list of conversations is read again while the page is shown. */

@@ -1,14 +1,14 @@
 /* Open runs, readers, rates, first-token times, store and errors, as they are now. */
 
-import { TokenwireClient, type TokenwireError } from "@tokenwire/client";
+import type { TokenwireError } from "@tokenwire/client";
 import { useCallback, useEffect, useState, type ReactNode } from "react";
+import { client } from "../server.js";
 import { SignIn } from "../sign-in.js";
 import { ThemeButton } from "../theme.js";
 import { Bars, Heat, Line, MOST_MS, number, Ranks, Tile, type Column, type Point } from "./charts.js";
 import { between, buckets, byLabel, parseMetrics, quantile, rate, total, type Bucket, type Reading } from "./metrics.js";
 
 const EVERY_MS = 2000;
-const client = new TokenwireClient();
 
 export function Dashboard(): ReactNode {
   const [readings, setReadings] = useState<Reading[]>([]);
@@ -33,7 +33,7 @@ export function Dashboard(): ReactNode {
     <main className="dash">
       <header className="bar">
         <h1>tokenwire dashboard</h1>
-        <a href="/" className="to-chat">Chat</a>
+        <a href="./" className="to-chat">Chat</a>
         <ThemeButton />
       </header>
       {problem && (

@@ -110,7 +110,7 @@ export function Sidebar(
           <span className="brand">
             <Icon name="wave" /> tokenwire
           </span>
-          <a href="/dash">Dashboard</a>
+          <a href="dash">Dashboard</a>
         </footer>
       </nav>
       {leaving && (
