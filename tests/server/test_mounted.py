@@ -9,15 +9,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
@@ -25,23 +22,11 @@ from starlette.routing import Mount
 from websockets.sync.client import connect
 
 from support.free_ports import free_port
-from support.server import simulator
+from support.mounted import HOSTS, fastapi_app, live_of, me, serving, wrapped_app
 from tokenwire.errors import ConfigError, GoneError, NotFoundError, TokenwireError
-from tokenwire.providers.registry import Registry
-from tokenwire.server import Live
 from tokenwire.server.settings import Settings
 
 NUMBERS = "".join(f"{n} " for n in range(1, 91))
-
-
-def me(connection: HTTPConnection) -> str | None:
-    """The login of these tests: a cookie that names its user."""
-    return connection.cookies.get("login")
-
-
-async def me_later(connection: HTTPConnection) -> str | None:
-    await asyncio.sleep(0)
-    return me(connection)
 
 
 def me_or_401(connection: HTTPConnection) -> str:
@@ -49,73 +34,6 @@ def me_or_401(connection: HTTPConnection) -> str:
     if name is None:
         raise HTTPException(401, "who are you?")
     return name
-
-
-def live_of(**more: Any) -> Live:
-    registry = Registry(demo_url=simulator().server.url + "/v1", env={})
-    return Live("memory:", models=["demo"], registry=registry, **more)
-
-
-def fastapi_app() -> Any:
-    live = live_of()
-    app = FastAPI(lifespan=live.lifespan)
-    app.include_router(live.router(prefix="/ai", user=Depends(me_later)))
-
-    @app.get("/own")
-    async def own() -> dict[str, bool]:
-        return {"own": True}
-
-    return app
-
-
-def fastapi_below_more() -> Any:
-    live = live_of()
-    app = FastAPI(lifespan=live.lifespan, root_path="/behind")
-    app.include_router(live.router(prefix="/chat", user=me), prefix="/ai")
-    return app
-
-
-def starlette_app() -> Any:
-    live = live_of(user=me_later)
-    return Starlette(routes=[Mount("/ai", live.asgi)], lifespan=live.lifespan)
-
-
-def wrapped_app() -> Any:
-    async def host(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            raise ValueError(f"this host can only handle http, not {scope['type']}")
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"the host's"})
-
-    return live_of().wrap(host, prefix="/ai", user=lambda scope: me(scope))
-
-
-HOSTS: dict[str, tuple[Callable[[], Any], str]] = {
-    "fastapi": (fastapi_app, "/ai"),
-    "fastapi, prefix in prefix": (fastapi_below_more, "/ai/chat"),
-    "starlette": (starlette_app, "/ai"),
-    "wrapped": (wrapped_app, "/ai"),
-}
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="warning", ws="websockets-sansio")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    for _ in range(500):
-        if server.started:
-            break
-        time.sleep(0.02)
-    assert server.started
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(15)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module", params=HOSTS)

@@ -17,12 +17,14 @@ from starlette.types import Scope
 from tokenwire.errors import NotAuthenticatedError, TokenwireError
 from tokenwire.events.names import principal_fault
 
-__all__ = ["Hosted", "User", "ask_user", "set_user", "user_name", "user_of"]
+__all__ = ["UNKNOWN_USER", "Hosted", "User", "ask_user", "set_user", "user_name", "user_of"]
 
 #: Who sends a request, from its connection (which is a mapping, its ASGI scope, as well): the name
 #: of a principal, or None to refuse it. It may be a coroutine function.
 User = Callable[[HTTPConnection], str | Awaitable[str | None] | None]
 
+#: What a request hears whose user the application could not name.
+UNKNOWN_USER = "the server cannot tell who you are; its log says why"
 _KEY = "tokenwire.user"
 _log = logging.getLogger("tokenwire.server")
 
@@ -54,7 +56,7 @@ def user_name(value: object) -> str:
     fault = principal_fault(value)
     if fault is not None:
         _log.error("user must return the name of a principal or None: the name %s", fault)
-        raise TokenwireError("the server cannot tell who you are; its log says why")
+        raise TokenwireError(UNKNOWN_USER)
     assert isinstance(value, str)
     return value
 

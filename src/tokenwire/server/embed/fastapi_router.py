@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.events.names import names_of
-from tokenwire.server.embed.mount import Started, check_prefix, refuse, require_open
+from tokenwire.server.embed.mount import Started, check_prefix, refuse, require_open, whole_path
 from tokenwire.server.hosted import set_user, user_name
 
 __all__ = ["fastapi_router"]
@@ -34,11 +34,14 @@ def fastapi_router(
     """The routes of ``wires`` under ``prefix``. Raises `ConfigError`."""
     router = APIRouter(prefix=check_prefix(prefix))
     depends = _dependency(user)
-    for route in _chosen(live, wires):
+    routes = _chosen(live, wires)
+    for route in routes:
         if isinstance(route, WebSocketRoute):
             _add_socket(router, live, route, depends)
         elif isinstance(route, Route):
             _add_route(router, live, route, depends)
+    for path in dict.fromkeys(route.path for route in routes if isinstance(route, Route)):
+        _add_preflight(router, live, path)
     return router
 
 
@@ -79,9 +82,10 @@ def _add_route(router: APIRouter, live: Started, route: Route, depends: DependsP
     async def endpoint(request: Request, principal: Any = depends) -> Response:
         return _Answer(live, route.path, principal)
 
-    for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
+    path, methods = _CONVERTER.sub(_plain, route.path), route.methods or {"GET"}
+    for method in sorted(methods - {"HEAD", "OPTIONS"}):
         router.add_api_route(
-            _CONVERTER.sub(_plain, route.path),
+            path,
             endpoint,
             methods=[method],
             name=route.name,
@@ -91,6 +95,18 @@ def _add_route(router: APIRouter, live: Started, route: Route, depends: DependsP
             operation_id=f"{method.lower()}{_WORDS.sub('_', route.path)}".strip("_"),
             tags=["tokenwire"],
         )
+    if "HEAD" in methods:
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+
+
+def _add_preflight(router: APIRouter, live: Started, path: str) -> None:
+    """A preflight has no login; any other question for options is refused by the server."""
+
+    async def endpoint(request: Request) -> Response:
+        return _Answer(live, path, None, is_open=True)
+
+    path_here = _CONVERTER.sub(_plain, path)
+    router.add_api_route(path_here, endpoint, methods=["OPTIONS"], include_in_schema=False)
 
 
 def _add_socket(
@@ -110,32 +126,30 @@ def _plain(match: re.Match[str]) -> str:
 
 
 class _Answer(Response):
-    """The server's own answer to a request that FastAPI has matched."""
+    """The server's own answer to a request that FastAPI has matched. ``is_open``: nobody's, which
+    the server refuses unless it is a preflight."""
 
-    def __init__(self, live: Started, path: str, principal: Any) -> None:
+    def __init__(self, live: Started, path: str, principal: Any, *, is_open: bool = False) -> None:
         super().__init__()
         self._live, self._path, self._principal = live, path, principal
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         inner = dict(scope)
-        root = scope.get("root_path", "")
-        if root and not scope["path"].startswith(f"{root}/"):
-            inner["path"] = root + scope["path"]  # a proxy took the root off
-        inner["root_path"] = self._mount(inner, root)
+        root = scope.get("root_path", "").rstrip("/")
+        whole_path(inner, root)
+        inner["root_path"] = self._mount(inner)
         try:
             require_open(self._live)
-            set_user(inner, user_name(self._principal))
+            if not self._is_open:
+                set_user(inner, user_name(self._principal))
         except TokenwireError as error:
             await refuse(self._live, error, inner, receive, send)
             return
         await self._live.server(inner, receive, send)
 
-    def _mount(self, scope: Scope, root: str) -> str:
+    def _mount(self, scope: Scope) -> str:
         """What stands before the route's own path: the prefixes of all routers, and the host's
         ``root_path``."""
-        below = scope["path"].removeprefix(root)
-        segments = self._path.count("/")
-        if ":path}" in self._path:  # its parameter may hold slashes: count up to it
-            head = self._path.partition("{")[0]
-            return root + below[: below.rindex(head)]
-        return root + below.rsplit("/", segments)[0]
+        below = _CONVERTER.sub(lambda name: scope["path_params"][name[1]], self._path)
+        return scope["path"].removesuffix(below)

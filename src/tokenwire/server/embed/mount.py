@@ -10,15 +10,26 @@ import asyncio
 import logging
 import secrets
 from typing import Protocol
+from urllib.parse import quote
 
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.server.app import App
 from tokenwire.server.edge.problems import HTTPProblem, error_response
-from tokenwire.server.hosted import User, ask_user
+from tokenwire.server.hosted import UNKNOWN_USER, User, ask_user
 
-__all__ = ["Mounted", "Started", "Wrapped", "check_prefix", "refuse", "require_open"]
+__all__ = [
+    "Mounted",
+    "Started",
+    "Wrapped",
+    "check_prefix",
+    "refuse",
+    "require_open",
+    "whole_path",
+]
 
 _log = logging.getLogger("tokenwire.server")
 
@@ -56,14 +67,30 @@ class Mounted:
             await _lifespan(self._live, receive, send)
             return
         scope = dict(scope)
+        # Starlette's `Mount` has added its prefix to the `root_path` that was there before.
+        whole_path(scope, scope.get("app_root_path", ""))
         try:
             require_open(self._live)
-            if not self._is_public(scope):
-                await ask_user(self._user, scope)
+            if not self._is_public(scope) and not is_preflight(scope):
+                await self._ask(scope)
         except TokenwireError as error:
             await refuse(self._live, error, scope, receive, send)
-            return
-        await self._live.server(scope, receive, send)
+        except HTTPException as error:
+            if "app" in scope and scope["type"] == "http":
+                raise  # the application around has its own form for it
+            body = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+            await body(scope, receive, send)
+        else:
+            await self._live.server(scope, receive, send)
+
+    async def _ask(self, scope: Scope) -> None:
+        try:
+            await ask_user(self._user, scope)
+        except (TokenwireError, HTTPException):
+            raise
+        except Exception:
+            _log.exception("user failed")
+            raise TokenwireError(UNKNOWN_USER) from None
 
     def _is_public(self, scope: Scope) -> bool:
         """The page's own files are nobody's."""
@@ -86,15 +113,21 @@ class Wrapped:
         if scope["type"] == "lifespan":
             await self._both_lifespans(scope, receive, send)
             return
-        below = scope.get("root_path", "") + self._prefix
-        path = scope["path"]
-        if path == below or path.startswith(f"{below}/"):
-            inner = {**scope, "root_path": below}
-            if path == below:
-                inner["path"] = f"{below}/"
-            await self._mounted(inner, receive, send)
-            return
-        await self._app(scope, receive, send)
+        root = scope.get("root_path", "").rstrip("/")
+        below, path = root + self._prefix, scope["path"]
+        if root and (path == self._prefix or path.startswith(f"{self._prefix}/")):
+            scope = dict(scope)
+            whole_path(scope, root)  # a proxy took it off
+            path = scope["path"]
+        if path == below and scope["type"] == "http":
+            # What the page names is beside it, and so below the slash.
+            query = scope.get("query_string", b"").decode("latin-1")
+            response = RedirectResponse(f"{quote(below)}/{query and '?'}{query}")
+            await response(scope, receive, send)
+        elif path.startswith(f"{below}/"):
+            await self._mounted({**scope, "root_path": below}, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def _both_lifespans(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start ours, then the application's, if it has one; end them the other way round."""
@@ -156,6 +189,23 @@ async def _lifespan(
         await send({"type": f"lifespan.{stage}.complete"})
         if stage == "shutdown":
             return
+
+
+def whole_path(scope: Scope, root: str) -> None:
+    """Give ``scope``'s own path the ``root`` that a proxy took off before, as ASGI has it."""
+    root = root.rstrip("/")
+    if root and not scope["path"].startswith(f"{root}/"):
+        scope["path"] = root + scope["path"]
+        if scope.get("raw_path"):
+            scope["raw_path"] = quote(root).encode("ascii") + scope["raw_path"]
+
+
+def is_preflight(scope: Scope) -> bool:
+    """A browser's question whether a page of another origin may ask: it comes without a login, and
+    only the server's headers answer it."""
+    names = [name for name, _ in scope["headers"]]
+    is_asked = b"access-control-request-method" in names
+    return scope["type"] == "http" and scope["method"] == "OPTIONS" and is_asked
 
 
 async def refuse(

@@ -12,6 +12,7 @@ them.
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -119,6 +120,7 @@ async def reconnect(state: State, request: Request, info: RequestInfo) -> Respon
 def _pointer(request: Request, run: str, status: int) -> Response:
     # The guard has checked the host; the transport wants an absolute address.
     host = request.headers.get("host", "")
-    secure = request.scope["tokenwire"].secure
-    url = f"{'https' if secure else 'http'}://{host}{ROOT}/runs/{run}.ui"
+    info: RequestInfo = request.scope["tokenwire"]
+    mount = quote(info.mount)
+    url = f"{'https' if info.secure else 'http'}://{host}{mount}{ROOT}/runs/{run}.ui"
     return json_response({"streamUrl": url}, status, {"location": url, "tokenwire-run": run})

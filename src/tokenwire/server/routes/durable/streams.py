@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -160,7 +160,7 @@ def _create(request: Request, info: RequestInfo) -> Create:
         closed=_is_true(headers.get("stream-closed")),
     )
     if source is not None:
-        creation.source = _path_of(source)
+        creation.source = _path_of(source, info.mount)
         creation.fork_at = position_of(at) if at is not None and at != "-1" else None
         if at == "-1":
             creation.fork_at = 0
@@ -194,9 +194,11 @@ def _is_true(value: str | None) -> bool:
     return value is not None and value.lower() == "true"
 
 
-def _path_of(source: str) -> str:
-    """The stream that a fork names: a path under our root, with or without the ``/ds`` before."""
-    for prefix in (ROOT + "/", ROOT.removeprefix("/ds") + "/"):
+def _path_of(source: str, mount: str) -> str:
+    """The stream that a fork names: a path under our root, with or without the ``/ds`` before, and
+    with what is before that in the application."""
+    short = ROOT.removeprefix("/ds")
+    for prefix in (f"{quote(mount)}{ROOT}/", f"{ROOT}/", f"{short}/"):
         if source.startswith(prefix):
             return unquote(source.removeprefix(prefix))
     raise Refusal(404, "the stream to fork does not exist")
