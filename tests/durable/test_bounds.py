@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from support.redis import redis_server
 from support.server import site
 from tokenwire.durable import usage as usage_module
-from tokenwire.durable.rules import Append, Create
+from tokenwire.durable.rules import Append, Create, Refusal
 from tokenwire.durable.store import StreamStore, owner_of
 from tokenwire.durable.subscriptions import store as subscription_store
 from tokenwire.durable.subscriptions.config import Config, Glob, matches
@@ -129,14 +133,22 @@ def test_a_quota_holds_and_deletes_give_back() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_a_quota_holds_for_all_processes_of_a_store_together(kind: str, tmp_path: Path) -> None:
-    quota = Quota(streams=20, size=2000)
+@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], list[Store]]]:
+    """The same store three times, as three processes have it."""
+    with contextlib.ExitStack() as stack:
+        url = f"sqlite:{tmp_path / 'streams.db'}"
+        if request.param == "redis":
+            url = stack.enter_context(redis_server()).url
+        memory = MemoryStore()
+        is_memory = request.param == "memory"
+        yield lambda: [memory if is_memory else open_store(url) for _ in range(3)]
 
-    async def stores() -> list[Store]:
-        if kind == "memory":
-            return [MemoryStore()] * 3
-        return [open_store(f"sqlite:{tmp_path / 'streams.db'}") for _ in range(3)]
+
+def test_a_quota_holds_for_all_processes_of_a_store_together(
+    stores: Callable[[], list[Store]],
+) -> None:
+    quota = Quota(streams=20, size=2000)
 
     async def until_refused(worker: StreamStore, path: str) -> int:
         number = 0
@@ -155,7 +167,7 @@ def test_a_quota_holds_for_all_processes_of_a_store_together(kind: str, tmp_path
         return True
 
     async def main() -> None:
-        logs = await stores()
+        logs = stores()
         for log in logs:
             await log.start()
         workers = [StreamStore(log, quota) for log in logs]
@@ -173,6 +185,45 @@ def test_a_quota_holds_for_all_processes_of_a_store_together(kind: str, tmp_path
         assert await create(workers[2], "another")
         assert not await create(workers[1], "one-too-many")
         assert await until_refused(workers[2], paths[2]) >= written[1] * 9 // 10
+        for log in {id(log): log for log in logs}.values():
+            await log.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", ["deleted", "expired"])
+def test_a_stream_that_several_processes_delete_at_once_gives_back_once(
+    stores: Callable[[], list[Store]], way: str
+) -> None:
+    """Else a principal would hold more than its quota."""
+
+    async def delete(worker: StreamStore, path: str) -> bool:
+        try:
+            if way == "deleted":
+                await worker.delete(OWNER, path, 1.0)
+            else:
+                await worker.find(OWNER, path, 100.0)
+        except Refusal:
+            return False
+        return way == "deleted"
+
+    async def main() -> None:
+        logs = stores()
+        for log in logs:
+            await log.start()
+        workers = [StreamStore(log, Quota(streams=8, size=10_000)) for log in logs]
+        ttl = None if way == "deleted" else 10
+        for n in range(8):
+            await workers[0].create(OWNER, f"{n}", Create(content_type=TEXT, ttl=ttl), 0.0)
+        for worker in workers:
+            for n in range(8):
+                await worker.find(OWNER, f"{n}", 0.0)
+        for n in range(4):
+            await asyncio.gather(*(delete(worker, f"{n}") for worker in workers))
+        data = await logs[0].document("durable-usage", OWNER)
+        assert data is not None
+        assert msgspec.msgpack.decode(data)[0] == 4
+        assert len(await workers[1].entries(OWNER)) == 4
         for log in {id(log): log for log in logs}.values():
             await log.close()
 

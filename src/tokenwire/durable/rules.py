@@ -105,7 +105,8 @@ class Answer(msgspec.Struct, kw_only=True):
 
 class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is known of a path beside its records. ``forks``: the forks that need it, by id, with
-    their path and when they were begun; ``hidden``: deleted, but forks need it."""
+    their path and when they were begun; ``hidden``: deleted, but forks need it; ``removal``: chosen
+    by who deleted it, as two processes that write equal bytes would both have."""
 
     path: str
     id: str
@@ -121,6 +122,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     fork_sub: int = 0
     forks: dict[str, tuple[str, float]] = {}
     hidden: bool = False
+    removal: str = ""
 
     @property
     def log(self) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
@@ -435,24 +436,26 @@ class StreamStore:
             cached.gone = True
         size = cached.tail if cached is not None else 0  # as it was counted, without seals
         await self.store.delete(entry.log)
-        await self._drop(name, entry, now)
-        is_hidden = await self._entry(name) is not None  # it counts until its forks are gone
-        await self.usage.give(owner, streams=0 if is_hidden else 1, size=size)
+        if await self._drop(name, entry, now):
+            is_hidden = await self._entry(name) is not None  # it counts until its forks are gone
+            await self.usage.give(owner, streams=0 if is_hidden else 1, size=size)
 
-    async def _drop(self, name: str, entry: Entry, now: float) -> None:
-        """Remove the entry of a stream without records, or hide it while forks need it."""
+    async def _drop(self, name: str, entry: Entry, now: float) -> bool:
+        """Remove the entry of a stream without records, or hide it while forks need it. Whether
+        this call did it: of several, in any process, one does."""
         owner = name.partition("/")[0]
         while True:
             current = await self._entry(name)
             if current is None or current.id != entry.id or current.hidden:
-                return
+                return False
             forks = await self._living(owner, current, now)
-            new = msgspec.structs.replace(current, forks=forks, hidden=True, expires=None)
-            data = _encode(new) if forks else None
-            if await self.store.swap_document(_KIND, name, _encode(current), data):
+            new = msgspec.structs.replace(
+                current, forks=forks, hidden=True, expires=None, removal=secrets.token_hex(8)
+            )
+            if await self.store.swap_document(_KIND, name, _encode(current), _encode(new)):
                 if not forks:
-                    await self._end_fork(owner, current, now)
-                return
+                    await self._needed(name, new, now)
+                return True
 
     async def _needed(self, name: str, entry: Entry, now: float) -> bool:
         """Whether forks still need a hidden stream; without any it goes."""

@@ -280,7 +280,9 @@ class Index(Protocol):
         self, kind: str, name: str, old: bytes | None, new: bytes | None
     ) -> bool:
         """Make a document ``new`` if it is ``old`` (None: there is none), in one atomic act.
-        Whether it is ``new`` now: sending the same swap twice is well."""
+        Whether it is ``new`` now: sending the same swap twice is well. So two processes that write
+        equal bytes, or both erase it, are both told that it is: where only one may win, ``new``
+        has something of the writer's own in it."""
         ...
 
     async def document(self, kind: str, name: str) -> bytes | None:
