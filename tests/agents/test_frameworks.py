@@ -14,6 +14,7 @@ FRAMEWORKS = {
     "pydantic_ai": ".venv-agents",
     "openai_agents": ".venv-agents",
     "langgraph": ".venv-agents",
+    "langgraph_cuts": ".venv-agents",
     "strands": ".venv-agents-more",
     "google_adk": ".venv-agents-more",
     "claude": ".venv-agents-more",

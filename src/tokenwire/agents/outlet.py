@@ -281,10 +281,10 @@ class Outlet:
         """The floor is free: those who waited speak, first come first."""
         for source in list(self._queue):
             while source.backlog:
-                event = source.backlog[0]
+                event = source.backlog.popleft()  # first: the end of a step comes here again
                 if not self._offer(source, event):
+                    source.backlog.appendleft(event)
                     break
-                source.backlog.popleft()
                 self._kept_bytes -= len(event.text) if isinstance(event, PartDelta) else 64
             if not source.backlog and source in self._queue:
                 self._queue.remove(source)

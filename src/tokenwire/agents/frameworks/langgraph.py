@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.graph_places import Places, has_checkpointer
 from tokenwire.agents.frameworks.steps import Steps, usage_event
 from tokenwire.agents.frameworks.turns import Turn, cut_short
 from tokenwire.agents.frameworks.values import plain
@@ -88,6 +89,8 @@ class GraphEvents:
         return m.Agent(id="/".join(namespace), name=inner, parent=self._name)
 
     def _content(self, message: _Message, chunk: Any) -> list[m.Event]:
+        from pydantic_core import to_json
+
         steps, events = message.steps, []
         content = chunk.content
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -104,6 +107,10 @@ class GraphEvents:
                 events += steps.call(key, piece["id"], piece["name"], piece.get("args") or "")
             else:
                 events += steps.arguments(key, piece.get("args") or "")
+        if not chunk.type.endswith("Chunk"):  # a whole message: of a model that does not stream
+            for call in getattr(chunk, "tool_calls", None) or []:
+                arguments = to_json(call["args"]).decode()
+                events += steps.call(("call", call["id"]), call["id"], call["name"], arguments)
         usage = getattr(chunk, "usage_metadata", None)
         if usage:
             message.usage = usage_event(usage.get("input_tokens"), usage.get("output_tokens"))
@@ -148,8 +155,8 @@ class GraphEvents:
 
 
 def langgraph_agent(graph: Any, name: str | None = None) -> Agent:
-    """A compiled graph. `interrupt()` asks a person, also over a restart where the graph has a
-    checkpointer that outlives the process."""
+    """A compiled graph. Where it has a checkpointer that outlives the process, `interrupt()` asks a
+    person also over a restart, and a turn that a lost worker left open goes on."""
 
     async def work(ctx: RunContext) -> None:
         await _drive(ctx, graph)
@@ -161,13 +168,17 @@ async def _drive(ctx: RunContext, graph: Any) -> None:
     from langgraph.types import Command
 
     begin: Any = {"messages": _messages(ctx)}
-    number = 0
+    number, checkpoint = 0, None
     while True:
         number += 1
-        turn = await Turn.begin(ctx, number)
+        turn = await Turn.begin(ctx, number, resumable=has_checkpointer(graph))
         state = turn.state
         if state is None:
-            state = await _run(ctx, turn, graph, begin)
+            places = Places(ctx, turn, graph, number)
+            await places.find()
+            if checkpoint is not None and places.place is None:
+                await places.wait_for_answer(checkpoint)
+            state = await _run(ctx, turn, graph, begin, places)
         if not state["interrupts"]:
             if state["reason"] == "length":
                 cut_short(ctx, "length")
@@ -182,16 +193,15 @@ async def _drive(ctx: RunContext, graph: Any) -> None:
             }
         one = len(answers) == 1
         begin = Command(resume=next(iter(answers.values())) if one else answers)
+        checkpoint = state.get("checkpoint")
 
 
-async def _run(ctx: RunContext, turn: Turn, graph: Any, begin: Any) -> dict[str, Any]:
+async def _run(
+    ctx: RunContext, turn: Turn, graph: Any, begin: Any, places: Places
+) -> dict[str, Any]:
     """One turn; returns what the next one needs."""
     reading = GraphEvents(ctx.engine.name)
     speakers: dict[str, Source] = {}
-    config = {
-        "configurable": {"thread_id": ctx.run, "tokenwire": ctx},
-        "recursion_limit": 10 * ctx.engine.plan.limits.steps,
-    }
 
     async def say(spoken: list[Spoken]) -> None:
         for name, events in spoken:
@@ -200,23 +210,48 @@ async def _run(ctx: RunContext, turn: Turn, graph: Any, begin: Any) -> dict[str,
                 source = speakers.get(name) or ctx.engine.source(turn.source.operation)
                 source.agent = reading.agent_of(name) or source.agent
                 speakers[name] = source
-            if events:
-                await ctx.engine.outlet.put(source, events)
+            fresh = [event for event in events if not places.was_said(event)]
+            if fresh:
+                await ctx.engine.outlet.put(source, fresh)
+            turn.source.calls |= source.calls
 
-    stream = graph.astream(
-        begin, config, stream_mode=["messages", "updates", "custom"], subgraphs=True
-    )
+    stream = _stream(ctx, graph, begin, places)
+    if places.place is not None:
+        reading.reason = places.place.reason
     try:
         async for namespace, mode, data in stream:
-            await say(reading.read(namespace, mode, data))
+            if mode != "checkpoints":
+                await say(reading.read(namespace, mode, data))
+            elif not namespace:
+                await say(reading.end())
+                await places.reach(data, reading.reason)
         await say(reading.end())
     finally:
         await stream.aclose()
         for source in speakers.values():
             ctx.engine.outlet.close(source)
-    state = {"interrupts": reading.interrupts, "reason": reading.reason}
+    state = {
+        "interrupts": reading.interrupts,
+        "reason": reading.reason,
+        "checkpoint": places.place.checkpoint if places.place is not None else None,
+    }
     await turn.finish(state)
     return state
+
+
+def _stream(ctx: RunContext, graph: Any, begin: Any, places: Places) -> Any:
+    """The graph's stream, from its place where a lost worker left one."""
+    modes, more = ["messages", "updates", "custom"], {}
+    where: dict[str, Any] = {"thread_id": ctx.run, "tokenwire": ctx}
+    if has_checkpointer(graph):
+        modes.append("checkpoints")
+        more["durability"] = "sync"  # a node begins when the checkpoint before it is stored
+    if places.is_resumed and places.place is not None:
+        where["checkpoint_id"] = places.place.checkpoint
+        if places.place.before_answer is None:
+            begin = None
+    config = {"configurable": where, "recursion_limit": 10 * ctx.engine.plan.limits.steps}
+    return graph.astream(begin, config, stream_mode=modes, subgraphs=True, **more)
 
 
 def runnable_agent(runnable: Any, name: str | None = None) -> Agent:

@@ -2,7 +2,7 @@
 
 Always true: the state that a framework needs to go on is stored before the run says that the turn
 is over; a finished turn is not run again; a turn that a lost worker left open ends the run, because
-what it did outside of its answer is unknown.
+what it did outside of its answer is unknown, unless the framework has a checkpoint of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenwire.events.model import (
     ToolError,
 )
 
-__all__ = ["Turn", "ask", "cut_short"]
+__all__ = ["Turn", "ask", "cut_short", "lost"]
 
 
 class Turn:
@@ -33,19 +33,20 @@ class Turn:
         self.source = source
 
     @classmethod
-    async def begin(cls, ctx: RunContext, number: int) -> Turn:
-        """Turn ``number`` of the run."""
+    async def begin(cls, ctx: RunContext, number: int, *, resumable: bool = False) -> Turn:
+        """Turn ``number`` of the run. ``resumable``: the caller continues one that is open."""
         engine = ctx.engine
         operation = await engine.enter("turn", str(number), "")
-        if operation.recorded and not operation.is_finished:
-            await engine.interrupt(
-                "worker_lost",
-                "the worker was lost in the middle of the framework's turn, and the framework has "
-                "no way to continue it",
-            )
+        if operation.recorded and not operation.is_finished and not resumable:
+            await lost(ctx)
         source = engine.source(operation.number)
         source.agent = Agent(id=engine.name, name=engine.name)
         return cls(ctx, operation, source)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a lost worker began the turn, and said something of it."""
+        return self._operation.recorded and not self._operation.is_finished
 
     @property
     def state(self) -> Any:
@@ -62,6 +63,15 @@ class Turn:
         """The turn is over; ``state`` is JSON, private, and what the next turn begins with."""
         await self._ctx.engine.journal.finish(self._operation, msgspec.json.encode(state))
         await self._ctx.engine.outlet.put(self.source, [], durable=True)
+
+
+async def lost(ctx: RunContext) -> None:
+    """End the run: nobody knows what its open turn did. Does not return to the agent."""
+    await ctx.engine.interrupt(
+        "worker_lost",
+        "the worker was lost in the middle of the framework's turn, and the framework has "
+        "no way to continue it",
+    )
 
 
 async def ask(

@@ -1,0 +1,161 @@
+"""Where a graph of LangGraph stands: how a turn that a lost worker left open goes on.
+
+Always true: a place is stored after the log has all that was said before its checkpoint, and before
+the nodes after it begin; a turn goes on from its last place, and what readers have from after it is
+taken back first; without the checkpoint the run ends, and nothing is run again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.turns import Turn, lost
+from tokenwire.events.model import Data, Event, StepEnd, StepReset, StepStart, ToolError, ToolResult
+
+__all__ = ["Place", "Places", "has_checkpointer"]
+
+#: Channels of writes that do not mean that their task is over.
+_OPEN = frozenset(("__interrupt__", "__resume__", "__error__"))
+_NO_TASK = "00000000-0000-0000-0000-000000000000"
+
+
+class Place(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A checkpoint, and what readers had at it."""
+
+    checkpoint: str
+    #: The run's last step, and its last event.
+    step: int = 0
+    seq: int = 0
+    #: Ids of calls in the graph -> the run's.
+    calls: dict[str, str] = {}
+    reason: str = "stop"
+    #: The tasks that were over when an answer was about to be given to the graph here; None: the
+    #: graph has it.
+    before_answer: list[str] | None = None
+
+
+def has_checkpointer(graph: Any) -> bool:
+    """Whether the graph keeps checkpoints."""
+    return not isinstance(graph.checkpointer, bool | None)
+
+
+class Places:
+    """The places of one turn. ``number``: of the turn."""
+
+    def __init__(self, ctx: RunContext, turn: Turn, graph: Any, number: int) -> None:
+        self._ctx, self._turn, self._graph = ctx, turn, graph
+        self._name = f"graph-{number}"
+        self._is_kept = has_checkpointer(graph)
+        self._data: list[tuple[str, Any]] = []
+        #: The last one, and whether a lost worker left it.
+        self.place: Place | None = None
+        self.is_resumed = False
+
+    async def find(self) -> None:
+        """The place of a turn that was open; what came after it is taken back. Ends the run when
+        there is none."""
+        engine, turn = self._ctx.engine, self._turn
+        if not self._is_kept or not engine.earlier():
+            return
+        stored = engine.journal.others.get(self._name)
+        if stored is not None:
+            self.place = msgspec.json.decode(stored, type=Place)
+            tuple_ = await self._checkpoint(self.place.checkpoint)
+            before = self.place.before_answer
+            if tuple_ is None or (before is not None and _over(tuple_) != before):
+                await lost(self._ctx)
+        elif turn.is_open:
+            await lost(self._ctx)
+        elif self._name == "graph-1" and (tuple_ := await self._checkpoint(None)) is not None:
+            # The graph has its input, and no node has begun.
+            self.place = Place(checkpoint=tuple_.checkpoint["id"])
+        if self.place is not None:
+            self.is_resumed = True
+            turn.source.calls |= self.place.calls
+            await self._take_back(self.place)
+
+    async def wait_for_answer(self, checkpoint: str) -> None:
+        """The graph is about to get the answer to its question at a checkpoint."""
+        tuple_ = await self._checkpoint(checkpoint) if self._is_kept else None
+        if tuple_ is not None:
+            await self._store(checkpoint, "stop", before_answer=_over(tuple_))
+
+    async def reach(self, data: Any, reason: str) -> None:
+        """The graph has a checkpoint; ``data``: its item of the stream."""
+        checkpoint: str = data["config"]["configurable"]["checkpoint_id"]
+        if self.place is not None and self.place.checkpoint == checkpoint:
+            return  # where it goes on: LangGraph tells it again
+        await self._ctx.engine.outlet.put(self._turn.source, [], durable=True)
+        await self._store(checkpoint, reason)
+
+    def was_said(self, event: Event) -> bool:
+        """Whether readers have this from before: what a node that runs again says twice."""
+        if isinstance(event, Data):
+            if (event.name, event.payload) in self._data:
+                self._data.remove((event.name, event.payload))
+                return True
+            return False
+        if not isinstance(event, ToolResult | ToolError):
+            return False
+        call_id = self._turn.source.calls.get(event.call_id, event.call_id)
+        tool = self._ctx.engine.fold.tools.get(call_id)
+        if tool is None or not tool.done:
+            return False
+        if isinstance(event, ToolError):
+            return (tool.error, tool.content) == (event.code, event.message)
+        return tool.error is None and tool.content == event.content
+
+    async def _store(
+        self, checkpoint: str, reason: str, before_answer: list[str] | None = None
+    ) -> None:
+        engine = self._ctx.engine
+        self.place = Place(
+            checkpoint=checkpoint,
+            step=max((step.step for step in engine.fold.steps), default=0),
+            seq=engine.fold.seq,
+            calls=self._turn.source.calls,
+            reason=reason,
+            before_answer=before_answer,
+        )
+        await engine.journal.put_other(self._name, msgspec.json.encode(self.place))
+
+    async def _checkpoint(self, checkpoint: str | None) -> Any:
+        where = {"thread_id": self._ctx.run, "checkpoint_ns": ""}
+        if checkpoint is not None:
+            where["checkpoint_id"] = checkpoint
+        return await self._graph.checkpointer.aget_tuple({"configurable": where})
+
+    async def _take_back(self, place: Place) -> None:
+        engine, turn = self._ctx.engine, self._turn
+        open_step = engine.order.step if engine.order.state == "step" else None
+        steps = [
+            step
+            for step in engine.fold.steps
+            if step.operation == turn.source.operation and step.step > place.step and step.parts
+        ]
+        for step in sorted(steps, key=lambda step: step.step != open_step):
+            number, attempt = step.step, step.attempt + 1
+            parts = list(step.parts)
+            engine.outlet.task(
+                StepReset(step=number, attempt=attempt, discard_parts=parts, reason="restart")
+            )
+            again = StepStart(
+                step=number, attempt=attempt, name=step.name, operation=step.operation
+            )
+            engine.outlet.task(again)
+            engine.outlet.task(StepEnd(step=number, status="complete", terminal_seen=True))
+        self._data = [
+            (event.name, event.payload)
+            for event in engine.earlier()
+            if isinstance(event, Data) and event.seq > place.seq
+        ]
+        await engine.outlet.put(turn.source, [], durable=True)
+
+
+def _over(tuple_: Any) -> list[str]:
+    """The tasks after a checkpoint that are over."""
+    writes = tuple_.pending_writes or []
+    return sorted({w[0] for w in writes if w[0] != _NO_TASK and w[1] not in _OPEN})
