@@ -105,6 +105,40 @@ def test_a_call_that_fails_is_made_again_by_whoever_is_there(tmp_path: Any) -> N
     run_async(main())
 
 
+def test_two_processes_that_look_in_the_same_moment_call_once(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their notes are equal to the microsecond, and the store tells both that theirs is there."""
+    store = f"sqlite:{tmp_path / 'runs.db'}"
+
+    async def main() -> None:
+        tries: list[str] = []
+        told: list[EndedRun] = []
+
+        def broken(ended: EndedRun) -> None:
+            tries.append(ended.run)
+            raise RuntimeError("the application's database is away")
+
+        async def tell(ended: EndedRun) -> None:
+            told.append(ended)
+
+        async with opened(store, broken) as first:
+            run = (await first.start(asked("you"), model="job")).id
+            await until(lambda: tries)
+        logs = [open_store(store) for _ in range(8)]
+        for log in logs:
+            await log.start()
+        now = outbox.time.time() + 3600
+        monkeypatch.setattr(outbox.time, "time", lambda: now)
+        await asyncio.gather(*(outbox._Ends(log, tell)._look_at(run) for log in logs))
+        monkeypatch.undo()
+        assert [ended.run for ended in told] == [run]
+        for log in logs:
+            await log.close()
+
+    run_async(main())
+
+
 @pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError()])
 @pytest.mark.parametrize("how", ["async", "thread"])
 def test_a_call_that_exits_or_is_cancelled_within_stops_no_other(

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.agents import LEASE, asked, crash, events_of
@@ -216,6 +217,30 @@ def test_another_process_sends_what_a_dead_one_did_not(
             async with opened(sqlite(tmp_path), receiver.url):
                 await until(lambda: bodies(receiver))
         assert {b["data"]["run"] for b in bodies(receiver)} == {lost.id}
+
+    run_async(main())
+
+
+def test_two_processes_that_look_in_the_same_moment_send_once(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their notes are equal to the microsecond, and the store tells both that theirs is there."""
+    message = deliveries._Message(id="m", event=deliveries.ENDED, url="http://127.0.0.1:9", at=1.0)
+    note = deliveries._Note(since=1.0, messages=[message], has_ended=True)
+
+    async def main() -> None:
+        logs = [open_store(sqlite) for _ in range(8)]
+        for log in logs:
+            await log.start()
+        await logs[0].set_document(deliveries._KIND, "run", msgspec.json.encode(note))
+        monkeypatch.setattr(deliveries.time, "time", lambda: 1000.0)
+        webhooks = Webhooks([message.url], [SECRET])
+        senders = [deliveries.Deliveries(log, webhooks) for log in logs]
+        claimed = await asyncio.gather(*(sender._claim("run", note) for sender in senders))
+        monkeypatch.undo()
+        assert [m.id for messages in claimed for m in messages] == ["m"]
+        for log in logs:
+            await log.close()
 
     run_async(main())
 

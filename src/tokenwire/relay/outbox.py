@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -79,6 +80,8 @@ class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_try: float = 0.0
     error: str | None = None
     is_failed: bool = False
+    #: Chosen by who calls: of two processes that write equal bytes, both would.
+    claim: str = ""
 
 
 class Outbox:
@@ -239,7 +242,7 @@ class _Ends:
         if info.closed is None:
             return
         note.until, note.tries = now + CALL_SECONDS, note.tries + 1
-        note.first_try = note.first_try or now
+        note.first_try, note.claim = note.first_try or now, secrets.token_hex(8)
         mine = msgspec.json.encode(note)
         if await self._store.swap_document(_KIND, run, data, mine):
             await self._tell(run, meta_of(info), note, mine)

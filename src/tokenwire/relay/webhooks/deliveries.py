@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -80,6 +81,8 @@ class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
     since: float
     messages: list[_Message] = []
     has_ended: bool = False
+    #: Chosen by who sends: of two processes that write equal bytes, both would.
+    claim: str = ""
 
     def add(self, urls: list[str], run: str, event: str, approvals: list[str], at: float) -> bool:
         """Messages about ``approvals`` that have none yet (for an end: of the run)."""
@@ -287,6 +290,7 @@ class Deliveries:
             for message in claimed:
                 message.until, message.tries = now + CLAIM_SECONDS, message.tries + 1
                 message.first_try = message.first_try or now
+            note.claim = secrets.token_hex(8)
             return bool(claimed)
 
         if not any(m.is_open and m.until <= time.time() for m in note.messages):
