@@ -92,6 +92,76 @@ def test_a_held_connection_does_not_hold_the_answer(pieces: list[bytes]) -> None
     run_async(main())
 
 
+MARKED = {
+    "openai-responses": {
+        "type": "response.output_text.delta",
+        "item_id": "i",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": "Hello",
+    },
+    "anthropic": {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": "Hello"},
+    },
+    "gemini": {"candidates": [{"content": {"parts": [{"text": "Hello"}]}, "index": 0}]},
+    "gemini-interactions": {
+        "event_type": "step.delta",
+        "index": 0,
+        "delta": {"type": "text", "text": "Hello"},
+    },
+    "cohere": {
+        "type": "content-delta",
+        "index": 0,
+        "delta": {"message": {"content": {"text": "Hello"}}},
+    },
+    "ollama": {"message": {"role": "assistant", "content": "Hello"}, "done": False},
+}
+
+
+@pytest.mark.parametrize("dialect", MARKED)
+def test_the_marker_of_another_wire_ends_a_held_answer_as_truncated(dialect: str) -> None:
+    """`[DONE]` says that nothing follows, and not that the answer is whole."""
+
+    async def main() -> None:
+        async with raw_provider(held(HEAD, chunked(sse(MARKED[dialect], DONE)))) as provider:
+            events = await events_of(run_of(Registry(env={}).dialect(dialect), provider.url))
+            texts = [e.text for e in events if isinstance(e, m.TextDelta)]
+            assert "".join(texts) == "Hello"
+            errors = [e.code for e in events if isinstance(e, m.Error)]
+            assert errors == ["truncated"]
+            assert not next(e for e in events if isinstance(e, m.StepEnd)).terminal_seen
+            assert events[-1].outcome != "complete"
+
+    run_async(main())
+
+
+OVER = json.dumps({"message": {"content": "lo"}, "done": True, "done_reason": "stop"}).encode()
+BEGUN = b'{"message": {"content": "Hel"}, "done": false}\n'
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([BEGUN, OVER], id="alone"),
+        pytest.param([BEGUN + OVER], id="with the line before"),
+        pytest.param([BEGUN, OVER[:9], OVER[9:-1], OVER[-1:]], id="in pieces"),
+        pytest.param([BEGUN, OVER + b"\n"], id="with its line end"),
+    ],
+)
+def test_the_last_line_ends_a_held_answer_without_its_line_end(pieces: list[bytes]) -> None:
+    async def main() -> None:
+        async with raw_provider(held(HEAD, *map(chunked, pieces))) as provider:
+            events = await events_of(run_of(Registry(env={}).dialect("ollama"), provider.url))
+            texts = [e.text for e in events if isinstance(e, m.TextDelta)]
+            assert "".join(texts) == "Hello"
+            assert events[-1].outcome == "complete"
+            assert not [e for e in events if isinstance(e, m.Error)]
+
+    run_async(main())
+
+
 def test_a_usage_that_comes_after_the_finish_reason_is_not_lost() -> None:
     pieces = [sse(*TEXT), sse(chunk({}, "stop")), sse(COUNTED), sse(DONE)]
 

@@ -51,6 +51,11 @@ class LineDecoder:
                 return self._fail(ready)
         return ready
 
+    @property
+    def rest(self) -> bytes:
+        """The bytes of the line whose end has not come."""
+        return b"".join(self._pieces)
+
     def finish(self) -> list[bytes]:
         """The last line, when the stream ended without a line end."""
         if self._error is not None:

@@ -21,6 +21,7 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.events.model import (
+    Event,
     FileStart,
     FinishReason,
     PartStart,
@@ -40,6 +41,7 @@ from tokenwire.providers.decoding.parts import OpenPart
 from tokenwire.providers.decoding.reasons import reason_of, word_of
 from tokenwire.providers.decoding.values import (
     arguments_text,
+    decode,
     index_of,
     items,
     obj,
@@ -74,6 +76,8 @@ _SKIPPED = frozenset({"model", "created_at", "message", "response", "thinking", 
 
 #: After this many lines in a row that were not ordinary, the typed decode is no longer tried.
 _MOST_MISSES = 16
+#: Bytes of a line that can be read again with each piece of it.
+_SHORT_LINE = 2000
 
 
 class _Piece(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -110,11 +114,23 @@ class OllamaDecoder(PayloadDecoder):
         #: The text to which the last line added.
         self._row: OpenPart | None = None
         self._misses = 0
+        #: How often a long open line is still looked at, so that the work stays linear.
+        self._most_looks = 64
 
     def _frame(self, frame: Frame, *, last: bool = False) -> None:
         row = self._row
         if row is None or frame.event != "message" or not self._add(row, frame.data):
             super()._frame(frame, last=last)
+
+    def _feed(self, data: bytes) -> list[Event]:
+        events = super()._feed(data)
+        if data[-1:] == b"}" and not self.closed and self._most_looks:
+            line = self.reader.open_line
+            self._most_looks -= len(line) > _SHORT_LINE
+            if line and _is_end(line):  # its line end need not come
+                self._frame(Frame(line))
+                events += self.parts.take()
+        return events
 
     def _add(self, part: OpenPart, data: bytes) -> bool:
         """Give the event of one more ordinary line of a text; False when it needs the general
@@ -227,6 +243,14 @@ class OllamaDecoder(PayloadDecoder):
         details = {k: v for k, v in value.items() if k not in skipped and v is not None}
         self.finish_reason(reason, raw, details=details or None)
         self.terminal_seen = self.closed = True
+
+
+def _is_end(line: bytes) -> bool:
+    """Whether a line is whole and the last one."""
+    try:
+        return obj(decode(line)).get("done") is True
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 class OllamaDialect:

@@ -136,9 +136,6 @@ class AnthropicDecoder(PayloadDecoder):
         else:
             self.unknown(kind if isinstance(kind, str) else event, value)
 
-    def done(self) -> None:
-        self.closed = self.terminal_seen
-
     def ended(self) -> None:
         self._end_strays()
         for block in self._blocks.values():

@@ -111,7 +111,8 @@ class PayloadDecoder:
         raise NotImplementedError
 
     def done(self) -> None:
-        """A ``[DONE]`` was seen."""
+        """A ``[DONE]`` was seen: nothing follows, whether or not the wire's own end came before."""
+        self.closed = True
 
     def ended(self) -> None:
         """The bytes are over, also after a failure: emit what the wire left implicit."""

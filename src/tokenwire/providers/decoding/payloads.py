@@ -80,6 +80,11 @@ class PayloadReader:
         return self.sse.comments if self.sse is not None else 0
 
     @property
+    def open_line(self) -> bytes:
+        """The bytes of a line whose end has not come, in an answer of lines."""
+        return self._reader.rest if isinstance(self._reader, LineDecoder) else b""
+
+    @property
     def words(self) -> str:
         """The first words of an answer that is no stream."""
         words = self.sse.stray_text if self.sse is not None else self.head

@@ -178,6 +178,11 @@ class ResponsesDecoder(PayloadDecoder):
         elif not self._status(kind, value):
             self.unknown(kind, value)
 
+    def done(self) -> None:
+        """``[DONE]``: nothing follows on this connection; a response that the provider keeps may go
+        on, on another."""
+        self.closed = not self.resumable
+
     def reattach(self) -> None:
         """Continue on a new connection, requested with ``starting_after`` = `cursor`; events before
         it are not emitted twice."""
