@@ -222,14 +222,14 @@ def test_another_process_sends_what_a_dead_one_did_not(
 
 
 def test_two_processes_that_look_in_the_same_moment_send_once(
-    sqlite: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their notes are equal to the microsecond, and the store tells both that theirs is there."""
     message = deliveries._Message(id="m", event=deliveries.ENDED, url="http://127.0.0.1:9", at=1.0)
     note = deliveries._Note(since=1.0, messages=[message], has_ended=True)
 
     async def main() -> None:
-        logs = [open_store(sqlite) for _ in range(8)]
+        logs = [open_store(sqlite(tmp_path)) for _ in range(8)]
         for log in logs:
             await log.start()
         await logs[0].set_document(deliveries._KIND, "run", msgspec.json.encode(note))
