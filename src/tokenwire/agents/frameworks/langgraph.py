@@ -17,8 +17,10 @@ from tokenwire.agents.frameworks.values import plain
 from tokenwire.agents.outlet import Source
 from tokenwire.agents.spec import Agent
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart, Message, Part, TextPart, ToolResultPart
+from tokenwire.providers.history import arguments_object, mended, result_text
 
-__all__ = ["GraphEvents", "Spoken", "langgraph_agent", "runnable_agent"]
+__all__ = ["GraphEvents", "Spoken", "langchain_messages", "langgraph_agent", "runnable_agent"]
 
 _REASONS: dict[str, m.FinishReason] = {
     "stop": "stop",
@@ -284,6 +286,43 @@ def _title(runnable: Any) -> str:
     return type(runnable).__name__
 
 
-def _messages(ctx: RunContext) -> list[tuple[str, str]]:
-    roles = {"system": "system", "user": "user", "assistant": "assistant"}
-    return [(roles[x.role], x.text) for x in ctx.messages if x.role in roles and x.text]
+def _messages(ctx: RunContext) -> list[dict[str, Any]]:
+    return langchain_messages(ctx.messages)
+
+
+def langchain_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """A conversation as LangChain takes it: files as content blocks, calls with their results."""
+    entries: list[dict[str, Any]] = []
+    for message in mended(messages):
+        role = "system" if message.role == "developer" else message.role
+        calls = [p for p in message.tool_calls if p.executor != "provider"]
+        blocks = [b for part in message.parts if (b := _block(part)) is not None]
+        content = blocks if any(b["type"] != "text" for b in blocks) else message.text
+        entry: dict[str, Any] = {"role": role, "content": content}
+        if calls:
+            entry["tool_calls"] = [
+                {"id": c.call_id, "name": c.name, "args": arguments_object(c)} for c in calls
+            ]
+        if role != "tool" and (content or calls):
+            entries.append(entry)
+        entries += [_result(part) for part in message.parts if isinstance(part, ToolResultPart)]
+    return entries
+
+
+def _block(part: Part) -> dict[str, Any] | None:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text} if part.text else None
+    if not isinstance(part, FilePart):
+        return None
+    kind = part.media_type.partition("/")[0]
+    block = {"type": kind if kind in ("image", "audio", "video") else "file"}
+    block |= {"url": part.url} if part.data is None else {"base64": part.data}
+    block["mime_type"] = part.media_type
+    return {**block, "filename": part.name} if part.name else block
+
+
+def _result(part: ToolResultPart) -> dict[str, Any]:
+    status = "error" if part.is_error else "success"
+    text = result_text(part)
+    result = {"role": "tool", "tool_call_id": part.call_id, "content": text, "status": status}
+    return {**result, "name": part.name} if part.name else result
