@@ -25,7 +25,7 @@ from tokenwire.cli.terminal import inert
 from tokenwire.client.sse import SSEDecoder
 from tokenwire.durable.subscriptions.config import matches
 from tokenwire.errors import InputError
-from tokenwire.events.names import principal_fault
+from tokenwire.events.names import names_of, principal_fault
 from tokenwire.events.validation import input_error, quoted, whole_number
 from tokenwire.framing.json_array import JSONValueDecoder
 from tokenwire.framing.jsonl import LineDecoder
@@ -37,10 +37,12 @@ from tokenwire.providers.decoding.faults import fault_in
 from tokenwire.providers.decoding.pages import is_page_clear, page_error, words_error
 from tokenwire.providers.openai.think_tags import ThinkSplitter
 from tokenwire.relay.webhooks.post import Targets
+from tokenwire.server.edge.auth import credential_of
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.guard import HostCheck, parse_json
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.problems import error_response, message_of
+from tokenwire.server.edge.sessions import cookie_of
 from tokenwire.server.settings import Settings
 from tokenwire.simulator.files import said_files, without_files
 from tokenwire.tools.calls.arguments import depth_of
@@ -169,6 +171,11 @@ ENTRIES: dict[str, Callable[[str], Any]] = {
     "fields": lambda text: Fields(text).only([]),
     "host": lambda text: HostCheck(Settings()).allows(text.encode()),
     "address": network_of,
+    "cookie": lambda text: cookie_of({b"cookie": text.encode("utf-8", "surrogatepass")}, "name"),
+    "credential": lambda text: credential_of(
+        {b"authorization": b"Bearer " + text.encode("utf-8", "surrogatepass")}
+    ),
+    "names": lambda text: names_of(text, "keys"),
     "webhook": lambda text: Targets(["example.com"]).check("https://" + text),
     "retry after": seconds_after,
     "http date": http_date,
