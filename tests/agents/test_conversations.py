@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tokenwire.agents.frameworks.langgraph import langchain_messages
+from tokenwire.agents.frameworks.openai_agents import openai_items
+from tokenwire.errors import InputError
 from tokenwire.events.message import (
     FilePart,
     Message,
@@ -69,3 +73,49 @@ def test_a_call_without_a_result_gets_one_that_says_so() -> None:
     entries = langchain_messages([Message(role="assistant", content=[CALL]), user("And?")])
     assert [e["role"] for e in entries] == ["assistant", "tool", "user"]
     assert entries[1]["status"] == "error"
+
+
+def test_openai_agents_get_files_and_calls() -> None:
+    parts = [
+        TextPart(text="What is it?"),
+        FilePart(media_type="image/png", data="aGk="),
+        FilePart(media_type="application/pdf", url="https://files.example/a.pdf"),
+        FilePart(media_type="application/pdf", data="aGk=", name="a.pdf"),
+    ]
+    result = ToolResultPart(call_id="c1", content={"kg": 3})
+    pdf = "data:application/pdf;base64,aGk="
+    assert openai_items(
+        [
+            Message(role="user", content=[*parts]),
+            Message(role="assistant", content=[TextPart(text="I see."), CALL]),
+            Message(role="tool", content=[result]),
+        ]
+    ) == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "What is it?"},
+                {
+                    "type": "input_image",
+                    "image_url": "data:image/png;base64,aGk=",
+                    "detail": "auto",
+                },
+                {"type": "input_file", "file_url": "https://files.example/a.pdf"},
+                {"type": "input_file", "file_data": pdf, "filename": "a.pdf"},
+            ],
+        },
+        {"role": "assistant", "content": "I see."},
+        {
+            "type": "function_call",
+            "call_id": "c1",
+            "name": "weigh",
+            "arguments": '{"what": "a cat"}',
+        },
+        {"type": "function_call_output", "call_id": "c1", "output": '{"kg":3}'},
+    ]
+
+
+def test_openai_agents_refuse_sound() -> None:
+    sound = Message(role="user", content=[FilePart(media_type="audio/wav", data="aGk=")])
+    with pytest.raises(InputError, match="takes no audio"):
+        openai_items([sound])

@@ -14,9 +14,12 @@ from tokenwire.agents.frameworks.answers import Answers
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
 from tokenwire.agents.frameworks.values import plain, title
 from tokenwire.agents.spec import Agent
+from tokenwire.errors import InputError
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart, Message, ToolCallPart, ToolResultPart
+from tokenwire.providers.history import arguments_text, mended, result_text
 
-__all__ = ["OpenAIAgentEvents", "openai_agent"]
+__all__ = ["OpenAIAgentEvents", "openai_agent", "openai_items"]
 
 _EDITED = "a person wants this call with other arguments; call the tool again with:"
 _CUT = ("length", "content_filter")
@@ -142,12 +145,42 @@ async def _run(ctx: RunContext, turn: Turn, agent: Any, begin: Any) -> dict[str,
     return state
 
 
-def _input(ctx: RunContext) -> list[dict[str, str]]:
-    return [
-        {"role": message.role, "content": message.text}
-        for message in ctx.messages
-        if message.role in ("system", "user", "assistant") and message.text
-    ]
+def _input(ctx: RunContext) -> list[dict[str, Any]]:
+    return openai_items(ctx.messages)
+
+
+def openai_items(messages: list[Message]) -> list[dict[str, Any]]:
+    """A conversation as items of Responses: files as content, calls with their results. Raises
+    `InputError` for a file that is neither an image nor a document."""
+    items: list[dict[str, Any]] = []
+    for message in mended(messages):
+        role = "system" if message.role == "developer" else message.role
+        files = [_file(part) for part in message.parts if isinstance(part, FilePart)]
+        content: Any = message.text
+        if files:
+            content = [{"type": "input_text", "text": content}, *files] if content else files
+        if content and role != "tool":
+            items.append({"role": role, "content": content})
+        for part in message.parts:
+            if isinstance(part, ToolCallPart) and part.executor != "provider":
+                call = {"call_id": part.call_id, "name": part.name}
+                items.append({"type": "function_call", **call, "arguments": arguments_text(part)})
+            elif isinstance(part, ToolResultPart):
+                result = {"call_id": part.call_id, "output": result_text(part)}
+                items.append({"type": "function_call_output", **result})
+    return items
+
+
+def _file(part: FilePart) -> dict[str, Any]:
+    kind = part.media_type.partition("/")[0]
+    if kind in ("audio", "video"):
+        raise InputError(f"the OpenAI Agents SDK takes no {kind}; leave out '{part.media_type}'")
+    data = f"data:{part.media_type};base64,{part.data}" if part.data is not None else None
+    if kind == "image":
+        return {"type": "input_image", "image_url": data or part.url, "detail": "auto"}
+    if data is None:
+        return {"type": "input_file", "file_url": part.url}
+    return {"type": "input_file", "file_data": data, "filename": part.name or "file"}
 
 
 def _arguments(item: Any) -> Any:
