@@ -14,6 +14,7 @@ from support.agents import LEASE, asked, crash, events_of, worker
 from tokenwire import RunContext, agent, tool
 from tokenwire.errors import ConflictError, InputError, NotFoundError, StepError, UnknownModelError
 from tokenwire.events import model as m
+from tokenwire.events.codec import decode
 from tokenwire.events.fold import Fold, fold
 from tokenwire.log.base import private_kind
 from tokenwire.testing import ScriptedModel, call
@@ -482,3 +483,45 @@ async def test_a_tools_approval_inside_of_an_answer_survives_a_restart(tmp_path:
             await second.approve(info.id, events[-1].pending[0], approved=True)
             state = fold(await events_of(second, info.id))
     assert (state.outcome, state.text, sent) == ("complete", "I send. Sent. Done.", ["all"])
+
+
+@pytest.mark.parametrize("until", [m.StepStart, m.ToolCallStart, m.ToolCallDelta, m.ToolCallEnd])
+async def test_a_question_that_was_lost_before_it_was_whole_is_asked_again(
+    tmp_path: Path, until: type[m.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is lost right after one record of the question."""
+
+    @agent
+    async def job(ctx: RunContext):
+        yield "May I? "
+        answer = await ctx.request_approval("tidy", {"path": "a"})
+        yield "yes" if answer else "no"
+
+    async with worker(tmp_path, job) as first:
+        append, lost = first.store.append, asyncio.Event()
+
+        async def cut(stream: str, *, first: int, records: list[bytes], **more: Any) -> Any:
+            for number, record in enumerate(records):
+                done = await append(stream, first=first + number, records=[record], **more)
+                event = decode(record[16:])
+                own = isinstance(event, m.StepStart) and event.operation is None
+                if isinstance(event, until) and not own:
+                    lost.set()
+                    await asyncio.sleep(60)
+            return done
+
+        monkeypatch.setattr(first.store, "append", cut)
+        info = await first.start(asked(), model="job")
+        async with asyncio.timeout(20):
+            await lost.wait()
+        crash(first)
+        async with worker(tmp_path, job) as second:
+            seen = await events_of(second, info.id, lambda e: isinstance(e, m.RunWait))
+            [question] = [e for e in seen if isinstance(e, m.ApprovalRequest)]
+            await second.approve(info.id, question.approval_id, approved=True)
+            events = await events_of(second, info.id)
+    state = fold(events)
+    assert (state.outcome, state.text) == ("complete", "May I? yes")
+    assert not state.usage_unknown
+    assert sum(isinstance(e, m.ApprovalRequest) for e in events) == 1
+    assert {e.call_id for e in events if isinstance(e, m.ToolCallStart)} == {question.call_id}

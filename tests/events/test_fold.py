@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,6 +153,17 @@ def test_what_a_lost_attempt_cost_is_told_or_called_unknown():
     # A response that its provider keeps is read again, not paid again.
     assert run(counted=True, kept=True).usage == {"output_tokens": 1}
     assert not run(counted=False, kept=True).usage_unknown
+
+
+@pytest.mark.parametrize("kind", ["agent", "task"])
+def test_only_a_model_call_that_is_lost_costs_tokens_that_nobody_counted(kind: Any) -> None:
+    events = [
+        m.RunStart(run="r"),
+        m.StepStart(step=1, kind=kind),
+        m.StepReset(step=1, attempt=2),
+        m.StepStart(step=1, kind=kind, attempt=2),
+    ]
+    assert not fold(events).usage_unknown
 
 
 def test_a_message_does_not_change_with_later_citations() -> None:

@@ -33,11 +33,12 @@ def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] |
 
 
 def sweep(options: argparse.Namespace) -> list[str]:
-    from faults.sweep import MODES, OTHER_ENDS, Sweep
+    from faults.sweep import AGENT, MODES, OTHER_ENDS, Sweep
 
     broken: list[str] = []
-    for prompt in ("scenario:sweep", *OTHER_ENDS):
-        modes = MODES if prompt == "scenario:sweep" else MODES[:4]
+    agents = (AGENT,) if options.agents else ()
+    for prompt in ("scenario:sweep", *agents, *OTHER_ENDS):
+        modes = MODES[:4] if prompt in OTHER_ENDS else MODES
         with (
             tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
             store_of(options.store, folder) as (url, _),
@@ -80,6 +81,7 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
             kills=options.kills,
             workers=options.workers,
             restart_store=restart,
+            agents=options.agents,
         )
         return asdict(asyncio.run(made.run()))
 
@@ -88,6 +90,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, help="0: none")
     parser.add_argument("--no-sweep", action="store_true", help="the kills only")
+    parser.add_argument(
+        "--agents", action=argparse.BooleanOptionalAction, default=True, help="agents beside models"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")

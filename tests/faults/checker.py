@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from faults.agent_steps import steps
 from faults.journal import CHECK, Line
 from tokenwire.errors import OrderError, TokenwireError
 from tokenwire.events import model as m
@@ -19,8 +20,10 @@ from tokenwire.events.fold import fold
 from tokenwire.events.order import Order
 from tokenwire.log.base import Store
 
-#: Tries of one step, over all workers.
+#: Tries of one model call, over all workers.
 MOST_ATTEMPTS = 2
+#: Tries of an agent's step that may be done again: a run costs no more workers than that.
+MOST_TRIES = 4
 
 
 @dataclass
@@ -45,6 +48,15 @@ class Case:
     runs: set[str] = field(default_factory=set)
     clients: list[Client] = field(default_factory=list)
     cancelled: bool = False
+    #: The agent that is asked for, in place of the model that it calls.
+    agent: str = ""
+    #: Names of the data that a complete run has sent, each once.
+    data: frozenset[str] = frozenset()
+
+    @property
+    def asks_for(self) -> str:
+        """The name that the request has as its model."""
+        return self.agent or self.model
 
 
 @dataclass
@@ -112,6 +124,7 @@ def check(case: Case, dumps: list[Dump], evidence: Evidence) -> Verdict:
         _clients(case, kept),
         _text(case, events),
         _tools(events, evidence),
+        steps(case, events, evidence),
         _fences(evidence),
         _attempts(events, evidence),
         _cancel(case, events, evidence),
@@ -210,7 +223,7 @@ def _text(case: Case, events: list[m.Event]) -> Iterable[str]:
     opened: dict[int, list[int]] = {}
     step = 0
     for event in events:
-        if isinstance(event, m.StepStart):
+        if isinstance(event, m.StepStart) and event.kind != "task":
             step = event.step
         elif isinstance(event, m.PartStart):
             opened.setdefault(step, []).append(event.part)
@@ -274,7 +287,7 @@ def _fences(evidence: Evidence) -> Iterable[str]:
         who = line.get("who", "")
         if line["what"] == "own":
             fenced.discard(who)
-        elif who in fenced and line["what"] in ("call", "tool", "append"):
+        elif who in fenced and line["what"] in ("call", "tool", "step", "append"):
             yield f"I7: {who} was fenced, and then: {line['what']}"
         if line["what"] == "append" and line["status"] == "fenced":
             fenced.add(who)
@@ -284,14 +297,16 @@ def _attempts(events: list[m.Event], evidence: Evidence) -> Iterable[str]:
     """I8: each provider call was announced; and no step is tried without end."""
     starts = [event for event in events if isinstance(event, m.StepStart)]
     calls = max(evidence.requests, len(evidence.of("call")))
-    if calls > len(starts):
-        yield f"I8: {calls} provider calls, {len(starts)} attempts recorded"
+    attempts = sum(event.kind == "model" for event in starts)
+    if calls > attempts:
+        yield f"I8: {calls} provider calls, {attempts} attempts recorded"
     tries = Counter(event.step for event in starts)
     for step, count in tries.items():
         numbers = [event.attempt for event in starts if event.step == step]
         if numbers != list(range(1, count + 1)):
             yield f"I8: the attempts of step {step} are numbered {numbers}"
-        if count > MOST_ATTEMPTS:
+        is_model = any(event.step == step and event.kind == "model" for event in starts)
+        if count > (MOST_ATTEMPTS if is_model else MOST_TRIES):
             yield f"I8: step {step} was tried {count} times"
     yield from _usage(events)
 
@@ -299,13 +314,14 @@ def _attempts(events: list[m.Event], evidence: Evidence) -> Iterable[str]:
 def _usage(events: list[m.Event]) -> Iterable[str]:
     """I8: all attempts are paid for; one that was lost before it was counted is told of."""
     spent: Counter[str] = Counter()
+    models = {e.step for e in events if isinstance(e, m.StepStart) and e.kind == "model"}
     now: dict[str, int] = {}
     lost = False
     for event in events:
         if isinstance(event, m.Usage):
             told = {"input_tokens": event.input_tokens, "output_tokens": event.output_tokens}
             now |= {name: count for name, count in told.items() if count is not None}
-        elif isinstance(event, m.StepReset | m.StepEnd):
+        elif isinstance(event, m.StepReset | m.StepEnd) and event.step in models:
             cut = isinstance(event, m.StepReset) or not event.terminal_seen
             lost = lost or (cut and not now)
             spent.update(now)

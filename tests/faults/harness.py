@@ -8,6 +8,7 @@ final log. The seed fixes every choice; the moments depend on the machine as wel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import signal
@@ -18,12 +19,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from faults import clerk
 from faults import worker as fault_worker
 from faults.actors import Worker, context, evidence_of, read
 from faults.checker import Case, Client, Verdict, check, dump
 from faults.journal import Journal
 from faults.worker import Place
-from tokenwire.errors import TokenwireError
+from tokenwire.errors import ConflictError, TokenwireError
+from tokenwire.events.codec import decode
+from tokenwire.events.model import ApprovalRequest
 from tokenwire.relay.runs import Runs, _scoped
 from tokenwire.run.stream import new_run_id
 from tokenwire.simulator import samples
@@ -44,6 +48,8 @@ class Report:
     stops: int = 0
     store_kills: int = 0
     runs: int = 0
+    #: How many of them were an agent's.
+    agents: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     takeovers: int = 0
     resets: int = 0
@@ -67,12 +73,14 @@ class Harness:
         workers: int,
         restart_store: Callable[[], None] | None = None,
         skews: tuple[float, ...] = (0.0,),
+        agents: bool = True,
     ) -> None:
         self.report = Report(seed, store.partition(":")[0])
         self._store = store
         self._journal = Journal(str(folder / "journal"))
         self._chance = random.Random(seed)
         self._kills = kills
+        self._agents = agents
         self._restart_store = restart_store
         #: How wrong the workers' clocks are, one after the other.
         self._skews = itertools.cycle(skews)
@@ -86,6 +94,7 @@ class Harness:
     async def run(self) -> Report:
         begun = time.monotonic()
         settings = Settings(rate=400.0, jitter=0.3, seed=self._chance.randrange(1 << 30))
+        clerk.add_scenario()
         async with SimulatorServer(settings) as model:
             self._model = model
             self._place = Place(self._store, model.url, self._journal.path)
@@ -98,6 +107,7 @@ class Harness:
                 await asyncio.gather(*(worker.end() for worker in self._workers))
                 await fault_worker.leave(runs)
                 self._journal.close()
+                clerk.remove_scenario()
         self.report.seconds = time.monotonic() - begun
         return self.report
 
@@ -174,7 +184,9 @@ class Harness:
             run = next(iter(case.runs))
             case.clients = [Client(seed=n) for n in range(CLIENTS)]
             tasks = [
-                asyncio.create_task(read(runs, run, case.key, client, seen=self._seen))
+                asyncio.create_task(
+                    read(runs, run, case.key, client, seen=_Reader(self, runs, run, case))
+                )
                 for client in case.clients
             ]
             if case.cancelled:
@@ -187,7 +199,8 @@ class Harness:
                 self.report.broken.append(f"{case.key} ({case.scenario}): G5: no end in 60 s")
 
     def _new_case(self, key: str) -> Case:
-        scenario = self._chance.choice(["text", "text", "tool", "reasoning"])
+        kinds = ["text", "text", "tool", "reasoning", *["agent"] * (2 * self._agents)]
+        scenario = self._chance.choice(kinds)
         case = Case(
             key=key,
             scenario=f"scenario:{scenario}",
@@ -195,6 +208,9 @@ class Harness:
             expected=samples.MARKDOWN if scenario == "text" else None,
             cancelled=self._chance.random() < 0.12,
         )
+        if scenario == "agent":
+            case.agent, case.expected, case.data = clerk.NAME, clerk.EXPECTED, clerk.DATA
+            self.report.agents += 1
         self.report.runs += 1
         self.report.cancels += case.cancelled
         self._cases.append(case)
@@ -210,7 +226,7 @@ class Harness:
                 continue
             count = min(len(able), self._chance.choice([1, 1, 1, 2]))
             for worker in self._chance.sample(able, count):
-                order = {"key": case.key, "prompt": case.scenario, "model": case.model}
+                order = {"key": case.key, "prompt": case.scenario, "model": case.asks_for}
                 try:
                     worker.pipe.send({**order, "run": new_run_id()})
                 except OSError:
@@ -221,8 +237,9 @@ class Harness:
             except TimeoutError:
                 continue
 
-    async def _seen(self, items: list[tuple[str, bytes]]) -> None:
-        self._delivered += len(items)
+    def count(self, delivered: int) -> None:
+        """Clients got so many events more."""
+        self._delivered += delivered
 
     # Verdict.
 
@@ -247,3 +264,21 @@ class Harness:
         report.events += verdict.events
         report.connections += sum(client.connections for client in case.clients)
         report.broken += [f"{case.key} ({case.scenario}): {text}" for text in verdict.broken]
+
+
+class _Reader:
+    """What one client does with what it gets: it says yes where an agent asks."""
+
+    def __init__(self, harness: Harness, runs: Runs, run: str, case: Case) -> None:
+        self._harness, self._runs, self._run, self._case = harness, runs, run, case
+
+    async def __call__(self, items: list[tuple[str, bytes]]) -> None:
+        self._harness.count(len(items))
+        if not self._case.agent:
+            return
+        for event in (decode(data) for _, data in items if b'"approval-request"' in data):
+            if isinstance(event, ApprovalRequest):
+                with contextlib.suppress(ConflictError):  # answered, or over
+                    await self._runs.approve(
+                        self._run, event.approval_id, approved=True, principal=self._case.key
+                    )

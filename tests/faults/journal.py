@@ -2,7 +2,7 @@
 
 A line is written in one call at the end of the file, so the order of lines is the order of things,
 over all processes. The checker reads it: who owned which epoch, what was appended and with what
-answer, which provider calls and tools were started by whom.
+answer, which provider calls, tools and steps were started by whom.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Trap:
     nth: int = 1
     #: Or after the one at this offset.
     at: int = 0
-    #: Or in the middle of this tool: its effect is done, its result is not told.
+    #: Or in the middle of this tool, or step of an agent: the effect is there, its result not.
     tool: str = ""
 
     def spring(self, told: Callable[[], None]) -> None:
@@ -85,7 +85,7 @@ class WatchedLog:
         self._log, self._journal, self._owner = log, journal, owner
         self._trap, self._told, self._only = trap, told, only
         # Nobody is stopped in the middle of a write: the store's file lock would stop with it.
-        self._gate = asyncio.Lock()
+        self.gate = asyncio.Lock()
         self._kinds: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
@@ -109,8 +109,12 @@ class WatchedLog:
         return found if self._only is None else [run for run in found if run in self._only]
 
     async def renew(self, streams: dict[str, int], **options: Any) -> set[str]:
-        async with self._gate:
+        async with self.gate:
             return await self._log.renew(streams, **options)
+
+    async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
+        async with self.gate:
+            await self._log.set_document(kind, name, data)
 
     async def append(
         self,
@@ -128,7 +132,7 @@ class WatchedLog:
         done = Appended("ok", first - 1, epoch)
         for number, record in enumerate(records):
             last = close if number + 1 == len(records) else None
-            async with self._gate:
+            async with self.gate:
                 done = await self._append(stream, epoch, first + number, [record], last, durable)
                 if done.status != "ok" and done.status != "duplicate":
                     return done

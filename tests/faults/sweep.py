@@ -25,8 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from faults import clerk
 from faults import worker as fault_worker
 from faults.actors import Worker, context, evidence_of, read
+from faults.agent_steps import open_steps
 from faults.checker import CHECK, Case, Client, Verdict, check, dump, texts_by_hand
 from faults.journal import Journal, Trap
 from faults.worker import Place
@@ -42,11 +44,18 @@ from tokenwire.simulator.settings import Settings
 
 MODES = ("kill", "stop", "cancel", "drain", "twice")
 TOOLS = ("read_stock", "send_order", "delete_file")
+INSIDE = {"scenario:sweep": TOOLS, "agent": tuple(step.name for step in clerk.STEPS)}
 #: How many records after its takeover the second worker is killed, in mode ``twice``.
 LATER = (1, 2, 3, 5, 8)
 
+#: Why a run is given up that cost a worker or two.
+GIVEN_UP = ("tool_in_doubt", "step_in_doubt", "worker_lost")
+
 #: Runs without tools that end in their own ways.
 OTHER_ENDS = ("scenario:length", "scenario:error", "scenario:refusal", "scenario:empty")
+
+#: What a sweep is asked to hit in place of a model's run.
+AGENT = "agent"
 
 _SAID = (("I look ", "first. "), (), ("May I ", "tidy up? "), ("All ", "of it ", "is done."))
 EXPECTED = "".join("".join(parts) for parts in _SAID)
@@ -149,6 +158,7 @@ class Sweep:
     async def run(self) -> SweepReport:
         begun = time.monotonic()
         SCENARIOS["sweep"] = Scenario("sweep", "All that a run can have.", _sweep)
+        clerk.add_scenario()
         try:
             async with SimulatorServer(Settings(rate=300.0)) as model:
                 self._model = model
@@ -162,6 +172,7 @@ class Sweep:
                     await fault_worker.leave(runs)
         finally:
             del SCENARIOS["sweep"]
+            clerk.remove_scenario()
             self._journal.close()
         self.report.seconds = time.monotonic() - begun
         return self.report
@@ -186,7 +197,7 @@ class Sweep:
         where = where[:: self._every]
         if mode == "twice":
             return [Point(mode, kind, nth, then=n) for kind, nth in where for n in LATER]
-        inside = TOOLS if self.report.prompt == "scenario:sweep" else ()
+        inside = INSIDE.get(self.report.prompt, ())
         points = [Point(mode, kind, nth) for kind, nth in where]
         return points + [Point(mode, tool=name) for name in inside]
 
@@ -194,13 +205,15 @@ class Sweep:
         run = new_run_id()
         prompt = self.report.prompt
         expected = EXPECTED if prompt == "scenario:sweep" else None
-        case = Case(f"key-{run}", prompt, f"model-{run}", expected, {run})
+        case = Case(f"key-{run}", prompt, f"model-key-{run}", expected, {run})
+        if prompt == AGENT:
+            case.agent, case.expected, case.data = clerk.NAME, clerk.EXPECTED, clerk.DATA
         case.clients = [Client(seed=0), Client(seed=1)]
         hit = Hit(point, case)
         told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         worker = await self._worker(point.trap(), told)
         worker.pipe.send(
-            {"key": case.key, "prompt": case.scenario, "model": case.model, "run": run}
+            {"key": case.key, "prompt": case.scenario, "model": case.asks_for, "run": run}
         )
         events = _Seen(runs, case)
         readers = [
@@ -294,7 +307,7 @@ class Sweep:
             hit.verdict.broken.append(f"I5: the text is {text!r}")
         hit.verdict.broken += _expectations(hit, before, len(claims), report.outcome)
         lost_twice = len(claims) == 2 and _second_try(events[: claims[1]["tail"]])
-        if lost_twice and hit.verdict.reason not in ("worker_lost", "tool_in_doubt"):
+        if lost_twice and hit.verdict.reason not in GIVEN_UP:
             hit.verdict.broken.append("I8: a step that cost two workers was tried again")
         if hit.point.mode == "stop":
             refused = [line for line in evidence.of("append") if line["status"] == "fenced"]
@@ -306,7 +319,12 @@ class Sweep:
 
 def _second_try(events: list[m.Event]) -> bool:
     """Whether the second try of a step was under way."""
-    steps = [event for event in events if isinstance(event, m.StepStart | m.StepEnd)]
+    tasks = {e.step for e in events if isinstance(e, m.StepStart) and e.kind == "task"}
+    steps = [
+        event
+        for event in events
+        if isinstance(event, m.StepStart | m.StepEnd) and event.step not in tasks
+    ]
     last = steps[-1] if steps else None
     return isinstance(last, m.StepStart) and last.attempt > 1
 
@@ -319,11 +337,15 @@ def _expectations(hit: Hit, before: list[m.Event], claims: int, whole: str) -> I
     begun = {e.call_id for e in before if isinstance(e, m.ToolStart) and not e.idempotent}
     begun -= {e.call_id for e in before if isinstance(e, m.ToolResult | m.ToolError)}
     if mode == "twice":
-        fine = verdict.outcome == whole or verdict.reason in ("tool_in_doubt", "worker_lost")
+        fine = verdict.outcome == whole or verdict.reason in GIVEN_UP
     elif ended or mode in ("none", "drain") or not hit.sprung:
         fine = verdict.outcome == whole
     elif mode == "cancel":
         fine = verdict.outcome == "cancelled"
+    elif open_steps(before):
+        # Its value may have been stored before its worker was hit: then it is known, and given.
+        doubt = (verdict.outcome, verdict.reason) == ("interrupted", "step_in_doubt")
+        fine = doubt or verdict.outcome == whole
     elif begun:
         fine = (verdict.outcome, verdict.reason) == ("interrupted", "tool_in_doubt")
     else:

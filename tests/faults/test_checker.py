@@ -356,3 +356,91 @@ def test_the_attempts_of_a_step_are_numbered():
 def assert_named(history: History, complaint: str) -> None:
     found = history.complaints()
     assert any(text.startswith(complaint) for text in found), found
+
+
+# --- an agent's run -------------------------------------------------------------------------------
+
+
+def agent_history() -> History:
+    """Two steps, the second may be done again; its worker was lost in it."""
+    events: list[m.Event] = [
+        m.RunStart(run=RUN),
+        m.StepStart(step=1, kind="task", name="send_order", operation=1),
+        m.StepEnd(step=1, status="complete", terminal_seen=True),
+        m.Data(name="receipt", payload=1),
+        m.StepStart(step=2, kind="task", name="read_stock", operation=2),
+        m.RunClaim(epoch=2),
+        m.StepReset(step=2, attempt=2, reason="restart"),
+        m.StepStart(step=2, kind="task", name="read_stock", attempt=2, operation=2),
+        m.StepEnd(step=2, status="complete", terminal_seen=True),
+        m.RunEnd(outcome="complete"),
+    ]
+    return of_agent(events)
+
+
+def of_agent(events: list[m.Event]) -> History:
+    for event in events:
+        event.seq = 0
+    history = sealed(events)
+    history.case.agent, history.case.expected = "clerk", ""
+    history.case.data = frozenset({"receipt"})
+    lines = [line for line in history.evidence.lines if line["what"] in ("own", "append")]
+    lines.insert(1, did("send_order", "a"))
+    lines += [did("read_stock", "b")]
+    history.evidence.lines, history.evidence.requests = lines, 0
+    return history
+
+
+def did(name: str, who: str) -> dict[str, Any]:
+    return {"what": "step", "key": KEY, "name": name, "who": who}
+
+
+def test_an_agents_history_in_which_all_holds_gets_no_complaint():
+    assert agent_history().complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (did("send_order", "a"), "I6: step send_order was started 1 times, 2 effects"),
+        (did("send_order", "b"), "I6: step send_order was done by a worker that recorded no start"),
+        (did("delete_file", "a"), "I6: step delete_file ran and its start is not in the log"),
+    ],
+)
+def test_an_effect_too_many(more: dict[str, Any], complaint: str):
+    history = agent_history()
+    history.evidence.lines.insert(2, more)
+    assert_named(history, complaint)
+
+
+def test_a_step_that_may_be_done_again_has_more_effects():
+    history = agent_history()
+    history.evidence.lines.insert(2, did("read_stock", "a"))
+    assert history.complaints() == []
+
+
+def test_a_step_that_is_done_and_never_ran():
+    history = agent_history()
+    history.evidence.lines = [x for x in history.evidence.lines if x.get("name") != "send_order"]
+    assert_named(history, "I6: step send_order is done and never ran")
+
+
+def test_a_worker_that_was_fenced_begins_a_step():
+    history = agent_history()
+    history.evidence.lines.append(did("read_stock", "a"))
+    assert_named(history, "I7: a was fenced, and then: step")
+
+
+def test_data_comes_once_in_a_complete_run():
+    events = agent_history().events
+    assert_named(of_agent(events[:3] + events[4:]), "I5: the run is complete, with the data []")
+    twice = [*events[:4], m.Data(name="receipt", payload=1), *events[4:]]
+    assert_named(of_agent(twice), "I5: data receipt was sent 2 times")
+
+
+def test_a_step_that_may_not_be_done_again_is_begun_again():
+    events = agent_history().events
+    start = m.StepStart(step=1, kind="task", name="send_order", attempt=2, operation=1)
+    reset = m.StepReset(step=1, attempt=2, reason="restart")
+    again = [*events[:2], reset, start, *events[2:]]
+    assert_named(of_agent(again), "I6: step send_order was started 2 times, 1 effects")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.sweep import OTHER_ENDS, Sweep, SweepReport
+from faults.sweep import AGENT, OTHER_ENDS, Sweep, SweepReport
 from support.redis import redis_server
 
 #: Where a hit leaves open whether a tool took effect that may not run again.
@@ -32,6 +32,32 @@ def test_a_worker_is_hit_after_every_record(tmp_path: Path, mode: str) -> None:
     doubts = [hit.point for hit in report.hits if hit.verdict.reason == "tool_in_doubt"]
     assert {(p.kind, p.nth) for p in doubts if p.kind} == DOUBTS
     assert {p.tool for p in doubts if p.tool} == {"send_order", "delete_file"}
+
+
+@pytest.mark.slow
+def test_a_worker_of_an_agent_is_killed_after_every_record(tmp_path: Path) -> None:
+    report = swept(f"sqlite:{tmp_path}/log.db", tmp_path, modes=["kill"], prompt=AGENT)
+    assert report.outcome == "complete"
+    assert len(report.kinds) > 45
+    missed = {hit.point.kind for hit in report.hits if not hit.sprung}
+    assert missed <= {"text-delta", "tool-call-delta"}
+    doubts = [hit.point for hit in report.hits if hit.verdict.reason == "step_in_doubt"]
+    inside = {point.tool for point in doubts if point.tool}
+    assert inside >= {"send_order", "delete_file"}
+    assert "read_stock" not in inside
+    # Right after the record that says that such a step begins, nobody knows whether it began.
+    assert {(point.kind, point.nth) for point in doubts} >= {("step-start", 3), ("step-start", 9)}
+    whole = {hit.point.tool for hit in report.hits if hit.verdict.outcome == "complete"}
+    assert "read_stock" in whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["stop", "cancel", "drain", "twice"])
+def test_a_worker_of_an_agent_is_hit_in_other_ways(tmp_path: Path, mode: str) -> None:
+    every = 18 if mode == "twice" else 6
+    store = f"sqlite:{tmp_path}/log.db"
+    report = swept(store, tmp_path, modes=[mode], every=every, prompt=AGENT)
+    assert any(hit.sprung for hit in report.hits)
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from faults.clerk import Step, clerk_of
 from faults.journal import Journal, Trap, WatchedHttp, WatchedLog
+from tokenwire import RunContext
 from tokenwire.errors import TokenwireError
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
@@ -114,6 +116,13 @@ def make_runs(
         if trap is not None and trap.tool == name:
             trap.spring(told)
 
+    async def step_effect(context: RunContext, step: Step) -> None:
+        fields = {"key": context.principal, "name": step.name, "idempotent": step.idempotent}
+        journal.write("step", who=owner, **fields)
+        if trap is not None and trap.tool == step.name:
+            async with log.gate:
+                trap.spring(told)
+
     store = open_store(place.store)
     if place.skew and isinstance(store, SQLiteStore):
         store._clock = lambda: time.time() + place.skew
@@ -122,6 +131,7 @@ def make_runs(
         log,  # type: ignore[arg-type]
         registry=NamedModel(place.model_url),  # type: ignore[arg-type]
         tools=tools_of(effect),
+        agents=clerk_of(step_effect),
         owner=owner,
         http=WatchedHttp(journal, owner),  # type: ignore[arg-type]
         retry=RetryPolicy(retries=2, first=0.01, longest=0.02),

@@ -201,7 +201,7 @@ class RunContext:
                     f"step '{name}' was begun by a worker that was lost; whether it took effect is "
                     "unknown, so it is not done again",
                 )
-            attempt = 2
+            attempt = next(s.attempt for s in engine.fold.steps if s.step == step) + 1
             engine.outlet.task(StepReset(step=step, attempt=attempt, reason="restart"))
         start = StepStart(
             step=step, kind="task", name=name, attempt=attempt, operation=operation.number
@@ -336,6 +336,7 @@ class RunContext:
         self, operation: Operation, name: str, arguments: Any, call_id: str, reason: str | None
     ) -> None:
         source = self.engine.source(operation.number)
+        source.calls[call_id] = source.local[call_id] = call_id  # also if it was asked before
         text = msgspec.json.encode(arguments).decode()
         events: list[Event] = [
             StepStart(step=1, kind="agent", name=name),
@@ -351,6 +352,9 @@ class RunContext:
                 reason=reason,
             ),
         ]
+        parts = self.engine.fold.parts.values()
+        if any(part.attrs.get("call_id") == call_id for part in parts):
+            events = events[-1:]  # a worker was lost between the call and its question
         await self.engine.outlet.put(source, events, durable=True)
 
     async def _resolve(self, call_id: str, name: str, answer: Approval, *, edited: bool) -> None:

@@ -19,6 +19,7 @@ from typing import Protocol
 from tokenwire.agents.clock import WorkClock
 from tokenwire.agents.journal import Journal, Operation
 from tokenwire.agents.outlet import Outlet, Source
+from tokenwire.agents.resumption import last_failure, voids
 from tokenwire.errors import (
     AgentError,
     DeadlineError,
@@ -37,9 +38,6 @@ from tokenwire.events.model import (
     RunOutcome,
     RunStart,
     RunWait,
-    StepEnd,
-    StepReset,
-    StepStart,
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.events.reasons import INCOMPLETE_REASONS
@@ -231,12 +229,8 @@ class AgentEngine:
             yield self._seal([self._run_start()])
         else:
             await self.journal.load(self.fold, self.earlier())
-            for event in self.earlier():
-                if isinstance(event, Error):
-                    self.outlet.failure = event
-                elif isinstance(event, StepStart) and event.kind != "task":
-                    self.outlet.failure = None
-            resets = self._void_words()
+            self.outlet.failure = last_failure(self.earlier())
+            resets = [] if CONVERSATION in self.journal.others else voids(self.fold, self.journal)
             if resets:
                 yield self._seal(resets)
             if self.fold.waiting:
@@ -266,26 +260,6 @@ class AgentEngine:
             model=plan.model,
             metadata=plan.metadata,
         )
-
-    def _void_words(self) -> list[Event]:
-        """The agent's own words after its last operation: it will say them again. Not those of a
-        preparation that is over, which is not run again."""
-        if CONVERSATION in self.journal.others:
-            return []
-        operations = [s.step for s in self.fold.steps if s.operation is not None]
-        last = max(operations, default=0)
-        events: list[Event] = []
-        for step in self.fold.steps:
-            if step.kind == "task" or step.operation is not None or step.step < last:
-                continue
-            attempt, number = step.attempt + 1, step.step
-            discard = list(step.parts)
-            events += [
-                StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart"),
-                StepStart(step=number, attempt=attempt, kind=step.kind, name=step.name),  # type: ignore[arg-type]
-                StepEnd(step=number, status="complete", terminal_seen=True),
-            ]
-        return events
 
     async def _pumped(self) -> AsyncGenerator[list[Event], None]:
         """What the agent and its streams say, until it is over."""
@@ -377,14 +351,15 @@ class AgentEngine:
         task = self._task
         if failure is None and task is not None and task.done() and not task.cancelled():
             failure = task.exception()
-        if self._interrupted is None and isinstance(failure, ReplayError):
+        is_over = self.inbox.cancelled is not None or self._interrupted is not None
+        if not is_over and isinstance(failure, ReplayError):
             self._interrupted = failure.code
             error = Error(scope="internal", code=failure.code, message=failure.message)
             return self._ended("interrupted", failure.code, [error])
-        if self._interrupted is not None:
-            return self._ended("interrupted", self._interrupted)
         if self.inbox.cancelled is not None:
             return self._ended("cancelled", self.inbox.cancelled.reason)
+        if self._interrupted is not None:
+            return self._ended("interrupted", self._interrupted)
         if failure is not None:
             if isinstance(failure, StepError):
                 # Its message is that of the user's exception, and not for readers.

@@ -73,6 +73,10 @@ class Journal:
         """Whether the agent still repeats what it did before: readers have its words."""
         return bool(self._pending)
 
+    def is_approval(self, number: int) -> bool:
+        """Whether this recorded operation is a question to a person."""
+        return any(o.number == number and o.kind == "approval" for o in self._earlier.values())
+
     @property
     def count(self) -> int:
         """How many operations there are."""

@@ -259,7 +259,8 @@ def _spend(state: Fold, step: StepState) -> None:
     """Add an ended attempt's usage; a resumable response is counted when it is read again."""
     if step.resumable:
         return
-    state.usage_unknown = state.usage_unknown or not step.usage
+    if step.kind == "model" and not step.usage:
+        state.usage_unknown = True
     for name, count in step.usage.items():
         state.spent[name] = state.spent.get(name, 0) + count
 

@@ -250,7 +250,8 @@ export class Fold {
     for (const part of discard) this.#where.delete(part);
     if (!step.resumable) {
       // Paid for all the same; a response that its provider keeps is read again, and counted then.
-      if (!Object.keys(step.usage).length) this.#state.usage_unknown = true;
+      const isUnknown = step.kind === "model" && !Object.keys(step.usage).length;
+      if (isUnknown) this.#state.usage_unknown = true;
       this.#state.spent = sum(this.#state.spent, step.usage);
     }
     step.usage = {};

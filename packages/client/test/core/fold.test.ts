@@ -170,4 +170,15 @@ describe("RunStore", () => {
     vi.unstubAllGlobals();
     vi.useRealTimers();
   });
+
+  it.each([
+    ["model", true],
+    ["agent", false],
+    ["task", false],
+  ] as const)("tokens of a lost step of kind %s: nobody counted them: %s", (kind, isUnknown) => {
+    const fold = new Fold();
+    fold.apply({ type: "step-start", step: 1, kind } as RunEvent);
+    fold.apply({ type: "step-reset", step: 1, attempt: 2 } as RunEvent);
+    expect(fold.state.usage_unknown).toBe(isUnknown);
+  });
 });
