@@ -1,8 +1,9 @@
 /* Markdown that is still being written, as blocks.
 
-Always true: a finished block is never looked at again, unless it names a reference whose address
-comes later, so the work for one more piece depends on what is open and not on the length of the
-answer; a block's `key` stays the same while it grows. */
+Always true: a finished block is not looked at again while the answer grows, unless it names a
+reference whose address comes later, so the work for one more piece depends on what is open and not on
+the length of the answer; a block's `key` stays the same while it grows; an answer that was never
+divided ends as it reads at once. */
 
 import type { Token } from "marked";
 import { steady } from "./hold.js";
@@ -49,6 +50,11 @@ export class BlockReader {
   #step(text: string, open: boolean): Block[] {
     if (text === this.#lastText && this.#finished === !open) return this.#last;
     if (!this.#continues(text)) this.#restart();
+    // The end of an answer is read as a whole, once; its blocks keep their keys.
+    else if (!open && text.length <= MOST_OPEN) {
+      this.#key -= this.#done.length;
+      this.#restart();
+    }
     this.#lastText = text;
     this.#finished = !open;
     let tokens = this.#lexTail(text, open);

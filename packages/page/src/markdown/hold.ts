@@ -24,6 +24,11 @@ const MOST_INDENT = 100;
 /** Characters before the end that are looked at for what is open in a line of text. */
 const MOST_LOOKED = 4000;
 
+/** Cuts of a cut: each may uncover one more. */
+const MOST_CUTS = 8;
+/** Characters of a first cell without a bar before it, where a table is announced. */
+const MOST_CELL = 24;
+
 const DELIMITER = /^\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*(?:\|[ \t]*)?$/;
 
 /** The text as it may be drawn while more may come. */
@@ -34,36 +39,61 @@ export function steady(text: string): string {
     // Spaces and fence signs may be the start of the closing line.
     return /^[`~ \t]*$/.test(last.rest) ? text.slice(0, Math.max(0, last.at - 1)) : text;
   }
-  const held = heldFormula(lines, text.length) ?? heldLine(lines);
+  const held = formulaOf(lines).held ?? heldLine(lines);
   if (held === undefined) return steadyLine(text, lines);
   // What is held may go on with the line before it.
   const before = text.slice(0, held);
   return steadyLine(before, linesOf(before));
 }
 
-function steadyLine(text: string, lines: Line[]): string {
-  const start = inlineStart(lines, text);
+function steadyLine(text: string, lines: Line[], cuts = 0): string {
+  // Behind the formulas that have ended: their signs begin nothing.
+  const start = Math.max(inlineStart(lines, text), formulaOf(lines).end);
   const { end, closers } = heldInline(text.slice(start));
   const kept = text.slice(0, start + end);
   if (closers) return kept.trimEnd() + closers;
   // What is left may end in half a marker again.
-  return kept.length < text.length ? kept.slice(0, heldLine(linesOf(kept))) : kept;
+  const left = linesOf(kept);
+  const held = kept.length < text.length ? heldLine(left) : undefined;
+  if (held === undefined || cuts === MOST_CUTS) return kept.slice(0, held);
+  return steadyLine(kept.slice(0, held), linesOf(kept.slice(0, held)), cuts + 1);
 }
 
-/** Where a formula of several lines begins that has not ended. */
-function heldFormula(lines: Line[], length: number): number | undefined {
-  let open: { at: number; close: string } | undefined;
-  for (const { at, text, rest, fence } of lines) {
-    if (fence || length - at > MOST_FORMULA) continue;
-    if (open) {
-      if (rest.includes(open.close)) open = undefined;
-      continue;
-    }
-    const opening = /^(?:\$\$|\\\[)/.exec(rest)?.[0];
-    const close = opening === "$$" ? "$$" : "\\]";
-    if (opening && !rest.slice(2).includes(close)) open = { at: at + text.length - rest.length, close };
+/** Where the line begins with a formula of several lines that has not ended; the end of the last one
+ * that has. */
+function formulaOf(lines: Line[]): { held?: number; end: number } {
+  let end = 0;
+  for (let at = 0; at < lines.length; at++) {
+    const last = lastOfFormula(lines, at);
+    if (last === undefined) continue;
+    if (last < 0) return { held: lines[at]!.at, end };
+    at = last;
+    end = lines[last]!.at + lines[last]!.text.length + 1;
   }
-  return open?.at;
+  return { end };
+}
+
+/** The last line of the formula that begins with a line; -1 while that is open, undefined for none. */
+function lastOfFormula(lines: Line[], first: number): number | undefined {
+  const { rest, text, fence, at: begin } = lines[first]!;
+  const opening = fence ? undefined : /^(?:\$\$|\\\[)/.exec(rest)?.[0];
+  if (!opening) return undefined;
+  const inPlace = text.length > rest.length;
+  for (let at = first; at < lines.length; at++) {
+    const line = lines[at]!;
+    if (line.at - begin > MOST_FORMULA || line.fence) return undefined;
+    // It ends with the quote or the item that it stands in.
+    if (inPlace && line.rest && line.text.length === line.rest.length) return undefined;
+    const isLast = at === lines.length - 1;
+    const close = line.rest.indexOf(opening === "$$" ? "$" : "\\]", at === first ? 2 : 0);
+    if (close < 0) continue;
+    const after = line.rest.slice(close);
+    if (isLast && after.length < 2) return -1;
+    // Only what ends with its line is one, and no other sign stands in it.
+    if (after !== (opening === "$$" ? "$$" : "\\]")) return undefined;
+    return isLast ? -1 : at;
+  }
+  return lines[lines.length - 1]!.at - begin > MOST_FORMULA ? undefined : -1;
 }
 
 /** Where to cut when the last lines are not decided yet. */
@@ -76,7 +106,7 @@ function heldLine(lines: Line[]): number | undefined {
     const head = isHead(before) ? before : undefined;
     // The line under a head says whether it is one.
     if (head && /^[|:\- \t]*$/.test(rest)) return head.at;
-    if (isHead(last)) return at;
+    if (isHead(last) || isCell(lines)) return at;
   }
   if (last.text && !rest) return at;
   const undecided =
@@ -112,6 +142,16 @@ function isHead(line: Line | undefined): boolean {
   if (!line || line.fence || !line.rest.includes("|")) return false;
   const bare = line.rest.replace(/`[^`]*`|\\\|/g, "");
   return bare.startsWith("|") || (bare.includes("|") && line.rest.length <= MOST_HEAD);
+}
+
+/** Whether the last line may be the first cell of a table without bars at its sides: a few words
+ * under a heading or a colon. Elsewhere text is drawn at once, and such a table shows its first cell as
+ * text until the bar comes. */
+function isCell(lines: Line[]): boolean {
+  const { rest, marked, fence } = lines[lines.length - 1]!;
+  if (marked || fence || rest.length > MOST_CELL || !/^[\p{L}\p{N}][\p{L}\p{N} \t]*$/u.test(rest)) return false;
+  const above = lines[lines.length - 2]?.rest.trim() ? lines[lines.length - 2] : lines[lines.length - 3];
+  return above !== undefined && !above.fence && /:$|:\*\*$|^#{1,6}[ \t]/.test(above.rest.trimEnd());
 }
 
 function isInTable(lines: Line[]): boolean {
@@ -156,37 +196,64 @@ interface Mark {
   sign: string;
   count: number;
   at: number;
+  /** How many signs it had, and whether they could close as well. */
+  length: number;
+  both: boolean;
+}
+
+/** What has been read of a run of text. */
+interface Run {
+  open: Mark[];
+  /** Whether what was read last would mean something else at the end of a text. */
+  depends: boolean;
 }
 
 /** Where a run of text is not decided any more, and what closes the emphasis before that. */
 function heldInline(text: string): { end: number; closers: string } {
-  const open: Mark[] = [];
   let end = text.length;
-  for (let at = 0; at < text.length; ) {
-    const next = step(text, at, open);
-    if (next < 0) {
-      end = at;
-      break;
-    }
-    at = next;
+  let open: Mark[] = [];
+  for (let cuts = 0; cuts < MOST_CUTS; cuts++) {
+    const walked = walk(text, end);
+    open = walked.open;
+    const young = open.find((mark) => text.length - mark.at <= MOST_EMPHASIS);
+    const cut = Math.min(walked.end, young?.at ?? walked.end);
+    if (cut === end) break;
+    end = cut;
   }
-  const young = open.find((mark) => text.length - mark.at <= MOST_EMPHASIS);
-  if (young) end = Math.min(end, young.at);
   const old = open.filter((mark) => mark.at < end).reverse();
   return { end, closers: old.map(({ sign, count }) => sign.repeat(count)).join("") };
 }
 
+/** Reads up to `limit`; the end is before what a cut there would give another meaning. */
+function walk(text: string, limit: number): { end: number; open: Mark[] } {
+  const run: Run = { open: [], depends: false };
+  let sure = 0;
+  for (let at = 0; at < limit; ) {
+    run.depends = false;
+    const next = step(text, at, run);
+    if (next < 0) return { end: sure, open: run.open };
+    at = next;
+    if (!run.depends || at >= text.length) sure = Math.min(at, limit);
+  }
+  return { end: sure, open: run.open };
+}
+
 /** The place behind what begins at `at`; negative when its end is not there yet. */
-function step(text: string, at: number, open: Mark[]): number {
+function step(text: string, at: number, run: Run): number {
   const rest = text.length - at;
   switch (text[at]) {
     case "\\":
       // At the end of a line it breaks the line, if another follows.
       if (rest <= MOST_INDENT && /^\\(?:\n[ \t>]*)?$/.test(text.slice(at))) return -1;
+      if (text[at + 1] === "\n") {
+        run.depends = true;
+        return at + /^\\\n[ \t>]*/.exec(text.slice(at))![0].length;
+      }
       if (text[at + 1] === "(" || text[at + 1] === "[") {
+        run.depends = text[at + 1] === "[" && beginsLine(text, at);
         return closed(text, at, text[at + 1] === "(" ? "\\)" : "\\]", 2);
       }
-      return at + 2;
+      return /[\p{P}\p{S}]/u.test(text[at + 1] ?? "") ? at + 2 : at + 1;
     case "`": {
       const run = /^`+/.exec(text.slice(at))![0];
       const found = new RegExp(`(?<!\`)\`{${run.length}}(?!\`)`).exec(text.slice(at + run.length));
@@ -195,6 +262,7 @@ function step(text: string, at: number, open: Mark[]): number {
       return end === text.length ? -1 : end;
     }
     case "$":
+      run.depends = text[at + 1] === "$" && beginsLine(text, at);
       return dollars(text, at);
     case "!":
       return rest === 1 ? -1 : text[at + 1] === "[" ? link(text, at, at + 1) : at + 1;
@@ -208,23 +276,45 @@ function step(text: string, at: number, open: Mark[]): number {
     case "*":
     case "_":
     case "~":
-      return emphasis(text, at, open);
+      return emphasis(text, at, run);
     case "h":
     case "H":
     case "w":
     case "W":
-      // An address that becomes a link, and may still grow.
-      if (rest <= MOST_ADDRESS && !/[\p{L}\p{N}]/u.test(text[at - 1] ?? " ")) {
-        if (/^(?:h(?:t(?:t(?:ps?:?\/?)?)?)?|w(?:w(?:w)?)?|(?:https?:\/\/|www\.)[^\s<]*)$/i.test(text.slice(at))) {
-          return -1;
-        }
-      }
-      return at + 1;
+      return address(text, at, run);
     default: {
       const plain = /[\\`$![<&*_~hHwW]/.exec(text.slice(at + 1));
       return plain ? at + 1 + plain.index : text.length;
     }
   }
+}
+
+/** A block's formula begins its line. */
+function beginsLine(text: string, at: number): boolean {
+  return at === 0 || text[at - 1] === "\n";
+}
+
+/** An address that becomes a link, and may still grow. */
+function address(text: string, at: number, run: Run): number {
+  const before = text[at - 1] ?? " ";
+  const begins = /[wW]/.test(text[at]!) ? /[\s*_~(]/.test(before) : !/[A-Za-z0-9]/.test(before);
+  if (!begins) return at + 1;
+  const rest = text.slice(at, at + MOST_ADDRESS);
+  if (at + rest.length === text.length) {
+    const half = /^(?:h(?:t(?:t(?:ps?:?\/?)?)?)?|w(?:w(?:w)?)?|(?:https?:\/\/|www\.)[^\s<]*)$/i;
+    if (half.test(rest)) return -1;
+  }
+  const whole = /^(?:https?:\/\/|www\.)[a-z0-9-][^\s<]*/i.exec(rest)?.[0];
+  if (!whole) return at + 1;
+  // Signs in it begin nothing; an emphasis around it may end in it.
+  const end = at + whole.length;
+  for (let place = at; place < end; ) {
+    const next = /[*_~]/.test(text[place]!) ? emphasis(text, place, run) : place + 1;
+    if (next < 0) return next;
+    place = next;
+  }
+  run.open = run.open.filter((mark) => mark.at < at);
+  return end;
 }
 
 function closed(text: string, at: number, close: string, opening: number): number {
@@ -236,7 +326,7 @@ function closed(text: string, at: number, close: string, opening: number): numbe
 
 function dollars(text: string, at: number): number {
   if (at + 1 === text.length) return -1;
-  if (text[at + 1] === "$") return closed(text, at, "$$", 2);
+  if (text[at + 1] === "$") return twoDollars(text, at);
   if (/\s/.test(text[at + 1]!)) return at + 1;
   const line = text.slice(at + 1).split("\n", 1)[0]!;
   const close = line.indexOf("$");
@@ -247,6 +337,17 @@ function dollars(text: string, at: number): number {
   const after = text[at + 1 + close + 1];
   if (after === undefined) return -1;
   return /[\s\\]/.test(line[close - 1] ?? " ") || /[\p{L}\p{N}]/u.test(after) ? at + 1 : at + close + 2;
+}
+
+/** A formula between two dollars stands in one line and has no dollar in it. */
+function twoDollars(text: string, at: number): number {
+  const inner = /^[^$\n]*/.exec(text.slice(at + 2, at + 2 + MOST_HELD))![0];
+  const end = at + 2 + inner.length;
+  const rest = text.length - end;
+  if (rest === 0 || (inner && rest === 1 && text[end] === "$")) return -1;
+  if (!inner || !text.startsWith("$$", end)) return at + 1;
+  // What stands behind it says whether it is a block.
+  return rest === 2 ? -1 : end + 2;
 }
 
 const TARGET = /^\(\s*(?!\s)(?:<[^<>\n]*>|(?:[^\s()\\]|\\.|\((?:[^\s()\\]|\\.)*\))*)(?:\s+(?:"[^"]*"|'[^']*'|\([^()]*\)))?\s*\)/;
@@ -285,7 +386,7 @@ function bracketEnd(text: string, at: number): number {
 }
 
 /** Emphasis by the flanks of its marks, as CommonMark has it. */
-function emphasis(text: string, at: number, open: Mark[]): number {
+function emphasis(text: string, at: number, run: Run): number {
   const sign = text[at]!;
   let count = 1;
   while (text[at + count] === sign) count++;
@@ -299,9 +400,13 @@ function emphasis(text: string, at: number, open: Mark[]): number {
   const right = !spaceBefore && (!signBefore || spaceAfter || signAfter);
   const canOpen = sign === "_" ? left && (!right || signBefore) : left;
   const canClose = sign === "_" ? right && (!left || signAfter) : right;
+  const both = canOpen && canClose;
+  // At the end of a text it could only close.
+  run.depends = canOpen || !canClose;
+  const { open } = run;
   let rest = count;
   while (canClose && rest) {
-    const mark = open.findLast((one) => one.sign === sign);
+    const mark = open.findLast((one) => one.sign === sign && arePair(one, count, both));
     if (!mark) break;
     const used = Math.min(rest, mark.count);
     rest -= used;
@@ -309,6 +414,14 @@ function emphasis(text: string, at: number, open: Mark[]): number {
     // What was opened inside and not closed is text.
     open.length = open.indexOf(mark) + (mark.count ? 1 : 0);
   }
-  if (rest && canOpen) open.push({ sign, count: rest, at: at + count - rest });
+  if (rest && canOpen) open.push({ sign, count: rest, at: at + count - rest, length: count, both });
   return at + count;
+}
+
+/** Whether a run of so many signs closes what the mark opened: by the rule of three, and strokes only
+ * by as many. */
+function arePair(mark: Mark, count: number, both: boolean): boolean {
+  if (mark.sign === "~") return mark.length === count;
+  if (!mark.both && !both) return true;
+  return (mark.length + count) % 3 !== 0 || (mark.length % 3 === 0 && count % 3 === 0);
 }

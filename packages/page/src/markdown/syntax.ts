@@ -12,7 +12,7 @@ const math = {
     // Only where a line begins: a paragraph is cut there, and with a line end put together again.
     start: (text: string) => text.search(/\n(?=\$\$|\\\[)/),
     tokenizer(text: string): Tokens.Generic | undefined {
-      const found = /^(?:\$\$([^$]{1,2000}?)\$\$|\\\[([\s\S]{1,2000}?)\\\])(?:\n|$)/.exec(text);
+      const found = /^(?:\$\$([^$]{1,2000}?)\$\$|\\\[((?:(?!\\\])[\s\S]){1,2000})\\\])(?:\n|$)/.exec(text);
       return found
         ? { type: "math", raw: found[0], text: found[1] ?? found[2], display: true }
         : undefined;
@@ -71,6 +71,31 @@ const marked = new Marked({
   },
 });
 
+/** A bar in a line, outside of code: without one, the line is no head of a table, whatever the next
+ * line says. */
+const BAR = /^(?=(?:[^\n|`\\]|\\[^\n]|`[^`\n]*`|`(?![^`\n]*`))*\|)/.source.slice(1);
+
+/** marked's own rule with a part of it exchanged. */
+function changed(rule: RegExp, part: string, by: string): RegExp {
+  if (!rule.source.includes(part)) throw new Error(`a rule of marked has no ${part}`);
+  return new RegExp(rule.source.replace(part, () => by), rule.flags);
+}
+
+const { block, inline } = Lexer.rules;
+const HEAD = " *([^\\n ].*)\\n {0,3}((?:\\| *)?:?-+";
+const RULES = {
+  block: {
+    ...block.gfm,
+    table: changed(block.gfm.table, HEAD, BAR + HEAD),
+    paragraph: changed(block.gfm.paragraph, HEAD, BAR + HEAD),
+  },
+  // An address in a word is none: the word's letters would change when it comes.
+  inline: {
+    ...inline.gfm,
+    text: changed(inline.gfm.text, "[hH][tT][tT][pP][sS]?|[fF][tT][pP]:", "(?<![a-zA-Z0-9])[hH][tT][tT][pP][sS]?:"),
+  },
+};
+
 /** A line with more markers of quotes and lists before its text. */
 const DEEP = /^(?:[ \t]*(?:>|[-*+](?=[ \t])|\d{1,9}[.)](?=[ \t]))){25}/m;
 /** An item of a list: what is before its marker, and its number. */
@@ -111,6 +136,8 @@ export function lex(text: string, links: Links): Token[] {
     try {
       const lexer = new Lexer(marked.defaults);
       lexer.tokens.links = links;
+      const { tokenizer } = marked.defaults;
+      if (tokenizer) tokenizer.rules = { ...tokenizer.rules, ...RULES };
       return [...lexer.lex(text)];
     } catch (error) {
       if (!(error instanceof RangeError)) throw error; // else: nested deeper than the stack

@@ -52,6 +52,16 @@ export const HARD_ANSWERS: Record<string, string> = {
     "&lt;b&gt; &amp;amp; &#x27;q&#39; &copy &unknown; &; AT&T R&D a&b; \"q\" 'q' “q” … -- --- ``` `` ` & `&amp;`\n",
   "crowded markers": "1.\n2. two\n\n-\n\n*\ntext\n\n- a\n\n\n- b\n\n\n\n- c\n   text\n- d\n 1. e\n  2. f\n\n#\n# \n## x\n#y\n",
   "half a tool call": "{\"name\": \"x\", \"arguments\": {\"a\": [1, 2, \"*b*\"], \"c_d_e\": \"$f$\"}}\n\n[1, 2][0] and a[i][j] = b[k](x) \\[y\\]\n\nfunction_call(a_b, *args, **kwargs)\n",
+  "tables without bars at their sides":
+    "The figures:\n\nName | Age\n--- | ---\nAda | 36\n\n## Plans\nFree plan | $0\n:-- | --:\nPro | $9\n\n**Costs:**\na | b\n-|-\n1 | 2\n\nShort:\n\nNo table here\n\nAs follows:\ntext that goes on for longer than a cell is\n",
+  "delimiter rows without a head": "a@b.test\n:--|\n\n$$a$$ b\n:-\n\n- [x] t\n:--|\n\n`a|b`\n:-\n\n<br/>\n:--|\n\na \\| b\n:-\n",
+  "breaks before what is held": "x\\\n&\n\nx\\\n$$\n\nx\\\n[a\n\n\\\n&\n\n#\nx\\\n|\n-[\n\nend\n",
+  "addresses in words":
+    "1https://a.test\n\n\\https://a.test`\n\n/bhttps://a.test\" 見るhttps://a.test/x は\n\nhttps://a.test\".)[\n\n])>https://a.test#:$$\n\n*see https://a.test/a_b* and **www.a.test**, xwww.a.test\n",
+  "flanks and the rule of three": "**a*b*\nb**\n\n*_&**<(\n\n~#:~~**(_!\n\n/.*&**:\n\n(-*1/)**$\n\n*1(]>!\"**_\n\n**x**`y` and *z*<b>u</b> _b a_h\n",
+  "dollars that pair with none":
+    "$$]>$$!$$|[a/\n\n$$=$$$\n\n$$$$^\"**$$+\"\n\n$$$\n$$a$$ b\n\n- $$ open\n\ntext\n\n$$\nz\n$$\n\nx $$\ny\n\n$$\n> q\n\nx $$\na@b.test\n",
+  "markers before what is held": "(  1<<\n- $$\n\n+\\\\a\n\n| a | b |\n1.\n- $$\n",
 };
 
 /** Whose references find their address when it comes: what was text before is a link then. */
