@@ -139,7 +139,7 @@ def test_links_between_pages_lead_somewhere(page):
 
 
 #: Options of other programs that the pages mention.
-OTHERS = {"--no-sweep"}
+OTHERS = {"--no-sweep", "--no-agents"}
 
 
 def test_options_that_the_pages_mention_exist():
