@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,16 +105,35 @@ async def savers(path: Path) -> AsyncIterator[Any]:
         sqlite.AsyncSqliteSaver.from_conn_string(file) as first,
         sqlite.AsyncSqliteSaver.from_conn_string(file) as second,
     ):
-        both = iter([first, second])
-        yield lambda: next(both)
+        yield Savers([first, second])
 
 
-async def cut_at(path: Path, cut: int, make: Any) -> tuple[list[Any], list[Any]]:
-    """What readers had of a run whose worker died at a record, and all of it."""
+class Savers:
+    """Checkpointers, one for each worker."""
+
+    def __init__(self, savers: list[Any]) -> None:
+        self._savers = iter(savers)
+        self._first = savers[0]
+
+    def __call__(self) -> Any:
+        return next(self._savers)
+
+    async def die(self) -> None:
+        """A process that dies leaves no transaction open, and so no lock on the file."""
+        await self._first.conn.rollback()
+
+
+async def cut_at(
+    path: Path, cut: int, make: Any, death: Callable[[], Awaitable[None]] | None = None
+) -> tuple[list[Any], list[Any]]:
+    """What readers had of a run whose worker died at a record, and all of it. ``death``: what else
+    goes with a worker's process."""
     async with worker(path, make()) as first:
         info = await first.start(asked(), model="graph")
         seen = await events_of(first, info.id, lambda e: e.seq >= cut or isinstance(e, m.RunEnd))
         crash(first)
+        if death is not None:
+            await death()
         async with worker(path, make()) as second:
             return seen, await events_of(second, info.id)
 
@@ -141,7 +160,7 @@ def check(seen: list[Any], events: list[Any], effects: list[str]) -> Fold:
 async def test_a_worker_that_dies_there(cut: int, tmp_path: Path) -> None:
     effects: list[str] = []
     async with savers(tmp_path) as saver:
-        seen, events = await cut_at(tmp_path, cut, lambda: built(effects, saver()))
+        seen, events = await cut_at(tmp_path, cut, lambda: built(effects, saver()), saver.die)
     check(seen, events, effects)
 
 
@@ -178,7 +197,7 @@ def questions(effects: list[str], saver: Any, *, together: bool) -> Any:
 
 
 async def answered_and_cut(
-    path: Path, make: Any, count: int, deltas: int
+    path: Path, make: Any, count: int, deltas: int, death: Callable[[], Awaitable[None]]
 ) -> tuple[list[Any], list[Any]]:
     """As `cut_at`: ``count`` questions are answered, and so many deltas were said after them."""
     async with worker(path, make()) as first:
@@ -202,6 +221,7 @@ async def answered_and_cut(
 
         seen = await events_of(first, info.id, spoken)
         crash(first)
+        await death()
         async with worker(path, make()) as second:
             return seen, await events_of(second, info.id)
 
@@ -211,7 +231,7 @@ async def test_after_an_answer_it_goes_on(deltas: int, tmp_path: Path) -> None:
     effects: list[str] = []
     async with savers(tmp_path) as saver:
         seen, events = await answered_and_cut(
-            tmp_path, lambda: questions(effects, saver(), together=False), 1, deltas
+            tmp_path, lambda: questions(effects, saver(), together=False), 1, deltas, saver.die
         )
     assert events[: len(seen)] == seen
     state = fold(events)
@@ -225,7 +245,7 @@ async def test_what_was_said_beside_an_open_node_ends_it(tmp_path: Path) -> None
     effects: list[str] = []
     async with savers(tmp_path) as saver:
         seen, events = await answered_and_cut(
-            tmp_path, lambda: questions(effects, saver(), together=True), 2, 4
+            tmp_path, lambda: questions(effects, saver(), together=True), 2, 4, saver.die
         )
     assert events[: len(seen)] == seen
     assert (events[-1].outcome, events[-1].reason) == ("interrupted", "worker_lost")
