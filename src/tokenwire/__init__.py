@@ -17,6 +17,8 @@ _WHERE = {
     "Deadlines": "tokenwire.run.call.deadlines",
     "LoopLimits": "tokenwire.run.plan",
     "Message": "tokenwire.events.message",
+    "Principal": "tokenwire.events.principal",
+    "PrincipalLimits": "tokenwire.events.principal",
     "Progress": "tokenwire.tools.context",
     "Registry": "tokenwire.providers.registry",
     "Request": "tokenwire.events.request",
@@ -45,6 +47,8 @@ __all__ = [
     "Deadlines",
     "LoopLimits",
     "Message",
+    "Principal",
+    "PrincipalLimits",
     "Progress",
     "Registry",
     "Request",
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
     from tokenwire.ask import stream
     from tokenwire.errors import TokenwireError
     from tokenwire.events.message import Message, assistant, system, user
+    from tokenwire.events.principal import Principal, PrincipalLimits
     from tokenwire.events.request import Request
     from tokenwire.log.open import open_store
     from tokenwire.providers.registry import Registry

@@ -16,6 +16,7 @@ what, and what to do; it never contains a key or a provider's raw text.
     ├── AccessError                 the caller lacks permission
     │   ├── NotAuthenticatedError   no key, or a wrong one
     │   └── ForbiddenError          the origin, host or principal is not allowed
+    │       └── RoleError           the principal lacks the role that the request needs
     ├── NotFoundError               no such run, thread or stream (or another principal's)
     ├── GoneError                   it existed; its records have expired
     ├── CursorError                 a cursor of another run or branch, or beyond the tail
@@ -90,6 +91,7 @@ __all__ = [
     "ProviderError",
     "RateLimitError",
     "ReplayError",
+    "RoleError",
     "ServerError",
     "ServerProtocolError",
     "ServerUnavailableError",
@@ -176,6 +178,12 @@ class ForbiddenError(AccessError):
     """The origin, host or principal is not allowed."""
 
     code = "forbidden"
+
+
+class RoleError(ForbiddenError):
+    """The principal lacks the role that the request needs; ``details`` has ``role``."""
+
+    code = "role_required"
 
 
 class NotFoundError(TokenwireError):

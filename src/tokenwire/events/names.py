@@ -13,6 +13,7 @@ from tokenwire.errors import InputError
 
 __all__ = [
     "MOST_PRINCIPAL",
+    "TENANT_END",
     "THREAD",
     "checked_principal",
     "checked_thread",
@@ -24,6 +25,9 @@ __all__ = [
 THREAD = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 #: Characters of a principal's name.
 MOST_PRINCIPAL = 200
+#: Between the tenant and the id of a principal in its name. Neither can contain it, as it is not
+#: printable, so no name without a tenant looks like one with a tenant.
+TENANT_END = "\x1e"
 
 
 def names_of(value: object, what: str) -> list[str]:
@@ -55,10 +59,13 @@ def principal_fault(name: object) -> str | None:
 
 
 def checked_principal(name: str) -> str:
-    """The same name. Raises `InputError` for one that no principal may have; empty stands for
-    everybody, where no keys are used."""
-    if name != "" and (fault := principal_fault(name)):
-        raise InputError(f"'principal' {fault}", field="principal")
+    """The same name, which may begin with a tenant. Raises `InputError` for one that no principal
+    may have; empty stands for everybody, where no keys are used."""
+    if name == "":
+        return name
+    for part in name.split(TENANT_END, 1) if isinstance(name, str) else [name]:
+        if fault := principal_fault(part):
+            raise InputError(f"'principal' {fault}", field="principal")
     return name
 
 

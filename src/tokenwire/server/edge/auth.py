@@ -22,12 +22,22 @@ from typing import Literal, cast
 import msgspec
 from starlette.exceptions import HTTPException
 
-from tokenwire.errors import ConfigError, NotAuthenticatedError, TokenwireError
-from tokenwire.events.names import names_of, principal_fault
+from tokenwire.errors import ConfigError, NotAuthenticatedError, RoleError, TokenwireError
+from tokenwire.events.names import TENANT_END, names_of, principal_fault
+from tokenwire.events.principal import Principal, PrincipalLimits
 from tokenwire.observe.line_limit import LineLimit
 from tokenwire.server.settings import Settings
 
-__all__ = ["Auth", "How", "Identity", "KeyCheckError", "Verify", "credential_of", "read_key_file"]
+__all__ = [
+    "Auth",
+    "How",
+    "Identity",
+    "KeyCheckError",
+    "Role",
+    "Verify",
+    "credential_of",
+    "read_key_file",
+]
 
 _LEAST_KEY = 16
 #: What people put between keys, and what a key is made of, as headers hold it.
@@ -49,21 +59,53 @@ Verify = Callable[[str], str | Awaitable[str | None] | None]
 How = Literal["open", "key", "session", "attach", "later", "token", "host"]
 
 
+Role = Literal["read", "write", "approve", "admin"]
+
+
 class KeyCheckError(TokenwireError):
     """The application's own check of keys raised an exception."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who sends a request. ``key``: the SHA-256 of the credential behind it; empty without one.
-    ``credential``: itself, only where ``verify`` vouches for it and may be asked again."""
+    """Who sends a request. ``principal``: its name, tenant included; ``key``: the SHA-256 of the
+    credential behind it, empty without one; ``credential``: itself, only where ``verify`` vouches
+    for it and may be asked again; ``roles``: None permits everything."""
 
     principal: str = ""
     how: How = "open"
     key: bytes = b""
     credential: str = ""
+    roles: frozenset[str] | None = None
+    limits: PrincipalLimits | None = None
+    tenant_limits: PrincipalLimits | None = None
 
     def __repr__(self) -> str:
         return f"Identity({self.principal!r}, {self.how!r})"
+
+    @classmethod
+    def of(cls, who: Principal, how: How, key: bytes = b"", credential: str = "") -> Identity:
+        """The identity of ``who``."""
+        return cls(who.name, how, key, credential, who.roles, who.limits, who.tenant_limits)
+
+    @property
+    def tenant(self) -> str | None:
+        """The principal's tenant; None without one."""
+        tenant, end, _ = self.principal.rpartition(TENANT_END)
+        return tenant if end else None
+
+    @property
+    def user(self) -> str:
+        """The principal's id, without its tenant."""
+        return self.principal.rpartition(TENANT_END)[2]
+
+    def permits(self, role: Role) -> bool:
+        """Whether the principal has this role, or all."""
+        return self.roles is None or role in self.roles or "admin" in self.roles
+
+    def require(self, role: Role) -> None:
+        """Raise `RoleError` unless the principal has this role."""
+        if not self.permits(role):
+            raise RoleError(f"this needs the role '{role}', which you do not have", role=role)
 
 
 def read_key_file(path: str | Path) -> list[str]:

@@ -51,7 +51,7 @@ class Identify:
     async def of_request(self, info: RequestInfo, method: str) -> Identity:
         """The sender of a request. Raises as `by_key` does."""
         if info.user is not None:
-            return Identity(info.user, "host")
+            return Identity.of(info.user, "host")
         if not self.auth.on and not self.hosted:
             return Identity()
         credential = credential_of(info.headers)
@@ -73,7 +73,7 @@ class Identify:
         """The sender of a WebSocket's upgrade; ``later`` when its first message brings the key.
         Cookies of others, or an expired session, do not keep it from doing so."""
         if info.user is not None:
-            return Identity(info.user, "host")
+            return Identity.of(info.user, "host")
         if self.hosted:
             raise NotAuthenticatedError("sign in first")
         if not self.auth.on:

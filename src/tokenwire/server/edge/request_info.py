@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from tokenwire.events.principal import Principal
 from tokenwire.server.edge.auth import How, Identity
 
 __all__ = ["RequestInfo", "identity_of", "request_info"]
@@ -43,7 +44,7 @@ class RequestInfo:
         self.mount, self.path = mount, path
         self.identity = Identity()
         #: The principal that the application around this one named; None without one.
-        self.user: str | None = None
+        self.user: Principal | None = None
         self.body = b""
         #: The parsed JSON body; None without one.
         self.json: Any = None
@@ -51,8 +52,13 @@ class RequestInfo:
 
     @property
     def principal(self) -> str:
-        """Whose request it is."""
+        """Whose request it is: the name under which runs are stored, tenant included."""
         return self.identity.principal
+
+    @property
+    def by(self) -> str | None:
+        """Who acts, for logs that readers of the same principal see; None without keys."""
+        return self.identity.user or None
 
     @property
     def how(self) -> How:

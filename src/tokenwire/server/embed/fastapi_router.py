@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.events.names import names_of
 from tokenwire.server.embed.mount import Started, check_prefix, refuse, require_open, whole_path
-from tokenwire.server.hosted import set_user, user_name
+from tokenwire.server.hosted import principal_of, set_user
 
 __all__ = ["fastapi_router"]
 
@@ -142,7 +142,7 @@ class _Answer(Response):
         try:
             require_open(self._live)
             if not self._is_open:
-                set_user(inner, user_name(self._principal))
+                set_user(inner, principal_of(self._principal))
         except TokenwireError as error:
             await refuse(self._live, error, inner, receive, send)
             return

@@ -38,7 +38,8 @@ from starlette.types import ASGIApp
 
 from tokenwire.errors import ConfigError, InputError, TokenwireError, UnknownModelError
 from tokenwire.events.message import messages_of
-from tokenwire.events.names import names_of
+from tokenwire.events.names import TENANT_END, names_of
+from tokenwire.events.principal import Principal
 from tokenwire.events.request import Request
 from tokenwire.relay import open_store
 from tokenwire.server.app import App
@@ -86,7 +87,8 @@ class Live:
     signed with ``webhook_secrets`` (``whsec_`` and base64).
 
     ``user``: who sends a request to `asgi`, a function of a ``starlette.requests.HTTPConnection``
-    that returns the name of a principal, or None to refuse it; it may be a coroutine function.
+    that returns a `tokenwire.Principal`, or the name of one, or None to refuse the request; it may
+    be a coroutine function.
     ``check_origin``: whether requests to the mounted routes that change something must come from
     pages of the same origin (or of ``settings.cors_origin``); False leaves that to the application.
 
@@ -131,8 +133,8 @@ class Live:
         )
         if user is not None and not callable(user):
             raise ConfigError(
-                "user must be a function of the request's connection that returns the name of a "
-                f"principal or None, not {type(user).__name__}"
+                "user must be a function of the request's connection that returns a principal or "
+                f"None, not {type(user).__name__}"
             )
         self._store = open_store(store) if isinstance(store, str) else store
         self._user, self._hosted = user, Hosted(check_origin=check_origin)
@@ -228,7 +230,7 @@ class Live:
         *,
         model: str | None = None,
         wire: Wire = "events",
-        principal: str = "",
+        principal: str | Principal = "",
         thread: str | None = None,
         key: str | None = None,
         on_disconnect: str = "continue",
@@ -238,8 +240,9 @@ class Live:
     ) -> Response:
         """Start a run of ``prompt`` (a text, a message or a conversation) and stream it.
         ``model``: default the first of `models`; ``wire``: ``events`` or ``tokens``;
-        ``principal``: the caller; ``thread``: a conversation's id; ``key``: an idempotency key;
-        ``on_disconnect``: ``continue``, ``stop`` or ``stop:SECONDS``; ``metadata``: JSON values;
+        ``principal``: the caller, or the caller's id; ``thread``: a conversation's id; ``key``: an
+        idempotency key; ``on_disconnect``: ``continue``, ``stop`` or ``stop:SECONDS``;
+        ``metadata``: JSON values;
         ``run_id``: the run's id; ``request``: the other fields of `tokenwire.Request`. The header
         ``Tokenwire-Run`` has the run's id. Raises `UnknownModelError` and `InputError`, as HTTP
         answers of their status."""
@@ -253,7 +256,7 @@ class Live:
             info = await self.runs.start(
                 request_of(prompt, request),
                 model=model or self.models[0],
-                principal=principal,
+                principal=_name(principal),
                 thread=thread,
                 key=key,
                 on_disconnect=on_disconnect,
@@ -270,14 +273,14 @@ class Live:
         after: str | None = None,
         *,
         wire: Wire = "events",
-        principal: str = "",
+        principal: str | Principal = "",
     ) -> Response:
         """Stream the run with the id ``run`` after the cursor ``after`` (an ``id`` that a reader
         received), or all of it, as ``wire``; 204, which stops an `EventSource`, to a reader that
         has its end. Raises `NotFoundError` for a run of another ``principal``, and `CursorError`,
         as HTTP answers of their status."""
         try:
-            return await self._resumed(run, after, wire, principal)
+            return await self._resumed(run, after, wire, _name(principal))
         except TokenwireError as error:
             raise http_error(error) from None
 
@@ -323,7 +326,7 @@ class Live:
     ) -> APIRouter:
         """The server's routes as a FastAPI router, for ``app.include_router``. ``prefix``: what
         stands before their paths, such as ``/ai``; ``user``: a
-        dependency (``Depends(me)``, or ``me``) that returns the name of a principal or None, takes
+        dependency (``Depends(me)``, or ``me``) that returns a principal, its name or None, takes
         an ``HTTPConnection`` where it needs the request, and is asked for each request and
         WebSocket; default Live's own. ``wires``: some of ``native``, ``ai-sdk``, ``ag-ui``,
         ``openai``, ``anthropic``, ``durable-streams`` and ``page``; default all but the page.
@@ -343,6 +346,15 @@ class Live:
 
     def _new_server(self) -> App:
         return App(self.settings, store=self._store, hosted=self._hosted, **self._more)
+
+
+def _name(principal: str | Principal) -> str:
+    """The name of a principal. A text is an id: one with a tenant comes as a `Principal` only."""
+    if isinstance(principal, Principal):
+        return principal.name
+    if isinstance(principal, str) and TENANT_END in principal:
+        raise InputError("'principal' must not contain control characters", field="principal")
+    return principal
 
 
 def request_of(prompt: Any, fields: dict[str, Any]) -> Request:

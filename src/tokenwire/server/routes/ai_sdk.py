@@ -235,7 +235,7 @@ async def stop(state: State, request: Request, info: RequestInfo) -> Response:
     run = await find_active(state, request.path_params["chat"], info.principal)
     if run is None:
         return Response(status_code=204)
-    await state.runs.cancel(run.id, principal=info.principal, by=info.principal or None)
+    await state.runs.cancel(run.id, principal=info.principal, by=info.by)
     return json_response({"run": run.id}, 202)
 
 
@@ -257,7 +257,7 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
             approved=body.flag("approved"),
             reason=body.text("reason"),
             arguments=edited.value if edited is not None else None,
-            by=info.principal or None,
+            by=info.by,
             principal=info.principal,
         )
     return json_response({"run": run.id, "approved": body.flag("approved")}, 202)

@@ -211,7 +211,7 @@ async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/responses/{id}/cancel``: the response, cancelled."""
     run = _run_of(request.path_params["response"])
     async with count_misses(state, info):
-        await state.runs.cancel(run, principal=info.principal, by=info.principal or None)
+        await state.runs.cancel(run, principal=info.principal, by=info.by)
         await finished(state, request, run, info.principal)
         return json_response(await _object(state, run, info.principal))
 

@@ -215,7 +215,7 @@ async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
     body = read_body(info.json, CancelBody)
     async with count_misses(state, info):
         run_info = await state.runs.cancel(
-            run, principal=info.principal, by=info.principal or None, reason=body.reason
+            run, principal=info.principal, by=info.by, reason=body.reason
         )
     return json_response(describe(run_info, info.mount), 202)
 
@@ -229,7 +229,7 @@ async def approve(state: State, request: Request, info: RequestInfo) -> Response
             run,
             request.path_params["approval"],
             approved=body.approved,
-            by=info.principal or None,
+            by=info.by,
             reason=body.reason,
             arguments=body.arguments,
             principal=info.principal,
@@ -246,7 +246,7 @@ async def answer_tool(state: State, request: Request, info: RequestInfo) -> Resp
             run,
             request.path_params["call"],
             content=body.content,
-            by=info.principal or None,
+            by=info.by,
             principal=info.principal,
         )
     return json_response({"id": run, "call_id": request.path_params["call"]}, 202)

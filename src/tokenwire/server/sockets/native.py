@@ -225,7 +225,7 @@ class NativeSocket(Socket):
     async def _cancel(self, command: _Cancel) -> None:
         principal = self.info.principal
         await self.state.runs.cancel(
-            command.run, principal=principal, by=principal or None, reason=command.reason
+            command.run, principal=principal, by=self.info.by, reason=command.reason
         )
         await self._ok(command)
 
@@ -234,7 +234,7 @@ class NativeSocket(Socket):
             command.run,
             command.approval_id,
             approved=command.approved,
-            by=self.info.principal or None,
+            by=self.info.by,
             reason=command.reason,
             arguments=command.arguments,
             principal=self.info.principal,
@@ -246,7 +246,7 @@ class NativeSocket(Socket):
             command.run,
             command.call_id,
             content=command.content,
-            by=self.info.principal or None,
+            by=self.info.by,
             principal=self.info.principal,
         )
         await self._ok(command)
