@@ -296,6 +296,25 @@ def test_leases_are_renewed_or_reported_lost(new_log: NewLog) -> None:
     run(new_log, case)
 
 
+def test_the_leases_of_an_owner_are_found_and_can_be_released(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        for name, owner in [("a", "me"), ("b", "me"), ("ended", "me"), ("c", "you"), ("d", "it")]:
+            await log.create(name, owner=owner, lease=60)
+        await log.append("ended", epoch=1, first=1, records=[], close="complete")
+        await log.release("d", epoch=1)
+        assert await log.claim("d", owner="heir", lease=60)
+        assert {"me", "you", "heir"} <= await log.owners()
+        assert sorted(await log.leases({"me"})) == [("a", 1), ("b", 1)]
+        assert await log.leases({"it", "nobody"}) == []
+        assert sorted(await log.leases({"heir", "you"})) == [("c", 1), ("d", 2)]
+        assert len(await log.leases({"me", "you"}, most=2)) == 2
+        await log.release("a", epoch=1)
+        assert await log.leases({"me"}) == [("b", 1)], "what is released is no lease any more"
+        assert await log.orphans() == ["a"]
+
+    run(new_log, case)
+
+
 def test_orphans_are_open_streams_without_a_lease(new_log: NewLog) -> None:
     async def case(log: Store) -> None:
         for number in range(4):

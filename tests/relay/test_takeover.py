@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 
 from support.redis import need_redis, redis_server
@@ -20,6 +21,7 @@ from tokenwire.log.open import open_store
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import observe
 from tokenwire.relay.commands import encode_command
+from tokenwire.relay.description import RunMeta
 from tokenwire.relay.owner import may_live, new_owner
 from tokenwire.relay.record import Chain
 from tokenwire.relay.replay import GLANCE, Replay
@@ -233,6 +235,46 @@ def test_only_a_process_that_is_seen_to_be_dead_is_declared_dead():
     assert may_live(f"another-host:{child.pid}:abcd:{scope}")
     assert may_live(f"{host}:{child.pid}:abcd"), "an owner of an older version"
     assert may_live("no pid at all")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+def test_the_runs_of_a_dead_process_of_this_machine_wait_for_no_lease(tmp_path, kind) -> None:
+    """Their leases last for an hour, so that only the death can have released them; those of a
+    process elsewhere are left alone."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    host, _, _, scope = new_owner().split(":")
+    dead, elsewhere = f"{host}:{child.pid}:abcd:{scope}", f"other-host:{child.pid}:abcd:{scope}"
+
+    async def main(url: str) -> None:
+        async with simulator() as server:
+            names = [f"run-{number:02}-0123456789ab" for number in range(12)]
+            store = open_store(url)
+            await store.start()
+            request = msgspec.json.encode(RunMeta(model="m0", request=request_of("scenario:text")))
+            for name in names:
+                await store.create(name, owner=dead, meta=request, lease=3600)
+            foreign = "run-of-another-0123456789"
+            await store.create(foreign, owner=elsewhere, meta=request, lease=3600)
+            runs = Runs(
+                open_store(url), registry=OneModel(server.url), retry=QUICK
+            )  # with the usual lease
+            await runs.open()
+            for name in names:
+                events = [e for _, e in await asyncio.wait_for(read_all(runs, name), 60)]
+                assert events[-1].outcome == "complete"
+            assert (await store.describe(foreign)).owner == elsewhere
+            assert await store.leases({dead}) == []
+            assert await store.leases({elsewhere}) == [(foreign, 1)]
+            await runs.aclose()
+            await store.close()
+
+    if kind == "sqlite":
+        run_async(main(f"sqlite:{tmp_path / 'log.db'}"))
+        return
+    need_redis()
+    with redis_server() as server:
+        run_async(main(server.url))
 
 
 @pytest.mark.parametrize("part", ["boot", "namespace"])

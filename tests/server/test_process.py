@@ -16,6 +16,7 @@ import pytest
 
 from support.free_ports import free_port
 from support.process import Process, command, environment, refused, serving
+from support.redis import need_redis, redis_server
 
 
 def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_it_says_where_which_model_how_durable_and_who(tmp_path: Path) -> None:
         said = "".join(process.lines)
         assert "http://127.0.0.1:" in said
         assert "demo" in said
-        assert f"in {tmp_path}/tokenwire/runs.db" in said
+        assert f"in {tmp_path}/tokenwire/runs.db; they survive kill -9 and a power cut (" in said
         assert "this machine only" in said
         assert httpx.get(process.url + "/healthz").json()["status"] == "ok"
         code, _, errors = process.stop(signal.SIGINT)
@@ -51,11 +52,19 @@ def test_runs_are_kept_for_this_user_alone_unless_told_otherwise(tmp_path: Path)
         assert httpx.get(process.url + f"/v1/runs/{run}").status_code == 200
     with serving(tmp_path, TOKENWIRE_STORE="memory:", TOKENWIRE_STOER="sqlite:x") as process:
         assert "TOKENWIRE_STOER; did you mean TOKENWIRE_STORE?" in process.errors()
-        assert "in memory" in "".join(process.lines)
+        assert "in memory; they survive a reader's disconnect (" in "".join(process.lines)
         assert httpx.get(process.url + f"/v1/runs/{run}").status_code == 404
     url = f"sqlite://{tmp_path}/other.db?synchronous=normal"
     with serving(tmp_path, TOKENWIRE_STORE=url) as process:
-        assert f"in {tmp_path}/other.db, " in "".join(process.lines)
+        assert f"in {tmp_path}/other.db; they survive kill -9 (" in "".join(process.lines)
+
+
+@pytest.mark.redis
+def test_the_start_says_what_a_run_in_redis_survives(tmp_path: Path) -> None:
+    need_redis()
+    with redis_server() as redis, serving(tmp_path, "--store", redis.url) as process:
+        line = next(line for line in process.lines if line.startswith("  runs"))
+        assert "they survive the loss of this machine; of Redis, a restart; a power cut" in line
 
 
 def test_sigterm_with_open_streams_ends_in_time_and_tells_readers(tmp_path: Path) -> None:

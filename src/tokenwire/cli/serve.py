@@ -27,9 +27,19 @@ from tokenwire.server.settings import Settings
 __all__ = ["run_serve", "serve_parser"]
 
 _STORES = {
-    "memory": "in memory, lost when the server stops (--store sqlite:FILE stores them)",
-    "sqlite": "in {store}, durable across restarts (--store memory: writes no file)",
-    "redis": "in Redis, as durable as Redis is",
+    "memory": "in memory; they survive a reader's disconnect (--store sqlite:FILE: kill -9 too)",
+    "sqlite": "in {store}; they survive {loss} (--store memory: writes no file)",
+    "redis": "in Redis; they survive the loss of this machine; of Redis, {loss}",
+}
+#: The worst that an accepted record survives, by the level that the open store reports.
+_LOSSES = {
+    "sqlite": {"process": "kill -9", "disk": "kill -9 and a power cut"},
+    "redis": {
+        "memory": "not even a restart: its appendonly is off",
+        "process": "a restart; a power cut may take the last 2 s",
+        "disk": "kill -9 and a power cut",
+        "replica": "the loss of a primary",
+    },
 }
 
 
@@ -253,9 +263,9 @@ def _announce(app: Any, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     kind, _, rest = (settings.store or "memory:").partition(":")
-    place = _STORES[kind.lower().partition("+")[0].replace("rediss", "redis")].format(
-        store=unquote(urlsplit(rest).path)
-    )
+    kind = kind.lower().partition("+")[0].replace("rediss", "redis")
+    loss = _LOSSES.get(kind, {}).get(app.state.store.durability, "")
+    place = _STORES[kind].format(store=unquote(urlsplit(rest).path), loss=loss)
     if app.state.auth.on:
         access = "with an API key only"
     elif settings.loopback:

@@ -16,7 +16,7 @@ The log does not know what a token is. One test suite (tests/log/) runs against 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -231,10 +231,14 @@ class Leases(Protocol):
         """Open logs whose lease has run out."""
         ...
 
-    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
-        """Open logs whose lease has not run out, as ``(log, epoch, owner)``: for a process
-        that can see that an owner is dead (a process of its own machine) and `release` what it
-        held. A store of many machines returns nothing; there the leases decide."""
+    async def owners(self) -> set[str]:
+        """The owners that may hold leases which have not run out; some may hold none any more."""
+        ...
+
+    async def leases(self, owners: Set[str], *, most: int = 1000) -> list[tuple[str, int]]:
+        """Open logs whose lease has not run out and is held by one of ``owners``, as ``(log,
+        epoch)``: for a process that can see that an owner is dead (a process of its own machine)
+        and `release` what it held."""
         ...
 
 

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from tokenwire.errors import (
@@ -325,10 +325,18 @@ class MemoryStore:
         free = (name for name, entry in self._open.items() if entry.lease_until <= now)
         return list(itertools.islice(free, most))
 
-    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
+    async def owners(self) -> set[str]:
         now = self._clock()
-        leases = ((n, s.epoch, s.owner) for n, s in self._open.items() if s.lease_until > now)
-        return list(itertools.islice(leases, most))
+        return {entry.owner for entry in self._open.values() if entry.lease_until > now}
+
+    async def leases(self, owners: Set[str], *, most: int = 1000) -> list[tuple[str, int]]:
+        now = self._clock()
+        held = (
+            (name, entry.epoch)
+            for name, entry in self._open.items()
+            if entry.lease_until > now and entry.owner in owners
+        )
+        return list(itertools.islice(held, most))
 
     async def command(self, log: str, data: bytes) -> None:
         self._log(log).commands.append(data)

@@ -17,7 +17,10 @@ from tokenwire.log.redis.connection import Address, ReplyError
 from tokenwire.log.redis.link import PASSING, Confirm, Link
 from tokenwire.log.redis.url import LEVELS
 
-__all__ = ["check_store", "rehearse"]
+__all__ = ["REHEARSER", "check_store", "rehearse"]
+
+#: The owner of the log of a rehearsal.
+REHEARSER = "start"
 
 #: Names that are tried to find a key which one server of a cluster carries.
 MOST_NAMES = 100_000
@@ -145,12 +148,12 @@ async def rehearse(store: Store, name: str) -> None:
     """Create, own, write, end, read and erase the log ``name``. Raises `ConfigError` for what this
     user may not do. A full store passes: what is in it can still be read, and readiness tells."""
     try:
-        await store.create(name, owner="start", thread=name, key=name, lease=1.0)
+        await store.create(name, owner=REHEARSER, thread=name, key=name, lease=1.0)
         await store.command(name, b"command")
         await store.commands(name)
         await store.release(name, epoch=1)
-        await store.claim(name, owner="start", lease=1.0)
-        await store.renew({name: 2}, owner="start", lease=1.0)
+        await store.claim(name, owner=REHEARSER, lease=1.0)
+        await store.renew({name: 2}, owner=REHEARSER, lease=1.0)
         await store.append(name, epoch=2, first=1, records=[b"record"])
         await store.append(name, epoch=2, first=2, records=[], close="complete")
         await store.read(name, fresh=True)

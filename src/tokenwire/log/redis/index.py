@@ -7,7 +7,9 @@ written before what it points at, so that one that counts is never missing.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from tokenwire.errors import LogError
@@ -25,6 +27,9 @@ SHARDS = 16
 #: A lease without a log is a creation under way, or one that failed this long ago.
 UNMADE_SECONDS = 60.0
 
+#: An owner is noted so often, and counts for so long: longer than any lease.
+NOTE_SECONDS, OWNER_SECONDS = 60.0, 3600.0
+
 
 class Index:
     """Commands on the index keys; all of them may be repeated."""
@@ -40,6 +45,9 @@ class Index:
         self.mark_ttl = ttl // 4
         #: Index writes that failed; the time to live of the keys makes up for them.
         self.missed = 0
+        self._owners_key = f"{prefix}:{{owners}}:index"
+        #: When an owner of this process is to be noted again; monotonic seconds.
+        self._owners: dict[str, float] = {}
 
     @property
     def probe(self) -> str:
@@ -75,6 +83,36 @@ class Index:
 
     async def release(self, log: str) -> None:
         await self._run("ZADD", self._of("leases", log), "XX", 0, log)
+
+    async def note_owner(self, owner: str) -> None:
+        """Note that a process owns logs; never fails it: without the note its leases decide."""
+        now = time.monotonic()
+        if now < self._owners.get(owner, 0.0):
+            return
+        try:
+            await self._script("use", self._owners_key, owner)
+            await self._script("past", self._owners_key, OWNER_SECONDS)
+        except LogError:
+            self.missed += 1
+            return
+        self._owners[owner] = now + NOTE_SECONDS
+
+    async def forget_owner(self, owner: str) -> None:
+        """For one that owns nothing any more."""
+        self._owners.pop(owner, None)
+        await self._run("ZREM", self._owners_key, owner)
+
+    async def owners(self) -> set[str]:
+        """The processes that may own logs."""
+        names = await self._run("ZRANGE", self._owners_key, 0, -1)
+        return {name.decode() for name in names}
+
+    async def leased(self, at_once: int) -> AsyncIterator[list[str]]:
+        """Logs with a lease, whether it has run out or not, so many at a time."""
+        for number in range(SHARDS):
+            names = await self._run("ZRANGE", self._shard("leases", number), 0, -1)
+            for start in range(0, len(names), at_once):
+                yield [name.decode() for name in names[start : start + at_once]]
 
     async def closed(self, log: str, key: str | None, thread: str | None) -> None:
         """Note the end of a log, and when its idempotency key ends; never fails it: keys have a

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from tokenwire.errors import LogError, StoreFullError, TokenwireError
@@ -29,7 +29,7 @@ from tokenwire.log.completion import Callback
 from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
 from tokenwire.log.redis.append import APPEND, END, Appends, Head, Owned, missing
-from tokenwire.log.redis.check import check_store, rehearse
+from tokenwire.log.redis.check import REHEARSER, check_store, rehearse
 from tokenwire.log.redis.create import Creations
 from tokenwire.log.redis.described import info_of
 from tokenwire.log.redis.expiry import AT_ONCE, KEEP_NAMES_MS, Expiry, gather
@@ -97,6 +97,7 @@ class RedisStore:
             await rehearse(self, name)
             await self._link.command(key, "DEL", key)
             await self._index.disremember(name)
+            await self._index.forget_owner(REHEARSER)
         except BaseException:
             await self._router.close()
             await self._link.close()
@@ -168,7 +169,12 @@ class RedisStore:
         shared: bool = False,
     ) -> LogInfo:
         owned = Owned(owner, secrets.token_hex(8), lease, meta, thread, key)
-        return await self._apart(self._creations.create(log, owned, key_hash, shared))
+
+        async def work() -> LogInfo:
+            await self._index.note_owner(owner)
+            return await self._creations.create(log, owned, key_hash, shared)
+
+        return await self._apart(work())
 
     async def describe(self, log: str) -> LogInfo:
         return info_of(log, await self._apart(self._owner(log, "describe")))
@@ -285,6 +291,7 @@ class RedisStore:
 
     async def _claim(self, log: str, owner: str, lease: float) -> Claim | None:
         nonce = secrets.token_hex(8)
+        await self._index.note_owner(owner)
         answer = await self._owner(log, "claim", owner, nonce, int(lease * 1000), wait=True)
         if answer[0] != "ok":
             return None
@@ -308,6 +315,7 @@ class RedisStore:
             return None
 
         async def all_of_them() -> set[str]:
+            await self._index.note_owner(owner)
             losses = await gather(one(name, epoch) for name, epoch in logs.items())
             return {name for name in losses if name is not None}
 
@@ -320,8 +328,24 @@ class RedisStore:
 
         await self._apart(work())
 
-    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
-        return []  # owners may be on any machine: only their leases tell
+    async def owners(self) -> set[str]:
+        return await self._apart(self._index.owners())
+
+    async def leases(self, owners: Set[str], *, most: int = 1000) -> list[tuple[str, int]]:
+        async def work() -> list[tuple[str, int]]:
+            held: list[tuple[str, int]] = []
+            async for logs in self._index.leased(AT_ONCE):
+                answers = await gather(self._owner(log, "describe") for log in logs)
+                for log, answer in zip(logs, answers, strict=True):
+                    if answer[0] != "ok" or answer[4] or int(answer[8]) <= int(answer[11]):
+                        continue  # gone, closed, or run out by the server's clock
+                    if answer[2].decode() in owners:
+                        held.append((log, int(answer[1])))
+                if len(held) >= most:
+                    break
+            return held[:most]
+
+        return await self._apart(work())
 
     async def orphans(self, *, most: int = 100) -> list[str]:
         async def work() -> list[str]:

@@ -6,11 +6,12 @@ handed out; one that fails is an error with a name, never altered text.
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import zlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import accumulate
 from typing import Any
 
@@ -242,11 +243,17 @@ class Reader:
         )
         return [name for (name,) in rows.fetchall()]
 
-    def leases(self, now: float, most: int) -> list[tuple[str, int, str]]:
+    def owners(self, now: float) -> set[str]:
         rows = self._connection.execute(
-            "SELECT name, epoch, owner FROM stream"
-            " WHERE closed IS NULL AND lease_until > ? LIMIT ?",
-            (now, most),
+            "SELECT DISTINCT owner FROM stream WHERE closed IS NULL AND lease_until > ?", (now,)
+        )
+        return {owner for (owner,) in rows.fetchall()}
+
+    def leases(self, owners: Set[str], now: float, most: int) -> list[tuple[str, int]]:
+        rows = self._connection.execute(
+            "SELECT name, epoch FROM stream WHERE closed IS NULL AND lease_until > ?"
+            " AND owner IN (SELECT value FROM json_each(?)) LIMIT ?",
+            (now, json.dumps(sorted(owners)), most),
         )
         return rows.fetchall()
 

@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Literal, cast
 
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
@@ -291,8 +291,11 @@ class SQLiteStore:
     async def orphans(self, *, most: int = 100) -> list[str]:
         return await self._read(lambda r: r.orphans(self._clock(), most))
 
-    async def leases(self, *, most: int = 1000) -> list[tuple[str, int, str]]:
-        return await self._read(lambda r: r.leases(self._clock(), most))
+    async def owners(self) -> set[str]:
+        return await self._read(lambda r: r.owners(self._clock()))
+
+    async def leases(self, owners: Set[str], *, most: int = 1000) -> list[tuple[str, int]]:
+        return await self._read(lambda r: r.leases(owners, self._clock(), most))
 
     async def command(self, log: str, data: bytes) -> None:
         await self._write(lambda w: w.command(log, data), log)

@@ -30,10 +30,11 @@ async def tend(worker: Worker, *, take_over: bool) -> None:
     """Renew leases, look for commands, end what waits too long, take over orphans, until
     cancelled. Each has a task of its own, so that a storm of takeovers costs no lease."""
     orphans = Orphans(worker)
+    released: set[str] = set()
 
     async def look() -> None:
         if not worker.draining:
-            await _release_the_dead(worker)
+            await _release_the_dead(worker, released)
             await orphans.look(time.monotonic())
 
     async with asyncio.TaskGroup() as tasks:
@@ -72,15 +73,19 @@ async def _read_mailboxes(worker: Worker) -> None:
             await worker.expire(owned)
 
 
-async def _release_the_dead(worker: Worker) -> None:
+async def _release_the_dead(worker: Worker, released: set[str]) -> None:
     """Release what a dead process of this machine held: a restarted server need not wait for
-    the leases of the one that was killed."""
-    alive: dict[str, bool] = {worker.owner: True}
-    for run, epoch, owner in await worker.store.leases():
-        if owner not in alive:
-            alive[owner] = may_live(owner)
-        if not alive[owner]:
+    the leases of the one that was killed. ``released``: the owners whose leases are released; a
+    process that is dead holds no others."""
+    owners = await worker.store.owners()
+    released &= owners  # a store forgets them some day
+    dead = {owner for owner in owners - released if not may_live(owner)}
+    if not dead:
+        return
+    while held := await worker.store.leases(dead):
+        for run, epoch in held:
             await worker.store.release(run, epoch=epoch)
+    released |= dead
 
 
 async def _renew(worker: Worker) -> None:
