@@ -54,4 +54,11 @@ def test_send_reload_in_mid_answer_and_stop(
 def test_without_the_login_nothing_is_shown(origin: str, watched: Any) -> None:
     page = watched.page()
     page.goto(f"{origin}/ai/")
-    page.get_by_label("This server asks for a key.").wait_for()
+    told = page.get_by_text("You are not signed in to the application")
+    told.wait_for()
+    assert page.get_by_label("This server asks for a key.").count() == 0
+    page.goto(f"{origin}/ai/dash")
+    told.wait_for()
+    sign_in(watched, origin)
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("heading", name="tokenwire dashboard").wait_for()

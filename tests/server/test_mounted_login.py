@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +23,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from support.mounted import HOSTS, live_of, me, serving
+from tokenwire.server import Auth
 from tokenwire.server.settings import Settings
 
 FRIEND = "http://friend.example"
@@ -63,7 +66,7 @@ def raw(place: str, method: str, path: str, **headers: str) -> tuple[int, bytes]
         "/v1/models/a/assets/b",
         "/ds/v1/stream/a/assets/b",
         "/v1/threads/%2e%2e",
-        "/dash",
+        "/dash/",
         "/v1/session",
         "/metrics",
     ],
@@ -139,6 +142,88 @@ def test_a_page_of_an_allowed_origin(kind: str) -> None:
             made = ann.post(f"{url}/ai/v1/runs", json={"prompt": "x"})
             assert made.status_code == 201
             assert made.headers["access-control-allow-origin"] == FRIEND
+
+
+def barred(connection: HTTPConnection) -> str | None:
+    """A login that refuses in each way that there is."""
+    kind = connection.headers.get("x-kind")
+    if kind == "raises":
+        raise HTTPException(403, "you are barred", {"x-barred": "yes"})
+    return "a\nb" if kind == "no name" else None
+
+
+def refusing_apps() -> dict[str, Any]:
+    settings = Settings(cors_origin=[FRIEND])
+    mounted = live_of(user=barred, settings=settings)
+    starlette = Starlette(routes=[Mount("/ai", mounted.asgi)], lifespan=mounted.lifespan)
+    included = live_of(settings=settings)
+    fastapi = FastAPI(lifespan=included.lifespan)
+    fastapi.include_router(included.router(prefix="/ai", user=Depends(barred)))
+    idle = live_of(user=barred, settings=settings)
+    wrapped = live_of(settings=settings).wrap(Starlette(), prefix="/ai", user=barred)
+    forgotten = Starlette(routes=[Mount("/ai", idle.asgi)])
+    return {"mount": starlette, "router": fastapi, "wrap": wrapped, "forgotten": forgotten}
+
+
+@pytest.mark.parametrize("kind", ["mount", "router", "wrap", "forgotten"])
+def test_a_page_of_an_allowed_origin_reads_why_it_is_refused(kind: str) -> None:
+    with serving(refusing_apps()[kind]) as url:
+        for how, status in [("", 401), ("raises", 403), ("no name", 500)]:
+            expected = 503 if kind == "forgotten" else status
+            for method, path in [("GET", "/ai/v1/models"), ("POST", "/ai/api/chat")]:
+                headers = {"origin": FRIEND, "x-kind": how}
+                answer = httpx.request(method, url + path, headers=headers)
+                assert answer.status_code == expected, answer.text
+                assert answer.headers.get_list("access-control-allow-origin") == [FRIEND]
+                assert answer.headers["access-control-allow-credentials"] == "true"
+                assert "Origin" in answer.headers["vary"]
+                if status == expected == 403:
+                    assert answer.headers["x-barred"] == "yes"
+                headers["origin"] = "http://evil.example"
+                answer = httpx.request(method, url + path, headers=headers)
+                assert answer.status_code == expected
+                assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("kind", ["mounted", "included"])
+def test_the_hosts_own_cors_holds_for_refusals(kind: str) -> None:
+    app = cors_hosts(check_origin=False)[kind]
+    app.user_middleware.append(
+        Middleware(CORSMiddleware, allow_origins=[FRIEND], allow_credentials=True)
+    )
+    with serving(app) as url:
+        answer = httpx.get(f"{url}/ai/v1/models", headers={"origin": FRIEND})
+        assert answer.status_code == 401
+        assert answer.headers.get_list("access-control-allow-origin") == [FRIEND]
+
+
+@pytest.mark.parametrize("kind", ["fastapi", "starlette", "wrapped", "auth", "verify"])
+def test_a_login_that_blocks_keeps_nobody_else_waiting(kind: str) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def slow(credential: Any) -> str | None:
+        asked.set()
+        assert release.wait(60)
+        return "ann"
+
+    def asks(connection: HTTPConnection) -> str | None:
+        return slow(connection)
+
+    app = {
+        "auth": lambda: app_of("wrapped", Auth(user=asks)),
+        "verify": lambda: app_of("starlette", Auth(verify=slow)),
+    }.get(kind, lambda: app_of(kind, asks))()
+    with serving(app) as url, ThreadPoolExecutor(1) as pool:
+        headers = {"authorization": "Bearer a"}
+        waiting = pool.submit(httpx.get, f"{url}/ai/v1/models", timeout=60, headers=headers)
+        try:
+            assert asked.wait(60)
+            own = "own" if kind == "fastapi" else "ai/livez"
+            assert httpx.get(f"{url}/{own}", timeout=60).status_code == 200
+            assert not waiting.done()
+        finally:
+            release.set()
+        assert waiting.result(60).status_code == 200
 
 
 @pytest.mark.parametrize("checks", [True, False])

@@ -59,9 +59,13 @@ def fastapi_app(user: Any = me_later) -> Any:
 
 def fastapi_below_more(user: Any = me) -> Any:
     live = live_of()
-    app = FastAPI(lifespan=live.lifespan, root_path="/behind")
+    app = FastAPI(lifespan=live.lifespan)
     app.include_router(live.router(prefix="/chat", user=user), prefix="/ai")
-    return app
+
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/behind"}, receive, send)
+
+    return behind
 
 
 def starlette_app(user: Any = me_later) -> Any:

@@ -1,7 +1,8 @@
 """The HTTP server: runs over SSE, WebSocket and the wires of other clients.
 
 ``create_app`` gives the whole server as an ASGI application; ``stream_response`` streams a run of
-your own from a route of your own application; `Live` does the same with a log behind it.
+your own from a route of your own application; `Live` does the same with a log behind it; `Auth`
+says who may ask.
 `Watchdog` names code that blocks the event loop.
 """
 
@@ -12,14 +13,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenwire.server.app import create_app
     from tokenwire.server.configuration import load_settings
+    from tokenwire.server.edge.auth import Auth
     from tokenwire.server.embed.live import Live
     from tokenwire.server.embed.unlogged import stream_response
     from tokenwire.server.settings import Settings
     from tokenwire.server.watchdog import Watchdog
 
-__all__ = ["Live", "Settings", "Watchdog", "create_app", "load_settings", "stream_response"]
+__all__ = [
+    "Auth",
+    "Live",
+    "Settings",
+    "Watchdog",
+    "create_app",
+    "load_settings",
+    "stream_response",
+]
 
 _HOMES = {
+    "Auth": "edge.auth",
     "Live": "embed.live",
     "Settings": "settings",
     "Watchdog": "watchdog",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tokenwire.demo import demo_server
 from tokenwire.errors import ConfigError, LogError, TokenwireError
@@ -109,14 +109,14 @@ class App:
         self._sweeper: asyncio.Task[None] | None = None
         #: `startup` was awaited before the server's lifespan began.
         self.started_outside = False
-        files = static_files.static_files()
+        files = static_files.static_files(hosted=hosted is not None)
         self.state.public_paths |= set(files)
         #: The routes by the name of their wire; ``page``: the chat page.
         self.wires = {name: _routes(makers, self.state) for name, makers in WIRES.items()}
         self.wires["page"] = static_files.routes(files)
         routes = [route for wire in self.wires.values() for route in wire]
         self._router = Router(routes, default=_nothing, redirect_slashes=False)
-        self._guarded: ASGIApp = Guard(self._routed, self.state)
+        self._guarded = Guard(self._routed, self.state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, or the lifespan."""
@@ -124,6 +124,14 @@ class App:
             await self._lifespan(receive, send)
         else:
             await self._guarded(scope, receive, send)
+
+    def cors_headers(self, scope: Scope) -> dict[str, str]:
+        """The headers with which a page of another origin may read an answer to the request of
+        ``scope``; none where it may not."""
+        headers = dict(self._guarded.cors(dict(scope["headers"])))
+        if b"access-control-allow-origin" not in headers:
+            return {}
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
 
     async def startup(self) -> None:
         """Open the store, begin to serve runs."""

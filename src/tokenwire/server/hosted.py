@@ -1,32 +1,54 @@
 """A server inside of an application: who its users are is the application's to say.
 
 Always true: nobody but the application can name a user, as the name is in the scope and not in the
-request; without one a request is refused, as it is without a key.
+request; without one a request is refused, as it is without a key; a function of the application
+that blocks runs in a thread.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import Scope
 
 from tokenwire.errors import ConfigError, NotAuthenticatedError, TokenwireError
 from tokenwire.events.principal import Principal
 
-__all__ = ["UNKNOWN_USER", "Hosted", "User", "ask_user", "principal_of", "set_user", "user_of"]
+__all__ = [
+    "UNKNOWN_USER",
+    "Hosted",
+    "Refusal",
+    "User",
+    "ask",
+    "ask_user",
+    "call",
+    "principal_of",
+    "refusal_of",
+    "set_refusal",
+    "set_user",
+    "user_of",
+]
 
 #: Who sends a request, from its connection (which is a mapping, its ASGI scope, as well): a
 #: principal, or the name of one without a tenant, or None to refuse the request. It may be a
-#: coroutine function.
+#: coroutine function; any other runs in a thread.
 User = Callable[[HTTPConnection], str | Principal | Awaitable[str | Principal | None] | None]
+#: Why the server must not look at a request: an error, or the application's own answer.
+Refusal = TokenwireError | Response
+
+Argument = TypeVar("Argument")
 
 #: What a request hears whose user the application could not name.
 UNKNOWN_USER = "the server cannot tell who you are; its log says why"
 _KEY = "tokenwire.user"
+_REFUSAL = "tokenwire.refusal"
 _log = logging.getLogger("tokenwire.server")
 
 
@@ -49,6 +71,16 @@ def user_of(scope: Scope) -> Principal | None:
     return scope.get(_KEY)
 
 
+def set_refusal(scope: Scope, refusal: Refusal) -> None:
+    """Let the request of ``scope`` be refused with ``refusal``, under the headers of any answer."""
+    scope[_REFUSAL] = refusal
+
+
+def refusal_of(scope: Scope) -> Refusal | None:
+    """Why the request of ``scope`` is refused; None where it is not."""
+    return scope.get(_REFUSAL)
+
+
 def principal_of(value: object) -> Principal:
     """What the application's function returned: a principal, or the name of one. Raises
     `NotAuthenticatedError` for None, `TokenwireError` for anything else."""
@@ -65,11 +97,31 @@ def principal_of(value: object) -> Principal:
 
 async def ask_user(user: User, scope: Scope) -> None:
     """Ask the application who sends the request of ``scope``. Raises as `principal_of` does."""
+    set_user(scope, await ask(user, HTTPConnection(scope)))
+
+
+async def ask(user: User, connection: HTTPConnection) -> Principal:
+    """The principal that ``user`` names for ``connection``. Raises as `principal_of` does, and what
+    ``user`` raises."""
     try:
-        verdict: Any = user(HTTPConnection(scope))
-        if inspect.isawaitable(verdict):
-            verdict = await verdict
+        return principal_of(await call(user, connection))
     except ConfigError as error:  # of a Principal that is not valid, which is no fault of the asker
         _log.error("user failed: %s", error)
         raise TokenwireError(UNKNOWN_USER) from None
-    set_user(scope, principal_of(verdict))
+
+
+async def call(function: Callable[[Argument], Any], argument: Argument) -> Any:
+    """What a function of the application returns. A coroutine function runs on the event loop, any
+    other in a thread, where it may wait for a database."""
+    if _is_coroutine_function(function):
+        return await function(argument)
+    value = await run_in_threadpool(function, argument)
+    return await value if inspect.isawaitable(value) else value
+
+
+def _is_coroutine_function(function: Callable[..., Any]) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )

@@ -1,4 +1,4 @@
-"""API keys: which principal a credential belongs to.
+"""API keys and checks of the application's own: which principal sends a request.
 
 Always true: a key is kept only as its SHA-256; every comparison takes the same time wherever it
 fails; whatever a check returns that is not the name of a principal is a refusal.
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import inspect
 import logging
 import os
 import re
 import stat
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from tokenwire.errors import ConfigError, NotAuthenticatedError, RoleError, TokenwireError
 from tokenwire.events.names import TENANT_END, names_of, principal_fault
 from tokenwire.events.principal import Principal, PrincipalLimits
 from tokenwire.observe.line_limit import LineLimit
+from tokenwire.server.hosted import User, ask, call
 from tokenwire.server.settings import Settings
 
 __all__ = [
@@ -50,7 +51,7 @@ _REFUSED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 _FAILED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 
 #: A check of the application's own: a bearer credential to the name of its principal, or None to
-#: refuse it. It may be a coroutine function.
+#: refuse it. It may be a coroutine function; any other runs in a thread.
 Verify = Callable[[str], str | Awaitable[str | None] | None]
 
 #: How a principal is known: ``open``: no key is needed; ``later``: a WebSocket's first message
@@ -63,7 +64,7 @@ Role = Literal["read", "write", "approve", "admin"]
 
 
 class KeyCheckError(TokenwireError):
-    """The application's own check of keys raised an exception."""
+    """The application's own check raised an exception."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -98,6 +99,13 @@ class Identity(msgspec.Struct, frozen=True):
         """The principal's id, without its tenant."""
         return self.principal.rpartition(TENANT_END)[2]
 
+    @property
+    def holder(self) -> Principal:
+        """The principal itself. Raises `ConfigError` where everybody is one."""
+        return Principal(
+            self.user, self.tenant, self.roles, self.limits, tenant_limits=self.tenant_limits
+        )
+
     def permits(self, role: Role) -> bool:
         """Whether the principal has this role, or all."""
         return self.roles is None or role in self.roles or "admin" in self.roles
@@ -127,10 +135,26 @@ def read_key_file(path: str | Path) -> list[str]:
 
 
 class Auth:
-    """The keys of a server. Without any (and without ``verify``) everybody is principal ``""``."""
+    """Who may send requests to a server: holders of ``keys`` (``NAME:KEY``, or a key alone), of
+    credentials that ``verify`` knows, and whoever ``user`` recognizes by the whole request, such as
+    by a cookie of its login. Without any of them everybody is principal ``""``.
+
+    ``verify`` takes the credential of a request (a bearer token, or ``X-Api-Key``), ``user`` its
+    ``starlette.requests.HTTPConnection``, which a WebSocket is as well. Both return the name of a
+    principal, or None to refuse; either may be a coroutine function, any other runs in a thread. A
+    credential is judged first; ``user`` is asked about requests that bring none, and about those
+    whose credential neither ``keys`` nor ``verify`` knows.
+
+    It goes to ``create_app(auth=...)``; wherever `Live` takes a ``user`` it takes an `Auth`. Raises
+    `ConfigError` for keys that are none.
+    """
 
     def __init__(
-        self, keys: str | Iterable[str] | None = None, *, verify: Verify | None = None
+        self,
+        keys: str | Iterable[str] | None = None,
+        *,
+        verify: Verify | None = None,
+        user: User | None = None,
     ) -> None:
         self._digests: dict[bytes, str] = {}
         for key in names_of(keys or (), "keys"):
@@ -138,13 +162,13 @@ class Auth:
             if digest in self._digests:
                 raise ConfigError("an API key is listed twice")
             self._digests[digest] = name
-        self._verify = verify
+        self._verify, self._user = verify, user
         #: Digest of a credential -> its principal and until when that holds (monotonic time).
         self._verdicts: dict[bytes, tuple[str, float]] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Auth:
-        """The keys of the settings and of their key file."""
+        """The keys of ``settings`` and of their key file. Raises `ConfigError`."""
         keys = list(settings.api_keys)
         if settings.api_key_file:
             file_keys = read_key_file(settings.api_key_file)
@@ -155,13 +179,43 @@ class Auth:
 
     @property
     def on(self) -> bool:
-        """Whether a key is needed."""
+        """Whether a request must say who sends it."""
+        return self.takes_keys or self._user is not None
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether a credential is one of the ways."""
         return bool(self._digests) or self._verify is not None
 
     @property
     def asks(self) -> bool:
         """Whether the application's own check vouches for keys, and may take them back."""
         return self._verify is not None
+
+    async def __call__(self, connection: HTTPConnection) -> Principal | None:
+        """The principal that sends a request, None to refuse it: an `Auth` is a ``user`` itself.
+        Raises `KeyCheckError` when a check raises."""
+        credential = credential_of(dict(connection.scope["headers"]))
+        if credential:
+            try:
+                return (await self.check_key(credential)).holder
+            except NotAuthenticatedError:
+                pass  # it may be for the application's own login
+        return await self.check_request(connection)
+
+    async def check_request(self, connection: HTTPConnection) -> Principal | None:
+        """The principal that ``user`` names for ``connection``; None without one. Raises
+        `KeyCheckError` when it raises, and `TokenwireError` for what is no name."""
+        if self._user is None:
+            return None
+        try:
+            return await ask(self._user, connection)
+        except NotAuthenticatedError:
+            return None
+        except (TokenwireError, HTTPException):
+            raise
+        except (Exception, SystemExit) as error:
+            raise _failure("user", error) from None
 
     def recheck_at(self, identity: Identity, since: float) -> float:
         """From when on (monotonic seconds) ``verify`` is to be asked again about ``identity``,
@@ -170,8 +224,8 @@ class Auth:
         return since + RECHECK_SECONDS if verdict is None else verdict[1]
 
     async def check_key(self, key: str) -> Identity:
-        """The identity of a key's holder. Raises `NotAuthenticatedError`, and `KeyCheckError` when
-        ``verify`` raises."""
+        """The identity of the holder of ``key``. Raises `NotAuthenticatedError`, and
+        `KeyCheckError` when ``verify`` raises."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         principal: str | None = None
         for known_digest, name in self._digests.items():
@@ -186,7 +240,8 @@ class Auth:
         return Identity(principal, "key", digest, key)
 
     async def is_current(self, identity: Identity) -> bool:
-        """Whether the key behind a session, token or WebSocket still stands for the same principal.
+        """Whether the key behind a session, token or WebSocket still stands for the principal of
+        ``identity``.
         ``verify`` is asked again once a minute. Raises `KeyCheckError` when it raises."""
         if identity.key in self._digests:
             return self._digests[identity.key] == identity.principal
@@ -204,15 +259,7 @@ class Auth:
         except (TokenwireError, HTTPException):
             raise
         except (Exception, SystemExit) as error:
-            # Its text may be the key itself, as that of a KeyError is: the log gets the place.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            _FAILED.log(
-                "Auth(verify=...) raised %s in %s, line %d; the key is refused",
-                type(error).__name__,
-                place.name,
-                place.lineno or 0,
-            )
-            raise KeyCheckError("the key cannot be checked; the server's log says why") from None
+            raise _failure("verify", error) from None
         if principal is not None:
             if len(self._verdicts) >= _MOST_VERDICTS:
                 del self._verdicts[next(iter(self._verdicts))]
@@ -220,16 +267,28 @@ class Auth:
         return principal
 
 
+def _failure(check: str, error: BaseException) -> KeyCheckError:
+    """What a client is told of ``error``. Its text may be the key itself, as that of a KeyError is:
+    the log gets the place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    _FAILED.log(
+        "Auth(%s=...) raised %s in %s, line %d; the key is refused",
+        check,
+        type(error).__name__,
+        place.name,
+        place.lineno or 0,
+    )
+    return KeyCheckError("the key cannot be checked; the server's log says why")
+
+
 async def _principal_of(verify: Verify, key: str) -> str | None:
-    verdict = verify(key)
-    if inspect.isawaitable(verdict):
-        verdict = await verdict
+    verdict = await call(verify, key)
     if verdict is None:
         return None
     fault = principal_fault(verdict)
     if fault is None:
         return cast(str, verdict)
-    if inspect.iscoroutine(verdict):  # of a coroutine function that returned one
+    if isinstance(verdict, Coroutine):  # of a coroutine function that returned one
         verdict.close()
     _REFUSED.log(
         "Auth(verify=...) must return the name of a principal or None: the name %s; the key is "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jiter
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokenwire.errors import ForbiddenError, InputError, LimitError
@@ -29,7 +30,7 @@ from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.problems import HTTPProblem, error_response
 from tokenwire.server.edge.request_info import RequestInfo, request_info
 from tokenwire.server.edge.transport import Transport, transport_of
-from tokenwire.server.hosted import user_of
+from tokenwire.server.hosted import refusal_of, user_of
 from tokenwire.server.metered import MeteredSend
 from tokenwire.server.settings import Settings, is_loopback
 
@@ -135,7 +136,9 @@ class Guard:
         dressed = self._dressed(scope, info, metered, account)
         transport.send, transport.account = metered.stream, account
         try:
-            if not await self._preflight(scope, info, dressed):
+            if not await self._preflight(scope, info, dressed) and not await _refused(
+                scope, receive, dressed
+            ):
                 await self._admit(scope, info)
                 self._name_account(info, account, transport)
                 if scope["method"] not in _SAFE:
@@ -155,7 +158,7 @@ class Guard:
         self, scope: Scope, info: RequestInfo, metered: MeteredSend, account: Account
     ) -> Send:
         """``send`` with our headers, flow control, and what closes a connection in time."""
-        cors, transport = self._cors(info.headers), transport_of(scope)
+        cors, transport = self.cors(info.headers), transport_of(scope)
         is_shared = info.path in self.state.public_paths or info.path.startswith("/assets/")
 
         async def send_dressed(message: Message) -> None:
@@ -191,7 +194,7 @@ class Guard:
         if any(pattern.fullmatch(path) for pattern in self.state.own_tokens):
             info.identity = Identity(how="token")
         elif path not in self.state.public_paths and not path.startswith("/assets/"):
-            info.identity = await self.state.identify.of_request(info, scope["method"])
+            info.identity = await self.state.identify.of_request(info, scope)
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
             self._check_origin(headers, info.how)
 
@@ -216,15 +219,17 @@ class Guard:
             if message["type"] == "websocket.close" and not has_answer:
                 raise HTTPException(404)  # no WebSocket has this path
             if message["type"] == "websocket.http.response.start":
-                headers = _dress(message.get("headers", ()), info.id, self._cors(info.headers))
+                headers = _dress(message.get("headers", ()), info.id, self.cors(info.headers))
                 message = {**message, "headers": headers}
             has_answer = True
             await send(message)
 
         try:
+            if await _refused(scope, receive, send_noted):
+                return
             self._check_host(scope, info)
             self._check_origin(info.headers, "open")
-            info.identity = await self.state.identify.of_socket(info)
+            info.identity = await self.state.identify.of_socket(info, scope)
             account = self.state.budget.account(network_of(info.client))
             self._name_account(info, account, transport_of(scope))
             await self.app(scope, receive, send_noted)
@@ -267,7 +272,8 @@ class Guard:
         await send({"type": "http.response.body", "body": b""})
         return True
 
-    def _cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    def cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """Which pages of other origins may read an answer to a request with ``headers``."""
         origin = headers.get(b"origin")
         if not self._checks_origin:
             return []  # the application's own middleware says who may read
@@ -330,6 +336,17 @@ class Guard:
                 seconds * 1000,
                 info.id,
             )
+
+
+async def _refused(scope: Scope, receive: Receive, send: Send) -> bool:
+    """Send the answer of an application around this one that refuses a request, or raise its
+    error."""
+    refusal = refusal_of(scope)
+    if isinstance(refusal, Response):
+        await refusal(scope, receive, send)
+    elif refusal is not None:
+        raise refusal
+    return refusal is not None
 
 
 def parse_json(data: bytes, depth: int) -> Any:

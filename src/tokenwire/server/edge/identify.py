@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
 from tokenwire.errors import NotAuthenticatedError
 from tokenwire.server.edge.auth import Auth, Identity, KeyCheckError, credential_of
 from tokenwire.server.edge.limits import Limits
@@ -31,16 +34,28 @@ class Identify:
         #: Whether the application around this one says who its users are.
         self.hosted = hosted
 
-    async def by_key(self, key: str, address: str) -> Identity:
-        """The holder of a key. Raises `NotAuthenticatedError`, or `BusyError` for one wrong key
-        too many of that address; `KeyCheckError` when the application's own check raises."""
+    async def by_key(self, key: str, address: str, scope: Scope | None = None) -> Identity:
+        """The holder of a key, or whoever the application recognizes by the request of ``scope``.
+        Raises `NotAuthenticatedError`, or `BusyError` for one wrong key too many of that address;
+        `KeyCheckError` when the application's own check raises."""
         try:
-            if len(key) > _MOST_KEY:
-                raise NotAuthenticatedError("unknown API key")
-            return await self.auth.check_key(key)
+            try:
+                if len(key) > _MOST_KEY:
+                    raise NotAuthenticatedError("unknown API key")
+                return await self.auth.check_key(key)
+            except NotAuthenticatedError:
+                identity = None if scope is None else await self._by_request(scope)
+                if identity is None:
+                    raise
+                return identity
         except (NotAuthenticatedError, KeyCheckError):
             self._limits.wrong_key(address)
             raise
+
+    async def _by_request(self, scope: Scope) -> Identity | None:
+        """Who sends a request, as the application recognizes it."""
+        principal = await self.auth.check_request(HTTPConnection(scope))
+        return None if principal is None else Identity.of(principal, "host")
 
     async def confirm(self, identity: Identity) -> None:
         """Raise `NotAuthenticatedError` when the key of a connection that stays open no longer
@@ -48,7 +63,7 @@ class Identify:
         if identity.credential and not await self.auth.is_current(identity):
             raise NotAuthenticatedError("the key behind this connection is no longer valid")
 
-    async def of_request(self, info: RequestInfo, method: str) -> Identity:
+    async def of_request(self, info: RequestInfo, scope: Scope) -> Identity:
         """The sender of a request. Raises as `by_key` does."""
         if info.user is not None:
             return Identity.of(info.user, "host")
@@ -57,19 +72,23 @@ class Identify:
         credential = credential_of(info.headers)
         if credential and credential.startswith(ATTACH):
             run = _EVENTS.fullmatch(info.path)
-            if run is None or method != "GET":
+            if run is None or scope["method"] != "GET":
                 raise NotAuthenticatedError("this token only reads the events of one run")
             return await self.sessions.check_attach(credential, run[1])
         if credential:
-            return await self.by_key(credential, info.client)
-        session = self.session_of(info)
+            return await self.by_key(credential, info.client, scope)
+        session, identity = self.session_of(info), await self._by_request(scope)
+        if identity is not None:
+            return identity
         if session:
             return await self.sessions.check(session)
+        if not self.auth.takes_keys:
+            raise NotAuthenticatedError("sign in first")
         raise NotAuthenticatedError(
             "missing API key; send it as 'Bearer KEY' in the Authorization header"
         )
 
-    async def of_socket(self, info: RequestInfo) -> Identity:
+    async def of_socket(self, info: RequestInfo, scope: Scope) -> Identity:
         """The sender of a WebSocket's upgrade; ``later`` when its first message brings the key.
         Cookies of others, or an expired session, do not keep it from doing so."""
         if info.user is not None:
@@ -80,14 +99,17 @@ class Identify:
             return Identity()
         credential = credential_of(info.headers)
         if credential:
-            return await self.by_key(credential, info.client)
+            return await self.by_key(credential, info.client, scope)
         session = self.session_of(info)
         if session:
             try:
                 return await self.sessions.check(session)
             except NotAuthenticatedError:
                 pass
-        return Identity(how="later")
+        identity = await self._by_request(scope)
+        if identity is None and not self.auth.takes_keys:
+            raise NotAuthenticatedError("sign in first")
+        return identity or Identity(how="later")
 
     def session_of(self, info: RequestInfo) -> str | None:
         """The value of the session's cookie."""

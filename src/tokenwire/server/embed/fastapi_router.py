@@ -13,14 +13,16 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, WebSocket
 from fastapi.dependencies.utils import get_dependant
 from fastapi.params import Depends as DependsParameter
+from fastapi.routing import APIRoute
+from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.events.names import names_of
-from tokenwire.server.embed.mount import Started, check_prefix, refuse, require_open, whole_path
-from tokenwire.server.hosted import principal_of, set_user
+from tokenwire.server.embed.mount import Started, check_prefix, require_open, whole_path
+from tokenwire.server.hosted import principal_of, set_refusal, set_user
 
 __all__ = ["fastapi_router"]
 
@@ -32,7 +34,7 @@ def fastapi_router(
     live: Started, *, prefix: str, user: Any, wires: str | Iterable[str] | None
 ) -> APIRouter:
     """The routes of ``wires`` under ``prefix``. Raises `ConfigError`."""
-    router = APIRouter(prefix=check_prefix(prefix))
+    router = APIRouter(prefix=check_prefix(prefix), route_class=_route_class(live))
     depends = _dependency(user)
     routes = _chosen(live, wires)
     for route in routes:
@@ -52,6 +54,26 @@ def _chosen(live: Started, wires: str | Iterable[str] | None) -> list[BaseRoute]
     if unknown:
         raise ConfigError(f"unknown wire {unknown[0]!r}; choose of {', '.join(groups)}")
     return [route for name in names for route in groups[name]]
+
+
+def _route_class(live: Started) -> type[APIRoute]:
+    """Routes whose every answer, also that of a dependency which refuses, may be read by the pages
+    of `Settings.cors_origin`."""
+
+    class ReadableRoute(APIRoute):
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            more = live.server.cors_headers(scope)
+
+            async def send_readable(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    headers = MutableHeaders(scope=message)
+                    if "access-control-allow-origin" not in headers:
+                        headers.update(more)
+                await send(message)
+
+            await super().handle(scope, receive, send_readable if more else send)
+
+    return ReadableRoute
 
 
 def _dependency(user: Any) -> DependsParameter:
@@ -144,8 +166,7 @@ class _Answer(Response):
             if not self._is_open:
                 set_user(inner, principal_of(self._principal))
         except TokenwireError as error:
-            await refuse(self._live, error, inner, receive, send)
-            return
+            set_refusal(inner, error)
         await self._live.server(inner, receive, send)
 
     def _mount(self, scope: Scope) -> str:

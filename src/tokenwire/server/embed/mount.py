@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from typing import Protocol
 from urllib.parse import quote
 
@@ -18,19 +17,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.server.app import App
-from tokenwire.server.edge.problems import HTTPProblem, error_response
-from tokenwire.server.hosted import UNKNOWN_USER, User, ask_user
+from tokenwire.server.edge.problems import HTTPProblem
+from tokenwire.server.hosted import UNKNOWN_USER, User, ask_user, set_refusal
 
 __all__ = [
     "Mounted",
     "Started",
     "Wrapped",
     "check_prefix",
-    "refuse",
     "require_open",
     "whole_path",
 ]
 
+#: The page and the dashboard say themselves that nobody is signed in.
+_PUBLIC = ("/", "/dash", "/favicon.ico", "/livez")
 _log = logging.getLogger("tokenwire.server")
 
 
@@ -74,28 +74,28 @@ class Mounted:
             if not self._is_public(scope) and not is_preflight(scope):
                 await self._ask(scope)
         except TokenwireError as error:
-            await refuse(self._live, error, scope, receive, send)
+            set_refusal(scope, error)
         except HTTPException as error:
             if "app" in scope and scope["type"] == "http":
-                raise  # the application around has its own form for it
-            body = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-            await body(scope, receive, send)
-        else:
-            await self._live.server(scope, receive, send)
+                # The application around has its own form for it.
+                raise with_headers(error, self._live.server.cors_headers(scope)) from None
+            response = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+            set_refusal(scope, response)
+        await self._live.server(scope, receive, send)
 
     async def _ask(self, scope: Scope) -> None:
         try:
             await ask_user(self._user, scope)
         except (TokenwireError, HTTPException):
             raise
-        except Exception:
+        except (Exception, SystemExit):
             _log.exception("user failed")
             raise TokenwireError(UNKNOWN_USER) from None
 
     def _is_public(self, scope: Scope) -> bool:
         """The page's own files are nobody's."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        return path.startswith("/assets/") or path in ("/", "/favicon.ico", "/livez")
+        return path.startswith("/assets/") or path in _PUBLIC
 
 
 class Wrapped:
@@ -208,13 +208,13 @@ def is_preflight(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["method"] == "OPTIONS" and is_asked
 
 
-async def refuse(
-    live: Started, error: TokenwireError, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Answer with ``error``, in the form of the wire that the path belongs to."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    response = error_response(error, secrets.token_hex(8), live.server.state.form_for(path))
-    await response(scope, receive, send)
+def with_headers(error: HTTPException, headers: dict[str, str]) -> HTTPException:
+    """A copy of ``error`` that has ``headers`` as well, as one error may be raised for many."""
+    copy = type(error).__new__(type(error))
+    copy.__dict__.update(error.__dict__)
+    copy.args = error.args
+    copy.headers = {**headers, **(error.headers or {})}
+    return copy
 
 
 def check_prefix(prefix: str) -> str:

@@ -47,16 +47,20 @@ _TYPES = {
 }
 
 
-def static_files(folder: Path = STATIC) -> dict[str, tuple[bytes, str]]:
+def static_files(folder: Path = STATIC, *, hosted: bool = False) -> dict[str, tuple[bytes, str]]:
     """URL path -> (bytes, media type) of every file of the build; ``/`` is its index,
-    ``/dash`` the dashboard."""
+    ``/dash`` the dashboard. ``hosted``: the pages are told that an application around the server
+    signs people in, which keys do otherwise."""
     files: dict[str, tuple[bytes, str]] = {}
     for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
         if not file.is_file() or file.name.startswith("."):
             continue
         kind = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
         path = "/" + file.relative_to(folder).as_posix()
-        files[path] = (file.read_bytes(), kind or "application/octet-stream")
+        data = file.read_bytes()
+        if hosted and file.suffix == ".html":
+            data = data.replace(b"<html", b"<html data-hosted", 1)
+        files[path] = (data, kind or "application/octet-stream")
     for path, name in (("/", "/index.html"), ("/dash", "/dash.html")):
         if name in files:
             files[path] = files[name]
