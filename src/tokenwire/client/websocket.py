@@ -24,8 +24,8 @@ __all__ = ["SocketConnection", "open_socket"]
 #: An event has at most 1 MiB, a message of several about 48 KiB.
 _MOST_MESSAGE = 4 << 20
 #: The status with which the server means each code that a message may bring.
-_STATUS = {"not_authenticated": 401, "forbidden": 403, "unknown_run": 404, "gone": 410}
-_STATUS |= {"bad_cursor": 400, "bad_request": 400, "busy": 429, "limit_exceeded": 413}
+_STATUS = {"not_authenticated": 401, "forbidden": 403, "role_required": 403, "unknown_run": 404}
+_STATUS |= {"gone": 410, "bad_cursor": 400, "bad_request": 400, "busy": 429, "limit_exceeded": 413}
 #: The library logs a peer's failures at debug level and above; they are raised as well.
 _log = logging.getLogger("tokenwire.client.websocket")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from tokenwire.observe.redact import keep_secret
+from tokenwire.server.access.roles import RoleRules
 from tokenwire.server.budget import Budget
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.connections import Connections
@@ -53,7 +54,8 @@ class State:
     ``costly_paths`` (GETs that cost money and so need our own origin), and which headers its
     clients send (``cors_headers``, and ``cors_families``: how names begin that a client has many
     of) and read (``cors_exposed``) across origins, and ``own_tokens``
-    (paths where ``Authorization`` is not a key but a token that the route itself checks).
+    (paths where ``Authorization`` is not a key but a token that the route itself checks), and
+    ``roles`` (what its requests need where their method does not say it).
     """
 
     runs: Runs
@@ -90,6 +92,7 @@ class State:
         self.draining = False
         self.public_paths = {"/", "/livez", "/healthz", "/favicon.ico", "/v1/session"}
         self.costly_paths = {"/chat/stream"}
+        self.roles = RoleRules()
         self.own_tokens: list[re.Pattern[str]] = []
         self.error_forms: dict[str, ErrorForm] = {}
         self.raw_bodies: dict[str, int] = {}

@@ -107,8 +107,10 @@ class Identity(msgspec.Struct, frozen=True):
         )
 
     def permits(self, role: Role) -> bool:
-        """Whether the principal has this role, or all."""
-        return self.roles is None or role in self.roles or "admin" in self.roles
+        """Whether the principal has this role. Each role includes ``read``, and ``admin`` all."""
+        if self.roles is None or "admin" in self.roles:
+            return True
+        return bool(self.roles) if role == "read" else role in self.roles
 
     def require(self, role: Role) -> None:
         """Raise `RoleError` unless the principal has this role."""

@@ -195,6 +195,7 @@ class Guard:
             info.identity = Identity(how="token")
         elif path not in self.state.public_paths and not path.startswith("/assets/"):
             info.identity = await self.state.identify.of_request(info, scope)
+            self.state.roles.check(info.identity, scope["method"], path)
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
             self._check_origin(headers, info.how)
 
@@ -230,6 +231,7 @@ class Guard:
             self._check_host(scope, info)
             self._check_origin(info.headers, "open")
             info.identity = await self.state.identify.of_socket(info, scope)
+            info.identity.require("read")
             account = self.state.budget.account(network_of(info.client))
             self._name_account(info, account, transport_of(scope))
             await self.app(scope, receive, send_noted)

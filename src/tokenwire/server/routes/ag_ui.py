@@ -52,6 +52,7 @@ _MAX_THREAD_RUNS = 5
 def routes(state: State) -> list[BaseRoute]:
     """``/ag-ui``, over HTTP and as a WebSocket."""
     state.media_paths.add("/ag-ui")
+    state.roles.add("POST", "/ag-ui", "write", "approve")
     return [
         route(state, "/ag-ui", answer, "POST"),
         route(state, "/ag-ui", look, "GET"),
@@ -77,7 +78,7 @@ async def answer(state: State, request: Request, info: RequestInfo) -> Response:
         is_stored=request.query_params.get("history") == "server",
     )
     place = place_of(request.headers.get("last-event-id"))
-    return await _respond(state, await _begin(state, body, info.principal, how, place), info)
+    return await _respond(state, await _begin(state, body, info, how, place), info)
 
 
 class _How(msgspec.Struct, frozen=True):
@@ -111,14 +112,15 @@ async def _respond(state: State, stream: Stream, info: RequestInfo) -> Response:
 
 
 async def _begin(
-    state: State, body: AGUIRequest, principal: str, how: _How, place: Place | None
+    state: State, body: AGUIRequest, info: RequestInfo, how: _How, place: Place | None
 ) -> Stream:
+    principal = info.principal
     alias = await read_name(state.store, run_name(principal, body.run))
     name = run_name(principal, body.run)
     if place is not None:
         await _check_place(state, alias.run if alias is not None else name, place, principal)
     if alias is None and place is None:
-        alias = await _resume_waiting(state, body, principal)
+        alias = await _resume_waiting(state, body, info)
     if alias is not None:
         return _continue(body.thread, body.run, alias, how, place)
     if how.is_stored and await knows(state, name, principal):
@@ -131,7 +133,7 @@ async def _begin(
             state,
             check_request(body.request, state.settings),
             model=body.model,
-            principal=principal,
+            identity=info.identity,
             key=f"agui:{body.run}",
             thread=body.thread,
             run_id=name,
@@ -173,8 +175,10 @@ def _continue(
     return alias.run, encoder, place or Place(cursor=alias.cursor, offset=alias.offset)
 
 
-async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> RunName | None:
-    """Record a request's answers in the run of its thread that waits for them."""
+async def _resume_waiting(state: State, body: AGUIRequest, info: RequestInfo) -> RunName | None:
+    """Record a request's answers in the run of its thread that waits for them. Raises `RoleError`
+    before it records any."""
+    principal = info.principal
     resumes = {entry.interrupt: entry for entry in body.resume}
     results = {output.call_id: output for output in body.outputs}
     names = {*resumes, *results}
@@ -186,25 +190,29 @@ async def _resume_waiting(state: State, body: AGUIRequest, principal: str) -> Ru
         if wait is None or fold.outcome is not None:
             continue
         finished_ids = resolved_ids(fold)
-        for name in wait.pending:
-            if name in finished_ids:
-                continue
+        open_ids = [name for name in wait.pending if name in names - finished_ids]
+        for name in open_ids:
+            is_approval = name in resumes and _is_approval(fold, name)
+            info.identity.require("approve" if is_approval else "write")
+        for name in open_ids:
             if name in resumes:
-                await _answer(state, run.id, resumes[name], fold.tools, principal)
-            elif name in results:
-                await _result(state, run.id, results[name], principal)
+                await _answer(state, run.id, resumes[name], fold, info)
+            else:
+                await _result(state, run.id, results[name], info)
         alias = RunName(run.id, wait.cursor, wait.offset, sorted(finished_ids | names))
         await set_name(state.store, run_name(principal, body.run), alias)
         return alias
     return None
 
 
-async def _answer(
-    state: State, run: str, entry: Resume, tools: dict[str, Any], principal: str
-) -> None:
-    by = principal or None
+def _is_approval(fold: Fold, name: str) -> bool:
+    return any(tool.approval_id == name for tool in fold.tools.values())
+
+
+async def _answer(state: State, run: str, entry: Resume, fold: Fold, info: RequestInfo) -> None:
+    by, principal = info.by, info.principal
     try:
-        if not any(tool.approval_id == entry.interrupt for tool in tools.values()):
+        if not _is_approval(fold, entry.interrupt):
             content = entry.payload if entry.resolved else {"error": "cancelled by the person"}
             await state.runs.answer_tool(
                 run, entry.interrupt, content=content, by=by, principal=principal
@@ -226,7 +234,7 @@ async def _answer(
         pass  # answered elsewhere; the first answer counts and is in this stream
 
 
-async def _result(state: State, run: str, output: ToolResultPart, principal: str) -> None:
+async def _result(state: State, run: str, output: ToolResultPart, info: RequestInfo) -> None:
     content: Any = output.content
     if isinstance(content, str):
         try:
@@ -235,7 +243,7 @@ async def _result(state: State, run: str, output: ToolResultPart, principal: str
             pass  # plain text is a result as well
     try:
         await state.runs.answer_tool(
-            run, output.call_id, content=content, by=principal or None, principal=principal
+            run, output.call_id, content=content, by=info.by, principal=info.principal
         )
     except ConflictError:
         pass
@@ -294,16 +302,18 @@ def _socket(state: State) -> SocketEndpoint:
     return SocketEndpoint(partial(AGUISocket, state, begin=_turn, join=_join_rest, stop=_stop))
 
 
-async def _turn(state: State, value: Any, principal: str, query: dict[str, str]) -> Stream:
+async def _turn(state: State, value: Any, info: RequestInfo, query: dict[str, str]) -> Stream:
     how = _How(tanstack=True, lines=True, is_stored=query.get("history") == "server")
-    return await _begin(state, parse_ag_ui_request(value), principal, how, None)
+    return await _begin(state, parse_ag_ui_request(value), info, how, None)
 
 
 async def _join_rest(state: State, client_run: str, offset: str, principal: str) -> Stream:
     return await _join(state, client_run, offset, principal, lines=True)
 
 
-async def _stop(state: State, client_run: str, principal: str) -> None:
+async def _stop(state: State, client_run: str, info: RequestInfo) -> None:
+    info.identity.require("write")
+    principal = info.principal
     alias = await read_name(state.store, run_name(principal, client_run))
     run = alias.run if alias is not None else run_name(principal, client_run)
-    await state.runs.cancel(run, principal=principal, by=principal or None)
+    await state.runs.cancel(run, principal=principal, by=info.by)

@@ -56,6 +56,8 @@ def routes(state: State) -> list[BaseRoute]:
     """All of ``/api/chat``."""
     state.media_paths.add("/api/chat")
     state.cors_exposed += ", X-Vercel-AI-UI-Message-Stream"
+    state.roles.add("POST", "/api/chat", "write", "approve")
+    state.roles.add("POST", "/api/chat/{chat}/approval", "approve")
     return [
         route(state, "/api/chat", chat, "POST"),
         route(state, "/api/chat/{chat}/stream", stream, "GET"),
@@ -88,7 +90,7 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     resume = await resume_of(state, request, info, find_run)
     if resume is not None:
         return await _resumed(state, request, info, resume)
-    run, encoder, place = await begin(state, body, info.principal, key, compat_of(state, request))
+    run, encoder, place = await begin(state, body, info, key, compat_of(state, request))
     return await wire_response(state, run, encoder, principal=info.principal, place=place)
 
 
@@ -102,12 +104,12 @@ async def _resumed(state: State, request: Request, info: RequestInfo, resume: Re
 
 
 async def begin(
-    state: State, body: UIRequest, principal: str, key: str | None, compat: Compat
+    state: State, body: UIRequest, info: RequestInfo, key: str | None, compat: Compat
 ) -> tuple[str, UIMessageEncoder, Place | None]:
     """Start the run of a request, or continue the one that it answers."""
     compat = body.compat or compat
     how = read_body(body.how, HowToAnswer, at="tokenwire")
-    resumption = await resume_waiting(state, body, principal)
+    resumption = await resume_waiting(state, body, info)
     if resumption is not None:
         place = Place(cursor=resumption.wait.cursor, offset=resumption.wait.offset)
         encoder = UIMessageEncoder(compat=compat, resolved_ids=resumption.resolved_ids)
@@ -120,7 +122,7 @@ async def begin(
             state,
             check_request(how.applied_to(body.request), state.settings),
             model=body.model,
-            principal=principal,
+            identity=info.identity,
             key=key,
             thread=body.chat,
             # A reader that resumes without naming its release gets the wire of the start.
@@ -129,23 +131,24 @@ async def begin(
         )
 
     async def complete() -> list[Message]:
-        return await with_stored(state, body.chat, posted, principal)
+        return await with_stored(state, body.chat, posted, info.principal)
 
     if body.is_last_only:
         run = await start_in_conversation(
-            state, posted, complete, start, key=key, principal=principal
+            state, posted, complete, start, key=key, principal=info.principal
         )
     else:
         run = await start(posted)
     return run.id, UIMessageEncoder(compat=compat, message_id=body.continues), None
 
 
-async def resume_waiting(state: State, body: UIRequest, principal: str) -> Resumption | None:
-    """Record the answers of a waiting run; None when the message answers no run of ours."""
+async def resume_waiting(state: State, body: UIRequest, info: RequestInfo) -> Resumption | None:
+    """Record the answers of a waiting run; None when the message answers no run of ours. Raises
+    `RoleError` before it records any."""
     if body.run is None or not (body.answers or body.outputs):
         return None
     try:
-        fold, waits = await folded(state, body.run, principal)
+        fold, waits = await folded(state, body.run, info.principal)
     except NotFoundError:
         return None  # a message of another backend: its conversation continues in a new run
     resolved = resolved_ids(fold)
@@ -153,30 +156,34 @@ async def resume_waiting(state: State, body: UIRequest, principal: str) -> Resum
     wait = next((w for w in reversed(waits) if answer_ids & set(w.pending)), None)
     if wait is None:
         return None
-    pending_ids = {name for w in waits for name in w.pending}
-    for answer in body.answers:
-        if answer.approval_id in pending_ids - resolved:
-            await _first_wins(
-                state.runs.approve(
-                    body.run,
-                    answer.approval_id,
-                    approved=answer.approved,
-                    reason=answer.reason,
-                    by=principal or None,
-                    principal=principal,
-                )
+    open_ids = {name for w in waits for name in w.pending} - resolved
+    answers = [answer for answer in body.answers if answer.approval_id in open_ids]
+    outputs = [output for output in body.outputs if output.call_id in open_ids]
+    if answers:
+        info.identity.require("approve")
+    if outputs:
+        info.identity.require("write")
+    for answer in answers:
+        await _first_wins(
+            state.runs.approve(
+                body.run,
+                answer.approval_id,
+                approved=answer.approved,
+                reason=answer.reason,
+                by=info.by,
+                principal=info.principal,
             )
-    for output in body.outputs:
-        if output.call_id in pending_ids - resolved:
-            await _first_wins(
-                state.runs.answer_tool(
-                    body.run,
-                    output.call_id,
-                    content=output.content,
-                    by=principal or None,
-                    principal=principal,
-                )
+        )
+    for output in outputs:
+        await _first_wins(
+            state.runs.answer_tool(
+                body.run,
+                output.call_id,
+                content=output.content,
+                by=info.by,
+                principal=info.principal,
             )
+        )
     return Resumption(body.run, wait, resolved | answer_ids)
 
 
@@ -241,6 +248,7 @@ async def stop(state: State, request: Request, info: RequestInfo) -> Response:
 
 async def approval(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /api/chat/{id}/approval``: ``{approvalId, approved, reason?, input?}``; 202."""
+    info.identity.require("approve")
     body = Fields(info.json)
     body.only(("approvalId", "approved", "reason", "input"))
     approval_id = one_name(body, "approvalId")

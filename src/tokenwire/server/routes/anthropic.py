@@ -47,6 +47,7 @@ def routes(state: State) -> list[BaseRoute]:
         state.media_paths.add(path)
         state.request_id_names[path] = b"request-id"
     state.cors_families |= {"x-stainless-", "anthropic-"}
+    state.roles.add("POST", _COUNT, "read")
     state.cors_exposed += ", Request-Id"
     return [
         route(state, "/v1/messages", create, "POST"),
@@ -83,7 +84,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
                 state,
                 check_request(body.request, state.settings),
                 model=body.model,
-                principal=info.principal,
+                identity=info.identity,
                 key=key,
                 metadata={"tools": sorted(body.tools)},
                 tools=False,

@@ -61,7 +61,7 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
         state,
         body.request(state.settings),
         model=query.get("model"),
-        principal=info.principal,
+        identity=info.identity,
     )
     return await _stream(state, run.id, None, info.principal)
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tokenwire import __version__
-from tokenwire.errors import LogError, NotFoundError, TokenwireError
+from tokenwire.errors import ForbiddenError, LogError, NotFoundError, TokenwireError
 from tokenwire.observe.prometheus import exposition
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import choose_model, read_body
@@ -33,6 +33,7 @@ class _Session(msgspec.Struct, forbid_unknown_fields=True):
 
 def routes(state: State) -> list[BaseRoute]:
     """``/v1/models``, ``/livez``, ``/healthz``, ``/metrics``, ``/v1/session``."""
+    state.roles.add("GET", "/metrics", "admin")
     state.error_forms["/v1/models"] = openai_form
 
     def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
@@ -111,7 +112,10 @@ async def health(state: State, request: Request, info: RequestInfo) -> Response:
 
 
 async def metrics(state: State, request: Request, info: RequestInfo) -> Response:
-    """Prometheus text, where the client library is installed."""
+    """Prometheus text, where the client library is installed. It counts the runs of everybody, so
+    it is nothing for the principals of a tenant."""
+    if info.identity.tenant is not None:
+        raise ForbiddenError("the metrics are of all tenants; a principal of one cannot read them")
     if not state.settings.metrics:
         raise NotFoundError("metrics are off; enable them with --metrics", what="metrics")
     page = exposition(
@@ -135,7 +139,8 @@ async def sign_in(state: State, request: Request, info: RequestInfo) -> Response
     identify = state.identify
     identity = await identify.by_key(body.key, info.client) if state.auth.on else Identity()
     token, seconds = await identify.sessions.sign_in(identity)
-    response = json_response({"principal": identity.principal, "expires_in": seconds})
+    tenant = {"tenant": identity.tenant} if identity.tenant is not None else {}
+    response = json_response({"principal": identity.user, **tenant, "expires_in": seconds})
     response.set_cookie(
         identify.sessions.cookie_name(secure=info.secure, mount=info.mount),
         token,

@@ -114,7 +114,7 @@ async def _start(
                 state,
                 check_request(body.request, state.settings),
                 model=body.model,
-                principal=info.principal,
+                identity=info.identity,
                 key=key,
                 metadata=metadata,
                 tools=False,

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from tokenwire.errors import BusyError, CursorError, InputError, NotFoundError
 from tokenwire.events.request import Request as ModelRequest
 from tokenwire.relay.description import RunInfo
+from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import (
     ApprovalBody,
     CancelBody,
@@ -55,6 +56,8 @@ def routes(state: State) -> list[BaseRoute]:
         return Route(path, endpoint, methods=[method], name=handler.__name__)
 
     one = "/v1/runs/{run}"
+    state.roles.add("POST", one + "/approvals/{approval}", "approve")
+    state.roles.add("POST", one + "/attach-tokens", "read")
     return [
         route("/v1/runs", create, "POST"),
         route(one, snapshot, "GET"),
@@ -73,7 +76,7 @@ async def start_run(
     request: ModelRequest,
     *,
     model: str | None,
-    principal: str,
+    identity: Identity,
     key: str | None = None,
     thread: str | None = None,
     on_disconnect: str | None = None,
@@ -81,8 +84,10 @@ async def start_run(
     run_id: str | None = None,
     tools: bool = True,
 ) -> RunInfo:
-    """`Runs.start` within the quotas, for every wire. ``model``, ``on_disconnect``: None is the
-    server's default."""
+    """`Runs.start` within roles and quotas, for every wire. ``model``, ``on_disconnect``: None is
+    the server's default."""
+    identity.require("write")
+    principal = identity.principal
     if state.draining:
         raise BusyError("the server is stopping; try again", retry_after=1)
     if 0 < state.settings.max_lag < state.connections.lag:
@@ -126,7 +131,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             state,
             body.request(state.settings),
             model=body.model,
-            principal=info.principal,
+            identity=info.identity,
             key=key,
             thread=body.thread,
             metadata=body.metadata,
@@ -154,8 +159,10 @@ async def snapshot(state: State, request: Request, info: RequestInfo) -> Respons
 
     async def made() -> dict[str, Any]:
         body = await state.runs.snapshot(run, principal=info.principal)
+        by = {"principal": info.by} if info.by else {}
         return {
             **msgspec.to_builtins(body),
+            **by,
             "events": f"{info.mount}/v1/runs/{run}/events",
         }
 
@@ -222,6 +229,7 @@ async def cancel(state: State, request: Request, info: RequestInfo) -> Response:
 
 async def approve(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST .../approvals/{approval}``: yes or no, perhaps with edited arguments; 202."""
+    info.identity.require("approve")
     run = run_id(request)
     body = read_body(info.json, ApprovalBody)
     async with count_misses(state, info):

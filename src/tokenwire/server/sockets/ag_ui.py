@@ -75,7 +75,7 @@ class AGUISocket(RequestSocket):
             frame = Fields(value)
             run = one_name(frame, "runId")
             if frame.raw("type") == "abort":
-                await self._stop(self.state, run, self.info.principal)
+                await self._stop(self.state, run, self.info)
             elif len(self.requests) >= MAX_REQUESTS:
                 raise InputError("too many open turns on this socket")
             else:
@@ -85,9 +85,7 @@ class AGUISocket(RequestSocket):
 
     async def _turn(self, run: str, value: Any) -> None:
         try:
-            await self._stream(
-                await self._begin(self.state, value, self.info.principal, self._query)
-            )
+            await self._stream(await self._begin(self.state, value, self.info, self._query))
         except TokenwireError as error:
             await self._say(error, run)
 

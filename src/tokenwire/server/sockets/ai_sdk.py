@@ -91,7 +91,7 @@ class UISocket(RequestSocket):
         compat = self.state.settings.compat
         if compat in ("common", "6"):
             compat = "7"  # older releases have no transport over a socket
-        run, encoder, place = await self._begin(self.state, body, self.info.principal, None, compat)
+        run, encoder, place = await self._begin(self.state, body, self.info, None, compat)
         await self._stream(request, run, encoder, place)
 
     async def _resume(self, request: str, frame: Fields) -> None:

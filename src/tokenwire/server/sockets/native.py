@@ -32,6 +32,7 @@ from tokenwire.errors import (
 from tokenwire.observe.facts import FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.follow import Follower
+from tokenwire.server.edge.auth import Role
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.problems import error_fields
 from tokenwire.server.routes.runs import count_misses, start_run
@@ -99,6 +100,10 @@ class _Auth(_Command):
     key: Annotated[str, Meta(max_length=1000)]
 
 
+#: What a command holds, what it does, and the role that it needs.
+_Handling = tuple[type[_Command], Callable[[Any], Awaitable[None]], Role]
+
+
 def routes(state: State) -> list[BaseRoute]:
     """The one route."""
     return [WebSocketRoute("/ws", SocketEndpoint(partial(NativeSocket, state)))]
@@ -114,14 +119,14 @@ class NativeSocket(Socket):
         self._followed: dict[str, asyncio.Task[None]] = {}
         #: The cursor of the last event that was sent of each followed run.
         self.cursors: dict[str, str] = {}
-        self._commands: dict[str, tuple[type[_Command], Callable[[Any], Awaitable[None]]]] = {
-            "start": (_Start, self._start),
-            "follow": (_Follow, self._follow),
-            "unfollow": (_Run, self._unfollow),
-            "cancel": (_Cancel, self._cancel),
-            "approve": (_Approve, self._approve),
-            "tool": (_Tool, self._tool),
-            "ping": (_Command, self._ping),
+        self._commands: dict[str, _Handling] = {
+            "start": (_Start, self._start, "write"),
+            "follow": (_Follow, self._follow, "read"),
+            "unfollow": (_Run, self._unfollow, "read"),
+            "cancel": (_Cancel, self._cancel, "write"),
+            "approve": (_Approve, self._approve, "approve"),
+            "tool": (_Tool, self._tool, "write"),
+            "ping": (_Command, self._ping, "read"),
         }
 
     def subprotocol(self, names: list[str]) -> str | None:
@@ -163,6 +168,7 @@ class NativeSocket(Socket):
                 raise NotAuthenticatedError('the first message must be {"op":"auth","key":...}')
             command = read_body(value, _Auth)
             self.info.identity = await self.state.identify.by_key(command.key, self.info.client)
+            self.info.identity.require("read")
         except (TokenwireError, TimeoutError) as error:
             if isinstance(error, TokenwireError):
                 await self._say({"op": "error", "error": self._fields(error)})
@@ -182,7 +188,8 @@ class NativeSocket(Socket):
             if not isinstance(op, str) or op not in self._commands:
                 choices = ", ".join(self._commands)
                 raise InputError(f"unknown 'op'; choose one of {choices}", field="op")
-            kind, handler = self._commands[op]
+            kind, handler, role = self._commands[op]
+            self.info.identity.require(role)
             command = read_body(value, kind)
             async with count_misses(self.state, self.info):
                 await handler(command)
@@ -198,7 +205,7 @@ class NativeSocket(Socket):
             self.state,
             body.request(self.state.settings),
             model=body.model,
-            principal=self.info.principal,
+            identity=self.info.identity,
             key=command.key,
             thread=body.thread,
             metadata=body.metadata,

@@ -93,7 +93,7 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
             state,
             check_request(body.request, state.settings),
             model=body.model,
-            principal=info.principal,
+            identity=info.identity,
             key=key,
             thread=body.chat,
         )
