@@ -104,8 +104,8 @@ class WatchedLog:
             self._journal.write("own", who=self._owner, **fields)
         return claim
 
-    async def orphans(self, *, most: int = 100) -> list[str]:
-        found = await self._log.orphans(most=most)
+    async def orphans(self, **options: Any) -> list[str]:
+        found = await self._log.orphans(**options)
         return found if self._only is None else [run for run in found if run in self._only]
 
     async def renew(self, streams: dict[str, int], **options: Any) -> set[str]:

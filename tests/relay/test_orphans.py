@@ -159,7 +159,7 @@ def test_whoever_has_the_tools_comes_first_and_then_another(tmp_path):
                 second = await lost(runs, tool_names=["get_weather"])
                 await orphans.look(0.0)
                 async with process(tmp_path, server.url, tools=[get_weather]) as (able, its):
-                    able.store.orphans = lambda most=100: asyncio.sleep(0, [first])  # type: ignore[method-assign]
+                    able.store.orphans = lambda **_: asyncio.sleep(0, [first])  # type: ignore[method-assign]
                     await its.look(0.0)
                     assert (await end_of(able, first)).outcome == "complete"
                 await orphans.look(LEASE - 1)
@@ -181,7 +181,7 @@ def test_an_open_call_waits_for_a_process_with_its_tool(tmp_path):
                 await orphans.look(LEASE)
                 assert [await epoch_of(runs, run) for run in (first, second)] == [1, 1]
                 async with process(tmp_path, server.url, tools=[get_weather]) as (able, its):
-                    able.store.orphans = lambda most=100: asyncio.sleep(0, [first])  # type: ignore[method-assign]
+                    able.store.orphans = lambda **_: asyncio.sleep(0, [first])  # type: ignore[method-assign]
                     await its.look(0.0)
                     events = [event for _, event in await read_all(able, first)]
                     assert events[-1].outcome == "complete"

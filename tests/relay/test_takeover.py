@@ -18,6 +18,7 @@ from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
 from tokenwire.events.order import Order
 from tokenwire.log.open import open_store
+from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import observe
 from tokenwire.relay.commands import encode_command
@@ -45,16 +46,16 @@ async def leave(runs: Runs) -> None:
     await runs.store.close()
 
 
-async def opened(server, path, **options) -> Runs:
+async def opened(server, path, *, take_over=True, clock=time.time, **options) -> Runs:
     runs = Runs(
-        open_store(f"sqlite:{path}"),
+        SQLiteStore(str(path), clock=clock),
         registry=OneModel(server.url),
         retry=QUICK,
         lease=0.6,
         owner=options.pop("owner", None),
         **options,
     )
-    await runs.open()
+    await runs.open(take_over=take_over)
     return runs
 
 
@@ -94,6 +95,24 @@ def test_another_worker_goes_on_and_a_reader_sees_one_answer(tmp_path):
             alone = await second.start(request_of("scenario:text"), model="m0")
             expected = fold([e for _, e in await read_all(second, alone.id)]).text
             assert state.text == expected
+            await leave(first)
+            await second.aclose()
+
+    run_async(main())
+
+
+def test_a_dead_worker_whose_clock_was_ahead_holds_its_run_no_longer_than_a_lease(tmp_path):
+    async def main():
+        async with simulator(rate=400.0) as server:
+            place, ahead = tmp_path / "log.db", lambda: time.time() + 3600.0
+            first = await opened(server, place, owner="far:1:a", take_over=False, clock=ahead)
+            info = await first.start(request_of("scenario:text"), model="m0")
+            await until_text(first, info.id)
+            crashed(first)
+            second = await opened(server, place, owner="far:2:b")
+            events = [e for _, e in await asyncio.wait_for(read_all(second, info.id), 30)]
+            assert [e.epoch for e in events if isinstance(e, m.RunClaim)] == [2]
+            assert events[-1].outcome == "complete"
             await leave(first)
             await second.aclose()
 

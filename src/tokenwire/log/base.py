@@ -227,8 +227,10 @@ class Leases(Protocol):
         gracefully; the next `claim` says so."""
         ...
 
-    async def orphans(self, *, most: int = 100) -> list[str]:
-        """Open logs whose lease has run out."""
+    async def orphans(self, *, most: int = 100, lease: float = 15.0) -> list[str]:
+        """Open logs whose lease has run out. Where owners write the end of a lease by clocks of
+        their own, one may be ahead and dead: such a lease has run out when this store object has
+        seen it unrenewed for ``lease`` seconds."""
         ...
 
     async def owners(self) -> set[str]:

@@ -320,7 +320,7 @@ class MemoryStore:
             if handed_over:
                 entry.owner = ""
 
-    async def orphans(self, *, most: int = 100) -> list[str]:
+    async def orphans(self, *, most: int = 100, lease: float = 15.0) -> list[str]:
         now = self._clock()
         free = (name for name, entry in self._open.items() if entry.lease_until <= now)
         return list(itertools.islice(free, most))

@@ -347,7 +347,7 @@ class RedisStore:
 
         return await self._apart(work())
 
-    async def orphans(self, *, most: int = 100) -> list[str]:
+    async def orphans(self, *, most: int = 100, lease: float = 15.0) -> list[str]:
         async def work() -> list[str]:
             names: list[str] = []
             for log in await self._index.overdue(most * 2):

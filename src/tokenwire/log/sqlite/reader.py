@@ -28,6 +28,7 @@ from tokenwire.log.sqlite.expiry import due
 from tokenwire.log.sqlite.heads import missing
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
 from tokenwire.log.sqlite.thread import Job
+from tokenwire.log.sqlite.watch import Term
 
 __all__ = ["Reader", "describe"]
 
@@ -242,6 +243,14 @@ class Reader:
             (now, most),
         )
         return [name for (name,) in rows.fetchall()]
+
+    def leases_beyond(self, end: float, most: int) -> list[Term]:
+        rows = self._connection.execute(
+            "SELECT name, epoch, lease_until FROM stream"
+            " WHERE closed IS NULL AND lease_until > ? ORDER BY lease_until LIMIT ?",
+            (end, most),
+        )
+        return [Term(*row) for row in rows.fetchall()]
 
     def owners(self, now: float) -> set[str]:
         rows = self._connection.execute(

@@ -34,6 +34,7 @@ from tokenwire.log.sqlite.heads import name_hash
 from tokenwire.log.sqlite.reader import Reader
 from tokenwire.log.sqlite.schema import connect, explain, migrate, prepare
 from tokenwire.log.sqlite.thread import DEADLINE, Job, JobThread
+from tokenwire.log.sqlite.watch import Watch
 from tokenwire.log.sqlite.writer import AppendJob, Maintenance, Writer
 from tokenwire.log.tail import Tails
 
@@ -51,6 +52,9 @@ VACUUM_SECONDS = 0.02
 
 #: How often a process with readers looks for the commits of other processes.
 POLL_SECONDS = 0.010
+
+#: Leases that are watched at a time.
+WATCHED = 1000
 
 #: How long names of expired logs answer "gone" instead of "never was".
 KEEP_NAMES_SECONDS = 30 * 86400.0
@@ -77,6 +81,7 @@ class SQLiteStore:
         self._synchronous: Literal["full", "normal"] = synchronous
         self._busy = busy
         self._clock = clock
+        self._watch = Watch()
         self._tails = Tails()
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -279,7 +284,8 @@ class SQLiteStore:
         return await self._read(lambda r: r.describe(log))
 
     async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
-        return await self._write(lambda w: w.claim(log, owner, lease), log)
+        stale = self._watch.stale.get(log)
+        return await self._write(lambda w: w.claim(log, owner, lease, stale), log)
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
         leases = dict(logs)
@@ -288,8 +294,11 @@ class SQLiteStore:
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
         await self._write(lambda w: w.release(log, epoch, handed_over))
 
-    async def orphans(self, *, most: int = 100) -> list[str]:
-        return await self._read(lambda r: r.orphans(self._clock(), most))
+    async def orphans(self, *, most: int = 100, lease: float = 15.0) -> list[str]:
+        now = self._clock()
+        orphans = await self._read(lambda r: r.orphans(now, most))
+        distant = await self._read(lambda r: r.leases_beyond(now + lease, WATCHED))
+        return [*orphans, *self._watch.look(distant, lease)][:most]
 
     async def owners(self) -> set[str]:
         return await self._read(lambda r: r.owners(self._clock()))

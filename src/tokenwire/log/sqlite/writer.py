@@ -31,6 +31,7 @@ from tokenwire.log.sqlite.maintenance import empty_wal, vacuum
 from tokenwire.log.sqlite.reader import describe
 from tokenwire.log.sqlite.schema import checksum, explain
 from tokenwire.log.sqlite.thread import Job
+from tokenwire.log.sqlite.watch import Term
 
 __all__ = ["AppendJob", "Maintenance", "Writer"]
 
@@ -371,15 +372,16 @@ class Writer:
         self._touched.add(name_hash(log))
         return describe(self._connection, log)
 
-    def claim(self, log: str, owner: str, lease: float) -> Claim | None:
-        now = self._clock()
+    def claim(self, log: str, owner: str, lease: float, stale: Term | None) -> Claim | None:
+        now, end = self._clock(), (0, 0.0) if stale is None else stale[1:]
         before = self._connection.execute(
             "SELECT owner FROM stream WHERE name = ?", (log,)
         ).fetchone()
         row = self._connection.execute(
             "UPDATE stream SET epoch = epoch + 1, owner = ?, lease_until = ?"
-            " WHERE name = ? AND closed IS NULL AND lease_until <= ? RETURNING epoch",
-            (owner, now + lease, log, now),
+            " WHERE name = ? AND closed IS NULL AND (lease_until <= ?"
+            " OR (epoch, lease_until) = (?, ?)) RETURNING epoch",
+            (owner, now + lease, log, now, *end),
         ).fetchone()
         if row is None:
             return None

@@ -68,7 +68,7 @@ class Orphans:
         """Resume what this process can, end what must end, leave the rest to others."""
         # Deferred runs may come first in the store's list; they must not hide the others.
         most = 100 + len(self._deferrals) + len(self._retries)
-        orphans = await self._worker.store.orphans(most=most)
+        orphans = await self._worker.store.orphans(most=most, lease=self._worker.lease)
         self._deferrals = {
             run: deferral for run, deferral in self._deferrals.items() if run in orphans
         }
