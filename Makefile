@@ -68,12 +68,13 @@ $(VENV)/.clients: $(VENV)/.installed tests/node/package-lock.json
 
 # Tests wait much more than they compute: four workers on two cores. The order is tests/conftest.py's.
 # The agent frameworks that the tests run with, in two environments of their own: their pins are
-# theirs, and the newest ones of all of them do not go together.
-.venv-agents/.installed .venv-agents-more/.installed: .venv-%/.installed: requirements/%.txt
+# theirs, and the newest ones of all of them do not go together. A third one has web frameworks.
+FRAMEWORKS := .venv-agents/.installed .venv-agents-more/.installed .venv-hosts/.installed
+$(FRAMEWORKS): .venv-%/.installed: requirements/%.txt
 	@$(PYTHON) -m venv .venv-$* && .venv-$*/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $< && touch $@ \
-	  || echo "the agent frameworks of $< could not be installed: their tests are left out"
+	  || echo "the frameworks of $< could not be installed: their tests are left out"
 
-test-python: setup $(VENV)/.clients .venv-agents/.installed .venv-agents-more/.installed
+test-python: setup $(VENV)/.clients $(FRAMEWORKS)
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Format, lint, types, import contracts
@@ -101,5 +102,5 @@ wheel: setup ## A wheel with the page inside, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
 clean: ## Remove everything that was built or installed
-	rm -rf $(VENV) .venv-agents .venv-agents-more node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-agents .venv-agents-more .venv-hosts node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
 	find src/tokenwire/server/static -mindepth 1 ! -name .gitkeep -delete

@@ -9,3 +9,5 @@ uv pip compile $common pyproject.toml --extra redis --extra local --extra mcp --
 # shellcheck disable=SC2086
 uv pip compile $common pyproject.toml --extra redis --extra local --extra mcp --extra metrics \
   --extra webhooks --extra otel --group test --group lint -o requirements/dev.txt
+# shellcheck disable=SC2086
+uv pip compile $common pyproject.toml --group hosts -c requirements/dev.txt -o requirements/hosts.txt

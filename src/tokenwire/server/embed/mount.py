@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse
@@ -69,6 +69,10 @@ class Mounted:
         scope = dict(scope)
         # Starlette's `Mount` has added its prefix to the `root_path` that was there before.
         whole_path(scope, scope.get("app_root_path", ""))
+        find_mount(scope)
+        if scope["path"] == scope.get("root_path") and scope["type"] == "http":
+            await _slash(scope)(scope, receive, send)
+            return
         try:
             require_open(self._live)
             if not self._is_public(scope) and not is_preflight(scope):
@@ -120,10 +124,7 @@ class Wrapped:
             whole_path(scope, root)  # a proxy took it off
             path = scope["path"]
         if path == below and scope["type"] == "http":
-            # What the page names is beside it, and so below the slash.
-            query = scope.get("query_string", b"").decode("latin-1")
-            response = RedirectResponse(f"{quote(below)}/{query and '?'}{query}")
-            await response(scope, receive, send)
+            await _slash(scope)(scope, receive, send)
         elif path.startswith(f"{below}/"):
             await self._mounted({**scope, "root_path": below}, receive, send)
         else:
@@ -164,6 +165,12 @@ class _HostLifespan:
             self._outgoing.put_nowait(None)
 
 
+def _slash(scope: Scope) -> RedirectResponse:
+    """To the same path with a slash: what the page names is beside it, and so below the slash."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    return RedirectResponse(f"{quote(scope['path'])}/{query and '?'}{query}")
+
+
 async def _lifespan(
     live: Started, receive: Receive, send: Send, host: _HostLifespan | None = None
 ) -> None:
@@ -198,6 +205,23 @@ def whole_path(scope: Scope, root: str) -> None:
         scope["path"] = root + scope["path"]
         if scope.get("raw_path"):
             scope["raw_path"] = quote(root).encode("ascii") + scope["raw_path"]
+
+
+def find_mount(scope: Scope) -> None:
+    """Give ``scope`` the whole path and a ``root_path`` as ASGI has them where a host has taken its
+    prefix off the path and does not say which (Litestar, which adds a slash at the end as well):
+    the path as it was sent shows it."""
+    root, path = scope.get("root_path", "").rstrip("/"), scope["path"]
+    sent = unquote(scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1"))
+    tail = path.rstrip("/")
+    if not sent or path == sent or path.startswith(f"{root}/" if root else sent):
+        return
+    if root and not sent.startswith(f"{root}/"):
+        sent = root + sent
+    whole = sent.rstrip("/")
+    mount = whole.removesuffix(tail)
+    if path.startswith("/") and whole.endswith(tail) and mount.startswith(root) and mount != root:
+        scope["path"], scope["root_path"] = sent, mount
 
 
 def is_preflight(scope: Scope) -> bool:
