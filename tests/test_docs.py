@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tokenwire.server.configuration import settings_table
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
@@ -146,6 +148,7 @@ def test_options_that_the_pages_mention_exist():
     """In prose and tables, by their bare name: an option of the past is found here."""
     commands = ["serve", "chat", "inspect", "simulate", "models", "tail", "rotate-secret", "doctor"]
     known = set(re.findall(r"--[a-z][a-z-]+", " ".join(map(help_of, commands))))
+    known |= {row.flag for row in settings_table()}  # secrets are flags, which no help advises
     known |= {
         f"--{'no-' * no}{flag.removeprefix('--').removeprefix('no-')}"
         for flag in known

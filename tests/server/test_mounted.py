@@ -141,7 +141,7 @@ def test_openapi_shows_the_routes() -> None:
     assert "/ai/v1/runs/{run}/events" in paths
     operations = [op["operationId"] for path in paths.values() for op in path.values()]
     assert len(operations) == len(set(operations))
-    assert paths["/ai/v1/runs"]["post"]["description"].startswith("``POST /v1/runs``")
+    assert paths["/ai/v1/runs"]["post"]["summary"] == "Start a run"
 
 
 def test_some_wires_alone() -> None:

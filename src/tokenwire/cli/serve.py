@@ -109,6 +109,8 @@ def _options(row: Setting) -> dict[str, Any]:
     default = "" if row.default in (None, [], "") or row.secret else f" ({_shown(row)})"
     options: dict[str, Any] = {"default": None, "metavar": _word(row)}
     options["help"] = f"{row.brief}{default}.".replace("%", "%%")
+    if row.secret:  # other users can see it on a command line: taken, and not recommended
+        options["help"] = argparse.SUPPRESS
     if row.type == list[str]:
         options["action"] = "append"
     return options

@@ -29,6 +29,7 @@ from tokenwire.run.plan import LoopLimits
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.guard import Guard
 from tokenwire.server.hosted import Hosted
+from tokenwire.server.openapi import routes as openapi_routes
 from tokenwire.server.routes import ag_ui, ai_sdk, anthropic, openai
 from tokenwire.server.routes import chat as routes_chat
 from tokenwire.server.routes import meta as routes_meta
@@ -111,9 +112,11 @@ class App:
         self.started_outside = False
         files = static_files.static_files(hosted=hosted is not None)
         self.state.public_paths |= set(files)
-        #: The routes by the name of their wire; ``page``: the chat page.
+        #: The routes by the name of their wire; ``page``: the chat page;
+        #: ``openapi``: what describes the others.
         self.wires = {name: _routes(makers, self.state) for name, makers in WIRES.items()}
         self.wires["page"] = static_files.routes(files)
+        self.wires["openapi"] = openapi_routes.routes(self.state, lambda: self.wires)
         routes = [route for wire in self.wires.values() for route in wire]
         self._router = Router(routes, default=_nothing, redirect_slashes=False)
         self._guarded = Guard(self._routed, self.state)

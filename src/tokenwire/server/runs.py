@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from tokenwire.events.model import RunStatus
 from tokenwire.relay.description import RunInfo
 
-__all__ = ["describe"]
+__all__ = ["RunDescription", "describe"]
+
+
+class RunDescription(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A run. ``tail``: the number of its newest event; ``created``: Unix seconds; ``thread``: its
+    conversation; ``events``: the path of its events."""
+
+    id: str
+    state: RunStatus
+    tail: int
+    model: str
+    thread: str | None = None
+    created: float
+    metadata: dict[str, Any] | None = None
+    events: str
 
 
 def describe(info: RunInfo, mount: str) -> dict[str, Any]:
     """A `RunInfo` as JSON; ``mount``: the prefix that paths have in the application."""
-    fields = {
-        "id": info.id,
-        "state": info.state,
-        "tail": info.tail,
-        "model": info.model,
-        "thread": info.thread,
-        "created": info.created,
-        "metadata": info.metadata,
-        "events": f"{mount}/v1/runs/{info.id}/events",
-    }
-    return {k: v for k, v in fields.items() if v is not None}
+    description = RunDescription(
+        id=info.id,
+        state=info.state,
+        tail=info.tail,
+        model=info.model,
+        thread=info.thread,
+        created=info.created,
+        metadata=info.metadata,
+        events=f"{mount}/v1/runs/{info.id}/events",
+    )
+    return msgspec.to_builtins(description)

@@ -134,6 +134,9 @@ class Settings:
         [], "Access", "Allowed CORS origin (https://app.example); exact match."
     )
     trust_proxy: list[str] = _set([], "Access", "Trusted proxy (its X-Forwarded-For counts).")
+    openapi: Literal["public", "key", "off"] = _set(
+        "public", "Access", "Routes /openapi.json and /docs; key: with an API key only."
+    )
     metrics: bool = _set(True, "Access", "Route /metrics; with API keys it requires one.")
 
     heartbeat: float = _set(15.0, "Streams and logs", "Keep-alive of idle streams.", unit="s")

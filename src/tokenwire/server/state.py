@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tokenwire.relay import Store
     from tokenwire.relay.runs import Runs
     from tokenwire.relay.threads import Threads
+    from tokenwire.server.openapi.operation import Operation
 
 __all__ = ["Service", "State"]
 
@@ -106,6 +107,8 @@ class State:
         )
         self.cors_families: set[str] = set()
         self.cors_exposed = "Location, Retry-After, Tokenwire-Run, X-Request-Id"
+        #: Descriptions of routes that the table of `openapi` does not have: wires of others.
+        self.described: dict[tuple[str, str], Operation] = {}
         #: Called when the server begins to stop, before connections are told.
         self.on_drain: list[Callable[[], None]] = []
         #: Started after the store was opened, stopped before it is closed.

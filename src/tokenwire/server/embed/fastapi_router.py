@@ -5,7 +5,6 @@ does by itself, so that no body is parsed twice and no stream passes another lay
 """
 
 # Annotations stay values here: FastAPI reads those of an endpoint.
-import inspect
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,13 +15,16 @@ from fastapi.params import Depends as DependsParameter
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.events.names import names_of
 from tokenwire.server.embed.mount import Started, check_prefix, require_open, whole_path
 from tokenwire.server.hosted import principal_of, set_refusal, set_user
+from tokenwire.server.openapi.catalogue import described, plain_path
+from tokenwire.server.openapi.document import operation_fields
+from tokenwire.server.openapi.routes import WIRES_KEY
 
 __all__ = ["fastapi_router"]
 
@@ -36,24 +38,27 @@ def fastapi_router(
     """The routes of ``wires`` under ``prefix``. Raises `ConfigError`."""
     router = APIRouter(prefix=check_prefix(prefix), route_class=_route_class(live))
     depends = _dependency(user)
-    routes = _chosen(live, wires)
+    names = _chosen(live, wires)
+    routes = [route for name in names for route in live.server.wires[name]]
     for route in routes:
         if isinstance(route, WebSocketRoute):
             _add_socket(router, live, route, depends)
         elif isinstance(route, Route):
-            _add_route(router, live, route, depends)
+            _add_route(router, live, route, depends, names)
     for path in dict.fromkeys(route.path for route in routes if isinstance(route, Route)):
         _add_preflight(router, live, path)
     return router
 
 
-def _chosen(live: Started, wires: str | Iterable[str] | None) -> list[BaseRoute]:
+def _chosen(live: Started, wires: str | Iterable[str] | None) -> list[str]:
+    """The names of the wires. The application has a description of its own, and a page."""
     groups = live.server.wires
-    names = names_of(wires, "wires") if wires is not None else [n for n in groups if n != "page"]
+    usual = [name for name in groups if name not in ("page", "openapi")]
+    names = names_of(wires, "wires") if wires is not None else usual
     unknown = [name for name in names if name not in groups]
     if unknown:
         raise ConfigError(f"unknown wire {unknown[0]!r}; choose of {', '.join(groups)}")
-    return [route for name in names for route in groups[name]]
+    return names
 
 
 def _route_class(live: Started) -> type[APIRoute]:
@@ -100,25 +105,36 @@ def _dependency(user: Any) -> DependsParameter:
     return depends
 
 
-def _add_route(router: APIRouter, live: Started, route: Route, depends: DependsParameter) -> None:
+def _add_route(
+    router: APIRouter, live: Started, route: Route, depends: DependsParameter, names: list[str]
+) -> None:
     async def endpoint(request: Request, principal: Any = depends) -> Response:
-        return _Answer(live, route.path, principal)
+        return _Answer(live, route.path, principal, wires=names)
 
     path, methods = _CONVERTER.sub(_plain, route.path), route.methods or {"GET"}
-    for method in sorted(methods - {"HEAD", "OPTIONS"}):
+    operations, _ = described([route], live.server.state.described)
+    for method in sorted(methods - {"OPTIONS"}):
+        operation = operations.get((method, plain_path(route.path)))
+        if operation is None or method == "HEAD":
+            router.add_api_route(path, endpoint, methods=[method], include_in_schema=False)
+            continue
+        fields = operation_fields(
+            method, plain_path(route.path), operation, version="3.1", inline=True
+        )
         router.add_api_route(
             path,
             endpoint,
             methods=[method],
             name=route.name,
-            summary=route.name.replace("_", " "),
-            description=inspect.getdoc(route.endpoint),
+            status_code=operation.answers[0].status,
+            response_description=operation.answers[0].text,
+            summary=fields.pop("summary"),
+            description=fields.pop("description", ""),
             response_class=Response,
-            operation_id=f"{method.lower()}{_WORDS.sub('_', route.path)}".strip("_"),
-            tags=["tokenwire"],
+            operation_id=fields.pop("operationId"),
+            tags=["tokenwire", *fields.pop("tags")],
+            openapi_extra=fields,
         )
-    if "HEAD" in methods:
-        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def _add_preflight(router: APIRouter, live: Started, path: str) -> None:
@@ -151,8 +167,17 @@ class _Answer(Response):
     """The server's own answer to a request that FastAPI has matched. ``is_open``: nobody's, which
     the server refuses unless it is a preflight."""
 
-    def __init__(self, live: Started, path: str, principal: Any, *, is_open: bool = False) -> None:
+    def __init__(
+        self,
+        live: Started,
+        path: str,
+        principal: Any,
+        *,
+        is_open: bool = False,
+        wires: Iterable[str] = (),
+    ) -> None:
         super().__init__()
+        self._wires = tuple(wires)
         self._live, self._path, self._principal = live, path, principal
         self._is_open = is_open
 
@@ -161,6 +186,7 @@ class _Answer(Response):
         root = scope.get("root_path", "").rstrip("/")
         whole_path(inner, root)
         inner["root_path"] = self._mount(inner)
+        inner[WIRES_KEY] = self._wires
         try:
             require_open(self._live)
             if not self._is_open:

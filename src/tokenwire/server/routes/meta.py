@@ -22,12 +22,14 @@ from tokenwire.server.routes.openai import openai_form
 from tokenwire.server.routes.support import unknown_model_is_404
 from tokenwire.server.state import State
 
-__all__ = ["routes"]
+__all__ = ["SessionBody", "routes"]
 
 _STARTED = time.time()
 
 
-class _Session(msgspec.Struct, forbid_unknown_fields=True):
+class SessionBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``POST /v1/session``: an API key."""
+
     key: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
@@ -135,7 +137,7 @@ async def metrics(state: State, request: Request, info: RequestInfo) -> Response
 
 async def sign_in(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/session`` with a key: a cookie that scripts cannot read."""
-    body = read_body(info.json, _Session)
+    body = read_body(info.json, SessionBody)
     identify = state.identify
     identity = await identify.by_key(body.key, info.client) if state.auth.on else Identity()
     token, seconds = await identify.sessions.sign_in(identity)

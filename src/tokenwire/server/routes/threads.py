@@ -22,13 +22,15 @@ from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 
-__all__ = ["routes"]
+__all__ = ["TitleBody", "routes"]
 
 #: Runs of a thread that a page has unless ``limit`` says otherwise.
 _USUAL_RUNS = 100
 
 
-class _Title(msgspec.Struct, forbid_unknown_fields=True):
+class TitleBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``PUT /v1/threads/{thread}``: a title."""
+
     title: Annotated[str, msgspec.Meta(max_length=MOST_TITLE)]
 
 
@@ -121,7 +123,7 @@ async def name_it(state: State, request: Request, info: RequestInfo) -> Response
     """``PUT /v1/threads/{thread}`` with a ``title``; an empty one gives the name back that the
     thread had by itself."""
     thread = _thread(request)
-    title = read_body(info.json, _Title).title.strip()
+    title = read_body(info.json, TitleBody).title.strip()
     return json_response(await state.threads.rename(info.principal, thread, title))
 
 

@@ -23,9 +23,10 @@ from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.wire.chunk_encoder import dumps_text
 from tokenwire.wire.fields import Fields, media_part, plain, text_of
 
-__all__ = ["AnthropicRequest", "parse_messages"]
+__all__ = ["MESSAGES_FIELDS", "AnthropicRequest", "parse_messages"]
 
-_FIELDS = (
+#: The fields of a request that are known.
+MESSAGES_FIELDS = (
     "model messages max_tokens system stream temperature top_p top_k stop_sequences tools "
     "tool_choice thinking metadata service_tier container context_management mcp_servers "
     "output_config output_format cache_control"
@@ -52,7 +53,7 @@ def parse_messages(value: Any, *, is_count: bool = False) -> AnthropicRequest:
     """The body of ``POST /v1/messages``, or (with ``is_count``) of ``.../count_tokens``, which
     needs no ``max_tokens``. Raises `InputError`."""
     body = Fields(value)
-    body.only(_FIELDS)
+    body.only(MESSAGES_FIELDS)
     for name in _REFUSED:
         if body.has(name):
             raise body.fail(name, "is not supported here")

@@ -23,9 +23,10 @@ from tokenwire.events.message import (
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.wire.fields import Fields, media_part, plain, text_of
 
-__all__ = ["OpenAIRequest", "parse_chat", "tool_choice_of", "tool_of"]
+__all__ = ["CHAT_FIELDS", "OpenAIRequest", "parse_chat", "tool_choice_of", "tool_of"]
 
-_CHAT = (
+#: The fields of a request that are known.
+CHAT_FIELDS = (
     "model messages stream stream_options temperature top_p max_tokens max_completion_tokens stop "
     "seed tools tool_choice parallel_tool_calls response_format reasoning_effort n user metadata "
     "store service_tier presence_penalty frequency_penalty logit_bias logprobs top_logprobs "
@@ -70,7 +71,7 @@ class OpenAIRequest(msgspec.Struct, kw_only=True):
 def parse_chat(value: Any) -> OpenAIRequest:
     """The body of ``POST /v1/chat/completions``. Raises `InputError`."""
     body = Fields(value)
-    body.only(_CHAT)
+    body.only(CHAT_FIELDS)
     refuse_asking(body, _NOTHING)
     if body.whole("n", 1, 128) not in (None, 1):
         raise body.fail("n", "must be 1 here")

@@ -25,9 +25,10 @@ from tokenwire.wire.openai.chat_request import (
     tool_of,
 )
 
-__all__ = ["parse_responses"]
+__all__ = ["RESPONSES_FIELDS", "parse_responses"]
 
-_FIELDS = (
+#: The fields of a request that are known.
+RESPONSES_FIELDS = (
     "model input instructions stream stream_options background store max_output_tokens temperature "
     "top_p tools tool_choice parallel_tool_calls reasoning text previous_response_id metadata user "
     "include truncation service_tier safety_identifier prompt_cache_key prompt_cache_retention "
@@ -48,7 +49,7 @@ _ECHOED = (
 def parse_responses(value: Any) -> OpenAIRequest:
     """The body of ``POST /v1/responses``. Raises `InputError`."""
     body = Fields(value)
-    body.only(_FIELDS)
+    body.only(RESPONSES_FIELDS)
     refuse_asking(body, _NOTHING)
     reasoning = body.object("reasoning")
     if isinstance(body.raw("input"), str):

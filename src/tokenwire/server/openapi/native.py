@@ -1,0 +1,264 @@
+"""The native routes, described: runs, conversations, the token wire, models, health, sessions, and
+the description itself."""
+
+from __future__ import annotations
+
+from tokenwire.relay.threads import MOST_THREADS, ThreadInfo
+from tokenwire.server.edge.bodies import ApprovalBody, CancelBody, CreateRun, ToolAnswerBody
+from tokenwire.server.openapi import shapes
+from tokenwire.server.openapi.operation import (
+    Answer,
+    Operation,
+    Param,
+    Socket,
+    answer,
+    body,
+    header,
+    query,
+    stream,
+)
+from tokenwire.server.openapi.problems import START
+from tokenwire.server.routes.meta import SessionBody
+from tokenwire.server.routes.threads import TitleBody
+from tokenwire.server.runs import RunDescription
+from tokenwire.wire.ai_sdk.parts import COMPAT
+
+__all__ = ["AFTER", "KEY", "LAST_EVENT_ID", "OPERATIONS", "SOCKETS"]
+
+KEY = header(
+    "Idempotency-Key",
+    "The same key of the same caller names the same run, for as long as it is stored.",
+    type="string",
+    pattern="^[!-~]{1,255}$",
+)
+LAST_EVENT_ID = header(
+    "Last-Event-ID", "Continue after this event; in a POST, start nothing and resume."
+)
+AFTER = query("after", "As Last-Event-ID, which counts more.")
+
+_RUN = ("unknown_run", "gone")
+_READ = ("bad_cursor", *_RUN)
+_LIMIT = query("limit", "So many of a page.", type="integer", minimum=1, maximum=MOST_THREADS)
+_COMPAT = query("compat", "The release of the AI SDK to write for.", enum=list(COMPAT))
+
+
+def _before(what: str) -> Param:
+    return query("before", f"Older ones than this: the `{what}` of the last page.")
+
+
+_EVENTS = stream("The events, as they come", "StreamedEvent")
+_GONE_ON = answer(204, "Nothing is left to read; an EventSource stops")
+
+_RUNS: dict[tuple[str, str], Operation] = {
+    ("POST", "/v1/runs"): Operation(
+        summary="Start a run",
+        tag="Runs",
+        text="Of a `prompt` or of `messages`. With `Accept: text/event-stream` its events follow in "
+        "the same answer.",
+        params=(KEY, LAST_EVENT_ID),
+        body=body(CreateRun),
+        answers=(
+            answer(201, "A new run", RunDescription, Location="its path", Tokenwire_Run="its id"),
+            answer(200, "The run that the key or event names", RunDescription),
+            stream("A new run's events", "StreamedEvent", status=201),
+            _EVENTS,
+        ),
+        problems=START,
+    ),
+    ("GET", "/v1/runs/{run}"): Operation(
+        summary="The run so far",
+        tag="Runs",
+        answers=(answer(200, "Its state, and its message so far", shapes.Snapshot),),
+        problems=_RUN,
+    ),
+    ("DELETE", "/v1/runs/{run}"): Operation(
+        summary="Delete a run",
+        tag="Runs",
+        text="A run under way is cancelled first.",
+        answers=(answer(204, "Deleted"),),
+        problems=_RUN,
+    ),
+    ("GET", "/v1/runs/{run}/info"): Operation(
+        summary="A run's description",
+        tag="Runs",
+        answers=(answer(200, "Its description", RunDescription),),
+        problems=_RUN,
+    ),
+    ("GET", "/v1/runs/{run}/events"): Operation(
+        summary="A run's events",
+        tag="Runs",
+        text="What is there, then what comes, until `run-end`. A stream that ends without it was "
+        "cut, or asked its reader to come back: continue with the last `id`.",
+        params=(
+            LAST_EVENT_ID,
+            AFTER,
+            query(
+                "live",
+                "`long-poll`: one page as soon as there is something; `no`: what is there.",
+                enum=["sse", "long-poll", "no"],
+            ),
+        ),
+        answers=(_EVENTS, answer(200, "A page of events", shapes.EventPage), _GONE_ON),
+        problems=("bad_request", *_READ),
+    ),
+    ("POST", "/v1/runs/{run}/cancel"): Operation(
+        summary="Cancel a run",
+        tag="Runs",
+        body=body(CancelBody, required=False),
+        answers=(answer(202, "Readers see it end as `cancelled`", RunDescription),),
+        problems=_RUN,
+    ),
+    ("POST", "/v1/runs/{run}/approvals/{approval}"): Operation(
+        summary="Approve or reject a tool call",
+        tag="Runs",
+        text="The first answer counts; later ones get 409.",
+        body=body(ApprovalBody),
+        answers=(answer(202, "Recorded", shapes.Approved),),
+        problems=("conflict", *_RUN),
+    ),
+    ("POST", "/v1/runs/{run}/tools/{call}"): Operation(
+        summary="The result of a tool that the client runs",
+        tag="Runs",
+        body=body(ToolAnswerBody),
+        answers=(answer(202, "Recorded", shapes.ToolAnswered),),
+        problems=("conflict", *_RUN),
+    ),
+    ("POST", "/v1/runs/{run}/attach-tokens"): Operation(
+        summary="A token that reads this run",
+        tag="Runs",
+        answers=(answer(201, "A token for a browser", shapes.AttachToken),),
+        problems=_RUN,
+    ),
+}
+
+_THREADS: dict[tuple[str, str], Operation] = {
+    ("GET", "/v1/threads"): Operation(
+        summary="Conversations, newest first",
+        tag="Conversations",
+        params=(_LIMIT, _before("next")),
+        answers=(answer(200, "A page of them", shapes.ThreadPage),),
+        problems=("bad_request",),
+    ),
+    ("GET", "/v1/threads/{thread}"): Operation(
+        summary="A conversation",
+        tag="Conversations",
+        text="Its runs; with `as=ui-messages` its messages for the AI SDK.",
+        params=(
+            query("as", "The form of the answer.", enum=["ui-messages"]),
+            _LIMIT,
+            _before("next` or `cursor"),
+            _COMPAT,
+        ),
+        answers=(
+            answer(200, "Its runs, newest first", shapes.Thread),
+            answer(200, "Its messages", shapes.UIConversation),
+        ),
+        problems=("bad_request", *_READ),
+    ),
+    ("PUT", "/v1/threads/{thread}"): Operation(
+        summary="Set a conversation's title",
+        tag="Conversations",
+        text="An empty title restores the one that it had by itself.",
+        body=body(TitleBody),
+        answers=(answer(200, "The conversation", ThreadInfo),),
+    ),
+    ("DELETE", "/v1/threads/{thread}"): Operation(
+        summary="Delete a conversation and all of its runs",
+        tag="Conversations",
+        answers=(answer(204, "Deleted"),),
+    ),
+}
+
+_META: dict[tuple[str, str], Operation] = {
+    ("GET", "/chat/stream"): Operation(
+        summary="Ask, and read the answer's text",
+        tag="Token wire",
+        text="For a browser's EventSource: `token` events whose data is the text, then one `done` "
+        "or `error`. It exists on loopback without keys only, unless the settings say otherwise.",
+        params=(
+            query("prompt", "The question.", type="string", minLength=1),
+            query("model", "One of `/v1/models`."),
+            LAST_EVENT_ID,
+        ),
+        answers=(stream("The answer's text", "TokenEvent"), _GONE_ON),
+        problems=("bad_request", *START),
+        costly=True,
+    ),
+    ("GET", "/v1/models"): Operation(
+        summary="Models and agents",
+        tag="Models",
+        answers=(answer(200, "What requests may name", shapes.Models),),
+        form="openai",
+    ),
+    ("GET", "/v1/models/{model}"): Operation(
+        summary="One model or agent",
+        tag="Models",
+        text="Its name may hold slashes and colons.",
+        answers=(answer(200, "The model", shapes.Model),),
+        problems=("model_not_found",),
+        form="openai",
+    ),
+    ("GET", "/livez"): Operation(
+        summary="Whether the process runs",
+        tag="Service",
+        answers=(answer(200, "It runs", shapes.Health),),
+        access="none",
+    ),
+    ("GET", "/healthz"): Operation(
+        summary="Whether runs can be started and read",
+        tag="Service",
+        answers=(
+            answer(200, "They can", shapes.Health),
+            answer(503, "The server stops, or its store is down", shapes.Health),
+        ),
+        access="none",
+    ),
+    ("GET", "/metrics"): Operation(
+        summary="Metrics for Prometheus",
+        tag="Service",
+        answers=(Answer(status=200, text="Prometheus' text", type=str, content="text/plain"),),
+        problems=("unknown_run", "not_found"),
+    ),
+    ("GET", "/openapi.json"): Operation(
+        summary="This document",
+        tag="Service",
+        params=(
+            query("version", "Of OpenAPI; 3.1 has no events of streams.", enum=["3.2", "3.1"]),
+        ),
+        answers=(answer(200, "An OpenAPI document", dict),),
+        problems=("bad_request",),
+        access="none",
+    ),
+    ("GET", "/docs"): Operation(
+        summary="This document as a page",
+        tag="Service",
+        answers=(Answer(status=200, text="A page", type=str, content="text/html"),),
+        access="none",
+    ),
+    ("POST", "/v1/session"): Operation(
+        summary="Exchange a key for a cookie",
+        tag="Session",
+        body=body(SessionBody),
+        answers=(answer(200, "Signed in", shapes.SessionBegun, Set_Cookie="the session"),),
+        access="none",
+        problems=("not_authenticated", "store_error", "store_full", "store_unavailable"),
+    ),
+    ("DELETE", "/v1/session"): Operation(
+        summary="End the session",
+        tag="Session",
+        answers=(answer(204, "Signed out", Set_Cookie="none"),),
+        access="none",
+        problems=("store_error", "store_full", "store_unavailable"),
+    ),
+}
+
+OPERATIONS = {**_RUNS, **_THREADS, **_META}
+
+SOCKETS: dict[str, Socket] = {
+    "/ws": Socket(
+        summary="Many runs over one WebSocket",
+        text="JSON text messages with an `op`: you send `auth`, `start`, `follow`, `unfollow`, "
+        "`cancel`, `approve`, `tool` and `ping`; you get `started`, `events`, `end`, `ok`, `pong`, "
+        "`error` and `reconnect`.",
+    ),
+}

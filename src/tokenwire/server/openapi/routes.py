@@ -1,0 +1,85 @@
+"""``GET /openapi.json`` and ``GET /docs``: what this server's routes take and give.
+
+Always true: a document holds the routes that are served here, and no model, key, name or address of
+this deployment; the path of its server is the prefix that the application has put these under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tokenwire.errors import InputError
+from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.problems import json_response
+from tokenwire.server.openapi.catalogue import described
+from tokenwire.server.openapi.document import Version, document
+from tokenwire.server.openapi.page import PAGE_POLICY, page
+from tokenwire.server.routes.support import route
+from tokenwire.server.state import State
+
+__all__ = ["WIRES_KEY", "routes"]
+
+#: In a scope: the names of the wires that the application around serves of this server.
+WIRES_KEY = "tokenwire.wires"
+_PATHS = ("/openapi.json", "/docs")
+_VERSIONS = ("3.2", "3.1")
+#: One of each version and choice of wires; more would be an application that makes them up.
+_MOST_KEPT = 16
+
+#: The routes that are served, by the name of their wire.
+Served = Callable[[], Mapping[str, list[BaseRoute]]]
+
+
+def routes(state: State, served: Served) -> list[BaseRoute]:
+    """Both routes, unless they are off."""
+    if state.settings.openapi == "off":
+        return []
+    if state.settings.openapi == "public":
+        state.public_paths |= set(_PATHS)
+    documents = _Documents(state, served)
+
+    async def openapi(state: State, request: Request, info: RequestInfo) -> Response:
+        unknown = set(request.query_params) - {"version"}
+        if unknown:
+            raise InputError(f"unknown parameter '{min(unknown)[:80]}'", field=min(unknown)[:80])
+        version = request.query_params.get("version", _VERSIONS[0])
+        if version not in _VERSIONS:
+            raise InputError(f"'version' must be one of {', '.join(_VERSIONS)}", field="version")
+        value = documents.of(request, cast(Version, version))
+        return json_response({**value, "servers": [{"url": quote(info.mount) or "/"}]})
+
+    async def docs(state: State, request: Request, info: RequestInfo) -> Response:
+        html = page(documents.of(request, "3.2"), base=quote(info.mount))
+        headers = {"content-security-policy": PAGE_POLICY}
+        return Response(html, headers=headers, media_type="text/html")
+
+    return [
+        route(state, "/openapi.json", openapi, "GET"),
+        route(state, "/docs", docs, "GET"),
+    ]
+
+
+class _Documents:
+    """Documents, made once."""
+
+    def __init__(self, state: State, served: Served) -> None:
+        self._state, self._served = state, served
+        self._made: dict[tuple[Version, tuple[str, ...]], dict[str, Any]] = {}
+
+    def of(self, request: Request, version: Version) -> dict[str, Any]:
+        """The document of the wires that the request's application serves."""
+        groups = self._served()
+        names = tuple(request.scope.get(WIRES_KEY) or groups)
+        made = self._made.get((version, names))
+        if made is None:
+            served = [route for name in names for route in groups[name]]
+            made = document(*described(served, self._state.described), version=version)
+            if len(self._made) < _MOST_KEPT:
+                self._made[version, names] = made
+        return made
