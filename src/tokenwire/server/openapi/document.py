@@ -324,8 +324,8 @@ def _used(value: Any, all_schemas: Json) -> Json:
         item = pending.pop()
         if isinstance(item, dict):
             ref = item.get("$ref")
-            is_schema = isinstance(ref, str) and ref.startswith(_REF)
-            if is_schema and (name := ref.removeprefix(_REF)) not in names:
+            name = ref.removeprefix(_REF) if isinstance(ref, str) else ""
+            if name in all_schemas and name not in names:
                 names[name] = None
                 pending.append(all_schemas[name])
             pending += item.values()

@@ -53,8 +53,8 @@ _RUNS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/runs"): Operation(
         summary="Start a run",
         tag="Runs",
-        text="Of a `prompt` or of `messages`. With `Accept: text/event-stream` its events follow in "
-        "the same answer.",
+        text="Of a `prompt` or of `messages`. With `Accept: text/event-stream` its events follow "
+        "in the same answer.",
         params=(KEY, LAST_EVENT_ID),
         body=body(CreateRun),
         answers=(

@@ -20,6 +20,7 @@ from tokenwire.errors import (
     LogLimitError,
     NotAuthenticatedError,
     NotFoundError,
+    RoleError,
     StoreDamagedError,
     StoreFullError,
     StoreUnavailableError,
@@ -44,6 +45,7 @@ _ERRORS: tuple[type[TokenwireError], ...] = (
     LogLimitError,
     NotAuthenticatedError,
     NotFoundError,
+    RoleError,
     StoreDamagedError,
     StoreFullError,
     StoreUnavailableError,
@@ -90,9 +92,9 @@ def codes_of(method: str, path: str, operation: Operation) -> dict[int, list[str
     """The codes that an operation may answer with, by status."""
     codes = {*_ALWAYS, *operation.problems}
     if operation.access != "none":
-        codes |= {*_STORE, "not_authenticated"}
+        codes |= {*_STORE, "not_authenticated", "role_required"}
     if operation.access == "token":
-        codes -= {"not_authenticated"}
+        codes -= {"not_authenticated", "role_required"}
     if method not in ("GET", "HEAD", "OPTIONS"):
         codes |= {*_CHANGING}
     if operation.costly:
