@@ -17,7 +17,9 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from tokenwire.agents.engine import EXPIRED, AgentEngine
+from tokenwire.agents.approvals import Approval, denial, recorded_approval
+from tokenwire.agents.engine import AgentEngine
+from tokenwire.agents.forms import arguments_digest, check_name, encoded, plain, value_of
 from tokenwire.agents.journal import Operation, digest_of
 from tokenwire.agents.outlet import Source
 from tokenwire.agents.streams import AgentStream
@@ -39,7 +41,6 @@ from tokenwire.events.model import (
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
-    ToolError,
     ToolResult,
 )
 from tokenwire.events.request import Request, request_of
@@ -56,25 +57,6 @@ _RESERVED = frozenset(
     "run-start run-end run-claim run-wait checkpoint control heartbeat step-reset log-reset "
     "approval-request approval-answer".split()
 )
-#: Characters of the name of a step, an approval or a fact.
-_MOST_NAME = 256
-
-
-class Approval(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's decision; true if ``approved``, ``by`` whom and with which ``reason``.
-    ``arguments``: as shown, or as edited."""
-
-    approved: bool
-    arguments: Any = None
-    by: str | None = None
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        # The agent's own copy: what it does to the arguments must not reach what readers see.
-        msgspec.structs.force_setattr(self, "arguments", copy.deepcopy(self.arguments))
-
-    def __bool__(self) -> bool:
-        return self.approved
 
 
 class RunContext:
@@ -135,15 +117,15 @@ class RunContext:
         """A fact ``name`` of the application with a JSON value as ``payload``; the same ``id``
         replaces; a ``transient`` one is no part of the message. Raises `InputError` for a value
         without a JSON form."""
-        _check_name(name, "data")
+        check_name(name, "data")
         if id is not None:
-            _check_name(id, "the id of data")
-        self._say(Data(name=name, payload=_plain(payload), id=id, transient=transient))
+            check_name(id, "the id of data")
+        self._say(Data(name=name, payload=plain(payload), id=id, transient=transient))
 
     def state(self, value: Any) -> None:
         """Replace the shared state by ``value``, a JSON value; readers receive the difference.
         Raises `InputError` for a value without a JSON form."""
-        self._on_loop(self._share, _plain(value))
+        self._on_loop(self._share, plain(value))
 
     async def say(self, text: str) -> None:
         """Send ``text`` of the answer; the same as yielding it."""
@@ -186,12 +168,12 @@ class RunContext:
         the message of the function's exception, also when that is given from the record.
         """
         engine = self.engine
-        _check_name(name, "a step")
+        check_name(name, "a step")
         self._check_loop()
-        operation = await engine.enter("step", name, _digest(name, args, keywords))
+        operation = await engine.enter("step", name, arguments_digest(name, args, keywords))
         if operation.is_finished:
             await self._close_step(operation)
-            return _value_of(operation)
+            return value_of(operation)
         step = self._recorded_step(operation)
         attempt = 1
         if step:
@@ -226,17 +208,17 @@ class RunContext:
                 value = await in_thread(function, *args, **keywords)
                 if inspect.isawaitable(value):
                     value = await value
-            encoded = _encoded(value)
+            data = encoded(value)
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit: it is this step that failed
             await engine.journal.fail(operation, str(error) or type(error).__name__)
             engine.outlet.task(StepEnd(step=step, status="error"))
             raise StepError(operation.error or "") from error
-        await engine.journal.finish(operation, encoded)
-        end = StepEnd(step=step, status="complete", terminal_seen=True, size=len(encoded))
+        await engine.journal.finish(operation, data)
+        end = StepEnd(step=step, status="complete", terminal_seen=True, size=len(data))
         engine.outlet.task(end)
-        return _value_of(operation)
+        return value_of(operation)
 
     def stream(
         self,
@@ -298,9 +280,9 @@ class RunContext:
         engine = self.engine
         if timeout is not None and not timeout > 0:
             raise InputError(f"the timeout of an approval must be more than 0 s, not {timeout!r}")
-        _check_name(name, "an approval")
+        check_name(name, "an approval")
         self._check_loop()
-        arguments = _plain(arguments if arguments is not None else {})
+        arguments = plain(arguments if arguments is not None else {})
         expires = None if timeout is None else time.time() + timeout
         operation = await engine.enter("approval", name, digest_of(arguments), expires=expires)
         call_id = f"approval_{operation.number}"
@@ -310,14 +292,14 @@ class RunContext:
             await self._ask(operation, name, arguments, call_id, reason)
         elif tool.approved is not None:
             edited = tool.approval_arguments
-            answer = _answer_of(operation)
+            answer = recorded_approval(operation)
             by = answer.by if answer is not None else None
             return Approval(
                 approved=tool.approved, arguments=edited, by=by, reason=tool.approval_reason
             )
-        answer = _answer_of(operation)
+        answer = recorded_approval(operation)
         if answer is None:
-            reply = await engine.approval(approval_id, call_id, operation.expires)
+            reply = await engine.approvals.wait(approval_id, call_id, operation.expires)
             edited = reply.arguments if reply.arguments is not None else arguments
             answer = Approval(
                 approved=reply.approved, arguments=edited, by=reply.by, reason=reply.reason
@@ -439,60 +421,3 @@ class RunContext:
             function(argument)
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, argument)
-
-
-def denial(call_id: str, name: str, reason: str | None) -> ToolError:
-    """The end of a call that nobody approved."""
-    if reason == EXPIRED:
-        message = "nobody decided on this in time"
-    else:
-        message = "a person denied this" + (f": {reason}" if reason else "")
-    return ToolError(call_id=call_id, name=name, code="denied", message=message)
-
-
-def _check_name(name: object, what: str) -> None:
-    """Refuse a name that could not be stored. Raises `InputError`."""
-    valid = isinstance(name, str) and 0 < len(name) <= _MOST_NAME
-    if not valid or (not str(name).isascii() and _is_broken(str(name))):
-        raise InputError(
-            f"the name of {what} must be a text of 1 to {_MOST_NAME} characters, not {name!r:.80}"
-        )
-
-
-def _is_broken(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _digest(name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-    try:
-        return digest_of(args, keywords)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise InputError(f"the arguments of step '{name}' have no JSON form: {error}") from None
-
-
-def _encoded(value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise InputError(f"the value has no JSON form: {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    """The value as plain JSON, and a copy: what the agent changes later is not what it sent."""
-    return msgspec.json.decode(_encoded(value))
-
-
-def _value_of(operation: Operation) -> Any:
-    if operation.error is not None:
-        raise StepError(operation.error)
-    return msgspec.json.decode(operation.value) if operation.value is not None else None
-
-
-def _answer_of(operation: Operation) -> Approval | None:
-    if operation.value is None:
-        return None
-    return msgspec.json.decode(operation.value, type=Approval)

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
 
+from tokenwire.agents.approvals import Approvals
 from tokenwire.agents.clock import WorkClock
 from tokenwire.agents.journal import Journal, Operation
 from tokenwire.agents.outlet import Outlet, Source
@@ -23,7 +24,6 @@ from tokenwire.agents.resumption import last_failure, voids
 from tokenwire.errors import (
     AgentError,
     DeadlineError,
-    LogError,
     OrderError,
     ReplayError,
     StepError,
@@ -37,7 +37,6 @@ from tokenwire.events.model import (
     RunEnd,
     RunOutcome,
     RunStart,
-    RunWait,
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.events.reasons import INCOMPLETE_REASONS
@@ -50,12 +49,10 @@ from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Command
 from tokenwire.run.loop import Sink
 
-__all__ = ["EXPIRED", "AgentEngine"]
+__all__ = ["AgentEngine"]
 
 _log = logging.getLogger("tokenwire.agents")
 
-#: The reason of an approval that nobody decided in time.
-EXPIRED = "expired"
 #: Seconds that a cancelled agent gets to clean up.
 GRACE = 1.0
 
@@ -95,9 +92,7 @@ class AgentEngine:
         self.streams: dict[int, Stream] = {}
         #: Commands for answers that the agent has not opened again after a takeover.
         self._early: list[Command] = []
-        #: Approvals that the agent waits for, and answers that came before it asked again.
-        self.approvals: dict[str, asyncio.Future[ApprovalAnswer]] = {}
-        self.answers: dict[str, ApprovalAnswer] = {}
+        self.approvals = Approvals(setup.plan.run, self.fold, self.outlet, setup.send)
         self._start = time.monotonic()
         self._base = max(0, int(time.time() * 1000) - self.fold.time) if self.fold.time else 0
         self._cancel_written = self.fold.cancel_requested
@@ -325,7 +320,7 @@ class AgentEngine:
             await inbox.wait()
             for command in inbox.take():
                 if isinstance(command, ApprovalAnswer):
-                    self._answer(command)
+                    self.approvals.answer(command)
                 passed = [stream.command(command) for stream in list(self.streams.values())]
                 if not any(passed):
                     self._early.append(command)
@@ -335,14 +330,6 @@ class AgentEngine:
         """The agent has opened a model's answer: it receives the commands that came before."""
         self.streams[operation] = stream
         self._early = [command for command in self._early if not stream.command(command)]
-
-    def _answer(self, answer: ApprovalAnswer) -> None:
-        """An answer to an approval of the agent's own."""
-        future = self.approvals.get(answer.approval_id)
-        if future is not None and not future.done():
-            future.set_result(answer)
-        else:
-            self.answers.setdefault(answer.approval_id, answer)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -436,37 +423,3 @@ class AgentEngine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.inbox.wait()
-
-    async def approval(
-        self, approval_id: str, call_id: str, expires: float | None = None
-    ) -> ApprovalAnswer:
-        """Wait for the decision; after ``expires`` (Unix seconds) it is a denial, ``expired``."""
-        future = self._approval(approval_id)
-        pending = [name for name, f in self.approvals.items() if not f.done()]
-        if pending and self.fold.waiting != pending:
-            self.outlet.emit(self.outlet.own, [RunWait(reason="approval", pending=pending)])
-        try:
-            if expires is not None:
-                await asyncio.wait([future], timeout=max(0.0, expires - time.time()))
-            while expires is not None and not future.done():
-                # Like any other answer, so that the first one wins, whoever gives it.
-                answer = ApprovalAnswer(
-                    approval_id=approval_id, call_id=call_id, approved=False, reason=EXPIRED
-                )
-                try:
-                    await self._setup.send(answer)
-                except LogError as error:
-                    _log.warning("run %s: an approval cannot expire now: %s", self.plan.run, error)
-                await asyncio.wait([future], timeout=1.0)
-            return await future
-        finally:
-            self.approvals.pop(approval_id, None)
-
-    def _approval(self, approval_id: str) -> asyncio.Future[ApprovalAnswer]:
-        """The answer to come; at once if it is there."""
-        future: asyncio.Future[ApprovalAnswer] = asyncio.get_running_loop().create_future()
-        self.approvals[approval_id] = future
-        early = self.answers.pop(approval_id, None)
-        if early is not None:
-            future.set_result(early)
-        return future

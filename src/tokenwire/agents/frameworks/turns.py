@@ -92,7 +92,7 @@ async def ask(
             approval_id=approval_id, call_id=call_id, name=name, arguments=arguments
         )
         await engine.outlet.put(own, [request], durable=True)
-    answer = await engine.approval(approval_id, call_id)
+    answer = await engine.approvals.wait(approval_id, call_id)
     events: list[Event] = [answer]
     if refuses and not answer.approved:
         why = f": {answer.reason}" if answer.reason else ""
