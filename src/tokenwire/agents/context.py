@@ -44,6 +44,7 @@ from tokenwire.events.model import (
     ToolResult,
 )
 from tokenwire.events.request import Request, request_of
+from tokenwire.exits import is_by_signal
 from tokenwire.run.plan_for import plan_for
 
 __all__ = ["Approval", "RunContext"]
@@ -212,6 +213,8 @@ class RunContext:
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit: it is this step that failed
+            if is_by_signal(error):
+                raise
             await engine.journal.fail(operation, str(error) or type(error).__name__)
             engine.outlet.task(StepEnd(step=step, status="error"))
             raise StepError(operation.error or "") from error

@@ -40,6 +40,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.events.reasons import INCOMPLETE_REASONS
+from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.run.coalesce import merge
@@ -292,14 +293,28 @@ class AgentEngine:
 
     async def _run(self) -> None:
         try:
-            await self._work(self)
+            with guarded_tasks(self._task_exited):
+                await self._work(self)
         except SystemExit as error:  # asyncio would stop the whole loop for it
-            raise AgentError(f"{self._title} called exit; only its run ends") from error
+            raise self._exit_error(error) from error
         except (Exception, asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # such as KeyboardInterrupt, which would end the loop too
+            if is_by_signal(error):
+                raise
             raise RuntimeError(f"the code raised {type(error).__name__}") from error
         self.journal.check_end()
+
+    def _task_exited(self, error: BaseException) -> BaseException:
+        """A task that the agent created raised an exit: the run ends, and nothing else."""
+        failure = self._exit_error(error)
+        self.fail_with(failure)
+        self.outlet.wake()
+        return failure
+
+    def _exit_error(self, error: BaseException | None) -> AgentError:
+        what = "called exit" if isinstance(error, SystemExit) else f"raised {type(error).__name__}"
+        return AgentError(f"{self._title} {what}; only its run ends")
 
     async def _stop_task(self) -> None:
         task = self._task
@@ -352,7 +367,7 @@ class AgentEngine:
                 # Its message is that of the user's exception, and not for readers.
                 self._safe(failure)
                 if isinstance(failure.__cause__, SystemExit):
-                    return self.fail(AgentError(f"{self._title} called exit; only its run ends"))
+                    return self.fail(self._exit_error(failure.__cause__))
                 return self.fail(StepError(f"a step of {self._title} failed; see the server's log"))
             is_safe = isinstance(failure, TokenwireError)
             return self.fail(failure if is_safe else self._safe(failure))

@@ -13,6 +13,7 @@ from typing import Any
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.engine import AgentEngine
 from tokenwire.errors import ConfigError
+from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.run.engine import Engine, Setup
 
 __all__ = ["Agent", "Allow", "Work"]
@@ -76,7 +77,9 @@ class Agent:
             return principal in self._allow
         try:
             return bool(self._allow(principal))
-        except (Exception, SystemExit):  # a broken rule must not let anybody through
+        except (Exception, *EXITS) as error:  # a broken rule must not let anybody through
+            if is_by_signal(error):
+                raise
             return False
 
     def engine(self, setup: Setup) -> Engine:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from tokenwire.errors import ConfigError, TokenwireError
+from tokenwire.exits import run_to_end
 from tokenwire.server.configuration import CONFIG_FILE, Setting, load_settings, settings_table
 from tokenwire.server.settings import Settings
 
@@ -255,7 +256,7 @@ def _run(
         return 0
 
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        return runner.run(main())
+        return run_to_end(runner, main())
 
 
 def _announce(app: Any, listener: socket.socket) -> None:

@@ -23,6 +23,7 @@ from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import RunOutcome
+from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.log.base import Store
 from tokenwire.observe.facts import EndDelivered
 from tokenwire.observe.hooks import report
@@ -252,12 +253,13 @@ class _Ends:
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 ended = await self._read(run, meta)
-                if inspect.iscoroutinefunction(self._on_end):
-                    await self._on_end(ended)
-                else:
-                    result = await asyncio.to_thread(self._on_end, ended)
-                    if inspect.isawaitable(result):
-                        await result
+                with guarded_tasks(_task_exited):
+                    if inspect.iscoroutinefunction(self._on_end):
+                        await self._on_end(ended)
+                    else:
+                        result = await asyncio.to_thread(self._on_end, ended)
+                        if inspect.isawaitable(result):
+                            await result
         except BaseException as error:  # whatever it raises, other runs' ends are still told
             if _is_ours(error):
                 raise
@@ -296,4 +298,9 @@ def _is_ours(error: BaseException) -> bool:
     """Whether an exception ends this task, and is none of the application's function."""
     task = asyncio.current_task()
     is_cancel = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-    return bool(is_cancel) or isinstance(error, KeyboardInterrupt | GeneratorExit)
+    return bool(is_cancel) or isinstance(error, GeneratorExit) or is_by_signal(error)
+
+
+def _task_exited(error: BaseException) -> BaseException:
+    _log.error("a task that on_end created raised %s", type(error).__name__, exc_info=error)
+    return RuntimeError(f"a task that on_end created raised {type(error).__name__}")

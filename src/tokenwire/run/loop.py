@@ -31,6 +31,7 @@ from tokenwire.events.model import (
 from tokenwire.events.order import Order
 from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.events.request import Request
+from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.express import NO, Taken
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
@@ -231,7 +232,9 @@ class Loop:
             return False
         try:
             self._stopped = verdict(rule(self.fold))
-        except (Exception, SystemExit) as error:
+        except (Exception, *EXITS) as error:
+            if is_by_signal(error):
+                raise
             _log.exception("run %s: its 'stop_when' failed", self.plan.run)
             raise ConfigError(
                 "the run's 'stop_when' failed: it must be a plain function that returns a bool; "

@@ -20,6 +20,7 @@ from starlette.types import Scope
 
 from tokenwire.errors import ConfigError, NotAuthenticatedError, TokenwireError
 from tokenwire.events.principal import Principal
+from tokenwire.exits import guarded_tasks
 
 __all__ = [
     "UNKNOWN_USER",
@@ -113,10 +114,15 @@ async def ask(user: User, connection: HTTPConnection) -> Principal:
 async def call(function: Callable[[Argument], Any], argument: Argument) -> Any:
     """What a function of the application returns. A coroutine function runs on the event loop, any
     other in a thread, where it may wait for a database."""
-    if _is_coroutine_function(function):
-        return await function(argument)
-    value = await run_in_threadpool(function, argument)
-    return await value if inspect.isawaitable(value) else value
+    with guarded_tasks(_task_exited):
+        if _is_coroutine_function(function):
+            return await function(argument)
+        value = await run_in_threadpool(function, argument)
+        return await value if inspect.isawaitable(value) else value
+
+
+def _task_exited(error: BaseException) -> BaseException:
+    return RuntimeError(f"a task that the function created raised {type(error).__name__}")
 
 
 def _is_coroutine_function(function: Callable[..., Any]) -> bool:

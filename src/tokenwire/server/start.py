@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from tokenwire.errors import ConfigError
+from tokenwire.exits import run_to_end
 from tokenwire.server.app import App
 from tokenwire.server.edge.connection.http import GuardedProtocol
 from tokenwire.server.edge.connection.watch import Watch
@@ -232,7 +233,7 @@ class ThreadedServer:
     def _run(self) -> None:
         try:
             with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
-                runner.run(self._server.serve(sockets=[self._listener]))
+                run_to_end(runner, self._server.serve(sockets=[self._listener]))
         except BaseException as error:
             self.error = error
         finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenwire.errors import InputError
 from tokenwire.events.model import ToolError
+from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.tools.calls.assemble import ToolCall
 from tokenwire.tools.registry import Tool, ToolSet
 from tokenwire.tools.schema import ArgumentsError
@@ -43,7 +44,9 @@ def check(tools: ToolSet, call: ToolCall, *, principal: str = "") -> Tool | Tool
         tool.bind(call.arguments)
     except ArgumentsError as error:
         return refusal(call, "invalid_arguments", f"invalid arguments: {error}")
-    except (Exception, SystemExit) as error:  # a validator of the user's own broke
+    except (Exception, *EXITS) as error:  # a validator of the user's own broke
+        if is_by_signal(error):
+            raise
         return refusal(call, "invalid_arguments", f"arguments refused: {type(error).__name__}")
     return tool
 

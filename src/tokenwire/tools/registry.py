@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, overload
 
 from tokenwire.errors import ConfigError
 from tokenwire.events.request import ToolSpec
+from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.tools.context import ToolContext
 from tokenwire.tools.json_schema import check_schema, problem
 from tokenwire.tools.rules import verdict
@@ -128,7 +129,9 @@ class Tool:
             return self.needs_approval
         try:
             return verdict(self.needs_approval(arguments))
-        except (Exception, SystemExit):  # a broken rule must not let anything through
+        except (Exception, *EXITS) as error:  # a broken rule must not let anything through
+            if is_by_signal(error):
+                raise
             return True
 
     def allows(self, principal: str) -> bool:
@@ -139,7 +142,9 @@ class Tool:
             return principal in self.allow
         try:
             return verdict(self.allow(principal))
-        except (Exception, SystemExit):  # a broken rule must not let anybody through
+        except (Exception, *EXITS) as error:  # a broken rule must not let anybody through
+            if is_by_signal(error):
+                raise
             return False
 
     @classmethod

@@ -25,6 +25,7 @@ from starlette.requests import HTTPConnection
 from tokenwire.errors import ConfigError, NotAuthenticatedError, RoleError, TokenwireError
 from tokenwire.events.names import TENANT_END, names_of, principal_fault
 from tokenwire.events.principal import Principal, PrincipalLimits
+from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.observe.line_limit import LineLimit
 from tokenwire.server.hosted import User, ask, call
 from tokenwire.server.settings import Settings
@@ -216,7 +217,9 @@ class Auth:
             return None
         except (TokenwireError, HTTPException):
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, *EXITS) as error:
+            if is_by_signal(error):
+                raise
             raise _failure("user", error) from None
 
     def recheck_at(self, identity: Identity, since: float) -> float:
@@ -260,7 +263,9 @@ class Auth:
             principal = await _principal_of(verify, key)
         except (TokenwireError, HTTPException):
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, *EXITS) as error:
+            if is_by_signal(error):
+                raise
             raise _failure("verify", error) from None
         if principal is not None:
             if len(self._verdicts) >= _MOST_VERDICTS:

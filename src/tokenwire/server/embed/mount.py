@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokenwire.errors import ConfigError, TokenwireError
+from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.server.app import App
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.hosted import UNKNOWN_USER, User, ask_user, set_refusal
@@ -92,7 +93,9 @@ class Mounted:
             await ask_user(self._user, scope)
         except (TokenwireError, HTTPException):
             raise
-        except (Exception, SystemExit):
+        except (Exception, *EXITS) as error:
+            if is_by_signal(error):
+                raise
             _log.exception("user failed")
             raise TokenwireError(UNKNOWN_USER) from None
 

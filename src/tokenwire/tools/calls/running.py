@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
+from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.per_loop import PerLoop
 from tokenwire.tools.calls.outcome import BadResult
 from tokenwire.tools.context import Progress, ToolContext
@@ -136,11 +137,18 @@ async def _guard(
     job: Job, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
 ) -> Finished | Failed:
     try:
-        return Finished(await _awaited(job, function(*args, **kwargs)))
+        with guarded_tasks(_task_exited):
+            return Finished(await _awaited(job, function(*args, **kwargs)))
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # asyncio would stop the whole loop for a SystemExit
+        if is_by_signal(error):
+            raise
         return Failed(error)
+
+
+def _task_exited(error: BaseException) -> BaseException:
+    return RuntimeError(f"a task that the tool created raised {type(error).__name__}")
 
 
 async def _awaited(job: Job, value: Any) -> Any:
