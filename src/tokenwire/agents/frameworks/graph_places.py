@@ -1,12 +1,15 @@
 """Where a graph of LangGraph stands: how a turn that a lost worker left open goes on.
 
 Always true: a place is stored after the log has all that was said before its checkpoint, and before
-the nodes after it begin; a turn goes on from its last place, and what readers have from after it is
-taken back first; without the checkpoint the run ends, and nothing is run again.
+the checkpointer has that checkpoint, so that a node which the checkpointer has as done is not run
+again; a turn goes on from the last place whose checkpoint is there, and what readers have from
+after it is taken back first; without the checkpoint the run ends, and nothing is run again.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -35,6 +38,8 @@ class Place(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: The tasks that were over when an answer was about to be given to the graph here; None: the
     #: graph has it.
     before_answer: list[str] | None = None
+    #: The place before it, where the graph stands while the checkpointer has no such checkpoint.
+    previous: Place | None = None
 
 
 def has_checkpointer(graph: Any) -> bool:
@@ -62,16 +67,11 @@ class Places:
             return
         stored = engine.journal.others.get(self._name)
         if stored is not None:
-            self.place = msgspec.json.decode(stored, type=Place)
-            tuple_ = await self._checkpoint(self.place.checkpoint)
-            before = self.place.before_answer
-            if tuple_ is None or (before is not None and _over(tuple_) != before):
+            self.place = await self._last(msgspec.json.decode(stored, type=Place))
+            if self.place is None and turn.is_open:
                 await lost(self._ctx)
         elif turn.is_open:
             await lost(self._ctx)
-        elif self._name == "graph-1" and (tuple_ := await self._checkpoint(None)) is not None:
-            # The graph has its input, and no node has begun.
-            self.place = Place(checkpoint=tuple_.checkpoint["id"])
         if self.place is not None:
             self.is_resumed = True
             turn.source.calls |= self.place.calls
@@ -83,11 +83,24 @@ class Places:
         if tuple_ is not None:
             await self._store(checkpoint, "stop", before_answer=_over(tuple_))
 
-    async def reach(self, data: Any, reason: str) -> None:
-        """The graph has a checkpoint; ``data``: its item of the stream."""
-        checkpoint: str = data["config"]["configurable"]["checkpoint_id"]
-        if self.place is not None and self.place.checkpoint == checkpoint:
-            return  # where it goes on: LangGraph tells it again
+    def watched(self, reach: Callable[[str], Awaitable[None]]) -> Any:
+        """The graph, which calls ``reach`` with the id of a checkpoint before it is stored."""
+        if not self._is_kept:
+            return self._graph
+        graph, saver = copy.copy(self._graph), copy.copy(self._graph.checkpointer)
+        store = saver.aput
+
+        async def reach_and_store(config: Any, checkpoint: Any, *more: Any, **options: Any) -> Any:
+            if not config["configurable"].get("checkpoint_ns"):  # of the graph, none inside of it
+                await reach(checkpoint["id"])
+            return await store(config, checkpoint, *more, **options)
+
+        saver.aput = reach_and_store
+        graph.checkpointer = saver
+        return graph
+
+    async def reach(self, checkpoint: str, reason: str) -> None:
+        """The graph is about to have a ``checkpoint``; all before it was said."""
         await self._ctx.engine.outlet.put(self._turn.source, [], durable=True)
         await self._store(checkpoint, reason)
 
@@ -111,7 +124,9 @@ class Places:
     async def _store(
         self, checkpoint: str, reason: str, before_answer: list[str] | None = None
     ) -> None:
-        engine = self._ctx.engine
+        engine, previous = self._ctx.engine, self.place
+        if previous is not None:
+            previous = msgspec.structs.replace(previous, previous=None)
         self.place = Place(
             checkpoint=checkpoint,
             step=max((step.step for step in engine.fold.steps), default=0),
@@ -119,13 +134,28 @@ class Places:
             calls=self._turn.source.calls,
             reason=reason,
             before_answer=before_answer,
+            previous=previous,
         )
         await engine.journal.put_other(self._name, msgspec.json.encode(self.place))
 
-    async def _checkpoint(self, checkpoint: str | None) -> Any:
-        where = {"thread_id": self._ctx.run, "checkpoint_ns": ""}
-        if checkpoint is not None:
-            where["checkpoint_id"] = checkpoint
+    async def _last(self, stored: Place) -> Place | None:
+        """The last place whose checkpoint is there; None where the graph has not begun. Ends the
+        run where the checkpoints are gone, or nobody knows what an answered node did."""
+        place: Place | None = stored
+        tuple_ = await self._checkpoint(stored.checkpoint)
+        if tuple_ is None:
+            place = stored.previous
+            if place is None:
+                # Noted before the graph had its input: it begins as if it had not begun.
+                return None
+            tuple_ = await self._checkpoint(place.checkpoint)
+        before = place.before_answer
+        if tuple_ is None or (before is not None and _over(tuple_) != before):
+            await lost(self._ctx)
+        return place
+
+    async def _checkpoint(self, checkpoint: str) -> Any:
+        where = {"thread_id": self._ctx.run, "checkpoint_ns": "", "checkpoint_id": checkpoint}
         return await self._graph.checkpointer.aget_tuple({"configurable": where})
 
     async def _take_back(self, place: Place) -> None:

@@ -217,16 +217,16 @@ async def _run(
                 await ctx.engine.outlet.put(source, fresh)
             turn.source.calls |= source.calls
 
-    stream = _stream(ctx, graph, begin, places)
+    async def reach(checkpoint: str) -> None:
+        await say(reading.end())
+        await places.reach(checkpoint, reading.reason)
+
+    stream = _stream(ctx, places.watched(reach), begin, places)
     if places.place is not None:
         reading.reason = places.place.reason
     try:
         async for namespace, mode, data in stream:
-            if mode != "checkpoints":
-                await say(reading.read(namespace, mode, data))
-            elif not namespace:
-                await say(reading.end())
-                await places.reach(data, reading.reason)
+            await say(reading.read(namespace, mode, data))
         await say(reading.end())
     finally:
         await stream.aclose()
@@ -243,10 +243,9 @@ async def _run(
 
 def _stream(ctx: RunContext, graph: Any, begin: Any, places: Places) -> Any:
     """The graph's stream, from its place where a lost worker left one."""
-    modes, more = ["messages", "updates", "custom"], {}
+    modes, more = ["messages", "updates", "custom"], dict[str, Any]()
     where: dict[str, Any] = {"thread_id": ctx.run, "tokenwire": ctx}
     if has_checkpointer(graph):
-        modes.append("checkpoints")
         more["durability"] = "sync"  # a node begins when the checkpoint before it is stored
     if places.is_resumed and places.place is not None:
         where["checkpoint_id"] = places.place.checkpoint
