@@ -91,7 +91,7 @@ format: $(VENV)/.installed ## Put the code into the house's format
 bench: $(VENV)/.installed ## All benchmarks, or those of ARGS="start encode"; see benchmarks/README.md
 	$(BIN)/python benchmarks/all.py $(ARGS)
 
-faults: setup ## The fault harness, long: 1,000 kills, seeded
+faults: setup .venv-agents/.installed ## The fault harness, long: 1,000 kills, seeded
 	@sh scripts/system_packages.sh
 	$(BIN)/python -m tests.faults $(ARGS)
 

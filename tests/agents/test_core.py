@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
 import time
 from typing import Any
@@ -382,6 +383,37 @@ async def test_a_slow_reader_bounds_the_agent() -> None:
                 await asyncio.sleep(0.1)
                 break
         assert given < 50_000
+
+
+@pytest.mark.parametrize("how", ["at once", "in its clean-up", "both"])
+async def test_no_step_begins_after_a_cancel(how: str) -> None:
+    step = (
+        m.StepStart(step=1, kind="agent", name="late"),
+        m.TextStart(part=0),
+        m.TextDelta(part=0, text="late"),
+        m.TextEnd(part=0),
+        m.StepEnd(step=1, status="complete", terminal_seen=True),
+    )
+    runs: list[Any] = []
+
+    @agent
+    async def job(ctx: RunContext) -> None:
+        await ctx.say("words")
+        runs[0].cancel()
+        try:
+            if how != "in its clean-up":
+                await ctx.emit(*copy.deepcopy(step))
+            await asyncio.sleep(60)
+        finally:
+            if how != "at once":
+                await ctx.emit(*copy.deepcopy(step))
+
+    async with tokenwire.stream("x", model=job) as run:
+        runs.append(run)
+        types = [event.type async for event in run]
+    assert run.state.outcome == "cancelled"
+    cancel = types.index("control")
+    assert "step-start" not in types[cancel:]
 
 
 @pytest.mark.parametrize("bad", [lambda a, b: "x", 7])

@@ -15,6 +15,7 @@ FRAMEWORKS = {
     "openai_agents": ".venv-agents",
     "langgraph": ".venv-agents",
     "langgraph_cuts": ".venv-agents",
+    "langgraph_kills": ".venv-agents",
     "strands": ".venv-agents-more",
     "google_adk": ".venv-agents-more",
     "claude": ".venv-agents-more",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,9 +24,9 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 @contextmanager
 def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] | None]]:
-    from support.redis import redis_server
-
     if kind == "redis":
+        from support.redis import redis_server
+
         with redis_server("--appendfsync", "always") as server:
             yield server.url, server.restart
     else:
@@ -33,10 +34,10 @@ def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] |
 
 
 def sweep(options: argparse.Namespace) -> list[str]:
-    from faults.sweep import AGENT, MODES, OTHER_ENDS, Sweep
+    from faults.sweep import AGENT, GRAPH, MODES, OTHER_ENDS, Sweep
 
     broken: list[str] = []
-    agents = (AGENT,) if options.agents else ()
+    agents = [AGENT] * options.agents + [GRAPH] * options.graphs
     for prompt in ("scenario:sweep", *agents, *OTHER_ENDS):
         modes = MODES[:4] if prompt in OTHER_ENDS else MODES
         with (
@@ -82,8 +83,28 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
             workers=options.workers,
             restart_store=restart,
             agents=options.agents,
+            graphs=options.graphs,
         )
         return asdict(asyncio.run(made.run()))
+
+
+def choose_python(options: argparse.Namespace) -> None:
+    """Where LangGraph is: in this process, or in the environment of frameworks, with which the
+    harness then starts again. Says so when it is in neither."""
+    from faults import graph
+
+    python = ROOT / ".venv-agents" / "bin" / "python"
+    reason = graph.unavailable()
+    options.graphs = options.agents and reason is None
+    if not options.agents or reason is None:
+        return
+    if options.store == "redis":
+        reason = "its environment has no client of Redis"
+    elif (python.parent.parent / ".installed").exists() and Path(sys.executable) != python:
+        os.execv(python, [str(python), "-m", "tests.faults", *sys.argv[1:]])
+    else:
+        reason += "; 'make .venv-agents/.installed' installs it"
+    print(f"WITHOUT LangGraph: {reason}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -91,13 +112,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000, help="0: none")
     parser.add_argument("--no-sweep", action="store_true", help="the kills only")
     parser.add_argument(
-        "--agents", action=argparse.BooleanOptionalAction, default=True, help="agents beside models"
+        "--agents",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="agents beside models, with a graph of LangGraph where it is installed",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    choose_python(options)
     broken = [] if options.no_sweep else [*sweep(options), *lease(options)]
     report = kills(options) if options.kills else {}
     broken += report.pop("broken", [])

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from faults import graph
 from faults.agent_steps import steps
+from faults.graph_nodes import nodes
 from faults.journal import CHECK, Line
 from tokenwire.errors import OrderError, TokenwireError
 from tokenwire.events import model as m
@@ -123,8 +125,9 @@ def check(case: Case, dumps: list[Dump], evidence: Evidence) -> Verdict:
         _end(events, kept),
         _clients(case, kept),
         _text(case, events),
-        _tools(events, evidence),
+        _tools(events, evidence) if case.agent != graph.NAME else (),
         steps(case, events, evidence),
+        nodes(case, events, evidence),
         _fences(evidence),
         _attempts(events, evidence),
         _cancel(case, events, evidence),
@@ -205,12 +208,15 @@ def _clients(case: Case, kept: Dump) -> Iterable[str]:
             )
 
 
-def texts_by_hand(events: list[m.Event]) -> str:
+def texts_by_hand(events: list[m.Event], *, of_root: bool = False) -> str:
     """The text a reader ends with, told without the fold: parts in order, those that a reset
-    names thrown away."""
+    names thrown away. ``of_root``: without what a subagent says."""
     parts: dict[int, str] = {}
+    others: set[int] = set()
     for event in events:
-        if isinstance(event, m.TextDelta):
+        if isinstance(event, m.TextStart) and event.agent is not None and event.agent.parent:
+            others.add(event.part)
+        if isinstance(event, m.TextDelta) and not (of_root and event.part in others):
             parts[event.part] = parts.get(event.part, "") + event.text
         elif isinstance(event, m.StepReset):
             for part in event.discard_parts:
@@ -232,7 +238,7 @@ def _text(case: Case, events: list[m.Event]) -> Iterable[str]:
             if sorted(event.discard_parts) != sorted(shown):
                 yield f"I5: the reset of step {event.step} keeps parts of an attempt that failed"
     text = texts_by_hand(events)
-    if fold(list(events)).text != text:
+    if fold(list(events)).text != texts_by_hand(events, of_root=True):
         yield "I5: the folded text is not that of the last attempts"
     ended = events[-1] if events else None
     whole = isinstance(ended, m.RunEnd) and ended.outcome == "complete"
@@ -287,7 +293,7 @@ def _fences(evidence: Evidence) -> Iterable[str]:
         who = line.get("who", "")
         if line["what"] == "own":
             fenced.discard(who)
-        elif who in fenced and line["what"] in ("call", "tool", "step", "append"):
+        elif who in fenced and line["what"] in ("call", "tool", "step", "node", "append"):
             yield f"I7: {who} was fenced, and then: {line['what']}"
         if line["what"] == "append" and line["status"] == "fenced":
             fenced.add(who)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from faults import clerk
+from faults import clerk, graph
 from faults import worker as fault_worker
 from faults.actors import Worker, context, evidence_of, read
 from faults.checker import Case, Client, Verdict, check, dump
@@ -48,8 +48,9 @@ class Report:
     stops: int = 0
     store_kills: int = 0
     runs: int = 0
-    #: How many of them were an agent's.
+    #: How many of them were an agent's, and how many a graph's of LangGraph.
     agents: int = 0
+    graphs: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     takeovers: int = 0
     resets: int = 0
@@ -74,13 +75,15 @@ class Harness:
         restart_store: Callable[[], None] | None = None,
         skews: tuple[float, ...] = (0.0,),
         agents: bool = True,
+        graphs: bool = False,
     ) -> None:
         self.report = Report(seed, store.partition(":")[0])
         self._store = store
         self._journal = Journal(str(folder / "journal"))
         self._chance = random.Random(seed)
         self._kills = kills
-        self._agents = agents
+        self._agents, self._graphs = agents, graphs
+        self._checkpoints = str(folder / "graph.db") if graphs else ""
         self._restart_store = restart_store
         #: How wrong the workers' clocks are, one after the other.
         self._skews = itertools.cycle(skews)
@@ -97,7 +100,9 @@ class Harness:
         clerk.add_scenario()
         async with SimulatorServer(settings) as model:
             self._model = model
-            self._place = Place(self._store, model.url, self._journal.path)
+            self._place = Place(
+                self._store, model.url, self._journal.path, checkpoints=self._checkpoints
+            )
             runs = fault_worker.make_runs(self._place, self._journal, owner="the harness")
             await runs.open(take_over=False)
             try:
@@ -200,6 +205,7 @@ class Harness:
 
     def _new_case(self, key: str) -> Case:
         kinds = ["text", "text", "tool", "reasoning", *["agent"] * (2 * self._agents)]
+        kinds += ["graph"] * (2 * self._graphs)
         scenario = self._chance.choice(kinds)
         case = Case(
             key=key,
@@ -211,6 +217,9 @@ class Harness:
         if scenario == "agent":
             case.agent, case.expected, case.data = clerk.NAME, clerk.EXPECTED, clerk.DATA
             self.report.agents += 1
+        elif scenario == "graph":
+            case.agent, case.expected = graph.NAME, graph.EXPECTED
+            self.report.graphs += 1
         self.report.runs += 1
         self.report.cancels += case.cancelled
         self._cases.append(case)

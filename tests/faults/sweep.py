@@ -21,11 +21,11 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from faults import clerk
+from faults import clerk, graph
 from faults import worker as fault_worker
 from faults.actors import Worker, context, evidence_of, read
 from faults.agent_steps import open_steps
@@ -44,7 +44,11 @@ from tokenwire.simulator.settings import Settings
 
 MODES = ("kill", "stop", "cancel", "drain", "twice")
 TOOLS = ("read_stock", "send_order", "delete_file")
-INSIDE = {"scenario:sweep": TOOLS, "agent": tuple(step.name for step in clerk.STEPS)}
+INSIDE = {
+    "scenario:sweep": TOOLS,
+    "agent": tuple(step.name for step in clerk.STEPS),
+    "graph": graph.EFFECTS,
+}
 #: How many records after its takeover the second worker is killed, in mode ``twice``.
 LATER = (1, 2, 3, 5, 8)
 
@@ -56,6 +60,8 @@ OTHER_ENDS = ("scenario:length", "scenario:error", "scenario:refusal", "scenario
 
 #: What a sweep is asked to hit in place of a model's run.
 AGENT = "agent"
+#: The same of LangGraph's graph.
+GRAPH = "graph"
 
 _SAID = (("I look ", "first. "), (), ("May I ", "tidy up? "), ("All ", "of it ", "is done."))
 EXPECTED = "".join("".join(parts) for parts in _SAID)
@@ -151,6 +157,7 @@ class Sweep:
         #: Every how many-th record.
         self._every, self._at_once = every, at_once
         self._journal = Journal(str(folder / "journal"))
+        self._checkpoints = str(folder / "graph.db") if prompt == GRAPH else ""
         self._context = context()
         #: Runs that the heir may take over: not those for which a second victim is meant.
         self._free: set[str] = set()
@@ -162,14 +169,27 @@ class Sweep:
         try:
             async with SimulatorServer(Settings(rate=300.0)) as model:
                 self._model = model
-                place = Place(self._store, model.url, self._journal.path, only=self._free)
+                place = Place(
+                    self._store,
+                    model.url,
+                    self._journal.path,
+                    only=self._free,
+                    checkpoints=self._checkpoints,
+                )
                 self._place = place
                 runs = fault_worker.make_runs(place, self._journal, owner="heir:0:0")
+                connection = None
+                if self._checkpoints:
+                    connection = await fault_worker.add_graph(
+                        runs, place, self._journal, lambda: None
+                    )
                 await runs.open()
                 try:
                     await self._all(runs)
                 finally:
                     await fault_worker.leave(runs)
+                    if connection is not None:
+                        await connection.close()
         finally:
             del SCENARIOS["sweep"]
             clerk.remove_scenario()
@@ -208,6 +228,8 @@ class Sweep:
         case = Case(f"key-{run}", prompt, f"model-key-{run}", expected, {run})
         if prompt == AGENT:
             case.agent, case.expected, case.data = clerk.NAME, clerk.EXPECTED, clerk.DATA
+        elif prompt == GRAPH:
+            case.agent, case.expected = graph.NAME, graph.EXPECTED
         case.clients = [Client(seed=0), Client(seed=1)]
         hit = Hit(point, case)
         told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -240,7 +262,7 @@ class Sweep:
     async def _worker(
         self, trap: Trap, told: asyncio.Queue[dict[str, Any]], only: frozenset[str] | None = None
     ) -> Worker:
-        place = Place(self._store, self._model.url, self._journal.path, trap, only=only)
+        place = replace(self._place, trap=trap, only=only)
         worker = await Worker.start(self._context, place, lambda _, said: told.put_nowait(said))
         await told.get()  # ready
         return worker
@@ -336,6 +358,12 @@ def _expectations(hit: Hit, before: list[m.Event], claims: int, whole: str) -> I
         yield f"G5: {claims} takeovers"
     begun = {e.call_id for e in before if isinstance(e, m.ToolStart) and not e.idempotent}
     begun -= {e.call_id for e in before if isinstance(e, m.ToolResult | m.ToolError)}
+    if hit.case.agent == graph.NAME:
+        begun = set()  # a graph goes on from its checkpoint
+    # A node that was given its answer and was over, while its checkpoint was not there yet.
+    is_answered = hit.case.agent == graph.NAME and any(
+        isinstance(e, m.ApprovalAnswer) for e in before
+    )
     if mode == "twice":
         fine = verdict.outcome == whole or verdict.reason in GIVEN_UP
     elif ended or mode in ("none", "drain") or not hit.sprung:
@@ -350,6 +378,7 @@ def _expectations(hit: Hit, before: list[m.Event], claims: int, whole: str) -> I
         fine = (verdict.outcome, verdict.reason) == ("interrupted", "tool_in_doubt")
     else:
         fine = verdict.outcome == whole
+        fine = fine or (is_answered and verdict.reason == "worker_lost")
     if not fine:
         yield f"it ended as {_end(verdict)}, hit after {before[-1].type} with {begun} begun"
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from faults import graph
 from faults.checker import Case, Client, Dump, Evidence, check
+from faults.graph_nodes import nodes
 from tokenwire.events import model as m
 from tokenwire.relay.record import Chain, cursor_of, json_of
 
@@ -444,3 +446,35 @@ def test_a_step_that_may_not_be_done_again_is_begun_again():
     reset = m.StepReset(step=1, attempt=2, reason="restart")
     again = [*events[:2], reset, start, *events[2:]]
     assert_named(of_agent(again), "I6: step send_order was started 2 times, 1 effects")
+
+
+def graphs(*lines: tuple[str, str, Any]) -> list[str]:
+    """What is complained about a graph whose workers did ``lines``: worker, what, and of what."""
+    evidence = Evidence()
+    for who, what, value in lines:
+        fields = {"name": value[0], "step": value[1]} if what == "node" else {"step": value}
+        evidence.lines.append({"what": what, "who": who, **fields})
+    case = Case(KEY, "scenario:graph", MODEL, None, {RUN}, agent=graph.NAME)
+    return list(nodes(case, [], evidence))
+
+
+def test_a_node_that_a_checkpoint_has_as_done():
+    first = [("a", "own", 0), ("a", "node", ("look", 1)), ("a", "checkpoint", 1)]
+    assert graphs(*first, ("b", "own", 0), ("b", "node", ("call", 2))) == []
+    assert graphs(*first, ("b", "own", 0), ("b", "node", ("look", 1))) == [
+        "I6: node look ran again, and checkpoint 1 had it as done"
+    ]
+    # Nobody knows of a checkpoint that a worker stores which was lost before.
+    late = [("b", "own", 0), ("a", "checkpoint", 1), ("b", "node", ("look", 1))]
+    assert graphs(*first[:2], *late) == []
+
+
+def test_a_worker_that_runs_a_node_twice():
+    twice = [("a", "node", ("look", 1))] * 2
+    assert graphs(("a", "own", 0), *twice) == ["I6: one worker ran node look 2 times"]
+
+
+def test_a_complete_graph_without_one_of_its_nodes():
+    case = Case(KEY, "scenario:graph", MODEL, None, {RUN}, agent=graph.NAME)
+    [complaint] = nodes(case, [end("complete")], Evidence())
+    assert "its nodes" in complaint

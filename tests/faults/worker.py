@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
+from faults import graph
 from faults.clerk import Step, clerk_of
 from faults.journal import Journal, Trap, WatchedHttp, WatchedLog
 from tokenwire import RunContext
@@ -34,7 +36,8 @@ from tokenwire.tools.registry import ToolSet, tool
 
 # Imported once, before the fork: these are loaded where they are first used otherwise.
 for _name in ("concurrent.futures.thread", "tokenwire.log.redis.store"):
-    importlib.import_module(_name)
+    with contextlib.suppress(ModuleNotFoundError):  # the environment of frameworks has no Redis
+        importlib.import_module(_name)
 
 LEASE = 1.0
 
@@ -67,6 +70,8 @@ class Place:
     skew: float = 0.0
     #: Runs that it may take over: all, or those that are in here (now).
     only: Container[str] | None = None
+    #: The file of a graph's checkpoints, where LangGraph is there.
+    checkpoints: str = ""
 
     def owner(self) -> str:
         """host:pid:random, as `Runs` makes it."""
@@ -139,6 +144,27 @@ def make_runs(
     )
 
 
+async def add_graph(runs: Runs, place: Place, journal: Journal, told: Callable[[], None]) -> Any:
+    """Give the worker the graph of LangGraph, before it is opened; what to close."""
+    log: Any = runs.store
+    owner = runs.worker.owner
+
+    async def effect(run: str, name: str, step: int) -> None:
+        journal.write("node", run=run, name=name, step=step, who=owner)
+        if place.trap is not None and place.trap.tool == name:
+            async with log.gate:
+                place.trap.spring(told)
+
+    def stored(run: str, step: int) -> None:
+        journal.write("checkpoint", run=run, step=step, who=owner)
+
+    agents, connection = await graph.graph_of(
+        Path(place.checkpoints), effect, stored, gate=log.gate
+    )
+    runs.worker.agents = {**runs.worker.agents, **agents}
+    return connection
+
+
 async def serve(pipe: Connection, place: Place) -> None:
     loop = asyncio.get_running_loop()
     orders: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
@@ -150,6 +176,7 @@ async def serve(pipe: Connection, place: Place) -> None:
             orders.put_nowait(None)
 
     runs = make_runs(place, journal, owner=place.owner(), told=told)
+    connection = await add_graph(runs, place, journal, told) if place.checkpoints else None
     # A worker with a trap is there for its own run.
     await runs.open(take_over=place.trap is None or place.only is not None)
 
@@ -171,6 +198,8 @@ async def serve(pipe: Connection, place: Place) -> None:
             pipe.send(answer)
     await runs.drain(5.0)
     await leave(runs)
+    if connection is not None:
+        await connection.close()
 
 
 async def leave(runs: Runs) -> None:
@@ -202,4 +231,6 @@ def main(pipe: Connection, place: Place) -> None:
     asyncio.run(serve(pipe, place))
 
 
+if graph.unavailable() is None:
+    graph.load()
 tools_of(lambda context, name: None)  # loads what makes the tools, before the fork

@@ -37,6 +37,7 @@ from tokenwire.events.model import (
     RunEnd,
     RunOutcome,
     RunStart,
+    StepStart,
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.events.reasons import INCOMPLETE_REASONS
@@ -87,6 +88,8 @@ class AgentEngine:
         self.order = setup.order or Order()
         self.fold = setup.fold or Fold()
         self._leaving = False
+        #: Whether a framework's loop is under way, which no other worker can go on with as it is.
+        self.in_turn = False
         self.sink: Sink | None = None
         self.journal = Journal(setup.documents)
         self.outlet = Outlet(self.order, self.fold, most_steps=setup.plan.limits.steps, name=name)
@@ -412,9 +415,14 @@ class AgentEngine:
         """Number, time, check and fold events; a cancel comes before what it causes. Where the
         agent said what may not follow, its run fails; what came before is returned."""
         cancelled = self.inbox.cancelled
-        if cancelled is not None and not self._cancel_written and events:
+        if cancelled is not None and self._cancel_written and not is_own:
+            # No step begins after a cancel, whatever the agent says in its clean-up.
+            starts = (n for n, event in enumerate(events) if isinstance(event, StepStart))
+            events = events[: next(starts, len(events))]
+        elif cancelled is not None and not self._cancel_written and events:
             self._cancel_written = True
-            events = [cancelled, *events]
+            begun = 0 if is_own else _steps_begun(events)
+            events = [*events[:begun], cancelled, *events[begun:]]
         t = self._base + int((time.monotonic() - self._start) * 1000)
         check, apply = self.order.check, self.fold.apply
         for number, event in enumerate(events):
@@ -438,3 +446,9 @@ class AgentEngine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.inbox.wait()
+
+
+def _steps_begun(events: list[Event]) -> int:
+    """How many of ``events`` come before the end of the last start of a step."""
+    starts = [number for number, event in enumerate(events, 1) if isinstance(event, StepStart)]
+    return starts[-1] if starts else 0

@@ -79,9 +79,10 @@ class OwnedRun:
 
     @property
     def in_tool(self) -> bool:
-        """A tool is running, or its result is being appended."""
+        """A tool or a turn of a framework is running, or its result is being appended."""
         tools, steps = self.loop.fold.tools.values(), self.loop.fold.steps
         at_work = any(tool.started and not tool.done for tool in tools)
+        at_work = at_work or (self.loop.in_turn and not self.loop.fold.waiting)
         at_work = at_work or any(s.kind == "task" and s.status == "open" for s in steps)
         return not self.task.done() and (at_work or (self.loop.leaving and self.producer.appending))
 

@@ -48,6 +48,11 @@ class Engine(Protocol):
     sink: Sink | None
 
     @property
+    def in_turn(self) -> bool:
+        """Whether a framework's loop is under way, which would be lost."""
+        ...
+
+    @property
     def leaving(self) -> bool:
         """Set it to return without ending the run, at the next point where nothing is in doubt."""
         ...

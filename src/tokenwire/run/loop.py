@@ -84,6 +84,9 @@ class _SinkFailure(Exception):
 class Loop:
     """One run's engine. Use `batches` once."""
 
+    #: See `tokenwire.run.engine.Engine`.
+    in_turn = False
+
     __slots__ = (
         "_base",
         "_called",

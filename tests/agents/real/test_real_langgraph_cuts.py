@@ -250,3 +250,22 @@ async def test_what_was_said_beside_an_open_node_ends_it(tmp_path: Path) -> None
     assert events[: len(seen)] == seen
     assert (events[-1].outcome, events[-1].reason) == ("interrupted", "worker_lost")
     assert sorted(effects) == ["ask", "beside"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_worker_that_leaves_runs_no_node_twice(kept: bool, tmp_path: Path) -> None:
+    """With a checkpointer another worker goes on from the next checkpoint; without one the turn
+    is finished first."""
+    effects: list[str] = []
+    async with savers(tmp_path) as saver:
+        make = lambda: built(effects, saver() if kept else None)  # noqa: E731
+        async with worker(tmp_path, make()) as first:
+            info = await first.start(asked(), model="graph")
+            await events_of(first, info.id, lambda e: isinstance(e, m.TextDelta))
+            await first.drain(30.0)
+            assert effects.count("end") == (0 if kept else 1)
+            async with worker(tmp_path, make()) as second:
+                events = await events_of(second, info.id)
+    assert fold(events).outcome == "complete"
+    assert sorted(effects) == sorted([*NODES, "tool"])
+    assert not any(isinstance(e, m.StepReset) for e in events)

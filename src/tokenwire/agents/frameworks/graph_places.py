@@ -8,8 +8,10 @@ after it is taken back first; without the checkpoint the run ends, and nothing i
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -88,16 +90,31 @@ class Places:
         if not self._is_kept:
             return self._graph
         graph, saver = copy.copy(self._graph), copy.copy(self._graph.checkpointer)
-        store = saver.aput
+        store, store_writes = saver.aput, saver.aput_writes
 
         async def reach_and_store(config: Any, checkpoint: Any, *more: Any, **options: Any) -> Any:
             if not config["configurable"].get("checkpoint_ns"):  # of the graph, none inside of it
                 await reach(checkpoint["id"])
-            return await store(config, checkpoint, *more, **options)
+                saved = await _whole(store(config, checkpoint, *more, **options))
+                await self._hand_over()
+                return saved
+            return await _whole(store(config, checkpoint, *more, **options))
 
-        saver.aput = reach_and_store
+        # LangGraph looks at the names of the parameters.
+        @functools.wraps(store_writes)
+        async def store_whole(*args: Any, **options: Any) -> Any:
+            return await _whole(store_writes(*args, **options))
+
+        saver.aput, saver.aput_writes = reach_and_store, store_whole
         graph.checkpointer = saver
         return graph
+
+    async def _hand_over(self) -> None:
+        """Where the worker leaves, another one goes on from here."""
+        engine = self._ctx.engine
+        if engine.leaving:
+            engine.in_turn = False
+            await asyncio.Event().wait()
 
     async def reach(self, checkpoint: str, reason: str) -> None:
         """The graph is about to have a ``checkpoint``; all before it was said."""
@@ -164,7 +181,9 @@ class Places:
         steps = [
             step
             for step in engine.fold.steps
-            if step.operation == turn.source.operation and step.step > place.step and step.parts
+            if step.operation == turn.source.operation
+            and step.step > place.step
+            and (step.parts or step.step == open_step)
         ]
         for step in sorted(steps, key=lambda step: step.step != open_step):
             number, attempt = step.step, step.attempt + 1
@@ -172,10 +191,10 @@ class Places:
             engine.outlet.task(
                 StepReset(step=number, attempt=attempt, discard_parts=parts, reason="restart")
             )
-            again = StepStart(
+            begun = StepStart(
                 step=number, attempt=attempt, name=step.name, operation=step.operation
             )
-            engine.outlet.task(again)
+            engine.outlet.task(begun)
             engine.outlet.task(StepEnd(step=number, status="complete", terminal_seen=True))
         self._data = [
             (event.name, event.payload)
@@ -183,6 +202,19 @@ class Places:
             if isinstance(event, Data) and event.seq > place.seq
         ]
         await engine.outlet.put(turn.source, [], durable=True)
+
+
+#: Writes of checkpointers that are under way.
+_writing: set[asyncio.Task[Any]] = set()
+
+
+async def _whole(write: Coroutine[Any, Any, Any]) -> Any:
+    """A write that goes on when its run is cancelled: one that stops in the middle leaves a
+    transaction open, which locks the file of a `SqliteSaver` for all other processes."""
+    task = asyncio.create_task(write)
+    _writing.add(task)
+    task.add_done_callback(_writing.discard)
+    return await asyncio.shield(task)
 
 
 def _over(tuple_: Any) -> list[str]:

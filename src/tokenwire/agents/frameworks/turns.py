@@ -41,6 +41,7 @@ class Turn:
             await lost(ctx)
         source = engine.source(operation.number)
         source.agent = Agent(id=engine.name, name=engine.name)
+        engine.in_turn = not operation.is_finished
         return cls(ctx, operation, source)
 
     @property
@@ -63,6 +64,7 @@ class Turn:
         """The turn is over; ``state`` is JSON, private, and what the next turn begins with."""
         await self._ctx.engine.journal.finish(self._operation, msgspec.json.encode(state))
         await self._ctx.engine.outlet.put(self.source, [], durable=True)
+        self._ctx.engine.in_turn = False
 
 
 async def lost(ctx: RunContext) -> None:
