@@ -111,15 +111,18 @@ HELP: dict[str, str] = {}
 def help_of(*command: str) -> str:
     key = " ".join(command)
     if key not in HELP:
-        done = subprocess.run(
-            [sys.executable, "-m", "tokenwire", *command, "--help"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"},
-        )
-        assert done.returncode == 0, f"tokenwire {key}: {done.stderr}"
-        HELP[key] = done.stdout
+        HELP[key] = ""
+        # Rare options of the server are in its second help.
+        for flag in ["--help", "--help-limits"] if key == "serve" else ["--help"]:
+            done = subprocess.run(
+                [sys.executable, "-m", "tokenwire", *command, flag],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"},
+            )
+            assert done.returncode == 0, f"tokenwire {key}: {done.stderr}"
+            HELP[key] += done.stdout
     return HELP[key]
 
 

@@ -17,6 +17,12 @@ _WHERE = {
     "Deadlines": "tokenwire.run.call.deadlines",
     "LoopLimits": "tokenwire.run.plan",
     "Message": "tokenwire.events.message",
+    "CallAnswer": "tokenwire.run.hooks.tools",
+    "CallRequest": "tokenwire.run.hooks.tools",
+    "CallResult": "tokenwire.run.hooks.tools",
+    "Hooks": "tokenwire.run.hooks.hook",
+    "PerCall": "tokenwire.tools.per_call",
+    "StartRequest": "tokenwire.relay.starts.request",
     "Principal": "tokenwire.events.principal",
     "PrincipalLimits": "tokenwire.events.principal",
     "Progress": "tokenwire.tools.context",
@@ -44,9 +50,14 @@ _WHERE = {
 __all__ = [
     "Approval",
     "BufferLimits",
+    "CallAnswer",
+    "CallRequest",
+    "CallResult",
     "Deadlines",
+    "Hooks",
     "LoopLimits",
     "Message",
+    "PerCall",
     "Principal",
     "PrincipalLimits",
     "Progress",
@@ -57,6 +68,7 @@ __all__ = [
     "Run",
     "RunContext",
     "Runs",
+    "StartRequest",
     "TokenwireError",
     "Tool",
     "ToolContext",
@@ -83,12 +95,16 @@ if TYPE_CHECKING:
     from tokenwire.log.open import open_store
     from tokenwire.providers.registry import Registry
     from tokenwire.relay.runs import Runs
+    from tokenwire.relay.starts.request import StartRequest
     from tokenwire.run.buffer import BufferLimits
     from tokenwire.run.call.deadlines import Deadlines
     from tokenwire.run.call.recover import RetryPolicy
+    from tokenwire.run.hooks.hook import Hooks
+    from tokenwire.run.hooks.tools import CallAnswer, CallRequest, CallResult
     from tokenwire.run.plan import LoopLimits
     from tokenwire.run.stream import Result, Run
     from tokenwire.tools.context import Progress, ToolContext
+    from tokenwire.tools.per_call import PerCall
     from tokenwire.tools.registry import Tool, ToolSet, tool
     from tokenwire.with_tools import stream_with_tools
 

@@ -41,6 +41,9 @@ what, and what to do; it never contains a key or a provider's raw text.
     │   ├── ServerUnavailableError  no connection to the server, or it was lost
     │   └── ServerProtocolError     a response that is not a tokenwire server's
     ├── ToolError                   a tool could not run or did not finish
+    ├── StartRefusedError           the application refused a run before it began
+    ├── CallRefusedError            the application refused a tool call
+    ├── HookError                   a function of the application, called by a run, failed
     ├── AgentError                  an agent failed
     │   ├── AgentChangedError       a run was started with another version of its agent
     │   ├── StepError               a step of an agent raised an exception
@@ -64,6 +67,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BusyError",
+    "CallRefusedError",
     "CancelledRunError",
     "ConfigError",
     "ConflictError",
@@ -75,6 +79,7 @@ __all__ = [
     "ForbiddenError",
     "FramingError",
     "GoneError",
+    "HookError",
     "InputError",
     "KeyReusedError",
     "LimitError",
@@ -95,6 +100,7 @@ __all__ = [
     "ServerError",
     "ServerProtocolError",
     "ServerUnavailableError",
+    "StartRefusedError",
     "StepError",
     "StoreDamagedError",
     "StoreFullError",
@@ -383,6 +389,46 @@ class ToolError(TokenwireError):
     """A tool could not run or did not finish."""
 
     code = "tool_error"
+
+
+class StartRefusedError(TokenwireError):
+    """The application refused a run before it began. ``status``: of the HTTP response, 400 to 599;
+    ``code``: for programs; ``retry_after``: seconds."""
+
+    code = "start_refused"
+    http_status = 403
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 403,
+        code: str = "start_refused",
+        retry_after: float | None = None,
+        **details: Any,
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"the status of a refusal must be from 400 to 599, not {status!r}")
+        if retry_after is not None:
+            details["retry_after"] = retry_after
+        super().__init__(message, **details)
+        self.code = code  # type: ignore[misc]
+        self.http_status = status  # type: ignore[misc]
+        self.retry_after = retry_after
+
+
+class CallRefusedError(TokenwireError):
+    """The application refused a tool call; the model sees the message as the tool's error."""
+
+    code = "denied"
+    http_status = 403
+
+
+class HookError(TokenwireError):
+    """A function of the application that a run calls (``before_start``, ``before_tool``,
+    ``after_tool``) failed or did not finish in time. The server's log has the exception."""
+
+    code = "hook_failed"
 
 
 class AgentError(TokenwireError):

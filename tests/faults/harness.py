@@ -28,7 +28,8 @@ from faults.worker import Place
 from tokenwire.errors import ConflictError, TokenwireError
 from tokenwire.events.codec import decode
 from tokenwire.events.model import ApprovalRequest
-from tokenwire.relay.runs import Runs, _scoped
+from tokenwire.relay.runs import Runs
+from tokenwire.relay.starts.start import scoped
 from tokenwire.run.stream import new_run_id
 from tokenwire.simulator import samples
 from tokenwire.simulator.app import SimulatorServer
@@ -257,7 +258,7 @@ class Harness:
         requests = Counter(record.model for record in self._model.requests)
         everything = evidence_of(self._cases, self._journal, requests)
         for case, evidence in zip(self._cases, everything, strict=True):
-            names = case.runs | set(await runs.store.thread(_scoped(case.key, case.key) or ""))
+            names = case.runs | set(await runs.store.thread(scoped(case.key, case.key) or ""))
             try:
                 dumps = [await dump(runs.store, name) for name in sorted(names)]
             except TokenwireError as error:

@@ -275,9 +275,7 @@ def test_the_runs_of_a_dead_process_of_this_machine_wait_for_no_lease(tmp_path, 
                 await store.create(name, owner=dead, meta=request, lease=3600)
             foreign = "run-of-another-0123456789"
             await store.create(foreign, owner=elsewhere, meta=request, lease=3600)
-            runs = Runs(
-                open_store(url), registry=OneModel(server.url), retry=QUICK
-            )  # with the usual lease
+            runs = Runs(open_store(url), registry=OneModel(server.url), retry=QUICK, lease=3600)
             await runs.open()
             for name in names:
                 events = [e for _, e in await asyncio.wait_for(read_all(runs, name), 60)]

@@ -179,6 +179,19 @@ def test_the_help_fits_a_screen(columns: int, monkeypatch: pytest.MonkeyPatch) -
     assert max(map(len, lines)) <= columns
 
 
+def test_what_the_short_help_leaves_out_is_in_the_long_one(capsys) -> None:
+    rare = [row for row in settings_table() if row.rare]
+    assert rare
+    short = serve_parser().format_help()
+    with pytest.raises(SystemExit):
+        serve_parser().parse_args(["--help-limits"])
+    long = capsys.readouterr().out
+    for row in rare:
+        assert f"{row.flag} " not in short
+        assert f"  {row.flag} " in long
+        assert not row.is_limit
+
+
 def test_defaults_are_of_their_types_and_described() -> None:
     for row in settings_table():
         assert row.help.endswith("."), row.name

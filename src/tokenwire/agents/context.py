@@ -258,7 +258,7 @@ class RunContext:
                 **own,
             },
         )
-        planned.plan.principal = plan.principal
+        planned.plan.belong_to(plan)
         return AgentStream(
             self.engine,
             planned,

@@ -87,7 +87,7 @@ def serve_parser() -> argparse.ArgumentParser:
         "--limit",
         metavar="NAME=VALUE",
         action="append",
-        help="Limit or deadline; --help-limits prints all.",
+        help="Limit or deadline; --help-limits prints all, and rare options.",
     )
     for row in settings_table():
         if row.type is bool:
@@ -110,7 +110,8 @@ def _options(row: Setting) -> dict[str, Any]:
     default = "" if row.default in (None, [], "") or row.secret else f" ({_shown(row)})"
     options: dict[str, Any] = {"default": None, "metavar": _word(row)}
     options["help"] = f"{row.brief}{default}.".replace("%", "%%")
-    if row.secret:  # other users can see it on a command line: taken, and not recommended
+    # Other users can see a secret on a command line: it is taken, and not recommended.
+    if row.secret or row.rare:
         options["help"] = argparse.SUPPRESS
     if row.type == list[str]:
         options["action"] = "append"
@@ -143,7 +144,7 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class _HelpLimits(argparse.Action):
-    """Prints the limits: name, default, description."""
+    """Prints the limits (name, default, description), and the options that the help leaves out."""
 
     def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **options)
@@ -157,6 +158,11 @@ class _HelpLimits(argparse.Action):
                 head = f"  {row.name:<22} {default:>8}  "
                 space = " " * len(head)
                 print(textwrap.fill(head + row.help, width, subsequent_indent=space))
+        print("\nOptions that --help leaves out:\n")
+        for row in settings_table():
+            if row.rare:
+                print(f"  {row.flag} {_word(row)}")
+                print(textwrap.indent(textwrap.fill(row.help, width - 8), " " * 8))
         raise SystemExit(0)
 
 

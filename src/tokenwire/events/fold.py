@@ -348,6 +348,7 @@ def _tool_start(state: Fold, event: ToolStart) -> None:
     tool = _tool(state, event.call_id, event.name)
     tool.started = True
     tool.idempotent, tool.step = event.idempotent, event.step
+    tool.arguments = event.arguments
 
 
 def _tool_result(state: Fold, event: ToolResult) -> None:

@@ -90,6 +90,8 @@ class ToolState(msgspec.Struct, kw_only=True, omit_defaults=True):
     step: int = 0
     started: bool = False
     idempotent: bool = False
+    #: Those that it was started with, where its start says them.
+    arguments: Any = None
     done: bool = False
     content: Any = None
     error: str | None = None

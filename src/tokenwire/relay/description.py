@@ -15,6 +15,7 @@ from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.request import Request
 from tokenwire.events.state import ToolState
 from tokenwire.log.base import LogInfo
+from tokenwire.run.plan import LoopLimits
 
 __all__ = [
     "RunInfo",
@@ -47,6 +48,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     agent: str | None = None
     #: The version of the host's preparation that a model's run begins with; None for none.
     prepare: str | None = None
+    #: The bounds of its tool loop, where the application chose them; None: the worker's.
+    limits: LoopLimits | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 

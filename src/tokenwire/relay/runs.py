@@ -14,26 +14,19 @@ In an app of your own::
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-
 from tokenwire.errors import (
-    BusyError,
     GoneError,
-    InputError,
     NotFoundError,
     TokenwireError,
 )
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import Control
-from tokenwire.events.names import checked_principal, checked_thread
+from tokenwire.events.names import checked_principal
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
@@ -51,7 +44,6 @@ from tokenwire.relay.description import (
     RunInfo,
     RunMeta,
     RunSnapshot,
-    checked_meta,
     info_of,
     meta_of,
     snapshot_of,
@@ -61,15 +53,16 @@ from tokenwire.relay.follow import Follower, open_follower
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.produce import ProducerLimits
-from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.replay import Replay, read_run, waits
+from tokenwire.relay.starts.start import RUN_ID, Starts, scoped
 from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.worker import LEASE, WAIT_TIMEOUT, Worker
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.engine import AgentSpec
+from tokenwire.run.hooks.hook import Hooks
 from tokenwire.run.plan import LoopLimits
 from tokenwire.run.stream import new_run_id
 
@@ -79,10 +72,6 @@ if TYPE_CHECKING:
     from tokenwire.tools.registry import ToolSet
 
 __all__ = ["Follower", "RunInfo", "RunSnapshot", "Runs"]
-
-_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
-#: So begin the logs of Durable Streams, which no run may be called.
-_STREAMS = "ds_"
 
 
 class Runs:
@@ -98,7 +87,8 @@ class Runs:
     process; ``lease``: seconds until others may take over its runs;
     ``wait_timeout``: seconds until a run that waits for a person or a client ends. ``on_end``:
     called with every ended run, at least once; ``webhooks``: addresses that hear of runs;
-    ``prepare``: what each run of a model begins with (`tokenwire.agents.prepare.preparation_of`).
+    ``prepare``: what each run of a model begins with (`tokenwire.agents.prepare.preparation_of`);
+    ``hooks``: functions that may change or refuse a run before it starts, and its tool calls.
     These are the same in every process of a store.
 
     Methods take a ``run`` by its id; ``principal``: the caller, who sees their own runs only. Of
@@ -129,6 +119,7 @@ class Runs:
         on_end: OnEnd | None = None,
         prepare: AgentSpec | None = None,
         webhooks: Webhooks | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         #: What works on the runs whose lease this process holds.
         self.worker = Worker(
@@ -152,7 +143,9 @@ class Runs:
             on_end=on_end,
             prepare=prepare,
             webhooks=webhooks,
+            hooks=hooks,
         )
+        self._starts = Starts(self.worker)
         self.store = store
         self._tender: asyncio.Task[None] | None = None
 
@@ -233,14 +226,6 @@ class Runs:
         ``tools``: whether the server's tools may be used. Raises `UnknownModelError`,
         `ConfigError` and `InputError` before anything is created, `BusyError` while draining.
         """
-        if self.draining:
-            raise BusyError("this server is stopping; retry", retry_after=2)
-        if not ON_DISCONNECT.fullmatch(on_disconnect):
-            raise InputError("on_disconnect must be 'continue', 'stop' or 'stop:SECONDS'")
-        run = run_id or new_run_id()
-        checked_thread(thread)
-        if not _ID.fullmatch(run) or run.startswith(_STREAMS):
-            raise InputError("a run id has 16 to 64 of the characters A-Z a-z 0-9 _ -")
         meta = RunMeta(
             model=model,
             request=request,
@@ -249,36 +234,8 @@ class Runs:
             metadata=metadata,
             on_disconnect=on_disconnect,
             tools=tools,
-            agent=self.worker.agents[model].version if model in self.worker.agents else None,
         )
-        signature = checked_meta(meta)
-        self.worker.complete(meta)
-        plan = self.worker.plan(run, meta)
-        meta.nonce = secrets.token_hex(8)
-        encoded = msgspec.json.encode(meta)
-        noted = self.outbox is not None and await self.outbox.expect(run)
-        try:
-            info = await self.store.create(
-                run,
-                owner=self.owner,
-                meta=encoded,
-                thread=_scoped(principal, thread),
-                key=_scoped(principal, key),
-                key_hash=hashlib.sha256(signature).hexdigest(),
-                lease=self.worker.lease,
-            )
-        except Exception:
-            if noted and self.outbox is not None:
-                await self.outbox.forget(run)
-            raise
-        if info.meta != encoded:  # also where the key names a run of the caller's own id
-            existing = info_of(info, meta_of(info), waiting=self._is_waiting(info.log))
-            existing.created_now = False
-            if noted and self.outbox is not None and info.log != run:
-                await self.outbox.forget(run)
-            return existing
-        self.worker.adopt(plan, info.epoch, on_disconnect)
-        return info_of(info, meta)
+        return await self._starts.start(run_id or new_run_id(), meta, key=key)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -292,7 +249,7 @@ class Runs:
 
     async def named(self, key: str, *, principal: str = "") -> RunInfo | None:
         """The run that the idempotency ``key`` of this principal started; None if there is none."""
-        run = await self.store.named(_scoped(principal, key) or "")
+        run = await self.store.named(scoped(principal, key) or "")
         try:
             return await self.info(run, principal=principal) if run is not None else None
         except (NotFoundError, GoneError):
@@ -373,8 +330,8 @@ class Runs:
         if before is not None:
             await self._checked(before, principal)
         infos: list[RunInfo] = []
-        scoped = _scoped(principal, thread) or ""
-        for run in await self.store.thread(scoped, most=most, before=before or ""):
+        name = scoped(principal, thread) or ""
+        for run in await self.store.thread(name, most=most, before=before or ""):
             try:
                 info, meta = await self._checked(run, principal)
             except TokenwireError:
@@ -475,7 +432,7 @@ class Runs:
 
     async def _checked(self, run: str, principal: str) -> tuple[LogInfo, RunMeta]:
         unknown = NotFoundError("no such run")  # one answer for unknown and foreign
-        if not _ID.fullmatch(run):
+        if not RUN_ID.fullmatch(run):
             raise unknown
         try:
             info = await self.store.describe(run)
@@ -491,8 +448,3 @@ class Runs:
     def _is_waiting(self, run: str) -> bool:
         owned = self.owned.get(run)
         return owned is not None and owned.state == "waiting"
-
-
-def _scoped(principal: str, name: str | None) -> str | None:
-    """A caller's name for something, separate from other principals' names."""
-    return None if name is None else f"{principal}\x1f{name}"

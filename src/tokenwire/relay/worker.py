@@ -33,6 +33,7 @@ from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.engine import AgentSpec, Setup, make_engine
+from tokenwire.run.hooks.hook import Hooks
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import LoopLimits, Plan
 from tokenwire.run.step_request import stop_rule
@@ -80,6 +81,7 @@ class Worker:
         on_end: OnEnd | None = None,
         prepare: AgentSpec | None = None,
         webhooks: Webhooks | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.store = store
         self._registry = registry
@@ -95,7 +97,10 @@ class Worker:
         #: Seconds that a run may wait for a person or a client.
         self.wait_timeout = wait_timeout
         self.agents = agents or {}
-        self._app = app
+        #: The host's own object.
+        self.app = app
+        #: The functions of the application before a run and around its tools.
+        self.hooks = hooks
         #: What each run of a model begins with.
         self.prepare = prepare
         self.outbox: Outbox | None = None
@@ -222,12 +227,13 @@ class Worker:
             principal=meta.principal,
             deadlines=self._deadlines,
             retry=self._retry,
-            limits=self._limits,
+            limits=meta.limits or self._limits,
             tools=self.tools if meta.tools else None,
             stop_when=self._stop_when,
             agent=prepare,
             registry=self._registry,
-            app=self._app,
+            app=self.app,
+            hooks=self.hooks,
         )
 
     def _agent_plan(self, run: str, meta: RunMeta, registry: Registry) -> Plan:
@@ -249,10 +255,11 @@ class Worker:
             principal=meta.principal,
             deadlines=self._deadlines,
             retry=self._retry,
-            limits=self._limits,
+            limits=meta.limits or self._limits,
             agent=agent,
             registry=registry,
-            app=self._app,
+            app=self.app,
+            hooks=self.hooks,
         )
 
     def adopt(

@@ -219,6 +219,8 @@ class Loop:
                 async with aclosing(phase.batches()) as events:
                     async for batch in events:
                         yield self._stamp(batch)
+                if phase.failure is not None and self.inbox.cancelled is None:
+                    raise phase.failure
                 if phase.stop:
                     break
                 if self.leaving:

@@ -45,5 +45,13 @@ class Plan(msgspec.Struct, kw_only=True):
     #: What an agent may use beside its request: ``registry``, and ``app``, the host's own object.
     registry: Any = None
     app: Any = None
+    #: The application's functions around its tools (`run.hooks.Hooks`); None: there are none.
+    hooks: Any = None
     #: Called after a step's calls have their results; True ends the run there.
     stop_when: Callable[[Fold], bool] | None = None
+
+    def belong_to(self, outer: Plan) -> None:
+        """Make it a part of the run of ``outer``: for the same caller, with what the host put
+        there."""
+        self.principal, self.thread, self.metadata = outer.principal, outer.thread, outer.metadata
+        self.app, self.hooks = outer.app, outer.hooks

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tokenwire.errors import HookError
 from tokenwire.events.fold import Fold, StepState
 from tokenwire.events.model import (
     ApprovalAnswer,
@@ -28,11 +29,14 @@ from tokenwire.events.model import (
 )
 from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
+from tokenwire.run.hooks.hook import Hook
+from tokenwire.run.hooks.tools import review, revise
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import Plan
 from tokenwire.tools.calls.assemble import ToolCall, calls_of
-from tokenwire.tools.calls.execute import client_result, execute
+from tokenwire.tools.calls.execute import Outcome, client_result, execute
 from tokenwire.tools.check import check, refusal
+from tokenwire.tools.context import CallScope
 
 if TYPE_CHECKING:
     from tokenwire.tools.registry import Tool, ToolSet
@@ -72,6 +76,21 @@ class ToolPhase:
         #: Approvals that have an answer, which the fold may not contain yet.
         self._answered_approvals: set[str] = set()
         self._wake: asyncio.Event = asyncio.Event()
+        #: Why the run must end as an error: a hook failed.
+        self.failure: HookError | None = None
+        #: Calls that a hook has decided about, or their outcome without running.
+        self._decisions: list[ToolCall | ToolResult | ToolError] = []
+        self._before: Hook | None = plan.hooks.before_tool if plan.hooks is not None else None
+        self._after: Hook | None = plan.hooks.after_tool if plan.hooks is not None else None
+        self._scope = CallScope(
+            run=plan.run,
+            thread=plan.thread,
+            principal=plan.principal,
+            metadata=plan.metadata or {},
+            app=plan.app,
+        )
+        #: Calls that a lost worker had started.
+        self._restarted: set[str] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(plan.limits.parallel)
 
@@ -103,7 +122,7 @@ class ToolPhase:
             if self.stop:
                 return
             self._start(starts)
-            while self.pending and self._inbox.cancelled is None:
+            while self.pending and self._inbox.cancelled is None and self.failure is None:
                 if not self._running:
                     waiting = self._waiting_for()
                     if not waiting:
@@ -113,6 +132,7 @@ class ToolPhase:
                 starts = []
                 await self._until_something()
                 batch, receipts = self._drain()
+                batch.extend(self._decided(starts))
                 for command in self._inbox.take():
                     batch.extend(self._apply(command, starts))
                 if batch:
@@ -124,7 +144,7 @@ class ToolPhase:
             batch, _ = self._drain()
             if batch:
                 yield batch
-            if self._inbox.cancelled is not None:
+            if self._inbox.cancelled is not None or self.failure is not None:
                 self.stop = True
                 yield await self._stop_tools()
         finally:
@@ -152,22 +172,49 @@ class ToolPhase:
             if state is not None and state.started:
                 if not state.idempotent:
                     return [*events, self._doubt(call)], []
-                starts.append(call)
+                self._restarted.add(call.call_id)
+                starts.append(self._edited(call, state.arguments))
             elif state is not None and state.approved:
                 self._allowed(self._edited(call, state.approval_arguments), starts)
-            elif tool.asks(call.arguments if isinstance(call.arguments, dict) else {}):
-                if state is None or state.approval_id is None:
-                    events.append(self._ask(call))
+            elif state is not None and state.approval_id is not None:
+                self.pending[call.call_id] = self._edited(call, state.approval_arguments)
+            elif self._before is not None and self._runs_here(tool, call):
+                self._task(call, self._review(self._before, tool, call))
             else:
-                self._allowed(call, starts)
+                events.extend(self._admit(tool, call, starts))
         return events, starts
+
+    def _admit(self, tool: Tool, call: ToolCall, starts: list[ToolCall]) -> list[Event]:
+        """A call that is to run as it stands: the question to a person, or its start."""
+        self.pending[call.call_id] = call
+        if tool.asks(call.arguments if isinstance(call.arguments, dict) else {}):
+            return [self._ask(call)]
+        self._allowed(call, starts)
+        return []
+
+    def _decided(self, starts: list[ToolCall]) -> list[Event]:
+        """What the decisions of ``before_tool`` lead to."""
+        decisions, self._decisions = self._decisions, []
+        events: list[Event] = []
+        for decision in decisions:
+            self._running.pop(decision.call_id, None)
+            tool = self._tool(decision) if isinstance(decision, ToolCall) else None
+            if isinstance(decision, ToolCall) and tool is not None:
+                events.extend(self._admit(tool, decision, starts))
+            elif not isinstance(decision, ToolCall):
+                self.pending.pop(decision.call_id, None)
+                events.append(decision)
+        return events
 
     def _allowed(self, call: ToolCall, starts: list[ToolCall]) -> None:
         """A call that may run: here, or where its client is, which is waited for."""
         tool = self._tool(call)
         self.pending[call.call_id] = call
-        if tool is not None and tool.executor == "server" and call.executor != "client":
+        if tool is not None and self._runs_here(tool, call):
             starts.append(call)
+
+    def _runs_here(self, tool: Tool, call: ToolCall) -> bool:
+        return tool.executor == "server" and call.executor != "client"
 
     def _refusal(self, call: ToolCall, count: int) -> ToolError | None:
         """Why a call may not run at all, as what the model will see."""
@@ -224,8 +271,37 @@ class ToolPhase:
 
     def _start(self, calls: list[ToolCall]) -> None:
         for call in calls:
-            name = f"tool '{call.name}' of run {self._plan.run}"
-            self._running[call.call_id] = asyncio.create_task(self._run(call), name=name)
+            self._task(call, self._run(call))
+
+    def _task(self, call: ToolCall, work: Coroutine[Any, Any, None]) -> None:
+        name = f"tool '{call.name}' of run {self._plan.run}"
+        self._running[call.call_id] = asyncio.create_task(work, name=name)
+
+    async def _review(self, hook: Hook, tool: Tool, call: ToolCall) -> None:
+        """Let ``before_tool`` decide about a call."""
+        async with self._gate:
+            try:
+                self._decisions.append(await review(hook, tool, call, self._scope))
+            except HookError as error:
+                self.failure = error
+            except Exception as error:
+                self.failure = hook.failure(self._plan.run, error)
+        # It stays among the running ones until the decision is taken: it waits for no client.
+        self._wake.set()
+
+    async def _revised(self, tool: Tool, call: ToolCall, outcome: Outcome) -> Outcome:
+        hook = self._after
+        if hook is None:
+            return outcome
+        restart = call.call_id in self._restarted
+        try:
+            return await revise(hook, tool, call, outcome, self._scope, restart=restart)
+        except HookError as error:
+            self.failure = error
+            raise
+        except Exception as error:
+            self.failure = hook.failure(self._plan.run, error)
+            raise self.failure from None
 
     async def _run(self, call: ToolCall) -> None:
         tools = self._tools
@@ -235,8 +311,15 @@ class ToolPhase:
         async with self._gate:
             try:
                 outcome = await execute(
-                    tools, call, emit=self._emit, principal=self._plan.principal
+                    tools,
+                    call,
+                    emit=self._emit,
+                    principal=self._plan.principal,
+                    scope=self._scope,
+                    after=self._revised if self._after is not None else None,
                 )
+            except HookError as error:  # the call has its end; the run is about to have its own
+                outcome = refusal(call, error.code, error.message)
             except Exception:  # an internal fault must not leave the call without its end
                 _log.exception("run %s: the call of '%s' failed inside", self._plan.run, call.name)
                 outcome = refusal(call, "exception", "internal error; see the server's log")
@@ -266,6 +349,9 @@ class ToolPhase:
 
     async def _stop_tools(self) -> list[Event]:
         """Cancel running tools; returns their last events and an error for every other call."""
+        code, why = "cancelled", "the run was cancelled"
+        if self._inbox.cancelled is None and self.failure is not None:
+            code, why = self.failure.code, "the run ended with an error"
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
@@ -276,8 +362,8 @@ class ToolPhase:
         events += [
             ToolError(
                 call_id=call.call_id,
-                code="cancelled",
-                message="the run was cancelled before this call had a result",
+                code=code,
+                message=f"{why} before this call had a result",
                 name=call.name,
             )
             for call in self.pending.values()

@@ -28,6 +28,7 @@ from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.plan import LoopLimits
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.guard import Guard
+from tokenwire.server.hooks import hooks_of, named_function
 from tokenwire.server.hosted import Hosted
 from tokenwire.server.openapi import routes as openapi_routes
 from tokenwire.server.routes import ag_ui, ai_sdk, anthropic, openai
@@ -84,6 +85,9 @@ class App:
         app: object = None,
         on_end: OnEnd | None = None,
         prepare: Callable[[RunContext], Any] | None = None,
+        before_start: Callable[..., Any] | None = None,
+        before_tool: Callable[..., Any] | None = None,
+        after_tool: Callable[..., Any] | None = None,
         http: HttpClient | None = None,
         hosted: Hosted | None = None,
     ) -> None:
@@ -103,6 +107,9 @@ class App:
             from tokenwire.agents.prepare import preparation_of
 
             self._prepare = preparation_of(prepare)
+        self._hooks = hooks_of(
+            settings, before_start=before_start, before_tool=before_tool, after_tool=after_tool
+        )
         self._registry, self._log_argument, self._tools = registry, store, tools
         self._http = http
         self._opened_here = AsyncExitStack()
@@ -171,6 +178,7 @@ class App:
             on_end=self._on_end,
             prepare=self._prepare,
             webhooks=self._webhooks,
+            hooks=self._hooks,
         )
         state.threads = Threads(state.runs)
         await state.runs.open()
@@ -246,6 +254,9 @@ def create_app(
     app: object = None,
     on_end: OnEnd | None = None,
     prepare: Callable[[RunContext], Any] | None = None,
+    before_start: Callable[..., Any] | None = None,
+    before_tool: Callable[..., Any] | None = None,
+    after_tool: Callable[..., Any] | None = None,
 ) -> App:
     """The server as an ASGI application. ``settings``: default those of the class, without file
     and environment; ``registry``: the models by name; ``store``: a store that it opens and closes;
@@ -253,7 +264,8 @@ def create_app(
     ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or their names, beside
     those of the settings; ``app``: what they get as ``ctx.app``. ``on_end``: called with every
     ended run, at least once; ``prepare``: a function of a `tokenwire.RunContext` with which each
-    run of a model begins. Raises `ConfigError` for unsafe or contradicting settings."""
+    run of a model begins; ``before_start``, ``before_tool``, ``after_tool``: as in `Live`. Raises
+    `ConfigError` for unsafe or contradicting settings."""
     return App(
         settings or Settings(),
         registry=registry,
@@ -264,19 +276,10 @@ def create_app(
         app=app,
         on_end=on_end,
         prepare=prepare,
+        before_start=before_start,
+        before_tool=before_tool,
+        after_tool=after_tool,
     )
-
-
-def named_function(name: str | None) -> Callable[..., Any] | None:
-    """The function MODULE:NAME or FILE.py:NAME. Raises `ConfigError`."""
-    if name is None:
-        return None
-    from tokenwire.agents.load import load_object
-
-    function = load_object(name, "function")
-    if not callable(function):
-        raise ConfigError(f"{name!r} is not a function")
-    return function
 
 
 def deadlines(settings: Settings) -> Deadlines:

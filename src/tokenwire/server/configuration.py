@@ -46,6 +46,8 @@ class Setting(typing.NamedTuple):
     help: str
     unit: str
     secret: bool
+    #: Left out of the short help.
+    rare: bool
 
     @property
     def is_limit(self) -> bool:
@@ -83,6 +85,7 @@ def settings_table() -> list[Setting]:
                 meta["help"],
                 meta["unit"],
                 meta["secret"],
+                meta["rare"],
             )
         )
     return rows
@@ -253,7 +256,7 @@ _POSITIVE = {
     "workers", "heartbeat", "max_age", "graceful_stop", "connect_timeout", "first_event_timeout",
     "idle_timeout", "keep_alive_timeout", "total_timeout", "header_deadline", "body_deadline",
     "write_deadline", "wait_timeout", "waiting_runs", "header_limit", "header_fields",
-    "body_limit", "media_limit", "json_depth", "message_limit", "prompt_limit", "connections",
-    "connections_per_ip", "runs", "starts_burst", "socket_buffer", "run_events", "run_bytes",
-    "run_steps", "run_tools_at_once",
+    "hook_timeout", "body_limit", "media_limit", "json_depth", "message_limit", "prompt_limit",
+    "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer", "run_events",
+    "run_bytes", "run_steps", "run_tools_at_once",
 }  # fmt: skip

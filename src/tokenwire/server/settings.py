@@ -18,8 +18,16 @@ from tokenwire.events.names import names_of
 __all__ = ["Settings", "is_loopback"]
 
 
-def _set(default: Any, group: str, text: str, *, unit: str = "", secret: bool = False) -> Any:
-    metadata = {"group": group, "help": text, "unit": unit, "secret": secret}
+def _set(
+    default: Any,
+    group: str,
+    text: str,
+    *,
+    unit: str = "",
+    secret: bool = False,
+    rare: bool = False,
+) -> Any:
+    metadata = {"group": group, "help": text, "unit": unit, "secret": secret, "rare": rare}
     if isinstance(default, list):
         return field(
             default_factory=lambda: list(typing.cast(list[Any], default)),
@@ -63,6 +71,26 @@ class Settings:
         "Called in each run before the model; MODULE:NAME of a function of the RunContext, which "
         "returns the model's conversation.",
     )
+    before_start: str | None = _set(
+        None,
+        "Models and runs",
+        "Called before each run; MODULE:NAME of a function of the StartRequest, which may change "
+        "or refuse it.",
+    )
+    before_tool: str | None = _set(
+        None,
+        "Models and runs",
+        "Called before each tool; MODULE:NAME of a function of the CallRequest, which may change, "
+        "refuse or answer the call.",
+        rare=True,
+    )
+    after_tool: str | None = _set(
+        None,
+        "Models and runs",
+        "Called after each tool; MODULE:NAME of a function of the CallRequest and the CallResult, "
+        "which may change the result.",
+        rare=True,
+    )
     webhook: list[str] = _set(
         [],
         "Models and runs",
@@ -99,12 +127,14 @@ class Settings:
         "Models and runs",
         "Hosts that webhooks may call; HOST (https at a public address), HOST:PORT or HOST:* "
         "(also http and private addresses). Default: none.",
+        rare=True,
     )
     durable_streams_webhook_key: str | None = _set(
         None,
         "Models and runs",
         "PEM file of the key that signs webhooks; Ed25519, readable by its owner only. Default: a "
         "generated key in the store.",
+        rare=True,
     )
     compat: Literal["common", "5", "6", "7"] = _set(
         "6", "Models and runs", "AI SDK release to write for; 7 reads 6, too."
@@ -152,7 +182,7 @@ class Settings:
         "Maximum connection age (+-10 %); the client then reconnects.",
         unit="s",
     )
-    retry_ms: int = _set(1000, "Streams and logs", "Clients' reconnect delay, in ms.")
+    retry_ms: int = _set(1000, "Streams and logs", "Clients' reconnect delay, in ms.", rare=True)
     graceful_stop: float = _set(10.0, "Streams and logs", "Longest graceful stop.", unit="s")
 
     connect_timeout: float = _set(5.0, "Deadlines", "Connecting to a provider.", unit="s")
@@ -167,6 +197,9 @@ class Settings:
     )
     total_timeout: float = _set(600.0, "Deadlines", "One whole answer.", unit="s")
     wait_timeout: float = _set(604800.0, "Deadlines", "A run's wait for an approval.", unit="s")
+    hook_timeout: float = _set(
+        10.0, "Deadlines", "One call of before_start, before_tool or after_tool.", unit="s"
+    )
     header_deadline: float = _set(10.0, "Deadlines", "Receiving a request's headers.", unit="s")
     body_deadline: float = _set(30.0, "Deadlines", "Receiving a request's body.", unit="s")
     long_poll_timeout: float = _set(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["Progress", "ToolContext"]
+__all__ = ["CallScope", "Progress", "ToolContext"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,11 +21,24 @@ class Progress:
     message: str | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CallScope:
+    """What a call belongs to: the ids of its ``run`` and ``thread``, the name of the ``principal``
+    who started the run, the ``metadata`` of the run, and ``app``, the host's own object."""
+
+    run: str = ""
+    thread: str | None = None
+    principal: str = ""
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    app: Any = None
+
+
 class ToolContext:
     """Passed to a tool that has a parameter annotated with this class.
 
-    ``call_id``: the model's id of the call; ``principal``: the caller of the run; ``say``: receives
-    progress and pieces of the result.
+    ``call_id``: the model's id of the call; ``principal``: the caller of the run, in place of that
+    of ``scope``; ``say``: receives progress and pieces of the result; ``scope``: what the call
+    belongs to.
     """
 
     def __init__(
@@ -33,11 +47,19 @@ class ToolContext:
         *,
         principal: str = "",
         say: Callable[[Progress | str], None] | None = None,
+        scope: CallScope | None = None,
     ) -> None:
+        scope = scope or CallScope()
         #: The model's id of this call; the same when a call is started again after a crash.
         self.call_id = call_id
-        #: Who asked for the run.
-        self.principal = principal
+        #: The name of the principal who started the run.
+        self.principal = principal or scope.principal
+        #: The ids of the run and, if it belongs to one, of its conversation.
+        self.run, self.thread = scope.run, scope.thread
+        #: What the run was started with.
+        self.metadata: dict[str, Any] = scope.metadata
+        #: The host's own object: ``Live(app=...)``.
+        self.app: Any = scope.app
         self._say = say
         self._cancelled = threading.Event()
 

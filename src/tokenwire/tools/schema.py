@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 from tokenwire.errors import ConfigError
+from tokenwire.tools.per_call import PerCall
 
 __all__ = [
     "ArgumentsError",
@@ -52,6 +53,7 @@ class Signature:
         *,
         description: str = "",
         context: str | None = None,
+        values: dict[str, PerCall] | None = None,
         unbound: bool = False,
     ) -> None:
         self.parameters = parameters
@@ -60,6 +62,8 @@ class Signature:
         self.unbound = unbound
         #: The name of the parameter that takes the `ToolContext`, if there is one.
         self.context = context
+        #: The parameters whose values are made for each call.
+        self.values = values or {}
         self._bind = bind
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
     fields: dict[str, Any] = {}
     names: dict[str, str] = {}
     context: str | None = None
+    values: dict[str, PerCall] = {}
     extra = False
     unbound = _is_method(function)
     for number, parameter in enumerate(inspect.signature(function).parameters.values()):
@@ -95,6 +100,11 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
         hint = hints.get(parameter.name, Any)
         if _is_context(hint, context_type):
             context = parameter.name
+            continue
+        per_call = _per_call(hint, parameter.default)
+        if per_call is not None:
+            _check_kind(name, function, parameter.name, per_call)
+            values[parameter.name] = per_call
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
             extra = True
@@ -128,7 +138,25 @@ def signature_of(function: Callable[..., Any], context_type: type) -> Signature:
         values = {names[field]: getattr(checked, field) for field in fields}
         return values | dict(checked.model_extra or {})
 
-    return Signature(parameters, bind, description=summary, context=context, unbound=unbound)
+    return Signature(
+        parameters, bind, description=summary, context=context, values=values, unbound=unbound
+    )
+
+
+def _per_call(hint: Any, default: Any) -> PerCall | None:
+    marks = [default, *getattr(hint, "__metadata__", ())]
+    return next((mark for mark in marks if isinstance(mark, PerCall)), None)
+
+
+def _check_kind(name: str, function: Callable[..., Any], parameter: str, value: PerCall) -> None:
+    plain = inspect.isfunction(function) and not (
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    )
+    if plain and value.is_async:
+        raise ConfigError(
+            f"tool '{name}': the value of '{parameter}' is made by an async function, so the tool "
+            "must be 'async def'"
+        )
 
 
 def _is_method(function: Callable[..., Any]) -> bool:

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from tokenwire.relay import Store
     from tokenwire.relay.outbox import OnEnd
     from tokenwire.relay.runs import Runs
+    from tokenwire.relay.starts.request import StartRequest
+    from tokenwire.run.hooks.tools import CallRequest, CallResult
     from tokenwire.server.edge.connections import Connections
     from tokenwire.tools.tool import Tool
 
@@ -83,6 +85,8 @@ class Live:
     ``models``. ``on_end`` is called with every run that ended, as a
     `tokenwire.relay.outbox.EndedRun`. ``prepare``: a function of a `tokenwire.RunContext` with
     which each run of a model begins; the conversation that it returns is what the model receives.
+    ``before_start`` may change or refuse a run before it exists, ``before_tool`` a tool's call
+    before it starts, ``after_tool`` its result before anybody sees it; plain or async functions.
     ``webhooks``: addresses that receive ``run.ended``, ``run.waiting`` and ``approval.expired``,
     signed with ``webhook_secrets`` (``whsec_`` and base64).
 
@@ -110,6 +114,9 @@ class Live:
         app: object = None,
         on_end: OnEnd | None = None,
         prepare: Callable[[RunContext], Any] | None = None,
+        before_start: Callable[[StartRequest], Any] | None = None,
+        before_tool: Callable[[CallRequest], Any] | None = None,
+        after_tool: Callable[[CallRequest, CallResult], Any] | None = None,
         webhooks: str | Iterable[str] = (),
         webhook_secrets: str | Iterable[str] = (),
         user: User | None = None,
@@ -145,6 +152,9 @@ class Live:
             "app": app,
             "on_end": on_end,
             "prepare": prepare,
+            "before_start": before_start,
+            "before_tool": before_tool,
+            "after_tool": after_tool,
             "http": http,
         }
         self._server = self._new_server()

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from tokenwire.errors import TokenwireError
 from tokenwire.events.model import (
     Event,
     ToolError,
@@ -26,15 +27,18 @@ from tokenwire.tools.calls.assemble import ToolCall
 from tokenwire.tools.calls.outcome import BadResult, error_text, json_value
 from tokenwire.tools.calls.running import Failed, Finished, Job, Slots, run_tool
 from tokenwire.tools.check import ToolLimits, check, refusal
-from tokenwire.tools.context import Progress, ToolContext
+from tokenwire.tools.context import CallScope, Progress, ToolContext
+from tokenwire.tools.per_call import with_values
 from tokenwire.tools.registry import MODEL, Tool, ToolSet
 
-__all__ = ["Emit", "Outcome", "client_result", "execute"]
+__all__ = ["After", "Emit", "Outcome", "client_result", "execute"]
 
 Outcome = ToolResult | ToolError
 #: Takes an event on the event loop. What it returns, if awaitable, is awaited; for ``tool-start``
 #: before the tool runs, so that a log can have it first.
 Emit = Callable[[Event], Awaitable[Any] | None]
+#: Takes what a tool returned, and returns what is to be seen of it.
+After = Callable[[Tool, ToolCall, Outcome], Awaitable[Outcome]]
 
 #: A loop that reports each turn must not fill the log: after so many reports only those count that
 #: bring the bar further by a step that can be seen.
@@ -49,8 +53,12 @@ async def execute(
     emit: Emit,
     principal: str = "",
     limits: ToolLimits | None = None,
+    scope: CallScope | None = None,
+    after: After | None = None,
 ) -> Outcome:
-    """Run one call and return its outcome, which was emitted as well.
+    """Run one call and return its outcome, which was emitted as well. ``scope``: what the tool's
+    context says of its run; ``after``: replaces what a tool returned before it is emitted, and
+    what it raises is raised once the call has its end.
 
     Cancelling the task that awaits this cancels the tool, emits its ``tool-error`` with code
     ``cancelled``, and raises ``CancelledError`` again.
@@ -64,14 +72,20 @@ async def execute(
         error = refusal(call, "unknown_tool", f"{call.name!r} does not run on the server")
         await _emit(emit, error)
         return error
-    return await _run(tool, call, emit, principal, limits)
+    return await _run(tool, call, emit, limits, scope or CallScope(principal=principal), after)
 
 
 async def _run(
-    tool: Tool, call: ToolCall, emit: Emit, principal: str, limits: ToolLimits
+    tool: Tool,
+    call: ToolCall,
+    emit: Emit,
+    limits: ToolLimits,
+    scope: CallScope,
+    after: After | None,
 ) -> Outcome:
-    voice = _Voice(call, emit, tool.output_cap)
-    context = ToolContext(call.call_id, principal=principal, say=voice.say)
+    # Pieces of a result that is to be looked at first must not be seen before it.
+    voice = _Voice(call, emit, tool.output_cap, is_quiet=after is not None)
+    context = ToolContext(call.call_id, say=voice.say, scope=scope)
     slots = Slots.of(tool)
     if not await slots.take(tool.timeout):
         error = refusal(
@@ -95,12 +109,17 @@ async def _run(
     )
     try:
         ended = await run_tool(job, slots)
+        await voice.end()
+        outcome = _outcome(tool, call, ended, voice, limits)
+        if after is not None:
+            outcome = await after(tool, call, outcome)
     except asyncio.CancelledError:
         await voice.end()
         await _emit(emit, refusal(call, "cancelled", "the run was cancelled"))
         raise
-    await voice.end()
-    outcome = _outcome(tool, call, ended, voice, limits)
+    except TokenwireError as error:  # of ``after``: what it should have looked at stays unseen
+        await _emit(emit, refusal(call, error.code, "the result is withheld: " + error.message))
+        raise
     await _emit(emit, outcome)
     return outcome
 
@@ -151,7 +170,10 @@ def _bound(tool: Tool, arguments: dict[str, Any], context: ToolContext) -> dict[
     name = tool.signature.context
     if name is not None:
         kwargs[name] = context
-    return {"function": tool.function, "args": args, "kwargs": kwargs}
+    function = tool.function
+    if function is not None and tool.signature.values:
+        function = with_values(function, tool.signature.values, context)
+    return {"function": function, "args": args, "kwargs": kwargs}
 
 
 class _Voice:
@@ -161,9 +183,11 @@ class _Voice:
     a tool with many small pieces floods neither the loop nor the log.
     """
 
-    def __init__(self, call: ToolCall, emit: Emit, cap: int) -> None:
+    def __init__(self, call: ToolCall, emit: Emit, cap: int, *, is_quiet: bool = False) -> None:
         self._call = call
         self._emit = emit
+        #: Only progress is emitted, and no text of it.
+        self._is_quiet = is_quiet
         self._room = cap
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -221,7 +245,7 @@ class _Voice:
         for what in queue:
             if isinstance(what, Progress):
                 self._tell_progress(what)
-            elif not self.overflowed:
+            elif not self.overflowed and not self._is_quiet:
                 text = "".join(what).encode("utf-8", "replace").decode()
                 self._send(ToolOutput(call_id=self._call.call_id, text=text))
 
@@ -232,6 +256,8 @@ class _Voice:
             return
         self._furthest = max(self._furthest, fraction or 0.0)
         message = None if progress.message is None else str(progress.message)[:500]
+        if self._is_quiet:
+            message = None
         self._send(ToolProgress(call_id=self._call.call_id, fraction=fraction, message=message))
 
     def _send(self, event: Event) -> None:

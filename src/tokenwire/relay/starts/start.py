@@ -1,0 +1,148 @@
+"""The start of a run: one description, stored once.
+
+Always true: nothing is created before everything is checked; one idempotency key starts one run,
+and ``before_start`` is called once for it in this process, however often the request comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from tokenwire.errors import BusyError, InputError, TokenwireError
+from tokenwire.events.names import checked_thread
+from tokenwire.log.base import LogInfo
+from tokenwire.relay.description import RunInfo, RunMeta, checked_meta, info_of, meta_of
+from tokenwire.relay.readers import ON_DISCONNECT
+from tokenwire.relay.starts.request import StartRequest, reviewed
+from tokenwire.relay.worker import Worker
+from tokenwire.run.hooks.hook import Hook
+from tokenwire.run.plan import Plan
+
+__all__ = ["RUN_ID", "Starts", "scoped"]
+
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+#: So begin the logs of Durable Streams, which no run may be called.
+_STREAMS = "ds_"
+
+
+class Starts:
+    """The starts of one process."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        hooks = worker.hooks
+        self._hook: Hook | None = hooks.before_start if hooks is not None else None
+        #: One start at a time for each idempotency key, where a hook is to be called once.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def start(self, run: str, meta: RunMeta, *, key: str | None) -> RunInfo:
+        """The run, new or (by its key) an existing one. Raises as `Runs.start` does."""
+        worker = self._worker
+        if worker.draining:
+            raise BusyError("this server is stopping; retry", retry_after=2)
+        if not ON_DISCONNECT.fullmatch(meta.on_disconnect):
+            raise InputError("on_disconnect must be 'continue', 'stop' or 'stop:SECONDS'")
+        checked_thread(meta.thread)
+        if not RUN_ID.fullmatch(run) or run.startswith(_STREAMS):
+            raise InputError("a run id has 16 to 64 of the characters A-Z a-z 0-9 _ -")
+        meta.agent = self._version(meta.model)
+        signature = hashlib.sha256(checked_meta(meta)).hexdigest()
+        name = scoped(meta.principal, key)
+        if self._hook is None:
+            return await self._begin(run, meta, name, signature)
+        if name is None:
+            return await self._begin(run, await self._reviewed(run, meta, key), name, signature)
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        async with lock:
+            if await worker.store.named(name) is not None:
+                return await self._repeat(run, meta, name, signature)
+            changed = await self._reviewed(run, meta, key)
+            return await self._begin(run, changed, name, signature)
+
+    async def _reviewed(self, run: str, meta: RunMeta, key: str | None) -> RunMeta:
+        """The description as ``before_start`` changes it, checked again."""
+        hook = self._hook
+        if hook is None:
+            return meta
+        worker = self._worker
+        request = StartRequest(run, meta, key=key, limits=meta.limits, app=worker.app)
+        changed = await reviewed(hook, request)
+        try:
+            if changed.model != meta.model and not worker.serves(changed.model):
+                raise InputError(f"the model '{changed.model[:80]}' is not served here")
+            changed.agent = self._version(changed.model)
+            checked_meta(changed)
+            if changed.model != meta.model:
+                worker.plan(run, changed)
+        except TokenwireError as error:  # a mistake of the application, not of the caller
+            raise hook.failure(run, error) from error
+        return changed
+
+    def _version(self, model: str) -> str | None:
+        """The version of the agent of this name; None for a model."""
+        agent = self._worker.agents.get(model)
+        return agent.version if agent is not None else None
+
+    async def _begin(self, run: str, meta: RunMeta, name: str | None, signature: str) -> RunInfo:
+        worker = self._worker
+        worker.complete(meta)
+        plan = worker.plan(run, meta)
+        info, encoded = await self._create(run, meta, name, signature, plan)
+        if info.meta != encoded:
+            return _existing(info, self._worker)
+        worker.adopt(plan, info.epoch, meta.on_disconnect)
+        return info_of(info, meta)
+
+    async def _create(
+        self, run: str, meta: RunMeta, name: str | None, signature: str, plan: Plan | None
+    ) -> tuple[LogInfo, bytes]:
+        worker = self._worker
+        meta.nonce = secrets.token_hex(8)
+        encoded = msgspec.json.encode(meta)
+        outbox = worker.outbox
+        noted = plan is not None and outbox is not None and await outbox.expect(run)
+        try:
+            info = await worker.store.create(
+                run,
+                owner=worker.owner,
+                meta=encoded,
+                thread=scoped(meta.principal, meta.thread),
+                key=name,
+                key_hash=signature,
+                lease=worker.lease,
+            )
+        except Exception:
+            if noted and outbox is not None:
+                await outbox.forget(run)
+            raise
+        # Also where the key names a run of the caller's own id.
+        if info.meta != encoded and noted and outbox is not None and info.log != run:
+            await outbox.forget(run)
+        return info, encoded
+
+    async def _repeat(self, run: str, meta: RunMeta, name: str, signature: str) -> RunInfo:
+        """The run that the key names already. Raises `KeyReusedError` for another request."""
+        info, encoded = await self._create(run, meta, name, signature, None)
+        if info.meta == encoded:  # that run was erased at this very moment
+            await self._worker.store.delete(run)
+            raise BusyError("the run of this idempotency key was erased; retry", retry_after=1)
+        return _existing(info, self._worker)
+
+
+def _existing(info: LogInfo, worker: Worker) -> RunInfo:
+    owned = worker.owned.get(info.log)
+    waiting = owned is not None and owned.state == "waiting"
+    existing = info_of(info, meta_of(info), waiting=waiting)
+    existing.created_now = False
+    return existing
+
+
+def scoped(principal: str, name: str | None) -> str | None:
+    """A caller's name for something, separate from other principals' names."""
+    return None if name is None else f"{principal}\x1f{name}"
