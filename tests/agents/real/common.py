@@ -20,7 +20,14 @@ from tokenwire import Runs, open_store
 from tokenwire.agents.load import agents_of
 from tokenwire.events import model as m
 from tokenwire.events.fold import Fold, fold
-from tokenwire.events.message import user
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    user,
+)
 from tokenwire.events.order import Order
 from tokenwire.events.request import Request
 from tokenwire.simulator.app import start_demo
@@ -181,3 +188,82 @@ async def over_a_restart(
         async with worker(path, make(), 2) as second:
             await second.approve(info.id, approval, approved=approved)
             return fold(await read(second, info.id))
+
+
+#: One point, as a PNG.
+_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    "rkJggg=="
+)
+#: A picture and a document, as they are in a conversation.
+PICTURE = FilePart(media_type="image/png", data=_PIXEL, name="cat.png")
+PAPER = FilePart(media_type="application/pdf", data="JVBERi0xLjQ=", name="cats.pdf")
+
+
+def conversation() -> list[Message]:
+    """A conversation that has all that a framework must get: an earlier call with its result, an
+    earlier picture, and a question with a document."""
+    call = ToolCallPart(call_id="call_7", name="get_weather", arguments='{"city": "Oslo"}')
+    result = ToolResultPart(call_id="call_7", content={"sky": "snowy"})
+    return [
+        Message(role="user", content=[TextPart(text="What is it?"), PICTURE]),
+        Message(role="assistant", content=[TextPart(text="I look."), call]),
+        Message(role="tool", content=[result]),
+        Message(role="assistant", content="A cat in the snow."),
+        Message(role="user", content=[TextPart(text="And who is in there?"), PAPER]),
+    ]
+
+
+async def sent_for(make: Callable[[str], Any], messages: list[Message]) -> tuple[list[str], Any]:
+    """The bodies that a framework sent to its model for ``messages`` (which answers with an error),
+    and the end of the run. ``make`` gets the model's URL."""
+    bodies: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        if "chunked" in head:
+            body = b""
+            while size := int(await reader.readline(), 16):
+                body += await reader.readexactly(size)
+                await reader.readline()
+        else:
+            length = head.partition("content-length:")[2].split("\r\n")[0]
+            body = await reader.readexactly(int(length or 0))
+        bodies.append(body.decode())
+        refusal = b'{"error": {"message": "no", "type": "invalid_request_error"}}'
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n")
+        writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(refusal) + refusal)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        agent = make(f"http://127.0.0.1:{port}/v1")
+        async with tokenwire.stream(messages, model=agent) as run:
+            events = [event async for event in run]
+    return bodies, events
+
+
+async def check_sent(make: Callable[[str], Any], *more: str) -> None:
+    """The framework's model gets all of `conversation`, in order; ``more``: what else it gets."""
+    bodies, _ = await sent_for(make, conversation())
+    body = next(b for b in bodies if "who is in there" in b).replace("\\", "")
+    # The two alphabets of base64 have the first characters in common.
+    order = ["What is it?", _PIXEL[:40], "Oslo", "snowy", "A cat in the snow."]
+    order.append("who is in there?")
+    places = [body.index(text, body.index("What is it?")) for text in order]
+    assert places == sorted(places), list(zip(order, places, strict=True))
+    assert str(PAPER.data) in body
+    for text in ("get_weather", *more):
+        assert text in body
+
+
+async def check_refused(make: Callable[[str], Any], part: FilePart, message: str) -> None:
+    """A file that the framework cannot take ends the run, and no model is asked."""
+    question = Message(role="user", content=[TextPart(text="Look."), part])
+    bodies, events = await sent_for(make, [question])
+    error = next(e for e in events if isinstance(e, m.Error))
+    assert (events[-1].outcome, error.code) == ("error", "bad_request"), error
+    assert message in error.message
+    assert bodies == []

@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from claude_agent_sdk import ClaudeAgentOptions, create_sdk_mcp_server, tool
 from claude_agent_sdk.types import StreamEvent
-from common import approve, events_of, kinds, simulator, state_of
+from common import approve, check_refused, check_sent, events_of, kinds, simulator, state_of
 
 import tokenwire
 from tokenwire.agents.frameworks.claude import ClaudeEvents
 from tokenwire.agents.load import agent_of
 from tokenwire.errors import ConfigError
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart
 
 cities: list[str] = []
 
@@ -147,3 +148,33 @@ async def test_permissions_are_approvals(tmp_path: Path, approved: bool, argumen
     results = [e.content for e in events if isinstance(e, m.ToolResult)]
     assert results == ([f"sunny in {asked}"] if approved else [])
     assert events[-1].outcome == "complete"
+
+
+def options_at(home: Path) -> Any:
+    env = {
+        "ANTHROPIC_API_KEY": "x",
+        "HOME": str(home),
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "0",
+    }
+
+    def make(url: str) -> Any:
+        return ClaudeAgentOptions(
+            model="m",
+            system_prompt="x",
+            setting_sources=[],
+            tools=[],
+            env={**env, "ANTHROPIC_BASE_URL": url.removesuffix("/v1")},
+            cwd=str(home),
+        )
+
+    return make
+
+
+async def test_it_gets_files_and_earlier_calls(tmp_path: Path) -> None:
+    await check_sent(options_at(tmp_path), "application/pdf", "image/png")
+
+
+async def test_what_it_cannot_take_is_refused(tmp_path: Path) -> None:
+    part = FilePart(media_type="audio/wav", data="aGk=")
+    await check_refused(options_at(tmp_path), part, "takes no audio/wav")

@@ -11,13 +11,23 @@ import pytest
 pytest.importorskip("google.adk.agents")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import approve, events_of, kinds, over_a_restart, simulator, state_of
+from common import (
+    approve,
+    check_refused,
+    check_sent,
+    events_of,
+    kinds,
+    over_a_restart,
+    simulator,
+    state_of,
+)
 from google.adk.agents import LlmAgent, SequentialAgent
 from google.adk.models.google_llm import Gemini
 from google.adk.tools import FunctionTool
 
 import tokenwire
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart
 
 
 def get_weather(city: str) -> str:
@@ -134,3 +144,11 @@ async def test_a_confirmation_over_a_restart(tmp_path: Path, approved: bool) -> 
         )
     assert deleted == (["report.txt"] if approved else [])
     assert state.outcome == "complete"
+
+
+async def test_it_gets_files_and_earlier_calls() -> None:
+    await check_sent(agent_at, "functionResponse", "image/png", "application/pdf")
+
+
+async def test_what_it_cannot_take_is_refused() -> None:
+    await check_refused(agent_at, FilePart(media_type="image/png", data="?"), "is not base64")

@@ -10,7 +10,16 @@ import pytest
 pytest.importorskip("llama_index.core.agent.workflow")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import approve, events_of, kinds, over_a_restart, simulator, state_of
+from common import (
+    approve,
+    check_refused,
+    check_sent,
+    events_of,
+    kinds,
+    over_a_restart,
+    simulator,
+    state_of,
+)
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
 from llama_index.core.workflow import Context, HumanResponseEvent, InputRequiredEvent
 from llama_index.llms.openai_like import OpenAILike
@@ -19,6 +28,7 @@ from workflows.events import Event, StartEvent, StopEvent
 
 import tokenwire
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart
 
 
 def get_weather(city: str) -> str:
@@ -169,3 +179,27 @@ async def test_a_question_over_a_restart(tmp_path: Path, approved: bool) -> None
         )
     assert deleted == (["report.txt"] if approved else [])
     assert state.outcome == "complete"
+
+
+async def test_it_gets_files_and_earlier_calls() -> None:
+    await check_sent(agent_at, "call_7", "data:image/png;base64")
+
+
+async def test_an_address_is_refused_which_it_would_fetch_itself() -> None:
+    part = FilePart(media_type="image/png", url="http://127.0.0.1/a.png")
+    await check_refused(agent_at, part, "only a URL")
+
+
+class TextOnly(Workflow):
+    @step
+    async def answer(self, event: "Question") -> StopEvent:
+        return StopEvent(result=event.query)
+
+
+class Question(StartEvent):
+    query: str
+
+
+async def test_a_workflow_that_takes_text_alone_refuses_files() -> None:
+    part = FilePart(media_type="image/png", data="aGk=")
+    await check_refused(lambda _: TextOnly(), part, "takes no image/png")

@@ -12,7 +12,16 @@ import pytest
 pytest.importorskip("pydantic_ai")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import approve, events_of, kinds, over_a_restart, simulator, state_of
+from common import (
+    approve,
+    check_refused,
+    check_sent,
+    events_of,
+    kinds,
+    over_a_restart,
+    simulator,
+    state_of,
+)
 from pydantic import BaseModel
 from pydantic_ai import Agent, DeferredToolRequests
 from pydantic_ai import RunContext as AgentContext
@@ -23,6 +32,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 import tokenwire
 from tokenwire.errors import AgentError, CancelledRunError
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart
 
 
 def agent_at(url: str, **more: Any) -> Agent[Any, Any]:
@@ -152,3 +162,11 @@ async def test_an_agent_whose_dependency_is_the_context_gets_it() -> None:
     events = await events_of(agent, "Hi")
     results = [e.content for e in events if isinstance(e, m.ToolResult)]
     assert results == ["prompt Hi"]
+
+
+async def test_it_gets_files_and_earlier_calls() -> None:
+    await check_sent(agent_at, '"tool_call_id":"call_7"', "data:image/png;base64")
+
+
+async def test_what_it_cannot_take_is_refused() -> None:
+    await check_refused(agent_at, FilePart(media_type="image/png", data="?"), "is not base64")

@@ -11,7 +11,16 @@ import pytest
 pytest.importorskip("strands")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import approve, events_of, kinds, over_a_restart, simulator, state_of
+from common import (
+    approve,
+    check_refused,
+    check_sent,
+    events_of,
+    kinds,
+    over_a_restart,
+    simulator,
+    state_of,
+)
 from pydantic import BaseModel
 from strands import Agent, ToolContext, tool
 from strands.models.openai import OpenAIModel
@@ -21,6 +30,7 @@ from tokenwire.agents.frameworks.strands import StrandsEvents
 from tokenwire.agents.load import agent_of
 from tokenwire.errors import ConfigError
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart
 
 
 @tool
@@ -186,3 +196,19 @@ async def test_an_interrupt_over_a_restart(tmp_path: Path, approved: bool) -> No
         )
     assert deleted == (["report.txt"] if approved else [])
     assert state.outcome == "complete"
+
+
+async def test_it_gets_files_and_earlier_calls() -> None:
+    await check_sent(agent_at, "call_7", "data:image/png;base64")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (FilePart(media_type="image/png", url="https://files.example/a.png"), "only a URL"),
+        (FilePart(media_type="image/tiff", data="aGk="), "takes no image/tiff"),
+        (FilePart(media_type="application/zip", data="aGk="), "takes no application/zip"),
+    ],
+)
+async def test_what_it_cannot_take_is_refused(part: FilePart, message: str) -> None:
+    await check_refused(agent_at, part, message)

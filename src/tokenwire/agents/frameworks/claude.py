@@ -13,14 +13,23 @@ from typing import Any
 
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.frameworks.answers import Answers
+from tokenwire.agents.frameworks.conversation import (
+    Content,
+    bytes_of,
+    entries_of,
+    question_of,
+    refused,
+)
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
 from tokenwire.agents.frameworks.values import plain
 from tokenwire.agents.outlet import Source
 from tokenwire.agents.spec import Agent
-from tokenwire.errors import AgentError, ConfigError
+from tokenwire.errors import AgentError, ConfigError, InputError
 from tokenwire.events import model as m
+from tokenwire.events.message import FilePart, Message, TextPart, ToolCallPart
+from tokenwire.providers.history import arguments_text, result_text, text_in
 
-__all__ = ["ClaudeEvents", "claude_agent"]
+__all__ = ["ClaudeEvents", "claude_agent", "claude_content"]
 
 _CUT = ("length", "content_filter")
 
@@ -174,7 +183,8 @@ async def _run(ctx: RunContext, turn: Turn, options: Any) -> dict[str, Any]:
     speakers: dict[str | None, tuple[ClaudeEvents, Source]] = {}
     names: dict[str, str] = {}
     result: Any = None
-    stream: Any = query(prompt=_prompt(ctx), options=_options(ctx, options))
+    content = claude_content(ctx.messages)
+    stream: Any = query(prompt=_prompt(ctx, content), options=_options(ctx, options))
     try:
         async for message in stream:
             if type(message).__name__ == "ResultMessage":
@@ -251,13 +261,71 @@ def _permission(ctx: RunContext) -> Any:
     return may_use
 
 
-async def _prompt(ctx: RunContext) -> AsyncIterator[dict[str, Any]]:
-    """The question, after what was said before it: the SDK takes no history of others."""
-    earlier = "\n\n".join(
-        f"{x.role}: {x.text}"
-        for x in ctx.messages[:-1]
-        if x.role in ("user", "assistant") and x.text
-    )
-    text = f"<conversation>\n{earlier}\n</conversation>\n\n{ctx.prompt}" if earlier else ctx.prompt
-    content = {"role": "user", "content": text}
-    yield {"type": "user", "message": content, "parent_tool_use_id": None, "session_id": ctx.run}
+async def _prompt(ctx: RunContext, content: Any) -> AsyncIterator[dict[str, Any]]:
+    message = {"role": "user", "content": content}
+    yield {"type": "user", "message": message, "parent_tool_use_id": None, "session_id": ctx.run}
+
+
+def claude_content(messages: list[Message]) -> str | list[dict[str, Any]]:
+    """The question, after what was said before it, as content of one message of the user's: the SDK
+    takes no history of others. Calls and their results are told in words, files are blocks. Raises
+    `InputError`, also for a conversation whose last message is not the user's."""
+    before, question = question_of(entries_of(messages))
+    if question is None:
+        raise InputError("a Claude agent needs a message of the user as the last one")
+    blocks: list[dict[str, Any]] = []
+    for entry in before:
+        for part in entry.parts:
+            blocks += _earlier(entry.role, part)
+    if blocks:
+        blocks = [_text("<conversation>\n"), *blocks, _text("</conversation>\n\n")]
+    blocks = _joined([*blocks, *(_content_block(part) for part in question.parts)])
+    return blocks[0]["text"] if len(blocks) == 1 and blocks[0]["type"] == "text" else blocks
+
+
+def _earlier(role: str, part: Content) -> list[dict[str, Any]]:
+    """A part of the conversation before: who said it, and what."""
+    if isinstance(part, TextPart):
+        return [_text(f"{role}: {part.text}\n\n")]
+    if isinstance(part, ToolCallPart):
+        return [_text(f"{role} called {part.name}({arguments_text(part)})\n\n")]
+    if isinstance(part, FilePart):
+        name = part.name or part.media_type
+        return [_text(f"{role} sent the file {name}:\n"), _content_block(part), _text("\n\n")]
+    failed = " failed" if part.is_error else ""
+    return [_text(f"result of {part.name}{failed}: {result_text(part)}\n\n")]
+
+
+def _content_block(part: Content) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return _text(part.text)
+    if not isinstance(part, FilePart):
+        raise InputError(f"a user's message holds text and files, not a {type(part).__name__}")
+    kind = "image" if part.media_type.startswith("image/") else "document"
+    words = text_in(part)
+    if words is not None:
+        source = {"type": "text", "media_type": "text/plain", "data": words}
+    elif kind == "document" and part.media_type != "application/pdf":
+        raise refused(part, "the Claude Agent SDK")
+    elif part.data is None:
+        source = {"type": "url", "url": part.url}
+    else:
+        bytes_of(part, "the Claude Agent SDK")  # which checks them
+        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+    block = {"type": kind, "source": source}
+    return {**block, "title": part.name} if part.name and kind == "document" else block
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _joined(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same blocks, with texts that follow each other as one."""
+    joined: list[dict[str, Any]] = []
+    for block in blocks:
+        if joined and block["type"] == joined[-1]["type"] == "text":
+            joined[-1] = _text(joined[-1]["text"] + block["text"])
+        else:
+            joined.append(block)
+    return joined

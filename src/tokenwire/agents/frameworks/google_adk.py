@@ -10,15 +10,23 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.conversation import (
+    Content,
+    bytes_of,
+    entries_of,
+    question_of,
+)
 from tokenwire.agents.frameworks.steps import Steps, usage_event
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
 from tokenwire.agents.frameworks.values import plain, title
 from tokenwire.agents.outlet import Source
 from tokenwire.agents.spec import Agent
-from tokenwire.errors import AgentError
+from tokenwire.errors import AgentError, InputError
 from tokenwire.events import model as m
+from tokenwire.events.message import Message, TextPart, ToolCallPart, ToolResultPart
+from tokenwire.providers.history import arguments_object
 
-__all__ = ["AdkEvents", "adk_agent"]
+__all__ = ["AdkEvents", "adk_agent", "adk_contents"]
 
 _CONFIRMATION = "adk_request_confirmation"
 #: The reasons of Gemini, which ADK uses for all models.
@@ -143,7 +151,7 @@ def adk_agent(agent: Any, name: str | None = None) -> Agent:
 async def _drive(ctx: RunContext, agent: Any) -> None:
     from google.genai import types
 
-    message = types.Content(role="user", parts=[types.Part(text=ctx.prompt)])
+    history, message = adk_contents(ctx.messages)
     earlier: list[dict[str, Any]] | None = None
     number = 0
     while True:
@@ -151,7 +159,8 @@ async def _drive(ctx: RunContext, agent: Any) -> None:
         turn = await Turn.begin(ctx, number)
         state = turn.state
         if state is None:
-            state = await _run(ctx, turn, agent, message, earlier)
+            before = _history(history, agent) if earlier is None else _events(earlier)
+            state = await _run(ctx, turn, agent, message, before)
         if not state["confirmations"]:
             if state["reason"] in _CUT:
                 cut_short(ctx, state["reason"])
@@ -162,7 +171,7 @@ async def _drive(ctx: RunContext, agent: Any) -> None:
 
 
 async def _run(
-    ctx: RunContext, turn: Turn, agent: Any, message: Any, earlier: list[dict[str, Any]] | None
+    ctx: RunContext, turn: Turn, agent: Any, message: Any, before: list[Any]
 ) -> dict[str, Any]:
     """One turn; returns what the next one needs."""
     from google.adk.agents.run_config import RunConfig, StreamingMode
@@ -173,7 +182,7 @@ async def _run(
     runner = Runner(app_name="tokenwire", agent=agent, session_service=sessions)
     where = {"app_name": "tokenwire", "user_id": ctx.principal or "user", "session_id": ctx.run}
     session = await sessions.create_session(**where)
-    for event in _history(ctx, agent) if earlier is None else _events(earlier):
+    for event in before:
         await sessions.append_event(session, event)
     config = RunConfig(streaming_mode=StreamingMode.SSE, max_llm_calls=ctx.engine.plan.limits.steps)
     speakers: dict[str, tuple[AdkEvents, Source]] = {}
@@ -234,18 +243,53 @@ async def _reply(ctx: RunContext, question: str, call: dict[str, Any]) -> Any:
     )
 
 
-def _history(ctx: RunContext, agent: Any) -> list[Any]:
-    """The conversation before the question."""
-    from google.adk.events import Event
+def adk_contents(messages: list[Message]) -> tuple[list[Any], Any]:
+    """The conversation before the question as contents of ADK, and the question. A system message
+    is the user's, marked as such: ADK has no other in a conversation. Raises `InputError`, also
+    for a conversation whose last message is not the user's."""
     from google.genai import types
 
+    before, question = question_of(entries_of(messages))
+    if question is None:
+        raise InputError("an ADK agent needs a message of the user as the last one")
+    contents: list[Any] = []
+    for entry in before:
+        parts = [_part(part) for part in entry.parts]
+        if entry.role == "system":
+            text = f"<system>\n{entry.text}\n</system>"
+            parts = [types.Part(text=text), *map(_part, entry.files)]
+        role = "model" if entry.role == "assistant" else "user"
+        contents.append(types.Content(role=role, parts=parts))
+    return contents, types.Content(role="user", parts=[_part(part) for part in question.parts])
+
+
+def _part(part: Content) -> Any:
+    from google.genai import types
+
+    if isinstance(part, TextPart):
+        return types.Part(text=part.text)
+    if isinstance(part, ToolCallPart):
+        call = types.FunctionCall(id=part.call_id, name=part.name, args=arguments_object(part))
+        return types.Part(function_call=call)
+    if isinstance(part, ToolResultPart):
+        key = "error" if part.is_error else "result"
+        content = part.content if isinstance(part.content, dict) else {key: part.content}
+        response = types.FunctionResponse(id=part.call_id, name=part.name, response=content)
+        return types.Part(function_response=response)
+    if part.data is None and part.url is not None:
+        return types.Part(file_data=types.FileData(file_uri=part.url, mime_type=part.media_type))
+    blob = types.Blob(data=bytes_of(part, "ADK"), mime_type=part.media_type)
+    return types.Part(inline_data=blob)
+
+
+def _history(contents: list[Any], agent: Any) -> list[Any]:
+    """Contents as events: what a tool answered is the agent's, as in a session of ADK's own."""
+    from google.adk.events import Event
+
     events: list[Any] = []
-    for message in ctx.messages[:-1]:
-        if message.role not in ("user", "assistant") or not message.text:
-            continue
-        role = "user" if message.role == "user" else "model"
-        content = types.Content(role=role, parts=[types.Part(text=message.text)])
-        author = "user" if role == "user" else agent.name
+    for content in contents:
+        is_result = any(part.function_response for part in content.parts)
+        author = "user" if content.role == "user" and not is_result else agent.name
         events.append(Event(author=author, content=content))
     return events
 

@@ -12,13 +12,30 @@ from collections.abc import Iterable
 from typing import Any
 
 from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.conversation import (
+    Content,
+    bytes_of,
+    entries_of,
+    question_of,
+    refused,
+)
+from tokenwire.agents.frameworks.langgraph import langchain_messages
 from tokenwire.agents.frameworks.steps import Steps
 from tokenwire.agents.frameworks.turns import Turn, cut_short
 from tokenwire.agents.frameworks.values import plain, title
 from tokenwire.agents.spec import Agent
+from tokenwire.errors import InputError
 from tokenwire.events import model as m
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from tokenwire.providers.history import arguments_object, result_text
 
-__all__ = ["LlamaIndexEvents", "llama_index_agent"]
+__all__ = ["LlamaIndexEvents", "llama_index_agent", "llama_index_messages"]
 
 #: The finish reasons of the model's own chunks that mean less than a whole answer.
 _REASONS: dict[str, m.FinishReason] = {
@@ -30,6 +47,7 @@ _REASONS: dict[str, m.FinishReason] = {
     "SAFETY": "content_filter",
 }
 _CUT = ("length", "content_filter")
+_SOUNDS = {"mpeg": "mp3", "x-wav": "wav"}
 
 
 class LlamaIndexEvents:
@@ -224,25 +242,66 @@ async def _remember(handler: Any, messages: Any) -> None:
 
 
 def _input(ctx: RunContext, workflow: Any) -> dict[str, Any]:
-    """The arguments of `run`: what the start event names, or all that a free one takes."""
-    earlier = [
-        {"role": x.role, "content": x.text}
-        for x in ctx.messages[:-1]
-        if x.role in ("system", "user", "assistant") and x.text
-    ]
+    """The arguments of `run`: what the start event names, or all that a free one takes. Raises
+    `InputError` where it takes no files and the question has some."""
     if _is_agent(workflow):
-        from llama_index.core.base.llms.types import ChatMessage
-
-        return {"user_msg": ctx.prompt, "chat_history": [ChatMessage(**x) for x in earlier]}
+        *earlier, last = llama_index_messages(ctx.messages)
+        if last.role.value != "user":
+            raise InputError("a LlamaIndex agent needs a message of the user as the last one")
+        return {"user_msg": last, "chat_history": earlier}
+    _, question = question_of(entries_of(ctx.messages))
+    files = question.files if question is not None else []
     values = {
         "prompt": ctx.prompt,
-        "messages": [*earlier, {"role": "user", "content": ctx.prompt}],
+        "messages": langchain_messages(ctx.messages),
         **dict.fromkeys(("user_msg", "input", "query", "message", "question", "topic"), ctx.prompt),
     }
     fields = workflow.start_event_class.model_fields
     if not fields:  # a start event that takes what it is given
         return {"prompt": values["prompt"], "messages": values["messages"]}
+    if files and "messages" not in fields:
+        raise refused(files[0], "a workflow whose start event has no 'messages'")
     return {name: values[name] for name in fields if name in values}
+
+
+def llama_index_messages(messages: list[Message]) -> list[Any]:
+    """A conversation as chat messages of LlamaIndex: files as blocks, calls with their results.
+    Raises `InputError` for a file without its bytes, which LlamaIndex would fetch from here."""
+    from llama_index.core.base.llms.types import ChatMessage
+
+    history: list[Any] = []
+    for entry in entries_of(messages):
+        if entry.role != "tool":
+            blocks = [_block(part) for part in entry.parts]
+            history.append(ChatMessage(role=entry.role, blocks=blocks))
+            continue
+        for part in entry.parts:
+            if isinstance(part, ToolResultPart):
+                more = {"tool_call_id": part.call_id, "name": part.name}
+                text = result_text(part)
+                history.append(ChatMessage(role="tool", content=text, additional_kwargs=more))
+    return history
+
+
+def _block(part: Content) -> Any:
+    from llama_index.core.base.llms import types
+
+    if isinstance(part, TextPart):
+        return types.TextBlock(text=part.text)
+    if isinstance(part, ToolCallPart):
+        return types.ToolCallBlock(
+            tool_call_id=part.call_id, tool_name=part.name, tool_kwargs=arguments_object(part)
+        )
+    assert isinstance(part, FilePart)
+    kind, _, name = part.media_type.partition("/")
+    data = bytes_of(part, "LlamaIndex")
+    if kind == "image":
+        return types.ImageBlock(image=data, image_mimetype=part.media_type)
+    if kind == "audio":
+        return types.AudioBlock(audio=data, format=_SOUNDS.get(name, name))
+    if kind == "video":
+        return types.VideoBlock(video=data, video_mimetype=part.media_type)
+    return types.DocumentBlock(data=data, title=part.name, document_mimetype=part.media_type)
 
 
 def _fields(event: Any) -> dict[str, Any]:

@@ -10,12 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.conversation import (
+    Content,
+    Entry,
+    bytes_of,
+    entries_of,
+    question_of,
+    refused,
+)
 from tokenwire.agents.frameworks.steps import Steps, usage_event
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
 from tokenwire.agents.frameworks.values import plain
 from tokenwire.agents.spec import Agent
-from tokenwire.errors import AgentError
-from tokenwire.events.message import Message
+from tokenwire.errors import AgentError, InputError
+from tokenwire.events.message import (
+    FilePart,
+    Message,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from tokenwire.events.model import (
     Data,
     Event,
@@ -24,8 +38,9 @@ from tokenwire.events.model import (
     ToolResult,
     ToolStart,
 )
+from tokenwire.providers.history import arguments_object
 
-__all__ = ["PydanticEvents", "pydantic_agent"]
+__all__ = ["PydanticEvents", "pydantic_agent", "pydantic_messages"]
 
 #: pydantic-ai's finish reasons -> ours.
 _REASONS: dict[str, FinishReason] = {
@@ -128,8 +143,7 @@ def pydantic_agent(agent: Any, name: str | None = None) -> Agent:
 async def _drive(ctx: RunContext, agent: Any) -> None:
     from pydantic_ai.messages import ModelMessagesTypeAdapter
 
-    history: Any = _history(ctx.messages[:-1])
-    prompt: str | None = ctx.prompt
+    history, prompt = pydantic_messages(ctx.messages)
     deferred: Any = None
     number = 0
     while True:
@@ -149,7 +163,7 @@ async def _drive(ctx: RunContext, agent: Any) -> None:
 
 
 async def _run(
-    ctx: RunContext, turn: Turn, agent: Any, prompt: str | None, history: Any, deferred: Any
+    ctx: RunContext, turn: Turn, agent: Any, prompt: Any, history: Any, deferred: Any
 ) -> dict[str, Any]:
     """One turn; returns what the next one needs."""
     from pydantic_ai.messages import ModelMessagesTypeAdapter
@@ -199,28 +213,73 @@ async def _answers(ctx: RunContext, approvals: list[dict[str, Any]]) -> Any:
     return results
 
 
-def _history(messages: list[Message]) -> list[Any]:
-    """The conversation before the question."""
-    from pydantic_ai.messages import (
-        ModelRequest,
-        ModelResponse,
-        SystemPromptPart,
-        TextPart,
-        UserPromptPart,
-    )
+def pydantic_messages(messages: list[Message]) -> tuple[list[Any], Any]:
+    """The conversation before the question as pydantic-ai's messages, and the question: a text, a
+    list of text and files, or None where the last message is not the user's. Raises
+    `InputError`."""
+    before, question = question_of(entries_of(messages))
+    history = [_message(entry) for entry in before]
+    return history, _prompt(question) if question is not None else None
 
-    history: list[Any] = []
-    for message in messages:
-        text = message.text
-        if not text:
-            continue
-        if message.role == "assistant":
-            history.append(ModelResponse(parts=[TextPart(content=text)]))
-        elif message.role == "system":
-            history.append(ModelRequest(parts=[SystemPromptPart(content=text)]))
-        elif message.role == "user":
-            history.append(ModelRequest(parts=[UserPromptPart(content=text)]))
-    return history
+
+def _prompt(entry: Entry) -> Any:
+    return entry.text if not entry.files else [_content(part) for part in entry.parts]
+
+
+def _content(part: Content) -> Any:
+    """A part of the user's."""
+    from pydantic_ai.messages import AudioUrl, BinaryContent, DocumentUrl, ImageUrl, VideoUrl
+
+    if isinstance(part, TextPart):
+        return part.text
+    if not isinstance(part, FilePart):
+        raise InputError(f"a user's message holds text and files, not a {type(part).__name__}")
+    if part.url is None or part.data is not None:
+        return BinaryContent(bytes_of(part, "pydantic-ai"), media_type=part.media_type)
+    kinds = {"image": ImageUrl, "audio": AudioUrl, "video": VideoUrl}
+    kind = kinds.get(part.media_type.partition("/")[0], DocumentUrl)
+    return kind(part.url, media_type=part.media_type)
+
+
+def _message(entry: Entry) -> Any:
+    from pydantic_ai import messages as p
+
+    if entry.role == "system":
+        if entry.files:
+            raise refused(entry.files[0], "a system message of pydantic-ai")
+        return p.ModelRequest(parts=[p.SystemPromptPart(content=entry.text)])
+    if entry.role == "user":
+        return p.ModelRequest(parts=[p.UserPromptPart(content=_prompt(entry))])
+    if entry.role == "tool":
+        return p.ModelRequest(
+            parts=[_result(part) for part in entry.parts if isinstance(part, ToolResultPart)]
+        )
+    return p.ModelResponse(parts=[_said(part) for part in entry.parts])
+
+
+def _said(part: Content) -> Any:
+    """A part of the assistant's."""
+    from pydantic_ai import messages as p
+
+    if isinstance(part, TextPart):
+        return p.TextPart(content=part.text)
+    if isinstance(part, ToolCallPart):
+        arguments = arguments_object(part)
+        return p.ToolCallPart(tool_name=part.name, args=arguments, tool_call_id=part.call_id)
+    assert isinstance(part, FilePart)
+    data = bytes_of(part, "pydantic-ai")
+    return p.FilePart(content=p.BinaryContent(data, media_type=part.media_type))
+
+
+def _result(part: ToolResultPart) -> Any:
+    from pydantic_ai import messages as p
+
+    return p.ToolReturnPart(
+        tool_name=part.name,
+        content=part.content,
+        tool_call_id=part.call_id,
+        outcome="failed" if part.is_error else "success",
+    )
 
 
 def _json_text(value: Any) -> str:

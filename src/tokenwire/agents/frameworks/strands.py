@@ -8,10 +8,18 @@ of the agent, because an agent of Strands holds one conversation.
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from typing import Any
 
 from tokenwire.agents.context import RunContext
+from tokenwire.agents.frameworks.conversation import (
+    Content,
+    bytes_of,
+    entries_of,
+    question_of,
+    refused,
+)
 from tokenwire.agents.frameworks.steps import Steps, usage_event
 from tokenwire.agents.frameworks.turns import Turn, ask, cut_short
 from tokenwire.agents.frameworks.values import plain, title
@@ -19,8 +27,10 @@ from tokenwire.agents.outlet import Source
 from tokenwire.agents.spec import Agent
 from tokenwire.errors import AgentError, ConfigError
 from tokenwire.events import model as m
+from tokenwire.events.message import Message, TextPart, ToolCallPart, ToolResultPart
+from tokenwire.providers.history import arguments_object
 
-__all__ = ["StrandsEvents", "strands_agent"]
+__all__ = ["StrandsEvents", "strands_agent", "strands_messages"]
 
 #: Strands' stop reasons -> ours.
 _REASONS: dict[str, m.FinishReason] = {
@@ -32,6 +42,30 @@ _REASONS: dict[str, m.FinishReason] = {
     "guardrail_intervened": "content_filter",
 }
 _CUT = ("length", "content_filter")
+#: Kinds of files, by their media types, in Strands' words.
+_IMAGES = frozenset(("png", "jpeg", "gif", "webp"))
+_SOUNDS = frozenset(("mp3", "mpeg", "opus", "wav", "x-wav", "aac", "flac", "ogg", "mp4", "webm"))
+_FILMS = frozenset(("mp4", "mpeg", "webm", "quicktime", "x-matroska", "x-flv", "x-ms-wmv", "3gpp"))
+_SPELLINGS = {
+    "x-wav": "wav",
+    "quicktime": "mov",
+    "x-matroska": "mkv",
+    "x-flv": "flv",
+    "x-ms-wmv": "wmv",
+    "3gpp": "three_gp",
+}
+_OFFICE = "application/vnd.openxmlformats-officedocument"
+_DOCUMENTS = {
+    "application/pdf": "pdf",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/plain": "txt",
+    "text/markdown": "md",
+    "application/msword": "doc",
+    f"{_OFFICE}.wordprocessingml.document": "docx",
+    "application/vnd.ms-excel": "xls",
+    f"{_OFFICE}.spreadsheetml.sheet": "xlsx",
+}
 
 
 class StrandsEvents:
@@ -131,7 +165,7 @@ def strands_agent(agent: Any, name: str | None = None) -> Agent:
 
 
 async def _drive(ctx: RunContext, agent: Any) -> None:
-    begin: Any = ctx.prompt
+    history, begin = strands_messages(ctx.messages)
     snapshot: dict[str, Any] | None = None
     number = 0
     while True:
@@ -139,7 +173,7 @@ async def _drive(ctx: RunContext, agent: Any) -> None:
         turn = await Turn.begin(ctx, number)
         state = turn.state
         if state is None:
-            state = await _run(ctx, turn, _copy(ctx, agent, snapshot), begin)
+            state = await _run(ctx, turn, _copy(agent, snapshot, history), begin)
         if not state["interrupts"]:
             if state["reason"] in _CUT:
                 cut_short(ctx, state["reason"])
@@ -253,7 +287,7 @@ async def _answer(ctx: RunContext, item: dict[str, Any]) -> dict[str, Any]:
     return {"interruptResponse": {"interruptId": item["id"], "response": response}}
 
 
-def _copy(ctx: RunContext, agent: Any, snapshot: dict[str, Any] | None) -> Any:
+def _copy(agent: Any, snapshot: dict[str, Any] | None, history: list[dict[str, Any]]) -> Any:
     """The agent for one turn of one run: with its tools and model, and this conversation."""
     from strands.types._snapshot import Snapshot
     from strands.types.session import decode_bytes_values
@@ -267,9 +301,57 @@ def _copy(ctx: RunContext, agent: Any, snapshot: dict[str, Any] | None) -> Any:
     fresh = agent.take_snapshot(preset="session") if snapshot is None else None
     twin.load_snapshot(fresh or Snapshot.from_dict(decode_bytes_values(snapshot)))
     if snapshot is None:
-        twin.messages += [
-            {"role": x.role, "content": [{"text": x.text}]}
-            for x in ctx.messages[:-1]
-            if x.role in ("user", "assistant") and x.text
-        ]
+        twin.messages += copy.deepcopy(history)
     return twin
+
+
+def strands_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], Any]:
+    """The conversation before the question as Strands' messages, and the question: a text, content
+    blocks, or None where the last message is not the user's. Turns of one role are joined, and a
+    system message is the user's, marked as such: Strands has no other in a conversation. Raises
+    `InputError`."""
+    before, question = question_of(entries_of(messages))
+    history: list[dict[str, Any]] = []
+    for entry in before:
+        role = "assistant" if entry.role == "assistant" else "user"
+        blocks = [_block(part) for part in entry.parts]
+        if entry.role == "system":
+            blocks = [{"text": f"<system>\n{entry.text}\n</system>"}, *map(_block, entry.files)]
+        if history and history[-1]["role"] == role:
+            history[-1]["content"] += blocks
+        else:
+            history.append({"role": role, "content": blocks})
+    if question is None:
+        return history, None
+    if history and history[-1]["role"] == "user":
+        blocks = history.pop()["content"] + [_block(part) for part in question.parts]
+        return history, blocks
+    if not question.files:
+        return history, question.text
+    return history, [_block(part) for part in question.parts]
+
+
+def _block(part: Content) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"text": part.text}
+    if isinstance(part, ToolCallPart):
+        arguments = arguments_object(part)
+        return {"toolUse": {"toolUseId": part.call_id, "name": part.name, "input": arguments}}
+    if isinstance(part, ToolResultPart):
+        text = isinstance(part.content, str)
+        content = {"text": part.content} if text else {"json": part.content}
+        status = "error" if part.is_error else "success"
+        result = {"toolUseId": part.call_id, "status": status, "content": [content]}
+        return {"toolResult": result}
+    kind, _, name = part.media_type.partition(";")[0].strip().lower().partition("/")
+    if kind == "image" and name in _IMAGES:
+        block: tuple[str, dict[str, Any]] = "image", {"format": name}
+    elif kind in ("audio", "video") and name in (_SOUNDS if kind == "audio" else _FILMS):
+        block = kind, {"format": _SPELLINGS.get(name, name)}
+    elif f"{kind}/{name}" in _DOCUMENTS:
+        title = re.sub(r"[^A-Za-z0-9 ()\[\]-]+", "-", part.name or "file").strip("- ")
+        block = "document", {"format": _DOCUMENTS[f"{kind}/{name}"], "name": title or "file"}
+    else:
+        raise refused(part, "Strands")
+    word, fields = block
+    return {word: {**fields, "source": {"bytes": bytes_of(part, "Strands")}}}
