@@ -9,6 +9,7 @@ import pytest
 
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import Control, RunEnd
+from tokenwire.events.order import Order
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop
 
@@ -20,7 +21,12 @@ def test_a_cancel_decides_over_a_tool_in_doubt(is_cancelled: bool) -> None:
         if is_cancelled:
             inbox.put(Control(command="cancel", by="somebody"))
         loop = SimpleNamespace(
-            fold=Fold(), inbox=inbox, _out_of_steps=False, _stopped=False, _stamp=list
+            fold=Fold(),
+            order=Order(),
+            inbox=inbox,
+            _out_of_steps=False,
+            _stopped=False,
+            _stamp=list,
         )
         (end,) = Loop._end(loop, "call-1")  # type: ignore[arg-type]
         assert isinstance(end, RunEnd)

@@ -178,6 +178,7 @@ class AgentEngine:
         except ReplayError as error:
             await self.interrupt(error.code, error.message)
             raise
+        await self._refuse_when_over(kind, name)  # a cancel that came meanwhile
         if not operation.recorded:
             self.outlet.close_own()
         if self.leaving:

@@ -28,7 +28,7 @@ from tokenwire.events.model import (
     StepStart,
     ToolCallStart,
 )
-from tokenwire.events.order import Order
+from tokenwire.events.order import Order, closing
 from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.events.request import Request
 from tokenwire.exits import EXITS, is_by_signal
@@ -262,24 +262,25 @@ class Loop:
     async def _model(self, number: int) -> AsyncGenerator[list[Event], None]:
         """One model call, from ``step-start`` to ``step-end``."""
         steps, attempt, first_call = self.fold.steps, 1, None
+        start: list[Event] = []
         if steps and steps[-1].status == "open":
             # An earlier owner was lost within this step: the step restarts.
             number, attempt = steps[-1].step, steps[-1].attempt + 1
             discard, first_call = list(steps[-1].parts), self._reattach_call(steps[-1])
-            reset = StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart")
-            yield self._stamp([reset])
+            start.append(
+                StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart")
+            )
         dialect, target = self.plan.candidates[0]
-        yield self._stamp(
-            [
-                StepStart(
-                    step=number,
-                    attempt=attempt,
-                    provider=target.provider,
-                    dialect=dialect.name,
-                    model=target.model,
-                )
-            ]
+        start.append(
+            StepStart(
+                step=number,
+                attempt=attempt,
+                provider=target.provider,
+                dialect=dialect.name,
+                model=target.model,
+            )
         )
+        yield self._stamp(start)  # at once: no cancel comes in between
         self._called = self._clock()
         events = recover(
             self.http,
@@ -375,13 +376,15 @@ class Loop:
             outcome, reason = "error", (self.fold.error or {}).get("code", "internal")
         elif step.status != "complete" or reason in INCOMPLETE_REASONS:
             outcome = "incomplete"
+        # A step that an earlier owner left open, where a cancel came before it restarted.
+        closed = self._stamp(closing(self.order, part="truncated", step="cancelled"))
         end = RunEnd(
             outcome=outcome,
             reason=reason,
             usage=self.fold.usage or None,
             usage_unknown=self.fold.usage_unknown,
         )
-        return self._stamp([end])
+        return [*closed, *self._stamp([end])]
 
     def fail(self, error: TokenwireError) -> list[Event]:
         """The end of a run that failed: close what is open, say why, end."""
