@@ -14,7 +14,7 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -30,6 +30,7 @@ from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.replay import read_run
+from tokenwire.relay.upkeep.notes import MOST_SECONDS, UNMADE_SECONDS, Attempts, Notes
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.webhooks.deliveries import Deliveries
 
@@ -38,14 +39,10 @@ __all__ = ["EndedRun", "OnEnd", "Outbox"]
 _log = logging.getLogger("tokenwire.relay")
 
 _KIND = "on-end"
-#: Seconds between two looks at all notes; an end of this process is told at once.
+#: Seconds between two looks at the notes that are due; an end of this process is told at once.
 PERIOD = 2.0
 #: Seconds for which one process may call before another may.
 CALL_SECONDS = 60.0
-#: Seconds for which a failing call is tried again, and the longest pause between two tries.
-MOST_SECONDS, MOST_PAUSE = 86_400.0, 3600.0
-#: Seconds after which a note without a run is of a start that failed.
-UNMADE_SECONDS = 60.0
 
 
 class EndedRun(msgspec.Struct, kw_only=True):
@@ -71,16 +68,10 @@ class EndedRun(msgspec.Struct, kw_only=True):
 OnEnd = Callable[[EndedRun], Awaitable[None] | None]
 
 
-class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
+class _Note(Attempts, kw_only=True, omit_defaults=True):
     """What the store keeps for one run until its end was told."""
 
     since: float
-    #: Unix seconds before which nobody else calls.
-    until: float = 0.0
-    tries: int = 0
-    first_try: float = 0.0
-    error: str | None = None
-    is_failed: bool = False
     #: Chosen by who calls: of two processes that write equal bytes, both would.
     claim: str = ""
 
@@ -154,6 +145,7 @@ class _Ends:
 
     def __init__(self, store: Store, on_end: OnEnd) -> None:
         self._store, self._on_end = store, on_end
+        self._notes = Notes(store, _KIND, _due)
         self._wake = asyncio.Event()
         self._ended: set[str] = set()
         self._task: asyncio.Task[None] | None = None
@@ -170,28 +162,20 @@ class _Ends:
 
     async def expect(self, run: str) -> bool:
         """Note a run that is about to be created; False when there is a note of it already."""
-        note = msgspec.json.encode(_Note(since=time.time()))
-        if await self._store.document(_KIND, run) is not None:
-            return False
-        return await self._store.swap_document(_KIND, run, None, note)
+        return await self._notes.expect(run, msgspec.json.encode(_Note(since=time.time())))
 
     async def forget(self, run: str) -> None:
         """The run was deleted, or never was."""
-        await self._store.set_document(_KIND, run, None)
+        await self._notes.forget(run)
 
     async def undelivered(self, runs: list[str]) -> set[str]:
         """Those of ``runs`` whose end is still to be told: the retention waits for them."""
-        notes = await asyncio.gather(*(self._store.document(_KIND, run) for run in runs))
-        pairs = [(run, data) for run, data in zip(runs, notes, strict=True) if data is not None]
-        decoded = {run: msgspec.json.decode(data, type=_Note) for run, data in pairs}
-        return {run for run, note in decoded.items() if not note.is_failed}
+        notes = await self._notes.of(runs)
+        return {run for run, data in notes.items() if not _decoded(data).is_failed}
 
     async def drop(self, runs: list[str]) -> None:
         """The runs are gone, and with them what could not be told of them."""
-        notes = await asyncio.gather(*(self._store.document(_KIND, run) for run in runs))
-        await asyncio.gather(
-            *(self.forget(run) for run, data in zip(runs, notes, strict=True) if data is not None)
-        )
+        await asyncio.gather(*(self.forget(run) for run in await self._notes.of(runs)))
 
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
@@ -200,8 +184,7 @@ class _Ends:
 
     async def failed(self) -> dict[str, str]:
         """Runs whose end could not be told for a day, with the last error."""
-        notes = await self._store.documents(_KIND, most=10_000)
-        decoded = {run: msgspec.json.decode(data, type=_Note) for run, data in notes.items()}
+        decoded = {run: _decoded(data) for run, data in (await self._notes.all()).items()}
         return {run: note.error or "" for run, note in decoded.items() if note.is_failed}
 
     async def _work(self) -> None:
@@ -210,12 +193,10 @@ class _Ends:
             now = time.monotonic()
             try:
                 ended, self._ended = self._ended, set()
-                for run in ended:
-                    await self._look_at(run)
+                await self._look_at_all(ended)
                 if now >= next_scan:  # also while runs end all the time
                     next_scan = now + PERIOD
-                    for run in await self._store.documents(_KIND, most=10_000):
-                        await self._look_at(run)
+                    await self._look_at_all(await self._notes.due())
             except LogError as error:
                 _log.warning("ends of runs could not be told: %s", error)
             except Exception:
@@ -227,29 +208,46 @@ class _Ends:
                 pass
             self._wake.clear()
 
+    async def _look_at_all(self, runs: Iterable[str]) -> None:
+        left = set(runs)
+        try:
+            for run in tuple(left):
+                await self._look_at(run)
+                left.discard(run)
+        finally:
+            for run in left:  # the store failed
+                self._notes.retry(run)
+
     async def _look_at(self, run: str) -> None:
-        data = await self._store.document(_KIND, run)
+        data = await self._notes.get(run)
         if data is None:
-            return
-        note, now = msgspec.json.decode(data, type=_Note), time.time()
+            return self._notes.looked(run, None, 0.0)
+        since = _decoded(data).since
+        return self._notes.looked(run, await self._tell_if_due(run, data), since)
+
+    async def _tell_if_due(self, run: str, data: bytes) -> bytes | None:
+        """Call the application where it is time; the note as it is then."""
+        note, now = _decoded(data), time.time()
         if note.is_failed or now < note.until:
-            return
+            return data
         try:
             info = await self._store.describe(run)
         except (NotFoundError, GoneError):
             if now > note.since + UNMADE_SECONDS:
                 await self.forget(run)
-            return
+                return None
+            return data
         if info.closed is None:
-            return
-        note.until, note.tries = now + CALL_SECONDS, note.tries + 1
-        note.first_try, note.claim = note.first_try or now, secrets.token_hex(8)
+            return data
+        note.begin(now, CALL_SECONDS)
+        note.claim = secrets.token_hex(8)
         mine = msgspec.json.encode(note)
-        if await self._store.swap_document(_KIND, run, data, mine):
-            await self._tell(run, meta_of(info), note, mine)
+        if await self._notes.swap(run, data, mine):
+            return await self._tell(run, meta_of(info), note, mine)
+        return data
 
-    async def _tell(self, run: str, meta: RunMeta, note: _Note, mine: bytes) -> None:
-        """Call the application; the note says what became of it."""
+    async def _tell(self, run: str, meta: RunMeta, note: _Note, mine: bytes) -> bytes | None:
+        """Call the application; returns the note, which says what became of it."""
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 ended = await self._read(run, meta)
@@ -263,17 +261,18 @@ class _Ends:
         except BaseException as error:  # whatever it raises, other runs' ends are still told
             if _is_ours(error):
                 raise
-            now = time.time()
-            note.is_failed = now > note.first_try + MOST_SECONDS
-            note.until = now + min(MOST_PAUSE, 2.0 ** min(note.tries, 12))
             safe = isinstance(error, TokenwireError)
-            note.error = str(error) if safe else type(error).__name__
+            text = str(error) if safe else type(error).__name__
+            note.fail(time.time(), text, most=MOST_SECONDS)
             _log.warning("on_end of run %s failed (try %d)", run, note.tries, exc_info=error)
-            await self._store.swap_document(_KIND, run, mine, msgspec.json.encode(note))
+            failed = msgspec.json.encode(note)
+            await self._notes.swap(run, mine, failed)
             report(EndDelivered(run, "failed" if note.is_failed else "retry"))
+            return failed
         else:
-            await self._store.swap_document(_KIND, run, mine, None)
+            await self._notes.swap(run, mine, None)
             report(EndDelivered(run, "ok"))
+            return None
 
     async def _read(self, run: str, meta: RunMeta) -> EndedRun:
         fold = (await read_run(self._store, run)).fold
@@ -292,6 +291,17 @@ class _Ends:
             metadata=meta.metadata,
             error=fold.error,
         )
+
+
+def _decoded(data: bytes) -> _Note:
+    return msgspec.json.decode(data, type=_Note)
+
+
+def _due(data: bytes) -> float | None:
+    note = _decoded(data)
+    if note.is_failed:
+        return float("inf")
+    return note.until if note.tries else None
 
 
 def _is_ours(error: BaseException) -> bool:

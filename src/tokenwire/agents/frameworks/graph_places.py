@@ -191,10 +191,10 @@ class Places:
             engine.outlet.task(
                 StepReset(step=number, attempt=attempt, discard_parts=parts, reason="restart")
             )
-            begun = StepStart(
+            start = StepStart(
                 step=number, attempt=attempt, name=step.name, operation=step.operation
             )
-            engine.outlet.task(begun)
+            engine.outlet.task(start)
             engine.outlet.task(StepEnd(step=number, status="complete", terminal_seen=True))
         self._data = [
             (event.name, event.payload)

@@ -299,6 +299,12 @@ class Reader:
 
     def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
         # The bounds let the key find the names; the comparison of the beginnings is what counts.
+        if not prefix:
+            rows = self._connection.execute(
+                "SELECT name, data FROM document WHERE kind = ? ORDER BY changed DESC LIMIT ?",
+                (kind, most),
+            )
+            return dict(rows.fetchall())
         rows = self._connection.execute(
             "SELECT name, data FROM document WHERE kind = ? AND name >= ?"
             " AND name < ? || char(0x10ffff) AND substr(name, 1, ?) = ?"

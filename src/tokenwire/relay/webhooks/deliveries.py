@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 
-from tokenwire.backoff import backoff
 from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.log.base import Store
@@ -27,6 +26,14 @@ from tokenwire.observe.facts import WebhookSent
 from tokenwire.observe.hooks import report
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.replay import read_run
+from tokenwire.relay.upkeep.notes import (
+    FIRST_PAUSE,
+    LEAST_LOOK,
+    MOST_SECONDS,
+    UNMADE_SECONDS,
+    Attempts,
+    Notes,
+)
 from tokenwire.relay.webhooks.config import Rejected, Webhooks
 
 __all__ = ["Deliveries"]
@@ -34,27 +41,22 @@ __all__ = ["Deliveries"]
 _log = logging.getLogger("tokenwire.relay")
 
 _KIND = "webhook"
-#: Seconds between two looks at all notes.
+#: Seconds between two looks at the notes that are due.
 PERIOD = 2.0
-#: Seconds between two looks at a run that has not ended.
-LOOK_SECONDS = 10.0
+#: The least seconds between two looks at a run that has not ended.
+LOOK_SECONDS = LEAST_LOOK
 #: Seconds for which one process may send before another may.
 CLAIM_SECONDS = 90.0
-#: Seconds for which a message is tried again, and the longest pause between two tries.
-MOST_SECONDS, FIRST_PAUSE, MOST_PAUSE = 86_400.0, 2.0, 3600.0
-#: Seconds after which a note without a run is of a start that failed.
-UNMADE_SECONDS = 60.0
 #: Bytes of a body; larger ones are sent without the answer and the arguments.
 MOST_BODY = 1 << 20
 #: Runs whose messages are sent at the same time.
 AT_ONCE = 16
-_MOST_NOTES = 10_000
 _MOST_SWAPS = 20
 
 ENDED, WAITING, EXPIRED = "run.ended", "run.waiting", "approval.expired"
 
 
-class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
+class _Message(Attempts, kw_only=True, omit_defaults=True):
     """One message to one address. ``at``: Unix seconds of what it is about."""
 
     id: str
@@ -62,13 +64,7 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     url: str
     at: float
     approvals: list[str] = []
-    tries: int = 0
-    first_try: float = 0.0
-    #: Unix seconds before which it is not sent (again).
-    until: float = 0.0
-    error: str | None = None
     is_sent: bool = False
-    is_failed: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -109,8 +105,9 @@ class Deliveries:
         #: Runs of this process: those to look at now, and what is new of them.
         self._due: set[str] = set()
         self._news: dict[str, dict[str, list[str]]] = {}
-        #: When (monotonic) a run that has not ended is looked at again.
-        self._later: dict[str, float] = {}
+        #: Runs of which something happened while they were looked at.
+        self._again: set[str] = set()
+        self._notes = Notes(store, _KIND, _due, least_look=LOOK_SECONDS)
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -129,15 +126,12 @@ class Deliveries:
 
     async def expect(self, run: str) -> bool:
         """Note a run that is about to be created; False when there is a note of it already."""
-        if await self._store.document(_KIND, run) is not None:
-            return False
-        note = msgspec.json.encode(_Note(since=time.time()))
-        return await self._store.swap_document(_KIND, run, None, note)
+        return await self._notes.expect(run, msgspec.json.encode(_Note(since=time.time())))
 
     async def forget(self, run: str) -> None:
         """The run was deleted, or never was."""
         self._news.pop(run, None)
-        await self._store.set_document(_KIND, run, None)
+        await self._notes.forget(run)
 
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
@@ -156,30 +150,24 @@ class Deliveries:
 
     async def undelivered(self, runs: list[str]) -> set[str]:
         """Those of ``runs`` of which a message is still to be sent."""
-        notes = await self._notes(runs)
+        notes = await self._notes.of(runs)
         return {
             run
-            for run, note in notes.items()
+            for run, note in ((run, _decoded(data)) for run, data in notes.items())
             if not note.has_ended or any(message.is_open for message in note.messages)
         }
 
     async def drop(self, runs: list[str]) -> None:
         """The runs are gone, and with them what failed."""
-        for run in await self._notes(runs):
+        for run in await self._notes.of(runs):
             await self.forget(run)
-
-    async def _notes(self, runs: list[str]) -> dict[str, _Note]:
-        datas = await asyncio.gather(*(self._store.document(_KIND, run) for run in runs))
-        pairs = zip(runs, datas, strict=True)
-        return {run: msgspec.json.decode(d, type=_Note) for run, d in pairs if d is not None}
 
     async def failed(self) -> dict[str, str]:
         """Runs of which a message failed for a day, with the last error."""
-        notes = await self._store.documents(_KIND, most=_MOST_NOTES)
         return {
             run: f"{message.event} to {message.url}: {message.error}"
-            for run, data in notes.items()
-            for message in msgspec.json.decode(data, type=_Note).messages
+            for run, data in (await self._notes.all()).items()
+            for message in _decoded(data).messages
             if message.is_failed
         }
 
@@ -195,7 +183,8 @@ class Deliveries:
                     self._begin(run)
                 if now >= next_scan:
                     next_scan = now + PERIOD
-                    await self._scan(now)
+                    for run in [*await self._notes.due(), *self._news]:
+                        self._begin(run)
             except LogError as error:
                 _log.warning("webhooks could not be sent: %s", error)
             except Exception:
@@ -207,41 +196,41 @@ class Deliveries:
                 pass
             self._wake.clear()
 
-    async def _scan(self, now: float) -> None:
-        """Look at what is due, and now and then at runs whose owner may have died at their end."""
-        notes = await self._store.documents(_KIND, most=_MOST_NOTES)
-        self._later = {run: at for run, at in self._later.items() if run in notes}
-        for run, data in notes.items():
-            note = msgspec.json.decode(data, type=_Note)
-            is_due = any(m.is_open and m.until <= time.time() for m in note.messages)
-            may_have_ended = not note.has_ended and now >= self._later.get(run, 0.0)
-            if is_due or may_have_ended or run in self._news:
-                self._later[run] = now + LOOK_SECONDS
-                self._begin(run)
-
     def _begin(self, run: str) -> None:
         if run in self._tasks:
-            return  # it looks again by itself while there is news; else the next look finds it
+            self._again.add(run)
+            return
         task = asyncio.create_task(self._look(run), name=f"webhooks of {run}")
         self._tasks[run] = task
-        task.add_done_callback(lambda _: self._tasks.pop(run, None))
+        task.add_done_callback(lambda _: self._looked(run))
+
+    def _looked(self, run: str) -> None:
+        self._tasks.pop(run, None)
+        if run in self._again:
+            self._again.discard(run)
+            self.ended(run)
 
     async def _look(self, run: str) -> None:
         try:
             async with self._gate:
                 await self._look_at(run)
+                data = await self._notes.get(run)
+            since = _decoded(data).since if data is not None else 0.0
+            self._notes.looked(run, data, since)
         except LogError as error:
+            self._notes.retry(run)
             _log.warning("webhooks of run %s could not be sent: %s", run, error)
         except Exception:
+            self._notes.retry(run)
             _log.exception("webhooks of run %s failed inside; the next look retries", run)
 
     async def _look_at(self, run: str) -> None:
         now = time.time()
-        data = await self._store.document(_KIND, run)
+        data = await self._notes.get(run)
         if data is None:
             self._news.pop(run, None)
             return
-        note = msgspec.json.decode(data, type=_Note)
+        note = _decoded(data)
         try:
             info = await self._store.describe(run)
         except (NotFoundError, GoneError):
@@ -288,8 +277,7 @@ class Deliveries:
             now = time.time()
             claimed[:] = [m for m in note.messages if m.is_open and m.until <= now]
             for message in claimed:
-                message.until, message.tries = now + CLAIM_SECONDS, message.tries + 1
-                message.first_try = message.first_try or now
+                message.begin(now, CLAIM_SECONDS)
             note.claim = secrets.token_hex(8)
             return bool(claimed)
 
@@ -305,13 +293,9 @@ class Deliveries:
             await self._webhooks.send(message.url, message.id, body)
             message.is_sent, message.error = True, None
         except Exception as error:
-            now = time.time()
-            safe = isinstance(error, TokenwireError)
-            message.error = error.message if safe else type(error).__name__
+            text = error.message if isinstance(error, TokenwireError) else type(error).__name__
             is_final = isinstance(error, Rejected) and error.is_final
-            message.is_failed = is_final or now > message.first_try + MOST_SECONDS
-            pause = backoff(message.tries, first=FIRST_PAUSE, longest=MOST_PAUSE)
-            message.until = now + pause
+            message.fail(time.time(), text, most=MOST_SECONDS, first=FIRST_PAUSE, is_final=is_final)
             how = "failed" if message.is_failed else "retry"
             _log.warning(
                 "webhook %s of run %s was not received (try %d): %s",
@@ -325,26 +309,38 @@ class Deliveries:
 
     async def _tidy(self, run: str) -> None:
         """Remove a note when nothing is left to send, and nothing failed."""
-        data = await self._store.document(_KIND, run)
+        data = await self._notes.get(run)
         if data is None:
             return
         note = msgspec.json.decode(data, type=_Note)
         if note.has_ended and all(message.is_sent for message in note.messages):
-            await self._store.swap_document(_KIND, run, data, None)
+            await self._notes.swap(run, data, None)
 
     async def _change(self, run: str, change: Callable[[_Note], bool]) -> _Note | None:
         """Change a run's note, also while other processes do; None when it is gone or they always
         win."""
         for _ in range(_MOST_SWAPS):
-            data = await self._store.document(_KIND, run)
+            data = await self._notes.get(run)
             if data is None:
                 return None
             note = msgspec.json.decode(data, type=_Note)
             if not change(note):
                 return note
-            if await self._store.swap_document(_KIND, run, data, msgspec.json.encode(note)):
+            if await self._notes.swap(run, data, msgspec.json.encode(note)):
                 return note
         return None
+
+
+def _decoded(data: bytes) -> _Note:
+    return msgspec.json.decode(data, type=_Note)
+
+
+def _due(data: bytes) -> float | None:
+    note = _decoded(data)
+    times = [message.until for message in note.messages if message.is_open]
+    if times:
+        return min(times)
+    return float("inf") if note.has_ended else None
 
 
 def _update(note: _Note, results: dict[tuple[str, str], _Message]) -> bool:
