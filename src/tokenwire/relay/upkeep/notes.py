@@ -89,8 +89,10 @@ class Notes:
         """Note a run that is about to be created; False when there is a note of it already."""
         if await self.get(run) is not None:
             return False
-        self._own.add(run)
-        return await self.swap(run, None, data)
+        is_new = await self.swap(run, None, data)
+        if is_new:
+            self._own.add(run)
+        return is_new
 
     async def get(self, run: str) -> bytes | None:
         """A run's note; None without one."""
