@@ -12,7 +12,7 @@ PORT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-python test-js lint format bench faults fuzz wheel page clean
+.PHONY: help setup serve example-app test test-python test-js lint format bench faults fuzz wheel page clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,10 @@ serve: $(VENV)/.installed ## Serve the chat page and the API (MODEL=, AGENT=, ST
 	@$(BIN)/tokenwire serve $(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') \
 	  $(if $(AGENT),--agent '$(AGENT)') $(if $(MODEL),--model '$(MODEL)') $(if $(STORE),--store '$(STORE)') \
 	  $(if $(WORKERS),--workers '$(WORKERS)') $(ARGS)
+
+example-app: setup ## The application of examples/app, on port 8000
+	@npx vite build examples/app/web --logLevel error
+	$(BIN)/python examples/app/app.py $(or $(PORT),8000)
 
 # --- check --------------------------------------------------------------------------------------
 

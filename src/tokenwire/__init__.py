@@ -15,6 +15,7 @@ _WHERE = {
     "BufferLimits": "tokenwire.run.buffer",
     "Approval": "tokenwire.agents.context",
     "Deadlines": "tokenwire.run.call.deadlines",
+    "EndedRun": "tokenwire.relay.outbox",
     "LoopLimits": "tokenwire.run.plan",
     "Message": "tokenwire.events.message",
     "CallAnswer": "tokenwire.run.hooks.tools",
@@ -54,6 +55,7 @@ __all__ = [
     "CallRequest",
     "CallResult",
     "Deadlines",
+    "EndedRun",
     "Hooks",
     "LoopLimits",
     "Message",
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from tokenwire.events.request import Request
     from tokenwire.log.open import open_store
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay.outbox import EndedRun
     from tokenwire.relay.runs import Runs
     from tokenwire.relay.starts.request import StartRequest
     from tokenwire.run.buffer import BufferLimits

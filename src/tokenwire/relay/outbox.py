@@ -46,9 +46,12 @@ CALL_SECONDS = 60.0
 
 
 class EndedRun(msgspec.Struct, kw_only=True):
-    """A run that has ended: what an application stores. ``message`` is the folded answer,
-    ``messages`` the same with the results of tools, ``input`` the conversation before,
-    ``model_input`` what a preparation made of that for the model (the same without one)."""
+    """A run that has ended: what an application stores. ``run``: its id; ``outcome`` and
+    ``reason``: how and why it ended; ``message``: the folded answer, ``messages``: the same with
+    the results of tools; ``input``: the conversation before, ``model_input``: what a preparation
+    made of that for the model (the same without one); ``usage``: tokens by kind; ``model``: that
+    was asked for; ``thread``, ``principal`` and ``metadata``: of the start; ``error``: its code and
+    message, None without one."""
 
     run: str
     outcome: RunOutcome

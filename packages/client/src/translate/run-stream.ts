@@ -14,9 +14,13 @@ import type { Translation } from "./translation.js";
 export interface Place {
   /** Up to here the client knows the run. */
   known?: number;
+  /** The client knows the run up to its wait for this. */
+  knownWait?: string;
   /** Up to here only waits for `open` end what is told. */
   passed?: number;
   open?: Iterable<string>;
+  /** These have their answer, also where a worker that takes the run over waits for them again. */
+  answered?: Iterable<string>;
 }
 
 /** What is told of a run, event by event. */
@@ -24,14 +28,17 @@ export class RunStream<C> {
   #translation: Translation<C>;
   #at = 0;
   #known: number;
+  #knownWait: string | undefined;
   #open: string[];
 
   constructor(place: Place, translate: (answered: (pending: string) => boolean) => Translation<C>) {
-    this.#known = place.known ?? 0;
+    this.#knownWait = place.knownWait;
+    this.#known = this.#knownWait ? Infinity : (place.known ?? 0);
     this.#open = [...(place.open ?? [])];
     const passed = place.passed ?? 0;
+    const answered = new Set(place.answered);
     this.#translation = translate((name) => {
-      if (this.#at <= this.#known) return true;
+      if (this.#at <= this.#known || answered.has(name)) return true;
       return this.#at <= passed && !this.#open.includes(name);
     });
   }
@@ -43,6 +50,10 @@ export class RunStream<C> {
   take(event: RunEvent, offset: number): C[] {
     if (this.ended) return [];
     this.#at = offset;
+    if (this.#knownWait && event.type === "run-wait" && event.pending.includes(this.#knownWait)) {
+      this.#known = offset;
+      this.#knownWait = undefined;
+    }
     const chunks = this.#translation.take(event);
     if (offset > this.#known) return chunks;
     if (offset < this.#known) return [];
@@ -109,10 +120,11 @@ export interface Answers {
 interface Snapshot {
   tail: number;
   waiting?: string[];
-  tools?: { approval_id?: string }[];
+  tools?: { approval_id?: string; approved?: boolean }[];
 }
 
-/** Hands to `run` what it waits for. Where to go on, or undefined when it waits for none of it. */
+/** Hands to `run` what it waits for, unless another tab has. Where to go on, or undefined when it
+ * waits for none of it and never did. */
 export async function answerRun(
   client: TokenwireClient,
   run: string,
@@ -122,14 +134,20 @@ export async function answerRun(
   const { tail, waiting = [], tools = [] } = (await client.snapshot(run, signal)) as unknown as Snapshot;
   const approvals = new Set(tools.map(({ approval_id }) => approval_id));
   const left: string[] = [];
+  const given: string[] = [];
   for (const name of waiting) {
     const answer = approvals.has(name) ? answers.approval(name) : undefined;
     const result = approvals.has(name) ? undefined : answers.result(name);
     if (answer) await firstCounts(client.approve(run, name, answer));
     else if (result) await firstCounts(client.answerTool(run, name, result.content));
-    else left.push(name);
+    (answer || result ? given : left).push(name);
   }
-  return left.length < waiting.length ? { known: tail, open: left } : undefined;
+  if (given.length) return { known: tail, open: left, answered: given };
+  const decided = tools.flatMap(({ approval_id: name, approved }) =>
+    name && approved !== undefined && answers.approval(name) ? [name] : [],
+  );
+  // A new run would have a call without a result, and call it again.
+  return decided.length ? { knownWait: decided[decided.length - 1]!, answered: decided } : undefined;
 }
 
 /** An answer that came after another one: the first counts, and is what the run tells. */

@@ -113,3 +113,83 @@ describe("TokenwireChatTransport", () => {
     expect((await final(stream!)).parts.at(-1)).toMatchObject({ type: "text" });
   });
 });
+
+describe("an approval of a run that another worker has taken over", () => {
+  const approval = { approval_id: "a1", call_id: "c1", name: "delete_file", arguments: {} };
+  const wait = { type: "run-wait", reason: "approval", pending: ["a1"] };
+  const events = [
+    { type: "run-start", run: RUN },
+    { type: "step-start", step: 1 },
+    { type: "tool-call-start", part: 0, step: 1, name: "delete_file", call_id: "c1" },
+    { type: "tool-call-end", part: 0, arguments: {} },
+    { type: "finish", reason: "tool_calls" },
+    { type: "step-end", step: 1, status: "complete" },
+    { type: "approval-request", ...approval },
+    wait,
+    { type: "run-claim", reason: "lost" },
+    wait,
+    { type: "approval-answer", approval_id: "a1", call_id: "c1", approved: true },
+    { type: "tool-start", call_id: "c1", name: "delete_file" },
+    { type: "tool-result", call_id: "c1", content: "gone" },
+    { type: "step-start", step: 2 },
+    { type: "text-start", part: 1, step: 2 },
+    { type: "text-delta", part: 1, text: "Done" },
+    { type: "text-end", part: 1 },
+    { type: "step-end", step: 2, status: "complete" },
+    { type: "run-end", outcome: "complete" },
+  ].map((event, at) => `id: ${at + 1}-ab\ndata: ${JSON.stringify({ ...event, seq: at + 1 })}\n\n`);
+  const answered = [
+    ...ASKED,
+    {
+      id: `${RUN}`,
+      role: "assistant",
+      metadata: { run: RUN },
+      parts: [
+        { type: "step-start" },
+        {
+          type: "dynamic-tool",
+          toolName: "delete_file",
+          toolCallId: "c1",
+          state: "approval-responded",
+          input: {},
+          approval: { id: "a1", approved: true },
+        },
+      ],
+    },
+  ] as unknown as UIMessage[];
+
+  it.each([
+    ["it waits", { tail: 8, waiting: ["a1"], tools: [{ approval_id: "a1" }] }, 202],
+    ["another tab decided just now", { tail: 8, waiting: ["a1"], tools: [{ approval_id: "a1" }] }, 409],
+    ["another tab decided", { tail: 13, waiting: [], tools: [{ approval_id: "a1", approved: true }] }, 0],
+    ["it has ended", { tail: 19, waiting: [], tools: [{ approval_id: "a1", approved: true }] }, 0],
+  ])("goes on in the same run: %s", async (_, snapshot, status) => {
+    const posts: string[] = [];
+    const baseUrl = await serve((request, response) => {
+      if (request.method === "POST") {
+        posts.push(request.url!);
+        response.writeHead(status, { "content-type": "application/json" });
+        response.end(JSON.stringify(status === 409 ? { error: { code: "conflict", message: "taken" } } : {}));
+      } else if (request.url!.endsWith("/events")) {
+        const after = Number(/^\d+/.exec(String(request.headers["last-event-id"]))?.[0] ?? 0);
+        response.writeHead(200, STREAM).end(events.slice(after).join(""));
+      } else response.end(JSON.stringify({ id: RUN, ...snapshot }));
+    });
+    const transport = new TokenwireChatTransport({ baseUrl });
+    const stream = await transport.sendMessages({
+      trigger: "submit-message",
+      chatId: "c",
+      messageId: undefined,
+      messages: answered,
+      abortSignal: undefined,
+    });
+    const chunks = [];
+    for await (const chunk of stream as unknown as AsyncIterable<{ type: string }>) chunks.push(chunk);
+    const kinds = chunks.map(({ type }) => type);
+    expect(kinds).toContain("tool-output-available");
+    expect(kinds.filter((kind) => kind === "text-delta")).toHaveLength(1);
+    expect(kinds).not.toContain("tool-input-start");
+    expect(kinds[kinds.length - 1]).toBe("finish");
+    expect(posts).toEqual(status ? [`/v1/runs/${RUN}/approvals/a1`] : []);
+  });
+});
