@@ -43,6 +43,7 @@ _OPTIONAL: Final = {
     "hiredis": ("redis", "runs shared by several servers"),
     "xllamacpp": ("local", "models from a .gguf file"),
     "mcp": ("mcp", "tools of MCP servers"),
+    "jwt": ("jwt", "JSON Web Tokens of an issuer"),
     "prometheus_client": ("metrics", "metrics"),
     "opentelemetry": ("otel", "traces"),
 }

@@ -276,7 +276,8 @@ def _announce(app: Any, listener: socket.socket) -> None:
     loss = _LOSSES.get(kind, {}).get(app.state.store.durability, "")
     place = _STORES[kind].format(store=unquote(urlsplit(rest).path), loss=loss)
     if app.state.auth.on:
-        access = "with an API key only"
+        keys = f"a token of {settings.jwt_issuer}, or an API key"
+        access = f"with {keys if settings.jwt_issuer else 'an API key'} only"
     elif settings.loopback:
         access = "this machine only, no key required"
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tokenwire.server.access.jwt_issuer import JwtIssuer
     from tokenwire.server.app import create_app
     from tokenwire.server.configuration import load_settings
     from tokenwire.server.edge.auth import Auth
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Auth",
+    "JwtIssuer",
     "Live",
     "Settings",
     "Watchdog",
@@ -31,6 +33,7 @@ __all__ = [
 
 _HOMES = {
     "Auth": "edge.auth",
+    "JwtIssuer": "access.jwt_issuer",
     "Live": "embed.live",
     "Settings": "settings",
     "Watchdog": "watchdog",

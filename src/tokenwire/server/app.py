@@ -183,6 +183,8 @@ class App:
         state.threads = Threads(state.runs)
         await state.runs.open()
         await state.identify.sessions.open(state.store)
+        if state.auth.jwt is not None:
+            state.auth.jwt.keys.start()
         for service in state.services:
             await service.start(state.store)
         # The lag of the event loop is measured whether somebody reads or not.
@@ -215,6 +217,8 @@ class App:
         await state.runs.aclose()  # the store as well
         await state.connections.aclose()
         await state.recheck.aclose()
+        if state.auth.jwt is not None:
+            await state.auth.jwt.keys.aclose()
         await self._opened_here.aclose()
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:

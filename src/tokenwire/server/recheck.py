@@ -62,7 +62,11 @@ class Recheck:
         open_now: dict[Identity, list[Connection]] = {}
         for connection in self._connections:
             identity = connection.identity
-            if identity is not None and identity.credential and connection.leaving != REVOKED:
+            if (
+                identity is not None
+                and (identity.credential or identity.until)
+                and connection.leaving != REVOKED
+            ):
                 open_now.setdefault(identity, []).append(connection)
         return open_now
 

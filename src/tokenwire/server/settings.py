@@ -156,6 +156,27 @@ class Settings:
         "API keys; in the same forms. Prefer the environment variable to the flag.",
         secret=True,
     )
+    jwt_issuer: str | None = _set(
+        None,
+        "Access",
+        "Issuer of JSON Web Tokens, exactly their 'iss'; API keys count beside them.",
+    )
+    jwt_audience: list[str] = _set(
+        [], "Access", "Audience of this server in tokens (their 'aud'); needed with an issuer."
+    )
+    jwt_jwks: str | None = _set(
+        None,
+        "Access",
+        "Key set of the issuer; a file or an address. Default: what its "
+        "/.well-known/openid-configuration names.",
+        rare=True,
+    )
+    jwt_claims: list[str] = _set(
+        [],
+        "Access",
+        "Claims of tokens; principal=sub,tenant=org,roles=roles. Default: principal=sub.",
+        rare=True,
+    )
     insecure: bool = _set(False, "Access", "Serve beyond loopback without an API key.")
     allow_host: list[str] = _set(
         [], "Access", "Accepted Host header (loopback and --host always are)."
@@ -202,6 +223,9 @@ class Settings:
     )
     header_deadline: float = _set(10.0, "Deadlines", "Receiving a request's headers.", unit="s")
     body_deadline: float = _set(30.0, "Deadlines", "Receiving a request's body.", unit="s")
+    jwt_leeway: float = _set(
+        60.0, "Deadlines", "Difference of clocks that tokens allow for, at most 300 s.", unit="s"
+    )
     long_poll_timeout: float = _set(
         30.0, "Deadlines", "A long poll's wait for new records.", unit="s"
     )

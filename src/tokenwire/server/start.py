@@ -51,7 +51,8 @@ def check(settings: Settings, *, keys_on: bool) -> None:
     if not settings.loopback and not keys_on and not settings.insecure:
         raise ConfigError(
             f"{settings.host} can be reached from outside and no API key is set: give "
-            "--api-key-file FILE or TOKENWIRE_API_KEYS, or --insecure to serve everybody"
+            "--api-key-file FILE, TOKENWIRE_API_KEYS or --jwt-issuer URL, or --insecure to serve "
+            "everybody"
         )
     for origin in settings.cors_origin:
         scheme, _, host = origin.partition("://")

@@ -99,7 +99,7 @@ class State:
         self.raw_bodies: dict[str, int] = {}
         self.media_paths = {"/v1/runs"}
         #: Paths whose bodies are small, and come from who has not shown a key yet.
-        self.small_bodies = {"/v1/session": 8 << 10}
+        self.small_bodies = {"/v1/session": 12 << 10}
         self.request_id_names: dict[str, bytes] = {}
         self.cors_headers = (
             "Accept, Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "

@@ -253,7 +253,7 @@ def test_claims_that_are_missing_are_refused(provider: Issuer, name: str) -> Non
     refused(provider, provider.token(without=(name,)), f"no claim '{name}'|{name}")
 
 
-@pytest.mark.parametrize("end", [1e308, 10**400, 10**30, time.time() + 1e9])
+@pytest.mark.parametrize("end", [1e308, 10**400, 10**30, 4e9])
 def test_an_end_beyond_all_numbers_is_an_end(provider: Issuer, end: float) -> None:
     found = check(provider, provider.token(exp=end))
     assert time.time() < found.until < time.time() + 2e9

@@ -24,8 +24,9 @@ from tokenwire.events.principal import ROLES, Principal
 from tokenwire.observe.line_limit import LineLimit
 from tokenwire.server.access.key_sources import FetchedKeys, FileKeys, KeySource, check_address
 from tokenwire.server.access.keys import ALGORITHMS, Key, jwt_module
+from tokenwire.server.settings import Settings
 
-__all__ = ["MOST_TOKEN", "JwtIssuer", "Verified"]
+__all__ = ["MOST_TOKEN", "JwtIssuer", "Verified", "issuer_of"]
 
 #: Characters of a token, of its ``kid``, and seconds by which clocks may differ at most.
 MOST_TOKEN, _MOST_KID, _MOST_LEEWAY = 8192, 512, 300.0
@@ -68,7 +69,7 @@ class JwtIssuer:
         claims: Mapping[str, str] | None = None,
         leeway: float = 60.0,
     ) -> None:
-        self._jwt = jwt_module()
+        self._jwt, self._clock = jwt_module(), time.time
         check_address(issuer, "the issuer of tokens")
         if urlsplit(issuer).query:
             raise ConfigError("the issuer of tokens must have no query")
@@ -102,7 +103,7 @@ class JwtIssuer:
             if not keys:
                 raise _Refusal("it is signed with a key that its issuer does not publish")
             key, claims = self._verified(token, algorithm, keys)
-            until = min(int(claims["exp"]), int(time.time()) + _LONGEST) + self._leeway
+            until = min(int(claims["exp"]), int(self._clock()) + _LONGEST) + self._leeway
             return Verified(self._principal(claims), until, key.thumbprint)
         except _Refusal as refusal:
             _REFUSED.log("a token of %s was refused: %s", self._issuer, refusal.reason)
@@ -111,7 +112,7 @@ class JwtIssuer:
     async def is_current(self, until: float, key: bytes) -> bool:
         """Whether a token that ends at ``until`` and was signed with ``key`` still counts. Raises
         `IssuerUnavailableError`."""
-        return time.time() < until and await self.keys.has(key)
+        return self._clock() < until and await self.keys.has(key)
 
     def _header(self, token: str) -> tuple[str | None, str]:
         """``kid`` and ``alg``. What else could name or hold a key is not read."""
@@ -173,6 +174,29 @@ class JwtIssuer:
         if fault := principal_fault(value):
             raise _Refusal(f"its claim '{claim}' cannot be the {what}: it {fault}")
         return value
+
+
+def issuer_of(settings: Settings) -> JwtIssuer | None:
+    """The issuer of tokens that ``settings`` name; None without one. Raises `ConfigError`."""
+    if not settings.jwt_issuer:
+        if settings.jwt_audience or settings.jwt_jwks or settings.jwt_claims:
+            raise ConfigError("tokens need --jwt-issuer: the 'iss' that they name")
+        return None
+    claims: dict[str, str] = {}
+    for item in ",".join(settings.jwt_claims).split(",") if settings.jwt_claims else ():
+        name, equals, claim = item.partition("=")
+        if not equals or name in claims:
+            raise ConfigError(
+                "--jwt-claims must be like principal=sub,tenant=org,roles=roles, each name once"
+            )
+        claims[name.strip()] = claim.strip()
+    return JwtIssuer(
+        settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        jwks=settings.jwt_jwks,
+        claims=claims,
+        leeway=settings.jwt_leeway,
+    )
 
 
 class _Refusal(Exception):

@@ -27,6 +27,7 @@ from tokenwire.events.names import TENANT_END, names_of, principal_fault
 from tokenwire.events.principal import Principal, PrincipalLimits
 from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.observe.line_limit import LineLimit
+from tokenwire.server.access.jwt_issuer import JwtIssuer, issuer_of
 from tokenwire.server.hosted import User, ask, call
 from tokenwire.server.settings import Settings
 
@@ -51,9 +52,9 @@ _MOST_VERDICTS = 10_000
 _REFUSED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 _FAILED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 
-#: A check of the application's own: a bearer credential to the name of its principal, or None to
-#: refuse it. It may be a coroutine function; any other runs in a thread.
-Verify = Callable[[str], str | Awaitable[str | None] | None]
+#: A check of the application's own: a bearer credential to its principal, or the name of one, or
+#: None to refuse it. It may be a coroutine function; any other runs in a thread.
+Verify = Callable[[str], str | Principal | Awaitable[str | Principal | None] | None]
 
 #: How a principal is known: ``open``: no key is needed; ``later``: a WebSocket's first message
 #: brings the key; ``token``: the route checks a token of its own; ``host``: the application around
@@ -70,8 +71,10 @@ class KeyCheckError(TokenwireError):
 
 class Identity(msgspec.Struct, frozen=True):
     """Who sends a request. ``principal``: its name, tenant included; ``key``: the SHA-256 of the
-    credential behind it, empty without one; ``credential``: itself, only where ``verify`` vouches
-    for it and may be asked again; ``roles``: None permits everything."""
+    credential behind it (of a JSON Web Token, the thumbprint of the key that signed it), empty
+    without one; ``credential``: itself, only where ``verify`` vouches for it and may be asked
+    again; ``roles``: None permits everything; ``until``: Unix seconds at which a JSON Web Token
+    counts no more, 0 for what has no such end."""
 
     principal: str = ""
     how: How = "open"
@@ -80,6 +83,7 @@ class Identity(msgspec.Struct, frozen=True):
     roles: frozenset[str] | None = None
     limits: PrincipalLimits | None = None
     tenant_limits: PrincipalLimits | None = None
+    until: float = 0.0
 
     def __repr__(self) -> str:
         return f"Identity({self.principal!r}, {self.how!r})"
@@ -139,14 +143,15 @@ def read_key_file(path: str | Path) -> list[str]:
 
 class Auth:
     """Who may send requests to a server: holders of ``keys`` (``NAME:KEY``, or a key alone), of
-    credentials that ``verify`` knows, and whoever ``user`` recognizes by the whole request, such as
-    by a cookie of its login. Without any of them everybody is principal ``""``.
+    JSON Web Tokens of the issuer ``jwt``, of credentials that ``verify`` knows, and whoever
+    ``user`` recognizes by the whole request, such as by a cookie of its login. Without any of them
+    everybody is principal ``""``.
 
     ``verify`` takes the credential of a request (a bearer token, or ``X-Api-Key``), ``user`` its
-    ``starlette.requests.HTTPConnection``, which a WebSocket is as well. Both return the name of a
-    principal, or None to refuse; either may be a coroutine function, any other runs in a thread. A
-    credential is judged first; ``user`` is asked about requests that bring none, and about those
-    whose credential neither ``keys`` nor ``verify`` knows.
+    ``starlette.requests.HTTPConnection``, which a WebSocket is as well. Both return a
+    `tokenwire.Principal`, or the name of one, or None to refuse; either may be a coroutine
+    function, any other runs in a thread. A credential is judged first; ``user`` is asked about
+    requests that bring none, and about those whose credential nothing else knows.
 
     It goes to ``create_app(auth=...)``; wherever `Live` takes a ``user`` it takes an `Auth`. Raises
     `ConfigError` for keys that are none.
@@ -158,6 +163,7 @@ class Auth:
         *,
         verify: Verify | None = None,
         user: User | None = None,
+        jwt: JwtIssuer | None = None,
     ) -> None:
         self._digests: dict[bytes, str] = {}
         for key in names_of(keys or (), "keys"):
@@ -165,20 +171,21 @@ class Auth:
             if digest in self._digests:
                 raise ConfigError("an API key is listed twice")
             self._digests[digest] = name
-        self._verify, self._user = verify, user
+        self._verify, self._user, self.jwt = verify, user, jwt
         #: Digest of a credential -> its principal and until when that holds (monotonic time).
-        self._verdicts: dict[bytes, tuple[str, float]] = {}
+        self._verdicts: dict[bytes, tuple[Principal, float]] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Auth:
-        """The keys of ``settings`` and of their key file. Raises `ConfigError`."""
+        """The keys of ``settings`` and of their key file, and their issuer of tokens. Raises
+        `ConfigError`."""
         keys = list(settings.api_keys)
         if settings.api_key_file:
             file_keys = read_key_file(settings.api_key_file)
             if not file_keys:
                 raise ConfigError("the API key file holds no key")
             keys += file_keys
-        return cls(keys)
+        return cls(keys, jwt=issuer_of(settings))
 
     @property
     def on(self) -> bool:
@@ -188,12 +195,13 @@ class Auth:
     @property
     def takes_keys(self) -> bool:
         """Whether a credential is one of the ways."""
-        return bool(self._digests) or self._verify is not None
+        return bool(self._digests) or self.asks
 
     @property
     def asks(self) -> bool:
-        """Whether the application's own check vouches for keys, and may take them back."""
-        return self._verify is not None
+        """Whether a credential that counts now may count no more a moment later: the application's
+        own check vouches for it, or an issuer of tokens."""
+        return self._verify is not None or self.jwt is not None
 
     async def __call__(self, connection: HTTPConnection) -> Principal | None:
         """The principal that sends a request, None to refuse it: an `Auth` is a ``user`` itself.
@@ -223,14 +231,17 @@ class Auth:
             raise _failure("user", error) from None
 
     def recheck_at(self, identity: Identity, since: float) -> float:
-        """From when on (monotonic seconds) ``verify`` is to be asked again about ``identity``,
-        which was accepted at ``since`` at the latest."""
+        """From when on (monotonic seconds) ``identity``, which was accepted at ``since`` at the
+        latest, is to be checked again."""
         verdict = self._verdicts.get(identity.key)
-        return since + RECHECK_SECONDS if verdict is None else verdict[1]
+        due = since + RECHECK_SECONDS if verdict is None else verdict[1]
+        if identity.until:
+            due = min(due, time.monotonic() + identity.until - time.time())
+        return due
 
     async def check_key(self, key: str) -> Identity:
-        """The identity of the holder of ``key``. Raises `NotAuthenticatedError`, and
-        `KeyCheckError` when ``verify`` raises."""
+        """The identity of the holder of ``key``. Raises `NotAuthenticatedError`, `KeyCheckError`
+        when ``verify`` raises, and `IssuerUnavailableError`."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         principal: str | None = None
         for known_digest, name in self._digests.items():
@@ -238,29 +249,50 @@ class Auth:
                 principal = name
         if principal is not None:
             return Identity(principal, "key", digest)
+        refusal = NotAuthenticatedError("unknown API key")
+        if self.jwt is not None and self.jwt.takes(key):
+            try:
+                token = await self.jwt.check(key)
+            except NotAuthenticatedError as error:
+                refusal = error
+            else:
+                identity = Identity.of(token.principal, "key", token.key)
+                return msgspec.structs.replace(identity, until=token.until)
+        who = None
         if self._verify is not None:
-            principal = await self._verified(self._verify, key, digest)
-        if principal is None:
-            raise NotAuthenticatedError("unknown API key")
-        return Identity(principal, "key", digest, key)
+            who = await self._verified(self._verify, key, digest)
+        if who is None:
+            raise refusal
+        return Identity.of(who, "key", digest, key)
 
     async def is_current(self, identity: Identity) -> bool:
-        """Whether the key behind a session, token or WebSocket still stands for the principal of
-        ``identity``.
-        ``verify`` is asked again once a minute. Raises `KeyCheckError` when it raises."""
+        """Whether what is behind a session, token or WebSocket still stands for the principal of
+        ``identity``, with its roles. ``verify`` is asked again once a minute. Raises
+        `KeyCheckError` when it raises, and `IssuerUnavailableError`."""
         if identity.key in self._digests:
             return self._digests[identity.key] == identity.principal
+        if identity.until:
+            return self.jwt is not None and await self.jwt.is_current(identity.until, identity.key)
         if self._verify is None or not identity.credential:
             return False
-        principal, until = self._verdicts.get(identity.key, ("", 0.0))
+        who, until = self._verdicts.get(identity.key, (None, 0.0))
         if time.monotonic() >= until:
-            principal = await self._verified(self._verify, identity.credential, identity.key)
-        return principal == identity.principal
+            who = await self._verified(self._verify, identity.credential, identity.key)
+        return who is not None and who.name == identity.principal and _has_still(who, identity)
 
-    async def _verified(self, verify: Verify, key: str, digest: bytes) -> str | None:
+    def with_limits(self, identity: Identity) -> Identity:
+        """``identity``, which is current, with the limits that ``verify`` names for its key."""
+        who, _ = self._verdicts.get(identity.key, (None, 0.0))
+        if who is None:
+            return identity
+        return msgspec.structs.replace(identity, limits=who.limits, tenant_limits=who.tenant_limits)
+
+    async def _verified(self, verify: Verify, key: str, digest: bytes) -> Principal | None:
         self._verdicts.pop(digest, None)
         try:
             principal = await _principal_of(verify, key)
+        except ConfigError as error:  # of a Principal that is not valid
+            raise _failure("verify", error) from None
         except (TokenwireError, HTTPException):
             raise
         except (Exception, *EXITS) as error:
@@ -288,17 +320,24 @@ def _failure(check: str, error: BaseException) -> KeyCheckError:
     return KeyCheckError("the key cannot be checked; the server's log says why")
 
 
-async def _principal_of(verify: Verify, key: str) -> str | None:
+def _has_still(who: Principal, identity: Identity) -> bool:
+    """Whether ``who`` has every role that ``identity`` was given."""
+    if who.roles is None or "admin" in who.roles:
+        return True
+    return identity.roles is not None and identity.roles <= who.roles
+
+
+async def _principal_of(verify: Verify, key: str) -> Principal | None:
     verdict = await call(verify, key)
-    if verdict is None:
-        return None
+    if verdict is None or isinstance(verdict, Principal):
+        return verdict
     fault = principal_fault(verdict)
     if fault is None:
-        return cast(str, verdict)
+        return Principal(cast(str, verdict))
     if isinstance(verdict, Coroutine):  # of a coroutine function that returned one
         verdict.close()
     _REFUSED.log(
-        "Auth(verify=...) must return the name of a principal or None: the name %s; the key is "
+        "Auth(verify=...) must return a Principal, its name or None: the name %s; the key is "
         "refused",
         fault,
     )

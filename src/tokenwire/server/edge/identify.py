@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from tokenwire.errors import NotAuthenticatedError
+from tokenwire.server.access.jwt_issuer import MOST_TOKEN
 from tokenwire.server.edge.auth import Auth, Identity, KeyCheckError, credential_of
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.request_info import RequestInfo
@@ -40,7 +41,7 @@ class Identify:
         `KeyCheckError` when the application's own check raises."""
         try:
             try:
-                if len(key) > _MOST_KEY:
+                if len(key) > (_MOST_KEY if self.auth.jwt is None else MOST_TOKEN):
                     raise NotAuthenticatedError("unknown API key")
                 return await self.auth.check_key(key)
             except NotAuthenticatedError:
@@ -60,7 +61,8 @@ class Identify:
     async def confirm(self, identity: Identity) -> None:
         """Raise `NotAuthenticatedError` when the key of a connection that stays open no longer
         counts."""
-        if identity.credential and not await self.auth.is_current(identity):
+        is_watched = bool(identity.credential or identity.until)
+        if is_watched and not await self.auth.is_current(identity):
             raise NotAuthenticatedError("the key behind this connection is no longer valid")
 
     async def of_request(self, info: RequestInfo, scope: Scope) -> Identity:

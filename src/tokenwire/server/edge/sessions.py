@@ -59,11 +59,17 @@ class _Claims(msgspec.Struct, frozen=True, array_like=True):
     key: bytes
     #: The credential behind it, sealed; only where the application's own check vouches for it.
     sealed: bytes = b""
+    #: The roles of the principal, None for all; and when the JSON Web Token behind it ends.
+    roles: list[str] | None = None
+    until: float = 0.0
 
     def identity(self, how: How) -> Identity:
         """Whose it is, once the credential is open."""
         credential = self.sealed.decode("utf-8", "surrogateescape")
-        return Identity(self.principal, how, self.key, credential)
+        roles = None if self.roles is None else frozenset(self.roles)
+        if how == "attach":
+            roles = frozenset({"read"})
+        return Identity(self.principal, how, self.key, credential, roles, until=self.until)
 
 
 class Sessions:
@@ -90,7 +96,10 @@ class Sessions:
 
     async def sign_in(self, identity: Identity) -> tuple[str, int]:
         """A signed session for a cookie, and the seconds that it lasts."""
-        return await self._sign("session", identity, _SESSION_SECONDS), _SESSION_SECONDS
+        seconds = _SESSION_SECONDS
+        if identity.until:  # it counts for no longer than the token behind it
+            seconds = max(1, min(seconds, int(identity.until - time.time())))
+        return await self._sign("session", identity, seconds), seconds
 
     async def check(self, token: str) -> Identity:
         """The identity behind a session. Raises `NotAuthenticatedError`."""
@@ -98,7 +107,7 @@ class Sessions:
         claims = await self._open("session", token, _SESSION_SECONDS, refusal)
         if self._log is not None and await self._log.document(_ENDED, claims.id) is not None:
             raise NotAuthenticatedError(refusal)
-        return claims.identity("session")
+        return self._auth.with_limits(claims.identity("session"))
 
     async def end(self, token: str) -> None:
         """End a session, on every server of the store. Nothing happens for an invalid one."""
@@ -138,7 +147,15 @@ class Sessions:
         if len(sealed) > _MOST_CREDENTIAL:
             raise InputError("this key is too long for a session; send it with each request")
         claims = _Claims(
-            purpose, name, now, now + seconds, identity.principal, identity.key, sealed
+            purpose,
+            name,
+            now,
+            now + seconds,
+            identity.principal,
+            identity.key,
+            sealed,
+            None if identity.roles is None else sorted(identity.roles),
+            identity.until,
         )
         body = msgspec.msgpack.encode(claims)
         return base64.urlsafe_b64encode(_mac(secret, body) + body).decode().rstrip("=")

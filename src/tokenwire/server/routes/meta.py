@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from tokenwire import __version__
 from tokenwire.errors import ForbiddenError, LogError, NotFoundError, TokenwireError
 from tokenwire.observe.prometheus import exposition
+from tokenwire.server.access.jwt_issuer import MOST_TOKEN
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import choose_model, read_body
 from tokenwire.server.edge.guard import RequestInfo
@@ -28,9 +29,9 @@ _STARTED = time.time()
 
 
 class SessionBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``POST /v1/session``: an API key."""
+    """``POST /v1/session``: an API key, or a JSON Web Token."""
 
-    key: Annotated[str, msgspec.Meta(max_length=1000)]
+    key: Annotated[str, msgspec.Meta(max_length=MOST_TOKEN)]
 
 
 def routes(state: State) -> list[BaseRoute]:

@@ -32,6 +32,7 @@ from tokenwire.errors import (
 from tokenwire.observe.facts import FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.follow import Follower
+from tokenwire.server.access.jwt_issuer import MOST_TOKEN
 from tokenwire.server.edge.auth import Role
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.problems import error_fields
@@ -55,7 +56,7 @@ _MOST_FOLLOWED = 64
 _MOST_MESSAGE = 48 << 10
 _AUTH_SECONDS = 5.0
 #: The first message is small: it comes from who has not shown a key yet.
-_AUTH_BYTES = 4096
+_AUTH_BYTES = 12 << 10
 
 Text = Annotated[str, Meta(max_length=2000)]
 
@@ -97,7 +98,7 @@ class _Tool(_Run):
 
 
 class _Auth(_Command):
-    key: Annotated[str, Meta(max_length=1000)]
+    key: Annotated[str, Meta(max_length=MOST_TOKEN)]
 
 
 #: What a command holds, what it does, and the role that it needs.
