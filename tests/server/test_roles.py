@@ -72,7 +72,8 @@ NEEDED = {
     "POST /ds/chat": "write",
 }
 BY_METHOD = {"GET": "read", "HEAD": "read", "DELETE": "admin"}
-OPEN = {"/livez", "/healthz", "/v1/session", "/ds/v1/stream/__ds/jwks.json"}
+OPEN = {"/livez", "/healthz", "/v1/session", "/openapi.json", "/docs"}
+OPEN |= {"/ds/v1/stream/__ds/jwks.json"}
 
 
 @pytest.fixture(scope="module")
