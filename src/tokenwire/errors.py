@@ -21,6 +21,8 @@ what, and what to do; it never contains a key or a provider's raw text.
     ├── GoneError                   it existed; its records have expired
     ├── CursorError                 a cursor of another run or branch, or beyond the tail
     ├── ConflictError               not possible in the present state
+    │   ├── HistoryConflictError    a posted message has a stored one's id and another content
+    │   └── ThreadBusyError         a turn of the conversation is under way
     ├── BusyError                   over a quota or the admission limit; retry later
     ├── FramingError                bytes that violate their wire's framing
     ├── OrderError                  an event that may not follow its predecessor
@@ -79,6 +81,7 @@ __all__ = [
     "ForbiddenError",
     "FramingError",
     "GoneError",
+    "HistoryConflictError",
     "HookError",
     "InputError",
     "KeyReusedError",
@@ -105,6 +108,7 @@ __all__ = [
     "StoreDamagedError",
     "StoreFullError",
     "StoreUnavailableError",
+    "ThreadBusyError",
     "TokenwireError",
     "ToolError",
     "TruncatedError",
@@ -222,6 +226,18 @@ class ConflictError(TokenwireError):
 
     code = "conflict"
     http_status = 409
+
+
+class HistoryConflictError(ConflictError):
+    """A posted message has the id of a stored one, and another content or place."""
+
+    code = "history_conflict"
+
+
+class ThreadBusyError(ConflictError):
+    """A turn of the conversation is under way, and the request may not wait for its end."""
+
+    code = "thread_busy"
 
 
 class BusyError(TokenwireError):

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+import tokenwire
 from support.redis import redis_server
 from support.spine import read_all, relay, request_of, run_async, simulator
+from tokenwire.agents.load import agents_of
 from tokenwire.errors import (
     BusyError,
     ConflictError,
@@ -102,6 +104,25 @@ def test_cancel_ends_the_run_for_every_reader_and_sticks():
                 assert [(c.by, c.reason) for c in controls] == [("ann", "enough")]
             assert (await server.wait_ended()).outcome == "disconnected"
             assert (await runs.cancel(info.id)).state == "cancelled"
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("model", ["m0", "agent"])
+def test_a_cancel_that_is_quicker_than_the_start_ends_the_run_all_the_same(model):
+    @tokenwire.agent("agent")
+    async def say(ctx):
+        await ctx.say("never heard")
+
+    async def main():
+        agents = agents_of([say])
+        async with simulator() as server, relay(server, agents=agents) as runs:
+            info = await runs.start(request_of("scenario:stall"), model=model)
+            await runs.cancel(info.id, by="ann")  # before the run's task had its first turn
+            events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 30)]
+            kinds = [e.type for e in events]
+            assert kinds[:2] == ["run-start", "control"]
+            assert events[-1].outcome == "cancelled"
 
     run_async(main())
 

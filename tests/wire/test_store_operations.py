@@ -48,7 +48,8 @@ def test_a_start_does_not_read_the_other_threads() -> None:
         counted = Counted(here)
         here.start("scenario:text", thread="one-more")
         assert counted.documents == 0
-        assert counted.calls["document"] <= 2
+        # The thread's own entry; its head and queue, and the request until its run is there.
+        assert counted.calls["document"] <= 8
 
 
 def test_resuming_a_chat_looks_at_its_newest_run_alone() -> None:

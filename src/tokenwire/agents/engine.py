@@ -422,7 +422,9 @@ class AgentEngine:
             events = events[: next(starts, len(events))]
         elif cancelled is not None and not self._cancel_written and events:
             self._cancel_written = True
-            begun = 0 if is_own else _steps_begun(events)
+            # Nothing comes before the start, not even a cancel that was quicker.
+            first = 1 if self.order.state == "new" else 0
+            begun = first if is_own else max(first, _steps_begun(events))
             events = [*events[:begun], cancelled, *events[begun:]]
         t = self._base + int((time.monotonic() - self._start) * 1000)
         check, apply = self.order.check, self.fold.apply

@@ -15,6 +15,7 @@ from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.request import Request
 from tokenwire.events.state import ToolState
 from tokenwire.log.base import LogInfo
+from tokenwire.relay.conversation.history import History
 from tokenwire.run.plan import LoopLimits
 
 __all__ = [
@@ -32,7 +33,8 @@ _OUTCOMES: Final[dict[str, RunOutcome]] = {outcome: outcome for outcome in OUTCO
 
 
 class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Stored with the run's log, never sent to readers."""
+    """Stored with the run's log, never sent to readers. ``request`` has the messages that are the
+    run's own; with a ``history`` those before them are read from its conversation."""
 
     model: str
     request: Request
@@ -50,6 +52,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     prepare: str | None = None
     #: The bounds of its tool loop, where the application chose them; None: the worker's.
     limits: LoopLimits | None = None
+    #: What came before in the conversation; None where the request had everything.
+    history: History | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 
@@ -76,6 +80,8 @@ class RunInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     thread: str | None = None
     principal: str = ""
     metadata: dict[str, Any] | None = None
+    #: What of its conversation the model was given; None where the request had everything.
+    history: History | None = None
     #: False when an idempotency key named an existing run.
     created_now: bool = True
 
@@ -121,6 +127,7 @@ def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
         thread=meta.thread,
         principal=meta.principal,
         metadata=meta.metadata,
+        history=meta.history,
     )
 
 
@@ -139,6 +146,7 @@ def snapshot_of(
         thread=described.thread,
         principal=described.principal,
         metadata=described.metadata,
+        history=described.history,
         cursor=cursor,
         message=fold.message(),
         messages=fold.history(),

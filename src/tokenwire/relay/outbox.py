@@ -27,6 +27,7 @@ from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.log.base import Store
 from tokenwire.observe.facts import EndDelivered
 from tokenwire.observe.hooks import report
+from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.replay import read_run
@@ -279,6 +280,7 @@ class _Ends:
 
     async def _read(self, run: str, meta: RunMeta) -> EndedRun:
         fold = (await read_run(self._store, run)).fold
+        meta = await with_history(self._store, meta)
         return EndedRun(
             run=run,
             outcome=fold.outcome or "interrupted",

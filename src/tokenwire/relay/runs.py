@@ -40,6 +40,8 @@ from tokenwire.relay.commands import (
     encode_command,
     tool_answer,
 )
+from tokenwire.relay.conversation.scope import scope_of
+from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import (
     RunInfo,
     RunMeta,
@@ -55,7 +57,7 @@ from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.replay import Replay, read_run, waits
-from tokenwire.relay.starts.start import RUN_ID, Starts, scoped
+from tokenwire.relay.starts.start import RUN_ID, Starts
 from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.worker import LEASE, WAIT_TIMEOUT, Worker
@@ -145,7 +147,8 @@ class Runs:
             webhooks=webhooks,
             hooks=hooks,
         )
-        self._starts = Starts(self.worker)
+        #: How a run begins.
+        self.starts = Starts(self.worker)
         self.store = store
         self._tender: asyncio.Task[None] | None = None
 
@@ -235,21 +238,21 @@ class Runs:
             on_disconnect=on_disconnect,
             tools=tools,
         )
-        return await self._starts.start(run_id or new_run_id(), meta, key=key)
+        return await self.starts.start(run_id or new_run_id(), meta, key=key)
 
     # --- reading -------------------------------------------------------------------------------
 
     async def info(self, run: str, *, principal: str = "") -> RunInfo:
         """A run's description. Raises `NotFoundError` also for another principal's."""
         info, meta = await self._checked(run, principal)
-        waiting = self._is_waiting(run)
+        waiting = self.worker.is_waiting(run)
         if not waiting and info.closed is None and run not in self.owned:
             waiting = await waits(self.store, run, info.tail)
         return info_of(info, meta, waiting=waiting)
 
     async def named(self, key: str, *, principal: str = "") -> RunInfo | None:
         """The run that the idempotency ``key`` of this principal started; None if there is none."""
-        run = await self.store.named(scoped(principal, key) or "")
+        run = await self.store.named(scope_of(principal, key))
         try:
             return await self.info(run, principal=principal) if run is not None else None
         except (NotFoundError, GoneError):
@@ -294,6 +297,7 @@ class Runs:
     async def snapshot(self, run: str, *, principal: str = "") -> RunSnapshot:
         """The run so far: its description and the folded message."""
         info, meta = await self._checked(run, principal)
+        meta = await with_history(self.store, meta)
         owned = self.owned.get(run)
         # From here to the return nothing waits: cursor, state and message are of one moment.
         if owned is not None and owned.producer.tail == owned.loop.fold.seq:
@@ -330,13 +334,13 @@ class Runs:
         if before is not None:
             await self._checked(before, principal)
         infos: list[RunInfo] = []
-        name = scoped(principal, thread) or ""
-        for run in await self.store.thread(name, most=most, before=before or ""):
+        scope = scope_of(principal, thread)
+        for run in await self.store.thread(scope, most=most, before=before or ""):
             try:
                 info, meta = await self._checked(run, principal)
             except TokenwireError:
                 continue  # expired since the index was read
-            infos.append(info_of(info, meta, waiting=self._is_waiting(run)))
+            infos.append(info_of(info, meta, waiting=self.worker.is_waiting(run)))
         return infos
 
     # --- commands ------------------------------------------------------------------------------
@@ -348,7 +352,7 @@ class Runs:
         info, meta = await self._checked(run, principal)
         if info.closed is None:
             await self._command(run, Control(command="cancel", by=by, reason=reason))
-        return info_of(info, meta, waiting=self._is_waiting(run))
+        return info_of(info, meta, waiting=self.worker.is_waiting(run))
 
     async def approve(
         self,
@@ -444,7 +448,3 @@ class Runs:
         if meta.principal != principal:
             raise unknown
         return info, meta
-
-    def _is_waiting(self, run: str) -> bool:
-        owned = self.owned.get(run)
-        return owned is not None and owned.state == "waiting"

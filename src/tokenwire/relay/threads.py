@@ -15,6 +15,9 @@ import msgspec
 
 from tokenwire.errors import NotFoundError
 from tokenwire.events.message import FilePart, Message
+from tokenwire.relay.conversation.admission import forget_conversation
+from tokenwire.relay.conversation.scope import scope_of
+from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.documents.names import forget_names, forget_stale_names
 
 if TYPE_CHECKING:
@@ -38,8 +41,6 @@ _UNUSED = "thread-unused"
 #: that is done.
 _LAST_LOOK = ("upkeep", "threads")
 _LOOK_SECONDS = 86_400.0
-#: Between principal and thread in a document's name; no thread has it.
-_BETWEEN = "\x1f"
 
 
 class ThreadInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -71,7 +72,7 @@ class Threads:
 
     async def list(self, principal: str) -> list[ThreadInfo]:
         """This principal's conversations, newest first."""
-        prefix = _name(principal, "")
+        prefix = scope_of(principal, "")
         entries = await self._store.documents(_KIND, prefix=prefix, most=_MOST_SWEPT)
         titles = await self._store.documents(_TITLE, prefix=prefix, most=_MOST_SWEPT)
         threads: list[ThreadInfo] = []
@@ -85,7 +86,7 @@ class Threads:
 
     async def title(self, principal: str, thread: str) -> str | None:
         """The title that a person gave, else what the first question was about."""
-        name = _name(principal, thread)
+        name = scope_of(principal, thread)
         title = await self._store.document(_TITLE, name)
         if title:
             return title.decode()
@@ -97,7 +98,7 @@ class Threads:
     async def touch(self, principal: str, thread: str, messages: list[Message], run: str) -> None:
         """``run`` was started in ``thread``: it goes to the top of the list, named by what was
         asked first."""
-        name = _name(principal, thread)
+        name = scope_of(principal, thread)
         entry = await self._entry(name)
         if entry is not None and entry.first:
             entry = _Entry(updated=time.time(), first=entry.first, run=entry.run)
@@ -107,7 +108,7 @@ class Threads:
 
     async def rename(self, principal: str, thread: str, title: str) -> ThreadInfo:
         """Set the title; an empty one restores the name that the thread had by itself."""
-        name = _name(principal, thread)
+        name = scope_of(principal, thread)
         entry = await self._entry(name)
         if entry is None:
             entry = _Entry(updated=time.time())
@@ -120,11 +121,14 @@ class Threads:
         """Erase a run and what is left of it elsewhere: its question, where that names the thread,
         and the names that clients have for it. Raises `NotFoundError`."""
         info = await self._runs.info(run, principal=principal)
+        if info.thread is not None:
+            parent = info.history.parent if info.history is not None else None
+            await Turns(self._store, scope_of(principal, info.thread)).erase(run, parent)
         await self._runs.delete(run, principal=principal)
         await forget_names(self._store, run)
         if info.thread is None:
             return
-        name = _name(principal, info.thread)
+        name = scope_of(principal, info.thread)
         if not await self._runs.thread(info.thread, principal=principal, most=1):
             await self._forget(name)
             return
@@ -133,14 +137,15 @@ class Threads:
             await self._set_entry(name, _Entry(updated=entry.updated))
 
     async def erase(self, thread: str, principal: str) -> None:
-        """Erase the conversation and all of its runs."""
+        """Erase the conversation, what waits in it, and all of its runs."""
+        await forget_conversation(self._store, scope_of(principal, thread))
         while infos := await self._runs.thread(thread, principal=principal):
             for info in infos:
                 try:
                     await self.erase_run(info.id, principal)
                 except NotFoundError:
                     continue  # somebody else erased it meanwhile
-        await self._forget(_name(principal, thread))
+        await self._forget(scope_of(principal, thread))
 
     # --- upkeep --------------------------------------------------------------------------------
 
@@ -175,10 +180,12 @@ class Threads:
         entry = await store.document(_KIND, name)
         if await store.thread(name, most=1):
             return
+        await forget_conversation(store, name)
         if entry is None or await store.swap_document(_KIND, name, entry, None):
             await store.set_document(_TITLE, name, None)
 
     async def _forget(self, name: str) -> None:
+        await forget_conversation(self._store, name)
         for kind in (_TITLE, _KIND, _UNUSED):
             await self._store.set_document(kind, name, None)
 
@@ -192,11 +199,6 @@ class Threads:
 
 def _entry_of(data: bytes) -> _Entry:
     return msgspec.json.decode(data, type=_Entry)
-
-
-def _name(principal: str, thread: str) -> str:
-    """The name of a thread's documents, and of the thread in the store."""
-    return principal + _BETWEEN + thread
 
 
 def _subject(messages: list[Message]) -> str | None:

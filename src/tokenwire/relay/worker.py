@@ -117,6 +117,8 @@ class Worker:
         #: Runs that this process has claimed and not yet adopted, with their epochs.
         self.claims: dict[str, int] = {}
         self.draining = False
+        #: Called when a run of a conversation is no longer this process's: principal and thread.
+        self.on_left: list[Callable[[str, str], None]] = []
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -262,6 +264,11 @@ class Worker:
             hooks=self.hooks,
         )
 
+    def is_waiting(self, run: str) -> bool:
+        """Whether a run of this process waits for a person or a client."""
+        owned = self.owned.get(run)
+        return owned is not None and owned.state == "waiting"
+
     def adopt(
         self,
         plan: Plan,
@@ -328,6 +335,10 @@ class Worker:
             self.readers.disown(owned.run)
             if self.outbox is not None:
                 self.outbox.ended(owned.run)
+            thread = owned.loop.plan.thread
+            if thread is not None:
+                for hook in self.on_left:
+                    hook(owned.loop.plan.principal, thread)
 
 
 async def _let_tools_finish(all_owned: list[OwnedRun], seconds: float) -> None:

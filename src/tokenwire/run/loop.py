@@ -397,7 +397,9 @@ class Loop:
         cancelled = self.inbox.cancelled
         if cancelled is not None and not self._cancel_written and events:
             self._cancel_written = True
-            events = [cancelled, *events]
+            # Nothing comes before the start, not even a cancel that was quicker.
+            first = 1 if self.order.state == "new" else 0
+            events = [*events[:first], cancelled, *events[first:]]
         ready = [event for event in events if type(event) is not Heartbeat]
         if not ready:
             return ready

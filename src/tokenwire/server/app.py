@@ -21,6 +21,7 @@ from tokenwire.errors import ConfigError, LogError, TokenwireError
 from tokenwire.observe import otel, prometheus
 from tokenwire.observe.redact import keep_secret
 from tokenwire.relay import Store, open_store
+from tokenwire.relay.conversation.history import policy_of
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.upkeep.retention import Retention
 from tokenwire.relay.webhooks.config import Webhooks
@@ -37,6 +38,8 @@ from tokenwire.server.routes import meta as routes_meta
 from tokenwire.server.routes import runs as routes_runs
 from tokenwire.server.routes import static as static_files
 from tokenwire.server.routes import threads as routes_threads
+from tokenwire.server.routes.conversation import queue as conversation_queue
+from tokenwire.server.routes.conversation import turns as conversation_turns
 from tokenwire.server.routes.durable import runs as durable_runs
 from tokenwire.server.settings import Settings
 from tokenwire.server.sockets import native as native_socket
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from tokenwire.agents.prepare import Preparation
     from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay.conversation.summary import Summarise
     from tokenwire.relay.outbox import OnEnd
 
 __all__ = ["WIRES", "App", "create_app", "default_registry"]
@@ -57,6 +61,8 @@ WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
     "native": (
         routes_runs.routes,
         routes_threads.routes,
+        conversation_turns.routes,
+        conversation_queue.routes,
         routes_chat.routes,
         routes_meta.routes,
         native_socket.routes,
@@ -88,6 +94,7 @@ class App:
         before_start: Callable[..., Any] | None = None,
         before_tool: Callable[..., Any] | None = None,
         after_tool: Callable[..., Any] | None = None,
+        summarise: Summarise | None = None,
         http: HttpClient | None = None,
         hosted: Hosted | None = None,
     ) -> None:
@@ -110,6 +117,8 @@ class App:
         self._hooks = hooks_of(
             settings, before_start=before_start, before_tool=before_tool, after_tool=after_tool
         )
+        self._summarise = summarise
+        policy_of(settings.history)
         self._registry, self._log_argument, self._tools = registry, store, tools
         self._http = http
         self._opened_here = AsyncExitStack()
@@ -145,6 +154,7 @@ class App:
 
     async def startup(self) -> None:
         """Open the store, begin to serve runs."""
+        from tokenwire.relay.conversation.conversations import Conversations
         from tokenwire.relay.runs import Runs
         from tokenwire.relay.threads import Threads
 
@@ -181,7 +191,11 @@ class App:
             hooks=self._hooks,
         )
         state.threads = Threads(state.runs)
+        state.conversations = Conversations(
+            state.runs, policy=state.settings.history, summarise=self._summarise
+        )
         await state.runs.open()
+        state.conversations.open()
         await state.identify.sessions.open(state.store)
         if state.auth.jwt is not None:
             state.auth.jwt.keys.start()
@@ -211,6 +225,7 @@ class App:
             self._sweeper.cancel()
         if self._retention is not None:
             await self._retention.aclose()
+        await state.conversations.aclose()
         await state.runs.drain(state.settings.graceful_stop / 2)
         for service in reversed(state.services):
             await service.stop()
@@ -261,6 +276,7 @@ def create_app(
     before_start: Callable[..., Any] | None = None,
     before_tool: Callable[..., Any] | None = None,
     after_tool: Callable[..., Any] | None = None,
+    summarise: Summarise | None = None,
 ) -> App:
     """The server as an ASGI application. ``settings``: default those of the class, without file
     and environment; ``registry``: the models by name; ``store``: a store that it opens and closes;
@@ -268,8 +284,8 @@ def create_app(
     ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or their names, beside
     those of the settings; ``app``: what they get as ``ctx.app``. ``on_end``: called with every
     ended run, at least once; ``prepare``: a function of a `tokenwire.RunContext` with which each
-    run of a model begins; ``before_start``, ``before_tool``, ``after_tool``: as in `Live`. Raises
-    `ConfigError` for unsafe or contradicting settings."""
+    run of a model begins; ``before_start``, ``before_tool``, ``after_tool``,
+    ``summarise``: as in `Live`. Raises `ConfigError` for unsafe or contradicting settings."""
     return App(
         settings or Settings(),
         registry=registry,
@@ -283,6 +299,7 @@ def create_app(
         before_start=before_start,
         before_tool=before_tool,
         after_tool=after_tool,
+        summarise=summarise,
     )
 
 

@@ -114,6 +114,16 @@ class Settings:
         "Models and runs",
         "Tool: MODULE:NAME, demo, mcp:COMMAND, mcp:URL. NAME is a tool or a list; repeatable.",
     )
+    history: str = _set(
+        "all",
+        "Models and runs",
+        "Turns of a thread that a model gets; all, last:TURNS or tokens:NUMBER.",
+    )
+    while_busy: Literal["queue", "reject", "interrupt", "steer", "parallel"] = _set(
+        "parallel",
+        "Models and runs",
+        "A new turn of a busy thread; queue, reject, interrupt, steer or parallel.",
+    )
     on_disconnect: str = _set(
         "continue",
         "Models and runs",

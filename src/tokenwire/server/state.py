@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenwire.durable.service import DurableStreams
     from tokenwire.providers.registry import Registry
     from tokenwire.relay import Store
+    from tokenwire.relay.conversation.conversations import Conversations
     from tokenwire.relay.runs import Runs
     from tokenwire.relay.threads import Threads
     from tokenwire.server.openapi.operation import Operation
@@ -45,8 +46,8 @@ class Service(Protocol):
 
 
 class State:
-    """One server. ``runs``, ``threads``, ``store`` and ``registry`` are there from the start of its
-    lifespan.
+    """One server. ``runs``, ``threads``, ``conversations``, ``store`` and ``registry`` are there
+    from the start of its lifespan.
 
     A wire's routes may say, before the server starts: ``error_forms`` (path prefix -> its error
     body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
@@ -61,6 +62,7 @@ class State:
 
     runs: Runs
     threads: Threads
+    conversations: Conversations
     store: Store
     registry: Registry
     #: Set by the routes that serve it; one of `services` as well.

@@ -11,6 +11,7 @@ import msgspec
 from tokenwire.errors import StoreDamagedError
 from tokenwire.events.message import Message
 from tokenwire.log.base import Store, private_kind
+from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import RunMeta
 from tokenwire.run.conversation import CONVERSATION, Conversation
 
@@ -42,7 +43,7 @@ class PrivateDocuments:
 async def model_input(store: Store, run: str, meta: RunMeta) -> list[Message]:
     """The conversation that the run's first model call receives: that of the request, or what the
     host's preparation made of it. Raises `LogError`."""
-    own = meta.request.messages
+    own = (await with_history(store, meta)).request.messages
     if meta.prepare is None:
         return own
     data = await PrivateDocuments(store, run).get(CONVERSATION)

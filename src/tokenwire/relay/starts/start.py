@@ -10,19 +10,24 @@ import asyncio
 import hashlib
 import re
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from tokenwire.errors import BusyError, InputError, TokenwireError
+from tokenwire.errors import BusyError, ConflictError, InputError, TokenwireError
+from tokenwire.events.message import Message
 from tokenwire.events.names import checked_thread
 from tokenwire.log.base import LogInfo
+from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.description import RunInfo, RunMeta, checked_meta, info_of, meta_of
 from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.starts.request import StartRequest, reviewed
 from tokenwire.relay.worker import Worker
 from tokenwire.run.hooks.hook import Hook
 from tokenwire.run.plan import Plan
+from tokenwire.run.stream import new_run_id
 
 __all__ = ["RUN_ID", "Starts", "scoped"]
 
@@ -43,8 +48,19 @@ class Starts:
 
     async def start(self, run: str, meta: RunMeta, *, key: str | None) -> RunInfo:
         """The run, new or (by its key) an existing one. Raises as `Runs.start` does."""
-        worker = self._worker
-        if worker.draining:
+        signature = self.checked(run, meta)
+        async with self.once(meta.principal, key):
+            if self._hook is not None and key is not None:
+                info = await self.of_key(meta, key, signature)
+                if info is not None:
+                    return info
+            changed = await self.reviewed(run, meta, key)
+            return await self.begin(run, changed, key=key, signature=signature)
+
+    def checked(self, run: str, meta: RunMeta) -> str:
+        """The signature of a request that may start a run; it notes the agent's version in
+        ``meta``. Raises as `start`, for what no process can start."""
+        if self._worker.draining:
             raise BusyError("this server is stopping; retry", retry_after=2)
         if not ON_DISCONNECT.fullmatch(meta.on_disconnect):
             raise InputError("on_disconnect must be 'continue', 'stop' or 'stop:SECONDS'")
@@ -52,20 +68,33 @@ class Starts:
         if not RUN_ID.fullmatch(run) or run.startswith(_STREAMS):
             raise InputError("a run id has 16 to 64 of the characters A-Z a-z 0-9 _ -")
         meta.agent = self._version(meta.model)
-        signature = hashlib.sha256(checked_meta(meta)).hexdigest()
-        name = scoped(meta.principal, key)
-        if self._hook is None:
-            return await self._begin(run, meta, name, signature)
-        if name is None:
-            return await self._begin(run, await self._reviewed(run, meta, key), name, signature)
+        return hashlib.sha256(checked_meta(meta)).hexdigest()
+
+    def check_plan(self, run: str, meta: RunMeta) -> None:
+        """Raise as `begin` would where this process cannot start the run; nothing is created."""
+        meta = msgspec.structs.replace(meta, agent=self._version(meta.model))
+        self._worker.complete(meta)
+        self._worker.plan(run, meta)
+
+    @asynccontextmanager
+    async def once(self, principal: str, key: str | None) -> AsyncIterator[None]:
+        """One start at a time for an idempotency key, where a hook is to be called once."""
+        name = scoped(principal, key)
+        if self._hook is None or name is None:
+            yield
+            return
         lock = self._locks.setdefault(name, asyncio.Lock())
         async with lock:
-            if await worker.store.named(name) is not None:
-                return await self._repeat(run, meta, name, signature)
-            changed = await self._reviewed(run, meta, key)
-            return await self._begin(run, changed, name, signature)
+            yield
 
-    async def _reviewed(self, run: str, meta: RunMeta, key: str | None) -> RunMeta:
+    async def of_key(self, meta: RunMeta, key: str, signature: str) -> RunInfo | None:
+        """The run that the key names already. Raises `KeyReusedError` for another request."""
+        name = scoped(meta.principal, key) or ""
+        if await self._worker.store.named(name) is None:
+            return None
+        return await self._repeat(new_run_id(), meta, name, signature)
+
+    async def reviewed(self, run: str, meta: RunMeta, key: str | None) -> RunMeta:
         """The description as ``before_start`` changes it, checked again."""
         hook = self._hook
         if hook is None:
@@ -89,18 +118,43 @@ class Starts:
         agent = self._worker.agents.get(model)
         return agent.version if agent is not None else None
 
-    async def _begin(self, run: str, meta: RunMeta, name: str | None, signature: str) -> RunInfo:
-        worker = self._worker
+    async def begin(
+        self,
+        run: str,
+        meta: RunMeta,
+        *,
+        key: str | None,
+        signature: str,
+        before: list[Message] | None = None,
+        is_only: bool = True,
+    ) -> RunInfo:
+        """Create a run of this process, or describe the one that ``key`` names. ``before``: the
+        messages of its conversation, which ``meta`` only names. ``is_only``: no other process may
+        be creating the very same run."""
+        worker, whole = self._worker, meta
+        meta.agent = self._version(meta.model)
         worker.complete(meta)
-        plan = worker.plan(run, meta)
-        info, encoded = await self._create(run, meta, name, signature, plan)
+        if before:
+            request = meta.request
+            request = msgspec.structs.replace(request, messages=[*before, *request.messages])
+            whole = msgspec.structs.replace(meta, request=request)
+        plan = worker.plan(run, whole)
+        name = scoped(meta.principal, key)
+        info, encoded = await self._create(run, meta, name, signature, plan, is_only=is_only)
         if info.meta != encoded:
             return _existing(info, self._worker)
         worker.adopt(plan, info.epoch, meta.on_disconnect)
         return info_of(info, meta)
 
     async def _create(
-        self, run: str, meta: RunMeta, name: str | None, signature: str, plan: Plan | None
+        self,
+        run: str,
+        meta: RunMeta,
+        name: str | None,
+        signature: str,
+        plan: Plan | None,
+        *,
+        is_only: bool = True,
     ) -> tuple[LogInfo, bytes]:
         worker = self._worker
         meta.nonce = secrets.token_hex(8)
@@ -117,8 +171,10 @@ class Starts:
                 key_hash=signature,
                 lease=worker.lease,
             )
-        except Exception:
-            if noted and outbox is not None:
+        except Exception as error:
+            # The run of another process that created the very same one is to be told of.
+            is_there = isinstance(error, ConflictError) and not is_only
+            if noted and outbox is not None and not is_there:
                 await outbox.forget(run)
             raise
         # Also where the key names a run of the caller's own id.
@@ -136,13 +192,11 @@ class Starts:
 
 
 def _existing(info: LogInfo, worker: Worker) -> RunInfo:
-    owned = worker.owned.get(info.log)
-    waiting = owned is not None and owned.state == "waiting"
-    existing = info_of(info, meta_of(info), waiting=waiting)
+    existing = info_of(info, meta_of(info), waiting=worker.is_waiting(info.log))
     existing.created_now = False
     return existing
 
 
 def scoped(principal: str, name: str | None) -> str | None:
     """A caller's name for something, separate from other principals' names."""
-    return None if name is None else f"{principal}\x1f{name}"
+    return None if name is None else scope_of(principal, name)

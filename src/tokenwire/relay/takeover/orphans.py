@@ -19,6 +19,7 @@ from tokenwire.log.base import Claim
 from tokenwire.observe.facts import RunEnded, TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
+from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import (
@@ -170,6 +171,7 @@ class Orphans:
         commands = [data for _, data in await worker.store.commands(run)]
         epoch, handed_over = claim.epoch, claim.handed_over
         how = rung(replay, commands, handed_over=handed_over)
+        meta = await with_history(worker.store, meta)
         plan = self._plan(run, meta) if how == "go-on" else None
         if plan is not None and self._lacking(meta) & open_tools(replay.fold):
             plan = None

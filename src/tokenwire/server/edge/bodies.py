@@ -23,6 +23,7 @@ from tokenwire.events.message import (
 from tokenwire.events.names import THREAD
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.events.validation import input_error
+from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.server.settings import Settings
 
 __all__ = [
@@ -90,11 +91,22 @@ class CreateRun(HowToAnswer):
     parallel_tool_calls: bool | None = None
     output: OutputSchema | None = None
     thread: Name | None = None
+    #: What of the thread the model is given: ``thread`` (as the server is set), ``all``,
+    #: ``last:TURNS``, ``tokens:NUMBER``, or ``none``.
+    history: str | None = None
+    while_busy: WhileBusy | None = None
+    #: The turn to continue, where it is not the newest; empty: none, a branch of its own.
+    parent: str | None = None
+    #: The turn in whose place this one comes: edited, or without a question answered again.
+    replaces: str | None = None
 
     def request(self, settings: Settings) -> Request:
         """The model's request, with every limit checked."""
-        if (self.prompt is None) == (self.messages is None):
+        is_again = self.replaces is not None and self.prompt is None and self.messages is None
+        if not is_again and (self.prompt is None) == (self.messages is None):
             raise InputError("give either 'prompt' or 'messages'", field="prompt")
+        if self.parent is not None and self.replaces is not None:
+            raise InputError("give either 'parent' or 'replaces'", field="replaces")
         messages = [user(self.prompt)] if self.prompt is not None else self.messages or []
         request = Request(
             messages=messages,
@@ -104,7 +116,8 @@ class CreateRun(HowToAnswer):
             parallel_tool_calls=self.parallel_tool_calls,
             output=self.output,
         )
-        return check_request(self.applied_to(request), settings)
+        request = self.applied_to(request)
+        return request if is_again else check_request(request, settings)
 
 
 class CancelBody(_Body):

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
     from tokenwire.relay import Store
+    from tokenwire.relay.conversation.summary import Summarise
     from tokenwire.relay.outbox import OnEnd
     from tokenwire.relay.runs import Runs
     from tokenwire.relay.starts.request import StartRequest
@@ -87,6 +88,8 @@ class Live:
     which each run of a model begins; the conversation that it returns is what the model receives.
     ``before_start`` may change or refuse a run before it exists, ``before_tool`` a tool's call
     before it starts, ``after_tool`` its result before anybody sees it; plain or async functions.
+    ``summarise``: makes the text in place of turns that fall out of a conversation's budget of
+    tokens, from the summary before (or None) and the messages of those turns.
     ``webhooks``: addresses that receive ``run.ended``, ``run.waiting`` and ``approval.expired``,
     signed with ``webhook_secrets`` (``whsec_`` and base64).
 
@@ -117,6 +120,7 @@ class Live:
         before_start: Callable[[StartRequest], Any] | None = None,
         before_tool: Callable[[CallRequest], Any] | None = None,
         after_tool: Callable[[CallRequest, CallResult], Any] | None = None,
+        summarise: Summarise | None = None,
         webhooks: str | Iterable[str] = (),
         webhook_secrets: str | Iterable[str] = (),
         user: User | None = None,
@@ -155,6 +159,7 @@ class Live:
             "before_start": before_start,
             "before_tool": before_tool,
             "after_tool": after_tool,
+            "summarise": summarise,
             "http": http,
         }
         self._server = self._new_server()

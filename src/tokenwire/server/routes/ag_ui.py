@@ -27,7 +27,7 @@ from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ag_ui_history import hydrate, knows, with_stored
-from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import (
     folded,
     place_of,
@@ -37,6 +37,13 @@ from tokenwire.server.routes.support import (
 )
 from tokenwire.server.sockets.ag_ui import AGUISocket, Stream
 from tokenwire.server.sockets.base import SocketEndpoint
+from tokenwire.server.starts import (
+    Start,
+    ThreadQuery,
+    say_and_wait,
+    start_run,
+    thread_query,
+)
 from tokenwire.server.state import State
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.request import AGUIRequest, Resume, parse_ag_ui_request
@@ -76,6 +83,7 @@ async def answer(state: State, request: Request, info: RequestInfo) -> Response:
         tanstack=client_run is not None,
         lines=_wants_lines(request),
         is_stored=request.query_params.get("history") == "server",
+        query=_query(request),
     )
     place = place_of(request.headers.get("last-event-id"))
     return await _respond(state, await _begin(state, body, info, how, place), info)
@@ -83,15 +91,22 @@ async def answer(state: State, request: Request, info: RequestInfo) -> Response:
 
 class _How(msgspec.Struct, frozen=True):
     """The form of a client's stream. ``is_stored``: what it posts is appended to the conversation
-    that the server stores."""
+    that the server stores; so it is with the history of a ``query``, turn by turn."""
 
     tanstack: bool
     lines: bool
     is_stored: bool = False
+    query: ThreadQuery = ThreadQuery()
 
     @property
     def encoder(self) -> type[AGUIEncoder]:
         return AGUILinesEncoder if self.lines else AGUIEncoder
+
+
+def _query(request: Request) -> ThreadQuery:
+    history = request.query_params.get("history")
+    while_busy = request.query_params.get("while_busy")
+    return thread_query(None if history == "server" else history, while_busy)
 
 
 def _wants_lines(request: Request) -> bool:
@@ -123,9 +138,21 @@ async def _begin(
         alias = await _resume_waiting(state, body, info)
     if alias is not None:
         return _continue(body.thread, body.run, alias, how, place)
-    if how.is_stored and await knows(state, name, principal):
+    is_ours = how.is_stored or how.query.history is not None
+    if is_ours and await knows(state, name, principal):
         run = await state.runs.info(name, principal=principal)
         run.created_now = False
+    elif how.query.history is not None:
+        how_to_start = Start(
+            model=body.model,
+            identity=info.identity,
+            key=f"agui:{body.run}",
+            thread=body.thread,
+            run_id=name,
+            metadata={"ag_ui_run": body.run},
+        )
+        posted, checked = body.request.messages, check_request(body.request, state.settings)
+        run = await say_and_wait(state, checked, how_to_start, how.query, posted, None)
     else:
         if how.is_stored:
             body.request.messages = await with_stored(state, body, principal)
@@ -143,7 +170,7 @@ async def _begin(
     encoder = how.encoder(
         thread_id=body.thread,
         run_id=body.run,
-        history=body.messages if not how.is_stored else None,
+        history=body.messages if not is_ours else None,
         tanstack=how.tanstack,
         resolved_ids=resolved_ids(fold) if fold is not None and fold.status != "waiting" else (),
         place=place,

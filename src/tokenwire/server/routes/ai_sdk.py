@@ -16,6 +16,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import Receive
 
 from tokenwire.errors import ConflictError, CursorError, GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
@@ -27,7 +28,7 @@ from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, with_stored
 from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversation
-from tokenwire.server.routes.runs import count_misses, run_id, start_run
+from tokenwire.server.routes.runs import count_misses, run_id
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
     folded,
@@ -38,6 +39,7 @@ from tokenwire.server.routes.support import (
 )
 from tokenwire.server.sockets.ai_sdk import UISocket
 from tokenwire.server.sockets.base import SocketEndpoint
+from tokenwire.server.starts import Start, ThreadQuery, query_of, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.parts import Compat
@@ -90,7 +92,15 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     resume = await resume_of(state, request, info, find_run)
     if resume is not None:
         return await _resumed(state, request, info, resume)
-    run, encoder, place = await begin(state, body, info, key, compat_of(state, request))
+    run, encoder, place = await begin(
+        state,
+        body,
+        info,
+        key,
+        compat_of(state, request),
+        query_of(request),
+        request.receive,
+    )
     return await wire_response(state, run, encoder, principal=info.principal, place=place)
 
 
@@ -104,9 +114,16 @@ async def _resumed(state: State, request: Request, info: RequestInfo, resume: Re
 
 
 async def begin(
-    state: State, body: UIRequest, info: RequestInfo, key: str | None, compat: Compat
+    state: State,
+    body: UIRequest,
+    info: RequestInfo,
+    key: str | None,
+    compat: Compat,
+    query: ThreadQuery | None = None,
+    receive: Receive | None = None,
 ) -> tuple[str, UIMessageEncoder, Place | None]:
-    """Start the run of a request, or continue the one that it answers."""
+    """Start the run of a request, or continue the one that it answers. With the history of a
+    ``query`` what is new in the request is a turn of the conversation that the server stores."""
     compat = body.compat or compat
     how = read_body(body.how, HowToAnswer, at="tokenwire")
     resumption = await resume_waiting(state, body, info)
@@ -115,6 +132,28 @@ async def begin(
         encoder = UIMessageEncoder(compat=compat, resolved_ids=resumption.resolved_ids)
         return resumption.run, encoder, place
     posted = body.request.messages
+
+    # A reader that resumes without naming its release gets the wire of the start.
+    metadata = {**(how.metadata or {}), "ui_compat": compat}
+    if query is not None and query.history is not None:
+        run = await say_and_wait(
+            state,
+            check_request(how.applied_to(body.request), state.settings),
+            Start(
+                model=body.model,
+                identity=info.identity,
+                key=key,
+                thread=body.chat,
+                metadata=metadata,
+                on_disconnect=how.on_disconnect,
+            ),
+            query,
+            posted,
+            receive,
+            edited=body.edited,
+            regenerates=body.regenerates,
+        )
+        return run.id, UIMessageEncoder(compat=compat), None
 
     async def start(messages: list[Message]) -> RunInfo:
         body.request.messages = messages
@@ -125,8 +164,7 @@ async def begin(
             identity=info.identity,
             key=key,
             thread=body.chat,
-            # A reader that resumes without naming its release gets the wire of the start.
-            metadata={**(how.metadata or {}), "ui_compat": compat},
+            metadata=metadata,
             on_disconnect=how.on_disconnect,
         )
 

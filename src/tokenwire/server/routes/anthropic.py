@@ -16,7 +16,6 @@ from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.head import ProviderHead
 from tokenwire.server.routes.resume import resume_of
-from tokenwire.server.routes.runs import start_run
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
     finished,
@@ -25,6 +24,7 @@ from tokenwire.server.routes.support import (
     unknown_model_is_404,
     wire_response,
 )
+from tokenwire.server.starts import Start, query_of, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.anthropic.encoder import (
     AnthropicEncoder,
@@ -76,8 +76,21 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     body = parse_messages(info.json)
     resume = await resume_of(state, request, info)
     key = request.headers.get("idempotency-key")
+    query = query_of(request)
     if resume is not None and key is None:
         run = resume.run
+    elif query.history is not None:
+        how = Start(
+            model=body.model,
+            identity=info.identity,
+            key=key,
+            thread=query.thread,
+            metadata={"tools": sorted(body.tools)},
+            tools=False,
+        )
+        posted, checked = body.request.messages, check_request(body.request, state.settings)
+        with unknown_model_is_404():
+            run = await say_and_wait(state, checked, how, query, posted, request.receive)
     else:
         with unknown_model_is_404():
             run = await start_run(

@@ -23,7 +23,7 @@ from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.whole import whole_answer
 from tokenwire.server.routes.head import ProviderHead
 from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversation
-from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
     finished,
@@ -33,6 +33,7 @@ from tokenwire.server.routes.support import (
     unknown_model_is_404,
     wire_response,
 )
+from tokenwire.server.starts import Start, query_of, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion, error_kind, error_object
 from tokenwire.wire.openai.chat_request import OpenAIRequest, parse_chat
@@ -120,6 +121,20 @@ async def _start(
                 tools=False,
             )
 
+    query = query_of(request)
+    if query.history is not None and previous is None:
+        how = Start(
+            model=body.model,
+            identity=info.identity,
+            key=key,
+            thread=query.thread,
+            metadata=metadata,
+            tools=False,
+        )
+        with unknown_model_is_404():
+            checked = check_request(body.request, state.settings)
+            run = await say_and_wait(state, checked, how, query, posted, request.receive)
+        return run.id
     if previous is None:
         return (await start(posted)).id
 

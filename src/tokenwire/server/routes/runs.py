@@ -16,16 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tokenwire.errors import BusyError, CursorError, InputError, NotFoundError
-from tokenwire.events.request import Request as ModelRequest
-from tokenwire.relay.description import RunInfo
+from tokenwire.errors import CursorError, InputError, NotFoundError
+from tokenwire.events.message import Message
+from tokenwire.relay.conversation.conversations import Reply
+from tokenwire.relay.conversation.posted import Continuation
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import (
     ApprovalBody,
     CancelBody,
     CreateRun,
     ToolAnswerBody,
-    choose_model,
     read_body,
 )
 from tokenwire.server.edge.guard import RequestInfo
@@ -35,12 +35,19 @@ from tokenwire.server.edge.respond import run_response
 from tokenwire.server.edge.whole import whole_answer
 from tokenwire.server.routes.resume import resume_of
 from tokenwire.server.runs import describe
+from tokenwire.server.starts import (
+    Start,
+    ThreadQuery,
+    query_of,
+    say,
+    start_run,
+    thread_query,
+)
 from tokenwire.server.state import State
 from tokenwire.wire.native import NativeEncoder
 
-__all__ = ["count_misses", "describe", "routes", "start_run"]
+__all__ = ["begin", "count_misses", "describe", "routes"]
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _RUN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -71,51 +78,6 @@ def routes(state: State) -> list[BaseRoute]:
     ]
 
 
-async def start_run(
-    state: State,
-    request: ModelRequest,
-    *,
-    model: str | None,
-    identity: Identity,
-    key: str | None = None,
-    thread: str | None = None,
-    on_disconnect: str | None = None,
-    metadata: dict[str, Any] | None = None,
-    run_id: str | None = None,
-    tools: bool = True,
-) -> RunInfo:
-    """`Runs.start` within roles and quotas, for every wire. ``model``, ``on_disconnect``: None is
-    the server's default."""
-    identity.require("write")
-    principal = identity.principal
-    if state.draining:
-        raise BusyError("the server is stopping; try again", retry_after=1)
-    if 0 < state.settings.max_lag < state.connections.lag:
-        state.limits.refused["max_lag"] += 1
-        raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
-    if key is not None and not _KEY.fullmatch(key):
-        raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
-    model_name = choose_model(model, state.model_names)
-    state.limits.admit(principal, state.runs.census)
-    try:
-        info = await state.runs.start(
-            request,
-            model=model_name,
-            principal=principal,
-            thread=thread,
-            key=key,
-            on_disconnect=on_disconnect or state.settings.on_disconnect,
-            metadata=metadata,
-            run_id=run_id,
-            tools=tools,
-        )
-    finally:
-        state.limits.give_back(principal)
-    if info.created_now and thread:
-        await state.threads.touch(principal, thread, request.messages, info.id)
-    return info
-
-
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/runs``: 201 and the run's location; the stream to an event-stream reader."""
     body = read_body(info.json, CreateRun)
@@ -127,16 +89,10 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
         run = resume.run
         run.created_now = False
     else:
-        run = await start_run(
-            state,
-            body.request(state.settings),
-            model=body.model,
-            identity=info.identity,
-            key=key,
-            thread=body.thread,
-            metadata=body.metadata,
-            on_disconnect=body.on_disconnect,
-        )
+        reply = await begin(state, body, info.identity, key, query_of(request))
+        if reply.info is None:
+            return _waits(reply, body.thread or "", info.mount)
+        run = reply.info
     status = 201 if run.created_now else 200
     headers = {"location": f"{info.mount}/v1/runs/{run.id}", "tokenwire-run": run.id}
     if "text/event-stream" in request.headers.get("accept", ""):
@@ -151,6 +107,69 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             headers=headers,
         )
     return json_response(describe(run, info.mount), status, headers)
+
+
+async def begin(
+    state: State, body: CreateRun, identity: Identity, key: str | None, query: ThreadQuery
+) -> Reply:
+    """Start the run of a body: alone, or as the next turn of its thread. A ``prompt`` in a thread
+    continues it; ``messages`` are the whole conversation, unless ``history`` says otherwise."""
+    request = body.request(state.settings)
+    history = body.history or query.history
+    is_turn = body.parent is not None or body.replaces is not None
+    if history is None and body.thread is not None and (is_turn or body.messages is None):
+        history = "thread"
+    query = thread_query(history, body.while_busy or query.while_busy)
+    how = Start(
+        model=body.model,
+        identity=identity,
+        key=key,
+        thread=body.thread,
+        on_disconnect=body.on_disconnect,
+        metadata=body.metadata,
+    )
+    if query.history is not None and body.thread is not None:
+        following = await _following(state, body, request.messages, how.principal)
+        return await say(state, request, how, query, following)
+    if is_turn:
+        raise InputError("'parent' and 'replaces' need a 'thread' with its history", field="thread")
+    run = await start_run(
+        state,
+        request,
+        model=body.model,
+        identity=identity,
+        key=key,
+        thread=body.thread,
+        metadata=body.metadata,
+        on_disconnect=body.on_disconnect,
+    )
+    return Reply(run=run.id, info=run)
+
+
+async def _following(
+    state: State, body: CreateRun, messages: list[Message], principal: str
+) -> Continuation:
+    """After which turn the messages of a body go on."""
+    conversations, thread = state.conversations, body.thread or ""
+    if body.replaces is not None:
+        return await conversations.instead(principal, thread, body.replaces, messages)
+    if body.parent == "":
+        return Continuation(messages=messages)
+    if body.parent is not None:
+        return await conversations.behind(principal, thread, body.parent, messages)
+    return await conversations.after(principal, thread, messages)
+
+
+def _waits(said: Reply, thread: str, mount: str) -> Response:
+    """202: the turn waits, under the id that its run will have."""
+    body = {
+        "id": reply.run,
+        "state": "queued",
+        "thread": thread,
+        "position": reply.position,
+        "queue": f"{mount}/v1/threads/{thread}/queue/{reply.run}",
+    }
+    return json_response(body, 202, {"tokenwire-run": reply.run})
 
 
 async def snapshot(state: State, request: Request, info: RequestInfo) -> Response:

@@ -19,6 +19,7 @@ from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
+from tokenwire.server.routes.conversation.turns import queue_of
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 
@@ -113,6 +114,8 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     }
     if len(runs) > limit:
         page["next"] = runs[limit - 1].id
+    queue = await state.conversations.queue(info.principal, thread)
+    page |= queue_of(queue)
     title = await state.threads.title(info.principal, thread)
     if title:
         page["title"] = title

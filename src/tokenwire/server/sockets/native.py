@@ -36,7 +36,7 @@ from tokenwire.server.access.jwt_issuer import MOST_TOKEN
 from tokenwire.server.edge.auth import Role
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.problems import error_fields
-from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.routes.runs import begin, count_misses
 from tokenwire.server.runs import describe
 from tokenwire.server.sockets.base import (
     MANY,
@@ -47,6 +47,7 @@ from tokenwire.server.sockets.base import (
     SocketEndpoint,
     erased_under_reader,
 )
+from tokenwire.server.starts import ThreadQuery
 from tokenwire.server.state import State
 from tokenwire.wire.native import socket_message
 
@@ -201,17 +202,13 @@ class NativeSocket(Socket):
     # --- commands ------------------------------------------------------------------------------
 
     async def _start(self, command: _Start) -> None:
-        body = command.request
-        info = await start_run(
-            self.state,
-            body.request(self.state.settings),
-            model=body.model,
-            identity=self.info.identity,
-            key=command.key,
-            thread=body.thread,
-            metadata=body.metadata,
-            on_disconnect=body.on_disconnect,
-        )
+        identity, key = self.info.identity, command.key
+        reply = await begin(self.state, command.request, identity, key, ThreadQuery())
+        info = reply.info
+        if info is None:
+            waits = {"op": "queued", "id": command.id, "run": reply.run, "position": reply.position}
+            await self._say(waits)
+            return
         await self._say({"op": "started", "id": command.id, "run": describe(info, self.info.mount)})
         if command.follow and info.id not in self._followed:
             await self._open(info.id, None)

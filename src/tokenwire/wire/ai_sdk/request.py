@@ -49,7 +49,8 @@ class UIRequest(msgspec.Struct, kw_only=True):
     """``POST /api/chat``. ``continues``: the assistant message that the answer continues;
     ``run``: the run that wrote it, if the message names one; ``how``: the body's ``tokenwire``,
     unparsed; ``is_last_only``: the body has the last message alone, which continues the stored
-    conversation."""
+    conversation. ``regenerates``: the last question is to be answered again; ``edited``: the id of
+    the message that the body replaces."""
 
     chat: str
     request: Request
@@ -61,6 +62,8 @@ class UIRequest(msgspec.Struct, kw_only=True):
     answers: list[Answer] = []
     outputs: list[ToolOutput] = []
     is_last_only: bool = False
+    regenerates: bool = False
+    edited: str | None = None
 
 
 def parse_ui_request(value: Any) -> UIRequest:
@@ -93,6 +96,8 @@ def parse_ui_request(value: Any) -> UIRequest:
         compat=cast("Compat | None", compat),
         how=how.value if how is not None else None,
         is_last_only=len(messages) == 1,
+        regenerates=trigger == "regenerate-message",
+        edited=body.text("messageId") if trigger == "submit-message" else None,
     )
     last = messages[-1]
     if last.raw("role") == "assistant":

@@ -30,8 +30,9 @@ from tokenwire.server.routes.durable import streams as routes_streams
 from tokenwire.server.routes.durable.read import head, read_counted
 from tokenwire.server.routes.durable.streams import ROOT, answer_options, cors_headers
 from tokenwire.server.routes.resume import resume_of, start_in_conversation
-from tokenwire.server.routes.runs import count_misses, start_run
+from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import route
+from tokenwire.server.starts import start_run
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.request import parse_ui_request
 

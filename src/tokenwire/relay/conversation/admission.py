@@ -1,0 +1,296 @@
+"""How a turn gets its run: head and queue by compare and swap, and the creation by whoever sees it.
+
+Always true: a turn that was accepted becomes one run, never two, whichever process dies; it gets
+the id that it has had from the beginning; no lease of a conversation exists.
+
+Two processes at once::
+
+    A   swap: starting = a          create run a                    swap: head = a, open = [a]
+    B                    sees it:   create run a (it is there)      the same swap (it is done)
+                         and then its own turn waits, or starts beside, as ``while_busy`` says
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from tokenwire.errors import (
+    AgentChangedError,
+    ConflictError,
+    GoneError,
+    KeyReusedError,
+    NotFoundError,
+    UnknownModelError,
+)
+from tokenwire.log.base import Store
+from tokenwire.relay.conversation.history import (
+    History,
+    messages_of_turns,
+    policy_of,
+    selection,
+)
+from tokenwire.relay.conversation.queue import Entry, Queue
+from tokenwire.relay.conversation.summary import Summarise, summary_of
+from tokenwire.relay.conversation.turns import Turns
+from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.starts.start import Starts
+from tokenwire.relay.worker import Worker
+
+__all__ = ["Admission", "Content", "forget_conversation"]
+
+_log = logging.getLogger("tokenwire.relay")
+
+#: The documents of a conversation: head and queue; which conversations may have something to
+#: start; and, a kind for each conversation, the requests of turns without a run.
+_STATE, _PENDING, _CONTENT = "conversation", "conversation-pending", "conversation-content:"
+#: Seconds for which a turn that is starting is left to the process that starts it: without and with
+#: a summary to be made; and between two looks at it.
+_HELP_SECONDS, _SUMMARY_SECONDS, _LOOK_SECONDS = 0.5, 60.0, 0.02
+#: Conversations that one look promotes.
+_MOST_PENDING = 10_000
+
+#: What a change makes of a queue; None: nothing is to be changed.
+Change = Callable[[Queue], Queue | None]
+
+
+class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The request of a turn that has no run yet, as the application wants it. ``signature``: of
+    what the caller sent, for its idempotency key; ``parent``: the turn that it continues, unless it
+    ``follows_head``; ``policy``: how much of the conversation the model is given."""
+
+    meta: RunMeta
+    signature: str = ""
+    policy: str = "all"
+    parent: str | None = None
+    follows_head: bool = True
+
+
+class Admission:
+    """The queues of a store, and the ``starts`` that create their runs. Methods take the name of
+    a conversation (`scope_of`) and raise `LogError`."""
+
+    def __init__(self, worker: Worker, starts: Starts, summarise: Summarise | None = None) -> None:
+        self._worker, self._store = worker, worker.store
+        self._starts = starts
+        self._summarise = summarise
+        #: Turns that this process has begun to start.
+        self._mine: set[str] = set()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    async def settled(self, scope: str) -> tuple[bytes | None, Queue]:
+        """The queue as it is stored, and as a value, after what was to be done for it: a turn that
+        is starting has its run, runs that have ended are not open, and a run that was started
+        without the queue is its head."""
+        while True:
+            data = await self._store.document(_STATE, scope)
+            queue = msgspec.json.decode(data, type=Queue) if data is not None else Queue()
+            if queue.starting is not None:
+                if self._is_anothers(queue.starting):
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    continue
+                if not await self._finish(scope, data, queue, queue.starting):
+                    return data, queue  # only a process with that model or agent can
+                continue
+            current = await self._refreshed(scope, queue)
+            if current == queue:
+                return data, queue
+            encoded = current.encoded()
+            if await self._store.swap_document(_STATE, scope, data, encoded):
+                return encoded, current
+
+    async def pending(self) -> list[str]:
+        """Conversations that may have a turn to start."""
+        if not await self._store.count_documents(_PENDING):
+            return []
+        return list(await self._store.documents(_PENDING, most=_MOST_PENDING))
+
+    async def is_pending(self, scope: str) -> bool:
+        """Whether a conversation may have a turn to start."""
+        return await self._store.document(_PENDING, scope) is not None
+
+    async def content(self, scope: str, entry: Entry) -> Content | None:
+        """The request of a turn; None when its run is there."""
+        data = await self._store.document(_CONTENT + scope, entry.content)
+        return msgspec.json.decode(data, type=Content) if data is not None else None
+
+    # --- changing ------------------------------------------------------------------------------
+
+    async def change(self, scope: str, change: Change) -> Queue:
+        """Change the queue: ``change`` is asked again where somebody else was quicker. The first
+        turn of a queue that nothing precedes is started before it is asked, so that nobody
+        overtakes it. What it raises is raised."""
+        while True:
+            data, queue = await self.settled(scope)
+            if await self._promoted(scope, data, queue):
+                continue
+            changed = change(queue)
+            if changed is None:
+                return queue
+            if changed.starting is not None or changed.waiting:
+                # Before the change: who looks for turns to start must find the conversation.
+                await self._note(scope)
+            if not await self._store.swap_document(_STATE, scope, data, changed.encoded()):
+                continue
+            if changed.waiting and await self._store.document(_PENDING, scope) is None:
+                await self._note(scope)  # somebody saw the queue empty meanwhile
+            if changed.starting is not None:
+                _, changed = await self.settled(scope)
+            return changed
+
+    async def promote(self, scope: str) -> None:
+        """Start the first turn of the queue if none is under way."""
+        note = await self._store.document(_PENDING, scope)
+        while True:
+            data, queue = await self.settled(scope)
+            if not await self._promoted(scope, data, queue):
+                break
+        if note is not None and not queue.waiting and queue.starting is None:
+            await self._store.swap_document(_PENDING, scope, note, None)
+
+    async def keep(self, scope: str, name: str, content: Content) -> None:
+        """Store the request of a turn, before the turn is in the queue."""
+        await self._store.set_document(_CONTENT + scope, name, msgspec.json.encode(content))
+
+    async def check_same(self, scope: str, entry: Entry, signature: str) -> None:
+        """Raise `KeyReusedError` where the turn of a key that comes again asks something else."""
+        earlier = await self.content(scope, entry)
+        if earlier is not None and earlier.signature != signature:
+            raise KeyReusedError("this idempotency key was used with another request")
+
+    async def drop(self, scope: str, name: str) -> None:
+        """Erase the request of a turn that has its run, or will have none."""
+        await self._store.set_document(_CONTENT + scope, name, None)
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _is_anothers(self, entry: Entry) -> bool:
+        """Whether a process that lives is probably creating this run now. If two do it is created
+        once all the same; a summary would be made twice."""
+        patience = _HELP_SECONDS if self._summarise is None else _SUMMARY_SECONDS
+        age = time.time() - entry.since
+        return entry.run not in self._mine and 0 <= age < patience
+
+    def starting(self, queue: Queue, entry: Entry) -> Queue:
+        """``queue`` with ``entry`` about to start, here unless this process dies."""
+        self._mine.add(entry.run)
+        return queue.start(msgspec.structs.replace(entry, since=time.time()))
+
+    async def _note(self, scope: str) -> None:
+        await self._store.set_document(_PENDING, scope, secrets.token_hex(8).encode())
+
+    async def _promoted(self, scope: str, data: bytes | None, queue: Queue) -> bool:
+        """Whether something changed: the first turn that waits is starting, here or elsewhere."""
+        if queue.open or queue.starting is not None or not queue.waiting or self._worker.draining:
+            return False
+        entry = queue.waiting[0]
+        content = await self.content(scope, entry)
+        if content is not None and not self._can_start(entry.run, content):
+            return False
+        await self._store.swap_document(_STATE, scope, data, self.starting(queue, entry).encoded())
+        return True
+
+    def _can_start(self, run: str, content: Content) -> bool:
+        try:
+            self._starts.check_plan(run, content.meta)
+        except (UnknownModelError, AgentChangedError) as error:
+            _log.info("turn %s cannot start here: %s", run, error)
+            return False
+        return True
+
+    async def _finish(self, scope: str, data: bytes | None, queue: Queue, entry: Entry) -> bool:
+        """Create the run of the turn that is starting, or see that it is there; whether the queue
+        may be read again."""
+        content = await self.content(scope, entry)
+        run: str | None = entry.run
+        if content is not None:
+            if self._worker.draining or not self._can_start(entry.run, content):
+                return False
+            run = await self._create(scope, queue, entry, content)
+        elif not await self._exists(entry.run):
+            run = None
+        changed = queue.started(run).encoded()
+        if await self._store.swap_document(_STATE, scope, data, changed):
+            await self.drop(scope, entry.content)
+        self._mine.discard(entry.run)
+        return True
+
+    async def _create(self, scope: str, queue: Queue, entry: Entry, content: Content) -> str | None:
+        """The run of the turn; None where its key is that of a run elsewhere."""
+        if await self._exists(entry.run):
+            return entry.run
+        parent = queue.head if content.follows_head else content.parent
+        turns = Turns(self._store, scope)
+        policy = policy_of(content.policy)
+        branch = await turns.branch(parent, most=policy.most if policy.kind == "last" else None)
+        selected = selection(branch, policy)
+        summary = await summary_of(self._summarise, selected)
+        unanswered = [turn.run for turn in selected.turns if turn.outcome is None]
+        content.meta.history = History(
+            parent=parent,
+            turns=[turn.run for turn in selected.turns],
+            unanswered=unanswered,
+            omitted=selected.omitted,
+            summary=summary,
+            policy=content.policy,
+        )
+        before = messages_of_turns(selected.turns, summary, unanswered)
+        try:
+            info = await self._starts.begin(
+                entry.run,
+                content.meta,
+                key=entry.key,
+                signature=content.signature,
+                before=before,
+                is_only=False,
+            )
+        except ConflictError:
+            return entry.run  # another process was quicker
+        except KeyReusedError:
+            return None  # a run without the queue was, meanwhile
+        return entry.run if info.id == entry.run else None
+
+    async def _exists(self, run: str) -> bool:
+        try:
+            await self._store.describe(run)
+        except (NotFoundError, GoneError):
+            return False
+        return True
+
+    async def _is_open(self, run: str) -> bool:
+        try:
+            return (await self._store.describe(run)).closed is None
+        except (NotFoundError, GoneError):
+            return False
+
+    async def _refreshed(self, scope: str, queue: Queue) -> Queue:
+        """The queue without runs that have ended, and with the newest run of its thread."""
+        still_open = [run for run in queue.open if await self._is_open(run)]
+        head = queue.head
+        newest = (await self._store.thread(scope, most=1) or [None])[0]
+        if newest is not None and newest != head and newest not in queue.open:
+            try:
+                info = await self._store.describe(newest)
+            except (NotFoundError, GoneError):
+                info = None  # the index is in another place, and may be behind
+            if info is not None and info.meta and meta_of(info).history is None:
+                head = newest  # a request that brought the whole conversation itself
+                still_open += [newest] if info.closed is None else []
+        return msgspec.structs.replace(queue, head=head, open=still_open)
+
+
+async def forget_conversation(store: Store, scope: str) -> None:
+    """Erase what is kept of a conversation beside its runs: head, queue, copies. Raises
+    `LogError`."""
+    await store.set_document(_STATE, scope, None)
+    await store.set_document(_PENDING, scope, None)
+    while names := list(await store.documents(_CONTENT + scope)):
+        for name in names:
+            await store.set_document(_CONTENT + scope, name, None)
+    await Turns(store, scope).forget()

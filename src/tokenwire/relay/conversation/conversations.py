@@ -1,0 +1,415 @@
+"""Conversations on the server: a turn goes on with what its thread holds, one at a time by policy.
+
+Always true: what a turn is given is in the store, not with a client; `admission` says why a turn
+that was accepted becomes one run; every access names a principal, whose own conversation it is.
+
+In an app of your own::
+
+    conversations = Conversations(runs)
+    question = [user("And then?")]
+    meta = RunMeta(model="demo", request=Request(messages=question), thread="chat-1")
+    reply = await conversations.say(meta, Continuation(messages=question, follows_head=True))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tokenwire.errors import (
+    ConflictError,
+    GoneError,
+    HistoryConflictError,
+    KeyReusedError,
+    LimitError,
+    NotFoundError,
+    ThreadBusyError,
+)
+from tokenwire.events.message import FilePart, Message, require_content
+from tokenwire.relay.conversation.admission import Admission, Change, Content
+from tokenwire.relay.conversation.history import Turn, policy_of
+from tokenwire.relay.conversation.posted import Continuation, continuation
+from tokenwire.relay.conversation.promoter import Promoter
+from tokenwire.relay.conversation.queue import Entry, Queue, WhileBusy, action
+from tokenwire.relay.conversation.scope import scope_of
+from tokenwire.relay.conversation.summary import Summarise
+from tokenwire.relay.conversation.turns import Turns
+from tokenwire.relay.description import RunInfo, RunMeta
+from tokenwire.run.stream import new_run_id
+
+if TYPE_CHECKING:
+    from tokenwire.relay.runs import Runs
+
+__all__ = ["Conversations", "Reply"]
+
+#: Seconds for which `Conversations.say` waits for an interrupted run to end.
+INTERRUPT_SECONDS = 10.0
+#: Seconds between two looks at a run that ends, should its wake-up be lost.
+_GLANCE_SECONDS = 0.5
+_EDIT_TRIES = 8
+_INSTEAD = "another message came instead"
+#: Characters of a question in the queue's own list.
+_MOST_TEXT = 200
+
+
+class Reply(msgspec.Struct, kw_only=True):
+    """What became of a turn. ``run``: its id, from the beginning; ``info``: its run, once it has
+    begun; ``position``: its place in the queue until then, from 1. ``is_repeated``: this very turn
+    was there already; ``is_steered``: it went into the answer of ``run``, which is under way."""
+
+    run: str
+    info: RunInfo | None = None
+    position: int | None = None
+    is_repeated: bool = False
+    is_steered: bool = False
+
+
+class Conversations:
+    """The conversations of ``runs``. ``policy``: how much of one a model is given (`policy_of`);
+    ``summarise``: makes the text in place of turns that fall out of a budget of tokens. Methods
+    raise `LogError` when the store does not answer."""
+
+    def __init__(
+        self, runs: Runs, *, policy: str = "all", summarise: Summarise | None = None
+    ) -> None:
+        self._runs, self._store = runs, runs.store
+        self._policy = policy_of(policy)
+        self.admission = Admission(runs.worker, runs.starts, summarise)
+        self._promoter = Promoter(runs.worker, self.admission)
+
+    def open(self) -> None:
+        """Begin to start what waits; ``runs`` is open."""
+        self._promoter.open()
+
+    async def aclose(self) -> None:
+        """Stop, before ``runs`` is closed."""
+        await self._promoter.aclose()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def turns(self, principal: str, thread: str) -> Turns:
+        """The turns of a conversation."""
+        return Turns(self._store, scope_of(principal, thread))
+
+    async def queue(self, principal: str, thread: str) -> Queue:
+        """Head and queue of a conversation, up to date."""
+        _, queue = await self.admission.settled(scope_of(principal, thread))
+        return queue
+
+    async def page(
+        self, principal: str, thread: str, *, most: int, before: str | None = None
+    ) -> tuple[list[Turn], str | None]:
+        """The newest ``most`` turns of the conversation's branch, oldest first; ``before``: of
+        those older than this turn. And the turn to name as ``before`` for older ones, if there are
+        any. Raises `NotFoundError` for an unknown turn."""
+        turns = self.turns(principal, thread)
+        if before is None:
+            start = (await self.queue(principal, thread)).head
+        else:
+            turn = await turns.get(before)
+            if turn is None:
+                raise NotFoundError("no such turn in this conversation", what="turn")
+            start = turn.parent
+        page = await turns.branch(start, most=most + 1)
+        if len(page) > most:
+            return page[1:], page[1].run
+        return page, None
+
+    # --- how it goes on --------------------------------------------------------------------------
+
+    async def after(
+        self,
+        principal: str,
+        thread: str,
+        posted: list[Message],
+        *,
+        edited: str | None = None,
+        regenerates: bool = False,
+    ) -> Continuation:
+        """How a posted transcript, or its end, continues the conversation (`continuation`)."""
+        if not regenerates and not any(message.id for message in posted):
+            return Continuation(messages=posted, follows_head=True)
+        queue = await self.queue(principal, thread)
+        turns = await self.turns(principal, thread).all(queue.head, *queue.open)
+        return continuation(turns, posted, head=queue.head, edited=edited, regenerates=regenerates)
+
+    async def instead(
+        self, principal: str, thread: str, run: str, messages: list[Message] | None
+    ) -> Continuation:
+        """How the conversation goes on in another branch than with ``run``: with other
+        ``messages`` (an edit), or with the same (the answer is made anew). Raises
+        `NotFoundError`."""
+        turn = await self.turns(principal, thread).get(run)
+        if turn is None or turn.is_erased:
+            raise NotFoundError("no such turn in this conversation", what="turn")
+        return Continuation(messages=messages or turn.messages, parent=turn.parent)
+
+    async def behind(
+        self, principal: str, thread: str, run: str, messages: list[Message]
+    ) -> Continuation:
+        """How the conversation goes on after the turn of ``run``. Raises `NotFoundError`."""
+        turn = await self.turns(principal, thread).get(run)
+        if turn is None:
+            raise NotFoundError("no such turn in this conversation", what="turn")
+        return Continuation(messages=messages, parent=run)
+
+    async def set_head(self, principal: str, thread: str, run: str) -> Queue:
+        """Choose the branch that ends with ``run``: the next turn continues it, on every device.
+        Raises `NotFoundError`."""
+        turn = await self.turns(principal, thread).get(run)
+        if turn is None or turn.is_erased:
+            raise NotFoundError("no such turn in this conversation", what="turn")
+        return await self.admission.change(
+            scope_of(principal, thread), lambda queue: msgspec.structs.replace(queue, head=run)
+        )
+
+    # --- saying --------------------------------------------------------------------------------
+
+    async def say(
+        self,
+        meta: RunMeta,
+        following: Continuation,
+        *,
+        run_id: str | None = None,
+        key: str | None = None,
+        policy: str | None = None,
+        while_busy: WhileBusy = "parallel",
+        by: str | None = None,
+    ) -> Reply:
+        """Go on with the conversation ``meta.thread``, as ``following`` says; ``meta``: how it is
+        answered. ``policy``: default that of the server. The rest as `Runs.start`, which says what
+        is raised; and `ThreadBusyError`, and `LimitError` for a full queue."""
+        if following.repeats is not None:
+            info = await self._runs.info(following.repeats, principal=meta.principal)
+            info.created_now = False
+            return Reply(run=info.id, info=info, is_repeated=True)
+        require_content(following.messages)
+        request = msgspec.structs.replace(meta.request, messages=following.messages)
+        meta = msgspec.structs.replace(meta, request=request)
+        run = run_id or new_run_id()
+        message = following.messages[0].id if key is None and following.follows_head else None
+        if message is None:
+            return await self._say(meta, following, run, key, policy, while_busy, by)
+        # Two requests with one new message, at once: it is one turn.
+        key = f"\x1fmessage:{hashlib.sha256(f'{meta.thread}{message}'.encode()).hexdigest()}"
+        try:
+            return await self._say(meta, following, run, key, policy, while_busy, by)
+        except KeyReusedError as error:
+            raise HistoryConflictError(
+                "another message of this id is stored; read the conversation again",
+                field="messages",
+            ) from error
+
+    async def _say(
+        self,
+        meta: RunMeta,
+        following: Continuation,
+        run: str,
+        key: str | None,
+        policy: str | None,
+        while_busy: WhileBusy,
+        by: str | None,
+    ) -> Reply:
+        starts = self._runs.starts
+        signature = starts.checked(run, meta)
+        starts.check_plan(run, meta)  # what cannot start is refused now, not in its turn
+        async with starts.once(meta.principal, key):
+            repeated = await self._of_key(meta, key, signature)
+            if repeated is not None:
+                return repeated
+            content = Content(
+                meta=await starts.reviewed(run, meta, key),
+                signature=signature,
+                policy=str(policy_of(policy) if policy is not None else self._policy),
+                parent=following.parent,
+                follows_head=following.follows_head,
+            )
+            entry = Entry(
+                run=run,
+                content=f"{run}.0",
+                text=_text_of(content.meta.request.messages),
+                key=key,
+                by=by,
+                created=time.time(),
+            )
+            return await self._admit(entry, content, while_busy)
+
+    async def _of_key(self, meta: RunMeta, key: str | None, signature: str) -> Reply | None:
+        """The turn that an idempotency key names already, whether it has begun or not. Raises
+        `KeyReusedError`."""
+        if key is None:
+            return None
+        info = await self._runs.starts.of_key(meta, key, signature)
+        if info is not None:
+            return Reply(run=info.id, info=info, is_repeated=True)
+        scope = scope_of(meta.principal, meta.thread or "")
+        _, queue = await self.admission.settled(scope)
+        same = queue.of_key(key)
+        if not isinstance(same, Entry):
+            return None
+        await self.admission.check_same(scope, same, signature)
+        return await self._reply(same.run, meta.principal, queue, is_repeated=True)
+
+    async def _admit(self, entry: Entry, content: Content, while_busy: WhileBusy) -> Reply:
+        meta, admission = content.meta, self.admission
+        scope = scope_of(meta.principal, meta.thread or "")
+        what = "start"
+        same: Entry | None = None
+
+        def change(queue: Queue) -> Queue | None:
+            nonlocal what, same
+            same = queue.of_key(entry.key)
+            if same is not None:
+                return None
+            what = action(queue, while_busy)
+            if what == "start":
+                return admission.starting(queue, entry)
+            return queue.add(entry, first=what == "interrupt")
+
+        await admission.keep(scope, entry.content, content)
+        try:
+            queue = await admission.change(scope, change)
+        except (ThreadBusyError, LimitError):
+            await admission.drop(scope, entry.content)
+            raise
+        if same is not None:
+            await admission.check_same(scope, same, content)
+            await admission.drop(scope, entry.content)
+            return await self._reply(same.run, meta.principal, queue, is_repeated=True)
+        if what == "interrupt":
+            queue = await self._interrupt(scope, meta.principal, queue, entry.run)
+        reply = await self._reply(entry.run, meta.principal, queue)
+        if what == "start" and reply.info is None:
+            # Its key is that of a run that was started without the queue, meanwhile.
+            reply = await self._of_key(meta, entry.key, content.signature) or reply
+        return reply
+
+    async def _interrupt(self, scope: str, principal: str, queue: Queue, run: str) -> Queue:
+        """Stop what is under way, and wait a while for the turn that comes instead."""
+        woken = asyncio.Event()
+        ends = [self._store.subscribe(one, woken.set) for one in queue.open]
+        try:
+            for one in queue.open:
+                await self._stop(one, principal)
+            until = time.monotonic() + INTERRUPT_SECONDS
+            while (rest := until - time.monotonic()) > 0:
+                woken.clear()
+                await self.admission.promote(scope)
+                _, queue = await self.admission.settled(scope)
+                if all(entry.run != run for entry in queue.waiting):
+                    break
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(rest, _GLANCE_SECONDS)):
+                        await woken.wait()
+        finally:
+            for end in ends:
+                end()
+        return queue
+
+    async def _stop(self, run: str, principal: str) -> None:
+        """Cancel a run; approvals that it waits for are denied."""
+        with suppress(NotFoundError, GoneError):
+            await self._runs.cancel(run, principal=principal, by=principal or None, reason=_INSTEAD)
+            fold = await self._runs.fold(run, principal=principal)
+            for tool in fold.tools.values():
+                if tool.approval_id is None or tool.approved is not None or tool.done:
+                    continue
+                with suppress(ConflictError):
+                    await self._runs.approve(
+                        run, tool.approval_id, approved=False, reason=_INSTEAD, principal=principal
+                    )
+
+    async def _reply(
+        self, run: str, principal: str, queue: Queue, *, is_repeated: bool = False
+    ) -> Reply:
+        info = await self._info(run, principal)
+        position = None
+        if info is None:
+            runs = [entry.run for entry in queue.waiting]
+            position = runs.index(run) + 1 if run in runs else 1
+        elif is_repeated:
+            info.created_now = False
+        return Reply(run=run, info=info, position=position, is_repeated=is_repeated)
+
+    async def _info(self, run: str, principal: str) -> RunInfo | None:
+        try:
+            return await self._runs.info(run, principal=principal)
+        except NotFoundError:
+            return None
+
+    # --- the queue -----------------------------------------------------------------------------
+
+    async def edit(self, principal: str, thread: str, run: str, messages: list[Message]) -> Queue:
+        """Replace what a turn asks that waits. Raises `NotFoundError`, and `ConflictError` when it
+        has begun."""
+        require_content(messages)
+        scope, admission = scope_of(principal, thread), self.admission
+        for _ in range(_EDIT_TRIES):
+            _, queue = await admission.settled(scope)
+            entry = queue.entry(run)
+            content = await admission.content(scope, entry)
+            if content is None:
+                continue  # it has begun meanwhile, or was edited elsewhere
+            request = msgspec.structs.replace(content.meta.request, messages=messages)
+            content.meta = msgspec.structs.replace(content.meta, request=request)
+            edited = msgspec.structs.replace(
+                entry,
+                content=f"{run}.{secrets.token_hex(4)}",
+                text=_text_of(messages),
+                edits=entry.edits + 1,
+            )
+            await admission.keep(scope, edited.content, content)
+            try:
+                queue = await admission.change(scope, _swap(entry, edited))
+            except (NotFoundError, ConflictError):
+                await admission.drop(scope, edited.content)
+                raise
+            if edited in queue.waiting:
+                await admission.drop(scope, entry.content)
+                return queue
+            await admission.drop(scope, edited.content)
+        raise ConflictError("this turn is being edited elsewhere; look at it again")
+
+    async def withdraw(self, principal: str, thread: str, run: str) -> Queue:
+        """Drop a turn that waits. Raises as `edit`."""
+        scope = scope_of(principal, thread)
+        gone: list[Entry] = []
+
+        def change(queue: Queue) -> Queue:
+            gone[:] = [queue.entry(run)]
+            return queue.remove(run)
+
+        queue = await self.admission.change(scope, change)
+        for entry in gone:
+            await self.admission.drop(scope, entry.content)
+        return queue
+
+    async def send_now(self, principal: str, thread: str, run: str) -> Reply:
+        """Let a turn that waits interrupt the one under way. Raises as `edit`."""
+        scope = scope_of(principal, thread)
+
+        def change(queue: Queue) -> Queue:
+            return queue.remove(run).add(queue.entry(run), first=True)
+
+        queue = await self.admission.change(scope, change)
+        queue = await self._interrupt(scope, principal, queue, run)
+        return await self._reply(run, principal, queue)
+
+
+def _swap(old: Entry, new: Entry) -> Change:
+    return lambda queue: queue.swap(old, new)
+
+
+def _text_of(messages: list[Message]) -> str:
+    """The beginning of a question, for a list; the name of a file that came without words."""
+    text = " ".join(message.text for message in messages if message.role == "user").strip()
+    if not text:
+        names = (p.name for m in messages for p in m.parts if isinstance(p, FilePart) and p.name)
+        text = next(names, "")
+    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

@@ -1,0 +1,87 @@
+"""The next turn of each queue, started when the one before has ended, by whichever process is here.
+
+Always true: a process that saw a run end looks at its conversation at once, every process looks at
+all conversations that have something to start every two seconds; nothing here is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from tokenwire.errors import LogError, TokenwireError
+from tokenwire.relay.conversation.admission import Admission
+from tokenwire.relay.conversation.scope import scope_of
+from tokenwire.relay.worker import Worker
+
+__all__ = ["Promoter"]
+
+_log = logging.getLogger("tokenwire.relay")
+
+#: Seconds between two looks at all conversations that may have something to start.
+PERIOD = 2.0
+
+
+class Promoter:
+    """The task of one process."""
+
+    def __init__(self, worker: Worker, admission: Admission) -> None:
+        self._worker, self._admission = worker, admission
+        self._wake = asyncio.Event()
+        self._left: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to look."""
+        self._worker.on_left.append(self._on_left)
+        self._task = asyncio.create_task(self._work(), name="promoter")
+
+    async def aclose(self) -> None:
+        """Stop; what waits is started by the next process."""
+        if self._on_left in self._worker.on_left:
+            self._worker.on_left.remove(self._on_left)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    def _on_left(self, principal: str, thread: str) -> None:
+        self._left.add(scope_of(principal, thread))
+        self._wake.set()
+
+    async def _work(self) -> None:
+        next_look = 0.0
+        while True:
+            self._wake.clear()
+            left, self._left = self._left, set()
+            await self._promote(left)
+            now = asyncio.get_running_loop().time()
+            if now >= next_look:  # also while runs end all the time
+                next_look = now + PERIOD
+                await self._promote(None)
+            try:
+                async with asyncio.timeout(PERIOD):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _promote(self, scopes: set[str] | None) -> None:
+        """The conversations whose runs have ended here; None: all that may have a turn to
+        start."""
+        if self._worker.draining:
+            return
+        try:
+            if scopes is None:
+                pending = await self._admission.pending()
+            else:
+                pending = [s for s in scopes if await self._admission.is_pending(s)]
+        except LogError as error:
+            _log.warning("queues of conversations could not be read: %s", error)
+            return
+        for scope in pending:
+            try:
+                await self._admission.promote(scope)
+            except TokenwireError as error:
+                _log.warning("the next turn of a conversation could not start: %s", error)
+            except Exception:
+                _log.exception("starting the next turn of a conversation failed; it goes on")

@@ -1,0 +1,130 @@
+"""The head and the queue of a conversation as one value, and what a new turn may do there.
+
+Always true: pure; the value changes as a whole, by compare and swap, so that of two devices one
+comes first for everybody; a turn is in exactly one place: the queue, `Queue.starting`, or a run;
+the first of the queue starts before any later turn that may not run beside it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal
+
+import msgspec
+
+from tokenwire.errors import ConflictError, LimitError, NotFoundError, ThreadBusyError
+
+__all__ = ["MOST_QUEUED", "WHILE_BUSY", "Action", "Entry", "Queue", "WhileBusy", "action"]
+
+WhileBusy = Literal["queue", "reject", "interrupt", "steer", "parallel"]
+#: What may happen to a turn that comes while another one is under way.
+WHILE_BUSY: tuple[WhileBusy, ...] = ("queue", "reject", "interrupt", "steer", "parallel")
+#: Turns that may wait in one conversation.
+MOST_QUEUED = 32
+
+Action = Literal["start", "queue", "interrupt", "steer"]
+
+
+class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A turn that waits, or is about to start. ``run``: the id that its run has or will have;
+    ``content``: the document with the request; ``text``: the beginning of what is asked;
+    ``created``: Unix seconds; ``edits``: how often it was edited."""
+
+    run: str
+    content: str
+    text: str = ""
+    key: str | None = None
+    by: str | None = None
+    created: float = 0.0
+    edits: int = 0
+    #: Unix seconds at which it was about to start.
+    since: float = 0.0
+
+
+class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """``head``: the newest turn, which the next one continues; ``open``: runs that may be under
+    way; ``waiting``: turns in their order; ``starting``: the one whose run is being created by
+    whoever sees it. ``nonce``: another one with each change, so that a swap has one winner."""
+
+    head: str | None = None
+    open: list[str] = []
+    waiting: list[Entry] = []
+    starting: Entry | None = None
+    nonce: str = ""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn is under way, or waits to be."""
+        return bool(self.open or self.waiting or self.starting is not None)
+
+    def encoded(self) -> bytes:
+        """The value as it is stored, unlike any other."""
+        return msgspec.json.encode(msgspec.structs.replace(self, nonce=secrets.token_hex(8)))
+
+    def holds(self, run: str) -> bool:
+        """Whether the turn waits, or has begun."""
+        entries = [*self.waiting, *([self.starting] if self.starting is not None else [])]
+        return run in self.open or run == self.head or any(one.run == run for one in entries)
+
+    def entry(self, run: str) -> Entry:
+        """The turn that waits. Raises `NotFoundError`; `ConflictError` when it has begun."""
+        if run in self.open or run == self.head or (self.starting and self.starting.run == run):
+            raise ConflictError("this turn has begun; it waits no more")
+        for entry in self.waiting:
+            if entry.run == run:
+                return entry
+        raise NotFoundError("no such turn waits in this conversation", what="queued_turn")
+
+    def of_key(self, key: str | None) -> Entry | None:
+        """The turn of an idempotency key that has no run yet."""
+        if key is None:
+            return None
+        entries = [*self.waiting, *([self.starting] if self.starting is not None else [])]
+        return next((entry for entry in entries if entry.key == key), None)
+
+    def start(self, entry: Entry) -> Queue:
+        """``entry`` is to be created next, by whoever sees it."""
+        waiting = [one for one in self.waiting if one.run != entry.run]
+        return msgspec.structs.replace(self, starting=entry, waiting=waiting)
+
+    def started(self, run: str | None) -> Queue:
+        """The run of `starting` is there; None: it never will be."""
+        if run is None:
+            return msgspec.structs.replace(self, starting=None)
+        return msgspec.structs.replace(self, starting=None, head=run, open=[*self.open, run])
+
+    def add(self, entry: Entry, *, first: bool = False) -> Queue:
+        """``entry`` waits; ``first``: before all others. Raises `LimitError`."""
+        if len(self.waiting) >= MOST_QUEUED:
+            raise LimitError(
+                f"{MOST_QUEUED} turns wait in this conversation; cancel some",
+                limit="queued_turns",
+                most=MOST_QUEUED,
+            )
+        waiting = [entry, *self.waiting] if first else [*self.waiting, entry]
+        return msgspec.structs.replace(self, waiting=waiting)
+
+    def remove(self, run: str) -> Queue:
+        """A turn that waits is dropped. Raises as `entry`."""
+        entry = self.entry(run)
+        waiting = [one for one in self.waiting if one is not entry]
+        return msgspec.structs.replace(self, waiting=waiting)
+
+    def swap(self, old: Entry, new: Entry) -> Queue | None:
+        """``new`` in the place of ``old``; None where that was changed meanwhile. Raises as
+        `entry`."""
+        if self.entry(old.run) != old:
+            return None
+        waiting = [new if one == old else one for one in self.waiting]
+        return msgspec.structs.replace(self, waiting=waiting)
+
+
+def action(queue: Queue, while_busy: WhileBusy) -> Action:
+    """What a new turn does. Raises `ThreadBusyError` where it may do nothing."""
+    if while_busy == "parallel" or not queue.is_busy:
+        return "start"
+    if while_busy == "reject":
+        raise ThreadBusyError("a turn of this conversation is under way", reason="busy")
+    if while_busy == "steer":
+        raise ThreadBusyError("the answer under way cannot be steered", reason="cannot_steer")
+    return while_busy

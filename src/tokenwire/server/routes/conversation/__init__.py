@@ -1,0 +1,1 @@
+"""``/v1/threads/{thread}``: its turns, its branch, and what waits in it."""

@@ -1,0 +1,238 @@
+"""How a request starts a run: within the quotas, alone or as a turn of its conversation.
+
+Always true: every wire starts runs here and nowhere else; a request that is refused has started
+nothing, and nothing of it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import Receive
+
+from tokenwire.errors import BusyError, ConflictError, InputError, NotFoundError
+from tokenwire.events.message import Message
+from tokenwire.events.names import THREAD
+from tokenwire.events.request import Request as ModelRequest
+from tokenwire.relay.conversation.conversations import Reply
+from tokenwire.relay.conversation.history import policy_of
+from tokenwire.relay.conversation.posted import Continuation
+from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
+from tokenwire.relay.description import RunInfo, RunMeta
+from tokenwire.server.edge.auth import Identity
+from tokenwire.server.edge.bodies import choose_model
+from tokenwire.server.edge.disconnect import watch_disconnect
+from tokenwire.server.edge.problems import HTTPProblem
+from tokenwire.server.state import State
+
+__all__ = [
+    "Start",
+    "ThreadQuery",
+    "query_of",
+    "say",
+    "say_and_wait",
+    "start_run",
+    "thread_query",
+    "until_started",
+]
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+#: Seconds between two looks whether a turn that waits has begun.
+_LOOK_SECONDS = 0.1
+
+
+class Start(msgspec.Struct, kw_only=True):
+    """How a run is started. ``model``, ``on_disconnect``: None is the server's default."""
+
+    model: str | None
+    identity: Identity
+    key: str | None = None
+    thread: str | None = None
+    on_disconnect: str | None = None
+    metadata: dict[str, Any] | None = None
+    run_id: str | None = None
+    tools: bool = True
+
+    @property
+    def principal(self) -> str:
+        """Whose run it will be."""
+        return self.identity.principal
+
+
+class ThreadQuery(msgspec.Struct, kw_only=True, frozen=True):
+    """What a request says of its conversation. ``history``: None, where the request brings the
+    whole conversation itself; else how much of what the server stores the model is given
+    (`policy_of`; ``thread``: as the server is set). ``while_busy``: None is the server's.
+    ``thread``: of wires that name none themselves."""
+
+    history: str | None = None
+    while_busy: WhileBusy | None = None
+    thread: str | None = None
+
+    @property
+    def policy(self) -> str | None:
+        """How much the model is given; None: as the server is set."""
+        return None if self.history == "thread" else self.history
+
+
+def thread_query(
+    history: str | None, while_busy: str | None = None, thread: str | None = None
+) -> ThreadQuery:
+    """What was said of the conversation. Raises `InputError`."""
+    if history == "none":
+        history = None
+    if history is not None and history != "thread":
+        policy_of(history)
+    if while_busy is not None and while_busy not in WHILE_BUSY:
+        raise InputError(f"'while_busy' must be one of {', '.join(WHILE_BUSY)}", field="while_busy")
+    if while_busy is not None and history is None:
+        raise InputError("'while_busy' needs 'history=thread'", field="while_busy")
+    if thread is not None and not THREAD.fullmatch(thread):
+        raise InputError("a thread has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ -")
+    return ThreadQuery(
+        history=history, while_busy=cast("WhileBusy | None", while_busy), thread=thread
+    )
+
+
+def query_of(request: Request) -> ThreadQuery:
+    """The ``?history=``, ``?while_busy=`` and ``?thread=`` of a request."""
+    query = request.query_params
+    return thread_query(query.get("history"), query.get("while_busy"), query.get("thread"))
+
+
+@contextmanager
+def _admitted(state: State, identity: Identity, key: str | None) -> Iterator[str]:
+    """Within roles and quotas, or an error; the principal's name."""
+    identity.require("write")
+    principal = identity.principal
+    if state.draining:
+        raise BusyError("the server is stopping; try again", retry_after=1)
+    if 0 < state.settings.max_lag < state.connections.lag:
+        state.limits.refused["max_lag"] += 1
+        raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
+    if key is not None and not _KEY.fullmatch(key):
+        raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
+    state.limits.admit(principal, state.runs.census)
+    try:
+        yield principal
+    finally:
+        state.limits.give_back(principal)
+
+
+async def start_run(
+    state: State,
+    request: ModelRequest,
+    *,
+    model: str | None,
+    identity: Identity,
+    key: str | None = None,
+    thread: str | None = None,
+    on_disconnect: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    run_id: str | None = None,
+    tools: bool = True,
+) -> RunInfo:
+    """`Runs.start` within roles and quotas, for every wire. ``model``, ``on_disconnect``: None is
+    the server's default."""
+    model_name = choose_model(model, state.model_names)
+    with _admitted(state, identity, key) as principal:
+        info = await state.runs.start(
+            request,
+            model=model_name,
+            principal=principal,
+            thread=thread,
+            key=key,
+            on_disconnect=on_disconnect or state.settings.on_disconnect,
+            metadata=metadata,
+            run_id=run_id,
+            tools=tools,
+        )
+    if info.created_now and thread:
+        await state.threads.touch(principal, thread, request.messages, info.id)
+    return info
+
+
+async def say(
+    state: State,
+    request: ModelRequest,
+    how: Start,
+    query: ThreadQuery,
+    following: Continuation,
+) -> Reply:
+    """`Conversations.say` within roles and quotas: the turn ``following`` of the thread of ``how``."""
+    if how.thread is None:
+        raise InputError("'history' needs a 'thread'", field="thread")
+    meta = RunMeta(
+        model=choose_model(how.model, state.model_names),
+        request=request,
+        principal=how.principal,
+        thread=how.thread,
+        metadata=how.metadata,
+        on_disconnect=how.on_disconnect or state.settings.on_disconnect,
+        tools=how.tools,
+    )
+    with _admitted(state, how.identity, how.key):
+        reply = await state.conversations.say(
+            meta,
+            following,
+            run_id=how.run_id,
+            key=how.key,
+            policy=query.policy,
+            while_busy=query.while_busy or state.settings.while_busy,
+            by=how.identity.user or None,
+        )
+    if not reply.is_repeated:
+        await state.threads.touch(how.principal, how.thread, following.messages, reply.run)
+    return reply
+
+
+async def until_started(
+    state: State, said: Reply, how: Start, receive: Receive | None = None
+) -> RunInfo:
+    """The run of a turn, once it has begun: for wires that can only say an answer. The turn stays
+    in the queue when the client leaves. Raises `ConflictError` for one that was withdrawn."""
+    if reply.info is not None:
+        return reply.info
+    is_gone = asyncio.Event()
+    watch = watch_disconnect(receive, is_gone.set) if receive is not None else None
+    try:
+        while True:
+            try:
+                return await state.runs.info(reply.run, principal=how.principal)
+            except NotFoundError:
+                queue = await state.conversations.queue(how.principal, how.thread or "")
+            if not queue.holds(reply.run):
+                raise ConflictError("this turn was withdrawn before it began", reason="withdrawn")
+            if state.draining:
+                raise BusyError("the server is stopping; the turn waits", retry_after=1)
+            if is_gone.is_set():
+                raise HTTPProblem(499, "client_gone", "the client closed its connection")
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        if watch is not None:
+            watch.cancel()
+
+
+async def say_and_wait(
+    state: State,
+    request: ModelRequest,
+    how: Start,
+    query: ThreadQuery,
+    posted: list[Message],
+    receive: Receive | None,
+    *,
+    edited: str | None = None,
+    regenerates: bool = False,
+) -> RunInfo:
+    """The run that answers ``posted``, the transcript of a wire's client or the end of it."""
+    following = await state.conversations.after(
+        how.principal, how.thread or "", posted, edited=edited, regenerates=regenerates
+    )
+    reply = await say(state, request, how, query, following)
+    return await until_started(state, reply, how, receive)
