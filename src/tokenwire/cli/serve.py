@@ -71,8 +71,7 @@ def serve_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="tokenwire serve",
         usage="tokenwire serve [OPTIONS]",
-        description="Serve models over HTTP, with the chat page. "
-        f"Also: TOKENWIRE_PORT=9000, port = 9000 in {CONFIG_FILE}.",
+        description=f"Serve models and the chat page. Also: TOKENWIRE_PORT=9000; {CONFIG_FILE}.",
         add_help=False,
         formatter_class=_Formatter,
         allow_abbrev=False,

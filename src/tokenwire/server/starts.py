@@ -165,7 +165,7 @@ async def say(
     query: ThreadQuery,
     following: Continuation,
 ) -> Reply:
-    """`Conversations.say` within roles and quotas: the turn ``following`` of the thread of ``how``."""
+    """`Conversations.say` within roles and quotas, in the thread of `how`."""
     if how.thread is None:
         raise InputError("'history' needs a 'thread'", field="thread")
     meta = RunMeta(
@@ -193,7 +193,7 @@ async def say(
 
 
 async def until_started(
-    state: State, said: Reply, how: Start, receive: Receive | None = None
+    state: State, reply: Reply, how: Start, receive: Receive | None = None
 ) -> RunInfo:
     """The run of a turn, once it has begun: for wires that can only say an answer. The turn stays
     in the queue when the client leaves. Raises `ConflictError` for one that was withdrawn."""

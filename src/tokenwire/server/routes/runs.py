@@ -160,7 +160,7 @@ async def _following(
     return await conversations.after(principal, thread, messages)
 
 
-def _waits(said: Reply, thread: str, mount: str) -> Response:
+def _waits(reply: Reply, thread: str, mount: str) -> Response:
     """202: the turn waits, under the id that its run will have."""
     body = {
         "id": reply.run,

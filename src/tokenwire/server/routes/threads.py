@@ -115,7 +115,8 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     if len(runs) > limit:
         page["next"] = runs[limit - 1].id
     queue = await state.conversations.queue(info.principal, thread)
-    page |= queue_of(queue)
+    if queue.waiting or queue.head is not None:
+        page |= queue_of(queue)
     title = await state.threads.title(info.principal, thread)
     if title:
         page["title"] = title

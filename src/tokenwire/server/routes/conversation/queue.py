@@ -36,6 +36,7 @@ def routes(state: State) -> list[BaseRoute]:
     queue = "/v1/threads/{thread}/queue"
     one = queue + "/{run}"
     state.media_paths.add(queue)
+    state.roles.add("DELETE", one, "write")
     return [
         route(state, queue, listed, "GET"),
         route(state, one, edit, "PUT"),
