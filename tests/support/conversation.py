@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from tokenwire.relay.runs import Runs
 from tokenwire.tools.registry import ToolSet
 
 THREAD = "thread-1"
+
+T = TypeVar("T", Reply, str)
 
 
 class HeldModel:
@@ -76,6 +78,11 @@ class _Stream:
         model.under_way += 1
         model.most_under_way = max(model.most_under_way, model.under_way)
 
+    def call(self, function: dict[str, str]) -> None:
+        """Call a tool instead of an answer."""
+        calls = [{"index": 0, "id": "call_1", "function": function}]
+        self._chunks[:2] = [_chunk({"tool_calls": calls}), _chunk({}, "tool_calls")]
+
     async def read(self) -> bytes:
         while self._event is not None and not self._event.is_set() and self._error is None:
             await asyncio.sleep(0.005)
@@ -116,7 +123,7 @@ class Device:
         meta = self.meta(options.pop("thread", THREAD), options.pop("principal", ""))
         return await self.conversations.say(meta, following, **options)
 
-    async def done(self, said: Reply | str) -> Reply | str:
+    async def done(self, said: T) -> T:
         """Wait until the run has ended."""
         run = said if isinstance(said, str) else said.run
         await until(lambda: self._has_ended(run))

@@ -17,7 +17,8 @@ import asyncio
 import hashlib
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -260,7 +261,7 @@ class Conversations:
         meta, admission = content.meta, self.admission
         scope = scope_of(meta.principal, meta.thread or "")
         what = "start"
-        same: Entry | None = None
+        same: Entry | str | None = None
 
         def change(queue: Queue) -> Queue | None:
             nonlocal what, same
@@ -279,8 +280,11 @@ class Conversations:
             await admission.drop(scope, entry.content)
             raise
         if same is not None:
-            await admission.check_same(scope, same, content)
             await admission.drop(scope, entry.content)
+            reply = await self._of_key(meta, entry.key)
+            if reply is not None or isinstance(same, str):
+                return reply or Reply(run=str(same), is_repeated=True)
+            await admission.check_same(scope, same, content)
             return await self._reply(same.run, meta.principal, queue, is_repeated=True)
         if what == "interrupt":
             queue = await self._interrupt(scope, meta.principal, queue, entry.run)
@@ -345,6 +349,16 @@ class Conversations:
 
     # --- the queue -----------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def _waiting(self, principal: str, thread: str, run: str) -> AsyncIterator[None]:
+        """A turn that is not in the queue any more has begun: a conflict, and no unknown turn."""
+        try:
+            yield
+        except NotFoundError:
+            if await self.turns(principal, thread).get(run) is None:
+                raise
+            raise ConflictError("this turn has begun; it waits no more") from None
+
     async def edit(self, principal: str, thread: str, run: str, messages: list[Message]) -> Queue:
         """Replace what a turn asks that waits. Raises `NotFoundError`, and `ConflictError` when it
         has begun."""
@@ -352,7 +366,8 @@ class Conversations:
         scope, admission = scope_of(principal, thread), self.admission
         for _ in range(_EDIT_TRIES):
             _, queue = await admission.settled(scope)
-            entry = queue.entry(run)
+            async with self._waiting(principal, thread, run):
+                entry = queue.entry(run)
             content = await admission.content(scope, entry)
             if content is None:
                 continue  # it has begun meanwhile, or was edited elsewhere
@@ -366,7 +381,8 @@ class Conversations:
             )
             await admission.keep(scope, edited.content, content)
             try:
-                queue = await admission.change(scope, _swap(entry, edited))
+                async with self._waiting(principal, thread, run):
+                    queue = await admission.change(scope, _swap(entry, edited))
             except (NotFoundError, ConflictError):
                 await admission.drop(scope, edited.content)
                 raise
@@ -385,7 +401,8 @@ class Conversations:
             gone[:] = [queue.entry(run)]
             return queue.remove(run)
 
-        queue = await self.admission.change(scope, change)
+        async with self._waiting(principal, thread, run):
+            queue = await self.admission.change(scope, change)
         for entry in gone:
             await self.admission.drop(scope, entry.content)
         return queue
@@ -397,7 +414,8 @@ class Conversations:
         def change(queue: Queue) -> Queue:
             return queue.remove(run).add(queue.entry(run), first=True)
 
-        queue = await self.admission.change(scope, change)
+        async with self._waiting(principal, thread, run):
+            queue = await self.admission.change(scope, change)
         queue = await self._interrupt(scope, principal, queue, run)
         return await self._reply(run, principal, queue)
 

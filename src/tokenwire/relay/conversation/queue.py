@@ -44,12 +44,14 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
     """``head``: the newest turn, which the next one continues; ``open``: runs that may be under
     way; ``waiting``: turns in their order; ``starting``: the one whose run is being created by
-    whoever sees it. ``nonce``: another one with each change, so that a swap has one winner."""
+    whoever sees it. ``keys``: the newest idempotency keys whose runs have begun, and those runs.
+    ``nonce``: another one with each change, so that a swap has one winner."""
 
     head: str | None = None
     open: list[str] = []
     waiting: list[Entry] = []
     starting: Entry | None = None
+    keys: dict[str, str] = {}
     nonce: str = ""
 
     @property
@@ -75,12 +77,13 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
                 return entry
         raise NotFoundError("no such turn waits in this conversation", what="queued_turn")
 
-    def of_key(self, key: str | None) -> Entry | None:
-        """The turn of an idempotency key that has no run yet."""
+    def of_key(self, key: str | None) -> Entry | str | None:
+        """The turn of an idempotency key: its run, where that has begun a short while ago."""
         if key is None:
             return None
         entries = [*self.waiting, *([self.starting] if self.starting is not None else [])]
-        return next((entry for entry in entries if entry.key == key), None)
+        waiting = next((entry for entry in entries if entry.key == key), None)
+        return waiting or self.keys.get(key)
 
     def start(self, entry: Entry) -> Queue:
         """``entry`` is to be created next, by whoever sees it."""
@@ -91,7 +94,11 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
         """The run of `starting` is there; None: it never will be."""
         if run is None:
             return msgspec.structs.replace(self, starting=None)
-        return msgspec.structs.replace(self, starting=None, head=run, open=[*self.open, run])
+        keys = self.keys
+        if self.starting is not None and self.starting.key is not None:
+            keys = dict([*keys.items(), (self.starting.key, run)][-MOST_QUEUED:])
+        still_open = [*self.open, run]
+        return msgspec.structs.replace(self, starting=None, head=run, open=still_open, keys=keys)
 
     def add(self, entry: Entry, *, first: bool = False) -> Queue:
         """``entry`` waits; ``first``: before all others. Raises `LimitError`."""
