@@ -249,7 +249,16 @@ ASKED = [{"role": "user", "content": "Hello"}]
 UI = {"id": "chat-2", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}]}
 #: What no schema can say: bodies that start an answer here.
 GOOD: dict[str, dict[str, Any]] = {
-    "/v1/runs": {"prompt": "Hello", "messages": None, "model": "demo"},
+    "/v1/runs": {
+        "prompt": "Hello",
+        "messages": None,
+        "model": "demo",
+        "history": None,
+        "while_busy": None,
+        "parent": None,
+        "replaces": None,
+    },
+    "/v1/threads/{thread}/head": {"run": "the run"},
     "/api/chat": {**UI, "message": None, "model": None, "tokenwire": None},
     "/ds/chat": {**UI, "message": None, "model": None, "tokenwire": None},
     "/ag-ui": {
@@ -274,6 +283,7 @@ GOOD: dict[str, dict[str, Any]] = {
 #: Of these bodies only fields that a parser reads are left.
 STRICT = ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
 PLACES = ("Last-Event-ID", "after", "model", "before", "offset", "X-Run-Id", "starting_after")
+PLACES += ("history", "while_busy", "thread")
 
 
 def made_good(case: Any, path: str, number: int, run: str) -> None:
@@ -290,6 +300,8 @@ def made_good(case: Any, path: str, number: int, run: str) -> None:
     if good is not None and isinstance(case.body, dict):
         stream = {"stream": case.body["stream"]} if "stream" in case.body else {}
         case.body = {**({} if path in STRICT else case.body), **stream, **good}
+        if "run" in good:
+            case.body["run"] = run
 
 
 def ask_of(site: Site, operation: Any, run: str, examples: int) -> Counter[int]:
@@ -327,6 +339,9 @@ WITHOUT_SUCCESS = {
     "POST /v1/runs/{run}/approvals/{approval}",
     "POST /v1/runs/{run}/tools/{call}",
     "POST /api/chat/{chat}/approval",
+    "PUT /v1/threads/{thread}/queue/{run}",
+    "DELETE /v1/threads/{thread}/queue/{run}",
+    "POST /v1/threads/{thread}/queue/{run}/now",
     "DELETE /v1/responses/{response}",
     "GET /ds/v1/stream/__ds/jwks.json",
     "POST /ds/v1/stream/__ds/subscriptions/{name}/claim",

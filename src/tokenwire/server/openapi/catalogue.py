@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from tokenwire.server.openapi import durable, native, wires
+from tokenwire.server.openapi import conversation, durable, native, wires
 from tokenwire.server.openapi.operation import Operation, Socket
 
 __all__ = ["OPERATIONS", "PARAMETERS", "SOCKETS", "described", "plain_path"]
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     **native.OPERATIONS,
+    **conversation.OPERATIONS,
     **wires.OPERATIONS,
     **durable.OPERATIONS,
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 from tokenwire.relay.threads import MOST_THREADS, ThreadInfo
 from tokenwire.server.edge.bodies import ApprovalBody, CancelBody, CreateRun, ToolAnswerBody
 from tokenwire.server.openapi import shapes
+from tokenwire.server.openapi.conversation import THREAD_PARAMS, QueuedRun
 from tokenwire.server.openapi.operation import (
     Answer,
     Operation,
@@ -55,9 +56,10 @@ _RUNS: dict[tuple[str, str], Operation] = {
         tag="Runs",
         text="Of a `prompt` or of `messages`. With `Accept: text/event-stream` its events follow "
         "in the same answer.",
-        params=(KEY, LAST_EVENT_ID),
+        params=(KEY, LAST_EVENT_ID, *THREAD_PARAMS),
         body=body(CreateRun),
         answers=(
+            answer(202, "The turn waits", QueuedRun, Tokenwire_Run="its id"),
             answer(201, "A new run", RunDescription, Location="its path", Tokenwire_Run="its id"),
             answer(200, "The run that the key or event names", RunDescription),
             stream("A new run's events", "StreamedEvent", status=201),

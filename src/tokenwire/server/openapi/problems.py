@@ -13,6 +13,7 @@ from tokenwire.errors import (
     FencedError,
     ForbiddenError,
     GoneError,
+    HistoryConflictError,
     InputError,
     KeyReusedError,
     LimitError,
@@ -24,6 +25,7 @@ from tokenwire.errors import (
     StoreDamagedError,
     StoreFullError,
     StoreUnavailableError,
+    ThreadBusyError,
     TokenwireError,
     UnknownModelError,
 )
@@ -38,6 +40,7 @@ _ERRORS: tuple[type[TokenwireError], ...] = (
     FencedError,
     ForbiddenError,
     GoneError,
+    HistoryConflictError,
     InputError,
     KeyReusedError,
     LimitError,
@@ -49,6 +52,7 @@ _ERRORS: tuple[type[TokenwireError], ...] = (
     StoreDamagedError,
     StoreFullError,
     StoreUnavailableError,
+    ThreadBusyError,
     TokenwireError,
     UnknownModelError,
 )
@@ -83,7 +87,17 @@ _STORE = ("store_error", "store_full", "store_unavailable", "store_damaged", "fe
 _CHANGING = ("bad_request", "forbidden", "timeout", "limit_exceeded", "unsupported_media_type")
 
 #: What a request can hear that starts a run.
-START = ("unknown_model", "bad_cursor", "idempotency_key_reused", "conflict", "gone", "log_limit")
+START = (
+    "unknown_model",
+    "bad_cursor",
+    "idempotency_key_reused",
+    "conflict",
+    "history_conflict",
+    "thread_busy",
+    "unknown_run",
+    "gone",
+    "log_limit",
+)
 #: What a request can hear that waits for a provider, beside: statuses, whose codes are many.
 PROVIDER = (400, 404, 413, 422, 429, 502, 503, 504)
 

@@ -20,6 +20,7 @@ __all__ = [
     "Model",
     "Models",
     "Problem",
+    "QueuedTurn",
     "Reconnect",
     "SessionBegun",
     "Snapshot",
@@ -108,15 +109,29 @@ class ThreadPage(msgspec.Struct, omit_defaults=True):
     next: str | None = None
 
 
+class QueuedTurn(msgspec.Struct, omit_defaults=True):
+    """A turn that waits. ``text``: the beginning of what it asks; ``by``: who asked; ``created``:
+    Unix seconds; ``edits``: how often it was edited."""
+
+    id: str
+    text: str
+    created: float
+    edits: int
+    by: str | None = None
+
+
 class Thread(msgspec.Struct, omit_defaults=True):
-    """A conversation: its runs, newest first; ``active``: the run that is under way; ``next``: ask
-    for the next page with ``before``."""
+    """A conversation: its runs, newest first; ``active``: the run that is under way; ``head``: the
+    turn that the next one continues; ``queue``: turns that wait; ``next``: ask for the next page
+    with ``before``."""
 
     thread: str
     active: str | None
     runs: list[RunDescription]
     next: str | None = None
     title: str | None = None
+    head: str | None = None
+    queue: list[QueuedTurn] | None = None
 
 
 class Page(msgspec.Struct, omit_defaults=True):

@@ -4,6 +4,7 @@ Anthropic."""
 from __future__ import annotations
 
 from tokenwire.server.openapi import shapes
+from tokenwire.server.openapi.conversation import IN_THREAD, THREAD_PARAMS
 from tokenwire.server.openapi.native import AFTER, KEY, LAST_EVENT_ID
 from tokenwire.server.openapi.operation import (
     LINES,
@@ -33,7 +34,7 @@ _AI_SDK: dict[tuple[str, str], Operation] = {
         summary="Ask, as `useChat` does",
         tag="AI SDK",
         text="A message that answers what a run waits for continues that run.",
-        params=(KEY, LAST_EVENT_ID, _COMPAT),
+        params=(KEY, LAST_EVENT_ID, _COMPAT, *THREAD_PARAMS),
         body=body("UIChatRequest"),
         answers=(_UI,),
         problems=(*START, *_RUN),
@@ -81,7 +82,12 @@ _AG_UI: dict[tuple[str, str], Operation] = {
             LAST_EVENT_ID,
             header("X-Run-Id", "The body's `runId`; TanStack AI sends it."),
             _STREAM,
-            query("history", "`server`: the conversation is the stored one.", enum=["server"]),
+            query(
+                "history",
+                "`server`: what is posted continues the stored conversation, by its newest run; "
+                "`thread`, `all`, `last:TURNS` or `tokens:NUMBER`: turn by turn.",
+            ),
+            THREAD_PARAMS[1],
         ),
         body=body("AGUIRequest"),
         answers=(
@@ -115,7 +121,7 @@ _OPENAI: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/chat/completions"): Operation(
         summary="Create a chat completion",
         tag="OpenAI",
-        params=(KEY, LAST_EVENT_ID),
+        params=(KEY, LAST_EVENT_ID, *IN_THREAD),
         body=body("OpenAIChatRequest"),
         answers=(
             answer(200, "The completion", "ChatCompletion", Tokenwire_Run="the run's id"),
@@ -127,7 +133,7 @@ _OPENAI: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/responses"): Operation(
         summary="Create a response",
         tag="OpenAI",
-        params=(KEY, LAST_EVENT_ID),
+        params=(KEY, LAST_EVENT_ID, *IN_THREAD),
         body=body("OpenAIResponsesRequest"),
         answers=(
             answer(200, "The response", "Response", Tokenwire_Run="the run's id"),
@@ -176,7 +182,7 @@ _ANTHROPIC: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/messages"): Operation(
         summary="Create a message",
         tag="Anthropic",
-        params=(KEY, LAST_EVENT_ID),
+        params=(KEY, LAST_EVENT_ID, *IN_THREAD),
         body=body("AnthropicRequest"),
         answers=(
             answer(200, "The message", "AnthropicMessage", Tokenwire_Run="the run's id"),

@@ -23,10 +23,12 @@ from tokenwire.server.routes.support import route
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 
-__all__ = ["routes"]
+__all__ = ["EditBody", "routes"]
 
 
-class _Edit(msgspec.Struct, forbid_unknown_fields=True):
+class EditBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``PUT .../queue/{run}``: either of them."""
+
     prompt: str | None = None
     messages: list[Message] | None = None
 
@@ -54,7 +56,7 @@ async def listed(state: State, request: Request, info: RequestInfo) -> Response:
 
 async def edit(state: State, request: Request, info: RequestInfo) -> Response:
     """``PUT .../queue/{run}`` with a ``prompt`` or ``messages``: what the turn asks instead."""
-    thread, body = thread_of(request), read_body(info.json, _Edit)
+    thread, body = thread_of(request), read_body(info.json, EditBody)
     if (body.prompt is None) == (body.messages is None):
         raise InputError("give either 'prompt' or 'messages'", field="prompt")
     messages = [user(body.prompt)] if body.prompt is not None else body.messages or []

@@ -25,13 +25,15 @@ from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import route
 from tokenwire.server.state import State
 
-__all__ = ["queue_of", "routes", "thread_of"]
+__all__ = ["MOST_TURNS", "HeadBody", "queue_of", "routes", "thread_of"]
 
 #: Turns of a page, and at most.
-_USUAL_TURNS, _MOST_TURNS = 50, 500
+_USUAL_TURNS, MOST_TURNS = 50, 500
 
 
-class _Head(msgspec.Struct, forbid_unknown_fields=True):
+class HeadBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``PUT .../head``: the newest turn of the branch."""
+
     run: str
 
 
@@ -57,8 +59,8 @@ async def turns(state: State, request: Request, info: RequestInfo) -> Response:
     of them, ``before`` the turn that the last page named as ``next``."""
     thread, query = thread_of(request), request.query_params
     most = whole_number(query.get("limit", str(_USUAL_TURNS)))
-    if most is None or not 1 <= most <= _MOST_TURNS:
-        raise InputError(f"'limit' must be a whole number from 1 to {_MOST_TURNS}", field="limit")
+    if most is None or not 1 <= most <= MOST_TURNS:
+        raise InputError(f"'limit' must be a whole number from 1 to {MOST_TURNS}", field="limit")
     async with count_misses(state, info):
         page, following = await state.conversations.page(
             info.principal, thread, most=most, before=query.get("before")
@@ -70,7 +72,7 @@ async def turns(state: State, request: Request, info: RequestInfo) -> Response:
 async def set_head(state: State, request: Request, info: RequestInfo) -> Response:
     """``PUT /v1/threads/{thread}/head`` with a ``run``: the branch that ends with it is the one
     that goes on, on every device."""
-    thread, body = thread_of(request), read_body(info.json, _Head)
+    thread, body = thread_of(request), read_body(info.json, HeadBody)
     async with count_misses(state, info):
         queue = await state.conversations.set_head(info.principal, thread, body.run)
     return json_response({"thread": thread, **queue_of(queue)})

@@ -1,0 +1,127 @@
+"""The routes of a conversation's turns and of its queue, described; and what each start of a run
+may say of its conversation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from tokenwire.events.message import Message
+from tokenwire.events.model import RunStatus
+from tokenwire.relay.conversation.queue import WHILE_BUSY
+from tokenwire.server.openapi.operation import Operation, answer, body, query
+from tokenwire.server.openapi.shapes import QueuedTurn
+from tokenwire.server.routes.conversation.queue import EditBody
+from tokenwire.server.routes.conversation.turns import MOST_TURNS, HeadBody
+from tokenwire.server.runs import RunDescription
+
+__all__ = ["IN_THREAD", "OPERATIONS", "THREAD_PARAMS", "QueuedRun"]
+
+_HISTORY = query(
+    "history",
+    "How much of its thread the model is given: `thread` (as the server is set), `all`, "
+    "`last:TURNS`, `tokens:NUMBER`, or `none`. What is posted is then only appended.",
+)
+_WHILE_BUSY = query(
+    "while_busy",
+    "What the turn does while another one of its thread is under way; with `history` only.",
+    enum=list(WHILE_BUSY),
+)
+#: What a start of a run may say of its conversation, where the body names that.
+THREAD_PARAMS = (_HISTORY, _WHILE_BUSY)
+#: The same on wires that know no conversation.
+IN_THREAD = (*THREAD_PARAMS, query("thread", "The conversation, with `history`."))
+_UNKNOWN = ("unknown_run", "gone")
+
+
+class QueuedRun(msgspec.Struct):
+    """A turn that waits: the ``id`` that its run will have, its place in the ``queue``."""
+
+    id: str
+    state: Literal["queued"]
+    position: int
+    thread: str | None = None
+    queue: str | None = None
+
+
+class TurnQueue(msgspec.Struct, omit_defaults=True):
+    """What waits, in its order; ``head``: the turn that the next one continues."""
+
+    thread: str
+    queue: list[QueuedTurn]
+    head: str | None = None
+
+
+class OneTurn(msgspec.Struct, omit_defaults=True):
+    """What was asked, and what ``run`` answered; ``parent``: the turn before it."""
+
+    run: str
+    state: RunStatus
+    created: float
+    messages: list[Message]
+    answer: list[Message]
+    parent: str | None = None
+
+
+class TurnPage(msgspec.Struct, omit_defaults=True):
+    """Turns of the conversation's branch, oldest first; ``next``: ask for older ones with
+    ``before``."""
+
+    thread: str
+    turns: list[OneTurn]
+    next: str | None = None
+
+
+_QUEUE = "/v1/threads/{thread}/queue"
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/v1/threads/{thread}/turns"): Operation(
+        summary="The turns of a conversation",
+        tag="Conversations",
+        text="Those of the branch that counts: what was asked, and what was answered.",
+        params=(
+            query("limit", "So many of a page.", type="integer", minimum=1, maximum=MOST_TURNS),
+            query("before", "Older ones than this: the `next` of the last page."),
+        ),
+        answers=(answer(200, "A page of them", TurnPage),),
+        problems=("bad_request", *_UNKNOWN),
+    ),
+    ("PUT", "/v1/threads/{thread}/head"): Operation(
+        summary="Choose a conversation's branch",
+        tag="Conversations",
+        text="The one that ends with `run`: the next turn continues it, on every device.",
+        body=body(HeadBody),
+        answers=(answer(200, "Head and queue", TurnQueue),),
+        problems=_UNKNOWN,
+    ),
+    ("GET", _QUEUE): Operation(
+        summary="The turns that wait",
+        tag="Conversations",
+        answers=(answer(200, "Head and queue", TurnQueue),),
+        problems=("bad_request",),
+    ),
+    ("PUT", _QUEUE + "/{run}"): Operation(
+        summary="Edit a turn that waits",
+        tag="Conversations",
+        body=body(EditBody),
+        answers=(answer(200, "Head and queue", TurnQueue),),
+        problems=("conflict", *_UNKNOWN),
+    ),
+    ("DELETE", _QUEUE + "/{run}"): Operation(
+        summary="Withdraw a turn that waits",
+        tag="Conversations",
+        answers=(answer(200, "Head and queue", TurnQueue),),
+        problems=("conflict", *_UNKNOWN),
+    ),
+    ("POST", _QUEUE + "/{run}/now"): Operation(
+        summary="Send a turn that waits now",
+        tag="Conversations",
+        text="The turn under way is stopped.",
+        answers=(
+            answer(201, "Its run", RunDescription),
+            answer(202, "The other one still ends", QueuedRun),
+        ),
+        problems=("conflict", *_UNKNOWN),
+    ),
+}
