@@ -20,9 +20,8 @@ what, and what to do; it never contains a key or a provider's raw text.
     ├── NotFoundError               no such run, thread or stream (or another principal's)
     ├── GoneError                   it existed; its records have expired
     ├── CursorError                 a cursor of another run or branch, or beyond the tail
-    ├── ConflictError               not possible in the present state
-    │   ├── HistoryConflictError    a posted message has a stored one's id and another content
-    │   └── ThreadBusyError         a turn of the conversation is under way
+    ├── ConflictError               not possible in the present state (also with the codes
+    │                               ``history_conflict`` and ``thread_busy``)
     ├── BusyError                   over a quota or the admission limit; retry later
     ├── FramingError                bytes that violate their wire's framing
     ├── OrderError                  an event that may not follow its predecessor
@@ -81,7 +80,6 @@ __all__ = [
     "ForbiddenError",
     "FramingError",
     "GoneError",
-    "HistoryConflictError",
     "HookError",
     "InputError",
     "KeyReusedError",
@@ -108,7 +106,6 @@ __all__ = [
     "StoreDamagedError",
     "StoreFullError",
     "StoreUnavailableError",
-    "ThreadBusyError",
     "TokenwireError",
     "ToolError",
     "TruncatedError",
@@ -226,18 +223,6 @@ class ConflictError(TokenwireError):
 
     code = "conflict"
     http_status = 409
-
-
-class HistoryConflictError(ConflictError):
-    """A posted message has the id of a stored one, and another content or place."""
-
-    code = "history_conflict"
-
-
-class ThreadBusyError(ConflictError):
-    """A turn of the conversation is under way, and the request may not wait for its end."""
-
-    code = "thread_busy"
 
 
 class BusyError(TokenwireError):

@@ -8,12 +8,13 @@ import pytest
 
 from support.conversation import THREAD, Device, HeldModel, device, text_of
 from support.spine import run_async
-from tokenwire.errors import HistoryConflictError, InputError, NotFoundError
+from tokenwire.errors import InputError, NotFoundError
 from tokenwire.events.message import Message, TextPart, assistant, user
 from tokenwire.events.request import Request
 from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
+from tokenwire.relay.conversation.errors import HistoryConflictError
 from tokenwire.relay.conversation.history import Turn, policy_of, selection
 from tokenwire.relay.conversation.posted import continuation
 from tokenwire.relay.conversation.turns import Turns

@@ -16,17 +16,16 @@ from support.redis import redis_server
 from support.spine import run_async
 from tokenwire.errors import (
     ConflictError,
-    HistoryConflictError,
     KeyReusedError,
     LimitError,
     NotFoundError,
-    ThreadBusyError,
 )
 from tokenwire.events.message import Message, user
 from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
 from tokenwire.relay.conversation.admission import Content
+from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.queue import MOST_QUEUED, Entry, Queue
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.tools.registry import tool

@@ -26,14 +26,13 @@ import msgspec
 from tokenwire.errors import (
     ConflictError,
     GoneError,
-    HistoryConflictError,
     KeyReusedError,
     LimitError,
     NotFoundError,
-    ThreadBusyError,
 )
 from tokenwire.events.message import FilePart, Message, require_content
 from tokenwire.relay.conversation.admission import Admission, Change, Content
+from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
 from tokenwire.relay.conversation.posted import Continuation, continuation
 from tokenwire.relay.conversation.promoter import Promoter
@@ -281,11 +280,9 @@ class Conversations:
             raise
         if same is not None:
             await admission.drop(scope, entry.content)
-            reply = await self._of_key(meta, entry.key)
-            if reply is not None or isinstance(same, str):
-                return reply or Reply(run=str(same), is_repeated=True)
-            await admission.check_same(scope, same, content)
-            return await self._reply(same.run, meta.principal, queue, is_repeated=True)
+            reply = await self._of_key(meta, entry.key, content.signature)
+            run = same if isinstance(same, str) else same.run
+            return reply or await self._reply(run, meta.principal, queue, is_repeated=True)
         if what == "interrupt":
             queue = await self._interrupt(scope, meta.principal, queue, entry.run)
         reply = await self._reply(entry.run, meta.principal, queue)

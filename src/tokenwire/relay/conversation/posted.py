@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from tokenwire.errors import HistoryConflictError, InputError
+from tokenwire.errors import InputError
 from tokenwire.events.message import Message, TextPart
+from tokenwire.relay.conversation.errors import HistoryConflictError
 from tokenwire.relay.conversation.history import Turn
 
 __all__ = ["Continuation", "continuation"]

@@ -12,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from tokenwire.errors import ConflictError, LimitError, NotFoundError, ThreadBusyError
+from tokenwire.errors import ConflictError, LimitError, NotFoundError
+from tokenwire.relay.conversation.errors import ThreadBusyError
 
 __all__ = ["MOST_QUEUED", "WHILE_BUSY", "Action", "Entry", "Queue", "WhileBusy", "action"]
 

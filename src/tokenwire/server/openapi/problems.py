@@ -13,7 +13,6 @@ from tokenwire.errors import (
     FencedError,
     ForbiddenError,
     GoneError,
-    HistoryConflictError,
     InputError,
     KeyReusedError,
     LimitError,
@@ -25,10 +24,10 @@ from tokenwire.errors import (
     StoreDamagedError,
     StoreFullError,
     StoreUnavailableError,
-    ThreadBusyError,
     TokenwireError,
     UnknownModelError,
 )
+from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.server.openapi.operation import Operation
 
 __all__ = ["PROVIDER", "START", "STATUS", "codes_of"]

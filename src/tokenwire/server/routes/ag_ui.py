@@ -37,7 +37,7 @@ from tokenwire.server.routes.support import (
 )
 from tokenwire.server.sockets.ag_ui import AGUISocket, Stream
 from tokenwire.server.sockets.base import SocketEndpoint
-from tokenwire.server.starts import (
+from tokenwire.server.starts.start import (
     Start,
     ThreadQuery,
     say_and_wait,

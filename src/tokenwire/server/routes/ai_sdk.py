@@ -39,7 +39,7 @@ from tokenwire.server.routes.support import (
 )
 from tokenwire.server.sockets.ai_sdk import UISocket
 from tokenwire.server.sockets.base import SocketEndpoint
-from tokenwire.server.starts import Start, ThreadQuery, query_of, say_and_wait, start_run
+from tokenwire.server.starts.start import Start, ThreadQuery, query_of, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.parts import Compat

@@ -24,7 +24,7 @@ from tokenwire.server.routes.support import (
     unknown_model_is_404,
     wire_response,
 )
-from tokenwire.server.starts import Start, query_of, say_and_wait, start_run
+from tokenwire.server.starts.start import Start, query_of, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.anthropic.encoder import (
     AnthropicEncoder,

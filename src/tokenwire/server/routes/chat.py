@@ -17,7 +17,7 @@ from tokenwire.events.reasons import OUTCOMES
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.respond import offset_of, run_response
-from tokenwire.server.starts import start_run
+from tokenwire.server.starts.start import start_run
 from tokenwire.server.state import State
 from tokenwire.wire.token_sse import TokenEncoder
 

@@ -35,7 +35,7 @@ from tokenwire.server.edge.respond import run_response
 from tokenwire.server.edge.whole import whole_answer
 from tokenwire.server.routes.resume import resume_of
 from tokenwire.server.runs import describe
-from tokenwire.server.starts import (
+from tokenwire.server.starts.start import (
     Start,
     ThreadQuery,
     query_of,

@@ -47,7 +47,7 @@ from tokenwire.server.sockets.base import (
     SocketEndpoint,
     erased_under_reader,
 )
-from tokenwire.server.starts import ThreadQuery
+from tokenwire.server.starts.start import ThreadQuery
 from tokenwire.server.state import State
 from tokenwire.wire.native import socket_message
 

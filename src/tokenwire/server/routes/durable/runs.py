@@ -32,7 +32,7 @@ from tokenwire.server.routes.durable.streams import ROOT, answer_options, cors_h
 from tokenwire.server.routes.resume import resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import route
-from tokenwire.server.starts import start_run
+from tokenwire.server.starts.start import start_run
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.request import parse_ui_request
 

@@ -1,0 +1,1 @@
+"""How requests start runs: alone, or as turns of a conversation."""
