@@ -392,15 +392,15 @@ class Conversations:
     async def withdraw(self, principal: str, thread: str, run: str) -> Queue:
         """Drop a turn that waits. Raises as `edit`."""
         scope = scope_of(principal, thread)
-        gone: list[Entry] = []
+        dropped: list[Entry] = []
 
         def change(queue: Queue) -> Queue:
-            gone[:] = [queue.entry(run)]
+            dropped[:] = [queue.entry(run)]
             return queue.remove(run)
 
         async with self._waiting(principal, thread, run):
             queue = await self.admission.change(scope, change)
-        for entry in gone:
+        for entry in dropped:
             await self.admission.drop(scope, entry.content)
         return queue
 

@@ -28,7 +28,7 @@ class Promoter:
     def __init__(self, worker: Worker, admission: Admission) -> None:
         self._worker, self._admission = worker, admission
         self._wake = asyncio.Event()
-        self._left: set[str] = set()
+        self._scopes: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -46,15 +46,15 @@ class Promoter:
             self._task = None
 
     def _on_left(self, principal: str, thread: str) -> None:
-        self._left.add(scope_of(principal, thread))
+        self._scopes.add(scope_of(principal, thread))
         self._wake.set()
 
     async def _work(self) -> None:
         next_look = 0.0
         while True:
             self._wake.clear()
-            left, self._left = self._left, set()
-            await self._promote(left)
+            scopes, self._scopes = self._scopes, set()
+            await self._promote(scopes)
             now = asyncio.get_running_loop().time()
             if now >= next_look:  # also while runs end all the time
                 next_look = now + PERIOD
