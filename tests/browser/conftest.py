@@ -75,9 +75,9 @@ class Served:
     def stop(self, how: int = signal.SIGTERM) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(15)
+            self.process.wait(30)
         if self.process is not None and self.process.stdout is not None:
-            self._drain.join(5)
+            self._drain.join(30)
             self.process.stdout.close()
 
 

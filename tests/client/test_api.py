@@ -282,7 +282,7 @@ def saying(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
     thread.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
-        thread.join(10)
+        thread.join(30)
     finally:
         listener.close()
 

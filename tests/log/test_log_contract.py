@@ -651,7 +651,7 @@ def test_an_owner_hears_of_all_but_its_own_appends(new_log: NewLog) -> None:
         ]
 
         async def until_heard(*whose: str) -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(40):
                 while not {*whose} <= {*heard}:
                     await asyncio.sleep(0.01)
 

@@ -85,7 +85,7 @@ def started(command: list[str], folder: Path, **env: str) -> Iterator[None]:
         process.terminate()
         process.wait(20)
         if drain.ident:
-            drain.join(5)
+            drain.join(30)
         process.stdout.close()
 
 

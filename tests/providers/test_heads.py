@@ -22,7 +22,7 @@ async def read(raw: bytes) -> tuple[int, dict[str, str], bytes]:
         client = HttpClient(env={})
         try:
             call = Call(url=f"{provider.url}/v1", headers={}, body=b"{}")
-            stream = await client.open(call, connect_timeout=10)
+            stream = await client.open(call, connect_timeout=30)
             pieces = b""
             while data := await stream.read():
                 pieces += data

@@ -66,7 +66,7 @@ def test_bytes_arrive_as_they_were_sent_with_plain_headers() -> None:
         await writer.drain()
 
     async def use(client: HttpClient, url: str) -> None:
-        stream = await client.open(call(url, authorization="Bearer k"), connect_timeout=5)
+        stream = await client.open(call(url, authorization="Bearer k"), connect_timeout=30)
         assert (stream.status, stream.headers["x-request-id"]) == (200, "r1")
         assert await everything(stream) == b"abcde"
         await stream.aclose()
@@ -87,7 +87,7 @@ def test_redirects_and_refusals_come_back_as_they_are() -> None:
 
     async def use(client: HttpClient, url: str) -> None:
         for _ in range(2):
-            stream = await client.open(call(url), connect_timeout=5)
+            stream = await client.open(call(url), connect_timeout=30)
             assert stream.status == 302
             assert await everything(stream) == b"no"
             await stream.aclose()
@@ -108,7 +108,7 @@ def test_a_body_that_is_cut_is_a_network_error_after_its_bytes(reset: bool) -> N
             writer.transport.abort()
 
     async def use(client: HttpClient, url: str) -> None:
-        stream = await client.open(call(url), connect_timeout=5)
+        stream = await client.open(call(url), connect_timeout=30)
         assert await stream.read() == b"hello"
         heard.set()
         with pytest.raises(NetworkError, match=r"127\.0\.0\.1") as caught:
@@ -134,7 +134,7 @@ def test_abort_closes_the_connection_and_raises_in_the_pending_read() -> None:
         gone.set()
 
     async def use(client: HttpClient, url: str) -> None:
-        stream = await client.open(call(url), connect_timeout=5)
+        stream = await client.open(call(url), connect_timeout=30)
         assert await stream.read() == b"hello"
         pending = asyncio.ensure_future(stream.read())
         await asyncio.sleep(0)
@@ -160,7 +160,7 @@ def test_closing_before_the_end_closes_the_connection() -> None:
         gone.set()
 
     async def use(client: HttpClient, url: str) -> None:
-        stream = await client.open(call(url), connect_timeout=5)
+        stream = await client.open(call(url), connect_timeout=30)
         await stream.aclose()
         await asyncio.wait_for(gone.wait(), 5)
 
@@ -177,7 +177,7 @@ def test_a_cancelled_wait_for_the_head_closes_the_connection() -> None:
         gone.set()
 
     async def use(client: HttpClient, url: str) -> None:
-        opening = asyncio.ensure_future(client.open(call(url), connect_timeout=5))
+        opening = asyncio.ensure_future(client.open(call(url), connect_timeout=30))
         await asyncio.wait_for(asked.wait(), 5)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -202,7 +202,7 @@ def test_what_is_no_plain_http_is_a_typed_error(answer: bytes, kind: type[Provid
 
     async def use(client: HttpClient, url: str) -> None:
         with pytest.raises(kind):
-            await client.open(call(url), connect_timeout=5)
+            await client.open(call(url), connect_timeout=30)
 
     asyncio.run(served(handler, use))
 
@@ -214,7 +214,9 @@ def test_nobody_there_is_a_network_error_that_says_where() -> None:
             port = taken.getsockname()[1]
             client = HttpClient()
             with pytest.raises(NetworkError, match=str(port)) as caught:
-                await client.open(call(f"http://127.0.0.1:{port}/v1?key=secret"), connect_timeout=5)
+                await client.open(
+                    call(f"http://127.0.0.1:{port}/v1?key=secret"), connect_timeout=30
+                )
             assert "secret" not in str(caught.value)
             await client.aclose()
 

@@ -149,14 +149,14 @@ def test_a_kept_connection_that_was_closed_while_idle_is_never_written_to(unread
         with listener:
             for number in range(2):
                 with listener.accept()[0] as connection:
-                    connection.settimeout(10)
+                    connection.settimeout(40)
                     data = b""
                     while not data.endswith(b"\r\n\r\n{}"):
                         data += connection.recv(4096)
                     requests.append(data)
                     connection.sendall(OK)
                     if number == 0:
-                        assert go.wait(10)
+                        assert go.wait(30)
                         connection.sendall(unread)
                         connection.shutdown(socket.SHUT_WR)
                         is_closed.set()
@@ -175,7 +175,7 @@ def test_a_kept_connection_that_was_closed_while_idle_is_never_written_to(unread
         pool = Pool()
         await ask(pool)
         go.set()
-        assert is_closed.wait(10)  # the loop stands still meanwhile
+        assert is_closed.wait(30)  # the loop stands still meanwhile
         time.sleep(0.05)
         if how == "later":
             await asyncio.sleep(0.05)
@@ -185,7 +185,7 @@ def test_a_kept_connection_that_was_closed_while_idle_is_never_written_to(unread
     server = threading.Thread(target=serve)
     server.start()
     run_async(main())
-    server.join(10)
+    server.join(30)
     assert not server.is_alive()
     assert [bool(data) for data in requests] == [True, False, True]
 
@@ -297,11 +297,11 @@ def test_tls_is_checked(tmp_path):
             call = Call(url=f"https://127.0.0.1:{peer.port}/", headers={}, body=b"{}")
             strict = HttpClient()
             with pytest.raises(NetworkError, match="certificate") as caught:
-                await strict.open(call, connect_timeout=5)
+                await strict.open(call, connect_timeout=30)
             assert caught.value.should_retry is False
             await strict.aclose()
             client = HttpClient(ssl_context=trusting)
-            stream = await client.open(call, connect_timeout=5)
+            stream = await client.open(call, connect_timeout=30)
             assert await stream.read() == b"ok"
             assert await stream.read() == b""
             await stream.aclose()

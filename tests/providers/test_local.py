@@ -65,7 +65,7 @@ def test_a_tiny_model_answers_through_the_ordinary_client(tmp_path: Path) -> Non
 
         async def ask(call: Call) -> tuple[int, list[Any]]:
             client = HttpClient()
-            stream = await client.open(call, connect_timeout=5)
+            stream = await client.open(call, connect_timeout=30)
             decoder = dialect.decoder(content_type=stream.headers.get("content-type"))
             events: list[Any] = []
             while data := await stream.read():

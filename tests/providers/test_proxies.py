@@ -115,7 +115,7 @@ def call_to(url: str) -> Call:
 
 
 async def text_of(client: HttpClient, url: str) -> str:
-    stream = await client.open(call_to(url), connect_timeout=10)
+    stream = await client.open(call_to(url), connect_timeout=30)
     pieces = b""
     while data := await stream.read():
         pieces += data
@@ -193,7 +193,7 @@ def test_what_a_proxy_refuses_is_named_as_its_doing(
         async with http_proxy({"models.internal": 9}, password) as proxy:
             client = HttpClient(env={"ALL_PROXY": proxy.url.replace("//", "//user:wrong@")})
             with pytest.raises(NetworkError) as caught:
-                await client.open(call_to(url), connect_timeout=10)
+                await client.open(call_to(url), connect_timeout=30)
             message = str(caught.value)
             assert words in message
             assert f"127.0.0.1:{port_of(proxy.url)}" in message
@@ -209,7 +209,7 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
         client = HttpClient(env={"ALL_PROXY": f"http://127.0.0.1:{free_port()}"})
         for url in ("https://models.internal/v1", "http://models.internal/v1"):
             with pytest.raises(NetworkError, match="cannot connect to the proxy"):
-                await client.open(call_to(url), connect_timeout=10)
+                await client.open(call_to(url), connect_timeout=30)
         await client.aclose()
 
     run_async(main())

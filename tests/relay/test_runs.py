@@ -420,7 +420,7 @@ def test_a_run_can_be_deleted_at_any_moment_of_its_start():
                     await asyncio.sleep(0)
                 if moment >= 20:
                     await asyncio.sleep((moment - 20) * 0.0002)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(40):
                     await runs.delete(info.id)
                 assert info.id not in runs.owned
                 with pytest.raises(NotFoundError):

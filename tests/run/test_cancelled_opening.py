@@ -78,7 +78,7 @@ def test_a_connection_whose_call_was_cancelled_in_any_turn_is_not_left_open() ->
                 await asyncio.wait([task])
                 if not task.cancelled():
                     await task.result().aclose()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(40):
                 while len(http._pool) > sum(map(len, http._pool._idle.values())):
                     await asyncio.sleep(0.05)
             await http.aclose()

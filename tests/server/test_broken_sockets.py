@@ -66,11 +66,11 @@ def test_a_fault_behind_an_accepted_socket_is_told(
         with connect(address, proxy=None) as socket, pytest.raises(ConnectionClosed) as closed:
             socket.send(json.dumps(message))
             while True:
-                socket.recv(timeout=10)
+                socket.recv(timeout=30)
         monkeypatch.undo()
         with connect(address, proxy=None) as socket:  # the server goes on
             socket.send(json.dumps(message))
-            assert socket.recv(timeout=10)
+            assert socket.recv(timeout=30)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1011
     request = closed.value.rcvd.reason.rpartition(" ")[2]
@@ -94,6 +94,6 @@ def test_a_fault_while_the_peer_reads_nothing_ends_the_socket_too(
             socket.send("{}")
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
-                    socket.recv(timeout=10)
+                    socket.recv(timeout=30)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1011

@@ -46,13 +46,13 @@ def running(app: FastAPI) -> Iterator[tuple[str, int]]:
     server.startup = told  # type: ignore[method-assign]
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
-    assert started.wait(15)
+    assert started.wait(30)
     port = listener.getsockname()[1]
     try:
         yield f"http://127.0.0.1:{port}", port
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(30)
         listener.close()
 
 
@@ -187,7 +187,7 @@ def test_a_resume_that_fails_leaves_no_reader_behind() -> None:
             assert len(calls) == 2
             assert (await runs.info(info.id)).state == "running"
             follower.close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(40):
                 while (await runs.info(info.id)).state == "running":
                     await asyncio.sleep(0.01)
             assert (await runs.info(info.id)).state == "cancelled"

@@ -44,8 +44,8 @@ def test_a_reader_of_an_erased_run_gets_an_end_of_its_own(
             else:
                 store._logs[run].closed, store._logs[run].closed_at = "complete", 0.0
                 loop = here.app.state.connections._ticker.get_loop()
-                asyncio.run_coroutine_threadsafe(store.expire(retention=1.0), loop).result(10)
-            reader.join(10)
+                asyncio.run_coroutine_threadsafe(store.expire(retention=1.0), loop).result(30)
+            reader.join(30)
             assert not reader.is_alive()
             assert '"reconnect"' in lines[-1]
             assert '"gone"' in lines[-1]
@@ -83,10 +83,10 @@ def test_a_wire_without_a_farewell_breaks_off() -> None:
 
         reader = threading.Thread(target=guarded)
         reader.start()
-        assert begun.wait(10)
+        assert begun.wait(30)
         (run,) = here.app.state.runs.owned
         assert here.client.delete(f"/v1/runs/{run}").status_code == 204
-        reader.join(10)
+        reader.join(30)
         assert not any("[DONE]" in line for line in lines)
         assert len(failure) == 1
 
@@ -192,7 +192,7 @@ def test_a_reader_on_a_socket_hears_that_its_run_was_erased(
                 assert "deleted or has expired" in told[1]
             else:
                 assert told[1] == word
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 40
             while not any(isinstance(f, FollowerGone) for f in facts):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
@@ -230,7 +230,7 @@ def test_the_lag_is_measured_without_readers() -> None:
         connections = here.app.state.connections
         assert len(connections) == 0
         connections._ticker.get_loop().call_soon_threadsafe(time.sleep, 0.5)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 40
         while not connections.lag and time.monotonic() < deadline:
             time.sleep(0.01)
         assert connections.lag > 0

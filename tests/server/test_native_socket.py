@@ -43,7 +43,7 @@ class Talk:
 
     async def until(self, op: str, **fields: Any) -> dict:
         """The next message of this kind; events on the way are kept."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(40):
             while True:
                 message = json.loads(await self.wire.recv())
                 if message["op"] == "events":
@@ -299,7 +299,7 @@ class RawSocket:
     def __init__(self, here: Site, **said: Any) -> None:
         self.wire = socket.socket()
         self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        self.wire.settimeout(15)
+        self.wire.settimeout(40)
         self.wire.connect(("127.0.0.1", here.port))
         self.wire.sendall(
             b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -340,7 +340,7 @@ def test_a_socket_that_does_not_read_is_let_go_and_told_its_cursor() -> None:
         connections = here.app.state.connections
         while not len(connections):
             time.sleep(0.01)
-        end = time.monotonic() + 15
+        end = time.monotonic() + 40
         while len(connections) and time.monotonic() < end:
             time.sleep(0.02)
         assert not len(connections)

@@ -111,16 +111,16 @@ def test_a_silent_socket_ends_with_its_key(
         ):
             for wire in (socket, other):
                 wire.send(json.dumps(SOCKETS[path]))
-                wire.recv(timeout=10)
+                wire.recv(timeout=30)
             keys.principals[KEY], keys.fault = None, fault
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
-                    socket.recv(timeout=10)
+                    socket.recv(timeout=30)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1008
             assert "no longer valid" in closed.value.rcvd.reason
             for _ in range(3):
-                other.recv(timeout=10)  # another's key is not concerned
+                other.recv(timeout=30)  # another's key is not concerned
 
 
 def test_a_socket_whose_first_message_brought_the_key_ends_with_it(
@@ -129,10 +129,10 @@ def test_a_socket_whose_first_message_brought_the_key_ends_with_it(
     with checked(monkeypatch) as (url, keys):
         with connect(url.replace("http", "ws", 1) + "/ws", proxy=None) as socket:
             socket.send(json.dumps({"op": "auth", "key": KEY}))
-            assert "ok" in str(socket.recv(timeout=10))
+            assert "ok" in str(socket.recv(timeout=30))
             keys.principals[KEY] = "dora"  # the key of somebody else now
             with pytest.raises(ConnectionClosed) as closed:
-                socket.recv(timeout=10)
+                socket.recv(timeout=30)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
 

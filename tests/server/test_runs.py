@@ -19,7 +19,7 @@ def here() -> Iterator[Site]:
 
 
 def wait_for_state(here: Site, run: str, *states: str) -> dict:
-    end = time.monotonic() + 15
+    end = time.monotonic() + 40
     while time.monotonic() < end:
         shown = here.client.get(f"/v1/runs/{run}").json()
         if shown["state"] in states:
@@ -231,7 +231,7 @@ def test_s21_runs_are_erased_after_their_retention() -> None:
     with site(retention=0.5) as here:
         run = here.start("scenario:text")
         here.frames(f"/v1/runs/{run}/events")
-        end = time.monotonic() + 15
+        end = time.monotonic() + 40
         while (status := here.client.get(f"/v1/runs/{run}").status_code) == 200:
             assert time.monotonic() < end
             time.sleep(0.05)

@@ -44,7 +44,7 @@ def test_a_reader_that_stops_is_let_go_and_the_others_go_on() -> None:
         slow = stalled(here, path)
         whole = here.frames(path)
         connections = here.app.state.connections
-        end = time.monotonic() + 15
+        end = time.monotonic() + 40
         while len(connections) and time.monotonic() < end:
             time.sleep(0.02)
         assert len(connections) == 0
@@ -92,7 +92,7 @@ def test_a_reader_that_has_everything_or_goes_is_no_slow_one() -> None:
         reading = Reading.get(here.port, f"/v1/runs/{stall}/events")
         reading.until(b"text-delta")
         reading.close()
-        end = time.monotonic() + 15
+        end = time.monotonic() + 40
         while len(whys) < 2 and time.monotonic() < end:
             time.sleep(0.02)
         here.client.post(f"/v1/runs/{stall}/cancel")
@@ -105,7 +105,7 @@ def test_a_page_that_nobody_reads_does_not_keep_its_connection() -> None:
         here.frames(f"/v1/runs/{run}/events")
         wire = stalled(here, f"/v1/runs/{run}/events?live=long-poll")
         watch = here.server._server.config.http.watch
-        end = time.monotonic() + 15
+        end = time.monotonic() + 40
         while time.monotonic() < end and any(
             p.client[1] == wire.getsockname()[1] for p in watch.open
         ):
@@ -120,7 +120,7 @@ def test_a_slow_reader_that_reads_gets_everything() -> None:
         run = here.start("scenario:long")
         whole = here.frames(f"/v1/runs/{run}/events")
         wire = stalled(here, f"/v1/runs/{run}/events")
-        wire.settimeout(10)
+        wire.settimeout(40)
         body = b""
         for number in range(100_000):
             body += (piece := wire.recv(16384))
@@ -138,7 +138,7 @@ def test_an_answer_that_nobody_reads_does_not_keep_its_connection() -> None:
         here.frames(f"/v1/runs/{run}/events")
         wire = stalled(here, f"/v1/runs/{run}")  # a large JSON answer, not a stream
         watch = here.server._server.config.http.watch
-        end = time.monotonic() + 15
+        end = time.monotonic() + 40
         while time.monotonic() < end:
             left = [p for p in watch.open if p.client[1] == wire.getsockname()[1]]
             if wait_until_gone(left):

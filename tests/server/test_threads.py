@@ -252,7 +252,7 @@ def test_s21_all_that_is_kept_of_a_conversation_goes_with_it(tmp_path: Path) -> 
         loop = here.app.state.connections._ticker.get_loop()
 
         def ask(coroutine: Any) -> Any:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result(10)
+            return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
 
         ask(store.set_document(f"of:{run}", "step", b"A secret value"))
         alias = json.dumps({"run": run}).encode()

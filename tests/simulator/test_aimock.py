@@ -45,7 +45,7 @@ def url():
         yield process.stdout.readline().strip()
     finally:
         process.stdin.close()
-        process.wait(10)
+        process.wait(30)
         process.stdout.close()
 
 
@@ -56,7 +56,7 @@ def ask(url, name, prompt):
         target.headers["authorization"] = "Bearer any"
         call = dialect.build(Request(messages=[user(prompt)]), target)
         client = HttpClient()
-        stream = await client.open(call, connect_timeout=5)
+        stream = await client.open(call, connect_timeout=30)
         assert stream.status == 200
         decoder = dialect.decoder(content_type=stream.headers.get("content-type"))
         events, failure = [], None

@@ -35,7 +35,7 @@ async def ask(server, name, prompt, faults=""):
     )
     call = dialect.build(Request(messages=[user(prompt)], max_tokens=100_000), target)
     client = HttpClient()
-    stream = await client.open(call, connect_timeout=5)
+    stream = await client.open(call, connect_timeout=30)
     decoder = dialect.decoder(content_type=stream.headers.get("content-type"))
     events, failure = [], None
     try:

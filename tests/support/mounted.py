@@ -108,5 +108,5 @@ def serving(app: Any, ws: Any = "websockets-sansio", **more: Any) -> Iterator[st
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(30)
         assert not thread.is_alive()

@@ -13,7 +13,7 @@ from support.server import Site
 
 @contextmanager
 def plain(here: Site) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", here.port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", here.port), timeout=40) as connection:
         yield connection
 
 
@@ -37,7 +37,7 @@ def until(connection: socket.socket, text: bytes) -> bytes:
     return data
 
 
-def until_true(check: Callable[[], bool], seconds: float = 15.0) -> None:
+def until_true(check: Callable[[], bool], seconds: float = 40.0) -> None:
     end = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < end, "it did not come to that"

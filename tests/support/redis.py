@@ -111,7 +111,7 @@ class RedisServer:
     def _send(self, request: bytes) -> tuple[bytes, Any]:
         reader, raw = Reader(notEnoughData=...), b""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=40) as connection:
                 connection.sendall(request)
                 while (answer := reader.gets()) is ...:
                     data = connection.recv(65536)

@@ -90,7 +90,7 @@ class ReverseProxy:
         end = time.monotonic() + 20
         while True:
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                socket.create_connection(("127.0.0.1", self.port), timeout=40).close()
                 return
             said = (Path(self.folder) / "output").read_text()
             assert self._processes[-1].poll() is None, said

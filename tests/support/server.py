@@ -46,7 +46,7 @@ class Simulator:
             await asyncio.Event().wait()
 
         threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
-        assert ready.wait(10)
+        assert ready.wait(30)
 
     def newest(self, scenario: str) -> Record:
         """The newest request for ``scenario``; others may have come after it."""
@@ -159,7 +159,7 @@ class Reading:
     """A stream that is read piece by piece on a plain socket."""
 
     def __init__(self, port: int, request: bytes) -> None:
-        self.wire = socket.create_connection(("127.0.0.1", port), timeout=15)
+        self.wire = socket.create_connection(("127.0.0.1", port), timeout=40)
         self.wire.sendall(request)
         self.seen = b""
 

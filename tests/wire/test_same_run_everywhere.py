@@ -121,8 +121,8 @@ def test_a_stopping_server_breaks_off_instead_of_ending() -> None:
     with serving(graceful_stop=2.0) as server:
         reader = threading.Thread(target=reading, args=(server.url,))
         reader.start()
-        assert began.wait(15)
-    reader.join(15)
+        assert began.wait(30)
+    reader.join(30)
     told = "\n".join(seen)
     assert '"type":"finish"' not in told
     assert broken or '"type":"error"' in told
