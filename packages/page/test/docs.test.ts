@@ -1,4 +1,4 @@
-/* The code blocks of the browser guide are programs that the packages' types accept. */
+/* The code blocks of the guides are programs that the packages' types accept. */
 
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -10,9 +10,9 @@ const place = join(import.meta.dirname, "../node_modules/.docs");
 
 afterAll(() => rmSync(place, { recursive: true, force: true }));
 
-it("the guide's TypeScript is right", () => {
-  const guide = readFileSync(join(root, "docs/guide/browser.md"), "utf8");
-  const blocks = [...guide.matchAll(/^```(tsx?)\n([\s\S]*?)^```$/gm)];
+it("the guides' TypeScript is right", () => {
+  const guides = ["browser", "embed"].map((name) => readFileSync(join(root, `docs/guide/${name}.md`), "utf8"));
+  const blocks = guides.flatMap((guide) => [...guide.matchAll(/^```(tsx?)\n([\s\S]*?)^```$/gm)]);
   expect(blocks.length).toBeGreaterThanOrEqual(5);
   rmSync(place, { recursive: true, force: true });
   mkdirSync(place, { recursive: true });
