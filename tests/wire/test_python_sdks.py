@@ -121,7 +121,6 @@ def test_openai_chat_tools(gpt: openai.OpenAI) -> None:
     [
         ({"n": 2}, "n"),
         ({"temperature": 9}, "temperature"),
-        ({"logprobs": True}, "logprobs"),
         ({"extra_body": {"api_base": "http://x"}}, "api_base"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
     ],

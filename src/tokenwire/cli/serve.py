@@ -284,7 +284,8 @@ def _announce(app: Any, listener: socket.socket) -> None:
     page = "" if "/index.html" in app.state.public_paths else " (page not built: make page)"
     agents = ", ".join(app.state.agents)
     agents = f"  agent   {agents}\n" if agents else ""
-    models = ", ".join(settings.model)
+    aliases = settings.aliases
+    models = ", ".join(f"{m} = {aliases[m]}" if m in aliases else m for m in settings.model)
     if settings.model[0] == "demo":
         models += " (simulated answers; --model NAME for a real one)"
     tools = ""

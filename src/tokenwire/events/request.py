@@ -11,7 +11,7 @@ from tokenwire.errors import InputError
 from tokenwire.events.message import Message, messages_of, require_content
 from tokenwire.events.validation import input_error
 
-__all__ = ["OutputSchema", "Request", "ToolChoice", "ToolSpec", "request_of"]
+__all__ = ["OutputSchema", "PassedFields", "Request", "ToolChoice", "ToolSpec", "request_of"]
 
 #: ``auto``, ``none``, ``required``, or the name of the one tool that must be called.
 ToolChoice = str
@@ -37,6 +37,14 @@ class OutputSchema(msgspec.Struct, kw_only=True, omit_defaults=True):
     strict: bool = True
 
 
+class PassedFields(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Fields of a caller's request that have no place in a `Request`: ``fields`` of the ``wire``
+    ``openai-chat``, ``openai-responses`` or ``anthropic``; of no wire they go nowhere."""
+
+    wire: str = ""
+    fields: dict[str, Any] = {}
+
+
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One request to a model.
 
@@ -46,7 +54,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     ``temperature`` 0 to 2; ``top_p`` 0 to 1; ``seed``: for repeatable answers; ``max_tokens`` of
     output; ``stop``: texts that end the answer; ``reasoning``: effort (``low``, ``medium``,
     ``high``) or a budget in tokens; ``extra``: fields merged into the provider's request body
-    last.
+    last; ``passed``: a caller's fields that a provider of the same wire gets as they are.
     """
 
     messages: list[Message]
@@ -62,6 +70,7 @@ class Request(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     output: OutputSchema | None = None
     reasoning: str | int | None = None
     extra: dict[str, Any] | None = None
+    passed: PassedFields | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.messages, str):  # a list of letters otherwise

@@ -54,6 +54,9 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     limits: LoopLimits | None = None
     #: What came before in the conversation; None where the request had everything.
     history: History | None = None
+    #: The messages of a request with an idempotency key, as they came, where the application
+    #: changed them: a repetition is compared with these.
+    received: list[Message] | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 

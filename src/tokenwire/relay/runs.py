@@ -320,6 +320,12 @@ class Runs:
         _, meta = await self._checked(run, principal)
         return await model_input(self.store, run, meta)
 
+    async def received(self, run: str, *, principal: str = "") -> list[Message]:
+        """The messages of the request that started the run, before the application changed them
+        (where it had an idempotency key). Raises `NotFoundError`."""
+        _, meta = await self._checked(run, principal)
+        return meta.received if meta.received is not None else meta.request.messages
+
     async def fold(self, run: str, *, principal: str = "") -> Fold:
         """The run's state so far, to be read only: at hand where this process owns the run, else
         from its log. Raises `NotFoundError`."""

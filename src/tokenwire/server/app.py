@@ -162,8 +162,10 @@ class App:
         if state.settings.otel and otel.start() is None:
             raise ConfigError("OpenTelemetry is not installed: pip install 'tokenwire[otel]'")
         state.registry = self._registry or await self._opened_here.enter_async_context(
-            default_registry(state.settings.model)
+            default_registry([*state.settings.model, *state.settings.aliases.values()])
         )
+        if aliases := state.settings.aliases:
+            state.registry = aliased(state.registry, aliases, state.agents)
         for name in state.settings.model:
             _, target = state.registry.resolve(name)  # report a bad name now, not at first use
             keep_secret(target.api_key)
@@ -338,6 +340,26 @@ async def default_registry(models: list[str]) -> AsyncIterator[Registry]:
         return
     async with demo_server() as url:
         yield Registry(demo_url=url)
+
+
+def aliased(registry: Registry, aliases: dict[str, str], agents: Iterable[str]) -> Registry:
+    """``registry`` with ``aliases``. Raises `ConfigError` for one that is an agent's name, or leads
+    to an agent."""
+    from tokenwire.providers.routing.aliases import Aliased, shadowed
+
+    names = set(agents)
+    for name, model in aliases.items():
+        if name in names:
+            raise ConfigError(f"the alias '{name}' is the name of an agent; choose another")
+        if model in names:
+            raise ConfigError(f"the alias '{name}' leads to an agent; aliases are of models")
+    for name in shadowed(aliases, registry):
+        _log.warning(
+            "the alias '%s' takes the place of the model of that name: it is %s",
+            name,
+            aliases[name],
+        )
+    return Aliased(registry, aliases)
 
 
 async def _upkeep(state: State) -> None:

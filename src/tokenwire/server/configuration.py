@@ -199,6 +199,8 @@ def _convert(row: Setting, value: Any) -> Any:
         if str(value) not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}, not '{value}'")
         return str(value)
+    if row.name == "alias" and isinstance(value, dict):  # a table of the file
+        value = [f"{name}={model}" for name, model in value.items()]
     if kind == list[str]:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):

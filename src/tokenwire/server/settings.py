@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tokenwire.errors import ConfigError
 from tokenwire.events.names import names_of
+from tokenwire.providers.routing.aliases import aliases_of
 
 __all__ = ["Settings", "is_loopback"]
 
@@ -51,6 +52,19 @@ class Settings:
         ["demo"],
         "Models and runs",
         "Model to serve; repeatable. The first is the default; no other model is served.",
+    )
+    alias: list[str] = _set(
+        [],
+        "Models and runs",
+        "Alias to serve: NAME=MODEL; repeatable. Requests name it as a model, and its model only "
+        "where --model serves that as well.",
+    )
+    unknown_fields: Literal["pass", "drop", "refuse"] = _set(
+        "pass",
+        "Models and runs",
+        "Policy for fields of OpenAI's and Anthropic's requests that tokenwire has no use for; "
+        "pass them to a provider that has them, drop them, or refuse the request.",
+        rare=True,
     )
     agent: list[str] = _set(
         [],
@@ -337,6 +351,11 @@ class Settings:
                     setattr(self, item.name, names_of(getattr(self, item.name), item.name))
                 except TypeError as error:
                     raise ConfigError(str(error)) from None
+        #: Alias -> model.
+        self.aliases = aliases_of(self.alias)
+        if self.aliases:
+            models = [] if self.model == ["demo"] else self.model
+            self.model = list(dict.fromkeys([*models, *self.aliases]))
 
     @property
     def loopback(self) -> bool:

@@ -72,9 +72,12 @@ def check_names(settings: Settings) -> Registry:
     """Refuse models and stores that do not exist, before the port is looked at; the registry that
     knows the models."""
     from tokenwire.providers.registry import Registry
+    from tokenwire.providers.routing.aliases import Aliased
     from tokenwire.relay import open_store
 
     registry = Registry(demo_url="http://127.0.0.1:9/v1")  # it is not called
+    if settings.aliases:
+        registry = Aliased(registry, settings.aliases)
     for name in settings.model:
         registry.resolve(name)
     open_store(settings.store or "memory:")  # nothing is opened before its start

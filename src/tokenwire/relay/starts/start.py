@@ -111,6 +111,8 @@ class Starts:
                 worker.plan(run, changed)
         except TokenwireError as error:  # a mistake of the application, not of the caller
             raise hook.failure(run, error) from error
+        if key is not None and changed.request.messages != meta.request.messages:
+            changed.received = meta.request.messages
         return changed
 
     def _version(self, model: str) -> str | None:

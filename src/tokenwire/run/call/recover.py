@@ -26,6 +26,7 @@ from tokenwire.events.request import Request
 from tokenwire.observe.facts import FellBack, Retried
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
+from tokenwire.providers.routing.passing import with_passed
 from tokenwire.run.call.attempt import attempt
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.reading import Express
@@ -145,7 +146,7 @@ async def recover(
     provider keeps; when that fails the request is made anew. ``express``: see `run.call.reading`.
     """
     for number, (dialect, target) in enumerate(candidates):
-        call = dialect.build(request, target)
+        call = with_passed(dialect.build(request, target), dialect.name, request.passed)
         if number == 0 and first_call is not None:
             call, first_call = first_call, call
         failures = 0

@@ -28,7 +28,7 @@ process is told to stop, readers are told to come back, so that no server waits 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -41,6 +41,7 @@ from tokenwire.events.message import messages_of
 from tokenwire.events.names import TENANT_END, names_of
 from tokenwire.events.principal import Principal
 from tokenwire.events.request import Request
+from tokenwire.providers.routing.aliases import aliases_of
 from tokenwire.relay import open_store
 from tokenwire.server.app import App
 from tokenwire.server.edge.problems import http_error
@@ -80,7 +81,8 @@ class Live:
     """Runs on a log, and responses that follow them, for an application.
 
     ``store``: a store or its URL. ``models``: the only models that requests may name; one, or
-    several. ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or names such
+    several. ``aliases``: further names for requests, each with its model.
+    ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or names such
     as ``my_app:support``; they are started by name, as models are, and get ``app`` as ``ctx.app``.
     The first of agents and models is the default. What an agent calls is not bounded by
     ``models``. ``on_end`` is called with every run that ended, as a
@@ -111,6 +113,7 @@ class Live:
         store: str | Store = "memory:",
         *,
         models: str | Iterable[str] | None = None,
+        aliases: Mapping[str, str] | None = None,
         registry: Registry | None = None,
         tools: ToolSet | Iterable[Tool | Callable[..., Any]] | None = None,
         agents: Iterable[object] = (),
@@ -135,6 +138,9 @@ class Live:
         has_agents = bool(settings.agent) or bool(agents)
         self.settings = dataclasses.replace(
             settings,
+            alias=[f"{name}={model}" for name, model in aliases_of(aliases).items()]
+            if aliases
+            else settings.alias,
             model=named or ([] if has_agents and settings.model == ["demo"] else settings.model),
             webhook=names_of(webhooks, "webhooks") or settings.webhook,
             webhook_secrets=names_of(webhook_secrets, "webhook_secrets")

@@ -18,6 +18,7 @@ from tokenwire.server.routes.head import ProviderHead
 from tokenwire.server.routes.resume import resume_of
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
+    dropped_header,
     finished,
     raise_failure,
     route,
@@ -64,7 +65,7 @@ def anthropic_form(
 
 async def count_tokens(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/messages/count_tokens``: an estimate, and said to be one. Starts nothing."""
-    body = parse_messages(info.json, is_count=True)
+    body = parse_messages(info.json, is_count=True, unknown=state.settings.unknown_fields)
     with unknown_model_is_404():
         choose_model(body.model, state.model_names)
     tokens = estimate_tokens(check_request(body.request, state.settings))
@@ -73,7 +74,7 @@ async def count_tokens(state: State, request: Request, info: RequestInfo) -> Res
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/messages``."""
-    body = parse_messages(info.json)
+    body = parse_messages(info.json, unknown=state.settings.unknown_fields)
     resume = await resume_of(state, request, info)
     key = request.headers.get("idempotency-key")
     query = query_of(request)
@@ -102,6 +103,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
                 metadata={"tools": sorted(body.tools)},
                 tools=False,
             )
+    headers = dropped_header(state, body.request.passed, run.model)
     if body.stream:
         place = resume.place if resume is not None else None
         encoder = AnthropicEncoder(tools=body.tools, place=place)
@@ -111,9 +113,12 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             encoder,
             principal=info.principal,
             place=place,
+            headers=headers,
             preamble=OPENAI_PREAMBLE,
             head=ProviderHead() if place is None else None,
         )
     fold = await finished(state, request, run.id, info.principal)
     raise_failure(fold)
-    return json_response(message_object(fold, tools=body.tools), 200, {"tokenwire-run": run.id})
+    return json_response(
+        message_object(fold, tools=body.tools), 200, {"tokenwire-run": run.id, **headers}
+    )

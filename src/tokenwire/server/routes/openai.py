@@ -26,6 +26,7 @@ from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversat
 from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import (
     OPENAI_PREAMBLE,
+    dropped_header,
     finished,
     folded,
     raise_failure,
@@ -52,6 +53,7 @@ def routes(state: State) -> list[BaseRoute]:
     state.error_forms["/v1/responses"] = openai_form
     state.media_paths |= {"/v1/chat/completions", "/v1/responses"}
     state.cors_families |= {"x-stainless-", "openai-"}
+    state.cors_exposed += ", Tokenwire-Dropped-Fields"
     one = "/v1/responses/{response}"
     return [
         route(state, "/v1/chat/completions", chat, "POST"),
@@ -74,9 +76,10 @@ def openai_form(
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/chat/completions``."""
-    body = parse_chat(info.json)
+    body = parse_chat(info.json, unknown=state.settings.unknown_fields)
     resume = await resume_of(state, request, info)
-    run = await _start(state, request, body, info, {}, resume)
+    started = await _start(state, request, body, info, {}, resume)
+    run, headers = started.id, dropped_header(state, body.request.passed, started.model)
     if body.stream:
         place = resume.place if resume is not None else None
         encoder = OpenAIChatEncoder(include_usage=body.include_usage, tools=body.tools, place=place)
@@ -86,12 +89,13 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
             encoder,
             principal=info.principal,
             place=place,
+            headers=headers,
             preamble=OPENAI_PREAMBLE,
             head=ProviderHead() if place is None else None,
         )
     fold = await finished(state, request, run, info.principal)
     raise_failure(fold)
-    return json_response(completion(fold, tools=body.tools), 200, {"tokenwire-run": run})
+    return json_response(completion(fold, tools=body.tools), 200, {"tokenwire-run": run, **headers})
 
 
 async def _start(
@@ -101,10 +105,10 @@ async def _start(
     info: RequestInfo,
     metadata: dict[str, Any],
     resume: Resume | None,
-) -> str:
+) -> RunInfo:
     key = request.headers.get("idempotency-key")
     if resume is not None and key is None:
-        return resume.run.id
+        return resume.run
     metadata["tools"] = sorted(body.tools)
     posted, previous = body.request.messages, body.previous
 
@@ -136,22 +140,22 @@ async def _start(
             run = await say_and_wait(state, checked, how, query, posted, request.receive)
         return run.id
     if previous is None:
-        return (await start(posted)).id
+        return await start(posted)
 
     async def complete() -> list[Message]:
         return [*await _conversation(state, previous, info.principal), *posted]
 
-    run = await start_in_conversation(
+    return await start_in_conversation(
         state, posted, complete, start, key=key, principal=info.principal
     )
-    return run.id
 
 
 async def create(state: State, request: Request, info: RequestInfo) -> Response:
     """``POST /v1/responses``."""
-    body = parse_responses(info.json)
+    body = parse_responses(info.json, unknown=state.settings.unknown_fields)
     resume = await resume_of(state, request, info)
-    run = await _start(state, request, body, info, {"echo": body.echo}, resume)
+    started = await _start(state, request, body, info, {"echo": body.echo}, resume)
+    run, headers = started.id, dropped_header(state, body.request.passed, started.model)
     if body.stream:
         place = resume.place if resume is not None else None
         encoder = OpenAIResponsesEncoder(tools=body.tools, echo=body.echo, place=place)
@@ -161,6 +165,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             encoder,
             principal=info.principal,
             place=place,
+            headers=headers,
             preamble=OPENAI_PREAMBLE,
             head=ProviderHead() if place is None else None,
         )
@@ -171,7 +176,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
         fold = await finished(state, request, run, info.principal)
         raise_failure(fold)
     value = response_object(fold, tools=body.tools, echo=body.echo)
-    return json_response(value, 200, {"tokenwire-run": run})
+    return json_response(value, 200, {"tokenwire-run": run, **headers})
 
 
 async def _conversation(state: State, response: str, principal: str) -> list[Message]:

@@ -104,7 +104,7 @@ async def _messages_before(
     if run is None:
         return None
     try:
-        snapshot = await state.runs.snapshot(run.id, principal=principal)
+        received = await state.runs.received(run.id, principal=principal)
     except (NotFoundError, GoneError):
         return None
-    return snapshot.input[: max(0, len(snapshot.input) - len(posted))]
+    return received[: max(0, len(received) - len(posted))]

@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from tokenwire.errors import BusyError, CursorError, ProviderError, UnknownModelError
 from tokenwire.events.fold import Fold
+from tokenwire.events.request import PassedFields
+from tokenwire.providers.routing.passing import dropped_fields
 from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.guard import RequestInfo
@@ -28,6 +30,7 @@ from tokenwire.wire.place import Place, split_cursor
 
 __all__ = [
     "OPENAI_PREAMBLE",
+    "dropped_header",
     "finished",
     "folded",
     "place_of",
@@ -156,6 +159,15 @@ def run_failure(failure: Failure) -> ProviderError:
     error.code = failure.code  # type: ignore[misc]
     error.http_status = failure.http_status  # type: ignore[misc]
     return error
+
+
+def dropped_header(state: State, passed: PassedFields | None, model: str) -> dict[str, str]:
+    """The header that names the fields of a request that went nowhere."""
+    if passed is None:
+        return {}
+    dialect = None if model in state.agents else state.registry.resolve(model)[0].name
+    names = dropped_fields(dialect, passed)
+    return {"tokenwire-dropped-fields": ", ".join(names)[:1000]} if names else {}
 
 
 def raise_failure(fold: Fold) -> None:

@@ -1,7 +1,7 @@
 """Anthropic's messages request as a request of ours.
 
-Always true: an unknown field is refused, as Anthropic's own API does; thinking blocks and their
-signatures are kept byte for byte.
+Always true: a field that tokenwire has no use for is passed on, dropped or refused by policy;
+thinking blocks and their signatures are kept byte for byte.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tokenwire.events.message import (
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.wire.chunk_encoder import dumps_text
 from tokenwire.wire.fields import Fields, media_part, plain, text_of
+from tokenwire.wire.passing import Policy, passed_fields
 
 __all__ = ["MESSAGES_FIELDS", "AnthropicRequest", "parse_messages"]
 
@@ -31,6 +32,8 @@ MESSAGES_FIELDS = (
     "tool_choice thinking metadata service_tier container context_management mcp_servers "
     "output_config output_format cache_control"
 ).split()
+#: Those that a provider may honour and others may do without.
+_HINTS = ("top_k", "metadata", "service_tier", "cache_control")
 _REFUSED = ("container", "mcp_servers", "context_management")
 #: Words for how hard to think; the two above ``high`` are not known elsewhere.
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
@@ -49,11 +52,16 @@ class AnthropicRequest(msgspec.Struct, kw_only=True):
         return frozenset(tool.name for tool in self.request.tools or [])
 
 
-def parse_messages(value: Any, *, is_count: bool = False) -> AnthropicRequest:
+def parse_messages(
+    value: Any, *, is_count: bool = False, unknown: Policy = "pass"
+) -> AnthropicRequest:
     """The body of ``POST /v1/messages``, or (with ``is_count``) of ``.../count_tokens``, which
-    needs no ``max_tokens``. Raises `InputError`."""
+    needs no ``max_tokens``; ``unknown``: what becomes of fields that tokenwire has no use for.
+    Raises `InputError`."""
     body = Fields(value)
-    body.only(MESSAGES_FIELDS)
+    others = () if unknown == "refuse" else _HINTS
+    own = [name for name in MESSAGES_FIELDS if name not in others]
+    passed = passed_fields(body, wire="anthropic", own=own, policy=unknown, harmless={})
     for name in _REFUSED:
         if body.has(name):
             raise body.fail(name, "is not supported here")
@@ -78,6 +86,7 @@ def parse_messages(value: Any, *, is_count: bool = False) -> AnthropicRequest:
         parallel_tool_calls=parallel,
         output=_output(body),
         reasoning=_reasoning(body),
+        passed=passed,
     )
     return AnthropicRequest(model=body.need("model"), request=request, stream=body.flag("stream"))
 

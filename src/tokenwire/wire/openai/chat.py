@@ -107,6 +107,8 @@ class OpenAIChatEncoder(ChunkEncoder):
             return self._delta(event)
         if isinstance(event, PartStart | PartAttr):
             part = view.open.get(event.part)
+            if isinstance(event, PartAttr) and event.name == "logprobs":
+                return self._logprobs(part, event.value)
             return self._open_call(part) if part is not None else []
         if isinstance(event, PartEnd):
             return self._end(event)
@@ -149,6 +151,14 @@ class OpenAIChatEncoder(ChunkEncoder):
             self._visible = True
             return [self._chunk({field: event.text})]
         return self._arguments(part) if part.announced else []
+
+    def _logprobs(self, part: PartView | None, value: Any) -> list[Chunk]:
+        if part is None or part.kind not in ("text", "refusal") or not isinstance(value, list):
+            return []
+        chunk = self._chunk({})
+        name = "content" if part.kind == "text" else "refusal"
+        chunk["choices"][0]["logprobs"] = {"content": None, "refusal": None, name: value}
+        return [chunk]
 
     def _open_call(self, part: PartView) -> list[Chunk]:
         if part.kind != "tool-call" or part.announced or not (part.call_id and part.name):
@@ -266,6 +276,20 @@ def completion(fold: Fold, *, tools: frozenset[str] = frozenset()) -> Chunk:
         "object": "chat.completion",
         "created": fold.time // 1000,
         "model": fold.model or "",
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": word}],
+        "choices": [
+            {"index": 0, "message": message, "logprobs": _logprobs(fold), "finish_reason": word}
+        ],
         "usage": usage_object(fold.usage),
     }
+
+
+def _logprobs(fold: Fold) -> Chunk | None:
+    """The log probabilities of a finished run's text, where its provider sent some."""
+    lists: dict[str, list[Any]] = {"text": [], "refusal": []}
+    for part in fold.parts.values():
+        values = part.attrs.get("logprobs")
+        if part.kind in lists and part.choice == 0 and part.is_answer and isinstance(values, list):
+            lists[part.kind] += values
+    if not any(lists.values()):
+        return None
+    return {"content": lists["text"] or None, "refusal": lists["refusal"] or None}

@@ -1,7 +1,7 @@
 """OpenAI's chat and responses requests as requests of ours.
 
-Always true: an unknown field is refused, as OpenAI's own API does; a known one that we cannot
-honour is refused unless its value asks for nothing.
+Always true: a field that tokenwire has no use for is passed on, dropped or refused by policy; one
+that it cannot honour (several choices, audio) is refused unless its value asks for nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.request import OutputSchema, Request, ToolSpec
 from tokenwire.wire.fields import Fields, media_part, plain, text_of
+from tokenwire.wire.passing import Policy, passed_fields
 
 __all__ = ["CHAT_FIELDS", "OpenAIRequest", "parse_chat", "tool_choice_of", "tool_of"]
 
@@ -33,15 +34,22 @@ CHAT_FIELDS = (
     "modalities prediction verbosity safety_identifier prompt_cache_key prompt_cache_retention "
     "audio web_search_options functions function_call"
 ).split()
-#: Known, but not ours to honour; these values ask for nothing.
-_NOTHING: dict[str, tuple[Any, ...]] = {
+#: Those that a provider may honour, with the values that ask for nothing.
+_PASSED: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
     "logprobs": (False,),
     "top_logprobs": (0,),
-    "modalities": (["text"],),
     "prediction": (),
+}
+#: The same of those that change no answer: with the policy ``refuse`` they are taken and dropped.
+_HINTS = (
+    "user service_tier verbosity safety_identifier prompt_cache_key prompt_cache_retention".split()
+)
+#: Not ours to honour; these values ask for nothing.
+_NOTHING: dict[str, tuple[Any, ...]] = {
+    "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
     "functions": (),
@@ -68,10 +76,13 @@ class OpenAIRequest(msgspec.Struct, kw_only=True):
         return frozenset(tool.name for tool in self.request.tools or [])
 
 
-def parse_chat(value: Any) -> OpenAIRequest:
-    """The body of ``POST /v1/chat/completions``. Raises `InputError`."""
+def parse_chat(value: Any, *, unknown: Policy = "pass") -> OpenAIRequest:
+    """The body of ``POST /v1/chat/completions``; ``unknown``: what becomes of fields that
+    tokenwire has no use for. Raises `InputError`."""
     body = Fields(value)
-    body.only(CHAT_FIELDS)
+    others = {*_PASSED, *(() if unknown == "refuse" else _HINTS)}
+    own = [name for name in CHAT_FIELDS if name not in others]
+    passed = passed_fields(body, wire="openai-chat", own=own, policy=unknown, harmless=_PASSED)
     refuse_asking(body, _NOTHING)
     if body.whole("n", 1, 128) not in (None, 1):
         raise body.fail("n", "must be 1 here")
@@ -95,6 +106,7 @@ def parse_chat(value: Any) -> OpenAIRequest:
         else None,
         output=_output(body.object("response_format")),
         reasoning=body.text("reasoning_effort"),
+        passed=passed,
     )
     return OpenAIRequest(
         model=model,

@@ -24,6 +24,7 @@ from tokenwire.wire.openai.chat_request import (
     tool_choice_of,
     tool_of,
 )
+from tokenwire.wire.passing import Policy, passed_fields
 
 __all__ = ["RESPONSES_FIELDS", "parse_responses"]
 
@@ -34,9 +35,14 @@ RESPONSES_FIELDS = (
     "include truncation service_tier safety_identifier prompt_cache_key prompt_cache_retention "
     "max_tool_calls top_logprobs prompt conversation"
 ).split()
-_NOTHING: dict[str, tuple[Any, ...]] = {
+#: Those that a provider may honour, with the values that ask for nothing; a provider of another
+#: kind may do without them.
+_PASSED: dict[str, tuple[Any, ...]] = {
     "truncation": ("disabled", "auto"),
     "top_logprobs": (0,),
+}
+_HINTS = "user service_tier safety_identifier prompt_cache_key prompt_cache_retention".split()
+_NOTHING: dict[str, tuple[Any, ...]] = {
     "prompt": (),
     "conversation": (),
 }
@@ -46,10 +52,13 @@ _ECHOED = (
 ).split()
 
 
-def parse_responses(value: Any) -> OpenAIRequest:
-    """The body of ``POST /v1/responses``. Raises `InputError`."""
+def parse_responses(value: Any, *, unknown: Policy = "pass") -> OpenAIRequest:
+    """The body of ``POST /v1/responses``; ``unknown``: what becomes of fields that tokenwire has
+    no use for. Raises `InputError`."""
     body = Fields(value)
-    body.only(RESPONSES_FIELDS)
+    others = {*_PASSED, *(() if unknown == "refuse" else _HINTS)}
+    own = [name for name in RESPONSES_FIELDS if name not in others]
+    passed = passed_fields(body, wire="openai-responses", own=own, policy=unknown, harmless=_PASSED)
     refuse_asking(body, _NOTHING)
     reasoning = body.object("reasoning")
     if isinstance(body.raw("input"), str):
@@ -73,6 +82,7 @@ def parse_responses(value: Any) -> OpenAIRequest:
         else None,
         output=_output(body.object("text")),
         reasoning=reasoning.text("effort") if reasoning is not None else None,
+        passed=passed,
     )
     return OpenAIRequest(
         model=body.need("model"),

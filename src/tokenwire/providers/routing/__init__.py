@@ -1,0 +1,1 @@
+"""Where a name leads, and which fields of a caller go there."""
