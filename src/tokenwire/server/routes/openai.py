@@ -137,8 +137,7 @@ async def _start(
         )
         with unknown_model_is_404():
             checked = check_request(body.request, state.settings)
-            run = await say_and_wait(state, checked, how, query, posted, request.receive)
-        return run.id
+            return await say_and_wait(state, checked, how, query, posted, request.receive)
     if previous is None:
         return await start(posted)
 
