@@ -22,8 +22,10 @@ import msgspec
 from tokenwire.errors import NetworkError, ProviderError
 from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.providers.openai.chat import DIALECT
+from tokenwire.wire.conformance import faults
+from tokenwire.wire.own import own_wire
 
-__all__ = ["ScriptedModel", "call", "cut", "error"]
+__all__ = ["ScriptedModel", "call", "check_wire", "cut", "error"]
 
 _numbers = count(1)
 
@@ -49,6 +51,17 @@ def error(message: str = "the model is tired", *, code: str = "server_error") ->
 def cut() -> _Piece:
     """A lost connection at this point of the answer."""
     return _Piece("cut")
+
+
+def check_wire(wire: object) -> None:
+    """Check ``wire``, one of your own: an encoder's class, a function that makes encoders, or a
+    `tokenwire.server.OwnWire`. Seven runs go through it, with text, reasoning, tools, a step that
+    starts again, and every outcome. Raises `AssertionError` that says all that is wrong: what
+    raises or is no bytes, a reader that is cut anywhere and resumes but gets other bytes, an end
+    that is not told, or a failure that looks like a success. Raises `ConfigError` for what is no
+    wire."""
+    found = faults(own_wire(wire).encoder)
+    assert not found, "\n".join(found)
 
 
 class ScriptedModel:

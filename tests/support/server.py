@@ -88,7 +88,10 @@ def make_app(**settings: Any) -> App:
     settings.setdefault("access_log", False)
     registry = Registry(demo_url=simulator().server.url + "/v1", env={})
     log = None if settings.get("store") else CountedLog()
-    return create_app(Settings(**settings), registry=registry, store=log, tools=demo_tools())
+    wires = settings.pop("wires", ())
+    return create_app(
+        Settings(**settings), registry=registry, store=log, tools=demo_tools(), wires=wires
+    )
 
 
 class Site:

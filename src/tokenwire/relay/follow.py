@@ -166,6 +166,18 @@ class Follower:
         if self.after < page.tail:  # a wake-up during the read must not be lost: never cleared here
             self._dirty = True
 
+    def rewind(self) -> None:
+        """Before the first `next`: begin with the first record, for a reader whose encoder must
+        see what came before its place."""
+        self.after = 0
+        if self._check is not None:
+            self._check = Chain(self.run).last
+
+    async def is_read(self) -> bool:
+        """Whether the run has ended, and no record comes after `after`."""
+        page = await self._log.read(self.run, after=self.after, most=1)
+        return page.closed is not None and not page.records
+
     def poke(self) -> None:
         """Make a waiting `next` return an empty batch (heartbeat, drain)."""
         self._poked = True

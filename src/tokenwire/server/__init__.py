@@ -2,7 +2,7 @@
 
 ``create_app`` gives the whole server as an ASGI application; ``stream_response`` streams a run of
 your own from a route of your own application; `Live` does the same with a log behind it; `Auth`
-says who may ask.
+says who may ask; ``respond`` sends a run in any wire, and `OwnWire` is one of your own.
 `Watchdog` names code that blocks the event loop.
 """
 
@@ -16,30 +16,36 @@ if TYPE_CHECKING:
     from tokenwire.server.configuration import load_settings
     from tokenwire.server.edge.auth import Auth
     from tokenwire.server.embed.live import Live
+    from tokenwire.server.embed.own_route import respond
     from tokenwire.server.embed.unlogged import stream_response
     from tokenwire.server.settings import Settings
     from tokenwire.server.watchdog import Watchdog
+    from tokenwire.wire.own import OwnWire
 
 __all__ = [
     "Auth",
     "JwtIssuer",
     "Live",
+    "OwnWire",
     "Settings",
     "Watchdog",
     "create_app",
     "load_settings",
+    "respond",
     "stream_response",
 ]
 
 _HOMES = {
-    "Auth": "edge.auth",
-    "JwtIssuer": "access.jwt_issuer",
-    "Live": "embed.live",
-    "Settings": "settings",
-    "Watchdog": "watchdog",
-    "create_app": "app",
-    "load_settings": "configuration",
-    "stream_response": "embed.unlogged",
+    "Auth": "server.edge.auth",
+    "JwtIssuer": "server.access.jwt_issuer",
+    "Live": "server.embed.live",
+    "OwnWire": "wire.own",
+    "Settings": "server.settings",
+    "Watchdog": "server.watchdog",
+    "create_app": "server.app",
+    "load_settings": "server.configuration",
+    "respond": "server.embed.own_route",
+    "stream_response": "server.embed.unlogged",
 }
 
 
@@ -47,5 +53,5 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         import importlib
 
-        return getattr(importlib.import_module(f"tokenwire.server.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"tokenwire.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'tokenwire.server' has no attribute '{name}'")

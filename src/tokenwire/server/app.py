@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Receive, Scope, Send
 
 from tokenwire.demo import demo_server
@@ -32,6 +32,8 @@ from tokenwire.server.edge.guard import Guard
 from tokenwire.server.hooks import hooks_of, named_function
 from tokenwire.server.hosted import Hosted
 from tokenwire.server.openapi import routes as openapi_routes
+from tokenwire.server.own_wires.installed import checked, installed_wires, say_broken
+from tokenwire.server.own_wires.routes import own_routes
 from tokenwire.server.routes import ag_ui, ai_sdk, anthropic, openai
 from tokenwire.server.routes import chat as routes_chat
 from tokenwire.server.routes import meta as routes_meta
@@ -45,6 +47,8 @@ from tokenwire.server.settings import Settings
 from tokenwire.server.sockets import native as native_socket
 from tokenwire.server.state import State
 from tokenwire.tools.registry import ToolSet
+from tokenwire.wire import catalogue
+from tokenwire.wire.own import OwnWire, label_of
 
 if TYPE_CHECKING:
     from tokenwire.agents.context import RunContext
@@ -73,6 +77,8 @@ WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
     "anthropic": (anthropic.routes,),
     "durable-streams": (durable_runs.routes,),
 }
+#: What wires are called elsewhere.
+_WORDS = ("events", "tokens", "token", "websocket")
 _log = logging.getLogger("tokenwire.server")
 
 
@@ -97,6 +103,7 @@ class App:
         summarise: Summarise | None = None,
         http: HttpClient | None = None,
         hosted: Hosted | None = None,
+        wires: Iterable[object] = (),
     ) -> None:
         self.state = State(settings, auth=auth, hosted=hosted)
         if settings.agent or agents:
@@ -136,6 +143,13 @@ class App:
         routes = [route for wire in self.wires.values() for route in wire]
         self._router = Router(routes, default=_nothing, redirect_slashes=False)
         self._guarded = Guard(self._routed, self.state)
+        for wire in wires:
+            self.add_wire(checked(wire))
+        for wire in installed_wires():
+            try:
+                self.add_wire(wire)
+            except ConfigError as error:
+                say_broken(f"'{wire.name}' ({label_of(wire.encoder)})", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, or the lifespan."""
@@ -143,6 +157,23 @@ class App:
             await self._lifespan(receive, send)
         else:
             await self._guarded(scope, receive, send)
+
+    def add_wire(self, wire: OwnWire) -> None:
+        """Serve ``wire``, which is checked. Raises `ConfigError` for a name or path that is
+        taken."""
+        names = {*self.wires, *catalogue.WIRES, *self.state.own_wires, *_WORDS}
+        if wire.name in names:
+            raise ConfigError(f"the name '{wire.name}' of a wire is taken; give it another one")
+        for path in (wire.path, f"{wire.path}/x") if wire.path is not None else ():
+            scope = {"type": "http", "path": path, "method": "POST", "root_path": ""}
+            if any(route.matches(scope)[0] is not Match.NONE for route in self._router.routes):
+                raise ConfigError(
+                    f"the path '{wire.path}' of the wire '{wire.name}' is taken; give it another "
+                    "one"
+                )
+        self.state.own_wires[wire.name] = wire
+        self.wires[wire.name] = own_routes(self.state, wire)
+        self._router.routes += self.wires[wire.name]
 
     def cors_headers(self, scope: Scope) -> dict[str, str]:
         """The headers with which a page of another origin may read an answer to the request of
@@ -279,6 +310,7 @@ def create_app(
     before_tool: Callable[..., Any] | None = None,
     after_tool: Callable[..., Any] | None = None,
     summarise: Summarise | None = None,
+    wires: Iterable[object] = (),
 ) -> App:
     """The server as an ASGI application. ``settings``: default those of the class, without file
     and environment; ``registry``: the models by name; ``store``: a store that it opens and closes;
@@ -286,8 +318,8 @@ def create_app(
     ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or their names, beside
     those of the settings; ``app``: what they get as ``ctx.app``. ``on_end``: called with every
     ended run, at least once; ``prepare``: a function of a `tokenwire.RunContext` with which each
-    run of a model begins; ``before_start``, ``before_tool``, ``after_tool``,
-    ``summarise``: as in `Live`. Raises `ConfigError` for unsafe or contradicting settings."""
+    run of a model begins; ``before_start``, ``before_tool``, ``after_tool``, ``summarise``,
+    ``wires``: as in `Live`. Raises `ConfigError` for unsafe or contradicting settings."""
     return App(
         settings or Settings(),
         registry=registry,
@@ -302,6 +334,7 @@ def create_app(
         before_tool=before_tool,
         after_tool=after_tool,
         summarise=summarise,
+        wires=wires,
     )
 
 

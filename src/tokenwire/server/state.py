@@ -19,6 +19,7 @@ from tokenwire.server.edge.sessions import Sessions
 from tokenwire.server.hosted import Hosted
 from tokenwire.server.recheck import Recheck
 from tokenwire.server.settings import Settings
+from tokenwire.wire.own import OwnWire
 
 if TYPE_CHECKING:
     from tokenwire.agents.spec import Agent
@@ -109,6 +110,8 @@ class State:
         )
         self.cors_families: set[str] = set()
         self.cors_exposed = "Location, Retry-After, Tokenwire-Run, X-Request-Id"
+        #: Wires of the application's own, and of installed packages, by name.
+        self.own_wires: dict[str, OwnWire] = {}
         #: Descriptions of routes that the table of `openapi` does not have: wires of others.
         self.described: dict[tuple[str, str], Operation] = {}
         #: Called when the server begins to stop, before connections are told.

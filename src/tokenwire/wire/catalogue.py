@@ -6,7 +6,7 @@ of the run does not end the stream, because a reader who only looks answers noth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tokenwire.errors import InputError
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
@@ -44,11 +44,13 @@ WIRES: dict[str, Callable[[Place | None], ChunkEncoder]] = {
 }
 
 
-def encoder_for(name: str, place: Place | None = None) -> ChunkEncoder:
-    """A fresh encoder of the wire ``name``. Raises `InputError` for an unknown one."""
+def encoder_for(name: str, place: Place | None = None, others: Iterable[str] = ()) -> ChunkEncoder:
+    """A fresh encoder of the wire ``name``. Raises `InputError`, which names ``others`` as well,
+    for an unknown one."""
     make = WIRES.get(name)
     if make is None:
         raise InputError(
-            f"unknown wire '{name[:40]}'; choose one of {', '.join(WIRES)}", field="wire"
+            f"unknown wire '{name[:40]}'; choose one of {', '.join([*WIRES, *others])}",
+            field="wire",
         )
     return make(place)

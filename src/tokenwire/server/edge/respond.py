@@ -36,7 +36,7 @@ from tokenwire.server.edge.connections import (
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.transport import ResponseBody, Transport, transport_of
-from tokenwire.wire.base import Encoder
+from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
 
 if TYPE_CHECKING:
     from tokenwire.relay.follow import Batch, Follower
@@ -81,7 +81,7 @@ async def run_response(
     state: State,
     run_id: str,
     *,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     after: str | None = None,
     principal: str = "",
     status: int = 200,
@@ -99,14 +99,9 @@ async def run_response(
     try:
         follower = await state.runs.follow(run_id, after=after or None, principal=principal)
         skip = 0
-        if after and not encoder.stateless:
-            # The cursor was checked; now the same from the beginning. The first is closed after,
-            # so that a run which stops with its last reader does not stop in between.
-            skip, checked = offset_of(after), follower
-            try:
-                follower = await state.runs.follow(run_id, principal=principal)
-            finally:
-                checked.close(returning=True)
+        if follower.after and not encoder.stateless:
+            skip = follower.after  # the cursor was checked; now the same from the beginning
+            follower.rewind()
     except BaseException:
         release()
         raise
@@ -134,7 +129,7 @@ class RunResponse(Response):
         self,
         connections: Connections,
         follower: Follower,
-        encoder: Encoder,
+        encoder: AnyEncoder,
         *,
         run_id: str = "",
         skip: int = 0,
@@ -162,8 +157,10 @@ class RunResponse(Response):
         self.release = release
         self.head = head
         self.wire = encoder.name
+        self._is_own = isinstance(encoder, OwnEncoder)
         self._arrival = 0.0
-        self._first = follower.after
+        #: The offset up to which the log is not read at all.
+        self.first = follower.after
         #: Why the stream ended: ``closed``, unless something else is known.
         self._why = "closed"
 
@@ -180,9 +177,11 @@ class RunResponse(Response):
         watch: asyncio.Task[None] | None = None
         wire = self.wire if self.encoder.stateless else None
         self._arrival = asyncio.get_running_loop().time()
-        resumed = self.skip > 0 or self._first > 0
+        resumed = self.skip > 0 or self.first > 0
         report(FollowerOpened(self.run_id, self.wire, resumed))
-        shared = self.connections.share(self.run_id, wire) if wire and self.run_id else None
+        # Another's encoder may call itself as one of ours does.
+        is_shared = wire is not None and bool(self.run_id) and not self._is_own
+        shared = self.connections.share(self.run_id, wire) if wire and is_shared else None
         try:
             connection = self.connections.open(self.follower, identity_of(scope))
             connection.unsent = transport.unsent
@@ -210,6 +209,11 @@ class RunResponse(Response):
             raise
         except SlowReader:
             self._why = "slow"
+            await transport.drop()
+        except EncoderError as error:
+            # To the reader, what was sent must not look like a whole answer.
+            self._why = "wire"
+            _log.error("%s at run %s", error.message, self.run_id, exc_info=error.__cause__)
             await transport.drop()
         finally:
             # Whoever did not close the connection has not left: it was asked to reconnect, or the
@@ -253,7 +257,7 @@ class RunResponse(Response):
     def _left(self, transport: Transport) -> None:
         why = "slow" if transport.is_slow and self._why == "closed" else self._why
         seconds = asyncio.get_running_loop().time() - self._arrival
-        records = max(0, self.follower.after - max(self.skip, self._first))
+        records = max(0, self.follower.after - max(self.skip, self.first))
         report(FollowerGone(self.run_id, self.wire, why, records, seconds))
 
     def _start(self) -> Message:
@@ -338,7 +342,7 @@ class BatchEncoder:
 
     __slots__ = ("_encoder", "_one", "_reopened", "_shared", "_skip")
 
-    def __init__(self, encoder: Encoder, skip: int, shared: SharedBytes | None) -> None:
+    def __init__(self, encoder: AnyEncoder, skip: int, shared: SharedBytes | None) -> None:
         self._encoder, self._skip, self._shared = encoder, skip, shared
         #: An encoder of single records from their JSON; it needs no event.
         self._one = encoder.encode_json
@@ -406,7 +410,7 @@ class _Express:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: AnyEncoder,
         encode: Callable[[Batch], bytes],
         connection: Connection,
         body: ResponseBody,

@@ -32,9 +32,7 @@ _WORDS = re.compile(r"\W+")
 _CONVERTER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
-def fastapi_router(
-    live: Started, *, prefix: str, user: Any, wires: str | Iterable[str] | None
-) -> APIRouter:
+def fastapi_router(live: Started, *, prefix: str, user: Any, wires: Any) -> APIRouter:
     """The routes of ``wires`` under ``prefix``. Raises `ConfigError`."""
     router = APIRouter(prefix=check_prefix(prefix), route_class=_route_class(live))
     depends = _dependency(user)
@@ -50,7 +48,7 @@ def fastapi_router(
     return router
 
 
-def _chosen(live: Started, wires: str | Iterable[str] | None) -> list[str]:
+def _chosen(live: Started, wires: Any) -> list[str]:
     """The names of the wires. The application has a description of its own, and a page."""
     groups = live.server.wires
     usual = [name for name in groups if name not in ("page", "openapi")]

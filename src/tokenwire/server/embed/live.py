@@ -48,11 +48,13 @@ from tokenwire.server.edge.problems import http_error
 from tokenwire.server.edge.respond import RunResponse
 from tokenwire.server.embed.mount import Mounted, Wrapped
 from tokenwire.server.embed.stop_signals import call_on_stop
-from tokenwire.server.embed.unlogged import Wire, encoder_of
+from tokenwire.server.embed.unlogged import encoder_of
 from tokenwire.server.hosted import Hosted, User
-from tokenwire.server.routes.runs import is_read
+from tokenwire.server.own_wires.installed import checked
+from tokenwire.server.own_wires.response import cursor_in
 from tokenwire.server.settings import Settings
 from tokenwire.tools.registry import ToolSet
+from tokenwire.wire.own import AnyEncoder, OwnEncoder
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -101,6 +103,10 @@ class Live:
     ``check_origin``: whether requests to the mounted routes that change something must come from
     pages of the same origin (or of ``settings.cors_origin``); False leaves that to the application.
 
+    ``wires``: wires of your own, each a class of encoders (`tokenwire.wire.base.Encoder`), a
+    function that makes one, or a `tokenwire.server.OwnWire`; ``wire``: what `start` and `resume`
+    answer in by default, one of these, or the name of one, ``events`` or ``tokens``.
+
     ``registry``, ``tools``: the models by name, and the tools of the runs (functions, or a tool
     set); ``http``: what asks providers, such as a `tokenwire.testing.ScriptedModel`.
     ``settings``: limits, quotas and clocks, as those of ``tokenwire serve``; ``heartbeat``:
@@ -128,6 +134,8 @@ class Live:
         webhook_secrets: str | Iterable[str] = (),
         user: User | None = None,
         check_origin: bool = True,
+        wires: Iterable[object] = (),
+        wire: object = "events",
         http: HttpClient | None = None,
         settings: Settings | None = None,
         heartbeat: float | None = None,
@@ -167,8 +175,10 @@ class Live:
             "after_tool": after_tool,
             "summarise": summarise,
             "http": http,
+            "wires": [checked(each) for each in wires],
         }
         self._server = self._new_server()
+        self._wire = self._name_of(wire)
         self._is_used = self._is_open = False
 
     @property
@@ -250,7 +260,7 @@ class Live:
         prompt: Any,
         *,
         model: str | None = None,
-        wire: Wire = "events",
+        wire: object = None,
         principal: str | Principal = "",
         thread: str | None = None,
         key: str | None = None,
@@ -260,7 +270,8 @@ class Live:
         **request: Any,
     ) -> Response:
         """Start a run of ``prompt`` (a text, a message or a conversation) and stream it.
-        ``model``: default the first of `models`; ``wire``: ``events`` or ``tokens``;
+        ``model``: default the first of `models`; ``wire``: ``events``, ``tokens`` or one of your
+        own, default `Live`'s;
         ``principal``: the caller, or the caller's id; ``thread``: a conversation's id; ``key``: an
         idempotency key; ``on_disconnect``: ``continue``, ``stop`` or ``stop:SECONDS``;
         ``metadata``: JSON values;
@@ -293,7 +304,7 @@ class Live:
         run: str,
         after: str | None = None,
         *,
-        wire: Wire = "events",
+        wire: object = None,
         principal: str | Principal = "",
     ) -> Response:
         """Stream the run with the id ``run`` after the cursor ``after`` (an ``id`` that a reader
@@ -301,33 +312,58 @@ class Live:
         has its end. Raises `NotFoundError` for a run of another ``principal``, and `CursorError`,
         as HTTP answers of their status."""
         try:
-            return await self._resumed(run, after, wire, _name(principal))
+            name = self._wire if wire is None else self._name_of(wire)
+            return await self._resumed(run, cursor_in(after), name, _name(principal))
         except TokenwireError as error:
             raise http_error(error) from None
 
-    async def _resumed(self, run: str, after: str | None, wire: Wire, principal: str) -> Response:
-        encoder = encoder_of(wire, run)
-        if after and ":" in after:  # the token wire's ids name their run as well
-            after = after.partition(":")[2]
-        follower = await self.runs.follow(run, after=after or None, principal=principal)
+    async def _resumed(self, run: str, after: str | None, wire: str, principal: str) -> Response:
+        follower = await self.runs.follow(run, after=after, principal=principal)
         skip = follower.after
-        if skip and await is_read(self._server.state, run, skip):
+        try:
+            is_read = skip > 0 and await follower.is_read()
+            encoder = self._encoder_of(wire, run)
+        except BaseException:
+            follower.close(returning=True)  # its client retries
+            raise
+        if is_read:
             follower.close(returning=True)  # it has all of it
             return Response(status_code=204)
-        if skip and wire == "tokens":
-            checked = follower
-            try:
-                follower = await self.runs.follow(run, principal=principal)
-            finally:
-                checked.close(returning=True)  # its client retries
+        if skip and not encoder.stateless:
+            follower.rewind()
+        is_other = isinstance(encoder, OwnEncoder) and not encoder.is_event_stream
         return RunResponse(
             self.connections,
             follower,
             encoder,
             run_id=run,
-            skip=skip,
+            skip=skip if not encoder.stateless else 0,
             headers={"tokenwire-run": run},
+            preamble=b"" if is_other else None,
         )
+
+    def _encoder_of(self, name: str, run: str) -> AnyEncoder:
+        own = self._server.state.own_wires.get(name)
+        if own is not None:
+            return OwnEncoder(own.encoder(), own.name)
+        return encoder_of("tokens" if name == "tokens" else "events", run)
+
+    def _name_of(self, wire: object) -> str:
+        """The name of a wire, which is served from now on. Raises `ConfigError`."""
+        wires = self._server.state.own_wires
+        if isinstance(wire, str):
+            if wire in ("events", "tokens") or wire in wires:
+                return wire
+            raise ConfigError(
+                f"unknown wire {wire[:40]!r}; choose of {', '.join(['events', 'tokens', *wires])}"
+            )
+        there = [name for name, own in wires.items() if wire is own or wire is own.encoder]
+        if there:
+            return there[0]
+        own = checked(wire)
+        self._server.add_wire(own)
+        self._more["wires"].append(own)
+        return own.name
 
     # --- the server's routes ---------------------------------------------------------------------
 
@@ -343,17 +379,19 @@ class Live:
         return Mounted(self, self._user)
 
     def router(
-        self, *, prefix: str = "", user: Any = None, wires: str | Iterable[str] | None = None
+        self, *, prefix: str = "", user: Any = None, wires: Iterable[object] | None = None
     ) -> APIRouter:
         """The server's routes as a FastAPI router, for ``app.include_router``. ``prefix``: what
         stands before their paths, such as ``/ai``; ``user``: a
         dependency (``Depends(me)``, or ``me``) that returns a principal, its name or None, takes
         an ``HTTPConnection`` where it needs the request, and is asked for each request and
         WebSocket; default Live's own. ``wires``: some of ``native``, ``ai-sdk``, ``ag-ui``,
-        ``openai``, ``anthropic``, ``durable-streams`` and ``page``; default all but the page.
-        Raises `ConfigError`."""
+        ``openai``, ``anthropic``, ``durable-streams``, ``page`` and ``openapi``, and wires of your
+        own or their names; default all but the page and ``openapi``. Raises `ConfigError`."""
         from tokenwire.server.embed.fastapi_router import fastapi_router
 
+        if wires is not None and not isinstance(wires, str):
+            wires = [each if isinstance(each, str) else self._name_of(each) for each in wires]
         return fastapi_router(self, prefix=prefix, user=user or self._user, wires=wires)
 
     def wrap(self, app: ASGIApp, *, prefix: str, user: User | None = None) -> ASGIApp:

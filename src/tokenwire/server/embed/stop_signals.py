@@ -27,7 +27,8 @@ def call_on_stop(callback: Callable[[], None]) -> Callable[[], None]:
     earlier: dict[int, Any] = {}
 
     def handler(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(callback)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(callback)
         before = earlier[number]
         if callable(before):
             before(number, frame)

@@ -133,10 +133,10 @@ def _responses(method: str, path: str, operation: Operation, version: Version) -
         if answer.text not in response["description"]:
             response["description"] += f"; {answer.text[0].lower()}{answer.text[1:]}"
         if answer.headers:
-            shown = {
+            header_fields = {
                 n: {"description": t, "schema": {"type": "string"}} for n, t in _headers(answer)
             }
-            response.setdefault("headers", {}).update(shown)
+            response.setdefault("headers", {}).update(header_fields)
         for media_type, body in _content(answer, version).items():
             content = response.setdefault("content", {})
             content[media_type] = _either(content.get(media_type), body)
@@ -257,27 +257,27 @@ def _schema(kind: Any) -> Json:
     return schema
 
 
-_made: Json = {}
+_SCHEMAS: Json = {}
 
 
 def schemas() -> Json:
     """Every named schema."""
-    if not _made:
+    if not _SCHEMAS:
         kinds = [*EVENT_TYPES.values(), *_types()]
         _, components = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
-        _made.update({name: _clean(schema) for name, schema in components.items()})
+        _SCHEMAS.update({name: _clean(schema) for name, schema in components.items()})
         for name in (kind.__name__ for kind in EVENT_TYPES.values()):
-            _made[name]["properties"].pop("extra", None)
-        _made["Event"] = {
+            _SCHEMAS[name]["properties"].pop("extra", None)
+        _SCHEMAS["Event"] = {
             "description": "An event of a run. Types that are not listed may come.",
             "anyOf": [{"$ref": _REF + kind.__name__} for kind in EVENT_TYPES.values()],
         }
-        _made["StreamedEvent"] = {"$ref": _REF + "Event"}
-        _made["EventAt"]["properties"]["event"] = {
+        _SCHEMAS["StreamedEvent"] = {"$ref": _REF + "Event"}
+        _SCHEMAS["EventAt"]["properties"]["event"] = {
             "anyOf": [{"$ref": _REF + "Event"}, {"type": "object", "required": ["type"]}]
         }
-        _made.update(_clean({**BODIES, **CHUNKS, **_FRAMES}))
-    return _made
+        _SCHEMAS.update(_clean({**BODIES, **CHUNKS, **_FRAMES}))
+    return _SCHEMAS
 
 
 def _types() -> list[Any]:

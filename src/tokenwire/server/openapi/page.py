@@ -44,8 +44,8 @@ def page(document: Json, *, base: str) -> bytes:
     by_tag: dict[str, list[str]] = {tag["name"]: [] for tag in document["tags"]}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            shown = _operation(document, base, method, path, operation)
-            by_tag[operation["tags"][0]].append(shown)
+            html = _operation(document, base, method, path, operation)
+            by_tag[operation["tags"][0]].append(html)
     info = document["info"]
     title = f"{info['title']} {info['version']}"
     parts = [
@@ -141,8 +141,8 @@ def _schemas(document: Json) -> str:
     parts = ['<h2 id="schemas">Schemas</h2>']
     for name, schema in document["components"]["schemas"].items():
         text = _prose(schema.get("description", ""))
-        shown = {key: value for key, value in schema.items() if key not in ("title", "description")}
-        code = escape(json.dumps(shown, indent=1, ensure_ascii=False))
+        body = {key: value for key, value in schema.items() if key not in ("title", "description")}
+        code = escape(json.dumps(body, indent=1, ensure_ascii=False))
         linked = _NAMED.sub(lambda m: f'<a href="#schema-{m[1]}">{m[1]}</a>', code)
         parts.append(
             f'<details id="schema-{escape(name)}"><summary><code>{escape(name)}</code></summary>'

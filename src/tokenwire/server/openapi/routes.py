@@ -70,16 +70,16 @@ class _Documents:
 
     def __init__(self, state: State, served: Served) -> None:
         self._state, self._served = state, served
-        self._made: dict[tuple[Version, tuple[str, ...]], dict[str, Any]] = {}
+        self._documents: dict[tuple[Version, tuple[str, ...]], dict[str, Any]] = {}
 
     def of(self, request: Request, version: Version) -> dict[str, Any]:
         """The document of the wires that the request's application serves."""
         groups = self._served()
         names = tuple(request.scope.get(WIRES_KEY) or groups)
-        made = self._made.get((version, names))
-        if made is None:
+        value = self._documents.get((version, names))
+        if value is None:
             served = [route for name in names for route in groups[name]]
-            made = document(*described(served, self._state.described), version=version)
-            if len(self._made) < _MOST_KEPT:
-                self._made[version, names] = made
-        return made
+            value = document(*described(served, self._state.described), version=version)
+            if len(self._documents) < _MOST_KEPT:
+                self._documents[version, names] = value
+        return value

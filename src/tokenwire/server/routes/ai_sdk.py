@@ -26,6 +26,7 @@ from tokenwire.relay.replay import Wait
 from tokenwire.server.edge.bodies import HowToAnswer, check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
+from tokenwire.server.own_wires.response import own_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, with_stored
 from tokenwire.server.routes.resume import Resume, resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses, run_id
@@ -311,8 +312,13 @@ async def approval(state: State, request: Request, info: RequestInfo) -> Respons
 
 async def in_wire(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/runs/{run}/wires/{wire}``: any run in any wire, to look at it."""
-    place = place_of(request.headers.get("last-event-id") or request.query_params.get("after"))
-    encoder = encoder_for(request.path_params["wire"], place)
+    after = request.headers.get("last-event-id") or request.query_params.get("after")
+    name = request.path_params["wire"]
+    if (own := state.own_wires.get(name)) is not None:
+        async with count_misses(state, info):
+            return await own_response(state, own, run_id(request), after, info.principal)
+    place = place_of(after)
+    encoder = encoder_for(name, place, state.own_wires)
     async with count_misses(state, info):
         return await wire_response(
             state,

@@ -1,0 +1,1 @@
+"""Wires of an application's own, or of installed packages: found, checked, and served."""
