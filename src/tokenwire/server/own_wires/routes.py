@@ -13,13 +13,15 @@ from starlette.routing import BaseRoute
 from tokenwire.errors import CursorError
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.openapi.conversation import THREAD_PARAMS, QueuedRun
 from tokenwire.server.openapi.native import AFTER, KEY, LAST_EVENT_ID
 from tokenwire.server.openapi.operation import Operation, answer, body, stream
 from tokenwire.server.openapi.problems import START
 from tokenwire.server.own_wires.response import own_response
 from tokenwire.server.routes.resume import resume_of
-from tokenwire.server.routes.runs import count_misses, is_read, run_id, start_run
+from tokenwire.server.routes.runs import begin, count_misses, is_read, run_id, waits
 from tokenwire.server.routes.support import route
+from tokenwire.server.starts.start import query_of
 from tokenwire.server.state import State
 from tokenwire.wire.own import OwnEncoder, OwnWire
 
@@ -41,16 +43,10 @@ def own_routes(state: State, wire: OwnWire) -> list[BaseRoute]:
         if resume is not None and key is None:
             run = resume.run
         else:
-            run = await start_run(
-                state,
-                asked.request(state.settings),
-                model=asked.model,
-                identity=info.identity,
-                key=key,
-                thread=asked.thread,
-                metadata=asked.metadata,
-                on_disconnect=asked.on_disconnect,
-            )
+            reply = await begin(state, asked, info.identity, key, query_of(request))
+            if reply.info is None:
+                return waits(reply, asked.thread or "", info.mount)
+            run = reply.info
         after = resume.place.cursor if resume is not None else None
         return await own_response(state, wire, run.id, after, info.principal)
 
@@ -71,9 +67,9 @@ def own_routes(state: State, wire: OwnWire) -> list[BaseRoute]:
     state.described["POST", wire.path] = Operation(
         summary="Start a run",
         tag=tag,
-        params=(KEY, LAST_EVENT_ID),
+        params=(KEY, LAST_EVENT_ID, *THREAD_PARAMS),
         body=body(CreateRun),
-        answers=(answered,),
+        answers=(answered, answer(202, "The turn waits", QueuedRun)),
         problems=START,
     )
     state.described["GET", one] = Operation(

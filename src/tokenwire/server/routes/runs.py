@@ -91,7 +91,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     else:
         reply = await begin(state, body, info.identity, key, query_of(request))
         if reply.info is None:
-            return _waits(reply, body.thread or "", info.mount)
+            return waits(reply, body.thread or "", info.mount)
         run = reply.info
     status = 201 if run.created_now else 200
     headers = {"location": f"{info.mount}/v1/runs/{run.id}", "tokenwire-run": run.id}
@@ -160,7 +160,7 @@ async def _following(
     return await conversations.after(principal, thread, messages)
 
 
-def _waits(reply: Reply, thread: str, mount: str) -> Response:
+def waits(reply: Reply, thread: str, mount: str) -> Response:
     """202: the turn waits, under the id that its run will have."""
     body = {
         "id": reply.run,
