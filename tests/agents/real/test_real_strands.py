@@ -15,9 +15,11 @@ from common import (
     approve,
     check_refused,
     check_sent,
+    conversation,
     events_of,
     kinds,
     over_a_restart,
+    sent_for,
     simulator,
     state_of,
 )
@@ -212,3 +214,11 @@ async def test_it_gets_files_and_earlier_calls() -> None:
 )
 async def test_what_it_cannot_take_is_refused(part: FilePart, message: str) -> None:
     await check_refused(agent_at, part, message)
+
+
+async def test_a_result_before_the_question_is_said_once() -> None:
+    messages = [*conversation()[:3], *conversation()[4:]]
+    bodies, _ = await sent_for(agent_at, messages)
+    assert bodies[0].count('"role":"tool"') == 1
+    assert "interrupted" not in bodies[0]
+    assert "who is in there?" in bodies[0]

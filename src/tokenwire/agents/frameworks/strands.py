@@ -307,8 +307,9 @@ def _copy(agent: Any, snapshot: dict[str, Any] | None, history: list[dict[str, A
 
 def strands_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], Any]:
     """The conversation before the question as Strands' messages, and the question: a text, content
-    blocks, or None where the last message is not the user's. Turns of one role are joined, and a
-    system message is the user's, marked as such: Strands has no other in a conversation. Raises
+    blocks, or None where it is in the conversation: after results, which Strands would else make
+    up, and where the last message is not the user's. Turns of one role are joined, and a system
+    message is the user's, marked as such: Strands has no other in a conversation. Raises
     `InputError`."""
     before, question = question_of(entries_of(messages))
     history: list[dict[str, Any]] = []
@@ -324,8 +325,8 @@ def strands_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], Any
     if question is None:
         return history, None
     if history and history[-1]["role"] == "user":
-        blocks = history.pop()["content"] + [_block(part) for part in question.parts]
-        return history, blocks
+        history[-1]["content"] += [_block(part) for part in question.parts]
+        return history, None
     if not question.files:
         return history, question.text
     return history, [_block(part) for part in question.parts]
