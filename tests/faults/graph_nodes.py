@@ -23,7 +23,7 @@ def nodes(case: Case, events: list[m.Event], evidence: Evidence) -> Iterable[str
         return
     stored: list[tuple[int, str, int]] = []
     begun: dict[str, int] = {}
-    ran: Counter[tuple[str, str]] = Counter()
+    ran: Counter[tuple[str, int, str]] = Counter()
     for number, line in enumerate(evidence.lines):
         if line["what"] == "own":
             begun[line["who"]] = number
@@ -31,12 +31,12 @@ def nodes(case: Case, events: list[m.Event], evidence: Evidence) -> Iterable[str
             stored.append((number, line["who"], line["step"]))
         elif line["what"] == "node":
             who, name = line["who"], line["name"]
-            ran[who, name] += 1
+            ran[who, begun.get(who, -1), name] += 1
             for at, by, step in stored:
                 if step >= line["step"] and (by == who or at < begun[who]):
                     yield f"I6: node {name} ran again, and checkpoint {step} had it as done"
                     break
-    for (_, name), count in ran.items():
+    for (_, _, name), count in ran.items():
         if count > 1:
             yield f"I6: one worker ran node {name} {count} times"
     results = Counter(e.call_id for e in events if isinstance(e, m.ToolResult | m.ToolError))
@@ -45,6 +45,6 @@ def nodes(case: Case, events: list[m.Event], evidence: Evidence) -> Iterable[str
             yield f"I6: call {call} has {count} results"
     last = events[-1] if events else None
     if isinstance(last, m.RunEnd) and last.outcome == "complete":
-        missing = set(graph.EFFECTS) - {name for _, name in ran}
+        missing = set(graph.EFFECTS) - {name for _, _, name in ran}
         if missing:
             yield f"I6: the run is complete, and its nodes {sorted(missing)} never ran"

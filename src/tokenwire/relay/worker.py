@@ -299,7 +299,9 @@ class Worker:
             order=order,
             fold=fold,
             events=replay.events if replay is not None else None,
-            documents=PrivateDocuments(self.store, plan.run) if plan.agent is not None else None,
+            documents=(
+                PrivateDocuments(self.store, plan.run, epoch) if plan.agent is not None else None
+            ),
             mailbox=partial(self._command, plan.run),
         )
         loop = make_engine(setup)

@@ -76,6 +76,8 @@ class Places:
             await lost(self._ctx)
         if self.place is not None:
             self.is_resumed = True
+            # From now on no earlier owner moves it, which may be asleep, and not know that it is.
+            await engine.journal.put_other(self._name, msgspec.json.encode(self.place))
             turn.source.calls |= self.place.calls
             await self._take_back(self.place)
 

@@ -22,22 +22,37 @@ MOST = 100_000
 
 
 class PrivateDocuments:
-    """One run's documents. Raises `LogError` like its store."""
+    """One run's documents, as its owner of ``epoch`` writes them: each epoch has its own, and the
+    newest counts, so that an owner which lost the run and does not know it replaces none of the
+    next one's. Raises `LogError` like its store."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Store, run: str, epoch: int = 1) -> None:
         self._store, self._kind = store, private_kind(run)
+        self._suffix = f"@{epoch}" if epoch > 1 else ""
 
     async def all(self) -> dict[str, bytes]:
         """Every document, by name."""
-        return await self._store.documents(self._kind, most=MOST)
+        return _newest(await self._store.documents(self._kind, most=MOST))
 
     async def get(self, name: str) -> bytes | None:
         """One document; None where there is none."""
-        return await self._store.document(self._kind, name)
+        documents = await self._store.documents(self._kind, prefix=name, most=MOST)
+        return _newest(documents).get(name)
 
     async def put(self, name: str, data: bytes) -> None:
         """Store one."""
-        await self._store.set_document(self._kind, name, data)
+        await self._store.set_document(self._kind, name + self._suffix, data)
+
+
+def _newest(documents: dict[str, bytes]) -> dict[str, bytes]:
+    """The documents of the last epoch that has one of a name, by this name."""
+    newest: dict[str, tuple[int, bytes]] = {}
+    for stored, data in documents.items():
+        name, _, number = stored.partition("@")
+        epoch = int(number or 1)
+        if name not in newest or newest[name][0] < epoch:
+            newest[name] = epoch, data
+    return {name: data for name, (_, data) in newest.items()}
 
 
 async def model_input(store: Store, run: str, meta: RunMeta) -> list[Message]:
