@@ -343,6 +343,7 @@ WITHOUT_SUCCESS = {
     "DELETE /v1/threads/{thread}/queue/{run}",
     "POST /v1/threads/{thread}/queue/{run}/now",
     "DELETE /v1/responses/{response}",
+    "DELETE /v1/runs/{run}/attach-tokens",
     "GET /ds/v1/stream/__ds/jwks.json",
     "POST /ds/v1/stream/__ds/subscriptions/{name}/claim",
     "POST /ds/v1/stream/__ds/subscriptions/{name}/ack",

@@ -28,6 +28,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
     ),
     (re.compile(r"(?i)\bbearer\s+[a-z0-9._~+/=-]{6,}"), "Bearer [redacted]"),
     (re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf)[-_][A-Za-z0-9_*.-]{6,}"), "[redacted]"),
+    (re.compile(r"\b(?:access|attach|ticket)_[A-Za-z0-9_-]{40,}"), "[redacted]"),
     (re.compile(r"\b(?:gh[opsu]_|github_pat_|AKIA|AIza)[A-Za-z0-9_-]{10,}"), "[redacted]"),
     (re.compile(r"://[^/\s@]+@"), "://[redacted]@"),
     (re.compile(rf"(?<![\w:/.])/(?:{_ROOTS})(?:/[\w.@+~-]+)+/?"), "[path]"),

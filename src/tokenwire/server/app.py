@@ -186,8 +186,8 @@ class App:
     async def startup(self) -> None:
         """Open the store, begin to serve runs."""
         from tokenwire.relay.conversation.conversations import Conversations
-        from tokenwire.relay.runs import Runs
         from tokenwire.relay.threads import Threads
+        from tokenwire.server.tokens.door import GrantedRuns
 
         state = self.state
         if state.settings.otel and otel.start() is None:
@@ -206,7 +206,7 @@ class App:
         tools = self._tools
         if tools is None:
             tools = await self._opened_here.enter_async_context(tools_of(state.settings))
-        state.runs = Runs(
+        state.runs = GrantedRuns(
             state.store,
             registry=state.registry,
             http=self._http,
@@ -229,7 +229,7 @@ class App:
         )
         await state.runs.open()
         state.conversations.open()
-        await state.identify.sessions.open(state.store)
+        await state.identify.open(state.store)
         if state.auth.jwt is not None:
             state.auth.jwt.keys.start()
         for service in state.services:
@@ -403,6 +403,7 @@ async def _upkeep(state: State) -> None:
         try:
             await state.threads.forget_unused(state.settings.retention)
             await state.identify.sessions.sweep()
+            await state.identify.tokens.sweep()
         except LogError as error:
             _log.warning("what is old could not be erased: %s", error)
 

@@ -1,4 +1,4 @@
-"""Asks the application's check again about the keys of open connections, and ends those refused.
+"""Asks again about the keys and tokens of open connections, and ends those refused.
 
 Always true: a key is asked about once for all of its connections, at most once a minute, and a
 connection whose key is refused, or cannot be checked, is asked to leave; no check delays the
@@ -40,9 +40,11 @@ class Recheck:
 
     def sweep(self, now: float) -> bool:
         """The ticker's: begin the checks that are due. Watches nothing by itself."""
-        if not self._identify.auth.asks or now < self._next_look:
+        if now < self._next_look:
             return False
         self._next_look = now + self._every
+        if not self._identify.auth.asks and not any(map(_has_token, self._connections)):
+            return False
         self._since = {name: self._since.get(name, now) for name in self._open()}
         for identity, since in self._since.items():
             due = self._identify.auth.recheck_at(identity, since)
@@ -62,11 +64,9 @@ class Recheck:
         open_now: dict[Identity, list[Connection]] = {}
         for connection in self._connections:
             identity = connection.identity
-            if (
-                identity is not None
-                and (identity.credential or identity.until)
-                and connection.leaving != REVOKED
-            ):
+            if identity is None or connection.leaving == REVOKED:
+                continue
+            if identity.credential or identity.until or identity.grant is not None:
                 open_now.setdefault(identity, []).append(connection)
         return open_now
 
@@ -82,3 +82,7 @@ class Recheck:
         except (TokenwireError, HTTPException, TimeoutError):
             for connection in self._open().get(identity, ()):
                 connection.revoke()
+
+
+def _has_token(connection: Connection) -> bool:
+    return connection.identity is not None and connection.identity.grant is not None

@@ -30,6 +30,7 @@ from tokenwire.observe.line_limit import LineLimit
 from tokenwire.server.access.jwt_issuer import JwtIssuer, issuer_of
 from tokenwire.server.hosted import User, ask, call
 from tokenwire.server.settings import Settings
+from tokenwire.server.tokens.grant import Grant
 
 __all__ = [
     "Auth",
@@ -84,6 +85,11 @@ class Identity(msgspec.Struct, frozen=True):
     limits: PrincipalLimits | None = None
     tenant_limits: PrincipalLimits | None = None
     until: float = 0.0
+    #: The session that it comes from, and the Unix seconds at which that ends.
+    session: str = ""
+    ends: int = 0
+    #: What a token lets its holder do; None where it is all that the principal may.
+    grant: Grant | None = None
 
     def __repr__(self) -> str:
         return f"Identity({self.principal!r}, {self.how!r})"
@@ -196,6 +202,11 @@ class Auth:
     def takes_keys(self) -> bool:
         """Whether a credential is one of the ways."""
         return bool(self._digests) or self.asks
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether the whole request is one of the ways."""
+        return self._user is not None
 
     @property
     def asks(self) -> bool:
@@ -321,10 +332,11 @@ def _failure(check: str, error: BaseException) -> KeyCheckError:
 
 
 def _has_still(who: Principal, identity: Identity) -> bool:
-    """Whether ``who`` has every role that ``identity`` was given."""
+    """Whether ``who`` has every role that ``identity`` was given; each role includes ``read``."""
     if who.roles is None or "admin" in who.roles:
         return True
-    return identity.roles is not None and identity.roles <= who.roles
+    roles = identity.roles
+    return roles is not None and bool(who.roles) and roles - {"read"} <= who.roles
 
 
 async def _principal_of(verify: Verify, key: str) -> Principal | None:

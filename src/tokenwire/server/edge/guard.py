@@ -33,6 +33,8 @@ from tokenwire.server.edge.transport import Transport, transport_of
 from tokenwire.server.hosted import refusal_of, user_of
 from tokenwire.server.metered import MeteredSend
 from tokenwire.server.settings import Settings, is_loopback
+from tokenwire.server.tokens.carried import take_token
+from tokenwire.server.tokens.grant import within
 
 if TYPE_CHECKING:
     from tokenwire.server.state import State
@@ -143,7 +145,8 @@ class Guard:
                 self._name_account(info, account, transport)
                 if scope["method"] not in _SAFE:
                     receive = await self._read(scope, info, receive, account)
-                await self.app(scope, receive, dressed)
+                with within(info.identity.grant):
+                    await self.app(scope, receive, dressed)
         except Exception as error:
             if info.status:  # the response has begun: it can only be broken off
                 raise
@@ -253,7 +256,7 @@ class Guard:
         mount = scope.get("root_path", "").rstrip("/")
         path = _below(mount, scope["path"])
         info = scope["tokenwire"] = RequestInfo(headers, client, secure, mount, path)
-        info.user = user_of(scope)
+        info.user, info.token = user_of(scope), take_token(scope)
         return info
 
     async def _preflight(self, scope: Scope, info: RequestInfo, send: Send) -> bool:

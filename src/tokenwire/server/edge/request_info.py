@@ -29,6 +29,7 @@ class RequestInfo:
         "path",
         "secure",
         "status",
+        "token",
         "user",
     )
 
@@ -45,6 +46,8 @@ class RequestInfo:
         self.identity = Identity()
         #: The principal that the application around this one named; None without one.
         self.user: Principal | None = None
+        #: The token or ticket that it brings; None without one.
+        self.token: str | None = None
         self.body = b""
         #: The parsed JSON body; None without one.
         self.json: Any = None

@@ -22,7 +22,7 @@ from tokenwire.errors import InputError, NotAuthenticatedError
 from tokenwire.relay import Store
 from tokenwire.server.edge.auth import Auth, How, Identity
 
-__all__ = ["ATTACH", "Sessions", "cookie_of", "rotate_secret"]
+__all__ = ["ATTACH", "MOST_CREDENTIAL", "SKEW", "Sessions", "cookie_of", "rotate_secret"]
 
 #: Begins every token that reads one run.
 ATTACH = "attach_"
@@ -30,7 +30,7 @@ ATTACH = "attach_"
 _SESSION_SECONDS = 12 * 3600
 _ATTACH_SECONDS = 600
 #: How far the clocks of two servers may differ, in seconds.
-_SKEW = 60
+SKEW = 60
 #: Seconds after which the secret is read again: until then a rotated one still counts.
 _REREAD_SECONDS = 1.0
 _KIND, _NAME, _ENDED = "server-secret", "sessions", "session-ended"
@@ -38,7 +38,8 @@ _KIND, _NAME, _ENDED = "server-secret", "sessions", "session-ended"
 _MOST_SWEPT = 100_000
 _MOST_TOKEN = 3600
 #: Bytes of a credential that a cookie, of at most 4 KiB, has room for.
-_MOST_CREDENTIAL = 1200
+MOST_CREDENTIAL = 1200
+_SESSION = b"tokenwire session"
 
 
 class _Secret(msgspec.Struct, frozen=True):
@@ -105,9 +106,10 @@ class Sessions:
         """The identity behind a session. Raises `NotAuthenticatedError`."""
         refusal = "invalid or expired session; sign in again"
         claims = await self._open("session", token, _SESSION_SECONDS, refusal)
-        if self._log is not None and await self._log.document(_ENDED, claims.id) is not None:
+        if await self.has_ended(claims.id):
             raise NotAuthenticatedError(refusal)
-        return self._auth.with_limits(claims.identity("session"))
+        identity = self._auth.with_limits(claims.identity("session"))
+        return msgspec.structs.replace(identity, session=claims.id, ends=claims.ends)
 
     async def end(self, token: str) -> None:
         """End a session, on every server of the store. Nothing happens for an invalid one."""
@@ -134,17 +136,42 @@ class Sessions:
         """Forget ended sessions that would be over by now."""
         if self._log is None:
             return
-        now = time.time() - _SKEW
+        now = time.time() - SKEW
         for name, data in (await self._log.documents(_ENDED, most=_MOST_SWEPT)).items():
             if not data.isdigit() or int(data) < now:
                 await self._log.set_document(_ENDED, name, None)
 
+    async def seal(self, label: bytes, body: bytes) -> str:
+        """``body``, signed for what ``label`` says, as a text for headers and addresses."""
+        secret = await self._current_secret()
+        return base64.urlsafe_b64encode(_mac(secret, body, label) + body).decode().rstrip("=")
+
+    async def unseal(self, label: bytes, text: str, refusal: str) -> bytes:
+        """The body of what `seal` made. Raises `NotAuthenticatedError` for anything else."""
+        try:
+            if len(text) > _MOST_TOKEN:
+                raise ValueError
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        except ValueError:
+            raise NotAuthenticatedError(refusal) from None
+        mac, body = raw[:32], raw[32:]
+        if not hmac.compare_digest(mac, _mac(await self._current_secret(), body, label)):
+            raise NotAuthenticatedError(refusal)
+        return body
+
+    async def crypt(self, name: str, data: bytes) -> bytes:
+        """Hide the credential behind the token called ``name``, or show it again."""
+        return _crypt(await self._current_secret(), name, data)
+
+    async def has_ended(self, session: str) -> bool:
+        """Whether somebody ended the session with this id."""
+        return self._log is not None and await self._log.document(_ENDED, session) is not None
+
     async def _sign(self, purpose: str, identity: Identity, seconds: int) -> str:
         now = int(time.time())
         name = os.urandom(16).hex()
-        secret = await self._current_secret()
-        sealed = _crypt(secret, name, identity.credential.encode("utf-8", "surrogateescape"))
-        if len(sealed) > _MOST_CREDENTIAL:
+        sealed = await self.crypt(name, identity.credential.encode("utf-8", "surrogateescape"))
+        if len(sealed) > MOST_CREDENTIAL:
             raise InputError("this key is too long for a session; send it with each request")
         claims = _Claims(
             purpose,
@@ -157,29 +184,20 @@ class Sessions:
             None if identity.roles is None else sorted(identity.roles),
             identity.until,
         )
-        body = msgspec.msgpack.encode(claims)
-        return base64.urlsafe_b64encode(_mac(secret, body) + body).decode().rstrip("=")
+        return await self.seal(_SESSION, msgspec.msgpack.encode(claims))
 
     async def _open(self, purpose: str, token: str, most_seconds: int, refusal: str) -> _Claims:
-        try:
-            if len(token) > _MOST_TOKEN:
-                raise ValueError
-            raw = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
-        except ValueError:
-            raise NotAuthenticatedError(refusal) from None
-        mac, body = raw[:32], raw[32:]
-        secret = await self._current_secret()
-        if not hmac.compare_digest(mac, _mac(secret, body)):
-            raise NotAuthenticatedError(refusal)
+        body = await self.unseal(_SESSION, token, refusal)
         try:
             claims = msgspec.msgpack.decode(body, type=_Claims)
         except msgspec.DecodeError:
             raise NotAuthenticatedError(refusal) from None
         now = time.time()
-        is_timely = claims.issued <= now + _SKEW and now < claims.ends
+        is_timely = claims.issued <= now + SKEW and now < claims.ends
         if claims.purpose != purpose or not is_timely or claims.ends - claims.issued > most_seconds:
             raise NotAuthenticatedError(refusal)
-        claims = msgspec.structs.replace(claims, sealed=_crypt(secret, claims.id, claims.sealed))
+        sealed = await self.crypt(claims.id, claims.sealed)
+        claims = msgspec.structs.replace(claims, sealed=sealed)
         if self._auth.on and not await self._auth.is_current(claims.identity("session")):
             raise NotAuthenticatedError(refusal)
         return claims
@@ -217,8 +235,8 @@ def _new_secret() -> _Secret:
     return _Secret(os.urandom(8).hex(), os.urandom(32))
 
 
-def _mac(secret: _Secret, body: bytes) -> bytes:
-    return hmac.new(secret.key, b"tokenwire session\0" + body, hashlib.sha256).digest()
+def _mac(secret: _Secret, body: bytes, label: bytes) -> bytes:
+    return hmac.new(secret.key, label + b"\0" + body, hashlib.sha256).digest()
 
 
 def _crypt(secret: _Secret, name: str, data: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, WebSocket
 from fastapi.dependencies.utils import get_dependant
 from fastapi.params import Depends as DependsParameter
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
@@ -25,6 +25,7 @@ from tokenwire.server.hosted import principal_of, set_refusal, set_user
 from tokenwire.server.openapi.catalogue import described, plain_path
 from tokenwire.server.openapi.document import operation_fields
 from tokenwire.server.openapi.routes import WIRES_KEY
+from tokenwire.server.tokens.carried import take_token
 
 __all__ = ["fastapi_router"]
 
@@ -61,10 +62,14 @@ def _chosen(live: Started, wires: Any) -> list[str]:
 
 def _route_class(live: Started) -> type[APIRoute]:
     """Routes whose every answer, also that of a dependency which refuses, may be read by the pages
-    of `Settings.cors_origin`."""
+    of `Settings.cors_origin`; a token, which the server checks, takes the dependencies' place."""
 
     class ReadableRoute(APIRoute):
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] in (self.methods or ()) and take_token(scope) is not None:
+                path = self.endpoint.tokenwire_path  # type: ignore[attr-defined]
+                await _Answer(live, path, None, is_open=True)(scope, receive, send)
+                return
             more = live.server.cors_headers(scope)
 
             async def send_readable(message: Message) -> None:
@@ -109,6 +114,7 @@ def _add_route(
     async def endpoint(request: Request, principal: Any = depends) -> Response:
         return _Answer(live, route.path, principal, wires=names)
 
+    endpoint.tokenwire_path = route.path  # type: ignore[attr-defined]
     path, methods = _CONVERTER.sub(_plain, route.path), route.methods or {"GET"}
     operations, _ = described([route], live.server.state.described)
     for method in sorted(methods - {"OPTIONS"}):
@@ -141,6 +147,7 @@ def _add_preflight(router: APIRouter, live: Started, path: str) -> None:
     async def endpoint(request: Request) -> Response:
         return _Answer(live, path, None, is_open=True)
 
+    endpoint.tokenwire_path = path  # type: ignore[attr-defined]
     path_here = _CONVERTER.sub(_plain, path)
     router.add_api_route(path_here, endpoint, methods=["OPTIONS"], include_in_schema=False)
 
@@ -148,10 +155,21 @@ def _add_preflight(router: APIRouter, live: Started, path: str) -> None:
 def _add_socket(
     router: APIRouter, live: Started, route: WebSocketRoute, depends: DependsParameter
 ) -> None:
-    async def endpoint(websocket: WebSocket, principal: Any = depends) -> None:
+    async def by_user(websocket: WebSocket, principal: Any = depends) -> None:
         # Starlette's object is between us and the server; its own two functions are the way.
         answer = _Answer(live, route.path, principal)
         await answer(websocket.scope, websocket._receive, websocket._send)
+
+    async def endpoint(websocket: WebSocket) -> None:
+        """A token takes the place of ``user``, which must not be asked then: so it is a dependency
+        of a route inside of this one."""
+        scope, receive, send = websocket.scope, websocket._receive, websocket._send
+        if take_token(scope) is not None:
+            await _Answer(live, route.path, None, is_open=True)(scope, receive, send)
+            return
+        overrides = scope.get("app")  # where tests replace dependencies
+        inner = APIWebSocketRoute(route.path, by_user, dependency_overrides_provider=overrides)
+        await inner.app(scope, receive, send)
 
     router.add_api_websocket_route(_CONVERTER.sub(_plain, route.path), endpoint, name=route.name)
 
@@ -163,7 +181,7 @@ def _plain(match: re.Match[str]) -> str:
 
 class _Answer(Response):
     """The server's own answer to a request that FastAPI has matched. ``is_open``: nobody's, which
-    the server refuses unless it is a preflight."""
+    the server refuses unless it is a preflight or brings a token."""
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ from tokenwire.events.principal import Principal
 from tokenwire.events.request import Request
 from tokenwire.providers.routing.aliases import aliases_of
 from tokenwire.relay import open_store
+from tokenwire.relay.description import RunInfo
 from tokenwire.server.app import App
 from tokenwire.server.edge.problems import http_error
 from tokenwire.server.edge.respond import RunResponse
@@ -53,6 +54,8 @@ from tokenwire.server.hosted import Hosted, User
 from tokenwire.server.own_wires.installed import checked
 from tokenwire.server.own_wires.response import cursor_in
 from tokenwire.server.settings import Settings
+from tokenwire.server.tokens.by_host import issue_for
+from tokenwire.server.tokens.tokens import TTL
 from tokenwire.tools.registry import ToolSet
 from tokenwire.wire.own import AnyEncoder, OwnEncoder
 
@@ -364,6 +367,58 @@ class Live:
         self._server.add_wire(own)
         self._more["wires"].append(own)
         return own.name
+
+    # --- tokens for browsers ---------------------------------------------------------------------
+
+    async def token(
+        self,
+        run: str | RunInfo | None = None,
+        *,
+        thread: str | None = None,
+        principal: str | Principal | None = None,
+        scopes: Iterable[str] = ("read",),
+        ttl: float = TTL,
+        refresh: float | None = None,
+        ticket: bool = False,
+    ) -> str:
+        """A token for a browser, which it sends as ``Authorization: Bearer TOKEN``: for one ``run``
+        (the id, or a description), or for a ``thread`` with all of its runs, also later ones, of
+        ``principal`` (default: the run's own), whose roles bound it. ``scopes``: ``read``,
+        ``write`` (start, cancel, answer tools) and ``approve``, ``read`` always being one;
+        ``ttl``: seconds that it is good for; ``refresh``: seconds for which it may be refreshed, 0
+        for never, default 12 hours. ``ticket``: instead a ticket, for one request within a minute,
+        as ``?ticket=`` of an `EventSource`. Raises `InputError`, `RoleError` for more than the
+        principal may, and `NotFoundError` for an unknown run."""
+        return await issue_for(
+            self._server.state.identify.tokens,
+            self.runs,
+            run=run,
+            thread=thread,
+            principal=principal,
+            how={"scopes": scopes, "ttl": ttl, "refresh": refresh, "is_ticket": ticket},
+        )
+
+    async def revoke(
+        self,
+        token: str | None = None,
+        *,
+        run: str | None = None,
+        thread: str | None = None,
+        principal: str | Principal = "",
+    ) -> None:
+        """End a ``token`` and all that it was refreshed to, or all tokens of ``principal`` for a
+        ``run`` or a ``thread``, on every server of the store; a connection that one opened ends
+        within a minute. Erasing a run or thread does the same. Raises `InputError`."""
+        self.require_open()
+        tokens = self._server.state.identify.tokens
+        if sum(target is not None for target in (token, run, thread)) != 1:
+            raise InputError("pass a token, a run or a thread")
+        if token is not None:
+            await tokens.revoke_text(token)
+        elif run is not None:
+            await tokens.revoke("run", _name(principal), run)
+        elif thread is not None:
+            await tokens.revoke("thread", _name(principal), thread)
 
     # --- the server's routes ---------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The server's routes inside of another ASGI application, below a prefix.
 
-Always true: a request reaches a route only after the application has named its user; before the
-lifespan it is answered with 503, which says what to do.
+Always true: a request reaches a route only after the application has named its user, or with a
+token that the server checks itself; before the lifespan it is answered with 503, which says what to
+do.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.server.app import App
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.hosted import UNKNOWN_USER, User, ask_user, set_refusal
+from tokenwire.server.tokens.carried import take_token
 
 __all__ = [
     "Mounted",
@@ -67,6 +69,7 @@ class Mounted:
         if scope["type"] == "lifespan":
             await _lifespan(self._live, receive, send)
             return
+        has_token = take_token(scope) is not None  # out of the address, also for the host's log
         scope = dict(scope)
         # Starlette's `Mount` has added its prefix to the `root_path` that was there before.
         whole_path(scope, scope.get("app_root_path", ""))
@@ -76,7 +79,7 @@ class Mounted:
             return
         try:
             require_open(self._live)
-            if not self._is_public(scope) and not is_preflight(scope):
+            if not has_token and not self._is_public(scope) and not is_preflight(scope):
                 await self._ask(scope)
         except TokenwireError as error:
             set_refusal(scope, error)
@@ -131,6 +134,7 @@ class Wrapped:
         if path == below and scope["type"] == "http":
             await _slash(scope)(scope, receive, send)
         elif path.startswith(f"{below}/"):
+            take_token(scope)  # out of the address that the host logs
             await self._mounted({**scope, "root_path": below}, receive, send)
         else:
             await self._app(scope, receive, send)

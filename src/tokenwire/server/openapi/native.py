@@ -22,6 +22,7 @@ from tokenwire.server.openapi.problems import START
 from tokenwire.server.routes.meta import SessionBody
 from tokenwire.server.routes.threads import TitleBody
 from tokenwire.server.runs import RunDescription
+from tokenwire.server.tokens.routes import IssueBody
 from tokenwire.wire.ai_sdk.parts import COMPAT
 
 __all__ = ["AFTER", "KEY", "LAST_EVENT_ID", "OPERATIONS", "SOCKETS"]
@@ -126,9 +127,19 @@ _RUNS: dict[tuple[str, str], Operation] = {
         problems=("conflict", *_RUN),
     ),
     ("POST", "/v1/runs/{run}/attach-tokens"): Operation(
-        summary="A token that reads this run",
+        summary="A token or ticket for this run",
         tag="Runs",
+        text="Without a body one that reads its events for ten minutes. Sent with a token, refresh "
+        "it.",
+        body=body(IssueBody, required=False),
         answers=(answer(201, "A token for a browser", shapes.AttachToken),),
+        problems=("bad_request", "forbidden", *_RUN),
+    ),
+    ("DELETE", "/v1/runs/{run}/attach-tokens"): Operation(
+        summary="End the tokens for this run",
+        tag="Runs",
+        text="Sent with a token, end that one and what it was refreshed to.",
+        answers=(answer(204, "They end on every server of the store"),),
         problems=_RUN,
     ),
 }
@@ -168,6 +179,21 @@ _THREADS: dict[tuple[str, str], Operation] = {
         summary="Delete a conversation and all of its runs",
         tag="Conversations",
         answers=(answer(204, "Deleted"),),
+    ),
+    ("POST", "/v1/threads/{thread}/attach-tokens"): Operation(
+        summary="A token or ticket for this conversation",
+        tag="Conversations",
+        text="It reaches later runs too. Without a body it reads for ten minutes. Sent with a "
+        "token, refresh it.",
+        body=body(IssueBody, required=False),
+        answers=(answer(201, "A token for a browser", shapes.AttachToken),),
+        problems=("bad_request", "forbidden"),
+    ),
+    ("DELETE", "/v1/threads/{thread}/attach-tokens"): Operation(
+        summary="End the tokens for this conversation",
+        tag="Conversations",
+        text="Sent with a token, end that one and what it was refreshed to.",
+        answers=(answer(204, "They end on every server of the store"),),
     ),
 }
 

@@ -91,12 +91,16 @@ class ToolAnswered(msgspec.Struct):
     call_id: str
 
 
-class AttachToken(msgspec.Struct):
-    """A token; ``expires_in``: seconds."""
+class AttachToken(msgspec.Struct, omit_defaults=True):
+    """A token, or a ticket; ``expires_in``: seconds; ``scopes``: of one that was made with a
+    body."""
 
-    token: str
-    run: str
     expires_in: float
+    token: str | None = None
+    ticket: str | None = None
+    run: str | None = None
+    thread: str | None = None
+    scopes: list[str] | None = None
 
 
 class ThreadPage(msgspec.Struct, omit_defaults=True):

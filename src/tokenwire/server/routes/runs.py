@@ -6,9 +6,7 @@ answer; a request with an ``Idempotency-Key`` starts at most one run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -16,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tokenwire.errors import CursorError, InputError, NotFoundError
+from tokenwire.errors import CursorError, InputError
 from tokenwire.events.message import Message
 from tokenwire.relay.conversation.conversations import Reply
 from tokenwire.relay.conversation.posted import Continuation
+from tokenwire.server.access.misses import count_misses, run_id
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import (
     ApprovalBody,
@@ -44,11 +43,11 @@ from tokenwire.server.starts.start import (
     thread_query,
 )
 from tokenwire.server.state import State
+from tokenwire.server.tokens.grant import thread_to_start
+from tokenwire.server.tokens.routes import run_routes
 from tokenwire.wire.native import NativeEncoder
 
 __all__ = ["begin", "count_misses", "describe", "routes"]
-
-_RUN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -64,7 +63,6 @@ def routes(state: State) -> list[BaseRoute]:
 
     one = "/v1/runs/{run}"
     state.roles.add("POST", one + "/approvals/{approval}", "approve")
-    state.roles.add("POST", one + "/attach-tokens", "read")
     return [
         route("/v1/runs", create, "POST"),
         route(one, snapshot, "GET"),
@@ -74,7 +72,7 @@ def routes(state: State) -> list[BaseRoute]:
         route(one + "/cancel", cancel, "POST"),
         route(one + "/approvals/{approval}", approve, "POST"),
         route(one + "/tools/{call}", answer_tool, "POST"),
-        route(one + "/attach-tokens", attach_token, "POST"),
+        *run_routes(state),
     ]
 
 
@@ -114,6 +112,7 @@ async def begin(
 ) -> Reply:
     """Start the run of a body: alone, or as the next turn of its thread. A ``prompt`` in a thread
     continues it; ``messages`` are the whole conversation, unless ``history`` says otherwise."""
+    body.thread = thread_to_start(body.thread)
     request = body.request(state.settings)
     history = body.history or query.history
     is_turn = body.parent is not None or body.replaces is not None
@@ -279,46 +278,9 @@ async def answer_tool(state: State, request: Request, info: RequestInfo) -> Resp
     return json_response({"id": run, "call_id": request.path_params["call"]}, 202)
 
 
-async def attach_token(state: State, request: Request, info: RequestInfo) -> Response:
-    """``POST .../attach-tokens``: a token that reads this run for ten minutes, and only that."""
-    run = run_id(request)
-    async with count_misses(state, info):
-        await state.runs.info(run, principal=info.principal)
-    token, seconds = await state.identify.sessions.attach_token(info.identity, run)
-    return json_response({"token": token, "run": run, "expires_in": seconds}, 201)
-
-
 async def delete(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/runs/{run}``: cancel the run and delete its log."""
     run = run_id(request)
     async with count_misses(state, info):
         await state.threads.erase_run(run, info.principal)
     return Response(status_code=204)
-
-
-def run_id(request: Request) -> str:
-    """The run of the path; what cannot be an id is an unknown run."""
-    run = request.path_params["run"]
-    if not _RUN.fullmatch(run):
-        raise NotFoundError("no such run")
-    return run
-
-
-class count_misses:  # noqa: N801 - reads as a statement
-    """Counts unknown runs and invalid cursors per address; too many become a `BusyError`. Only
-    where keys are on: an open loopback server has no secret to guess."""
-
-    def __init__(self, state: State, info: RequestInfo) -> None:
-        self._state, self._info = state, info
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, NotFoundError | CursorError) and self._state.auth.on:
-            self._state.limits.missed(self._info.client)

@@ -22,6 +22,7 @@ from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
 from tokenwire.server.routes.conversation.turns import queue_of
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
+from tokenwire.server.tokens.routes import thread_routes
 
 __all__ = ["TitleBody", "routes"]
 
@@ -52,6 +53,7 @@ def routes(state: State) -> list[BaseRoute]:
         route(one, show, "GET"),
         route(one, name_it, "PUT"),
         route(one, erase, "DELETE"),
+        *thread_routes(state),
     ]
 
 
@@ -133,5 +135,8 @@ async def name_it(state: State, request: Request, info: RequestInfo) -> Response
 
 async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/threads/{thread}``: the conversation and all of its runs."""
-    await state.threads.erase(_thread(request), info.principal)
+    thread = _thread(request)
+    # First: a token must not start a run while the others are erased.
+    await state.identify.tokens.revoke("thread", info.principal, thread)
+    await state.threads.erase(thread, info.principal)
     return Response(status_code=204)

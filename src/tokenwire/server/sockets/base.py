@@ -24,6 +24,7 @@ from tokenwire.server.edge.connections import REVOKED, Connection, SlowReader
 from tokenwire.server.edge.guard import parse_json, request_info
 from tokenwire.server.edge.transport import transport_of
 from tokenwire.server.state import State
+from tokenwire.server.tokens.grant import within
 
 __all__ = [
     "MANY",
@@ -92,8 +93,9 @@ class Socket:
         """The socket was accepted and the peer admitted."""
 
     def subprotocol(self, names: list[str]) -> str | None:
-        """Which of the client's subprotocols is spoken."""
-        return None
+        """Which of the client's subprotocols is spoken: our own name, for clients that insist on
+        one. It is not the one that holds a token."""
+        return "tokenwire" if "tokenwire" in names else None
 
     def keep_alive(self) -> dict[str, Any] | None:
         """A message that keeps an idle socket open; None where the protocol's own pings do."""
@@ -118,7 +120,8 @@ class Socket:
         try:
             if await self.admit():  # at once: a message may be behind the accepted request
                 connection.identity = self.info.identity
-                self.spawn(self._serve(connection))
+                with within(self.info.identity.grant):
+                    self.spawn(self._serve(connection))
                 await self._over
         except SlowReader:
             if self.transport.give_up is not None:

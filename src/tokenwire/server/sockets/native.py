@@ -33,7 +33,7 @@ from tokenwire.observe.facts import FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.follow import Follower
 from tokenwire.server.access.jwt_issuer import MOST_TOKEN
-from tokenwire.server.edge.auth import Role
+from tokenwire.server.edge.auth import Identity, Role
 from tokenwire.server.edge.bodies import CreateRun, read_body
 from tokenwire.server.edge.problems import error_fields
 from tokenwire.server.routes.runs import begin, count_misses
@@ -49,6 +49,7 @@ from tokenwire.server.sockets.base import (
 )
 from tokenwire.server.starts.start import ThreadQuery
 from tokenwire.server.state import State
+from tokenwire.server.tokens.tokens import TOKEN
 from tokenwire.wire.native import socket_message
 
 __all__ = ["NativeSocket", "routes"]
@@ -131,10 +132,6 @@ class NativeSocket(Socket):
             "ping": (_Command, self._ping, "read"),
         }
 
-    def subprotocol(self, names: list[str]) -> str | None:
-        """Our own name, for clients that insist on one."""
-        return "tokenwire" if "tokenwire" in names else None
-
     async def leave(self, reason: str) -> None:
         """``reconnect`` with the cursor of every followed run, then the close."""
         after_ms = self.state.connections.retry_ms
@@ -169,7 +166,7 @@ class NativeSocket(Socket):
             if not isinstance(value, dict) or value.get("op") != "auth":
                 raise NotAuthenticatedError('the first message must be {"op":"auth","key":...}')
             command = read_body(value, _Auth)
-            self.info.identity = await self.state.identify.by_key(command.key, self.info.client)
+            self.info.identity = await self._identity_of(command.key)
             self.info.identity.require("read")
         except (TokenwireError, TimeoutError) as error:
             if isinstance(error, TokenwireError):
@@ -178,6 +175,11 @@ class NativeSocket(Socket):
             return False
         await self._say({"op": "ok", "id": command.id})
         return True
+
+    async def _identity_of(self, key: str) -> Identity:
+        if key.startswith(TOKEN):
+            return await self.state.identify.by_token(key, self.info, "WEBSOCKET")
+        return await self.state.identify.by_key(key, self.info.client)
 
     async def take(self, message: Message) -> None:
         """A command; what is wrong with it is an ``error`` message."""

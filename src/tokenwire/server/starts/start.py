@@ -30,6 +30,7 @@ from tokenwire.server.edge.bodies import choose_model
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.state import State
+from tokenwire.server.tokens.grant import thread_to_start, within
 
 __all__ = [
     "Start",
@@ -58,6 +59,10 @@ class Start(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     run_id: str | None = None
     tools: bool = True
+
+    def __post_init__(self) -> None:
+        # Before anything of the conversation is read: a token may be for another.
+        self.thread = thread_to_start(self.thread)
 
     @property
     def principal(self) -> str:
@@ -140,6 +145,7 @@ async def start_run(
 ) -> RunInfo:
     """`Runs.start` within roles and quotas, for every wire. ``model``, ``on_disconnect``: None is
     the server's default."""
+    thread = thread_to_start(thread)
     model_name = choose_model(model, state.model_names)
     with _admitted(state, identity, key) as principal:
         info = await state.runs.start(
@@ -177,7 +183,7 @@ async def say(
         on_disconnect=how.on_disconnect or state.settings.on_disconnect,
         tools=how.tools,
     )
-    with _admitted(state, how.identity, how.key):
+    with _admitted(state, how.identity, how.key), within(None):
         reply = await state.conversations.say(
             meta,
             following,

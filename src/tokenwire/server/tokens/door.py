@@ -1,0 +1,74 @@
+"""The runs of a server, as far as the grant of the request under way reaches.
+
+Always true: no route can forget the check, as every access to a run comes through here; the tasks
+of a run that a token starts are under no grant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenwire.events.request import Request
+from tokenwire.relay.description import RunInfo, RunMeta
+from tokenwire.relay.runs import Runs
+from tokenwire.server.tokens.grant import (
+    Scope,
+    current_grant,
+    only_by_login,
+    thread_to_start,
+    within,
+)
+
+__all__ = ["GrantedRuns"]
+
+
+class GrantedRuns(Runs):
+    """`tokenwire.relay.runs.Runs`, where a request that came with a token sees the runs of its
+    grant. Raises `RoleError` for a scope that is not granted, before anything is looked up,
+    and `NotFoundError` for any other run, as for an unknown one."""
+
+    async def start(self, request: Request, *, model: str, **how: Any) -> RunInfo:
+        how["thread"] = thread_to_start(how.get("thread"))
+        grant = current_grant()
+        with within(None):
+            info = await super().start(request, model=model, **how)
+        if grant is not None:  # a key may name a run that was started before
+            grant.require_run(info.id, info.thread)
+        return info
+
+    async def thread(self, thread: str, **page: Any) -> list[RunInfo]:
+        grant = current_grant()
+        if grant is not None and grant.kind == "thread" and grant.name != thread:
+            return []  # as for a conversation that nobody has begun
+        return await super().thread(thread, **page)
+
+    async def cancel(self, run: str, **how: Any) -> RunInfo:
+        _require("write")
+        return await super().cancel(run, **how)
+
+    async def approve(self, run: str, approval_id: str, **answer: Any) -> None:
+        _require("approve")
+        await super().approve(run, approval_id, **answer)
+
+    async def answer_tool(self, run: str, call_id: str, **answer: Any) -> None:
+        _require("write")
+        await super().answer_tool(run, call_id, **answer)
+
+    async def delete(self, run: str, *, principal: str = "") -> None:
+        only_by_login()
+        await super().delete(run, principal=principal)
+
+    async def _checked(self, run: str, principal: str) -> tuple[Any, RunMeta]:
+        grant = current_grant()
+        if grant is not None:
+            grant.require("read")
+        info, meta = await super()._checked(run, principal)
+        if grant is not None:
+            grant.require_run(run, meta.thread)
+        return info, meta
+
+
+def _require(scope: Scope) -> None:
+    grant = current_grant()
+    if grant is not None:
+        grant.require(scope)
