@@ -11,14 +11,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.security import OAuth2PasswordBearer
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
-from starlette.routing import Mount
+from starlette.routing import Mount, WebSocketRoute
 from websockets.sync.client import connect
 
 from support.free_ports import free_port
@@ -193,6 +194,32 @@ def test_a_dependency_that_needs_a_request_is_refused_when_it_is_included() -> N
         live.router(prefix="ai", user=me)
     with pytest.raises(ConfigError, match="user"):
         live_of(user="ann")
+
+
+def of_token(token: str) -> str | None:
+    return token.removeprefix("token-of-") if token.startswith("token-of-") else None
+
+
+def by_request(request: Request) -> str | None:
+    return of_token(request.headers.get("authorization", "").removeprefix("Bearer "))
+
+
+def by_oauth(token: Annotated[str, Depends(OAuth2PasswordBearer("token"))]) -> str | None:
+    return of_token(token)
+
+
+@pytest.mark.parametrize("user", [by_request, by_oauth])
+def test_a_user_that_needs_a_request_where_there_are_no_sockets(user: Any) -> None:
+    live = live_of()
+    with pytest.raises(ConfigError, match="sockets=False"):
+        live.router(user=by_request)
+    app = FastAPI(lifespan=live.lifespan)
+    app.include_router(live.router(prefix="/ai", user=user, sockets=False))
+    assert not [route for route in app.routes if isinstance(route, WebSocketRoute)]
+    with serving(app) as url:
+        for token, status in [("", 401), ("wrong", 401), ("token-of-ann", 200)]:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            assert httpx.get(f"{url}/ai/v1/models", headers=headers).status_code == status
 
 
 @pytest.mark.parametrize("kind", ["router", "mount"])

@@ -33,12 +33,21 @@ _WORDS = re.compile(r"\W+")
 _CONVERTER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
-def fastapi_router(live: Started, *, prefix: str, user: Any, wires: Any) -> APIRouter:
-    """The routes of ``wires`` under ``prefix``. Raises `ConfigError`."""
+def fastapi_router(
+    live: Started, *, prefix: str, user: Any, wires: Any, sockets: bool
+) -> APIRouter:
+    """The routes of ``wires`` under ``prefix``, WebSockets only with ``sockets``. Raises
+    `ConfigError`."""
     router = APIRouter(prefix=check_prefix(prefix), route_class=_route_class(live))
-    depends = _dependency(user)
     names = _chosen(live, wires)
-    routes = [route for name in names for route in live.server.wires[name]]
+    routes = [
+        route
+        for name in names
+        for route in live.server.wires[name]
+        if sockets or not isinstance(route, WebSocketRoute)
+    ]
+    has_sockets = any(isinstance(route, WebSocketRoute) for route in routes)
+    depends = _dependency(user, has_sockets=has_sockets)
     for route in routes:
         if isinstance(route, WebSocketRoute):
             _add_socket(router, live, route, depends)
@@ -84,9 +93,9 @@ def _route_class(live: Started) -> type[APIRoute]:
     return ReadableRoute
 
 
-def _dependency(user: Any) -> DependsParameter:
+def _dependency(user: Any, *, has_sockets: bool) -> DependsParameter:
     """The application's dependency, checked: one that takes a ``Request`` would fail for every
-    WebSocket."""
+    WebSocket, if there are any."""
     if user is None:
         raise ConfigError(
             "pass router(..., user=Depends(who)), or Live(user=...): who names the principal of a "
@@ -96,14 +105,15 @@ def _dependency(user: Any) -> DependsParameter:
     if depends.dependency is None or not callable(depends.dependency):
         raise ConfigError("user must be Depends(FUNCTION), or the function")
     pending = [get_dependant(path="/", call=depends.dependency)]
-    while pending:
+    while pending and has_sockets:
         dependant = pending.pop()
         pending += dependant.dependencies
         if dependant.request_param_name is not None:
             name = getattr(dependant.call, "__qualname__", type(dependant.call).__name__)
             raise ConfigError(
                 f"{name}, which user depends on, takes a Request, which a WebSocket has not; "
-                "annotate the parameter as starlette.requests.HTTPConnection"
+                "annotate the parameter as starlette.requests.HTTPConnection, or pass "
+                "router(..., sockets=False)"
             )
     return depends
 

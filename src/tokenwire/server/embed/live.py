@@ -434,7 +434,12 @@ class Live:
         return Mounted(self, self._user)
 
     def router(
-        self, *, prefix: str = "", user: Any = None, wires: Iterable[object] | None = None
+        self,
+        *,
+        prefix: str = "",
+        user: Any = None,
+        wires: Iterable[object] | None = None,
+        sockets: bool = True,
     ) -> APIRouter:
         """The server's routes as a FastAPI router, for ``app.include_router``. ``prefix``: what
         stands before their paths, such as ``/ai``; ``user``: a
@@ -442,12 +447,15 @@ class Live:
         an ``HTTPConnection`` where it needs the request, and is asked for each request and
         WebSocket; default Live's own. ``wires``: some of ``native``, ``ai-sdk``, ``ag-ui``,
         ``openai``, ``anthropic``, ``durable-streams``, ``page`` and ``openapi``, and wires of your
-        own or their names; default all but the page and ``openapi``. Raises `ConfigError`."""
+        own or their names; default all but the page and ``openapi``. ``sockets``: False leaves the
+        WebSockets out, for a ``user`` that needs a ``Request``. Raises `ConfigError`."""
         from tokenwire.server.embed.fastapi_router import fastapi_router
 
         if wires is not None and not isinstance(wires, str):
             wires = [each if isinstance(each, str) else self._name_of(each) for each in wires]
-        return fastapi_router(self, prefix=prefix, user=user or self._user, wires=wires)
+        return fastapi_router(
+            self, prefix=prefix, user=user or self._user, wires=wires, sockets=sockets
+        )
 
     def wrap(self, app: ASGIApp, *, prefix: str, user: User | None = None) -> ASGIApp:
         """``app`` with the server's routes under ``prefix``, for hosts that mount nothing (Django,
