@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from tokenwire.server import OwnWire
@@ -65,14 +64,6 @@ class Text(Lines):
 
     def encode(self, event: Any, cursor: str) -> bytes:
         return "not bytes"  # type: ignore[return-value]
-
-
-class Endless(Lines):
-    name = "endless"
-
-    def encode(self, event: Any, cursor: str) -> bytes:
-        while True:
-            time.sleep(1)
 
 
 class Half:
