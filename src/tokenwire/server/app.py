@@ -224,6 +224,7 @@ class App:
             hooks=self._hooks,
         )
         state.threads = Threads(state.runs)
+        state.quotas.store = state.store
         state.conversations = Conversations(
             state.runs, policy=state.settings.history, summarise=self._summarise
         )
@@ -404,6 +405,7 @@ async def _upkeep(state: State) -> None:
             await state.threads.forget_unused(state.settings.retention)
             await state.identify.sessions.sweep()
             await state.identify.tokens.sweep()
+            await state.quotas.sweep()
         except LogError as error:
             _log.warning("what is old could not be erased: %s", error)
 

@@ -305,6 +305,18 @@ class Settings:
         "Limits",
         "Run starts per minute and principal. Default: 30 with API keys, unlimited without.",
     )
+    tokens_per_day: int | None = _set(
+        None, "Limits", "Model tokens per day (UTC) and principal, in and out. Default: unlimited."
+    )
+    runs_per_tenant: int | None = _set(
+        None, "Limits", "Concurrent runs of a tenant's principals together. Default: unlimited."
+    )
+    starts_per_tenant: int | None = _set(
+        None, "Limits", "Run starts per minute of a tenant's principals. Default: unlimited."
+    )
+    tokens_per_tenant: int | None = _set(
+        None, "Limits", "Model tokens per day (UTC) of a tenant's principals. Default: unlimited."
+    )
     starts_burst: int = _set(10, "Limits", "Burst of run starts within that rate.")
     bad_attach_per_minute: int = _set(
         30, "Limits", "Requests for unknown runs or invalid cursors per minute and address."

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from tokenwire.observe.redact import keep_secret
+from tokenwire.server.access.quotas import Quotas
 from tokenwire.server.access.roles import RoleRules
 from tokenwire.server.budget import Budget
 from tokenwire.server.edge.auth import Auth
@@ -82,6 +83,7 @@ class State:
             keep_secret(key.rpartition(":")[2])
         self.budget = Budget(settings, keys_on=self.auth.on or hosted is not None)
         self.limits = Limits(settings, keys_on=self.auth.on or hosted is not None)
+        self.quotas = Quotas(settings, keys_on=self.auth.on or hosted is not None)
         self.identify = Identify(
             self.auth, Sessions(self.auth), self.limits, hosted=hosted is not None
         )

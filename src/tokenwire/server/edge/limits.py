@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from tokenwire.errors import BusyError
+from tokenwire.events.principal import PrincipalLimits
 from tokenwire.relay.census import Census
 from tokenwire.server.settings import Settings
 
@@ -69,11 +70,13 @@ class Limits:
 
         self.readers_per_run = choose(settings.readers_per_run, 32)
         self.readers_per_principal = choose(settings.readers_per_principal, 20)
-        self.runs_per_principal = choose(settings.runs_per_principal, 4)
-        self.starts_per_minute = choose(settings.starts_per_minute, 30)
+        self._bounds = PrincipalLimits(
+            runs=choose(settings.runs_per_principal, 4),
+            waiting_runs=choose(settings.waiting_runs_per_principal, 20),
+            starts_per_minute=choose(settings.starts_per_minute, 30),
+        )
         self.starts_burst = settings.starts_burst
         self.runs = settings.runs
-        self.waiting_runs_per_principal = choose(settings.waiting_runs_per_principal, 20)
         self.waiting_runs = settings.waiting_runs
         self.bad_attach_per_minute = settings.bad_attach_per_minute
         self.wrong_keys_per_minute = settings.wrong_keys_per_minute
@@ -103,22 +106,25 @@ class Limits:
 
         return release
 
-    def admit(self, principal: str, census: Census) -> None:
-        """Reserve a place for a run of ``principal``, or raise. Afterwards call `give_back`,
-        whether it was started (then the census counts it) or not."""
-        if self.starts_per_minute is not None:
-            bucket = self._bucket(
-                self._starts, principal, self.starts_per_minute, self.starts_burst
-            )
-            wait = bucket.take(self._clock())
+    def admit(self, principal: str, census: Census, bounds: PrincipalLimits | None = None) -> None:
+        """Reserve a place for a run of ``principal``, within ``bounds`` (default: the settings'),
+        or raise. Afterwards call `give_back`, whether it was started (then the census counts it)
+        or not. The store counts them as well, for all processes; what this one sees is refused
+        without asking it."""
+        if bounds is None:
+            bounds = self._bounds
+        per_minute = bounds.starts_per_minute
+        if per_minute is not None:
+            bucket = self._bucket(self._starts, principal, per_minute, self.starts_burst)
+            wait = bucket.take(self._clock()) if per_minute else 60.0
             if wait:
-                message = f"more than {self.starts_per_minute} runs a minute"
+                message = f"more than {per_minute} runs a minute"
                 raise self._busy("starts_per_minute", message, wait)
         own = census.of(principal)
-        most = self.runs_per_principal
+        most = bounds.runs
         if most is not None and own.running + self._reserved[principal] >= most:
             raise self._busy("runs_per_principal", f"you already have {most} runs in progress", 5)
-        most = self.waiting_runs_per_principal
+        most = bounds.waiting_runs
         if most is not None and own.waiting >= most:
             message = f"{most} of your runs wait for an answer; answer or cancel one"
             raise self._busy("waiting_runs_per_principal", message, 60)
@@ -159,6 +165,7 @@ class Limits:
             bucket = buckets[key] = Bucket(per_minute / 60, max(1, burst), self._clock())
             if len(buckets) > _MOST_BUCKETS:
                 buckets.popitem(last=False)
+        bucket.rate = per_minute / 60  # it may have other limits by now
         buckets.move_to_end(key)
         return bucket
 

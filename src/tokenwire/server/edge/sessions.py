@@ -60,9 +60,9 @@ class _Claims(msgspec.Struct, frozen=True, array_like=True):
     key: bytes
     #: The credential behind it, sealed; only where the application's own check vouches for it.
     sealed: bytes = b""
-    #: The roles of the principal, None for all; and when the JSON Web Token behind it ends.
-    roles: list[str] | None = None
+    #: When the JSON Web Token behind it ends; and the roles of the principal, None for all.
     until: float = 0.0
+    roles: list[str] | None = None
 
     def identity(self, how: How) -> Identity:
         """Whose it is, once the credential is open."""
@@ -181,8 +181,8 @@ class Sessions:
             identity.principal,
             identity.key,
             sealed,
-            None if identity.roles is None else sorted(identity.roles),
             identity.until,
+            None if identity.roles is None else sorted(identity.roles),
         )
         return await self.seal(_SESSION, msgspec.msgpack.encode(claims))
 

@@ -282,5 +282,7 @@ async def delete(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/runs/{run}``: cancel the run and delete its log."""
     run = run_id(request)
     async with count_misses(state, info):
+        await state.runs.info(run, principal=info.principal)
+        await state.quotas.before_erase(info.identity, [run])
         await state.threads.erase_run(run, info.principal)
     return Response(status_code=204)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -25,6 +25,8 @@ from tokenwire.relay.conversation.history import policy_of
 from tokenwire.relay.conversation.posted import Continuation
 from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
 from tokenwire.relay.description import RunInfo, RunMeta
+from tokenwire.run.stream import new_run_id
+from tokenwire.server.access.quotas import Count
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import choose_model
 from tokenwire.server.edge.disconnect import watch_disconnect
@@ -111,9 +113,11 @@ def query_of(request: Request) -> ThreadQuery:
     return thread_query(query.get("history"), query.get("while_busy"), query.get("thread"))
 
 
-@contextmanager
-def _admitted(state: State, identity: Identity, key: str | None) -> Iterator[str]:
-    """Within roles and quotas, or an error; the principal's name."""
+@asynccontextmanager
+async def _admitted(
+    state: State, identity: Identity, key: str | None, run_id: str
+) -> AsyncGenerator[Count]:
+    """Within roles and quotas, or an error. The run counts on if it is started."""
     identity.require("write")
     principal = identity.principal
     if state.draining:
@@ -123,9 +127,10 @@ def _admitted(state: State, identity: Identity, key: str | None) -> Iterator[str
         raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
-    state.limits.admit(principal, state.runs.census)
+    state.limits.admit(principal, state.runs.census, state.quotas.limits_of(identity))
     try:
-        yield principal
+        async with state.quotas.counted(identity, run_id) as count:
+            yield count
     finally:
         state.limits.give_back(principal)
 
@@ -146,8 +151,9 @@ async def start_run(
     """`Runs.start` within roles and quotas, for every wire. ``model``, ``on_disconnect``: None is
     the server's default."""
     thread = thread_to_start(thread)
-    model_name = choose_model(model, state.model_names)
-    with _admitted(state, identity, key) as principal:
+    model_name, principal = choose_model(model, state.model_names), identity.principal
+    run_id = run_id or new_run_id()
+    async with _admitted(state, identity, key, run_id) as count:
         info = await state.runs.start(
             request,
             model=model_name,
@@ -159,6 +165,7 @@ async def start_run(
             run_id=run_id,
             tools=tools,
         )
+        count.is_started = info.created_now
     if info.created_now and thread:
         await state.threads.touch(principal, thread, request.messages, info.id)
     return info
@@ -183,16 +190,21 @@ async def say(
         on_disconnect=how.on_disconnect or state.settings.on_disconnect,
         tools=how.tools,
     )
-    with _admitted(state, how.identity, how.key), within(None):
-        reply = await state.conversations.say(
-            meta,
-            following,
-            run_id=how.run_id,
-            key=how.key,
-            policy=query.policy,
-            while_busy=query.while_busy or state.settings.while_busy,
-            by=how.identity.user or None,
-        )
+    run_id = how.run_id or new_run_id()
+    admitted = _admitted(state, how.identity, how.key, run_id)
+    async with admitted as count:
+        with within(None):
+            reply = await state.conversations.say(
+                meta,
+                following,
+                run_id=run_id,
+                key=how.key,
+                policy=query.policy,
+                while_busy=query.while_busy or state.settings.while_busy,
+                by=how.identity.user or None,
+            )
+        # A turn that waits is no run yet, and is not counted.
+        count.is_started = reply.info is not None and reply.info.created_now
     if not reply.is_repeated:
         await state.threads.touch(how.principal, how.thread, following.messages, reply.run)
     return reply
