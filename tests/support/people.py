@@ -11,7 +11,7 @@ import httpx
 from starlette.requests import HTTPConnection
 
 from support.mounted import live_of, serving
-from tokenwire import Principal, tool
+from tokenwire import Principal, PrincipalLimits, tool
 from tokenwire.server import Live
 from tokenwire.server.settings import Settings
 from tokenwire.tools.demo import delete_file
@@ -23,7 +23,14 @@ def who(connection: HTTPConnection) -> Principal | str | None:
     """The login of these tests: a header that holds what `Principal` takes, or a name."""
     text = connection.headers.get("x-who")
     value = json.loads(text) if text else None
-    return Principal(**value) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    limits = {
+        name: PrincipalLimits(**value.pop(name))
+        for name in ("limits", "tenant_limits")
+        if name in value
+    }
+    return Principal(**value, **limits)
 
 
 @tool(executor="client")

@@ -130,15 +130,11 @@ class Quotas:
             raise
         return taken
 
-    def counts_tokens(self, identity: Identity) -> bool:
-        """Whether the principal's tokens, or its tenant's, have a limit."""
-        return any(s.limits.tokens_per_day is not None for s in self._subjects(identity))
-
     async def before_erase(self, identity: Identity, runs: Collection[str]) -> None:
-        """Add the tokens of runs that are about to be erased, and with them what says how many."""
+        """Take runs that are about to be erased off the list, and add their tokens: nothing says
+        later how many they were."""
         for subject in self._subjects(identity):
-            if subject.limits.tokens_per_day is not None:
-                await self._settle(subject, runs)
+            await self._settle(subject, runs)
 
     async def sweep(self) -> None:
         """Forget who has started nothing since yesterday and has no open run."""
@@ -215,7 +211,8 @@ class Quotas:
             listed = counts.runs.keys() & set(runs)
             if not listed:
                 return
-            counts.tokens += sum([await self._spent(run, counts.day) for run in listed])
+            if subject.limits.tokens_per_day is not None:
+                counts.tokens += sum([await self._spent(run, counts.day) for run in listed])
             for run in listed:
                 del counts.runs[run]
             if await self._swap(subject, data, counts):

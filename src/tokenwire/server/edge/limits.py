@@ -113,13 +113,6 @@ class Limits:
         without asking it."""
         if bounds is None:
             bounds = self._bounds
-        per_minute = bounds.starts_per_minute
-        if per_minute is not None:
-            bucket = self._bucket(self._starts, principal, per_minute, self.starts_burst)
-            wait = bucket.take(self._clock()) if per_minute else 60.0
-            if wait:
-                message = f"more than {per_minute} runs a minute"
-                raise self._busy("starts_per_minute", message, wait)
         own = census.of(principal)
         most = bounds.runs
         if most is not None and own.running + self._reserved[principal] >= most:
@@ -133,6 +126,13 @@ class Limits:
             raise self._busy("runs", "the server is full", 5)
         if everybody.waiting >= self.waiting_runs:
             raise self._busy("waiting_runs", "too many runs wait for an answer", 60)
+        per_minute = bounds.starts_per_minute
+        if per_minute is not None:
+            bucket = self._bucket(self._starts, principal, per_minute, self.starts_burst)
+            wait = bucket.take(self._clock()) if per_minute else 60.0
+            if wait:
+                message = f"more than {per_minute} runs a minute"
+                raise self._busy("starts_per_minute", message, wait)
         self._reserved[principal] += 1
 
     def give_back(self, principal: str) -> None:
@@ -140,6 +140,12 @@ class Limits:
         self._reserved[principal] -= 1
         if not self._reserved[principal]:
             del self._reserved[principal]
+
+    def refund(self, principal: str) -> None:
+        """A start that `admit` counted was refused elsewhere."""
+        bucket = self._starts.get(principal)
+        if bucket is not None:
+            bucket.level += 1
 
     def missed(self, address: str) -> None:
         """An unknown run or a bad cursor was asked for. Raises when it happens too often."""

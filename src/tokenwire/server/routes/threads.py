@@ -28,7 +28,7 @@ __all__ = ["TitleBody", "routes"]
 
 #: Runs of a thread that a page has unless ``limit`` says otherwise.
 _USUAL_RUNS = 100
-#: Runs of an erased thread whose tokens may not have been counted yet.
+#: Runs of an erased thread that the quotas may still list.
 _MOST_COUNTED = 1000
 
 
@@ -140,8 +140,7 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     thread = _thread(request)
     # First: a token must not start a run while the others are erased.
     await state.identify.tokens.revoke("thread", info.principal, thread)
-    if state.quotas.counts_tokens(info.identity):
-        runs = await state.runs.thread(thread, principal=info.principal, most=_MOST_COUNTED)
-        await state.quotas.before_erase(info.identity, [run.id for run in runs])
+    runs = await state.runs.thread(thread, principal=info.principal, most=_MOST_COUNTED)
+    await state.quotas.before_erase(info.identity, [run.id for run in runs])
     await state.threads.erase(thread, info.principal)
     return Response(status_code=204)

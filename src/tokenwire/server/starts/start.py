@@ -131,6 +131,9 @@ async def _admitted(
     try:
         async with state.quotas.counted(identity, run_id) as count:
             yield count
+    except BusyError:
+        state.limits.refund(principal)
+        raise
     finally:
         state.limits.give_back(principal)
 
