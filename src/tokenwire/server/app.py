@@ -231,8 +231,7 @@ class App:
         await state.runs.open()
         state.conversations.open()
         await state.identify.open(state.store)
-        if state.auth.jwt is not None:
-            state.auth.jwt.keys.start()
+        state.auth.start()
         for service in state.services:
             await service.start(state.store)
         # The lag of the event loop is measured whether somebody reads or not.
@@ -266,8 +265,7 @@ class App:
         await state.runs.aclose()  # the store as well
         await state.connections.aclose()
         await state.recheck.aclose()
-        if state.auth.jwt is not None:
-            await state.auth.jwt.keys.aclose()
+        await state.auth.aclose()
         await self._opened_here.aclose()
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -193,6 +193,16 @@ class Auth:
             keys += file_keys
         return cls(keys, jwt=issuer_of(settings))
 
+    def start(self) -> None:
+        """Have the issuer's keys soon, without waiting for them."""
+        if self.jwt is not None:
+            self.jwt.keys.start()
+
+    async def aclose(self) -> None:
+        """Stop a fetch of keys that is under way."""
+        if self.jwt is not None:
+            await self.jwt.keys.aclose()
+
     @property
     def on(self) -> bool:
         """Whether a request must say who sends it."""
