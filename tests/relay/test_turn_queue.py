@@ -20,7 +20,7 @@ from tokenwire.errors import (
     LimitError,
     NotFoundError,
 )
-from tokenwire.events.message import Message, user
+from tokenwire.events.message import FilePart, Message, user
 from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
@@ -457,5 +457,143 @@ def test_a_queue_has_a_bound() -> None:
                 await here.ask("one too many", while_busy="queue")
             contents = await store.documents(f"conversation-content:{SCOPE}")
             assert len(contents) == MOST_QUEUED
+
+    run_async(main())
+
+
+# --- steering -------------------------------------------------------------------------------------
+
+
+class LookingModel(HeldModel):
+    """Calls ``look`` for ``look``, and answers everything else."""
+
+    async def open(self, call: Any, *, connect_timeout: float = 5.0) -> Any:
+        stream = await super().open(call, connect_timeout=connect_timeout)
+        if self.questions[-1] == "look" and self.requests[-1][-1]["role"] == "user":
+            stream.call({"name": "look", "arguments": "{}"})
+        return stream
+
+
+def _looking(gate: asyncio.Event) -> Any:
+    @tool
+    async def look() -> str:
+        """Looks."""
+        await gate.wait()
+        return "seen"
+
+    return look
+
+
+def test_a_steer_stands_beside_the_results_of_tools_and_the_log_says_so(opener: Opener) -> None:
+    async def main() -> None:
+        model, gate = LookingModel(), asyncio.Event()
+        async with device(opener(), model, tools=[_looking(gate)]) as here:
+            asking = await here.ask("look")
+            await until(lambda: model.requests)
+            async with device(opener(), model) as other:
+                steers = [await other.ask(text, while_busy="steer") for text in ("left", "right")]
+                assert [reply.steers for reply in steers] == [asking.run] * 2
+                with pytest.raises(ConflictError):
+                    await other.conversations.withdraw("", THREAD, steers[0].run)
+                await until(lambda: len(here.runs.owned[asking.run].inbox.steers) == 2)
+            gate.set()
+            await here.done(asking)
+            await until(lambda: is_quiet(here))
+            roles = [(m["role"], text_of(m)) for m in model.requests[-1]]
+            assert roles == [
+                ("user", "look"),
+                ("assistant", ""),
+                ("tool", "seen"),
+                ("user", "left"),
+                ("user", "right"),
+            ]
+            fold = await here.runs.fold(asking.run)
+            assert [(s.id, s.text) for s in fold.steers] == [
+                (steers[0].run, "left"),
+                (steers[1].run, "right"),
+            ]
+            assert len(await here.runs.thread(THREAD)) == 1
+            # The next turn is given what was said in between.
+            await here.done(await here.ask("and?"))
+            texts = [text_of(m) for m in model.requests[-1]]
+            assert texts == ["look", "", "seen", "left", "right", "re: right", "and?"]
+
+    run_async(main())
+
+
+def test_a_steer_of_an_answer_without_tools_is_answered_in_the_same_run() -> None:
+    async def main() -> None:
+        model = HeldModel()
+        async with device(MemoryStore(), model) as here:
+            held = await here.ask("hold it")
+            await until(lambda: model.requests)
+            await here.ask("and this", while_busy="steer")
+            model.release("hold it")
+            await here.done(held)
+            await until(lambda: is_quiet(here))
+            assert model.questions == ["hold it", "and this"]
+            assert len(await here.runs.thread(THREAD)) == 1
+
+    run_async(main())
+
+
+def test_a_steer_that_came_too_late_is_a_turn_of_its_own() -> None:
+    async def main() -> None:
+        model = HeldModel()
+        async with device(MemoryStore(), model) as here:
+            held = await here.ask("hold it")
+            await until(lambda: model.requests)
+            reply = await here.ask("too late", while_busy="steer")
+            await here.ask("then", while_busy="queue")
+            await here.runs.cancel(held.run)  # it takes nothing any more
+            await here.done(reply.run)
+            await until(lambda: is_quiet(here))
+            assert await branch(here) == ["hold it", "too late", "then"]
+
+    run_async(main())
+
+
+def test_a_steer_survives_its_worker_and_is_given_once(opener: Opener) -> None:
+    async def main() -> None:
+        model = HeldModel()
+        async with devices(opener, model, 2) as (one, two):
+            held = await one.ask("hold it")
+            await until(lambda: model.requests)
+            await two.ask("and this", while_busy="steer")
+            await kill(one)
+            model.release("hold it")
+            await two.done(held)
+            await until(lambda: is_quiet(two))
+            fold = await two.runs.fold(held.run)
+            given = [s.text for s in fold.steers]
+            turns = await branch(two)
+            # In the answer, or a turn of its own: once.
+            assert (given, turns) in (
+                (["and this"], ["hold it"]),
+                ([], ["hold it", "and this"]),
+            )
+
+    run_async(main())
+
+
+def test_what_cannot_be_steered_says_so() -> None:
+    @tool(needs_approval=True)
+    async def delete_file(path: str) -> str:
+        """Deletes."""
+        return "gone"
+
+    async def main() -> None:
+        model = CallingModel()
+        async with device(MemoryStore(), model, tools=[delete_file]) as here:
+            asking = await here.ask("call delete_file")
+            await until(lambda: _waits(here, asking.run))
+            with pytest.raises(ThreadBusyError) as caught:
+                await here.ask("no", while_busy="steer")
+            assert caught.value.details["reason"] == "cannot_steer"
+            file = [Message(role="user", content=[FilePart(data="AAAA")])]
+            with pytest.raises(ThreadBusyError):
+                await here.ask(file, while_busy="steer")
+            assert not (await here.conversations.queue("", THREAD)).waiting
+            await here.runs.cancel(asking.run)
 
     run_async(main())

@@ -12,7 +12,7 @@ import msgspec
 
 from tokenwire.events import json_patch
 from tokenwire.events.codec import AnyEvent
-from tokenwire.events.message import Message, Part, ToolCallPart
+from tokenwire.events.message import Message, Part, ToolCallPart, user
 from tokenwire.events.model import (
     ApprovalAnswer,
     ApprovalRequest,
@@ -49,7 +49,14 @@ from tokenwire.events.model import (
     ToolStart,
     Usage,
 )
-from tokenwire.events.state import PartState, StepState, ToolState, message_part, result_part
+from tokenwire.events.state import (
+    PartState,
+    SteerState,
+    StepState,
+    ToolState,
+    message_part,
+    result_part,
+)
 
 __all__ = ["USAGE_COUNTS", "Fold", "PartState", "StepState", "ToolState", "fold"]
 
@@ -87,6 +94,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: dict[str, Any] | None = None
     waiting: list[str] = []
     cancel_requested: bool = False
+    #: What a person said between two steps.
+    steers: list[SteerState] = []
     outcome: RunOutcome | None = None
     end_reason: str | None = None
     recoverable: bool = False
@@ -177,6 +186,7 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
             ]
             if results:
                 messages.append(Message(role="tool", content=results))
+            messages += [user(steer.text) for steer in self.steers if steer.step == step.step]
         return messages
 
     def snapshot(self) -> dict[str, Any]:
@@ -412,6 +422,9 @@ def _error(state: Fold, event: Error) -> None:
 def _control(state: Fold, event: Control) -> None:
     if event.command == "cancel":
         state.cancel_requested = True
+    elif event.id is not None and event.text is not None:
+        last = state.last_step
+        state.steers.append(SteerState(event.id, event.text, last.step if last is not None else 0))
 
 
 def _checkpoint(state: Fold, event: Checkpoint) -> None:

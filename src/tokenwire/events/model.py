@@ -343,12 +343,14 @@ class Error(Event, tag="error"):
 
 
 class Control(Event, tag="control"):
-    """A command from outside, recorded in the log: ``cancel`` or ``steer``."""
+    """A command from outside, recorded in the log: ``cancel``, or ``steer``: the ``text`` of a
+    person that the model gets between two steps, under the ``id`` of its turn."""
 
     command: Literal["cancel", "steer"]
     by: str | None = None
     reason: str | None = None
     text: str | None = None
+    id: str | None = None
 
 
 class Data(Event, tag="data"):

@@ -19,7 +19,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.parts import Agent
 
-__all__ = ["PartState", "StepState", "ToolState", "message_part", "result_part"]
+__all__ = ["PartState", "SteerState", "StepState", "ToolState", "message_part", "result_part"]
 
 
 #: Pieces of a part's text before they are joined.
@@ -80,6 +80,15 @@ class StepState(msgspec.Struct, kw_only=True, omit_defaults=True):
     usage: dict[str, int] = {}
     status: str = "open"
     terminal_seen: bool = False
+
+
+class SteerState(msgspec.Struct):
+    """What a person said while the answer was written. ``id``: of the turn; ``step``: the step
+    after whose calls it stands."""
+
+    id: str
+    text: str
+    step: int
 
 
 class ToolState(msgspec.Struct, kw_only=True, omit_defaults=True):

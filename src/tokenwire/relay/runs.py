@@ -360,6 +360,15 @@ class Runs:
             await self._command(run, Control(command="cancel", by=by, reason=reason))
         return info_of(info, meta, waiting=self.worker.is_waiting(run))
 
+    async def steer(
+        self, run: str, turn: str, text: str, *, by: str | None = None, principal: str = ""
+    ) -> None:
+        """Give the model of a run the ``text`` of a person before its next step, beside the results
+        of tools: once, under the id ``turn``. Whether it came in time the run's log says. Raises
+        `NotFoundError`."""
+        await self._checked(run, principal)
+        await self._command(run, Control(command="steer", id=turn, text=text, by=by))
+
     async def approve(
         self,
         run: str,

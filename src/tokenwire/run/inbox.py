@@ -1,4 +1,4 @@
-"""Commands to a run while it runs: cancel, answers to approvals, results of client tools.
+"""Commands to a run while it runs: cancel, answers to approvals, results of client tools, words.
 
 Always true: a cancel sticks (later commands do not undo it) and interrupts every wait of the
 run at once; the first answer to an approval or a call wins.
@@ -22,6 +22,8 @@ class Inbox:
     def __init__(self) -> None:
         #: The cancel command, once there is one.
         self.cancelled: Control | None = None
+        #: What people said while the answer was written, for between two steps.
+        self.steers: list[Control] = []
         self._waiting: list[Command] = []
         self._waiter: asyncio.Future[None] | None = None
         self._hooks: dict[int, Callable[[], None]] = {}
@@ -35,6 +37,9 @@ class Inbox:
             self.cancelled = command
             for hook in list(self._hooks.values()):
                 hook()
+        elif isinstance(command, Control):
+            self.steers.append(command)
+            return
         else:
             self._waiting.append(command)
         if self._waiter is not None and not self._waiter.done():

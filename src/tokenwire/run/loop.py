@@ -206,7 +206,13 @@ class Loop:
             phase = phase or ToolPhase(plan, self._tools, self.inbox, self.fold)
             phase.look(step)
             if not phase.pending and not phase.all_answered and not self._paused(step):
-                break
+                steers = self._steers(step)
+                if steers:
+                    yield self._stamp(steers)
+                if not self._is_steered(step):
+                    break
+                step = None
+                continue
             if step.step >= plan.limits.steps and (phase.pending or phase.all_answered):
                 # The last request forbade further calls, and the model calls again all the same.
                 if phase.pending:
@@ -227,8 +233,25 @@ class Loop:
                     return
             if phase.called and self._stops():
                 break
+            steers = self._steers(step)
+            if steers:
+                yield self._stamp(steers)
             step = None
         yield self._end(phase.in_doubt if phase is not None else None)
+
+    def _steers(self, step: StepState) -> list[Event]:
+        """What people said during ``step`` and is not in the log yet, where another step may
+        follow. What is left when the run ends is not taken: it becomes a turn of its own."""
+        steers, self.inbox.steers = self.inbox.steers, []
+        is_whole = step.finish is None or step.finish["reason"] not in INCOMPLETE_REASONS
+        if step.step >= self.plan.limits.steps or not is_whole or self.inbox.cancelled is not None:
+            return []
+        ids = {steer.id for steer in self.fold.steers}
+        return [steer for steer in steers if steer.id is not None and steer.id not in ids]
+
+    def _is_steered(self, step: StepState) -> bool:
+        """Whether the model has not answered yet what a person said after ``step``."""
+        return any(steer.step == step.step for steer in self.fold.steers)
 
     def _stops(self) -> bool:
         """Whether the caller's rule ends the run, now that the step's calls have their results."""

@@ -40,8 +40,6 @@ from tokenwire.server.routes import meta as routes_meta
 from tokenwire.server.routes import runs as routes_runs
 from tokenwire.server.routes import static as static_files
 from tokenwire.server.routes import threads as routes_threads
-from tokenwire.server.routes.conversation import queue as conversation_queue
-from tokenwire.server.routes.conversation import turns as conversation_turns
 from tokenwire.server.routes.durable import runs as durable_runs
 from tokenwire.server.settings import Settings
 from tokenwire.server.sockets import native as native_socket
@@ -65,8 +63,6 @@ WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
     "native": (
         routes_runs.routes,
         routes_threads.routes,
-        conversation_turns.routes,
-        conversation_queue.routes,
         routes_chat.routes,
         routes_meta.routes,
         native_socket.routes,

@@ -39,6 +39,7 @@ export interface ControlEvent extends Envelope {
   by?: string;
   reason?: string;
   text?: string;
+  id?: string;
 }
 
 export interface DataEvent extends Envelope {

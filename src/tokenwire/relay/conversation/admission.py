@@ -39,6 +39,7 @@ from tokenwire.relay.conversation.queue import Entry, Queue
 from tokenwire.relay.conversation.summary import Summarise, summary_of
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.replay import read_run
 from tokenwire.relay.starts.start import Starts
 from tokenwire.relay.worker import Worker
 
@@ -190,11 +191,24 @@ class Admission:
         if queue.open or queue.starting is not None or not queue.waiting or self._worker.draining:
             return False
         entry = queue.waiting[0]
+        if entry.steers is not None and await self._was_steered(entry.steers, entry.run):
+            changed = queue.without(entry.run)
+            if await self._store.swap_document(_STATE, scope, data, changed.encoded()):
+                await self.drop(scope, entry.content)
+            return True
         content = await self.content(scope, entry)
         if content is not None and not self._can_start(entry.run, content):
             return False
         await self._store.swap_document(_STATE, scope, data, self.starting(queue, entry).encoded())
         return True
+
+    async def _was_steered(self, run: str, turn: str) -> bool:
+        """Whether a run that has ended has taken the words of a turn."""
+        try:
+            fold = (await read_run(self._store, run)).fold
+        except (NotFoundError, GoneError):
+            return False
+        return any(steer.id == turn for steer in fold.steers)
 
     def _can_start(self, run: str, content: Content) -> bool:
         try:

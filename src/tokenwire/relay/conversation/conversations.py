@@ -30,7 +30,7 @@ from tokenwire.errors import (
     LimitError,
     NotFoundError,
 )
-from tokenwire.events.message import FilePart, Message, require_content
+from tokenwire.events.message import FilePart, Message, TextPart, require_content
 from tokenwire.relay.conversation.admission import Admission, Change, Content
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
@@ -40,7 +40,7 @@ from tokenwire.relay.conversation.queue import Entry, Queue, WhileBusy, action
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.summary import Summarise
 from tokenwire.relay.conversation.turns import Turns
-from tokenwire.relay.description import RunInfo, RunMeta
+from tokenwire.relay.description import RunInfo, RunMeta, meta_of
 from tokenwire.run.stream import new_run_id
 
 if TYPE_CHECKING:
@@ -61,13 +61,14 @@ _MOST_TEXT = 200
 class Reply(msgspec.Struct, kw_only=True):
     """What became of a turn. ``run``: its id, from the beginning; ``info``: its run, once it has
     begun; ``position``: its place in the queue until then, from 1. ``is_repeated``: this very turn
-    was there already; ``is_steered``: it went into the answer of ``run``, which is under way."""
+    was there already; ``steers``: the run under way that was given it as words between its
+    steps; should that end before, the turn gets its own."""
 
     run: str
     info: RunInfo | None = None
     position: int | None = None
     is_repeated: bool = False
-    is_steered: bool = False
+    steers: str | None = None
 
 
 class Conversations:
@@ -270,8 +271,15 @@ class Conversations:
             what = action(queue, while_busy)
             if what == "start":
                 return admission.starting(queue, entry)
-            return queue.add(entry, first=what == "interrupt")
+            if what != "steer":
+                return queue.add(entry, first=what == "interrupt")
+            if target is None or queue.open != [target]:
+                raise ThreadBusyError("the answer cannot be steered now", reason="cannot_steer")
+            return queue.add(msgspec.structs.replace(entry, steers=target))
 
+        target = None
+        if while_busy == "steer":
+            target = await self._steerable(scope, content)
         await admission.keep(scope, entry.content, content)
         try:
             queue = await admission.change(scope, change)
@@ -283,6 +291,11 @@ class Conversations:
             reply = await self._of_key(meta, entry.key, content.signature)
             run = same if isinstance(same, str) else same.run
             return reply or await self._reply(run, meta.principal, queue, is_repeated=True)
+        if what == "steer" and target is not None:
+            await self._runs.steer(
+                target, entry.run, _words(content), by=entry.by, principal=meta.principal
+            )
+            return Reply(run=entry.run, steers=target, position=1)
         if what == "interrupt":
             queue = await self._interrupt(scope, meta.principal, queue, entry.run)
         reply = await self._reply(entry.run, meta.principal, queue)
@@ -290,6 +303,20 @@ class Conversations:
             # Its key is that of a run that was started without the queue, meanwhile.
             reply = await self._of_key(meta, entry.key, content.signature) or reply
         return reply
+
+    async def _steerable(self, scope: str, content: Content) -> str | None:
+        """The run under way that takes words between its steps: one that works, and is a model's
+        own. None where there is none, or the turn is more than words."""
+        _, queue = await self.admission.settled(scope)
+        if len(queue.open) != 1 or not _words(content):
+            return None
+        try:
+            info = await self._runs.info(queue.open[0], principal=content.meta.principal)
+            meta = meta_of(await self._store.describe(info.id))
+        except (NotFoundError, GoneError):
+            return None
+        is_agents = meta.agent is not None or meta.prepare is not None
+        return info.id if info.state == "running" and not is_agents else None
 
     async def _interrupt(self, scope: str, principal: str, queue: Queue, run: str) -> Queue:
         """Stop what is under way, and wait a while for the turn that comes instead."""
@@ -415,6 +442,14 @@ class Conversations:
             queue = await self.admission.change(scope, change)
         queue = await self._interrupt(scope, principal, queue, run)
         return await self._reply(run, principal, queue)
+
+
+def _words(content: Content) -> str:
+    """What a turn says, where it is one message of words alone; else nothing."""
+    messages = content.meta.request.messages
+    if len(messages) != 1 or messages[0].role != "user":
+        return ""
+    return messages[0].text if all(isinstance(p, TextPart) for p in messages[0].parts) else ""
 
 
 def _swap(old: Entry, new: Entry) -> Change:

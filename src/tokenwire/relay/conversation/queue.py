@@ -40,6 +40,9 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     edits: int = 0
     #: Unix seconds at which it was about to start.
     since: float = 0.0
+    #: The run under way that was given this turn as words between its steps. Where it ended before
+    #: it could take them, the turn has its own run like any other.
+    steers: str | None = None
 
 
 class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -74,6 +77,8 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
         if run in self.open or run == self.head or (self.starting and self.starting.run == run):
             raise ConflictError("this turn has begun; it waits no more")
         for entry in self.waiting:
+            if entry.run == run and entry.steers is not None:
+                raise ConflictError("this turn was given to the answer under way")
             if entry.run == run:
                 return entry
         raise NotFoundError("no such turn waits in this conversation", what="queued_turn")
@@ -88,8 +93,7 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def start(self, entry: Entry) -> Queue:
         """``entry`` is to be created next, by whoever sees it."""
-        waiting = [one for one in self.waiting if one.run != entry.run]
-        return msgspec.structs.replace(self, starting=entry, waiting=waiting)
+        return msgspec.structs.replace(self.without(entry.run), starting=entry)
 
     def started(self, run: str | None) -> Queue:
         """The run of `starting` is there; None: it never will be."""
@@ -109,14 +113,21 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
                 limit="queued_turns",
                 most=MOST_QUEUED,
             )
-        waiting = [entry, *self.waiting] if first else [*self.waiting, entry]
+        place = 0 if first else len(self.waiting)
+        if entry.steers is not None:  # before what waits, after what came so before it
+            place = sum(one.steers is not None for one in self.waiting)
+        waiting = [*self.waiting[:place], entry, *self.waiting[place:]]
+        return msgspec.structs.replace(self, waiting=waiting)
+
+    def without(self, run: str) -> Queue:
+        """The queue without a turn."""
+        waiting = [one for one in self.waiting if one.run != run]
         return msgspec.structs.replace(self, waiting=waiting)
 
     def remove(self, run: str) -> Queue:
         """A turn that waits is dropped. Raises as `entry`."""
-        entry = self.entry(run)
-        waiting = [one for one in self.waiting if one is not entry]
-        return msgspec.structs.replace(self, waiting=waiting)
+        self.entry(run)
+        return self.without(run)
 
     def swap(self, old: Entry, new: Entry) -> Queue | None:
         """``new`` in the place of ``old``; None where that was changed meanwhile. Raises as
@@ -133,6 +144,4 @@ def action(queue: Queue, while_busy: WhileBusy) -> Action:
         return "start"
     if while_busy == "reject":
         raise ThreadBusyError("a turn of this conversation is under way", reason="busy")
-    if while_busy == "steer":
-        raise ThreadBusyError("the answer under way cannot be steered", reason="cannot_steer")
     return while_busy

@@ -36,11 +36,13 @@ _UNKNOWN = ("unknown_run", "gone")
 
 
 class QueuedRun(msgspec.Struct):
-    """A turn that waits: the ``id`` that its run will have, its place in the ``queue``."""
+    """A turn that waits: the ``id`` that its run will have, its place in the ``queue``; or one that
+    was given to the ``run`` under way, as words between its steps."""
 
     id: str
-    state: Literal["queued"]
+    state: Literal["queued", "steering"]
     position: int
+    run: str | None = None
     thread: str | None = None
     queue: str | None = None
 

@@ -115,13 +115,14 @@ class ThreadPage(msgspec.Struct, omit_defaults=True):
 
 class QueuedTurn(msgspec.Struct, omit_defaults=True):
     """A turn that waits. ``text``: the beginning of what it asks; ``by``: who asked; ``created``:
-    Unix seconds; ``edits``: how often it was edited."""
+    Unix seconds; ``edits``: how often it was edited; ``steers``: the run that was given it."""
 
     id: str
     text: str
     created: float
     edits: int
     by: str | None = None
+    steers: str | None = None
 
 
 class Thread(msgspec.Struct, omit_defaults=True):

@@ -160,10 +160,12 @@ async def _following(
 
 
 def waits(reply: Reply, thread: str, mount: str) -> Response:
-    """202: the turn waits, under the id that its run will have."""
+    """202: the turn waits, under the id that its run will have; or it was given to the ``run``
+    under way."""
     body = {
         "id": reply.run,
-        "state": "queued",
+        "state": "queued" if reply.steers is None else "steering",
+        **({} if reply.steers is None else {"run": reply.steers}),
         "thread": thread,
         "position": reply.position,
         "queue": f"{mount}/v1/threads/{thread}/queue/{reply.run}",

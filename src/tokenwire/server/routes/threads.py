@@ -19,6 +19,7 @@ from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
+from tokenwire.server.routes.conversation import queue, turns
 from tokenwire.server.routes.conversation.turns import queue_of
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
@@ -39,7 +40,7 @@ class TitleBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def routes(state: State) -> list[BaseRoute]:
-    """``/v1/threads``."""
+    """``/v1/threads``, and a thread's turns and queue."""
 
     def route(path: str, handler: Callable[..., Awaitable[Response]], method: str) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -56,6 +57,8 @@ def routes(state: State) -> list[BaseRoute]:
         route(one, name_it, "PUT"),
         route(one, erase, "DELETE"),
         *thread_routes(state),
+        *turns.routes(state),
+        *queue.routes(state),
     ]
 
 
@@ -118,9 +121,9 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     }
     if len(runs) > limit:
         page["next"] = runs[limit - 1].id
-    queue = await state.conversations.queue(info.principal, thread)
-    if queue.waiting or queue.head is not None:
-        page |= queue_of(queue)
+    waiting = await state.conversations.queue(info.principal, thread)
+    if waiting.waiting or waiting.head is not None:
+        page |= queue_of(waiting)
     title = await state.threads.title(info.principal, thread)
     if title:
         page["title"] = title

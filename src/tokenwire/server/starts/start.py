@@ -252,6 +252,10 @@ async def say_and_wait(
     regenerates: bool = False,
 ) -> RunInfo:
     """The run that answers ``posted``, the transcript of a wire's client or the end of it."""
+    # A wire can say the answer to a turn, and not that it went into another one.
+    while_busy = query.while_busy or state.settings.while_busy
+    if while_busy == "steer":
+        query = msgspec.structs.replace(query, while_busy="reject")
     following = await state.conversations.after(
         how.principal, how.thread or "", posted, edited=edited, regenerates=regenerates
     )

@@ -103,5 +103,6 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "by": entry.by,
         "created": entry.created,
         "edits": entry.edits,
+        "steers": entry.steers,
     }
     return {name: value for name, value in fields.items() if value is not None}
