@@ -48,6 +48,8 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
     headers: dict[str, str] = {}
     #: Named switches of compatible servers (`providers.compatible`).
     quirks: frozenset[str] = frozenset()
+    #: What authorises its requests where that changes (`providers.credentials`), else None.
+    credential: object = None
     #: Deadlines of this model in place of the run's: clock -> seconds (`providers.clocks`).
     clocks: dict[str, float] = {}
 

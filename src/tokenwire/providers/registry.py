@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,9 @@ from tokenwire.errors import ConfigError, UnknownModelError
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.clocks import CLOCKS, checked_clocks, clocks_of, variable_prefix
 from tokenwire.providers.compatible import PROVIDERS, QUIRKS, Provider
+from tokenwire.providers.credentials.clouds import cloud_credential, extra_of
+from tokenwire.providers.credentials.credential import Credential, called
+from tokenwire.providers.credentials.key_file import key_file
 
 __all__ = ["DIALECTS", "FAMILIES", "ModelInfo", "Registry", "read_providers"]
 
@@ -85,6 +88,9 @@ class Registry:
 
     ``demo_url``: where the demo model listens. ``providers``: rows that add to or replace those of
     the table. ``env``: where keys and addresses are looked up (the process's environment).
+    ``keys``: provider -> a function that returns its key, plain or async (a text, asked for before
+    each call, or a `tokenwire.providers.credentials.credential.Token` with its end), or a
+    `Credential`.
     """
 
     def __init__(
@@ -93,8 +99,11 @@ class Registry:
         demo_url: str | None = None,
         providers: Iterable[Provider] = (),
         env: Mapping[str, str] | None = None,
+        keys: Mapping[str, Callable[[], Any] | Credential] | None = None,
     ) -> None:
         self.demo_url = demo_url
+        self._keys = dict(keys or {})
+        self._credentials: dict[str, Credential] = {}
         self._env = os.environ if env is None else env
         own = [*read_providers(self._env.get(PROVIDERS_FILE) or None), *providers]
         self._providers = {**PROVIDERS, **{p.name: p for p in own}}
@@ -191,7 +200,7 @@ class Registry:
         if is_clock and variable.startswith(tuple(f"{prefix}_" for prefix in prefixes)):
             return True
         return any(
-            variable in (*provider.keys, *provider.urls)
+            variable in (*provider.keys, *(f"{key}_FILE" for key in provider.keys), *provider.urls)
             or variable == f"{variable_prefix(provider.name)}_BASE_URL"
             or any(match[1] == variable for match in _BLANK.finditer(provider.base_url))
             for provider in self._providers.values()
@@ -238,8 +247,11 @@ class Registry:
     def _target(self, provider: Provider, model: str) -> Target:
         url, missing = self._url(provider)
         key = self._key(provider)
-        if missing is None and provider.keys and key is None:
-            missing = f"set {' or '.join(provider.keys)}"
+        credential = (
+            self._credential(provider) if key is None or provider.name in self._keys else None
+        )
+        if missing is None and provider.keys and key is None and credential is None:
+            missing = f"set {' or '.join(provider.keys)}" + _extra_hint(provider)
         if missing is not None:
             raise ConfigError(f"{provider.title} is not configured: {missing}")
         return Target(
@@ -247,7 +259,8 @@ class Registry:
             dialect=provider.dialect,
             model=_checked(model),
             base_url=url,
-            api_key=key,
+            api_key=key if credential is None else None,
+            credential=credential,
             headers=provider.headers,
             quirks=provider.quirks,
             clocks=clocks_of(self._env, variable_prefix(provider.name), model, provider.clocks),
@@ -273,6 +286,26 @@ class Registry:
 
     def _key(self, provider: Provider) -> str | None:
         return next((k for name in provider.keys if (k := self._env.get(name, "").strip())), None)
+
+    def _credential(self, provider: Provider) -> Credential | None:
+        """What gives a key that changes: a function of the caller, a file, a cloud's library."""
+        credential = self._credentials.get(provider.name)
+        if credential is None:
+            credential = self._new_credential(provider)
+            if credential is not None:
+                self._credentials[provider.name] = credential
+        return credential
+
+    def _new_credential(self, provider: Provider) -> Credential | None:
+        source = self._keys.get(provider.name)
+        if isinstance(source, Credential):
+            return source
+        if source is not None:
+            return called(f"the key function of '{provider.name}'", source)
+        for name in provider.keys:
+            if path := self._env.get(f"{name}_FILE", "").strip():
+                return key_file(path, f"{name}_FILE")
+        return cloud_credential(provider, self._env)
 
     def _url(self, provider: Provider) -> tuple[str, str | None]:
         """The base URL, and what must be set for it."""
@@ -371,6 +404,11 @@ def _row(name: str, fields: dict[str, Any]) -> Provider:
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or name == "demo":
         raise ConfigError(f"provider '{name}': a name has small letters, digits and '-' only")
     return row
+
+
+def _extra_hint(provider: Provider) -> str:
+    extra = extra_of(provider)
+    return f", or pip install 'tokenwire[{extra}]' for the cloud's own credentials" if extra else ""
 
 
 def _checked(model: str) -> str:

@@ -35,7 +35,7 @@ from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.express import NO, Taken
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
-from tokenwire.providers.base import Call
+from tokenwire.providers.base import Call, Target
 from tokenwire.run.call.recover import recover
 from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.failure import failed_end
@@ -365,12 +365,14 @@ class Loop:
 
     # --- one model call --------------------------------------------------------------------------
 
-    def _reattach_call(self, step: StepState) -> Call | None:
-        """The call that reads a response which its provider has stored: no second bill."""
-        dialect, target = self.plan.candidates[0]
-        if not step.resumable or step.response_id is None or step.dialect != dialect.name:
+    def _reattach_call(self, step: StepState) -> Callable[[Target], Call | None] | None:
+        """What makes the call that reads a response which its provider has stored: no second
+        bill."""
+        dialect, _ = self.plan.candidates[0]
+        response = step.response_id
+        if not step.resumable or response is None or step.dialect != dialect.name:
             return None
-        return dialect.resume(step.response_id, None, target)
+        return lambda target: dialect.resume(response, None, target)
 
     def _request(self, number: int) -> Request:
         """The request of a step: the conversation so far, with all results."""

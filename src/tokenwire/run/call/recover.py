@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tokenwire.backoff import backoff
-from tokenwire.errors import DeadlineError, FramingError, ProtocolError, ProviderError
+from tokenwire.errors import (
+    AuthenticationError,
+    DeadlineError,
+    FramingError,
+    ProtocolError,
+    ProviderError,
+)
 from tokenwire.events.model import Event
 from tokenwire.events.request import Request
 from tokenwire.observe.facts import FellBack, Retried
@@ -28,6 +34,7 @@ from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.providers.routing.passing import with_passed
 from tokenwire.run.call.attempt import attempt
+from tokenwire.run.call.authorise import authorised, is_rejected, renewed, signed
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.reading import Express
 from tokenwire.run.inbox import Inbox
@@ -137,19 +144,26 @@ async def recover(
     first_part: int,
     policy: RetryPolicy,
     run: str = "",
-    first_call: Call | None = None,
+    first_call: Callable[[Target], Call | None] | None = None,
     express: Express | None = None,
 ) -> AsyncGenerator[list[Event], None]:
     """The events of the first model that answers. Raises the last model's error.
 
-    ``first_call``: made once before the others, to re-attach to a response that the first model's
-    provider keeps; when that fails the request is made anew. ``express``: see `run.call.reading`.
+    ``first_call``: the call that is made once before the others, to re-attach to a response that
+    the first model's provider keeps; when that fails the request is made anew. ``express``: see
+    `run.call.reading`.
     """
-    for number, (dialect, target) in enumerate(candidates):
-        call = with_passed(dialect.build(request, target), dialect.name, request.passed)
-        if number == 0 and first_call is not None:
-            call, first_call = first_call, call
-        failures = 0
+    for number, (dialect, configured) in enumerate(candidates):
+        failures, is_renewed = 0, False
+        try:
+            target = await authorised(configured, inbox)
+        except AuthenticationError as error:
+            if number + 1 == len(candidates):
+                raise
+            report(FellBack(run, configured.provider, configured.model, error.code))
+            continue
+        call = _call(dialect, request, target)
+        resuming = first_call(target) if number == 0 and first_call is not None else None
         budget = BUDGETS.of(target, time.monotonic())
         budget.request(time.monotonic())
         while True:
@@ -158,7 +172,7 @@ async def recover(
                 http,
                 dialect,
                 target,
-                call,
+                signed(resuming or call, target),
                 deadlines=deadlines.over(target.clocks),
                 inbox=inbox,
                 step=step,
@@ -173,8 +187,16 @@ async def recover(
             except (ProviderError, FramingError) as error:
                 if shown:
                     raise
-                if number == 0 and first_call is not None:
-                    call, first_call = first_call, None
+                if not is_renewed and is_rejected(target, error):
+                    is_renewed = True  # it accepted nothing, so that nothing is billed twice
+                    target, failure = await renewed(target, inbox)
+                    if failure is None:
+                        call = _call(dialect, request, target)
+                        resuming = first_call(target) if resuming and first_call else None
+                        continue
+                    error = failure
+                if resuming is not None:
+                    resuming = None
                     if not _may_be_at_work(error):
                         continue
                 failures += 1
@@ -184,11 +206,15 @@ async def recover(
                     await inbox.sleep(pause)
                     continue
                 if number + 1 == len(candidates) or not _may_fall_back(error):
-                    raise
+                    raise error
                 report(FellBack(run, target.provider, target.model, error.code))
                 break
             finally:
                 await batches.aclose()
+
+
+def _call(dialect: Dialect, request: Request, target: Target) -> Call:
+    return with_passed(dialect.build(request, target), dialect.name, request.passed)
 
 
 def _may_be_at_work(error: Exception) -> bool:
