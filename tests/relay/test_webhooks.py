@@ -18,7 +18,7 @@ import pytest
 from support.agents import LEASE, asked, crash, events_of
 from support.spine import run_async
 from support.webhook import Receiver
-from tokenwire import RunContext, Runs, agent, open_store
+from tokenwire import Principal, RunContext, Runs, agent, open_store
 from tokenwire.agents.load import agents_of
 from tokenwire.errors import ConfigError
 from tokenwire.events import model as m
@@ -106,7 +106,8 @@ def test_every_end_is_sent_signed(kind: str, tmp_path: Path, receiver: Receiver)
     async def main() -> None:
         async with opened("memory:" if kind == "memory" else sqlite(tmp_path), receiver.url) as r:
             whole = await r.start(asked("you"), model="job", principal="eve", thread="t")
-            failed = await r.start(asked("fail"), model="job")
+            eve = Principal("eve", tenant="acme").name
+            failed = await r.start(asked("fail"), model="job", principal=eve)
             stopped = await r.start(asked("sleep"), model="job")
             await asyncio.sleep(0.1)
             await r.cancel(stopped.id)
@@ -117,6 +118,9 @@ def test_every_end_is_sent_signed(kind: str, tmp_path: Path, receiver: Receiver)
             first = by_run[whole.id]
             assert first["type"] == "run.ended"
             assert (first["data"]["outcome"], first["data"]["principal"]) == ("complete", "eve")
+            assert "tenant" not in first["data"]
+            other = by_run[failed.id]["data"]
+            assert (other["principal"], other["tenant"]) == ("eve", "acme")
             assert first["data"]["message"]["content"][0]["text"] == "Hello you"
             assert by_run[failed.id]["data"]["error"]["code"] == "agent_failed"
             assert by_run[stopped.id]["data"]["outcome"] == "cancelled"

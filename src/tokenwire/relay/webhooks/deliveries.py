@@ -21,6 +21,7 @@ import msgspec
 
 from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.fold import Fold
+from tokenwire.events.names import TENANT_END
 from tokenwire.log.base import Store
 from tokenwire.observe.facts import WebhookSent
 from tokenwire.observe.hooks import report
@@ -371,11 +372,13 @@ def _message_id(run: str, event: str, approvals: list[str]) -> str:
 
 
 def _body(run: str, message: _Message, meta: RunMeta, fold: Fold) -> bytes:
+    tenant, end, user = meta.principal.rpartition(TENANT_END)
     data: dict[str, Any] = {
         "run": run,
         "model": meta.model,
         "thread": meta.thread,
-        "principal": meta.principal,
+        "principal": user,
+        **({"tenant": tenant} if end else {}),
         "metadata": meta.metadata,
     }
     if message.event == ENDED:
