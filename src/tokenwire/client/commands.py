@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tokenwire.client.origin import Origin, is_final, part_of_path, run_of_path, wait_of
+from tokenwire.client.origin import ApiKey, Origin, is_final, part_of_path, run_of_path, wait_of
 from tokenwire.client.reconnect import Patience, Reconnect
 from tokenwire.client.sse import open_sse
 from tokenwire.client.stream import Follow, OnCut, Open
@@ -55,7 +55,9 @@ class Model(msgspec.Struct, kw_only=True):
 class Client:
     """A tokenwire server. Use it with ``async with``, or call `aclose`.
 
-    ``url``: the server's address. ``api_key``: sent to this address only. ``transport``: how runs
+    ``url``: the server's address. ``api_key``: a key or token, sent to this address only; or a
+    function, also a coroutine function, that returns one: it is called before the first request,
+    and once more for each request that the server refuses with 401. ``transport``: how runs
     are followed, ``sse`` or ``websocket``. ``patience``: waits and timeouts of retries.
 
     Methods take a ``run`` as its id or `RunInfo`; a ``reason`` is for the log and its readers. All
@@ -67,7 +69,7 @@ class Client:
         self,
         url: str = "http://127.0.0.1:8765",
         *,
-        api_key: str | None = None,
+        api_key: ApiKey = None,
         transport: Transport = "sse",
         patience: Patience | None = None,
     ) -> None:

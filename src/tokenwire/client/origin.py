@@ -7,9 +7,11 @@ part of a URL is checked before; a response over its bound is rejected.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -43,6 +45,7 @@ from tokenwire.providers.http.connection import Response
 from tokenwire.providers.http.pool import Pool
 
 __all__ = [
+    "ApiKey",
     "Origin",
     "is_final",
     "part_of_path",
@@ -55,7 +58,7 @@ __all__ = [
 
 _RUN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _CALL = re.compile(r"[^/\\?#\s\x00-\x1f\x7f]{1,200}")
-_KEY = re.compile(r"[\x21-\x7e]{1,1000}")
+_KEY = re.compile(r"[\x21-\x7e]{1,4000}")
 #: Bytes of a whole response (a snapshot holds the run's whole text) and of an error's.
 _MOST_RESPONSE, _MOST_ERROR = 64 << 20, 64 << 10
 _MOST_TEXT = 500
@@ -92,10 +95,15 @@ _BY_STATUS: dict[int, type[TokenwireError]] = {
 _RETRYABLE = (408, 425, 429)
 
 
+#: A key or token, or a function (also a coroutine function) that returns one: it is called before
+#: the first request, and again when the server refuses what it returned.
+ApiKey = str | Callable[[], str | Awaitable[str]] | None
+
+
 class Origin:
     """The server's address and the caller's key."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: ApiKey = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"a server's URL begins with http:// or https://, not {url[:80]!r}")
@@ -103,10 +111,10 @@ class Origin:
             raise ConfigError("a server's URL has no user, query or fragment; keys go into api_key")
         if re.search(r"[\s\x00-\x1f\x7f]", url):
             raise ConfigError("a server's URL has no spaces or control characters")
-        if api_key is not None and not _KEY.fullmatch(api_key):
-            raise ConfigError("an API key is 1 to 1000 printable ASCII characters without spaces")
         self.url = url.rstrip("/")
-        self._key = api_key
+        self._key = None if callable(api_key) or api_key is None else _checked_key(api_key)
+        self._supplier = api_key if callable(api_key) else None
+        self._asking = asyncio.Lock()
         self._pool = Pool()
 
     @property
@@ -114,10 +122,23 @@ class Origin:
         """The address of ``/ws``."""
         return "ws" + self.url.removeprefix("http") + "/ws"
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The credentials of every request."""
+    async def credentials(self) -> dict[str, str]:
+        """The headers of a request that say who sends it. Raises `ConfigError` for a key that is
+        none."""
+        if self._key is None and self._supplier is not None:
+            await self.renew({})
         return {"authorization": f"Bearer {self._key}"} if self._key else {}
+
+    async def renew(self, refused: dict[str, str]) -> bool:
+        """The server refused the credentials ``refused``: get others from the function; whether
+        there are any. Of many requests that were refused at once, one calls it."""
+        if self._supplier is None:
+            return False
+        async with self._asking:
+            if self._key is None or refused.get("authorization") == f"Bearer {self._key}":
+                key = self._supplier()
+                self._key = _checked_key(await key if inspect.isawaitable(key) else key)
+        return refused.get("authorization") != f"Bearer {self._key}"
 
     def close(self) -> None:
         """Close all connections."""
@@ -133,9 +154,27 @@ class Origin:
         connect: float = 10.0,
         timeout: float = 30.0,
     ) -> Response:
-        """Send a request and read the response's head, whatever its status."""
+        """Send a request and read the response's head, whatever its status. A key that was refused
+        is renewed once, where the caller gave a function: then nothing has happened yet."""
         request_headers = {"accept": "application/json", "accept-encoding": "identity"}
-        request_headers |= {**self.headers, **(headers or {})}
+        key = await self.credentials()
+        request_headers |= {**key, **(headers or {})}
+        response = await self._send(method, path, request_headers, body, connect, timeout)
+        if response.status != 401 or not await self.renew(key):
+            return response
+        await response.aclose()
+        request_headers |= await self.credentials()
+        return await self._send(method, path, request_headers, body, connect, timeout)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        request_headers: dict[str, str],
+        body: bytes,
+        connect: float,
+        timeout: float,
+    ) -> Response:
         try:
             async with asyncio.timeout(timeout):
                 return await self._pool.request(
@@ -184,6 +223,12 @@ class Origin:
             raise ServerProtocolError(
                 f"{self.url} did not respond as a tokenwire server"
             ) from error
+
+
+def _checked_key(key: object) -> str:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ConfigError("an API key is 1 to 4000 printable ASCII characters without spaces")
+    return key
 
 
 async def read_all(response: Response, most: int) -> bytes:

@@ -17,7 +17,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from tokenwire.client.origin import Origin, error_of_body, reason_of
 from tokenwire.client.reconnect import Patience, retry_after
 from tokenwire.client.sse import Connection
-from tokenwire.errors import ServerError, ServerProtocolError, ServerUnavailableError
+from tokenwire.errors import (
+    NotAuthenticatedError,
+    ServerError,
+    ServerProtocolError,
+    ServerUnavailableError,
+)
 
 __all__ = ["SocketConnection", "open_socket"]
 
@@ -99,11 +104,30 @@ class SocketConnection:
 async def open_socket(
     origin: Origin, run: str, after: str | None, patience: Patience
 ) -> Connection:
-    """Open a socket and follow ``run`` after ``after``."""
+    """Open a socket and follow ``run`` after ``after``. A key that was refused is renewed once."""
+    key = await origin.credentials()
     try:
-        socket = await _Connect(
+        socket = await _opened(origin, key, patience)
+    except NotAuthenticatedError:
+        if not await origin.renew(key):
+            raise
+        socket = await _opened(origin, await origin.credentials(), patience)
+    ask = {"op": "follow", "id": 1, "run": run, "after": after}
+    try:
+        await socket.send(msgspec.json.encode({k: v for k, v in ask.items() if v}).decode())
+    except ConnectionClosed as error:
+        raise ServerUnavailableError("the server closed the socket at once") from error
+    except BaseException:
+        socket.transport.abort()
+        raise
+    return SocketConnection(socket)
+
+
+async def _opened(origin: Origin, key: dict[str, str], patience: Patience) -> ClientConnection:
+    try:
+        return await _Connect(
             origin.socket_url,
-            additional_headers=origin.headers,
+            additional_headers=key,
             subprotocols=["tokenwire"],  # type: ignore[list-item]
             compression=None,
             proxy=None,
@@ -126,15 +150,6 @@ async def open_socket(
         raise ServerUnavailableError(
             f"cannot connect to {origin.url}: {reason_of(error)}"
         ) from error
-    ask = {"op": "follow", "id": 1, "run": run, "after": after}
-    try:
-        await socket.send(msgspec.json.encode({k: v for k, v in ask.items() if v}).decode())
-    except ConnectionClosed as error:
-        raise ServerUnavailableError("the server closed the socket at once") from error
-    except BaseException:
-        socket.transport.abort()
-        raise
-    return SocketConnection(socket)
 
 
 def _error_of(body: bytes | bytearray | None) -> dict[str, Any]:

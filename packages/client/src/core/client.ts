@@ -166,7 +166,7 @@ export class TokenwireClient {
       signal: signal ?? null,
       headers:
         body === undefined ? headers : { ...headers, "content-type": "application/json" },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      body: body === undefined ? null : JSON.stringify(body),
     });
     return response.status === 204 ? null : await response.json();
   }

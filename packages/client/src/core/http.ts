@@ -8,11 +8,14 @@ import type { Connect } from "./reader.js";
 import { SSEParser, type SSELimits } from "./sse.js";
 import { backoff, bytesOf, pause } from "./wait.js";
 
+export type Token = (refused?: string) => string | undefined | Promise<string | undefined>;
+
 export interface ServerOptions {
   /** Where the server is; the page's own origin unless told. */
   baseUrl?: string;
-  /** A key, asked for before each request. */
-  token?: () => string | undefined | Promise<string | undefined>;
+  /** A key or token, asked for before each request; and once more, with the one that the server
+   * refused, when it answers 401: return a fresh one. */
+  token?: Token;
   fetch?: typeof fetch;
   credentials?: RequestCredentials;
 }
@@ -28,13 +31,26 @@ export async function request(
     throw new TokenwireError("no_base_url", "outside a browser give baseUrl", 400);
   }
   const headers = new Headers(init.headers);
-  const key = await token?.();
-  if (key) headers.set("authorization", `Bearer ${key}`);
   const call = options.fetch ?? fetch;
   const fixed = { credentials, cache: "no-store", redirect: "error" } as const;
-  const response = await call(withoutSlash(baseUrl) + path, { ...init, ...fixed, headers });
-  if (!response.ok) throw await errorOf(response);
-  return response;
+  return fresh(token, async (key) => {
+    if (key) headers.set("authorization", `Bearer ${key}`);
+    const response = await call(withoutSlash(baseUrl) + path, { ...init, ...fixed, headers });
+    if (!response.ok) throw await errorOf(response);
+    return response;
+  });
+}
+
+/** Calls `use` with a token, and once more with a fresh one when the server refuses the first. */
+export async function fresh<T>(token: Token | undefined, use: (key?: string) => Promise<T>): Promise<T> {
+  const key = await token?.();
+  try {
+    return await use(key);
+  } catch (error) {
+    const other = (error as TokenwireError).status === 401 && (await token?.(key));
+    if (!other || other === key) throw error;
+    return use(other);
+  }
 }
 
 /** A request is sent this often when no answer comes. */
@@ -78,7 +94,7 @@ export function streamWay(path: string, get: Get, limits?: SSELimits): Connect {
     const type = response.headers.get("content-type") ?? "";
     if (!response.body || !type.startsWith("text/event-stream")) {
       response.body?.cancel().catch(() => undefined);
-      throw new TokenwireError("no_stream", `expected text/event-stream, got '${type}'`, 0, true);
+      throw new TokenwireError("no_stream", `no event stream: ${type}`, 0, true);
     }
     const parser = new SSEParser(limits);
     for await (const bytes of bytesOf(response.body, signal)) {

@@ -2,6 +2,7 @@
 browser's connections to this host are used up. */
 
 import { asError, TokenwireError } from "./errors.js";
+import { fresh, type Token } from "./http.js";
 import type { Connect } from "./reader.js";
 import { onAbort } from "./wait.js";
 
@@ -26,14 +27,13 @@ const STATUS: Record<string, number> = {
 export function webSocketWay(
   baseUrl: string,
   run: string,
-  token?: () => string | undefined | Promise<string | undefined>,
+  token?: Token,
 ): Connect {
-  return async ({ after, signal, alive, take, flush, over }) => {
+  return ({ after, signal, alive, take, flush, over }) => fresh(token, async (key) => {
     const origin = baseUrl || globalThis.location?.origin;
     if (!origin || typeof WebSocket !== "function") {
-      throw new TokenwireError("no_websocket", "no WebSocket here", 0, true);
+      throw new TokenwireError("no_websocket", "no WebSocket", 0, true);
     }
-    const key = await token?.();
     const socket = new WebSocket(`${origin.replace(/^http/, "ws")}/ws`);
     const say = (message: object) => socket.send(JSON.stringify(message));
     let failed: TokenwireError | undefined;
@@ -77,5 +77,5 @@ export function webSocketWay(
     clearInterval(ping);
     forget();
     if (failed) throw failed;
-  };
+  });
 }
