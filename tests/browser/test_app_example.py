@@ -11,6 +11,7 @@ import pytest
 from support.app_example import APP, ROOT, AppServer
 from support.node import need_client
 
+pytestmark = pytest.mark.timeout(300)
 pytest.importorskip("argon2", reason="'argon2-cffi' is not installed")
 NUMBERS = "".join(f"{n} " for n in range(1, 91)).strip()
 PAGES = {"hooks": "/", "ai-sdk": "/ai-sdk.html"}
@@ -46,6 +47,7 @@ def ready(page: Any) -> None:
 
 @pytest.mark.parametrize("kind", PAGES)
 def test_a_person_signs_up_asks_and_decides(server: AppServer, watched: Any, kind: str) -> None:
+    watched.context.set_default_timeout(60_000)
     page = watched.page()
     page.goto(server.url + PAGES[kind])
     page.get_by_label("Name").fill(kind)

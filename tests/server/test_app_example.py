@@ -14,6 +14,7 @@ import pytest
 
 from support.app_example import APP, AppServer
 
+pytestmark = pytest.mark.timeout(300)
 pytest.importorskip("argon2", reason="'argon2-cffi' is not installed")
 NUMBERS = "".join(f"{n} " for n in range(1, 91))
 

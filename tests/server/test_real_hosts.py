@@ -21,6 +21,7 @@ from support.node import need_node, run_node
 from support.server import simulator
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(300)
 NUMBERS = "".join(f"{n} " for n in range(1, 91))
 ENVIRONMENT = {
     **os.environ,
@@ -40,7 +41,7 @@ class Host:
 
     @contextmanager
     def sign_in(self, user: str) -> Iterator[httpx.Client]:
-        with httpx.Client(timeout=30, headers={"origin": self.url}) as client:
+        with httpx.Client(timeout=60, headers={"origin": self.url}) as client:
             answer = client.post(f"{self.url}/login", params={"name": user})
             assert answer.status_code == 204, answer.text
             yield client
@@ -140,7 +141,7 @@ def test_a_socket_has_its_user(host: Host, ann: httpx.Client) -> None:
         socket.send(json.dumps({"op": "start", "id": 1, "request": {"prompt": SLOW}}))
         text = ""
         while True:
-            events = [x["event"] for x in json.loads(socket.recv(timeout=30)).get("events", [])]
+            events = [x["event"] for x in json.loads(socket.recv(timeout=60)).get("events", [])]
             text += "".join(e["text"] for e in events if e["type"] == "text-delta")
             if any(e["type"] == "run-end" for e in events):
                 break
@@ -172,17 +173,17 @@ def test_behind_a_proxy_that_takes_a_prefix_off(host: Host, ann: httpx.Client) -
 @pytest.mark.node
 def test_everybodys_clients(host: Host, ann: httpx.Client) -> None:
     need_node()
-    told: dict[str, Any] = run_node("everyone.mjs", host.ai, cookie_of(ann), SLOW)
+    told: dict[str, Any] = run_node("everyone.mjs", host.ai, cookie_of(ann), SLOW, seconds=150)
     told.pop("stderr")
     assert told == dict.fromkeys(told, NUMBERS)
     assert len(told) == 6
 
 
 def test_flask_streams_from_an_iterator() -> None:
-    with running("flask") as flask, httpx.Client(timeout=60) as client:
+    with running("flask") as flask, httpx.Client(timeout=120) as client:
         answer = client.post(f"{flask.url}/chat", json={"prompt": SLOW})
         assert answer.text == NUMBERS
-        body = {"prompt": "scenario:slow?rate=20"}
+        body = {"prompt": "scenario:slow?rate=2"}
         with client.stream("POST", f"{flask.url}/chat", json=body) as cut:
             assert next(cut.iter_text()).startswith("1")
         ended = client.get(f"{flask.url}/ended").json()
