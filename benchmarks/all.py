@@ -22,6 +22,7 @@ ORDER = [
     "fan_out",
     "log",
     "large_run",
+    "threads",
     "many_runs",
     "churn",
     "takeovers",

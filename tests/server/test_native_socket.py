@@ -432,3 +432,20 @@ def test_one_socket_answers_what_another_one_waits_for(here: Site) -> None:
         assert (told["approved"], told["reason"]) == (False, "not this file")
 
     talk(here, asker)
+
+
+def test_a_turn_that_waits_is_told(here: Site) -> None:
+    async def body(t: Talk) -> None:
+        await t.say(op="start", id=1, request={"prompt": "scenario:stall", "thread": "line"})
+        busy = (await t.until("started", id=1))["run"]["id"]
+        request = {"prompt": "next", "thread": "line", "while_busy": "queue"}
+        await t.say(op="start", id=2, request=request)
+        waits = await t.until("queued", id=2)
+        assert waits["position"] == 1
+        await t.say(op="start", id=3, request={**request, "while_busy": "steer"})
+        steers = await t.until("queued", id=3)
+        assert steers["steers"] == busy
+        await t.say(op="cancel", id=4, run=busy)
+        await t.until("ok", id=4)
+
+    talk(here, body)
