@@ -78,6 +78,9 @@ $(FRAMEWORKS): .venv-%/.installed: requirements/%.txt
 	@$(PYTHON) -m venv .venv-$* && .venv-$*/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $< && touch $@ \
 	  || echo "the frameworks of $< could not be installed: their tests are left out"
 
+prepare: setup $(VENV)/.clients $(FRAMEWORKS) ## What the tests need beside the set-up; done in `make test` as well
+	@sh scripts/system_packages.sh
+
 test-python: setup $(VENV)/.clients $(FRAMEWORKS)
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 

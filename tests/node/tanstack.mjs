@@ -88,7 +88,7 @@ function makeClient(more = {}) {
   })
 }
 
-async function until(check, what, seconds = 15) {
+async function until(check, what, seconds = 40) {
   const end = Date.now() + seconds * 1000
   while (!check()) {
     if (Date.now() > end) throw new Error(`waited in vain for ${what}`)

@@ -21,7 +21,7 @@ from support.upstream import Upstream, upstream
 NUMBERS = "".join(f"{n} " for n in range(1, 91))
 
 
-def ended(here: Site, run: str, seconds: float = 15) -> str:
+def ended(here: Site, run: str, seconds: float = 40) -> str:
     """The state of a run once it has ended."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

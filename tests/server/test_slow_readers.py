@@ -25,7 +25,7 @@ def stalled(here: Site, path: str) -> socket.socket:
     return wire
 
 
-def wait_until_closed(wire: socket.socket, seconds: float = 15.0) -> int:
+def wait_until_closed(wire: socket.socket, seconds: float = 40.0) -> int:
     """Bytes that still came before the connection was broken off."""
     wire.settimeout(seconds)
     count = 0

@@ -52,7 +52,7 @@ class Process:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, float, str]:
         started = time.monotonic()
         self.process.send_signal(number)
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
         return self.process.returncode, time.monotonic() - started, self.errors()
 
     def errors(self) -> str:
