@@ -1,11 +1,13 @@
 """What holds for every test: servers that are not told a store keep nothing in the user's files,
-no property test has a clock, and several workers begin with what takes longest."""
+no property test has a clock, no HTTP client is impatient, and several workers begin with what
+takes longest."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -16,6 +18,12 @@ os.environ.setdefault("TOKENWIRE_STORE", "memory:")
 # A busy machine makes any example slow; what is slow of itself is measured by the benchmarks.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+
+# httpx gives up after 5 s of silence: a time that a busy machine may stand still. One object is the
+# default of all of its functions and clients.
+for _name in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 60.0)
 
 
 #: Files that take more than fifteen seconds, by far the most of them waiting, the longest first.
