@@ -67,17 +67,16 @@ const last = (chat) => chat.messages[chat.messages.length - 1]
 const textOf = (message) =>
   message.parts.filter((p) => p.type === "text").map((p) => p.text).join("")
 
+const stateOf = (chat) => ({
+  status: chat.status,
+  errors: [...errors],
+  finished: [...finished],
+  messages: chat.messages,
+  text: chat.messages.length ? textOf(last(chat)) : "",
+})
+
 function report(chat, more = {}) {
-  console.log(
-    JSON.stringify({
-      status: chat.status,
-      errors,
-      finished,
-      messages: chat.messages,
-      text: chat.messages.length ? textOf(last(chat)) : "",
-      ...more,
-    }),
-  )
+  console.log(JSON.stringify({ ...stateOf(chat), ...more }))
 }
 
 // A fetch whose answers break off, `times` times: after `bytes` bytes, or (at "text") after the first
@@ -343,14 +342,20 @@ const cases = {
     report(chat)
   },
   async bytes() {
-    // The bytes of a conformance case, through the package's own parser, schema and reducer.
+    // The bytes of conformance cases, through the package's own parser, schema and reducer.
     const { readFileSync } = await import("node:fs")
-    const told = JSON.parse(readFileSync(prompt, "utf8")).bytes[process.env.WIRE]
-    const fetch = async () =>
-      new Response(told, { headers: { "content-type": "text/event-stream" } })
-    const chat = makeChat({ fetch })
-    await chat.sendMessage({ text: "x" })
-    report(chat)
+    const { basename } = await import("node:path")
+    const states = {}
+    for (const path of prompt.split(",")) {
+      const told = JSON.parse(readFileSync(path, "utf8")).bytes[process.env.WIRE]
+      errors.length = finished.length = 0
+      const fetch = async () =>
+        new Response(told, { headers: { "content-type": "text/event-stream" } })
+      const chat = makeChat({ fetch })
+      await chat.sendMessage({ text: "x" })
+      states[basename(path, ".json")] = stateOf(chat)
+    }
+    console.log(JSON.stringify(states))
   },
   async durable() {
     // The unmodified Durable Streams transport: a pointer, then the stream; and again after a reload.

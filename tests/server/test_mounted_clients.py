@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -91,8 +90,6 @@ def heard(address: str, **cookies: str) -> str:
 @pytest.mark.parametrize("ws", KINDS)
 @pytest.mark.parametrize("host", HOSTS)
 def test_sockets_of_each_implementation(host: str, ws: str) -> None:
-    if ws == "wsproto" and importlib.util.find_spec("wsproto") is None:
-        pytest.skip("wsproto is not installed")
     make, prefix = HOSTS[host]
     with serving(make(me), ws=ws) as url:
         address = url.replace("http", "ws") + prefix + "/ws"
