@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.redis import redis_server
@@ -141,6 +142,55 @@ def test_the_end_of_a_run_whose_owner_is_gone_is_found(clock: Clock) -> None:
             )
             assert max(pauses) <= module.MOST_LOOK + 1
             assert len(looks) < 60
+
+    run_async(main())
+
+
+class Marked(msgspec.Struct):
+    since: float
+    ends: float = 0.0
+
+
+def decoded(data: bytes) -> Marked:
+    return msgspec.json.decode(data, type=Marked)
+
+
+def marked_notes(store: Any) -> Notes:
+    return Notes(store, KIND, lambda data: module.look_at_end(decoded(data)))
+
+
+def test_a_marked_end_is_found_soon_however_old_the_run_is(url: str, clock: Clock) -> None:
+    """Only the run that ends is looked at, however many are open."""
+
+    async def main() -> None:
+        async with opened(url) as store:
+            owner, other = marked_notes(store), marked_notes(store)
+            assert await other.due() == []
+            since, young = clock.now - 1_000_000, clock.now
+            for number in range(100):
+                note = Marked(young if number == 1 else since)
+                assert await owner.expect(f"run-{number}", msgspec.json.encode(note))
+            for run in await other.due():
+                other.looked(run, b"", since)
+            clock.now += module.LEAST_LOOK
+            for run in await other.due():
+                data = await other.get(run)
+                assert data is not None
+                other.looked(run, data, decoded(data).since)
+            await owner.mark("run-7", decoded)
+            await owner.mark("run-1", decoded)  # young: its age is soon enough
+            await owner.mark("gone", decoded)
+            assert await other.due() == []
+            clock.now += module.ENDING_SECONDS
+            found = set(await other.due())
+            assert "run-7" in found
+            assert found <= {"run-7", "run-1"}
+            # It has not ended yet: it is looked at again, less and less often.
+            data = await other.get("run-7")
+            assert data is not None
+            other.looked("run-7", data, max(decoded(data).since, decoded(data).ends))
+            clock.now += module.LEAST_LOOK
+            assert "run-7" in await other.due()
 
     run_async(main())
 

@@ -17,6 +17,7 @@ from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.relay import outbox
 from tokenwire.relay.outbox import EndedRun
+from tokenwire.relay.upkeep import notes
 
 
 @agent
@@ -204,5 +205,101 @@ def test_a_start_that_fails_or_repeats_leaves_no_note(tmp_path: Any) -> None:
             await asyncio.sleep(0.3)
             assert len(told) == 1
             assert await runs.store.documents("on-end") == {}
+
+    run_async(main())
+
+
+@agent(restart=False)
+async def asker(ctx: RunContext):
+    if not await ctx.request_approval("delete", {}):
+        yield "no"
+    if ctx.prompt == "lost":
+        await asyncio.sleep(60)
+    yield "done"
+
+
+@asynccontextmanager
+async def unhurried(store: str, on_end: Any, **more: Any) -> AsyncIterator[Runs]:
+    """A process that looks at no note because of its run's age."""
+    runs = Runs(open_store(store), agents=agents_of([asker]), on_end=on_end, lease=0.4, **more)
+    await runs.open()
+    assert runs.outbox is not None
+    assert runs.outbox._ends is not None
+    runs.outbox._ends._notes._least_look = 3600.0
+    try:
+        yield runs
+    finally:
+        await runs.aclose()
+
+
+async def waiting(runs: Runs, text: str) -> tuple[str, str]:
+    """A run that waits, and its approval."""
+    run = (await runs.start(asked(text), model="asker")).id
+    await until(lambda: runs.worker.is_waiting(run))
+    return run, runs.worker.owned[run].loop.fold.waiting[0]
+
+
+async def die(runs: Runs) -> None:
+    """Leave everything as a killed process does, but not its runs' tasks."""
+    assert runs._tender is not None
+    assert runs.outbox is not None
+    runs._tender.cancel()
+    await runs.outbox.aclose()
+
+
+@pytest.mark.parametrize("how", ["complete", "cancelled"])
+def test_an_old_run_whose_owner_dies_at_its_end_is_told_by_a_process_that_runs(
+    how: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"sqlite:{tmp_path / 'runs.db'}"
+    monkeypatch.setattr(notes, "_UNMARKED_AGE", -1.0)
+    monkeypatch.setattr(notes, "ENDING_SECONDS", 0.3)
+
+    async def main() -> None:
+        told: list[EndedRun] = []
+        async with unhurried(store, told.append) as second, unhurried(store, told.append) as first:
+            run, approval = await waiting(first, "you")
+            await die(first)
+            if how == "cancelled":
+                await first.cancel(run)
+            else:
+                await first.approve(run, approval, approved=True)
+            owned = first.worker.owned[run]
+            await owned.check_commands()
+            await owned.task
+            await until(lambda: told)
+            assert [(ended.run, ended.outcome) for ended in told] == [(run, how)]
+            assert second.outbox is not None
+
+    run_async(main())
+
+
+def test_who_ends_the_run_of_a_lost_worker_tells_of_it(tmp_path: Any) -> None:
+    store = f"sqlite:{tmp_path / 'runs.db'}"
+
+    async def main() -> None:
+        told: list[EndedRun] = []
+        async with unhurried(store, told.append), unhurried(store, told.append) as first:
+            run, approval = await waiting(first, "lost")
+            await first.approve(run, approval, approved=True)
+            await until(lambda: not first.worker.is_waiting(run))
+            await die(first)
+            for owned in list(first.worker.owned.values()):
+                owned.task.cancel()
+            first.worker.owned.clear()
+            await until(lambda: told)
+            assert [(ended.run, ended.outcome) for ended in told] == [(run, "interrupted")]
+
+    run_async(main())
+
+
+def test_a_run_that_nobody_answers_is_told_at_its_end(tmp_path: Any) -> None:
+    async def main() -> None:
+        told: list[EndedRun] = []
+        store = f"sqlite:{tmp_path / 'runs.db'}"
+        async with unhurried(store, told.append, wait_timeout=0.3) as runs:
+            run, _ = await waiting(runs, "you")
+            await until(lambda: told)
+            assert [(e.run, e.outcome, e.reason) for e in told] == [(run, "incomplete", "expired")]
 
     run_async(main())

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -223,6 +224,17 @@ def test_another_process_sends_what_a_dead_one_did_not(
         assert {b["data"]["run"] for b in bodies(receiver)} == {lost.id}
 
     run_async(main())
+
+
+def test_a_marked_end_is_looked_at_while_a_message_waits_for_its_next_try() -> None:
+    now = time.time()
+    message = deliveries._Message(
+        id="1", event=deliveries.WAITING, url="http://127.0.0.1:9/", at=now, until=now + 3600
+    )
+    note = deliveries._Note(since=now - 7200, ends=now + 600, messages=[message])
+    assert deliveries._due(msgspec.json.encode(note)) == note.ends
+    note.ends = now - 1  # looked at, and not there yet
+    assert deliveries._due(msgspec.json.encode(note)) == message.until
 
 
 def test_two_processes_that_look_in_the_same_moment_send_once(

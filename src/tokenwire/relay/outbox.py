@@ -31,7 +31,7 @@ from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.replay import read_run
-from tokenwire.relay.upkeep.notes import MOST_SECONDS, UNMADE_SECONDS, Attempts, Notes
+from tokenwire.relay.upkeep.notes import MOST_SECONDS, UNMADE_SECONDS, Attempts, Notes, look_at_end
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.webhooks.deliveries import Deliveries
 
@@ -73,9 +73,10 @@ OnEnd = Callable[[EndedRun], Awaitable[None] | None]
 
 
 class _Note(Attempts, kw_only=True, omit_defaults=True):
-    """What the store keeps for one run until its end was told."""
+    """What the store keeps for one run until its end was told; `Noted`."""
 
     since: float
+    ends: float = 0.0
     #: Chosen by who calls: of two processes that write equal bytes, both would.
     claim: str = ""
 
@@ -112,6 +113,14 @@ class Outbox:
         """The run was deleted, or never was."""
         for part in self._parts:
             await part.forget(run)
+
+    async def ending(self, run: str) -> None:
+        """The end of a run of this process is about to be written. Fails in silence: others then
+        find the end by the run's age."""
+        try:
+            await asyncio.gather(*(part.ending(run) for part in self._parts))
+        except LogError as error:
+            _log.warning("the end of run %s could not be marked: %s", run, error)
 
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
@@ -181,6 +190,10 @@ class _Ends:
         """The runs are gone, and with them what could not be told of them."""
         await asyncio.gather(*(self.forget(run) for run in await self._notes.of(runs)))
 
+    async def ending(self, run: str) -> None:
+        """The end of a run of this process is about to be written."""
+        await self._notes.mark(run, _decoded)
+
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
         self._ended.add(run)
@@ -226,7 +239,8 @@ class _Ends:
         data = await self._notes.get(run)
         if data is None:
             return self._notes.looked(run, None, 0.0)
-        since = _decoded(data).since
+        note = _decoded(data)
+        since = max(note.since, note.ends)
         return self._notes.looked(run, await self._tell_if_due(run, data), since)
 
     async def _tell_if_due(self, run: str, data: bytes) -> bytes | None:
@@ -306,7 +320,7 @@ def _due(data: bytes) -> float | None:
     note = _decoded(data)
     if note.is_failed:
         return float("inf")
-    return note.until if note.tries else None
+    return note.until if note.tries else look_at_end(note)
 
 
 def _is_ours(error: BaseException) -> bool:

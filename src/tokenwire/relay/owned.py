@@ -188,7 +188,15 @@ class OwnedRun:
             events = failed_end(replay.order, replay.fold, error)
             start = start_of(self.run, self.loop.plan)
             epoch = self.producer.epoch
-            await write_end(self._store, replay, events, epoch=epoch, start=start, limits=limits)
+            await write_end(
+                self._store,
+                replay,
+                events,
+                epoch=epoch,
+                start=start,
+                limits=limits,
+                ending=self.producer.ending,
+            )
             self.loop.tell_end(replay.fold)
         except LogError as again:
             _log.error("run %s could not be ended: %s", self.run, again)

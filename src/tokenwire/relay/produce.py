@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -33,7 +34,7 @@ from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import Chain, cursor_of
 
-__all__ = ["Producer", "ProducerLimits"]
+__all__ = ["Ending", "Producer", "ProducerLimits"]
 
 #: Records of a memory log that are reported to observers together.
 _REPORT_EVERY = 32
@@ -48,6 +49,10 @@ class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
     records: int = 200_000
     bytes: int = 64 << 20
     store_timeout: float = 10.0
+
+
+#: What hears that the end of a run is about to be written.
+Ending = Callable[[str], Awaitable[None]]
 
 
 class _Pending:
@@ -70,7 +75,7 @@ class _Pending:
 
 class Producer:
     """The writer of one run, and the sink of its loop. ``records`` are those already in the log
-    (a takeover's)."""
+    (a takeover's); ``ending`` is called before the run's end is appended."""
 
     __slots__ = (
         "_all_records",
@@ -82,6 +87,7 @@ class Producer:
         "_most_records",
         "_pending",
         "_unreported",
+        "ending",
         "epoch",
         "ready",
         "run",
@@ -96,8 +102,10 @@ class Producer:
         *,
         records: list[bytes] | None = None,
         limits: ProducerLimits | None = None,
+        ending: Ending | None = None,
     ) -> None:
         self._log, self.run, self.epoch = log, run, epoch
+        self.ending = ending
         self._limits = limits = limits or ProducerLimits()
         self._most_records, self._most_bytes = limits.records, limits.bytes
         self.tail = len(records or [])
@@ -191,6 +199,8 @@ class Producer:
             return
         last = events[-1] if events else None
         close = last.outcome if isinstance(last, RunEnd) else None
+        if close is not None and self.ending is not None:
+            await self.ending(self.run)
         durable = not _DURABLE.isdisjoint(map(type, events))
         pending.records = [*pending.records, *self._chain.seal_all(events)]
         pending.since, pending.under_way, self.ready = time.perf_counter(), True, False

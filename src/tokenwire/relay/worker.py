@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tokenwire.errors import AgentChangedError, ConflictError, LogError, UnknownModelError
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import ApprovalAnswer
+from tokenwire.events.model import ApprovalAnswer, Event, RunStart
 from tokenwire.events.names import names_of
 from tokenwire.log.base import Store
 from tokenwire.relay.census import Census
@@ -166,10 +166,17 @@ class Worker:
     async def _end(self, owned: OwnedRun, how: Rung) -> None:
         """End a stopped run that is not to be resumed."""
         replay = await read_run(self.store, owned.run)
-        events = ending(replay, how)
         start = start_of(owned.run, owned.loop.plan)
-        await write_end(self.store, replay, events, epoch=owned.producer.epoch, start=start)
+        await self.end(replay, ending(replay, how), owned.producer.epoch, start)
         owned.loop.tell_end(replay.fold)
+
+    async def end(self, replay: Replay, events: list[Event], epoch: int, start: RunStart) -> None:
+        """Write the end of a run that nobody works at, and tell of it. Raises `LogError`."""
+        outbox = self.outbox
+        before = outbox.ending if outbox is not None else None
+        await write_end(self.store, replay, events, epoch=epoch, start=start, ending=before)
+        if outbox is not None:
+            outbox.ended(start.run)
 
     async def aclose(self) -> None:
         """Release all runs and close the store."""
@@ -284,6 +291,8 @@ class Worker:
         inbox = Inbox()
         records = replay.records if replay else None
         producer = Producer(self.store, plan.run, epoch, records=records, limits=self._bounds)
+        if self.outbox is not None:
+            producer.ending = self.outbox.ending
         first = []
         order = fold = None
         # Without records it was lost before its first one: it begins anew.

@@ -259,6 +259,18 @@ async def check_sent(make: Callable[[str], Any], *more: str) -> None:
         assert text in body
 
 
+async def check_instructed(make: Callable[[str], Any]) -> None:
+    """Every turn begins with the agent's own instructions, which are "Speak as a pirate.", once,
+    whatever was said before and whatever the caller says as the system."""
+    system = Message(role="system", content="Speak as a lawyer.")
+    question = [user("Is it day?")]
+    for messages in (question, [system, *question], conversation(), [system, *conversation()]):
+        bodies, _ = await sent_for(make, messages)
+        body = next(b for b in bodies if "Is it day?" in b or "who is in there?" in b)
+        assert body.count("Speak as a pirate.") == 1, (len(messages), body)
+        assert body.count("Speak as a lawyer.") == (1 if messages[0] is system else 0)
+
+
 async def check_refused(make: Callable[[str], Any], part: FilePart, message: str) -> None:
     """A file that the framework cannot take ends the run, and no model is asked."""
     question = Message(role="user", content=[TextPart(text="Look."), part])

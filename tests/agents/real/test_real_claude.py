@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from claude_agent_sdk import ClaudeAgentOptions, create_sdk_mcp_server, tool
 from claude_agent_sdk.types import StreamEvent
-from common import approve, check_refused, check_sent, events_of, kinds, simulator, state_of
+from common import (
+    approve,
+    check_instructed,
+    check_refused,
+    check_sent,
+    events_of,
+    kinds,
+    simulator,
+    state_of,
+)
 
 import tokenwire
 from tokenwire.agents.frameworks.claude import ClaudeEvents
@@ -178,3 +188,8 @@ async def test_it_gets_files_and_earlier_calls(tmp_path: Path) -> None:
 async def test_what_it_cannot_take_is_refused(tmp_path: Path) -> None:
     part = FilePart(media_type="audio/wav", data="aGk=")
     await check_refused(options_at(tmp_path), part, "takes no audio/wav")
+
+
+async def test_every_turn_has_its_instructions(tmp_path: Path) -> None:
+    make = options_at(tmp_path)
+    await check_instructed(lambda url: replace(make(url), system_prompt="Speak as a pirate."))

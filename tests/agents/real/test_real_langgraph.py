@@ -11,13 +11,21 @@ import pytest
 pytest.importorskip("langgraph")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import approve, events_of, kinds, over_a_restart, simulator, state_of
+from common import (
+    approve,
+    check_instructed,
+    events_of,
+    kinds,
+    over_a_restart,
+    simulator,
+    state_of,
+)
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode, tools_condition
+from langgraph.prebuilt import ToolNode, create_react_agent, tools_condition
 from langgraph.types import interrupt
 
 import tokenwire
@@ -149,3 +157,9 @@ async def test_an_interrupt_over_a_restart(tmp_path: Path) -> None:
     state = await over_a_restart(tmp_path, lambda: graph, "Hi", approved=True)
     assert [a["approved"] for a in answers] == [True]
     assert state.outcome == "complete"
+
+
+async def test_every_turn_has_its_instructions() -> None:
+    await check_instructed(
+        lambda url: create_react_agent(model_at(url), [get_weather], prompt="Speak as a pirate.")
+    )

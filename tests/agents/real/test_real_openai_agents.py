@@ -17,7 +17,15 @@ from agents import (
     OpenAIResponsesModel,
     function_tool,
 )
-from common import approve, events_of, kinds, over_a_restart, simulator, state_of
+from common import (
+    approve,
+    check_instructed,
+    events_of,
+    kinds,
+    over_a_restart,
+    simulator,
+    state_of,
+)
 from openai import AsyncOpenAI
 
 import tokenwire
@@ -115,3 +123,10 @@ async def test_an_approval_over_a_restart(tmp_path: Path, approved: bool) -> Non
         )
     assert deleted == (["report.txt"] if approved else [])
     assert state.outcome == "complete"
+
+
+async def test_every_turn_has_its_instructions() -> None:
+    for wire in MODELS:
+        await check_instructed(
+            lambda url, wire=wire: agent_at(url, wire, instructions="Speak as a pirate.")
+        )

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from common import (
     approve,
+    check_instructed,
     check_refused,
     check_sent,
     events_of,
@@ -162,6 +163,10 @@ async def test_an_agent_whose_dependency_is_the_context_gets_it() -> None:
     events = await events_of(agent, "Hi")
     results = [e.content for e in events if isinstance(e, m.ToolResult)]
     assert results == ["prompt Hi"]
+
+
+async def test_every_turn_has_its_instructions() -> None:
+    await check_instructed(lambda url: agent_at(url, system_prompt="Speak as a pirate."))
 
 
 async def test_it_gets_files_and_earlier_calls() -> None:

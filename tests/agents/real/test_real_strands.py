@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from common import (
     approve,
+    check_instructed,
     check_refused,
     check_sent,
     conversation,
@@ -198,6 +199,10 @@ async def test_an_interrupt_over_a_restart(tmp_path: Path, approved: bool) -> No
         )
     assert deleted == (["report.txt"] if approved else [])
     assert state.outcome == "complete"
+
+
+async def test_every_turn_has_its_instructions() -> None:
+    await check_instructed(lambda url: agent_at(url, system_prompt="Speak as a pirate."))
 
 
 async def test_it_gets_files_and_earlier_calls() -> None:

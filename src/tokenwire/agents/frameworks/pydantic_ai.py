@@ -144,6 +144,8 @@ async def _drive(ctx: RunContext, agent: Any) -> None:
     from pydantic_ai.messages import ModelMessagesTypeAdapter
 
     history, prompt = pydantic_messages(ctx.messages)
+    if history:
+        history = await _instructed(ctx, agent, history, prompt)
     deferred: Any = None
     number = 0
     while True:
@@ -162,6 +164,21 @@ async def _drive(ctx: RunContext, agent: Any) -> None:
         prompt = None
 
 
+def _deps(ctx: RunContext, agent: Any) -> dict[str, Any]:
+    return {"deps": ctx} if getattr(agent, "deps_type", None) is RunContext else {}
+
+
+async def _instructed(ctx: RunContext, agent: Any, history: list[Any], prompt: Any) -> list[Any]:
+    """A conversation with the agent's system prompts in front: pydantic-ai itself adds them only
+    where there is none, whoever began it."""
+    from pydantic_ai.messages import ModelRequest
+
+    parts = await agent.system_prompt_parts(
+        message_history=history, prompt=prompt, **_deps(ctx, agent)
+    )
+    return [ModelRequest(parts=parts), *history] if parts else history
+
+
 async def _run(
     ctx: RunContext, turn: Turn, agent: Any, prompt: Any, history: Any, deferred: Any
 ) -> dict[str, Any]:
@@ -169,7 +186,7 @@ async def _run(
     from pydantic_ai.messages import ModelMessagesTypeAdapter
 
     reading, result = PydanticEvents(), None
-    more = {"deps": ctx} if getattr(agent, "deps_type", None) is RunContext else {}
+    more = _deps(ctx, agent)
     async with agent.run_stream_events(
         prompt, message_history=history or None, deferred_tool_results=deferred, **more
     ) as events:

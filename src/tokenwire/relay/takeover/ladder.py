@@ -16,7 +16,7 @@ from tokenwire.events.order import closing
 from tokenwire.log.base import Records
 from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.description import RunMeta
-from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.produce import Ending, Producer, ProducerLimits
 from tokenwire.relay.replay import HANDED_OVER, Replay
 from tokenwire.run.plan import Plan
 
@@ -91,9 +91,11 @@ async def write_end(
     epoch: int,
     start: RunStart,
     limits: ProducerLimits | None = None,
+    ending: Ending | None = None,
 ) -> None:
     """Write the end of a run after the last record of its log; nothing when it has ended.
-    ``start`` is for a run that was lost before its first record. Raises `LogError`."""
+    ``start`` is for a run that was lost before its first record; ``ending``: as of `Producer`.
+    Raises `LogError`."""
     if replay.order.state == "ended":
         return
     if replay.order.state == "new":
@@ -102,7 +104,10 @@ async def write_end(
     for event in events:
         event.t = t
         replay.apply(event)
-    await Producer(store, start.run, epoch, records=replay.records, limits=limits).write(events)
+    producer = Producer(
+        store, start.run, epoch, records=replay.records, limits=limits, ending=ending
+    )
+    await producer.write(events)
 
 
 def start_of(run: str, of: RunMeta | Plan) -> RunStart:

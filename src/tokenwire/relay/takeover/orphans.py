@@ -27,7 +27,6 @@ from tokenwire.relay.takeover.ladder import (
     ending,
     rung,
     start_of,
-    write_end,
 )
 from tokenwire.relay.worker import Worker
 from tokenwire.run.plan import Plan
@@ -188,6 +187,6 @@ class Orphans:
         if replay.records:
             events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
         start = start_of(run, meta)
-        await write_end(worker.store, replay, events, epoch=epoch, start=start)
+        await worker.end(replay, events, epoch, start)
         fold, seconds = replay.fold, replay.now() / 1000
         report(RunEnded(run, meta.model, fold.status, None, seconds, fold.seq))

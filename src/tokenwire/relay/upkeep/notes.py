@@ -11,21 +11,38 @@ import asyncio
 import heapq
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from tokenwire.backoff import backoff
 from tokenwire.log.base import Store
 
-__all__ = ["FIRST_PAUSE", "LEAST_LOOK", "MOST_SECONDS", "UNMADE_SECONDS", "Attempts", "Notes"]
+__all__ = [
+    "ENDING_SECONDS",
+    "FIRST_PAUSE",
+    "LEAST_LOOK",
+    "MOST_SECONDS",
+    "UNMADE_SECONDS",
+    "Attempts",
+    "Noted",
+    "Notes",
+    "look_at_end",
+]
 
 #: Seconds for which something is tried again, and the pauses between two tries.
 MOST_SECONDS, FIRST_PAUSE, MOST_PAUSE = 86_400.0, 2.0, 3600.0
 #: Seconds after which a note without a run is of a start that failed.
 UNMADE_SECONDS = 60.0
 #: Seconds between two looks at a run that another process may have left at its end: half of the
-#: run's age, within these.
+#: run's age, or of the time since its end was marked, within these.
 LEAST_LOOK, MOST_LOOK = 5.0, 3600.0
+#: Seconds after the mark of an end at which other processes look: whoever wrote it may have died.
+ENDING_SECONDS = 10.0
+#: Ends of runs younger than this are not marked: half of their age is soon enough.
+_UNMARKED_AGE = 20.0
+#: Tries of a mark: who always loses leaves it to the looks by age.
+_MOST_MARKS = 5
 #: Notes of one page, and of a store.
 _PAGE, _MOST_NOTES = 64, 200_000
 
@@ -59,6 +76,19 @@ class Attempts(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.error = error
         self.is_failed = is_final or now > self.first_try + most
         self.until = now + backoff(self.tries, first=first, longest=MOST_PAUSE)
+
+
+class Noted(Protocol):
+    """What the note of a run begins with. ``since``: Unix seconds of its start; ``ends``: Unix
+    seconds at which others look, because its owner was about to write the end, 0 before that."""
+
+    since: float
+    ends: float
+
+
+def look_at_end(note: Noted) -> float | None:
+    """Unix seconds at which others look for a marked end; None without one, or after it."""
+    return note.ends if note.ends > time.time() else None
 
 
 class Notes:
@@ -107,6 +137,20 @@ class Notes:
         self._drop(run)
         await self._store.set_document(self._kind, run, None)
 
+    async def mark(self, run: str, decoded: Callable[[bytes], Noted]) -> None:
+        """The run's owner is about to write its end. The mark is news to every other process, so
+        that the end is found however old the run is, should the owner die before it says more."""
+        for _ in range(_MOST_MARKS):
+            data, now = await self.get(run), time.time()
+            if data is None:
+                return
+            noted = decoded(data)
+            if now < noted.since + _UNMARKED_AGE:
+                return
+            noted.ends = now + ENDING_SECONDS
+            if await self.swap(run, data, msgspec.json.encode(noted)):
+                return
+
     async def of(self, runs: list[str]) -> dict[str, bytes]:
         """The notes of those ``runs`` that have one."""
         notes = await asyncio.gather(*(self.get(run) for run in runs))
@@ -130,7 +174,7 @@ class Notes:
         return runs
 
     def looked(self, run: str, data: bytes | None, since: float) -> None:
-        """A note was looked at, and is ``data`` now; its run is noted ``since``."""
+        """A note was looked at, and is ``data`` now; it said nothing of the run's end ``since``."""
         if data is None:
             self._drop(run)
             return

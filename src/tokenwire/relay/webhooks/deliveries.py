@@ -34,6 +34,7 @@ from tokenwire.relay.upkeep.notes import (
     UNMADE_SECONDS,
     Attempts,
     Notes,
+    look_at_end,
 )
 from tokenwire.relay.webhooks.config import Rejected, Webhooks
 
@@ -73,9 +74,11 @@ class _Message(Attempts, kw_only=True, omit_defaults=True):
 
 
 class _Note(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What the store has of one run. ``has_ended``: the messages of its end are in it."""
+    """What the store has of one run; `Noted`. ``has_ended``: the messages of its end are in
+    it."""
 
     since: float
+    ends: float = 0.0
     messages: list[_Message] = []
     has_ended: bool = False
     #: Chosen by who sends: of two processes that write equal bytes, both would.
@@ -133,6 +136,10 @@ class Deliveries:
         """The run was deleted, or never was."""
         self._news.pop(run, None)
         await self._notes.forget(run)
+
+    async def ending(self, run: str) -> None:
+        """The end of a run of this process is about to be written."""
+        await self._notes.mark(run, _decoded)
 
     def ended(self, run: str) -> None:
         """A run of this process is over: look at it now."""
@@ -216,7 +223,8 @@ class Deliveries:
             async with self._gate:
                 await self._look_at(run)
                 data = await self._notes.get(run)
-            since = _decoded(data).since if data is not None else 0.0
+            note = _decoded(data) if data is not None else None
+            since = max(note.since, note.ends) if note is not None else 0.0
             self._notes.looked(run, data, since)
         except LogError as error:
             self._notes.retry(run)
@@ -339,6 +347,9 @@ def _decoded(data: bytes) -> _Note:
 def _due(data: bytes) -> float | None:
     note = _decoded(data)
     times = [message.until for message in note.messages if message.is_open]
+    end = None if note.has_ended else look_at_end(note)
+    if end is not None:
+        times.append(end)
     if times:
         return min(times)
     return float("inf") if note.has_ended else None
