@@ -43,7 +43,7 @@ class Recheck:
         if now < self._next_look:
             return False
         self._next_look = now + self._every
-        if not self._identify.auth.asks and not any(map(_has_token, self._connections)):
+        if not self._identify.auth.asks and not any(map(_is_watched, self._connections)):
             return False
         self._since = {name: self._since.get(name, now) for name in self._open()}
         for identity, since in self._since.items():
@@ -66,7 +66,7 @@ class Recheck:
             identity = connection.identity
             if identity is None or connection.leaving == REVOKED:
                 continue
-            if identity.credential or identity.until or identity.grant is not None:
+            if identity.credential or identity.until or _is_watched(connection):
                 open_now.setdefault(identity, []).append(connection)
         return open_now
 
@@ -84,5 +84,7 @@ class Recheck:
                 connection.revoke()
 
 
-def _has_token(connection: Connection) -> bool:
-    return connection.identity is not None and connection.identity.grant is not None
+def _is_watched(connection: Connection) -> bool:
+    """Whether a token of ours, or a credential that the application checked, is behind it."""
+    identity = connection.identity
+    return identity is not None and (identity.grant is not None or identity.vouched is not None)

@@ -21,6 +21,7 @@ from typing import Literal, cast
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from tokenwire.errors import ConfigError, NotAuthenticatedError, RoleError, TokenwireError
 from tokenwire.events.names import TENANT_END, names_of, principal_fault
@@ -39,8 +40,10 @@ __all__ = [
     "KeyCheckError",
     "Role",
     "Verify",
+    "Vouched",
     "credential_of",
     "read_key_file",
+    "vouched_of",
 ]
 
 _LEAST_KEY = 16
@@ -49,6 +52,7 @@ _SEPARATORS, _KEY = re.compile(r"""["'`,;\r\n\t]"""), re.compile(r"[!-~]*")
 #: Seconds until ``verify`` is asked again about the key behind a session that is in use.
 RECHECK_SECONDS = 60.0
 _MOST_VERDICTS = 10_000
+_VOUCHED = "tokenwire.vouched"
 #: Lines about a check of the application's own: every wrong key can cause one.
 _REFUSED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
 _FAILED = LineLimit(logging.getLogger("tokenwire.server"), logging.ERROR)
@@ -90,6 +94,8 @@ class Identity(msgspec.Struct, frozen=True):
     ends: int = 0
     #: What a token lets its holder do; None where it is all that the principal may.
     grant: Grant | None = None
+    #: Of a user that the application around the server names: what that rests on, None without.
+    vouched: Vouched | None = None
 
     def __repr__(self) -> str:
         return f"Identity({self.principal!r}, {self.how!r})"
@@ -98,6 +104,12 @@ class Identity(msgspec.Struct, frozen=True):
     def of(cls, who: Principal, how: How, key: bytes = b"", credential: str = "") -> Identity:
         """The identity of ``who``."""
         return cls(who.name, how, key, credential, who.roles, who.limits, who.tenant_limits)
+
+    def by_host(self, vouched: Vouched | None) -> Identity:
+        """This identity as the application around the server names it. Its credential stays with
+        ``vouched``, which is asked again while a connection is open."""
+        until = 0.0 if vouched is None else vouched.identity.until
+        return msgspec.structs.replace(self, until=until, vouched=vouched)
 
     @property
     def tenant(self) -> str | None:
@@ -127,6 +139,20 @@ class Identity(msgspec.Struct, frozen=True):
         """Raise `RoleError` unless the principal has this role."""
         if not self.permits(role):
             raise RoleError(f"this needs the role '{role}', which you do not have", role=role)
+
+
+class Vouched(msgspec.Struct, frozen=True):
+    """A credential that an `Auth` of the application accepted for a request; ``auth`` is asked
+    again about ``identity``, whom it named."""
+
+    auth: Auth
+    identity: Identity
+
+
+def vouched_of(scope: Scope) -> Vouched | None:
+    """What the user of the request of ``scope`` rests on; None where no `Auth` accepted a
+    credential of it."""
+    return scope.get(_VOUCHED)
 
 
 def read_key_file(path: str | Path) -> list[str]:
@@ -230,7 +256,9 @@ class Auth:
         credential = credential_of(dict(connection.scope["headers"]))
         if credential:
             try:
-                return (await self.check_key(credential)).holder
+                identity = await self.check_key(credential)
+                connection.scope[_VOUCHED] = Vouched(self, identity)
+                return identity.holder
             except NotAuthenticatedError:
                 pass  # it may be for the application's own login
         return await self.check_request(connection)
@@ -254,6 +282,8 @@ class Auth:
     def recheck_at(self, identity: Identity, since: float) -> float:
         """From when on (monotonic seconds) ``identity``, which was accepted at ``since`` at the
         latest, is to be checked again."""
+        if identity.vouched is not None:
+            return identity.vouched.auth.recheck_at(identity.vouched.identity, since)
         verdict = self._verdicts.get(identity.key)
         due = since + RECHECK_SECONDS if verdict is None else verdict[1]
         if identity.until:
@@ -290,6 +320,8 @@ class Auth:
         """Whether what is behind a session, token or WebSocket still stands for the principal of
         ``identity``, with its roles. ``verify`` is asked again once a minute. Raises
         `KeyCheckError` when it raises, and `IssuerUnavailableError`."""
+        if identity.vouched is not None:
+            return await identity.vouched.auth.is_current(identity.vouched.identity)
         if identity.key in self._digests:
             return self._digests[identity.key] == identity.principal
         if identity.until:

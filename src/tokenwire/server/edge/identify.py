@@ -16,7 +16,13 @@ from starlette.types import Scope
 from tokenwire.errors import NotAuthenticatedError
 from tokenwire.relay import Store
 from tokenwire.server.access.jwt_issuer import MOST_TOKEN
-from tokenwire.server.edge.auth import Auth, Identity, KeyCheckError, credential_of
+from tokenwire.server.edge.auth import (
+    Auth,
+    Identity,
+    KeyCheckError,
+    credential_of,
+    vouched_of,
+)
 from tokenwire.server.edge.limits import Limits
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.edge.sessions import ATTACH, Sessions, cookie_of
@@ -66,7 +72,9 @@ class Identify:
     async def _by_request(self, scope: Scope) -> Identity | None:
         """Who sends a request, as the application recognizes it."""
         principal = await self.auth.check_request(HTTPConnection(scope))
-        return None if principal is None else Identity.of(principal, "host")
+        return (
+            None if principal is None else Identity.of(principal, "host").by_host(vouched_of(scope))
+        )
 
     async def confirm(self, identity: Identity) -> None:
         """Raise `NotAuthenticatedError` when the key of a connection that stays open no longer
@@ -74,7 +82,7 @@ class Identify:
         if identity.grant is not None:
             await self.tokens.confirm(identity)
             return
-        is_watched = bool(identity.credential or identity.until)
+        is_watched = bool(identity.credential or identity.until or identity.vouched)
         if is_watched and not await self.auth.is_current(identity):
             raise NotAuthenticatedError("the key behind this connection is no longer valid")
 
@@ -83,7 +91,7 @@ class Identify:
         if info.token is not None and self._counts(info.token):
             return await self.by_token(info.token, info, scope["method"])
         if info.user is not None:
-            return Identity.of(info.user, "host")
+            return Identity.of(info.user, "host").by_host(vouched_of(scope))
         if not self.auth.on and not self.hosted:
             return Identity()
         credential = credential_of(info.headers)
@@ -106,7 +114,7 @@ class Identify:
         if info.token is not None and self._counts(info.token):
             return await self.by_token(info.token, info, "WEBSOCKET")
         if info.user is not None:
-            return Identity.of(info.user, "host")
+            return Identity.of(info.user, "host").by_host(vouched_of(scope))
         if self.hosted:
             raise NotAuthenticatedError("sign in first")
         if not self.auth.on:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import Scope
 
 from tokenwire.events.principal import Principal
-from tokenwire.server.edge.auth import How, Identity
+from tokenwire.server.edge.auth import How, Identity, vouched_of
 
 __all__ = ["RequestInfo", "identity_of", "request_info"]
 
@@ -75,6 +75,12 @@ def request_info(scope: Scope) -> RequestInfo:
 
 
 def identity_of(scope: Scope) -> Identity | None:
-    """Who sends the request of ``scope``; None in an application that has no guard."""
+    """Who sends the request of ``scope``. In a route of an application's own, which no guard is
+    before, whoever an `Auth` accepted there; None without one."""
     info: RequestInfo | None = scope.get(_KEY)
-    return info.identity if info is not None else None
+    if info is not None:
+        return info.identity
+    vouched = vouched_of(scope)
+    return (
+        None if vouched is None else Identity.of(vouched.identity.holder, "host").by_host(vouched)
+    )

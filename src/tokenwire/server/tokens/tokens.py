@@ -205,6 +205,8 @@ class Tokens:
         grant, now = identity.grant, time.time()
         if grant is None or not issued - SKEW <= now < grant.ends:
             raise NotAuthenticatedError(EXPIRED)
+        if not identity.key and identity.until and now >= identity.until:
+            raise NotAuthenticatedError(EXPIRED)  # the application's user had a token that ended
         if identity.key and not await self._auth.is_current(identity):
             raise NotAuthenticatedError(EXPIRED)
         # Of an issuer without a key: an application's user, or anybody where none is needed.
