@@ -345,6 +345,25 @@ async def test_an_approval_is_answered_after_the_restart(tmp_path: Path) -> None
     assert runs == [1, 1]
 
 
+@pytest.mark.parametrize("bad", [[1], "x", {"a": "\ud800"}, {"a": object()}])
+async def test_edited_arguments_that_are_none_leave_the_question_open(
+    bad: Any, tmp_path: Path
+) -> None:
+    @agent
+    async def job(ctx: RunContext):
+        answer = await ctx.request_approval("send", {"to": "all"})
+        yield str(answer.arguments)
+
+    async with worker(tmp_path, job) as runs:
+        info = await runs.start(asked(), model="job")
+        waits = await events_of(runs, info.id, lambda e: isinstance(e, m.RunWait))
+        approval = waits[-1].pending[0]
+        with pytest.raises(InputError):
+            await runs.approve(info.id, approval, approved=True, arguments=bad)
+        await runs.approve(info.id, approval, approved=True, arguments={"to": "none"})
+        assert fold(await events_of(runs, info.id)).text == "{'to': 'none'}"
+
+
 async def test_private_values_are_in_no_snapshot_and_go_with_the_run(tmp_path: Path) -> None:
     @agent
     async def job(ctx: RunContext):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,13 +44,19 @@ async def closed(ctx: RunContext):
     yield "for b"
 
 
+@agent
+async def asker(ctx: RunContext):
+    answer = await ctx.request_approval("send", {"to": "all"})
+    yield str(answer.arguments)
+
+
 @contextmanager
 def served(**settings: Any) -> Iterator[httpx.Client]:
     registry = Registry(demo_url=simulator().server.url + "/v1", env={})
     app = create_app(
         Settings(port=0, graceful_stop=2.0, access_log=False, **settings),
         registry=registry,
-        agents=[support, closed],
+        agents=[support, closed, asker],
         app="the app",
     )
     with (
@@ -67,7 +74,8 @@ def chunks(answer: httpx.Response) -> list[dict[str, Any]]:
 
 def test_models_list_agents_and_only_ones_own() -> None:
     with served(api_keys=KEYS) as client:
-        for headers, names in [(AS_A, ["support", "demo"]), (AS_B, ["support", "closed", "demo"])]:
+        own, all_names = ["support", "asker", "demo"], ["support", "closed", "asker", "demo"]
+        for headers, names in [(AS_A, own), (AS_B, all_names)]:
             listed = client.get("/v1/models", headers=headers).json()["data"]
             assert [m["id"] for m in listed] == names
             assert [m["id"] for m in listed if m.get("agent")] == names[:-1]
@@ -168,3 +176,30 @@ def test_the_command_line_talks_with_an_agent(tmp_path: Path) -> None:
     done = run("chat", "--agent", f"{file}:echo", "good day")
     assert done.returncode == 0, done.stderr
     assert "You said good day" in done.stdout
+
+
+def test_edits_over_ag_ui_that_are_no_object_do_not_run_the_original() -> None:
+    with served() as client:
+        body: dict[str, Any] = {
+            "threadId": "t",
+            "runId": "r1",
+            "messages": [{"id": "m1", "role": "user", "content": "x"}],
+            "tools": [],
+            "context": [],
+            "state": {},
+            "forwardedProps": {"model": "asker"},
+        }
+        asked = client.post("/ag-ui", json=body)
+        found = re.search(r'"(ap_[A-Za-z0-9_]+)"', asked.text)
+        assert found is not None, asked.text
+        entry = {"interruptId": found[1], "status": "resolved"}
+        for number, edited in enumerate((["none"], "none", 7, False)):
+            for field in ("editedArgs", "arguments"):
+                bad = {**entry, "payload": {"approved": True, field: edited}}
+                again = body | {"runId": f"{field}-{number}", "resume": [bad]}
+                refused = client.post("/ag-ui", json=again)
+                assert refused.status_code == 400, refused.text
+        good = {**entry, "payload": {"approved": True, "editedArgs": {"to": "none"}}}
+        done = client.post("/ag-ui", json=body | {"runId": "r3", "resume": [good]})
+        assert "{'to': 'none'}" in done.text
+        assert "{'to': 'all'}" not in done.text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tokenwire.errors import ConflictError, NotFoundError
+from tokenwire.errors import ConflictError, InputError, NotFoundError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
 from tokenwire.tools.check import check_edited
@@ -68,7 +68,7 @@ def approval_answer(
 ) -> ApprovalAnswer:
     """The decision on an open approval of the run of ``fold``. Raises `NotFoundError` for an
     approval that the run has not requested, `ConflictError` for one that is decided, and
-    `InputError` for arguments that do not fit the tool."""
+    `InputError` for arguments that do not fit the tool, or are no JSON object."""
     tool = next((t for t in fold.tools.values() if t.approval_id == approval_id), None)
     if tool is None:
         raise NotFoundError("this run has no such approval", what="approval")
@@ -82,6 +82,11 @@ def approval_answer(
     )
     if tool.approved is not None or tool.done or has_ended:
         raise _conflict(answer)
+    if arguments is not None and not isinstance(arguments, dict):
+        raise InputError(
+            f"edited arguments are an object, not {type(arguments).__name__}", field="arguments"
+        )
+    _check_form(answer, "the edited arguments")
     if approved and arguments is not None:
         check_edited(tools, tool.name, arguments)
     return answer
@@ -99,7 +104,7 @@ def tool_answer(
 ) -> ToolResult:
     """The result of an open call of a client's tool in the run of ``fold``. Raises `NotFoundError`
     for a call that the run has not made, `ConflictError` for one that has a result and for a tool
-    that ``principal`` may run on the server."""
+    that ``principal`` may run on the server, and `InputError` for content without a JSON form."""
     parts = fold.parts.values()
     call = next((p for p in parts if p.attrs.get("call_id") == call_id), None)
     if call is None:
@@ -111,7 +116,16 @@ def tool_answer(
     tool = fold.tools.get(call_id)
     if has_ended or (tool is not None and tool.done):
         raise _conflict(answer)
+    _check_form(answer, "the contents of the result")
     return answer
+
+
+def _check_form(answer: Answer, what: str) -> None:
+    """Raise `InputError` for an answer that no mailbox can hold; the question stays open."""
+    try:
+        encode_command(answer)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{what} have no JSON form: {error}") from None
 
 
 def check_first(answer: Answer, mailbox: list[bytes]) -> None:

@@ -248,12 +248,14 @@ async def _answer(state: State, run: str, entry: Resume, fold: Fold, info: Reque
         payload = entry.payload if isinstance(entry.payload, dict) else {}
         approved = payload.get("approved", entry.payload is None or entry.payload is True)
         edited = payload.get("editedArgs", payload.get("arguments"))
+        if edited is not None and not isinstance(edited, dict):  # not the original ones instead
+            raise InputError("the edited arguments are not an object", field="editedArgs")
         await state.runs.approve(
             run,
             entry.interrupt,
             approved=entry.resolved and approved is True,
             reason=payload.get("reason") if isinstance(payload.get("reason"), str) else None,
-            arguments=edited if isinstance(edited, dict) else None,
+            arguments=edited,
             by=by,
             principal=principal,
         )
