@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 import tokenwire
 from support.cli import COMMAND, PATIENCE, ROOT, background, environment, run
 from support.corpus import CORPUS, differences, needs_corpus, recordings
+from tokenwire.cli import doctor
 
 COMMANDS = ["serve", "chat", "inspect", "simulate", "models", "tail", "doctor"]
 CHAT = (
@@ -245,6 +248,14 @@ def test_doctor_looks_at_everything(tmp_path: Path) -> None:
     assert done.returncode == 0, [f for f in found.values() if f["state"] == "broken"]
     assert found["demo model"]["state"] == "ok"
     assert found["store"]["state"] == "ok"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    told = inspect.getsource(doctor)
+    for extra, needs in project["project"]["optional-dependencies"].items():
+        assert f'("{extra}", ' in told, f"doctor does not look for {needs}"
+    assert {"google.auth", "botocore", "azure.identity"} <= found.keys()
+    for name in ("google.auth", "botocore"):
+        assert found[name]["state"] == "ok"
+        assert re.match(r"\d+\.", found[name]["detail"]), "its version"
     bad = run("doctor", "--store", "nonsense:")
     assert bad.returncode == 1
     assert "BROKEN   store" in bad.stdout

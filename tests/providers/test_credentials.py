@@ -1,20 +1,18 @@
-"""Keys that change: files, functions, and the clouds' own libraries against servers of the test."""
+"""Keys that change: files and functions against servers of the test."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 import tokenwire
+from support.endpoints import (
+    model_server,
+    said,
+)
 from support.spine import run_async
 from tokenwire.errors import AuthenticationError, ConfigError
 from tokenwire.providers.base import Target
@@ -23,76 +21,6 @@ from tokenwire.providers.credentials.credential import KeyCredential, Token
 from tokenwire.providers.registry import Registry
 
 TARGET = Target(provider="p", dialect="openai-chat", model="m", base_url="http://127.0.0.1:9")
-OPENAI = [
-    {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]},
-    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-]
-GEMINI = [{"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}]}]
-
-
-class Endpoint:
-    """An HTTP server: ``answer(handler)`` gives status, content type and body."""
-
-    def __init__(self, answer: Any) -> None:
-        self.requests: list[dict[str, str]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def _serve(self) -> None:
-                size = int(self.headers.get("content-length") or 0)
-                self.rfile.read(size)
-                seen = {k.lower(): v for k, v in self.headers.items()}
-                outer.requests.append({**seen, ":path": self.path})
-                status, kind, body = answer({**seen, ":path": self.path})
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.send_header("metadata-flavor", "Google")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_GET = do_POST = do_PUT = _serve  # noqa: N815
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Endpoint:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def streamed(chunks: list[Any]) -> tuple[int, str, bytes]:
-    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
-    return 200, "text/event-stream", (body + "data: [DONE]\n\n").encode()
-
-
-def refused(status: int = 401) -> tuple[int, str, bytes]:
-    return status, "application/json", b'{"error": {"message": "no", "code": "invalid_api_key"}}'
-
-
-@contextmanager
-def model_server(keys: list[str], chunks: list[Any] = OPENAI) -> Iterator[Endpoint]:
-    """A provider that accepts these keys, which the test may change."""
-
-    def answer(request: dict[str, str]) -> Any:
-        key = request.get("authorization", "").removeprefix("Bearer ")
-        return streamed(chunks) if key in keys else refused()
-
-    with Endpoint(answer) as endpoint:
-        yield endpoint
-
-
-async def said(registry: Registry, model: str) -> str:
-    async with tokenwire.stream("Hello", model=model, registry=registry) as run:
-        return (await run.result()).text
 
 
 def mine(url: str, **more: Any) -> Provider:
@@ -280,114 +208,6 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Any) -> None:
                 await said(registry, "mine:m")
             static = Registry(providers=[mine(server.url)], env={**env, "MINE_KEY": "k2"})
             assert await said(static, "mine:m") == "Hi", "a static key counts first"
-
-    run_async(main())
-
-
-# --- clouds ----------------------------------------------------------------------------------
-
-
-def test_vertex_takes_googles_own_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("google.auth")
-    tokens = iter(["t1", "t2", "t3"])
-
-    def metadata(request: dict[str, str]) -> Any:
-        path = request[":path"]
-        if "/token" in path:
-            value = {"access_token": next(tokens), "expires_in": 3600, "token_type": "Bearer"}
-            return 200, "application/json", json.dumps(value).encode()
-        if path.endswith("/project/project-id"):
-            return 200, "text/plain", b"project"
-        value = {"email": "robot", "scopes": [], "aliases": []}
-        return 200, "application/json", json.dumps(value).encode()
-
-    async def main() -> None:
-        accepted = ["t1"]
-        with Endpoint(metadata) as server, model_server(accepted, GEMINI) as model:
-            monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
-            monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{server.port}")
-            monkeypatch.setenv("GCE_METADATA_ROOT", f"127.0.0.1:{server.port}")
-            monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-            monkeypatch.setenv("CLOUDSDK_CONFIG", "/nonexistent")
-            import google.auth.compute_engine._metadata as gce
-
-            monkeypatch.setattr(gce, "_GCE_METADATA_HOST", f"127.0.0.1:{server.port}")
-            registry = Registry(env={"VERTEX_BASE_URL": model.url})
-            assert await said(registry, "vertex:gemini-3-flash") == "Hi"
-            assert await said(registry, "vertex:gemini-3-flash") == "Hi"
-            assert [r["authorization"] for r in model.requests] == ["Bearer t1"] * 2
-            accepted[:] = ["t2"]
-            assert await said(registry, "vertex:gemini-3-flash") == "Hi", "refreshed by a 401"
-
-    run_async(main())
-
-
-def test_azure_takes_tokens_of_its_identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("azure.identity")
-
-    def identity(request: dict[str, str]) -> Any:
-        assert request["x-identity-header"] == "id"
-        expires = int((datetime.now(UTC) + timedelta(hours=1)).timestamp())
-        value = {
-            "access_token": "aad", "expires_on": str(expires), "token_type": "Bearer",
-            "resource": "https://cognitiveservices.azure.com",
-        }  # fmt: skip
-        return 200, "application/json", json.dumps(value).encode()
-
-    async def main() -> None:
-        with Endpoint(identity) as server, model_server(["aad"]) as model:
-            monkeypatch.setenv("IDENTITY_ENDPOINT", server.url)
-            monkeypatch.setenv("IDENTITY_HEADER", "id")
-            registry = Registry(env={"AZURE_BASE_URL": model.url})
-            assert await said(registry, "azure:deployment") == "Hi"
-            assert "api-key" not in model.requests[0]
-            assert len(server.requests) == 1
-
-    run_async(main())
-
-
-def test_bedrock_is_signed_by_botocores_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("botocore")
-    numbers = iter("123456")
-
-    def container(_: dict[str, str]) -> Any:
-        value = {
-            "AccessKeyId": f"AKIA{next(numbers)}", "SecretAccessKey": "s", "Token": "session",
-            "Expiration": (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }  # fmt: skip
-        return 200, "application/json", json.dumps(value).encode()
-
-    async def main() -> None:
-        accepted = ["AKIA1"]
-
-        def bedrock(request: dict[str, str]) -> Any:
-            authorization = request["authorization"]
-            assert authorization.startswith("AWS4-HMAC-SHA256 Credential=")
-            assert "/eu-west-1/bedrock/aws4_request" in authorization
-            assert request["x-amz-security-token"] == "session"
-            if not any(f"={key}/" in authorization for key in accepted):
-                body = b'{"message": "expired", "__type": "ExpiredTokenException"}'
-                return 403, "application/json", body
-            body = b'{"message": "bad model"}'
-            return 400, "application/json", body
-
-        with Endpoint(container) as source, Endpoint(bedrock) as model:
-            for name in list(os.environ):
-                if name.startswith("AWS_"):
-                    monkeypatch.delenv(name)
-            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", source.url + "/creds")
-            monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-            monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-            env = {"BEDROCK_BASE_URL": model.url, "AWS_REGION": "eu-west-1"}
-            registry = Registry(env=env)
-            with pytest.raises(Exception, match="refused the request"):
-                await said(registry, "bedrock:amazon.nova-lite-v1:0")
-            assert len(model.requests) == 1
-            accepted[:] = ["AKIA2"]
-            with pytest.raises(Exception, match="refused the request"):
-                await said(registry, "bedrock:amazon.nova-lite-v1:0")
-            assert len(model.requests) == 3, "signed anew with new credentials, once"
-            assert len(source.requests) == 2
 
     run_async(main())
 

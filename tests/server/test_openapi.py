@@ -126,6 +126,33 @@ def test_every_code_has_a_status_and_stands_in_its_answer() -> None:
     assert {"bad_request", "unknown_run", "bad_cursor", "busy", "internal"} <= seen
 
 
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        ("OpenAIChatRequest", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("OpenAIResponsesRequest", {"input": "Hi"}),
+        ("AnthropicRequest", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}),
+        ("AnthropicCountRequest", {"messages": [{"role": "user", "content": "Hi"}]}),
+    ],
+)
+def test_fields_that_are_passed_on_stand_in_the_document(
+    site: Site, schema: str, body: dict[str, Any]
+) -> None:
+    schemas = document(OPERATIONS, SOCKETS)["components"]["schemas"]
+    check = Draft202012Validator(schemas[schema])
+    path = {
+        "OpenAIChatRequest": "/v1/chat/completions",
+        "OpenAIResponsesRequest": "/v1/responses",
+        "AnthropicRequest": "/v1/messages",
+        "AnthropicCountRequest": "/v1/messages/count_tokens",
+    }[schema]
+    for name, is_plain in (("top_k", True), ("min_p", True), ("9 lives", False)):
+        asked = {"model": "demo", **body, name: 1}
+        assert check.is_valid(asked) is is_plain
+        answer = site.client.post(path, json=asked)
+        assert (answer.status_code == 200) is is_plain, answer.text
+
+
 # --- where it is ---------------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ _REQUIRED: Final = (
     "uvicorn",
     "websockets",
 )
-#: Package -> (extra, what it adds).
+#: Module -> (extra, what it adds).
 _OPTIONAL: Final = {
     "hiredis": ("redis", "runs shared by several servers"),
     "xllamacpp": ("local", "models from a .gguf file"),
@@ -46,7 +46,14 @@ _OPTIONAL: Final = {
     "jwt": ("jwt", "JSON Web Tokens of an issuer"),
     "prometheus_client": ("metrics", "metrics"),
     "opentelemetry": ("otel", "traces"),
+    "openai": ("sdk", "the clients of OpenAI, Anthropic and Google, without a server"),
+    "cryptography": ("webhooks", "signatures of Durable Streams' webhooks"),
+    "google.auth": ("vertex", "Google's own credentials"),
+    "botocore": ("bedrock", "AWS's own credentials"),
+    "azure.identity": ("azure", "Azure's own credentials"),
 }
+#: Modules inside of a package that several distributions share.
+_DISTRIBUTIONS: Final = {"google.auth": "google-auth", "azure.identity": "azure-identity"}
 _MARKS: Final = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
 
 
@@ -107,7 +114,9 @@ def _package(name: str, advice: str = "") -> Finding:
         return Finding(name, "broken", str(error), f"pip install {name}")
     except Exception as error:  # an installed package that does not load
         return Finding(name, "broken", f"{type(error).__name__}: {error}", "reinstall it")
-    distribution = importlib.metadata.packages_distributions().get(name, [name])[0]
+    distribution = _DISTRIBUTIONS.get(name)
+    if distribution is None:
+        distribution = importlib.metadata.packages_distributions().get(name, [name])[0]
     try:
         return Finding(name, "ok", importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from tokenwire.agents.prepare import Preparation
     from tokenwire.providers.http.client import HttpClient
     from tokenwire.providers.registry import Registry
+    from tokenwire.relay.conversation.conversations import Conversations
     from tokenwire.relay.conversation.summary import Summarise
     from tokenwire.relay.outbox import OnEnd
 
@@ -181,7 +182,6 @@ class App:
 
     async def startup(self) -> None:
         """Open the store, begin to serve runs."""
-        from tokenwire.relay.conversation.conversations import Conversations
         from tokenwire.relay.threads import Threads
         from tokenwire.server.tokens.door import GrantedRuns
 
@@ -221,9 +221,7 @@ class App:
         )
         state.threads = Threads(state.runs)
         state.quotas.store = state.store
-        state.conversations = Conversations(
-            state.runs, policy=state.settings.history, summarise=self._summarise
-        )
+        state.conversations = self._conversations(state)
         await state.runs.open()
         state.conversations.open()
         await state.identify.open(state.store)
@@ -241,6 +239,16 @@ class App:
         self._sweeper = asyncio.create_task(_upkeep(state))
         if state.settings.metrics:
             prometheus.start()
+
+    def _conversations(self, state: State) -> Conversations:
+        from tokenwire.relay.conversation.conversations import Conversations
+
+        return Conversations(
+            state.runs,
+            policy=state.settings.history,
+            summarise=self._summarise,
+            begins=state.quotas.began,
+        )
 
     async def abandon(self) -> None:
         """After a `startup` that failed: close what it had opened."""

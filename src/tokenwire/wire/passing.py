@@ -14,12 +14,13 @@ from tokenwire.errors import InputError
 from tokenwire.events.request import PassedFields
 from tokenwire.wire.fields import Fields
 
-__all__ = ["Policy", "passed_fields"]
+__all__ = ["FIELD_NAME", "Policy", "passed_fields"]
 
 #: What becomes of a field that tokenwire has no use for.
 Policy = Literal["pass", "drop", "refuse"]
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+#: What a field that is passed on may be called.
+FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 #: What the server decides alone, without case and punctuation: some providers ignore both.
 _OURS = frozenset(
     "model models engine deployment deploymentid messages prompt prompts input inputs system "
@@ -51,7 +52,7 @@ def passed_fields(
         if policy == "refuse" and name in harmless:
             if body.raw(name) not in harmless[name]:
                 raise body.fail(name, "is not supported here")
-        elif policy == "refuse" or not _NAME.fullmatch(name):
+        elif policy == "refuse" or not FIELD_NAME.fullmatch(name):
             raise InputError(f"unknown field '{name[:80]}'", field=name[:80])
         elif _is_ours(name):
             raise body.fail(name, "is not supported here")

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -36,6 +36,7 @@ from tokenwire.relay.conversation.history import (
     selection,
 )
 from tokenwire.relay.conversation.queue import Entry, Queue
+from tokenwire.relay.conversation.scope import principal_of
 from tokenwire.relay.conversation.summary import Summarise, summary_of
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunMeta, meta_of
@@ -43,7 +44,7 @@ from tokenwire.relay.replay import read_run
 from tokenwire.relay.starts.start import Starts
 from tokenwire.relay.worker import Worker
 
-__all__ = ["Admission", "Content", "forget_conversation"]
+__all__ = ["Admission", "Begins", "Content", "forget_conversation"]
 
 _log = logging.getLogger("tokenwire.relay")
 
@@ -58,14 +59,18 @@ _MOST_PENDING = 10_000
 
 #: What a change makes of a queue; None: nothing is to be changed.
 Change = Callable[[Queue], Queue | None]
+#: Told of principal and run of a turn that waited, before it becomes a run.
+Begins = Callable[[str, str], Awaitable[None]]
 
 
 class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The request of a turn that has no run yet, as the application wants it. ``signature``: of
     what the caller sent, for its idempotency key; ``parent``: the turn that it continues, unless it
-    ``follows_head``; ``policy``: how much of the conversation the model is given."""
+    ``follows_head``; ``policy``: how much of the conversation the model is given; ``original``:
+    the request as it came, where the application wants another one."""
 
     meta: RunMeta
+    original: RunMeta | None = None
     signature: str = ""
     policy: str = "all"
     parent: str | None = None
@@ -76,8 +81,14 @@ class Admission:
     """The queues of a store, and the ``starts`` that create their runs. Methods take the name of
     a conversation (`scope_of`) and raise `LogError`."""
 
-    def __init__(self, worker: Worker, starts: Starts, summarise: Summarise | None = None) -> None:
-        self._worker, self._store = worker, worker.store
+    def __init__(
+        self,
+        worker: Worker,
+        starts: Starts,
+        summarise: Summarise | None = None,
+        begins: Begins | None = None,
+    ) -> None:
+        self._worker, self._store, self._begins = worker, worker.store, begins
         self._starts = starts
         self._summarise = summarise
         #: Turns that this process has begun to start.
@@ -199,6 +210,8 @@ class Admission:
         content = await self.content(scope, entry)
         if content is not None and not self._can_start(entry.run, content):
             return False
+        if self._begins is not None:
+            await self._begins(principal_of(scope), entry.run)
         await self._store.swap_document(_STATE, scope, data, self.starting(queue, entry).encoded())
         return True
 

@@ -31,7 +31,7 @@ from tokenwire.errors import (
     NotFoundError,
 )
 from tokenwire.events.message import FilePart, Message, TextPart, require_content
-from tokenwire.relay.conversation.admission import Admission, Change, Content
+from tokenwire.relay.conversation.admission import Admission, Begins, Change, Content
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
 from tokenwire.relay.conversation.posted import Continuation, continuation
@@ -73,15 +73,21 @@ class Reply(msgspec.Struct, kw_only=True):
 
 class Conversations:
     """The conversations of ``runs``. ``policy``: how much of one a model is given (`policy_of`);
-    ``summarise``: makes the text in place of turns that fall out of a budget of tokens. Methods
-    raise `LogError` when the store does not answer."""
+    ``summarise``: makes the text in place of turns that fall out of a budget of tokens;
+    ``begins``: is told of turns that waited and become runs. Methods raise `LogError` when the
+    store does not answer."""
 
     def __init__(
-        self, runs: Runs, *, policy: str = "all", summarise: Summarise | None = None
+        self,
+        runs: Runs,
+        *,
+        policy: str = "all",
+        summarise: Summarise | None = None,
+        begins: Begins | None = None,
     ) -> None:
         self._runs, self._store = runs, runs.store
         self._policy = policy_of(policy)
-        self.admission = Admission(runs.worker, runs.starts, summarise)
+        self.admission = Admission(runs.worker, runs.starts, summarise, begins)
         self._promoter = Promoter(runs.worker, self.admission)
 
     def open(self) -> None:
@@ -224,8 +230,10 @@ class Conversations:
             repeated = await self._of_key(meta, key, signature)
             if repeated is not None:
                 return repeated
+            wanted = await starts.reviewed(run, meta, key)
             content = Content(
-                meta=await starts.reviewed(run, meta, key),
+                meta=wanted,
+                original=meta if wanted is not meta else None,
                 signature=signature,
                 policy=str(policy_of(policy) if policy is not None else self._policy),
                 parent=following.parent,
@@ -384,7 +392,8 @@ class Conversations:
             raise ConflictError("this turn has begun; it waits no more") from None
 
     async def edit(self, principal: str, thread: str, run: str, messages: list[Message]) -> Queue:
-        """Replace what a turn asks that waits. Raises `NotFoundError`, and `ConflictError` when it
+        """Replace what a turn asks that waits, which ``before_start`` sees as it saw the first
+        words. Raises what that refuses with, `NotFoundError`, and `ConflictError` when the turn
         has begun."""
         require_content(messages)
         scope, admission = scope_of(principal, thread), self.admission
@@ -395,12 +404,15 @@ class Conversations:
             content = await admission.content(scope, entry)
             if content is None:
                 continue  # it has begun meanwhile, or was edited elsewhere
-            request = msgspec.structs.replace(content.meta.request, messages=messages)
-            content.meta = msgspec.structs.replace(content.meta, request=request)
+            original = content.original or content.meta
+            request = msgspec.structs.replace(original.request, messages=messages)
+            original = msgspec.structs.replace(original, request=request)
+            content.meta = await self._runs.starts.reviewed(run, original, entry.key)
+            content.original = original if content.meta is not original else None
             edited = msgspec.structs.replace(
                 entry,
                 content=f"{run}.{secrets.token_hex(4)}",
-                text=_text_of(messages),
+                text=_text_of(content.meta.request.messages),
                 edits=entry.edits + 1,
             )
             await admission.keep(scope, edited.content, content)

@@ -21,7 +21,7 @@ import msgspec
 from tokenwire.errors import BusyError, GoneError, NotFoundError, StoreDamagedError
 from tokenwire.events.codec import decode
 from tokenwire.events.model import RunEnd
-from tokenwire.events.principal import PrincipalLimits
+from tokenwire.events.principal import Principal, PrincipalLimits
 from tokenwire.relay import Store
 from tokenwire.relay.record import json_of
 from tokenwire.relay.replay import read_run, waits
@@ -112,21 +112,34 @@ class Quotas:
             yield count
         finally:
             if not count.is_started:
-                for subject in taken:
-                    await self._drop(subject, run)
+                for subject, since in taken:
+                    await self._drop(subject, run, since)
 
-    async def _taken(self, identity: Identity, run: str) -> list[_Subject]:
-        """Where the run was counted now."""
-        taken: list[_Subject] = []
+    async def began(self, principal: str, run: str) -> None:
+        """Count a run that waited in a queue as a turn, and is about to start: its start was
+        counted when it came, so nothing refuses it now."""
+        tenant = Principal.of(principal).tenant if principal else None
+        for name in (_name("p", principal), *([_name("t", tenant)] if tenant else [])):
+            while (data := await self.store.document(_KIND, name)) is not None:
+                counts = msgspec.msgpack.decode(data, type=_Counts)
+                # Another time than it had, so that the request which brought it takes nothing off.
+                counts.runs[run] = max(time.time(), counts.runs.get(run, 0.0) + 1e-3)
+                if await self._swap(name, data, counts):
+                    break
+
+    async def _taken(self, identity: Identity, run: str) -> list[tuple[_Subject, float]]:
+        """Where, and as begun when, the run was counted now."""
+        taken: list[tuple[_Subject, float]] = []
         try:
             for subject in self._subjects(identity):
-                if await self._take(subject, run):
-                    taken.append(subject)
+                since = await self._take(subject, run)
+                if since is not None:
+                    taken.append((subject, since))
         except BaseException as error:
             if isinstance(error, BusyError):
                 self.refused[error.details["limit"]] += 1
-            for subject in taken:
-                await self._drop(subject, run, start=1.0)
+            for subject, since in taken:
+                await self._drop(subject, run, since, start=1.0)
             raise
         return taken
 
@@ -147,18 +160,16 @@ class Quotas:
                     await self.store.swap_document(_KIND, name, data, None)
 
     def _subjects(self, identity: Identity) -> list[_Subject]:
-        subjects = [_Subject(f"p\0{identity.principal}", "principal", self.limits_of(identity))]
+        name = _name("p", identity.principal)
+        subjects = [_Subject(name, "principal", self.limits_of(identity))]
         if identity.tenant is not None:
             limits = _merged(identity.tenant_limits, self._of_tenant)
-            subjects.append(_Subject(f"t\0{identity.tenant}", "tenant", limits))
-        return [
-            subject._replace(name=hashlib.sha256(subject.name.encode()).hexdigest()[:32])
-            for subject in subjects
-            if subject.limits != PrincipalLimits()
-        ]
+            subjects.append(_Subject(_name("t", identity.tenant), "tenant", limits))
+        return [subject for subject in subjects if subject.limits != PrincipalLimits()]
 
-    async def _take(self, subject: _Subject, run: str) -> bool:
-        """Whether it was not counted before: a request may name its run again."""
+    async def _take(self, subject: _Subject, run: str) -> float | None:
+        """Since when the run counts; None where it was counted before: a request may name its run
+        again."""
         limits = subject.limits
         while True:
             data, counts = await self._read(subject)
@@ -172,10 +183,10 @@ class Quotas:
             self._check(subject, counts, state)
             if limits.starts_per_minute is not None:
                 counts.level -= 1
-            is_new = run not in counts.runs
-            counts.runs.setdefault(run, time.time())
-            if await self._swap(subject, data, counts):
-                return is_new
+            is_new, now = run not in counts.runs, time.time()
+            counts.runs.setdefault(run, now)
+            if await self._swap(subject.name, data, counts):
+                return now if is_new else None
 
     def _check(self, subject: _Subject, counts: _Counts, state: _Open) -> None:
         """Raise `BusyError` for the limit that one more run would exceed."""
@@ -196,13 +207,14 @@ class Quotas:
             what = f"more than {limits.starts_per_minute} runs a minute"
             raise _busy(name, what, (1 - counts.level) / rate if rate else 60)
 
-    async def _drop(self, subject: _Subject, run: str, start: float = 0.0) -> None:
+    async def _drop(self, subject: _Subject, run: str, since: float, start: float = 0.0) -> None:
         while True:
             data, counts = await self._read(subject)
-            if counts.runs.pop(run, None) is None:
-                return
+            if counts.runs.get(run) != since:
+                return  # it began meanwhile
+            del counts.runs[run]
             counts.level += start
-            if await self._swap(subject, data, counts):
+            if await self._swap(subject.name, data, counts):
                 return
 
     async def _settle(self, subject: _Subject, runs: Collection[str]) -> None:
@@ -215,7 +227,7 @@ class Quotas:
                 counts.tokens += sum([await self._spent(run, counts.day) for run in listed])
             for run in listed:
                 del counts.runs[run]
-            if await self._swap(subject, data, counts):
+            if await self._swap(subject.name, data, counts):
                 return
 
     async def _read(self, subject: _Subject) -> tuple[bytes | None, _Counts]:
@@ -232,10 +244,10 @@ class Quotas:
             counts.day, counts.tokens = int(now // _DAY), 0
         return data, counts
 
-    async def _swap(self, subject: _Subject, old: bytes | None, counts: _Counts) -> bool:
+    async def _swap(self, name: str, old: bytes | None, counts: _Counts) -> bool:
         counts.change = os.urandom(8)
         new = msgspec.msgpack.encode(counts)
-        return await self.store.swap_document(_KIND, subject.name, old, new)
+        return await self.store.swap_document(_KIND, name, old, new)
 
     async def _open(self, counts: _Counts, runs: dict[str, float]) -> _Open:
         """What has become of the runs."""
@@ -273,6 +285,11 @@ class Quotas:
         if not isinstance(end, RunEnd) or (info.created + end.t / 1000) // _DAY < day:
             return 0
         return _sum(end.usage or {})
+
+
+def _name(kind: str, whose: str) -> str:
+    """The name of a document, which says nobody's."""
+    return hashlib.sha256(f"{kind}\0{whose}".encode()).hexdigest()[:32]
 
 
 def _take_off(counts: _Counts, state: _Open) -> None:

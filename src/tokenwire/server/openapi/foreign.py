@@ -1,7 +1,7 @@
 """Bodies of other clients' wires, as JSON Schemas: what their parsers take.
 
-Always true: where a parser refuses unknown fields, the fields here are the parser's own list; those
-that have no schema are known, and only taken where they ask for nothing.
+Always true: of OpenAI's and Anthropic's bodies the fields here are the parser's own list; those
+that have no schema are known, and go where the policy for unknown fields sends them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tokenwire.wire.ai_sdk.parts import COMPAT
 from tokenwire.wire.anthropic.request import MESSAGES_FIELDS
 from tokenwire.wire.openai.chat_request import CHAT_FIELDS
 from tokenwire.wire.openai.responses_request import RESPONSES_FIELDS
+from tokenwire.wire.passing import FIELD_NAME
 
 __all__ = ["BODIES", "CHUNKS"]
 
@@ -37,8 +38,14 @@ def _object(required: Iterable[str], properties: Schema, *, more: bool = True) -
 
 
 def _known(names: Iterable[str], required: Iterable[str], properties: Schema) -> Schema:
-    """An object of the fields that a parser knows."""
-    return _object(required, {name: properties.get(name, {}) for name in names}, more=False)
+    """An object of the fields that a parser knows, and of others with a plain name."""
+    schema = _object(required, {name: properties.get(name, {}) for name in names})
+    return {
+        "description": "Other fields are passed to the provider, dropped or refused, as the "
+        "server is set; those that would choose its model, address or tools are refused.",
+        **schema,
+        "propertyNames": {"pattern": f"^{FIELD_NAME.pattern}$"},
+    }
 
 
 def _number(most: float) -> Schema:
