@@ -57,8 +57,11 @@ class Client:
 
     ``url``: the server's address. ``api_key``: a key or token, sent to this address only; or a
     function, also a coroutine function, that returns one: it is called before the first request,
-    and once more for each request that the server refuses with 401. ``transport``: how runs
-    are followed, ``sse`` or ``websocket``. ``patience``: waits and timeouts of retries.
+    and once more for each request that the server refuses with 401. ``headers`` and ``cookies``:
+    by name, of a login in front of the server; they go to this address only, with every request and
+    WebSocket, and what the server answers does not change them. ``transport``: how runs
+    are followed, ``sse`` or ``websocket``. ``patience``: waits and timeouts of retries. Raises
+    `ConfigError` for an address, key, header or cookie that is none.
 
     Methods take a ``run`` as its id or `RunInfo`; a ``reason`` is for the log and its readers. All
     of them raise `ServerUnavailableError` when retries did not help, `ServerProtocolError` for a
@@ -70,10 +73,12 @@ class Client:
         url: str = "http://127.0.0.1:8765",
         *,
         api_key: ApiKey = None,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
         transport: Transport = "sse",
         patience: Patience | None = None,
     ) -> None:
-        self._origin = Origin(url, api_key)
+        self._origin = Origin(url, api_key, headers=headers, cookies=cookies)
         self._patience = patience or Patience()
         self._open = _opener(transport)
 

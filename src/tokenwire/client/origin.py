@@ -1,7 +1,7 @@
-"""One server's address and key, and plain requests to it.
+"""One server's address and credentials, and plain requests to it.
 
-Always true: the key goes to this origin only (a redirect is an error, never followed); what becomes
-part of a URL is checked before; a response over its bound is rejected.
+Always true: credentials go to this origin only (a redirect is an error, never followed); what
+becomes part of a URL is checked before; a response over its bound is rejected.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -59,6 +59,16 @@ __all__ = [
 _RUN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _CALL = re.compile(r"[^/\\?#\s\x00-\x1f\x7f]{1,200}")
 _KEY = re.compile(r"[\x21-\x7e]{1,4000}")
+#: What headers and cookies of the caller may consist of.
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,8000}[\x21-\x7e])?")
+_COOKIE = re.compile(r"[\x21-\x3a\x3c-\x7e]{0,4000}")
+#: Headers that the client writes itself, or that say how a message is sent.
+_OWN_HEADERS = {
+    *("accept", "accept-encoding", "connection", "content-length", "content-type", "host"),
+    *("idempotency-key", "keep-alive", "last-event-id", "te", "trailer", "transfer-encoding"),
+    *("expect", "upgrade"),
+}
 #: Bytes of a whole response (a snapshot holds the run's whole text) and of an error's.
 _MOST_RESPONSE, _MOST_ERROR = 64 << 20, 64 << 10
 _MOST_TEXT = 500
@@ -101,9 +111,16 @@ ApiKey = str | Callable[[], str | Awaitable[str]] | None
 
 
 class Origin:
-    """The server's address and the caller's key."""
+    """The server's address and the caller's credentials."""
 
-    def __init__(self, url: str, api_key: ApiKey = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: ApiKey = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"a server's URL begins with http:// or https://, not {url[:80]!r}")
@@ -114,6 +131,9 @@ class Origin:
         self.url = url.rstrip("/")
         self._key = None if callable(api_key) or api_key is None else _checked_key(api_key)
         self._supplier = api_key if callable(api_key) else None
+        self._headers = _checked_headers(headers or {}, cookies or {})
+        if api_key is not None and "authorization" in self._headers:
+            raise ConfigError("pass either api_key or the header 'authorization'")
         self._asking = asyncio.Lock()
         self._pool = Pool()
 
@@ -127,7 +147,8 @@ class Origin:
         none."""
         if self._key is None and self._supplier is not None:
             await self.renew({})
-        return {"authorization": f"Bearer {self._key}"} if self._key else {}
+        key = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        return {**self._headers, **key}
 
     async def renew(self, refused: dict[str, str]) -> bool:
         """The server refused the credentials ``refused``: get others from the function; whether
@@ -229,6 +250,36 @@ def _checked_key(key: object) -> str:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise ConfigError("an API key is 1 to 4000 printable ASCII characters without spaces")
     return key
+
+
+def _checked_headers(headers: Mapping[str, str], cookies: Mapping[str, str]) -> dict[str, str]:
+    """The headers of each request. No error contains a value, which may be a secret."""
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError("a header's name is 1 to 200 letters, digits, '-' or the like")
+        lower = name.lower()
+        if lower in _OWN_HEADERS or lower.startswith("sec-websocket-"):
+            raise ConfigError(f"the header '{name}' is the client's own; leave it out")
+        if lower in checked:
+            raise ConfigError(f"the header '{name}' is given twice")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise ConfigError(
+                f"the value of the header '{name}' must be printable ASCII without spaces around it"
+            )
+        checked[lower] = value
+    for name, value in cookies.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError("a cookie's name is 1 to 200 letters, digits, '-' or the like")
+        if not isinstance(value, str) or not _COOKIE.fullmatch(value):
+            raise ConfigError(
+                f"the value of the cookie '{name}' must be printable ASCII without spaces and ';'"
+            )
+    if cookies and "cookie" in checked:
+        raise ConfigError("pass either cookies or the header 'cookie'")
+    if cookies:
+        checked["cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    return checked
 
 
 async def read_all(response: Response, most: int) -> bytes:
