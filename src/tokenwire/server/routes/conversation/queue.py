@@ -17,7 +17,7 @@ from tokenwire.events.request import Request as ModelRequest
 from tokenwire.server.edge.bodies import check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
-from tokenwire.server.routes.conversation.turns import queue_of, thread_of
+from tokenwire.server.routes.conversation.turns import of_thread, queue_of, thread_of
 from tokenwire.server.routes.runs import count_misses, run_id
 from tokenwire.server.routes.support import route
 from tokenwire.server.runs import describe
@@ -40,10 +40,10 @@ def routes(state: State) -> list[BaseRoute]:
     state.media_paths.add(queue)
     state.roles.add("DELETE", one, "write")
     return [
-        route(state, queue, listed, "GET"),
-        route(state, one, edit, "PUT"),
-        route(state, one, withdraw, "DELETE"),
-        route(state, one + "/now", send_now, "POST"),
+        route(state, queue, of_thread(listed), "GET"),
+        route(state, one, of_thread(edit), "PUT"),
+        route(state, one, of_thread(withdraw), "DELETE"),
+        route(state, one + "/now", of_thread(send_now), "POST"),
     ]
 
 

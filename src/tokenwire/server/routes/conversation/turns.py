@@ -6,6 +6,8 @@ is the same on every device.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -24,8 +26,11 @@ from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import route
 from tokenwire.server.state import State
+from tokenwire.server.tokens.grant import within
 
-__all__ = ["MOST_TURNS", "HeadBody", "queue_of", "routes", "thread_of"]
+__all__ = ["MOST_TURNS", "HeadBody", "of_thread", "queue_of", "routes", "thread_of"]
+
+Handler = Callable[[State, Request, RequestInfo], Awaitable[Response]]
 
 #: Turns of a page, and at most.
 _USUAL_TURNS, MOST_TURNS = 50, 500
@@ -41,9 +46,22 @@ def routes(state: State) -> list[BaseRoute]:
     """The turns of a thread."""
     one = "/v1/threads/{thread}"
     return [
-        route(state, one + "/turns", turns, "GET"),
-        route(state, one + "/head", set_head, "PUT"),
+        route(state, one + "/turns", of_thread(turns), "GET"),
+        route(state, one + "/head", of_thread(set_head), "PUT"),
     ]
+
+
+def of_thread(handler: Handler) -> Handler:
+    """``handler`` under no grant: a token has been held to its own conversation by the path, all
+    that these routes read and change is of that one, and the tasks of a turn that begins here
+    outlive the token."""
+
+    @functools.wraps(handler)
+    async def ungranted(state: State, request: Request, info: RequestInfo) -> Response:
+        with within(None):
+            return await handler(state, request, info)
+
+    return ungranted
 
 
 def thread_of(request: Request) -> str:
