@@ -43,6 +43,7 @@ from tokenwire.events.model import (
     ToolCallStart,
     ToolResult,
 )
+from tokenwire.events.principal import parts_of
 from tokenwire.events.request import Request, request_of
 from tokenwire.exits import is_by_signal
 from tokenwire.run.plan_for import plan_for
@@ -74,11 +75,22 @@ class RunContext:
         #: The run's id.
         self.run: str = plan.run
         self.request: Request = plan.request
+        #: The name of the principal who started the run, tenant included, as it is stored.
         self.principal: str = plan.principal
         self.thread: str | None = plan.thread
         self.metadata: dict[str, Any] = plan.metadata or {}
         #: The host's own object: ``Live(app=...)``.
         self.app: Any = plan.app
+
+    @property
+    def user(self) -> str:
+        """The plain id of the principal who started the run, without its tenant."""
+        return parts_of(self.principal)[0]
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of the principal; None without one."""
+        return parts_of(self.principal)[1]
 
     @property
     def messages(self) -> list[Message]:

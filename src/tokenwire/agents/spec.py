@@ -13,6 +13,7 @@ from typing import Any
 from tokenwire.agents.context import RunContext
 from tokenwire.agents.engine import AgentEngine
 from tokenwire.errors import ConfigError
+from tokenwire.events.principal import Principal, is_listed
 from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.run.engine import Engine, Setup
 
@@ -20,7 +21,7 @@ __all__ = ["Agent", "Allow", "Work"]
 
 #: What an agent does with the context of one run.
 Work = Callable[[RunContext], Awaitable[None]]
-Allow = Collection[str] | Callable[[str], bool] | None
+Allow = Collection[str | Principal] | Callable[[str], bool] | None
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -28,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Agent:
     """One agent. ``version`` is recorded with each run: a worker with another version does not
     continue it. ``restart``: whether a lost run is run again. ``allow``: principals who may start
-    it (a collection, or a function of the principal); None: all."""
+    it (a collection of names and `Principal`, or a function of the name); None: all."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Agent:
         if self._allow is None:
             return True
         if not callable(self._allow):
-            return principal in self._allow
+            return is_listed(principal, self._allow)
         try:
             return bool(self._allow(principal))
         except (Exception, *EXITS) as error:  # a broken rule must not let anybody through

@@ -6,14 +6,14 @@ the name of one without a tenant is its id, so what was stored before there were
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Self
 
 from tokenwire.errors import ConfigError
 from tokenwire.events.names import TENANT_END, names_of, principal_fault
 
-__all__ = ["ROLES", "Principal", "PrincipalLimits"]
+__all__ = ["ROLES", "Principal", "PrincipalLimits", "is_listed", "parts_of"]
 
 #: What a role permits: ``read``: own runs and conversations; ``write``: start, send, cancel,
 #: rename; ``approve``: decide about tool calls that wait for a person; ``admin``: erase, and
@@ -77,6 +77,22 @@ class Principal:
         """The principal with this `name`: its id and tenant. Raises `ConfigError`."""
         tenant, end, user = name.rpartition(TENANT_END)
         return cls(user, tenant if end else None)
+
+
+def parts_of(name: str) -> tuple[str, str | None]:
+    """Id and tenant of the principal with this `Principal.name`; the id is empty where everybody is
+    one, the tenant None without one."""
+    tenant, end, user = name.rpartition(TENANT_END)
+    return user, tenant if end else None
+
+
+def is_listed(name: str, principals: Collection[str | Principal]) -> bool:
+    """Whether the principal with this `Principal.name` is one of ``principals``. A text is such a
+    name, so an id alone is that of the principal without a tenant; of a `Principal` id and tenant
+    count, and nothing else."""
+    return name in principals or any(
+        isinstance(one, Principal) and one.name == name for one in principals
+    )
 
 
 def _checked_roles(roles: Iterable[str]) -> frozenset[str]:

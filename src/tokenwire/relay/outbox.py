@@ -23,6 +23,7 @@ from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import RunOutcome
+from tokenwire.events.principal import parts_of
 from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.log.base import Store
 from tokenwire.observe.facts import EndDelivered
@@ -67,6 +68,16 @@ class EndedRun(msgspec.Struct, kw_only=True):
     principal: str = ""
     metadata: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+
+    @property
+    def user(self) -> str:
+        """The plain id of the principal who started it, without its tenant."""
+        return parts_of(self.principal)[0]
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of the principal; None without one."""
+        return parts_of(self.principal)[1]
 
 
 OnEnd = Callable[[EndedRun], Awaitable[None] | None]

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tokenwire.events.principal import parts_of
+
 __all__ = ["CallScope", "Progress", "ToolContext"]
 
 
@@ -52,7 +54,7 @@ class ToolContext:
         scope = scope or CallScope()
         #: The model's id of this call; the same when a call is started again after a crash.
         self.call_id = call_id
-        #: The name of the principal who started the run.
+        #: The name of the principal who started the run, tenant included, as it is stored.
         self.principal = principal or scope.principal
         #: The ids of the run and, if it belongs to one, of its conversation.
         self.run, self.thread = scope.run, scope.thread
@@ -62,6 +64,16 @@ class ToolContext:
         self.app: Any = scope.app
         self._say = say
         self._cancelled = threading.Event()
+
+    @property
+    def user(self) -> str:
+        """The plain id of the principal who started the run, without its tenant."""
+        return parts_of(self.principal)[0]
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of the principal; None without one."""
+        return parts_of(self.principal)[1]
 
     @property
     def cancelled(self) -> bool:

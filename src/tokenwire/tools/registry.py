@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, Literal, overload
 
 from tokenwire.errors import ConfigError
+from tokenwire.events.principal import Principal, is_listed
 from tokenwire.events.request import ToolSpec
 from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.tools.context import ToolContext
@@ -36,7 +37,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 Executor = Literal["server", "client", "provider"]
 Approval = bool | Callable[[dict[str, Any]], bool]
-Allow = Callable[[str], bool] | Collection[str] | None
+Allow = Callable[[str], bool] | Collection[str | Principal] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +47,7 @@ class Tool:
     ``timeout``: seconds. ``output_cap``: bytes of its result as JSON. ``concurrency``: calls of it
     that run at once in this process. ``needs_approval``: True, False, or a function of the
     arguments. ``idempotent``: may be started again when a crash left its outcome unknown.
-    ``allow``: which principals may use it (a collection, or a function of the principal).
+    ``allow``: who may use it (a collection of names and `Principal`, or a function of the name).
     ``executor``: ``client`` tools are answered by the browser, ``provider`` ones by the provider.
     """
 
@@ -139,7 +140,7 @@ class Tool:
         if self.allow is None:
             return True
         if not callable(self.allow):
-            return principal in self.allow
+            return is_listed(principal, self.allow)
         try:
             return verdict(self.allow(principal))
         except (Exception, *EXITS) as error:  # a broken rule must not let anybody through

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from tokenwire.errors import HookError, StartRefusedError, TokenwireError
 from tokenwire.events.message import Message, messages_of, require_content
+from tokenwire.events.principal import parts_of
 from tokenwire.events.request import Request
 from tokenwire.relay.description import RunMeta
 from tokenwire.run.hooks.hook import Hook
@@ -43,6 +44,16 @@ class StartRequest:
     @messages.setter
     def messages(self, value: Any) -> None:
         self.request.messages = messages_of(value)
+
+    @property
+    def user(self) -> str:
+        """The plain id of the principal who starts the run, without its tenant."""
+        return parts_of(self.principal)[0]
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of the principal; None without one."""
+        return parts_of(self.principal)[1]
 
     @property
     def run(self) -> str:

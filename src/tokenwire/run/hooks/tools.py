@@ -15,6 +15,7 @@ import msgspec
 
 from tokenwire.errors import CallRefusedError, HookError
 from tokenwire.events.model import ToolError, ToolResult
+from tokenwire.events.principal import parts_of
 from tokenwire.run.hooks.hook import Hook
 from tokenwire.tools.calls.assemble import ToolCall
 from tokenwire.tools.calls.execute import Outcome
@@ -55,6 +56,16 @@ class CallRequest:
     #: The host's own object: ``Live(app=...)``.
     app: Any
     is_restart: bool = False
+
+    @property
+    def user(self) -> str:
+        """The plain id of the principal who started the run, without its tenant."""
+        return parts_of(self.principal)[0]
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of the principal; None without one."""
+        return parts_of(self.principal)[1]
 
     def refuse(self, message: str) -> NoReturn:
         """Refuse the call; the model sees ``message`` as the tool's error. Raises
