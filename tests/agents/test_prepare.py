@@ -400,7 +400,7 @@ def test_the_command_prepares(tmp_path: Path) -> None:
     with background(
         "serve", "--port", "0", "--store", "memory:", "--prepare", f"{file}:prepare"
     ) as (_, line):
-        address = line.split(" at ")[1].strip()
+        address = line.split(" at ")[1].split()[0]
         with httpx.Client(base_url=address, timeout=30, trust_env=False) as client:
             run = client.post("/v1/runs", json={"prompt": "Hi"}).json()["id"]
             assert '"payload":["Hi"]' in client.get(f"/v1/runs/{run}/events").text
