@@ -16,9 +16,10 @@ from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.validation import whole_number
+from tokenwire.relay.description import RunInfo
 from tokenwire.relay.replay import Replay
 from tokenwire.server.state import State
-from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages
+from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages, with_extras
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
 
 __all__ = ["compat_of", "ui_messages", "with_stored"]
@@ -40,6 +41,7 @@ async def ui_messages(
     most, end = _count(limit, "limit", 1), _count(before, "before", 0)
     messages: list[dict[str, Any]] = []
     active: str | None = None
+    count = 0  # of the messages before the newest answer
     runs = await state.runs.thread(thread, principal=principal)
     for run in runs[:1]:
         try:
@@ -48,6 +50,7 @@ async def ui_messages(
         except (NotFoundError, GoneError):
             break
         messages = stored_messages(snapshot.input, (run.id for run in runs))
+        count = len(messages)
         active = run.id if snapshot.state not in OUTCOMES else None
         if active is None or snapshot.state == "waiting":
             # In a thread: it may be the largest run, and the loop has others to serve.
@@ -55,9 +58,59 @@ async def ui_messages(
             _append(messages, answer)
     end = len(messages) if end is None else min(end, len(messages))
     start = 0 if most is None else max(0, end - most)
+    await _add_extras(state, messages, range(start, min(end, count)), runs[1:], principal, compat)
     page = {"truncated": True, "cursor": str(start)} if start else {"truncated": False}
     body: dict[str, Any] = {"thread": thread, "messages": messages[start:end], "page": page}
     return body | ({"active": active} if active else {})
+
+
+async def _add_extras(
+    state: State,
+    messages: list[dict[str, Any]],
+    shown: range,
+    runs: list[RunInfo],
+    principal: str,
+    compat: Compat,
+) -> None:
+    """What an older answer showed beside its words is in its run only, for as long as that is
+    stored. The answer of a run stands behind the message that asked it, and says the same."""
+    open_places = {place for place in shown if messages[place]["role"] == "assistant"}
+    for run in runs:
+        if not open_places:
+            return
+        try:
+            snapshot = await state.runs.snapshot(run.id, principal=principal)
+            place = _place_of(snapshot.input, messages)
+            if place not in open_places:
+                continue
+            replay = await state.runs.replay(run.id, principal=principal)
+        except (NotFoundError, GoneError):
+            continue
+        answer = await asyncio.to_thread(_answer, replay, compat)
+        if answer is not None and _says(messages[place], answer):
+            with_extras(messages[place], answer)
+            open_places.discard(place)
+
+
+def _place_of(asked: list[Message], messages: list[dict[str, Any]]) -> int | None:
+    """Where the answer to ``asked`` stands; None where the conversation has another branch."""
+    if not asked or asked[-1].role != "user":
+        return None
+    count = len(stored_messages(asked)) if asked[-1].id is None else 1
+    last = stored_messages(asked[-1:])[0] | {"id": asked[-1].id or f"kept-{count - 1}"}
+    for place, message in enumerate(messages[:-1]):
+        if message["id"] == last["id"] and message["parts"] == last["parts"]:
+            return place + 1
+    return None
+
+
+def _says(message: dict[str, Any], answer: dict[str, Any]) -> bool:
+    """Whether ``message`` is ``answer``, or begins with it where a later run continued it."""
+    whole, first = (
+        "".join(part["text"] for part in one["parts"] if part["type"] == "text")
+        for one in (message, answer)
+    )
+    return whole.startswith(first) if first else not whole
 
 
 def _answer(replay: Replay, compat: Compat) -> dict[str, Any] | None:

@@ -28,9 +28,10 @@ from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.parts import NOT_COMPLETE, Compat
 from tokenwire.wire.chunk_encoder import Chunk, clean, dumps_text
 
-__all__ = ["answer_message", "stored_messages"]
+__all__ = ["answer_message", "stored_messages", "with_extras"]
 
 _STREAMED = {"text": "text", "reasoning": "reasoning"}
+_SOURCES = ("source-url", "source-document")
 _NOT_ALLOWED = "The person did not allow this call."
 
 
@@ -181,6 +182,34 @@ def _for_release(part: dict[str, Any], compat: Compat) -> list[dict[str, Any]]:
         tool["state"] = "input-available"
     data = {**names, **question, **facts}
     return [tool, {"type": "data-approval", "id": approval["id"], "data": data}]
+
+
+def with_extras(message: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Give the stored ``message`` of an answer what only the run's events hold: data and sources,
+    each in its step, before what is said there or after it, as in ``answer``."""
+    parts: list[dict[str, Any]] = message["parts"]
+    starts = [place for place, part in enumerate(parts) if part["type"] == "step-start"]
+    before: dict[int, list[dict[str, Any]]] = {}
+    step, is_said = -1, False
+    for part in answer["parts"]:
+        kind = part["type"]
+        if kind == "step-start":
+            step, is_said = step + 1, False
+        elif kind in _SOURCES or kind.startswith("data-"):
+            if step < 0 and not is_said:
+                place = 0
+            elif not is_said and step < len(starts):
+                place = starts[step] + 1
+            else:
+                place = starts[step + 1] if step + 1 < len(starts) else len(parts)
+            before.setdefault(place, []).append(part)
+        else:
+            is_said = True
+    message["parts"] = [
+        one
+        for place in range(len(parts) + 1)
+        for one in (*before.get(place, ()), *parts[place : place + 1])
+    ]
 
 
 # --- stored messages ------------------------------------------------------------------------------
