@@ -23,6 +23,10 @@ from support.mounted import live_of, serving
 from tokenwire import Principal
 from tokenwire.server import Auth, JwtIssuer, Live
 from tokenwire.server.edge import auth as auth_module
+from tokenwire.server.settings import Settings
+
+#: The answers are not waited for when a host stops.
+QUICK = Settings(graceful_stop=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +36,12 @@ def provider() -> Iterator[Issuer]:
 
 
 def mounted(auth: Auth) -> tuple[Live, Any]:
-    live = live_of(user=auth)
+    live = live_of(user=auth, settings=QUICK)
     return live, Starlette(routes=[Mount("/ai", live.asgi)], lifespan=live.lifespan)
 
 
 def included(auth: Auth) -> tuple[Live, Any]:
-    live = live_of()
+    live = live_of(settings=QUICK)
     app = FastAPI(lifespan=live.lifespan)
     app.include_router(live.router(prefix="/ai", user=Depends(auth)))
 
@@ -52,7 +56,7 @@ def included(auth: Auth) -> tuple[Live, Any]:
 
 def wrapped(auth: Auth) -> tuple[Live, Any]:
     """With a function of the application's own, which asks the `Auth` and names somebody else."""
-    live = live_of()
+    live = live_of(settings=QUICK)
 
     async def user(connection: HTTPConnection) -> Principal | None:
         who = await auth(connection)
