@@ -360,11 +360,18 @@ def ask_of(site: Site, operation: Any, run: str, examples: int) -> Counter[int]:
     return statuses
 
 
-#: What has a success only in a state that is made elsewhere: a run that waits, a wake, a webhook.
+#: What has a success only in a state that is made elsewhere: a run that waits,
+#: a run that its producer writes (tests/server/test_producers.py), a wake, a webhook.
 WITHOUT_SUCCESS = {
     "DELETE /v1/runs/{run}",
     "POST /v1/runs/{run}/approvals/{approval}",
     "POST /v1/runs/{run}/tools/{call}",
+    "GET /v1/producers/{run}",
+    "GET /v1/producers/{run}/commands",
+    "POST /v1/producers/{run}/claim",
+    "POST /v1/producers/{run}/events",
+    "POST /v1/producers/{run}/finish",
+    "POST /v1/producers/{run}/renew",
     "POST /api/chat/{chat}/approval",
     "PUT /v1/threads/{thread}/queue/{run}",
     "DELETE /v1/threads/{thread}/queue/{run}",

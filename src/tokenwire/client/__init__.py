@@ -11,7 +11,8 @@
 """
 
 from tokenwire.client.commands import Client, Model, RunInfo
+from tokenwire.client.produce import RemoteRun, produce
 from tokenwire.client.reconnect import Patience
 from tokenwire.client.stream import Follow
 
-__all__ = ["Client", "Follow", "Model", "Patience", "RunInfo"]
+__all__ = ["Client", "Follow", "Model", "Patience", "RemoteRun", "RunInfo", "produce"]

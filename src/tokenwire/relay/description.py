@@ -19,6 +19,7 @@ from tokenwire.relay.conversation.history import History
 from tokenwire.run.plan import LoopLimits
 
 __all__ = [
+    "Remote",
     "RunInfo",
     "RunMeta",
     "RunSnapshot",
@@ -30,6 +31,13 @@ __all__ = [
 
 #: How the store closed a log -> the outcome of its run.
 _OUTCOMES: Final[dict[str, RunOutcome]] = {outcome: outcome for outcome in OUTCOMES}
+
+
+class Remote(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A run that a producer outside of the server writes. ``leave_for``: seconds after the end of
+    its lease during which another producer may take it over."""
+
+    leave_for: float = 0.0
 
 
 class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -57,6 +65,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: The messages of a request with an idempotency key, as they came, where the application
     #: changed them: a repetition is compared with these.
     received: list[Message] | None = None
+    #: Set for a run that no process of ours may work on.
+    remote: Remote | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 

@@ -182,7 +182,7 @@ class Runs:
     async def open(self, *, take_over: bool = True) -> None:
         """Start the store and the tending of leases; with ``take_over``, of lost runs as well."""
         await self.worker.open()
-        tending = tend(self.worker, take_over=take_over and self.store.shared)
+        tending = tend(self.worker, take_over=take_over)
         self._tender = asyncio.create_task(tending)
 
     async def __aenter__(self) -> Self:
@@ -448,6 +448,11 @@ class Runs:
     async def _state(self, run: str) -> Fold:
         owned = self.owned.get(run)
         return owned.loop.fold if owned is not None else (await read_run(self.store, run)).fold
+
+    async def described(self, run: str, *, principal: str = "") -> tuple[LogInfo, RunMeta]:
+        """The run's log and its stored description, for who writes it from outside. Raises
+        `NotFoundError`."""
+        return await self._checked(run, principal)
 
     async def _checked(self, run: str, principal: str) -> tuple[LogInfo, RunMeta]:
         unknown = NotFoundError("no such run")  # one answer for unknown and foreign

@@ -41,6 +41,7 @@ from tokenwire.server.routes import runs as routes_runs
 from tokenwire.server.routes import static as static_files
 from tokenwire.server.routes import threads as routes_threads
 from tokenwire.server.routes.durable import runs as durable_runs
+from tokenwire.server.routes.producers import routes as producers
 from tokenwire.server.settings import Settings
 from tokenwire.server.sockets import native as native_socket
 from tokenwire.server.state import State
@@ -66,6 +67,7 @@ WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
         routes_threads.routes,
         routes_chat.routes,
         routes_meta.routes,
+        producers.routes,
         native_socket.routes,
     ),
     "ai-sdk": (ai_sdk.routes,),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
     from tokenwire.relay import Store
     from tokenwire.relay.conversation.conversations import Conversations
+    from tokenwire.relay.remote.runs import RemoteRuns
     from tokenwire.relay.runs import Runs
     from tokenwire.relay.threads import Threads
     from tokenwire.server.openapi.operation import Operation
@@ -48,8 +49,8 @@ class Service(Protocol):
 
 
 class State:
-    """One server. ``runs``, ``threads``, ``conversations``, ``store`` and ``registry`` are there
-    from the start of its lifespan.
+    """One server. ``runs``, ``threads``, ``producers``, ``conversations``, ``store`` and
+    ``registry`` are there from the start of its lifespan.
 
     A wire's routes may say, before the server starts: ``error_forms`` (path prefix -> its error
     body), ``raw_bodies`` (path prefix -> most bytes; such bodies need not be JSON),
@@ -64,6 +65,7 @@ class State:
 
     runs: Runs
     threads: Threads
+    producers: RemoteRuns
     conversations: Conversations
     store: Store
     registry: Registry

@@ -2,14 +2,16 @@
 
 Always true: a process takes a run over at once when it serves the run's model and has its tools;
 one that it cannot resume waits for others for as long as an answer may take, and then ends as
-``interrupted``; a cancelled run is ended by the first process that sees it; one whose records are
-damaged is retried less and less often, with one line in the server's log.
+``interrupted``; one that a producer outside of the server writes is never resumed here, and ends
+as ``interrupted`` when its lease is over; a cancelled run is ended by the first process that sees
+it; one whose records are damaged is retried less and less often, with one line in the server's log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 import msgspec
 
@@ -106,7 +108,8 @@ class Orphans:
         if deferral is None:
             meta = meta_of(await self._worker.store.describe(run))
             deferral = _Deferral(now + await self._patience(run, meta), meta)
-        if now < deferral.until and not await self._was_stopped(run):
+        is_ours = self._worker.store.shared or deferral.meta.remote is not None
+        if now < deferral.until and not (is_ours and await self._was_stopped(run)):
             self._deferrals[run] = deferral
             return
         self._deferrals.pop(run, None)
@@ -115,6 +118,10 @@ class Orphans:
     async def _patience(self, run: str, meta: RunMeta) -> float:
         """How long other processes have precedence."""
         worker = self._worker
+        if meta.remote is not None:
+            return meta.remote.leave_for
+        if not worker.store.shared:
+            return math.inf  # no other process has such a run, and this one has lost none
         if self._plan(run, meta) is None:
             return worker.leave_for
         if not self._may_restart(meta):
@@ -127,7 +134,7 @@ class Orphans:
         return worker.leave_for if lacking & open_tools(replay.fold) else worker.lease
 
     def _plan(self, run: str, meta: RunMeta) -> Plan | None:
-        if not self._worker.serves(meta.model):
+        if meta.remote is not None or not self._worker.serves(meta.model):
             return None
         try:
             return self._worker.plan(run, meta)

@@ -67,7 +67,7 @@ Verify = Callable[[str], str | Principal | Awaitable[str | Principal | None] | N
 How = Literal["open", "key", "session", "attach", "later", "token", "host"]
 
 
-Role = Literal["read", "write", "approve", "admin"]
+Role = Literal["read", "write", "approve", "admin", "produce"]
 
 
 class KeyCheckError(TokenwireError):
@@ -125,13 +125,17 @@ class Identity(msgspec.Struct, frozen=True):
     @property
     def holder(self) -> Principal:
         """The principal itself. Raises `ConfigError` where everybody is one."""
+        roles = None if self.roles is None else self.roles - {"produce"}
         return Principal(
-            self.user, self.tenant, self.roles, self.limits, tenant_limits=self.tenant_limits
+            self.user, self.tenant, roles, self.limits, tenant_limits=self.tenant_limits
         )
 
     def permits(self, role: Role) -> bool:
-        """Whether the principal has this role. Each role includes ``read``, and ``admin`` all."""
+        """Whether the principal has this role. Each role includes ``read``, ``admin`` all, and
+        ``write`` also ``produce``, which only tokens have by itself."""
         if self.roles is None or "admin" in self.roles:
+            return True
+        if role == "produce" and "write" in self.roles:
             return True
         return bool(self.roles) if role == "read" else role in self.roles
 
@@ -378,7 +382,12 @@ def _has_still(who: Principal, identity: Identity) -> bool:
     if who.roles is None or "admin" in who.roles:
         return True
     roles = identity.roles
-    return roles is not None and bool(who.roles) and roles - {"read"} <= who.roles
+    return roles is not None and bool(who.roles) and _needed(roles) <= who.roles
+
+
+def _needed(roles: frozenset[str]) -> frozenset[str]:
+    """The roles of a principal that may give ``roles`` to a token."""
+    return frozenset("write" if role == "produce" else role for role in roles - {"read"})
 
 
 async def _principal_of(verify: Verify, key: str) -> Principal | None:

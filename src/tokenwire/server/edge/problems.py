@@ -37,7 +37,18 @@ _LONGEST_WAIT = 86_400.0
 #: Characters of a message that are looked at at all.
 _MOST_QUOTED = 16 << 10
 #: Details that help a program, and never hold content.
-_SHOWN = ("field", "limit", "most", "reason", "retry_after", "role", "tail", "what")
+_SHOWN = (
+    "epoch",
+    "field",
+    "limit",
+    "most",
+    "next",
+    "reason",
+    "retry_after",
+    "role",
+    "tail",
+    "what",
+)
 _log = logging.getLogger("tokenwire.server")
 
 #: ``(code, message, status, request_id, details) -> JSON object`` of a wire's error.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from tokenwire.server.openapi import conversation, durable, native, wires
+from tokenwire.server.openapi import conversation, durable, native, producers, wires
 from tokenwire.server.openapi.operation import Operation, Socket
 
 __all__ = ["OPERATIONS", "PARAMETERS", "SOCKETS", "described", "plain_path"]
@@ -16,6 +16,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     **native.OPERATIONS,
     **conversation.OPERATIONS,
     **wires.OPERATIONS,
+    **producers.OPERATIONS,
     **durable.OPERATIONS,
 }
 SOCKETS: dict[str, Socket] = {**native.SOCKETS, **wires.SOCKETS}

@@ -27,7 +27,7 @@ from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
 from tokenwire.relay.description import RunInfo, RunMeta
 from tokenwire.run.stream import new_run_id
 from tokenwire.server.access.quotas import Count
-from tokenwire.server.edge.auth import Identity
+from tokenwire.server.edge.auth import Identity, Role
 from tokenwire.server.edge.bodies import choose_model
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.problems import HTTPProblem
@@ -37,6 +37,7 @@ from tokenwire.server.tokens.grant import thread_to_start, within
 __all__ = [
     "Start",
     "ThreadQuery",
+    "admitted",
     "query_of",
     "say",
     "say_and_wait",
@@ -114,11 +115,11 @@ def query_of(request: Request) -> ThreadQuery:
 
 
 @asynccontextmanager
-async def _admitted(
-    state: State, identity: Identity, key: str | None, run_id: str
+async def admitted(
+    state: State, identity: Identity, key: str | None, run_id: str, role: Role = "write"
 ) -> AsyncGenerator[Count]:
     """Within roles and quotas, or an error. The run counts on if it is started."""
-    identity.require("write")
+    identity.require(role)
     principal = identity.principal
     if state.draining:
         raise BusyError("the server is stopping; try again", retry_after=1)
@@ -156,7 +157,7 @@ async def start_run(
     thread = thread_to_start(thread)
     model_name, principal = choose_model(model, state.model_names), identity.principal
     run_id = run_id or new_run_id()
-    async with _admitted(state, identity, key, run_id) as count:
+    async with admitted(state, identity, key, run_id) as count:
         info = await state.runs.start(
             request,
             model=model_name,
@@ -194,8 +195,7 @@ async def say(
         tools=how.tools,
     )
     run_id = how.run_id or new_run_id()
-    admitted = _admitted(state, how.identity, how.key, run_id)
-    async with admitted as count:
+    async with admitted(state, how.identity, how.key, run_id) as count:
         with within(None):
             reply = await state.conversations.say(
                 meta,

@@ -35,9 +35,10 @@ __all__ = [
     "within",
 ]
 
-#: ``read``: read; ``write``: start runs, cancel, answer tools; ``approve``: answer approvals.
-Scope = Literal["read", "write", "approve"]
-SCOPES: tuple[Scope, ...] = ("read", "write", "approve")
+#: ``read``: read; ``write``: start runs, cancel, answer tools; ``approve``: answer approvals;
+#: ``produce``: write runs from outside of the server.
+Scope = Literal["read", "write", "approve", "produce"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "approve", "produce")
 Kind = Literal["run", "thread"]
 
 EXPIRED = "invalid or expired token"
@@ -92,13 +93,13 @@ def within(grant: Grant | None) -> Iterator[None]:
         _current.reset(token)
 
 
-def thread_to_start(thread: str | None) -> str | None:
+def thread_to_start(thread: str | None, scope: Scope = "write") -> str | None:
     """The conversation of a run that is to be started in ``thread``: under a grant its own, also
     for a wire that names none. Raises `ForbiddenError` for another."""
     grant = _current.get()
     if grant is None:
         return thread
-    grant.require("write")
+    grant.require(scope)
     if grant.kind == "run":
         raise ForbiddenError("this token is for one run and starts none")
     if thread not in (None, grant.name):

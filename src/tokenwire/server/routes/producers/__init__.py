@@ -1,0 +1,1 @@
+"""The routes of producers outside of the server."""
