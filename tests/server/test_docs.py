@@ -11,6 +11,7 @@ from tokenwire.server.routes import chat as routes_chat
 from tokenwire.server.routes import meta as routes_meta
 from tokenwire.server.routes import runs as routes_runs
 from tokenwire.server.routes import threads as routes_threads
+from tokenwire.server.routes.producers import routes as routes_producers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text("utf-8")
 
@@ -22,6 +23,7 @@ def test_every_native_route_is_listed_and_every_listed_route_is_there() -> None:
         *routes_threads.routes(state),
         *routes_chat.routes(state),
         *routes_meta.routes(state),
+        *routes_producers.routes(state),
     ]
     have = {
         (method, route.path.replace(":path}", "}"))  # type: ignore[attr-defined]

@@ -295,6 +295,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "context": None,
         "forwardedProps": None,
     },
+    "/v1/producers": {"prompt": "Hello"},
     "/v1/chat/completions": {"model": "demo", "messages": ASKED},
     "/v1/responses": {"model": "demo", "input": "Hello"},
     "/v1/messages": {"model": "demo", "messages": ASKED, "max_tokens": 100},
@@ -307,8 +308,14 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "/ds/v1/stream/__ds/subscriptions/{name}/streams": {"streams": ["own"]},
 }
-#: Of these bodies only fields that a parser reads are left.
-STRICT = ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
+#: Of these bodies nothing is left that was made up: their parsers refuse some of what it may be.
+STRICT = (
+    "/v1/producers",
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+)
 PLACES = ("Last-Event-ID", "after", "model", "before", "offset", "X-Run-Id", "starting_after")
 PLACES += ("history", "while_busy", "thread")
 

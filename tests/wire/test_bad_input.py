@@ -87,7 +87,7 @@ BAD: dict[str, list[Any]] = {
     "/v1/chat/completions": [
         {"messages": []},
         {**CHAT, "n": 3},
-        {**CHAT, "surprise": 1},
+        {**CHAT, "api_key": "x"},
         {**CHAT, "api_base": "http://x"},
         {**CHAT, "temperature": "hot"},
         {**CHAT, "temperature": 9},
@@ -99,7 +99,7 @@ BAD: dict[str, list[Any]] = {
     ],
     "/v1/responses": [
         {"model": "demo"},
-        {**ASKED, "surprise": 1},
+        {**ASKED, "api_key": "x"},
         {**ASKED, "input": [{"type": "unheard_of"}]},
         {**ASKED, "input": said("robot")["messages"]},
         {**ASKED, "input": [{"type": "function_call_output", "output": "x"}]},
@@ -110,7 +110,7 @@ BAD: dict[str, list[Any]] = {
     "/v1/messages": [
         CHAT,
         {**CLAUDE, "max_tokens": 0},
-        {**CLAUDE, "surprise": 1},
+        {**CLAUDE, "api_key": "x"},
         {**CLAUDE, **said("robot")},
         {**CLAUDE, **said("system")},
         {**CLAUDE, **said("user", [{"type": "tool_result", "content": "x"}])},

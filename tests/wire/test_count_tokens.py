@@ -55,7 +55,7 @@ def test_it_is_said_to_be_an_estimate_and_grows_with_what_is_sent(here: Site) ->
     [
         ({"model": "demo"}, 400, "invalid_request_error"),
         ({"model": "nobody", "messages": asked("x")}, 404, "not_found_error"),
-        ({"model": "demo", "messages": asked("x"), "zzz": 1}, 400, "invalid_request_error"),
+        ({"model": "demo", "messages": asked("x"), "api_key": "x"}, 400, "invalid_request_error"),
     ],
 )
 def test_what_is_wrong_is_named(here: Site, body: Any, status: int, kind: str) -> None:

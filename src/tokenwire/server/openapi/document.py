@@ -120,7 +120,7 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
         for name in _PATH_NAME.findall(path)
     ]
     others = [
-        {"name": p.name, "in": p.place, "description": p.text, "schema": p.schema}
+        {"name": p.name, "in": p.place, "description": p.text, "schema": _clean(p.schema)}
         for p in operation.params
     ]
     return in_path + others

@@ -28,7 +28,7 @@ _OFFSET = query(
     "offset",
     "Read after this offset; `-1`: from the start; `now`: what comes.",
     type="string",
-    pattern="^(-1|now|[0-9]{16}_[0-9]{16})$",
+    pattern=r"\A(-1|now|[0-9]{16}_[0-9]{16})\Z",
 )
 _READ = (
     _OFFSET,
@@ -143,8 +143,10 @@ _STREAMS: dict[tuple[str, str], Operation] = {
             header("Stream-Closed", "Nothing more will be appended.", enum=["true"]),
             header("Stream-Seq", "Grows from append to append."),
             header("Producer-Id", "Who appends; its requests count once."),
-            header("Producer-Epoch", "Its epoch.", type="string", pattern="^[0-9]{1,15}$"),
-            header("Producer-Seq", "Its request's number.", type="string", pattern="^[0-9]{1,15}$"),
+            header("Producer-Epoch", "Its epoch.", type="string", pattern=r"\A[0-9]{1,15}\Z"),
+            header(
+                "Producer-Seq", "Its request's number.", type="string", pattern=r"\A[0-9]{1,15}\Z"
+            ),
         ),
         body=_ANY_BODY,
         answers=(

@@ -31,7 +31,7 @@ KEY = header(
     "Idempotency-Key",
     "The same key of the same caller names the same run, for as long as it is stored.",
     type="string",
-    pattern="^[!-~]{1,255}$",
+    pattern=r"\A[!-~]{1,255}\Z",
 )
 LAST_EVENT_ID = header(
     "Last-Event-ID", "Continue after this event; in a POST, start nothing and resume."

@@ -22,7 +22,7 @@ _KEY = header(
     "Idempotency-Key",
     "The same key of the same caller names the same run, for as long as it is stored.",
     type="string",
-    pattern="^[!-~]{1,255}$",
+    pattern=r"\A[!-~]{1,255}\Z",
 )
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
