@@ -6,8 +6,6 @@ any client may follow a run, whoever started it.
 
 from __future__ import annotations
 
-import asyncio
-import random
 import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,11 +13,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from tokenwire.client.origin import ApiKey, Origin, is_final, part_of_path, run_of_path, wait_of
-from tokenwire.client.reconnect import Patience, Reconnect
+from tokenwire.client.origin import ApiKey, Origin, part_of_path, run_of_path
+from tokenwire.client.reconnect import Patience
+from tokenwire.client.retry import json_request
 from tokenwire.client.sse import open_sse
 from tokenwire.client.stream import Follow, OnCut, Open
-from tokenwire.errors import ConfigError, InputError, ServerProtocolError, TokenwireError
+from tokenwire.errors import ConfigError, InputError, ServerProtocolError
 from tokenwire.events.message import Message
 
 __all__ = ["Client", "Model", "RunInfo"]
@@ -199,18 +198,9 @@ class Client:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Any:
         """One request, retried after a retryable error."""
-        loop = asyncio.get_running_loop()
-        link = Reconnect(self._patience, loop.time())
-        while True:
-            try:
-                return await self._origin.json(method, path, body, headers)
-            except TokenwireError as error:
-                if is_final(error) or not error.retryable or link.tries + 1 >= _TRIES:
-                    raise
-                pause = link.cut(loop.time(), random.random(), wait=wait_of(error))
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
+        return await json_request(
+            self._origin, self._patience, method, path, body, headers, tries=_TRIES
+        )
 
 
 def _opener(transport: str) -> Open:

@@ -8,7 +8,6 @@ and the server ends the run.
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,8 +16,9 @@ from typing import Any
 
 import msgspec
 
-from tokenwire.client.origin import ApiKey, Origin, is_final, run_of_path, wait_of
-from tokenwire.client.reconnect import Patience, Reconnect
+from tokenwire.client.origin import ApiKey, Origin, run_of_path
+from tokenwire.client.reconnect import Patience
+from tokenwire.client.retry import json_request
 from tokenwire.errors import ConflictError, InputError, ServerProtocolError, TokenwireError
 from tokenwire.events.codec import to_fields
 from tokenwire.events.message import Message
@@ -292,15 +292,6 @@ class RemoteRun:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Any:
         """One request, retried until the server answers: each may be sent again as it was."""
-        loop = asyncio.get_running_loop()
-        link = Reconnect(self._patience, loop.time())
-        while True:
-            try:
-                return await self._origin.json(method, path, body, headers, timeout=_WAIT + 20.0)
-            except TokenwireError as error:
-                if is_final(error) or not error.retryable:
-                    raise
-                pause = link.cut(loop.time(), random.random(), wait=wait_of(error))
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
+        return await json_request(
+            self._origin, self._patience, method, path, body, headers, timeout=_WAIT + 20.0
+        )

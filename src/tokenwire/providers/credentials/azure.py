@@ -14,14 +14,14 @@ _SCOPE = "https://cognitiveservices.azure.com/.default"
 
 def azure_credential(credential: Any = None) -> KeyCredential:
     """``credential`` of azure-identity (a blocking one); default its DefaultAzureCredential."""
-    found: list[Any] = [] if credential is None else [credential]
+    cache: list[Any] = [] if credential is None else [credential]
 
     def refresh() -> Token:
-        if not found:
+        if not cache:
             from azure.identity import DefaultAzureCredential
 
-            found.append(DefaultAzureCredential())
-        token = found[0].get_token(_SCOPE)
+            cache.append(DefaultAzureCredential())
+        token = cache[0].get_token(_SCOPE)
         return Token(token.token, float(token.expires_on))
 
     async def fetch() -> Token:

@@ -15,15 +15,15 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 def google_credential() -> KeyCredential:
     """Application Default Credentials, by google-auth."""
-    found: list[Any] = []
+    cache: list[Any] = []
 
     def refresh() -> Token:
         import google.auth
         from google.auth.transport.requests import Request
 
-        if not found:
-            found.append(google.auth.default(scopes=[_SCOPE])[0])
-        credentials = found[0]
+        if not cache:
+            cache.append(google.auth.default(scopes=[_SCOPE])[0])
+        credentials = cache[0]
         credentials.refresh(Request())
         expiry = credentials.expiry
         return Token(credentials.token, expiry.replace(tzinfo=UTC).timestamp() if expiry else None)

@@ -230,10 +230,10 @@ class Conversations:
             repeated = await self._of_key(meta, key, signature)
             if repeated is not None:
                 return repeated
-            wanted = await starts.reviewed(run, meta, key)
+            revised = await starts.reviewed(run, meta, key)
             content = Content(
-                meta=wanted,
-                original=meta if wanted is not meta else None,
+                meta=revised,
+                original=meta if revised is not meta else None,
                 signature=signature,
                 policy=str(policy_of(policy) if policy is not None else self._policy),
                 parent=following.parent,

@@ -107,12 +107,12 @@ class Quotas:
     async def counted(self, identity: Identity, run: str) -> AsyncGenerator[Count]:
         """Count a run that is about to start, and no longer than this unless it was started.
         Raises `BusyError`, and then nothing was counted."""
-        count, taken = Count(), await self._taken(identity, run)
+        count, places = Count(), await self._count(identity, run)
         try:
             yield count
         finally:
             if not count.is_started:
-                for subject, since in taken:
+                for subject, since in places:
                     await self._drop(subject, run, since)
 
     async def began(self, principal: str, run: str) -> None:
@@ -127,21 +127,21 @@ class Quotas:
                 if await self._swap(name, data, counts):
                     break
 
-    async def _taken(self, identity: Identity, run: str) -> list[tuple[_Subject, float]]:
+    async def _count(self, identity: Identity, run: str) -> list[tuple[_Subject, float]]:
         """Where, and as begun when, the run was counted now."""
-        taken: list[tuple[_Subject, float]] = []
+        places: list[tuple[_Subject, float]] = []
         try:
             for subject in self._subjects(identity):
                 since = await self._take(subject, run)
                 if since is not None:
-                    taken.append((subject, since))
+                    places.append((subject, since))
         except BaseException as error:
             if isinstance(error, BusyError):
                 self.refused[error.details["limit"]] += 1
-            for subject, since in taken:
+            for subject, since in places:
                 await self._drop(subject, run, since, start=1.0)
             raise
-        return taken
+        return places
 
     async def before_erase(self, identity: Identity, runs: Collection[str]) -> None:
         """Take runs that are about to be erased off the list, and add their tokens: nothing says
@@ -173,13 +173,13 @@ class Quotas:
         limits = subject.limits
         while True:
             data, counts = await self._read(subject)
-            held = len(counts.runs)
-            is_near = any(most is not None and held >= most for most in _concurrent(limits))
+            open_runs = len(counts.runs)
+            is_near = any(most is not None and open_runs >= most for most in _concurrent(limits))
             if is_near or limits.tokens_per_day is not None:
                 state = await self._open(counts, counts.runs)
                 _take_off(counts, state)
             else:
-                state = _Open(held, 0, [], 0)
+                state = _Open(open_runs, 0, [], 0)
             self._check(subject, counts, state)
             if limits.starts_per_minute is not None:
                 counts.level -= 1
