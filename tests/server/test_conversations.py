@@ -176,6 +176,7 @@ def test_the_queue_of_a_thread(here: Site) -> None:
         "state": "queued",
         "thread": "line",
         "position": 1,
+        "while_busy": "queue",
         "queue": f"/v1/threads/line/queue/{waiting[0]['id']}",
     }
     first, second, third = (one["id"] for one in waiting)
@@ -226,6 +227,80 @@ def test_the_servers_policies() -> None:
         answer = here.client.post("/v1/runs", json={"prompt": "x", "thread": "t"})
         assert answer.status_code == 409
         here.client.post(f"/v1/runs/{run}/cancel")
+
+
+def test_the_rules_of_a_thread_come_before_the_servers_and_after_a_requests() -> None:
+    with site(history="last:3", while_busy="reject") as here:
+        path = "/v1/threads/ruled"
+        rules = {"history": "last:1", "while_busy": "queue"}
+        # Before its first run; a title stays as it is.
+        assert here.client.put(path, json={"title": "Mine"}).status_code == 200
+        named = here.client.put(path, json=rules).json()
+        assert (named["rules"], named["title"]) == (rules, "Mine")
+        for text in ("one", "two"):
+            ended(here, here.start(text, thread="ruled"))
+        busy = here.start("scenario:stall", thread="ruled")
+        assert given(here, busy) == ["two", "scenario:stall"]
+        body = {"prompt": "x", "thread": "ruled"}
+        waits = here.client.post("/v1/runs", json=body)
+        assert (waits.status_code, waits.json()["while_busy"]) == (202, "queue")
+        assert (
+            here.client.post("/v1/runs", json={**body, "while_busy": "reject"}).status_code == 409
+        )
+        beside = here.client.post("/v1/runs", json={**body, "while_busy": "parallel"}).json()
+        assert beside["while_busy"] == "parallel"
+        whole = here.client.post(
+            "/v1/runs", json={**body, "while_busy": "parallel", "history": "all"}
+        ).json()
+        assert whole["history"]["policy"] == "all"
+        shown = here.client.get(path).json()
+        assert {name: shown[name] for name in (*rules, "rules")} == {**rules, "rules": rules}
+        # One of them goes back to the server; the other stays.
+        left = here.client.put(path, json={"while_busy": None}).json()
+        assert left["rules"] == {"history": "last:1"}
+        shown = here.client.get(path).json()
+        assert (shown["history"], shown["while_busy"]) == ("last:1", "reject")
+        assert here.client.post("/v1/runs", json=body).status_code == 409
+        other = here.client.get("/v1/threads/other").json()
+        assert (other["history"], other["while_busy"]) == ("last:3", "reject")
+        assert "rules" not in other
+        here.client.post(f"/v1/runs/{busy}/cancel")
+
+
+def test_the_rule_of_a_thread_counts_on_other_wires_and_goes_with_it(here: Site) -> None:
+    path = "/v1/threads/wires"
+    assert here.client.put(path, json={"while_busy": "reject"}).status_code == 200
+    busy = here.start("scenario:stall", thread="wires")
+    body = {"id": "wires", "messages": [question("m1", "x")]}
+    assert chat(here, body).status_code == 409
+    here.client.put(path, json={"while_busy": "steer"})  # which this wire cannot say
+    refused = chat(here, body)
+    assert (refused.status_code, "thread_busy" in refused.text) == (409, True)
+    here.client.post(f"/v1/runs/{busy}/cancel")
+    ended(here, busy)
+    assert here.client.delete(path).status_code == 204
+    assert here.client.get(path).json()["while_busy"] == "parallel"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"history": "lots"},
+        {"history": "thread"},
+        {"history": "none"},
+        {"history": 3},
+        {"while_busy": "sometimes"},
+        {"title": None},
+        {"rules": {}},
+    ],
+)
+def test_a_rule_that_there_is_not_is_refused_and_changes_nothing(
+    here: Site, body: dict[str, Any]
+) -> None:
+    path = "/v1/threads/unruled"
+    assert here.client.put(path, json=body).status_code == 400
+    assert "rules" not in here.client.get(path).json()
 
 
 def test_what_waits_is_its_principals_own() -> None:

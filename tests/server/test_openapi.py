@@ -285,6 +285,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "parent": None,
         "replaces": None,
     },
+    "/v1/threads/{thread}": {"title": "Tea", "history": "last:3", "while_busy": None},
     "/v1/threads/{thread}/head": {"run": "the run"},
     "/api/chat": {**UI, "message": None, "model": None, "tokenwire": None},
     "/ds/chat": {**UI, "message": None, "model": None, "tokenwire": None},

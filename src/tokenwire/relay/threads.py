@@ -16,6 +16,8 @@ import msgspec
 from tokenwire.errors import NotFoundError
 from tokenwire.events.message import FilePart, Message
 from tokenwire.relay.conversation.admission import forget_conversation
+from tokenwire.relay.conversation.queue import WhileBusy
+from tokenwire.relay.conversation.rules import ThreadRules, change_rules
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.documents.names import forget_names, forget_stale_names
@@ -109,13 +111,41 @@ class Threads:
     async def rename(self, principal: str, thread: str, title: str) -> ThreadInfo:
         """Set the title; an empty one restores the name that the thread had by itself."""
         name = scope_of(principal, thread)
+        entry = await self._named(name)
+        await self._store.set_document(_TITLE, name, title.encode() or None)
+        return ThreadInfo(thread=thread, title=title or entry.first, updated=entry.updated)
+
+    async def set_rules(
+        self,
+        principal: str,
+        thread: str,
+        *,
+        history: str | msgspec.UnsetType | None = msgspec.UNSET,
+        while_busy: WhileBusy | msgspec.UnsetType | None = msgspec.UNSET,
+    ) -> ThreadRules:
+        """Set how the conversation goes on (`change_rules`), also before its first run. Raises
+        `InputError`."""
+        name = scope_of(principal, thread)
+        rules = await change_rules(self._store, name, history=history, while_busy=while_busy)
+        await self._named(name)
+        return rules
+
+    async def info(self, principal: str, thread: str) -> ThreadInfo:
+        """The conversation as in a list."""
+        name = scope_of(principal, thread)
+        entry = await self._named(name)
+        title = await self._store.document(_TITLE, name)
+        title_text = title.decode() if title else entry.first
+        return ThreadInfo(thread=thread, title=title_text, updated=entry.updated)
+
+    async def _named(self, name: str) -> _Entry:
+        """The entry of a conversation; made for one that had no run yet."""
         entry = await self._entry(name)
         if entry is None:
             entry = _Entry(updated=time.time())
             await self._store.set_document(_UNUSED, name, b"1")
             await self._set_entry(name, entry)
-        await self._store.set_document(_TITLE, name, title.encode() or None)
-        return ThreadInfo(thread=thread, title=title or entry.first, updated=entry.updated)
+        return entry
 
     async def erase_run(self, run: str, principal: str) -> None:
         """Erase a run and what is left of it elsewhere: its question, where that names the thread,

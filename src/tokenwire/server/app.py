@@ -248,6 +248,7 @@ class App:
         return Conversations(
             state.runs,
             policy=state.settings.history,
+            while_busy=state.settings.while_busy,
             summarise=self._summarise,
             begins=state.quotas.began,
         )

@@ -8,6 +8,7 @@ import msgspec
 
 from tokenwire.events.model import RunStatus
 from tokenwire.relay.conversation.history import History
+from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.description import RunInfo
 
 __all__ = ["HistoryDescription", "RunDescription", "describe"]
@@ -27,7 +28,8 @@ class HistoryDescription(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class RunDescription(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A run. ``tail``: the number of its newest event; ``created``: Unix seconds; ``thread``: its
-    conversation; ``events``: the path of its events."""
+    conversation; ``events``: the path of its events; ``while_busy``: where this request started
+    it as a turn of a conversation, the rule that it came under."""
 
     id: str
     state: RunStatus
@@ -38,6 +40,7 @@ class RunDescription(msgspec.Struct, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] | None = None
     history: HistoryDescription | None = None
     events: str
+    while_busy: WhileBusy | None = None
 
 
 def describe(info: RunInfo, mount: str) -> dict[str, Any]:

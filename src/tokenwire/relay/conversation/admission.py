@@ -36,6 +36,7 @@ from tokenwire.relay.conversation.history import (
     selection,
 )
 from tokenwire.relay.conversation.queue import Entry, Queue
+from tokenwire.relay.conversation.rules import forget_rules
 from tokenwire.relay.conversation.scope import principal_of
 from tokenwire.relay.conversation.summary import Summarise, summary_of
 from tokenwire.relay.conversation.turns import Turns
@@ -313,8 +314,9 @@ class Admission:
 
 
 async def forget_conversation(store: Store, scope: str) -> None:
-    """Erase what is kept of a conversation beside its runs: head, queue, copies. Raises
+    """Erase what is kept of a conversation beside its runs: head, queue, rules, copies. Raises
     `LogError`."""
+    await forget_rules(store, scope)
     await store.set_document(_STATE, scope, None)
     await store.set_document(_PENDING, scope, None)
     while names := list(await store.documents(_CONTENT + scope)):

@@ -13,12 +13,11 @@ In an app of your own::
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,16 +29,19 @@ from tokenwire.errors import (
     LimitError,
     NotFoundError,
 )
-from tokenwire.events.message import FilePart, Message, TextPart, require_content
+from tokenwire.events.message import Message, require_content
 from tokenwire.relay.conversation.admission import Admission, Begins, Change, Content
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
+from tokenwire.relay.conversation.interruption import interrupt
 from tokenwire.relay.conversation.posted import Continuation, continuation
 from tokenwire.relay.conversation.promoter import Promoter
 from tokenwire.relay.conversation.queue import Entry, Queue, WhileBusy, action
+from tokenwire.relay.conversation.rules import ThreadRules, read_rules
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.summary import Summarise
 from tokenwire.relay.conversation.turns import Turns
+from tokenwire.relay.conversation.words import text_of, words_of
 from tokenwire.relay.description import RunInfo, RunMeta, meta_of
 from tokenwire.run.stream import new_run_id
 
@@ -48,31 +50,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversations", "Reply"]
 
-#: Seconds for which `Conversations.say` waits for an interrupted run to end.
-INTERRUPT_SECONDS = 10.0
-#: Seconds between two looks at a run that ends, should its wake-up be lost.
-_GLANCE_SECONDS = 0.5
 _EDIT_TRIES = 8
-_INSTEAD = "another message came instead"
-#: Characters of a question in the queue's own list.
-_MOST_TEXT = 200
 
 
 class Reply(msgspec.Struct, kw_only=True):
     """What became of a turn. ``run``: its id, from the beginning; ``info``: its run, once it has
     begun; ``position``: its place in the queue until then, from 1. ``is_repeated``: this very turn
-    was there already; ``steers``: the run under way that was given it as words between its
-    steps; should that end before, the turn gets its own."""
+    was there already; ``while_busy``: the rule that it came under, unless it is a repetition;
+    ``steers``: the run under way that was given it as words between its steps; should that end
+    before, the turn gets its own."""
 
     run: str
     info: RunInfo | None = None
     position: int | None = None
     is_repeated: bool = False
     steers: str | None = None
+    while_busy: WhileBusy | None = None
 
 
 class Conversations:
-    """The conversations of ``runs``. ``policy``: how much of one a model is given (`policy_of`);
+    """The conversations of ``runs``. ``policy``: how much of one a model is given (`policy_of`),
+    and ``while_busy``: what a turn does while another one is under way, where neither the request
+    nor the conversation says;
     ``summarise``: makes the text in place of turns that fall out of a budget of tokens;
     ``begins``: is told of turns that waited and become runs. Methods raise `LogError` when the
     store does not answer."""
@@ -82,11 +81,12 @@ class Conversations:
         runs: Runs,
         *,
         policy: str = "all",
+        while_busy: WhileBusy = "parallel",
         summarise: Summarise | None = None,
         begins: Begins | None = None,
     ) -> None:
         self._runs, self._store = runs, runs.store
-        self._policy = policy_of(policy)
+        self._rules = ThreadRules(history=str(policy_of(policy)), while_busy=while_busy)
         self.admission = Admission(runs.worker, runs.starts, summarise, begins)
         self._promoter = Promoter(runs.worker, self.admission)
 
@@ -108,6 +108,18 @@ class Conversations:
         """Head and queue of a conversation, up to date."""
         _, queue = await self.admission.settled(scope_of(principal, thread))
         return queue
+
+    async def own_rules(self, principal: str, thread: str) -> ThreadRules:
+        """The rules that a conversation sets itself."""
+        return await read_rules(self._store, scope_of(principal, thread))
+
+    async def rules(self, principal: str, thread: str) -> ThreadRules:
+        """The rules of a turn whose request names none: the conversation's, else the server's."""
+        return self.in_force(await self.own_rules(principal, thread))
+
+    def in_force(self, rules: ThreadRules) -> ThreadRules:
+        """The ``rules`` of a conversation, and the server's where it sets none."""
+        return rules.over(self._rules)
 
     async def page(
         self, principal: str, thread: str, *, most: int, before: str | None = None
@@ -186,12 +198,12 @@ class Conversations:
         run_id: str | None = None,
         key: str | None = None,
         policy: str | None = None,
-        while_busy: WhileBusy = "parallel",
+        while_busy: WhileBusy | None = None,
         by: str | None = None,
     ) -> Reply:
         """Go on with the conversation ``meta.thread``, as ``following`` says; ``meta``: how it is
-        answered. ``policy``: default that of the server. The rest as `Runs.start`, which says what
-        is raised; and `ThreadBusyError`, and `LimitError` for a full queue."""
+        answered. ``policy``, ``while_busy``: default as `rules` says. The rest as `Runs.start`,
+        which says what is raised; and `ThreadBusyError`, and `LimitError` for a full queue."""
         if following.repeats is not None:
             info = await self._runs.info(following.repeats, principal=meta.principal)
             info.created_now = False
@@ -200,13 +212,16 @@ class Conversations:
         request = msgspec.structs.replace(meta.request, messages=following.messages)
         meta = msgspec.structs.replace(meta, request=request)
         run = run_id or new_run_id()
+        rules = ThreadRules(history=policy, while_busy=while_busy)
+        if policy is None or while_busy is None:
+            rules = rules.over(await self.rules(meta.principal, meta.thread or ""))
         message = following.messages[0].id if key is None and following.follows_head else None
         if message is None:
-            return await self._say(meta, following, run, key, policy, while_busy, by)
+            return await self._say(meta, following, run, key, rules, by)
         # Two requests with one new message, at once: it is one turn.
         key = f"\x1fmessage:{hashlib.sha256(f'{meta.thread}{message}'.encode()).hexdigest()}"
         try:
-            return await self._say(meta, following, run, key, policy, while_busy, by)
+            return await self._say(meta, following, run, key, rules, by)
         except KeyReusedError as error:
             raise HistoryConflictError(
                 "another message of this id is stored; read the conversation again",
@@ -219,8 +234,7 @@ class Conversations:
         following: Continuation,
         run: str,
         key: str | None,
-        policy: str | None,
-        while_busy: WhileBusy,
+        rules: ThreadRules,
         by: str | None,
     ) -> Reply:
         starts = self._runs.starts
@@ -235,19 +249,21 @@ class Conversations:
                 meta=revised,
                 original=meta if revised is not meta else None,
                 signature=signature,
-                policy=str(policy_of(policy) if policy is not None else self._policy),
+                policy=str(policy_of(rules.history or "all")),
                 parent=following.parent,
                 follows_head=following.follows_head,
             )
             entry = Entry(
                 run=run,
                 content=f"{run}.0",
-                text=_text_of(content.meta.request.messages),
+                text=text_of(content.meta.request.messages),
                 key=key,
                 by=by,
                 created=time.time(),
             )
-            return await self._admit(entry, content, while_busy)
+            reply = await self._admit(entry, content, rules.while_busy or "parallel")
+            reply.while_busy = None if reply.is_repeated else rules.while_busy
+            return reply
 
     async def _of_key(self, meta: RunMeta, key: str | None, signature: str) -> Reply | None:
         """The turn that an idempotency key names already, whether it has begun or not. Raises
@@ -301,11 +317,15 @@ class Conversations:
             return reply or await self._reply(run, meta.principal, queue, is_repeated=True)
         if what == "steer" and target is not None:
             await self._runs.steer(
-                target, entry.run, _words(content), by=entry.by, principal=meta.principal
+                target,
+                entry.run,
+                words_of(content.meta.request.messages),
+                by=entry.by,
+                principal=meta.principal,
             )
             return Reply(run=entry.run, steers=target, position=1)
         if what == "interrupt":
-            queue = await self._interrupt(scope, meta.principal, queue, entry.run)
+            queue = await interrupt(self._runs, admission, scope, queue, entry.run)
         reply = await self._reply(entry.run, meta.principal, queue)
         if what == "start" and reply.info is None:
             # Its key is that of a run that was started without the queue, meanwhile.
@@ -316,7 +336,7 @@ class Conversations:
         """The run under way that takes words between its steps: one that works, and is a model's
         own. None where there is none, or the turn is more than words."""
         _, queue = await self.admission.settled(scope)
-        if len(queue.open) != 1 or not _words(content):
+        if len(queue.open) != 1 or not words_of(content.meta.request.messages):
             return None
         try:
             info = await self._runs.info(queue.open[0], principal=content.meta.principal)
@@ -325,41 +345,6 @@ class Conversations:
             return None
         is_agents = meta.agent is not None or meta.prepare is not None
         return info.id if info.state == "running" and not is_agents else None
-
-    async def _interrupt(self, scope: str, principal: str, queue: Queue, run: str) -> Queue:
-        """Stop what is under way, and wait a while for the turn that comes instead."""
-        woken = asyncio.Event()
-        ends = [self._store.subscribe(one, woken.set) for one in queue.open]
-        try:
-            for one in queue.open:
-                await self._stop(one, principal)
-            until = time.monotonic() + INTERRUPT_SECONDS
-            while (rest := until - time.monotonic()) > 0:
-                woken.clear()
-                await self.admission.promote(scope)
-                _, queue = await self.admission.settled(scope)
-                if all(entry.run != run for entry in queue.waiting):
-                    break
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(rest, _GLANCE_SECONDS)):
-                        await woken.wait()
-        finally:
-            for end in ends:
-                end()
-        return queue
-
-    async def _stop(self, run: str, principal: str) -> None:
-        """Cancel a run; approvals that it waits for are denied."""
-        with suppress(NotFoundError, GoneError):
-            await self._runs.cancel(run, principal=principal, by=principal or None, reason=_INSTEAD)
-            fold = await self._runs.fold(run, principal=principal)
-            for tool in fold.tools.values():
-                if tool.approval_id is None or tool.approved is not None or tool.done:
-                    continue
-                with suppress(ConflictError):
-                    await self._runs.approve(
-                        run, tool.approval_id, approved=False, reason=_INSTEAD, principal=principal
-                    )
 
     async def _reply(
         self, run: str, principal: str, queue: Queue, *, is_repeated: bool = False
@@ -412,7 +397,7 @@ class Conversations:
             edited = msgspec.structs.replace(
                 entry,
                 content=f"{run}.{secrets.token_hex(4)}",
-                text=_text_of(content.meta.request.messages),
+                text=text_of(content.meta.request.messages),
                 edits=entry.edits + 1,
             )
             await admission.keep(scope, edited.content, content)
@@ -452,26 +437,9 @@ class Conversations:
 
         async with self._waiting(principal, thread, run):
             queue = await self.admission.change(scope, change)
-        queue = await self._interrupt(scope, principal, queue, run)
+        queue = await interrupt(self._runs, self.admission, scope, queue, run)
         return await self._reply(run, principal, queue)
-
-
-def _words(content: Content) -> str:
-    """What a turn says, where it is one message of words alone; else nothing."""
-    messages = content.meta.request.messages
-    if len(messages) != 1 or messages[0].role != "user":
-        return ""
-    return messages[0].text if all(isinstance(p, TextPart) for p in messages[0].parts) else ""
 
 
 def _swap(old: Entry, new: Entry) -> Change:
     return lambda queue: queue.swap(old, new)
-
-
-def _text_of(messages: list[Message]) -> str:
-    """The beginning of a question, for a list; the name of a file that came without words."""
-    text = " ".join(message.text for message in messages if message.role == "user").strip()
-    if not text:
-        names = (p.name for m in messages for p in m.parts if isinstance(p, FilePart) and p.name)
-        text = next(names, "")
-    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

@@ -9,7 +9,7 @@ import msgspec
 
 from tokenwire.events.message import Message
 from tokenwire.events.model import RunStatus
-from tokenwire.relay.conversation.queue import WHILE_BUSY
+from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
 from tokenwire.server.openapi.operation import Operation, answer, body, query
 from tokenwire.server.openapi.shapes import QueuedTurn
 from tokenwire.server.routes.conversation.queue import EditBody
@@ -37,7 +37,8 @@ _UNKNOWN = ("unknown_run", "gone")
 
 class QueuedRun(msgspec.Struct):
     """A turn that waits: the ``id`` that its run will have, its place in the ``queue``; or one that
-    was given to the ``run`` under way, as words between its steps."""
+    was given to the ``run`` under way, as words between its steps. ``while_busy``: by which
+    rule."""
 
     id: str
     state: Literal["queued", "steering"]
@@ -45,6 +46,7 @@ class QueuedRun(msgspec.Struct):
     run: str | None = None
     thread: str | None = None
     queue: str | None = None
+    while_busy: WhileBusy | None = None
 
 
 class TurnQueue(msgspec.Struct, omit_defaults=True):

@@ -3,7 +3,7 @@ the description itself."""
 
 from __future__ import annotations
 
-from tokenwire.relay.threads import MOST_THREADS, ThreadInfo
+from tokenwire.relay.threads import MOST_THREADS
 from tokenwire.server.edge.bodies import ApprovalBody, CancelBody, CreateRun, ToolAnswerBody
 from tokenwire.server.openapi import shapes
 from tokenwire.server.openapi.conversation import THREAD_PARAMS, QueuedRun
@@ -20,7 +20,7 @@ from tokenwire.server.openapi.operation import (
 )
 from tokenwire.server.openapi.problems import START
 from tokenwire.server.routes.meta import SessionBody
-from tokenwire.server.routes.threads import TitleBody
+from tokenwire.server.routes.threads import NamedThread, ThreadBody
 from tokenwire.server.runs import RunDescription
 from tokenwire.server.tokens.routes import IssueBody
 from tokenwire.wire.ai_sdk.parts import COMPAT
@@ -169,11 +169,13 @@ _THREADS: dict[tuple[str, str], Operation] = {
         problems=("bad_request", *_READ),
     ),
     ("PUT", "/v1/threads/{thread}"): Operation(
-        summary="Set a conversation's title",
+        summary="Set a conversation's title and rules",
         tag="Conversations",
-        text="An empty title restores the one that it had by itself.",
-        body=body(TitleBody),
-        answers=(answer(200, "The conversation", ThreadInfo),),
+        text="An empty title restores the one that it had by itself. `history` and `while_busy` "
+        "are the rules of its turns where a request names none; null is the server's.",
+        body=body(ThreadBody),
+        answers=(answer(200, "The conversation", NamedThread),),
+        problems=("bad_request",),
     ),
     ("DELETE", "/v1/threads/{thread}"): Operation(
         summary="Delete a conversation and all of its runs",

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from tokenwire.events.model import Reconnect
+from tokenwire.relay.conversation.queue import WhileBusy
+from tokenwire.relay.conversation.rules import ThreadRules
 from tokenwire.relay.description import RunSnapshot
 from tokenwire.relay.threads import ThreadInfo
 from tokenwire.server.runs import RunDescription
@@ -128,7 +130,8 @@ class QueuedTurn(msgspec.Struct, omit_defaults=True):
 class Thread(msgspec.Struct, omit_defaults=True):
     """A conversation: its runs, newest first; ``active``: the run that is under way; ``head``: the
     turn that the next one continues; ``queue``: turns that wait; ``next``: ask for the next page
-    with ``before``."""
+    with ``before``. ``history``, ``while_busy``: the rules of a turn whose request names none;
+    ``rules``: those of them that the conversation sets itself."""
 
     thread: str
     active: str | None
@@ -137,6 +140,9 @@ class Thread(msgspec.Struct, omit_defaults=True):
     title: str | None = None
     head: str | None = None
     queue: list[QueuedTurn] | None = None
+    history: str | None = None
+    while_busy: WhileBusy | None = None
+    rules: ThreadRules | None = None
 
 
 class Page(msgspec.Struct, omit_defaults=True):

@@ -83,6 +83,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     if resume is not None and resume.place.frames is not None:
         raise CursorError("this id is of another wire; send an id of the native wire")
     key = request.headers.get("idempotency-key")
+    reply: Reply | None = None
     if resume is not None and key is None:
         run = resume.run
         run.created_now = False
@@ -104,7 +105,10 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
             status=status,
             headers=headers,
         )
-    return json_response(describe(run, info.mount), status, headers)
+    description = describe(run, info.mount)
+    if reply is not None and reply.while_busy is not None:
+        description["while_busy"] = reply.while_busy
+    return json_response(description, status, headers)
 
 
 async def begin(
@@ -168,6 +172,7 @@ def waits(reply: Reply, thread: str, mount: str) -> Response:
         **({} if reply.steers is None else {"run": reply.steers}),
         "thread": thread,
         "position": reply.position,
+        **({} if reply.while_busy is None else {"while_busy": reply.while_busy}),
         "queue": f"{mount}/v1/threads/{thread}/queue/{reply.run}",
     }
     return json_response(body, 202, {"tokenwire-run": reply.run})

@@ -14,7 +14,9 @@ from tokenwire.errors import InputError
 from tokenwire.events.names import THREAD
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.validation import whole_number
-from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE
+from tokenwire.relay.conversation.queue import WhileBusy
+from tokenwire.relay.conversation.rules import ThreadRules
+from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE, ThreadInfo
 from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
@@ -25,7 +27,7 @@ from tokenwire.server.runs import describe
 from tokenwire.server.state import State
 from tokenwire.server.tokens.routes import thread_routes
 
-__all__ = ["TitleBody", "routes"]
+__all__ = ["NamedThread", "ThreadBody", "routes"]
 
 #: Runs of a thread that a page has unless ``limit`` says otherwise.
 _USUAL_RUNS = 100
@@ -33,10 +35,19 @@ _USUAL_RUNS = 100
 _MOST_COUNTED = 1000
 
 
-class TitleBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``PUT /v1/threads/{thread}``: a title."""
+class ThreadBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``PUT /v1/threads/{thread}``: a title, and the rules of turns whose request names none (null:
+    as the server is set). What is not there stays."""
 
-    title: Annotated[str, msgspec.Meta(max_length=MOST_TITLE)]
+    title: Annotated[str, msgspec.Meta(max_length=MOST_TITLE)] | msgspec.UnsetType = msgspec.UNSET
+    history: str | msgspec.UnsetType | None = msgspec.UNSET
+    while_busy: WhileBusy | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class NamedThread(ThreadInfo, kw_only=True, omit_defaults=True):
+    """The conversation, and the ``rules`` that it sets itself."""
+
+    rules: ThreadRules | None = None
 
 
 def routes(state: State) -> list[BaseRoute]:
@@ -124,6 +135,11 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     waiting = await state.conversations.queue(info.principal, thread)
     if waiting.waiting or waiting.head is not None:
         page |= queue_of(waiting)
+    own = await state.conversations.own_rules(info.principal, thread)
+    rules = state.conversations.in_force(own)
+    page |= {"history": rules.history, "while_busy": rules.while_busy}
+    if own != ThreadRules():
+        page["rules"] = own
     title = await state.threads.title(info.principal, thread)
     if title:
         page["title"] = title
@@ -131,11 +147,26 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
 
 
 async def name_it(state: State, request: Request, info: RequestInfo) -> Response:
-    """``PUT /v1/threads/{thread}`` with a ``title``; an empty one gives the name back that the
-    thread had by itself."""
-    thread = _thread(request)
-    title = read_body(info.json, TitleBody).title.strip()
-    return json_response(await state.threads.rename(info.principal, thread, title))
+    """``PUT /v1/threads/{thread}`` with a ``title`` (an empty one gives the name back that the
+    thread had by itself), ``history`` or ``while_busy``."""
+    thread, threads = _thread(request), state.threads
+    body = read_body(info.json, ThreadBody)
+    title, history, while_busy = body.title, body.history, body.while_busy
+    if title is history is while_busy is msgspec.UNSET:
+        raise InputError("give a 'title', 'history' or 'while_busy'", field="title")
+    rules = await threads.set_rules(info.principal, thread, history=history, while_busy=while_busy)
+    if isinstance(title, str):
+        named = await threads.rename(info.principal, thread, title.strip())
+    else:
+        named = await threads.info(info.principal, thread)
+    return json_response(
+        NamedThread(
+            thread=thread,
+            title=named.title,
+            updated=named.updated,
+            rules=rules if rules != ThreadRules() else None,
+        )
+    )
 
 
 async def erase(state: State, request: Request, info: RequestInfo) -> Response:

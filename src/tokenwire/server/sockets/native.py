@@ -209,6 +209,8 @@ class NativeSocket(Socket):
         info = reply.info
         if info is None:
             waits = {"op": "queued", "id": command.id, "run": reply.run, "position": reply.position}
+            if reply.while_busy is not None:
+                waits["while_busy"] = reply.while_busy
             if reply.steers is not None:
                 waits["steers"] = reply.steers
             await self._say(waits)

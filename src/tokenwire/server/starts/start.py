@@ -76,7 +76,8 @@ class Start(msgspec.Struct, kw_only=True):
 class ThreadQuery(msgspec.Struct, kw_only=True, frozen=True):
     """What a request says of its conversation. ``history``: None, where the request brings the
     whole conversation itself; else how much of what the server stores the model is given
-    (`policy_of`; ``thread``: as the server is set). ``while_busy``: None is the server's.
+    (`policy_of`; ``thread``: as the conversation or the server is set). ``while_busy``: None is
+    the conversation's, or the server's.
     ``thread``: of wires that name none themselves."""
 
     history: str | None = None
@@ -85,7 +86,7 @@ class ThreadQuery(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def policy(self) -> str | None:
-        """How much the model is given; None: as the server is set."""
+        """How much the model is given; None: as the conversation or server is set."""
         return None if self.history == "thread" else self.history
 
 
@@ -203,7 +204,7 @@ async def say(
                 run_id=run_id,
                 key=how.key,
                 policy=query.policy,
-                while_busy=query.while_busy or state.settings.while_busy,
+                while_busy=query.while_busy,
                 by=how.identity.user or None,
             )
         # A turn that waits is no run yet, and is not counted.
@@ -253,7 +254,9 @@ async def say_and_wait(
 ) -> RunInfo:
     """The run that answers ``posted``, the transcript of a wire's client or the end of it."""
     # A wire can say the answer to a turn, and not that it went into another one.
-    while_busy = query.while_busy or state.settings.while_busy
+    while_busy = query.while_busy
+    if while_busy is None and how.thread is not None:
+        while_busy = (await state.conversations.rules(how.principal, how.thread)).while_busy
     if while_busy == "steer":
         query = msgspec.structs.replace(query, while_busy="reject")
     following = await state.conversations.after(
