@@ -10,9 +10,28 @@
             ...
 """
 
-from tokenwire.client.commands import Client, Model, RunInfo
+from tokenwire.client.commands import Client, Model
 from tokenwire.client.produce import RemoteRun, produce
 from tokenwire.client.reconnect import Patience
+from tokenwire.client.requests import RunInfo
 from tokenwire.client.stream import Follow
+from tokenwire.client.thread import QueuedTurn, SentTurn, Thread, Turn, TurnPage, TurnQueue
+from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 
-__all__ = ["Client", "Follow", "Model", "Patience", "RemoteRun", "RunInfo", "produce"]
+__all__ = [
+    "Client",
+    "Follow",
+    "HistoryConflictError",
+    "Model",
+    "Patience",
+    "QueuedTurn",
+    "RemoteRun",
+    "RunInfo",
+    "SentTurn",
+    "Thread",
+    "ThreadBusyError",
+    "Turn",
+    "TurnPage",
+    "TurnQueue",
+    "produce",
+]

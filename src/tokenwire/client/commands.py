@@ -15,31 +15,16 @@ import msgspec
 
 from tokenwire.client.origin import ApiKey, Origin, part_of_path, run_of_path
 from tokenwire.client.reconnect import Patience
-from tokenwire.client.retry import json_request
+from tokenwire.client.requests import Requests, RunInfo, id_of, run_info
 from tokenwire.client.sse import open_sse
 from tokenwire.client.stream import Follow, OnCut, Open
-from tokenwire.errors import ConfigError, InputError, ServerProtocolError
+from tokenwire.client.thread import Thread
+from tokenwire.errors import ConfigError, ServerProtocolError
 from tokenwire.events.message import Message
 
 __all__ = ["Client", "Model", "RunInfo"]
 
-#: Attempts of a start or of another command.
-_TRIES = 4
 Transport = Literal["sse", "websocket"]
-
-
-class RunInfo(msgspec.Struct, kw_only=True):
-    """A run as the server describes it. ``id``; ``state``: ``running``, ``waiting``, ``complete``,
-    ``incomplete``, ``cancelled``, ``error`` or ``interrupted``; ``tail``: the number of its events;
-    ``model``, ``thread`` and ``metadata`` of its start; ``created``: Unix time in seconds."""
-
-    id: str
-    state: str
-    tail: int = 0
-    model: str | None = None
-    thread: str | None = None
-    created: float | None = None
-    metadata: dict[str, Any] | None = None
 
 
 class Model(msgspec.Struct, kw_only=True):
@@ -79,6 +64,7 @@ class Client:
     ) -> None:
         self._origin = Origin(url, api_key, headers=headers, cookies=cookies)
         self._patience = patience or Patience()
+        self._requests = Requests(self._origin, self._patience)
         self._open = _opener(transport)
 
     async def __aenter__(self) -> Client:
@@ -118,7 +104,7 @@ class Client:
         body["prompt" if isinstance(prompt, str) else "messages"] = prompt
         body = {name: value for name, value in body.items() if value is not None}
         headers = {"idempotency-key": key or secrets.token_hex(16)}
-        return _run_info(await self._request("POST", "/v1/runs", body, headers))
+        return run_info(await self._requests.send("POST", "/v1/runs", body, headers))
 
     def follow(
         self, run: str | RunInfo, *, after: str | None = None, on_cut: OnCut | None = None
@@ -128,7 +114,7 @@ class Client:
         reconnect) and the seconds until the next attempt."""
         return Follow(
             self._origin,
-            _id(run),
+            id_of(run),
             opener=self._open,
             after=after,
             patience=self._patience,
@@ -141,11 +127,11 @@ class Client:
 
     async def info(self, run: str | RunInfo) -> RunInfo:
         """The run's description: state, model, thread, tail. Raises `NotFoundError`."""
-        return _run_info(await self._request("GET", self._path(run) + "/info"))
+        return run_info(await self._requests.send("GET", self._path(run) + "/info"))
 
     async def snapshot(self, run: str | RunInfo) -> dict[str, Any]:
         """The run's state so far: the fold of its events, as a JSON object."""
-        snapshot = await self._request("GET", self._path(run))
+        snapshot = await self._requests.send("GET", self._path(run))
         if not isinstance(snapshot, dict):
             raise ServerProtocolError("the server's response is not a snapshot")
         return snapshot
@@ -153,7 +139,7 @@ class Client:
     async def cancel(self, run: str | RunInfo, *, reason: str | None = None) -> RunInfo:
         """Cancel the run; every reader sees it end as ``cancelled``."""
         body = {"reason": reason} if reason else {}
-        return _run_info(await self._request("POST", self._path(run) + "/cancel", body))
+        return run_info(await self._requests.send("POST", self._path(run) + "/cancel", body))
 
     async def approve(
         self,
@@ -169,38 +155,38 @@ class Client:
         wins; later ones raise `ConflictError`, as does a retry whose first response was lost."""
         body: dict[str, Any] = {"approved": approved, "reason": reason, "arguments": arguments}
         path = f"{self._path(run)}/approvals/{part_of_path(approval)}"
-        await self._request("POST", path, {k: v for k, v in body.items() if v is not None})
+        await self._requests.send("POST", path, {k: v for k, v in body.items() if v is not None})
 
     async def answer_tool(self, run: str | RunInfo, call: str, content: Any) -> None:
         """Record ``content``, any JSON value, as the result of the tool call with the id ``call``.
         Raises `ConflictError` if it has one."""
         path = f"{self._path(run)}/tools/{part_of_path(call)}"
-        await self._request("POST", path, {"content": content})
+        await self._requests.send("POST", path, {"content": content})
 
     async def delete(self, run: str | RunInfo) -> None:
         """Cancel the run and delete its log."""
-        await self._request("DELETE", self._path(run))
+        await self._requests.send("DELETE", self._path(run))
+
+    # --- conversations -------------------------------------------------------------------------
+
+    def thread(self, thread: str) -> Thread:
+        """The conversation ``thread`` (1 to 128 of ``A-Z a-z 0-9 _ . : @ -``), which the server
+        keeps: its turns, its branches, and the turns that wait. Sends nothing. Raises
+        `InputError`."""
+        return Thread(self._requests, thread)
 
     async def models(self) -> list[Model]:
         """The models that the server accepts."""
-        body = await self._request("GET", "/v1/models")
+        body = await self._requests.send("GET", "/v1/models")
         try:
             return msgspec.convert(body["data"], list[Model])
         except (msgspec.ValidationError, KeyError, TypeError) as error:
             raise ServerProtocolError("the server's response is not a list of models") from error
 
-    # --- requests ------------------------------------------------------------------------------
+    # --- paths ---------------------------------------------------------------------------------
 
     def _path(self, run: str | RunInfo) -> str:
-        return f"/v1/runs/{run_of_path(_id(run))}"
-
-    async def _request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> Any:
-        """One request, retried after a retryable error."""
-        return await json_request(
-            self._origin, self._patience, method, path, body, headers, tries=_TRIES
-        )
+        return f"/v1/runs/{run_of_path(id_of(run))}"
 
 
 def _opener(transport: str) -> Open:
@@ -211,17 +197,3 @@ def _opener(transport: str) -> Open:
     from tokenwire.client.websocket import open_socket
 
     return open_socket
-
-
-def _id(run: str | RunInfo) -> str:
-    run_id = run.id if isinstance(run, RunInfo) else run
-    if not isinstance(run_id, str):
-        raise InputError("expected a run's id or a RunInfo", field="run")
-    return run_id
-
-
-def _run_info(value: Any) -> RunInfo:
-    try:
-        return msgspec.convert(value, RunInfo)
-    except msgspec.ValidationError as error:
-        raise ServerProtocolError("the server's response does not describe a run") from error

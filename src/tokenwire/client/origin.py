@@ -43,6 +43,7 @@ from tokenwire.errors import (
 )
 from tokenwire.providers.http.connection import Response
 from tokenwire.providers.http.pool import Pool
+from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 
 __all__ = [
     "ApiKey",
@@ -82,6 +83,7 @@ _BY_CODE: dict[str, type[TokenwireError]] = {
         CursorError,
         ForbiddenError,
         GoneError,
+        HistoryConflictError,
         InputError,
         KeyReusedError,
         LimitError,
@@ -89,6 +91,7 @@ _BY_CODE: dict[str, type[TokenwireError]] = {
         NotFoundError,
         StoreFullError,
         StoreUnavailableError,
+        ThreadBusyError,
         UnknownModelError,
     )
 }

@@ -23,17 +23,22 @@ async def json_request(
     *,
     timeout: float = 30.0,
     tries: int | None = None,
+    effected: type[TokenwireError] | None = None,
 ) -> Any:
     """The JSON response, None if it is empty. The request must be one that may come twice.
 
     ``timeout``: seconds of each attempt; ``tries``: the most attempts, None for as many as
-    ``patience`` allows. Raises the server's error if it is final or the last."""
+    ``patience`` allows; ``effected``: the refusal of a command that took effect before: the
+    response is None then, if that of an earlier attempt was lost. Raises the server's error if it
+    is final or the last."""
     loop = asyncio.get_running_loop()
     link = Reconnect(patience, loop.time())
     while True:
         try:
             return await origin.json(method, path, body, headers, timeout=timeout)
         except TokenwireError as error:
+            if effected is not None and link.tries and isinstance(error, effected):
+                return None
             if is_final(error) or not error.retryable or link.tries + 1 == tries:
                 raise
             pause = link.cut(loop.time(), random.random(), wait=wait_of(error))

@@ -12,12 +12,14 @@ __all__ = ["HistoryConflictError", "ThreadBusyError"]
 
 
 class HistoryConflictError(ConflictError):
-    """A posted message has the id of a stored one, and another content or place."""
+    """A posted message has the id of a stored one, and another content or place. ``message``: what
+    is wrong; ``details``: more of it, by name."""
 
     code = "history_conflict"
 
 
 class ThreadBusyError(ConflictError):
-    """A turn of the conversation is under way, and the request may not wait for its end."""
+    """A turn of the conversation is under way, and the request may not wait for its end.
+    ``message``: what is wrong; ``details``: more of it, such as the ``reason``."""
 
     code = "thread_busy"

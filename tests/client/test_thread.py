@@ -1,0 +1,210 @@
+"""Conversations that the server keeps, with the Python client: turns, branches, and what waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.server import Site, site
+from tokenwire.client import (
+    Client,
+    HistoryConflictError,
+    Patience,
+    Thread,
+    ThreadBusyError,
+    TurnQueue,
+)
+from tokenwire.errors import ConflictError, InputError, NotFoundError, ServerProtocolError
+
+QUICK = Patience(base=0.001, cap=0.002, give_up=30.0)
+RUN = "run_0000000000000001"
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Site]:
+    with site() as started:
+        yield started
+
+
+def run_with(url: str, use: Callable[[Client], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        async with Client(url, patience=QUICK) as client:
+            return await asyncio.wait_for(use(client), 60)
+
+    return asyncio.run(main())
+
+
+async def prompts(thread: Thread, **page: Any) -> list[str]:
+    return [turn.prompt for turn in (await thread.turns(**page)).turns]
+
+
+def test_a_conversation_is_continued_read_and_branched(here: Site) -> None:
+    async def use(client: Client) -> None:
+        thread = client.thread("trip")
+        one = await thread.send("one", metadata={"a": 1})
+        assert (one.has_begun, one.thread, one.metadata) == (True, "trip", {"a": 1})
+        answer = await client.text(one)
+        two = await thread.send([{"role": "user", "content": "two"}])
+        await client.text(two)
+        assert (await client.snapshot(two))["history"]["turns"] == [one.id]
+        page = await thread.turns()
+        assert [turn.prompt for turn in page.turns] == ["one", "two"]
+        assert (page.turns[0].text, page.turns[1].parent) == (answer, one.id)
+        assert {turn.state for turn in page.turns} == {"complete"}
+        newest = await thread.turns(limit=1)
+        assert ([turn.prompt for turn in newest.turns], newest.next) == (["two"], two.id)
+        assert await prompts(thread, before=newest.next) == ["one"]
+        edited = await thread.send("better", replaces=two)
+        await client.text(edited)
+        assert await prompts(thread) == ["one", "better"]
+        again = await thread.send(replaces=two)
+        await client.text(again)
+        assert await prompts(thread) == ["one", "two"]
+        assert (await thread.set_head(edited)).head == edited.id
+        assert await prompts(thread) == ["one", "better"]
+        apart = await thread.send("apart", parent="")
+        await client.text(apart)
+        assert await prompts(thread) == ["apart"]
+        after = await thread.send("after", parent=one, history="last:1")
+        await client.text(after)
+        assert await prompts(thread) == ["one", "after"]
+
+    run_with(here.url, use)
+
+
+def test_turns_that_wait_are_edited_withdrawn_and_sent_now(here: Site) -> None:
+    async def use(client: Client) -> None:
+        thread = client.thread("busy")
+        busy = await thread.send("scenario:stall")
+        one = await thread.send("one", while_busy="queue", key="once")
+        assert (one.state, one.position, one.has_begun) == ("queued", 1, False)
+        assert (await thread.send("one", while_busy="queue", key="once")).id == one.id
+        two = await thread.send("two", while_busy="queue")
+        await thread.edit(one, "first")
+        queue = await thread.edit(two.id, [{"role": "user", "content": "second"}])
+        assert [(entry.id, entry.text) for entry in queue.queue] == [
+            (one.id, "first"),
+            (two.id, "second"),
+        ]
+        assert (queue.head, queue.queue[0].edits) == (busy.id, 1)
+        with pytest.raises(ThreadBusyError, match="under way"):
+            await thread.send("three", while_busy="reject")
+        assert [entry.id for entry in (await thread.withdraw(one)).queue] == [two.id]
+        with pytest.raises(NotFoundError):
+            await thread.withdraw(one)
+        with pytest.raises(ConflictError):
+            await thread.started(one)
+        now = await thread.send_now(two)
+        assert now.id == two.id
+        info = await thread.started(two)
+        assert (info.id, info.thread) == (two.id, "busy")
+        await client.text(info)
+        assert (await client.info(busy)).state == "cancelled"
+        assert await prompts(thread) == ["scenario:stall", "second"]
+        assert (await thread.queue()).queue == []
+        for late in (thread.edit(two, "late"), thread.withdraw(two), thread.send_now(two)):
+            with pytest.raises(ConflictError, match="has begun"):
+                await late
+
+    run_with(here.url, use)
+
+
+def test_a_turn_that_waits_is_followed_once_it_begins(here: Site) -> None:
+    async def use(client: Client) -> None:
+        thread = client.thread("waits")
+        busy = await thread.send("scenario:stall")
+        waits = await thread.send("then", while_busy="queue")
+        started = asyncio.create_task(thread.started(waits))
+        await client.cancel(busy)
+        assert (await started).id == waits.id
+        assert await client.text(waits)
+
+    run_with(here.url, use)
+
+
+def test_messages_that_contradict_the_stored_ones(here: Site) -> None:
+    async def use(client: Client) -> None:
+        thread = client.thread("contradicted")
+        await client.text(await thread.send([{"role": "user", "content": "one", "id": "m-1"}]))
+        with pytest.raises(HistoryConflictError) as caught:
+            await thread.send([{"role": "user", "content": "other", "id": "m-1"}])
+        assert caught.value.code == "history_conflict"
+
+    run_with(here.url, use)
+
+
+def test_names_and_turns_are_checked_before_they_are_sent() -> None:
+    async def use(client: Client) -> None:
+        for name in ("", ".", "..", "a/b", "x" * 129, "a\n", 3):
+            with pytest.raises(InputError):
+                client.thread(name)  # pyright: ignore[reportArgumentType]
+        thread = client.thread("t")
+        for call in (
+            thread.send("x", parent="../x"),
+            thread.send("x", replaces="short"),
+            thread.send(),
+            thread.edit("a b", "x"),
+            thread.turns(before="?x"),
+        ):
+            with pytest.raises(InputError):
+                await call
+
+    run_with("http://127.0.0.1:1", use)
+
+
+def lost(*bodies: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Takes requests; of those, the answers that are empty are lost."""
+    answers = list(bodies)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"content-length: 2" in head.lower():
+            await reader.readexactly(2)
+        writer.write(answers.pop(0))
+        await writer.drain()
+        writer.close()
+
+    return answer
+
+
+def response(status: int, body: str) -> bytes:
+    head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+    return f"{head}content-type: application/json\r\n\r\n{body}".encode()
+
+
+def with_answers(use: Callable[[Thread], Awaitable[Any]], *answers: bytes) -> Any:
+    async def main() -> Any:
+        server = await asyncio.start_server(lost(*answers), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, Client(f"http://127.0.0.1:{port}", patience=QUICK) as client:
+            return await asyncio.wait_for(use(client.thread("t")), 60)
+
+    return asyncio.run(main())
+
+
+UNKNOWN = response(404, '{"error":{"code":"unknown_run","message":"no such turn waits"}}')
+BEGUN = response(409, '{"error":{"code":"conflict","message":"this turn has begun"}}')
+EMPTY = response(200, '{"queue":[]}')
+
+
+def test_a_command_whose_answer_was_lost_has_taken_effect() -> None:
+    queue = with_answers(lambda thread: thread.withdraw(RUN), b"", UNKNOWN, EMPTY)
+    assert queue == TurnQueue(queue=[])
+    info = response(200, f'{{"id":"{RUN}","state":"running"}}')
+    sent = with_answers(lambda thread: thread.send_now(RUN), b"", BEGUN, info)
+    assert (sent.id, sent.has_begun) == (RUN, True)
+
+
+def test_a_refusal_of_the_first_try_is_one() -> None:
+    with pytest.raises(NotFoundError):
+        with_answers(lambda thread: thread.withdraw(RUN), UNKNOWN)
+    with pytest.raises(ConflictError):
+        with_answers(lambda thread: thread.send_now(RUN), BEGUN)
+
+
+def test_what_is_no_queue_is_no_answer() -> None:
+    with pytest.raises(ServerProtocolError, match="not a queue"):
+        with_answers(lambda thread: thread.queue(), response(200, '{"queue":[1]}'))
