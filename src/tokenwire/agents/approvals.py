@@ -20,13 +20,11 @@ from tokenwire.agents.outlet import Outlet
 from tokenwire.errors import LogError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, RunWait, ToolError
+from tokenwire.run.expiry import EXPIRED
 
 __all__ = ["EXPIRED", "Approval", "Approvals", "denial", "recorded_approval"]
 
 _log = logging.getLogger("tokenwire.agents")
-
-#: The reason of an approval that nobody decided in time.
-EXPIRED = "expired"
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,6 @@ import asyncio
 import copy
 import inspect
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -46,6 +45,7 @@ from tokenwire.events.model import (
 from tokenwire.events.principal import parts_of
 from tokenwire.events.request import Request, request_of
 from tokenwire.exits import is_by_signal
+from tokenwire.run.expiry import expires_at
 from tokenwire.run.plan_for import plan_for
 
 __all__ = ["Approval", "RunContext"]
@@ -290,7 +290,8 @@ class RunContext:
         """Wait for a person's decision, also across restarts of the server. The question appears as
         a call of the tool ``name`` with ``arguments`` on every wire; ``reason`` explains it.
         ``timeout``: seconds after which, without a decision, the result is not approved, with the
-        reason ``expired``; the clock runs on while no process is there. Raises `InputError` for
+        reason ``expired`` (or the run's own, where that is shorter); the clock runs on while no
+        process is there. Raises `InputError` for
         arguments without a JSON form."""
         engine = self.engine
         if timeout is not None and not timeout > 0:
@@ -298,7 +299,8 @@ class RunContext:
         check_name(name, "an approval")
         self._check_loop()
         arguments = plain(arguments if arguments is not None else {})
-        expires = None if timeout is None else time.time() + timeout
+        at = expires_at(timeout, engine.plan.limits.approval_timeout)
+        expires = None if at is None else at / 1000
         operation = await engine.enter("approval", name, digest_of(arguments), expires=expires)
         call_id = f"approval_{operation.number}"
         approval_id = f"ap_{call_id}"
@@ -347,6 +349,7 @@ class RunContext:
                 name=name,
                 arguments=arguments,
                 reason=reason,
+                expires=None if operation.expires is None else int(operation.expires * 1000),
             ),
         ]
         parts = self.engine.fold.parts.values()

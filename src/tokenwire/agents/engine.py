@@ -155,6 +155,10 @@ class AgentEngine:
             )
         )
 
+    async def send(self, answer: ApprovalAnswer) -> None:
+        """Give the run a decision of its own, as a person would. Raises `LogError`."""
+        await self._setup.send(answer)
+
     # --- the agent's side ------------------------------------------------------------------------
 
     def earlier(self) -> list[Event]:
@@ -444,8 +448,10 @@ class AgentEngine:
 
     async def _until_answer(self) -> None:
         """Until there is an answer or a cancel, or an approval expires."""
-        expiry = self.journal.next_expiry
-        seconds = None if expiry is None else max(0.0, expiry - time.time())
+        states = [self.fold.approvals.get(name) for name in self.fold.waiting]
+        times = [a.expires / 1000 for a in states if a is not None and a.expires is not None]
+        times += [] if self.journal.next_expiry is None else [self.journal.next_expiry]
+        seconds = max(0.0, min(times) - time.time()) if times else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.inbox.wait()

@@ -108,6 +108,7 @@ class AgentStream(Run):
             self._inbox,
             order=order if earlier else None,
             fold=fold if earlier else None,
+            send=self._send,
         )
         loop.leaving = engine.leaving
         self._loop = loop
@@ -143,6 +144,18 @@ class AgentStream(Run):
             command = msgspec.structs.replace(command, approval_id=approval)
         self._inbox.put(msgspec.structs.replace(command, call_id=call_id))
         return True
+
+    async def _send(self, answer: ApprovalAnswer) -> None:
+        """A decision of this answer's own, to where those of people come from."""
+        source = self._source
+        call_id = source.calls.get(answer.call_id) if source is not None else None
+        if source is None or call_id is None:  # readers never saw it: nobody else can answer
+            self._inbox.put(answer)
+            return
+        approval = source.calls.get(answer.approval_id, answer.approval_id)
+        await self._engine.send(
+            msgspec.structs.replace(answer, approval_id=approval, call_id=call_id)
+        )
 
     def leave(self) -> None:
         """Return after the running tools: another worker goes on."""

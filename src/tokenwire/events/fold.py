@@ -50,6 +50,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.state import (
+    ApprovalState,
     PartState,
     SteerState,
     StepState,
@@ -86,6 +87,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     usage_unknown: bool = False
     parts: dict[int, PartState] = {}
     tools: dict[str, ToolState] = {}
+    #: What is known of questions to people beside their calls, by approval.
+    approvals: dict[str, ApprovalState] = {}
     #: Facts of the application, as ``name``, ``payload`` and ``id``; no transient ones.
     data: list[dict[str, Any]] = []
     #: The state that an agent shares with its readers; None before it shares any.
@@ -378,12 +381,16 @@ def _tool_error(state: Fold, event: ToolError) -> None:
 def _approval_request(state: Fold, event: ApprovalRequest) -> None:
     tool = _tool(state, event.call_id, event.name)
     tool.approval_id, tool.approval_arguments = event.approval_id, event.arguments
+    state.approvals[event.approval_id] = ApprovalState(
+        state.time + event.t, event.expires, event.reason
+    )
 
 
 def _approval_answer(state: Fold, event: ApprovalAnswer) -> None:
     tool = _tool(state, event.call_id)
     if tool.approved is None:  # the first answer wins
         tool.approved, tool.approval_reason = event.approved, event.reason
+        state.approvals.setdefault(event.approval_id, ApprovalState()).by = event.by
         if event.arguments is not None:
             tool.approval_arguments = event.arguments
     _no_longer_waiting(state, event.approval_id)

@@ -301,13 +301,15 @@ class ToolError(Event, tag="tool-error"):
 
 
 class ApprovalRequest(Event, tag="approval-request"):
-    """A person must approve ``call_id`` before it runs with exactly these ``arguments``."""
+    """A person must approve ``call_id`` before it runs with exactly these ``arguments``.
+    ``expires``: Unix milliseconds at which it ends as denied, unless somebody has decided."""
 
     approval_id: str
     call_id: str
     name: str
     arguments: Any = None
     reason: str | None = None
+    expires: int | None = None
 
 
 class ApprovalAnswer(Event, tag="approval-answer"):

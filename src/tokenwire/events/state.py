@@ -19,7 +19,15 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.parts import Agent
 
-__all__ = ["PartState", "SteerState", "StepState", "ToolState", "message_part", "result_part"]
+__all__ = [
+    "ApprovalState",
+    "PartState",
+    "SteerState",
+    "StepState",
+    "ToolState",
+    "message_part",
+    "result_part",
+]
 
 
 #: Pieces of a part's text before they are joined.
@@ -108,6 +116,16 @@ class ToolState(msgspec.Struct, kw_only=True, omit_defaults=True):
     approved: bool | None = None
     approval_arguments: Any = None
     approval_reason: str | None = None
+
+
+class ApprovalState(msgspec.Struct, omit_defaults=True):
+    """A question to a person. ``requested``, ``expires``: Unix milliseconds; ``reason``: why it is
+    asked; ``by``: who decided."""
+
+    requested: int = 0
+    expires: int | None = None
+    reason: str | None = None
+    by: str | None = None
 
 
 def message_part(state: PartState, dialect: str | None) -> Part:

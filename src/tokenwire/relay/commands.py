@@ -6,6 +6,7 @@ whichever process received it; an answer that fits no open approval or call is n
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from tokenwire.errors import ConflictError, InputError, NotFoundError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
+from tokenwire.run.expiry import EXPIRED
 from tokenwire.tools.check import check_edited
 
 if TYPE_CHECKING:
@@ -67,8 +69,8 @@ def approval_answer(
     arguments: dict[str, Any] | None,
 ) -> ApprovalAnswer:
     """The decision on an open approval of the run of ``fold``. Raises `NotFoundError` for an
-    approval that the run has not requested, `ConflictError` for one that is decided, and
-    `InputError` for arguments that do not fit the tool, or are no JSON object."""
+    approval that the run has not requested, `ConflictError` for one that is decided or whose time
+    is over, and `InputError` for arguments that do not fit the tool, or are no JSON object."""
     tool = next((t for t in fold.tools.values() if t.approval_id == approval_id), None)
     if tool is None:
         raise NotFoundError("this run has no such approval", what="approval")
@@ -82,6 +84,14 @@ def approval_answer(
     )
     if tool.approved is not None or tool.done or has_ended:
         raise _conflict(answer)
+    state = fold.approvals.get(approval_id)
+    if state is not None and state.expires is not None and time.time() * 1000 >= state.expires:
+        raise ConflictError("this approval has expired; nobody decided in time", reason=EXPIRED)
+    if reason == EXPIRED:
+        raise InputError(
+            f"the reason '{EXPIRED}' is of approvals that nobody decided; write another",
+            field="reason",
+        )
     if arguments is not None and not isinstance(arguments, dict):
         raise InputError(
             f"edited arguments are an object, not {type(arguments).__name__}", field="arguments"

@@ -60,6 +60,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     prepare: str | None = None
     #: The bounds of its tool loop, where the application chose them; None: the worker's.
     limits: LoopLimits | None = None
+    #: Seconds until its approvals expire, where the caller wants less than the limits say.
+    approval_timeout: float | None = None
     #: What came before in the conversation; None where the request had everything.
     history: History | None = None
     #: The messages of a request with an idempotency key, as they came, where the application

@@ -219,6 +219,7 @@ class Runs:
         metadata: dict[str, Any] | None = None,
         run_id: str | None = None,
         tools: bool = True,
+        approval_timeout: float | None = None,
     ) -> RunInfo:
         """Start a run of ``request`` on ``model``, in the conversation ``thread``, with
         ``metadata`` (JSON values) and ``run_id`` (default: a new one). ``key``: the same key of the
@@ -226,7 +227,8 @@ class Runs:
         it raises `KeyReusedError`.
 
         ``on_disconnect``: ``continue``, ``stop``, or ``stop:N`` seconds after the last reader left.
-        ``tools``: whether the server's tools may be used. Raises `UnknownModelError`,
+        ``tools``: whether the server's tools may be used. ``approval_timeout``: seconds until an
+        approval of the run expires, where server and tool allow more. Raises `UnknownModelError`,
         `ConfigError` and `InputError` before anything is created, `BusyError` while draining.
         """
         meta = RunMeta(
@@ -237,6 +239,7 @@ class Runs:
             metadata=metadata,
             on_disconnect=on_disconnect,
             tools=tools,
+            approval_timeout=approval_timeout,
         )
         return await self.starts.start(run_id or new_run_id(), meta, key=key)
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from tokenwire.errors import AgentChangedError, ConflictError, LogError, UnknownModelError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Event, RunStart
@@ -236,7 +238,7 @@ class Worker:
             principal=meta.principal,
             deadlines=self._deadlines,
             retry=self._retry,
-            limits=meta.limits or self._limits,
+            limits=self._limits_of(meta),
             tools=self.tools if meta.tools else None,
             stop_when=self._stop_when,
             agent=prepare,
@@ -264,12 +266,19 @@ class Worker:
             principal=meta.principal,
             deadlines=self._deadlines,
             retry=self._retry,
-            limits=meta.limits or self._limits,
+            limits=self._limits_of(meta),
             agent=agent,
             registry=registry,
             app=self.app,
             hooks=self.hooks,
         )
+
+    def _limits_of(self, meta: RunMeta) -> LoopLimits:
+        """The bounds of a run's tool loop. Of several times for approvals the shortest counts."""
+        limits = meta.limits or self._limits
+        times = [meta.approval_timeout, limits.approval_timeout, self._limits.approval_timeout]
+        shortest = min((time for time in times if time is not None), default=None)
+        return msgspec.structs.replace(limits, approval_timeout=shortest)
 
     def is_waiting(self, run: str) -> bool:
         """Whether a run of this process waits for a person or a client."""

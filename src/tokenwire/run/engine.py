@@ -118,4 +118,11 @@ def make_engine(setup: Setup) -> Engine:
     """The engine of a plan: its agent's, or the loop around its models."""
     if setup.plan.agent is not None:
         return setup.plan.agent.engine(setup)
-    return Loop(setup.plan, setup.http, setup.inbox, order=setup.order, fold=setup.fold)
+    return Loop(
+        setup.plan,
+        setup.http,
+        setup.inbox,
+        order=setup.order,
+        fold=setup.fold,
+        send=setup.mailbox,
+    )

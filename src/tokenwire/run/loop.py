@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from tokenwire.errors import CancelledRunError, ConfigError, InputError, TokenwireError
 from tokenwire.events.fold import Fold, StepState
 from tokenwire.events.model import (
+    ApprovalAnswer,
     Event,
     Heartbeat,
     PartAttr,
@@ -38,6 +39,7 @@ from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Target
 from tokenwire.run.call.recover import recover
 from tokenwire.run.coalesce import MOST_TEXT, merge
+from tokenwire.run.expiry import Send
 from tokenwire.run.failure import failed_end
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
@@ -95,6 +97,7 @@ class Loop:
         "_earlier",
         "_gaps",
         "_out_of_steps",
+        "_send",
         "_start",
         "_stopped",
         "_tools",
@@ -116,10 +119,12 @@ class Loop:
         *,
         order: Order | None = None,
         fold: Fold | None = None,
+        send: Send | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.plan, self.http, self.inbox = plan, http, inbox
+        self._send = send or self._to_inbox
         self.order = order or Order()
         self.fold = fold or Fold()
         self._clock, self._wall = clock, wall
@@ -156,6 +161,9 @@ class Loop:
             _log.exception("run %s failed inside", self.plan.run)
             yield self.fail(TokenwireError("internal error; see the server's log"))
         self.tell_end(self.fold)
+
+    async def _to_inbox(self, answer: ApprovalAnswer) -> None:
+        self.inbox.put(answer)
 
     def tell_end(self, state: Fold) -> None:
         """Report the run's end to observers; called once, by whoever wrote the end."""
@@ -203,7 +211,7 @@ class Loop:
             if step.status != "complete":
                 break
             # Made when a step has ended: while a plain answer is written it would only take room.
-            phase = phase or ToolPhase(plan, self._tools, self.inbox, self.fold)
+            phase = phase or ToolPhase(plan, self._tools, self.inbox, self.fold, self._send)
             phase.look(step)
             if not phase.pending and not phase.all_answered and not self._paused(step):
                 steers = self._steers(step)

@@ -17,11 +17,14 @@ __all__ = ["LoopLimits", "Plan"]
 
 
 class LoopLimits(msgspec.Struct, kw_only=True, frozen=True):
-    """``steps``: model calls of a run; ``calls``: tool calls of a run; ``parallel``: at once."""
+    """``steps``: model calls of a run; ``calls``: tool calls of a run; ``parallel``: at once.
+    ``approval_timeout``: seconds for which an approval waits for a person before it ends as
+    denied, ``expired``; None: as long as the run waits."""
 
     steps: int = 10
     calls: int = 50
     parallel: int = 8
+    approval_timeout: float | None = None
 
 
 class Plan(msgspec.Struct, kw_only=True):

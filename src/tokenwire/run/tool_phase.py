@@ -2,7 +2,7 @@
 
 Always true: the reader (and so the log) accepts a ``tool-start`` before its tool runs; a call
 that has a result never runs again; every call ends in exactly one ``tool-result`` or
-``tool-error``; an approval is valid only for the arguments that were displayed.
+``tool-error``; an approval is valid only for the arguments that were displayed, and in its time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
+from tokenwire.run.expiry import Expiry, Send, denied_call, expires_at
 from tokenwire.run.hooks.hook import Hook
 from tokenwire.run.hooks.tools import review, revise
 from tokenwire.run.inbox import Inbox
@@ -56,11 +57,15 @@ def open_tools(fold: Fold) -> set[str]:
 
 
 class ToolPhase:
-    """The tool calls of one run, step by step. ``tools``: those that its principal may use."""
+    """The tool calls of one run, step by step. ``tools``: those that its principal may use;
+    ``send``: gives the run a decision of its own."""
 
-    def __init__(self, plan: Plan, tools: ToolSet | None, inbox: Inbox, fold: Fold) -> None:
+    def __init__(
+        self, plan: Plan, tools: ToolSet | None, inbox: Inbox, fold: Fold, send: Send
+    ) -> None:
         self._plan, self._inbox, self._fold = plan, inbox, fold
         self._tools = tools
+        self._expiry = Expiry(plan.run, fold, send)
         #: Calls of the step that still need a result.
         self.pending: dict[str, ToolCall] = {}
         #: The step has calls that are ours to answer.
@@ -188,7 +193,7 @@ class ToolPhase:
         """A call that is to run as it stands: the question to a person, or its start."""
         self.pending[call.call_id] = call
         if tool.asks(call.arguments if isinstance(call.arguments, dict) else {}):
-            return [self._ask(call)]
+            return [self._ask(tool, call)]
         self._allowed(call, starts)
         return []
 
@@ -250,12 +255,13 @@ class ToolPhase:
         specs = {s.name: s for s in self._plan.request.tools or []}
         return call.name in specs and specs[call.name].executor == "client"
 
-    def _ask(self, call: ToolCall) -> ApprovalRequest:
+    def _ask(self, tool: Tool, call: ToolCall) -> ApprovalRequest:
         return ApprovalRequest(
             approval_id=f"ap_{call.call_id}",
             call_id=call.call_id,
             name=call.name,
             arguments=call.arguments,
+            expires=expires_at(tool.approval_timeout, self._plan.limits.approval_timeout),
         )
 
     def _doubt(self, call: ToolCall) -> Error:
@@ -372,7 +378,7 @@ class ToolPhase:
         return events
 
     async def _until_something(self) -> None:
-        """Wait for an event of a tool, a command, or a cancel."""
+        """Wait for an event of a tool, a command, a cancel, or the end of an approval's time."""
         if self._events:
             return
         sources = {
@@ -380,7 +386,10 @@ class ToolPhase:
             asyncio.ensure_future(self._inbox.wait()),
         }
         try:
-            await asyncio.wait(sources, return_when=asyncio.FIRST_COMPLETED)
+            seconds = self._expiry.seconds(self.pending)
+            await asyncio.wait(sources, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if seconds is not None:
+                await self._expiry.end_due(self.pending)
         finally:
             for source in sources:
                 source.cancel()
@@ -417,14 +426,7 @@ class ToolPhase:
             return []  # the first answer won
         if not command.approved:
             del self.pending[command.call_id]
-            why = f": {command.reason}" if command.reason else ""
-            denied = ToolError(
-                call_id=call.call_id,
-                code="denied",
-                message=f"a person denied this call{why}",
-                name=call.name,
-            )
-            return [command, denied]
+            return [command, denied_call(call.call_id, call.name, command)]
         self._allowed(self._edited(call, command.arguments), starts)
         return [command]
 

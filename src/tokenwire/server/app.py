@@ -361,6 +361,7 @@ def loop_limits(settings: Settings) -> LoopLimits:
         steps=settings.run_steps,
         calls=settings.run_tool_calls,
         parallel=settings.run_tools_at_once,
+        approval_timeout=settings.approval_timeout,
     )
 
 

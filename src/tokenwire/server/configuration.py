@@ -257,8 +257,8 @@ def _number(row: Setting, kind: type, value: Any) -> int | float:
 _POSITIVE = {
     "workers", "heartbeat", "max_age", "graceful_stop", "connect_timeout", "first_event_timeout",
     "idle_timeout", "keep_alive_timeout", "total_timeout", "header_deadline", "body_deadline",
-    "write_deadline", "wait_timeout", "waiting_runs", "header_limit", "header_fields",
-    "hook_timeout", "body_limit", "media_limit", "json_depth", "message_limit", "prompt_limit",
-    "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer", "run_events",
-    "run_bytes", "run_steps", "run_tools_at_once",
+    "write_deadline", "wait_timeout", "approval_timeout", "waiting_runs", "header_limit",
+    "header_fields", "hook_timeout", "body_limit", "media_limit", "json_depth", "message_limit",
+    "prompt_limit", "connections", "connections_per_ip", "runs", "starts_burst", "socket_buffer",
+    "run_events", "run_bytes", "run_steps", "run_tools_at_once",
 }  # fmt: skip

@@ -242,6 +242,13 @@ class Settings:
     )
     total_timeout: float = _set(600.0, "Deadlines", "One whole answer.", unit="s")
     wait_timeout: float = _set(604800.0, "Deadlines", "A run's wait for an approval.", unit="s")
+    approval_timeout: float | None = _set(
+        None,
+        "Deadlines",
+        "Until an approval ends as denied, expired; a tool or a run may have a shorter time. "
+        "Default: wait_timeout, which ends the run.",
+        unit="s",
+    )
     hook_timeout: float = _set(
         10.0, "Deadlines", "One call of before_start, before_tool or after_tool.", unit="s"
     )

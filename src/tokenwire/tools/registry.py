@@ -46,7 +46,9 @@ class Tool:
 
     ``timeout``: seconds. ``output_cap``: bytes of its result as JSON. ``concurrency``: calls of it
     that run at once in this process. ``needs_approval``: True, False, or a function of the
-    arguments. ``idempotent``: may be started again when a crash left its outcome unknown.
+    arguments; ``approval_timeout``: seconds after which such an approval ends as denied,
+    ``expired``, None: those of the run. ``idempotent``: may be started again when a crash left its
+    outcome unknown.
     ``allow``: who may use it (a collection of names and `Principal`, or a function of the name).
     ``executor``: ``client`` tools are answered by the browser, ``provider`` ones by the provider.
     """
@@ -59,6 +61,7 @@ class Tool:
     output_cap: int = 256 * 1024
     concurrency: int = 8
     needs_approval: Approval = False
+    approval_timeout: float | None = None
     idempotent: bool = False
     allow: Allow = None
     executor: Executor = "server"
@@ -74,6 +77,8 @@ class Tool:
             )
         if self.timeout <= 0 or self.output_cap <= 0 or self.concurrency <= 0:
             raise ConfigError(f"tool '{self.name}': limits must be positive numbers")
+        if self.approval_timeout is not None and not self.approval_timeout > 0:
+            raise ConfigError(f"tool '{self.name}': approval_timeout must be more than 0 s")
         if self.executor == "server" and self.function is None:
             raise ConfigError(f"tool '{self.name}' runs on the server and needs a function")
         if isinstance(self.allow, str):
@@ -199,6 +204,7 @@ def tool(
     output_cap: int = 256 * 1024,
     concurrency: int = 8,
     needs_approval: Approval = False,
+    approval_timeout: float | None = None,
     idempotent: bool = False,
     allow: Allow = None,
     executor: Executor = "server",

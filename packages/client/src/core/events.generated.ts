@@ -25,6 +25,7 @@ export interface ApprovalRequestEvent extends Envelope {
   name: string;
   arguments?: unknown;
   reason?: string;
+  expires?: number;
 }
 
 export interface CheckpointEvent extends Envelope {

@@ -19,8 +19,8 @@ from tokenwire.events.model import (
     Agent,
     ApprovalRequest,
     Event,
-    ToolError,
 )
+from tokenwire.run.expiry import denied_call, expires_at
 
 __all__ = ["Turn", "ask", "cut_short", "lost"]
 
@@ -91,15 +91,19 @@ async def ask(
         )
     if tool is None or tool.approval_id is None:
         request = ApprovalRequest(
-            approval_id=approval_id, call_id=call_id, name=name, arguments=arguments
+            approval_id=approval_id,
+            call_id=call_id,
+            name=name,
+            arguments=arguments,
+            expires=expires_at(engine.plan.limits.approval_timeout),
         )
         await engine.outlet.put(own, [request], durable=True)
-    answer = await engine.approvals.wait(approval_id, call_id)
+    state = engine.fold.approvals.get(approval_id)
+    at = state.expires if state is not None else None
+    answer = await engine.approvals.wait(approval_id, call_id, None if at is None else at / 1000)
     events: list[Event] = [answer]
     if refuses and not answer.approved:
-        why = f": {answer.reason}" if answer.reason else ""
-        message = f"a person denied this call{why}"
-        events.append(ToolError(call_id=call_id, name=name, code="denied", message=message))
+        events.append(denied_call(call_id, name, answer))
     await engine.outlet.put(own, events, durable=True)
     edited = answer.arguments if answer.arguments is not None else arguments
     return Approval(approved=answer.approved, arguments=edited, by=answer.by, reason=answer.reason)

@@ -99,6 +99,8 @@ class CreateRun(HowToAnswer):
     parent: str | None = None
     #: The turn in whose place this one comes: edited, or without a question answered again.
     replaces: str | None = None
+    #: Seconds until an approval of this run expires, where the server or the tool allow more.
+    approval_timeout: Annotated[float, Meta(gt=0)] | None = None
 
     def request(self, settings: Settings) -> Request:
         """The model's request, with every limit checked."""

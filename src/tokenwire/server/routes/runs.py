@@ -130,6 +130,7 @@ async def begin(
         thread=body.thread,
         on_disconnect=body.on_disconnect,
         metadata=body.metadata,
+        approval_timeout=body.approval_timeout,
     )
     if query.history is not None and body.thread is not None:
         following = await _following(state, body, request.messages, how.principal)
@@ -145,6 +146,7 @@ async def begin(
         thread=body.thread,
         metadata=body.metadata,
         on_disconnect=body.on_disconnect,
+        approval_timeout=body.approval_timeout,
     )
     return Reply(run=run.id, info=run)
 

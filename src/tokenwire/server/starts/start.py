@@ -62,6 +62,7 @@ class Start(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     run_id: str | None = None
     tools: bool = True
+    approval_timeout: float | None = None
 
     def __post_init__(self) -> None:
         # Before anything of the conversation is read: a token may be for another.
@@ -152,6 +153,7 @@ async def start_run(
     metadata: dict[str, Any] | None = None,
     run_id: str | None = None,
     tools: bool = True,
+    approval_timeout: float | None = None,
 ) -> RunInfo:
     """`Runs.start` within roles and quotas, for every wire. ``model``, ``on_disconnect``: None is
     the server's default."""
@@ -169,6 +171,7 @@ async def start_run(
             metadata=metadata,
             run_id=run_id,
             tools=tools,
+            approval_timeout=approval_timeout,
         )
         count.is_started = info.created_now
     if info.created_now and thread:
@@ -194,6 +197,7 @@ async def say(
         metadata=how.metadata,
         on_disconnect=how.on_disconnect or state.settings.on_disconnect,
         tools=how.tools,
+        approval_timeout=how.approval_timeout,
     )
     run_id = how.run_id or new_run_id()
     async with admitted(state, how.identity, how.key, run_id) as count:
