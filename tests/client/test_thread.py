@@ -90,6 +90,7 @@ def test_turns_that_wait_are_edited_withdrawn_and_sent_now(here: Site) -> None:
             (two.id, "second"),
         ]
         assert (queue.head, queue.queue[0].edits) == (busy.id, 1)
+        assert [message.text for message in (await thread.waiting(two)).messages] == ["second"]
         with pytest.raises(ThreadBusyError, match="under way"):
             await thread.send("three", while_busy="reject")
         assert [entry.id for entry in (await thread.withdraw(one)).queue] == [two.id]

@@ -321,3 +321,21 @@ def test_what_waits_is_its_principals_own() -> None:
         assert here.client.get("/v1/threads/same/turns", headers=AS_B).json()["turns"] == []
         assert here.client.delete(path, headers=AS_A).status_code == 200
         here.client.post(f"/v1/runs/{busy}/cancel", headers=AS_A)
+
+
+def test_a_turn_that_waits_is_read_whole(here: Site) -> None:
+    busy = here.start("scenario:stall", thread="whole")
+    picture = {"type": "file", "media_type": "image/png", "data": "QUFB", "name": "cat.png"}
+    content = [picture, {"type": "text", "text": "w" * 400}]
+    body = {"thread": "whole", "messages": [{"role": "user", "content": content}]}
+    waits = here.client.post("/v1/runs?history=thread&while_busy=queue", json=body).json()
+    entry = here.client.get(waits["queue"]).json()
+    assert entry["messages"] == [{"role": "user", "content": content}]
+    assert (entry["id"], entry["position"], entry["edits"]) == (waits["id"], 1, 0)
+    assert len(entry["text"]) == 200
+    assert here.client.get(f"/v1/threads/whole/queue/{busy}").status_code == 409
+    here.client.put(waits["queue"], json={"prompt": "short"}).raise_for_status()
+    assert here.client.get(waits["queue"]).json()["messages"][0]["content"] == "short"
+    here.client.delete(waits["queue"]).raise_for_status()
+    assert here.client.get(waits["queue"]).status_code == 404
+    here.client.post(f"/v1/runs/{busy}/cancel", json={}).raise_for_status()

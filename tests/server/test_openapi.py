@@ -381,6 +381,7 @@ WITHOUT_SUCCESS = {
     "POST /v1/producers/{run}/finish",
     "POST /v1/producers/{run}/renew",
     "POST /api/chat/{chat}/approval",
+    "GET /v1/threads/{thread}/queue/{run}",
     "PUT /v1/threads/{thread}/queue/{run}",
     "DELETE /v1/threads/{thread}/queue/{run}",
     "POST /v1/threads/{thread}/queue/{run}/now",

@@ -65,6 +65,7 @@ NEEDED = {
     "GET /v1/threads/{thread}/turns": "read",
     "PUT /v1/threads/{thread}/head": "write",
     "GET /v1/threads/{thread}/queue": "read",
+    "GET /v1/threads/{thread}/queue/{run}": "read",
     "PUT /v1/threads/{thread}/queue/{run}": "write",
     "DELETE /v1/threads/{thread}/queue/{run}": "write",
     "POST /v1/threads/{thread}/queue/{run}/now": "write",

@@ -79,7 +79,8 @@ class TurnPage(msgspec.Struct, kw_only=True):
 class QueuedTurn(msgspec.Struct, kw_only=True):
     """A turn that waits. ``id``: that of the run that it will be; ``text``: the beginning of what
     it asks; ``by``: who sent it; ``created``: Unix time in seconds; ``edits``: how often it was
-    edited; ``steers``: the answer under way that was given it as words."""
+    edited; ``steers``: the answer under way that was given it as words; ``messages``: all that it
+    asks, where one turn was read (`Thread.waiting`)."""
 
     id: str
     text: str = ""
@@ -87,6 +88,7 @@ class QueuedTurn(msgspec.Struct, kw_only=True):
     created: float = 0.0
     edits: int = 0
     steers: str | None = None
+    messages: list[Message] = []
 
 
 class TurnQueue(msgspec.Struct, kw_only=True):
@@ -192,6 +194,10 @@ class Thread:
     async def queue(self) -> TurnQueue:
         """Head and queue."""
         return _of_type(await self._requests.send("GET", f"{self._path}/queue"), TurnQueue)
+
+    async def waiting(self, turn: str | RunInfo) -> QueuedTurn:
+        """A turn that waits, with all of its ``messages``."""
+        return _of_type(await self._requests.send("GET", self._entry(turn)), QueuedTurn)
 
     async def edit(self, turn: str | RunInfo, prompt: Prompt) -> TurnQueue:
         """Replace what a turn asks that waits, by ``prompt``: a text, or messages."""

@@ -184,7 +184,7 @@ export function threadPath(thread: string): string {
   return `/v1/threads/${checked("thread", thread, THREAD_ID)}`;
 }
 
-function runId(run: string): string {
+export function runId(run: string): string {
   return checked("run", run, RUN_ID);
 }
 

@@ -376,6 +376,21 @@ class Conversations:
                 raise
             raise ConflictError("this turn has begun; it waits no more") from None
 
+    async def waiting(
+        self, principal: str, thread: str, run: str
+    ) -> tuple[Entry, list[Message], Queue]:
+        """A turn that waits, all that it asks (as the caller sent it), and the queue. Raises
+        `NotFoundError`, and `ConflictError` when the turn has begun."""
+        scope, admission = scope_of(principal, thread), self.admission
+        for _ in range(_EDIT_TRIES):
+            _, queue = await admission.settled(scope)
+            async with self._waiting(principal, thread, run):
+                entry = queue.entry(run)
+            content = await admission.content(scope, entry)
+            if content is not None:
+                return entry, (content.original or content.meta).request.messages, queue
+        raise ConflictError("this turn is being edited elsewhere; look at it again")
+
     async def edit(self, principal: str, thread: str, run: str, messages: list[Message]) -> Queue:
         """Replace what a turn asks that waits, which ``before_start`` sees as it saw the first
         words. Raises what that refuses with, `NotFoundError`, and `ConflictError` when the turn

@@ -57,6 +57,13 @@ class TurnQueue(msgspec.Struct, omit_defaults=True):
     head: str | None = None
 
 
+class WaitingTurn(QueuedTurn, kw_only=True, omit_defaults=True):
+    """A turn that waits, with all that it asks; ``position``: its place in the queue, from 1."""
+
+    position: int
+    messages: list[Message]
+
+
 class OneTurn(msgspec.Struct, omit_defaults=True):
     """What was asked, and what ``run`` answered; ``parent``: the turn before it."""
 
@@ -104,6 +111,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="Conversations",
         answers=(answer(200, "Head and queue", TurnQueue),),
         problems=("bad_request",),
+    ),
+    ("GET", _QUEUE + "/{run}"): Operation(
+        summary="A turn that waits",
+        tag="Conversations",
+        text="What it asks, whole: the list has its beginning.",
+        answers=(answer(200, "The turn", WaitingTurn),),
+        problems=("bad_request", "conflict", *_UNKNOWN),
     ),
     ("PUT", _QUEUE + "/{run}"): Operation(
         summary="Edit a turn that waits",

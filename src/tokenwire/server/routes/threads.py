@@ -122,6 +122,8 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
         return json_response(conversation)
     limit = _limit(request, _USUAL_RUNS)
     before = query.get("before")
+    # Before the runs: a turn that leaves the queue meanwhile is among them.
+    waiting = await state.conversations.queue(info.principal, thread)
     # One more than the page, to know whether there are more.
     runs = await state.runs.thread(thread, principal=info.principal, most=limit + 1, before=before)
     active = next((run.id for run in runs if run.state not in OUTCOMES), None)
@@ -132,7 +134,6 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     }
     if len(runs) > limit:
         page["next"] = runs[limit - 1].id
-    waiting = await state.conversations.queue(info.principal, thread)
     if waiting.waiting or waiting.head is not None:
         page |= queue_of(waiting)
     own = await state.conversations.own_rules(info.principal, thread)

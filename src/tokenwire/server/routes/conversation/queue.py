@@ -17,7 +17,12 @@ from tokenwire.events.request import Request as ModelRequest
 from tokenwire.server.edge.bodies import check_request, read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
-from tokenwire.server.routes.conversation.turns import of_thread, queue_of, thread_of
+from tokenwire.server.routes.conversation.turns import (
+    entry_of,
+    of_thread,
+    queue_of,
+    thread_of,
+)
 from tokenwire.server.routes.runs import count_misses, run_id
 from tokenwire.server.routes.support import route
 from tokenwire.server.runs import describe
@@ -41,6 +46,7 @@ def routes(state: State) -> list[BaseRoute]:
     state.roles.add("DELETE", one, "write")
     return [
         route(state, queue, of_thread(listed), "GET"),
+        route(state, one, of_thread(entry), "GET"),
         route(state, one, of_thread(edit), "PUT"),
         route(state, one, of_thread(withdraw), "DELETE"),
         route(state, one + "/now", of_thread(send_now), "POST"),
@@ -52,6 +58,16 @@ async def listed(state: State, request: Request, info: RequestInfo) -> Response:
     thread = thread_of(request)
     queue = await state.conversations.queue(info.principal, thread)
     return json_response({"thread": thread, **queue_of(queue)})
+
+
+async def entry(state: State, request: Request, info: RequestInfo) -> Response:
+    """``GET .../queue/{run}``: a turn that waits, with the ``messages`` that it asks, and its
+    ``position`` from 1. 409 once it has begun."""
+    thread, run = thread_of(request), run_id(request)
+    async with count_misses(state, info):
+        waiting, messages, queue = await state.conversations.waiting(info.principal, thread, run)
+    position = [one.run for one in queue.waiting].index(run) + 1
+    return json_response({**entry_of(waiting), "position": position, "messages": messages})
 
 
 async def edit(state: State, request: Request, info: RequestInfo) -> Response:

@@ -28,7 +28,7 @@ from tokenwire.server.routes.support import route
 from tokenwire.server.state import State
 from tokenwire.server.tokens.grant import within
 
-__all__ = ["MOST_TURNS", "HeadBody", "of_thread", "queue_of", "routes", "thread_of"]
+__all__ = ["MOST_TURNS", "HeadBody", "entry_of", "of_thread", "queue_of", "routes", "thread_of"]
 
 Handler = Callable[[State, Request, RequestInfo], Awaitable[Response]]
 
@@ -110,11 +110,12 @@ def _turn(turn: Turn) -> dict[str, Any]:
 
 def queue_of(queue: Queue) -> dict[str, Any]:
     """Head and queue as the routes return them."""
-    body: dict[str, Any] = {"queue": [_entry(entry) for entry in queue.waiting]}
+    body: dict[str, Any] = {"queue": [entry_of(entry) for entry in queue.waiting]}
     return body | ({"head": queue.head} if queue.head is not None else {})
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def entry_of(entry: Entry) -> dict[str, Any]:
+    """A turn that waits as the routes return it."""
     fields = {
         "id": entry.run,
         "text": entry.text,
