@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support.conversation import THREAD, Device, HeldModel, device, text_of
 from support.spine import run_async
 from tokenwire.errors import InputError, NotFoundError
 from tokenwire.events.message import Message, TextPart, assistant, user
+from tokenwire.events.model import RunStart
 from tokenwire.events.request import Request
 from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
@@ -171,15 +173,91 @@ def test_a_budget_of_tokens_drops_the_oldest_and_summarises_them_once() -> None:
     run_async(main())
 
 
-def test_a_summary_that_fails_leaves_the_turns_out() -> None:
-    async def main() -> None:
-        async def summarise(before: str | None, messages: list[Message]) -> str:
-            raise RuntimeError("no model for summaries")
+async def _raises(before: str | None, messages: list[Message]) -> str:
+    raise RuntimeError("no model for summaries")
 
+
+def _exits(before: str | None, messages: list[Message]) -> str:
+    raise SystemExit(3)
+
+
+async def _times_out(before: str | None, messages: list[Message]) -> str:
+    raise TimeoutError
+
+
+async def _is_cancelled(before: str | None, messages: list[Message]) -> str:
+    raise asyncio.CancelledError
+
+
+def _says_nothing(before: str | None, messages: list[Message]) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("summarise", "reason"),
+    [
+        (_raises, "'summarise' raised RuntimeError"),
+        (_exits, "'summarise' raised SystemExit"),
+        (_times_out, "'summarise' raised TimeoutError"),
+        (_is_cancelled, "'summarise' raised CancelledError"),
+        (_says_nothing, "'summarise' raised TypeError"),
+    ],
+)
+def test_a_summary_that_fails_leaves_the_turns_out_and_the_run_says_so(
+    summarise: Any, reason: str
+) -> None:
+    async def main() -> None:
         model = HeldModel()
         async with device(MemoryStore(), model, policy="tokens:60", summarise=summarise) as here:
-            await say(here, *(f"{number} " + "word " * 20 for number in range(4)))
+            runs = await say(here, *(f"{number} " + "word " * 20 for number in range(4)))
             assert len(model.requests[-1]) == 3
+            info = await here.runs.info(runs[-1])
+            assert info.history is not None
+            assert (info.history.summary, info.history.summary_error) == (None, reason)
+            start = (await here.runs.replay(runs[-1])).events()[0]
+            assert isinstance(start, RunStart)
+            assert start.history is not None
+            assert start.history.summary_error == reason
+            assert (start.history.turns, start.history.omitted) == (1, 2)
+
+    run_async(main())
+
+
+def test_a_summary_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenwire.relay.conversation.summary.SUMMARY_SECONDS", 0.05)
+
+    async def never(before: str | None, messages: list[Message]) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def main() -> None:
+        model = HeldModel()
+        async with device(MemoryStore(), model, policy="tokens:60", summarise=never) as here:
+            runs = await say(here, *(f"{number} " + "word " * 20 for number in range(4)))
+            info = await here.runs.info(runs[-1])
+            assert info.history is not None
+            assert info.history.summary_error == "'summarise' took longer than 0.05 s"
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("policy", ["all", "last:2", "tokens:60"])
+def test_the_first_event_of_a_run_says_what_its_model_was_given(policy: str) -> None:
+    async def main() -> None:
+        model = HeldModel()
+        async with device(MemoryStore(), model, policy=policy) as here:
+            runs = await say(here, *(f"{number} " + "word " * 20 for number in range(4)))
+            start = (await here.runs.replay(runs[-1])).events()[0]
+            assert isinstance(start, RunStart)
+            assert start.history is not None
+            assert (start.history.parent, start.history.policy) == (runs[-2], policy)
+            given = (len(model.requests[-1]) - 1) // 2
+            assert (start.history.turns, start.history.omitted) == (given, 3 - given)
+            alone = await here.runs.start(Request(messages=[user("x")]), model="m")
+            await here.done(alone.id)
+            first = (await here.runs.replay(alone.id)).events()[0]
+            assert isinstance(first, RunStart)
+            assert first.history is None
 
     run_async(main())
 

@@ -263,6 +263,7 @@ class AgentEngine:
             thread=plan.thread,
             model=plan.model,
             metadata=plan.metadata,
+            history=plan.history,
         )
 
     async def _pumped(self) -> AsyncGenerator[list[Event], None]:

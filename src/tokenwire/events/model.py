@@ -63,6 +63,7 @@ __all__ = [
     "Finish",
     "FinishReason",
     "Heartbeat",
+    "HistoryDescription",
     "OpaqueEnd",
     "OpaqueStart",
     "PartAttr",
@@ -134,14 +135,30 @@ RunStatus = Literal["running", "waiting", RunOutcome]
 # --- run ---------------------------------------------------------------------------------------
 
 
+class HistoryDescription(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What of its conversation a run's model was given. ``turns``: how many turns, of which the
+    run's snapshot has the names; ``policy``: the rule that decided it; ``parent``: the run that it
+    continues; ``omitted``: how many turns not; ``summarised``: a text is in place of those;
+    ``summary_error``: why that could not be made, so that older turns are missing from it."""
+
+    turns: int
+    policy: str
+    parent: str | None = None
+    omitted: int = 0
+    summarised: bool = False
+    summary_error: str | None = None
+
+
 class RunStart(Event, tag="run-start"):
-    """The first event of every run. ``time``: Unix time in milliseconds."""
+    """The first event of every run. ``time``: Unix time in milliseconds; ``history``: what of its
+    conversation the model was given, where the request had not all of it."""
 
     run: str
     time: int = 0
     thread: str | None = None
     model: str | None = None
     metadata: dict[str, Any] | None = None
+    history: HistoryDescription | None = None
 
 
 class RunClaim(Event, tag="run-claim"):

@@ -22,6 +22,7 @@ from tokenwire.events.names import names_of
 from tokenwire.log.base import Store
 from tokenwire.relay.census import Census
 from tokenwire.relay.commands import encode_command
+from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.documents.private import PrivateDocuments
 from tokenwire.relay.outbox import OnEnd, Outbox
@@ -235,6 +236,7 @@ class Worker:
             model=meta.model,
             thread=meta.thread,
             metadata=meta.metadata,
+            history=described(meta.history),
             principal=meta.principal,
             deadlines=self._deadlines,
             retry=self._retry,
@@ -263,6 +265,7 @@ class Worker:
             model=meta.model,
             thread=meta.thread,
             metadata=meta.metadata,
+            history=described(meta.history),
             principal=meta.principal,
             deadlines=self._deadlines,
             retry=self._retry,

@@ -189,14 +189,7 @@ class Loop:
         plan = self.plan
         if self.order.state == "new":
             report(RunStarted(plan.run, plan.model))
-            start = RunStart(
-                run=plan.run,
-                time=int(self._wall() * 1000),
-                thread=plan.thread,
-                model=plan.model,
-                metadata=plan.metadata,
-            )
-            yield self._stamp([start])
+            yield self._stamp([self._run_start()])
         phase: ToolPhase | None = None
         step = self._unfinished()
         while step is None or self.inbox.cancelled is None:
@@ -246,6 +239,17 @@ class Loop:
                 yield self._stamp(steers)
             step = None
         yield self._end(phase.in_doubt if phase is not None else None)
+
+    def _run_start(self) -> RunStart:
+        plan = self.plan
+        return RunStart(
+            run=plan.run,
+            time=int(self._wall() * 1000),
+            thread=plan.thread,
+            model=plan.model,
+            metadata=plan.metadata,
+            history=plan.history,
+        )
 
     def _steers(self, step: StepState) -> list[Event]:
         """What people said during ``step`` and is not in the log yet, where another step may

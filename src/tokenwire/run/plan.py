@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from tokenwire.events.fold import Fold
+from tokenwire.events.model import HistoryDescription
 from tokenwire.events.request import Request
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.run.call.deadlines import Deadlines
@@ -38,6 +39,8 @@ class Plan(msgspec.Struct, kw_only=True):
     model: str
     thread: str | None = None
     metadata: dict[str, Any] | None = None
+    #: What of its conversation ``request`` has; None: whatever the caller sent.
+    history: HistoryDescription | None = None
     principal: str = ""
     deadlines: Deadlines = Deadlines()
     retry: RetryPolicy = RetryPolicy()

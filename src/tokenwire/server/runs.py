@@ -6,24 +6,12 @@ from typing import Any
 
 import msgspec
 
-from tokenwire.events.model import RunStatus
-from tokenwire.relay.conversation.history import History
+from tokenwire.events.model import HistoryDescription, RunStatus
+from tokenwire.relay.conversation.history import described
 from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.description import RunInfo
 
-__all__ = ["HistoryDescription", "RunDescription", "describe"]
-
-
-class HistoryDescription(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What of its conversation a run's model was given. ``parent``: the run that it continues;
-    ``turns``: how many turns, of which the snapshot has the runs; ``omitted``: how many not;
-    ``policy``: the rule that decided it; ``summarised``: a text is in place of those left out."""
-
-    turns: int
-    policy: str
-    parent: str | None = None
-    omitted: int = 0
-    summarised: bool = False
+__all__ = ["RunDescription", "describe"]
 
 
 class RunDescription(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -53,19 +41,7 @@ def describe(info: RunInfo, mount: str) -> dict[str, Any]:
         thread=info.thread,
         created=info.created,
         metadata=info.metadata,
-        history=_given(info.history),
+        history=described(info.history),
         events=f"{mount}/v1/runs/{info.id}/events",
     )
     return msgspec.to_builtins(description)
-
-
-def _given(history: History | None) -> HistoryDescription | None:
-    if history is None:
-        return None
-    return HistoryDescription(
-        parent=history.parent,
-        turns=len(history.turns),
-        omitted=history.omitted,
-        policy=history.policy,
-        summarised=history.summary is not None,
-    )

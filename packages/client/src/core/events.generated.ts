@@ -264,6 +264,7 @@ export interface RunStartEvent extends Envelope {
   thread?: string;
   model?: string;
   metadata?: Record<string, unknown>;
+  history?: { turns: number; policy: string; parent?: string; omitted?: number; summarised?: boolean; summary_error?: string };
 }
 
 export interface RunWaitEvent extends Envelope {

@@ -38,7 +38,7 @@ from tokenwire.relay.conversation.history import (
 from tokenwire.relay.conversation.queue import Entry, Queue
 from tokenwire.relay.conversation.rules import forget_rules
 from tokenwire.relay.conversation.scope import principal_of
-from tokenwire.relay.conversation.summary import Summarise, summary_of
+from tokenwire.relay.conversation.summary import SUMMARY_SECONDS, Summarise, summary_of
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.replay import read_run
@@ -52,9 +52,9 @@ _log = logging.getLogger("tokenwire.relay")
 #: The documents of a conversation: head and queue; which conversations may have something to
 #: start; and, a kind for each conversation, the requests of turns without a run.
 _STATE, _PENDING, _CONTENT = "conversation", "conversation-pending", "conversation-content:"
-#: Seconds for which a turn that is starting is left to the process that starts it: without and with
-#: a summary to be made; and between two looks at it.
-_HELP_SECONDS, _SUMMARY_SECONDS, _LOOK_SECONDS = 0.5, 60.0, 0.02
+#: Seconds for which a turn that is starting is left to the process that starts it, and between two
+#: looks at it; and how much longer where a summary may have to be made.
+_HELP_SECONDS, _LOOK_SECONDS = 0.5, 0.02
 #: Conversations that one look promotes.
 _MOST_PENDING = 10_000
 
@@ -186,7 +186,7 @@ class Admission:
     def _is_anothers(self, entry: Entry) -> bool:
         """Whether a process that lives is probably creating this run now. If two do it is created
         once all the same; a summary would be made twice."""
-        patience = _HELP_SECONDS if self._summarise is None else _SUMMARY_SECONDS
+        patience = _HELP_SECONDS if self._summarise is None else SUMMARY_SECONDS + _HELP_SECONDS
         age = time.time() - entry.since
         return entry.run not in self._mine and 0 <= age < patience
 
@@ -258,17 +258,18 @@ class Admission:
         policy = policy_of(content.policy)
         branch = await turns.branch(parent, most=policy.most if policy.kind == "last" else None)
         selected = selection(branch, policy)
-        summary = await summary_of(self._summarise, selected)
+        summary = await summary_of(self._summarise, selected, entry.run)
         unanswered = [turn.run for turn in selected.turns if turn.outcome is None]
         content.meta.history = History(
             parent=parent,
             turns=[turn.run for turn in selected.turns],
             unanswered=unanswered,
             omitted=selected.omitted,
-            summary=summary,
+            summary=summary.text,
             policy=content.policy,
+            summary_error=summary.error,
         )
-        before = messages_of_turns(selected.turns, summary, unanswered)
+        before = messages_of_turns(selected.turns, summary.text, unanswered)
         try:
             info = await self._starts.begin(
                 entry.run,

@@ -14,12 +14,14 @@ import msgspec
 
 from tokenwire.errors import InputError
 from tokenwire.events.message import FilePart, Message, TextPart
+from tokenwire.events.model import HistoryDescription
 
 __all__ = [
     "History",
     "Policy",
     "Selection",
     "Turn",
+    "described",
     "messages_of_turns",
     "policy_of",
     "selection",
@@ -38,7 +40,7 @@ class History(msgspec.Struct, kw_only=True, omit_defaults=True):
     ``parent``: the run that this one continues; None at the beginning. ``turns``: the runs whose
     turns the model was given, oldest first; ``unanswered``: those of them that had no answer yet.
     ``omitted``: how many turns before them it was not given; ``summary``: the text in their place.
-    ``policy``: the rule that decided it.
+    ``policy``: the rule that decided it. ``summary_error``: why there is no newer summary.
     """
 
     parent: str | None = None
@@ -47,6 +49,7 @@ class History(msgspec.Struct, kw_only=True, omit_defaults=True):
     omitted: int = 0
     summary: str | None = None
     policy: str = "all"
+    summary_error: str | None = None
 
 
 class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -138,6 +141,20 @@ def _start_before(branch: list[Turn]) -> tuple[int, str | None]:
             if turn.run == newest.first:
                 return number, newest.summary
     return 0, None
+
+
+def described(history: History | None) -> HistoryDescription | None:
+    """``history`` without the names of its turns and the text of its summary, for readers."""
+    if history is None:
+        return None
+    return HistoryDescription(
+        turns=len(history.turns),
+        policy=history.policy,
+        parent=history.parent,
+        omitted=history.omitted,
+        summarised=history.summary is not None,
+        summary_error=history.summary_error,
+    )
 
 
 def messages_of_turns(

@@ -15,6 +15,7 @@ from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome,
 from tokenwire.events.order import closing
 from tokenwire.log.base import Records
 from tokenwire.relay.commands import is_cancel
+from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.produce import Ending, Producer, ProducerLimits
 from tokenwire.relay.replay import HANDED_OVER, Replay
@@ -118,4 +119,5 @@ def start_of(run: str, of: RunMeta | Plan) -> RunStart:
         thread=of.thread,
         model=of.model,
         metadata=of.metadata,
+        history=of.history if isinstance(of, Plan) else described(of.history),
     )
