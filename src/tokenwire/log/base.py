@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 __all__ = [
+    "FOR_GOOD",
     "PRIVATE",
     "Appended",
     "Claim",
@@ -42,6 +43,10 @@ __all__ = [
 
 Durability = Literal["memory", "process", "disk", "replica"]
 Wake = Callable[[], None]
+
+#: A lease of at least so many seconds is for good: of a log that nobody owns, which any process
+#: appends to. Its end is further away than any clock is wrong.
+FOR_GOOD = 1e8
 
 
 class Appended(msgspec.Struct, frozen=True):

@@ -40,6 +40,7 @@ from tokenwire.relay.commands import (
     encode_command,
     tool_answer,
 )
+from tokenwire.relay.conversation.feed import approval_event
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import (
@@ -399,6 +400,8 @@ class Runs:
             arguments=arguments,
         )
         await self._answer(run, answer)
+        if info.thread is not None:
+            self.worker.feeds.tell(info.thread, approval_event(run, answer), identity=approval_id)
 
     async def answer_tool(
         self,
@@ -433,6 +436,8 @@ class Runs:
         if self.outbox is not None:
             await self.outbox.forget(run)
         await self.store.delete(run)
+        if info.thread is not None:
+            self.worker.feeds.tell_run(info.thread, run)
         if info.closed is None:
             seconds = max(0.0, time.time() - info.created)
             report(RunEnded(run, meta.model, "deleted", None, seconds, info.tail))

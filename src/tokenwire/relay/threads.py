@@ -107,12 +107,15 @@ class Threads:
         else:
             entry = _Entry(updated=time.time(), first=_subject(messages), run=run)
         await self._set_entry(name, entry)
+        if entry.run == run:
+            self._tell_title(name)
 
     async def rename(self, principal: str, thread: str, title: str) -> ThreadInfo:
         """Set the title; an empty one restores the name that the thread had by itself."""
         name = scope_of(principal, thread)
         entry = await self._named(name)
         await self._store.set_document(_TITLE, name, title.encode() or None)
+        self._tell_title(name)
         return ThreadInfo(thread=thread, title=title or entry.first, updated=entry.updated)
 
     async def set_rules(
@@ -165,6 +168,7 @@ class Threads:
         entry = await self._entry(name)
         if entry is not None and entry.run in (None, run):
             await self._set_entry(name, _Entry(updated=entry.updated))
+            self._tell_title(name)
 
     async def erase(self, thread: str, principal: str) -> None:
         """Erase the conversation, what waits in it, and all of its runs."""
@@ -218,6 +222,11 @@ class Threads:
         await forget_conversation(self._store, name)
         for kind in (_TITLE, _KIND, _UNUSED):
             await self._store.set_document(kind, name, None)
+
+    def _tell_title(self, name: str) -> None:
+        """Without the title, which whoever reads the event looks up: a feed outlives a run whose
+        question names the conversation."""
+        self._runs.worker.feeds.tell(name, {"type": "title"})
 
     async def _entry(self, name: str) -> _Entry | None:
         data = await self._store.document(_KIND, name)

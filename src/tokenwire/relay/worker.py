@@ -22,7 +22,9 @@ from tokenwire.events.names import names_of
 from tokenwire.log.base import Store
 from tokenwire.relay.census import Census
 from tokenwire.relay.commands import encode_command
+from tokenwire.relay.conversation.feed import Feeds, waiting_event
 from tokenwire.relay.conversation.history import described
+from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.documents.private import PrivateDocuments
 from tokenwire.relay.outbox import OnEnd, Outbox
@@ -109,6 +111,8 @@ class Worker:
         self.outbox: Outbox | None = None
         if on_end is not None or webhooks is not None:
             self.outbox = Outbox(store, on_end, webhooks)
+        #: What is told of conversations.
+        self.feeds = Feeds(store)
         self.lease = lease
         self._fallbacks = {k: names_of(v, "fallbacks") for k, v in (fallbacks or {}).items()}
         self._models = None if models is None else frozenset(names_of(models, "models"))
@@ -172,6 +176,7 @@ class Worker:
         start = start_of(owned.run, owned.loop.plan)
         await self.end(replay, ending(replay, how), owned.producer.epoch, start)
         owned.loop.tell_end(replay.fold)
+        self._tell(owned.loop.plan)
 
     async def end(self, replay: Replay, events: list[Event], epoch: int, start: RunStart) -> None:
         """Write the end of a run that nobody works at, and tell of it. Raises `LogError`."""
@@ -186,6 +191,7 @@ class Worker:
         if self.outbox is not None:
             await self.outbox.aclose()
         await self.drain(0.0)
+        await self.feeds.aclose()
         self.readers.close()
         if self._own_http and self.http is not None:
             await self.http.aclose()
@@ -334,7 +340,7 @@ class Worker:
             producer,
             ended=self._ended,
             failed=self.readers.fail,
-            waits=self.outbox.waits if self.outbox is not None else None,
+            waits=partial(self._waits, plan),
             first=list(first),
         )
         if replay is not None:
@@ -342,7 +348,20 @@ class Worker:
         self.owned[plan.run] = owned
         self.census.add(plan.principal, plan.run, owned)
         self.readers.own(plan.run, policy, inbox.put)
+        self._tell(plan)
         return owned
+
+    def _tell(self, plan: Plan) -> None:
+        """The run's conversation hears what has become of it."""
+        if plan.thread is not None:
+            self.feeds.tell_run(scope_of(plan.principal, plan.thread), plan.run)
+
+    def _waits(self, plan: Plan, run: str, fold: Fold) -> None:
+        """What a run of this process waits for is another now."""
+        if self.outbox is not None:
+            self.outbox.waits(run, fold)
+        if plan.thread is not None:
+            self.feeds.tell(scope_of(plan.principal, plan.thread), waiting_event(run, fold))
 
     async def _command(self, run: str, command: ApprovalAnswer) -> None:
         """A command of this process to a run of its own, in the order of the mailbox."""
@@ -359,6 +378,7 @@ class Worker:
             if self.outbox is not None:
                 self.outbox.ended(owned.run)
             thread = owned.loop.plan.thread
+            self._tell(owned.loop.plan)
             if thread is not None:
                 for hook in self.on_left:
                     hook(owned.loop.plan.principal, thread)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from tokenwire.errors import LogError
-from tokenwire.log.base import PRIVATE
+from tokenwire.log.base import FOR_GOOD, PRIVATE
 from tokenwire.log.redis.connection import Word
 from tokenwire.log.redis.link import Link, Script
 
@@ -108,9 +108,11 @@ class Index:
         return {name.decode() for name in names}
 
     async def leased(self, at_once: int) -> AsyncIterator[list[str]]:
-        """Logs with a lease, whether it has run out or not, so many at a time."""
+        """Logs with a lease that somebody has to renew, whether it has run out or not, so many at
+        a time."""
+        most = time.time() + FOR_GOOD
         for number in range(SHARDS):
-            names = await self._run("ZRANGE", self._shard("leases", number), 0, -1)
+            names = await self._run("ZRANGEBYSCORE", self._shard("leases", number), "-inf", most)
             for start in range(0, len(names), at_once):
                 yield [name.decode() for name in names[start : start + at_once]]
 

@@ -23,7 +23,7 @@ from tokenwire.errors import (
     StoreUnavailableError,
     TokenwireError,
 )
-from tokenwire.log.base import Due, LogInfo, Page
+from tokenwire.log.base import FOR_GOOD, Due, LogInfo, Page
 from tokenwire.log.sqlite.expiry import due
 from tokenwire.log.sqlite.heads import missing
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
@@ -245,10 +245,12 @@ class Reader:
         return [name for (name,) in rows.fetchall()]
 
     def leases_beyond(self, end: float, most: int) -> list[Term]:
+        """Leases that end later than any that is to be renewed; without those for good."""
         rows = self._connection.execute(
             "SELECT name, epoch, lease_until FROM stream"
-            " WHERE closed IS NULL AND lease_until > ? ORDER BY lease_until LIMIT ?",
-            (end, most),
+            " WHERE closed IS NULL AND lease_until > ? AND lease_until < ?"
+            " ORDER BY lease_until LIMIT ?",
+            (end, end + FOR_GOOD, most),
         )
         return [Term(*row) for row in rows.fetchall()]
 

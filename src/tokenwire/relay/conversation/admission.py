@@ -29,6 +29,7 @@ from tokenwire.errors import (
     UnknownModelError,
 )
 from tokenwire.log.base import Store
+from tokenwire.relay.conversation.feed import STATE
 from tokenwire.relay.conversation.history import (
     History,
     messages_of_turns,
@@ -41,6 +42,7 @@ from tokenwire.relay.conversation.scope import principal_of
 from tokenwire.relay.conversation.summary import SUMMARY_SECONDS, Summarise, summary_of
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.feed.segment import forget_feed
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.starts.start import Starts
 from tokenwire.relay.worker import Worker
@@ -49,9 +51,9 @@ __all__ = ["Admission", "Begins", "Content", "forget_conversation"]
 
 _log = logging.getLogger("tokenwire.relay")
 
-#: The documents of a conversation: head and queue; which conversations may have something to
+#: The documents of a conversation beside `STATE`: which conversations may have something to
 #: start; and, a kind for each conversation, the requests of turns without a run.
-_STATE, _PENDING, _CONTENT = "conversation", "conversation-pending", "conversation-content:"
+_PENDING, _CONTENT = "conversation-pending", "conversation-content:"
 #: Seconds for which a turn that is starting is left to the process that starts it, and between two
 #: looks at it; and how much longer where a summary may have to be made.
 _HELP_SECONDS, _LOOK_SECONDS = 0.5, 0.02
@@ -102,7 +104,7 @@ class Admission:
         is starting has its run, runs that have ended are not open, and a run that was started
         without the queue is its head."""
         while True:
-            data = await self._store.document(_STATE, scope)
+            data = await self._store.document(STATE, scope)
             queue = msgspec.json.decode(data, type=Queue) if data is not None else Queue()
             if queue.starting is not None:
                 if self._is_anothers(queue.starting):
@@ -115,7 +117,8 @@ class Admission:
             if current == queue:
                 return data, queue
             encoded = current.encoded()
-            if await self._store.swap_document(_STATE, scope, data, encoded):
+            if await self._store.swap_document(STATE, scope, data, encoded):
+                self._tell(scope, queue, current)
                 return encoded, current
 
     async def pending(self) -> list[str]:
@@ -149,8 +152,9 @@ class Admission:
             if changed.starting is not None or changed.waiting:
                 # Before the change: who looks for turns to start must find the conversation.
                 await self._note(scope)
-            if not await self._store.swap_document(_STATE, scope, data, changed.encoded()):
+            if not await self._store.swap_document(STATE, scope, data, changed.encoded()):
                 continue
+            self._tell(scope, queue, changed)
             if changed.waiting and await self._store.document(_PENDING, scope) is None:
                 await self._note(scope)  # somebody saw the queue empty meanwhile
             if changed.starting is not None:
@@ -195,6 +199,15 @@ class Admission:
         self._mine.add(entry.run)
         return queue.start(msgspec.structs.replace(entry, since=time.time()))
 
+    def _tell(self, scope: str, before: Queue, after: Queue) -> None:
+        """Head and queue were changed. A run that is open no more may have ended unseen."""
+        feeds = self._worker.feeds
+        for run in before.open:
+            if run not in after.open:
+                feeds.tell_run(scope, run)
+        if before.waiting != after.waiting or before.head != after.head:
+            feeds.tell_queue(scope)
+
     async def _note(self, scope: str) -> None:
         await self._store.set_document(_PENDING, scope, secrets.token_hex(8).encode())
 
@@ -205,7 +218,8 @@ class Admission:
         entry = queue.waiting[0]
         if entry.steers is not None and await self._was_steered(entry.steers, entry.run):
             changed = queue.without(entry.run)
-            if await self._store.swap_document(_STATE, scope, data, changed.encoded()):
+            if await self._store.swap_document(STATE, scope, data, changed.encoded()):
+                self._tell(scope, queue, changed)
                 await self.drop(scope, entry.content)
             return True
         content = await self.content(scope, entry)
@@ -213,7 +227,7 @@ class Admission:
             return False
         if self._begins is not None:
             await self._begins(principal_of(scope), entry.run)
-        await self._store.swap_document(_STATE, scope, data, self.starting(queue, entry).encoded())
+        await self._store.swap_document(STATE, scope, data, self.starting(queue, entry).encoded())
         return True
 
     async def _was_steered(self, run: str, turn: str) -> bool:
@@ -244,7 +258,7 @@ class Admission:
         elif not await self._exists(entry.run):
             run = None
         changed = queue.started(run).encoded()
-        if await self._store.swap_document(_STATE, scope, data, changed):
+        if await self._store.swap_document(STATE, scope, data, changed):
             await self.drop(scope, entry.content)
         self._mine.discard(entry.run)
         return True
@@ -315,10 +329,11 @@ class Admission:
 
 
 async def forget_conversation(store: Store, scope: str) -> None:
-    """Erase what is kept of a conversation beside its runs: head, queue, rules, copies. Raises
-    `LogError`."""
+    """Erase what is kept of a conversation beside its runs: head, queue, rules, copies, feed.
+    Raises `LogError`."""
+    await forget_feed(store, scope)
     await forget_rules(store, scope)
-    await store.set_document(_STATE, scope, None)
+    await store.set_document(STATE, scope, None)
     await store.set_document(_PENDING, scope, None)
     while names := list(await store.documents(_CONTENT + scope)):
         for name in names:

@@ -1,7 +1,8 @@
 """The next turn of each queue, started when the one before has ended, by whichever process is here.
 
 Always true: a process that saw a run end looks at its conversation at once, every process looks at
-all conversations that have something to start every two seconds; nothing here is remembered.
+all conversations that have something to start every two seconds, and at those that somebody follows
+here, for what a process that died left untold; nothing here is remembered.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Promoter:
             if now >= next_look:  # also while runs end all the time
                 next_look = now + PERIOD
                 await self._promote(None)
+                await self._repair()
             try:
                 async with asyncio.timeout(PERIOD):
                     await self._wake.wait()
@@ -85,3 +87,20 @@ class Promoter:
                 _log.warning("the next turn of a conversation could not start: %s", error)
             except Exception:
                 _log.exception("starting the next turn of a conversation failed; it goes on")
+
+    async def _repair(self) -> None:
+        """Tell those who follow a conversation here what nobody told them."""
+        worker = self._worker
+        for scope in worker.feeds.followed():
+            if worker.draining:
+                return
+            try:
+                await self._admission.settled(scope)
+                state = await worker.feeds.state(scope)
+            except TokenwireError as error:
+                _log.warning("a conversation could not be looked at: %s", error)
+                continue
+            for run in state.running if state is not None else ():
+                if run not in worker.owned:
+                    worker.feeds.tell_run(scope, run)
+            worker.feeds.tell_queue(scope)

@@ -24,6 +24,7 @@ from tokenwire.log.base import Appended, LogInfo
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
+from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.description import RunMeta, checked_meta, meta_of
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.record import Chain
@@ -109,6 +110,8 @@ class RemoteRuns:
             await outbox.forget(run)
         async with self._lock(info.log):
             await self._load(info)  # writes the first record
+        if is_new:
+            self._tell(info.log, meta)
         return await self.state(info.log, principal=meta.principal), is_new
 
     async def state(self, run: str, *, principal: str = "") -> RemoteState:
@@ -364,6 +367,12 @@ class RemoteRuns:
         report(RunEnded(info.log, meta.model, fold.status, None, _age(info), fold.seq))
         if self._runs.outbox is not None:
             self._runs.outbox.ended(info.log)
+        self._tell(info.log, meta)
+
+    def _tell(self, run: str, meta: RunMeta) -> None:
+        """The run's conversation hears what has become of it."""
+        if meta.thread is not None:
+            self._runs.worker.feeds.tell_run(scope_of(meta.principal, meta.thread), run)
 
 
 def _age(info: LogInfo) -> float:

@@ -21,6 +21,7 @@ from tokenwire.log.base import Claim
 from tokenwire.observe.facts import RunEnded, TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
+from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.replay import read_run
@@ -195,5 +196,7 @@ class Orphans:
             events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
         start = start_of(run, meta)
         await worker.end(replay, events, epoch, start)
+        if meta.thread is not None:
+            worker.feeds.tell_run(scope_of(meta.principal, meta.thread), run)
         fold, seconds = replay.fold, replay.now() / 1000
         report(RunEnded(run, meta.model, fold.status, None, seconds, fold.seq))

@@ -1,0 +1,1 @@
+"""The feed of a conversation: what happens in it, as a short log that every device can follow."""
