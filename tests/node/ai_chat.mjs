@@ -238,6 +238,34 @@ const cases = {
     }
     report(chat, { asked })
   },
+  async our_transport_resumed() {
+    // A page loaded anew: the person answers while the events of the resume are on their way.
+    const { TokenwireChatTransport } = await ours()
+    const first = makeChat({ transport: new TokenwireChatTransport({ baseUrl: url, compat: compatOf }) })
+    await first.sendMessage({ text: prompt })
+    let go
+    const answered = new Promise((open) => (go = open))
+    let isHeld = false
+    const slow = async (input, init) => {
+      if (!isHeld && String(input).endsWith("/events")) {
+        isHeld = true
+        await answered
+      }
+      return fetch(input, init)
+    }
+    const transport = new TokenwireChatTransport({ baseUrl: url, compat: compatOf, fetch: slow })
+    const messages = await transport.messages(first.id)
+    const sendAutomaticallyWhen = ai.lastAssistantMessageIsCompleteWithApprovalResponses
+    const chat = makeChat({ id: first.id, messages, transport, sendAutomaticallyWhen })
+    const reading = chat.resumeStream()
+    await until(() => isHeld, "the resume")
+    const question = last(chat).parts.find((p) => p.approval && p.state === "approval-requested")
+    await chat.addToolApprovalResponse({ id: question.approval.id, approved: true })
+    go()
+    await reading
+    await until(() => settled(chat) && last(chat).parts.some((p) => p.state === "output-available"), "the end")
+    report(chat)
+  },
   async our_transport_turns() {
     // The second turn tells the model what the first one's tools gave.
     const { TokenwireChatTransport } = await ours()

@@ -201,6 +201,15 @@ def test_our_transport_goes_on_after_an_approval(url: str, version: str) -> None
     assert httpx.get(f"{url}/v1/runs/{run}").json()["state"] == "complete"
 
 
+@pytest.mark.parametrize("version", ["6", "7"])
+def test_an_answer_while_our_transport_resumes_counts(url: str, version: str) -> None:
+    told = chat(url, version, "our_transport_resumed", "scenario:approval")
+    assert (told["status"], told["errors"]) == ("ready", [])
+    assert len(told["messages"]) == 2
+    run = told["messages"][-1]["metadata"]["tokenwire"]["run"]
+    assert httpx.get(f"{url}/v1/runs/{run}").json()["state"] == "complete"
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_our_transport_sends_what_the_tools_gave(url: str, version: str) -> None:
     told = chat(url, version, "our_transport_turns", "scenario:tool")

@@ -106,6 +106,75 @@ describe("TokenwireChatTransport", () => {
     }
   });
 
+  /** A chat of the page loaded anew that shows an approval; `hold` names the first request that
+   * waits for `go`. */
+  async function loadedAnew(hold: RegExp, skip = 0) {
+    const first = opened();
+    await act(() => first.chat.current.sendMessage({ text: "scenario:approval?rate=2000" }));
+    await waitFor(() => expect(first.chat.current.status).toBe("ready"), WAIT);
+    const messages = await first.transport.messages(first.id);
+    first.unmount();
+    let go = () => {};
+    const held = new Promise<void>((open) => (go = open));
+    let seen = 0;
+    const slow: typeof fetch = async (input, init) => {
+      if (hold.test(String(input)) && seen++ === skip) await held;
+      return fetch(input, init);
+    };
+    const sendAutomaticallyWhen = lastAssistantMessageIsCompleteWithApprovalResponses;
+    const { chat } = opened({ id: first.id, messages, sendAutomaticallyWhen }, { fetch: slow });
+    const call = () =>
+      chat.current.messages.at(-1)!.parts.find(({ type }) => type === "tool-delete_file") as {
+        state: string;
+        approval: { id: string };
+      };
+    const allow = () => {
+      const answer = { id: call().approval.id, approved: true };
+      return act(async () => chat.current.addToolApprovalResponse(answer));
+    };
+    return { id: first.id, chat, call, allow, go, isHeld: () => seen > skip };
+  }
+
+  it.each([
+    ["the conversation", /\/v1\/threads\//, "soon"],
+    ["the conversation", /\/v1\/threads\//, "late"],
+    ["the run", /\/v1\/runs\/[^/]+$/, "soon"],
+    ["the run", /\/v1\/runs\/[^/]+$/, "late"],
+    ["the events", /\/events$/, "soon"],
+    ["the events", /\/events$/, "late"],
+  ])("takes an answer given before the resume has read %s (%s, %s)", async (_, hold, when) => {
+    const { id, chat, call, allow, go, isHeld } = await loadedAnew(hold);
+    let resumed = Promise.resolve();
+    act(() => void (resumed = chat.current.resumeStream()));
+    await waitFor(() => expect(isHeld()).toBe(true), WAIT);
+    await allow();
+    if (when === "late") await waitFor(() => expect(call().state).toBe("output-available"), WAIT);
+    go();
+    await act(() => resumed);
+    await waitFor(() => expect(call().state).toBe("output-available"), WAIT);
+    await waitFor(() => expect(chat.current.status).toBe("ready"), WAIT);
+    expect(chat.current.messages.map(({ role }) => role)).toEqual(["user", "assistant"]);
+    expect(chat.current.error).toBeUndefined();
+    expect(await runsOf(id)).toEqual(["complete"]);
+  });
+
+  it("shows an answer once that is resumed where its tool was allowed", async () => {
+    const { chat, call, allow, go, isHeld } = await loadedAnew(/\/events$/);
+    await allow();
+    await waitFor(() => expect(isHeld()).toBe(true), WAIT);
+    const before = chat.current.messages.at(-1)!.parts.map(({ type }) => type);
+    await act(() => chat.current.stop());
+    go();
+    expect(call().state).toBe("approval-responded");
+    await act(() => chat.current.resumeStream());
+    await waitFor(() => expect(call().state).toBe("output-available"), WAIT);
+    const shown = chat.current.messages.at(-1)!.parts.map(({ type }) => type);
+    expect(shown.slice(0, before.length)).toEqual(before);
+    expect(shown.filter((type) => type === "tool-delete_file")).toHaveLength(1);
+    expect(shown.filter((type) => type === "step-start")).toHaveLength(2);
+    expect(chat.current.messages).toHaveLength(2);
+  });
+
   it("takes the results of tools that the page runs", async () => {
     const locate = { name: "locate", description: "Where?", parameters: { type: "object", properties: {} } };
     const { id, chat } = opened(

@@ -4,9 +4,11 @@ The cursor and the reconnecting are inside: `useChat` reads one continuous strea
 from the run's events, whatever happens to the connection below.
 
 Always true: an answer to an approval and the result of a tool of the page go to the run that waits
-for them, and the same run goes on; only a question starts a run. `chat.stop()` and a component that
-goes away look the same from here, so they only end the reading unless `onStop` says otherwise;
-`stop` of this transport is the command that ends the run. */
+for them, and the same run goes on; only a question starts a run. What a person presses while the
+chat is resumed counts: until the replay can be given in one turn, the chat is not busy with it, and a
+run that the chat answers meanwhile is not replayed. `chat.stop()` and a component that goes away look
+the same from here, so they only end the reading unless `onStop` says otherwise; `stop` of this
+transport is the command that ends the run. */
 
 import type { ChatTransport, UIMessage, UIMessageChunk } from "ai";
 import { answersIn, runOf, toMessages } from "./messages.js";
@@ -16,6 +18,7 @@ import { orAborted, StoppableRun, untilAnswered } from "../core/stop.js";
 import { onAbort } from "../core/wait.js";
 import { answerRun, streamRun, RunStream, type Place } from "../translate/run-stream.js";
 import { UIMessageFold, type Compat } from "./chunk-fold.js";
+import { Sends } from "./sends.js";
 import { storedMessages } from "./stored-messages.js";
 
 export { resumableFetch } from "./resumable-fetch.js";
@@ -42,7 +45,10 @@ type Asked<M extends UIMessage, F extends "sendMessages" | "reconnectToStream"> 
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 
 export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements ChatTransport<M> {
+  /** `resumeStream` begins the answer anew, also in a chat that has a part of it. */
+  readonly resumeStreamIsReplay = true;
   readonly #client: TokenwireClient;
+  #sends = new Sends();
   /** chat -> the run that it starts, reads or waits with */
   #current = new Map<string, StoppableRun>();
 
@@ -59,8 +65,11 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     const last = messages[messages.length - 1];
     if (last && answersIn(last)) {
       const current = this.#underWay(chatId, runOf(last));
-      const place = await this.#stopping(current, abortSignal, () => this.#goOn(last, abortSignal));
-      if (place) return this.#read(chatId, current, place, abortSignal);
+      const stream = await this.#sending(chatId, current, async (over) => {
+        const place = await this.#stopping(current, abortSignal, () => this.#goOn(last, abortSignal));
+        return place && this.#read(chatId, current, place, abortSignal, over).chunks;
+      });
+      if (stream) return stream;
     }
     const { model, system, request } = this.options;
     const started = this.#start(chatId, {
@@ -71,9 +80,28 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
       ...(model ? { model } : {}),
       ...(system ? { system } : {}),
     });
-    await this.#stopping(started, abortSignal, () => orAborted(started.started, abortSignal));
     const messageId = last?.role === "assistant" ? { messageId: last.id } : {};
-    return this.#read(chatId, started, messageId, abortSignal);
+    return this.#sending(chatId, started, async (over) => {
+      await this.#stopping(started, abortSignal, () => orAborted(started.started, abortSignal));
+      return this.#read(chatId, started, messageId, abortSignal, over).chunks;
+    });
+  }
+
+  /** `work` makes a request that reads `current`, and calls `over` when that is read to its end. */
+  async #sending<T>(
+    chatId: string,
+    current: StoppableRun,
+    work: (over: () => void) => Promise<T>,
+  ): Promise<T> {
+    const over = this.#sends.begin(chatId, current);
+    try {
+      const stream = await work(over);
+      if (!stream) over(true);
+      return stream;
+    } catch (error) {
+      over(true);
+      throw error;
+    }
   }
 
   /** The chat's messages as the server keeps them, for `useChat` when a page is loaded. The answer
@@ -84,22 +112,36 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     return (await storedMessages<M>(this.#client, chatId, options)).messages;
   }
 
-  /** The chat's run under way, from its beginning; null when there is none. */
+  /** The chat's run under way, from its beginning; null when there is none, or when a request of the
+   * chat reads it. Resolves when what is there already can be read without a wait. */
   async reconnectToStream({
     chatId,
     abortSignal,
   }: Asked<M, "reconnectToStream"> & { abortSignal?: AbortSignal | undefined }): Promise<
     ReadableStream<UIMessageChunk> | null
   > {
+    const replay = await this.#replay(chatId, abortSignal);
+    // The chat takes "nothing to resume" for "ready".
+    if (!replay) await this.#sends.settled(chatId, abortSignal);
+    return replay;
+  }
+
+  async #replay(chatId: string, signal?: AbortSignal): Promise<ReadableStream<UIMessageChunk> | null> {
+    const isRead = this.#sends.watch(chatId);
     try {
       const active = await this.#active(chatId);
-      if (!active) return null;
+      if (!active || isRead(active)) return null;
       const { tail, waiting } = (await this.#client.snapshot(active)) as unknown as {
         tail: number;
         waiting?: string[];
       };
+      if (isRead(active)) return null;
       const place = { passed: tail, open: waiting ?? [] };
-      return this.#read(chatId, this.#underWay(chatId, active), place, abortSignal);
+      const { chunks, reached } = this.#read(chatId, this.#underWay(chatId, active), place, signal);
+      await reached;
+      if (!isRead(active)) return chunks;
+      await chunks.cancel();
+      return null;
     } catch (error) {
       if (asError(error).status === 404) return null;
       throw error;
@@ -179,7 +221,8 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     current: StoppableRun,
     place: Place & { messageId?: string },
     stop?: AbortSignal,
-  ): ReadableStream<UIMessageChunk> {
+    onOver?: () => void,
+  ): { chunks: ReadableStream<UIMessageChunk>; reached: Promise<void> } {
     const { compat = "6" } = this.options;
     const { messageId } = place;
     const stream = new RunStream(place, (answered) => {
@@ -190,15 +233,17 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
     const onStop = () => {
       if (!stream.ended) this.#aborted(current);
       life.abort();
+      onOver?.();
     };
     const chunks = streamRun(this.#client, current.run!, stream, life.signal);
     const forget = onAbort(stop, onStop);
     const over = () => {
       forget();
+      onOver?.();
       // What goes on in the chat from here may be another run.
       if (stream.ended && this.#current.get(chatId) === current) this.#current.delete(chatId);
     };
-    return new ReadableStream<UIMessageChunk>({
+    const told = new ReadableStream<UIMessageChunk>({
       async pull(controller) {
         try {
           const { done, value } = await chunks.next();
@@ -218,5 +263,6 @@ export class TokenwireChatTransport<M extends UIMessage = UIMessage> implements 
         life.abort();
       },
     });
+    return { chunks: told, reached: stream.reached };
   }
 }

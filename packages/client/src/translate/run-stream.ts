@@ -25,6 +25,10 @@ export interface Place {
 
 /** What is told of a run, event by event. */
 export class RunStream<C> {
+  /** Settles when everything up to `passed` was taken, or when nothing more comes. */
+  readonly reached: Promise<void>;
+  #reach!: () => void;
+  #passed: number;
   #translation: Translation<C>;
   #at = 0;
   #known: number;
@@ -35,7 +39,9 @@ export class RunStream<C> {
     this.#knownWait = place.knownWait;
     this.#known = this.#knownWait ? Infinity : (place.known ?? 0);
     this.#open = [...(place.open ?? [])];
-    const passed = place.passed ?? 0;
+    const passed = (this.#passed = place.passed ?? 0);
+    this.reached = new Promise((reach) => (this.#reach = reach));
+    if (!passed) this.#reach();
     const answered = new Set(place.answered);
     this.#translation = translate((name) => {
       if (this.#at <= this.#known || answered.has(name)) return true;
@@ -47,7 +53,13 @@ export class RunStream<C> {
     return this.#translation.ended;
   }
 
+  /** Nothing more comes. */
+  over(): void {
+    this.#reach();
+  }
+
   take(event: RunEvent, offset: number): C[] {
+    if (offset >= this.#passed) this.#reach();
     if (this.ended) return [];
     this.#at = offset;
     if (this.#knownWait && event.type === "run-wait" && event.pending.includes(this.#knownWait)) {
@@ -93,7 +105,10 @@ export async function* streamRun<C>(
       () => (over = {}),
       (error: unknown) => (over = { error }),
     )
-    .then(() => wake());
+    .then(() => {
+      stream.over();
+      wake();
+    });
   try {
     for (;;) {
       const batch = queue;
