@@ -11,3 +11,7 @@ uv pip compile $common pyproject.toml --extra redis --extra local --extra mcp --
   --extra webhooks --extra jwt --extra otel --group test --group lint -o requirements/dev.txt
 # shellcheck disable=SC2086
 uv pip compile $common pyproject.toml --group hosts -c requirements/dev.txt -o requirements/hosts.txt
+# shellcheck disable=SC2086
+uv pip compile $common --group build -c requirements/dev.txt -o requirements/build.txt
+# shellcheck disable=SC2086
+uv pip compile $common --group release -c requirements/dev.txt -o requirements/release.txt
