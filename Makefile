@@ -12,7 +12,7 @@ PORT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve example-app test test-python test-js lint format bench faults fuzz wheel page clean
+.PHONY: help setup serve example-app test test-python test-js lint format bench faults fuzz wheel release page clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -108,6 +108,16 @@ fuzz: $(VENV)/.installed ## Coverage-guided fuzzing of every decoder (SECONDS=60
 wheel: setup ## A wheel with the page inside, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
+# What checks a release is in an environment of its own, so that the tests' stays as it is.
+.venv-release/.installed: requirements/release.txt
+	$(PYTHON) -m venv .venv-release && .venv-release/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $< && touch $@
+
+scripts/release/node_modules/.installed: scripts/release/package-lock.json
+	npm ci --silent --no-fund --no-audit --prefix scripts/release && touch $@
+
+release: .venv-release/.installed scripts/release/node_modules/.installed ## Wheel, sdist and npm packages of the last commit, checked, in dist/release/
+	.venv-release/bin/python scripts/release/release.py $(ARGS)
+
 clean: ## Remove everything that was built or installed
-	rm -rf $(VENV) .venv-agents .venv-agents-more .venv-hosts node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-agents .venv-agents-more .venv-hosts .venv-release node_modules scripts/release/node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
 	find src/tokenwire/server/static -mindepth 1 ! -name .gitkeep -delete

@@ -1,0 +1,107 @@
+"""What a release is made from: one version, README's two beginnings, links that lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "release" / "release.py"
+README = (ROOT / "README.md").read_text()
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.fixture(scope="module")
+def release() -> Iterator[Any]:
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        spec = importlib.util.spec_from_file_location("tokenwire_release", SCRIPT)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+
+
+def test_readme_of_a_release_begins_with_an_install(release: Any) -> None:
+    text = release.readme_of_release(README, "https://host.example/blob/v1/")
+    assert "pip install tokenwire && tokenwire serve" in text
+    assert "make serve" not in text
+    assert "<!-- " not in text
+    assert "](https://host.example/blob/v1/docs/quickstart.md)" in text
+    assert "](docs/" not in text
+
+
+def test_without_an_address_links_are_text(release: Any) -> None:
+    text = release.readme_of_release(README, None)
+    assert "](docs/" not in text
+    assert "Quickstart" in text
+
+
+def test_a_readme_without_its_block_is_no_release(release: Any) -> None:
+    with pytest.raises(release.ReleaseError, match="needs one block"):
+        release.readme_of_release("# tokenwire\n", None)
+
+
+def test_the_packages_have_one_version(release: Any, tmp_path: Path) -> None:
+    assert release.version_of(ROOT)
+    for name in ("pyproject.toml", *(f"packages/{each}/package.json" for each in release.PACKAGES)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    other = tmp_path / "packages" / "react" / "package.json"
+    other.write_text(other.read_text().replace('"version": "', '"version": "9.', 1))
+    with pytest.raises(release.ReleaseError, match="packages/react has version 9"):
+        release.version_of(tmp_path)
+
+
+def test_a_tag_needs_its_version_and_its_changes(release: Any, tmp_path: Path) -> None:
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.3 - 2030-01-01\n")
+    assert release.open_points(tmp_path, "1.2.3", "v1.2.3") == []
+    assert release.open_points(tmp_path, "1.2.3", "v1.2.4")
+    assert release.open_points(tmp_path, "1.2", None)
+    assert release.open_points(tmp_path, "1.2.33", "v1.2.33")
+
+
+def test_checksums_are_those_of_sha256sum(release: Any, tmp_path: Path) -> None:
+    (tmp_path / "one.whl").write_bytes(b"1")
+    (tmp_path / "two.tgz").write_bytes(b"2")
+    release.checksums(tmp_path)
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    assert (
+        subprocess.run(check, cwd=tmp_path, capture_output=True, text=True).stdout.count("OK") == 2
+    )
+    (tmp_path / "two.tgz").write_bytes(b"3")
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True).returncode
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_have_few_rights_and_call_what_exists(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    targets = (ROOT / "Makefile").read_text()
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    for step in steps:
+        command = step.get("run", "")
+        if command.startswith("make "):
+            assert f"\n{command.split()[1]}:" in targets
+    assert any("make" in step.get("run", "") for step in steps)
+
+
+def test_only_the_publishing_jobs_can_name_themselves() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    with_identity = {name for name, job in jobs.items() if "id-token" in job.get("permissions", {})}
+    assert with_identity == {"python", "npm"}
+    for name in with_identity:
+        assert jobs[name]["needs"] == "build"
+        assert jobs[name]["environment"] == "release"
+        assert not any("secrets." in str(step) for step in jobs[name]["steps"])
