@@ -26,6 +26,7 @@ __all__ = [
     "approval_answer",
     "check_first",
     "decode_command",
+    "denials",
     "encode_command",
     "is_cancel",
     "tool_answer",
@@ -100,6 +101,21 @@ def approval_answer(
     if approved and arguments is not None:
         check_edited(tools, tool.name, arguments)
     return answer
+
+
+def denials(fold: Fold, *, by: str | None, reason: str | None) -> list[ApprovalAnswer]:
+    """A no to each approval that the run of ``fold`` waits for."""
+    return [
+        ApprovalAnswer(
+            approval_id=tool.approval_id,
+            call_id=tool.call_id,
+            approved=False,
+            by=by,
+            reason=reason,
+        )
+        for tool in fold.tools.values()
+        if tool.approval_id is not None and tool.approved is None and not tool.done
+    ]
 
 
 def tool_answer(

@@ -16,6 +16,7 @@ from tokenwire.events.request import Request
 from tokenwire.events.state import ToolState
 from tokenwire.log.base import LogInfo
 from tokenwire.relay.conversation.history import History
+from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.run.plan import LoopLimits
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "checked_meta",
     "info_of",
     "meta_of",
+    "scope_of_run",
     "snapshot_of",
 ]
 
@@ -69,8 +71,18 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     received: list[Message] | None = None
     #: Set for a run that no process of ours may work on.
     remote: Remote | None = None
+    #: The name in the store of its conversation, where somebody else began that: ``thread`` is then
+    #: what ``principal`` calls it.
+    scope: str | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
+
+
+def scope_of_run(meta: RunMeta) -> str | None:
+    """The name in the store of a run's conversation; None without one."""
+    if meta.scope is not None or meta.thread is None:
+        return meta.scope
+    return scope_of(meta.principal, meta.thread)
 
 
 def checked_meta(meta: RunMeta) -> bytes:
@@ -126,8 +138,12 @@ def meta_of(info: LogInfo) -> RunMeta:
         raise StoreDamagedError(f"the description of run {info.log} cannot be read") from error
 
 
-def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
-    """The description for callers. Raises `StoreDamagedError` for an end that no run has."""
+def info_of(
+    info: LogInfo, meta: RunMeta, *, waiting: bool = False, thread: str | None = None
+) -> RunInfo:
+    """The description for callers; ``thread``: what its reader calls the conversation, where that
+    may be another name than who started the run has for it. Raises `StoreDamagedError` for an end
+    that no run has."""
     state: RunStatus = "waiting" if waiting else "running"
     if info.closed is not None:
         if info.closed not in _OUTCOMES:
@@ -139,7 +155,7 @@ def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
         tail=info.tail,
         model=meta.model,
         created=info.created,
-        thread=meta.thread,
+        thread=thread or meta.thread,
         principal=meta.principal,
         metadata=meta.metadata,
         history=meta.history,
@@ -147,11 +163,17 @@ def info_of(info: LogInfo, meta: RunMeta, *, waiting: bool = False) -> RunInfo:
 
 
 def snapshot_of(
-    info: LogInfo, meta: RunMeta, fold: Fold, *, tail: int, cursor: str | None
+    info: LogInfo,
+    meta: RunMeta,
+    fold: Fold,
+    *,
+    tail: int,
+    cursor: str | None,
+    thread: str | None = None,
 ) -> RunSnapshot:
     """The description, and the run so far: ``fold``, after ``tail`` records. What becomes of the
     fold later does not change it."""
-    described = info_of(info, meta)
+    described = info_of(info, meta, thread=thread)
     return RunSnapshot(
         id=described.id,
         state=fold.status,

@@ -16,17 +16,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from tokenwire.errors import (
-    GoneError,
-    NotFoundError,
-    TokenwireError,
-)
+from tokenwire.errors import ConflictError, GoneError, NotFoundError, TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message
 from tokenwire.events.model import Control
 from tokenwire.events.names import checked_principal
+from tokenwire.events.principal import parts_of
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo, Store
 from tokenwire.observe.facts import RunEnded
@@ -37,6 +35,7 @@ from tokenwire.relay.commands import (
     Command,
     approval_answer,
     check_first,
+    denials,
     encode_command,
     tool_answer,
 )
@@ -48,17 +47,20 @@ from tokenwire.relay.description import (
     RunMeta,
     RunSnapshot,
     info_of,
-    meta_of,
     snapshot_of,
 )
 from tokenwire.relay.documents.private import model_input
 from tokenwire.relay.follow import Follower, open_follower
+from tokenwire.relay.members.access import Access
+from tokenwire.relay.members.checked import CheckedRun, checked_run, unknown_run
+from tokenwire.relay.members.members import Members
+from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.replay import Replay, read_run, waits
-from tokenwire.relay.starts.start import RUN_ID, Starts
+from tokenwire.relay.starts.start import Starts
 from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.worker import LEASE, WAIT_TIMEOUT, Worker
@@ -148,8 +150,10 @@ class Runs:
             webhooks=webhooks,
             hooks=hooks,
         )
+        #: Who may do what in which conversation.
+        self.members = Members(store)
         #: How a run begins.
-        self.starts = Starts(self.worker)
+        self.starts = Starts(self.worker, self.members)
         self.store = store
         self._tender: asyncio.Task[None] | None = None
 
@@ -204,6 +208,7 @@ class Runs:
         if self._tender is not None:
             self._tender.cancel()
             await asyncio.wait([self._tender])
+        await self.members.watch.aclose()
         await self.worker.aclose()
 
     # --- start ---------------------------------------------------------------------------------
@@ -248,11 +253,11 @@ class Runs:
 
     async def info(self, run: str, *, principal: str = "") -> RunInfo:
         """A run's description. Raises `NotFoundError` also for another principal's."""
-        info, meta = await self._checked(run, principal)
-        waiting = self.worker.is_waiting(run)
+        checked = await self._checked(run, principal)
+        info, waiting = checked.info, self.worker.is_waiting(run)
         if not waiting and info.closed is None and run not in self.owned:
             waiting = await waits(self.store, run, info.tail)
-        return info_of(info, meta, waiting=waiting)
+        return info_of(info, checked.meta, waiting=waiting, thread=checked.thread)
 
     async def named(self, key: str, *, principal: str = "") -> RunInfo | None:
         """The run that the idempotency ``key`` of this principal started; None if there is none."""
@@ -272,12 +277,14 @@ class Runs:
     ) -> Follower:
         """A reader from after ``after`` (a cursor) on. Without ``is_reader`` it does not count for
         the run's ``on_disconnect``. Raises `CursorError`, `NotFoundError`."""
-        await self._checked(run, principal)
+        seen = self.members.watch.seen
+        access = (await self._checked(run, principal)).access
         if is_reader:
             self.worker.readers.join(run)
 
         def leave(returning: bool) -> None:
             deafen()
+            unwatch()
             if is_reader:
                 self.worker.readers.leave(run, returning=returning)
 
@@ -288,6 +295,7 @@ class Runs:
                 self.worker.readers.leave(run)
             raise
         deafen = self.worker.readers.listen(run, follower.fail)
+        unwatch = self.members.watch.reader(access, lambda: follower.fail(unknown_run()), seen)
         if is_reader:
             self.worker.readers.stay(run)
         return follower
@@ -300,7 +308,7 @@ class Runs:
 
     async def snapshot(self, run: str, *, principal: str = "") -> RunSnapshot:
         """The run so far: its description and the folded message."""
-        info, meta = await self._checked(run, principal)
+        info, meta, access = await self._checked(run, principal)
         meta = await with_history(self.store, meta)
         owned = self.owned.get(run)
         # From here to the return nothing waits: cursor, state and message are of one moment.
@@ -310,7 +318,8 @@ class Runs:
             replay = await read_run(self.store, run)
             fold, tail = replay.fold, len(replay.records)
             cursor = cursor_of(tail, replay.records[-1]) if tail else None
-        return snapshot_of(info, meta, fold, tail=tail, cursor=cursor)
+        thread = access.thread if access is not None else None
+        return snapshot_of(info, meta, fold, tail=tail, cursor=cursor, thread=thread)
 
     async def replay(self, run: str, *, principal: str = "") -> Replay:
         """The run's log so far, read back. Raises `NotFoundError`."""
@@ -321,13 +330,13 @@ class Runs:
         """The conversation that the run's first model call receives: that of the request, or what
         a preparation made of it. It may hold what readers should not see; no route returns it.
         Raises `NotFoundError`."""
-        _, meta = await self._checked(run, principal)
+        meta = (await self._checked(run, principal)).meta
         return await model_input(self.store, run, meta)
 
     async def received(self, run: str, *, principal: str = "") -> list[Message]:
         """The messages of the request that started the run, before the application changed them
         (where it had an idempotency key). Raises `NotFoundError`."""
-        _, meta = await self._checked(run, principal)
+        meta = (await self._checked(run, principal)).meta
         return meta.received if meta.received is not None else meta.request.messages
 
     async def fold(self, run: str, *, principal: str = "") -> Fold:
@@ -340,17 +349,21 @@ class Runs:
         self, thread: str, *, principal: str = "", most: int = 100, before: str | None = None
     ) -> list[RunInfo]:
         """The runs of the conversation ``thread``, newest first: at most ``most``, and only those
-        older than the run ``before``. Raises `NotFoundError` when that run does not exist."""
+        older than the run ``before``. Raises `NotFoundError` when that run does not exist, and for
+        a conversation of others."""
+        access = await self.members.enter(principal, thread)
         if before is not None:
             await self._checked(before, principal)
         infos: list[RunInfo] = []
-        scope = scope_of(principal, thread)
-        for run in await self.store.thread(scope, most=most, before=before or ""):
+        for run in await self.store.thread(access.scope, most=most, before=before or ""):
             try:
-                info, meta = await self._checked(run, principal)
+                checked = await self._checked(run, principal, access=access)
             except TokenwireError:
                 continue  # expired since the index was read
-            infos.append(info_of(info, meta, waiting=self.worker.is_waiting(run)))
+            waiting = self.worker.is_waiting(run)
+            infos.append(
+                info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
+            )
         return infos
 
     # --- commands ------------------------------------------------------------------------------
@@ -359,10 +372,11 @@ class Runs:
         self, run: str, *, principal: str = "", by: str | None = None, reason: str | None = None
     ) -> RunInfo:
         """Cancel a run, wherever its worker is. An ended run stays as it is."""
-        info, meta = await self._checked(run, principal)
-        if info.closed is None:
+        checked = await self._checked(run, principal, "write")
+        if checked.info.closed is None:
             await self._command(run, Control(command="cancel", by=by, reason=reason))
-        return info_of(info, meta, waiting=self.worker.is_waiting(run))
+        waiting = self.worker.is_waiting(run)
+        return info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
 
     async def steer(
         self, run: str, turn: str, text: str, *, by: str | None = None, principal: str = ""
@@ -370,7 +384,7 @@ class Runs:
         """Give the model of a run the ``text`` of a person before its next step, beside the results
         of tools: once, under the id ``turn``. Whether it came in time the run's log says. Raises
         `NotFoundError`."""
-        await self._checked(run, principal)
+        await self._checked(run, principal, "write")
         await self._command(run, Control(command="steer", id=turn, text=text, by=by))
 
     async def approve(
@@ -388,7 +402,7 @@ class Runs:
         replaces the call's own. The first decision wins. Raises `NotFoundError` for an approval
         that the run has not requested, `ConflictError` for one that is decided, and `InputError`
         for arguments that do not fit the tool; the approval then stays open."""
-        info, _ = await self._checked(run, principal)
+        info = (await self._checked(run, principal, "approve")).info
         answer = approval_answer(
             await self._state(run),
             self.worker.tools,
@@ -403,6 +417,18 @@ class Runs:
         if info.thread is not None:
             self.worker.feeds.tell(info.thread, approval_event(run, answer), identity=approval_id)
 
+    async def supersede(self, run: str, *, reason: str, principal: str = "") -> None:
+        """Cancel a run in whose place ``principal`` wants another turn; approvals that it waits for
+        are denied. Raises `NotFoundError`."""
+        info = (await self._checked(run, principal, "write")).info
+        by = parts_of(principal)[0] or None
+        if info.closed is not None:
+            return
+        await self._command(run, Control(command="cancel", by=by, reason=reason))
+        for answer in denials(await self._state(run), by=by, reason=reason):
+            with suppress(ConflictError):
+                await self._answer(run, answer)
+
     async def answer_tool(
         self,
         run: str,
@@ -415,7 +441,7 @@ class Runs:
         """Record ``content``, any JSON value, as the result of the client tool's call ``call_id``.
         The first result wins: later ones raise `ConflictError`, as does a tool that runs on the
         server. Raises `NotFoundError` for a call that the run has not made."""
-        info, meta = await self._checked(run, principal)
+        info, meta, _ = await self._checked(run, principal, "write")
         answer = tool_answer(
             await self._state(run),
             self.worker.tools if meta.tools else None,
@@ -423,13 +449,13 @@ class Runs:
             has_ended=info.closed is not None,
             content=content,
             by=by,
-            principal=principal,
+            principal=meta.principal,
         )
         await self._answer(run, answer)
 
     async def delete(self, run: str, *, principal: str = "") -> None:
         """Stop a run and erase everything stored for it."""
-        info, meta = await self._checked(run, principal)
+        info, meta, _ = await self._checked(run, principal, "own")
         owned = self.owned.get(run)
         if owned is not None:
             await owned.stop()
@@ -458,21 +484,14 @@ class Runs:
         return owned.loop.fold if owned is not None else (await read_run(self.store, run)).fold
 
     async def described(self, run: str, *, principal: str = "") -> tuple[LogInfo, RunMeta]:
-        """The run's log and its stored description, for who writes it from outside. Raises
-        `NotFoundError`."""
-        return await self._checked(run, principal)
+        """The run's log and its stored description, for who writes it from outside, which no other
+        member of its conversation may. Raises `NotFoundError`."""
+        checked = await self._checked(run, principal, "write")
+        if checked.meta.principal != principal:
+            raise unknown_run()
+        return checked.info, checked.meta
 
-    async def _checked(self, run: str, principal: str) -> tuple[LogInfo, RunMeta]:
-        unknown = NotFoundError("no such run")  # one answer for unknown and foreign
-        if not RUN_ID.fullmatch(run):
-            raise unknown
-        try:
-            info = await self.store.describe(run)
-        except NotFoundError:
-            raise unknown from None
-        if not info.meta:  # a log of something else: of a Durable Stream
-            raise unknown
-        meta = meta_of(info)
-        if meta.principal != principal:
-            raise unknown
-        return info, meta
+    async def _checked(
+        self, run: str, principal: str, role: MemberRole = "read", *, access: Access | None = None
+    ) -> CheckedRun:
+        return await checked_run(self.store, self.members, run, principal, role, access)

@@ -1,8 +1,9 @@
 """Conversations: their entries in a person's list, their titles, and their erasure.
 
-Always true: a thread is its principal's own, name included; a run writes the thread's entry and a
-person its title, each a document of its own, so neither undoes the other; erasing a thread erases
-its runs, and what is kept of a thread goes when its last run has gone.
+Always true: a thread's name is its principal's own, and who else is in it its roster says; a run
+writes the thread's entry and a person its title, each a document of its own, so neither undoes the
+other; erasing a thread erases its runs, and what is kept of a thread, its members included, goes
+when its last run has gone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.conversation.rules import ThreadRules, change_rules
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.turns import Turns
+from tokenwire.relay.description import RunInfo
 from tokenwire.relay.documents.names import forget_names, forget_stale_names
+from tokenwire.relay.members.access import Access
+from tokenwire.relay.members.roster import MemberRole
 
 if TYPE_CHECKING:
     from tokenwire.relay.runs import Runs
@@ -46,11 +50,16 @@ _LOOK_SECONDS = 86_400.0
 
 
 class ThreadInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A conversation in a list. ``updated``: Unix seconds of its newest run."""
+    """A conversation in a list. ``thread``: what its reader calls it; ``updated``: Unix seconds of
+    its newest run. Of a shared one ``id``: by which all of its members reach it; ``role``: of its
+    reader; ``members``: how many it has."""
 
     thread: str
     title: str | None = None
     updated: float
+    id: str | None = None
+    role: MemberRole | None = None
+    members: int | None = None
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
@@ -73,22 +82,47 @@ class Threads:
     # --- reading -------------------------------------------------------------------------------
 
     async def list(self, principal: str) -> list[ThreadInfo]:
-        """This principal's conversations, newest first."""
+        """This principal's conversations, and those that it has joined, newest first."""
+        store, members = self._store, self._runs.members
         prefix = scope_of(principal, "")
-        entries = await self._store.documents(_KIND, prefix=prefix, most=_MOST_SWEPT)
-        titles = await self._store.documents(_TITLE, prefix=prefix, most=_MOST_SWEPT)
+        entries = await store.documents(_KIND, prefix=prefix, most=_MOST_SWEPT)
+        titles = await store.documents(_TITLE, prefix=prefix, most=_MOST_SWEPT)
+        rosters = await members.rosters(principal) if principal else {}
         threads: list[ThreadInfo] = []
         for name, data in entries.items():
+            roster = rosters.get(name)
+            member = roster.members.get(principal) if roster is not None else None
+            if roster is not None and member is None:
+                continue  # they gave it to others, and left
             entry = _entry_of(data)
             title = titles[name].decode() if name in titles else entry.first
-            thread = name[len(prefix) :]
-            threads.append(ThreadInfo(thread=thread, title=title, updated=entry.updated))
+            info = ThreadInfo(thread=name[len(prefix) :], title=title, updated=entry.updated)
+            if roster is not None and member is not None:
+                info.id, info.role, info.members = roster.id, member.role, len(roster.members)
+            threads.append(info)
+        joined = await members.joined(principal)
+        threads += await asyncio.gather(*(self._joined(access) for access in joined))
         threads.sort(key=lambda thread: (-thread.updated, thread.thread))
         return threads
 
+    async def _joined(self, access: Access) -> ThreadInfo:
+        store, scope = self._store, access.scope
+        title, entry = await store.document(_TITLE, scope), await self._entry(scope)
+        entry = entry or _Entry()
+        roster = await self._runs.members.roster(scope)
+        return ThreadInfo(
+            thread=access.thread,
+            title=title.decode() if title else entry.first,
+            updated=entry.updated,
+            id=access.id,
+            role=access.role,
+            members=len(roster.members) if roster is not None else None,
+        )
+
     async def title(self, principal: str, thread: str) -> str | None:
-        """The title that a person gave, else what the first question was about."""
-        name = scope_of(principal, thread)
+        """The title that a person gave, else what the first question was about. Raises
+        `NotFoundError` for a conversation of others."""
+        name = (await self._runs.members.enter(principal, thread)).scope
         title = await self._store.document(_TITLE, name)
         if title:
             return title.decode()
@@ -100,7 +134,7 @@ class Threads:
     async def touch(self, principal: str, thread: str, messages: list[Message], run: str) -> None:
         """``run`` was started in ``thread``: it goes to the top of the list, named by what was
         asked first."""
-        name = scope_of(principal, thread)
+        name = await self._runs.members.scope(principal, thread)
         entry = await self._entry(name)
         if entry is not None and entry.first:
             entry = _Entry(updated=time.time(), first=entry.first, run=entry.run)
@@ -111,9 +145,11 @@ class Threads:
             self._tell_title(name)
 
     async def rename(self, principal: str, thread: str, title: str) -> ThreadInfo:
-        """Set the title; an empty one restores the name that the thread had by itself."""
-        name = scope_of(principal, thread)
-        entry = await self._named(name)
+        """Set the title; an empty one restores the name that the thread had by itself. Raises
+        `NotFoundError`, and `RoleError` for a member who may not write."""
+        access = await self._runs.members.enter(principal, thread, "write")
+        name = access.scope
+        entry = await self.note(name)
         await self._store.set_document(_TITLE, name, title.encode() or None)
         self._tell_title(name)
         return ThreadInfo(thread=thread, title=title or entry.first, updated=entry.updated)
@@ -127,22 +163,23 @@ class Threads:
         while_busy: WhileBusy | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> ThreadRules:
         """Set how the conversation goes on (`change_rules`), also before its first run. Raises
-        `InputError`."""
-        name = scope_of(principal, thread)
+        `InputError`, `NotFoundError`, and `RoleError` for a member who may not write."""
+        name = (await self._runs.members.enter(principal, thread, "write")).scope
         rules = await change_rules(self._store, name, history=history, while_busy=while_busy)
-        await self._named(name)
+        await self.note(name)
         return rules
 
     async def info(self, principal: str, thread: str) -> ThreadInfo:
-        """The conversation as in a list."""
-        name = scope_of(principal, thread)
-        entry = await self._named(name)
+        """The conversation as in a list. Raises `NotFoundError`."""
+        name = (await self._runs.members.enter(principal, thread)).scope
+        entry = await self.note(name)
         title = await self._store.document(_TITLE, name)
         title_text = title.decode() if title else entry.first
         return ThreadInfo(thread=thread, title=title_text, updated=entry.updated)
 
-    async def _named(self, name: str) -> _Entry:
-        """The entry of a conversation; made for one that had no run yet."""
+    async def note(self, name: str) -> _Entry:
+        """The entry of the conversation of this name in the store, made where it has none: one that
+        was named or shared before its first run."""
         entry = await self._entry(name)
         if entry is None:
             entry = _Entry(updated=time.time())
@@ -150,19 +187,26 @@ class Threads:
             await self._set_entry(name, entry)
         return entry
 
+    async def check_owner(self, info: RunInfo, principal: str) -> None:
+        """Raise `RoleError` unless ``principal``, who sees the run, may erase it."""
+        if info.thread is not None:
+            await self._runs.members.enter(principal, info.thread, "own")
+
     async def erase_run(self, run: str, principal: str) -> None:
         """Erase a run and what is left of it elsewhere: its question, where that names the thread,
-        and the names that clients have for it. Raises `NotFoundError`."""
+        and the names that clients have for it. Raises `NotFoundError`, and `RoleError` for who is
+        no owner of its conversation."""
         info = await self._runs.info(run, principal=principal)
+        name = None
         if info.thread is not None:
+            name = (await self._runs.members.enter(principal, info.thread, "own")).scope
             parent = info.history.parent if info.history is not None else None
-            await Turns(self._store, scope_of(principal, info.thread)).erase(run, parent)
+            await Turns(self._store, name).erase(run, parent)
         await self._runs.delete(run, principal=principal)
         await forget_names(self._store, run)
-        if info.thread is None:
+        if name is None:
             return
-        name = scope_of(principal, info.thread)
-        if not await self._runs.thread(info.thread, principal=principal, most=1):
+        if not await self._store.thread(name, most=1):
             await self._forget(name)
             return
         entry = await self._entry(name)
@@ -171,15 +215,25 @@ class Threads:
             self._tell_title(name)
 
     async def erase(self, thread: str, principal: str) -> None:
-        """Erase the conversation, what waits in it, and all of its runs."""
-        await forget_conversation(self._store, scope_of(principal, thread))
-        while infos := await self._runs.thread(thread, principal=principal):
+        """Erase the conversation, what waits in it, and all of its runs. Raises `NotFoundError`,
+        and `RoleError` for who is no owner."""
+        name = (await self._runs.members.enter(principal, thread, "own")).scope
+        await forget_conversation(self._store, name)
+        while infos := await self._still_there(thread, principal):
             for info in infos:
                 try:
                     await self.erase_run(info.id, principal)
                 except NotFoundError:
                     continue  # somebody else erased it meanwhile
-        await self._forget(scope_of(principal, thread))
+        await self._forget(name)
+
+    async def _still_there(self, thread: str, principal: str) -> list[RunInfo]:
+        """The next runs of a conversation that is being erased: with the last one its members go,
+        and with them the right of an owner who did not begin it."""
+        try:
+            return await self._runs.thread(thread, principal=principal)
+        except NotFoundError:
+            return []
 
     # --- upkeep --------------------------------------------------------------------------------
 
@@ -214,12 +268,12 @@ class Threads:
         entry = await store.document(_KIND, name)
         if await store.thread(name, most=1):
             return
-        await forget_conversation(store, name)
+        await self._forget_shared(name)
         if entry is None or await store.swap_document(_KIND, name, entry, None):
             await store.set_document(_TITLE, name, None)
 
     async def _forget(self, name: str) -> None:
-        await forget_conversation(self._store, name)
+        await self._forget_shared(name)
         for kind in (_TITLE, _KIND, _UNUSED):
             await self._store.set_document(kind, name, None)
 
@@ -227,6 +281,10 @@ class Threads:
         """Without the title, which whoever reads the event looks up: a feed outlives a run whose
         question names the conversation."""
         self._runs.worker.feeds.tell(name, {"type": "title"})
+
+    async def _forget_shared(self, name: str) -> None:
+        await forget_conversation(self._store, name)
+        await self._runs.members.forget(name)
 
     async def _entry(self, name: str) -> _Entry | None:
         data = await self._store.document(_KIND, name)

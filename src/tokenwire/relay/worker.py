@@ -24,8 +24,7 @@ from tokenwire.relay.census import Census
 from tokenwire.relay.commands import encode_command
 from tokenwire.relay.conversation.feed import Feeds, waiting_event
 from tokenwire.relay.conversation.history import described
-from tokenwire.relay.conversation.scope import scope_of
-from tokenwire.relay.description import RunMeta
+from tokenwire.relay.description import RunMeta, scope_of_run
 from tokenwire.relay.documents.private import PrivateDocuments
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
@@ -124,8 +123,9 @@ class Worker:
         #: Runs that this process has claimed and not yet adopted, with their epochs.
         self.claims: dict[str, int] = {}
         self.draining = False
-        #: Called when a run of a conversation is no longer this process's: principal and thread.
-        self.on_left: list[Callable[[str, str], None]] = []
+        #: Called with a conversation's name in the store, when a run of it is this process's no
+        #: more.
+        self.on_left: list[Callable[[str], None]] = []
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -241,6 +241,7 @@ class Worker:
             candidates=[self._registry.resolve(name) for name in names],
             model=meta.model,
             thread=meta.thread,
+            scope=scope_of_run(meta),
             metadata=meta.metadata,
             history=described(meta.history),
             principal=meta.principal,
@@ -270,6 +271,7 @@ class Worker:
             candidates=[],
             model=meta.model,
             thread=meta.thread,
+            scope=scope_of_run(meta),
             metadata=meta.metadata,
             history=described(meta.history),
             principal=meta.principal,
@@ -353,15 +355,15 @@ class Worker:
 
     def _tell(self, plan: Plan) -> None:
         """The run's conversation hears what has become of it."""
-        if plan.thread is not None:
-            self.feeds.tell_run(scope_of(plan.principal, plan.thread), plan.run)
+        if plan.scope is not None:
+            self.feeds.tell_run(plan.scope, plan.run)
 
     def _waits(self, plan: Plan, run: str, fold: Fold) -> None:
         """What a run of this process waits for is another now."""
         if self.outbox is not None:
             self.outbox.waits(run, fold)
-        if plan.thread is not None:
-            self.feeds.tell(scope_of(plan.principal, plan.thread), waiting_event(run, fold))
+        if plan.scope is not None:
+            self.feeds.tell(plan.scope, waiting_event(run, fold))
 
     async def _command(self, run: str, command: ApprovalAnswer) -> None:
         """A command of this process to a run of its own, in the order of the mailbox."""
@@ -377,11 +379,11 @@ class Worker:
             self.readers.disown(owned.run)
             if self.outbox is not None:
                 self.outbox.ended(owned.run)
-            thread = owned.loop.plan.thread
-            self._tell(owned.loop.plan)
-            if thread is not None:
+            plan = owned.loop.plan
+            self._tell(plan)
+            if plan.scope is not None:
                 for hook in self.on_left:
-                    hook(owned.loop.plan.principal, thread)
+                    hook(plan.scope)
 
 
 async def _let_tools_finish(all_owned: list[OwnedRun], seconds: float) -> None:

@@ -38,6 +38,8 @@ class Plan(msgspec.Struct, kw_only=True):
     #: The name that the user gave.
     model: str
     thread: str | None = None
+    #: Its conversation's name in the store.
+    scope: str | None = None
     metadata: dict[str, Any] | None = None
     #: What of its conversation ``request`` has; None: whatever the caller sent.
     history: HistoryDescription | None = None

@@ -38,11 +38,11 @@ from tokenwire.relay.conversation.history import (
 )
 from tokenwire.relay.conversation.queue import Entry, Queue
 from tokenwire.relay.conversation.rules import forget_rules
-from tokenwire.relay.conversation.scope import principal_of
 from tokenwire.relay.conversation.summary import SUMMARY_SECONDS, Summarise, summary_of
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.feed.segment import forget_feed
+from tokenwire.relay.members.members import Members
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.starts.start import Starts
 from tokenwire.relay.worker import Worker
@@ -81,18 +81,20 @@ class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Admission:
-    """The queues of a store, and the ``starts`` that create their runs. Methods take the name of
+    """The queues of a store, and the ``starts`` that create their runs; ``members``: whose turn is
+    answered must still be one when it begins. Methods take the name of
     a conversation (`scope_of`) and raise `LogError`."""
 
     def __init__(
         self,
         worker: Worker,
         starts: Starts,
+        members: Members,
         summarise: Summarise | None = None,
         begins: Begins | None = None,
     ) -> None:
         self._worker, self._store, self._begins = worker, worker.store, begins
-        self._starts = starts
+        self._starts, self._members = starts, members
         self._summarise = summarise
         #: Turns that this process has begun to start.
         self._mine: set[str] = set()
@@ -223,12 +225,21 @@ class Admission:
                 await self.drop(scope, entry.content)
             return True
         content = await self.content(scope, entry)
+        if content is not None and not await self._may_ask(scope, content.meta.principal):
+            changed = queue.without(entry.run)  # they were removed while it waited
+            if await self._store.swap_document(STATE, scope, data, changed.encoded()):
+                await self.drop(scope, entry.content)
+            return True
         if content is not None and not self._can_start(entry.run, content):
             return False
-        if self._begins is not None:
-            await self._begins(principal_of(scope), entry.run)
+        if self._begins is not None and content is not None:
+            await self._begins(content.meta.principal, entry.run)
         await self._store.swap_document(STATE, scope, data, self.starting(queue, entry).encoded())
         return True
+
+    async def _may_ask(self, scope: str, principal: str) -> bool:
+        access = await self._members.in_scope(scope, principal)
+        return access is not None and access.permits("write")
 
     async def _was_steered(self, run: str, turn: str) -> bool:
         """Whether a run that has ended has taken the words of a turn."""

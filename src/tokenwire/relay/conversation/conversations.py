@@ -30,6 +30,7 @@ from tokenwire.errors import (
     NotFoundError,
 )
 from tokenwire.events.message import Message, require_content
+from tokenwire.events.principal import parts_of
 from tokenwire.relay.conversation.admission import Admission, Begins, Change, Content
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
@@ -38,11 +39,11 @@ from tokenwire.relay.conversation.posted import Continuation, continuation
 from tokenwire.relay.conversation.promoter import Promoter
 from tokenwire.relay.conversation.queue import Entry, Queue, WhileBusy, action
 from tokenwire.relay.conversation.rules import ThreadRules, read_rules
-from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.summary import Summarise
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.conversation.words import text_of, words_of
-from tokenwire.relay.description import RunInfo, RunMeta, meta_of
+from tokenwire.relay.description import RunInfo, RunMeta, meta_of, scope_of_run
+from tokenwire.relay.members.roster import MemberRole
 from tokenwire.run.stream import new_run_id
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class Conversations:
     ) -> None:
         self._runs, self._store = runs, runs.store
         self._rules = ThreadRules(history=str(policy_of(policy)), while_busy=while_busy)
-        self.admission = Admission(runs.worker, runs.starts, summarise, begins)
+        self._members = runs.members
+        self.admission = Admission(runs.worker, runs.starts, runs.members, summarise, begins)
         self._promoter = Promoter(runs.worker, self.admission)
 
     def open(self) -> None:
@@ -100,18 +102,21 @@ class Conversations:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def turns(self, principal: str, thread: str) -> Turns:
+    async def turns(self, principal: str, thread: str, role: MemberRole = "read") -> Turns:
         """The turns of a conversation."""
-        return Turns(self._store, scope_of(principal, thread))
+        access = await self._members.enter(principal, thread, role)
+        return Turns(self._store, access.scope)
 
     async def queue(self, principal: str, thread: str) -> Queue:
         """Head and queue of a conversation, up to date."""
-        _, queue = await self.admission.settled(scope_of(principal, thread))
+        access = await self._members.enter(principal, thread)
+        _, queue = await self.admission.settled(access.scope)
         return queue
 
     async def own_rules(self, principal: str, thread: str) -> ThreadRules:
         """The rules that a conversation sets itself."""
-        return await read_rules(self._store, scope_of(principal, thread))
+        access = await self._members.enter(principal, thread)
+        return await read_rules(self._store, access.scope)
 
     async def rules(self, principal: str, thread: str) -> ThreadRules:
         """The rules of a turn whose request names none: the conversation's, else the server's."""
@@ -127,7 +132,7 @@ class Conversations:
         """The newest ``most`` turns of the conversation's branch, oldest first; ``before``: of
         those older than this turn. And the turn to name as ``before`` for older ones, if there are
         any. Raises `NotFoundError` for an unknown turn."""
-        turns = self.turns(principal, thread)
+        turns = await self.turns(principal, thread)
         if before is None:
             start = (await self.queue(principal, thread)).head
         else:
@@ -155,7 +160,7 @@ class Conversations:
         if not regenerates and not any(message.id for message in posted):
             return Continuation(messages=posted, follows_head=True)
         queue = await self.queue(principal, thread)
-        turns = await self.turns(principal, thread).all(queue.head, *queue.open)
+        turns = await (await self.turns(principal, thread)).all(queue.head, *queue.open)
         return continuation(turns, posted, head=queue.head, edited=edited, regenerates=regenerates)
 
     async def instead(
@@ -164,7 +169,7 @@ class Conversations:
         """How the conversation goes on in another branch than with ``run``: with other
         ``messages`` (an edit), or with the same (the answer is made anew). Raises
         `NotFoundError`."""
-        turn = await self.turns(principal, thread).get(run)
+        turn = await (await self.turns(principal, thread, "write")).get(run)
         if turn is None or turn.is_erased:
             raise NotFoundError("no such turn in this conversation", what="turn")
         return Continuation(messages=messages or turn.messages, parent=turn.parent)
@@ -173,7 +178,7 @@ class Conversations:
         self, principal: str, thread: str, run: str, messages: list[Message]
     ) -> Continuation:
         """How the conversation goes on after the turn of ``run``. Raises `NotFoundError`."""
-        turn = await self.turns(principal, thread).get(run)
+        turn = await (await self.turns(principal, thread, "write")).get(run)
         if turn is None:
             raise NotFoundError("no such turn in this conversation", what="turn")
         return Continuation(messages=messages, parent=run)
@@ -181,11 +186,12 @@ class Conversations:
     async def set_head(self, principal: str, thread: str, run: str) -> Queue:
         """Choose the branch that ends with ``run``: the next turn continues it, on every device.
         Raises `NotFoundError`."""
-        turn = await self.turns(principal, thread).get(run)
+        access = await self._members.enter(principal, thread, "write")
+        turn = await Turns(self._store, access.scope).get(run)
         if turn is None or turn.is_erased:
             raise NotFoundError("no such turn in this conversation", what="turn")
         return await self.admission.change(
-            scope_of(principal, thread), lambda queue: msgspec.structs.replace(queue, head=run)
+            access.scope, lambda queue: msgspec.structs.replace(queue, head=run)
         )
 
     # --- saying --------------------------------------------------------------------------------
@@ -204,6 +210,7 @@ class Conversations:
         """Go on with the conversation ``meta.thread``, as ``following`` says; ``meta``: how it is
         answered. ``policy``, ``while_busy``: default as `rules` says. The rest as `Runs.start`,
         which says what is raised; and `ThreadBusyError`, and `LimitError` for a full queue."""
+        meta = await self._runs.starts.placed(meta)
         if following.repeats is not None:
             info = await self._runs.info(following.repeats, principal=meta.principal)
             info.created_now = False
@@ -258,7 +265,7 @@ class Conversations:
                 content=f"{run}.0",
                 text=text_of(content.meta.request.messages),
                 key=key,
-                by=by,
+                by=by or parts_of(meta.principal)[0] or None,
                 created=time.time(),
             )
             reply = await self._admit(entry, content, rules.while_busy or "parallel")
@@ -273,7 +280,7 @@ class Conversations:
         info = await self._runs.starts.of_key(meta, key, signature)
         if info is not None:
             return Reply(run=info.id, info=info, is_repeated=True)
-        scope = scope_of(meta.principal, meta.thread or "")
+        scope = scope_of_run(meta) or ""
         _, queue = await self.admission.settled(scope)
         same = queue.of_key(key)
         if not isinstance(same, Entry):
@@ -283,7 +290,7 @@ class Conversations:
 
     async def _admit(self, entry: Entry, content: Content, while_busy: WhileBusy) -> Reply:
         meta, admission = content.meta, self.admission
-        scope = scope_of(meta.principal, meta.thread or "")
+        scope = scope_of_run(meta) or ""
         what = "start"
         same: Entry | str | None = None
 
@@ -325,7 +332,9 @@ class Conversations:
             )
             return Reply(run=entry.run, steers=target, position=1)
         if what == "interrupt":
-            queue = await interrupt(self._runs, admission, scope, queue, entry.run)
+            queue = await interrupt(
+                self._runs, admission, scope, queue, entry.run, principal=meta.principal
+            )
         reply = await self._reply(entry.run, meta.principal, queue)
         if what == "start" and reply.info is None:
             # Its key is that of a run that was started without the queue, meanwhile.
@@ -367,12 +376,12 @@ class Conversations:
     # --- the queue -----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _waiting(self, principal: str, thread: str, run: str) -> AsyncIterator[None]:
+    async def _waiting(self, scope: str, run: str) -> AsyncIterator[None]:
         """A turn that is not in the queue any more has begun: a conflict, and no unknown turn."""
         try:
             yield
         except NotFoundError:
-            if await self.turns(principal, thread).get(run) is None:
+            if await Turns(self._store, scope).get(run) is None:
                 raise
             raise ConflictError("this turn has begun; it waits no more") from None
 
@@ -381,7 +390,8 @@ class Conversations:
     ) -> tuple[Entry, list[Message], Queue]:
         """A turn that waits, all that it asks (as the caller sent it), and the queue. Raises
         `NotFoundError`, and `ConflictError` when the turn has begun."""
-        scope, admission = scope_of(principal, thread), self.admission
+        access, admission = await self._members.enter(principal, thread), self.admission
+        scope = access.scope
         for _ in range(_EDIT_TRIES):
             _, queue = await admission.settled(scope)
             async with self._waiting(principal, thread, run):
@@ -393,14 +403,15 @@ class Conversations:
 
     async def edit(self, principal: str, thread: str, run: str, messages: list[Message]) -> Queue:
         """Replace what a turn asks that waits, which ``before_start`` sees as it saw the first
-        words. Raises what that refuses with, `NotFoundError`, and `ConflictError` when the turn
-        has begun."""
+        words. Raises what that refuses with, `NotFoundError`, `ConflictError` when the turn has
+        begun, and `RoleError` for the turn of another member, unless an owner edits it."""
         require_content(messages)
-        scope, admission = scope_of(principal, thread), self.admission
+        access, admission = await self._members.enter(principal, thread, "write"), self.admission
+        scope = access.scope
         for _ in range(_EDIT_TRIES):
             _, queue = await admission.settled(scope)
-            async with self._waiting(principal, thread, run):
-                entry = queue.entry(run)
+            async with self._waiting(scope, run):
+                entry = queue.entry_for(run, access)
             content = await admission.content(scope, entry)
             if content is None:
                 continue  # it has begun meanwhile, or was edited elsewhere
@@ -417,7 +428,7 @@ class Conversations:
             )
             await admission.keep(scope, edited.content, content)
             try:
-                async with self._waiting(principal, thread, run):
+                async with self._waiting(scope, run):
                     queue = await admission.change(scope, _swap(entry, edited))
             except (NotFoundError, ConflictError):
                 await admission.drop(scope, edited.content)
@@ -430,14 +441,15 @@ class Conversations:
 
     async def withdraw(self, principal: str, thread: str, run: str) -> Queue:
         """Drop a turn that waits. Raises as `edit`."""
-        scope = scope_of(principal, thread)
+        access = await self._members.enter(principal, thread, "write")
+        scope = access.scope
         dropped: list[Entry] = []
 
         def change(queue: Queue) -> Queue:
-            dropped[:] = [queue.entry(run)]
+            dropped[:] = [queue.entry_for(run, access)]
             return queue.remove(run)
 
-        async with self._waiting(principal, thread, run):
+        async with self._waiting(scope, run):
             queue = await self.admission.change(scope, change)
         for entry in dropped:
             await self.admission.drop(scope, entry.content)
@@ -445,14 +457,16 @@ class Conversations:
 
     async def send_now(self, principal: str, thread: str, run: str) -> Reply:
         """Let a turn that waits interrupt the one under way. Raises as `edit`."""
-        scope = scope_of(principal, thread)
+        access = await self._members.enter(principal, thread, "write")
+        scope = access.scope
 
         def change(queue: Queue) -> Queue:
-            return queue.remove(run).add(queue.entry(run), first=True)
+            return queue.remove(run).add(queue.entry_for(run, access), first=True)
 
-        async with self._waiting(principal, thread, run):
+        async with self._waiting(scope, run):
             queue = await self.admission.change(scope, change)
-        queue = await interrupt(self._runs, self.admission, scope, queue, run)
+        runs, admission = self._runs, self.admission
+        queue = await interrupt(runs, admission, scope, queue, run, principal=principal)
         return await self._reply(run, principal, queue)
 
 

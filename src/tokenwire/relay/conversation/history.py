@@ -55,7 +55,8 @@ class History(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One turn: what was asked (``messages``) and what ``run`` answered.
 
-    ``parent``: the run before it in its branch. ``outcome``: how the run ended; None while it is
+    ``parent``: the run before it in its branch. ``by``: the plain id of who asked; None where
+    everybody is one. ``outcome``: how the run ended; None while it is
     under way, when ``answer`` is empty. ``created``: Unix seconds. ``depth``: how many turns
     came before. ``first`` and ``summary``: the oldest turn that its own model was given, and the
     text in place of those before. ``is_erased``: only the place in the tree is left.
@@ -65,6 +66,7 @@ class Turn(msgspec.Struct, kw_only=True, omit_defaults=True):
     parent: str | None = None
     messages: list[Message] = []
     answer: list[Message] = []
+    by: str | None = None
     outcome: str | None = None
     created: float = 0.0
     first: str | None = None

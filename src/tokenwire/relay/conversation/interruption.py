@@ -11,10 +11,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tokenwire.errors import ConflictError, GoneError, NotFoundError
+from tokenwire.errors import GoneError, NotFoundError
 from tokenwire.relay.conversation.admission import Admission
 from tokenwire.relay.conversation.queue import Queue
-from tokenwire.relay.conversation.scope import principal_of
 
 if TYPE_CHECKING:
     from tokenwire.relay.runs import Runs
@@ -28,14 +27,17 @@ _GLANCE_SECONDS = 0.5
 _INSTEAD = "another message came instead"
 
 
-async def interrupt(runs: Runs, admission: Admission, scope: str, queue: Queue, turn: str) -> Queue:
-    """Stop what is under way in ``scope``, and wait a while for ``turn``, which comes instead; the
+async def interrupt(
+    runs: Runs, admission: Admission, scope: str, queue: Queue, turn: str, *, principal: str
+) -> Queue:
+    """Stop what is under way in ``scope``, as ``principal`` wants, and wait a while for ``turn``, which comes instead; the
     queue then. Raises `LogError`."""
-    principal, woken = principal_of(scope), asyncio.Event()
+    woken = asyncio.Event()
     ends = [runs.store.subscribe(one, woken.set) for one in queue.open]
     try:
         for one in queue.open:
-            await _stop(runs, one, principal)
+            with suppress(NotFoundError, GoneError):
+                await runs.supersede(one, principal=principal, reason=_INSTEAD)
         until = time.monotonic() + INTERRUPT_SECONDS
         while (rest := until - time.monotonic()) > 0:
             woken.clear()
@@ -50,17 +52,3 @@ async def interrupt(runs: Runs, admission: Admission, scope: str, queue: Queue, 
         for end in ends:
             end()
     return queue
-
-
-async def _stop(runs: Runs, run: str, principal: str) -> None:
-    """Cancel a run; approvals that it waits for are denied."""
-    with suppress(NotFoundError, GoneError):
-        await runs.cancel(run, principal=principal, by=principal or None, reason=_INSTEAD)
-        fold = await runs.fold(run, principal=principal)
-        for tool in fold.tools.values():
-            if tool.approval_id is None or tool.approved is not None or tool.done:
-                continue
-            with suppress(ConflictError):
-                await runs.approve(
-                    run, tool.approval_id, approved=False, reason=_INSTEAD, principal=principal
-                )

@@ -12,7 +12,6 @@ import logging
 
 from tokenwire.errors import LogError, TokenwireError
 from tokenwire.relay.conversation.admission import Admission
-from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.worker import Worker
 
 __all__ = ["Promoter"]
@@ -46,8 +45,8 @@ class Promoter:
             await asyncio.wait([self._task])
             self._task = None
 
-    def _on_left(self, principal: str, thread: str) -> None:
-        self._scopes.add(scope_of(principal, thread))
+    def _on_left(self, scope: str) -> None:
+        self._scopes.add(scope)
         self._wake.set()
 
     async def _work(self) -> None:

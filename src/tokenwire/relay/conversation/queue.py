@@ -13,7 +13,9 @@ from typing import Literal
 import msgspec
 
 from tokenwire.errors import ConflictError, LimitError, NotFoundError
+from tokenwire.events.principal import parts_of
 from tokenwire.relay.conversation.errors import ThreadBusyError
+from tokenwire.relay.members.access import Access
 
 __all__ = ["MOST_QUEUED", "WHILE_BUSY", "Action", "Entry", "Queue", "WhileBusy", "action"]
 
@@ -82,6 +84,14 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
             if entry.run == run:
                 return entry
         raise NotFoundError("no such turn waits in this conversation", what="queued_turn")
+
+    def entry_for(self, run: str, access: Access) -> Entry:
+        """The turn that waits, for who wants to change it: its author, or an owner. Raises as
+        `entry`, and `RoleError`."""
+        entry = self.entry(run)
+        if entry.by != (parts_of(access.principal)[0] or None):
+            access.require("own")
+        return entry
 
     def of_key(self, key: str | None) -> Entry | str | None:
         """The turn of an idempotency key: its run, where that has begun a short while ago."""

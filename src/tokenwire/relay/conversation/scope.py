@@ -5,7 +5,7 @@ Always true: two principals' conversations of one name are two; a name says its 
 
 from __future__ import annotations
 
-__all__ = ["principal_of", "scope_of", "thread_of"]
+__all__ = ["parts_of_scope", "principal_of", "scope_of", "thread_of"]
 
 #: Between principal and thread; neither has it.
 _BETWEEN = "\x1f"
@@ -14,6 +14,11 @@ _BETWEEN = "\x1f"
 def scope_of(principal: str, thread: str) -> str:
     """The name of ``thread`` of ``principal`` in the store, and of its documents."""
     return f"{principal}{_BETWEEN}{thread}"
+
+
+def parts_of_scope(scope: str) -> tuple[str, str]:
+    """Whose conversation it is, and what they call it."""
+    return principal_of(scope), thread_of(scope)
 
 
 def principal_of(scope: str) -> str:

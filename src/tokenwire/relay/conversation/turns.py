@@ -13,11 +13,12 @@ import msgspec
 
 from tokenwire.errors import GoneError, NotFoundError
 from tokenwire.events.message import Message
+from tokenwire.events.principal import parts_of
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.log.base import Store
 from tokenwire.relay.conversation.history import History, Turn, messages_of_turns
-from tokenwire.relay.conversation.scope import scope_of
-from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.conversation.scope import principal_of
+from tokenwire.relay.description import RunMeta, meta_of, scope_of_run
 from tokenwire.relay.replay import read_run
 
 __all__ = ["Turns", "with_history"]
@@ -44,7 +45,7 @@ class Turns:
         if self._copies is None:
             data = await self._store.document(self._kind, run)
         if data is not None:
-            return msgspec.json.decode(data, type=Turn)
+            return self._decoded(data)
         return await self._read(run)
 
     async def branch(self, head: str | None, *, most: int | None = None) -> list[Turn]:
@@ -99,13 +100,20 @@ class Turns:
             for name in names:
                 await self._store.set_document(self._kind, name, None)
 
+    def _decoded(self, data: bytes) -> Turn:
+        """A copy; one from before turns had an author is that of whoever began the conversation."""
+        turn = msgspec.json.decode(data, type=Turn)
+        if turn.by is None and not turn.is_erased:
+            turn.by = parts_of(principal_of(self._scope))[0] or None
+        return turn
+
     async def _load(self) -> None:
         if self._copies is not None:
             return
         documents = await self._store.documents(self._kind, most=_MOST)
         copies: dict[str, Turn] = {}
         for number, (name, data) in enumerate(documents.items()):
-            copies[name] = msgspec.json.decode(data, type=Turn)
+            copies[name] = self._decoded(data)
             if not number % 64:
                 await asyncio.sleep(0)
         self._copies = copies
@@ -118,7 +126,7 @@ class Turns:
             if not info.meta:
                 return None
             meta = meta_of(info)
-            if meta.thread is None or scope_of(meta.principal, meta.thread) != self._scope:
+            if scope_of_run(meta) != self._scope:
                 return None
             turn = _turn_of(run, meta, info.created)
             if info.closed not in OUTCOMES:
@@ -152,6 +160,7 @@ def _turn_of(run: str, meta: RunMeta, created: float) -> Turn:
         run=run,
         parent=history.parent,
         messages=meta.request.messages,
+        by=parts_of(meta.principal)[0] or None,
         created=created,
         first=history.turns[0] if history.turns else None,
         summary=history.summary,
@@ -163,9 +172,10 @@ async def with_history(store: Store, meta: RunMeta) -> RunMeta:
     """The description of a run with the messages that its model was given, those of its
     conversation first. Turns that were erased since are not among them. Raises `LogError`."""
     history = meta.history
-    if history is None or meta.thread is None:
+    scope = scope_of_run(meta)
+    if history is None or scope is None:
         return meta
-    before = await messages_before(store, scope_of(meta.principal, meta.thread), history)
+    before = await messages_before(store, scope, history)
     request = msgspec.structs.replace(meta.request, messages=[*before, *meta.request.messages])
     return msgspec.structs.replace(meta, request=request)
 

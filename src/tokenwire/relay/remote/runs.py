@@ -24,8 +24,7 @@ from tokenwire.log.base import Appended, LogInfo
 from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
-from tokenwire.relay.conversation.scope import scope_of
-from tokenwire.relay.description import RunMeta, checked_meta, meta_of
+from tokenwire.relay.description import RunMeta, checked_meta, meta_of, scope_of_run
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.record import Chain
 from tokenwire.relay.remote.checks import (
@@ -77,6 +76,7 @@ class RemoteRuns:
         """Create a run whose producer holds its lease for ``lease`` seconds, or describe the one
         that ``key`` names; and whether it is new. Raises as `Runs.start`."""
         starts, worker = self._runs.starts, self._runs.worker
+        meta = await starts.placed(meta)
         signature = starts.checked(run, meta)
         meta.agent = None
         async with starts.once(meta.principal, key):
@@ -95,7 +95,7 @@ class RemoteRuns:
                     run,
                     owner=f"producer-{secrets.token_hex(8)}",
                     meta=encoded,
-                    thread=scoped(meta.principal, meta.thread),
+                    thread=scope_of_run(meta),
                     key=name,
                     key_hash=hashlib.sha256(f"remote {signature}".encode()).hexdigest(),
                     lease=lease,
@@ -371,8 +371,8 @@ class RemoteRuns:
 
     def _tell(self, run: str, meta: RunMeta) -> None:
         """The run's conversation hears what has become of it."""
-        if meta.thread is not None:
-            self._runs.worker.feeds.tell_run(scope_of(meta.principal, meta.thread), run)
+        if (scope := scope_of_run(meta)) is not None:
+            self._runs.worker.feeds.tell_run(scope, run)
 
 
 def _age(info: LogInfo) -> float:

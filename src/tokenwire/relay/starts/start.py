@@ -21,7 +21,15 @@ from tokenwire.events.message import Message
 from tokenwire.events.names import checked_thread
 from tokenwire.log.base import LogInfo
 from tokenwire.relay.conversation.scope import scope_of
-from tokenwire.relay.description import RunInfo, RunMeta, checked_meta, info_of, meta_of
+from tokenwire.relay.description import (
+    RunInfo,
+    RunMeta,
+    checked_meta,
+    info_of,
+    meta_of,
+    scope_of_run,
+)
+from tokenwire.relay.members.members import Members
 from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.starts.request import StartRequest, reviewed
 from tokenwire.relay.worker import Worker
@@ -39,8 +47,8 @@ _STREAMS = "ds_"
 class Starts:
     """The starts of one process."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, members: Members) -> None:
+        self._worker, self._members = worker, members
         hooks = worker.hooks
         self._hook: Hook | None = hooks.before_start if hooks is not None else None
         #: One start at a time for each idempotency key, where a hook is to be called once.
@@ -48,6 +56,7 @@ class Starts:
 
     async def start(self, run: str, meta: RunMeta, *, key: str | None) -> RunInfo:
         """The run, new or (by its key) an existing one. Raises as `Runs.start` does."""
+        meta = await self.placed(meta)
         signature = self.checked(run, meta)
         async with self.once(meta.principal, key):
             if self._hook is not None and key is not None:
@@ -56,6 +65,17 @@ class Starts:
                     return info
             changed = await self.reviewed(run, meta, key)
             return await self.begin(run, changed, key=key, signature=signature)
+
+    async def placed(self, meta: RunMeta) -> RunMeta:
+        """The description with the conversation that its principal means. Raises `NotFoundError`
+        for one of others, and `RoleError` for a member who may not write there."""
+        checked_thread(meta.thread)
+        if meta.thread is None or not meta.principal:
+            return meta
+        access = await self._members.enter(meta.principal, meta.thread, "write")
+        is_own = access.scope == scope_of(meta.principal, access.thread)
+        scope = None if is_own else access.scope
+        return msgspec.structs.replace(meta, thread=access.thread, scope=scope)
 
     def checked(self, run: str, meta: RunMeta) -> str:
         """The signature of a request that may start a run; it notes the agent's version in
@@ -168,7 +188,7 @@ class Starts:
                 run,
                 owner=worker.owner,
                 meta=encoded,
-                thread=scoped(meta.principal, meta.thread),
+                thread=scope_of_run(meta),
                 key=name,
                 key_hash=signature,
                 lease=worker.lease,

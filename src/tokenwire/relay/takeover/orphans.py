@@ -21,9 +21,8 @@ from tokenwire.log.base import Claim
 from tokenwire.observe.facts import RunEnded, TakenOver
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
-from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.turns import with_history
-from tokenwire.relay.description import RunMeta, meta_of
+from tokenwire.relay.description import RunMeta, meta_of, scope_of_run
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import (
     claim_of,
@@ -196,7 +195,7 @@ class Orphans:
             events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
         start = start_of(run, meta)
         await worker.end(replay, events, epoch, start)
-        if meta.thread is not None:
-            worker.feeds.tell_run(scope_of(meta.principal, meta.thread), run)
+        if (scope := scope_of_run(meta)) is not None:
+            worker.feeds.tell_run(scope, run)
         fold, seconds = replay.fold, replay.now() / 1000
         report(RunEnded(run, meta.model, fold.status, None, seconds, fold.seq))

@@ -21,8 +21,9 @@ import msgspec
 from tokenwire.errors import BusyError, GoneError, NotFoundError, StoreDamagedError
 from tokenwire.events.codec import decode
 from tokenwire.events.model import RunEnd
-from tokenwire.events.principal import Principal, PrincipalLimits
+from tokenwire.events.principal import Principal, PrincipalLimits, parts_of
 from tokenwire.relay import Store
+from tokenwire.relay.description import RunInfo
 from tokenwire.relay.record import json_of
 from tokenwire.relay.replay import read_run, waits
 from tokenwire.server.edge.auth import Identity
@@ -143,11 +144,14 @@ class Quotas:
             raise
         return places
 
-    async def before_erase(self, identity: Identity, runs: Collection[str]) -> None:
+    async def before_erase(self, identity: Identity, runs: Collection[RunInfo]) -> None:
         """Take runs that are about to be erased off the list, and add their tokens: nothing says
-        later how many they were."""
-        for subject in self._subjects(identity):
-            await self._settle(subject, runs)
+        later how many they were. They count for who started them, whoever erases them."""
+        for principal in {run.principal for run in runs}:
+            started = [run.id for run in runs if run.principal == principal]
+            is_own = principal == identity.principal
+            for subject in self._subjects(identity) if is_own else _subjects_of(principal):
+                await self._settle(subject, started)
 
     async def sweep(self) -> None:
         """Forget who has started nothing since yesterday and has no open run."""
@@ -285,6 +289,16 @@ class Quotas:
         if not isinstance(end, RunEnd) or (info.created + end.t / 1000) // _DAY < day:
             return 0
         return _sum(end.usage or {})
+
+
+def _subjects_of(principal: str) -> list[_Subject]:
+    """Somebody else and their tenant: what they may have is not known here, and tokens count."""
+    user, tenant = parts_of(principal)
+    counted = PrincipalLimits(tokens_per_day=0)
+    subjects = [_Subject(_name("p", principal), "principal", counted)] if user else []
+    if tenant is not None:
+        subjects.append(_Subject(_name("t", tenant), "tenant", counted))
+    return subjects
 
 
 def _name(kind: str, whose: str) -> str:

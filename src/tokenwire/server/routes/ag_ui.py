@@ -23,6 +23,7 @@ from tokenwire.events.fold import Fold
 from tokenwire.events.message import ToolResultPart
 from tokenwire.relay.documents.names import RunName, read_name, set_name
 from tokenwire.relay.replay import Wait
+from tokenwire.relay.starts.start import RUN_ID
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
@@ -308,6 +309,8 @@ async def _join(
         fold, _ = await folded(state, alias.run, principal)
         return _continue(fold.thread or alias.run, client_run, alias, how, place)
     run = run_name(principal, client_run)
+    if RUN_ID.fullmatch(client_run) and not await knows(state, run, principal):
+        run = client_run  # of another member, by the id that it has here
     fold, waits = await folded(state, run, principal)
     encoder = how.encoder(
         thread_id=fold.thread,

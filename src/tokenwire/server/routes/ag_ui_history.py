@@ -41,7 +41,8 @@ async def hydrate(
     except (NotFoundError, GoneError):
         return conversation
     messages, fold = snapshot.input.copy(), replay.fold
-    client_run = (newest.metadata or {}).get("ag_ui_run", newest.id)
+    is_own = newest.principal == principal  # the names of other members mean nothing here
+    client_run = (newest.metadata or {}).get("ag_ui_run", newest.id) if is_own else newest.id
     if fold.status == "waiting":
         pending = await asyncio.to_thread(_pending, replay)  # it may be the largest run
         conversation["interrupts"] = {"runId": client_run, "pending": pending}

@@ -240,7 +240,8 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     response = request.path_params["response"]
     run = _run_of(response)
     async with count_misses(state, info):
-        await state.runs.info(run, principal=info.principal)
-        await state.quotas.before_erase(info.identity, [run])
+        run_info = await state.runs.info(run, principal=info.principal)
+        await state.threads.check_owner(run_info, info.principal)
+        await state.quotas.before_erase(info.identity, [run_info])
         await state.threads.erase_run(run, info.principal)
     return json_response({"id": response, "object": "response", "deleted": True})

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from tokenwire.errors import CursorError, InputError
 from tokenwire.events.message import Message
+from tokenwire.events.principal import parts_of
 from tokenwire.relay.conversation.conversations import Reply
 from tokenwire.relay.conversation.posted import Continuation
 from tokenwire.server.access.misses import count_misses, run_id
@@ -186,7 +187,8 @@ async def snapshot(state: State, request: Request, info: RequestInfo) -> Respons
 
     async def made() -> dict[str, Any]:
         body = await state.runs.snapshot(run, principal=info.principal)
-        by = {"principal": info.by} if info.by else {}
+        starter = parts_of(body.principal)[0]
+        by = {"principal": starter, "by": starter} if starter else {}
         return {
             **msgspec.to_builtins(body),
             **by,
@@ -291,7 +293,8 @@ async def delete(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/runs/{run}``: cancel the run and delete its log."""
     run = run_id(request)
     async with count_misses(state, info):
-        await state.runs.info(run, principal=info.principal)
-        await state.quotas.before_erase(info.identity, [run])
+        run_info = await state.runs.info(run, principal=info.principal)
+        await state.threads.check_owner(run_info, info.principal)
+        await state.quotas.before_erase(info.identity, [run_info])
         await state.threads.erase_run(run, info.principal)
     return Response(status_code=204)

@@ -16,12 +16,13 @@ from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.validation import whole_number
 from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.conversation.rules import ThreadRules
+from tokenwire.relay.conversation.scope import parts_of_scope
 from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE, ThreadInfo
 from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
-from tokenwire.server.routes.conversation import queue, turns
+from tokenwire.server.routes.conversation import members, queue, turns
 from tokenwire.server.routes.conversation.turns import queue_of
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
@@ -70,6 +71,7 @@ def routes(state: State) -> list[BaseRoute]:
         *thread_routes(state),
         *turns.routes(state),
         *queue.routes(state),
+        *members.routes(state),
     ]
 
 
@@ -144,6 +146,9 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     title = await state.threads.title(info.principal, thread)
     if title:
         page["title"] = title
+    access = await state.runs.members.enter(info.principal, thread)
+    if access.id is not None:
+        page |= {"id": access.id, "role": access.role}
     return json_response(page)
 
 
@@ -173,9 +178,12 @@ async def name_it(state: State, request: Request, info: RequestInfo) -> Response
 async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/threads/{thread}``: the conversation and all of its runs."""
     thread = _thread(request)
-    # First: a token must not start a run while the others are erased.
-    await state.identify.tokens.revoke("thread", info.principal, thread)
+    access = await state.runs.members.enter(info.principal, thread, "own")
+    # First: a token must not start a run while the others are erased. Those of members end with
+    # the memberships.
+    for principal, name in {(info.principal, thread), parts_of_scope(access.scope)}:
+        await state.identify.tokens.revoke("thread", principal, name)
     runs = await state.runs.thread(thread, principal=info.principal, most=_MOST_COUNTED)
-    await state.quotas.before_erase(info.identity, [run.id for run in runs])
+    await state.quotas.before_erase(info.identity, runs)
     await state.threads.erase(thread, info.principal)
     return Response(status_code=204)

@@ -48,8 +48,11 @@ MAX_REASON = 123
 
 
 def erased_under_reader() -> GoneError:
-    """What a reader is told whose run is erased while it follows, on every socket."""
-    return GoneError("the run was deleted or has expired; its records are no longer stored")
+    """What a reader is told whose run is erased while it follows, or is not theirs to read any more,
+    on every socket."""
+    return GoneError(
+        "the run was deleted or has expired, or you are no member of its conversation any more"
+    )
 
 
 class Socket:

@@ -10,7 +10,8 @@ from tokenwire.events.principal import Principal
 from tokenwire.relay.description import RunInfo, meta_of
 from tokenwire.relay.runs import Runs
 from tokenwire.server.edge.auth import Identity
-from tokenwire.server.tokens.tokens import Target, Tokens
+from tokenwire.server.tokens.targets import run_target, thread_target
+from tokenwire.server.tokens.tokens import Tokens
 
 __all__ = ["issue_for"]
 
@@ -32,14 +33,13 @@ async def issue_for(
     name = who.name if who is not None else principal
     if thread is not None:
         checked_thread(thread)
-        target = Target("thread", thread)
+        target = await thread_target(runs.members, thread, str(name or ""))
     else:
         run_id = run.id if isinstance(run, RunInfo) else str(run)
         log_info = await runs.store.describe(run_id)
         if principal is None and log_info.meta:
             name = meta_of(log_info).principal
-        await runs.info(run_id, principal=str(name or ""))
-        target = Target("run", run_id, log_info.created)
+        target = await run_target(runs, run_id, str(name or ""))
     if who is not None:
         issuer = Identity.of(who, "host")
     else:

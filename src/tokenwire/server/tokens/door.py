@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.events.request import Request
-from tokenwire.relay.description import RunInfo, RunMeta
+from tokenwire.relay.description import RunInfo
+from tokenwire.relay.members.access import Access
+from tokenwire.relay.members.checked import CheckedRun
+from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.runs import Runs
 from tokenwire.server.tokens.grant import (
     Scope,
@@ -33,7 +36,7 @@ class GrantedRuns(Runs):
         with within(None):
             info = await super().start(request, model=model, **how)
         if grant is not None:  # a key may name a run that was started before
-            grant.require_run(info.id, info.thread)
+            grant.require_run(info.id, (info.thread,))
         return info
 
     async def thread(self, thread: str, **page: Any) -> list[RunInfo]:
@@ -58,14 +61,16 @@ class GrantedRuns(Runs):
         only_by_login()
         await super().delete(run, principal=principal)
 
-    async def _checked(self, run: str, principal: str) -> tuple[Any, RunMeta]:
+    async def _checked(
+        self, run: str, principal: str, role: MemberRole = "read", *, access: Access | None = None
+    ) -> CheckedRun:
         grant = current_grant()
         if grant is not None:
             grant.require("read")
-        info, meta = await super()._checked(run, principal)
+        checked = await super()._checked(run, principal, role, access=access)
         if grant is not None:
-            grant.require_run(run, meta.thread)
-        return info, meta
+            grant.require_run(run, checked.threads)
+        return checked
 
 
 def _require(scope: Scope) -> None:

@@ -7,7 +7,7 @@ granted is refused, and what is outside of a grant looks as if it did not exist.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
@@ -48,7 +48,7 @@ class Grant(msgspec.Struct, frozen=True):
     """``name``: of the run or thread; ``id``: the same for a token and all that it is refreshed to.
     ``ends``: Unix seconds at which it ends, ``until``: up to which it may be refreshed.
     ``generation``: of the target's tokens; ``created``: of the run. ``session``: the session behind
-    it, if any. ``is_ticket``: it came as a ticket."""
+    it, if any; ``member``: the membership. ``is_ticket``: it came as a ticket."""
 
     kind: Kind
     name: str
@@ -59,6 +59,7 @@ class Grant(msgspec.Struct, frozen=True):
     generation: bytes = b""
     created: float = 0.0
     session: str = ""
+    member: str = ""
     is_ticket: bool = False
 
     def require(self, scope: Scope) -> None:
@@ -69,9 +70,10 @@ class Grant(msgspec.Struct, frozen=True):
         if scope not in self.scopes:
             raise RoleError(f"this token does not have the scope '{scope}'", role=scope)
 
-    def require_run(self, run: str, thread: str | None) -> None:
-        """Raise `NotFoundError` unless the run of ``thread`` is reached by the grant."""
-        if self.name != (run if self.kind == "run" else thread):
+    def require_run(self, run: str, threads: Collection[str | None]) -> None:
+        """Raise `NotFoundError` unless the grant reaches the run, whose conversation has the names
+        ``threads``."""
+        if self.name not in ((run,) if self.kind == "run" else threads):
             raise NotFoundError("no such run")
 
 

@@ -23,6 +23,7 @@ from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.routes.support import route
 from tokenwire.server.state import State
+from tokenwire.server.tokens.targets import run_target, thread_target
 from tokenwire.server.tokens.tokens import MOST_TTL, TICKET_SECONDS, TTL, Target
 
 __all__ = ["IssueBody", "run_routes", "thread_routes"]
@@ -73,7 +74,7 @@ async def attach_token(state: State, request: Request, info: RequestInfo) -> Res
     reads its events for ten minutes, and only that."""
     target = await _run(state, request, info)
     if not info.body:
-        if info.identity.grant is not None:
+        if info.identity.grant is not None or target.is_shared:
             return await _issued(state, info, target, IssueBody(refresh=0))
         token, seconds = await state.identify.sessions.attach_token(info.identity, target.name)
         return json_response({"token": token, "run": target.name, "expires_in": seconds}, 201)
@@ -84,7 +85,7 @@ async def thread_token(state: State, request: Request, info: RequestInfo) -> Res
     """``POST /v1/threads/{thread}/attach-tokens``: the same for a conversation, with all of its
     runs, also later ones; without a body it reads for ten minutes."""
     body = read_body(info.json, IssueBody) if info.body else IssueBody(refresh=0)
-    return await _issued(state, info, _thread(request), body)
+    return await _issued(state, info, await _thread(state, request, info), body)
 
 
 async def revoke_tokens(state: State, request: Request, info: RequestInfo) -> Response:
@@ -96,7 +97,7 @@ async def revoke_tokens(state: State, request: Request, info: RequestInfo) -> Re
 async def revoke_thread_tokens(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/threads/{thread}/attach-tokens``: end all tokens for this conversation; sent
     with a token, end that one."""
-    return await _revoked(state, info, _thread(request))
+    return await _revoked(state, info, await _thread(state, request, info))
 
 
 async def _issued(state: State, info: RequestInfo, target: Target, body: IssueBody) -> Response:
@@ -130,12 +131,12 @@ async def _revoked(state: State, info: RequestInfo, target: Target) -> Response:
 async def _run(state: State, request: Request, info: RequestInfo) -> Target:
     run = run_id(request)
     async with count_misses(state, info):
-        await state.runs.info(run, principal=info.principal)
-    return Target("run", run, (await state.store.describe(run)).created)
+        return await run_target(state.runs, run, info.principal)
 
 
-def _thread(request: Request) -> Target:
+async def _thread(state: State, request: Request, info: RequestInfo) -> Target:
     thread: str = request.path_params["thread"]
     if not THREAD.fullmatch(thread):
         raise InputError("a thread has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ -")
-    return Target("thread", thread)
+    async with count_misses(state, info):
+        return await thread_target(state.runs.members, thread, info.principal)

@@ -29,7 +29,7 @@ _TABLE: tuple[tuple[str, str, Scope | None], ...] = (
     ("GET", _THREAD, "read"),
     ("PUT", _THREAD, "write"),
     ("POST DELETE", rf"{_THREAD}/attach-tokens", "read"),
-    ("GET", rf"{_THREAD}/(?:turns|queue)", "read"),
+    ("GET", rf"{_THREAD}/(?:turns|queue|members)", "read"),
     ("PUT", rf"{_THREAD}/head", "write"),
     ("PUT DELETE", rf"{_THREAD}/queue/[^/]+", "write"),
     ("POST", rf"{_THREAD}/queue/[^/]+/now", "write"),

@@ -20,9 +20,13 @@ from tokenwire.errors import (
     InputError,
     NotAuthenticatedError,
     NotFoundError,
+    RoleError,
 )
 from tokenwire.events.principal import PrincipalLimits
 from tokenwire.relay import Store
+from tokenwire.relay.description import meta_of, scope_of_run
+from tokenwire.relay.members.members import Members
+from tokenwire.relay.members.roster import MEMBER_ROLES, MemberRole
 from tokenwire.server.edge.auth import Auth, Identity
 from tokenwire.server.edge.sessions import MOST_CREDENTIAL, SKEW, Sessions
 from tokenwire.server.tokens.grant import EXPIRED, Grant, Kind, Scope, scopes_of
@@ -43,11 +47,24 @@ _MOST_SWEPT = 100_000
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a token is for. ``created``: Unix seconds, of a run."""
+    """What a token is for. ``created``: Unix seconds, of a run. ``role``: of its issuer in the
+    conversation, by the membership ``member``; ``is_shared``: whether that has other members."""
 
     kind: Kind
     name: str
     created: float = 0.0
+    role: MemberRole = "own"
+    member: str = ""
+    is_shared: bool = False
+
+    def require(self, scope: Scope) -> None:
+        """Raise `RoleError` unless the issuer's role permits ``scope``."""
+        needed: MemberRole = "write" if scope == "produce" else scope
+        if MEMBER_ROLES.index(self.role) < MEMBER_ROLES.index(needed):
+            raise RoleError(
+                f"this needs the role '{needed}' in this conversation; yours is '{self.role}'",
+                role=needed,
+            )
 
 
 class _Claims(msgspec.Struct, frozen=True, array_like=True):
@@ -73,6 +90,8 @@ class _Claims(msgspec.Struct, frozen=True, array_like=True):
     tenant_limits: PrincipalLimits | None
     #: When what is behind it ends, of an issuer of tokens.
     issuer_until: float
+    #: The membership of its conversation that it rests on (`tokenwire.relay.members`).
+    member: str = ""
 
 
 class _Generation(msgspec.Struct, frozen=True, array_like=True):
@@ -88,10 +107,11 @@ class Tokens:
     def __init__(self, auth: Auth, sessions: Sessions) -> None:
         self._auth, self._sessions = auth, sessions
         self._log: Store | None = None
+        self._members: Members | None = None
 
     async def open(self, log: Store) -> None:
         """Use the documents of this store."""
-        self._log = log
+        self._log, self._members = log, Members(log)
 
     # --- issuing -------------------------------------------------------------------------------
 
@@ -108,6 +128,8 @@ class Tokens:
         """A token (or ticket) for ``target``, good for ``ttl`` seconds and refreshable for
         ``refresh``. Raises `InputError`, and `ForbiddenError` for more than ``issuer`` may."""
         wanted = scopes_of(scopes)
+        for scope in wanted:
+            target.require(scope)
         now, by = int(time.time()), issuer.grant
         if by is None:
             for scope in wanted:
@@ -145,6 +167,7 @@ class Tokens:
             limits=issuer.limits,
             tenant_limits=issuer.tenant_limits,
             issuer_until=issuer.until,
+            member=by.member if by is not None else target.member,
         )
         prefix = TICKET if is_ticket else TOKEN
         text = await self._sessions.seal(_LABELS[prefix], msgspec.msgpack.encode(claims))
@@ -221,17 +244,29 @@ class Tokens:
             raise NotAuthenticatedError(EXPIRED)
         if await self._log.document(_REVOKED, grant.id) is not None:
             raise NotAuthenticatedError(EXPIRED)
-        if grant.kind == "run" and not await self._has_run(grant):
+        if not await self._is_there(grant, identity.principal):
             raise NotAuthenticatedError(EXPIRED)
         return identity
 
-    async def _has_run(self, grant: Grant) -> bool:
-        """Whether the very run is there: one of the same id may have been begun after it."""
+    async def _is_there(self, grant: Grant, principal: str) -> bool:
+        """Whether the very run is there (one of the same id may have been begun after it), and the
+        membership of its conversation, which may have ended, and another one begun."""
         assert self._log is not None
-        try:
-            return (await self._log.describe(grant.name)).created == grant.created
-        except (NotFoundError, GoneError):
-            return False
+        assert self._members is not None
+        if grant.kind == "thread":
+            scope = await self._members.scope(principal, grant.name)
+        else:
+            try:
+                info = await self._log.describe(grant.name)
+            except (NotFoundError, GoneError):
+                return False
+            if info.created != grant.created:
+                return False
+            scope = scope_of_run(meta_of(info)) if info.meta else None
+        if scope is None:
+            return True
+        access = await self._members.in_scope(scope, principal)
+        return access is not None and access.member == grant.member
 
     # --- revoking ------------------------------------------------------------------------------
 
@@ -287,6 +322,7 @@ def _grant_of(claims: _Claims, *, is_ticket: bool) -> Grant:
         generation=claims.generation,
         created=claims.created,
         session=claims.session,
+        member=claims.member,
         is_ticket=is_ticket,
     )
 

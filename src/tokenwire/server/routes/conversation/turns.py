@@ -102,6 +102,7 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "parent": turn.parent,
         "state": turn.outcome or "running",
         "created": turn.created,
+        "by": turn.by,
         "messages": turn.messages,
         "answer": turn.answer,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from tokenwire.durable.sources import RunSource, Source, StreamPage
 from tokenwire.errors import GoneError, InputError, LogError, NotFoundError
+from tokenwire.relay.members.access import Access
+from tokenwire.relay.members.checked import unknown_run
 from tokenwire.server.edge.connections import Connection, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.request_info import identity_of
@@ -31,7 +34,7 @@ from tokenwire.wire.durable import (
     position_of,
 )
 
-__all__ = ["head", "read_counted"]
+__all__ = ["ReadingRight", "head", "read_counted"]
 
 NOW = "now"
 #: Under our own origin stands what a caller has written. A browser that opens it runs nothing.
@@ -54,13 +57,27 @@ async def head(source: Source, extra: dict[str, str]) -> Response:
     return _response(source, b"", headers)
 
 
+class ReadingRight(NamedTuple):
+    """What the reading of a run rests on: the ``access`` to its conversation, None without one,
+    which was looked up when so many changes of members had been ``seen``."""
+
+    access: Access | None = None
+    seen: int = 0
+
+
 async def read_counted(
-    state: State, request: Request, source: Source, name: str, principal: str
+    state: State,
+    request: Request,
+    source: Source,
+    name: str,
+    principal: str,
+    right: ReadingRight | None = None,
 ) -> Response:
-    """``GET``, counted as a reader of ``name`` for as long as it reads."""
+    """``GET``, counted as a reader of ``name`` for as long as it reads, and for as long as it has
+    the ``right`` to."""
     release = state.limits.attach(name, principal)
     try:
-        response = await _read(state, request, source, name)
+        response = await _read(state, request, source, name, right or ReadingRight())
     except BaseException:
         release()
         raise
@@ -72,7 +89,7 @@ async def read_counted(
 
 
 async def _read(
-    state: State, request: Request, source: Source, name: str
+    state: State, request: Request, source: Source, name: str, right: ReadingRight
 ) -> Response | SSEResponse:
     """``GET`` in the mode that ``live`` asks for."""
     offset, live, cursor = _asked(request)
@@ -82,11 +99,11 @@ async def _read(
         if last_event_id:
             position_of(last_event_id)
             offset = last_event_id
-        response = SSEResponse(state, source, offset, cursor, name)
+        response = SSEResponse(state, source, offset, cursor, name, right)
         await response.prepare()
         return response
     if live == "long-poll":
-        return await _long_poll(state, source, offset, cursor, name)
+        return await _long_poll(state, source, offset, cursor, name, right)
     if offset == NOW:
         tail, closed = await source.tail()
         body = b"[]" if source.kind == "json" else b""
@@ -162,8 +179,13 @@ class _RunReader:
 
     error: Exception | None = None
 
-    def __init__(self, state: State, source: Source, name: str, news: asyncio.Event) -> None:
+    def __init__(
+        self, state: State, source: Source, name: str, news: asyncio.Event, right: ReadingRight
+    ) -> None:
         self._news, self._name = news, name
+        self._unwatch = state.runs.members.watch.reader(
+            right.access, lambda: self._hear(unknown_run()), right.seen
+        )
         self._readers = state.runs.worker.readers if isinstance(source, RunSource) else None
         if self._readers is not None:
             self._deafen = self._readers.listen(name, self._hear)
@@ -176,23 +198,31 @@ class _RunReader:
 
     def leave(self, *, returning: bool) -> None:
         """The reading is over; ``returning``: the reader is about to come back."""
+        self._unwatch()
         if self._readers is not None:
             self._deafen()
             self._readers.leave(self._name, returning=returning)
 
 
 async def _long_poll(
-    state: State, source: Source, offset: str, cursor: str | None, name: str
+    state: State,
+    source: Source,
+    offset: str,
+    cursor: str | None,
+    name: str,
+    right: ReadingRight,
 ) -> Response:
     position = await _start(source, offset)
     news = asyncio.Event()
     stop = source.subscribe(news.set)
-    reader = _RunReader(state, source, name, news)
+    reader = _RunReader(state, source, name, news, right)
     state.on_drain.append(news.set)
     until = asyncio.get_running_loop().time() + state.settings.long_poll_timeout
     try:
         while True:
             news.clear()
+            if isinstance(reader.error, NotFoundError):  # the reader may not read any more
+                raise reader.error
             page = await source.read(position)
             if source.gone:
                 raise NotFoundError("this stream was deleted", what="stream")
@@ -226,9 +256,16 @@ class SSEResponse:
     background: None = None
 
     def __init__(
-        self, state: State, source: Source, offset: str, cursor: str | None, name: str
+        self,
+        state: State,
+        source: Source,
+        offset: str,
+        cursor: str | None,
+        name: str,
+        right: ReadingRight,
     ) -> None:
         self._state, self._source, self._name = state, source, name
+        self._right = right
         self._offset, self._cursor = offset, cursor
         self._position = 0
         self._news = asyncio.Event()
@@ -257,7 +294,7 @@ class SSEResponse:
         if self._source.kind == "binary":
             headers.append((b"stream-sse-data-encoding", b"base64"))
         stop = self._source.subscribe(self._news.set)
-        reader = _RunReader(self._state, self._source, self._name, self._news)
+        reader = _RunReader(self._state, self._source, self._name, self._news, self._right)
         transport = transport_of(scope)
         connection = self._state.connections.open(self, identity_of(scope))
         connection.unsent = transport.unsent
@@ -280,6 +317,9 @@ class SSEResponse:
         has_sent = False
         while not connection.lost:
             self._news.clear()
+            if isinstance(reader.error, NotFoundError):  # the reader may not read any more
+                await self._send(connection, send, b"", last=True)
+                return
             # What `prepare` found is from before the subscription, so there is a second look.
             first, self._first = self._first, None
             try:

@@ -27,7 +27,7 @@ from tokenwire.server.edge.problems import HTTPProblem, json_response
 from tokenwire.server.routes.ai_sdk import find_active
 from tokenwire.server.routes.ai_sdk_history import with_stored
 from tokenwire.server.routes.durable import streams as routes_streams
-from tokenwire.server.routes.durable.read import head, read_counted
+from tokenwire.server.routes.durable.read import ReadingRight, head, read_counted
 from tokenwire.server.routes.durable.streams import ROOT, answer_options, cors_headers
 from tokenwire.server.routes.resume import resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses
@@ -70,11 +70,15 @@ async def run_stream(state: State, request: Request, info: RequestInfo) -> Respo
     match = _VIEW.fullmatch(name)
     run, view = (match[1], match[2]) if match is not None else (name, "")
     async with count_misses(state, info):
-        await state.runs.info(run, principal=info.principal)
+        seen = state.runs.members.watch.seen
+        run_info = await state.runs.info(run, principal=info.principal)
         source = RunSource(state.store, run, view, compat=state.settings.compat)
         if request.method == "HEAD":
             return await head(source, {})
-        return await read_counted(state, request, source, run, info.principal)
+        members, thread = state.runs.members, run_info.thread
+        access = await members.enter(info.principal, thread) if thread is not None else None
+        right = ReadingRight(access, seen)
+        return await read_counted(state, request, source, run, info.principal, right)
 
 
 # --- pointers ----------------------------------------------------------------------------------

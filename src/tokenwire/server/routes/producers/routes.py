@@ -181,7 +181,7 @@ async def start(state: State, request: Request, info: RequestInfo) -> Response:
             current, is_new = await state.producers.start(run, meta, lease=body.lease, key=key)
         count.is_started = is_new
     if grant is not None:
-        grant.require_run(current.run, thread)
+        grant.require_run(current.run, (thread,))
     if is_new and thread:
         await state.threads.touch(info.principal, thread, model_request.messages, current.run)
     headers = {"location": f"{info.mount}/v1/runs/{current.run}", "tokenwire-run": current.run}
