@@ -385,6 +385,11 @@ WITHOUT_SUCCESS = {
     "PUT /v1/threads/{thread}/queue/{run}",
     "DELETE /v1/threads/{thread}/queue/{run}",
     "POST /v1/threads/{thread}/queue/{run}/now",
+    "PUT /v1/threads/{thread}/members/{principal}",  # a server without keys knows no principals
+    "DELETE /v1/threads/{thread}/members/{principal}",
+    "POST /v1/threads/{thread}/invites",
+    "DELETE /v1/threads/{thread}/invites/{invite}",
+    "POST /v1/invites/accept",
     "DELETE /v1/responses/{response}",
     "DELETE /v1/runs/{run}/attach-tokens",
     "GET /ds/v1/stream/__ds/jwks.json",

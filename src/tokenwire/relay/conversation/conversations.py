@@ -244,11 +244,11 @@ class Conversations:
         rules: ThreadRules,
         by: str | None,
     ) -> Reply:
-        starts = self._runs.starts
+        starts, by = self._runs.starts, by or parts_of(meta.principal)[0] or None
         signature = starts.checked(run, meta)
         starts.check_plan(run, meta)  # what cannot start is refused now, not in its turn
         async with starts.once(meta.principal, key):
-            repeated = await self._of_key(meta, key, signature)
+            repeated = await self._of_key(meta, key, signature, by)
             if repeated is not None:
                 return repeated
             revised = await starts.reviewed(run, meta, key)
@@ -265,14 +265,16 @@ class Conversations:
                 content=f"{run}.0",
                 text=text_of(content.meta.request.messages),
                 key=key,
-                by=by or parts_of(meta.principal)[0] or None,
+                by=by,
                 created=time.time(),
             )
             reply = await self._admit(entry, content, rules.while_busy or "parallel")
             reply.while_busy = None if reply.is_repeated else rules.while_busy
             return reply
 
-    async def _of_key(self, meta: RunMeta, key: str | None, signature: str) -> Reply | None:
+    async def _of_key(
+        self, meta: RunMeta, key: str | None, signature: str, by: str | None
+    ) -> Reply | None:
         """The turn that an idempotency key names already, whether it has begun or not. Raises
         `KeyReusedError`."""
         if key is None:
@@ -282,7 +284,7 @@ class Conversations:
             return Reply(run=info.id, info=info, is_repeated=True)
         scope = scope_of_run(meta) or ""
         _, queue = await self.admission.settled(scope)
-        same = queue.of_key(key)
+        same = queue.of_key(key, by)
         if not isinstance(same, Entry):
             return None
         await self.admission.check_same(scope, same, signature)
@@ -296,7 +298,7 @@ class Conversations:
 
         def change(queue: Queue) -> Queue | None:
             nonlocal what, same
-            same = queue.of_key(entry.key)
+            same = queue.of_key(entry.key, entry.by)
             if same is not None:
                 return None
             what = action(queue, while_busy)
@@ -319,7 +321,7 @@ class Conversations:
             raise
         if same is not None:
             await admission.drop(scope, entry.content)
-            reply = await self._of_key(meta, entry.key, content.signature)
+            reply = await self._of_key(meta, entry.key, content.signature, entry.by)
             run = same if isinstance(same, str) else same.run
             return reply or await self._reply(run, meta.principal, queue, is_repeated=True)
         if what == "steer" and target is not None:
@@ -338,7 +340,7 @@ class Conversations:
         reply = await self._reply(entry.run, meta.principal, queue)
         if what == "start" and reply.info is None:
             # Its key is that of a run that was started without the queue, meanwhile.
-            reply = await self._of_key(meta, entry.key, content.signature) or reply
+            reply = await self._of_key(meta, entry.key, content.signature, entry.by) or reply
         return reply
 
     async def _steerable(self, scope: str, content: Content) -> str | None:

@@ -30,8 +30,8 @@ _INSTEAD = "another message came instead"
 async def interrupt(
     runs: Runs, admission: Admission, scope: str, queue: Queue, turn: str, *, principal: str
 ) -> Queue:
-    """Stop what is under way in ``scope``, as ``principal`` wants, and wait a while for ``turn``, which comes instead; the
-    queue then. Raises `LogError`."""
+    """Stop what is under way in ``scope``, as ``principal`` wants, and wait a while for ``turn``,
+    which comes instead; the queue then. Raises `LogError`."""
     woken = asyncio.Event()
     ends = [runs.store.subscribe(one, woken.set) for one in queue.open]
     try:

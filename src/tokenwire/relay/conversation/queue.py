@@ -93,13 +93,14 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
             access.require("own")
         return entry
 
-    def of_key(self, key: str | None) -> Entry | str | None:
-        """The turn of an idempotency key: its run, where that has begun a short while ago."""
+    def of_key(self, key: str | None, by: str | None) -> Entry | str | None:
+        """The turn of an idempotency key of the member ``by``: its run, where that has begun a
+        short while ago."""
         if key is None:
             return None
         entries = [*self.waiting, *([self.starting] if self.starting is not None else [])]
-        waiting = next((entry for entry in entries if entry.key == key), None)
-        return waiting or self.keys.get(key)
+        waiting = next((entry for entry in entries if (entry.key, entry.by) == (key, by)), None)
+        return waiting or self.keys.get(_key_of(key, by))
 
     def start(self, entry: Entry) -> Queue:
         """``entry`` is to be created next, by whoever sees it."""
@@ -111,7 +112,8 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
             return msgspec.structs.replace(self, starting=None)
         keys = self.keys
         if self.starting is not None and self.starting.key is not None:
-            keys = dict([*keys.items(), (self.starting.key, run)][-MOST_QUEUED:])
+            name = _key_of(self.starting.key, self.starting.by)
+            keys = dict([*keys.items(), (name, run)][-MOST_QUEUED:])
         still_open = [*self.open, run]
         return msgspec.structs.replace(self, starting=None, head=run, open=still_open, keys=keys)
 
@@ -146,6 +148,11 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
             return None
         waiting = [new if one == old else one for one in self.waiting]
         return msgspec.structs.replace(self, waiting=waiting)
+
+
+def _key_of(key: str, by: str | None) -> str:
+    """The keys of two members are two, also where they are the same text."""
+    return key if by is None else f"{by}\x1f{key}"
 
 
 def action(queue: Queue, while_busy: WhileBusy) -> Action:

@@ -33,6 +33,8 @@ PARAMETERS: dict[str, str] = {
     "response": "The response's id.",
     "path": "The stream's path; it may hold slashes.",
     "name": "The subscription's id.",
+    "principal": "The plain id of a member; it may hold slashes.",
+    "invite": "The invitation's name.",
 }
 _CONVERTER = re.compile(r"\{(\w+):\w+\}")
 

@@ -1,4 +1,4 @@
-"""The routes of a conversation's turns and of its queue, described; and what each start of a run
+"""The routes of a conversation's turns, queue and members, described; and what each start of a run
 may say of its conversation."""
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ from tokenwire.events.model import RunStatus
 from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
 from tokenwire.server.openapi.operation import Operation, answer, body, query
 from tokenwire.server.openapi.shapes import QueuedTurn
+from tokenwire.server.routes.conversation.members import (
+    AcceptBody,
+    InviteBody,
+    InviteDescription,
+    MemberBody,
+    MemberList,
+)
 from tokenwire.server.routes.conversation.queue import EditBody
 from tokenwire.server.routes.conversation.turns import MOST_TURNS, HeadBody
 from tokenwire.server.runs import RunDescription
@@ -65,7 +72,8 @@ class WaitingTurn(QueuedTurn, kw_only=True, omit_defaults=True):
 
 
 class OneTurn(msgspec.Struct, omit_defaults=True):
-    """What was asked, and what ``run`` answered; ``parent``: the turn before it."""
+    """What was asked, and what ``run`` answered; ``parent``: the turn before it; ``by``: the plain
+    id of who asked."""
 
     run: str
     state: RunStatus
@@ -73,6 +81,7 @@ class OneTurn(msgspec.Struct, omit_defaults=True):
     messages: list[Message]
     answer: list[Message]
     parent: str | None = None
+    by: str | None = None
 
 
 class TurnPage(msgspec.Struct, omit_defaults=True):
@@ -84,7 +93,26 @@ class TurnPage(msgspec.Struct, omit_defaults=True):
     next: str | None = None
 
 
+class CreatedInvite(msgspec.Struct):
+    """An invitation: its ``token`` is said this once; ``invite``: its name, for revoking it;
+    ``thread``: the id by which whoever joins reaches the conversation; ``expires_in``: seconds."""
+
+    token: str
+    invite: str
+    thread: str
+    role: Literal["read", "write", "approve"]
+    expires_in: int
+    uses: int
+
+
+class OpenInvites(msgspec.Struct):
+    """The invitations that may still be accepted."""
+
+    invites: list[InviteDescription]
+
+
 _QUEUE = "/v1/threads/{thread}/queue"
+_MEMBERS, _INVITES = "/v1/threads/{thread}/members", "/v1/threads/{thread}/invites"
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/threads/{thread}/turns"): Operation(
@@ -141,5 +169,56 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             answer(202, "The other one still ends", QueuedRun),
         ),
         problems=("conflict", *_UNKNOWN),
+    ),
+    ("GET", _MEMBERS): Operation(
+        summary="The members of a conversation",
+        tag="Conversations",
+        answers=(answer(200, "Who belongs to it", MemberList),),
+        problems=("bad_request", "unknown_run"),
+    ),
+    ("PUT", _MEMBERS + "/{principal}"): Operation(
+        summary="Add a member, or change a role",
+        tag="Conversations",
+        text="For owners. The answer's `id` is what the member calls the conversation.",
+        body=body(MemberBody),
+        answers=(answer(200, "Who belongs to it", MemberList),),
+        problems=("conflict", "unknown_run"),
+    ),
+    ("DELETE", _MEMBERS + "/{principal}"): Operation(
+        summary="Remove a member, or leave",
+        tag="Conversations",
+        text="Owners remove others, everybody may leave; the last owner may not. Open streams "
+        "of the member end, and tokens.",
+        answers=(answer(204, "No member any more"),),
+        problems=("conflict", "unknown_run"),
+    ),
+    ("GET", _INVITES): Operation(
+        summary="The open invitations to a conversation",
+        tag="Conversations",
+        answers=(answer(200, "Without their tokens", OpenInvites),),
+        problems=("bad_request", "forbidden", "unknown_run"),
+    ),
+    ("POST", _INVITES): Operation(
+        summary="Invite to a conversation",
+        tag="Conversations",
+        text="For owners: a token by which as many people as `uses` says join, each once.",
+        body=body(InviteBody, required=False),
+        answers=(answer(201, "The invitation", CreatedInvite),),
+        problems=("conflict", "unknown_run"),
+    ),
+    ("DELETE", _INVITES + "/{invite}"): Operation(
+        summary="Revoke an invitation",
+        tag="Conversations",
+        text="It admits nobody any more; who has joined stays.",
+        answers=(answer(204, "Revoked"),),
+        problems=("unknown_run",),
+    ),
+    ("POST", "/v1/invites/accept"): Operation(
+        summary="Accept an invitation",
+        tag="Conversations",
+        text="Every invitation that does not count has the same answer.",
+        body=body(AcceptBody),
+        answers=(answer(200, "The conversation, and who belongs to it", MemberList),),
+        problems=("unknown_run",),
     ),
 }

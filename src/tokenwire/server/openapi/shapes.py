@@ -9,6 +9,7 @@ import msgspec
 from tokenwire.events.model import Reconnect
 from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.conversation.rules import ThreadRules
+from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.description import RunSnapshot
 from tokenwire.relay.threads import ThreadInfo
 from tokenwire.server.runs import RunDescription
@@ -131,7 +132,8 @@ class Thread(msgspec.Struct, omit_defaults=True):
     """A conversation: its runs, newest first; ``active``: the run that is under way; ``head``: the
     turn that the next one continues; ``queue``: turns that wait; ``next``: ask for the next page
     with ``before``. ``history``, ``while_busy``: the rules of a turn whose request names none;
-    ``rules``: those of them that the conversation sets itself."""
+    ``rules``: those of them that the conversation sets itself. ``id``, ``role``: of a shared one,
+    by what all members reach it, and what the reader may do."""
 
     thread: str
     active: str | None
@@ -143,6 +145,8 @@ class Thread(msgspec.Struct, omit_defaults=True):
     history: str | None = None
     while_busy: WhileBusy | None = None
     rules: ThreadRules | None = None
+    id: str | None = None
+    role: MemberRole | None = None
 
 
 class Page(msgspec.Struct, omit_defaults=True):

@@ -48,8 +48,7 @@ MAX_REASON = 123
 
 
 def erased_under_reader() -> GoneError:
-    """What a reader is told whose run is erased while it follows, or is not theirs to read any more,
-    on every socket."""
+    """What a reader gets whose run is erased while it follows, or is not theirs to read any more."""
     return GoneError(
         "the run was deleted or has expired, or you are no member of its conversation any more"
     )

@@ -98,7 +98,7 @@ def routes(state: State) -> list[BaseRoute]:
     """Members and invitations of a thread."""
     members, invites = "/v1/threads/{thread}/members", "/v1/threads/{thread}/invites"
     one, invite = members + "/{principal:path}", invites + "/{invite}"
-    state.roles.add("DELETE", one, "read")  # to leave; the route checks who removes others
+    state.roles.add("DELETE", one, "write", "read")  # who leaves may only read
     state.roles.add("DELETE", invite, "write")
     state.roles.add("POST", "/v1/invites/accept", "read")
     return [
