@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import threading
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from support.people import Person, people_server
-from tokenwire import Principal
 from tokenwire.server import Live
 
 
@@ -46,7 +41,7 @@ def _code(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-# --- what it is called -----------------------------------------------------------------------------
+# --- what it is called ---------------------------------------------------------------------------
 
 
 def test_equal_names_stay_apart_and_the_id_reaches_the_shared_one(url: str) -> None:

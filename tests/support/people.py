@@ -43,7 +43,7 @@ class Person:
     """Requests of one principal."""
 
     def __init__(self, url: str, name: str, **more: Any) -> None:
-        self.url = url
+        self.url, self.name = url, name
         value = {"id": name, **more} if more else name
         self.headers = {"x-who": json.dumps(value)}
         none_kept = httpx.Limits(max_keepalive_connections=0)

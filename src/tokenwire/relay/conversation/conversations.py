@@ -396,7 +396,7 @@ class Conversations:
         scope = access.scope
         for _ in range(_EDIT_TRIES):
             _, queue = await admission.settled(scope)
-            async with self._waiting(principal, thread, run):
+            async with self._waiting(scope, run):
                 entry = queue.entry(run)
             content = await admission.content(scope, entry)
             if content is not None:

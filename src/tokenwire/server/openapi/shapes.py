@@ -9,8 +9,8 @@ import msgspec
 from tokenwire.events.model import Reconnect
 from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.conversation.rules import ThreadRules
-from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.description import RunSnapshot
+from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.threads import ThreadInfo
 from tokenwire.server.runs import RunDescription
 

@@ -48,7 +48,7 @@ MAX_REASON = 123
 
 
 def erased_under_reader() -> GoneError:
-    """What a reader gets whose run is erased while it follows, or is not theirs to read any more."""
+    """What a reader gets whose run is erased, or not theirs any more, while they follow it."""
     return GoneError(
         "the run was deleted or has expired, or you are no member of its conversation any more"
     )
