@@ -117,6 +117,8 @@ def _requests(route: Route, method: str, ids: dict[str, str]) -> list[tuple[str,
         "name": ids["subscription"],
         "model": "demo",
         "wire": "ai-sdk",
+        "principal": "eve",
+        "invite": "unknown-invite",
     }
     filled = path.format(**values)
     if path == "/ag-ui" and method == "GET":
@@ -152,6 +154,9 @@ def _bodies(path: str, method: str, ids: dict[str, str]) -> list[Any]:
         "/v1/runs/{run}/approvals/{approval}": [{"approved": True}],
         "/v1/runs/{run}/tools/{call}": [{"content": "sunny"}],
         "/v1/threads/{thread}": [{"title": "mine"}],
+        "/v1/threads/{thread}/members/{principal}": [{"role": "read"}],
+        "/v1/threads/{thread}/invites": [{"role": "write"}],
+        "/v1/invites/accept": [{"token": "invite_unknown"}],
         "/v1/session": [{"key": "x" * 20}],
         "/api/chat": [
             {"id": ids["thread"], "messages": [question, answered]},
