@@ -4,11 +4,11 @@ set -eu
 cd "$(dirname "$0")/.."
 common="--quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header"
 # shellcheck disable=SC2086
-uv pip compile $common pyproject.toml --extra redis --extra local --extra mcp --extra metrics \
-  --extra webhooks --extra jwt -o requirements/run.txt
+uv pip compile $common pyproject.toml --extra redis --extra postgres --extra local --extra mcp \
+  --extra metrics --extra webhooks --extra jwt -o requirements/run.txt
 # shellcheck disable=SC2086
-uv pip compile $common pyproject.toml --extra redis --extra local --extra mcp --extra metrics \
-  --extra webhooks --extra jwt --extra otel --group test --group lint -o requirements/dev.txt
+uv pip compile $common pyproject.toml --extra redis --extra postgres --extra local --extra mcp \
+  --extra metrics --extra webhooks --extra jwt --extra otel --group test --group lint -o requirements/dev.txt
 # shellcheck disable=SC2086
 uv pip compile $common pyproject.toml --group hosts -c requirements/dev.txt -o requirements/hosts.txt
 # shellcheck disable=SC2086

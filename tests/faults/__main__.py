@@ -29,6 +29,11 @@ def store_of(kind: str, folder: str) -> Iterator[tuple[str, Callable[[], None] |
 
         with redis_server("--appendfsync", "always") as server:
             yield server.url, server.restart
+    elif kind == "postgres":
+        from support.postgres import postgres_server
+
+        with postgres_server(fast=False) as database:
+            yield database.url, database.restart
     else:
         yield f"sqlite://{folder}/log.db", None
 
@@ -98,8 +103,8 @@ def choose_python(options: argparse.Namespace) -> None:
     options.graphs = options.agents and reason is None
     if not options.agents or reason is None:
         return
-    if options.store == "redis":
-        reason = "its environment has no client of Redis"
+    if options.store != "sqlite":
+        reason = f"its environment has no client of {options.store}"
     elif (python.parent.parent / ".installed").exists() and Path(sys.executable) != python:
         os.execv(python, [str(python), "-m", "tests.faults", *sys.argv[1:]])
     else:
@@ -119,7 +124,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
+    parser.add_argument("--store", choices=["sqlite", "redis", "postgres"], default="sqlite")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     choose_python(options)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.postgres import PostgresServer, postgres_server
 from support.redis import BINARIES, RedisServer, redis_server
 from support.redis_cluster import Cluster, redis_cluster
 from tokenwire.log.base import Store
@@ -51,7 +52,26 @@ def shared_cluster() -> Iterator[Cluster]:
         yield made
 
 
-STORES = ["memory", "sqlite", *REDIS, pytest.param("cluster", marks=pytest.mark.redis)]
+@pytest.fixture(scope="session")
+def shared_postgres() -> Iterator[PostgresServer]:
+    """One server for all cases that take a schema of their own and leave the rest as it was."""
+    with postgres_server() as made:
+        yield made
+
+
+@pytest.fixture
+def postgres_url(shared_postgres: PostgresServer) -> str:
+    """The store of one test: its schema is erased with the server's files."""
+    return f"{shared_postgres.url}?schema=t{secrets.token_hex(4)}"
+
+
+STORES = [
+    "memory",
+    "sqlite",
+    *REDIS,
+    pytest.param("cluster", marks=pytest.mark.redis),
+    pytest.param("postgres", marks=pytest.mark.postgres),
+]
 
 
 @pytest.fixture(params=STORES)
@@ -61,6 +81,9 @@ def new_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Stor
         return lambda: open_store("memory:")
     if request.param == "sqlite":
         return lambda: open_store(f"sqlite://{tmp_path}/log.db")
+    if request.param == "postgres":
+        store = request.getfixturevalue("postgres_url")
+        return lambda: open_store(store)
     if request.param == "cluster":
         url = request.getfixturevalue("shared_cluster").url
     else:

@@ -8,7 +8,7 @@ import logging
 from tokenwire.errors import StoreUnavailableError
 from tokenwire.log.base import Appended
 from tokenwire.log.completion import Callback
-from tokenwire.log.redis.link import Lane
+from tokenwire.log.lane import Lane
 
 
 def test_what_is_told():

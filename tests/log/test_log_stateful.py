@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from support.postgres import PostgresServer
 from support.redis import RedisServer
 from tokenwire.errors import (
     ConflictError,
@@ -343,3 +344,10 @@ def test_sqlite_is_like_the_model(shared: bool) -> None:
 def test_redis_is_like_the_model(shared: bool, shared_redis: RedisServer) -> None:
     url = shared_redis.url + f"?prefix=m{shared:d}-" + "{number}"
     check(url, shared=shared, examples=20, shrink=False)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("shared", [False, True])
+def test_postgres_is_like_the_model(shared: bool, shared_postgres: PostgresServer) -> None:
+    url = shared_postgres.url + f"?schema=m{shared:d}_" + "{number}"
+    check(url, shared=shared, examples=12, shrink=False)

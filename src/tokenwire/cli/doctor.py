@@ -41,6 +41,7 @@ _REQUIRED: Final = (
 #: Module -> (extra, what it adds).
 _OPTIONAL: Final = {
     "hiredis": ("redis", "runs shared by several servers"),
+    "asyncpg": ("postgres", "runs in a PostgreSQL database"),
     "xllamacpp": ("local", "models from a .gguf file"),
     "mcp": ("mcp", "tools of MCP servers"),
     "jwt": ("jwt", "JSON Web Tokens of an issuer"),

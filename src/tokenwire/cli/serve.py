@@ -30,11 +30,17 @@ __all__ = ["run_serve", "serve_parser"]
 _STORES = {
     "memory": "in memory; they survive a reader's disconnect (--store sqlite:FILE: kill -9 too)",
     "sqlite": "in {store}; they survive {loss} (--store memory: writes no file)",
+    "postgresql": "in PostgreSQL; they survive the loss of this machine; of PostgreSQL, {loss}",
     "redis": "in Redis; they survive the loss of this machine; of Redis, {loss}",
 }
 #: The worst that an accepted record survives, by the level that the open store reports.
 _LOSSES = {
     "sqlite": {"process": "kill -9", "disk": "kill -9 and a power cut"},
+    "postgresql": {
+        "process": "a restart; a power cut may take more",
+        "disk": "kill -9 and a power cut",
+        "replica": "the loss of the primary",
+    },
     "redis": {
         "memory": "not even a restart: its appendonly is off",
         "process": "a restart; a power cut may take the last 2 s",

@@ -310,7 +310,7 @@ class Index(Protocol):
 
 
 class Store(Records, Leases, Mailbox, Index, Protocol):
-    """One database of logs: memory, a SQLite file, or Redis."""
+    """One database of logs: memory, a SQLite file, PostgreSQL, or Redis."""
 
     def retain(self, seconds: float) -> None:
         """Say before `start` how long logs are stored (the ``retention`` of `expire`): a store that

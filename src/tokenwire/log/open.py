@@ -8,10 +8,12 @@
     redis://host:6379/0               one Redis or Valkey (rediss:// for TLS)
     redis+sentinel://h1,h2:26379/name a primary found through Sentinel
     redis+cluster://h1,h2:6379        Redis Cluster
+    postgresql://user@host/database   PostgreSQL
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +32,11 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
-KNOWN = "memory:, sqlite:FILE, redis://HOST, rediss://HOST, redis+sentinel://, redis+cluster://"
+POSTGRES_SCHEMES = ("postgresql", "postgres")
+KNOWN = (
+    "memory:, sqlite:FILE, postgresql://HOST/DATABASE, redis://HOST, rediss://HOST, "
+    "redis+sentinel://, redis+cluster://"
+)
 
 
 def open_store(url: str) -> Store:
@@ -45,6 +51,8 @@ def open_store(url: str) -> Store:
         return _sqlite(rest)
     if scheme in REDIS_SCHEMES:
         return _redis(url)
+    if scheme in POSTGRES_SCHEMES:
+        return _postgres(url)
     raise ConfigError(f"unknown store scheme {scheme[:20]!r}; choose one of {KNOWN}")
 
 
@@ -99,3 +107,12 @@ def _redis(url: str) -> Store:
         raise ConfigError("a Redis store needs an extra: pip install 'tokenwire[redis]'") from error
 
     return RedisStore(url)
+
+
+def _postgres(url: str) -> Store:
+    if importlib.util.find_spec("asyncpg") is None:
+        raise ConfigError("a PostgreSQL store needs an extra: pip install 'tokenwire[postgres]'")
+    from tokenwire.log.postgres.store import PostgresStore
+    from tokenwire.log.postgres.url import parse_url
+
+    return PostgresStore(parse_url(url))

@@ -12,7 +12,8 @@ from typing import Any
 
 from tokenwire.errors import GoneError, NotFoundError, StoreFullError, TokenwireError
 from tokenwire.log.base import Appended
-from tokenwire.log.redis.link import Lane, Link, Script
+from tokenwire.log.lane import Lane
+from tokenwire.log.redis.link import Link, Script
 from tokenwire.log.tail import Tails
 
 __all__ = ["APPEND", "END", "Appends", "Owned", "missing"]

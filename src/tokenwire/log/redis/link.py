@@ -15,12 +15,11 @@ from typing import Any
 from tokenwire.backoff import backoff
 from tokenwire.errors import ConfigError, StoreFullError, StoreUnavailableError
 from tokenwire.log.base import Durability
-from tokenwire.log.completion import Answer
 from tokenwire.log.redis.connection import Address, ReplyError, Word, encode
 from tokenwire.log.redis.nodes import Nodes
 from tokenwire.log.redis.url import RedisSettings
 
-__all__ = ["PASSING", "Confirm", "Lane", "Link", "Script"]
+__all__ = ["PASSING", "Confirm", "Link", "Script"]
 
 #: Answers of servers that pass: a failover or a move of slots is under way.
 PASSING = {
@@ -92,52 +91,6 @@ def _tag(key: str) -> str:
 
 class _UnconfirmedError(Exception):
     pass
-
-
-class Lane:
-    """Groups what is submitted while one group is under way; order is kept."""
-
-    def __init__(self, work: Callable[[list[Any]], Awaitable[Sequence[Any]]], most: int) -> None:
-        self._work = work
-        self._most = most
-        self._items: list[Any] = []
-        self._answers: list[Answer] = []
-        self._task: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
-
-    def submit(self, item: Any, answer: Answer) -> None:
-        self._items.append(item)
-        self._answers.append(answer)
-        if self._task is None:
-            self._task = self._loop.create_task(self._pump())
-
-    def ask(self, item: Any) -> asyncio.Future[Any]:
-        """`submit`, with a future as the answer."""
-        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
-        self.submit(item, future)
-        return future
-
-    async def _pump(self) -> None:
-        most = self._most
-        while self._items:
-            items, self._items = self._items[:most], self._items[most:]
-            answers, self._answers = self._answers[:most], self._answers[most:]
-            try:
-                results = await self._work(items)
-            except Exception as error:
-                results = [error] * len(items)
-            for answer, result in zip(answers, results, strict=True):
-                if answer.done():
-                    continue  # the caller was cancelled; the work is done all the same
-                if isinstance(result, BaseException):
-                    answer.set_exception(result)
-                else:
-                    answer.set_result(result)
-        self._task = None
-
-    async def drain(self) -> None:
-        while self._task is not None:
-            await asyncio.wait([self._task])
 
 
 class Link:

@@ -11,9 +11,10 @@ from typing import Any
 
 from tokenwire.errors import CursorError, LogError
 from tokenwire.log.base import Page
+from tokenwire.log.lane import Lane
 from tokenwire.log.redis.append import missing
 from tokenwire.log.redis.connection import ReplyError, encode
-from tokenwire.log.redis.link import Lane, Link, Script
+from tokenwire.log.redis.link import Link, Script
 
 __all__ = ["READ", "Reads"]
 

@@ -1,0 +1,1 @@
+"""The log in PostgreSQL, 14 and newer."""

@@ -1,0 +1,551 @@
+"""The log in PostgreSQL: for many processes on many machines, beside an application's own tables.
+
+Always true: what happens to one log is one transaction, an append compares epoch and tail in the
+statement that stores it, and leases go by the server's clock. Nothing depends on the session of a
+connection, so that a pooler may be between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Set
+from typing import Any
+
+from tokenwire.errors import (
+    ConflictError,
+    CursorError,
+    GoneError,
+    KeyReusedError,
+    NotFoundError,
+    StoreDamagedError,
+    TokenwireError,
+)
+from tokenwire.log.base import (
+    Appended,
+    Claim,
+    Due,
+    Durability,
+    LogInfo,
+    Page,
+    Sweeper,
+    Then,
+    Wake,
+)
+from tokenwire.log.completion import Callback
+from tokenwire.log.expiry import expire
+from tokenwire.log.postgres.append import Appends, Heads, Owned, missing, nonce
+from tokenwire.log.postgres.check import Server, ask, check_rights
+from tokenwire.log.postgres.documents import Documents
+from tokenwire.log.postgres.expiry import Expiry
+from tokenwire.log.postgres.link import Connection, Connections, Link, OwnConnections
+from tokenwire.log.postgres.names import from_text, to_text
+from tokenwire.log.postgres.schema import migrate, quoted
+from tokenwire.log.postgres.url import PostgresSettings
+from tokenwire.log.postgres.wake import Hints, Looks, hash_of
+from tokenwire.log.recent import Recent
+from tokenwire.log.tail import Tails
+
+__all__ = ["PostgresStore"]
+
+#: No log has so many records.
+MOST_OFFSET = (1 << 31) - 1
+
+
+class PostgresStore:
+    """A `Store` in PostgreSQL; options of its URL are described in `tokenwire.log.postgres.url`.
+    ``connections``: where its connections come from; its own when None."""
+
+    shared = True
+    rewinds = True
+    durability: Durability = "process"
+
+    def __init__(
+        self, settings: PostgresSettings, *, connections: Connections | None = None
+    ) -> None:
+        self._settings = settings
+        self._own = OwnConnections(settings) if connections is None else None
+        self._link = Link(settings, connections or self._own)  # type: ignore[arg-type]
+        self._link.on_lost = self._in_doubt
+        self._schema = quoted(settings.schema)
+        self._tails = Tails()
+        self._heads = Heads()
+        self._owned: dict[str, Owned] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._notes: list[str] = []
+        self._probe = Recent(self._try_to_write)
+        self._hints = Hints(self._link, hear=self._heard)
+        self._looks = Looks(
+            self._link,
+            self._hints,
+            names=self._tails.logs,
+            is_ours=self._owned.__contains__,
+            wake=self._wake,
+        )
+        self._appends = Appends(
+            self._link,
+            self._owned,
+            self._heads,
+            self._tails,
+            restore=self._restore,
+            touched=self._hints.touched,
+        )
+        self._documents = Documents(self._link)
+        self._expiry = Expiry(self._link)
+
+    def retain(self, seconds: float) -> None:
+        """Nothing ends here by itself; `expire` erases."""
+
+    async def start(self) -> None:
+        """Connect, check the server, make or bring up to date the schema."""
+
+        async def work(connection: Connection) -> Server:
+            server = await ask(connection, self._settings.durability)
+            await migrate(connection, self._settings.schema)
+            await check_rights(connection, self._settings.schema)
+            return server
+
+        try:
+            server, _ = await self._link.repeat(work)
+            self._use(server)
+            await self._try_to_write()
+        except BaseException:
+            await self._link.close()
+            raise
+        self._link.started = True
+
+    def _use(self, server: Server) -> None:
+        self.durability = server.level
+        self._notes = server.notes
+        self._hints.dsn = self._settings.direct
+        if not server.is_pooled:
+            self._hints.dsn = self._settings.direct or self._settings.dsn
+            if self._own is not None:
+                self._own.cache = True
+                self._own.drop_idle()
+        elif self._settings.direct is None:
+            self._notes.append(
+                "a pooler is between: readers are woken by looking every 20 ms; give the server's "
+                "own address (?direct=HOST:PORT) for less work and earlier wake-ups."
+            )
+
+    async def close(self) -> None:
+        """Finish what was given and disconnect. Logs stay."""
+        await self._appends.drain()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._looks.close()
+        await self._hints.close()
+        await self._link.close()
+
+    async def _apart(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run ``work`` in a task of its own: a cancelled caller must not break a connection."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    def _call(self, function: str, count: int) -> str:
+        places = ", ".join(f"${number}" for number in range(1, count + 1))
+        return f"SELECT * FROM {self._schema}.{function}({places})"  # noqa: S608
+
+    # Creating and describing.
+
+    async def create(
+        self,
+        log: str,
+        *,
+        owner: str,
+        meta: bytes = b"",
+        thread: str | None = None,
+        key: str | None = None,
+        key_hash: str = "",
+        lease: float = 15.0,
+        shared: bool = False,
+    ) -> LogInfo:
+        owned = Owned(owner, nonce(), lease, meta=meta, thread=thread, key=key, key_hash=key_hash)
+        return await self._apart(self._create(log, owned, shared))
+
+    async def _create(self, log: str, owned: Owned, shared: bool) -> LogInfo:
+        status, row = await self._make(log, owned)
+        if status == "reused":
+            raise KeyReusedError("this idempotency key belongs to a different request")
+        if status not in ("ok", "held") or row is None:
+            raise ConflictError("a log of this name exists")
+        if status == "ok":
+            self._heads.put(log, row["sid"], row["nonce"])
+            if not shared:
+                self._owned[log] = owned
+        return _info(row)
+
+    async def _make(self, log: str, owned: Owned) -> tuple[str, Any]:
+        """What became of a creation, and the log's description."""
+        rows = await self._link.fetch(
+            f"SELECT m.status, d.* FROM {self._schema}.make($1, $2, $3, $4, $5, $6, $7, $8, $9) m"  # noqa: S608
+            f" LEFT JOIN LATERAL {self._schema}.describe(m.log) d ON true",
+            to_text(log),
+            to_text(owned.owner),
+            owned.meta,
+            None if owned.thread is None else to_text(owned.thread),
+            None if owned.key is None else to_text(owned.key),
+            to_text(owned.key_hash),
+            owned.lease,
+            owned.nonce,
+            owned.epoch,
+        )
+        row = rows[0]
+        return row["status"], row if row["name"] is not None else None
+
+    async def describe(self, log: str) -> LogInfo:
+        return _info(await self._apart(self._described(log)))
+
+    async def _described(self, log: str) -> Any:
+        rows = await self._link.fetch(self._call("describe", 1), to_text(log))
+        if not rows:
+            raise await self._missing(log)
+        return rows[0]
+
+    async def _missing(self, log: str) -> TokenwireError:
+        gone = await self._link.value(
+            f"SELECT true FROM {self._schema}.gone WHERE name = $1",  # noqa: S608
+            to_text(log),
+        )
+        return missing("gone" if gone else "none")
+
+    # Appending: everything that was given in one turn of the loop goes in one statement.
+
+    async def append(
+        self,
+        log: str,
+        *,
+        epoch: int,
+        first: int,
+        records: list[bytes],
+        close: str | None = None,
+        durable: bool = False,
+    ) -> Appended:
+        if first < 1:
+            raise ValueError("offsets start at 1")
+        durable = durable and self.durability == "process"
+        item = (log, epoch, first, records, close, durable)
+        return await self._appends.lane(log).ask(item)
+
+    def append_soon(
+        self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then
+    ) -> bool:
+        """Send an append with the others of this turn; ``then`` hears of its answer."""
+        item = (log, epoch, first, records, None, False)
+        self._appends.lane(log).submit(item, Callback(then))
+        return True
+
+    async def _restore(self, log: str) -> Appended | TokenwireError:
+        """Put back a log, or a claim, that a failover lost, and say where it is now."""
+        owned = self._owned.get(log)
+        if owned is not None:
+            reclaim = (to_text(log), to_text(owned.owner), owned.lease, owned.nonce)
+            if not await self._link.value(
+                self._call("reclaim", 6), *reclaim, owned.epoch, owned.claim
+            ):
+                status, row = await self._make(log, owned)
+                if status == "ok" and row is not None:
+                    self._heads.put(log, row["sid"], row["nonce"])
+        try:
+            row = await self._described(log)
+        except (GoneError, NotFoundError) as error:
+            self._owned.pop(log, None)
+            return error
+        ours = owned is not None and (row["epoch"], row["nonce"]) == (owned.epoch, owned.nonce)
+        if not ours:
+            self._owned.pop(log, None)
+        return Appended("gap" if ours else "fenced", row["tail"], row["epoch"])
+
+    # Reading.
+
+    def read_now(
+        self, log: str, *, after: int = 0, most: int = 512, most_bytes: int = 1 << 20
+    ) -> Page | None:
+        """The page where it is at hand; None: ask `read`."""
+        return self._tails.page(log, after, most, most_bytes)
+
+    async def read(
+        self,
+        log: str,
+        *,
+        after: int = 0,
+        most: int = 512,
+        most_bytes: int = 1 << 20,
+        fresh: bool = False,
+    ) -> Page:
+        page = None if fresh else self._tails.page(log, after, most, most_bytes)
+        if page is not None:
+            return page
+        return await self._apart(self._read(log, after, most, most_bytes))
+
+    async def _read(self, log: str, after: int, most: int, most_bytes: int) -> Page:
+        most = min(most, MOST_OFFSET)
+        start = max(-1, min(after, MOST_OFFSET))  # as an integer of the server can be
+        rows = await self._link.fetch(self._call("page", 4), to_text(log), start, most, most_bytes)
+        if not rows:
+            raise await self._missing(log)
+        tail, closed, lengths, data = rows[0]
+        if not 0 <= after <= tail:
+            raise CursorError("the offset is beyond the tail of this log", tail=tail)
+        records: list[bytes] = []
+        start = 0
+        for length in lengths or ():
+            records.append(data[start : start + length])
+            start += length
+        if not records and after < tail:
+            await self._described(log)  # it was erased meanwhile, and this says so
+            raise StoreDamagedError(
+                f"record {after + 1} of log {log} is missing in PostgreSQL; restore a backup",
+                stream=log,
+                offset=after + 1,
+            )
+        reached = after + len(records) == tail
+        closed = None if closed is None else from_text(closed)
+        return Page(records, after + 1, tail, closed if reached else None)
+
+    # Waking.
+
+    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+        end = self._tails.subscribe(log, wake, appends=appends)
+        self._hints.want(log)
+        self._looks.start()
+
+        def unsubscribe() -> None:
+            end()
+
+        return unsubscribe
+
+    def _wake(self, log: str) -> None:
+        self._tails.forget(log)
+        self._tails.wake(log)
+
+    def _heard(self, hashes: set[int] | None) -> None:
+        if hashes is None:
+            self._looks.soon()
+            return
+        for log in self._tails.logs():
+            if hash_of(log) in hashes:
+                self._wake(log)
+
+    def _in_doubt(self) -> None:
+        """A connection was lost: the server may be another one, or have lost its newest records."""
+        self._tails.forget_all()
+
+    def _touched(self, log: str) -> None:
+        """Something but an append happened to ``log`` here."""
+        self._wake(log)
+        self._hints.touched(log)
+
+    # Owners.
+
+    async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
+        return await self._apart(self._claim(log, owner, lease))
+
+    async def _claim(self, log: str, owner: str, lease: float) -> Claim | None:
+        number = nonce()
+        rows = await self._link.fetch(
+            self._call("claim", 4), to_text(log), to_text(owner), lease, number
+        )
+        if not rows:
+            return None
+        epoch, tail, handed_over = rows[0]
+        row = await self._described(log)
+        self._owned[log] = Owned(
+            owner,
+            row["nonce"],
+            lease,
+            claim=number,
+            epoch=epoch,
+            meta=row["meta"],
+            thread=None if row["thread"] is None else from_text(row["thread"]),
+        )
+        self._heads.put(log, row["sid"], row["nonce"])
+        self._touched(log)
+        return Claim(log, epoch, tail, handed_over=handed_over)
+
+    async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
+        return await self._apart(self._renew(dict(logs), owner, lease))
+
+    async def _renew(self, logs: dict[str, int], owner: str, lease: float) -> set[str]:
+        renewed = await self._renewed(logs, owner, lease)
+        losses = set(logs) - renewed
+        for log in list(losses):
+            # A failover may have lost the log or our claim, while nobody else has taken it.
+            owned = self._owned.get(log)
+            if owned is None or (owned.epoch, owned.owner) != (logs[log], owner):
+                continue
+            state = await self._restore(log)
+            if isinstance(state, Appended) and state.status == "gap":
+                losses -= await self._renewed({log: logs[log]}, owner, lease)
+        for log in losses:
+            self._owned.pop(log, None)
+        return losses
+
+    async def _renewed(self, logs: dict[str, int], owner: str, lease: float) -> set[str]:
+        names = {to_text(log): log for log in sorted(logs)}
+        rows = await self._link.fetch(
+            f"UPDATE {self._schema}.lease l SET until = now() + make_interval(secs => $4)"  # noqa: S608
+            f" FROM unnest($1::text[], $2::int[]) AS i(name, epoch)"
+            f" JOIN {self._schema}.stream s ON s.name = i.name"
+            " WHERE l.sid = s.sid AND l.epoch = i.epoch AND l.owner = $3 RETURNING s.name",
+            list(names),
+            [logs[log] for log in names.values()],
+            to_text(owner),
+            lease,
+        )
+        return {names[row[0]] for row in rows}
+
+    async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
+        # An owner's name is never empty, so an empty one says that it was handed over.
+        await self._apart(
+            self._link.fetch(
+                f"UPDATE {self._schema}.lease l SET until = to_timestamp(0),"  # noqa: S608
+                f" owner = CASE WHEN $3 THEN '' ELSE l.owner END FROM {self._schema}.stream s"
+                " WHERE s.name = $1 AND l.sid = s.sid AND l.epoch = $2",
+                to_text(log),
+                epoch,
+                handed_over,
+            )
+        )
+
+    async def orphans(self, *, most: int = 100, lease: float = 15.0) -> list[str]:
+        rows = await self._apart(
+            self._link.fetch(
+                f"SELECT s.name FROM {self._schema}.lease l JOIN {self._schema}.stream s"  # noqa: S608
+                " USING (sid) WHERE l.until <= now() ORDER BY l.until LIMIT $1",
+                most,
+            )
+        )
+        return [from_text(row[0]) for row in rows]
+
+    async def owners(self) -> set[str]:
+        rows = await self._apart(
+            self._link.fetch(
+                f"SELECT DISTINCT owner FROM {self._schema}.lease WHERE until > now()"  # noqa: S608
+            )
+        )
+        return {from_text(row[0]) for row in rows}
+
+    async def leases(self, owners: Set[str], *, most: int = 1000) -> list[tuple[str, int]]:
+        rows = await self._apart(
+            self._link.fetch(
+                f"SELECT s.name, l.epoch FROM {self._schema}.lease l JOIN {self._schema}.stream s"  # noqa: S608
+                " USING (sid) WHERE l.until > now() AND l.owner = ANY($1::text[]) LIMIT $2",
+                [to_text(owner) for owner in owners],
+                most,
+            )
+        )
+        return [(from_text(name), epoch) for name, epoch in rows]
+
+    async def command(self, log: str, data: bytes) -> None:
+        await self._apart(self._command(log, data))
+
+    async def _command(self, log: str, data: bytes) -> None:
+        number = await self._link.value(self._call("command", 3), to_text(log), data, nonce())
+        if number is None:
+            raise await self._missing(log)
+        self._touched(log)
+
+    async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
+        return await self._apart(self._commands(log, after))
+
+    async def _commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
+        rows = await self._link.fetch(
+            f"SELECT c.number, c.data FROM {self._schema}.stream s"  # noqa: S608
+            f" LEFT JOIN {self._schema}.command c ON c.sid = s.sid AND c.number > $2"
+            " WHERE s.name = $1 ORDER BY c.number",
+            to_text(log),
+            after,
+        )
+        if not rows:
+            raise await self._missing(log)
+        return [(number, data) for number, data in rows if number is not None]
+
+    # Indexes, documents, ends.
+
+    async def named(self, key: str) -> str | None:
+        return await self._apart(self._documents.named(key))
+
+    async def thread(self, thread: str, *, most: int = 100, before: str = "") -> list[str]:
+        return await self._apart(self._documents.thread(thread, most, before))
+
+    async def set_document(self, kind: str, name: str, data: bytes | None) -> None:
+        await self._apart(self._documents.set(kind, name, data))
+
+    async def swap_document(
+        self, kind: str, name: str, old: bytes | None, new: bytes | None
+    ) -> bool:
+        return await self._apart(self._documents.swap(kind, name, old, new))
+
+    async def document(self, kind: str, name: str) -> bytes | None:
+        return await self._apart(self._documents.get(kind, name))
+
+    async def count_documents(self, kind: str, *, prefix: str = "") -> int:
+        return await self._apart(self._documents.count(kind, prefix))
+
+    async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
+        return await self._apart(self._documents.list(kind, prefix, most))
+
+    async def delete(self, log: str) -> None:
+        await self._apart(self._link.fetch(self._call("delete", 1), to_text(log)))
+        self._erased(log)
+
+    def _erased(self, log: str) -> None:
+        self._owned.pop(log, None)
+        self._heads.forget(log)
+        self._touched(log)
+
+    async def expire(self, *, retention: float, sweeper: Sweeper | None = None) -> int:
+        count = await expire(self, retention, sweeper)
+        await self._apart(self._expiry.forget_names())
+        return count
+
+    async def due(self, retention: float, most: int) -> list[Due]:
+        return await self._apart(self._expiry.due(retention, most))
+
+    async def erase_due(self, due: list[Due], retention: float) -> list[Due]:
+        erased = await self._apart(self._expiry.erase_due(due, retention))
+        for one in erased:
+            for log in one.logs:
+                self._erased(log)
+        return erased
+
+    async def postpone(self, due: list[Due], retention: float, seconds: float) -> None:
+        await self._apart(self._expiry.postpone(due, retention, seconds))
+
+    async def probe(self) -> None:
+        await self._probe.get()
+
+    async def _try_to_write(self) -> None:
+        await self._link.fetch(
+            f"INSERT INTO {self._schema}.probe VALUES (pg_backend_pid() % 64, now())"  # noqa: S608
+            " ON CONFLICT (slot) DO UPDATE SET at = now()"
+        )
+
+    async def stats(self) -> dict[str, Any]:
+        counts = await self._apart(self._expiry.counts())
+        return {
+            "store": "postgresql",
+            "durability": self.durability,
+            **counts,
+            "repeated": self._link.repeated,
+            "notes": list(self._notes),
+        }
+
+
+def _info(row: Any) -> LogInfo:
+    """A row of the view ``described``."""
+    return LogInfo(
+        log=from_text(row["name"]),
+        epoch=row["epoch"],
+        owner=from_text(row["owner"]),
+        tail=row["tail"],
+        closed=None if row["closed"] is None else from_text(row["closed"]),
+        meta=row["meta"],
+        created=row["created"],
+        bytes=row["bytes"],
+        lease_until=row["lease_until"],
+        thread=None if row["thread"] is None else from_text(row["thread"]),
+    )
