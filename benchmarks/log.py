@@ -6,7 +6,7 @@ delivery from append to reader in the same and in another process, one writer to
 the replay of 10,000 records. Medians of some rounds, on uvloop as in the server; about a minute in
 all. ``floor`` stores nothing and answers in the next turn of the loop: what the measuring costs.
 
-    python benchmarks/log.py --stores floor,memory,sqlite,redis,valkey,cluster --json
+    python benchmarks/log.py --stores floor,memory,sqlite,postgres,redis,valkey,cluster --json
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 import uvloop  # noqa: E402
 
+from support.postgres import postgres_server  # noqa: E402
 from support.redis import redis_server  # noqa: E402
 from support.redis_cluster import redis_cluster  # noqa: E402
 from tokenwire.log.base import Appended, Store  # noqa: E402
@@ -287,6 +288,9 @@ def main() -> None:
             elif store in ("redis", "valkey"):
                 with redis_server(name=store) as server:
                     found[store] = uvloop.run(measure(server.url, options.rounds))
+            elif store == "postgres":
+                with postgres_server(fast=False, shared_buffers="256MB") as database:
+                    found[store] = uvloop.run(measure(database.url, options.rounds))
             elif store == "cluster":
                 with redis_cluster() as cluster:
                     found[store] = uvloop.run(measure(cluster.url, options.rounds))

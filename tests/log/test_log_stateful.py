@@ -350,4 +350,4 @@ def test_redis_is_like_the_model(shared: bool, shared_redis: RedisServer) -> Non
 @pytest.mark.parametrize("shared", [False, True])
 def test_postgres_is_like_the_model(shared: bool, shared_postgres: PostgresServer) -> None:
     url = shared_postgres.url + f"?schema=m{shared:d}_" + "{number}"
-    check(url, shared=shared, examples=12, shrink=False)
+    check(url, shared=shared, examples=5, shrink=False)

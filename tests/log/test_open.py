@@ -47,7 +47,10 @@ def test_a_user_has_a_store_of_their_own() -> None:
     [
         "",
         "chat.db",
-        "postgres://host/db",
+        "mysql://host/db",
+        "postgresql://host/db?schema=public",
+        "postgresql://host/db?colour=red",
+        "postgresql://host/db?durability=eternal",
         "memory:something",
         "sqlite:",
         "sqlite://",

@@ -72,9 +72,7 @@ def test_a_stopped_server_is_waited_for_and_then_named(server: PostgresServer, u
             try:
                 with pytest.raises(StoreUnavailableError):
                     await log.append("s", epoch=1, first=1, records=[b"1"])
-                waiting = asyncio.create_task(
-                    patient.append("s", epoch=1, first=1, records=[b"1"])
-                )
+                waiting = asyncio.create_task(patient.append("s", epoch=1, first=1, records=[b"1"]))
                 await asyncio.sleep(0.1)
             finally:
                 server.signal_all(signal.SIGCONT)
@@ -291,9 +289,7 @@ def test_a_failover_that_loses_what_was_accepted_is_noticed(server: PostgresServ
             for name, (epoch, kept) in logs.items():
                 done = await log.append(name, epoch=epoch, first=9, records=records[8:])
                 assert (done.status, done.tail) == ("gap", kept), name
-                done = await log.append(
-                    name, epoch=epoch, first=kept + 1, records=records[kept:]
-                )
+                done = await log.append(name, epoch=epoch, first=kept + 1, records=records[kept:])
                 assert (done.status, done.tail) == ("ok", 9)
                 assert (await log.read(name, fresh=True)).records == records
                 info = await log.describe(name)

@@ -283,9 +283,7 @@ async def _answers(url: str) -> bool:
     return True
 
 
-def test_leases_go_by_the_servers_clock(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leases_go_by_the_servers_clock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     monkeypatch.setattr(time, "time", lambda: 0.0)

@@ -254,7 +254,8 @@ def tail(
     store: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Read this store instead of a server: sqlite:FILE, redis://HOST."
+            metavar="URL",
+            help="Read this store instead of a server: sqlite:FILE, postgresql://HOST/DB, ...",
         ),
     ] = None,
     after: Annotated[

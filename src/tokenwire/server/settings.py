@@ -75,8 +75,8 @@ class Settings:
     store: str | None = _set(
         None,
         "Models and runs",
-        "Store: memory:, sqlite:FILE or redis://HOST. Default of the command: tokenwire/runs.db "
-        "in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
+        "Store: memory:, sqlite:FILE, postgresql://HOST/DB, redis://HOST. Default of the command: "
+        "tokenwire/runs.db in the user's data folder (XDG_DATA_HOME, else ~/.local/share).",
     )
     on_end: str | None = _set(None, "Models and runs", "Called with each ended run.")
     prepare: str | None = _set(
