@@ -180,9 +180,9 @@ class Appends:
                 self._heads.put(names[name], sid, number)
         plain, rest = self._sort(items)
         if plain:
-            moved = await self._send_plain(connection, list(plain.values()))
+            stored = await self._send_plain(connection, list(plain.values()))
             for one in plain.values():
-                if one.head[0] in moved:
+                if one.head[0] in stored:
                     tail = one.first - 1
                     for number in one.items:
                         tail += len(items[number][3])
@@ -202,18 +202,18 @@ class Appends:
         """The plain appends, one per log, and the numbers of the others."""
         plain: dict[str, _Plain] = {}
         rest: list[int] = []
-        held: set[str] = set()
+        waiting: set[str] = set()
         for number, item in enumerate(items):
             log, _, _, records, close, durable = item
             head = self._heads.get(log)
-            if close is not None or durable or not records or head is None or log in held:
+            if close is not None or durable or not records or head is None or log in waiting:
                 rest.append(number)
-                held.add(log)  # what follows must not overtake it
+                waiting.add(log)  # what follows must not overtake it
             elif log not in plain:
                 plain[log] = _Plain(number, item, head)
             elif not plain[log].take(number, item):
                 rest.append(number)
-                held.add(log)
+                waiting.add(log)
         return plain, rest
 
     async def _send_plain(self, connection: Connection, plain: list[_Plain]) -> set[int]:

@@ -42,9 +42,9 @@ class Server:
         self.is_pooled = is_pooled
 
 
-async def ask(connection: Connection, wanted: Durability) -> Server:
+async def ask(connection: Connection, least: Durability) -> Server:
     """What the server is. Raises `ConfigError` for one that is too old, cannot hold any text, or
-    gives less than ``wanted``; what the driver raises."""
+    gives less than ``least``; what the driver raises."""
     row = await connection.fetchrow(SETTINGS)
     number, version, encoding, fsync, pages, commit, standbys, checksums, pid, is_standby = row
     if number < OLDEST:
@@ -61,9 +61,9 @@ async def ask(connection: Connection, wanted: Durability) -> Server:
         )
     notes: list[str] = []
     level = _level(commit, fsync == "on", pages == "on", standbys, notes)
-    if LEVELS.index(level) < LEVELS.index(wanted):
+    if LEVELS.index(level) < LEVELS.index(least):
         raise ConfigError(
-            f"the store URL requires durability={wanted}, but this PostgreSQL provides {level!r}. "
+            f"the store URL requires durability={least}, but this PostgreSQL provides {level!r}. "
             + " ".join(notes)
         )
     if checksums != "on":

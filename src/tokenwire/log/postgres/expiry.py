@@ -89,10 +89,10 @@ class Expiry:
                 continue
             logs = await self._erase(one.logs, one.thread, retention)
             if logs:
-                left = await self._rows(
+                rest = await self._rows(
                     "SELECT 1 FROM {s}.thread WHERE name = $1", to_text(one.thread)
                 )
-                erased.append(Due(logs, one.thread, is_all=not left))
+                erased.append(Due(logs, one.thread, is_all=not rest))
         return erased
 
     async def _erase(self, logs: list[str], thread: str | None, retention: float) -> list[str]:

@@ -61,7 +61,7 @@ async def migrate(connection: Connection, schema: str) -> None:
 
 async def _version(connection: Connection, schema: str) -> int:
     """The version of the schema; 0 where there is none, or an empty one."""
-    named, used = await connection.fetchrow(
+    has_version, has_tables = await connection.fetchrow(
         "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'version'"
         " AND relkind = 'r' AND (SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute"
         " WHERE attrelid = pg_class.oid AND attnum > 0) = '{program,number}'),"
@@ -69,10 +69,10 @@ async def _version(connection: Connection, schema: str) -> int:
         " FROM (SELECT to_regnamespace($1)::oid AS oid) n",
         quoted(schema),
     )
-    if not used:
+    if not has_tables:
         return 0
     row = None
-    if named:
+    if has_version:
         row = await connection.fetchrow(
             f"SELECT program, number FROM {quoted(schema)}.version"  # noqa: S608
         )

@@ -65,5 +65,5 @@ CREATE VIEW {s}.described AS
     SELECT s.name, h.epoch, coalesce(l.owner, s.owner) AS owner, h.tail, h.closed, s.meta,
         extract(epoch FROM s.created)::float8 AS created, h.total AS bytes,
         coalesce(extract(epoch FROM l.until), 0)::float8 AS lease_until, s.thread, s.sid, h.nonce,
-        s.key
+        s.key, (SELECT k.hash FROM {s}.request_key k WHERE k.key = s.key) AS key_hash
     FROM {s}.stream s JOIN {s}.head h USING (sid) LEFT JOIN {s}.lease l USING (sid);

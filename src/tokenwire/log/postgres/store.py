@@ -39,6 +39,7 @@ from tokenwire.log.postgres.documents import Documents
 from tokenwire.log.postgres.expiry import Expiry
 from tokenwire.log.postgres.link import Connection, Connections, Link, OwnConnections
 from tokenwire.log.postgres.names import from_text, to_text
+from tokenwire.log.postgres.owners import Owners
 from tokenwire.log.postgres.schema import migrate, quoted
 from tokenwire.log.postgres.url import PostgresSettings
 from tokenwire.log.postgres.wake import Hints, Looks, hash_of
@@ -89,6 +90,7 @@ class PostgresStore:
             restore=self._restore,
             touched=self._hints.touched,
         )
+        self._owners = Owners(self._link, self._owned, restore=self._restore)
         self._documents = Documents(self._link)
         self._expiry = Expiry(self._link)
 
@@ -205,11 +207,11 @@ class PostgresStore:
         return rows[0]
 
     async def _missing(self, log: str) -> TokenwireError:
-        gone = await self._link.value(
+        is_gone = await self._link.value(
             f"SELECT true FROM {self._schema}.gone WHERE name = $1",  # noqa: S608
             to_text(log),
         )
-        return missing("gone" if gone else "none")
+        return missing("gone" if is_gone else "none")
 
     # Appending: everything that was given in one turn of the loop goes in one statement.
 
@@ -345,12 +347,10 @@ class PostgresStore:
 
     async def _claim(self, log: str, owner: str, lease: float) -> Claim | None:
         number = nonce()
-        rows = await self._link.fetch(
-            self._call("claim", 4), to_text(log), to_text(owner), lease, number
-        )
-        if not rows:
+        claim = await self._owners.claim(log, owner, lease, number)
+        if claim is None:
             return None
-        epoch, tail, handed_over = rows[0]
+        epoch, tail, handed_over = claim
         row = await self._described(log)
         self._owned[log] = Owned(
             owner,
@@ -360,91 +360,33 @@ class PostgresStore:
             epoch=epoch,
             meta=row["meta"],
             thread=None if row["thread"] is None else from_text(row["thread"]),
+            key=None if row["key"] is None else from_text(row["key"]),
+            key_hash="" if row["key_hash"] is None else from_text(row["key_hash"]),
         )
         self._heads.put(log, row["sid"], row["nonce"])
         self._touched(log)
         return Claim(log, epoch, tail, handed_over=handed_over)
 
     async def renew(self, logs: dict[str, int], *, owner: str, lease: float = 15.0) -> set[str]:
-        return await self._apart(self._renew(dict(logs), owner, lease))
-
-    async def _renew(self, logs: dict[str, int], owner: str, lease: float) -> set[str]:
-        renewed = await self._renewed(logs, owner, lease)
-        losses = set(logs) - renewed
-        for log in list(losses):
-            # A failover may have lost the log or our claim, while nobody else has taken it.
-            owned = self._owned.get(log)
-            if owned is None or (owned.epoch, owned.owner) != (logs[log], owner):
-                continue
-            state = await self._restore(log)
-            if isinstance(state, Appended) and state.status == "gap":
-                losses -= await self._renewed({log: logs[log]}, owner, lease)
-        for log in losses:
-            self._owned.pop(log, None)
-        return losses
-
-    async def _renewed(self, logs: dict[str, int], owner: str, lease: float) -> set[str]:
-        names = {to_text(log): log for log in sorted(logs)}
-        rows = await self._link.fetch(
-            f"UPDATE {self._schema}.lease l SET until = now() + make_interval(secs => $4)"  # noqa: S608
-            f" FROM unnest($1::text[], $2::int[]) AS i(name, epoch)"
-            f" JOIN {self._schema}.stream s ON s.name = i.name"
-            " WHERE l.sid = s.sid AND l.epoch = i.epoch AND l.owner = $3 RETURNING s.name",
-            list(names),
-            [logs[log] for log in names.values()],
-            to_text(owner),
-            lease,
-        )
-        return {names[row[0]] for row in rows}
+        return await self._apart(self._owners.renew(dict(logs), owner, lease))
 
     async def release(self, log: str, *, epoch: int, handed_over: bool = False) -> None:
-        # An owner's name is never empty, so an empty one says that it was handed over.
-        await self._apart(
-            self._link.fetch(
-                f"UPDATE {self._schema}.lease l SET until = to_timestamp(0),"  # noqa: S608
-                f" owner = CASE WHEN $3 THEN '' ELSE l.owner END FROM {self._schema}.stream s"
-                " WHERE s.name = $1 AND l.sid = s.sid AND l.epoch = $2",
-                to_text(log),
-                epoch,
-                handed_over,
-            )
-        )
+        await self._apart(self._owners.release(log, epoch, handed_over))
 
     async def orphans(self, *, most: int = 100, lease: float = 15.0) -> list[str]:
-        rows = await self._apart(
-            self._link.fetch(
-                f"SELECT s.name FROM {self._schema}.lease l JOIN {self._schema}.stream s"  # noqa: S608
-                " USING (sid) WHERE l.until <= now() ORDER BY l.until LIMIT $1",
-                most,
-            )
-        )
-        return [from_text(row[0]) for row in rows]
+        return await self._apart(self._owners.orphans(most))
 
     async def owners(self) -> set[str]:
-        rows = await self._apart(
-            self._link.fetch(
-                f"SELECT DISTINCT owner FROM {self._schema}.lease WHERE until > now()"  # noqa: S608
-            )
-        )
-        return {from_text(row[0]) for row in rows}
+        return await self._apart(self._owners.owners())
 
     async def leases(self, owners: Set[str], *, most: int = 1000) -> list[tuple[str, int]]:
-        rows = await self._apart(
-            self._link.fetch(
-                f"SELECT s.name, l.epoch FROM {self._schema}.lease l JOIN {self._schema}.stream s"  # noqa: S608
-                " USING (sid) WHERE l.until > now() AND l.owner = ANY($1::text[]) LIMIT $2",
-                [to_text(owner) for owner in owners],
-                most,
-            )
-        )
-        return [(from_text(name), epoch) for name, epoch in rows]
+        return await self._apart(self._owners.leases(owners, most))
 
     async def command(self, log: str, data: bytes) -> None:
         await self._apart(self._command(log, data))
 
     async def _command(self, log: str, data: bytes) -> None:
-        number = await self._link.value(self._call("command", 3), to_text(log), data, nonce())
-        if number is None:
+        if not await self._owners.command(log, data, nonce()):
             raise await self._missing(log)
         self._touched(log)
 
@@ -452,16 +394,10 @@ class PostgresStore:
         return await self._apart(self._commands(log, after))
 
     async def _commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
-        rows = await self._link.fetch(
-            f"SELECT c.number, c.data FROM {self._schema}.stream s"  # noqa: S608
-            f" LEFT JOIN {self._schema}.command c ON c.sid = s.sid AND c.number > $2"
-            " WHERE s.name = $1 ORDER BY c.number",
-            to_text(log),
-            after,
-        )
-        if not rows:
+        commands = await self._owners.commands(log, after)
+        if commands is None:
             raise await self._missing(log)
-        return [(number, data) for number, data in rows if number is not None]
+        return commands
 
     # Indexes, documents, ends.
 

@@ -55,7 +55,7 @@ class Hints:
         self._pending: set[int] = set()
         self._sender: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
-        self._wanted: set[int] = set()
+        self._channels: set[int] = set()
         self._changed = asyncio.Event()
         #: Hints come: a first one, of our own, has arrived on the present connection.
         self.is_heard = False
@@ -103,8 +103,8 @@ class Hints:
     def want(self, log: str) -> None:
         """Hear of ``log`` from now on."""
         channel = hash_of(log) % CHANNELS
-        if channel not in self._wanted:
-            self._wanted.add(channel)
+        if channel not in self._channels:
+            self._channels.add(channel)
             self._changed.set()
         if self._listener is None and self.dsn is not None:
             self._listener = asyncio.get_running_loop().create_task(self._listen())
@@ -137,15 +137,15 @@ class Hints:
 
     async def _stay(self, connection: Connection, failures: int) -> int:
         """Until the connection is lost; how many in a row were of no use."""
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: (lost.set(), self._changed.set()))
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: (ended.set(), self._changed.set()))
         have: set[int] = set()
         if not await self._try(connection):
             return failures + 1
         self.is_heard = True
-        while not lost.is_set():
+        while not ended.is_set():
             self._changed.clear()
-            for channel in sorted(self._wanted - have):
+            for channel in sorted(self._channels - have):
                 async with asyncio.timeout(PROBE_SECONDS):
                     await connection.add_listener(self._names[channel], self._take)
                 have.add(channel)
