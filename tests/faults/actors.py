@@ -26,7 +26,7 @@ Seen = Callable[[list[tuple[str, bytes]]], Awaitable[None]]
 def context() -> Any:
     """Processes are forked from one that has imported all: a new one costs milliseconds."""
     made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["faults.worker"])
+    made.set_forkserver_preload(["faults.worker", "faults.thread_worker"])
     # Python before 3.13 does not tell that process where modules are; the environment does.
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
@@ -43,9 +43,15 @@ def context() -> Any:
 class Worker:
     """One process and its pipe. `heard` is called with each of its answers."""
 
-    def __init__(self, made: Any, place: Place, heard: Callable[[Worker, dict[str, Any]], None]):
+    def __init__(
+        self,
+        made: Any,
+        place: Place,
+        heard: Callable[[Worker, dict[str, Any]], None],
+        main: Callable[[Any, Place], None],
+    ) -> None:
         self.pipe, theirs = made.Pipe()
-        self.process = made.Process(target=fault_worker.main, args=(theirs, place), daemon=True)
+        self.process = made.Process(target=main, args=(theirs, place), daemon=True)
         self.process.start()
         theirs.close()
         self._heard = heard
@@ -56,9 +62,13 @@ class Worker:
 
     @classmethod
     async def start(
-        cls, made: Any, place: Place, heard: Callable[[Worker, dict[str, Any]], None]
+        cls,
+        made: Any,
+        place: Place,
+        heard: Callable[[Worker, dict[str, Any]], None],
+        main: Callable[[Any, Place], None] = fault_worker.main,
     ) -> Worker:
-        worker = await asyncio.to_thread(cls, made, place, heard)
+        worker = await asyncio.to_thread(cls, made, place, heard, main)
         asyncio.get_running_loop().add_reader(worker.pipe.fileno(), worker._hear)
         return worker
 
@@ -85,6 +95,7 @@ class Worker:
     async def end(self) -> None:
         """kill -9, and wait until it is gone."""
         self._deaf()
+        self.gone.set()
         self.signal(signal.SIGCONT)
         self.process.kill()
         await asyncio.to_thread(self.process.join, 10)

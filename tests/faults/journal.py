@@ -93,7 +93,8 @@ class WatchedLog:
 
     async def create(self, stream: str, **options: Any) -> LogInfo:
         made = await self._log.create(stream, **options)
-        if made.log == stream:
+        # Several may create the very same run, of a turn that was promised its id: one of them has.
+        if made.log == stream and made.meta == options.get("meta", b""):
             self._journal.write("own", run=stream, epoch=made.epoch, tail=0, who=self._owner)
         return made
 
