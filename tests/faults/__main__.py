@@ -1,7 +1,8 @@
 """The long fault run: ``python -m tests.faults --kills 1000 --seed 1 --store sqlite``.
 
 First the sweep: a worker is hit after every record of a run, in every way. Then the lease as it is
-by default. Then kills at random under load, by the seed.
+by default. Then kills at random, by the seed: of conversations in which two devices speak, and of
+runs under load.
 """
 
 from __future__ import annotations
@@ -93,6 +94,28 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
         return asdict(asyncio.run(made.run()))
 
 
+def threads(options: argparse.Namespace) -> list[str]:
+    from faults.threads import ThreadHarness
+
+    with (
+        tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
+        store_of(options.store, folder) as (url, restart),
+    ):
+        made = ThreadHarness(
+            url,
+            Path(folder),
+            seed=options.seed,
+            kills=options.thread_kills,
+            workers=options.workers,
+            restart_store=restart,
+        )
+        report = asdict(asyncio.run(made.run()))
+    broken: list[str] = report.pop("broken")
+    if not options.json:
+        print("conversations: " + ", ".join(f"{name} {value}" for name, value in report.items()))
+    return [f"conversations: {text}" for text in broken]
+
+
 def choose_python(options: argparse.Namespace) -> None:
     """Where LangGraph is: in this process, or in the environment of frameworks, with which the
     harness then starts again. Says so when it is in neither."""
@@ -115,6 +138,7 @@ def choose_python(options: argparse.Namespace) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, help="0: none")
+    parser.add_argument("--thread-kills", type=int, default=300, help="of conversations; 0: none")
     parser.add_argument("--no-sweep", action="store_true", help="the kills only")
     parser.add_argument(
         "--agents",
@@ -129,6 +153,7 @@ def main() -> int:
     options = parser.parse_args()
     choose_python(options)
     broken = [] if options.no_sweep else [*sweep(options), *lease(options)]
+    broken += threads(options) if options.thread_kills else []
     report = kills(options) if options.kills else {}
     broken += report.pop("broken", [])
     if options.json:

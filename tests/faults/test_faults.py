@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from faults.harness import Harness, Report
+from faults.threads import ThreadHarness, ThreadReport
 from support.redis import redis_server
 
 
@@ -33,6 +34,26 @@ def test_workers_on_one_redis_are_killed(tmp_path: Path) -> None:
         restart = server.restart
         harness = Harness(server.url, tmp_path, seed=6, kills=10, workers=3, restart_store=restart)
         check(asyncio.run(harness.run()), 10)
+
+
+def check_threads(report: ThreadReport, kills: int) -> None:
+    assert report.broken == [], f"seed {report.seed}: {report.broken}"
+    assert report.kills == kills
+    assert report.turns["runs"] > 0
+
+
+@pytest.mark.slow
+def test_conversations_on_sqlite_lose_and_double_no_turn(tmp_path: Path) -> None:
+    harness = ThreadHarness(f"sqlite://{tmp_path}/log.db", tmp_path, seed=3, kills=6)
+    check_threads(asyncio.run(harness.run()), 6)
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+def test_conversations_on_redis_lose_and_double_no_turn(tmp_path: Path) -> None:
+    with redis_server("--appendfsync", "always") as server:
+        harness = ThreadHarness(server.url, tmp_path, seed=4, kills=5)
+        check_threads(asyncio.run(harness.run()), 5)
 
 
 @pytest.mark.slow

@@ -98,9 +98,9 @@ def _each_once(said: list[Said], turns: list[Turn], queue: list[str]) -> Iterabl
         is_due = one.runs and one.refusal is None and one.withdrawn == "no"
         if is_due and not where:
             yield f"T1: {one.key} ({one.rule}, {one.runs}) is lost"
-        if is_due and len(where) == 1 and not where[0].startswith("steer"):
-            if where[0] not in one.runs:
-                yield f"T1: {one.key} was promised {one.runs}, and has {where[0]}"
+        is_own = len(where) == 1 and not where[0].startswith("steer")
+        if is_due and is_own and where[0] not in one.runs:
+            yield f"T1: {one.key} was promised {one.runs}, and has {where[0]}"
     for text, where in places.items():
         yield f"T2: nobody said {text!r}, or something else instead: {where}"
     if queue:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import signal
 import time
@@ -45,6 +46,8 @@ ACTS = 7
 RULES = ("queue",) * 6 + ("steer",) * 4 + ("interrupt", "parallel", "reject")
 #: Seconds within which an order is answered, and a conversation comes to rest.
 PATIENCE, REST = 2.0, 60.0
+#: Bytes of a line of the journal.
+_LINE = 150
 _SCENARIO = "turn"
 _PIECES = tuple(f"piece {number} " for number in range(12))
 
@@ -133,7 +136,7 @@ class ThreadHarness:
     async def _kill(self) -> None:
         chance = self._chance
         while self.report.kills < self._kills:
-            await asyncio.sleep(chance.choice([0.02, 0.1, 0.3, 0.6]))
+            await self._some_progress(chance.randint(1, 90))
             if self._restart_store is not None and chance.random() < 0.03:
                 self.report.store_kills += 1
                 await asyncio.to_thread(self._restart_store)
@@ -151,6 +154,14 @@ class ThreadHarness:
             await victim.end()
             self.report.kills += 1
             await self._spawn()
+
+    async def _some_progress(self, lines: int) -> None:
+        """Until the workers wrote down so much more of what they do, however fast the machine is;
+        not for ever, as conversations that wait for a dead worker bring nothing."""
+        end = time.monotonic() + 5.0
+        target = os.path.getsize(self._journal.path) + lines * _LINE
+        while os.path.getsize(self._journal.path) < target and time.monotonic() < end:
+            await asyncio.sleep(0.005)
 
     async def _stop_a_while(self, victim: Worker) -> None:
         victim.able = False

@@ -51,6 +51,10 @@ def opener(request: pytest.FixtureRequest, tmp_path: Any) -> Opener:
     return lambda: open_store(f"{url}?prefix={prefix}")
 
 
+def asked(name: str, text: str) -> Message:
+    return Message(role="user", content=text, id=name)
+
+
 @asynccontextmanager
 async def devices(opener: Opener, model: HeldModel, count: int) -> AsyncIterator[list[Device]]:
     async with AsyncExitStack() as stack:
@@ -442,6 +446,58 @@ def test_a_key_names_one_turn_whether_it_waits_or_not() -> None:
             later = await here.ask("once", while_busy="queue", key="k")
             assert (later.run, later.is_repeated) == (first.run, True)
             assert model.questions.count("once") == 1
+
+    run_async(main())
+
+
+def test_a_turn_that_is_sent_again_after_it_was_withdrawn_stays_withdrawn(opener: Opener) -> None:
+    """Its sender got no answer, say, and another device has withdrawn it meanwhile."""
+
+    async def main() -> None:
+        model = HeldModel()
+        async with devices(opener, model, 2) as (one, two):
+            await one.ask("hold it")
+            first = await one.ask("once", while_busy="queue", key="k")
+            named = await one.ask([asked("m1", "named")], while_busy="queue")
+            for reply in (first, named):
+                await two.conversations.withdraw("", THREAD, reply.run)
+            for rule in ("queue", "parallel", "steer"):
+                with pytest.raises(ConflictError) as caught:
+                    await two.ask("once", while_busy=rule, key="k")
+                assert caught.value.details["reason"] == "withdrawn"
+                with pytest.raises(ConflictError):
+                    await one.ask([asked("m1", "named")], while_busy=rule)
+            with pytest.raises(KeyReusedError):
+                await one.ask("another", while_busy="queue", key="k")
+            model.release("hold it")
+            await until(lambda: is_quiet(one))
+            assert model.questions == ["hold it"]
+
+    run_async(main())
+
+
+def test_a_steer_that_is_sent_again_is_said_once(opener: Opener) -> None:
+    """Before the answer has taken it, after that, and when the answer is over."""
+
+    async def main() -> None:
+        model = HeldModel()
+        async with devices(opener, model, 2) as (one, two):
+            held = await one.ask("hold it")
+            await until(lambda: model.requests)
+            replies = [
+                await here.ask("and this", while_busy="steer", key="k") for here in (one, two)
+            ]
+            model.release("hold it")
+            await one.done(held)
+            await until(lambda: is_quiet(one))
+            for rule in ("steer", "queue", "parallel"):
+                replies.append(await two.ask("and this", while_busy=rule, key="k"))
+            assert {(reply.run, reply.steers) for reply in replies} == {(replies[0].run, held.run)}
+            assert [reply.is_repeated for reply in replies] == [False, *[True] * 4]
+            with pytest.raises(KeyReusedError):
+                await one.ask("another", while_busy="queue", key="k")
+            assert model.questions == ["hold it", "and this"]
+            assert len(await one.runs.thread(THREAD)) == 1
 
     run_async(main())
 

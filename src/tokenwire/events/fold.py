@@ -12,7 +12,7 @@ import msgspec
 
 from tokenwire.events import json_patch
 from tokenwire.events.codec import AnyEvent
-from tokenwire.events.message import Message, Part, ToolCallPart, user
+from tokenwire.events.message import Message, Part, ToolCallPart, steered
 from tokenwire.events.model import (
     ApprovalAnswer,
     ApprovalRequest,
@@ -189,7 +189,11 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
             ]
             if results:
                 messages.append(Message(role="tool", content=results))
-            messages += [user(steer.text) for steer in self.steers if steer.step == step.step]
+            messages += [
+                steered(steer.text, steer.id, self.run)
+                for steer in self.steers
+                if steer.step == step.step
+            ]
         return messages
 
     def snapshot(self) -> dict[str, Any]:

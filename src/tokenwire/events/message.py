@@ -29,11 +29,16 @@ __all__ = [
     "assistant",
     "messages_of",
     "require_content",
+    "steered",
     "system",
     "user",
 ]
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+#: The metadata of what a person said while an answer was written: the run of that.
+_STEERS = "tokenwire.steers"
 
 
 class _Part(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -123,6 +128,12 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     metadata: dict[str, Any] | None = None
 
     @property
+    def steered_run(self) -> str | None:
+        """The run into which a person said it while that was under way; None for any other."""
+        run = self.metadata.get(_STEERS) if self.metadata is not None else None
+        return run if isinstance(run, str) else None
+
+    @property
     def parts(self) -> list[Part]:
         """The parts; plain text is one text part."""
         if isinstance(self.content, str):
@@ -143,6 +154,11 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
 def user(text: str) -> Message:
     """A user's message of one text part, ``text``."""
     return Message(role="user", content=text)
+
+
+def steered(text: str, name: str | None, run: str) -> Message:
+    """What a person said while ``run`` was under way, under the id ``name``."""
+    return Message(role="user", content=text, id=name, metadata={_STEERS: run})
 
 
 def system(text: str) -> Message:

@@ -5,7 +5,7 @@ object in the next state, so a renderer compares by identity; names and ids that
 are keys of a `Map` or of an object without a prototype, never of a plain object. */
 
 import { bare, patched } from "./json-patch.js";
-import type { DataEvent, ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
+import type { ControlEvent, DataEvent, ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
 
 /** Who speaks or works; with a `parent`, on behalf of another agent. */
 export interface Agent {
@@ -44,6 +44,8 @@ export interface StepState {
   finish?: Partial<FinishEvent>;
   usage: Record<string, number>;
   status: string;
+  /** What people said after its calls, while the answer was written: `id` of the turn, `text`. */
+  steers?: ControlEvent[];
   /** Its provider keeps the response. */
   resumable?: boolean;
 }
@@ -144,7 +146,7 @@ export class Fold {
         run.waiting = [];
         break;
       case "run-wait":
-        run.waiting = [...event.pending];
+        run.waiting = event.pending;
         break;
       case "step-start": {
         run.waiting = [];
@@ -189,6 +191,7 @@ export class Fold {
         break;
       case "control":
         if (event.command === "cancel") run.cancel_requested = true;
+        else this.#lastStep().steers = [...(this.#lastStep().steers ?? []), event];
         break;
       case "data":
         this.#data(event);
@@ -287,7 +290,7 @@ export class Fold {
     if (moment === "delta") part.text += event.text ?? "";
     else if (moment === "end") {
       part.status = event.status ?? "complete";
-      if (event.text !== undefined) part.text = event.text;
+      part.text = event.text ?? part.text;
       for (const name of ["arguments", "error", "content"] as const) {
         if (event[name] !== undefined) describe(part, name, event[name]);
       }
@@ -327,7 +330,7 @@ export class Fold {
         break;
       case "tool-result":
       case "tool-error": {
-        const failed = event.type === "tool-error";
+        const failed = "code" in event;
         tool.done = true;
         tool.content = failed ? event.message : event.content;
         if (failed) tool.error = event.code;

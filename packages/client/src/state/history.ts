@@ -6,9 +6,11 @@ import type { PartState, RunState, StepState, ToolState } from "../core/fold.js"
 export interface Message {
   role: string;
   content: string | Record<string, unknown>[];
+  id?: string;
+  metadata?: Record<string, unknown>;
 }
 
-/** Per step the assistant's parts, then the results of its tool calls. */
+/** Per step the assistant's parts, then the results of its tool calls, then what a person said. */
 export function historyOf(run: RunState): Message[] {
   const messages: Message[] = [];
   for (const step of run.steps) {
@@ -24,6 +26,10 @@ export function historyOf(run: RunState): Message[] {
       .filter((tool) => tool?.done)
       .map((tool) => toolResult(tool!));
     if (results.length) messages.push({ role: "tool", content: results });
+    for (const { id, text } of step.steers ?? []) {
+      const metadata = { "tokenwire.steers": run.run };
+      messages.push({ role: "user", content: text ?? "", id: id ?? "", metadata });
+    }
   }
   return messages;
 }

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tokenwire.errors import ConflictError, KeyReusedError
 from tokenwire.log.base import LogInfo
 from tokenwire.log.redis.append import Owned
-from tokenwire.log.redis.described import info_of
+from tokenwire.log.redis.described import info_of, key_of
 from tokenwire.log.redis.index import Index
 
 __all__ = ["Creations", "Own"]
@@ -56,17 +56,15 @@ class Creations:
                 self._keep(owned.thread)
         answer = await self.put(log, owned)
         if answer[0] != "ok":
-            if owned.key is not None:
+            # The key stays where another process has made the very same log, which it names.
+            if owned.key is not None and not await self._is_of_key(log, owned.key):
                 await self._index.drop_key(owned.key, value)
             await self._uncreated(log, owned.thread)
             raise ConflictError("a log of this name exists")
         if owned.key is not None:
-            holder = await self._index.take_key(owned.key, value, value)
-            if holder != value:
-                await self._delete(log)
-                other = await self._held(owned.key, value)
-                if other is not None:
-                    return other
+            other = await self._confirmed(log, owned.key, value)
+            if other is not None:
+                return other
         if not shared:
             self._owned[log] = owned
         return info_of(log, answer)
@@ -80,6 +78,27 @@ class Creations:
         if thread is not None and (answer[0] == "gone" or (info and info.thread != thread)):
             await self._index.leave(thread, log)
 
+    async def _confirmed(self, log: str, key: str, value: bytes) -> LogInfo | None:
+        """The log that has won ``key`` since, in whose favour ours is erased; None where the key
+        names ours. It is not erased before another one is there: its creator may be gone, and the
+        key is ours again."""
+        if await self._index.take_key(key, value, value) == value:
+            return None
+        try:
+            other = await self._held(key, value)
+        except (ConflictError, KeyReusedError):
+            await self._delete(log)
+            raise
+        if other is None or other.log == log:
+            return None
+        await self._delete(log)
+        return other
+
+    async def _is_of_key(self, log: str, key: str) -> bool:
+        """Whether ``log`` exists and was created with ``key``, by whomever."""
+        answer = await self._own(log, "describe")
+        return answer[0] == "ok" and key_of(answer) == key
+
     async def put(self, log: str, owned: Owned) -> Any:
         values = (owned.owner, owned.meta, owned.thread or "", owned.key or "", owned.nonce)
         lease = int(owned.lease * 1000)
@@ -92,6 +111,9 @@ class Creations:
             holder = await self._index.take_key(key, value, expected)
             if holder == value:
                 return None
+            if holder is None:
+                expected = b""  # it was let go since
+                continue
             name, _, known_hash = holder.decode().rsplit("\n", 2)
             if known_hash.encode() != value.rsplit(b"\n", 2)[2]:
                 raise KeyReusedError("this idempotency key belongs to a different request")

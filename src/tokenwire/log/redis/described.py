@@ -7,7 +7,7 @@ from typing import Any
 from tokenwire.log.base import LogInfo
 from tokenwire.log.redis.append import missing
 
-__all__ = ["info_of"]
+__all__ = ["info_of", "key_of"]
 
 
 def info_of(log: str, answer: Any) -> LogInfo:
@@ -27,3 +27,8 @@ def info_of(log: str, answer: Any) -> LogInfo:
         lease_until=int(lease) / 1000,
         thread=thread.decode() or None,
     )
+
+
+def key_of(answer: Any) -> str | None:
+    """The idempotency key that the log of a description was created with."""
+    return answer[10].decode() or None

@@ -262,8 +262,9 @@ class Index:
     def _key(self, key: str) -> str:
         return f"{self._prefix}:{{key:{_safe(key)}}}:stream"
 
-    async def take_key(self, key: str, value: bytes, expected: bytes) -> bytes:
-        """Set ``key`` when it holds ``expected`` (b"" is nothing); what it holds now."""
+    async def take_key(self, key: str, value: bytes, expected: bytes) -> bytes | None:
+        """Set ``key`` when it holds ``expected`` (b"" is nothing); what it holds now, if
+        anything."""
         answer, _ = await self._link.run(
             INDEX, [self._key(key)], ["key", value, expected, self._ttl], wait=True
         )

@@ -219,7 +219,9 @@ class Admission:
             return False
         entry = queue.waiting[0]
         if entry.steers is not None and await self._was_steered(entry.steers, entry.run):
-            changed = queue.without(entry.run)
+            content = await self.content(scope, entry)
+            signature = content.signature if content is not None else ""
+            changed = queue.closed(entry, signature, steers=entry.steers)
             if await self._store.swap_document(STATE, scope, data, changed.encoded()):
                 self._tell(scope, queue, changed)
                 await self.drop(scope, entry.content)

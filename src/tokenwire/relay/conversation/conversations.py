@@ -37,7 +37,7 @@ from tokenwire.relay.conversation.history import Turn, policy_of
 from tokenwire.relay.conversation.interruption import interrupt
 from tokenwire.relay.conversation.posted import Continuation, continuation
 from tokenwire.relay.conversation.promoter import Promoter
-from tokenwire.relay.conversation.queue import Entry, Queue, WhileBusy, action
+from tokenwire.relay.conversation.queue import Entry, Past, Queue, WhileBusy, action
 from tokenwire.relay.conversation.rules import ThreadRules, read_rules
 from tokenwire.relay.conversation.summary import Summarise
 from tokenwire.relay.conversation.turns import Turns
@@ -285,16 +285,20 @@ class Conversations:
         scope = scope_of_run(meta) or ""
         _, queue = await self.admission.settled(scope)
         same = queue.of_key(key, by)
+        if isinstance(same, Past):
+            return _past(same, signature)
         if not isinstance(same, Entry):
             return None
         await self.admission.check_same(scope, same, signature)
-        return await self._reply(same.run, meta.principal, queue, is_repeated=True)
+        reply = await self._reply(same.run, meta.principal, queue, is_repeated=True)
+        reply.steers = same.steers if reply.info is None else None
+        return reply
 
     async def _admit(self, entry: Entry, content: Content, while_busy: WhileBusy) -> Reply:
         meta, admission = content.meta, self.admission
         scope = scope_of_run(meta) or ""
         what = "start"
-        same: Entry | str | None = None
+        same: Entry | Past | str | None = None
 
         def change(queue: Queue) -> Queue | None:
             nonlocal what, same
@@ -449,9 +453,12 @@ class Conversations:
 
         def change(queue: Queue) -> Queue:
             dropped[:] = [queue.entry_for(run, access)]
-            return queue.remove(run)
+            return queue.closed(dropped[0], signature)
 
         async with self._waiting(scope, run):
+            _, queue = await self.admission.settled(scope)
+            content = await self.admission.content(scope, queue.entry(run))
+            signature = content.signature if content is not None else ""
             queue = await self.admission.change(scope, change)
         for entry in dropped:
             await self.admission.drop(scope, entry.content)
@@ -463,13 +470,22 @@ class Conversations:
         scope = access.scope
 
         def change(queue: Queue) -> Queue:
-            return queue.remove(run).add(queue.entry_for(run, access), first=True)
+            return queue.without(run).add(queue.entry_for(run, access), first=True)
 
         async with self._waiting(scope, run):
             queue = await self.admission.change(scope, change)
         runs, admission = self._runs, self.admission
         queue = await interrupt(runs, admission, scope, queue, run, principal=principal)
         return await self._reply(run, principal, queue)
+
+
+def _past(past: Past, signature: str) -> Reply:
+    """What a turn that came again is answered, whose first copy has no run of its own."""
+    if past.signature != signature:
+        raise KeyReusedError("this idempotency key was used with another request")
+    if past.steers is None:
+        raise ConflictError("this turn was withdrawn before it began", reason="withdrawn")
+    return Reply(run=past.run, steers=past.steers, position=1, is_repeated=True)
 
 
 def _swap(old: Entry, new: Entry) -> Change:

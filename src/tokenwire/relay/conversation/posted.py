@@ -123,8 +123,19 @@ class _Laying:
     def _skip_answer(self, turn: Turn, posted: list[Message], number: int) -> tuple[bool, int]:
         """Whether the answer of ``turn`` was posted, and where the transcript goes on after it."""
         text, start, last = "", number, None
-        while number < len(posted) and posted[number].role in ("assistant", "tool"):
+        said = {message.id: message for message in turn.answer if message.role == "user"}
+        while number < len(posted):
             message = posted[number]
+            if message.id in said or message.steered_run is not None:
+                # What was said while the answer was written is a part of it.
+                earlier = said.get(message.id)
+                is_same = earlier is not None and earlier.text == message.text
+                if turn.outcome is not None and not is_same:
+                    raise _conflict(message)
+                number += 1
+                continue
+            if message.role not in ("assistant", "tool"):
+                break
             if message.role == "assistant" and message.id not in (None, turn.run):
                 break
             if message.role == "assistant":

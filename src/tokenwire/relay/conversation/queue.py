@@ -17,7 +17,16 @@ from tokenwire.events.principal import parts_of
 from tokenwire.relay.conversation.errors import ThreadBusyError
 from tokenwire.relay.members.access import Access
 
-__all__ = ["MOST_QUEUED", "WHILE_BUSY", "Action", "Entry", "Queue", "WhileBusy", "action"]
+__all__ = [
+    "MOST_QUEUED",
+    "WHILE_BUSY",
+    "Action",
+    "Entry",
+    "Past",
+    "Queue",
+    "WhileBusy",
+    "action",
+]
 
 WhileBusy = Literal["queue", "reject", "interrupt", "steer", "parallel"]
 #: What may happen to a turn that comes while another one is under way.
@@ -47,10 +56,21 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     steers: str | None = None
 
 
+class Past(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A turn that had an idempotency key and has no run of its own: it was given to the run that it
+    ``steers``, or withdrawn. ``signature``: of its request."""
+
+    run: str
+    key: str
+    signature: str = ""
+    steers: str | None = None
+
+
 class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
     """``head``: the newest turn, which the next one continues; ``open``: runs that may be under
     way; ``waiting``: turns in their order; ``starting``: the one whose run is being created by
-    whoever sees it. ``keys``: the newest idempotency keys whose runs have begun, and those runs.
+    whoever sees it. ``keys``: the newest idempotency keys whose runs have begun, and those runs;
+    ``past``: the newest turns with a key that have no run of their own.
     ``nonce``: another one with each change, so that a swap has one winner."""
 
     head: str | None = None
@@ -58,6 +78,7 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
     waiting: list[Entry] = []
     starting: Entry | None = None
     keys: dict[str, str] = {}
+    past: list[Past] = []
     nonce: str = ""
 
     @property
@@ -93,14 +114,16 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
             access.require("own")
         return entry
 
-    def of_key(self, key: str | None, by: str | None) -> Entry | str | None:
+    def of_key(self, key: str | None, by: str | None) -> Entry | Past | str | None:
         """The turn of an idempotency key of the member ``by``: its run, where that has begun a
         short while ago."""
         if key is None:
             return None
         entries = [*self.waiting, *([self.starting] if self.starting is not None else [])]
         waiting = next((entry for entry in entries if (entry.key, entry.by) == (key, by)), None)
-        return waiting or self.keys.get(_key_of(key, by))
+        name = _key_of(key, by)
+        past = next((one for one in self.past if one.key == name), None)
+        return waiting or self.keys.get(name) or past
 
     def start(self, entry: Entry) -> Queue:
         """``entry`` is to be created next, by whoever sees it."""
@@ -136,10 +159,15 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
         waiting = [one for one in self.waiting if one.run != run]
         return msgspec.structs.replace(self, waiting=waiting)
 
-    def remove(self, run: str) -> Queue:
-        """A turn that waits is dropped. Raises as `entry`."""
-        self.entry(run)
-        return self.without(run)
+    def closed(self, entry: Entry, signature: str, *, steers: str | None = None) -> Queue:
+        """A turn that waits gets no run of its own: it is withdrawn, or part of another one. Who
+        sends it again, under its key, hears that."""
+        past = self.past
+        if entry.key is not None:
+            key = _key_of(entry.key, entry.by)
+            one = Past(run=entry.run, key=key, signature=signature, steers=steers)
+            past = [*past, one][-MOST_QUEUED:]
+        return msgspec.structs.replace(self.without(entry.run), past=past)
 
     def swap(self, old: Entry, new: Entry) -> Queue | None:
         """``new`` in the place of ``old``; None where that was changed meanwhile. Raises as

@@ -16,7 +16,14 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from tokenwire.errors import BusyError, ConflictError, InputError, TokenwireError
+from tokenwire.errors import (
+    BusyError,
+    ConflictError,
+    GoneError,
+    InputError,
+    NotFoundError,
+    TokenwireError,
+)
 from tokenwire.events.message import Message
 from tokenwire.events.names import checked_thread
 from tokenwire.log.base import LogInfo
@@ -109,9 +116,14 @@ class Starts:
 
     async def of_key(self, meta: RunMeta, key: str, signature: str) -> RunInfo | None:
         """The run that the key names already. Raises `KeyReusedError` for another request."""
-        name = scoped(meta.principal, key) or ""
-        if await self._worker.store.named(name) is None:
-            return None
+        name, store = scoped(meta.principal, key) or "", self._worker.store
+        named = await store.named(name)
+        try:
+            if named is None:
+                return None
+            await store.describe(named)
+        except (NotFoundError, GoneError):
+            return None  # another process is about to create it, or it was erased
         return await self._repeat(new_run_id(), meta, name, signature)
 
     async def reviewed(self, run: str, meta: RunMeta, key: str | None) -> RunMeta:

@@ -49,7 +49,7 @@ async def ui_messages(
             replay = await state.runs.replay(run.id, principal=principal)
         except (NotFoundError, GoneError):
             break
-        messages = stored_messages(snapshot.input, (run.id for run in runs))
+        messages = stored_messages(snapshot.input, (run.id for run in runs), compat)
         count = len(messages)
         active = run.id if snapshot.state not in OUTCOMES else None
         if active is None or snapshot.state == "waiting":

@@ -16,6 +16,7 @@ from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
     Agent,
     ApprovalRequest,
+    Control,
     Data,
     FileEnd,
     OpaqueEnd,
@@ -154,6 +155,12 @@ class AGUIEncoder(ChunkEncoder):
             return self._wait(event)
         if isinstance(event, RunEnd):
             return self._run_end(event)
+        if isinstance(event, Control) and event.command == "steer" and event.id:
+            return [
+                {"type": "TEXT_MESSAGE_START", "messageId": event.id, "role": "user"},
+                {"type": "TEXT_MESSAGE_CONTENT", "messageId": event.id, "delta": event.text},
+                {"type": "TEXT_MESSAGE_END", "messageId": event.id},
+            ]
         return self._other(event)
 
     def _step_start(self, event: StepStart) -> list[Chunk]:

@@ -6,7 +6,8 @@ or a null fails their whole stream); ``finish``, ``error`` or ``abort`` comes on
 ``start``; open text and reasoning continue under a new id, open tool input is sent again whole.
 
 ``compat`` says what may be sent: ``5`` what every release of 5 takes, ``common`` what the last
-releases of 5, 6 and 7 take, ``6`` adds approvals, ``7`` adds ``reset-step``.
+releases of 5, 6 and 7 take, ``6`` adds approvals, ``7`` adds ``reset-step`` and what a person says
+while the answer is written, which the others get as data.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import ClassVar
 
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
+    Control,
     FileEnd,
     OpaqueEnd,
     PartAttr,
@@ -42,6 +44,7 @@ from tokenwire.wire.ai_sdk.parts import (
     side_facts,
     signed_facts,
     source_chunks,
+    steering_chunk,
     task_chunk,
 )
 from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps
@@ -197,6 +200,8 @@ class UIMessageEncoder(ChunkEncoder):
         if isinstance(event, SharedState):
             # Data parts are replaced, not patched, so each holds the whole.
             return [{"type": "data-state", "id": "state", "data": view.shared}]
+        if isinstance(event, Control) and event.command == "steer" and event.id:
+            return [steering_chunk(event.id, [{"type": "text", "text": event.text}], self.compat)]
         return side_facts(event, self._calls, self.compat)
 
     def _start(self, event: RunStart) -> Chunk:

@@ -25,7 +25,7 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
-from tokenwire.wire.ai_sdk.parts import NOT_COMPLETE, Compat
+from tokenwire.wire.ai_sdk.parts import NOT_COMPLETE, Compat, steering_chunk
 from tokenwire.wire.chunk_encoder import Chunk, clean, dumps_text
 
 __all__ = ["answer_message", "stored_messages", "with_extras"]
@@ -89,7 +89,7 @@ class _Answer:
             self._tool(chunk)
         elif kind.startswith("data-"):
             self._data(chunk)
-        elif kind in ("source-url", "source-document", "file"):
+        elif kind in ("source-url", "source-document", "file", "steering-message"):
             self.parts.append(chunk)
         elif kind == "error":
             self.metadata |= {"outcome": "error", "error": chunk["errorText"]}
@@ -162,6 +162,8 @@ class _Answer:
 
 def _for_release(part: dict[str, Any], compat: Compat) -> list[dict[str, Any]]:
     """A part as the release reads it: before 6 a call has no approval of its own."""
+    if part["type"] == "steering-message":
+        return [steering_chunk(part["id"], part["parts"], compat)]
     if "toolCallId" not in part:
         return [part]
     tool = {name: value for name, value in part.items() if name != "text"}
@@ -195,6 +197,8 @@ def with_extras(message: dict[str, Any], answer: dict[str, Any]) -> None:
         kind = part["type"]
         if kind == "step-start":
             step, is_said = step + 1, False
+        elif kind == "data-steering":
+            continue  # the stored message has it
         elif kind in _SOURCES or kind.startswith("data-"):
             if step < 0 and not is_said:
                 place = 0
@@ -215,15 +219,25 @@ def with_extras(message: dict[str, Any], answer: dict[str, Any]) -> None:
 # --- stored messages ------------------------------------------------------------------------------
 
 
-def stored_messages(messages: list[Message], runs: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Messages as a run keeps them, as the SDK's: the steps of an answer are one message, and a
-    result stands in its call. ``runs``: ids of the thread's runs, whose messages name them. A
-    message without an id gets one of its place, which it keeps while the conversation grows."""
+def stored_messages(
+    messages: list[Message], runs: Iterable[str] = (), compat: Compat = "7"
+) -> list[dict[str, Any]]:
+    """Messages as a run keeps them, as the SDK's: the steps of an answer are one message, with what
+    a person said between them, and a result stands in its call. ``runs``: ids of the thread's runs,
+    whose messages name them. A message without an id gets one of its place, which it keeps while
+    the conversation grows."""
     run_ids = set(runs)
     converted: list[dict[str, Any]] = []
     for message in messages:
         if message.role == "tool":
             _attach_results(converted, message)
+            continue
+        if message.steered_run is not None and converted[-1:] and _is_answer(converted[-1]):
+            said = [one for part in message.parts for one in _part(part)]
+            for one in said:
+                one.pop("state", None)
+            name = message.id or f"kept-{len(converted)}"
+            converted[-1]["parts"].append(steering_chunk(name, said, compat))
             continue
         if message.role == "assistant":
             entry = converted[-1] if converted and converted[-1]["role"] == "assistant" else None
@@ -239,6 +253,10 @@ def stored_messages(messages: list[Message], runs: Iterable[str] = ()) -> list[d
             entry["metadata"] = {"tokenwire": {"run": message.id}}
         converted.append(entry)
     return converted
+
+
+def _is_answer(entry: dict[str, Any]) -> bool:
+    return entry["role"] == "assistant"
 
 
 def _step(message: Message) -> list[dict[str, Any]]:

@@ -72,6 +72,14 @@ def side_facts(event: AnyEvent, calls: set[str], compat: Compat) -> list[Chunk]:
     return []
 
 
+def steering_chunk(name: str, parts: list[Chunk], compat: Compat) -> Chunk:
+    """What a person said between two steps, as chunk and as part of the message: 7 has a word for
+    it; for the others it is data."""
+    if compat == "7":
+        return {"type": "steering-message", "id": name, "parts": parts}
+    return {"type": "data-steering", "id": name, "data": {"parts": parts}}
+
+
 def task_chunk(event: StepStart | StepEnd, start: StepStart) -> Chunk:
     """A task of an agent: one data part, replaced when the task ends."""
     data: Chunk = clean(name=start.name, step=start.step, status="running")

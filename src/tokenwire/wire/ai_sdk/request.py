@@ -19,6 +19,7 @@ from tokenwire.events.message import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    steered,
 )
 from tokenwire.events.request import Request
 from tokenwire.wire.ai_sdk.parts import COMPAT, Compat
@@ -166,6 +167,9 @@ def _assistant(message: Fields, name: str | None) -> list[Message]:
         kind = part.text("type", required=True)
         if kind == "step-start":
             close()
+        elif kind in ("steering-message", "data-steering"):
+            close()
+            messages += _steering(part, name)
         elif kind == "data-step-reset":
             # What the page has discarded does not go back to the model.
             parts.clear()
@@ -176,6 +180,17 @@ def _assistant(message: Fields, name: str | None) -> list[Message]:
             parts += _part(part)
     close()
     return messages
+
+
+def _steering(part: Fields, run: str | None) -> list[Message]:
+    """What a person said between two steps of the answer."""
+    said = part.object("data") if part.has("data") else part
+    parts = [one for piece in said.objects("parts") for one in _part(piece)] if said else []
+    if not parts:
+        return []
+    message = steered("", part.text("id"), run or "")
+    message.content = plain(parts)
+    return [message]
 
 
 def _tool(part: Fields, parts: list[Part], results: list[Part]) -> None:
