@@ -39,7 +39,8 @@ class Journal:
 
     def lines(self) -> list[Line]:
         with open(self.path, "rb") as file:
-            return [json.loads(line) for line in file]
+            # The last one may be under way.
+            return [json.loads(line) for line in file if line.endswith(b"\n")]
 
     def close(self) -> None:
         os.close(self._file)

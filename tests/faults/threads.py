@@ -96,6 +96,7 @@ class ThreadHarness:
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._said: dict[str, list[Said]] = {}
+        self._turns: list[Turn] = []
         self._context = context()
 
     async def run(self) -> ThreadReport:
@@ -113,6 +114,7 @@ class ThreadHarness:
                 killer = asyncio.create_task(self._kill())
                 lanes = [self._lane(runs, killer, number) for number in range(THREADS_AT_ONCE)]
                 await asyncio.gather(killer, *lanes)
+                self.report.broken += self._runs_broken()
             finally:
                 await asyncio.gather(*(worker.end() for worker in self._workers))
                 await fault_worker.leave(runs)
@@ -283,7 +285,7 @@ class ThreadHarness:
         turns = _along(turns, queue.head)
         said = self._said[thread]
         broken = check_thread(said, turns, [entry.run for entry in queue.waiting])
-        broken += self._runs_broken(turns)
+        self._turns += turns
         report.broken += [f"{thread}: {text}" for text in broken]
         taken = steers_of(turns)
         counts = Counter(report.turns)
@@ -292,9 +294,9 @@ class ThreadHarness:
         counts["refused"] += sum(one.refusal is not None for one in said)
         report.turns = dict(counts)
 
-    def _runs_broken(self, turns: list[Turn]) -> list[str]:
+    def _runs_broken(self) -> list[str]:
         """The invariants of each run alone."""
-        report = self.report
+        report, turns = self.report, self._turns
         requests = Counter(record.model for record in self._model.requests)
         cases = [
             Case(key=turn.run, scenario="", model=turn.meta.model, expected=None, runs={turn.run})
