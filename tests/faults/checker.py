@@ -1,4 +1,4 @@
-"""The invariants I1-I10 of a run, checked on its final log, on what every client got, and on what
+"""The invariants I1-I11 of a run, checked on its final log, on what every client got, and on what
 every worker wrote down. Pure: values in, complaints out.
 
 The chain of checks and the text are worked out here by hand, not by the code under test.
@@ -50,6 +50,9 @@ class Case:
     runs: set[str] = field(default_factory=set)
     clients: list[Client] = field(default_factory=list)
     cancelled: bool = False
+    #: Codes of errors that it may end with, which a fault that the harness made explains; None:
+    #: any, where the model fails.
+    errors: frozenset[str] | None = frozenset()
     #: The agent that is asked for, in place of the model that it calls.
     agent: str = ""
     #: Names of the data that a complete run has sent, each once.
@@ -131,6 +134,7 @@ def check(case: Case, dumps: list[Dump], evidence: Evidence) -> Verdict:
         _fences(evidence),
         _attempts(events, evidence, is_graph=case.agent == graph.NAME),
         _cancel(case, events, evidence),
+        _explained(case, events),
     ):
         verdict.broken += part
     return verdict
@@ -345,6 +349,17 @@ def _usage(events: list[m.Event]) -> Iterable[str]:
         yield f"I8: {dict(spent)} was spent, and {told} told"
     if last.outcome in ("complete", "interrupted") and last.usage_unknown != lost:
         yield f"I8: usage_unknown is {last.usage_unknown}"
+
+
+def _explained(case: Case, events: list[m.Event]) -> Iterable[str]:
+    """I11: a run ends as `error` for a reason: dead and stopped workers are survived."""
+    last = events[-1] if events else None
+    if not isinstance(last, m.RunEnd) or last.outcome != "error" or case.errors is None:
+        return
+    errors = [event for event in events if isinstance(event, m.Error)]
+    if not errors or errors[-1].code not in case.errors:
+        told = [f"{e.scope} {e.code}: {e.message} {e.raw or ''}" for e in errors]
+        yield f"I11: the run ended as error ({last.reason}): {told or 'and says no error'}"
 
 
 def _cancel(case: Case, events: list[m.Event], evidence: Evidence) -> Iterable[str]:

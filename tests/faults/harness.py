@@ -214,6 +214,7 @@ class Harness:
             model=f"model-{key}",
             expected=samples.MARKDOWN if scenario == "text" else None,
             cancelled=self._chance.random() < 0.12,
+            errors=frozenset({"store_unavailable"} if self._restart_store is not None else ()),
         )
         if scenario == "agent":
             case.agent, case.expected, case.data = clerk.NAME, clerk.EXPECTED, clerk.DATA

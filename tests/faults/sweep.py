@@ -226,6 +226,8 @@ class Sweep:
         prompt = self.report.prompt
         expected = EXPECTED if prompt == "scenario:sweep" else None
         case = Case(f"key-{run}", prompt, f"model-key-{run}", expected, {run})
+        if prompt in OTHER_ENDS:
+            case.errors = None  # the model's own
         if prompt == AGENT:
             case.agent, case.expected, case.data = clerk.NAME, clerk.EXPECTED, clerk.DATA
         elif prompt == GRAPH:

@@ -246,6 +246,15 @@ def closed_otherwise(history: History) -> None:
     history.kept.closed = "error"
 
 
+def an_error_that_nothing_explains(history: History) -> None:
+    events = story()
+    events[-1:] = [
+        m.Error(scope="internal", code="internal", message="it broke"),
+        m.RunEnd(outcome="error"),
+    ]
+    history.kept = sealed(events).kept
+
+
 def a_phantom(history: History) -> None:
     history.case.clients[0].items.insert(3, ("4-" + "0" * 16, b'{"type":"text-delta"}'))
 
@@ -317,6 +326,7 @@ def cancelled_before_the_takeover(history: History) -> None:
         (two_owners, "I1: epoch 2 had 2 owners"),
         (an_older_epoch_later, "I1: record 21 is of epoch 1, after 2"),
         (closed_otherwise, "I3: the last event is"),
+        (an_error_that_nothing_explains, "I11: the run ended as error"),
         (a_phantom, "I4: client 1 got 22 events, the log has 21; they differ from event 4"),
         (one_missing, "I4: client 2 got 20 events, the log has 21; they differ from event 8"),
         (one_twice, "I4: client 2 got 22 events, the log has 21; they differ from event 9"),
