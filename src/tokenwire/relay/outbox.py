@@ -305,7 +305,7 @@ class _Ends:
 
     async def _read(self, run: str, meta: RunMeta) -> EndedRun:
         fold = (await read_run(self._store, run)).fold
-        meta = await with_history(self._store, meta)
+        meta = await with_history(self._store, run, meta)
         return EndedRun(
             run=run,
             outcome=fold.outcome or "interrupted",

@@ -309,7 +309,7 @@ class Runs:
     async def snapshot(self, run: str, *, principal: str = "") -> RunSnapshot:
         """The run so far: its description and the folded message."""
         info, meta, access = await self._checked(run, principal)
-        meta = await with_history(self.store, meta)
+        meta = await with_history(self.store, run, meta)
         owned = self.owned.get(run)
         # From here to the return nothing waits: cursor, state and message are of one moment.
         if owned is not None and owned.producer.tail == owned.loop.fold.seq:

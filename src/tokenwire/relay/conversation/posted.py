@@ -88,12 +88,19 @@ class _Laying:
         first = posted[0].id if posted else None
         if first is None:
             return None, None
-        if posted[0].role == "assistant" and first in self._turns:
-            turn = self._turns[first]
-            return turn.parent, None
+        answered = self._answered(posted[0])
+        if answered is not None:
+            return answered.parent, None
         turns = [turn for turn in self._turns.values() if _asks(turn, first)]
         turns.sort(key=lambda turn: (turn.run in self._branch, turn.created))
         return (turns[-1].parent, None) if turns else (None, None)
+
+    def _answered(self, message: Message) -> Turn | None:
+        """The turn whose answer it is: named by its run, or by one of its parts, ``RUN-PART``."""
+        name = message.id if message.role == "assistant" else None
+        while name and name not in self._turns:
+            name = name.rpartition("-")[0]
+        return self._turns[name] if name else None
 
     def _is_edit(self, message: Message) -> bool:
         return message.id is not None and message.id == self._edited and message.role == "user"
@@ -103,8 +110,8 @@ class _Laying:
         message = posted[number]
         if message.id is None:
             return None
-        if message.role == "assistant" and message.id in self._turns:
-            turn = self._turns[message.id]
+        turn = self._answered(message)
+        if turn is not None:
             return msgspec.structs.replace(turn, messages=[]) if turn.parent == at else None
         children = [turn for turn in self._children.get(at, []) if _asks(turn, message.id)]
         if not children:
@@ -136,8 +143,10 @@ class _Laying:
                 continue
             if message.role not in ("assistant", "tool"):
                 break
-            if message.role == "assistant" and message.id not in (None, turn.run):
-                break
+            if message.role == "assistant" and message.id is not None:
+                whose = self._answered(message)
+                if whose is None or whose.run != turn.run:
+                    break
             if message.role == "assistant":
                 text += message.text
                 last = message
@@ -156,7 +165,7 @@ class _Laying:
             for message in turn.messages
         } | self._branch
         for message in rest:
-            if message.id is not None and message.id in ids:
+            if (message.id is not None and message.id in ids) or self._answered(message):
                 raise _conflict(message)
 
 

@@ -21,7 +21,7 @@ from tokenwire.relay.conversation.scope import principal_of
 from tokenwire.relay.description import RunMeta, meta_of, scope_of_run
 from tokenwire.relay.replay import read_run
 
-__all__ = ["Turns", "with_history"]
+__all__ = ["Turns", "named", "with_history"]
 
 #: Turns that are read one by one; more are read as one list.
 _FEW = 24
@@ -159,7 +159,7 @@ def _turn_of(run: str, meta: RunMeta, created: float) -> Turn:
     return Turn(
         run=run,
         parent=history.parent,
-        messages=meta.request.messages,
+        messages=named(run, meta.request.messages),
         by=parts_of(meta.principal)[0] or None,
         created=created,
         first=history.turns[0] if history.turns else None,
@@ -168,15 +168,27 @@ def _turn_of(run: str, meta: RunMeta, created: float) -> Turn:
     )
 
 
-async def with_history(store: Store, meta: RunMeta) -> RunMeta:
-    """The description of a run with the messages that its model was given, those of its
+def named(run: str, messages: list[Message]) -> list[Message]:
+    """``messages`` of the turn ``run``; a person's without an id has one of its place, by which a
+    client that posts it again names it."""
+    return [
+        msgspec.structs.replace(message, id=f"{run}.{number}")
+        if message.id is None and message.role == "user"
+        else message
+        for number, message in enumerate(messages)
+    ]
+
+
+async def with_history(store: Store, run: str, meta: RunMeta) -> RunMeta:
+    """The description of ``run`` with the messages that its model was given, those of its
     conversation first. Turns that were erased since are not among them. Raises `LogError`."""
     history = meta.history
     scope = scope_of_run(meta)
     if history is None or scope is None:
         return meta
     before = await messages_before(store, scope, history)
-    request = msgspec.structs.replace(meta.request, messages=[*before, *meta.request.messages])
+    own = named(run, meta.request.messages)
+    request = msgspec.structs.replace(meta.request, messages=[*before, *own])
     return msgspec.structs.replace(meta, request=request)
 
 

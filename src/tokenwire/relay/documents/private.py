@@ -58,7 +58,7 @@ def _newest(documents: dict[str, bytes]) -> dict[str, bytes]:
 async def model_input(store: Store, run: str, meta: RunMeta) -> list[Message]:
     """The conversation that the run's first model call receives: that of the request, or what the
     host's preparation made of it. Raises `LogError`."""
-    own = (await with_history(store, meta)).request.messages
+    own = (await with_history(store, run, meta)).request.messages
     if meta.prepare is None:
         return own
     data = await PrivateDocuments(store, run).get(CONVERSATION)

@@ -177,7 +177,7 @@ class Orphans:
         commands = [data for _, data in await worker.store.commands(run)]
         epoch, handed_over = claim.epoch, claim.handed_over
         how = rung(replay, commands, handed_over=handed_over)
-        meta = await with_history(worker.store, meta)
+        meta = await with_history(worker.store, run, meta)
         plan = self._plan(run, meta) if how == "go-on" else None
         if plan is not None and self._lacking(meta) & open_tools(replay.fold):
             plan = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenwire.server.openapi import shapes
+from tokenwire.server.openapi.conversation import THREAD_PARAMS
 from tokenwire.server.openapi.native import KEY, LAST_EVENT_ID
 from tokenwire.server.openapi.operation import (
     Answer,
@@ -93,7 +94,7 @@ _STREAMS: dict[tuple[str, str], Operation] = {
     ("POST", "/ds/chat"): Operation(
         summary="Ask; the answer says where its stream is",
         tag="Durable Streams",
-        params=(KEY, LAST_EVENT_ID),
+        params=(KEY, LAST_EVENT_ID, *THREAD_PARAMS),
         body=body("UIChatRequest"),
         answers=(
             answer(201, "A new run", shapes.StreamPointer, Location="its stream"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from tokenwire.relay.threads import MOST_THREADS
 from tokenwire.server.edge.bodies import ApprovalBody, CancelBody, CreateRun, ToolAnswerBody
 from tokenwire.server.openapi import shapes
-from tokenwire.server.openapi.conversation import THREAD_PARAMS, QueuedRun
+from tokenwire.server.openapi.conversation import IN_THREAD, THREAD_PARAMS, QueuedRun
 from tokenwire.server.openapi.operation import (
     Answer,
     Operation,
@@ -208,6 +208,7 @@ _META: dict[tuple[str, str], Operation] = {
         params=(
             query("prompt", "The question.", type="string", minLength=1),
             query("model", "One of `/v1/models`."),
+            *IN_THREAD,
             LAST_EVENT_ID,
         ),
         answers=(stream("The answer's text", "TokenEvent"), _GONE_ON),

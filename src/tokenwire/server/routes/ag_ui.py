@@ -10,6 +10,7 @@ and never starts another; answers to an interrupt go to the run that waits for t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -84,7 +85,7 @@ async def answer(state: State, request: Request, info: RequestInfo) -> Response:
         tanstack=client_run is not None,
         lines=_wants_lines(request),
         is_stored=request.query_params.get("history") == "server",
-        query=_query(request),
+        query=_query(request.query_params),
     )
     place = place_of(request.headers.get("last-event-id"))
     return await _respond(state, await _begin(state, body, info, how, place), info)
@@ -104,10 +105,9 @@ class _How(msgspec.Struct, frozen=True):
         return AGUILinesEncoder if self.lines else AGUIEncoder
 
 
-def _query(request: Request) -> ThreadQuery:
-    history = request.query_params.get("history")
-    while_busy = request.query_params.get("while_busy")
-    return thread_query(None if history == "server" else history, while_busy)
+def _query(query: Mapping[str, str]) -> ThreadQuery:
+    history = query.get("history")
+    return thread_query(None if history == "server" else history, query.get("while_busy"))
 
 
 def _wants_lines(request: Request) -> bool:
@@ -335,7 +335,12 @@ def _socket(state: State) -> SocketEndpoint:
 
 
 async def _turn(state: State, value: Any, info: RequestInfo, query: dict[str, str]) -> Stream:
-    how = _How(tanstack=True, lines=True, is_stored=query.get("history") == "server")
+    how = _How(
+        tanstack=True,
+        lines=True,
+        is_stored=query.get("history") == "server",
+        query=_query(query),
+    )
     return await _begin(state, parse_ag_ui_request(value), info, how, None)
 
 

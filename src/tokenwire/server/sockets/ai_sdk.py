@@ -1,7 +1,8 @@
 """``WS /api/chat/ws``: the AI SDK's WebSocket transport (version 7).
 
 Client: ``send``, ``resume``, ``abort``. Server: ``start``, ``chunk`` with a ``sequence`` without
-gap per request, ``end``, ``no-active``, ``error``.
+gap per request, ``end``, ``no-active``, ``error``. ``?history=`` and ``?while_busy=`` of its
+address are those of ``POST /api/chat``.
 
 Always true: every request ends in exactly one ``end``, ``no-active`` or ``error``; ``abort`` and a
 closed socket detach the reader and stop nothing, because pages send it when a tab goes away.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from urllib.parse import parse_qs
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -19,6 +21,7 @@ from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.problems import message_of
 from tokenwire.server.routes.support import folded, resolved_ids
 from tokenwire.server.sockets.requests import MAX_REQUESTS, RequestSocket
+from tokenwire.server.starts.start import thread_query
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.ai_sdk.request import UIRequest, parse_ui_request
@@ -48,6 +51,8 @@ class UISocket(RequestSocket):
     ) -> None:
         super().__init__(state, scope, receive, send)
         self._begin, self._active = begin, active
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        self._query = {name: values[-1] for name, values in query.items()}
 
     async def take(self, message: Message) -> None:
         """``send``, ``resume`` or ``abort``."""
@@ -91,7 +96,8 @@ class UISocket(RequestSocket):
         compat = self.state.settings.compat
         if compat in ("common", "6"):
             compat = "7"  # older releases have no transport over a socket
-        run, encoder, place = await self._begin(self.state, body, self.info, None, compat)
+        query = thread_query(self._query.get("history"), self._query.get("while_busy"))
+        run, encoder, place = await self._begin(self.state, body, self.info, None, compat, query)
         await self._stream(request, run, encoder, place)
 
     async def _resume(self, request: str, frame: Fields) -> None:

@@ -45,6 +45,7 @@ class AGUILinesEncoder(AGUIEncoder):
 def tanstack_messages(messages: list[Message], prefix: str) -> list[dict[str, Any]]:
     """Our messages as TanStack's; ``prefix`` makes ids for those without one."""
     converted: list[dict[str, Any]] = []
+    names: set[str] = set()
     for number, message in enumerate(messages):
         results = [p for p in message.parts if isinstance(p, ToolResultPart)]
         if results:
@@ -54,9 +55,10 @@ def tanstack_messages(messages: list[Message], prefix: str) -> list[dict[str, An
         role = "system" if message.role == "developer" else message.role
         parts = [block for part in message.parts for block in _part(part)]
         if parts:
-            converted.append(
-                {"id": message.id or f"{prefix}-{number}", "role": role, "parts": parts}
-            )
+            name = message.id or f"{prefix}-{number}"
+            name = name if name not in names else f"{name}-{number}"  # the steps of one answer
+            names.add(name)
+            converted.append({"id": name, "role": role, "parts": parts})
     return converted
 
 

@@ -32,7 +32,7 @@ from tokenwire.server.routes.durable.streams import ROOT, answer_options, cors_h
 from tokenwire.server.routes.resume import resume_of, start_in_conversation
 from tokenwire.server.routes.runs import count_misses
 from tokenwire.server.routes.support import route
-from tokenwire.server.starts.start import start_run
+from tokenwire.server.starts.start import Start, query_of, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.request import parse_ui_request
 
@@ -91,6 +91,19 @@ async def chat(state: State, request: Request, info: RequestInfo) -> Response:
     if resume is not None:
         return _pointer(request, resume.run.id, 200)
     key, posted = request.headers.get("idempotency-key"), body.request.messages
+    query = query_of(request)
+    if query.history is not None:
+        run = await say_and_wait(
+            state,
+            check_request(body.request, state.settings),
+            Start(model=body.model, identity=info.identity, key=key, thread=body.chat),
+            query,
+            posted,
+            request.receive,
+            edited=body.edited,
+            regenerates=body.regenerates,
+        )
+        return _pointer(request, run.id, 201 if run.created_now else 200)
 
     async def start(messages: list[Message]) -> RunInfo:
         body.request.messages = messages
