@@ -1,5 +1,5 @@
-"""nginx and HAProxy as Debian sets them up, before a server of a test: on free ports, in temporary
-folders, ended by their id."""
+"""nginx, HAProxy and Caddy as Debian sets them up, before a server of a test: on free ports, in
+temporary folders, ended by their id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from support.free_ports import free_port
 
-__all__ = ["KINDS", "ReverseProxy", "nginx_with", "reverse_proxy"]
+__all__ = ["KINDS", "ReverseProxy", "nginx_with", "proxy_with", "reverse_proxy"]
 
 KINDS = ["nginx", "haproxy"]
 _PLACES = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -61,6 +61,16 @@ backend there
     server one 127.0.0.1:{upstream}
 """
 
+_CADDY = """
+{{
+    admin off
+    auto_https off
+}}
+http://127.0.0.1:{port} {{
+    {body}
+}}
+"""
+
 
 class ReverseProxy:
     """One proxy process. `reload` makes it read its settings again, as after a change of them."""
@@ -79,11 +89,18 @@ class ReverseProxy:
         self._wait()
 
     def _launch(self, *more: str) -> subprocess.Popen[bytes]:
-        words = {"nginx": ["-p", self.folder, "-c"], "haproxy": ["-db", "-f"]}[self.kind]
+        words = {
+            "nginx": ["-p", self.folder, "-c"],
+            "haproxy": ["-db", "-f"],
+            "caddy": ["run", "--adapter", "caddyfile", "--config"],
+        }[self.kind]
         output = (Path(self.folder) / "output").open("ab")
         with output:
             return subprocess.Popen(
-                [self._binary, *words, str(self._file), *more], stdout=output, stderr=output
+                [self._binary, *words, str(self._file), *more],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "HOME": self.folder},
             )
 
     def _wait(self) -> None:
@@ -150,6 +167,22 @@ def reverse_proxy(kind: str, upstream: int) -> Iterator[ReverseProxy]:
 def nginx_with(body: str) -> Iterator[ReverseProxy]:
     """nginx with these lines in its ``server``."""
     with _running("nginx", lambda folder, port: _nginx(folder, port, body)) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def proxy_with(kind: str, body: str, upstream: int) -> Iterator[ReverseProxy]:
+    """A proxy with these lines of its own: in nginx's ``server``, at the end of HAProxy's file, in
+    Caddy's site."""
+
+    def settings(folder: str, port: int) -> str:
+        if kind == "nginx":
+            return _nginx(folder, port, body)
+        if kind == "caddy":
+            return _CADDY.format(port=port, body=body)
+        return _HAPROXY.format(folder=folder, port=port, upstream=upstream) + body + "\n"
+
+    with _running(kind, settings) as proxy:
         yield proxy
 
 

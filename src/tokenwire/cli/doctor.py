@@ -1,7 +1,8 @@
-"""``tokenwire doctor``: what tokenwire needs on this machine, and what optional packages add.
+"""``tokenwire doctor``: what tokenwire needs on this machine, and what optional packages add; with
+an address, what stands between here and a server.
 
-Always true: it changes nothing and sends nothing; it prints whether a key is set, never the key;
-exit code 1 means that something necessary is broken.
+Always true: it changes nothing, and without an address it sends nothing; it prints whether a key is
+set, never the key; exit code 1 means that something necessary is broken.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import tokenwire
 from tokenwire.cli.terminal import inert
 from tokenwire.errors import ConfigError, TokenwireError
 
-__all__ = ["Finding", "run_doctor"]
+__all__ = ["Finding", "run_doctor", "run_path_doctor"]
 
 _REQUIRED: Final = (
     "httptools",
@@ -55,14 +56,15 @@ _OPTIONAL: Final = {
 }
 #: Modules inside of a package that several distributions share.
 _DISTRIBUTIONS: Final = {"google.auth": "google-auth", "azure.identity": "azure-identity"}
-_MARKS: Final = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
+_MARKS: Final = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN ", "note": "note   "}
 
 
 class Finding(msgspec.Struct, omit_defaults=True):
-    """The result of one check. ``missing`` is optional; ``broken`` is an error."""
+    """The result of one check. ``missing`` is optional; ``broken`` is an error; a ``note`` says
+    what might be better."""
 
     what: str
-    state: Literal["ok", "missing", "broken"]
+    state: Literal["ok", "missing", "broken", "note"]
     detail: str = ""
     advice: str = ""
 
@@ -73,8 +75,32 @@ def run_doctor(*, store: str | None, as_json: bool) -> int:
     for finding in _checks(store):
         findings.append(finding)
         if not as_json:
-            line = f"{_MARKS[finding.state]}  {finding.what:<22} {finding.detail}"
-            print(inert(line.rstrip() + (f" -> {finding.advice}" if finding.advice else "")))
+            _print(finding)
+    return _result(findings, as_json=as_json)
+
+
+def run_path_doctor(url: str, *, api_key: str | None, seconds: float, as_json: bool) -> int:
+    """Look at the way to a server. Returns 1 if something is broken. Raises `ConfigError`."""
+    from tokenwire.cli.path.run import path_findings
+
+    async def look() -> list[Finding]:
+        findings: list[Finding] = []
+        async for finding in path_findings(url, api_key, seconds=seconds):
+            findings.append(finding)
+            if not as_json:
+                _print(finding)
+        return findings
+
+    return _result(asyncio.run(look()), as_json=as_json)
+
+
+def _print(finding: Finding) -> None:
+    line = f"{_MARKS[finding.state]}  {finding.what:<22} {finding.detail}"
+    text = line.rstrip() + (f" -> {finding.advice}" if finding.advice else "")
+    print(inert(text), flush=True)
+
+
+def _result(findings: list[Finding], *, as_json: bool) -> int:
     if as_json:
         print(msgspec.json.encode(findings).decode())
     return 1 if any(f.state == "broken" for f in findings) else 0

@@ -17,6 +17,7 @@ import typer
 
 import tokenwire
 from tokenwire.cli.terminal import command
+from tokenwire.errors import ConfigError
 
 __all__ = ["app", "main"]
 
@@ -299,18 +300,35 @@ def rotate_secret(
     raise SystemExit(run_rotate(store, config))
 
 
-@app.command(short_help="Check this machine.")
+@app.command(short_help="Check this machine, or the way to a server.")
 @command
 def doctor(
+    url: Annotated[
+        str | None, typer.Argument(metavar="[URL]", help="Server to reach; default: this machine.")
+    ] = None,
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Store to check as well.")
     ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="TOKENWIRE_API_KEY", help="Key or token of the server.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Length of the stream that tells whether streams are cut.")
+    ] = 35.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
-    """Check this machine: what works, what is missing, and how to get it."""
-    from tokenwire.cli.doctor import run_doctor
+    """Check this machine: what works, what is missing, and how to get it. With URL: whether
+    streams of that server arrive here as they are sent, and what to change if not."""
+    from tokenwire.cli.doctor import run_doctor, run_path_doctor
 
-    raise SystemExit(run_doctor(store=store, as_json=as_json))
+    if url is None:
+        raise SystemExit(run_doctor(store=store, as_json=as_json))
+    if store is not None:
+        raise ConfigError("--store is of this machine; leave it out with a URL")
+    if not 0 <= seconds <= 300:
+        raise ConfigError(f"--seconds must be from 0 to 300, not {seconds:g}")
+    key = api_key or None
+    raise SystemExit(run_path_doctor(url, api_key=key, seconds=seconds, as_json=as_json))
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from tokenwire.relay.upkeep.retention import Retention
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.plan import LoopLimits
+from tokenwire.server import probe
 from tokenwire.server.edge.auth import Auth
 from tokenwire.server.edge.guard import Guard
 from tokenwire.server.hooks import hooks_of, named_function
@@ -67,6 +68,7 @@ WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
         routes_threads.routes,
         routes_chat.routes,
         routes_meta.routes,
+        probe.routes,
         producers.routes,
         native_socket.routes,
     ),
