@@ -1,13 +1,13 @@
 #!/bin/sh
 # Installs what the tests use and Debian has (Chromium, Redis, PostgreSQL with PgBouncer, nginx,
-# HAProxy), as root; says what is left out.
+# HAProxy, Caddy), as root; says what is left out.
 set -u
 missing=""
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 PATH="$PATH:/usr/sbin:/sbin"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
-for name in nginx haproxy pgbouncer; do
+for name in nginx haproxy caddy pgbouncer; do
   command -v $name >/dev/null 2>&1 || missing="$missing $name"
 done
 [ -z "$missing" ] && exit 0

@@ -13,7 +13,7 @@ import pytest
 from support.cli import run
 from support.reverse_proxy import proxy_with
 from support.server import AS_A, KEY_A, KEYS
-from tokenwire.cli.doctor import Finding
+from tokenwire.cli.finding import Finding
 from tokenwire.cli.path.advice import advice_for, kind_of
 from tokenwire.cli.path.assess import assess_burst, assess_first, assess_long
 from tokenwire.cli.path.measure import Piece, Stream

@@ -47,6 +47,7 @@ NEEDED = {
     "GET /v1/models": "read",
     "GET /v1/models/{model:path}": "read",
     "GET /metrics": "admin",
+    "GET /v1/probe": "read",
     "GET /api/chat/{chat}/stream": "read",
     "GET /ag-ui": "read",
     "GET /v1/responses/{response}": "read",

@@ -17,15 +17,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import msgspec
+from typing import Any, Final
 
 import tokenwire
-from tokenwire.cli.terminal import inert
+from tokenwire.cli.finding import Finding, exit_code, print_finding
 from tokenwire.errors import ConfigError, TokenwireError
 
-__all__ = ["Finding", "run_doctor", "run_path_doctor"]
+__all__ = ["run_doctor"]
 
 _REQUIRED: Final = (
     "httptools",
@@ -56,17 +54,6 @@ _OPTIONAL: Final = {
 }
 #: Modules inside of a package that several distributions share.
 _DISTRIBUTIONS: Final = {"google.auth": "google-auth", "azure.identity": "azure-identity"}
-_MARKS: Final = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN ", "note": "note   "}
-
-
-class Finding(msgspec.Struct, omit_defaults=True):
-    """The result of one check. ``missing`` is optional; ``broken`` is an error; a ``note`` says
-    what might be better."""
-
-    what: str
-    state: Literal["ok", "missing", "broken", "note"]
-    detail: str = ""
-    advice: str = ""
 
 
 def run_doctor(*, store: str | None, as_json: bool) -> int:
@@ -75,35 +62,8 @@ def run_doctor(*, store: str | None, as_json: bool) -> int:
     for finding in _checks(store):
         findings.append(finding)
         if not as_json:
-            _print(finding)
-    return _result(findings, as_json=as_json)
-
-
-def run_path_doctor(url: str, *, api_key: str | None, seconds: float, as_json: bool) -> int:
-    """Look at the way to a server. Returns 1 if something is broken. Raises `ConfigError`."""
-    from tokenwire.cli.path.run import path_findings
-
-    async def look() -> list[Finding]:
-        findings: list[Finding] = []
-        async for finding in path_findings(url, api_key, seconds=seconds):
-            findings.append(finding)
-            if not as_json:
-                _print(finding)
-        return findings
-
-    return _result(asyncio.run(look()), as_json=as_json)
-
-
-def _print(finding: Finding) -> None:
-    line = f"{_MARKS[finding.state]}  {finding.what:<22} {finding.detail}"
-    text = line.rstrip() + (f" -> {finding.advice}" if finding.advice else "")
-    print(inert(text), flush=True)
-
-
-def _result(findings: list[Finding], *, as_json: bool) -> int:
-    if as_json:
-        print(msgspec.json.encode(findings).decode())
-    return 1 if any(f.state == "broken" for f in findings) else 0
+            print_finding(finding)
+    return exit_code(findings, as_json=as_json)
 
 
 def _checks(store: str | None) -> Iterator[Finding]:

@@ -319,7 +319,8 @@ def doctor(
 ) -> None:
     """Check this machine: what works, what is missing, and how to get it. With URL: whether
     streams of that server arrive here as they are sent, and what to change if not."""
-    from tokenwire.cli.doctor import run_doctor, run_path_doctor
+    from tokenwire.cli.doctor import run_doctor
+    from tokenwire.cli.path.run import run_path_doctor
 
     if url is None:
         raise SystemExit(run_doctor(store=store, as_json=as_json))

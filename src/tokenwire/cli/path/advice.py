@@ -57,7 +57,8 @@ _TEXTS: Final[Mapping[Problem, Mapping[str, str]]] = {
         "nginx": "'proxy_read_timeout' above --heartbeat",
         "haproxy": "'timeout server' and 'timeout client' above --heartbeat",
         "caddy": "'read_timeout' of the transport above --heartbeat",
-        "": "a limit of silence above --heartbeat, or a shorter --heartbeat",
+        "": "a limit of silence above --heartbeat (nginx: proxy_read_timeout; HAProxy: timeout "
+        "server), or a shorter --heartbeat",
     },
     "cut": {
         "caddy": "no 'stream_timeout', or one above --max-age",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokenwire.cli.doctor import Finding
+from tokenwire.cli.finding import Finding
 from tokenwire.cli.path.advice import Problem, advice_for, kind_of
 from tokenwire.cli.path.measure import Socket, Stream
 
@@ -29,8 +29,8 @@ def _broken(what: str, detail: str, problem: Problem, stream: Stream) -> Finding
 
 def assess_first(stream: Stream, *, has_key: bool) -> Iterator[Finding]:
     """A short stream of ticks. The first finding is broken where there is none to look at."""
-    seen = stream.of("seen")
-    if stream.status != 200 or (seen is None and "content-encoding" not in stream.headers):
+    arrival = stream.of("seen")
+    if stream.status != 200 or (arrival is None and "content-encoding" not in stream.headers):
         yield _unreachable(stream, has_key=has_key)
         return
     kind = kind_of(stream.headers)
@@ -42,14 +42,14 @@ def assess_first(stream: Stream, *, has_key: bool) -> Iterator[Finding]:
         )
     else:
         yield Finding("compression", "ok", "none")
-    if seen is None:
+    if arrival is None:
         return
-    version = str(seen.get("http_version"))
+    version = str(arrival.get("http_version"))
     if version.startswith("1.0"):
         yield _broken("protocol", "the server is asked by HTTP/1.0", "http10", stream)
     else:
         yield Finding("protocol", "ok", f"HTTP/{version} at the server")
-    yield from _headers(stream, seen, has_key=has_key)
+    yield from _headers(stream, arrival, has_key=has_key)
     yield _buffering(stream)
     yield _first_byte(stream)
 
@@ -77,22 +77,22 @@ def _unreachable(stream: Stream, *, has_key: bool) -> Finding:
     return Finding("server", "broken", stream.error or f"status {stream.status}", advice)
 
 
-def _headers(stream: Stream, seen: dict[str, object], *, has_key: bool) -> Iterator[Finding]:
-    if seen.get("last_event_id") == MARK:
+def _headers(stream: Stream, arrival: dict[str, object], *, has_key: bool) -> Iterator[Finding]:
+    if arrival.get("last_event_id") == MARK:
         yield Finding("Last-Event-ID", "ok", "arrives")
     else:
         yield _broken("Last-Event-ID", "does not arrive", "last_event_id", stream)
     if has_key:
-        if seen.get("authorization"):
+        if arrival.get("authorization"):
             yield Finding("Authorization", "ok", "arrives")
         else:
             yield _broken("Authorization", "does not arrive", "authorization", stream)
-    names = seen.get("forwarded")
-    if isinstance(names, list) and "x-forwarded-for" in names and not seen.get("trusts_proxy"):
+    names = arrival.get("forwarded")
+    if isinstance(names, list) and "x-forwarded-for" in names and not arrival.get("trusts_proxy"):
         yield Finding(
             "addresses",
             "note",
-            f"all clients count as {str(seen.get('client'))[:60]}",
+            f"all clients count as {str(arrival.get('client'))[:60]}",
             "name the proxy with --trust-proxy",
         )
 
@@ -106,12 +106,12 @@ def _buffering(stream: Stream) -> Finding:
     ]
     if len(late) < 3:
         return Finding("buffering", "note", "too few events arrived to tell", "try again")
-    held = max(value for _, value in late) - min(value for _, value in late)
+    delay = max(value for _, value in late) - min(value for _, value in late)
     pieces = len({index for index, _ in late})
-    if held > _HELD and pieces < _APART * len(late):
-        detail = f"{len(late)} events came in {pieces} pieces, up to {held:.1f} s late"
+    if delay > _HELD and pieces < _APART * len(late):
+        detail = f"{len(late)} events came in {pieces} pieces, up to {delay:.1f} s late"
         return _broken("buffering", detail, "buffered", stream)
-    return Finding("buffering", "ok", f"none; events at most {max(held, 0):.2f} s late")
+    return Finding("buffering", "ok", f"none; events at most {max(delay, 0):.2f} s late")
 
 
 def _first_byte(stream: Stream) -> Finding:
@@ -125,7 +125,7 @@ def _first_byte(stream: Stream) -> Finding:
     return Finding("first byte", "ok", detail)
 
 
-def assess_burst(stream: Stream, asked: int) -> Finding:
+def assess_burst(stream: Stream, count: int) -> Finding:
     """Many events at once: all of them, once, in order."""
     end = stream.of("burst-end")
     numbers = [event.get("n") for event in stream.events if event.get("type") == "burst"]
@@ -133,14 +133,14 @@ def assess_burst(stream: Stream, asked: int) -> Finding:
         return Finding(
             "order under load", "broken", stream.error or "the burst was cut", "try again"
         )
-    if numbers != list(range(asked)) or end.get("sha256") != stream.burst:
+    if numbers != list(range(count)) or end.get("sha256") != stream.burst:
         return Finding(
             "order under load",
             "broken",
-            f"{len(numbers)} of {asked} events, not as they were sent",
+            f"{len(numbers)} of {count} events, not as they were sent",
             "what stands between changes the bytes of streams: turn that off",
         )
-    return Finding("order under load", "ok", f"{asked} events, each once and in order")
+    return Finding("order under load", "ok", f"{count} events, each once and in order")
 
 
 def assess_socket(socket: Socket, stream: Stream) -> Finding:
@@ -176,13 +176,14 @@ def assess_long(stream: Stream, *, seconds: float, heartbeat: float) -> Iterator
         yield Finding("long stream", "note", f"the server ended it: {end['left']}", "try again")
         return
     yield Finding("long stream", "ok", f"not cut in {seconds:.0f} s")
-    sent, arrived = int(end.get("comments") or 0), sum(piece.comments for piece in stream.pieces)
-    if arrived < sent:
+    total = int(end.get("comments") or 0)
+    here = sum(piece.comments for piece in stream.pieces)
+    if here < total:
         yield Finding(
             "heartbeats",
             "broken",
-            f"{arrived} of {sent} comments arrived",
+            f"{here} of {total} comments arrived",
             "what stands between drops SSE comments: turn that off; until then clients reconnect",
         )
-    elif sent:
-        yield Finding("heartbeats", "ok", f"{sent} arrived")
+    elif total:
+        yield Finding("heartbeats", "ok", f"{total} arrived")

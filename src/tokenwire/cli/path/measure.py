@@ -68,7 +68,7 @@ async def read_stream(
     """The probe that ``query`` asks for. ``patience``: seconds to its end at most."""
     stream, decoder, digest = Stream(), SSEDecoder(), hashlib.sha256()
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    start = loop.time()
     try:
         async with asyncio.timeout(patience):
             response = await origin.open(
@@ -79,18 +79,18 @@ async def read_stream(
             )
             try:
                 stream.status, stream.headers = response.status, dict(response.headers)
-                stream.head = loop.time() - began
+                stream.head = loop.time() - start
                 if response.status != 200:
                     raise await response_error(response)
                 while data := await read_some(response):
-                    _add(stream, decoder, data, loop.time() - began, digest)
+                    _add(stream, decoder, data, loop.time() - start, digest)
             finally:
                 await response.aclose()
     except TokenwireError as error:
         stream.error, stream.code = error.message, error.code
     except TimeoutError:
         stream.error = f"no end after {patience:.0f} s"
-    stream.ended = loop.time() - began
+    stream.ended = loop.time() - start
     stream.burst = digest.hexdigest()
     return stream
 

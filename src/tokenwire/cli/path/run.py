@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
-from tokenwire.cli.doctor import Finding
+from tokenwire.cli.finding import Finding, exit_code, print_finding
 from tokenwire.cli.path.assess import (
     MARK,
     assess_burst,
@@ -15,11 +16,25 @@ from tokenwire.cli.path.assess import (
 from tokenwire.cli.path.measure import open_socket, read_stream
 from tokenwire.client.origin import Origin
 
-__all__ = ["path_findings"]
+__all__ = ["path_findings", "run_path_doctor"]
 
 _BURST = 1000
 #: Seconds that an answer may take beside the stream's own time.
 _PATIENCE = 20.0
+
+
+def run_path_doctor(url: str, *, api_key: str | None, seconds: float, as_json: bool) -> int:
+    """Look at the way to a server. Returns 1 if something is broken. Raises `ConfigError`."""
+
+    async def look() -> list[Finding]:
+        findings: list[Finding] = []
+        async for finding in path_findings(url, api_key, seconds=seconds):
+            findings.append(finding)
+            if not as_json:
+                print_finding(finding)
+        return findings
+
+    return exit_code(asyncio.run(look()), as_json=as_json)
 
 
 async def path_findings(
@@ -49,8 +64,8 @@ async def path_findings(
         yield assess_socket(await open_socket(origin, patience=_PATIENCE), first)
         if seconds <= 0:
             return
-        seen = first.of("seen") or {}
-        heartbeat = min(max(float(seen.get("heartbeat") or 15.0), 0.05), 300.0)
+        arrival = first.of("seen") or {}
+        heartbeat = min(max(float(arrival.get("heartbeat") or 15.0), 0.05), 300.0)
         silent = {"seconds": seconds, "interval": heartbeat, "silent": "true"}
         long = await read_stream(origin, silent, headers, patience=seconds + _PATIENCE)
         for finding in assess_long(long, seconds=seconds, heartbeat=heartbeat):

@@ -244,6 +244,25 @@ _META: dict[tuple[str, str], Operation] = {
         ),
         access="none",
     ),
+    ("GET", "/v1/probe"): Operation(
+        summary="A stream for looking at what stands between",
+        tag="Service",
+        text="It starts no run. Events: `seen` (the request as it arrived), `burst` and "
+        "`burst-end`, `tick`, `end`; `at` is in seconds since the request arrived. "
+        "`tokenwire doctor URL` reads it.",
+        params=(
+            query("seconds", "Its length.", type="number", exclusiveMinimum=0, maximum=300),
+            query("interval", "Between two events.", type="number", minimum=0.05, maximum=300),
+            query("silent", "Comments in place of events.", type="boolean"),
+            query("burst", "So many at once, first.", type="integer", minimum=0, maximum=2000),
+        ),
+        answers=(
+            Answer(
+                status=200, text="The stream", items=shapes.ProbeEvent, content="text/event-stream"
+            ),
+        ),
+        problems=("bad_request", "busy"),
+    ),
     ("GET", "/metrics"): Operation(
         summary="Metrics for Prometheus",
         tag="Service",

@@ -22,6 +22,7 @@ __all__ = [
     "Health",
     "Model",
     "Models",
+    "ProbeEvent",
     "Problem",
     "QueuedTurn",
     "Reconnect",
@@ -238,3 +239,13 @@ class Deleted(msgspec.Struct):
     id: str
     object: Literal["response"]
     deleted: bool
+
+
+class ProbeEvent(msgspec.Struct):
+    """An event: ``type`` is ``seen``, ``burst``, ``burst-end``, ``tick`` or ``end``, and has
+    further fields; ``at``: seconds since the request arrived (not in a ``burst``); ``n``: the
+    number of a ``tick`` or ``burst``."""
+
+    type: str
+    at: float | msgspec.UnsetType = msgspec.UNSET
+    n: int | msgspec.UnsetType = msgspec.UNSET

@@ -59,7 +59,7 @@ async def probe(state: State, request: Request, info: RequestInfo) -> Response:
     """The stream. Raises `InputError`."""
     query = _query(dict(request.query_params))
     release = state.limits.attach(f"probe:{info.id}", info.principal)
-    return ProbeResponse(state.connections, query, _seen(state, request, info), release)
+    return ProbeResponse(state.connections, query, _arrival(state, request, info), release)
 
 
 def _query(params: dict[str, str]) -> ProbeQuery:
@@ -81,7 +81,7 @@ def _query(params: dict[str, str]) -> ProbeQuery:
     return query
 
 
-def _seen(state: State, request: Request, info: RequestInfo) -> dict[str, Any]:
+def _arrival(state: State, request: Request, info: RequestInfo) -> dict[str, Any]:
     """The request as it arrived here."""
     headers = info.headers
     return {
@@ -107,12 +107,12 @@ class ProbeResponse(Response):
         self,
         connections: Connections,
         query: ProbeQuery,
-        seen: dict[str, Any],
+        arrival: dict[str, Any],
         release: Callable[[], None],
     ) -> None:
         super().__init__(headers={"content-type": "text/event-stream", **STREAM_HEADERS})
         del self.headers["content-length"]
-        self._connections, self._query, self._seen = connections, query, seen
+        self._connections, self._query, self._arrival = connections, query, arrival
         self._release = release
         self._loop = asyncio.get_running_loop()
         self._begin = self._loop.time()
@@ -154,15 +154,15 @@ class ProbeResponse(Response):
                 send, {"type": "http.response.body", "body": data, "more_body": True}
             )
 
-        await write(self._event(self._seen))
+        await write(self._event(self._arrival))
         if query.burst:
             await self._burst(write)
         while not (connection.lost or connection.leaving):
-            left = self._begin + query.seconds - self._loop.time()
-            if left <= 0:
+            rest = self._begin + query.seconds - self._loop.time()
+            if rest <= 0:
                 break
-            await self._wait(connection, min(query.interval, left))
-            if connection.lost or connection.leaving or left <= query.interval:
+            await self._wait(connection, min(query.interval, rest))
+            if connection.lost or connection.leaving or rest <= query.interval:
                 continue
             if query.silent:
                 comments += 1
@@ -188,12 +188,12 @@ class ProbeResponse(Response):
 
     async def _wait(self, connection: Connection, seconds: float) -> None:
         until = self._loop.time() + seconds
-        while (left := until - self._loop.time()) > 0 and not (
+        while (rest := until - self._loop.time()) > 0 and not (
             connection.lost or connection.leaving
         ):
             self._poked.clear()
             try:
-                async with asyncio.timeout(min(left, _LOOK)):
+                async with asyncio.timeout(min(rest, _LOOK)):
                     await self._poked.wait()
             except TimeoutError:
                 continue
