@@ -360,6 +360,8 @@ def ask_of(site: Site, operation: Any, run: str, examples: int) -> Counter[int]:
             number = statuses.total()
             if number % 2 and operation.method.upper() != "DELETE" and path != "/v1/session":
                 made_good(case, path, number, run)
+            if path == "/v1/probe" and isinstance(case.query.get("seconds"), float | int):
+                case.query["seconds"] = min(case.query["seconds"], 0.2)  # it takes that long
             response = case.call(base_url=site.url, timeout=60)
             statuses[response.status_code] += 1
             case.validate_response(response, checks=CHECKS)

@@ -285,7 +285,7 @@ def _types() -> list[Any]:
 
     kinds: list[Any] = [shapes.Problem]
     for operation in OPERATIONS.values():
-        kinds += [answer.type for answer in operation.answers]
+        kinds += [kind for answer in operation.answers for kind in (answer.type, answer.items)]
         kinds += [operation.body.type] if operation.body is not None else []
     return [kind for kind in kinds if kind is not None and not isinstance(kind, str | dict)]
 

@@ -44,7 +44,7 @@ class ProbeQuery(msgspec.Struct, frozen=True):
     """``seconds``: how long the stream is; ``interval``: between two events; ``silent``: comments
     in place of events; ``burst``: so many events at once before them."""
 
-    seconds: float = 5.0
+    seconds: float = 1.0
     interval: float = 0.25
     silent: bool = False
     burst: int = 0
