@@ -111,7 +111,7 @@ function Frame(props: {
   const [inspecting, setInspecting] = useState(false);
   const [used, setUsed] = useState<string>();
   const model = picked ?? used;
-  const options = useMemo(() => ({ client, ...(thread ? { thread } : {}), ...(model ? { model } : {}) }), [thread, model]);
+  const options = useMemo(() => ({ client, ...(thread ? { thread } : {}), ...(model ? { model } : {}), whileBusy: "queue" as const, holdsUnsent: true }), [thread, model]);
   const chat = useChat(options);
   const last = chat.turns[chat.turns.length - 1];
   // A conversation goes on with the model that it had, while that is served.

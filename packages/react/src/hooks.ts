@@ -22,8 +22,10 @@ import {
   type AskOptions,
   type ClientTool,
   type Turn,
+  type WaitingQuestion,
 } from "@tokenwire/client/conversation";
 import { PartialJSON } from "@tokenwire/client/partial-json";
+import type { WhileBusy } from "@tokenwire/client/thread";
 import { Threads } from "@tokenwire/client/threads";
 import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 
@@ -53,6 +55,12 @@ export interface UseChatOptions {
   model?: string;
   system?: string;
   request?: Record<string, unknown>;
+  /** What a question does while another one is answered: `queue`, `reject`, `interrupt`, `steer` or
+   * `parallel`; the server's rule, unless told. */
+  whileBusy?: WhileBusy;
+  /** A question that cannot be sent is held until the server can be reached (`turn.isUnsent`); it
+   * fails after a few tries, unless told. */
+  holdsUnsent?: boolean;
   /** Tools that this page runs when the model calls them. */
   tools?: Record<string, ClientTool>;
 }
@@ -75,7 +83,7 @@ export interface PendingApproval {
 
 /** A conversation: its turns, and what a person does with it. */
 export function useChat(options: UseChatOptions) {
-  const { client, thread, model, system, request, tools } = options;
+  const { client, thread, model, system, request, tools, whileBusy, holdsUnsent } = options;
   const [conversation, setConversation] = useState(() => new Conversation(client, options));
   // Another id is another conversation; giving an id to a fresh one changes nothing.
   const wanted = thread ?? conversation.thread;
@@ -89,10 +97,13 @@ export function useChat(options: UseChatOptions) {
     current.options.system = system;
     current.options.request = request;
     current.options.tools = tools;
-  }, [current, model, system, request, tools]);
+    current.options.whileBusy = whileBusy;
+    current.options.holdsUnsent = holdsUnsent;
+  }, [current, model, system, request, tools, whileBusy, holdsUnsent]);
   useEffect(() => current.open(), [current]);
   const view = useSyncExternalStore(current.subscribe, current.getSnapshot, current.getSnapshot);
-  const last = view.turns[view.turns.length - 1];
+  // A question that failed stands after the answer that is still written.
+  const last = view.turns.findLast(isBusy) ?? view.turns[view.turns.length - 1];
   const status = useTurnStatus(last);
   const approvals = useApprovals(last);
   const messages = useMemo(() => messagesOf(view.turns), [view.turns]);
@@ -101,7 +112,7 @@ export function useChat(options: UseChatOptions) {
       send: (prompt: string, more?: AskOptions) => current.send(prompt, more),
       stop: () => {
         const turns = current.getSnapshot().turns;
-        const turn = turns[turns.length - 1];
+        const turn = turns.findLast(isBusy) ?? turns[turns.length - 1];
         return turn ? current.stop(turn) : Promise.resolve();
       },
       retry: (turn: Turn, more?: Pick<AskOptions, "request">) => current.retry(turn, more),
@@ -110,6 +121,13 @@ export function useChat(options: UseChatOptions) {
         current.edit(turn, prompt, more),
       versions: (turn: Turn) => current.versions(turn),
       choose: (turn: Turn) => current.choose(turn),
+      /** All that a turn asks that waits; its `text` is the beginning. */
+      waitingQuestion: (waiting: WaitingQuestion) => current.waitingQuestion(waiting),
+      editWaiting: (waiting: WaitingQuestion, prompt: string, content?: Record<string, unknown>[]) =>
+        current.editWaiting(waiting, prompt, content),
+      withdraw: (waiting: WaitingQuestion) => current.withdraw(waiting),
+      /** Stops the answer under way, and answers a turn that waits. */
+      sendNow: (waiting: WaitingQuestion) => current.sendNow(waiting),
       refresh: () => current.refresh(),
       /** Reads the turns before those that are shown, while `earlier` says that there are some. */
       loadEarlier: () => current.loadEarlier(),

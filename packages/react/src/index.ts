@@ -9,4 +9,5 @@ export type {
   ClientTool,
   ConversationView,
   Turn,
+  WaitingQuestion,
 } from "@tokenwire/client/conversation";

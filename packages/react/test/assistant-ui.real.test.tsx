@@ -174,13 +174,13 @@ describe("useTokenwireRuntime", () => {
 
   it("stops the run", async () => {
     const { thread } = opened();
-    await ask(SLOW);
+    await ask("scenario:stall");
     await waitFor(() => expect(said("assistant")[0]!.length).toBeGreaterThan(5), WAIT);
     screen.getByText("Stop").click();
     await idle();
     await waitFor(() => expect(messages()[1]!.status).toEqual({ type: "incomplete", reason: "cancelled" }), WAIT);
     expect(await runsOf(thread)).toEqual(["cancelled"]);
-    expect(said("user")).toEqual([SLOW]);
+    expect(said("user")).toEqual(["scenario:stall"]);
   });
 
   it("draws tool calls, and answers an approval in the same run", async () => {

@@ -40,7 +40,9 @@ class Fake {
     metadata: object;
     events: RunEvent[];
     input: unknown;
+    history?: { parent?: string };
   }[] = [];
+  head: string | undefined;
   bodies: Record<string, unknown>[] = [];
   open = 0;
   /** Streams of runs that go on end nevertheless. */
@@ -63,7 +65,18 @@ class Fake {
       const thread = path.slice("/v1/threads/".length);
       if (init?.method === "PUT") this.titles.set(thread, JSON.parse(String(init.body)).title);
       if (init?.method === "DELETE") this.titles.delete(thread);
-      return json({ runs: [...this.runs].reverse() });
+      if (path.endsWith("/head")) {
+        this.head = JSON.parse(String(init?.body)).run;
+        return json({ queue: [], head: this.head });
+      }
+      if (path.endsWith("/turns")) {
+        const turns: unknown[] = [];
+        for (let run = this.#run(this.head); run; run = this.#run(run.history?.parent)) {
+          turns.unshift({ run: run.id, messages: run.input });
+        }
+        return json({ turns });
+      }
+      return json({ head: this.head, runs: [...this.runs].reverse() });
     }
     const run = this.runs.find(({ id }) => path.includes(id));
     if (!run) return new Response("{}", { status: 404 });
@@ -108,6 +121,10 @@ class Fake {
     return new Response(body, { headers: { "content-type": "text/event-stream" } });
   };
 
+  #run(id: string | undefined) {
+    return this.runs.find((run) => run.id === id);
+  }
+
   #start(body: Record<string, unknown>): Response {
     if (this.refuse) return new Response(JSON.stringify({ error: this.refuse }), { status: 429 });
     this.bodies.push(body);
@@ -115,8 +132,13 @@ class Fake {
     const metadata = body.metadata as object;
     const events = this.next.map((e) => (e.type === "run-start" ? { ...e, run: id } : e));
     const created = 1000 + this.runs.length;
-    this.runs.push({ id, state: "complete", created, metadata, events, input: body.messages });
-    return new Response(JSON.stringify({ id, state: "running" }), { status: 201 });
+    const replaced = this.#run(body.replaces as string | undefined);
+    const parent = replaced ? replaced.history?.parent : this.head;
+    const history = body.history === "thread" ? { history: parent ? { parent } : {} } : {};
+    const input = body.messages ?? replaced?.input;
+    this.runs.push({ id, state: "complete", created, metadata, events, input, ...history });
+    this.head = id;
+    return new Response(JSON.stringify({ id, state: "running", ...history }), { status: 201 });
   }
 
   client(): TokenwireClient {
@@ -140,7 +162,7 @@ describe("useRun", () => {
 });
 
 describe("useChat", () => {
-  it("sends, answers, and tells the history with the next question", async () => {
+  it("sends, answers, and sends no more than what is new with the next question", async () => {
     const fake = new Fake();
     const client = fake.client();
     const { result } = renderHook(() => useChat({ client }), { wrapper: strict });
@@ -154,12 +176,8 @@ describe("useChat", () => {
     await waitFor(() => expect(fake.bodies).toHaveLength(2));
     expect(fake.bodies[1]).toMatchObject({
       thread: result.current.thread,
-      metadata: { prompt: "More", parent: "run_0000000000000001" },
-      messages: [
-        { role: "user", content: "Hi" },
-        { role: "assistant", content: [{ type: "text", text: "Hello" }] },
-        { role: "user", content: "More" },
-      ],
+      history: "thread",
+      messages: [{ role: "user", content: "More" }],
     });
   });
 
@@ -180,6 +198,9 @@ describe("useChat", () => {
     expect(versions.map(({ prompt }) => prompt)).toEqual(["One", "Two"]);
     act(() => reload.result.current.choose(versions[0]!));
     expect(texts(reload.result.current)).toEqual([["One", "Hello"]]);
+    await waitFor(() => expect(fake.head).toBe("run_0000000000000001"));
+    await act(() => result.current.refresh());
+    expect(texts(result.current)).toEqual([["One", "Hello"]]);
   });
 
   it("says why a question could not be sent, and sends it again", async () => {
@@ -344,23 +365,6 @@ describe("what a run asks the page for", () => {
       approval!.turn.store.publish();
     });
     expect(result.current.approvals).toEqual([]);
-  });
-
-  it("answers for a call that was left without a result, before the next question", async () => {
-    const fake = new Fake();
-    fake.next = asking([WAIT], [{ type: "run-end", outcome: "cancelled" }]);
-    const client = fake.client();
-    const { result } = renderHook(() => useChat({ client }));
-    act(() => void result.current.send("Where am I?"));
-    await waitFor(() => expect(result.current.status).toBe("ready"));
-    act(() => void result.current.send("Never mind"));
-    await waitFor(() => expect(fake.bodies).toHaveLength(2));
-    expect(fake.bodies[1]!.messages).toMatchObject([
-      { role: "user", content: "Where am I?" },
-      { role: "assistant", content: [{ type: "tool-call", call_id: "c1" }] },
-      { role: "tool", content: [{ type: "tool-result", call_id: "c1", is_error: true }] },
-      { role: "user", content: "Never mind" },
-    ]);
   });
 });
 

@@ -1,59 +1,73 @@
-/* A conversation kept on the server: its runs are its turns, its branches are their parents.
+/* A conversation that the server keeps: its runs are its turns, and what waits is its queue.
 
-Always true: what is shown is made from the server's runs of the thread, so a reload, another tab
-or another machine shows the same; a question is on the screen before any answer comes; asking again
-(retry, regenerate, edit) makes a new branch and never changes an old one. */
+Always true: what is shown is made from the server's runs, queue and head, so a reload, another tab
+or another machine shows the same; only what is new is sent, once, and until the server has it; a
+question is on the screen before any answer comes; asking again (retry, regenerate, edit) makes a
+new branch and never changes an old one. */
 
-import { randomId, type RunInfo, type StartRequest, type TokenwireClient } from "../core/client.js";
+import { randomId, type RunInfo, type ThreadInfo, type TokenwireClient } from "../core/client.js";
 import { asError, TokenwireError } from "../core/errors.js";
-import { answeredHistory, historyOf, type Message } from "./history.js";
+import { requestOf, sendTurn, type Place } from "./asking.js";
+import { historyOf, type Message } from "./history.js";
 import { RunMeter } from "./meter.js";
+import { aboutOf, newTurn, readEnded, turnOf, type ListedRun } from "./listed.js";
 import { PageTools, type ClientTool } from "./page-tools.js";
-import { RunStore } from "./store.js";
+import { Questions } from "./questions.js";
+import { hasBegun, Thread, type QueuedTurn, type SentTurn, type TurnRequest } from "./thread.js";
+import { EARLIER, TurnTree } from "./tree.js";
 import {
-  type About,
   type AskOptions,
   type ConversationOptions,
   type ConversationView,
   isBusy,
-  textIn,
   type Turn,
+  type WaitingQuestion,
 } from "./turn.js";
+import { WaitingTurns, type WholeQuestion } from "./turn-queue.js";
 import { StoppableRun } from "../core/stop.js";
-import type { Delivered } from "../core/reader.js";
 import { onReturn } from "../core/wait.js";
 
 export { historyOf, isBusy, RunMeter, StoppableRun };
-export type { AskOptions, ClientTool, ConversationOptions, ConversationView, Message, Turn };
+export type { AskOptions, ClientTool, ConversationOptions, ConversationView, Message, Turn, WaitingQuestion };
+export type { WholeQuestion };
 
-/** Longer prompts are read from the run's input: metadata has a bound of 16 KiB. */
-const PROMPT_IN_METADATA = 3000;
-/** How often a shown conversation is asked whether it has new runs. */
+/** How often a shown conversation is asked whether it has new runs; and while a turn is about to
+ * begin. */
 const LOOK_MS = 5000;
-/** The parent of a turn whose parent is on a page that was not read. */
-const EARLIER = "earlier";
+const SOON_MS = 300;
 const UNSENT = "Stopped before the question reached the server.";
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
+
+/** What is added by the server's list of a conversation. */
+type Listed = ThreadInfo & { head?: string; queue?: QueuedTurn[] };
 
 export class Conversation {
   readonly thread: string;
   model: string | undefined;
-  #turns = new Map<string, Turn>();
-  /** Runs by id, to know which are there already. */
-  #runs = new Map<string, Turn>();
-  /** parent -> the chosen child; the newest where nothing was chosen. */
-  #chosen = new Map<string, string>();
+  #requests: Thread;
+  #tree = new TurnTree();
+  #questions: Questions;
+  #waiting: WaitingTurns;
   #listeners = new Set<() => void>();
   #view: ConversationView;
   #life = new AbortController();
   #channel: BroadcastChannel | undefined;
+  /** The server's head as it was read last; one that was chosen here, until the server has it. */
+  #head: string | undefined;
+  #choice: string | undefined;
   /** The cursor of the page that is read next; empty at the first turn. */
   #next: string | undefined;
   #loading: Promise<void> | undefined;
+  #refreshing: { work: Promise<void>; next?: Promise<void> } | undefined;
+  #soon: ReturnType<typeof setTimeout> | undefined;
+  #looks: { first: string | undefined; ms: number } = { first: undefined, ms: SOON_MS };
+  /** Questions reach the server in the order in which they were asked. */
+  #order: Promise<unknown> = Promise.resolve();
   /** Turns that were started here or may be stopped from here. */
   #stoppable = new WeakMap<Turn, StoppableRun>();
-  /** Turns whose question is read from their run's input. */
-  #unread = new Set<Turn>();
+  /** Turns whose start has no answer yet, by its key. */
+  #asked = new Map<string, Turn>();
+  #places = new WeakMap<Turn, Place>();
   #tools: PageTools;
 
   constructor(
@@ -63,7 +77,10 @@ export class Conversation {
     this.#tools = new PageTools(client, (error) => this.#show({ error }));
     this.thread = options.thread ?? randomId();
     this.model = options.model;
-    this.#view = { thread: this.thread, turns: [], loading: !!options.thread, earlier: false };
+    this.#requests = new Thread(client, this.thread);
+    this.#questions = new Questions(client, this.#requests, this.#tree);
+    this.#waiting = new WaitingTurns(this.#requests, () => this.#changed());
+    this.#view = { thread: this.thread, turns: [], queue: [], loading: !!options.thread, earlier: false };
   }
 
   subscribe = (listener: () => void): (() => void) => {
@@ -80,38 +97,64 @@ export class Conversation {
       this.#channel = new BroadcastChannel(`tokenwire:thread:${this.thread}`);
       this.#channel.onmessage = () => void this.refresh();
     }
-    if (this.options.thread || this.#turns.size) void this.refresh();
+    if (this.options.thread || this.#tree.size) void this.refresh();
     // Runs that were started elsewhere: on another machine, or while this page slept.
     const look = () => {
-      if (this.#runs.size && !globalThis.document?.hidden) void this.refresh();
+      if ((this.#tree.size || this.#waiting.size) && !globalThis.document?.hidden) void this.refresh();
     };
     const forget = onReturn(look);
     const timer = setInterval(look, LOOK_MS);
     return () => {
       forget();
       clearInterval(timer);
+      clearTimeout(this.#soon);
+      this.#soon = undefined;
       life.abort();
       this.#channel?.close();
       this.#channel = undefined;
     };
   }
 
-  /** Reads which runs the thread has, and follows those that are new here. */
-  async refresh(): Promise<void> {
+  /** Reads runs, queue and head of the thread, and follows runs that are new here. What was asked
+   * for while it reads is read after that. */
+  refresh(): Promise<void> {
+    const under = this.#refreshing;
+    if (under) return (under.next ??= under.work.then(() => this.refresh()));
+    const work = this.#refresh().finally(() => (this.#refreshing = undefined));
+    this.#refreshing = { work };
+    return work;
+  }
+
+  async #refresh(): Promise<void> {
     const { signal } = this.#life;
     try {
-      const { runs, next } = await this.client.thread(this.thread, { signal });
+      const before = this.#waiting.changes;
+      const { runs, next, head, queue } = (await this.client.thread(this.thread, { signal })) as Listed;
       // Where the pages begin that were not read; a first page of later times changes nothing.
       if (this.#next === undefined) this.#next = next ?? "";
       await this.#adoptAll(runs, signal);
+      // What was changed here meanwhile is newer than what was read.
+      if (before === this.#waiting.changes) this.#waiting.read(queue, (run) => !!this.#tree.ofRun(run));
+      else this.#lookSoon();
+      this.#takeHead(head);
+      await this.#questions.read(signal);
       this.#show({ loading: false, earlier: !!this.#next });
     } catch (error) {
       if (signal.aborted) return;
       const failed = asError(error);
       // A thread without runs is one that nobody has asked in yet; and what is shown stays.
-      const quiet = failed.status === 404 || this.#turns.size > 0;
+      const quiet = failed.status === 404 || this.#tree.size > 0;
       this.#show(quiet ? { loading: false } : { loading: false, error: failed });
     }
+  }
+
+  /** The head of another device is shown; what was chosen here is not taken back by an older one. */
+  #takeHead(head: string | undefined): void {
+    if (head === undefined || head === this.#head || this.#choice) return;
+    const turn = this.#tree.ofRun(head);
+    if (!turn) return;
+    this.#head = head;
+    this.#tree.chooseHead(turn);
   }
 
   /** Reads the page of turns before those that are there. Rejects when it cannot be read. */
@@ -127,13 +170,14 @@ export class Conversation {
     const before = this.#next;
     const { runs, next } = await this.client.thread(this.thread, { signal, before });
     this.#next = next ?? "";
-    for (const turn of this.#turns.values()) {
+    for (const turn of this.#tree.all()) {
       // Of a client without branches: it asked after what was there.
-      if (turn.parent === EARLIER) turn.parent = runs[0]?.id ?? "";
+      if (turn.parent === EARLIER) turn.parent = this.#tree.idOf(runs[0]?.id);
     }
     await this.#adoptAll(runs, signal);
+    await this.#questions.read(signal);
     // What is shown stays the chosen branch.
-    if (first?.parent) this.#chosen.set(first.parent, first.id);
+    if (first) for (const turn of this.#tree.path(first)) this.#tree.choose(turn);
     this.#show({ earlier: !!this.#next });
   }
 
@@ -143,24 +187,27 @@ export class Conversation {
       // They come newest first.
       runs.map((run, at) => this.#adopt(run, runs[at + 1]?.id ?? oldest, signal)),
     );
-    await this.#readQuestions(signal);
+    // A child may have been read before its parent.
+    for (const turn of this.#tree.all()) turn.parent = this.#tree.idOf(turn.parent);
   }
 
   send(prompt: string, options: AskOptions = {}): Turn {
-    const turns = this.#view.turns;
-    const after = "after" in options ? options.after : turns[turns.length - 1];
-    return this.#ask(prompt, after, options);
+    const last = this.#view.turns.at(-1);
+    if ("after" in options && options.after !== last) {
+      const run = this.#tree.path(options.after).findLast((turn) => turn.run)?.run;
+      return this.#ask(prompt, options, { under: options.after, where: { parent: run ?? "" } });
+    }
+    return this.#ask(prompt, options, { floats: true, where: this.#choice ? { parent: this.#choice } : {} });
   }
 
   /** Asks the same again, beside the answer that is there. A start that failed is only sent
    * again. */
   retry(turn: Turn, options: Pick<AskOptions, "request"> = {}): Turn {
-    const parent = this.#turns.get(turn.parent);
     const asked = { ...options, content: turn.content };
-    if (turn.run) return this.#ask(turn.prompt, parent, asked);
-    this.#drop(turn);
-    const key = turn.model === this.model ? turn.key : undefined;
-    return this.#ask(turn.prompt, parent, asked, key);
+    if (turn.run) return this.#ask(turn.prompt, asked, { ...this.#besides(turn), isAgain: true });
+    const place = this.#places.get(turn) ?? { floats: true, where: {} };
+    this.#tree.drop(turn);
+    return this.#ask(turn.prompt, asked, place, turn.model === this.model ? turn.key : undefined);
   }
 
   /** Asks another question in place of this one. Its files stay, unless `content` says
@@ -168,7 +215,15 @@ export class Conversation {
   edit(turn: Turn, prompt: string, options: Omit<AskOptions, "after"> = {}): Turn {
     const files = turn.content?.filter(({ type }) => type !== "text");
     const content = files?.length ? [{ type: "text", text: prompt }, ...files] : undefined;
-    return this.#ask(prompt, this.#turns.get(turn.parent), { content, ...options });
+    if (turn.run) return this.#ask(prompt, { content, ...options }, this.#besides(turn));
+    const place = this.#places.get(turn) ?? { floats: true, where: {} };
+    this.#tree.drop(turn);
+    return this.#ask(prompt, { content, ...options }, place);
+  }
+
+  #besides(turn: Turn): Place {
+    const under = this.#tree.get(turn.parent);
+    return { under, where: { replaces: turn.run! }, ...(turn.isWhole ? { whole: turn } : {}) };
   }
 
   /** Stops the turn's run, also one that has no id yet, as soon as the server can be reached. Never
@@ -194,66 +249,105 @@ export class Conversation {
 
   /** All answers and edits beside this turn, oldest first. */
   versions(turn: Turn): Turn[] {
-    return this.#children(this.#parentOf(turn));
+    return this.#tree.versions(turn);
   }
 
   /** Every turn of every branch, oldest first. */
   all(): Turn[] {
-    return [...this.#turns.values()].sort((a, b) => a.created - b.created);
+    return this.#tree.all();
   }
 
+  /** Shows the branch of this turn, on every device; on this one alone where the server cannot be
+   * reached, or does not allow it. */
   choose(turn: Turn): void {
-    this.#chosen.set(this.#parentOf(turn), turn.id);
+    this.#tree.choose(turn);
+    this.#waiting.changes++;
     this.#show();
+    const { run } = this.#tree.leaf(turn);
+    if (!run) return;
+    this.#choice = run;
+    void this.#requests.setHead(run).then(
+      () => {
+        if (this.#choice !== run) return;
+        this.#choice = undefined;
+        this.#head = run;
+        this.#waiting.changes++;
+        this.#channel?.postMessage("head");
+      },
+      () => undefined, // the next question says where it belongs
+    );
   }
 
-  /** The turn before it; none where the server did not list it: it lists the newest runs. */
-  #parentOf({ parent }: Turn): string {
-    return this.#turns.has(parent) ? parent : "";
+  // --- what waits -------------------------------------------------------------------------------
+
+  /** All that a turn asks that waits. */
+  waitingQuestion(waiting: WaitingQuestion): Promise<WholeQuestion> {
+    const { unsent } = waiting;
+    if (!unsent) return this.#waiting.whole(waiting.id);
+    const { prompt, content } = unsent;
+    return Promise.resolve({ prompt, ...(content ? { content } : {}) });
   }
 
-  #children(parent: string): Turn[] {
-    return this.all().filter((turn) => this.#parentOf(turn) === parent);
+  /** Asks something else in the place of a turn that waits; its files stay, unless `content` says
+   * otherwise. This and the next two reject with the server's reason. */
+  editWaiting({ id }: WaitingQuestion, prompt: string, content?: Record<string, unknown>[]): Promise<void> {
+    return this.#waiting.edit(id, prompt, content);
   }
 
-  #ask(prompt: string, parent: Turn | undefined, asked: AskOptions, key = randomId()): Turn {
-    const { content, request = {} } = asked;
-    const turn: Turn = {
-      id: `ask-${randomId()}`,
-      parent: parent?.id ?? "",
-      prompt,
-      created: Date.now() / 1000,
-      key,
-      store: new RunStore(),
-      meter: new RunMeter(performance.now()),
-      ...(content ? { content } : {}),
-      ...(this.model ? { model: this.model } : {}),
-    };
+  /** It will not be answered. */
+  withdraw({ id, unsent }: WaitingQuestion): Promise<void> {
+    return unsent ? this.stop(unsent) : this.#waiting.withdraw(id);
+  }
+
+  /** Stops the answer under way, and answers this turn. */
+  sendNow({ id }: WaitingQuestion): Promise<void> {
+    return this.#waiting.sendNow(id);
+  }
+
+  #changed(): void {
+    this.#channel?.postMessage("queue");
+    this.#show();
+    this.#lookSoon();
+  }
+
+  /** Looks again, ever later while the same turn is the first that waits. */
+  #lookSoon(): void {
+    if (this.#life.signal.aborted || this.#soon) return;
+    const first = this.#waiting.view[0]?.id;
+    this.#looks = first === this.#looks.first ? { first, ms: Math.min(this.#looks.ms * 1.3, LOOK_MS) } : { first, ms: SOON_MS };
+    this.#soon = setTimeout(() => {
+      this.#soon = undefined;
+      void this.refresh();
+    }, this.#looks.ms);
+  }
+
+  // --- asking -----------------------------------------------------------------------------------
+
+  #ask(prompt: string, asked: AskOptions, place: Place, key = randomId()): Turn {
+    const turn = newTurn(prompt, { parent: place.under?.id ?? "", key, content: asked.content, model: this.model });
     turn.store.setLink("connecting");
     this.#watch(turn);
-    this.#chosen.set(turn.parent, turn.id);
-    const path = this.#path(parent);
-    const said = path.map(({ store }) => answeredHistory(store.getSnapshot().state));
+    this.#places.set(turn, place);
+    this.#asked.set(key, turn);
+    const isBusyHere = this.#waiting.size > 0 || this.#view.turns.some(isBusy);
+    if (this.options.whileBusy === "queue" && isBusyHere) this.#waiting.hold(turn);
+    else {
+      if (place.floats) turn.floats = true;
+      this.#tree.add(turn);
+      if (!place.floats) this.#tree.choose(turn);
+    }
     this.#show();
-    const history = async () => {
-      // What stands before the first turn that was read is in its run's input.
-      const before = await this.#inputOf(path[0]);
-      const known = path.flatMap((turn, at) => [
-        ...(at === 0 && before ? before : [{ role: "user", content: turn.content ?? turn.prompt }]),
-        ...said[at]!,
-      ]);
-      return [...known, { role: "user", content: content ?? prompt }] as Message[];
-    };
-    void this.#begin(turn, async () => ({ ...request, messages: await history() }), parent?.run);
+    void this.#begin(turn, place, asked.request ?? {});
     return turn;
   }
 
-  /** Keeps the turn, measures it, and runs what it asks this page for. */
+  /** Measures the turn, and runs what it asks this page for. */
   #watch(turn: Turn): void {
-    this.#turns.set(turn.id, turn);
     turn.store.onBatch = (batch) => turn.meter.take(batch);
     turn.store.subscribe(() => {
       turn.meter.noteCuts(turn.store.getSnapshot().reconnects);
+      // The next one is about to begin.
+      if (this.#waiting.isPending && !isBusy(turn)) this.#lookSoon();
       const { tools } = this.options;
       if (tools && turn.run && !this.#life.signal.aborted) {
         this.#tools.look(turn.run, turn.store, tools, this.#life.signal);
@@ -261,40 +355,38 @@ export class Conversation {
     });
   }
 
-  /** The whole input of a turn whose earlier ones were not read; undefined when it is the first. */
-  async #inputOf(turn: Turn | undefined): Promise<Message[] | undefined> {
-    if (!turn?.run || !this.#next || !turn.parent || this.#turns.has(turn.parent)) return undefined;
-    const { input } = (await this.client.snapshot(turn.run)) as { input?: Message[] } & RunInfo;
-    return input;
-  }
-
-  async #begin(
-    turn: Turn,
-    ask: () => Promise<Record<string, unknown>>,
-    parent?: string,
-  ): Promise<void> {
-    const { signal } = this.#life;
-    const stoppable = new StoppableRun(this.client, {
-      find: () => this.#find(turn),
-      start: async (giveUp) => {
-        const request = this.#request(turn, await ask(), parent);
-        return (await this.client.start(request, { key: turn.key, giveUp })).id;
+  async #begin(turn: Turn, place: Place, request: Record<string, unknown>): Promise<void> {
+    let sent: SentTurn | undefined;
+    let body: TurnRequest | undefined;
+    const start = async (giveUp?: AbortSignal) => {
+      const { client, options, thread, model } = this;
+      const before = place.whole && this.#tree.get(place.whole.parent)?.run;
+      body ??= await requestOf(turn, place, { client, options, thread, model, request, before });
+      const offline = () => {
+        turn.isUnsent = true;
+        this.#show();
+      };
+      sent = await sendTurn(client, body, { key: turn.key, giveUp, offline, holds: !!options.holdsUnsent });
+      return sent.id;
+    };
+    const stoppable = new StoppableRun({ cancel: (run) => this.#cancel(run) }, {
+      find: async () => (await this.#find(turn)) ?? (this.#waiting.isPending ? start() : undefined),
+      start: (giveUp) => {
+        const started = this.#order.then(() => start(giveUp));
+        this.#order = started.catch(() => undefined);
+        return started;
       },
     });
     this.#stoppable.set(turn, stoppable);
     try {
       const run = await stoppable.started;
-      const adopted = this.#runs.get(run);
-      if (adopted && adopted !== turn) this.#turns.delete(adopted.id);
-      turn.run = run;
-      this.#runs.set(run, turn);
+      this.#asked.delete(turn.key);
+      if (sent && !hasBegun(sent)) this.#wait(turn, sent);
+      else this.#setRun(turn, run, sent);
       this.#channel?.postMessage("started");
-      void turn.store.follow(this.client, run, signal);
     } catch (error) {
-      const failed = asError(error);
-      const unsent = stoppable.isStopRequested && !failed.status;
-      turn.error = unsent ? new TokenwireError("cancelled", UNSENT, 0, true) : failed;
-      turn.store.setLink("failed", turn.error);
+      this.#asked.delete(turn.key);
+      this.#fail(turn, asError(error), stoppable.isStopRequested);
     }
     this.#show();
   }
@@ -302,134 +394,103 @@ export class Conversation {
   /** The run that a start began whose answer was lost. */
   async #find(turn: Turn): Promise<string | undefined> {
     try {
-      const { runs } = await this.client.thread(this.thread);
-      return runs.find(({ metadata }) => (metadata as About | undefined)?.ask === turn.key)?.id;
+      const { runs, queue } = (await this.client.thread(this.thread)) as Listed;
+      this.#waiting.read(queue, (run) => !!this.#tree.ofRun(run));
+      return runs.find(({ metadata }) => aboutOf({ metadata }).ask === turn.key)?.id;
     } catch (error) {
       if (asError(error).status === 404) return undefined; // nobody has asked here yet
       throw error;
     }
   }
 
-  #request(turn: Turn, asked: Record<string, unknown>, parent?: string): StartRequest {
-    const { request: given, system } = this.options;
-    const long = turn.prompt.length > PROMPT_IN_METADATA || !!turn.content;
-    const tools = PageTools.told(this.options.tools ?? {});
-    return {
-      ...given,
-      ...(tools.length ? { tools } : {}),
-      ...(system ? { system } : {}),
-      ...asked,
-      thread: this.thread,
-      ...(this.model ? { model: this.model } : {}),
-      metadata: {
-        ...(given?.metadata as object | undefined),
-        prompt: turn.prompt.slice(0, PROMPT_IN_METADATA),
-        ask: turn.key,
-        ...(long ? { long } : {}),
-        ...(parent ? { parent } : {}),
-      },
-    };
+  /** A turn that waits is withdrawn, unless it begins meanwhile. */
+  async #cancel(run: string): Promise<unknown> {
+    if (this.#waiting.has(run)) {
+      try {
+        return await this.#waiting.withdraw(run);
+      } catch (error) {
+        if (![404, 409].includes(asError(error).status)) throw error;
+      }
+    }
+    return this.client.cancel(run);
   }
 
+  /** The turn waits: it is shown in the queue, and read anew when it has begun. */
+  #wait(turn: Turn, sent: SentTurn): void {
+    if (turn.run) return; // it has begun meanwhile
+    this.#waiting.release(turn);
+    this.#tree.drop(turn);
+    this.#lookSoon();
+    if (this.#tree.ofRun(sent.id)) return;
+    const { id, position, run } = sent;
+    const text = turn.prompt.slice(0, 200);
+    this.#waiting.add({ id, text, created: turn.created, edits: 0, ...(run ? { steers: run } : {}) }, position);
+  }
+
+  #setRun(turn: Turn, run: string, info?: ListedRun): void {
+    if (turn.run === run) return;
+    const last = this.#view.turns.findLast((one) => one.run);
+    if (this.#waiting.holds(turn)) turn.parent = last?.id ?? "";
+    this.#waiting.release(turn);
+    this.#waiting.changes++;
+    delete turn.floats;
+    delete turn.isUnsent;
+    const isWhole = !!this.#places.get(turn)?.whole;
+    if (isWhole) turn.isWhole = true;
+    else if (info?.history) turn.parent = this.#tree.idOf(info.history.parent);
+    this.#tree.setRun(turn, run);
+    for (const one of this.#tree.path(turn)) this.#tree.choose(one);
+    this.#head = run;
+    this.#choice = undefined;
+    if (turn.parent && !this.#tree.get(turn.parent)) this.#lookSoon();
+    void turn.store.follow(this.client, run, this.#life.signal);
+  }
+
+  #fail(turn: Turn, failed: TokenwireError, isStopped: boolean): void {
+    const isHeld = this.#waiting.holds(turn);
+    this.#waiting.release(turn);
+    delete turn.isUnsent;
+    if (isStopped && !failed.status) {
+      if (isHeld) return;
+      failed = new TokenwireError("cancelled", UNSENT, 0, true);
+    }
+    if (isHeld || turn.floats) {
+      const shown = this.#tree.shown().filter((one) => !one.floats);
+      turn.parent = shown.at(-1)?.id ?? "";
+      delete turn.floats;
+      this.#tree.add(turn);
+      this.#tree.choose(turn);
+    }
+    turn.error = failed;
+    turn.store.setLink("failed", failed);
+    // What is there is another than what was shown here.
+    if (failed.status === 404 || failed.status === 409) void this.refresh();
+  }
+
+  // --- runs of others ---------------------------------------------------------------------------
+
   /** `before`: the run that the thread had before this one. */
-  async #adopt(run: RunInfo, before: string, signal: AbortSignal): Promise<void> {
-    const known = this.#runs.get(run.id);
+  async #adopt(run: ListedRun, before: string, signal: AbortSignal): Promise<void> {
+    const known = this.#tree.ofRun(run.id);
     if (known) {
       const { link } = known.store.getSnapshot();
       if (link === "idle") void known.store.follow(this.client, run.id, signal);
       return;
     }
-    const about = (run.metadata ?? {}) as About;
-    const own = typeof about.prompt === "string";
-    // A client that knows nothing of branches asked after what was there.
-    const parent = typeof about.parent === "string" ? about.parent : own ? "" : before;
-    const turn: Turn = {
-      id: run.id,
-      run: run.id,
-      parent: this.#runs.get(parent)?.id ?? parent,
-      prompt: typeof about.prompt === "string" ? about.prompt : "",
-      created: Number(run.created ?? 0),
-      key: "",
-      store: new RunStore(),
-      meter: new RunMeter(),
-      ...(run.model ? { model: run.model } : {}),
-    };
-    this.#runs.set(run.id, turn);
+    const asked = this.#asked.get(aboutOf(run).ask);
+    if (asked) return this.#setRun(asked, run.id, run); // its answer comes later, or was lost
+    const { turn, isUnread } = turnOf(run, before);
+    this.#tree.add(turn);
     this.#watch(turn);
-    if (about.long || !own) this.#unread.add(turn);
-    if (ENDED.includes(run.state)) await this.#readAll(turn, run.id, signal);
+    if (isUnread) this.#questions.add(turn);
+    if (ENDED.includes(run.state)) await readEnded(this.client, turn, run.id, signal);
     else void turn.store.follow(this.client, run.id, signal);
   }
 
-  /** An ended run in one request. */
-  async #readAll(turn: Turn, run: string, signal: AbortSignal): Promise<void> {
-    const path = `/v1/runs/${run}/events?live=no`;
-    const { events, closed } = (await this.client.json("GET", path, undefined, signal)) as {
-      events: { cursor: string; event: Delivered["event"] }[];
-      closed?: boolean;
-    };
-    if (!closed) {
-      // A server that is about to stop gives what it has.
-      void turn.store.follow(this.client, run, signal);
-      return;
-    }
-    turn.meter.take(events.map((one) => ({ ...one, json: JSON.stringify(one.event) })));
-    turn.store.apply(events.map(({ event }) => event));
-    turn.store.setLink("ended");
-    turn.store.publish();
-  }
-
-  /** Reads the questions that are long or more than text. What a run was asked holds the questions
-   * before its own too, so one request reads a whole branch with its files. */
-  async #readQuestions(signal: AbortSignal): Promise<void> {
-    for (const turn of this.all().reverse()) {
-      if (!this.#unread.has(turn)) continue;
-      const { input } = (await this.client.snapshot(turn.run!, signal)) as { input?: Message[] } & RunInfo;
-      const questions = (input ?? []).filter(({ role }) => role === "user");
-      this.#take(turn, questions.pop());
-      for (const before of this.#path(turn).slice(0, -1).reverse()) {
-        const asked = questions.pop();
-        const text = asked && textIn(asked);
-        // Another client may have sent another history.
-        if (text === undefined || (before.prompt ? !text.startsWith(before.prompt) : text)) break;
-        this.#take(before, asked);
-      }
-    }
-  }
-
-  #take(turn: Turn, asked?: Message): void {
-    if (!this.#unread.delete(turn) || !asked) return;
-    turn.prompt = textIn(asked);
-    if (typeof asked.content !== "string" && asked.content.some(({ type }) => type !== "text")) {
-      turn.content = asked.content;
-    }
-  }
-
-  /** The turns from the first to `last`. */
-  #path(last?: Turn): Turn[] {
-    const path: Turn[] = [];
-    for (let turn = last; turn; turn = this.#turns.get(turn.parent)) path.unshift(turn);
-    return path;
-  }
-
-  #drop(turn: Turn): void {
-    this.#turns.delete(turn.id);
-    if (this.#chosen.get(turn.parent) === turn.id) this.#chosen.delete(turn.parent);
-  }
-
   #show(change: Partial<ConversationView> = {}): void {
-    const turns: Turn[] = [];
-    let parent = "";
-    for (;;) {
-      const children = this.#children(parent);
-      const chosen = this.#chosen.get(parent);
-      const turn = children.find((child) => child.id === chosen) ?? children[children.length - 1];
-      if (!turn || turns.includes(turn)) break;
-      turns.push(turn);
-      parent = turn.id;
-    }
     const { error: _, ...rest } = this.#view;
-    this.#view = { ...rest, turns, ...change };
+    this.#view = { ...rest, turns: this.#tree.shown(), queue: this.#waiting.view, ...change };
+    if (this.#waiting.isPending && !this.#view.turns.some(isBusy)) this.#lookSoon();
     for (const listener of [...this.#listeners]) listener();
   }
 }

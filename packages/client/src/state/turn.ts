@@ -4,6 +4,7 @@ import type { TokenwireError } from "../core/errors.js";
 import { stateOf } from "../core/fold.js";
 import type { Message } from "./history.js";
 import type { RunMeter } from "./meter.js";
+import type { QueuedTurn, WhileBusy } from "./thread.js";
 import type { ClientTool } from "./page-tools.js";
 import type { RunStore } from "./store.js";
 
@@ -28,27 +29,31 @@ export interface Turn {
   stopError?: TokenwireError;
   /** Sent with its start: asking again after a lost answer finds the run that was started. */
   key: string;
+  /** No server could be reached yet: it is sent as soon as one can. */
+  isUnsent?: boolean;
+  /** It follows what is there, whatever that is when the server gets it. */
+  floats?: boolean;
+  /** Its run was given the whole conversation by its client, and not by the server. */
+  isWhole?: boolean;
+}
+
+/** A turn that waits, as it is shown. */
+export interface WaitingQuestion extends QueuedTurn {
+  /** It is not with the server yet, and can only be withdrawn. */
+  unsent?: Turn;
 }
 
 export interface ConversationView {
   thread: string;
   /** From the first question to the newest, along the chosen branch. */
   turns: Turn[];
+  /** What will be answered next, in this order. */
+  queue: WaitingQuestion[];
   loading: boolean;
   /** Whether the server has earlier turns than those that were read: `loadEarlier` reads more. */
   earlier: boolean;
   /** Why the thread could not be read. */
   error?: TokenwireError;
-}
-
-/** What the metadata of a run tells: of ours, its question and where it belongs. */
-export interface About {
-  prompt?: unknown;
-  parent?: unknown;
-  /** The key of the start. */
-  ask?: unknown;
-  /** The question is read from the run's input: it is long, or more than text. */
-  long?: unknown;
 }
 
 export interface AskOptions {
@@ -64,6 +69,11 @@ export interface ConversationOptions {
   thread?: string;
   model?: string;
   system?: string;
+  /** What a question does while another one is answered; the server's rule, unless told. */
+  whileBusy?: WhileBusy | undefined;
+  /** A question that cannot be sent is held until the server can be reached (`turn.isUnsent`); it
+   * fails after a few tries, unless told. */
+  holdsUnsent?: boolean | undefined;
   /** More fields of every start: temperature, tools, ... */
   request?: Record<string, unknown>;
   /** Tools that this page runs, by name. */

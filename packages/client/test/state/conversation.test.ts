@@ -2,10 +2,21 @@ import { expect, test } from "vitest";
 import { Conversation } from "../../src/state/conversation.js";
 import { TokenwireClient } from "../../src/index.js";
 
+interface Run {
+  id: string;
+  state: string;
+  created: number;
+  metadata: Record<string, unknown>;
+  history?: { parent?: string };
+}
+
 /** A server that keeps runs and what they were asked, and ends each at once. */
 class Kept {
-  runs: { id: string; state: string; created: number; metadata: Record<string, unknown> }[] = [];
+  runs: Run[] = [];
+  /** The own messages of each run. */
   inputs: Record<string, unknown>[][] = [];
+  bodies: Record<string, unknown>[] = [];
+  head: string | undefined;
   asked: string[] = [];
   /** Runs of one page. */
   pages = 100;
@@ -15,14 +26,31 @@ class Kept {
     this.asked.push(`${init?.method ?? "GET"} ${path}`);
     const json = (value: unknown) => new Response(JSON.stringify(value));
     if (path === "/v1/runs") {
-      const { messages, metadata } = JSON.parse(String(init?.body)) as {
-        messages: Record<string, unknown>[];
+      const body = JSON.parse(String(init?.body)) as {
+        messages?: Record<string, unknown>[];
         metadata: Record<string, unknown>;
+        replaces?: string;
+        parent?: string;
       };
+      this.bodies.push(body);
       const id = `run_${String(this.runs.length + 1).padStart(16, "0")}`;
-      this.runs.push({ id, state: "complete", created: this.runs.length, metadata });
-      this.inputs.push(messages);
-      return json({ id, state: "complete" });
+      const at = this.runs.findIndex((run) => run.id === body.replaces);
+      const parent = body.parent ?? (at < 0 ? this.head : this.runs[at]!.history?.parent);
+      const history = parent ? { parent } : {};
+      this.runs.push({ id, state: "complete", created: this.runs.length, metadata: body.metadata, history });
+      this.inputs.push(body.messages ?? this.inputs[at]!);
+      this.head = id;
+      return json({ id, state: "complete", history });
+    }
+    if (path.endsWith("/head")) {
+      this.head = (JSON.parse(String(init?.body)) as { run: string }).run;
+      return json({ queue: [], head: this.head });
+    }
+    if (path.endsWith("/turns")) {
+      const query = new URLSearchParams(search);
+      const start = query.has("before") ? this.#run(query.get("before")!)?.history?.parent : this.head;
+      const turns = this.#branch(start).slice(-Number(query.get("limit")));
+      return json({ turns: turns.map((run) => ({ run: run.id, messages: this.inputs[this.runs.indexOf(run)] })) });
     }
     if (path.startsWith("/v1/threads/")) {
       const newest = [...this.runs].reverse();
@@ -30,7 +58,7 @@ class Kept {
       const from = before ? newest.findIndex(({ id }) => id === before) + 1 : 0;
       const runs = newest.slice(from, from + this.pages);
       const more = newest.length > from + this.pages;
-      return json({ runs, ...(more ? { next: runs.at(-1)!.id } : {}) });
+      return json({ head: this.head, queue: [], runs, ...(more ? { next: runs.at(-1)!.id } : {}) });
     }
     const at = this.runs.findIndex(({ id }) => path.includes(id));
     if (at < 0) return new Response("{}", { status: 404 });
@@ -45,8 +73,23 @@ class Kept {
       const body = events.map((event, n) => `id: ${n + 1}-a\ndata: ${JSON.stringify(event)}\n\n`).join("");
       return new Response(body, { headers: { "content-type": "text/event-stream" } });
     }
-    return json({ id: this.runs[at]!.id, input: this.inputs[at] });
+    return json({ id: this.runs[at]!.id, input: this.given(at) });
   };
+
+  /** What the model of a run is given. */
+  given(at: number): Record<string, unknown>[] {
+    return this.#branch(this.runs[at]!.id).flatMap((run) => this.inputs[this.runs.indexOf(run)]!);
+  }
+
+  #run(id: string | undefined): Run | undefined {
+    return this.runs.find((run) => run.id === id);
+  }
+
+  #branch(head: string | undefined): Run[] {
+    const branch: Run[] = [];
+    for (let run = this.#run(head); run; run = this.#run(run.history?.parent)) branch.unshift(run);
+    return branch;
+  }
 
   open(): Conversation {
     const client = new TokenwireClient({ fetch: this.fetch, shareTabs: false });
@@ -66,16 +109,16 @@ async function started(chat: Conversation, act: () => void, kept: Kept): Promise
   await expect.poll(() => chat.getSnapshot().turns.every((turn) => turn.run)).toBe(true);
 }
 
-test("files go again with every later question", async () => {
+test("a later question goes without what was before, and its files", async () => {
   const kept = new Kept();
   const chat = kept.open();
   const [first, second] = [[PICTURE, NOTES, words("What is it?")], [NOTES]];
   await started(chat, () => chat.send("What is it?", { content: first }), kept);
   await started(chat, () => chat.send("", { content: second }), kept);
-  expect(kept.inputs).toEqual([[question(...first)], [question(...first), question(...second)]]);
+  expect(kept.bodies.map(({ messages }) => messages)).toEqual([[question(...first)], [question(...second)]]);
 });
 
-test("another page reads the files of a whole branch with one request", async () => {
+test("another page reads the questions of the branch with one request, those of another with two", async () => {
   const kept = new Kept();
   const chat = kept.open();
   const contents = [[PICTURE, words("One")], [NOTES], undefined, [NOTES, words("w".repeat(4000))]];
@@ -89,8 +132,16 @@ test("another page reads the files of a whole branch with one request", async ()
   const { turns } = other.getSnapshot();
   expect(turns.map(({ prompt }) => prompt)).toEqual(prompts);
   expect(turns.map(({ content }) => content)).toEqual(contents);
-  const infos = kept.asked.filter((path) => /runs\/run_\d+$/.test(path));
-  expect(infos).toEqual([`GET /v1/runs/${kept.runs[3]!.id}`]);
+  const questions = () => kept.asked.filter((path) => /runs\/run_\d+$|turns$/.test(path));
+  expect(questions()).toEqual(["GET /v1/threads/thread-1/turns"]);
+  await started(chat, () => chat.edit(chat.getSnapshot().turns[1]!, "Other", { content: undefined }), kept);
+  kept.asked = [];
+  const third = kept.open();
+  await third.refresh();
+  expect(third.getSnapshot().turns.map(({ prompt }) => prompt)).toEqual(["One", "Other"]);
+  const page = "GET /v1/threads/thread-1/turns";
+  expect(questions()).toEqual([page, `GET /v1/runs/${kept.runs[3]!.id}`, page]);
+  expect(third.versions(third.getSnapshot().turns[1]!).map(({ content }) => content)).toEqual([[NOTES], undefined]);
 });
 
 test("where another client sent another history, each question is read by itself", async () => {
@@ -100,6 +151,7 @@ test("where another client sent another history, each question is read by itself
   // Knows nothing of what was before, and says more.
   kept.runs.push({ id: "run_0000000000000002", state: "complete", created: 2, metadata: {} });
   kept.inputs.push([question(words("Other")), question(words("Look"), { ...NOTES, name: undefined })]);
+  kept.head = "run_0000000000000002";
   const other = kept.open();
   await other.refresh();
   const { turns } = other.getSnapshot();
@@ -122,12 +174,56 @@ test("asked again, edited and followed up from another page, the files stay", as
     await other.refresh();
     await started(other, () => act(other), kept);
   }
-  const first = question(PICTURE, words("One"));
-  expect(kept.inputs.slice(1)).toEqual([
-    [first],
-    [first, { role: "user", content: "Two" }],
-    [{ role: "user", content: "None" }],
+  const sent = kept.bodies.slice(1).map(({ messages, replaces }) => ({ messages, replaces }));
+  const runs = kept.runs.map(({ id }) => id);
+  expect(sent).toEqual([
+    { replaces: runs[0] },
+    { messages: [{ role: "user", content: "Two" }] },
+    { messages: [{ role: "user", content: "None" }], replaces: runs[1] },
   ]);
+  expect(kept.given(2)).toEqual([question(PICTURE, words("One")), { role: "user", content: "Two" }]);
+  expect(kept.given(3)).toEqual([{ role: "user", content: "None" }]);
+});
+
+test("what a client sent as a whole conversation is edited with what was before", async () => {
+  const kept = new Kept();
+  const messages = [question(words("One")), { role: "assistant", content: "Yes" }, question(words("Two"))];
+  kept.runs.push({ id: "run_0000000000000001", state: "complete", created: 0, metadata: { prompt: "Two" } });
+  kept.inputs.push(messages);
+  kept.head = "run_0000000000000001";
+  const chat = kept.open();
+  await chat.refresh();
+  await started(chat, () => chat.edit(chat.getSnapshot().turns[0]!, "Three"), kept);
+  expect(kept.bodies[0]).toMatchObject({
+    parent: "",
+    messages: [...messages.slice(0, 2), { role: "user", content: "Three" }],
+  });
+  const other = kept.open();
+  await other.refresh();
+  expect(other.getSnapshot().turns.map(({ prompt }) => prompt)).toEqual(["Three"]);
+  expect(other.versions(other.getSnapshot().turns[0]!).map(({ prompt }) => prompt)).toEqual(["Two", "Three"]);
+  await started(other, () => other.send("Four"), kept);
+  expect(kept.runs[2]!.history).toEqual({ parent: kept.runs[1]!.id });
+});
+
+test("the branch that another device chose is shown, and one that was chosen here stays", async () => {
+  const kept = new Kept();
+  const [chat, other] = [kept.open(), kept.open()];
+  await started(chat, () => chat.send("One"), kept);
+  await started(chat, () => chat.edit(chat.getSnapshot().turns[0]!, "Two"), kept);
+  await started(chat, () => chat.send("More"), kept);
+  const prompts = (one: Conversation) => one.getSnapshot().turns.map(({ prompt }) => prompt);
+  await other.refresh();
+  expect(prompts(other)).toEqual(["Two", "More"]);
+  other.choose(other.versions(other.getSnapshot().turns[0]!)[0]!);
+  expect(prompts(other)).toEqual(["One"]);
+  await expect.poll(() => kept.head).toBe(kept.runs[0]!.id);
+  await chat.refresh();
+  expect(prompts(chat)).toEqual(["One"]);
+  await other.refresh();
+  expect(prompts(other)).toEqual(["One"]);
+  await started(chat, () => chat.send("After"), kept);
+  expect(kept.runs.at(-1)!.history).toEqual({ parent: kept.runs[0]!.id });
 });
 
 test("of a conversation longer than the server lists, the newest part is shown", async () => {
@@ -143,7 +239,7 @@ test("of a conversation longer than the server lists, the newest part is shown",
   expect(chat.getSnapshot().turns.map(({ prompt }) => prompt)).toEqual(["Question 2", "Question 3", "Question 4"]);
 });
 
-test("earlier pages are read on demand, and the model hears them before", async () => {
+test("earlier pages are read on demand, and the model is given them before", async () => {
   const kept = new Kept();
   kept.pages = 10;
   const chat = kept.open();
@@ -156,8 +252,7 @@ test("earlier pages are read on demand, and the model hears them before", async 
   expect(prompts()).toEqual(Array.from({ length: 10 }, (_, n) => `Question ${n + 15}`));
   expect(other.getSnapshot().earlier).toBe(true);
   await started(other, () => other.send("And now?"), kept);
-  const heard = kept.inputs.at(-1)!.filter(({ role }) => role === "user");
-  expect(heard.map(({ content }) => content)).toEqual([
+  expect(kept.given(25).map(({ content }) => content)).toEqual([
     ...Array.from({ length: 25 }, (_, n) => `Question ${n}`),
     "And now?",
   ]);

@@ -1,15 +1,17 @@
 /* The turns of a conversation, and where the next question is written. */
 
 import { stateOf } from "@tokenwire/client";
-import type { Turn, useChat } from "@tokenwire/react";
+import { isBusy } from "@tokenwire/client/conversation";
+import type { Turn } from "@tokenwire/react";
 import { useCallback, useEffect, useRef, useState, type DragEvent, type ReactNode, type RefObject } from "react";
 import { contentOf, useAttachments, type Attachment } from "./attach.js";
 import { Composer } from "./composer.js";
+import type { ChatHandle } from "./handle.js";
 import { Icon } from "../icons.js";
 import { isComposing } from "../keys.js";
 import { TurnView } from "./turn.js";
-
-export type ChatHandle = ReturnType<typeof useChat>;
+import { Waiting } from "./waiting.js";
+import { plainWords } from "./words.js";
 
 /** What the demo model can show. */
 const SCENARIOS = [
@@ -41,10 +43,11 @@ export function Chat(props: {
   onInspect(turn: Turn): void;
 }): ReactNode {
   const { chat, onAsk, onInspect } = props;
-  const { turns, status, busy } = chat;
+  const { turns, queue, status, busy } = chat;
   const { error: unread } = chat.conversation.getSnapshot();
-  const last = turns[turns.length - 1];
-  const { scroller, content, atEnd, toEnd } = useFollowedEnd(turns.length);
+  const last = turns.findLast(isBusy) ?? turns[turns.length - 1];
+  const { scroller, content, atEnd, toEnd } = useFollowedEnd(turns.length + queue.length);
+  const toField = useCallback(() => document.querySelector<HTMLElement>(".composer textarea")?.focus(), []);
 
   const attached = useAttachments();
   const [dragging, setDragging] = useState(false);
@@ -97,7 +100,7 @@ export function Chat(props: {
           {!turns.length && !chat.loading && !unread && <Welcome onTry={send} demo={props.demo} />}
           {unread && (
             <div className="notice" role="alert">
-              {unread.message}{" "}
+              {plainWords(unread)}{" "}
               <button type="button" onClick={() => void chat.refresh()}>
                 Try again
               </button>
@@ -110,6 +113,8 @@ export function Chat(props: {
               <li key={turn.id}>
                 <TurnView
                   turn={turn}
+                  prompt={turn.prompt}
+                  isUnsent={!!turn.isUnsent}
                   versions={chat.versions(turn)}
                   onChoose={chat.choose}
                   onRetry={chat.retry}
@@ -120,6 +125,7 @@ export function Chat(props: {
               </li>
             ))}
           </ol>
+          <Waiting chat={chat} onSend={send} onLeave={toField} />
         </div>
       </div>
       <div className="foot">
@@ -130,6 +136,7 @@ export function Chat(props: {
         )}
         <Composer
           busy={busy}
+          waits={busy || queue.length > 0}
           thread={chat.thread}
           fresh={!turns.length && !chat.loading}
           attached={attached}
@@ -139,7 +146,7 @@ export function Chat(props: {
           onStop={() => void chat.stop()}
         />
       </div>
-      <Announcer turn={last} status={status} />
+      <Announcer turn={last} status={status} waiting={queue.length} />
     </div>
   );
 }
@@ -265,9 +272,15 @@ function useFollowedEnd(turns: number) {
 }
 
 /** Says to screen readers that an answer began, waits or ended; never its pieces. */
-function Announcer({ turn, status }: { turn: Turn | undefined; status: string }): ReactNode {
+function Announcer(props: { turn: Turn | undefined; status: string; waiting: number }): ReactNode {
+  const { turn, status, waiting } = props;
   const [said, setSaid] = useState("");
   const before = useRef(status);
+  const waited = useRef(waiting);
+  useEffect(() => {
+    if (waiting > waited.current) setSaid(waiting === 1 ? "Your question waits for its turn." : `${waiting} questions wait.`);
+    waited.current = waiting;
+  }, [waiting]);
   useEffect(() => {
     const was = before.current;
     before.current = status;

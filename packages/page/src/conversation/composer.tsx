@@ -1,6 +1,6 @@
 /* Where a question is written, with its files. A draft stays with its conversation over a reload. */
 
-import { useEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
+import { useEffect, useRef, useState, useSyncExternalStore, type KeyboardEvent, type ReactNode } from "react";
 import { ACCEPTED, pastedFiles, type Attached } from "./attach.js";
 import { FileView } from "./files.js";
 import { Icon } from "../icons.js";
@@ -10,6 +10,8 @@ const MOST = 200_000;
 
 export function Composer(props: {
   busy: boolean;
+  /** Whether a question waits for its turn. */
+  waits: boolean;
   /** Whether a stop waits for the server, or was taken by it. */
   stopping: "pending" | "accepted" | undefined;
   /** Why the server refused to stop. */
@@ -35,9 +37,10 @@ export function Composer(props: {
     // On a phone, focus would open the keyboard over the page.
     if (matchMedia("(hover: hover)").matches) area.current?.focus();
   }, [thread]);
+  const isOnline = useOnline();
   const ready = (!!text.trim() || attached.files.length > 0) && !attached.reading;
   const send = () => {
-    if (!ready || busy) return;
+    if (!ready) return;
     setText("");
     onSend(text.trim());
   };
@@ -109,7 +112,7 @@ export function Composer(props: {
             rows={1}
             value={text}
             maxLength={MOST}
-            placeholder="Ask anything"
+            placeholder={props.waits ? "Ask the next question" : "Ask anything"}
             aria-label="Your question"
             dir="auto"
             enterKeyHint={hasTouchKeyboard() ? "enter" : "send"}
@@ -122,7 +125,7 @@ export function Composer(props: {
               attached.add(files);
             }}
           />
-          {busy ? (
+          {busy && (
             <button
               type="button"
               className="round"
@@ -133,18 +136,43 @@ export function Composer(props: {
             >
               <Icon name="stop" />
             </button>
-          ) : (
-            <button type="submit" className="round" disabled={!ready} aria-label="Send" title="Send (Enter)">
+          )}
+          {(!busy || ready) && (
+            <button
+              type="submit"
+              className="round"
+              disabled={!ready}
+              aria-label={props.waits ? "Send when its turn comes" : "Send"}
+              title={props.waits ? "Send when its turn comes (Enter)" : "Send (Enter)"}
+            >
               <Icon name="send" />
             </button>
           )}
         </div>
       </div>
+      {!isOnline && (
+        <p className="offline" role="status">
+          You are offline. What you send is kept here, and goes out when the network is back.
+        </p>
+      )}
       <p className="hint">
-        <kbd>Enter</kbd> sends, <kbd>Shift</kbd>+<kbd>Enter</kbd> breaks the line, <kbd>Esc</kbd> stops
+        <kbd>Enter</kbd> {props.waits ? "queues" : "sends"}, <kbd>Shift</kbd>+<kbd>Enter</kbd> breaks the line, <kbd>Esc</kbd> stops
       </p>
     </form>
   );
+}
+
+function useOnline(): boolean {
+  return useSyncExternalStore(onNetwork, () => navigator.onLine);
+}
+
+function onNetwork(changed: () => void): () => void {
+  addEventListener("online", changed);
+  addEventListener("offline", changed);
+  return () => {
+    removeEventListener("online", changed);
+    removeEventListener("offline", changed);
+  };
 }
 
 /** What was written and not sent, per conversation, for as long as the tab lives. */

@@ -10,9 +10,15 @@ import { FileView } from "./files.js";
 import { Icon } from "../icons.js";
 import { hasTouchKeyboard, isComposing } from "../keys.js";
 import { AnswerParts, type Approve } from "./parts.js";
+import { Unsent } from "./waiting.js";
+import { plainWords } from "./words.js";
 
 export interface TurnProps {
   turn: Turn;
+  /** Its question, which may be read after the turn itself. */
+  prompt: string;
+  /** Whether the server has not got it yet. */
+  isUnsent: boolean;
   versions: Turn[];
   onChoose(turn: Turn): void;
   onRetry(turn: Turn): void;
@@ -38,7 +44,8 @@ export const TurnView = memo(
           <Boundary what="This answer" text={textOf(state)}>
             <AnswerParts state={state} open={open} onApprove={approve} />
           </Boundary>
-          {open && nothing && link !== "reconnecting" && (
+          {open && turn.isUnsent && <Unsent isOffline />}
+          {open && nothing && !turn.isUnsent && link !== "reconnecting" && (
             <p className="typing" aria-label="Waiting for the first word">
               <span />
               <span />
@@ -71,6 +78,8 @@ export const TurnView = memo(
   },
   (a, b) =>
     a.turn === b.turn &&
+    a.prompt === b.prompt &&
+    a.isUnsent === b.isUnsent &&
     a.versions.length === b.versions.length &&
     a.onEdit === b.onEdit &&
     a.onRetry === b.onRetry &&
@@ -213,7 +222,7 @@ function Failure(props: {
   const { turn, state, link, reason, onRetry } = props;
   const word = stateOf(state);
   let text = "";
-  if (turn.error) text = turn.error.message;
+  if (turn.error) text = plainWords(turn.error);
   else if (link === "failed") text = reason ?? "The answer cannot be read.";
   else if (word === "error") text = state.error?.message ?? "The provider reported an error.";
   else if (word === "interrupted") text = "The server stopped while answering. The text so far is saved.";
