@@ -576,6 +576,29 @@ def test_of_swaps_at_once_one_wins(new_log: NewLog) -> None:
     run(new_log, case)
 
 
+def test_documents_by_name_a_page_at_a_time(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        names = ["p/a", "p/b", "p/\U0001f600", "p/\uffff", "p%", "q/a", "p/", "p"]
+        for name in names:
+            await log.set_document("page", name, name.encode())
+        by_name = sorted(name for name in names if name.startswith("p/"))
+        pages: list[str] = []
+        after = ""
+        while page := await log.documents("page", prefix="p/", most=2, after=after):
+            assert all(data == name.encode() for name, data in page.items())
+            pages += page
+            after = list(page)[-1]
+        assert pages == by_name
+        assert list(await log.documents("page", after="")) == sorted(names)
+        assert list(await log.documents("page", after="p/b", most=1)) == ["p/\uffff"]
+        assert await log.documents("page", prefix="p/", after="p0") == {}
+        assert list(await log.documents("page", prefix="q/", after="p/b")) == ["q/a"]
+        await log.set_document("page", "p/a", None)
+        assert list(await log.documents("page", prefix="p/a", after="")) == []
+
+    run(new_log, case)
+
+
 def test_documents_newest_first(new_log: NewLog) -> None:
     async def case(log: Store) -> None:
         for name in ("p/a", "p/b", "q/c", "p%d"):

@@ -375,6 +375,11 @@ def ask_of(site: Site, operation: Any, run: str, examples: int) -> Counter[int]:
 WITHOUT_SUCCESS = {
     "DELETE /v1/runs/{run}",
     "POST /v1/runs/{run}/approvals/{approval}",
+    "POST /v1/runs/{run}/approvals/{approval}/links",
+    "DELETE /v1/runs/{run}/approvals/{approval}/links",
+    "DELETE /v1/runs/{run}/approvals/{approval}/links/{link}",
+    "GET /v1/approval-links/{token}",
+    "POST /v1/approval-links/{token}",
     "POST /v1/runs/{run}/tools/{call}",
     "GET /v1/producers/{run}",
     "GET /v1/producers/{run}/commands",

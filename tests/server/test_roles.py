@@ -55,6 +55,11 @@ NEEDED = {
     "POST /v1/runs": "write",
     "POST /v1/runs/{run}/cancel": "write",
     "POST /v1/runs/{run}/approvals/{approval}": "approve",
+    "GET /v1/runs/{run}/approvals/{approval}/links": "approve",
+    "POST /v1/runs/{run}/approvals/{approval}/links": "approve",
+    "DELETE /v1/runs/{run}/approvals/{approval}/links": "approve",
+    "DELETE /v1/runs/{run}/approvals/{approval}/links/{link}": "approve",
+    "GET /v1/waiting": "read",
     "POST /v1/runs/{run}/tools/{call}": "write",
     "POST /v1/runs/{run}/attach-tokens": "read",
     "DELETE /v1/runs/{run}/attach-tokens": "read",
@@ -97,7 +102,7 @@ NEEDED = {
     "POST /ds/chat": "write",
 }
 BY_METHOD = {"GET": "read", "HEAD": "read", "DELETE": "admin"}
-OPEN = {"/livez", "/healthz", "/v1/session", "/openapi.json", "/docs"}
+OPEN = {"/v1/approval-links/{token}", "/livez", "/healthz", "/v1/session", "/openapi.json", "/docs"}
 OPEN |= {"/ds/v1/stream/__ds/jwks.json"}
 
 

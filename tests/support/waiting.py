@@ -47,12 +47,14 @@ class Mail:
 
 
 @asynccontextmanager
-async def process(url: str, mail: Mail, **more: Any) -> AsyncIterator[Runs]:
-    """One process of the store at ``url``."""
+async def process(
+    url: str, mail: Mail, *, wrap: Callable[[Any], Any] = lambda store: store, **more: Any
+) -> AsyncIterator[Runs]:
+    """One process of the store at ``url``; ``wrap``: puts something before the store."""
     model = mail.model
     options = {"lease": LEASE, "leave_for": 30.0, **more}
     runs = Runs(
-        open_store(url),
+        wrap(open_store(url)),
         registry=model,  # type: ignore[arg-type]
         http=model,  # type: ignore[arg-type]
         tools=mail.tools,

@@ -107,7 +107,8 @@ def _add_switch(group: Any, row: Setting) -> None:
     off = "--no-" + row.flag.removeprefix("--")
     brief = f"Disable: {row.brief[0].lower()}{row.brief[1:]}." if row.default else f"{row.brief}."
     for flag, value in ((row.flag, True), (off, False)):
-        text = brief if value is not row.default else argparse.SUPPRESS
+        is_shown = value is not row.default and not row.rare
+        text = brief if is_shown else argparse.SUPPRESS
         group.add_argument(flag, dest=row.name, action="store_const", const=value, help=text)
 
 
@@ -125,6 +126,8 @@ def _options(row: Setting) -> dict[str, Any]:
 
 def _word(row: Setting) -> str:
     """The value's placeholder in the help."""
+    if row.type is bool:
+        return ""
     if row.choices:
         choices = "|".join(row.choices)
         return choices if len(choices) <= _MOST_CHOICES else row.name.rpartition("_")[2].upper()

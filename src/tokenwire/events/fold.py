@@ -87,8 +87,10 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     usage_unknown: bool = False
     parts: dict[int, PartState] = {}
     tools: dict[str, ToolState] = {}
-    #: What is known of questions to people beside their calls, by approval.
+    #: What is known of questions to people beside their calls, by approval; and how often one was
+    #: asked or settled.
     approvals: dict[str, ApprovalState] = {}
+    approval_changes: int = 0
     #: Facts of the application, as ``name``, ``payload`` and ``id``; no transient ones.
     data: list[dict[str, Any]] = []
     #: The state that an agent shares with its readers; None before it shares any.
@@ -228,6 +230,7 @@ def _run_end(state: Fold, event: RunEnd) -> None:
     state.outcome, state.end_reason = event.outcome, event.reason
     state.recoverable = event.recoverable
     state.waiting = []
+    state.approval_changes += len(state.approvals)
 
 
 def _run_wait(state: Fold, event: RunWait) -> None:
@@ -379,6 +382,7 @@ def _tool_error(state: Fold, event: ToolError) -> None:
     tool = _tool(state, event.call_id, event.name)
     tool.done = True
     tool.content, tool.error = event.message, event.code
+    state.approval_changes += tool.approval_id is not None
     _no_longer_waiting(state, event.call_id)
 
 
@@ -386,8 +390,9 @@ def _approval_request(state: Fold, event: ApprovalRequest) -> None:
     tool = _tool(state, event.call_id, event.name)
     tool.approval_id, tool.approval_arguments = event.approval_id, event.arguments
     state.approvals[event.approval_id] = ApprovalState(
-        state.time + event.t, event.expires, event.reason
+        event.seq, state.time + event.t, event.expires, event.reason
     )
+    state.approval_changes += 1
 
 
 def _approval_answer(state: Fold, event: ApprovalAnswer) -> None:
@@ -395,6 +400,7 @@ def _approval_answer(state: Fold, event: ApprovalAnswer) -> None:
     if tool.approved is None:  # the first answer wins
         tool.approved, tool.approval_reason = event.approved, event.reason
         state.approvals.setdefault(event.approval_id, ApprovalState()).by = event.by
+        state.approval_changes += 1
         if event.arguments is not None:
             tool.approval_arguments = event.arguments
     _no_longer_waiting(state, event.approval_id)

@@ -120,8 +120,9 @@ class ToolState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class ApprovalState(msgspec.Struct, omit_defaults=True):
     """A question to a person. ``requested``, ``expires``: Unix milliseconds; ``reason``: why it is
-    asked; ``by``: who decided."""
+    asked; ``by``: who decided; ``seq``: the place of the question in the run."""
 
+    seq: int = 0
     requested: int = 0
     expires: int | None = None
     reason: str | None = None

@@ -304,8 +304,12 @@ class Index(Protocol):
         """How many documents of ``kind`` have a name that begins with ``prefix``; cheap."""
         ...
 
-    async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
-        """Documents of ``kind`` whose name begins with ``prefix``, newest first."""
+    async def documents(
+        self, kind: str, *, prefix: str = "", most: int = 1000, after: str | None = None
+    ) -> dict[str, bytes]:
+        """Documents of ``kind`` whose name begins with ``prefix``, newest first; with ``after`` in
+        the order of their names, and only those that come after this name: a page costs what it
+        holds, however many there are."""
         ...
 
 

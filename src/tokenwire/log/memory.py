@@ -7,6 +7,7 @@ a direct call, made after the records are in place.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import time
 from collections import OrderedDict
@@ -376,7 +377,13 @@ class MemoryStore:
     async def count_documents(self, kind: str, *, prefix: str = "") -> int:
         return sum(name.startswith(prefix) for name in self._documents.get(kind, ()))
 
-    async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
+    async def documents(
+        self, kind: str, *, prefix: str = "", most: int = 1000, after: str | None = None
+    ) -> dict[str, bytes]:
+        if after is not None:
+            items = self._documents.get(kind, {}).items()
+            later = (pair for pair in items if pair[0].startswith(prefix) and pair[0] > after)
+            return dict(heapq.nsmallest(most, later))
         newest = reversed(self._documents.get(kind, {}).items())
         matches = ((name, data) for name, data in newest if name.startswith(prefix))
         return dict(itertools.islice(matches, most))

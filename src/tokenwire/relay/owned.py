@@ -29,6 +29,7 @@ from tokenwire.relay.commands import decode_command
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import start_of, write_end
+from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.run.engine import Engine
 from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Inbox
@@ -51,6 +52,8 @@ class OwnedRun:
         ended: Callable[[OwnedRun], None],
         failed: Callable[[str, Exception], None],
         waits: Callable[[str, Fold], None] | None = None,
+        index: WaitingIndex | None = None,
+        is_new: bool = True,
         first: list[Event] | None = None,
     ) -> None:
         self.run = producer.run
@@ -59,6 +62,10 @@ class OwnedRun:
         self._failed = failed
         #: Called when what the run waits for is another.
         self._waits = waits
+        #: The index of what waits for people, as far as it is this run's.
+        self._index, self._is_new = index, is_new
+        self._listing: RunWaits | None = None
+        self._listed_changes = 0
         self._seen_commands = 0
         #: What the run waits for, and since when, as last seen by `waits_since`.
         self._pending: list[str] | None = None
@@ -139,10 +146,14 @@ class OwnedRun:
         try:
             if self._first:
                 await self.producer.write(self._first)
-            waiting = self._tell_waits([])
+            waiting, fold = self._tell_waits([]), self.loop.fold
+            await self.list_waits()
             async with aclosing(self.loop.batches()) as batches:
                 async for batch in batches:
-                    await self.producer.write(batch)
+                    if fold.approval_changes == self._listed_changes:
+                        await self.producer.write(batch)
+                    else:
+                        await self._write_listed(batch)
                     waiting = self._tell_waits(waiting)
         except LimitError as error:
             await self._fail(error)
@@ -164,6 +175,34 @@ class OwnedRun:
             _log.exception("run %s failed inside", self.run)
             await self._fail(TokenwireError("the server failed; see its log"))
 
+    @property
+    def is_unlisted(self) -> bool:
+        """Whether the index of what waits for people is behind the log."""
+        fold = self.loop.fold
+        if not fold.approval_changes or self.producer.tail < fold.seq:
+            return False
+        return self._listing is None or self._listing.is_behind(fold)
+
+    async def list_waits(self) -> None:
+        """Bring the index of what waits for people up to date; it never fails."""
+        listing = self._made_listing()
+        if listing is not None and self.is_unlisted:
+            await listing.settle(self.loop.fold)
+
+    def _made_listing(self) -> RunWaits | None:
+        if self._listing is None and self._index is not None and self.loop.fold.approval_changes:
+            self._listing = RunWaits(self._index, self._store, self.run, is_new=self._is_new)
+        return self._listing
+
+    async def _write_listed(self, batch: list[Event]) -> None:
+        """Write a batch that asks a person, or settles what was asked."""
+        listing, fold = self._made_listing(), self.loop.fold
+        self._listed_changes = fold.approval_changes
+        if listing is not None:
+            await listing.announce(fold)
+        await self.producer.write(batch)
+        await self.list_waits()
+
     def _tell_waits(self, before: list[str]) -> list[str]:
         """Report what the run waits for, if it is another than ``before``."""
         waiting = self.loop.fold.waiting
@@ -183,6 +222,7 @@ class OwnedRun:
             if limits is None and self.loop.order.seq == self.producer.tail:
                 await self.producer.write(self.loop.fail(error))
                 self.loop.tell_end(self.loop.fold)
+                await self.list_waits()
                 return
             replay = await read_run(self._store, self.run)
             events = failed_end(replay.order, replay.fold, error)
@@ -198,6 +238,9 @@ class OwnedRun:
                 ending=self.producer.ending,
             )
             self.loop.tell_end(replay.fold)
+            if self._index is not None and replay.fold.approvals:
+                listing = RunWaits(self._index, self._store, self.run, is_new=False)
+                await listing.settle(replay.fold)
         except LogError as again:
             _log.error("run %s could not be ended: %s", self.run, again)
             self._failed(self.run, error)

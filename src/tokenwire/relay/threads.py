@@ -25,6 +25,7 @@ from tokenwire.relay.description import RunInfo
 from tokenwire.relay.documents.names import forget_names, forget_stale_names
 from tokenwire.relay.members.access import Access
 from tokenwire.relay.members.roster import MemberRole
+from tokenwire.relay.waiting.links import forget_links
 
 if TYPE_CHECKING:
     from tokenwire.relay.runs import Runs
@@ -204,6 +205,7 @@ class Threads:
             await Turns(self._store, name).erase(run, parent)
         await self._runs.delete(run, principal=principal)
         await forget_names(self._store, run)
+        await forget_links(self._store, run)
         if name is None:
             return
         if not await self._store.thread(name, most=1):
@@ -241,6 +243,7 @@ class Threads:
         """Erase what is left of runs that went by the retention, and of conversations (by their
         names in the store) of which nothing is left."""
         await asyncio.gather(*(forget_names(self._store, run) for run in runs))
+        await asyncio.gather(*(forget_links(self._store, run) for run in runs))
         await asyncio.gather(*(self._forget_unless_used(thread) for thread in threads))
 
     async def forget_unused(self, retention: float) -> None:

@@ -33,6 +33,7 @@ from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.takeover.ladder import Rung, claim_of, ending, start_of, write_end
+from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
@@ -119,6 +120,8 @@ class Worker:
         self.leave_for = self._deadlines.total if leave_for is None else leave_for
         self.owned: dict[str, OwnedRun] = {}
         self.readers = Readers()
+        #: What waits for people, in the store.
+        self.waiting = WaitingIndex(store)
         self.census = Census()
         #: Runs that this process has claimed and not yet adopted, with their epochs.
         self.claims: dict[str, int] = {}
@@ -183,6 +186,9 @@ class Worker:
         outbox = self.outbox
         before = outbox.ending if outbox is not None else None
         await write_end(self.store, replay, events, epoch=epoch, start=start, ending=before)
+        if replay.fold.approvals:
+            listing = RunWaits(self.waiting, self.store, start.run, is_new=False)
+            await listing.settle(replay.fold)
         if outbox is not None:
             outbox.ended(start.run)
 
@@ -343,6 +349,8 @@ class Worker:
             ended=self._ended,
             failed=self.readers.fail,
             waits=partial(self._waits, plan),
+            index=self.waiting,
+            is_new=replay is None,
             first=list(first),
         )
         if replay is not None:

@@ -116,6 +116,8 @@ class App:
         for secret in secrets:
             keep_secret(secret)
         self._webhooks = Webhooks(urls, secrets) if urls else None
+        if settings.webhook_links and settings.public_url is None:
+            raise ConfigError("--webhook-links needs --public-url: links lead to this server")
         prepare = prepare or named_function(settings.prepare)
         self._prepare: Preparation | None = None
         if prepare is not None:
@@ -226,6 +228,7 @@ class App:
         state.threads = Threads(state.runs)
         state.quotas.store = state.store
         state.conversations = self._conversations(state)
+        self._open_inbox(state)
         await state.runs.open()
         state.conversations.open()
         await state.identify.open(state.store)
@@ -243,6 +246,15 @@ class App:
         self._sweeper = asyncio.create_task(_upkeep(state))
         if state.settings.metrics:
             prometheus.start()
+
+    def _open_inbox(self, state: State) -> None:
+        from tokenwire.relay.waiting.inbox import Inbox
+        from tokenwire.relay.waiting.links import Links
+
+        state.inbox, state.inbox_links = Inbox(state.runs), Links(state.runs)
+        state.approval_links.open(state.inbox_links)
+        if self._webhooks is not None and state.settings.webhook_links:
+            self._webhooks.links = state.approval_links.for_webhook
 
     def _conversations(self, state: State) -> Conversations:
         from tokenwire.relay.conversation.conversations import Conversations
@@ -414,6 +426,8 @@ async def _upkeep(state: State) -> None:
             await state.identify.sessions.sweep()
             await state.identify.tokens.sweep()
             await state.quotas.sweep()
+            await state.inbox_links.sweep()
+            await state.inbox.sweep()
         except LogError as error:
             _log.warning("what is old could not be erased: %s", error)
 

@@ -108,7 +108,14 @@ class Settings:
     webhook: list[str] = _set(
         [],
         "Models and runs",
-        "URL for signed events of runs; run.ended, run.waiting and approval.expired. Repeatable.",
+        "URL for signed events of runs; run.ended, run.waiting, approval.decided and "
+        "approval.expired. Repeatable.",
+    )
+    webhook_links: bool = _set(
+        False,
+        "Models and runs",
+        "Approval links in run.waiting; who gets the call may decide it. Requires --public-url.",
+        rare=True,
     )
     webhook_secrets: list[str] = _set(
         [],
@@ -207,6 +214,13 @@ class Settings:
     )
     cors_origin: list[str] = _set(
         [], "Access", "Allowed CORS origin (https://app.example); exact match."
+    )
+    public_url: str | None = _set(
+        None,
+        "Access",
+        "Address of this server in approval links, with its path prefix: https://host/prefix. "
+        "Default: that of the request which makes the link.",
+        rare=True,
     )
     trust_proxy: list[str] = _set([], "Access", "Trusted proxy (its X-Forwarded-For counts).")
     openapi: Literal["public", "key", "off"] = _set(

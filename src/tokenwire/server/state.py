@@ -20,6 +20,7 @@ from tokenwire.server.edge.sessions import Sessions
 from tokenwire.server.hosted import Hosted
 from tokenwire.server.recheck import Recheck
 from tokenwire.server.settings import Settings
+from tokenwire.server.tokens.approval_links import ApprovalLinks
 from tokenwire.wire.own import OwnWire
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tokenwire.relay.remote.runs import RemoteRuns
     from tokenwire.relay.runs import Runs
     from tokenwire.relay.threads import Threads
+    from tokenwire.relay.waiting.inbox import Inbox
+    from tokenwire.relay.waiting.links import Links
     from tokenwire.server.openapi.operation import Operation
 
 __all__ = ["Service", "State"]
@@ -67,6 +70,8 @@ class State:
     threads: Threads
     producers: RemoteRuns
     conversations: Conversations
+    inbox: Inbox
+    inbox_links: Links
     store: Store
     registry: Registry
     #: Set by the routes that serve it; one of `services` as well.
@@ -102,6 +107,10 @@ class State:
         self.costly_paths = {"/chat/stream"}
         self.roles = RoleRules()
         self.own_tokens: list[re.Pattern[str]] = []
+        #: How paths begin that are themselves the right to what they do: they need no key, and
+        #: forms of any page may be sent there.
+        self.link_paths: tuple[str, ...] = ()
+        self.approval_links = ApprovalLinks(self.auth, self.identify.sessions, settings.public_url)
         self.error_forms: dict[str, ErrorForm] = {}
         self.raw_bodies: dict[str, int] = {}
         self.media_paths = {"/v1/runs"}

@@ -75,7 +75,20 @@ class Documents:
         )
         return rows[0][0]
 
-    async def list(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
+    async def list(
+        self, kind: str, prefix: str, most: int, after: str | None = None
+    ) -> dict[str, bytes]:
+        if after is not None:
+            rows = await self._rows(
+                "SELECT name, data FROM {s}.document WHERE kind = $1 AND "  # noqa: S608
+                + PREFIX
+                + " AND name > $4 ORDER BY name LIMIT $3",
+                to_text(kind),
+                to_text(prefix),
+                most,
+                to_text(after),
+            )
+            return {from_text(name): data for name, data in rows}
         rows = await self._rows(
             "SELECT name, data FROM {s}.document WHERE kind = $1 AND "  # noqa: S608
             + PREFIX

@@ -421,8 +421,10 @@ class PostgresStore:
     async def count_documents(self, kind: str, *, prefix: str = "") -> int:
         return await self._apart(self._documents.count(kind, prefix))
 
-    async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
-        return await self._apart(self._documents.list(kind, prefix, most))
+    async def documents(
+        self, kind: str, *, prefix: str = "", most: int = 1000, after: str | None = None
+    ) -> dict[str, bytes]:
+        return await self._apart(self._documents.list(kind, prefix, most, after))
 
     async def delete(self, log: str) -> None:
         await self._apart(self._link.fetch(self._call("delete", 1), to_text(log)))

@@ -134,4 +134,15 @@ if operation == 'list' then
   return out
 end
 
+-- KEYS as above. ARGV: first and last name, as bounds; most. In the order of names, as above.
+if operation == 'page' then
+  local out = {}
+  local names = redis.call('ZRANGEBYLEX', KEYS[3], ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])
+  for _, name in ipairs(names) do
+    out[#out + 1] = name
+    out[#out + 1] = redis.call('HGET', KEYS[1], name)
+  end
+  return out
+end
+
 return redis.error_reply('ERR unknown operation ' .. operation)

@@ -328,8 +328,15 @@ class Index:
         bounds = (b"[" + start, b"(" + start + b"\xff") if start else ("-", "+")
         return await self._run("ZLEXCOUNT", self._documents(kind)[2], *bounds)
 
-    async def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
-        answer, _ = await self._link.run(INDEX, self._documents(kind), ["list", prefix, most])
+    async def documents(
+        self, kind: str, prefix: str, most: int, after: str | None = None
+    ) -> dict[str, bytes]:
+        words: list[Word] = ["list", prefix, most]
+        if after is not None:
+            start = prefix.encode()
+            first = b"[" + start if after < prefix else b"(" + after.encode()
+            words = ["page", first, b"(" + start + b"\xff" if start else "+", most]
+        answer, _ = await self._link.run(INDEX, self._documents(kind), words)
         names = [name.decode() for name in answer[::2]]
         return dict(zip(names, answer[1::2], strict=True))
 

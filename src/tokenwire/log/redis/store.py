@@ -415,8 +415,10 @@ class RedisStore:
     async def count_documents(self, kind: str, *, prefix: str = "") -> int:
         return await self._apart(self._index.count_documents(kind, prefix))
 
-    async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
-        return await self._apart(self._index.documents(kind, prefix, most))
+    async def documents(
+        self, kind: str, *, prefix: str = "", most: int = 1000, after: str | None = None
+    ) -> dict[str, bytes]:
+        return await self._apart(self._index.documents(kind, prefix, most, after))
 
     async def delete(self, log: str) -> None:
         await self._apart(self._expiry.erase(log))

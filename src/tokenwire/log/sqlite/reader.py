@@ -299,8 +299,17 @@ class Reader:
         ).fetchone()
         return row[0]
 
-    def documents(self, kind: str, prefix: str, most: int) -> dict[str, bytes]:
+    def documents(
+        self, kind: str, prefix: str, most: int, after: str | None = None
+    ) -> dict[str, bytes]:
         # The bounds let the key find the names; the comparison of the beginnings is what counts.
+        if after is not None:
+            rows = self._connection.execute(
+                "SELECT name, data FROM document WHERE kind = ? AND name > ? AND name >= ?"
+                " AND name < ? || char(0x10ffff) AND substr(name, 1, ?) = ? ORDER BY name LIMIT ?",
+                (kind, after, prefix, prefix, len(prefix), prefix, most),
+            )
+            return dict(rows.fetchall())
         if not prefix:
             rows = self._connection.execute(
                 "SELECT name, data FROM document WHERE kind = ? ORDER BY changed DESC LIMIT ?",

@@ -337,8 +337,10 @@ class SQLiteStore:
     async def count_documents(self, kind: str, *, prefix: str = "") -> int:
         return await self._read(lambda r: r.count_documents(kind, prefix))
 
-    async def documents(self, kind: str, *, prefix: str = "", most: int = 1000) -> dict[str, bytes]:
-        return await self._read(lambda r: r.documents(kind, prefix, most))
+    async def documents(
+        self, kind: str, *, prefix: str = "", most: int = 1000, after: str | None = None
+    ) -> dict[str, bytes]:
+        return await self._read(lambda r: r.documents(kind, prefix, most, after))
 
     async def delete(self, log: str) -> None:
         await self._write(lambda w: w.delete(log), log)

@@ -42,6 +42,7 @@ from tokenwire.relay.conversation.scope import thread_of
 from tokenwire.relay.description import meta_of
 from tokenwire.relay.feed.segment import Segment, open_segment
 from tokenwire.relay.feed.state import Event, State, queue_events
+from tokenwire.run.expiry import EXPIRED
 
 __all__ = ["STATE", "Feeds", "News", "approval_event", "waiting_event"]
 
@@ -325,12 +326,18 @@ def waiting_event(run: str, fold: Fold) -> Event:
     return {"type": "run-waiting", "run": run, "approvals": approvals}
 
 
+def _decision(answer: ApprovalAnswer) -> str:
+    if answer.approved:
+        return "approved"
+    return "expired" if answer.reason == EXPIRED else "denied"
+
+
 def approval_event(run: str, answer: ApprovalAnswer) -> Event:
     """A person's decision."""
     return {
         "type": "approval",
         "run": run,
         "call": answer.call_id,
-        "decision": "approved" if answer.approved else "denied",
+        "decision": _decision(answer),
         "by": answer.by,
     }

@@ -39,6 +39,7 @@ from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.starts.start import scoped
 from tokenwire.relay.takeover.ladder import claim_of, start_of
+from tokenwire.relay.waiting.index import RunWaits
 
 __all__ = ["RemoteRuns"]
 
@@ -54,6 +55,8 @@ class _Progress(msgspec.Struct):
     replay: Replay
     tail: int
     size: int
+    #: What of it waits for people, in the index.
+    listing: RunWaits
 
 
 class RemoteRuns:
@@ -320,7 +323,9 @@ class RemoteRuns:
                 return progress
         self._cache.pop(run, None)
         replay = await read_run(self._store, run)
-        progress = _Progress(replay, len(replay.records), sum(map(len, replay.records)))
+        listing = RunWaits(self._runs.worker.waiting, self._store, run, is_new=False)
+        size = sum(map(len, replay.records))
+        progress = _Progress(replay, len(replay.records), size, listing)
         replay.records = replay.records[-1:]
         if progress.tail == 0:
             start = start_of(run, meta_of(info))
@@ -339,6 +344,7 @@ class RemoteRuns:
         last = progress.replay.records[-1][:16] if progress.replay.records else None
         records = Chain(run, last).seal_all(events)
         close = events[-1].outcome if isinstance(events[-1], RunEnd) else None
+        await progress.listing.announce(progress.replay.fold)
         appended: Appended = await self._store.append(
             run,
             epoch=info.epoch,
@@ -354,6 +360,7 @@ class RemoteRuns:
         progress.tail += len(records)
         progress.size += sum(map(len, records))
         progress.replay.records = records[-1:]
+        await progress.listing.settle(progress.replay.fold)
         if close is None:
             self._cache[run] = progress
             while len(self._cache) > _MOST_KEPT:

@@ -67,6 +67,8 @@ async def _read_mailboxes(worker: Worker) -> None:
         await asyncio.gather(*(owned.check_commands() for owned in part))
     now = time.time()
     for owned in list(worker.owned.values()):
+        if owned.is_unlisted:
+            await owned.list_waits()
         since = owned.waits_since()
         if since is not None and now > since + worker.wait_timeout and not worker.draining:
             _log.info("run %s waited for %g s; it expires", owned.run, now - since)

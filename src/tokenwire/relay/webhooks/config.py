@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from tokenwire.errors import ConfigError, TokenwireError
 from tokenwire.relay.webhooks.post import Targets, post
 from tokenwire.relay.webhooks.signature import Signatures
 
-__all__ = ["Rejected", "Webhooks"]
+__all__ = ["MakeLink", "Rejected", "Webhooks"]
+
+
+#: The address of a link that decides about an approval: of a run, an approval, a principal, the
+#: name of the link, and the Unix seconds of its message. Once more it is the same.
+MakeLink = Callable[[str, str, str, str, float], Awaitable[str]]
 
 
 class Rejected(TokenwireError):
@@ -34,6 +39,8 @@ class Webhooks:
         if problems:
             raise ConfigError(f"invalid webhook address: {problems[0]}")
         self._signatures = Signatures(secrets)
+        #: Makes the links of a message that says what waits; None: it has none.
+        self.links: MakeLink | None = None
 
     async def send(self, url: str, message: str, body: bytes) -> None:
         """Send one message under its id. Raises `NetworkError`, `ProtocolError`, `Rejected`."""

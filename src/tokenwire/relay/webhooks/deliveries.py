@@ -19,9 +19,16 @@ from typing import Any
 
 import msgspec
 
-from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
+from tokenwire.errors import (
+    ConflictError,
+    GoneError,
+    LogError,
+    NotFoundError,
+    TokenwireError,
+)
 from tokenwire.events.fold import Fold
 from tokenwire.events.names import TENANT_END
+from tokenwire.events.state import ApprovalState, ToolState
 from tokenwire.log.base import Store
 from tokenwire.observe.facts import WebhookSent
 from tokenwire.observe.hooks import report
@@ -37,6 +44,7 @@ from tokenwire.relay.upkeep.notes import (
     look_at_end,
 )
 from tokenwire.relay.webhooks.config import Rejected, Webhooks
+from tokenwire.run.expiry import EXPIRED as EXPIRED_REASON
 
 __all__ = ["Deliveries"]
 
@@ -56,6 +64,7 @@ AT_ONCE = 16
 _MOST_SWAPS = 20
 
 ENDED, WAITING, EXPIRED = "run.ended", "run.waiting", "approval.expired"
+DECIDED = "approval.decided"
 
 
 class _Message(Attempts, kw_only=True, omit_defaults=True):
@@ -150,9 +159,10 @@ class Deliveries:
         """What a run of this process waits for is another now."""
         news = {
             WAITING: [t.approval_id for t in fold.tools.values() if t.approval_id in fold.waiting],
+            DECIDED: _decided(fold),
             EXPIRED: _expired(fold),
         }
-        if news[WAITING] or news[EXPIRED]:
+        if any(news.values()):
             self._news[run] = {event: [n for n in names if n] for event, names in news.items()}
             self.ended(run)
 
@@ -273,6 +283,7 @@ class Deliveries:
         for event, approvals in news.items():
             note.add(urls, run, event, approvals, now)
         if fold is not None and fold.outcome is not None:
+            note.add(urls, run, DECIDED, _decided(fold), now)
             note.add(urls, run, EXPIRED, _expired(fold), now)
             note.add(urls, run, ENDED, [], now)
             note.has_ended = True
@@ -296,9 +307,9 @@ class Deliveries:
         return claimed if changed is not None else []
 
     async def _send(self, run: str, message: _Message, meta: RunMeta, fold: Fold) -> _Message:
-        body = _body(run, message, meta, fold)
         how = "ok"
         try:
+            body = _body(run, message, meta, fold, await self._links(run, message, meta))
             await self._webhooks.send(message.url, message.id, body)
             message.is_sent, message.error = True, None
         except Exception as error:
@@ -315,6 +326,21 @@ class Deliveries:
             )
         report(WebhookSent(run, message.event, how))
         return message
+
+    async def _links(self, run: str, message: _Message, meta: RunMeta) -> dict[str, str]:
+        """The links of what waits, by approval: one for each address, the same at each try."""
+        links: dict[str, str] = {}
+        make = self._webhooks.links
+        if make is None or message.event != WAITING:
+            return links
+        for approval in message.approvals:
+            parts = "\n".join((message.id, message.url, approval))
+            name = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+            try:
+                links[approval] = await make(run, approval, meta.principal, name, message.at)
+            except (ConflictError, NotFoundError, GoneError):
+                continue  # it is decided by now
+        return links
 
     async def _tidy(self, run: str) -> None:
         """Remove a note when nothing is left to send, and nothing failed."""
@@ -366,11 +392,22 @@ def _expired(fold: Fold) -> list[str]:
     for tool in fold.tools.values():
         if tool.approval_id is None:
             continue
-        by_timeout = tool.approved is False and tool.approval_reason == "expired"
+        by_timeout = tool.approved is False and tool.approval_reason == EXPIRED_REASON
         by_run = tool.approved is None and fold.end_reason == "expired"
         if by_timeout or by_run:
             names.append(tool.approval_id)
     return names
+
+
+def _decided(fold: Fold) -> list[str]:
+    """Approvals that somebody decided."""
+    return [
+        tool.approval_id
+        for tool in fold.tools.values()
+        if tool.approval_id is not None
+        and tool.approved is not None
+        and (tool.approved or tool.approval_reason != EXPIRED_REASON)
+    ]
 
 
 def _message_id(run: str, event: str, approvals: list[str]) -> str:
@@ -382,7 +419,26 @@ def _message_id(run: str, event: str, approvals: list[str]) -> str:
     return f"{run}-{word}-{digest.hexdigest()}"
 
 
-def _body(run: str, message: _Message, meta: RunMeta, fold: Fold) -> bytes:
+def _approval(
+    tool: ToolState, fold: Fold, message: _Message, links: dict[str, str]
+) -> dict[str, Any]:
+    state = fold.approvals.get(tool.approval_id or "") or ApprovalState()
+    data = {
+        "approval_id": tool.approval_id,
+        "call_id": tool.call_id,
+        "name": tool.name,
+        "arguments": tool.approval_arguments,
+    }
+    if state.expires is not None:
+        data["expires"] = state.expires / 1000
+    if message.event == DECIDED:
+        data |= {"approved": tool.approved, "by": state.by, "reason": tool.approval_reason}
+    if tool.approval_id in links:
+        data["link"] = links[tool.approval_id]
+    return data
+
+
+def _body(run: str, message: _Message, meta: RunMeta, fold: Fold, links: dict[str, str]) -> bytes:
     tenant, end, user = meta.principal.rpartition(TENANT_END)
     data: dict[str, Any] = {
         "run": run,
@@ -402,12 +458,7 @@ def _body(run: str, message: _Message, meta: RunMeta, fold: Fold) -> bytes:
         }
     else:
         data["approvals"] = [
-            {
-                "approval_id": tool.approval_id,
-                "call_id": tool.call_id,
-                "name": tool.name,
-                "arguments": tool.approval_arguments,
-            }
+            _approval(tool, fold, message, links)
             for tool in fold.tools.values()
             if tool.approval_id in message.approvals
         ]

@@ -75,8 +75,11 @@ def _route_class(live: Started) -> type[APIRoute]:
 
     class ReadableRoute(APIRoute):
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["method"] in (self.methods or ()) and take_token(scope) is not None:
-                path = self.endpoint.tokenwire_path  # type: ignore[attr-defined]
+            path = self.endpoint.tokenwire_path  # type: ignore[attr-defined]
+            is_open = path.startswith(live.server.state.link_paths)
+            if scope["method"] in (self.methods or ()) and (
+                is_open or take_token(scope) is not None
+            ):
                 await _Answer(live, path, None, is_open=True)(scope, receive, send)
                 return
             more = live.server.cors_headers(scope)

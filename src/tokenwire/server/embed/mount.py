@@ -105,6 +105,8 @@ class Mounted:
     def _is_public(self, scope: Scope) -> bool:
         """The page's own files are nobody's, and neither is the description of the routes."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path.startswith(self._live.server.state.link_paths):
+            return True
         if path in ("/openapi.json", "/docs"):
             return path in self._live.server.state.public_paths
         return path.startswith("/assets/") or path in _PUBLIC

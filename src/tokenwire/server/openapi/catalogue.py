@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from tokenwire.server.openapi import conversation, durable, native, producers, wires
+from tokenwire.server.openapi import conversation, durable, native, producers, waiting, wires
 from tokenwire.server.openapi.operation import Operation, Socket
 
 __all__ = ["OPERATIONS", "PARAMETERS", "SOCKETS", "described", "plain_path"]
@@ -15,6 +15,7 @@ __all__ = ["OPERATIONS", "PARAMETERS", "SOCKETS", "described", "plain_path"]
 OPERATIONS: dict[tuple[str, str], Operation] = {
     **native.OPERATIONS,
     **conversation.OPERATIONS,
+    **waiting.OPERATIONS,
     **wires.OPERATIONS,
     **producers.OPERATIONS,
     **durable.OPERATIONS,
@@ -26,6 +27,8 @@ PARAMETERS: dict[str, str] = {
     "run": "The run's id.",
     "approval": "The id of the approval that the run waits for.",
     "call": "The id of the tool call.",
+    "link": "The id of the link.",
+    "token": "The signed end of a link's address.",
     "thread": "The conversation's name.",
     "chat": "The chat's id.",
     "model": "A model's name.",

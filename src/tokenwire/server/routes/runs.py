@@ -34,6 +34,7 @@ from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.respond import run_response
 from tokenwire.server.edge.whole import whole_answer
 from tokenwire.server.routes.resume import resume_of
+from tokenwire.server.routes.waiting.inbox import routes as waiting_routes
 from tokenwire.server.runs import describe
 from tokenwire.server.starts.start import (
     Start,
@@ -74,6 +75,7 @@ def routes(state: State) -> list[BaseRoute]:
         route(one + "/approvals/{approval}", approve, "POST"),
         route(one + "/tools/{call}", answer_tool, "POST"),
         *run_routes(state),
+        *waiting_routes(state),
     ]
 
 
