@@ -531,7 +531,7 @@ async def test_a_question_that_was_lost_before_it_was_whole_is_asked_again(
 
         monkeypatch.setattr(first.store, "append", cut)
         info = await first.start(asked(), model="job")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await lost.wait()
         crash(first)
         async with worker(tmp_path, job) as second:

@@ -155,7 +155,7 @@ def test_on_end(way: Callable[..., Any], error: BaseException) -> None:
         await runs.open()
         try:
             first = await runs.start(Request(messages=[user("x")]), model="job")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while calls.count(first.id) < 2:  # told again, as after any failure
                     await asyncio.sleep(0.02)
         finally:

@@ -151,7 +151,7 @@ class Watched:
 @pytest.fixture
 def watched(chromium: Any) -> Iterator[Watched]:
     context = chromium.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(20000)
+    context.set_default_timeout(60_000)
     yield Watched(context)
     context.close()
 
@@ -229,6 +229,8 @@ class Model:
     def __init__(self) -> None:
         self.pieces: list[str | dict[str, Any]] = []
         self.pause = 0.0
+        #: Where it says nothing more until the event is set.
+        self.gate: tuple[int, threading.Event] | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -238,7 +240,9 @@ class Model:
                 self.send_header("content-type", "text/event-stream")
                 self.end_headers()
                 stopped = threading.Event()
-                for piece in outer.pieces:
+                for number, piece in enumerate(outer.pieces):
+                    if outer.gate is not None and outer.gate[0] == number:
+                        outer.gate[1].wait(60)
                     delta = {"content": piece} if isinstance(piece, str) else piece
                     self._say({"delta": delta, "index": 0})
                     if outer.pause:

@@ -47,7 +47,6 @@ def ready(page: Any) -> None:
 
 @pytest.mark.parametrize("kind", PAGES)
 def test_a_person_signs_up_asks_and_decides(server: AppServer, watched: Any, kind: str) -> None:
-    watched.context.set_default_timeout(60_000)
     page = watched.page()
     page.goto(server.url + PAGES[kind])
     page.get_by_label("Name").fill(kind)

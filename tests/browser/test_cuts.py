@@ -60,7 +60,7 @@ def test_no_network_for_a_while(
 ) -> None:
     page = watched.page()
     page.goto(line.url)
-    ask(page, "scenario:slow")
+    ask(page, "scenario:slow?rate=12")
     begun(page)
     watched.context.set_offline(True)  # the browser says so, but keeps what is open
     line.cut()
@@ -79,7 +79,7 @@ def test_a_line_that_breaks_again_and_again(
 ) -> None:
     page = watched.page()
     page.goto(line.url)
-    ask(page, "scenario:slow")
+    ask(page, "scenario:slow?rate=12")
     begun(page)
     for number in (10, 25, 40, 55, 70):
         page.wait_for_function(
@@ -120,9 +120,9 @@ def test_the_server_is_killed_and_comes_back(
     served = serve("--store", f"sqlite:{tmp_path / 'runs.db'}")
     page = watched.page()
     page.goto(served.url)
-    ask(page, "scenario:slow")
+    ask(page, "scenario:slow?rate=400")
     page.wait_for_selector(COMPLETE)
-    ask(page, "scenario:slow")
+    ask(page, "scenario:slow?rate=12")
     page.locator(".answer .markdown").nth(1).get_by_text("1 2 3").wait_for()
     served.stop(signal.SIGKILL)
     page.get_by_text("Reconnecting").wait_for()

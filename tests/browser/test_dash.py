@@ -56,6 +56,7 @@ def test_the_dashboard_asks_for_the_key_that_metrics_need(
 
 def test_the_dashboard_fits_a_phone(server: Any, chromium: Any) -> None:
     context = chromium.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(60_000)
     dash = context.new_page()
     dash.goto(server.url + "/dash")
     dash.locator("figure", has_text="Gaps between chunks").wait_for()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,9 @@ LONG = [f"Paragraph {n} says a little.\n\n" for n in range(120)]
 def test_scrolling_up_a_little_ends_following(
     serve: Callable[..., Any], model: Any, watched: Any, ask: Callable[..., Any]
 ) -> None:
-    model.pieces, model.pause = LONG, 0.05
+    model.pieces, model.pause = LONG, 0.02
+    go = threading.Event()
+    model.gate = (60, go)
     page = watched.page()
     page.set_viewport_size({"width": 700, "height": 400})
     page.goto(serve("--model", model.name).url)
@@ -31,17 +34,22 @@ def test_scrolling_up_a_little_ends_following(
     )
     page.locator(place).hover()
     page.mouse.wheel(0, -12)
-    page.wait_for_timeout(150)
+    page.get_by_role("button", name="To the newest").wait_for()
+    page.wait_for_timeout(150)  # the wheel may turn on for a moment
     top = page.locator(place).evaluate("(e) => e.scrollTop")
     height = page.locator(place).evaluate("(e) => e.scrollHeight")
+    go.set()
     page.wait_for_function(
         "([s, h]) => document.querySelector(s).scrollHeight > h + 60", arg=[place, height]
     )
     assert page.locator(place).evaluate("(e) => e.scrollTop") == top
     page.get_by_role("button", name="To the newest").click()
     state(answer, "complete")
-    rest = page.locator(place).evaluate("(e) => e.scrollHeight - e.scrollTop - e.clientHeight")
-    assert rest <= 2
+    page.wait_for_function(
+        "(s) => { const e = document.querySelector(s);"
+        " return e.scrollHeight - e.scrollTop - e.clientHeight <= 2 }",
+        arg=place,
+    )
 
 
 TRANSLATE = """() => {
@@ -128,6 +136,7 @@ def test_fields_are_large_enough_for_phones(server: Any, chromium: Any) -> None:
     context = chromium.new_context(
         has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800}
     )
+    context.set_default_timeout(60_000)
     page = context.new_page()
     page.goto(server.url)
     page.get_by_role("button", name="Conversations").tap()

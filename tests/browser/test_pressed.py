@@ -31,7 +31,7 @@ def test_stop_works_before_the_run_has_an_id(
     state(first, "complete")
     held: list[Any] = []
     page.route("**/v1/runs", lambda route: held.append(route))
-    second = write(page, "scenario:slow")
+    second = write(page, "scenario:slow?rate=4")
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopping, as soon as the server can be reached").wait_for()
     held[0].continue_()
@@ -46,7 +46,7 @@ def test_stop_without_a_network_is_sent_when_it_is_back(
 ) -> None:
     page = watched.page()
     page.goto(server.url)
-    answer = ask(page, "scenario:slow?rate=10")
+    answer = ask(page, "scenario:slow?rate=4")
     answer.get_by_text("1 2 3").wait_for()
     page.context.set_offline(True)
     page.get_by_role("button", name="Stop").click()
@@ -156,7 +156,7 @@ def test_escape_closes_just_what_it_was_meant_for(
 ) -> None:
     page = watched.page()
     page.goto(server.url)
-    answer = ask(page, "scenario:slow?rate=10")
+    answer = ask(page, "scenario:slow?rate=4")
     answer.get_by_text("1 2 3").wait_for()
     search = page.get_by_label("Search conversations")
     search.fill("x")
@@ -183,6 +183,7 @@ def test_enter_of_a_keyboard_on_the_screen_breaks_the_line(server: Any, chromium
     context = chromium.new_context(
         has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800}
     )
+    context.set_default_timeout(60_000)
     page = context.new_page()
     page.goto(server.url)
     field = page.get_by_label("Your question")

@@ -49,7 +49,7 @@ def here() -> Iterator[Site]:
 def run_with(url: str, use: Callable[[Client], Awaitable[Any]], **settings: Any) -> Any:
     async def main() -> Any:
         async with Client(url, **{"patience": QUICK, **settings}) as client:
-            return await asyncio.wait_for(use(client), 30)
+            return await asyncio.wait_for(use(client), 60)
 
     return asyncio.run(main())
 

@@ -131,6 +131,6 @@ def test_a_reader_that_has_it_all_is_not_sent_round_and_round(here: Site, transp
             whole = [event async for event in follow]
             assert isinstance(whole[-1], RunEnd)
             again = client.follow(run, after=follow.cursor)
-            assert await asyncio.wait_for(anext(again, None), 30) is None
+            assert await asyncio.wait_for(anext(again, None), 60) is None
 
     asyncio.run(main())

@@ -41,6 +41,16 @@ def serve(folder: Path, port: int) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("transport", ["sse", "websocket"])
 def test_killed_and_started_again(tmp_path: Path, transport: str) -> None:
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if killed(folder, transport):
+            return
+    raise AssertionError("the run had always ended before its server was killed")
+
+
+def killed(tmp_path: Path, transport: str) -> bool:
+    """Whether the server was killed while the run went on; if so, the answer was whole."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     first = serve(tmp_path, port)
@@ -58,7 +68,7 @@ def test_killed_and_started_again(tmp_path: Path, transport: str) -> None:
                 written += isinstance(event, TextDelta)
                 if written == 5 and not second:
                     first.send_signal(signal.SIGKILL)
-                    first.wait(10)
+                    first.wait(60)
                     second.append(await asyncio.to_thread(serve, tmp_path, port))
             assert [type(e) async for e in client.follow(run)] == kinds
             assert (await client.snapshot(run))["message"]["content"][0]["text"] == state.text
@@ -67,12 +77,14 @@ def test_killed_and_started_again(tmp_path: Path, transport: str) -> None:
     try:
         state, kinds = asyncio.run(asyncio.wait_for(main(), 120))
         assert kinds.count(RunEnd) == 1
-        assert RunClaim in kinds
+        if RunClaim not in kinds:
+            return False  # this process was stopped for so long that the run ended
         assert StepReset in kinds or state.outcome != "complete"
         assert state.outcome == "complete"
         again = httpx.post(url + "/v1/runs", json={"prompt": "scenario:text"}).json()["id"]
         whole = asyncio.run(text_of(url, again))
         assert state.text == whole
+        return True
     finally:
         for process in (first, *second):
             process.kill()

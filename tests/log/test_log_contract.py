@@ -166,7 +166,7 @@ def test_what_others_append_to_a_shared_stream_is_told_and_read_at_once(new_log:
             assert done.status == "ok"
             page = await log.read("s", after=number - 1, fresh=True)
             assert (page.records, page.tail) == ([b"%d" % number], number)
-            await asyncio.wait_for(woken.wait(), 30)
+            await asyncio.wait_for(woken.wait(), 60)
         stop()
         if other is not log:
             await other.close()
@@ -411,7 +411,7 @@ def test_commands_reach_the_owner_in_order(new_log: NewLog) -> None:
         woken = asyncio.Event()
         log.subscribe("s", woken.set)
         await log.command("s", b"cancel")
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         await log.command("s", b"\x00approve\n")
         assert await log.commands("s") == [(1, b"cancel"), (2, b"\x00approve\n")]
         assert await log.commands("s", after=1) == [(2, b"\x00approve\n")]
@@ -434,7 +434,7 @@ def test_subscribers_are_woken_after_the_records_are_there(new_log: NewLog) -> N
                 if page.closed:
                     return page.closed
                 if not page.records:
-                    await asyncio.wait_for(woken.wait(), 20)
+                    await asyncio.wait_for(woken.wait(), 60)
                     woken.clear()
 
         follower = asyncio.create_task(follow())
@@ -459,10 +459,10 @@ def test_one_subscriber_may_leave_while_it_is_woken(new_log: NewLog) -> None:
         end_first = log.subscribe("s", lambda: (called.append("first"), end_first()))
         end_second = log.subscribe("s", woken.set)
         await log.append("s", epoch=1, first=1, records=[b"1"])
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         woken.clear()
         await log.append("s", epoch=1, first=2, records=[b"2"])
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         assert called == ["first"]
         end_second()
 
@@ -629,7 +629,7 @@ def test_deleted_streams_are_forgotten(new_log: NewLog) -> None:
         woken = asyncio.Event()
         log.subscribe("s", woken.set)
         await log.delete("s")
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         await log.delete("s")
         with pytest.raises(NotFoundError):
             await log.read("s")
@@ -765,7 +765,7 @@ def test_two_logs_on_one_store_see_each_other(new_log: NewLog) -> None:
                 page = await reader.read("s", after=len(seen))
                 seen.extend(page.records)
                 if not page.records:
-                    await asyncio.wait_for(woken.wait(), 20)
+                    await asyncio.wait_for(woken.wait(), 60)
                     woken.clear()
         await reader.command("s", b"stop")
         assert await writer.commands("s") == [(1, b"stop")]
@@ -788,7 +788,7 @@ async def soon(log: Store, *, first: int, records: list[bytes], epoch: int = 1) 
     if not log.append_soon("s", epoch=epoch, first=first, records=records, then=told.set_result):
         assert not told.done()
         return "later"
-    return await asyncio.wait_for(told, 30)
+    return await asyncio.wait_for(told, 60)
 
 
 def test_an_append_without_waiting_is_an_append_or_nothing(new_log: NewLog) -> None:

@@ -306,7 +306,7 @@ def test_followers_survive_the_loss_of_their_connection(server: RedisServer) -> 
                     page = await reader.read("s", after=len(seen))
                     seen += page.records
                     if not page.records:
-                        await asyncio.wait_for(woken.wait(), 20)
+                        await asyncio.wait_for(woken.wait(), 60)
                         woken.clear()
             assert seen == [b"%d" % number for number in range(1, 31)]
 
@@ -343,7 +343,7 @@ def test_readers_that_come_and_go_keep_one_connection(server: RedisServer) -> No
             await writer.create("s", owner="me", lease=60)
             woken = asyncio.Event()
             end = reader.subscribe("s", woken.set)
-            await asyncio.wait_for(woken.wait(), 20)
+            await asyncio.wait_for(woken.wait(), 60)
             first = connection()
             assert len(first) == 1
             for number in range(1, 61):
@@ -356,7 +356,7 @@ def test_readers_that_come_and_go_keep_one_connection(server: RedisServer) -> No
                 assert page.records == []
                 await writer.append("s", epoch=1, first=number, records=[b"%d" % number])
                 while not (await reader.read("s", after=number - 1)).records:
-                    await asyncio.wait_for(woken.wait(), 20)
+                    await asyncio.wait_for(woken.wait(), 60)
                     woken.clear()
             assert connection() == first
 

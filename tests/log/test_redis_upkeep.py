@@ -249,7 +249,7 @@ def test_after_flushall_a_reader_of_a_waiting_run_hears_of_it(server: RedisServe
                 waiting = any(isinstance(e, m.RunWait) for _, e in batch.events())
             server.ask("FLUSHALL")
             with pytest.raises(NotFoundError):
-                await asyncio.wait_for(follower.next(), 10)
+                await asyncio.wait_for(follower.next(), 60)
             follower.close()
 
     run_async(main())
@@ -318,7 +318,7 @@ def test_a_reader_hears_that_redis_is_full(server: RedisServer) -> None:
                 assert batch is not None
                 events += [e for _, e in batch.events()]
             fill(server)
-            while (batch := await asyncio.wait_for(follower.next(), 10)) is not None:
+            while (batch := await asyncio.wait_for(follower.next(), 60)) is not None:
                 events += [e for _, e in batch.events()]
             follower.close()
             assert isinstance(events[-1], m.RunEnd)

@@ -25,7 +25,7 @@ def run(store: SQLiteStore, case: Case) -> None:
     async def main() -> None:
         await store.start()
         try:
-            await asyncio.wait_for(case(store), 20)
+            await asyncio.wait_for(case(store), 60)
         finally:
             await store.close()
 

@@ -171,7 +171,7 @@ async def frames_of(socket: Any, most: int = 10_000) -> list[dict[str, Any]]:
     """The frames up to a terminal one, without pings."""
     found: list[dict[str, Any]] = []
     while len(found) < most:
-        frame = json.loads(await asyncio.wait_for(socket.recv(), 20))
+        frame = json.loads(await asyncio.wait_for(socket.recv(), 60))
         if frame.get("type") == "ping":
             continue
         found.append(frame)

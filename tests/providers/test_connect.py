@@ -77,7 +77,7 @@ def test_an_address_that_does_not_answer_does_not_hold_the_next(
         async with raw_provider(closing()) as provider:
             port = int(provider.url.rpartition(":")[2])
             resolve(info(1), info(port))
-            sock = await asyncio.wait_for(open_socket("models.internal", 443), 30)
+            sock = await asyncio.wait_for(open_socket("models.internal", 443), 60)
             assert sock.getpeername() == ("127.0.0.1", port)
             sock.close()
             await asyncio.sleep(0)
@@ -96,7 +96,7 @@ def test_an_address_that_refuses_gives_way_at_once(
         async with raw_provider(closing()) as provider:
             port = int(provider.url.rpartition(":")[2])
             resolve(info(free_port()), info(free_port()), info(port))
-            sock = await asyncio.wait_for(open_socket("models.internal", 443), 30)
+            sock = await asyncio.wait_for(open_socket("models.internal", 443), 60)
             assert sock.getpeername() == ("127.0.0.1", port)
             sock.close()
 
@@ -204,7 +204,7 @@ def test_idle_connections_are_closed_without_another_request(
                 pass
             await response.aclose()
             assert len(connections) == 1
-            await asyncio.wait_for(ended.wait(), 30)
+            await asyncio.wait_for(ended.wait(), 60)
             await asyncio.sleep(0)
             assert len(connections) == 0
             connections.close()

@@ -101,7 +101,7 @@ def test_a_body_that_is_cut_is_a_network_error_after_its_bytes(reset: bool) -> N
         await request_of(reader)
         writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await writer.drain()
-        await asyncio.wait_for(heard.wait(), 10)
+        await asyncio.wait_for(heard.wait(), 60)
         if reset:
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -143,7 +143,7 @@ def test_abort_closes_the_connection_and_raises_in_the_pending_read() -> None:
             await pending
         with pytest.raises(DeadlineError):
             await stream.read()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 60)
         await stream.aclose()
 
     asyncio.run(served(handler, use))
@@ -162,7 +162,7 @@ def test_closing_before_the_end_closes_the_connection() -> None:
     async def use(client: HttpClient, url: str) -> None:
         stream = await client.open(call(url), connect_timeout=30)
         await stream.aclose()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 60)
 
     asyncio.run(served(handler, use))
 
@@ -178,11 +178,11 @@ def test_a_cancelled_wait_for_the_head_closes_the_connection() -> None:
 
     async def use(client: HttpClient, url: str) -> None:
         opening = asyncio.ensure_future(client.open(call(url), connect_timeout=30))
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(asked.wait(), 60)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 60)
 
     asyncio.run(served(handler, use))
 

@@ -92,7 +92,7 @@ def calling() -> list[m.Event]:
 
 
 async def end_of(runs: Runs, run: str) -> m.RunEnd:
-    events = [event for _, event in await asyncio.wait_for(read_all(runs, run), 20)]
+    events = [event for _, event in await asyncio.wait_for(read_all(runs, run), 60)]
     return events[-1]
 
 

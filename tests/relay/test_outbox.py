@@ -41,7 +41,7 @@ async def opened(store: str, on_end: Any) -> AsyncIterator[Runs]:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -181,7 +181,7 @@ def test_what_fails_for_a_day_is_listed_and_what_is_deleted_is_forgotten(
             assert runs.outbox is not None
             info = await runs.start(asked("you"), model="job")
             failed: dict[str, str] = {}
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not failed:
                     failed = await runs.outbox.failed()
                     await asyncio.sleep(0.05)

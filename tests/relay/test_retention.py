@@ -158,7 +158,7 @@ def test_it_sweeps_by_itself_and_survives_a_cleaner_that_fails(url: str) -> None
             retention.cleaners.append(cleaned)
             retention._pause = 0.05
             retention.open()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not cleaned.calls:
                     await asyncio.sleep(0.02)
             await retention.aclose()

@@ -119,7 +119,7 @@ def test_a_cancel_that_is_quicker_than_the_start_ends_the_run_all_the_same(model
         async with simulator() as server, relay(server, agents=agents) as runs:
             info = await runs.start(request_of("scenario:stall"), model=model)
             await runs.cancel(info.id, by="ann")  # before the run's task had its first turn
-            events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 30)]
+            events = [e for _, e in await asyncio.wait_for(read_all(runs, info.id), 60)]
             kinds = [e.type for e in events]
             assert kinds[:2] == ["run-start", "control"]
             assert events[-1].outcome == "cancelled"

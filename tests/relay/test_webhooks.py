@@ -78,7 +78,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -169,7 +169,7 @@ def test_what_is_not_received_is_sent_again_under_its_id(status: int, receiver: 
 
 
 async def until_received(runs: Runs) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await runs.store.documents("webhook"):
             await asyncio.sleep(0.02)
 
@@ -201,7 +201,7 @@ def test_another_process_sends_what_a_dead_one_did_not(
         async with opened(sqlite(tmp_path), "http://127.0.0.1:9/away") as first:
             info = await first.start(asked("you"), model="job")
             await events_of(first, info.id)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while b'"error"' not in (await first.store.document("webhook", info.id) or b""):
                     await asyncio.sleep(0.02)
         async with opened(sqlite(tmp_path), receiver.url) as second:
@@ -324,7 +324,7 @@ def test_what_fails_for_a_day_is_listed_and_counted(
             info = await runs.start(asked("you"), model="job")
             assert runs.outbox is not None
             failed: dict[str, str] = {}
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not failed:
                     failed = await runs.outbox.failed()
                     await asyncio.sleep(0.02)
@@ -350,7 +350,7 @@ def test_a_receiver_that_is_gone_is_not_called_again(receiver: Receiver) -> None
         async with opened("memory:", receiver.url) as runs:
             info = await runs.start(asked("you"), model="job")
             assert runs.outbox is not None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await runs.outbox.failed():
                     await asyncio.sleep(0.02)
             await asyncio.sleep(0.3)

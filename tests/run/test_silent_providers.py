@@ -389,7 +389,7 @@ def test_pings_with_fields_do_not_hold_the_end_of_an_answer() -> None:
     async def main() -> None:
         async with raw_provider(drip(HEAD + chunked(sse(WORD, LAST)), chunked(ping))) as provider:
             run = ask("x", provider.url, deadlines=Deadlines(keep_alive=60, total=60))
-            async with asyncio.timeout(30), run:
+            async with asyncio.timeout(60), run:
                 assert (await run.result()).text == "a "
 
     run_async(main())

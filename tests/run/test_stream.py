@@ -52,7 +52,7 @@ def test_cancel_closes_the_providers_connection_and_is_written_down():
             assert types[-1] == "run-end"
             assert events[-1].outcome == "cancelled"
             assert types.index("control") < types.index("text-end") < types.index("step-end")
-            record = await asyncio.wait_for(server.wait_ended(), 5)
+            record = await asyncio.wait_for(server.wait_ended(), 60)
             assert record.outcome == "disconnected"
             with pytest.raises(CancelledRunError):
                 await run.result()
@@ -66,7 +66,7 @@ def test_leaving_early_closes_everything():
             async with ask("scenario:stall", server.url) as run:
                 async for _ in run.text():
                     break
-            record = await asyncio.wait_for(server.wait_ended(), 5)
+            record = await asyncio.wait_for(server.wait_ended(), 60)
             assert record.outcome == "disconnected"
 
     run_async(main())
@@ -79,7 +79,7 @@ def test_a_reader_that_fails_closes_everything():
                 async with ask("scenario:stall", server.url) as run:
                     async for _ in run.text():
                         raise ZeroDivisionError
-            assert (await asyncio.wait_for(server.wait_ended(), 5)).outcome == "disconnected"
+            assert (await asyncio.wait_for(server.wait_ended(), 60)).outcome == "disconnected"
 
     run_async(main())
 
@@ -196,7 +196,7 @@ def test_a_run_that_was_left_before_its_first_turn_has_an_end():
             async with ask("scenario:text", server.url) as run:
                 pass  # its task was cancelled before it began
             with pytest.raises(TruncatedError):
-                await asyncio.wait_for(run.result(), 10)
+                await asyncio.wait_for(run.result(), 60)
             assert [batch async for batch in run.batches()] == []
 
     run_async(main())

@@ -95,7 +95,7 @@ async def until_text(wire: Any) -> list[Any]:
     """Messages of a socket until the answer's text has begun."""
     messages = []
     while True:
-        message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+        message = json.loads(await asyncio.wait_for(wire.recv(), 60))
         messages.append(message)
         if re.search('"text-delta"|"TEXT_MESSAGE_CONTENT"', json.dumps(message)):
             return messages
@@ -109,11 +109,11 @@ async def native(here: Any, url: str, erase: Any) -> tuple[Any, str]:
         await until_text(wire)
         await erase()
         while True:
-            message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+            message = json.loads(await asyncio.wait_for(wire.recv(), 60))
             if message["op"] in ("error", "end"):
                 break
         await wire.send(json.dumps({"op": "ping", "id": 2}))  # the socket itself is well
-        assert json.loads(await asyncio.wait_for(wire.recv(), 20))["op"] == "pong"
+        assert json.loads(await asyncio.wait_for(wire.recv(), 60))["op"] == "pong"
     return message["op"], message["error"]["code"]
 
 
@@ -125,11 +125,11 @@ async def ui(here: Any, url: str, erase: Any) -> tuple[Any, str]:
         await until_text(wire)
         await erase()
         while True:
-            message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+            message = json.loads(await asyncio.wait_for(wire.recv(), 60))
             if message["type"] != "chunk":
                 break
         await wire.send(json.dumps({"type": "resume", "requestId": "r2", "id": "chat"}))
-        after = json.loads(await asyncio.wait_for(wire.recv(), 20))
+        after = json.loads(await asyncio.wait_for(wire.recv(), 60))
         assert after == {"type": "no-active", "requestId": "r2"}
     return message["type"], message["errorText"]
 
@@ -142,7 +142,7 @@ async def ag_ui(here: Any, url: str, erase: Any) -> tuple[Any, str]:
         await until_text(wire)
         await erase()
         while True:
-            message = json.loads(await asyncio.wait_for(wire.recv(), 20))
+            message = json.loads(await asyncio.wait_for(wire.recv(), 60))
             message = message.get("chunk", message)
             if message["type"] in ("RUN_ERROR", "RUN_FINISHED"):
                 break

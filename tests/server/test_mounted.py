@@ -361,7 +361,7 @@ def test_old_runs_go_in_an_application_too() -> None:
         async with live:
             response = await live.start("scenario:text")
             run = response.headers["tokenwire-run"]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         await live.runs.info(run)

@@ -252,7 +252,7 @@ def test_a_check_that_never_answers_is_no_yes(monkeypatch: pytest.MonkeyPatch) -
         connection = connections.open(reader, identity)
         is_slow.set()
         recheck.sweep(asyncio.get_running_loop().time())
-        await asyncio.wait_for(reader.poked.wait(), 10)
+        await asyncio.wait_for(reader.poked.wait(), 60)
         assert connection.leaving == "revoked"
         await recheck.aclose()
         await connections.aclose()

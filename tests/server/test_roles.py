@@ -322,7 +322,7 @@ async def _talk(person: Person, path: str, *messages: Any) -> list[Any]:
     heard: list[Any] = []
     address = person.url.replace("http", "ws", 1) + path
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         connect(address, additional_headers=person.headers, proxy=None) as wire,
     ):
         for message in messages:

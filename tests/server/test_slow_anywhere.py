@@ -265,7 +265,7 @@ def test_keep_alives_and_events_of_a_run_without_a_log_do_not_mix(
             bodies.append(message.get("body", b""))
 
         peer = Peer("/")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await unlogged("scenario:slow")(peer.scope(), peer.receive, send)
         assert b"run-end" in b"".join(bodies)
 

@@ -20,7 +20,7 @@ async def talk(server, data):
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(data)
     writer.write_eof() if data.endswith(b"EOF") else None
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answer
 
@@ -133,7 +133,7 @@ def test_a_reader_who_does_not_read_holds_up_only_itself():
         assert heard.ended
         assert server.requests[0].outcome == "running"
         lazy.transport.abort()
-        record = await asyncio.wait_for(server.wait_ended(0), 10)
+        record = await asyncio.wait_for(server.wait_ended(0), 60)
         assert record.outcome == "disconnected"
         assert record.bytes_sent < 9_000_000
 
@@ -189,7 +189,7 @@ def test_resets_and_disconnects_work_on_uvloop_too():
             assert len(heard.body) == 512
             heard = await hear(server, "scenario:stall", quiet=0.3)
             assert heard.silent
-            record = await asyncio.wait_for(server.wait_ended(1), 5)
+            record = await asyncio.wait_for(server.wait_ended(1), 60)
             assert record.outcome == "disconnected"
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

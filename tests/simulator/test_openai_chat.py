@@ -90,7 +90,7 @@ def test_closing_the_stream_is_noticed():
                 if chunk.choices[0].delta.content:
                     break
             await stream.close()
-            record = await asyncio.wait_for(server.wait_ended(), 5)
+            record = await asyncio.wait_for(server.wait_ended(), 60)
             assert record.outcome == "disconnected"
             assert record.disconnected_at is not None
 

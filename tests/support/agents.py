@@ -49,7 +49,7 @@ async def events_of(
     events: list[Any] = []
     follower = await runs.follow(run)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (batch := await follower.next()) is not None:
                 for _, event in batch.events():
                     events.append(event)

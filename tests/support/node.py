@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
-import os
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -76,18 +78,69 @@ def serving(tools: ToolSet | None = None, **settings: Any) -> Iterator[ThreadedS
         yield server
 
 
-def run_node(script: str, *arguments: str, seconds: float = 60, **env: str) -> Any:
-    """What ``script`` printed, as JSON; its output in the failure when it does not end well."""
-    done = subprocess.run(
-        ["node", "--no-warnings", script, *arguments],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env={**os.environ, **env},
-    )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    if isinstance(told, dict):
-        told["stderr"] = done.stderr
-    return told
+class Keeper:
+    """A Node process that runs one script after the other: to load what they import takes longer
+    than most scripts take."""
+
+    def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            ["node", "--no-warnings", "keeper.mjs"],
+            cwd=HERE,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self.is_open = True
+
+    def run(self, script: str, arguments: tuple[str, ...], env: dict[str, str], most: float) -> Any:
+        """What ``script`` printed last, as JSON. One that fails, that ends its process or takes
+        longer than ``most`` seconds closes the keeper."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        request = {"script": str(HERE / script), "arguments": arguments, "env": env}
+        clock = threading.Timer(most, self._process.kill)
+        clock.start()
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        finally:
+            clock.cancel()
+        reply = json.loads(line) if line else {"failed": f"no answer within {most} s"}
+        told = reply.get("told")
+        if not told or reply.get("ended"):
+            self.close()
+        if not told:
+            why = reply.get("failed", "nothing was printed")
+            raise AssertionError(f"{script} {arguments}: {why}\n{self._said()}")
+        return json.loads(told[-1])
+
+    def close(self) -> None:
+        self.is_open = False
+        self._process.kill()
+        self._process.communicate()
+
+    def _said(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read()[-4000:]
+
+
+_keeper: Keeper | None = None
+
+
+@atexit.register
+def _close_keeper() -> None:
+    if _keeper is not None and _keeper.is_open:
+        _keeper.close()
+
+
+def run_node(script: str, *arguments: str, seconds: float = 120, **env: str) -> Any:
+    """What ``script`` printed last, as JSON; its output in the failure when it does not end well.
+    The scripts of a test process share a Node, which runs each anew."""
+    global _keeper
+    if _keeper is None or not _keeper.is_open:
+        _keeper = Keeper()
+    return _keeper.run(script, arguments, env, seconds)

@@ -28,43 +28,46 @@ class HttpProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            self.lines.append(head.partition("\r\n")[0])
-            method, target, _ = self.lines[-1].split(" ")
-            if self._password is not None:
-                value = base64.b64encode(self._password.encode()).decode()
-                if f"proxy-authorization: basic {value}".lower() not in head.lower():
-                    writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
-                    writer.close()
-                    return
-            if method == "CONNECT":
-                host = target.rpartition(":")[0]
-                first = b""
-            else:
-                parts = urlsplit(target)
-                host = parts.hostname or ""
-                first = head.replace(target, parts.path, 1).encode("latin-1")
-            if host not in self._names:
-                writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
-                writer.close()
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._answer(reader, writer)
+        finally:
+            writer.close()  # also when the test ends first
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.lines.append(head.partition("\r\n")[0])
+        method, target, _ = self.lines[-1].split(" ")
+        if self._password is not None:
+            value = base64.b64encode(self._password.encode()).decode()
+            if f"proxy-authorization: basic {value}".lower() not in head.lower():
+                writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
                 return
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._names[host])
-            if method == "CONNECT":
-                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            up_writer.write(first)
-            copies = [
-                asyncio.ensure_future(_copy(reader, up_writer)),
-                asyncio.ensure_future(_copy(up_reader, writer)),
-            ]
-            try:
-                await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for copy in copies:
-                    copy.cancel()
-                await asyncio.gather(*copies, return_exceptions=True)
-                up_writer.close()
-        writer.close()
+        if method == "CONNECT":
+            host = target.rpartition(":")[0]
+            first = b""
+        else:
+            parts = urlsplit(target)
+            host = parts.hostname or ""
+            first = head.replace(target, parts.path, 1).encode("latin-1")
+        if host not in self._names:
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+            return
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._names[host])
+        if method == "CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        up_writer.write(first)
+        copies = [
+            asyncio.ensure_future(_copy(reader, up_writer)),
+            asyncio.ensure_future(_copy(up_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for copy in copies:
+                copy.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
+            up_writer.close()
 
     async def aclose(self) -> None:
         for task in list(self._tasks):

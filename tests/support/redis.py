@@ -85,7 +85,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not any(word in self.ask("PING") for word in (b"PONG", b"NOAUTH")):
             assert self._process.poll() is None, "redis-server ended at once"
             assert time.monotonic() < end, "redis-server does not answer"

@@ -119,7 +119,7 @@ class ReverseProxy:
         if self.kind == "nginx":
             before = self._workers()
             self._processes[0].send_signal(signal.SIGHUP)
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while self._workers() <= before:
                 assert time.monotonic() < end, "nginx started no new worker"
                 time.sleep(0.02)

@@ -61,7 +61,7 @@ def test_a_server_reached_by_its_url() -> None:
         port = free_port()
         process = await asyncio.create_subprocess_exec(*SERVER, str(port))
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -45,7 +45,7 @@ def talk(url: str, *frames: Any, ends: int = 1) -> list[dict[str, Any]]:
                 await socket.send(frame if isinstance(frame, str) else json.dumps(frame))
             left = ends
             while left:
-                told = json.loads(await asyncio.wait_for(socket.recv(), 20))
+                told = json.loads(await asyncio.wait_for(socket.recv(), 60))
                 found.append(told)
                 left -= told["type"] in ("end", "no-active", "error")
         return found
@@ -88,7 +88,7 @@ def test_an_abort_detaches_and_a_resume_reads_from_the_start(url: str) -> None:
             await socket.send(json.dumps(resume))
             chunks: list[Any] = []
             while True:
-                told = json.loads(await asyncio.wait_for(socket.recv(), 20))
+                told = json.loads(await asyncio.wait_for(socket.recv(), 60))
                 if told["requestId"] == "two":
                     chunks.append(told)
                     if told["type"] == "end":

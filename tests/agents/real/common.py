@@ -160,7 +160,7 @@ async def worker(path: Path, agent: Any, number: int) -> AsyncIterator[Runs]:
 async def read(runs: Runs, run: str, until: type | None = None) -> list[Any]:
     events: list[Any] = []
     follower = await runs.follow(run)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (batch := await follower.next()) is not None:
             for _, event in batch.events():
                 events.append(event)

@@ -65,7 +65,7 @@ def bearer(token: str) -> dict[str, str]:
 def waiting(here: Site, **fields: Any) -> tuple[str, str]:
     """A run that waits for an approval, and the approval's id."""
     run = here.start("scenario:approval", headers=AS_A, **fields)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         found = here.client.get(f"/v1/runs/{run}", headers=AS_A).json()
         if found.get("waiting"):
