@@ -387,6 +387,7 @@ const cases = {
   },
   async durable() {
     // The unmodified Durable Streams transport: a pointer, then the stream; and again after a reload.
+    // The answer does not end before it is stopped, however slowly a page is loaded.
     const { createDurableChatTransport } = await import("@durable-streams/aisdk-transport")
     const transport = () => createDurableChatTransport({ api: `${url}/ds/chat` })
     const first = makeChat({ transport: transport() })
@@ -397,7 +398,7 @@ const cases = {
       messages: first.messages.slice(0, 1),
       transport: transport(),
     })
-    await second.resumeStream()
+    await resumeAndStop(second)
     await until(() => settled(first), "the end")
     const third = makeChat({ id: first.id, transport: transport() })
     await third.resumeStream()

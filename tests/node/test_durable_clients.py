@@ -66,8 +66,9 @@ def test_a_live_run_over_long_polls(stored_url: str) -> None:
 
 @pytest.mark.parametrize("version", ["5", "6", "7"])
 def test_the_ai_sdk_transport(url: str, version: str) -> None:
-    told = run_node("ai_chat.mjs", version, url, "durable", "scenario:slow")
+    told = run_node("ai_chat.mjs", version, url, "durable", "scenario:stall")
     assert (told["status"], told["errors"]) == ("ready", [])
+    assert told["text"] == "I say this much, and then nothing more"
     assert told["text"] == told["first"]
     assert told["after"] == 0, "nothing is under way any more"
 

@@ -204,10 +204,10 @@ def test_a_socket_that_reads_begins_nothing(url: str) -> None:
     async def main() -> None:
         async with over(url) as asking:
             await asking.send(json.dumps(ask("ws-stall", "scenario:stall", "stalled")))
-            await frames_of(asking, 5)
+            await frames_of(asking, 1)
             async with over(url, "?runId=ws-stall&offset=-1") as reading:
                 await reading.send(json.dumps(ask("ws-never", thread="stalled")))
-                assert (await frames_of(reading, 5))[0]["chunk"]["type"] == "RUN_STARTED"
+                assert (await frames_of(reading, 1))[0]["chunk"]["type"] == "RUN_STARTED"
             await asking.send(json.dumps({"type": "abort", "runId": "ws-stall"}))
             assert (await frames_of(asking))[-1]["chunk"]["outcome"] == {"type": "cancelled"}
         assert runs_of(url, "stalled") == ["cancelled"]

@@ -176,13 +176,21 @@ def test_waiting_for_an_approval_survives_the_worker(tmp_path):
         async with simulator() as server:
             tools = ToolSet([delete_file])
             first = await opened(server, tmp_path / "log.db", owner="elsewhere:1:a", tools=tools)
-            info = await first.start(request_of("scenario:approval"), model="m0")
+            asked = {"model": "m0", "thread": "t", "key": "k"}
+            info = await first.start(request_of("scenario:approval"), **asked)
             follower = await first.follow(info.id)
             wait = None
             while wait is None:
                 for _, event in (await follower.next()).events():
                     wait = event if isinstance(event, m.RunWait) else wait
             follower.close()
+            # Another process tells it as waiting too, wherever it describes it.
+            path = tmp_path / "log.db"
+            other = await opened(server, path, owner="elsewhere:3:c", take_over=False, tools=tools)
+            assert (await other.info(info.id)).state == "waiting"
+            assert [run.state for run in await other.thread("t")] == ["waiting"]
+            again = await other.start(request_of("scenario:approval"), **asked)
+            assert (again.id, again.state) == (info.id, "waiting")
             crashed(first)
             second = await opened(server, tmp_path / "log.db", owner="elsewhere:2:b", tools=tools)
             follower = await second.follow(info.id)
@@ -199,6 +207,8 @@ def test_waiting_for_an_approval_survives_the_worker(tmp_path):
             assert events[-1].outcome == "complete"
             assert deleted == ["report.txt"]
             await leave(first)
+            crashed(other)
+            await leave(other)
             await second.aclose()
 
     run_async(main())

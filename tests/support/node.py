@@ -111,21 +111,20 @@ class Keeper:
             clock.cancel()
         reply = json.loads(line) if line else {"failed": f"no answer within {most} s"}
         told = reply.get("told")
-        if not told or reply.get("ended"):
-            self.close()
+        said = "" if told and not reply.get("ended") else self.close()
         if not told:
             why = reply.get("failed", "nothing was printed")
-            raise AssertionError(f"{script} {arguments}: {why}\n{self._said()}")
+            raise AssertionError(f"{script} {arguments}: {why}\n{said}")
         return json.loads(told[-1])
 
-    def close(self) -> None:
+    def close(self) -> str:
+        """What it had to say beside its answers."""
         self.is_open = False
         self._process.kill()
         self._process.communicate()
-
-    def _said(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read()[-4000:]
+        with self._errors as errors:
+            errors.seek(0)
+            return errors.read()[-4000:]
 
 
 _keeper: Keeper | None = None

@@ -59,7 +59,7 @@ from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.record import cursor_of
-from tokenwire.relay.replay import Replay, read_run, waits
+from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.starts.start import Starts
 from tokenwire.relay.takeover.tending import tend
 from tokenwire.relay.webhooks.config import Webhooks
@@ -254,10 +254,8 @@ class Runs:
     async def info(self, run: str, *, principal: str = "") -> RunInfo:
         """A run's description. Raises `NotFoundError` also for another principal's."""
         checked = await self._checked(run, principal)
-        info, waiting = checked.info, self.worker.is_waiting(run)
-        if not waiting and info.closed is None and run not in self.owned:
-            waiting = await waits(self.store, run, info.tail)
-        return info_of(info, checked.meta, waiting=waiting, thread=checked.thread)
+        waiting = await self.worker.waits(checked.info)
+        return info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
 
     async def named(self, key: str, *, principal: str = "") -> RunInfo | None:
         """The run that the idempotency ``key`` of this principal started; None if there is none."""
@@ -360,7 +358,7 @@ class Runs:
                 checked = await self._checked(run, principal, access=access)
             except TokenwireError:
                 continue  # expired since the index was read
-            waiting = self.worker.is_waiting(run)
+            waiting = await self.worker.waits(checked.info)
             infos.append(
                 info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
             )
@@ -375,7 +373,7 @@ class Runs:
         checked = await self._checked(run, principal, "write")
         if checked.info.closed is None:
             await self._command(run, Control(command="cancel", by=by, reason=reason))
-        waiting = self.worker.is_waiting(run)
+        waiting = await self.worker.waits(checked.info)
         return info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
 
     async def steer(

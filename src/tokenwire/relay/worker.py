@@ -19,7 +19,7 @@ from tokenwire.errors import AgentChangedError, ConflictError, LogError, Unknown
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Event, RunStart
 from tokenwire.events.names import names_of
-from tokenwire.log.base import Store
+from tokenwire.log.base import LogInfo, Store
 from tokenwire.relay.census import Census
 from tokenwire.relay.commands import encode_command
 from tokenwire.relay.conversation.feed import Feeds, waiting_event
@@ -31,7 +31,7 @@ from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
-from tokenwire.relay.replay import Replay, read_run
+from tokenwire.relay.replay import Replay, read_run, waits
 from tokenwire.relay.takeover.ladder import Rung, claim_of, ending, start_of, write_end
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.relay.webhooks.config import Webhooks
@@ -301,6 +301,12 @@ class Worker:
         """Whether a run of this process waits for a person or a client."""
         owned = self.owned.get(run)
         return owned is not None and owned.state == "waiting"
+
+    async def waits(self, info: LogInfo) -> bool:
+        """Whether a run waits, of this process or of another."""
+        if info.closed is not None or info.log in self.owned:
+            return self.is_waiting(info.log)
+        return await waits(self.store, info.log, info.tail)
 
     def adopt(
         self,

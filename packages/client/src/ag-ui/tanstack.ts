@@ -209,7 +209,8 @@ export class TokenwireConnection implements ResumableConnectConnectionAdapter {
     if (!entries.length && last?.role === "user") return undefined;
     const given = answersBy(entries, resultsIn(messages));
     for (const { id, state } of await this.#runs(thread)) {
-      const place = state === "waiting" && (await answerRun(this.#client, id, given, signal));
+      // A run that another process takes over is not told as waiting at every moment.
+      const place = !ENDED.includes(state) && (await answerRun(this.#client, id, given, signal));
       if (place) return { run: id, place };
     }
     if (!entries.length) return undefined;

@@ -176,7 +176,7 @@ class Starts:
         name = scoped(meta.principal, key)
         info, encoded = await self._create(run, meta, name, signature, plan, is_only=is_only)
         if info.meta != encoded:
-            return _existing(info, self._worker)
+            return await _existing(info, self._worker)
         worker.adopt(plan, info.epoch, meta.on_disconnect)
         return info_of(info, meta)
 
@@ -222,11 +222,11 @@ class Starts:
         if info.meta == encoded:  # that run was erased at this very moment
             await self._worker.store.delete(run)
             raise BusyError("the run of this idempotency key was erased; retry", retry_after=1)
-        return _existing(info, self._worker)
+        return await _existing(info, self._worker)
 
 
-def _existing(info: LogInfo, worker: Worker) -> RunInfo:
-    existing = info_of(info, meta_of(info), waiting=worker.is_waiting(info.log))
+async def _existing(info: LogInfo, worker: Worker) -> RunInfo:
+    existing = info_of(info, meta_of(info), waiting=await worker.waits(info))
     existing.created_now = False
     return existing
 
