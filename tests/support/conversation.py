@@ -121,6 +121,7 @@ class Device:
         following = options.pop("following", None)
         following = following or Continuation(messages=messages, follows_head=True)
         meta = self.meta(options.pop("thread", THREAD), options.pop("principal", ""))
+        meta.model = options.pop("model", meta.model)
         return await self.conversations.say(meta, following, **options)
 
     async def done(self, said: T) -> T:
@@ -150,7 +151,13 @@ async def until(condition: Callable[[], Any], seconds: float = 45.0) -> None:
 
 @asynccontextmanager
 async def device(
-    store: Store, model: HeldModel, *, tools: Any = None, lease: float = 15.0, **options: Any
+    store: Store,
+    model: HeldModel,
+    *,
+    tools: Any = None,
+    agents: Any = None,
+    lease: float = 15.0,
+    **options: Any,
 ) -> AsyncIterator[Device]:
     owner = options.pop("owner", None)
     runs = Runs(
@@ -158,6 +165,7 @@ async def device(
         registry=model,  # type: ignore[arg-type]
         http=model,  # type: ignore[arg-type]
         tools=ToolSet.of(tools) if tools is not None else None,
+        agents=agents,
         lease=lease,
         owner=owner,
     )

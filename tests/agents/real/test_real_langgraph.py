@@ -29,7 +29,12 @@ from langgraph.prebuilt import ToolNode, create_react_agent, tools_condition
 from langgraph.types import interrupt
 
 import tokenwire
+from support.conversation import THREAD, HeldModel, device, until
+from tokenwire.agents.load import agents_of
+from tokenwire.errors import ConflictError
 from tokenwire.events import model as m
+from tokenwire.log.memory import MemoryStore
+from tokenwire.relay.conversation.errors import ThreadBusyError
 
 
 @tool
@@ -163,3 +168,28 @@ async def test_every_turn_has_its_instructions() -> None:
     await check_instructed(
         lambda url: create_react_agent(model_at(url), [get_weather], prompt="Speak as a pirate.")
     )
+
+
+async def test_a_turn_that_waits_for_a_yes_is_interrupted_and_not_steered() -> None:
+    """`steer` is refused, from any device; `interrupt` takes the question back."""
+    graph, answers = asking(InMemorySaver())
+    model = HeldModel()
+    async with device(MemoryStore(), model, agents=agents_of([graph])) as here:
+        first = await here.ask("Hi", model="asker")
+
+        async def is_waiting() -> bool:
+            return (await here.runs.fold(first.run)).status == "waiting"
+
+        await until(is_waiting)
+        with pytest.raises(ThreadBusyError) as caught:
+            await here.ask("and that", while_busy="steer")
+        assert caught.value.details["reason"] == "cannot_steer"
+        await here.done(await here.ask("never mind", while_busy="interrupt"))
+        fold = await here.runs.fold(first.run)
+        assert fold.outcome == "cancelled"
+        for call in fold.tools.values():
+            with pytest.raises(ConflictError):
+                await here.runs.approve(first.run, call.approval_id or "", approved=True)
+        assert answers == []
+        turns, _ = await here.conversations.page("", THREAD, most=9)
+        assert [turn.messages[0].text for turn in turns] == ["Hi", "never mind"]

@@ -353,13 +353,14 @@ class Conversations:
         _, queue = await self.admission.settled(scope)
         if len(queue.open) != 1 or not words_of(content.meta.request.messages):
             return None
-        try:
-            info = await self._runs.info(queue.open[0], principal=content.meta.principal)
-            meta = meta_of(await self._store.describe(info.id))
+        run = queue.open[0]
+        try:  # by its log, as another process may own it
+            fold = await self._runs.fold(run, principal=content.meta.principal)
+            meta = meta_of(await self._store.describe(run))
         except (NotFoundError, GoneError):
             return None
-        is_agents = meta.agent is not None or meta.prepare is not None
-        return info.id if info.state == "running" and not is_agents else None
+        is_models = meta.agent is None and meta.prepare is None and meta.remote is None
+        return run if fold.status == "running" and is_models else None
 
     async def _reply(
         self, run: str, principal: str, queue: Queue, *, is_repeated: bool = False
