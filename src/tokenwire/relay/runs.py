@@ -151,7 +151,7 @@ class Runs:
             hooks=hooks,
         )
         #: Who may do what in which conversation.
-        self.members = Members(store)
+        self.members = Members(store, self.worker.feeds.tell)
         #: How a run begins.
         self.starts = Starts(self.worker, self.members)
         self.store = store

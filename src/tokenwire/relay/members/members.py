@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 #: Conversations that one principal has joined, and that a list shows.
 _MOST_JOINED = 10_000
 
+#: Publishes events of a conversation (`tokenwire.relay.conversation.feed.Feeds.tell`).
+Tell = Callable[[str, dict[str, Any]], None]
 Change = Callable[[Roster], Roster | None]
 
 
@@ -46,10 +49,11 @@ def is_shared_id(thread: str) -> bool:
 
 
 class Members:
-    """The members of the conversations of a store. Methods raise `LogError`."""
+    """The members of the conversations of a store. ``tell``: publishes what has changed in the feed
+    of a conversation. Methods raise `LogError`."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, tell: Tell | None = None) -> None:
+        self._store, self._tell = store, tell
         self.watch = Watch(store, self._may_read)
 
     # --- reading -------------------------------------------------------------------------------
@@ -166,7 +170,9 @@ class Members:
         if parts_of(principal_of(scope))[1] != parts_of(principal)[1]:
             return None
         try:
-            await self._swap(scope, thread, lambda one: one.accept(name, principal, time.time()))
+            await self._swap(
+                scope, thread, lambda one: one.accept(name, principal, time.time()), principal
+            )
         except NotFoundError:
             return None
         await self._join(principal, thread)
@@ -220,9 +226,9 @@ class Members:
             msgspec.structs.replace(access, role=member.role).require(role)
             return change(roster)
 
-        return await self._swap(access.scope, None, checked)
+        return await self._swap(access.scope, None, checked, access.principal)
 
-    async def _swap(self, scope: str, thread: str | None, change: Change) -> Roster:
+    async def _swap(self, scope: str, thread: str | None, change: Change, by: str) -> Roster:
         while True:
             data = await self._store.document(_ROSTER, scope)
             if data is None:
@@ -234,6 +240,9 @@ class Members:
             if changed is None:
                 return roster
             if await self._store.swap_document(_ROSTER, scope, data, changed.encoded()):
+                if self._tell is not None:
+                    for event in roster.events(changed, by):
+                        self._tell(scope, event)
                 if not roster.members.keys() <= changed.members.keys():
                     await self.watch.changed(scope)
                 return changed

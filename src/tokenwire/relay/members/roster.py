@@ -8,11 +8,12 @@ in by an invitation from before.
 from __future__ import annotations
 
 import secrets
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from tokenwire.errors import ConflictError, LimitError, NotFoundError
+from tokenwire.events.principal import parts_of
 
 __all__ = [
     "MEMBER_ROLES",
@@ -142,6 +143,24 @@ class Roster(msgspec.Struct, kw_only=True, omit_defaults=True):
         return {
             name: one for name, one in self.invites.items() if now < one.ends and one.by in owners
         }
+
+    def events(self, new: Roster, by: str) -> list[dict[str, Any]]:
+        """What the feed of the conversation says of the change to ``new``, which ``by`` made."""
+        events: list[dict[str, Any]] = []
+        for name in self.members | new.members:
+            before, after = self.members.get(name), new.members.get(name)
+            if before == after:
+                continue
+            what = "left" if after is None else "joined" if before is None else "changed"
+            user = parts_of(name)[0]
+            event: dict[str, Any] = {
+                "type": f"member-{what}",
+                "principal": user,
+                "by": parts_of(by)[0],
+                "identity": f"member-{what}:{new.version}:{user}",
+            }
+            events.append(event if after is None else {**event, "role": after.role})
+        return events
 
     def _check_owner(self, principal: str, role: MemberRole | None) -> None:
         others = (m for name, m in self.members.items() if name != principal)
