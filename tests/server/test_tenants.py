@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from starlette.routing import Route
 from websockets.asyncio.client import connect
 
+from support.every_route import UNKNOWN, ag_ui_body, all_requests, requests_of, shape_of
 from support.people import Person, people_server
 from tokenwire import Principal
 from tokenwire.server import Live
 
 SECRET = "the-secret-of-acme"
-UNKNOWN = {
-    "run": "unknown-run-0123456789",
-    "tool_run": "unknown-tool-run-01234",
-    "approval": "ap_unknown",
-    "call": "call_unknown",
-    "thread": "unknown-thread",
-    "stream": "unknown-stream",
-    "subscription": "unknown-subscription",
-    "ag_ui": "unknown-ag-ui-run",
-    "key": "unknown-key",
-}
 #: Principals that differ from acme's ann in their tenant, their id, or both.
 STRANGERS: dict[str, dict[str, Any]] = {
     "the same id in another tenant": {"name": "ann", "tenant": "globex"},
@@ -61,7 +49,7 @@ def owned(ann: Person) -> dict[str, str]:
     subscription = {"type": "pull-wake", "pattern": "**", "wake_stream": "wakes"}
     made = ann.ask("PUT", "/ds/v1/stream/__ds/subscriptions/sub-of-ann", subscription)
     assert made.status_code == 201, made.text
-    ag_ui = {"runId": "ag-run-of-ann", "threadId": "plans", **_ag_ui(f"scenario:text {SECRET}")}
+    ag_ui = {"runId": "ag-run-of-ann", "threadId": "plans", **ag_ui_body(f"scenario:text {SECRET}")}
     assert ann.ask("POST", "/ag-ui", ag_ui).status_code == 200
     keyed = ann.ask(
         "POST", "/v1/runs", {"prompt": "scenario:text"}, **{"idempotency-key": "key-of-ann"}
@@ -80,122 +68,6 @@ def owned(ann: Person) -> dict[str, str]:
     }
 
 
-def _ag_ui(prompt: str) -> dict[str, Any]:
-    return {
-        "messages": [{"id": "m1", "role": "user", "content": prompt}],
-        "tools": [],
-        "context": [],
-        "state": {},
-        "forwardedProps": {},
-    }
-
-
-#: They start runs of the stranger's own, whose state the other answers would tell: they come last.
-STARTS = ("/v1/runs", "/api/chat", "/ag-ui", "/ds/chat", "/v1/responses", "/v1/messages")
-
-
-def _all_requests(live: Live) -> list[tuple[Route, str]]:
-    """Every route of every wire with each of its methods."""
-    pairs = [
-        (route, method)
-        for group, routes in live.server.wires.items()
-        for route in routes
-        if group != "page" and isinstance(route, Route) and route.path != "/metrics"
-        for method in sorted((route.methods or set()) - {"OPTIONS"})
-    ]
-    return sorted(pairs, key=lambda pair: pair[1] == "POST" and pair[0].path in STARTS)
-
-
-def _requests(route: Route, method: str, ids: dict[str, str]) -> list[tuple[str, Any]]:
-    """Requests of one route about these things: paths with their bodies."""
-    path = re.sub(r"\{(\w+)(:path)?\}", lambda m: "{" + m[1] + "}", route.path)
-    values = {
-        **ids,
-        "response": f"resp_{ids['run']}",
-        "chat": ids["thread"],
-        "path": ids["stream"],
-        "name": ids["subscription"],
-        "model": "demo",
-        "wire": "ai-sdk",
-        "principal": "eve",
-        "invite": "unknown-invite",
-    }
-    filled = path.format(**values)
-    if path == "/ag-ui" and method == "GET":
-        return [
-            (f"/ag-ui?runId={ids['ag_ui']}&offset=-1", None),
-            (f"/ag-ui?threadId={ids['thread']}", None),
-        ]
-    if path.endswith("/tools/{call}"):
-        filled = path.format(run=ids["tool_run"], call=ids["call"])
-    return [(filled, body) for body in _bodies(path, method, ids)]
-
-
-def _bodies(path: str, method: str, ids: dict[str, str]) -> list[Any]:
-    if method in ("GET", "HEAD", "DELETE", "OPTIONS"):
-        return [None]
-    answered = {
-        "id": ids["run"],
-        "role": "assistant",
-        "parts": [
-            {
-                "type": "tool-delete_file",
-                "toolCallId": ids["approval"].removeprefix("ap_"),
-                "state": "approval-responded",
-                "input": {"path": "x"},
-                "approval": {"id": ids["approval"], "approved": True},
-            }
-        ],
-    }
-    question = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "scenario:text"}]}
-    asked = [{"role": "user", "content": "scenario:text"}]
-    bodies: dict[str, list[Any]] = {
-        "/v1/runs": [{"prompt": "scenario:text", "thread": ids["thread"]}],
-        "/v1/runs/{run}/approvals/{approval}": [{"approved": True}],
-        "/v1/runs/{run}/tools/{call}": [{"content": "sunny"}],
-        "/v1/threads/{thread}": [{"title": "mine"}],
-        "/v1/threads/{thread}/members/{principal}": [{"role": "read"}],
-        "/v1/threads/{thread}/invites": [{"role": "write"}],
-        "/v1/invites/accept": [{"token": "invite_unknown"}],
-        "/v1/session": [{"key": "x" * 20}],
-        "/api/chat": [
-            {"id": ids["thread"], "messages": [question, answered]},
-            {"id": ids["thread"], "message": question},
-        ],
-        "/api/chat/{chat}/approval": [{"approvalId": ids["approval"], "approved": True}],
-        "/ag-ui": [
-            {"runId": ids["ag_ui"], "threadId": ids["thread"], **_ag_ui("scenario:text")},
-            {
-                "runId": "another-run",
-                "threadId": ids["thread"],
-                **_ag_ui("scenario:text"),
-                "resume": [{"interruptId": ids["approval"], "status": "resolved"}],
-            },
-        ],
-        "/v1/chat/completions": [{"model": "demo", "messages": asked}],
-        "/v1/responses": [
-            {"model": "demo", "input": "hi", "previous_response_id": f"resp_{ids['run']}"}
-        ],
-        "/v1/messages": [{"model": "demo", "max_tokens": 100, "messages": asked}],
-        "/v1/messages/count_tokens": [{"model": "demo", "messages": asked}],
-        "/ds/chat": [{"id": ids["thread"], "messages": [question]}],
-        "/ds/v1/stream/__ds/subscriptions/{name}/streams": [{"streams": [ids["stream"]]}],
-        "/ds/v1/stream/__ds/subscriptions/{name}/claim": [{"worker": "w1"}],
-    }
-    return bodies.get(path, [{}])
-
-
-def _shape(answer: Any, ids: dict[str, str], me: str) -> tuple[int, str]:
-    """An answer without what the request itself said, the id of who sent it, and what is new every
-    time."""
-    text = answer.text.replace(json.dumps(me), '"<me>"')
-    for name, value in ids.items():
-        text = text.replace(value, f"<{name}>")
-    text = re.sub(r"[A-Za-z0-9_-]{16,}", "<new>", text)
-    text = re.sub(r"\d+(\.\d+)?", "<number>", text)
-    return answer.status_code, text
-
-
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_no_route_tells_a_stranger_anything(
     here: tuple[str, Live], ann: Person, owned: dict[str, str], stranger: str
@@ -205,16 +77,16 @@ def test_no_route_tells_a_stranger_anything(
     fresh = Person(url, f"nobody-{stranger}", tenant="elsewhere")
     before = ann.ask("GET", f"/v1/runs/{owned['run']}").json()
     streams = ann.client.get("/ds/v1/stream/notes-of-ann?offset=-1").text
-    requests = _all_requests(live)
+    requests = all_requests(live)
     for route, method in requests:
         for (path, body), (unknown_path, unknown_body) in zip(
-            _requests(route, method, owned), _requests(route, method, UNKNOWN), strict=True
+            requests_of(route, method, owned), requests_of(route, method, UNKNOWN), strict=True
         ):
             headers = {"idempotency-key": owned["key"]} if path == "/v1/runs" else {}
             got = other.ask(method, path, body, **headers)
             expected = fresh.ask(method, unknown_path, unknown_body)
             assert SECRET not in got.text, (method, path)
-            shapes = _shape(got, owned, other.name), _shape(expected, UNKNOWN, fresh.name)
+            shapes = shape_of(got, owned, other.name), shape_of(expected, UNKNOWN, fresh.name)
             assert shapes[0] == shapes[1], (method, path, got.text)
     assert len(requests) > 60
     assert ann.ask("GET", f"/v1/runs/{owned['run']}").json() == before
@@ -235,7 +107,7 @@ def test_each_tenant_has_names_of_its_own(here: tuple[str, Live]) -> None:
         again = eve.ask("POST", "/v1/runs", body, **{"idempotency-key": "same"})
         assert (first.status_code, again.status_code) == (201, 200)
         assert first.json()["id"] == again.json()["id"]
-        ag_ui = {"runId": "same", "threadId": "two", **_ag_ui(f"scenario:text number{number}")}
+        ag_ui = {"runId": "same", "threadId": "two", **ag_ui_body(f"scenario:text number{number}")}
         assert eve.ask("POST", "/ag-ui", ag_ui).status_code == 200
         stream = eve.client.put(
             "/ds/v1/stream/same", content=f"number{number}", headers={"content-type": "text/plain"}
@@ -309,7 +181,7 @@ def test_no_socket_tells_a_stranger_anything(
     before = ann.ask("GET", f"/v1/runs/{owned['run']}").json()
 
     # No stranger has started one of that name.
-    ag_ui = _ag_ui("scenario:text") | {"runId": "ag-socket-of-ann", "threadId": "plans"}
+    ag_ui = ag_ui_body("scenario:text") | {"runId": "ag-socket-of-ann", "threadId": "plans"}
     assert ann.ask("POST", "/ag-ui", ag_ui).status_code == 200
 
     async def compare(path: str, of: Any) -> None:

@@ -484,9 +484,11 @@ class Runs:
     async def described(self, run: str, *, principal: str = "") -> tuple[LogInfo, RunMeta]:
         """The run's log and its stored description, for who writes it from outside, which no other
         member of its conversation may. Raises `NotFoundError`."""
-        checked = await self._checked(run, principal, "write")
+        checked = await self._checked(run, principal)
         if checked.meta.principal != principal:
             raise unknown_run()
+        if checked.access is not None:
+            checked.access.require("write")
         return checked.info, checked.meta
 
     async def _checked(
