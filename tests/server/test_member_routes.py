@@ -78,8 +78,9 @@ NEEDED: dict[str, tuple[str | None, ...]] = {
 #: They are about no conversation, whatever is below them.
 ELSEWHERE = ("/ds/v1/stream/__ds/", "/ds/v1/stream/{path", "/v1/session", "/livez", "/healthz")
 ELSEWHERE += ("/docs", "/openapi.json")
-#: They end what others need.
+#: They end what others need, or come after its end.
 LAST = ("POST /v1/runs/{run}/cancel", "POST /v1/responses/{response}/cancel")
+LAST += ("GET /v1/runs/{run}/wires/{wire}",)  # which is a stream up to the end of the run
 LAST += ("POST /api/chat/{chat}/stop", "DELETE /v1/runs/{run}", "DELETE /v1/responses/{response}")
 LAST += ("DELETE /v1/threads/{thread}",)
 NOBODYS = {**UNKNOWN, "thread": "thr_" + "a" * 25}

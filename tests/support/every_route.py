@@ -40,7 +40,15 @@ def ag_ui_body(prompt: str) -> dict[str, Any]:
 
 
 #: They start runs of the stranger's own, whose state the other answers would tell: they come last.
-STARTS = ("/v1/runs", "/api/chat", "/ag-ui", "/ds/chat", "/v1/responses", "/v1/messages")
+STARTS = (
+    "/v1/producers",
+    "/v1/runs",
+    "/api/chat",
+    "/ag-ui",
+    "/ds/chat",
+    "/v1/responses",
+    "/v1/messages",
+)
 
 
 def all_requests(live: Live) -> list[tuple[Route, str]]:
@@ -65,7 +73,7 @@ def requests_of(route: Route, method: str, ids: dict[str, str]) -> list[tuple[st
         "path": ids["stream"],
         "name": ids["subscription"],
         "model": "demo",
-        "wire": "ai-sdk",
+        "wire": "ui-7",
         "principal": ids.get("principal", "eve"),
         "invite": ids.get("invite", "unknown-invite"),
     }
