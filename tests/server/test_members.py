@@ -104,9 +104,10 @@ def test_an_invitation_admits_and_says_the_id(url: str) -> None:
     ]
     assert token not in json.dumps(listed)
     other_tenant = Person(url, "gil", tenant="globex")
+    forged = token[:20] + ("x" if token[20] != "x" else "y") + token[21:]
     refusals = [
         other_tenant.ask("POST", "/v1/invites/accept", {"token": token}),
-        gil.ask("POST", "/v1/invites/accept", {"token": token[:-1] + "xy"[token[-1] == "x"]}),
+        gil.ask("POST", "/v1/invites/accept", {"token": forged}),
         gil.ask("POST", "/v1/invites/accept", {"token": "invite_"}),
         gil.ask("POST", "/v1/invites/accept", {"token": token.replace("invite_", "access_")}),
         gil.ask("POST", "/v1/invites/accept", {"token": "invite_" + "A" * 1900}),
@@ -281,7 +282,7 @@ def test_a_removal_ends_what_is_open_on_every_wire(here: tuple[str, Live]) -> No
     url, _ = here
     ned, oda = Person(url, "ned"), Person(url, "oda")
     run = ned.start("scenario:stall", thread="open")
-    shared = ned.ask("PUT", "/v1/threads/open/members/oda", {"role": "write"}).json()["id"]
+    ned.ask("PUT", "/v1/threads/open/members/oda", {"role": "write"})
     paths = [
         f"/v1/runs/{run}/events",
         f"/v1/runs/{run}/wires/ui-6",
