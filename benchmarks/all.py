@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other; about twelve minutes. Names choose some of them.
+"""Every benchmark, one after the other; about thirteen minutes. Names choose some of them.
 
 python benchmarks/all.py
 python benchmarks/all.py start encode
@@ -16,6 +16,7 @@ ORDER = [
     "encode",
     "http_reader",
     "token_path",
+    "token_cost",
     "closed_loop",
     "gateway",
     "short",

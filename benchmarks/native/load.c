@@ -1,0 +1,211 @@
+/* Model and readers in one process, in a closed loop: what a server between them costs per token.
+ *
+ * Every stream has a token due RATE times a second, and the next one leaves the model only when the
+ * reader has the one before: at most one token of a stream is under way, so that no server gets
+ * cheaper by being late. Streams begin one after the other; the connection that the server opens
+ * for a reader's request is the one that comes next.
+ *
+ *     load PORT MODEL_PORT PID STREAMS RATE WARM SECONDS < request
+ *
+ * prints: tokens, user and system clock ticks of PID in the window, then p50 and p99 of the delay
+ * between the model's write and the reader's read, in microseconds.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST_STREAMS = 16384, AT_ONCE = 512, PIECE = 65536, MARK = '~', BINS = 1 << 20 };
+
+typedef struct {
+    int reader, model;
+    int is_under_way;    /* a token left the model and has not arrived */
+    int64_t due, sent;   /* nanoseconds */
+} Stream;
+
+static Stream streams[MOST_STREAMS];
+static int stream_of[65536]; /* socket -> stream + 1; negative for a model's side */
+static uint32_t delays[BINS]; /* microseconds -> tokens */
+static int poll_fd, listener;
+static const char *WORDS[] = {"the",   " a",     " stream", " of",   " words", ",",     " and",
+                              " then", " again", " more",   " text", " until", " it's", " over"};
+
+static void fail(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static struct sockaddr_in loopback(int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+}
+
+static void watch(int fd) {
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) < 0) fail("epoll_ctl");
+}
+
+static void say(Stream *stream, unsigned number, int64_t now) {
+    /* A Chat Completions chunk of some 320 bytes, as most servers send it. */
+    char json[640], block[768];
+    int size = snprintf(
+        json, sizeof json,
+        "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz012\",\"object\":"
+        "\"chat.completion.chunk\",\"created\":1795416446,\"model\":\"bench-model-2026-11-01\","
+        "\"service_tier\":\"default\",\"system_fingerprint\":\"fp_0123456789\",\"choices\":[{"
+        "\"index\":0,\"delta\":{\"content\":\"~%s\"},\"logprobs\":null,\"finish_reason\":null}],"
+        "\"usage\":null}\n\n",
+        WORDS[number % (sizeof WORDS / sizeof *WORDS)]);
+    int whole = snprintf(block, sizeof block, "%x\r\n%s\r\n", (unsigned)size, json);
+    if (send(stream->model, block, (size_t)whole, MSG_NOSIGNAL) != whole) fail("model send");
+    stream->is_under_way = 1;
+    stream->sent = now;
+}
+
+/* Wait until the server has connected and sent its whole request; then begin the answer. */
+static int meet(int patience) {
+    static char seen[1 << 20];
+    size_t size = 0;
+    int model = -1;
+    for (int64_t until = now_ns() + patience * 1000000000LL; now_ns() < until;) {
+        if (model < 0) {
+            model = accept4(listener, NULL, NULL, 0);
+            if (model < 0) {
+                usleep(200);
+                continue;
+            }
+        }
+        ssize_t more = recv(model, seen + size, sizeof seen - 1 - size, MSG_DONTWAIT);
+        if (more == 0) fail("the server closed its connection to the model");
+        if (more < 0) {
+            usleep(100);
+            continue;
+        }
+        seen[size += (size_t)more] = 0;
+        char *end = strstr(seen, "\r\n\r\n"), *length = strcasestr(seen, "content-length:");
+        if (end == NULL) continue;
+        size_t body = length != NULL && length < end ? (size_t)atol(length + 15) : 0;
+        if (size < (size_t)(end - seen) + 4 + body) continue;
+        static const char HEAD[] = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+                                   "transfer-encoding: chunked\r\n\r\n";
+        if (send(model, HEAD, sizeof HEAD - 1, MSG_NOSIGNAL) < 0) fail("model head");
+        return model;
+    }
+    fprintf(stderr, "no request reached the model\n");
+    exit(1);
+}
+
+static void ticks_of(const char *pid, long *user, long *system) {
+    char path[64], line[2048];
+    snprintf(path, sizeof path, "/proc/%s/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL || fgets(line, sizeof line, file) == NULL) fail(path);
+    fclose(file);
+    char *rest = strrchr(line, ')');
+    if (rest == NULL ||
+        sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", user, system) != 2)
+        fail("stat");
+}
+
+static long quantile(uint64_t total, double share) {
+    uint64_t seen = 0;
+    for (long at = 0; at < BINS; at++)
+        if ((seen += delays[at]) >= (uint64_t)((double)total * share)) return at;
+    return BINS;
+}
+
+int main(int argc, char **argv) {
+    static char request[1 << 16], piece[PIECE];
+    struct epoll_event events[AT_ONCE];
+    if (argc != 8) {
+        fprintf(stderr, "usage: load PORT MODEL_PORT PID STREAMS RATE WARM SECONDS < request\n");
+        return 2;
+    }
+    int count = atoi(argv[4]);
+    if (count < 1 || count > MOST_STREAMS) return 2;
+    int64_t interval = (int64_t)(1e9 / atof(argv[5]));
+    size_t request_size = fread(request, 1, sizeof request, stdin);
+    struct sockaddr_in server = loopback(atoi(argv[1])), model = loopback(atoi(argv[2]));
+    int one = 1;
+    if ((poll_fd = epoll_create1(0)) < 0) fail("epoll_create1");
+    if ((listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) < 0) fail("socket");
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&model, sizeof model) < 0) fail("bind");
+    if (listen(listener, 4096) < 0) fail("listen");
+
+    for (int i = 0; i < count; i++) {
+        Stream *stream = &streams[i];
+        stream->reader = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(stream->reader, (struct sockaddr *)&server, sizeof server) < 0) fail("connect");
+        if (send(stream->reader, request, request_size, MSG_NOSIGNAL) < 0) fail("request");
+        stream->model = meet(20);
+        stream_of[stream->reader] = i + 1;
+        stream_of[stream->model] = -(i + 1);
+        watch(stream->reader);
+    }
+    int64_t begin = now_ns();
+    for (int i = 0; i < count; i++) streams[i].due = begin + interval * i / count;
+    int64_t open = begin + (int64_t)(atof(argv[6]) * 1e9), shut = open + (int64_t)(atof(argv[7]) * 1e9);
+    uint64_t tokens = 0;
+    unsigned number = 0;
+    long user = 0, system = 0, user_end = 0, system_end = 0;
+    int is_open = 0;
+    int64_t next_scan = begin;
+    for (;;) {
+        int64_t now = now_ns();
+        if (!is_open && now >= open) {
+            is_open = 1;
+            ticks_of(argv[3], &user, &system);
+        }
+        if (now >= shut) break;
+        if (now >= next_scan) {
+            next_scan = now + 500000;
+            for (int i = 0; i < count; i++) {
+                Stream *stream = &streams[i];
+                if (stream->is_under_way || stream->due > now) continue;
+                say(stream, number++, now_ns());
+                stream->due += interval;
+                if (stream->due < now) stream->due = now + interval; /* late: it is not made up for */
+            }
+        }
+        int ready = epoll_wait(poll_fd, events, AT_ONCE, 1);
+        now = now_ns();
+        for (int i = 0; i < ready; i++) {
+            int at = stream_of[events[i].data.fd];
+            Stream *stream = &streams[at - 1];
+            ssize_t size = recv(stream->reader, piece, sizeof piece, MSG_DONTWAIT);
+            if (size == 0 || (size < 0 && errno != EAGAIN)) {
+                fprintf(stderr, "a reader's stream ended: %.*s\n", 200, piece);
+                return 1;
+            }
+            if (size < 0 || memchr(piece, MARK, (size_t)size) == NULL) continue;
+            stream->is_under_way = 0;
+            if (!is_open) continue;
+            int64_t delay = (now - stream->sent) / 1000;
+            delays[delay < BINS ? delay : BINS - 1]++;
+            tokens++;
+        }
+    }
+    ticks_of(argv[3], &user_end, &system_end);
+    printf("%llu %ld %ld %ld %ld\n", (unsigned long long)tokens, user_end - user,
+           system_end - system, quantile(tokens, 0.5), quantile(tokens, 0.99));
+    return 0;
+}

@@ -1,0 +1,163 @@
+"""What a token costs, as ratios: tokenwire beside a bare uvloop server and a proxy in C.
+
+The load is a closed loop in C (`native/load.c`): every stream has a token due 50 times a second,
+and none leaves the model before its reader has the one before, so that no server gets cheaper by
+being late. The three take turns, round by round, on one core; model and readers have the other.
+CPU is user plus system time of the server process. Both C programs are compiled here with gcc.
+
+    python benchmarks/token_cost.py --streams 100,400,800 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from harness import (
+    CLOCK,
+    ROOT,
+    free_port,
+    other_core,
+    post,
+    process,
+    running_floor,
+    running_tokenwire,
+    server_core,
+    wait_for,
+)
+
+sys.path.append(str(ROOT / "tests"))
+
+from support.redis import redis_server
+
+#: Ratios to reach: against the bare server at any size, against the C proxy by streams.
+GOAL_BARE = 1.4
+GOAL_PROXY = {100: 2.7, 400: 2.7, 800: 2.3}
+NATIVE = Path(__file__).with_name("native")
+
+
+class Row(NamedTuple):
+    """One window: CPU in microseconds per token, what part of the tokens due arrived, delays."""
+
+    user: float
+    system: float
+    held: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def cost(self) -> float:
+        return self.user + self.system
+
+
+class Server(NamedTuple):
+    port: int
+    pid: int
+    request: bytes
+
+
+def compiled(name: str, folder: str) -> str:
+    """The path of a program made from ``native/NAME.c``."""
+    program = str(Path(folder, name))
+    source = str(NATIVE / f"{name}.c")
+    subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
+    return program
+
+
+@contextlib.contextmanager
+def running_proxy(program: str, model_port: int) -> Iterator[Server]:
+    port = free_port()
+    with process(program, str(port), str(model_port), core=server_core()) as child:
+        wait_for(port, child)
+        yield Server(port, child.pid, post(port, "/v1/chat/completions", b"{}"))
+
+
+def window(
+    load: str, server: Server, model_port: int, streams: int, given: argparse.Namespace
+) -> Row:
+    """One window of load on ``server``."""
+    command = [load, server.port, model_port, server.pid, streams, given.rate, 1.5, given.seconds]
+    done = subprocess.run(
+        [str(word) for word in command], input=server.request, capture_output=True, timeout=120
+    )
+    if done.returncode:
+        raise SystemExit(f"the load ended: {done.stderr.decode('utf-8', 'replace')}")
+    tokens, user, system, p50, p99 = map(int, done.stdout.split())
+    if not tokens:
+        raise SystemExit("no token arrived")
+    per_token = 1e6 / CLOCK / tokens
+    held = tokens / (streams * given.rate * given.seconds)
+    return Row(user * per_token, system * per_token, held, p50 / 1000, p99 / 1000)
+
+
+def median(rows: list[Row]) -> Row:
+    return Row(*(statistics.median(column) for column in zip(*rows, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", default="100,400,800")
+    parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--store", default="memory:", help="with TEMP for a folder; or 'redis'")
+    parser.add_argument("--against", type=Path, help="another checkout of this project")
+    given = parser.parse_args()
+    if shutil.which("gcc") is None:
+        print("skipped: gcc is not installed, and the load and the proxy are C programs")
+        return
+    os.sched_setaffinity(0, {other_core()})
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        load, proxy = compiled("load", folder), compiled("proxy", folder)
+        model_port = free_port()
+        upstream = f"http://127.0.0.1:{model_port}/v1"
+        store = given.store
+        if store == "redis":
+            store = stack.enter_context(redis_server()).url
+        body = json.dumps({"prompt": "x", "model": f"{upstream}#bench"}).encode()
+        servers: dict[str, Server] = {}
+        trees = {"tokenwire": ROOT} | ({"other": given.against.resolve()} if given.against else {})
+        for number, (name, tree) in enumerate(trees.items()):
+            url = store.replace("TEMP", f"{folder}/{number}")
+            Path(folder, str(number)).mkdir()
+            port, child = stack.enter_context(running_tokenwire(upstream, url, tree=tree))
+            servers[name] = Server(port, child.pid, post(port, "/v1/runs", body))
+        port, child = stack.enter_context(running_floor(upstream))
+        servers["bare"] = Server(port, child.pid, post(port, "/v1/runs", b"{}"))
+        servers["C proxy"] = stack.enter_context(running_proxy(proxy, model_port))
+        print(
+            "streams  server      us/token    user  system   held    p50 ms    p99 ms   "
+            "x bare (goal)  x C proxy (goal)"
+        )
+        for streams in map(int, given.streams.split(",")):
+            rows: dict[str, list[Row]] = {name: [] for name in servers}
+            for _ in range(given.rounds):
+                for name, server in servers.items():
+                    rows[name].append(window(load, server, model_port, streams, given))
+            bare, floor = median(rows["bare"]).cost, median(rows["C proxy"]).cost
+            for name in servers:
+                row = median(rows[name])
+                text = (
+                    f"{streams:7d}  {name:10s}  {row.cost:8.1f}  {row.user:6.1f}  "
+                    f"{row.system:6.1f}  {row.held:5.2f}  {row.p50_ms:8.1f}  {row.p99_ms:8.1f}"
+                )
+                if name in trees:
+                    goal = GOAL_PROXY.get(streams)
+                    text += f"   {row.cost / bare:6.2f} ({GOAL_BARE})"
+                    text += f"  {row.cost / floor:9.2f} ({goal or '-'})"
+                print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
