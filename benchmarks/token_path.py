@@ -24,6 +24,7 @@ from tokenwire.log.memory import MemoryStore
 from tokenwire.providers.base import Target
 from tokenwire.providers.openai.chat import DIALECT
 from tokenwire.relay.runs import Runs
+from tokenwire.run.call import lane, pacing
 from tokenwire.server.edge.connections import Connections
 from tokenwire.server.edge.respond import RunResponse
 from tokenwire.server.edge.transport import transport_of
@@ -58,6 +59,10 @@ class Dropped:
 
     def write(self, data: bytes) -> None:
         Dropped.sent += 1
+
+
+# Tokens without a pause between them are no fast model here.
+pacing.FAST = lane.FAST = 0.0
 
 
 async def main(tokens: int, rounds: int) -> None:

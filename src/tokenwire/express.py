@@ -6,6 +6,8 @@ numbered and folded (`run.loop.Loop.take`), sealed and appended (`relay.produce.
 page for each reader (`relay.follow.Follower`), encoded and written (`server.edge.respond`). Each
 of these answers with one `Taken`.
 
+Most reads do not even come that far: `run.call.lane` takes them before they are parsed.
+
 Always true: both ways share the function of each step (`Loop.seal`, `Chain.seal_all`,
 `Producer.landed`, `Follower.advance`, `BatchEncoder.encode`), so events, order and bytes are the
 same on both; a faster implementation of a step replaces that one function. What is not taken goes

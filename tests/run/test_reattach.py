@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from support.spine import QUICK, request_of, run_async, simulator
@@ -85,3 +87,22 @@ def test_another_worker_reads_the_kept_response_instead_of_paying_again():
             assert rest[-1].outcome == "complete"
 
     run_async(main())
+
+
+def test_a_delta_that_is_sent_again_after_a_cut_is_shown_once():
+    def delta(number, text):
+        value = {
+            "type": "response.output_text.delta",
+            "item_id": "m",
+            "output_index": 0,
+            "content_index": 0,
+            "delta": text,
+            "sequence_number": number,
+        }
+        return f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode()
+
+    decoder = DIALECT.decoder()
+    events = [e for number in range(1, 5) for e in decoder.feed(delta(number, f"{number} "))]
+    decoder.reattach()
+    events += [e for number in range(3, 7) for e in decoder.feed(delta(number, f"{number} "))]
+    assert "".join(e.text for e in events if isinstance(e, m.TextDelta)) == "1 2 3 4 5 6 "

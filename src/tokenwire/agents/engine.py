@@ -44,12 +44,12 @@ from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.exits import guarded_tasks, is_by_signal
 from tokenwire.observe.facts import RunEnded, RunStarted
 from tokenwire.observe.hooks import report
+from tokenwire.run.call.reading import Sink
 from tokenwire.run.coalesce import merge
 from tokenwire.run.conversation import CONVERSATION
 from tokenwire.run.engine import Setup
 from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Command
-from tokenwire.run.loop import Sink
 
 __all__ = ["AgentEngine"]
 
@@ -136,6 +136,9 @@ class AgentEngine:
         """The events that end the run because of ``error``."""
         self.outlet.closed = True
         return self._seal(failed_end(self.order, self.fold, error))
+
+    def make_up(self) -> None:
+        """The fold is never behind."""
 
     def tell_end(self, state: Fold) -> None:
         """Report the run's end to observers."""

@@ -128,6 +128,19 @@ class SSEDecoder:
                 return [Frame(data[first + 7 : -2], name or "message", self._id)]
         return self._feed(data)
 
+    def block(self, data: bytes) -> Frame | None:
+        """The frame that ``data`` would complete now, if it is just one block of ``event``, ``id``
+        and ``data`` lines, and nothing is pending. Changes nothing."""
+        if not self._clear or self._pieces or len(data) > self._fast_bound or b"\r" in data:
+            return None
+        fresh = SSEDecoder(max_line=self.max_line, max_event=self.max_event)
+        fresh._clear, fresh._at_start, fresh._id = True, False, self._id
+        fresh.last_event_id = self._id
+        frames = fresh.feed(data)
+        is_plain = fresh._clear and not fresh._pieces and fresh.retry_ms is None
+        is_plain = is_plain and not (fresh.comments or fresh.stray)
+        return frames[0] if len(frames) == 1 and is_plain else None
+
     def _feed(self, data: bytes) -> list[Frame]:
         if self._error is not None:
             raise self._error

@@ -88,6 +88,8 @@ class LogInfo(msgspec.Struct, frozen=True, kw_only=True):
     thread: str | None = None
 
 
+#: ``(offset, record) -> whether the subscriber has it now``; as quick as a `Wake`.
+Take = Callable[[int, bytes], bool]
 #: What `append_soon` calls: None when the records are in, else what stood in the way.
 Then = Callable[[Appended | BaseException | None], None]
 
@@ -204,11 +206,14 @@ class Records(Protocol):
         """The log's description."""
         ...
 
-    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], None]:
         """Call ``wake`` (on the event loop, cheap, must not raise) whenever the log may have
         grown or closed; spurious calls are allowed, lost ones are not: a reader subscribes, then
         reads. Without ``appends``, not for appends made through this log object: the owner need
-        not hear of its own. Returns the call that ends the subscription."""
+        not hear of its own. A store that has a new record at hand may offer it to ``take`` first,
+        and calls ``wake`` where that is false. Returns the call that ends the subscription."""
         ...
 
     async def delete(self, log: str) -> None:

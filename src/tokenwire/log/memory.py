@@ -30,6 +30,7 @@ from tokenwire.log.base import (
     LogInfo,
     Page,
     Sweeper,
+    Take,
     Then,
     Wake,
     private_kind,
@@ -175,14 +176,18 @@ class MemoryStore:
         entry = self._open.get(log)
         if entry is None or entry.epoch != epoch or first != len(entry.records) + 1:
             return False
-        size = len(records[0]) if len(records) == 1 else sum(map(len, records))
+        is_one = len(records) == 1
+        size = len(records[0]) if is_one else sum(map(len, records))
         if self._bytes + size > self._max_bytes:
             return False
         entry.records += records
         entry.bytes += size
         self._bytes += size
         self._records += len(records)
-        self._wakes.grown(log)
+        if is_one:
+            self._wakes.grown_by(log, first, records[0])
+        else:
+            self._wakes.grown(log)
         then(None)
         return True
 
@@ -284,8 +289,10 @@ class MemoryStore:
             thread=entry.thread,
         )
 
-    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
-        end = self._wakes.subscribe(log, wake, appends=appends)
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], None]:
+        end = self._wakes.subscribe(log, wake, appends=appends, take=take)
 
         def unsubscribe() -> None:
             end()

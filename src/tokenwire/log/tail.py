@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tokenwire.log.base import Page, Wake
+from tokenwire.log.base import Page, Take, Wake
 from tokenwire.log.wakes import Wakes
 
 __all__ = ["Tails"]
@@ -36,9 +36,11 @@ class Tails(Wakes):
         super().__init__()
         self._tails: dict[str, _Tail] = {}
 
-    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], bool]:
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], bool]:
         """`Wakes.subscribe`; the tail is kept while somebody is subscribed."""
-        end = super().subscribe(log, wake, appends=appends)
+        end = super().subscribe(log, wake, appends=appends, take=take)
 
         def unsubscribe() -> bool:
             last = end()
@@ -47,6 +49,14 @@ class Tails(Wakes):
             return last
 
         return unsubscribe
+
+    def came(self, log: str, records: list[bytes], tail: int, closed: str | None) -> None:
+        """`accepted`, and whoever is subscribed hears of it."""
+        self.accepted(log, records, tail, closed)
+        if closed is None and len(records) == 1:
+            self.grown_by(log, tail, records[0])
+        else:
+            self.grown(log)
 
     def accepted(self, log: str, records: list[bytes], tail: int, closed: str | None) -> None:
         """The store accepted an append of ours that ends at ``tail``."""

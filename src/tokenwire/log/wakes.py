@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
-from tokenwire.log.base import Wake
+from tokenwire.log.base import Take, Wake
 
 __all__ = ["Wakes"]
+
+#: A subscription to appends.
+Growth = tuple[Wake, Take | None]
 
 
 class Wakes:
@@ -20,7 +24,7 @@ class Wakes:
     def __init__(self) -> None:
         self._all: dict[str, dict[int, Wake]] = {}
         #: Those of `_all` who want to hear of our own appends: at every token, so kept apart.
-        self._growth: dict[str, dict[int, Wake]] = {}
+        self._growth: dict[str, dict[int, Growth]] = {}
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -33,15 +37,18 @@ class Wakes:
         """The logs that somebody waits for."""
         return list(self._all)
 
-    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], bool]:
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], bool]:
         """Add a subscription; the returned call ends it and says whether it was the last."""
         number = next(self._numbers)
-        kinds = (self._all, self._growth) if appends else (self._all,)
-        for kind in kinds:
-            kind.setdefault(log, {})[number] = wake
+        self._all.setdefault(log, {})[number] = wake
+        if appends:
+            self._growth.setdefault(log, {})[number] = wake, take
 
         def unsubscribe() -> bool:
             was_there = log in self._all
+            kinds: tuple[dict[str, dict[int, Any]], ...] = (self._all, self._growth)
             for kind in kinds:
                 wakes = kind.get(log)
                 if wakes is not None and wakes.pop(number, None) is not None and not wakes:
@@ -54,8 +61,16 @@ class Wakes:
         """An append of this process was accepted."""
         wakes = self._growth.get(log)
         if wakes:
-            for wake in tuple(wakes.values()):
+            for wake, _ in tuple(wakes.values()):
                 wake()
+
+    def grown_by(self, log: str, offset: int, record: bytes) -> None:
+        """The same, by one record."""
+        wakes = self._growth.get(log)
+        if wakes:
+            for wake, take in tuple(wakes.values()):
+                if take is None or not take(offset, record):
+                    wake()
 
     def wake(self, log: str) -> None:
         """Something happened to the log that everybody should look at."""

@@ -8,15 +8,24 @@ terminal marker ends with ``step-end`` whose ``terminal_seen`` is false.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
 from tokenwire.errors import ProviderError
-from tokenwire.events.model import Error, Event
+from tokenwire.events.model import Error, Event, PartDelta
 from tokenwire.events.request import Request
 
-__all__ = ["Call", "Cursor", "Decoder", "Dialect", "ResumableDecoder", "Target", "effort_of"]
+__all__ = [
+    "Call",
+    "Cursor",
+    "Decoder",
+    "Dialect",
+    "ResumableDecoder",
+    "SteadyDecoder",
+    "Target",
+    "effort_of",
+]
 
 #: How far a kept response was read, in the provider's own terms: a number or an event id.
 Cursor = int | str
@@ -112,6 +121,24 @@ class ResumableDecoder(Decoder, Protocol):
     def reattach(self) -> None:
         """Expect the bytes of a new connection, requested with `cursor`; events before it are not
         emitted twice."""
+        ...
+
+
+@runtime_checkable
+class SteadyDecoder(Decoder, Protocol):
+    """A decoder that can say what it would make of bytes, for `run.call.lane`.
+
+    ``passing``: names of fields whose value, a number or a string, changes no event of a plain
+    delta; of several payloads at most the last one's counts.
+    """
+
+    passing: ClassVar[frozenset[bytes]]
+
+    def plain(self, data: bytes) -> PartDelta | None:
+        """The one event that these bytes would give now, and nothing would change but the text so
+        far, if it is a delta of an open part, and any other text in its place would give a delta
+        of that text: whatever it says, and however long. (A call's arguments: any text that does
+        not begin with a brace.) Changes nothing. None for all other bytes."""
         ...
 
 

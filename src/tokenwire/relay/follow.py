@@ -75,6 +75,7 @@ class Follower:
         "_most_bytes",
         "_poked",
         "_take",
+        "_take_one",
         "_unsubscribe",
         "_waiter",
         "after",
@@ -103,17 +104,25 @@ class Follower:
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake)
+        self._unsubscribe: Callable[[], None] | None = log.subscribe(
+            run, self._wake, take=self._came
+        )
         self._closed = closed
         self._take: Callable[[Batch], Taken] | None = None
+        self._take_one: Callable[[int, bytes], Taken] | None = None
         # What `_take` raised: how far it came is unknown, so it is not called again for the same.
         self._failure: Exception | None = None
 
-    def express(self, take: Callable[[Batch], Taken]) -> None:
+    def express(
+        self,
+        take: Callable[[Batch], Taken],
+        one: Callable[[int, bytes], Taken] | None = None,
+    ) -> None:
         """While `next` waits, give batches to ``take`` in the turn that brought them, where the
         store has them at hand; see `tokenwire.express`. ``SETTLE`` makes `next` return an empty
-        batch; `next` raises what ``take`` raises. ``take`` must be quick: others wait for it."""
-        self._take = take
+        batch; `next` raises what ``take`` raises. ``take`` must be quick: others wait for it.
+        ``one``: the same for a batch of one record, by its offset."""
+        self._take, self._take_one = take, one
 
     async def next(self) -> Batch | None:
         """The next records; waits for them; None after the last record of an ended run. An empty
@@ -206,6 +215,35 @@ class Follower:
         if self._take is not None and self._pass_on(self._take) is YES:
             return
         waiter.set_result(None)
+
+    def _came(self, offset: int, record: bytes) -> bool:
+        """The store has one more record: take it at once, where nothing else is to be done."""
+        waiter, take, check = self._waiter, self._take_one, self._check
+        if (
+            waiter is None
+            or take is None
+            or self.after + 1 != offset
+            or self._dirty
+            or self._poked
+            or waiter.done()
+            or (check is not None and not follows(check, record))  # the task's read meets it
+        ):
+            return False
+        try:
+            outcome = take(offset, record)
+        except Exception as error:
+            self._failure, self._dirty = error, True
+            waiter.set_result(None)
+            return True
+        if outcome is NO:
+            return False
+        self.after = offset
+        if check is not None:
+            self._check = record[:CHECK]
+        if outcome is SETTLE:
+            self._poked = True
+            waiter.set_result(None)
+        return True
 
     def _pass_on(self, take: Callable[[Batch], Taken]) -> Taken:
         """Give what is there to ``take``; ``YES`` when that is all, and the task may sleep on."""

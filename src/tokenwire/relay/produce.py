@@ -133,12 +133,23 @@ class Producer:
     def take(self, events: list[Event]) -> Taken:
         """Give deltas to the store without waiting. ``SETTLE``: the store did not take them now;
         `settle` or the next `write` appends them. When the append fails later, the same holds."""
-        pending = self._pending
-        self.ready, pending.under_way = False, True
-        pending.since = time.perf_counter() if self._log.shared else None
         try:
-            pending.records = records = self._chain.seal_all(events)
-            if self._log.append_soon(
+            records = self._chain.seal_all(events)
+        except Exception as error:  # a fault of ours, for the run's task to raise
+            self.ready, self._pending.failure = False, error
+            return SETTLE
+        return self._give(records)
+
+    def take_json(self, data: bytes) -> Taken:
+        """`take` for one event, as its canonical JSON."""
+        return self._give([self._chain.seal_json(data)])
+
+    def _give(self, records: list[bytes]) -> Taken:
+        pending, log = self._pending, self._log
+        self.ready, pending.under_way, pending.records = False, True, records
+        pending.since = time.perf_counter() if log.shared else None
+        try:
+            if log.append_soon(
                 self.run, epoch=self.epoch, first=self.tail + 1, records=records, then=self.landed
             ):
                 return YES

@@ -49,6 +49,11 @@ class Chain:
         """An event as the next record."""
         return self.seal_all((event,))[0]
 
+    def seal_json(self, data: bytes) -> bytes:
+        """An event as the next record, from its canonical JSON."""
+        self._last = last = blake2b(self._last + data, digest_size=8).hexdigest().encode()
+        return last + data
+
     def seal_all(self, events: Iterable[AnyEvent]) -> list[bytes]:
         """Events as the next records; after an error the chain is where it was."""
         last, records = self._last, []

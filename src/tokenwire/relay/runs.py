@@ -310,6 +310,8 @@ class Runs:
         meta = await with_history(self.store, run, meta)
         owned = self.owned.get(run)
         # From here to the return nothing waits: cursor, state and message are of one moment.
+        if owned is not None:
+            owned.loop.make_up()
         if owned is not None and owned.producer.tail == owned.loop.fold.seq:
             fold, tail, cursor = owned.loop.fold, owned.producer.tail, owned.producer.cursor
         else:

@@ -15,8 +15,9 @@ from tokenwire.errors import TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Event
 from tokenwire.events.order import Order
+from tokenwire.run.call.reading import Sink
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.loop import Loop, Sink
+from tokenwire.run.loop import Loop
 from tokenwire.run.plan import Plan
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Engine(Protocol):
 
     def fail(self, error: TokenwireError) -> list[Event]:
         """The events that end the run because of ``error``."""
+        ...
+
+    def make_up(self) -> None:
+        """`fold` has all that `sink` has, when this returns; it may be some words behind else."""
         ...
 
     def tell_end(self, state: Fold) -> None:

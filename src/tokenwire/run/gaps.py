@@ -6,6 +6,8 @@ reported once.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 __all__ = ["ChunkGaps"]
 
 #: Seconds, and number of gaps, after which the gathered gaps are reported.
@@ -29,6 +31,19 @@ class ChunkGaps:
             self._reported = now
             return None
         self._gathered.append(now - before)
+        if now - self._reported < _EVERY and len(self._gathered) < _MOST:
+            return None
+        self._reported = now
+        return self._hand_out()
+
+    def chunks(self, times: list[float]) -> list[float] | None:
+        """The same for several. What is due after one of them comes at the last."""
+        before = times[0] if self._before is None else self._before
+        if self._before is None:
+            self._reported = before
+            times = times[1:]
+        self._gathered += [b - a for a, b in pairwise([before, *times])]
+        self._before = now = times[-1] if times else before
         if now - self._reported < _EVERY and len(self._gathered) < _MOST:
             return None
         self._reported = now

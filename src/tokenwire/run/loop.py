@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tokenwire.errors import CancelledRunError, ConfigError, InputError, TokenwireError
 from tokenwire.events.fold import Fold, StepState
@@ -37,6 +37,8 @@ from tokenwire.express import NO, Taken
 from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Target
+from tokenwire.run.call.lane import Seat
+from tokenwire.run.call.reading import Sink
 from tokenwire.run.call.recover import recover
 from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.expiry import Send
@@ -52,27 +54,12 @@ if TYPE_CHECKING:
     from tokenwire.providers.http.client import HttpClient
     from tokenwire.tools.registry import ToolSet
 
-__all__ = ["Loop", "Sink"]
+__all__ = ["Loop"]
 
 _log = logging.getLogger("tokenwire.run")
 
 #: Events that may carry the id of a call.
 _NAMES_CALLS = frozenset({ToolCallStart, PartAttr})
-
-
-class Sink(Protocol):
-    """The end of the express way inside a run: it takes events without waiting."""
-
-    #: Whether `take` may be called.
-    ready: bool
-
-    def take(self, events: list[Event]) -> Taken:
-        """Take the events; never ``NO``."""
-        ...
-
-    async def settle(self) -> None:
-        """Wait until all events that were taken are written. Raises what prevents it."""
-        ...
 
 
 class _SinkFailure(Exception):
@@ -96,6 +83,7 @@ class Loop:
         "_clock",
         "_earlier",
         "_gaps",
+        "_make_up",
         "_out_of_steps",
         "_send",
         "_start",
@@ -145,6 +133,7 @@ class Loop:
         self.leaving = False
         #: Where plain deltas may go instead of through `batches`; see `tokenwire.express`.
         self.sink: Sink | None = None
+        self._make_up: Callable[[], None] | None = None
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """All events that `sink` does not take, in batches; the last batch holds ``run-end``.
@@ -164,6 +153,11 @@ class Loop:
 
     async def _to_inbox(self, answer: ApprovalAnswer) -> None:
         self.inbox.put(answer)
+
+    def make_up(self) -> None:
+        """See `tokenwire.run.engine.Engine`."""
+        if self._make_up is not None:
+            self._make_up()
 
     def tell_end(self, state: Fold) -> None:
         """Report the run's end to observers; called once, by whoever wrote the end."""
@@ -363,6 +357,19 @@ class Loop:
             await self.sink.settle()
         except Exception as error:
             raise _SinkFailure(error) from error
+
+    def seat(self, make_up: Callable[[], None]) -> Seat | None:
+        """What a lane needs to go on from the newest event; see `run.call.lane`."""
+        if self.sink is None or self._clock is not time.monotonic:
+            return None
+        self._make_up = make_up
+        return Seat(self.order.seq, self._base, self._start, self.sink)
+
+    def catch_up(self, delta: PartDelta, times: list[float]) -> None:
+        """The sink has had ``delta`` already, in pieces."""
+        self.order.seq = delta.seq
+        self.fold.apply(delta)  # type: ignore[arg-type]
+        self._tell(self._gaps.chunks(times))
 
     def seal(self, events: list[Event], now: float) -> None:
         """Number, time, check and fold events, on both ways."""

@@ -275,8 +275,7 @@ class Appends:
                 results.append(await self._refused(log, epoch, status, reached, newest))
                 continue
             if log in tails:
-                tails.accepted(log, records, reached, close)
-                tails.grown(log)
+                tails.came(log, records, reached, close)
             self._touched(log)
             if close is not None:
                 self._owned.pop(log, None)

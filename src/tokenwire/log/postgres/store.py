@@ -28,6 +28,7 @@ from tokenwire.log.base import (
     LogInfo,
     Page,
     Sweeper,
+    Take,
     Then,
     Wake,
 )
@@ -309,8 +310,10 @@ class PostgresStore:
 
     # Waking.
 
-    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
-        end = self._tails.subscribe(log, wake, appends=appends)
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], None]:
+        end = self._tails.subscribe(log, wake, appends=appends, take=take)
         self._hints.want(log)
         self._looks.start()
 

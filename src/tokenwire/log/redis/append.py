@@ -216,8 +216,7 @@ class Appends:
                     results.append(outcome)
                     continue
             if log in tails:
-                tails.accepted(log, records, reached, close)
-                tails.grown(log)
+                tails.came(log, records, reached, close)
             if close is not None:
                 self._owned.pop(log, None)
             results.append(Appended("ok", reached, epoch))

@@ -22,6 +22,7 @@ from tokenwire.log.base import (
     LogInfo,
     Page,
     Sweeper,
+    Take,
     Then,
     Wake,
 )
@@ -262,9 +263,11 @@ class RedisStore:
 
     # Waking. The owner's own appends wake directly; it only listens for commands and claims.
 
-    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], None]:
         new = log not in self._tails
-        end = self._tails.subscribe(log, wake, appends=appends)
+        end = self._tails.subscribe(log, wake, appends=appends, take=take)
         if new:
             self._router.listen(log, "control" if log in self._owned else "live")
 

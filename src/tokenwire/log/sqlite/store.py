@@ -24,6 +24,7 @@ from tokenwire.log.base import (
     LogInfo,
     Page,
     Sweeper,
+    Take,
     Then,
     Wake,
 )
@@ -170,17 +171,21 @@ class SQLiteStore:
         tails = self._tails
         if not tails:
             return
-        touched: dict[str, None] = {}
+        touched: dict[str, tuple[int, list[bytes]]] = {}
         for job, result in zip(jobs, results, strict=True):
             if type(job) is not AppendJob or job.log not in tails:
                 continue
             if isinstance(result, Appended) and result.status == "ok":
                 tails.accepted(job.log, job.records, result.tail, job.close)
-                touched[job.log] = None
+                is_plain = job.close is None and job.log not in touched
+                touched[job.log] = result.tail, job.records if is_plain else []
             else:
                 tails.forget(job.log)
-        for log in touched:
-            tails.grown(log)
+        for log, (tail, records) in touched.items():
+            if len(records) == 1:
+                tails.grown_by(log, tail, records[0])
+            else:
+                tails.grown(log)
 
     def _foreign(self, touched: set[int] | None) -> None:
         if self._reads is not None:
@@ -192,8 +197,10 @@ class SQLiteStore:
                 self._tails.forget(log)
                 self._tails.wake(log)
 
-    def subscribe(self, log: str, wake: Wake, *, appends: bool = True) -> Callable[[], None]:
-        end = self._tails.subscribe(log, wake, appends=appends)
+    def subscribe(
+        self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
+    ) -> Callable[[], None]:
+        end = self._tails.subscribe(log, wake, appends=appends, take=take)
         if self._reads is not None:
             self._reads.set_polling(True)
 

@@ -16,6 +16,7 @@ from tokenwire.events.model import (
     FinishReason,
     Heartbeat,
     OpaqueStart,
+    PartDelta,
     PartStatus,
     ProviderResultStart,
     ReasoningStart,
@@ -119,6 +120,20 @@ class AnthropicDecoder(PayloadDecoder):
                     block.part.delta(delta.text or delta.partial_json or delta.thinking)
                     return
         super()._frame(frame, last=last)
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of an open text or thinking; arguments are looked at one by one."""
+        if frame.event != "content_block_delta":
+            return None
+        try:
+            payload = _decode_ordinary(frame.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        block, delta = self._blocks.get(payload.index), payload.delta
+        text = delta.text or delta.partial_json or delta.thinking
+        if block is None or block.delta != delta.type or block.part is None or not text:
+            return None
+        return block.part.plain(text)
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         kind = value.get("type")

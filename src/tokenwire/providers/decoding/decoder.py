@@ -70,6 +70,8 @@ class PayloadDecoder:
     """
 
     dialect: ClassVar[str]
+    #: See `tokenwire.providers.base.SteadyDecoder`.
+    passing: ClassVar[frozenset[bytes]] = frozenset()
 
     def __init__(
         self,
@@ -109,6 +111,10 @@ class PayloadDecoder:
     def payload(self, value: dict[str, Any], event: str) -> None:
         """One payload; ``event`` is the frame's name (``message`` when none)."""
         raise NotImplementedError
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """What `plain` says of one block."""
+        return None
 
     def done(self) -> None:
         """A ``[DONE]`` was seen: nothing follows, whether or not the wire's own end came before."""
@@ -227,6 +233,16 @@ class PayloadDecoder:
         if self.reader.kind == "html" and self.reader.page_is_clear and not self.failed:
             self.fail(page_error(self.reader.page))
         return self.parts.take()
+
+    def plain(self, data: bytes) -> PartDelta | None:
+        """See `tokenwire.providers.base.SteadyDecoder`."""
+        reader = self.reader.sse
+        if reader is None or self.closed or self.terminal_seen or self.failed:
+            return None
+        if self.parts.loose or self._needs_care or self.parts.out:
+            return None
+        frame = reader.block(data)
+        return None if frame is None else self.plain_frame(frame)
 
     def finish(self, error: Error | None = None) -> list[Event]:
         """The end of the transport; see `tokenwire.providers.base.Decoder`."""

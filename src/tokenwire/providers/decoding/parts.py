@@ -179,6 +179,12 @@ class OpenPart:
                 return
         self.size += len(text) if text.isascii() else len(text.encode())
 
+    def plain(self, text: str) -> PartDelta | None:
+        """The delta that a piece would give, of a part that takes every piece as it comes."""
+        if self._delta is None or not self.open or self._careful:
+            return None
+        return self._delta(part=self.number, text=text)
+
     def _checked(self, text: str) -> str:
         """The piece with whole characters only, and without arguments that came before."""
         if self._owner.loose:

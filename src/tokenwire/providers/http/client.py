@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from tokenwire.errors import DeadlineError, NetworkError, ProtocolError, ProviderError
 from tokenwire.express import Taken
 from tokenwire.providers.base import Call
+from tokenwire.providers.http.connection import Diversion
 from tokenwire.providers.http.pool import Pool
 from tokenwire.providers.http.proxy import Proxies
 
@@ -60,6 +61,17 @@ class PushStream(ByteStream, Protocol):
 
     def hold(self) -> Callable[[], None]:
         """Stop reading the socket until the returned function is called."""
+        ...
+
+    def divert(self, lane: Diversion, body: bytes) -> bytes | None:
+        """While `read_express` waits, give what the socket brings to ``lane`` first, before it is
+        parsed: if the read that is being handed on was ``body`` in one whole chunk, and nothing
+        else. Returns how this server writes the head of a chunk (a format of its size, with the
+        line end); None, and nothing has changed, otherwise."""
+        ...
+
+    def settle(self) -> None:
+        """End the diversion, and make the `read_express` that waits return None."""
         ...
 
     def linger(self) -> None:

@@ -24,7 +24,7 @@ from tokenwire.express import YES, Taken
 from tokenwire.providers.http.heads import MOST_HEAD_BYTES, HeadReader
 from tokenwire.providers.http.proxy import Proxy
 
-__all__ = ["Connection", "Keeper", "Response", "Route"]
+__all__ = ["Connection", "Diversion", "Keeper", "Response", "Route"]
 
 #: Unread body at which the socket is no longer read, and at which it is read again.
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
@@ -54,6 +54,22 @@ class Keeper(Protocol):
     def forget(self, route: Route, connection: Connection) -> None:
         """It is closed."""
         ...
+
+
+class Diversion(Protocol):
+    """Who may take what the socket brings before it is parsed (see `run.call.lane`)."""
+
+    def received(self, data: bytes) -> bool:
+        """Take a read whole; False, and nothing has happened, when it must be parsed."""
+        ...
+
+    def leave(self) -> None:
+        """Nothing more comes here. Raises nothing."""
+        ...
+
+
+#: How servers write the head of a chunk.
+_CHUNK_HEADS = (b"%x\r\n", b"%X\r\n")
 
 
 class Response:
@@ -104,6 +120,7 @@ class Response:
             try:
                 await self._waiter
             finally:
+                self._connection.end_diversion()
                 self._waiter = self._take = None
             if self._settle:
                 self._settle = False
@@ -138,6 +155,18 @@ class Response:
     def hold(self) -> Callable[[], None]:
         """Stop reading the socket until the returned function is called."""
         return self._connection.hold()
+
+    def divert(self, lane: Diversion, body: bytes) -> bytes | None:
+        """See `providers.http.client.PushStream`."""
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._error is not None or self._ended:
+            return None
+        return self._connection.divert(lane, body)
+
+    def settle(self) -> None:
+        """End the diversion; a waiting `read_express` returns None."""
+        self._settle = True
+        self.wake()
 
     async def aclose(self) -> None:
         """Release the connection; before the end of the body this closes it."""
@@ -194,6 +223,7 @@ class Response:
         self.wake()
 
     def wake(self) -> None:
+        self._connection.end_diversion()
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -213,11 +243,13 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_pool",
+        "_read",
         "_response",
         "_route",
         "_timer",
         "_transport",
         "_until_close",
+        "diversion",
         "idle_since",
         "loop",
         "on_body",
@@ -238,6 +270,10 @@ class Connection(asyncio.Protocol):
         self._paused = self._on_hold = False
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
+        #: Who takes what comes before it is parsed.
+        self.diversion: Diversion | None = None
+        #: The read that is being parsed.
+        self._read = b""
 
     @property
     def forwarder(self) -> Proxy | None:
@@ -282,6 +318,11 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
+        diversion = self.diversion
+        if diversion is not None:
+            if diversion.received(data):
+                return
+            self.end_diversion()
         parser, response = self._parser, self._response
         if parser is None or response is None:
             self.abort()  # bytes without a request
@@ -292,6 +333,7 @@ class Connection(asyncio.Protocol):
                 data, complete = reader.feed(data)
                 if complete:
                     self._head_reader = None
+            self._read = data
             parser.feed_data(data)
         except ProtocolError as error:
             self._broken(error)
@@ -302,6 +344,7 @@ class Connection(asyncio.Protocol):
             self._broken(ProtocolError(f"{where} of the response of {self._name} is not HTTP"))
             return
         response.arrived()
+        self._read = b""
 
     def eof_received(self) -> bool:
         return False
@@ -352,6 +395,22 @@ class Connection(asyncio.Protocol):
             self._until_close = False
             response.end()
 
+    # --- past the parser -----------------------------------------------------------------------
+
+    def divert(self, lane: Diversion, body: bytes) -> bytes | None:
+        """See `providers.http.client.PushStream`. The parser stands between two chunks then."""
+        for head in _CHUNK_HEADS:
+            if self._read == b"%b%b\r\n" % (head % len(body), body):
+                self.diversion = lane
+                return head
+        return None
+
+    def end_diversion(self) -> None:
+        """What comes is parsed again."""
+        diversion, self.diversion = self.diversion, None
+        if diversion is not None:
+            diversion.leave()
+
     # --- flow and life -------------------------------------------------------------------------
 
     def pause(self) -> None:
@@ -384,6 +443,7 @@ class Connection(asyncio.Protocol):
 
     def release(self, *, reusable: bool) -> None:
         """Return the connection to the pool, or close it."""
+        self.end_diversion()
         self._response, self._on_hold = None, False
         self._stop_timer()
         if reusable and self._keep and self.usable:

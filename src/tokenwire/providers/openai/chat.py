@@ -8,12 +8,13 @@ the stream is over at ``[DONE]``, or at its end when every choice has its finish
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from tokenwire.errors import ProviderError
 from tokenwire.events.model import (
+    PartDelta,
     ReasoningDelta,
     ResponseStart,
     TextDelta,
@@ -70,6 +71,7 @@ class ChatDecoder(PayloadDecoder):
     """One response of this wire; see `tokenwire.providers.base.Decoder`."""
 
     dialect = "openai-chat"
+    passing: ClassVar[frozenset[bytes]] = frozenset({b"created", b"obfuscation", b"p"})
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -131,6 +133,28 @@ class ChatDecoder(PayloadDecoder):
                 part.pieces.append(piece)  # type: ignore[union-attr]
             return True
         return False
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of an ordinary chunk, as `_ordinary` would give it."""
+        choice = self._first
+        if not self._started or self._misses >= _MOST_MISSES or choice.tags is not None:
+            return None
+        try:
+            delta = decode_chunk(frame.data).choices[0].delta
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        thought, calls = delta.reasoning_content or delta.reasoning, delta.tool_calls
+        if delta.content:
+            part = None if thought or calls else choice.text
+            return None if part is None else TextDelta(part=part.number, text=delta.content)
+        if thought:
+            part = None if calls else choice.reasoning
+            return None if part is None else ReasoningDelta(part=part.number, text=thought)
+        slot = choice.slots.known(calls[0].index) if calls else None
+        piece = calls[0].function.arguments if calls else None
+        if slot is None or not piece or piece[0] == "{" or calls[0].function.name:  # type: ignore[index]
+            return None
+        return ToolCallDelta(part=slot.part.number, text=piece)
 
     # --- the general way -----------------------------------------------------------------------
 

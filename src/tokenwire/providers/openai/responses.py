@@ -16,6 +16,7 @@ import msgspec
 from tokenwire.events.model import (
     FinishReason,
     Heartbeat,
+    PartDelta,
     PartStart,
     ReasoningStart,
     RefusalStart,
@@ -75,6 +76,7 @@ class ResponsesDecoder(PayloadDecoder):
     """One response of the Responses API; `reattach` continues it on a new connection."""
 
     dialect: ClassVar[str] = "openai-responses"
+    passing: ClassVar[frozenset[bytes]] = frozenset({b"sequence_number", b"obfuscation"})
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -154,6 +156,20 @@ class ResponsesDecoder(PayloadDecoder):
         pieces.append(value.delta)
         return True
 
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of an ordinary text, as `_add` would give it."""
+        row = self._row
+        if row is None or frame.event != TEXT_DELTA or row[0].pieces is None:
+            return None
+        try:
+            value = decode_delta(frame.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        part, *place = row
+        if not value.delta or place != [value.item_id, value.output_index, value.content_index]:
+            return None
+        return TextDelta(part=part.number, text=value.delta)
+
     def payload(self, value: dict[str, Any], event: str) -> None:
         self._row = None
         cursor = value.get("sequence_number")
@@ -188,6 +204,7 @@ class ResponsesDecoder(PayloadDecoder):
         it are not emitted twice."""
         self.reader, self._comments = PayloadReader(), 0
         self._skip_to = self.cursor
+        self._row = None  # the ordinary way of a delta does not look for what is sent twice
 
     # --- the response --------------------------------------------------------------------------
 

@@ -44,6 +44,14 @@ class Pacer:
         self._gap += (gap - self._gap) * (0.5 if gap > self._gap else 0.2)
         return self._gap < FAST and size < LARGE
 
+    def state(self) -> tuple[float, float]:
+        """The mean gap, and when the last read came, for one who goes on by himself."""
+        return self._gap, self._last or 0.0
+
+    def go_on(self, gap: float, last: float) -> None:
+        """Go on from there."""
+        self._gap, self._last = gap, last
+
 
 class Ticks:
     """The shared tick of one event loop: one timer for everybody who waits."""

@@ -16,12 +16,13 @@ from typing import Protocol
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, Heartbeat, PartDelta, Raw, Usage
 from tokenwire.express import NO, SETTLE, YES, Taken
-from tokenwire.providers.base import Decoder
+from tokenwire.providers.base import Decoder, SteadyDecoder
+from tokenwire.run.call.lane import Lane, Way, switch
 from tokenwire.run.call.pacing import Pacer, ticks
 from tokenwire.run.call.source import Source
 from tokenwire.run.inbox import Inbox
 
-__all__ = ["Express", "Reading"]
+__all__ = ["Express", "Reading", "Sink"]
 
 #: Seconds to wait for more after a finish reason: the usage, the wire's last marker.
 AFTER_FINISH = 2.0
@@ -31,7 +32,26 @@ AFTER_USAGE = 0.25
 MOST_RESPONSE_BYTES = 64 << 20
 
 
-class Express(Protocol):
+class Sink(Protocol):
+    """The end of the express way inside a run: it takes events without waiting."""
+
+    #: Whether `take` may be called.
+    ready: bool
+
+    def take(self, events: list[Event]) -> Taken:
+        """Take the events; never ``NO``."""
+        ...
+
+    def take_json(self, data: bytes) -> Taken:
+        """Take one event as its canonical JSON."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait until all events that were taken are written. Raises what prevents it."""
+        ...
+
+
+class Express(Way, Protocol):
     """Where plain deltas go past the run's task."""
 
     def take(self, events: list[Event]) -> Taken:
@@ -67,6 +87,7 @@ class Reading:
         "_fast",
         "_holds",
         "_inbox",
+        "_lane",
         "_over",
         "_pacer",
         "_rest",
@@ -85,6 +106,8 @@ class Reading:
         # A finish reason was seen; one came before the end, so that none counts as the end.
         self._ending = self._distrusts = False
         self._total = 0
+        #: None before it is tried, False where there is none.
+        self._lane: Lane | bool | None = None if switch.on else False
         self._rest: list[Event] | None = None
         self._failure: Exception | None = None
 
@@ -102,10 +125,10 @@ class Reading:
         take = self.take if way is not None else None
         while True:
             data = await self._source.read(take)
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
             if data is None and way is not None:
-                if self._failure is not None:
-                    failure, self._failure = self._failure, None
-                    raise failure
                 if self._rest is not None:
                     rest, self._rest = self._rest, None
                     return rest
@@ -162,6 +185,8 @@ class Reading:
 
     def take(self, data: bytes) -> Taken:
         """Bytes arrived while the task waits: they are decoded here in any case."""
+        if self._failure is not None:
+            return SETTLE
         try:
             events = self._feed(data)
             if not events:
@@ -171,6 +196,8 @@ class Reading:
                 len(events) == 1 or all(map(_is_delta, events))
             ):
                 outcome = self._express.take(events)  # type: ignore[union-attr]
+                if outcome is YES and self._lane is not False and len(events) == 1:
+                    self._offer(data, events[0])
         except Exception as error:
             self._failure = error
             return SETTLE
@@ -178,3 +205,27 @@ class Reading:
             self._rest = events
             return SETTLE
         return SETTLE if self._over else outcome
+
+    # --- the lane, see `run.call.lane` -----------------------------------------------------------
+
+    def _offer(self, data: bytes, delta: Event) -> None:
+        lane = self._lane
+        if not isinstance(lane, Lane):
+            decoder, way = self._decoder, self._express
+            if way is None or not isinstance(decoder, SteadyDecoder):
+                self._lane = False
+                return
+            self._lane = lane = Lane(self._source, decoder, way, self._pacer, self)
+        if self._fast or self._over or self._ending:
+            return
+        lane.offer(data, delta, MOST_RESPONSE_BYTES - self._total)
+        if lane.is_hopeless:
+            self._lane = False
+
+    def missed(self, size: int) -> None:
+        """Bytes came past `take`."""
+        self._total += size
+
+    def failed(self, error: Exception) -> None:
+        """The lane failed; the task raises it."""
+        self._failure = error

@@ -17,6 +17,7 @@ from tokenwire.errors import CancelledRunError, DeadlineError, ProviderError
 from tokenwire.express import Taken
 from tokenwire.providers.base import Call, Decoder, Dialect, ResumableDecoder, Target
 from tokenwire.providers.http.client import PushStream
+from tokenwire.providers.http.connection import Diversion
 from tokenwire.run.call.deadlines import Deadlines, Watch
 from tokenwire.run.call.sweep import sweeper
 from tokenwire.run.inbox import Inbox
@@ -88,6 +89,21 @@ class Source:
         """Stop reading the socket until the returned function is called; None where the stream
         does not support that."""
         return self._push.hold() if self._push is not None else None
+
+    @property
+    def watch(self) -> Watch | None:
+        """The clocks of the call, once it is open."""
+        return self._watch
+
+    def divert(self, lane: Diversion, body: bytes) -> bytes | None:
+        """Give what the socket brings to ``lane`` from now on, where the stream supports it and
+        ``body`` was all of a read; see `PushStream.divert`."""
+        return self._push.divert(lane, body) if self._push is not None else None
+
+    def settle(self) -> None:
+        """End the diversion, and make the `read` that waits return None."""
+        if self._push is not None:
+            self._push.settle()
 
     def touch(self) -> float:
         """Record that a semantic event arrived; returns the time (monotonic seconds)."""

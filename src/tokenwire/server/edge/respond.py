@@ -25,6 +25,7 @@ from tokenwire.events.model import Reconnect
 from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
+from tokenwire.relay.follow import Batch
 from tokenwire.relay.record import CHECK, parse_cursor
 from tokenwire.server.budget import Account
 from tokenwire.server.edge.connections import (
@@ -39,7 +40,7 @@ from tokenwire.server.edge.transport import ResponseBody, Transport, transport_o
 from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
 
 if TYPE_CHECKING:
-    from tokenwire.relay.follow import Batch, Follower
+    from tokenwire.relay.follow import Follower
     from tokenwire.server.state import State
 
 __all__ = ["STREAM_HEADERS", "Head", "RunResponse", "offset_of", "run_response"]
@@ -200,8 +201,8 @@ class RunResponse(Response):
             out = _Out(connection, send, transport.account)
             await out.send(self.preamble + b"".join(map(encoder.encode, batch)))
             if transport.body is not None:
-                express = _Express(self.encoder, encoder.encode, connection, transport.body)
-                self.follower.express(express.take)
+                express = _Express(self.encoder, encoder, connection, transport.body)
+                self.follower.express(express.take, express.one)
             await self._pump(connection, out, encoder)
         except OSError:  # how other ASGI servers report that the peer is gone
             if connection is not None:
@@ -352,15 +353,19 @@ class BatchEncoder:
         """The batch's bytes; encoded once for all readers that share them."""
         shared, records = self._shared, batch.records
         if shared is None or shared.readers == 1:
-            if len(records) == 1 and self._one is not None and self._reopened:
-                record = records[0]  # nearly always this: a token to its only reader
-                return self._one(record[CHECK:], b"%d-%b" % (batch.first, record[:CHECK]))
             return self._encode(batch)
         data = shared.get(batch.first, len(records))
         if data is None:
             data = self._encode(batch)
             shared.put(batch.first, len(records), data)
         return data
+
+    def encode_one(self, offset: int, record: bytes) -> bytes:
+        """The same for a batch of one record."""
+        shared = self._shared
+        if self._one is not None and self._reopened and (shared is None or shared.readers == 1):
+            return self._one(record[CHECK:], b"%d-%b" % (offset, record[:CHECK]))
+        return self.encode(Batch(offset, [record]))
 
     def pieces(self, batch: Batch) -> Iterator[bytes]:
         """The same in pieces that grow with no event but their own, each encoded when the one
@@ -406,16 +411,16 @@ class _Express:
     """The last piece of the express way: encode and write at once, where the socket takes it and
     the response has nothing else to send."""
 
-    __slots__ = ("_body", "_connection", "_encode", "_encoder", "_now")
+    __slots__ = ("_batches", "_body", "_connection", "_encoder", "_now")
 
     def __init__(
         self,
         encoder: AnyEncoder,
-        encode: Callable[[Batch], bytes],
+        batches: BatchEncoder,
         connection: Connection,
         body: ResponseBody,
     ) -> None:
-        self._encoder, self._encode = encoder, encode
+        self._encoder, self._batches = encoder, batches
         self._connection, self._body = connection, body
         self._now = asyncio.get_running_loop().time
 
@@ -424,10 +429,23 @@ class _Express:
         connection = self._connection
         if connection.lost or connection.leaving is not None or not self._body.ready():
             return NO
-        data = self._encode(batch)
+        return self._write_out(self._batches.encode(batch))
+
+    def one(self, offset: int, record: bytes) -> Taken:
+        """The same for one record."""
+        connection, body = self._connection, self._body
+        if connection.lost or connection.leaving is not None or not body.ready():
+            return NO
+        data = self._batches.encode_one(offset, record)
+        if data:
+            body.write(data)
+            connection.last_write = self._now()
+        return SETTLE if self._encoder.ended else YES
+
+    def _write_out(self, data: bytes) -> Taken:
         if data:
             self._body.write(data)
-            connection.last_write = self._now()
+            self._connection.last_write = self._now()
         return SETTLE if self._encoder.ended else YES
 
 

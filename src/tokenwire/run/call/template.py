@@ -1,0 +1,157 @@
+"""The bytes around the text of a delta: learned from a stream's own reads, proven by its decoder.
+
+Always true: a template is made of two reads that differ in the text alone (and in fields that the
+decoder declares to pass), and its decoder has given another text in the gap as that text; a text
+passes only in the one form in which a record writes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from tokenwire.events.codec import encode
+from tokenwire.events.model import PartDelta, ToolCallDelta
+from tokenwire.providers.base import SteadyDecoder
+
+__all__ = ["Template", "is_text", "is_written_so", "written"]
+
+#: A JSON string in the form in which a record writes it: no escape that is not needed. What is not
+#: ASCII is looked at apart.
+_STRING = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\["\\nrtbf][^"\\\x00-\x1f]*+)*+')
+is_written_so = _STRING.fullmatch
+#: Fields that may differ as well, if the decoder says that their values pass; their numbers and
+#: texts, in a form that is certainly valid.
+_FIELD = re.compile(rb'"([a-z_]{1,24})": ?([0-9]{1,16}|"[ !#-\[\]-~]{0,256}")')
+_NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,14})(?![0-9.eE])").match
+_WORD = re.compile(rb'"[ !#-\[\]-~]{0,256}"').match
+_TEXT = _STRING.match
+_QUOTE = 0x22
+#: What stands in the gap when a template is proven.
+_PROBE = 'a probe: "quoted", \\ {[0]}\n<é, 中, 𝄞>'
+#: Places that a text may have in one payload, before the look for the gap is given up.
+_MOST_PLACES = 8
+
+_string = msgspec.json.Encoder().encode
+
+#: Fixed bytes, and what matches the gap after them.
+_Match = Callable[[bytes, int], re.Match[bytes] | None]
+_Step = tuple[bytes, _Match]
+
+
+def written(text: str) -> bytes:
+    """A text as a record writes it, without its quotes."""
+    return _string(text)[1:-1]
+
+
+def is_text(data: bytes) -> bool:
+    """Whether bytes are valid UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Template:
+    """What all plain deltas of one part have in common."""
+
+    __slots__ = ("bar", "head", "json", "kind", "part", "steps", "tail")
+
+    def __init__(self, delta: PartDelta, head: bytes, tail: bytes) -> None:
+        self.part, self.kind = delta.part, type(delta)
+        #: The bytes around the text. Where `steps` are, only `tail` counts: the last fixed bytes.
+        self.head, self.tail = head, tail
+        #: Where fields differ: the fixed bytes before each gap, and what fits it.
+        self.steps: list[_Step] = []
+        #: With what no text may begin. (Servers repeat whole arguments, which decoders look for.)
+        self.bar = b"{" if self.kind is ToolCallDelta else b"\0"
+        #: The record's JSON, with gaps for text, number and time.
+        self.json = b""
+
+    @classmethod
+    def learn(
+        cls, decoder: SteadyDecoder, before: tuple[bytes, bytes], body: bytes, delta: PartDelta
+    ) -> Template | None:
+        """The template of ``body``, which gave ``delta`` alone, and of the bytes before it with
+        their text."""
+        text, json = written(delta.text), encode(delta)
+        end = text + b'","seq":%d,"t":%d}' % (delta.seq, delta.t)
+        if not json.endswith(end):
+            return None
+        for head, tail in _around(body, text):
+            template = cls(delta, head, tail)
+            template._find_steps(decoder.passing)
+            if template.text_in(before[0]) == before[1] and template._is_proven(decoder):
+                template.json = json[: -len(end)].replace(b"%", b"%%") + b'%b","seq":%d,"t":%d}'
+                return template
+        return None
+
+    def fits(self, body: bytes, text: bytes, delta: PartDelta) -> bool:
+        """Whether ``body``, which gave ``delta``, is of this template."""
+        is_alike = delta.part == self.part and type(delta) is self.kind
+        return is_alike and self.text_in(body) == text
+
+    def text_in(self, body: bytes) -> bytes | None:
+        """The bytes in the gap of a payload; None for one that does not fit."""
+        if self.steps:
+            span = self.span_in(body, 0, len(body))
+            return None if span is None else body[span[0] : span[1]]
+        text = body[len(self.head) : len(body) - len(self.tail)]
+        return text if body == self.head + text + self.tail else None
+
+    def span_in(self, data: bytes, start: int, end: int) -> tuple[int, int] | None:
+        """Where the text is in a payload in which fields differ."""
+        text, place = None, start
+        for fixed, match in self.steps:
+            gap = match(data, place + len(fixed)) if data.startswith(fixed, place) else None
+            if gap is None:
+                return None
+            place = gap.end()
+            if match is _TEXT:
+                text = gap.span()
+        is_whole = place + len(self.tail) == end and data.startswith(self.tail, place)
+        return text if is_whole else None
+
+    def _find_steps(self, passing: frozenset[bytes]) -> None:
+        """Cut what stands around the text where fields may differ."""
+        before, rest = _cut(self.head, passing)
+        after, last = _cut(self.tail, passing)
+        if before or after:
+            self.steps = [*before, (rest, _TEXT), *after]
+            self.tail = last
+
+    def _is_proven(self, decoder: SteadyDecoder) -> bool:
+        """Whether the decoder gives another text in the gap, and just that, whatever the fields
+        that may differ say."""
+        probe = written(_PROBE)
+        values: dict[_Match, bytes] = {_TEXT: probe, _NUMBER: b"7", _WORD: b'"probe"'}
+        data = b"".join(fixed + values[match] for fixed, match in self.steps) + self.tail
+        seen = decoder.plain(data if self.steps else self.head + probe + self.tail)
+        if seen is None or type(seen) is not self.kind:
+            return False
+        return seen.part == self.part and seen.text == _PROBE
+
+
+def _around(body: bytes, text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """What stands around ``text`` wherever it is a whole string of ``body``."""
+    place, quoted = -1, b'"' + text + b'"'
+    for _ in range(_MOST_PLACES):
+        place = body.find(quoted, place + 1)
+        if place < 0:
+            return
+        yield body[: place + 1], body[place + 1 + len(text) :]
+
+
+def _cut(data: bytes, passing: frozenset[bytes]) -> tuple[list[_Step], bytes]:
+    """``data`` up to each value of a passing field, and what is after the last."""
+    steps: list[_Step] = []
+    start = 0
+    for field in _FIELD.finditer(data):
+        if field.group(1) in passing:
+            value = field.start(2)
+            steps.append((data[start:value], _WORD if data[value] == _QUOTE else _NUMBER))
+            start = field.end()
+    return steps, data[start:]
