@@ -143,18 +143,7 @@ class ChatDecoder(PayloadDecoder):
             delta = decode_chunk(frame.data).choices[0].delta
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        thought, calls = delta.reasoning_content or delta.reasoning, delta.tool_calls
-        if delta.content:
-            part = None if thought or calls else choice.text
-            return None if part is None else TextDelta(part=part.number, text=delta.content)
-        if thought:
-            part = None if calls else choice.reasoning
-            return None if part is None else ReasoningDelta(part=part.number, text=thought)
-        slot = choice.slots.known(calls[0].index) if calls else None
-        piece = calls[0].function.arguments if calls else None
-        if slot is None or not piece or piece[0] == "{" or calls[0].function.name:  # type: ignore[index]
-            return None
-        return ToolCallDelta(part=slot.part.number, text=piece)
+        return choice.plain(delta)
 
     # --- the general way -----------------------------------------------------------------------
 

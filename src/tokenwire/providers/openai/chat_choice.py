@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenwire.events.model import FileStart, ReasoningStart, RefusalStart, TextStart
+from tokenwire.events.model import (
+    FileStart,
+    PartDelta,
+    ReasoningDelta,
+    ReasoningStart,
+    RefusalStart,
+    TextDelta,
+    TextStart,
+    ToolCallDelta,
+)
 from tokenwire.providers.decoding.parts import OpenPart, Parts
 from tokenwire.providers.decoding.slots import Slots
 from tokenwire.providers.decoding.values import obj, text_of
+from tokenwire.providers.openai.chat_chunk import Delta
 from tokenwire.providers.openai.schema_call import CallText, Piece
 from tokenwire.providers.openai.think_tags import Kind, ThinkSplitter
 
@@ -69,6 +79,25 @@ class OpenChoice:
         self.thoughts: list[list[str]] = []
         #: What each field has said, where each delta repeats the text so far.
         self.cumulative: dict[str, str] = {}
+
+    def plain(self, delta: Delta) -> PartDelta | None:
+        """The one event of an ordinary delta of an open part."""
+        content, calls = delta.content, delta.tool_calls
+        thought = delta.reasoning_content or delta.reasoning
+        if content:
+            part = None if thought or calls else self.text
+            return None if part is None else TextDelta(part=part.number, text=content)
+        if thought:
+            part = None if calls else self.reasoning
+            return None if part is None else ReasoningDelta(part=part.number, text=thought)
+        slot = self.slots.known(calls[0].index) if calls else None
+        if slot is None or not calls:
+            return None
+        function = calls[0].function
+        piece = function.arguments
+        if not piece or piece[0] == "{" or function.name:
+            return None
+        return ToolCallDelta(part=slot.part.number, text=piece)
 
     def say(self, piece: str) -> None:
         """A piece of text."""
