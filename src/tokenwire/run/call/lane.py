@@ -106,6 +106,7 @@ class Lane:
         "_bar",
         "_base",
         "_before",
+        "_bytes",
         "_decoder",
         "_deltas",
         "_head",
@@ -113,7 +114,6 @@ class Lane:
         "_mean",
         "_misses",
         "_now",
-        "_owed",
         "_pacer",
         "_read",
         "_room",
@@ -145,7 +145,7 @@ class Lane:
         #: What was taken, and is not made up for yet: texts, times, bytes.
         self._texts: list[bytes] = []
         self._times: list[float] = []
-        self._owed = self._deltas = 0
+        self._bytes = self._deltas = 0
         self._watch: Watch | None = None
 
     @property
@@ -208,7 +208,7 @@ class Lane:
         if (
             not text
             or size > _MOST_BYTES
-            or size > self._room - self._owed
+            or size > self._room - self._bytes
             or mean < FAST
             or t <= 0  # a record has no time then
             or not self._sink.ready
@@ -224,7 +224,7 @@ class Lane:
         self._watch.last_event = now  # type: ignore[union-attr]
         self._texts.append(text)
         self._times.append(now)
-        self._owed += size
+        self._bytes += size
         if self._take(self._json % (text, seq, t)) is not YES:
             self._source.settle()  # which calls `leave`
         elif len(self._texts) >= _MOST_DELTAS:
@@ -256,9 +256,9 @@ class Lane:
             return
         self._texts, self._times = [], []
         self._deltas += len(texts)
-        self._account.missed(self._owed)
-        self._room -= self._owed
-        self._owed = 0
+        self._account.missed(self._bytes)
+        self._room -= self._bytes
+        self._bytes = 0
         head, tail = self._head, self._tail
         if self._varies:
             data, start, span, end = self._read

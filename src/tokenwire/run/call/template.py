@@ -129,10 +129,10 @@ class Template:
         probe = written(_PROBE)
         values: dict[_Match, bytes] = {_TEXT: probe, _NUMBER: b"7", _WORD: b'"probe"'}
         data = b"".join(fixed + values[match] for fixed, match in self.steps) + self.tail
-        seen = decoder.plain(data if self.steps else self.head + probe + self.tail)
-        if seen is None or type(seen) is not self.kind:
+        delta = decoder.plain(data if self.steps else self.head + probe + self.tail)
+        if delta is None or type(delta) is not self.kind:
             return False
-        return seen.part == self.part and seen.text == _PROBE
+        return delta.part == self.part and delta.text == _PROBE
 
 
 def _around(body: bytes, text: bytes) -> Iterator[tuple[bytes, bytes]]:
