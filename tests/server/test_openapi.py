@@ -48,7 +48,9 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with serving(durable_streams="readwrite", chat_get="on") as running:
+    # What follows a conversation has no end of its own.
+    bounds = {"max_age": 1.0, "long_poll_timeout": 0.5}
+    with serving(durable_streams="readwrite", chat_get="on", **bounds) as running:
         yield running
 
 

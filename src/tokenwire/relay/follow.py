@@ -78,6 +78,7 @@ class Follower:
         "_take_one",
         "_unsubscribe",
         "_waiter",
+        "_watch",
         "after",
         "run",
     )
@@ -112,6 +113,43 @@ class Follower:
         self._take_one: Callable[[int, bytes], Taken] | None = None
         # What `_take` raised: how far it came is unknown, so it is not called again for the same.
         self._failure: Exception | None = None
+        self._watch: Callable[[], None] | None = None
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """For who waits for several: ``wake`` is called when `pull` may have something, and `next`
+        is not used."""
+        self._watch = wake
+
+    async def pull(self) -> Batch | None:
+        """The records that are there now, of one page; None where there are none. `has_ended` says
+        whether any will come."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        if not self._dirty or self._unsubscribe is None:
+            return None
+        self._dirty = False
+        page = await self._log.read(
+            self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
+        )
+        self._ended = page.closed is not None
+        if not page.records:
+            return None
+        if self._check is not None:
+            self._verify(page.records[0])
+        batch = Batch(self.after + 1, page.records)
+        self.advance(page)
+        return batch
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all that there will be was handed out."""
+        return self._ended
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether `pull` is to be called again."""
+        return self._dirty or self._failure is not None
 
     def express(
         self,
@@ -211,6 +249,8 @@ class Follower:
         self._dirty = True
         waiter = self._waiter
         if waiter is None or waiter.done():
+            if self._watch is not None:
+                self._watch()
             return
         if self._take is not None and self._pass_on(self._take) is YES:
             return
@@ -278,6 +318,8 @@ class Follower:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        elif self._watch is not None:
+            self._watch()
 
 
 async def _page_of(log: Records, run: str, offset: int) -> Page:

@@ -17,8 +17,10 @@ from collections import Counter
 from collections.abc import Callable
 
 from tokenwire.events.model import Control
+from tokenwire.log.base import Store
+from tokenwire.relay.follow import Follower, open_follower
 
-__all__ = ["ON_DISCONNECT", "RETURN_SECONDS", "Readers"]
+__all__ = ["ON_DISCONNECT", "RETURN_SECONDS", "Readers", "follow"]
 
 #: For how long a reader may be between two connections.
 RETURN_SECONDS = 30.0
@@ -98,3 +100,28 @@ class Readers:
         """Cancel all scheduled stops."""
         for run in list(self._stops):
             self.stay(run)
+
+
+async def follow(
+    readers: Readers, store: Store, run: str, after: str | int | None, *, is_reader: bool = True
+) -> Follower:
+    """A follower of a run of whoever asks, who was checked before, after the cursor ``after``; the
+    rest as in `tokenwire.relay.runs.Runs.follow`."""
+    if is_reader:
+        readers.join(run)
+
+    def leave(returning: bool) -> None:
+        deafen()
+        if is_reader:
+            readers.leave(run, returning=returning)
+
+    try:
+        follower = await open_follower(store, run, after, closed=leave)
+    except BaseException:
+        if is_reader:
+            readers.leave(run)
+        raise
+    deafen = readers.listen(run, follower.fail)
+    if is_reader:
+        readers.stay(run)
+    return follower

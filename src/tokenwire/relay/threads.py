@@ -123,7 +123,10 @@ class Threads:
     async def title(self, principal: str, thread: str) -> str | None:
         """The title that a person gave, else what the first question was about. Raises
         `NotFoundError` for a conversation of others."""
-        name = (await self._runs.members.enter(principal, thread)).scope
+        return await self.title_of((await self._runs.members.enter(principal, thread)).scope)
+
+    async def title_of(self, name: str) -> str | None:
+        """The same of a conversation by its name in the store."""
         title = await self._store.document(_TITLE, name)
         if title:
             return title.decode()

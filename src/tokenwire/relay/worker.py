@@ -26,6 +26,7 @@ from tokenwire.relay.conversation.feed import Feeds, waiting_event
 from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta, scope_of_run
 from tokenwire.relay.documents.private import PrivateDocuments
+from tokenwire.relay.feed.presence import Presence
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
@@ -113,6 +114,7 @@ class Worker:
             self.outbox = Outbox(store, on_end, webhooks)
         #: What is told of conversations.
         self.feeds = Feeds(store)
+        self.presence = Presence(store, self.owner)
         self.lease = lease
         self._fallbacks = {k: names_of(v, "fallbacks") for k, v in (fallbacks or {}).items()}
         self._models = None if models is None else frozenset(names_of(models, "models"))
@@ -198,6 +200,7 @@ class Worker:
             await self.outbox.aclose()
         await self.drain(0.0)
         await self.feeds.aclose()
+        await self.presence.aclose()
         self.readers.close()
         if self._own_http and self.http is not None:
             await self.http.aclose()

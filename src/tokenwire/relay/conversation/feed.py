@@ -36,6 +36,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer
+from tokenwire.events.principal import parts_of
 from tokenwire.log.base import Store
 from tokenwire.relay.conversation.queue import Queue
 from tokenwire.relay.conversation.scope import thread_of
@@ -268,7 +269,7 @@ class Feeds:
                     "turn": run,
                     "parent": history.parent if history is not None else None,
                     "state": "running",
-                    "by": meta.principal or None,
+                    "by": parts_of(meta.principal)[0] or None,
                     "at": at,
                 }
             ]

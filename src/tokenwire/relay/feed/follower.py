@@ -71,6 +71,11 @@ class FeedFollower:
         """The cursor of the event that was handed out last."""
         return f"{self._base + self._after}-{self._check.decode()}"
 
+    @property
+    def may_have_more(self) -> bool:
+        """Whether `pull` is to be called again."""
+        return self._is_dirty
+
     def _wake(self) -> None:
         self._is_dirty = True
         self._wake_reader()

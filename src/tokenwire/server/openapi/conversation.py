@@ -10,8 +10,18 @@ import msgspec
 from tokenwire.events.message import Message
 from tokenwire.events.model import RunStatus
 from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
-from tokenwire.server.openapi.operation import Operation, answer, body, query
+from tokenwire.server.feeds.respond import LIVE
+from tokenwire.server.openapi.operation import (
+    EVENT_STREAM,
+    Answer,
+    Operation,
+    answer,
+    body,
+    header,
+    query,
+)
 from tokenwire.server.openapi.shapes import QueuedTurn
+from tokenwire.server.routes.conversation.events import RUNS
 from tokenwire.server.routes.conversation.members import (
     AcceptBody,
     InviteBody,
@@ -111,6 +121,33 @@ class OpenInvites(msgspec.Struct):
     invites: list[InviteDescription]
 
 
+class ThreadEvent(msgspec.Struct, omit_defaults=True):
+    """What happened, at the Unix millisecond ``at``, by a person, if one is known. Further fields
+    are those of its ``type``."""
+
+    type: str
+    thread: str | None = None
+    at: int | None = None
+    by: str | None = None
+
+
+class ThreadEventAt(msgspec.Struct, omit_defaults=True):
+    """An event; one that only passes has no cursor."""
+
+    event: ThreadEvent
+    cursor: str | None = None
+
+
+class ThreadEventPage(msgspec.Struct):
+    """Some events. ``next``: the cursor to ask for the next page with."""
+
+    events: list[ThreadEventAt]
+    next: str
+
+
+#: A stream of them.
+EVENTS = Answer(status=200, text="The events", items=ThreadEvent, content=EVENT_STREAM)
+
 _QUEUE = "/v1/threads/{thread}/queue"
 _MEMBERS, _INVITES = "/v1/threads/{thread}/members", "/v1/threads/{thread}/invites"
 
@@ -125,6 +162,27 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ),
         answers=(answer(200, "A page of them", TurnPage),),
         problems=("bad_request", *_UNKNOWN),
+    ),
+    ("GET", "/v1/threads/{thread}/events"): Operation(
+        summary="A conversation as it happens",
+        tag="Conversations",
+        text="First a snapshot, then what happens: runs, queue, title, who is there. Each event is "
+        "an SSE block with its JSON, which the guide of conversations lists; `id` is its cursor.",
+        params=(
+            header("Last-Event-ID", "Continue after this event."),
+            query("after", "As Last-Event-ID, which counts more."),
+            query("runs", "`full`: with the events of its runs.", enum=list(RUNS)),
+            query("live", "One JSON page instead of a stream.", enum=list(LIVE)),
+        ),
+        answers=(EVENTS, answer(200, "A page of events", ThreadEventPage)),
+        problems=("bad_request", "bad_cursor"),
+    ),
+    ("POST", "/v1/threads/{thread}/typing"): Operation(
+        summary="Say that this person types",
+        tag="Conversations",
+        text="Whoever follows the conversation hears it, for some seconds. It is not stored.",
+        answers=(answer(204, "It is told"),),
+        problems=("bad_request",),
     ),
     ("PUT", "/v1/threads/{thread}/head"): Operation(
         summary="Choose a conversation's branch",

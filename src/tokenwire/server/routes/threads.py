@@ -22,7 +22,7 @@ from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
-from tokenwire.server.routes.conversation import members, queue, turns
+from tokenwire.server.routes.conversation import events, members, queue, turns
 from tokenwire.server.routes.conversation.turns import queue_of
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
@@ -72,6 +72,7 @@ def routes(state: State) -> list[BaseRoute]:
         *turns.routes(state),
         *queue.routes(state),
         *members.routes(state),
+        *events.routes(state),
     ]
 
 

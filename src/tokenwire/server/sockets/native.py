@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -47,6 +47,7 @@ from tokenwire.server.sockets.base import (
     SocketEndpoint,
     erased_under_reader,
 )
+from tokenwire.server.sockets.threads import SocketThreads
 from tokenwire.server.starts.start import ThreadQuery
 from tokenwire.server.state import State
 from tokenwire.server.tokens.tokens import TOKEN
@@ -99,6 +100,15 @@ class _Tool(_Run):
     content: Any
 
 
+class _Thread(_Command):
+    thread: Annotated[str, Meta(max_length=128)]
+
+
+class _FollowThread(_Thread):
+    after: str | None = None
+    runs: Literal["none", "full"] = "none"
+
+
 class _Auth(_Command):
     key: Annotated[str, Meta(max_length=MOST_TOKEN)]
 
@@ -122,6 +132,7 @@ class NativeSocket(Socket):
         self._followed: dict[str, asyncio.Task[None]] = {}
         #: The cursor of the last event that was sent of each followed run.
         self.cursors: dict[str, str] = {}
+        self._threads = SocketThreads(self, self._thread_failed)
         self._commands: dict[str, _Handling] = {
             "start": (_Start, self._start, "write"),
             "follow": (_Follow, self._follow, "read"),
@@ -129,6 +140,9 @@ class NativeSocket(Socket):
             "cancel": (_Cancel, self._cancel, "write"),
             "approve": (_Approve, self._approve, "approve"),
             "tool": (_Tool, self._tool, "write"),
+            "follow-thread": (_FollowThread, self._follow_thread, "read"),
+            "unfollow-thread": (_Thread, self._unfollow_thread, "read"),
+            "typing": (_Thread, self._typing, "write"),
             "ping": (_Command, self._ping, "read"),
         }
 
@@ -136,7 +150,8 @@ class NativeSocket(Socket):
         """``reconnect`` with the cursor of every followed run, then the close."""
         after_ms = self.state.connections.retry_ms
         farewell = {"op": "reconnect", "after_ms": after_ms, "reason": reason}
-        await self._say({**farewell, "offsets": dict(self.cursors)})
+        offsets = {"offsets": dict(self.cursors)}
+        await self._say({**farewell, **offsets, **self._threads.farewell()})
         await self.close(RESTART, reason)
 
     def slow_reason(self) -> str:
@@ -262,6 +277,18 @@ class NativeSocket(Socket):
         )
         await self._ok(command)
 
+    async def _follow_thread(self, command: _FollowThread) -> None:
+        await self._threads.follow(command.thread, command.after, command.runs)
+        await self._say({"op": "ok", "id": command.id, "thread": command.thread})
+
+    async def _unfollow_thread(self, command: _Thread) -> None:
+        await self._threads.unfollow(command.thread)
+        await self._say({"op": "ok", "id": command.id, "thread": command.thread})
+
+    async def _typing(self, command: _Thread) -> None:
+        await self._threads.type(command.thread)
+        await self._say({"op": "ok", "id": command.id, "thread": command.thread})
+
     async def _ping(self, command: _Command) -> None:
         await self._say({"op": "pong", "id": command.id})
 
@@ -319,6 +346,9 @@ class NativeSocket(Socket):
             release()
             if self._followed.get(run) is asyncio.current_task():
                 del self._followed[run]
+
+    async def _thread_failed(self, thread: str, error: TokenwireError) -> None:
+        await self._say({"op": "error", "thread": thread, "error": self._fields(error)})
 
     # --- sending -------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Streams of conversations to clients: what happens in one, and in a person's list of them."""
