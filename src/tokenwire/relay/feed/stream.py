@@ -127,7 +127,11 @@ class ThreadStream:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def express(self, take: Callable[[Batch], Taken]) -> None:
+    def express(
+        self,
+        take: Callable[[Batch], Taken],
+        one: Callable[[int, bytes], Taken] | None = None,
+    ) -> None:
         """Nothing here goes the express way."""
 
     def sit(self, presence: Presence, person: str, *, hears_who: bool = True) -> None:
