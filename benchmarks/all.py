@@ -20,6 +20,7 @@ ORDER = [
     "closed_loop",
     "gateway",
     "short",
+    "growth",
     "fan_out",
     "log",
     "large_run",

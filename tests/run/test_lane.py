@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import random
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from support.both_ways import END, RUN, chunked, run_over, same_both_ways
 from support.corpus import needs_corpus, recordings
+from support.redis import redis_server
 from tokenwire.errors import StoreFullError
 from tokenwire.events.model import TextDelta
 from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store
 from tokenwire.providers.anthropic.decoder import DIALECT as ANTHROPIC
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.openai.chat import DIALECT as CHAT
@@ -497,3 +500,20 @@ def test_a_template_is_learned_from_two_reads_and_proven():
     for answer in (lambda data: None, lambda data: TextDelta(part=3, text="b")):
         assert Template.learn(Decoder(answer), (one, b"a"), two, delta) is None
     assert Template.learn(Decoder(plain), (b'data: {"y":"a"}\n\n', b"a"), two, delta) is None
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_stores_that_others_share_hold_the_same(kind, tmp_path):
+    """Their appends land later, and readers hear of a record when it has landed."""
+    chunks = [*chunked(*TEXT), END]
+    with contextlib.ExitStack() as stack:
+        number = iter(range(9))
+
+        def store():
+            if kind == "sqlite":
+                return open_store(f"sqlite:{tmp_path}/{next(number)}.db")
+            return open_store(stack.enter_context(redis_server()).url)
+
+        found = same_both_ways(CHAT, chunks, store=store, wires=("native", "ui"))
+    assert found.on_lane > 20
+    assert found.closed == "complete"

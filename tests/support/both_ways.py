@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
+
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.log.memory import MemoryStore
@@ -319,7 +321,7 @@ def run_over(
                 page = await log.read(RUN, most=1_000_000, most_bytes=1 << 30)
                 outcome.records, outcome.closed = page.records, page.closed
                 snapshot = await runs.snapshot(RUN)
-                outcome.state = snapshot
+                outcome.state = msgspec.structs.replace(snapshot, created=0)  # a store's own clock
             finally:
                 stop()
                 for task in scene.answering:
@@ -330,6 +332,8 @@ def run_over(
                 await scene.connections.aclose()
                 await runs.aclose()
                 await log.close()
+                for _ in range(3):  # transports tell their end in a turn of their own
+                    await asyncio.sleep(0)
             outcome.readers = {name: body.data for name, body in scene.bodies.items()}
             outcome.on_lane = on_lane
             return outcome

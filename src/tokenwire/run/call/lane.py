@@ -162,7 +162,7 @@ class Lane:
             self._misses += 1
             return
         seat, watch = self._way.seat(self.make_up), self._source.watch
-        if seat is None or watch is None or not seat.sink.ready:
+        if seat is None or watch is None:
             return
         size_line = self._source.divert(self, body)
         if size_line is None:

@@ -83,7 +83,8 @@ class Template:
             return None
         for head, tail in _around(body, text):
             template = cls(delta, head, tail)
-            template._find_steps(decoder.passing)
+            if template.text_in(before[0]) is None:
+                template._find_steps(decoder.passing)
             if template.text_in(before[0]) == before[1] and template._is_proven(decoder):
                 template.json = json[: -len(end)].replace(b"%", b"%%") + b'%b","seq":%d,"t":%d}'
                 return template
