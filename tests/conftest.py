@@ -9,6 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import websockets.asyncio.client
+import websockets.sync.client
 from hypothesis import settings
 
 from tokenwire.run.call import recover
@@ -28,20 +30,35 @@ for _name in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 60.0)
 
 
+# And a WebSocket's handshake after 10 s, a silent peer after 20.
+for _waits in (
+    websockets.sync.client.connect.__kwdefaults__,
+    websockets.asyncio.client.connect.__init__.__kwdefaults__,
+):
+    assert {"open_timeout", "ping_timeout"} <= _waits.keys()
+    _waits.update(open_timeout=60, ping_timeout=60)
+
+
 #: Files that take more than fifteen seconds, by far the most of them waiting, the longest first.
 #: When one of these comes last, all wait for one worker; the order matters for nothing else.
 LONGEST = [
-    "node/test_ai_sdk.py",
     "node/test_durable_suite.py",
+    "node/test_ai_sdk.py",
     "browser/test_cuts.py",
     "browser/test_axe.py",
-    "browser/test_use_chat.py",
     "browser/test_app_example.py",
-    "server/test_real_hosts.py",
-    "server/test_app_example.py",
-    "server/test_process.py",
-    "cli/test_commands.py",
+    "browser/test_use_chat.py",
+    "node/test_dev_proxies.py",
     "faults/test_sweep.py",
+    "server/test_process.py",
+    "server/test_real_hosts.py",
+    "server/test_producers.py",
+    "server/test_app_example.py",
+    "cli/test_commands.py",
+    "client/test_cuts.py",
+    "browser/test_hostile.py",
+    "node/test_ai_schemas.py",
+    "node/test_our_transport.py",
     "wire/test_python_sdks.py",
     "node/test_openai_npm.py",
     "node/test_anthropic_npm.py",
@@ -62,9 +79,7 @@ LONGEST = [
     "server/test_runs.py",
     "log/test_redis_cluster.py",
     "client/test_restart.py",
-    "client/test_cuts.py",
     "browser/test_files.py",
-    "browser/test_hostile.py",
     "wire/test_ai_sdk_routes.py",
     "log/test_log_stateful.py",
     "run/test_reading.py",

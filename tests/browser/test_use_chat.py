@@ -34,8 +34,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The origin that the pages come from; ``/vN.html`` has version N."""
     need_client()
     folder = tmp_path_factory.mktemp("pages")
-    for version in VERSIONS:
-        subprocess.run(["node", str(BUILD), str(folder), version], cwd=ROOT, check=True)
+    subprocess.run(["node", str(BUILD), str(folder), *VERSIONS], cwd=ROOT, check=True)
     handler = functools.partial(Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

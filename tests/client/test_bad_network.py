@@ -14,7 +14,9 @@ from tokenwire.client import Client, Patience
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import RunEnd
 
-QUICK = Patience(base=0.01, cap=0.05, silence=1.0, connect=1.0)
+CALM = Patience(base=0.01, cap=0.05, silence=60, connect=60)
+#: Who stands still for so long takes the network for silent, and it is then asked again.
+QUICK = Patience(base=0.01, cap=0.05, silence=1.0, connect=60)
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +25,11 @@ def here() -> Iterator[Site]:
         yield made
 
 
-async def all_events(url: str, run: str, transport: Any) -> tuple[list[AnyEvent], int]:
+async def all_events(
+    url: str, run: str, transport: Any, patience: Patience = CALM
+) -> tuple[list[AnyEvent], int]:
     cuts: list[Any] = []
-    async with Client(url, transport=transport, patience=QUICK) as client:
+    async with Client(url, transport=transport, patience=patience) as client:
         reader = client.follow(run, on_cut=lambda error, wait: cuts.append(error))
         return [event async for event in reader], len(cuts)
 
@@ -46,15 +50,21 @@ def test_every_event_comes_once_and_in_order(
     here: Site, transport: str, mode: str, at: int
 ) -> None:
     run = here.start("scenario:text")
+    patience = QUICK if mode == "hole" else CALM
 
     async def main() -> None:
         whole, _ = await all_events(here.url, run, transport)
         assert isinstance(whole[-1], RunEnd)
         async with BadNetwork(here.port, mode, at=at) as network:
-            found, cuts = await asyncio.wait_for(all_events(network.url, run, transport), 60)
+            found, cuts = await asyncio.wait_for(
+                all_events(network.url, run, transport, patience), 100
+            )
         assert found == whole
         # Repeated events are dropped; what is missing, broken or silent is asked for again.
-        assert cuts == (mode in ("hole", "corrupt", "swap"))
+        if mode == "hole":
+            assert cuts > 0
+        else:
+            assert cuts == (mode in ("corrupt", "swap"))
 
     asyncio.run(main())
 
@@ -64,7 +74,8 @@ def test_while_the_model_still_speaks(here: Site, mode: str) -> None:
     async def main() -> None:
         async with BadNetwork(here.port, mode, at=600 if mode == "hole" else 8) as network:
             run = here.start("scenario:text?rate=400")
-            found, _ = await asyncio.wait_for(all_events(network.url, run, "sse"), 60)
+            patience = QUICK if mode == "hole" else CALM
+            found, _ = await asyncio.wait_for(all_events(network.url, run, "sse", patience), 100)
         assert found == (await all_events(here.url, run, "sse"))[0]
 
     asyncio.run(main())

@@ -43,6 +43,7 @@ async def length_of(here: Site, run: str, transport: str) -> int:
         return proxy.brought[0]
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("transport", "how", "step"),
     # A reset loses what a clean end loses: every second byte is enough of it.
