@@ -10,8 +10,11 @@ import { Inspector } from "./conversation/inspector.js";
 import { Sidebar } from "./sidebar/sidebar.js";
 import { client } from "./server.js";
 import { SignIn } from "./sign-in.js";
+import { inviteIn, permits, useMembers, type MemberList } from "./sharing/members.js";
+import { Share } from "./sharing/share.js";
 import { ThemeButton } from "./theme.js";
 import { keptFor, nameOf } from "./sidebar/threads.js";
+import { plainWords } from "./conversation/words.js";
 
 const threads = new Threads(client);
 
@@ -36,6 +39,7 @@ export interface Model {
 
 export function App(): ReactNode {
   const [thread, setThread] = useState(threadInAddress);
+  const [invite, setInvite] = useState(() => inviteIn(location.hash));
   const [fresh, setFresh] = useState(0);
   const [models, setModels] = useState<Model[]>([]);
   const [locked, setLocked] = useState(false);
@@ -57,7 +61,25 @@ export function App(): ReactNode {
   }, []);
   useEffect(connect, [connect]);
   useEffect(() => {
-    const moved = () => setThread(threadInAddress());
+    if (!invite || locked || !models.length) return;
+    // It is used up now, and must not stay in the address.
+    setInvite(undefined);
+    history.replaceState(null, "", location.pathname);
+    client.json("POST", "/v1/invites/accept", { token: invite }).then(
+      (joined) => {
+        const { thread: id } = joined as MemberList;
+        history.pushState(null, "", `#t=${id}`);
+        setThread(id);
+        void threads.refresh();
+      },
+      (error: TokenwireError) => setProblem(`You could not join: ${plainWords(error)}`),
+    );
+  }, [invite, locked, models]);
+  useEffect(() => {
+    const moved = () => {
+      setInvite(inviteIn(location.hash));
+      setThread(threadInAddress());
+    };
     // Other tabs tell what they change; other machines do not.
     const look = () => {
       if (!document.hidden) void threads.refresh();
@@ -118,6 +140,10 @@ function Frame(props: {
   const had = models.find(({ id }) => id === last?.model)?.id;
   const entry = list.find(({ thread: id }) => id === chat.thread);
   const title = entry ? nameOf(entry) : "New conversation";
+  // What may have changed who belongs to it.
+  const version = chat.turns.some(({ run }) => run) ? `${chat.turns.length}${chat.isGone}` : "";
+  const members = useMembers(client, chat.thread, version);
+  const [sharing, setSharing] = useState(false);
   const erased = threads.isRemoved(chat.thread);
 
   useEffect(() => {
@@ -173,6 +199,17 @@ function Frame(props: {
             <Icon name="menu" />
           </button>
           <h1 dir="auto">{chat.turns.length ? title : "tokenwire"}</h1>
+          <button
+            type="button"
+            className="quiet icon people"
+            aria-label={members.list && members.list.members.length > 1 ? `People: ${members.list.members.length}` : "People"}
+            title="People in this conversation"
+            aria-haspopup="dialog"
+            onClick={() => setSharing(true)}
+          >
+            <Icon name="people" />
+            {members.list && members.list.members.length > 1 && <span aria-hidden="true">{members.list.members.length}</span>}
+          </button>
           <ModelPicker models={models} model={model} onModel={setModel} />
           <ThemeButton />
           <button
@@ -194,8 +231,32 @@ function Frame(props: {
             </button>
           </div>
         )}
+        {chat.isGone && (
+          <div className="notice" role="alert">
+            This conversation was deleted, or you no longer belong to it.{" "}
+            <button type="button" onClick={() => onOpen()}>
+              New conversation
+            </button>
+          </div>
+        )}
+        {sharing && (
+          <Share
+            client={client}
+            thread={chat.thread}
+            members={members}
+            onClose={() => setSharing(false)}
+            onLeft={() => {
+              setSharing(false);
+              void threads.refresh();
+              onOpen();
+            }}
+          />
+        )}
         <Chat
           chat={chat}
+          members={members.list}
+          mayWrite={permits(members.list, "write") && !chat.isGone}
+          mayApprove={permits(members.list, "approve") && !chat.isGone}
           demo={(model ?? models[0]?.id ?? "demo") === "demo"}
           onAsk={asked}
           onInspect={(turn) => {

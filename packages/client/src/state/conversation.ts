@@ -138,10 +138,11 @@ export class Conversation {
       else this.#lookSoon();
       this.#takeHead(head);
       await this.#questions.read(signal);
-      this.#show({ loading: false, earlier: !!this.#next });
+      this.#show({ loading: false, earlier: !!this.#next, isGone: false });
     } catch (error) {
       if (signal.aborted) return;
       const failed = asError(error);
+      if (failed.status === 404 && this.#tree.all().some(({ run }) => run)) return this.#show({ isGone: true });
       // A thread without runs is one that nobody has asked in yet; and what is shown stays.
       const quiet = failed.status === 404 || this.#tree.size > 0;
       this.#show(quiet ? { loading: false } : { loading: false, error: failed });
@@ -346,8 +347,9 @@ export class Conversation {
     turn.store.onBatch = (batch) => turn.meter.take(batch);
     turn.store.subscribe(() => {
       turn.meter.noteCuts(turn.store.getSnapshot().reconnects);
-      // The next one is about to begin.
-      if (this.#waiting.isPending && !isBusy(turn)) this.#lookSoon();
+      // The next one is about to begin; or this person does not belong here any more.
+      const isRefused = turn.run !== undefined && turn.store.getSnapshot().linkError?.status === 404;
+      if ((this.#waiting.isPending && !isBusy(turn)) || (isRefused && !this.#view.isGone)) this.#lookSoon();
       const { tools } = this.options;
       if (tools && turn.run && !this.#life.signal.aborted) {
         this.#tools.look(turn.run, turn.store, tools, this.#life.signal);
@@ -435,6 +437,7 @@ export class Conversation {
     this.#waiting.changes++;
     delete turn.floats;
     delete turn.isUnsent;
+    if (info?.by) turn.by = info.by;
     const isWhole = !!this.#places.get(turn)?.whole;
     if (isWhole) turn.isWhole = true;
     else if (info?.history) turn.parent = this.#tree.idOf(info.history.parent);

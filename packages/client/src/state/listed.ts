@@ -9,6 +9,8 @@ import type { Turn } from "./turn.js";
 /** A run as the list of a conversation has it. */
 export interface ListedRun extends RunInfo {
   created?: number;
+  /** Who asked. */
+  by?: string;
   metadata?: unknown;
   /** Of a run that the server gave its conversation: the turn that it continues. */
   history?: { parent?: string };
@@ -72,6 +74,7 @@ export function turnOf(run: ListedRun, before: string): { turn: Turn; isUnread: 
     store: new RunStore(),
     meter: new RunMeter(),
     ...(isWhole ? { isWhole } : {}),
+    ...(run.by ? { by: run.by } : {}),
     ...(run.model ? { model: run.model } : {}),
   };
   return { turn, isUnread: !isWhole || isLong || prompt === undefined };

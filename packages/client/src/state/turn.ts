@@ -17,6 +17,8 @@ export interface Turn {
   /** The whole question, where it is more than text. */
   content?: Record<string, unknown>[];
   model?: string;
+  /** Who asked, where the server tells people apart. */
+  by?: string;
   created: number;
   store: RunStore;
   meter: RunMeter;
@@ -54,6 +56,8 @@ export interface ConversationView {
   earlier: boolean;
   /** Why the thread could not be read. */
   error?: TokenwireError;
+  /** It is not there any more: it was erased, or this person does not belong to it any more. */
+  isGone?: boolean;
 }
 
 export interface AskOptions {

@@ -9,6 +9,7 @@ import { Composer } from "./composer.js";
 import type { ChatHandle } from "./handle.js";
 import { Icon } from "../icons.js";
 import { isComposing } from "../keys.js";
+import { nameIn, type MemberList } from "../sharing/members.js";
 import { TurnView } from "./turn.js";
 import { Waiting } from "./waiting.js";
 import { plainWords } from "./words.js";
@@ -37,12 +38,16 @@ const AT_END = 2;
 
 export function Chat(props: {
   chat: ChatHandle;
+  members: MemberList | undefined;
+  mayWrite: boolean;
+  mayApprove: boolean;
   /** Whether the model is the simulated one. */
   demo: boolean;
   onAsk(question: string): void;
   onInspect(turn: Turn): void;
 }): ReactNode {
-  const { chat, onAsk, onInspect } = props;
+  const { chat, members, mayWrite, mayApprove, onAsk, onInspect } = props;
+  const isShared = (members?.members.length ?? 0) > 1;
   const { turns, queue, status, busy } = chat;
   const { error: unread } = chat.conversation.getSnapshot();
   const last = turns.findLast(isBusy) ?? turns[turns.length - 1];
@@ -115,6 +120,9 @@ export function Chat(props: {
                   turn={turn}
                   prompt={turn.prompt}
                   isUnsent={!!turn.isUnsent}
+                  by={isShared ? nameIn(members, turn.by) : undefined}
+                  mayWrite={mayWrite}
+                  mayApprove={mayApprove}
                   versions={chat.versions(turn)}
                   onChoose={chat.choose}
                   onRetry={chat.retry}
@@ -125,7 +133,7 @@ export function Chat(props: {
               </li>
             ))}
           </ol>
-          <Waiting chat={chat} onSend={send} onLeave={toField} />
+          {!chat.isGone && <Waiting chat={chat} members={members} mayWrite={mayWrite} onSend={send} onLeave={toField} />}
         </div>
       </div>
       <div className="foot">
@@ -134,17 +142,20 @@ export function Chat(props: {
             <Icon name="down" />
           </button>
         )}
-        <Composer
-          busy={busy}
-          waits={busy || queue.length > 0}
-          thread={chat.thread}
-          fresh={!turns.length && !chat.loading}
-          attached={attached}
-          onSend={send}
-          stopping={last?.stopping}
-          stopError={last?.stopError?.message}
-          onStop={() => void chat.stop()}
-        />
+        {!chat.isGone && (
+          <Composer
+            busy={busy}
+            mayWrite={mayWrite}
+            waits={busy || queue.length > 0}
+            thread={chat.thread}
+            fresh={!turns.length && !chat.loading}
+            attached={attached}
+            onSend={send}
+            stopping={last?.stopping}
+            stopError={last?.stopError?.message}
+            onStop={() => void chat.stop()}
+          />
+        )}
       </div>
       <Announcer turn={last} status={status} waiting={queue.length} />
     </div>

@@ -10,6 +10,8 @@ const MOST = 200_000;
 
 export function Composer(props: {
   busy: boolean;
+  /** Whether this person may ask here. */
+  mayWrite: boolean;
   /** Whether a question waits for its turn. */
   waits: boolean;
   /** Whether a stop waits for the server, or was taken by it. */
@@ -49,6 +51,15 @@ export function Composer(props: {
     event.preventDefault();
     send();
   };
+  if (!props.mayWrite) {
+    return (
+      <div className="composer">
+        <p className="offline" role="status">
+          You may read this conversation, but not write in it.
+        </p>
+      </div>
+    );
+  }
   return (
     <form
       className="composer"

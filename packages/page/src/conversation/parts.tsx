@@ -21,13 +21,18 @@ const RENDER: Renderers = {
   file: ({ part }) => <FileCard part={part} />,
 };
 
-export function AnswerParts(props: { state: RunState; open: boolean; onApprove: Approve }): ReactNode {
+export function AnswerParts(props: {
+  state: RunState;
+  open: boolean;
+  /** Undefined for a person who may not allow tools. */
+  onApprove: Approve | undefined;
+}): ReactNode {
   const { onApprove } = props;
   // Parts are memoized, so what they call must stay the same while the turn does.
   const [holder] = useState({ onApprove });
   holder.onApprove = onApprove;
   const approve = useMemo(
-    () => (approval: string, answer: { approved: boolean }) => holder.onApprove(approval, answer),
+    () => (approval: string, answer: { approved: boolean }) => holder.onApprove?.(approval, answer),
     [holder],
   );
   const run = props.state;
@@ -38,7 +43,7 @@ export function AnswerParts(props: { state: RunState; open: boolean; onApprove: 
         render={RENDER}
         tasks={(tasks) => <Tasks tasks={tasks} />}
         speaker={(speaker, children) => <Speaker speaker={speaker}>{children}</Speaker>}
-        onApprove={approve}
+        onApprove={onApprove && approve}
       />
       <RunProgress run={run} />
       <AgentFacts run={run} />
@@ -116,7 +121,7 @@ function ToolCard({ part, tool, onApprove }: PartProps): ReactNode {
       <header>
         <Icon name="tool" />
         <strong>{revealed(String(part.attrs.name ?? ""))}</strong>
-        <span className="status">{STATUS[status] ?? status}</span>
+        <span className="status">{status === "waiting" && !asks ? "waits" : (STATUS[status] ?? status)}</span>
       </header>
       {written && !asks && (
         <pre className="arguments" tabIndex={0} aria-label="Arguments">
@@ -130,6 +135,7 @@ function ToolCard({ part, tool, onApprove }: PartProps): ReactNode {
           {revealed(tool.output.slice(-4000))}
         </pre>
       )}
+      {tool && !onApprove && waitsForApproval(tool) && <p className="quiet-note">It waits for somebody who may allow it.</p>}
       {tool && asks && <ApprovalBox tool={tool} onApprove={onApprove!} />}
       {tool?.approved === false && <p className="quiet-note">Not allowed{tool.approval_reason ? `: ${tool.approval_reason}` : "."}</p>}
       {tool?.done && <Result title={tool.error ? `Failed: ${tool.error}` : "Result"} content={tool.content} failed={!!tool.error} />}

@@ -19,6 +19,10 @@ export interface TurnProps {
   prompt: string;
   /** Whether the server has not got it yet. */
   isUnsent: boolean;
+  /** Who asked, where several people do. */
+  by: string | undefined;
+  mayWrite: boolean;
+  mayApprove: boolean;
   versions: Turn[];
   onChoose(turn: Turn): void;
   onRetry(turn: Turn): void;
@@ -42,7 +46,7 @@ export const TurnView = memo(
         <div className="answer" data-state={turn.error ? "failed" : word} translate={open ? "no" : undefined}>
           <h2 className="offscreen">Answer</h2>
           <Boundary what="This answer" text={textOf(state)}>
-            <AnswerParts state={state} open={open} onApprove={approve} />
+            <AnswerParts state={state} open={open} onApprove={props.mayApprove ? approve : undefined} />
           </Boundary>
           {open && turn.isUnsent && <Unsent isOffline />}
           {open && nothing && !turn.isUnsent && link !== "reconnecting" && (
@@ -57,13 +61,15 @@ export const TurnView = memo(
               <span className="spinner" /> Reconnecting…
             </p>
           )}
-          <Failure turn={turn} state={state} link={link} reason={linkError?.message} onRetry={onRetry} />
+          <Failure turn={turn} state={state} link={link} reason={linkError && plainWords(linkError)} onRetry={props.mayWrite ? onRetry : undefined} />
           {!open && (
             <footer className="facts">
               <CopyButton text={textOf(state)} label="Copy answer" />
-              <button type="button" className="quiet icon" aria-label="Answer again" title="Answer again" onClick={() => onRetry(turn)}>
-                <Icon name="retry" />
-              </button>
+              {props.mayWrite && (
+                <button type="button" className="quiet icon" aria-label="Answer again" title="Answer again" onClick={() => onRetry(turn)}>
+                  <Icon name="retry" />
+                </button>
+              )}
               <Facts turn={turn} state={state} onInspect={onInspect} />
             </footer>
           )}
@@ -80,13 +86,16 @@ export const TurnView = memo(
     a.turn === b.turn &&
     a.prompt === b.prompt &&
     a.isUnsent === b.isUnsent &&
+    a.by === b.by &&
+    a.mayWrite === b.mayWrite &&
+    a.mayApprove === b.mayApprove &&
     a.versions.length === b.versions.length &&
     a.onEdit === b.onEdit &&
     a.onRetry === b.onRetry &&
     a.onInspect === b.onInspect,
 );
 
-function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
+function Question({ turn, by, mayWrite, versions, onChoose, onEdit }: TurnProps): ReactNode {
   const [draft, setDraft] = useState<string>();
   const [dropped, setDropped] = useState<Attachment[]>([]);
   const added = useAttachments();
@@ -159,7 +168,13 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
   }
   return (
     <div className="question">
-      <h2 className="offscreen">You</h2>
+      {by ? (
+        <h2 className="by">
+          <bdi>{by}</bdi>
+        </h2>
+      ) : (
+        <h2 className="offscreen">You</h2>
+      )}
       <Files list={files} />
       {turn.prompt && <p dir="auto">{turn.prompt}</p>}
       <div className="actions">
@@ -183,9 +198,11 @@ function Question({ turn, versions, onChoose, onEdit }: TurnProps): ReactNode {
           </span>
         )}
         <CopyButton text={turn.prompt} label="Copy question" />
-        <button type="button" className="quiet icon" aria-label="Edit question" title="Edit question" onClick={() => setDraft(turn.prompt)}>
-          <Icon name="edit" />
-        </button>
+        {mayWrite && (
+          <button type="button" className="quiet icon" aria-label="Edit question" title="Edit question" onClick={() => setDraft(turn.prompt)}>
+            <Icon name="edit" />
+          </button>
+        )}
       </div>
     </div>
   );
@@ -217,7 +234,8 @@ function Failure(props: {
   state: RunState;
   link: string;
   reason: string | undefined;
-  onRetry(turn: Turn): void;
+  /** Undefined for a person who may not ask here. */
+  onRetry: ((turn: Turn) => void) | undefined;
 }): ReactNode {
   const { turn, state, link, reason, onRetry } = props;
   const word = stateOf(state);
@@ -239,9 +257,11 @@ function Failure(props: {
         {word === "interrupted" && state.error?.message && <p>{state.error.message}</p>}
         {state.error?.code && <p className="code-word">{state.error.code}</p>}
       </div>
-      <button type="button" onClick={() => onRetry(turn)}>
-        Try again
-      </button>
+      {onRetry && (
+        <button type="button" onClick={() => onRetry(turn)}>
+          Try again
+        </button>
+      )}
     </div>
   );
 }

@@ -6,6 +6,7 @@ import { useEffect, useRef, useState, type ReactNode } from "react";
 import type { ChatHandle } from "./handle.js";
 import { Icon } from "../icons.js";
 import { hasTouchKeyboard, isComposing } from "../keys.js";
+import { nameIn, permits, type MemberList } from "../sharing/members.js";
 import { plainWords } from "./words.js";
 
 interface Draft {
@@ -16,12 +17,14 @@ interface Draft {
 
 export function Waiting(props: {
   chat: ChatHandle;
+  members: MemberList | undefined;
+  mayWrite: boolean;
   /** Asks anew what was being changed when its turn came. */
   onSend(question: string): void;
   /** Where the focus goes when what had it is gone. */
   onLeave(): void;
 }): ReactNode {
-  const { chat, onSend, onLeave } = props;
+  const { chat, members, mayWrite, onSend, onLeave } = props;
   const { queue } = chat;
   const [draft, setDraft] = useState<Draft>();
   const [problem, setProblem] = useState<{ id: string; text: string }>();
@@ -99,6 +102,9 @@ export function Waiting(props: {
               <Row
                 waiting={waiting}
                 isBusy={acting === waiting.id}
+                by={(members?.members.length ?? 0) > 1 ? nameIn(members, waiting.by) : undefined}
+                mayChange={mayWrite && (!waiting.by || waiting.by === members?.principal || permits(members, "own"))}
+                maySend={mayWrite}
                 onEdit={() => begin(waiting)}
                 onNow={() => void act(waiting, () => chat.sendNow(waiting)).then((sent) => sent && onLeave())}
                 onWithdraw={() => void act(waiting, () => chat.withdraw(waiting)).then((gone) => gone && onLeave())}
@@ -125,11 +131,14 @@ export function Waiting(props: {
 function Row(props: {
   waiting: WaitingQuestion;
   isBusy: boolean;
+  by: string | undefined;
+  mayChange: boolean;
+  maySend: boolean;
   onEdit(): void;
   onNow(): void;
   onWithdraw(): void;
 }): ReactNode {
-  const { waiting, isBusy, onEdit, onNow, onWithdraw } = props;
+  const { waiting, isBusy, by, mayChange, maySend, onEdit, onNow, onWithdraw } = props;
   const { text, unsent, steers, edits } = waiting;
   const name = text.length > 40 ? `${text.slice(0, 39)}…` : text || "the files";
   const isFixed = !!unsent || !!steers;
@@ -137,29 +146,34 @@ function Row(props: {
     <>
       <div className="waiting-text">
         <p dir="auto">{text || "Files"}</p>
+        {by && (
+          <p className="quiet-note">
+            <bdi>{by}</bdi>
+          </p>
+        )}
         {unsent && <Unsent isOffline={!!unsent.isUnsent} />}
         {steers && <p className="quiet-note">Given to the answer that is being written.</p>}
         {!isFixed && edits > 0 && <p className="quiet-note">Edited</p>}
       </div>
       <span className="waiting-actions">
-        {!isFixed && (
-          <>
-            <button type="button" className="quiet icon" disabled={isBusy} aria-label={`Edit “${name}”`} title="Edit" onClick={onEdit}>
-              <Icon name="edit" />
-            </button>
-            <button
-              type="button"
-              className="quiet icon"
-              disabled={isBusy}
-              aria-label={`Stop the answer and send “${name}” now`}
-              title="Stop the answer and send now"
-              onClick={onNow}
-            >
-              <Icon name="send" />
-            </button>
-          </>
+        {!isFixed && mayChange && (
+          <button type="button" className="quiet icon" disabled={isBusy} aria-label={`Edit “${name}”`} title="Edit" onClick={onEdit}>
+            <Icon name="edit" />
+          </button>
         )}
-        {!steers && (
+        {!isFixed && maySend && (
+          <button
+            type="button"
+            className="quiet icon"
+            disabled={isBusy}
+            aria-label={`Stop the answer and send “${name}” now`}
+            title="Stop the answer and send now"
+            onClick={onNow}
+          >
+            <Icon name="send" />
+          </button>
+        )}
+        {!steers && mayChange && (
           <button type="button" className="quiet icon" disabled={isBusy} aria-label={`Withdraw “${name}”`} title="Withdraw" onClick={onWithdraw}>
             <Icon name="close" />
           </button>

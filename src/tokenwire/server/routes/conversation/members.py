@@ -76,12 +76,13 @@ class MemberDescription(msgspec.Struct):
 
 class MemberList(msgspec.Struct, omit_defaults=True):
     """Who belongs to a conversation. ``thread``: what the caller calls it; ``id``: by which every
-    member reaches it, once it is shared; ``role``: the caller's own."""
+    member reaches it, once it is shared; ``role``, ``principal``: the caller's own."""
 
     thread: str
     role: MemberRole
     members: list[MemberDescription]
     id: str | None = None
+    principal: str = ""
 
 
 class InviteDescription(msgspec.Struct):
@@ -208,9 +209,12 @@ def _id_of(principal: str) -> str:
 def _list_of(access: Access, roster: Roster | None) -> dict[str, Any]:
     if roster is None:  # of one person
         own = [MemberDescription(_id_of(access.principal), "own", 0.0)] if access.principal else []
-        return msgspec.to_builtins(MemberList(access.thread, access.role, own))
+        return msgspec.to_builtins(
+            MemberList(access.thread, access.role, own, principal=_id_of(access.principal))
+        )
     members = [
         MemberDescription(_id_of(name), member.role, member.since)
         for name, member in roster.members.items()
     ]
-    return msgspec.to_builtins(MemberList(access.thread, access.role, members, roster.id))
+    who = _id_of(access.principal)
+    return msgspec.to_builtins(MemberList(access.thread, access.role, members, roster.id, who))
