@@ -204,3 +204,20 @@ def test_a_refused_change_is_said_in_plain_words(server: Any, watched: Any) -> N
     queue(page, [])
     page.keyboard.press("Escape")
     page.wait_for_selector(".answer[data-state=cancelled]")
+
+
+def test_what_waits_for_a_decision_is_decided_from_anywhere(server: Any, watched: Any) -> None:
+    page = watched.page()
+    page.goto(server.url)
+    write(page, "scenario:approval")
+    page.get_by_role("group", name="Allow delete_file?").wait_for()
+    inbox = page.get_by_role("region", name="Waits for you")
+    assert inbox.count() == 0, "what is shown has its own buttons"
+    page.get_by_role("button", name="New conversation").click()
+    page.locator(".welcome").wait_for()
+    inbox.get_by_text("report.txt").wait_for()
+    inbox.get_by_role("button", name="Allow delete_file").click()
+    inbox.wait_for(state="detached")
+    page.go_back()
+    page.wait_for_selector(COMPLETE)
+    assert watched.bad == []

@@ -3,7 +3,7 @@
 import type { TokenwireError } from "@tokenwire/client";
 import { Threads, type ThreadEntry } from "@tokenwire/client/threads";
 import { useChat, type Turn } from "@tokenwire/react";
-import { useCallback, useEffect, useMemo, useState, useSyncExternalStore, type ReactNode } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore, type ReactNode } from "react";
 import { Chat } from "./conversation/chat.js";
 import { Icon } from "./icons.js";
 import { Inspector } from "./conversation/inspector.js";
@@ -13,6 +13,7 @@ import { SignIn } from "./sign-in.js";
 import { inviteIn, permits, useMembers, type MemberList } from "./sharing/members.js";
 import { Share } from "./sharing/share.js";
 import { ThemeButton } from "./theme.js";
+import { useInbox, type Inbox } from "./sidebar/inbox.js";
 import { keptFor, nameOf } from "./sidebar/threads.js";
 import { plainWords } from "./conversation/words.js";
 
@@ -44,6 +45,7 @@ export function App(): ReactNode {
   const [models, setModels] = useState<Model[]>([]);
   const [locked, setLocked] = useState(false);
   const [problem, setProblem] = useState("");
+  const inbox = useInbox(client, !locked && models.length > 0);
   const listed = useSyncExternalStore(threads.subscribe, threads.getSnapshot);
 
   const connect = useCallback(() => {
@@ -110,6 +112,7 @@ export function App(): ReactNode {
       list={listed.threads}
       failed={listed.failed}
       kept={keptFor(listed)}
+      inbox={inbox}
       onOpen={open}
       onRetry={connect}
     />
@@ -123,6 +126,7 @@ function Frame(props: {
   list: ThreadEntry[];
   failed: ReadonlyMap<string, TokenwireError> | undefined;
   kept: string | undefined;
+  inbox: Inbox;
   onOpen(id?: string): void;
   onRetry(): void;
 }): ReactNode {
@@ -140,6 +144,13 @@ function Frame(props: {
   const had = models.find(({ id }) => id === last?.model)?.id;
   const entry = list.find(({ thread: id }) => id === chat.thread);
   const title = entry ? nameOf(entry) : "New conversation";
+  const { refresh: lookInInbox } = props.inbox;
+  const isWaiting = chat.status === "waiting";
+  const wasWaiting = useRef(isWaiting);
+  useEffect(() => {
+    if (wasWaiting.current !== isWaiting) lookInInbox();
+    wasWaiting.current = isWaiting;
+  }, [isWaiting, lookInInbox]);
   // What may have changed who belongs to it.
   const version = chat.turns.some(({ run }) => run) ? `${chat.turns.length}${chat.isGone}` : "";
   const members = useMembers(client, chat.thread, version);
@@ -184,6 +195,7 @@ function Frame(props: {
         list={list}
         failed={props.failed}
         kept={props.kept}
+        inbox={props.inbox}
         current={chat.thread}
         onOpen={(id) => {
           setSide(false);

@@ -4,6 +4,7 @@ import type { ThreadEntry } from "@tokenwire/client/threads";
 import { useEffect, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
 import { Icon } from "../icons.js";
 import { isComposing } from "../keys.js";
+import { InboxView, type Inbox } from "./inbox.js";
 import { byAge, found, nameOf } from "./threads.js";
 
 interface Actions {
@@ -21,6 +22,7 @@ export function Sidebar(
     current: string;
     /** How long they are kept. */
     kept: string | undefined;
+    inbox: Inbox;
     onClose(): void;
   } & Actions,
 ): ReactNode {
@@ -82,6 +84,12 @@ export function Sidebar(
             }}
           />
         </label>
+        <InboxView
+          inbox={props.inbox}
+          current={props.current}
+          titleOf={(thread) => nameOf(list.find((entry) => entry.thread === thread) ?? {})}
+          onOpen={props.onOpen}
+        />
         <div className="threads">
           {byAge(shown, new Date()).map(({ name, entries }) => (
             <section key={name} aria-label={name}>
