@@ -16,8 +16,8 @@ The log does not know what a token is. One test suite (tests/log/) runs against 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, Set
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -29,6 +29,7 @@ __all__ = [
     "Due",
     "Durability",
     "Index",
+    "Inside",
     "Leases",
     "LogInfo",
     "Mailbox",
@@ -37,6 +38,7 @@ __all__ = [
     "Store",
     "Sweeper",
     "Then",
+    "Transactional",
     "Wake",
     "private_kind",
 ]
@@ -218,6 +220,34 @@ class Records(Protocol):
 
     async def delete(self, log: str) -> None:
         """Erase a log and all that belongs to it."""
+        ...
+
+
+#: What `Transactional.append_inside` calls, with a connection that is in the transaction.
+Inside = Callable[[Any], Awaitable[None]]
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """A store in a database that an application shares: what belongs together can be stored
+    together. Errors as in `Records`."""
+
+    async def append_inside(
+        self,
+        log: str,
+        *,
+        epoch: int,
+        first: int,
+        records: list[bytes],
+        close: str | None,
+        inside: Inside,
+        seconds: float,
+    ) -> Appended:
+        """`Records.append` in a transaction in which ``inside`` is called, after the append and for
+        ``seconds`` at most, with the connection as the application knows it: both are there, or
+        neither. What ``inside`` raises comes out, and is no error of the store. It is not called
+        for an append that is not accepted, or that was accepted before; it may be called again
+        after an attempt that was rolled back."""
         ...
 
 

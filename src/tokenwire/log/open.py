@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from tokenwire.errors import ConfigError
 from tokenwire.log.base import Store
 
-__all__ = ["file_of", "open_store", "user_store"]
+__all__ = ["file_of", "open_store", "store_over", "user_store"]
 
 REDIS_SCHEMES = (
     "redis",
@@ -116,3 +116,23 @@ def _postgres(url: str) -> Store:
     from tokenwire.log.postgres.url import parse_url
 
     return PostgresStore(parse_url(url))
+
+
+def store_over(pool: object, store: str | Store) -> Store:
+    """``store`` itself, opened where it is a URL; with a ``pool`` the log in PostgreSQL over an
+    application's connections: a pool of asyncpg, or an AsyncEngine of SQLAlchemy with that driver.
+    ``store`` is ``postgresql:?schema=...`` with further options then, or ``memory:`` for none.
+    Raises `ConfigError`."""
+    if pool is None:
+        return open_store(store) if isinstance(store, str) else store
+    from tokenwire.log.postgres.shared import connections_of
+    from tokenwire.log.postgres.store import PostgresStore
+    from tokenwire.log.postgres.url import parse_url
+
+    url = "postgresql:" if store == "memory:" else store
+    if not isinstance(url, str) or not url.startswith("postgresql:"):
+        raise ConfigError("with pool= the store is PostgreSQL; leave store= out")
+    settings = parse_url(url)
+    if urlsplit(settings.dsn).netloc or settings.direct is not None:
+        raise ConfigError("with pool= the store has the pool's address; leave it out of store=")
+    return PostgresStore(settings, connections=connections_of(pool))

@@ -5,6 +5,6 @@ not import `tokenwire.log`.
 """
 
 from tokenwire.log.base import Store
-from tokenwire.log.open import open_store
+from tokenwire.log.open import open_store, store_over
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "open_store", "store_over"]

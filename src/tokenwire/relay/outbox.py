@@ -36,7 +36,7 @@ from tokenwire.relay.upkeep.notes import MOST_SECONDS, UNMADE_SECONDS, Attempts,
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.webhooks.deliveries import Deliveries
 
-__all__ = ["EndedRun", "OnEnd", "Outbox"]
+__all__ = ["EndedRun", "OnEnd", "OnEndAlone", "Outbox", "ended_run"]
 
 _log = logging.getLogger("tokenwire.relay")
 
@@ -80,7 +80,9 @@ class EndedRun(msgspec.Struct, kw_only=True):
         return parts_of(self.principal)[1]
 
 
-OnEnd = Callable[[EndedRun], Awaitable[None] | None]
+OnEndAlone = Callable[[EndedRun], Awaitable[None] | None]
+#: ``on_end(run)``; or ``on_end(run, connection)``, in the transaction that ends the run.
+OnEnd = OnEndAlone | Callable[[EndedRun, Any], Awaitable[None]]
 
 
 class _Note(Attempts, kw_only=True, omit_defaults=True):
@@ -97,7 +99,7 @@ class Outbox:
     store must have the same."""
 
     def __init__(
-        self, store: Store, on_end: OnEnd | None = None, webhooks: Webhooks | None = None
+        self, store: Store, on_end: OnEndAlone | None = None, webhooks: Webhooks | None = None
     ) -> None:
         self._ends = _Ends(store, on_end) if on_end is not None else None
         self._deliveries = Deliveries(store, webhooks) if webhooks is not None else None
@@ -167,7 +169,7 @@ class Outbox:
 class _Ends:
     """The calls of ``on_end``."""
 
-    def __init__(self, store: Store, on_end: OnEnd) -> None:
+    def __init__(self, store: Store, on_end: OnEndAlone) -> None:
         self._store, self._on_end = store, on_end
         self._notes = Notes(store, _KIND, _due)
         self._wake = asyncio.Event()
@@ -304,23 +306,27 @@ class _Ends:
             return None
 
     async def _read(self, run: str, meta: RunMeta) -> EndedRun:
-        fold = (await read_run(self._store, run)).fold
-        meta = await with_history(self._store, run, meta)
-        return EndedRun(
-            run=run,
-            outcome=fold.outcome or "interrupted",
-            reason=fold.end_reason,
-            message=fold.message(),
-            messages=fold.history(),
-            input=meta.request.messages,
-            model_input=await model_input(self._store, run, meta),
-            usage=fold.usage,
-            model=meta.model,
-            thread=meta.thread,
-            principal=meta.principal,
-            metadata=meta.metadata,
-            error=fold.error,
-        )
+        return await ended_run(self._store, run, meta, (await read_run(self._store, run)).fold)
+
+
+async def ended_run(store: Store, run: str, meta: RunMeta, fold: Fold) -> EndedRun:
+    """What an application hears of ``run``, whose events are in ``fold``. Raises `LogError`."""
+    meta = await with_history(store, run, meta)
+    return EndedRun(
+        run=run,
+        outcome=fold.outcome or "interrupted",
+        reason=fold.end_reason,
+        message=fold.message(),
+        messages=fold.history(),
+        input=meta.request.messages,
+        model_input=await model_input(store, run, meta),
+        usage=fold.usage,
+        model=meta.model,
+        thread=meta.thread,
+        principal=meta.principal,
+        metadata=meta.metadata,
+        error=fold.error,
+    )
 
 
 def _decoded(data: bytes) -> _Note:

@@ -26,7 +26,7 @@ from tokenwire.events.fold import Fold
 from tokenwire.events.model import Event, RunStatus
 from tokenwire.log.base import Store
 from tokenwire.relay.commands import decode_command
-from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.produce import OnEndError, Producer, ProducerLimits
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.takeover.ladder import start_of, write_end
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
@@ -155,7 +155,7 @@ class OwnedRun:
                     else:
                         await self._write_listed(batch)
                     waiting = self._tell_waits(waiting)
-        except LimitError as error:
+        except (LimitError, OnEndError) as error:
             await self._fail(error)
         except FencedError as error:
             _log.warning("%s; this worker stops", error)

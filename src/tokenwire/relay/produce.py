@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgspec
 
 from tokenwire.errors import (
     FencedError,
+    HookError,
     LogError,
     LogLimitError,
     StoreFullError,
@@ -29,12 +31,12 @@ from tokenwire.events.model import (
     ToolStart,
 )
 from tokenwire.express import SETTLE, YES, Taken
-from tokenwire.log.base import Records
+from tokenwire.log.base import Appended, Inside, Records
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import Chain, cursor_of
 
-__all__ = ["Ending", "Producer", "ProducerLimits"]
+__all__ = ["Closing", "Ending", "OnEndError", "Producer", "ProducerLimits"]
 
 #: Records of a memory log that are reported to observers together.
 _REPORT_EVERY = 32
@@ -53,6 +55,34 @@ class ProducerLimits(msgspec.Struct, kw_only=True, frozen=True):
 
 #: What hears that the end of a run is about to be written.
 Ending = Callable[[str], Awaitable[None]]
+
+
+class OnEndError(HookError):
+    """An ``on_end`` that is part of the run's end failed: what it wrote is undone, and the run is
+    to end as an error, without it."""
+
+    code = "on_end_failed"
+
+
+class Closing(Protocol):
+    """Ends runs together with what an application writes (`relay.upkeep.closing`)."""
+
+    async def prepare(self, run: str, end: RunEnd) -> Inside:
+        """What is called inside of the transaction that ends ``run``. Raises `LogError`."""
+        ...
+
+    async def append(
+        self,
+        run: str,
+        *,
+        epoch: int,
+        first: int,
+        records: list[bytes],
+        close: str | None,
+        inside: Inside,
+    ) -> Appended:
+        """Append the end, with what ``inside`` writes. Raises `OnEndError`, `LogError`."""
+        ...
 
 
 class _Pending:
@@ -75,7 +105,8 @@ class _Pending:
 
 class Producer:
     """The writer of one run, and the sink of its loop. ``records`` are those already in the log
-    (a takeover's); ``ending`` is called before the run's end is appended."""
+    (a takeover's); ``ending`` is called before the run's end is appended, and ``closing``
+    appends it."""
 
     __slots__ = (
         "_all_records",
@@ -87,6 +118,7 @@ class Producer:
         "_most_records",
         "_pending",
         "_unreported",
+        "closing",
         "ending",
         "epoch",
         "ready",
@@ -103,9 +135,10 @@ class Producer:
         records: list[bytes] | None = None,
         limits: ProducerLimits | None = None,
         ending: Ending | None = None,
+        closing: Closing | None = None,
     ) -> None:
         self._log, self.run, self.epoch = log, run, epoch
-        self.ending = ending
+        self.ending, self.closing = ending, closing
         self._limits = limits = limits or ProducerLimits()
         self._most_records, self._most_bytes = limits.records, limits.bytes
         self.tail = len(records or [])
@@ -212,11 +245,20 @@ class Producer:
         close = last.outcome if isinstance(last, RunEnd) else None
         if close is not None and self.ending is not None:
             await self.ending(self.run)
+        inside: Inside | None = None
+        if close is not None and self.closing is not None and isinstance(last, RunEnd):
+            await self.write(events[:-1])  # what the function is to see of the run
+            events = [last]
+            inside = await self.closing.prepare(self.run, last)
         durable = not _DURABLE.isdisjoint(map(type, events))
+        before = self._chain.last
         pending.records = [*pending.records, *self._chain.seal_all(events)]
         pending.since, pending.under_way, self.ready = time.perf_counter(), True, False
         try:
-            await self._append(pending.records, close, durable)
+            await self._append(pending.records, close, durable, inside)
+        except OnEndError:
+            self._chain, pending.records = Chain(self.run, before), []
+            raise
         finally:
             pending.under_way = False
         self.landed(None)
@@ -228,20 +270,15 @@ class Producer:
                 most=self._limits.bytes,
             )
 
-    async def _append(self, records: list[bytes], close: str | None, durable: bool) -> None:
+    async def _append(
+        self, records: list[bytes], close: str | None, durable: bool, inside: Inside | None = None
+    ) -> None:
         first = self.tail + 1
         # From here on, not from the first failure: a store that hangs takes its time to fail.
         give_up = time.monotonic() + self._limits.store_timeout
         while True:
             try:
-                appended = await self._log.append(
-                    self.run,
-                    epoch=self.epoch,
-                    first=first,
-                    records=records,
-                    close=close,
-                    durable=durable,
-                )
+                appended = await self._send(first, records, close, durable, inside)
             except (StoreUnavailableError, StoreFullError):
                 if time.monotonic() >= give_up:
                     raise
@@ -257,6 +294,23 @@ class Producer:
                     f"run {self.run} was taken over by another worker", epoch=appended.epoch
                 )
             raise LogError(f"the log of run {self.run} refused an append: {appended.status}")
+
+    async def _send(
+        self,
+        first: int,
+        records: list[bytes],
+        close: str | None,
+        durable: bool,
+        inside: Inside | None,
+    ) -> Appended:
+        run, epoch = self.run, self.epoch
+        if inside is not None and self.closing is not None:
+            return await self.closing.append(
+                run, epoch=epoch, first=first, records=records, close=close, inside=inside
+            )
+        return await self._log.append(
+            run, epoch=epoch, first=first, records=records, close=close, durable=durable
+        )
 
     async def _fill(self, tail: int, first: int) -> None:
         """Write again what a failover lost, from ``tail`` + 1 up to before ``first``."""

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -27,13 +27,14 @@ from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta, scope_of_run
 from tokenwire.relay.documents.private import PrivateDocuments
 from tokenwire.relay.feed.presence import Presence
-from tokenwire.relay.outbox import OnEnd, Outbox
+from tokenwire.relay.outbox import OnEnd, OnEndAlone, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
 from tokenwire.relay.produce import Producer, ProducerLimits
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run, waits
 from tokenwire.relay.takeover.ladder import Rung, claim_of, ending, start_of, write_end
+from tokenwire.relay.upkeep.closing import Closing, OnEndInside, takes_connection
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
@@ -110,8 +111,12 @@ class Worker:
         #: What each run of a model begins with.
         self.prepare = prepare
         self.outbox: Outbox | None = None
+        #: What ends runs together with what the application writes.
+        self.closing: Closing | None = None
+        if on_end is not None and takes_connection(on_end):
+            self.closing, on_end = Closing(store, cast(OnEndInside, on_end)), None
         if on_end is not None or webhooks is not None:
-            self.outbox = Outbox(store, on_end, webhooks)
+            self.outbox = Outbox(store, cast("OnEndAlone | None", on_end), webhooks)
         #: What is told of conversations.
         self.feeds = Feeds(store)
         self.presence = Presence(store, self.owner)
@@ -187,7 +192,15 @@ class Worker:
         """Write the end of a run that nobody works at, and tell of it. Raises `LogError`."""
         outbox = self.outbox
         before = outbox.ending if outbox is not None else None
-        await write_end(self.store, replay, events, epoch=epoch, start=start, ending=before)
+        await write_end(
+            self.store,
+            replay,
+            events,
+            epoch=epoch,
+            start=start,
+            ending=before,
+            closing=self.closing,
+        )
         if replay.fold.approvals:
             listing = RunWaits(self.waiting, self.store, start.run, is_new=False)
             await listing.settle(replay.fold)
@@ -326,6 +339,7 @@ class Worker:
         inbox = Inbox()
         records = replay.records if replay else None
         producer = Producer(self.store, plan.run, epoch, records=records, limits=self._bounds)
+        producer.closing = self.closing
         if self.outbox is not None:
             producer.ending = self.outbox.ending
         first = []

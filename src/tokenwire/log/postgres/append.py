@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from tokenwire.errors import GoneError, LogError, NotFoundError, TokenwireError
-from tokenwire.log.base import Appended
+from tokenwire.log.base import Appended, Inside
 from tokenwire.log.lane import Lane
 from tokenwire.log.postgres.link import Connection, Link
 from tokenwire.log.postgres.names import to_text
@@ -162,6 +162,23 @@ class Appends:
             # What one append cannot do must not be the others' fault.
             return [await self._alone(item) for item in items]
         return await self._judge(items, outcomes, is_repeat)
+
+    async def inside(self, item: Item, inside: Inside, seconds: float) -> Appended:
+        """One append in a transaction in which ``inside`` is called, for ``seconds`` at most."""
+
+        async def work() -> list[Any]:
+            async with self._link.connections.transaction() as (connection, application):
+                outcomes = await self._send_each(connection, [item])
+                if outcomes[0][0] == "ok":
+                    await inside(application)
+                return outcomes
+
+        limit = seconds + self._link.settings.timeout / 3
+        outcomes, is_repeat = await self._link.attempts(work, limit)
+        [result] = await self._judge([item], outcomes, is_repeat)
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     async def _alone(self, item: Item) -> Any:
         try:

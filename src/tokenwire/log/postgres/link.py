@@ -33,6 +33,15 @@ class Connections(Protocol):
         """A connection for one transaction. One that was closed is not used again."""
         ...
 
+    def transaction(self) -> contextlib.AbstractAsyncContextManager[tuple[Connection, Any]]:
+        """A transaction that commits at the end, or is rolled back by an exception: its connection
+        of the driver, and the connection as the application knows it."""
+        ...
+
+    def listening(self) -> contextlib.AbstractAsyncContextManager[Connection]:
+        """A connection to stay on, which is closed at the end."""
+        ...
+
     def drop_idle(self) -> None:
         """The server is another one now: close what is not in use."""
         ...
@@ -89,6 +98,20 @@ class OwnConnections:
             else:
                 self._free.append(connection)
 
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[tuple[Connection, Any]]:
+        async with self.use() as connection, connection.transaction():
+            yield connection, connection
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Connection]:
+        dsn = self._settings.direct or self._settings.dsn
+        connection = await connect(dsn, cache=False, timeout=self._settings.timeout / 3)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
     def drop_idle(self) -> None:
         free, self._free = self._free, []
         for connection in free:
@@ -131,18 +154,28 @@ class Link:
         return rows[0][0] if rows else None
 
     async def repeat(self, operation: Callable[[Connection], Awaitable[T]]) -> tuple[T, bool]:
+        """`attempts` with a connection for each."""
+
+        async def attempt() -> T:
+            async with self.connections.use() as connection:
+                return await operation(connection)
+
+        return await self.attempts(attempt, self.settings.timeout / 3)
+
+    async def attempts(
+        self, operation: Callable[[], Awaitable[T]], seconds: float
+    ) -> tuple[T, bool]:
         """What ``operation`` gives, and whether it was called more than once. It is called until
-        it works, fails for good, or the time is up."""
+        it works, fails for good, or the time is up; each time for ``seconds`` at most."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.settings.timeout
+        end = loop.time() + max(seconds, self.settings.timeout)
         failures = 0
         while True:
             if self.closed:
                 raise StoreUnavailableError("the store is closed or was not started")
             try:
-                attempt = min(end, loop.time() + self.settings.timeout / 3)
-                async with asyncio.timeout_at(attempt), self.connections.use() as connection:
-                    return await operation(connection), failures > 0
+                async with asyncio.timeout_at(min(end, loop.time() + seconds)):
+                    return await operation(), failures > 0
             except (LogError, ConfigError):
                 raise
             except Exception as error:

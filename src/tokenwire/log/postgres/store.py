@@ -25,6 +25,7 @@ from tokenwire.log.base import (
     Claim,
     Due,
     Durability,
+    Inside,
     LogInfo,
     Page,
     Sweeper,
@@ -119,9 +120,8 @@ class PostgresStore:
     def _use(self, server: Server) -> None:
         self.durability = server.level
         self._notes = server.notes
-        self._hints.dsn = self._settings.direct
+        self._hints.can_listen = not server.is_pooled or self._settings.direct is not None
         if not server.is_pooled:
-            self._hints.dsn = self._settings.direct or self._settings.dsn
             if self._own is not None:
                 self._own.cache = True
                 self._own.drop_idle()
@@ -231,6 +231,21 @@ class PostgresStore:
         durable = durable and self.durability == "process"
         item = (log, epoch, first, records, close, durable)
         return await self._appends.lane(log).ask(item)
+
+    async def append_inside(
+        self,
+        log: str,
+        *,
+        epoch: int,
+        first: int,
+        records: list[bytes],
+        close: str | None,
+        inside: Inside,
+        seconds: float,
+    ) -> Appended:
+        """See `tokenwire.log.base.Transactional`."""
+        item = (log, epoch, first, records, close, True)
+        return await self._apart(self._appends.inside(item, inside, seconds))
 
     def append_soon(
         self, log: str, *, epoch: int, first: int, records: list[bytes], then: Then

@@ -17,7 +17,7 @@ from typing import Any
 
 from tokenwire.backoff import backoff
 from tokenwire.errors import ConfigError, LogError
-from tokenwire.log.postgres.link import Connection, Link, connect
+from tokenwire.log.postgres.link import Connection, Link
 from tokenwire.log.postgres.names import to_text
 from tokenwire.log.postgres.schema import quoted
 
@@ -60,7 +60,7 @@ class Hints:
         #: Hints come: a first one, of our own, has arrived on the present connection.
         self.is_heard = False
         #: Whether a connection is tried for hearing: not behind a pooler without an address.
-        self.dsn: str | None = None
+        self.can_listen = False
 
     # Sending.
 
@@ -106,7 +106,7 @@ class Hints:
         if channel not in self._channels:
             self._channels.add(channel)
             self._changed.set()
-        if self._listener is None and self.dsn is not None:
+        if self._listener is None and self.can_listen:
             self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def close(self) -> None:
@@ -120,18 +120,13 @@ class Hints:
     async def _listen(self) -> None:
         failures = 0
         while True:
-            connection: Connection | None = None
             try:
-                assert self.dsn is not None
-                seconds = self._link.settings.timeout / 3
-                connection = await connect(self.dsn, cache=False, timeout=seconds)
-                failures = await self._stay(connection, failures)
+                async with self._link.connections.listening() as connection:
+                    failures = await self._stay(connection, failures)
             except Exception:  # whatever broke: everybody looks until there is a connection again
                 failures += 1
             finally:
                 self.is_heard = False
-                if connection is not None:
-                    connection.terminate()
             self._hear(None)
             await asyncio.sleep(backoff(failures, first=0.05, longest=2.0))
 

@@ -13,6 +13,7 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
+from functools import partial
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -25,7 +26,7 @@ from tokenwire.observe.facts import RunEnded
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.description import RunMeta, checked_meta, meta_of, scope_of_run
-from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.produce import OnEndError, ProducerLimits
 from tokenwire.relay.record import Chain
 from tokenwire.relay.remote.checks import (
     at_index,
@@ -38,8 +39,9 @@ from tokenwire.relay.remote.state import Finish, RemoteState
 from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.starts.start import scoped
-from tokenwire.relay.takeover.ladder import claim_of, start_of
+from tokenwire.relay.takeover.ladder import claim_of, start_of, write_end
 from tokenwire.relay.waiting.index import RunWaits
+from tokenwire.run.failure import failed_end
 
 __all__ = ["RemoteRuns"]
 
@@ -341,18 +343,29 @@ class RemoteRuns:
         self._cache.pop(run, None)
         if not applied:
             self._apply(run, progress, events, 0)
+        end, together = events[-1], self._runs.worker.closing
+        close = end.outcome if isinstance(end, RunEnd) else None
+        append = partial(self._store.append, durable=True)
+        if isinstance(end, RunEnd) and together is not None:
+            if len(events) > 1:  # what the application is to see of the run
+                if not await self._write(info, progress, events[:-1], applied=True):
+                    return False
+                events = [end]
+                self._cache.pop(run, None)
+            append = partial(together.append, inside=await together.prepare(run, end))
         last = progress.replay.records[-1][:16] if progress.replay.records else None
         records = Chain(run, last).seal_all(events)
-        close = events[-1].outcome if isinstance(events[-1], RunEnd) else None
         await progress.listing.announce(progress.replay.fold)
-        appended: Appended = await self._store.append(
-            run,
-            epoch=info.epoch,
-            first=progress.tail + 1,
-            records=records,
-            close=close,
-            durable=True,
-        )
+        try:
+            appended: Appended = await append(
+                run, epoch=info.epoch, first=progress.tail + 1, records=records, close=close
+            )
+        except OnEndError as error:
+            replay = await read_run(self._store, run)
+            failed = failed_end(replay.order, replay.fold, error)
+            start = start_of(run, meta_of(info))
+            await write_end(self._store, replay, failed, epoch=info.epoch, start=start)
+            raise
         if appended.status == "fenced":
             raise refusal("fenced", "another producer has this run now", epoch=appended.epoch)
         if appended.status not in ("ok", "duplicate"):

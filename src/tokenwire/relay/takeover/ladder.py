@@ -13,12 +13,13 @@ from typing import Literal
 
 from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome, RunStart
 from tokenwire.events.order import closing
-from tokenwire.log.base import Records
+from tokenwire.log.base import Store
 from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta
-from tokenwire.relay.produce import Ending, Producer, ProducerLimits
-from tokenwire.relay.replay import HANDED_OVER, Replay
+from tokenwire.relay.produce import Closing, Ending, OnEndError, Producer, ProducerLimits
+from tokenwire.relay.replay import HANDED_OVER, Replay, read_run
+from tokenwire.run.failure import failed_end
 from tokenwire.run.plan import Plan
 
 __all__ = [
@@ -85,7 +86,7 @@ def claim_of(replay: Replay, owner: str, epoch: int, *, handed_over: bool = Fals
 
 
 async def write_end(
-    store: Records,
+    store: Store,
     replay: Replay,
     events: list[Event],
     *,
@@ -93,9 +94,11 @@ async def write_end(
     start: RunStart,
     limits: ProducerLimits | None = None,
     ending: Ending | None = None,
+    closing: Closing | None = None,
 ) -> None:
     """Write the end of a run after the last record of its log; nothing when it has ended.
-    ``start`` is for a run that was lost before its first record; ``ending``: as of `Producer`.
+    ``start`` is for a run that was lost before its first record; ``ending`` and ``closing``: as of
+    `Producer`; where the latter fails, the run ends as an error, without it.
     Raises `LogError`."""
     if replay.order.state == "ended":
         return
@@ -106,9 +109,20 @@ async def write_end(
         event.t = t
         replay.apply(event)
     producer = Producer(
-        store, start.run, epoch, records=replay.records, limits=limits, ending=ending
+        store,
+        start.run,
+        epoch,
+        records=replay.records,
+        limits=limits,
+        ending=ending,
+        closing=closing,
     )
-    await producer.write(events)
+    try:
+        await producer.write(events)
+    except OnEndError as error:
+        again = await read_run(store, start.run)
+        events = failed_end(again.order, again.fold, error)
+        await write_end(store, again, events, epoch=epoch, start=start, limits=limits)
 
 
 def start_of(run: str, of: RunMeta | Plan) -> RunStart:

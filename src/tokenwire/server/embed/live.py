@@ -42,7 +42,7 @@ from tokenwire.events.names import TENANT_END, names_of
 from tokenwire.events.principal import Principal
 from tokenwire.events.request import Request
 from tokenwire.providers.routing.aliases import aliases_of
-from tokenwire.relay import open_store
+from tokenwire.relay import store_over
 from tokenwire.relay.description import RunInfo
 from tokenwire.server.app import App
 from tokenwire.server.edge.problems import http_error
@@ -85,13 +85,15 @@ _NOT_STARTED = (
 class Live:
     """Runs on a log, and responses that follow them, for an application.
 
-    ``store``: a store or its URL. ``models``: the only models that requests may name; one, or
+    ``store``: a store or its URL; ``pool``: an asyncpg pool or SQLAlchemy's AsyncEngine, whose
+    PostgreSQL is the store. ``models``: the only models that requests may name; one, or
     several. ``aliases``: further names for requests, each with its model.
     ``agents``: functions made by `tokenwire.agent`, objects of frameworks, or names such
     as ``my_app:support``; they are started by name, as models are, and get ``app`` as ``ctx.app``.
     The first of agents and models is the default. What an agent calls is not bounded by
     ``models``. ``on_end`` is called with every run that ended, as a
-    `tokenwire.relay.outbox.EndedRun`. ``prepare``: a function of a `tokenwire.RunContext` with
+    `tokenwire.relay.outbox.EndedRun`; with two parameters, in the transaction that ends it, and
+    with that connection. ``prepare``: a function of a `tokenwire.RunContext` with
     which each run of a model begins; the conversation that it returns is what the model receives.
     ``before_start`` may change or refuse a run before it exists, ``before_tool`` a tool's call
     before it starts, ``after_tool`` its result before anybody sees it; plain or async functions.
@@ -121,6 +123,7 @@ class Live:
         self,
         store: str | Store = "memory:",
         *,
+        pool: object = None,
         models: str | Iterable[str] | None = None,
         aliases: Mapping[str, str] | None = None,
         registry: Registry | None = None,
@@ -164,7 +167,7 @@ class Live:
                 "user must be a function of the request's connection that returns a principal or "
                 f"None, not {type(user).__name__}"
             )
-        self._store = open_store(store) if isinstance(store, str) else store
+        self._store = store_over(pool, store)
         self._user, self._hosted = user, Hosted(check_origin=check_origin)
         self._more: dict[str, Any] = {
             "registry": registry,
