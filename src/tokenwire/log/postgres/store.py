@@ -37,6 +37,7 @@ from tokenwire.log.completion import Callback
 from tokenwire.log.expiry import expire
 from tokenwire.log.postgres.append import Appends, Heads, Owned, missing, nonce
 from tokenwire.log.postgres.check import Server, ask, check_rights
+from tokenwire.log.postgres.described import info_of
 from tokenwire.log.postgres.documents import Documents
 from tokenwire.log.postgres.expiry import Expiry
 from tokenwire.log.postgres.link import Connection, Connections, Link, OwnConnections
@@ -178,7 +179,7 @@ class PostgresStore:
             self._heads.put(log, row["sid"], row["nonce"])
             if not shared:
                 self._owned[log] = owned
-        return _info(row)
+        return info_of(row)
 
     async def _make(self, log: str, owned: Owned) -> tuple[str, Any]:
         """What became of a creation, and the log's description."""
@@ -199,7 +200,7 @@ class PostgresStore:
         return row["status"], row if row["name"] is not None else None
 
     async def describe(self, log: str) -> LogInfo:
-        return _info(await self._apart(self._described(log)))
+        return info_of(await self._apart(self._described(log)))
 
     async def _described(self, log: str) -> Any:
         rows = await self._link.fetch(self._call("describe", 1), to_text(log))
@@ -489,19 +490,3 @@ class PostgresStore:
             "repeated": self._link.repeated,
             "notes": list(self._notes),
         }
-
-
-def _info(row: Any) -> LogInfo:
-    """A row of the view ``described``."""
-    return LogInfo(
-        log=from_text(row["name"]),
-        epoch=row["epoch"],
-        owner=from_text(row["owner"]),
-        tail=row["tail"],
-        closed=None if row["closed"] is None else from_text(row["closed"]),
-        meta=row["meta"],
-        created=row["created"],
-        bytes=row["bytes"],
-        lease_until=row["lease_until"],
-        thread=None if row["thread"] is None else from_text(row["thread"]),
-    )
