@@ -2,7 +2,8 @@
 
 One conversation of many turns on a SQLite file (or any store), answered by a model in this process.
 For some turns: the time and CPU time until the run has begun, the logs that were read for it, and
-the bytes of its own description. A few seconds, stops by itself.
+the bytes of its own description; then a conversation in which as many turns wait as may. A few
+seconds, stops by itself.
 
     python benchmarks/threads.py [--turns 200] [--store sqlite:FILE]
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 import tempfile
 import time
@@ -21,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from support.conversation import HeldModel, device  # noqa: E402
+from tokenwire.events.message import user  # noqa: E402
 from tokenwire.log.open import open_store  # noqa: E402
+from tokenwire.relay.conversation.queue import MOST_QUEUED  # noqa: E402
 
 SHOWN = (2, 10, 50, 100, 200, 500, 1000)
 
@@ -49,6 +53,24 @@ async def run(url: str, turns: int) -> None:
                 print(f"{turn:4}  {ms:4.1f}  {cpu_ms:6.1f}  {count:9}  {size:12}")
 
 
+async def queued(url: str) -> None:
+    """A full queue: what the turns cost that wait in it, and the looks at it."""
+    async with device(open_store(url), HeldModel()) as here:
+        await here.ask("hold it", thread="queue")
+        print("waiting  to add, ms  to read, ms  to edit, ms")
+        for waiting in range(1, MOST_QUEUED + 1):
+            times = [time.perf_counter()]
+            reply = await here.ask(f"turn {waiting}", thread="queue", while_busy="queue")
+            times.append(time.perf_counter())
+            await here.conversations.queue("", "queue")
+            times.append(time.perf_counter())
+            await here.conversations.edit("", "queue", reply.run, [user("edited")])
+            times.append(time.perf_counter())
+            if waiting in (1, 8, MOST_QUEUED):
+                add, read, edit = ((b - a) * 1000 for a, b in itertools.pairwise(times))
+                print(f"{waiting:7}  {add:10.1f}  {read:11.1f}  {edit:11.1f}")
+
+
 def _ends(start: float, cpu: float) -> list[tuple[float, float]]:
     return [(start, time.perf_counter()), (cpu, time.process_time())]
 
@@ -59,7 +81,9 @@ def main() -> None:
     parser.add_argument("--store")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(run(arguments.store or f"sqlite:{folder}/log.db", arguments.turns))
+        url = arguments.store or f"sqlite:{folder}/log.db"
+        asyncio.run(run(url, arguments.turns))
+        asyncio.run(queued(url))
 
 
 if __name__ == "__main__":

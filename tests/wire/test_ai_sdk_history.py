@@ -4,6 +4,7 @@ that has the last message alone."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from support.node import serving
+from support.server import site
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,26 @@ def test_what_a_tool_said_stands_in_its_call(url: str) -> None:
         )
         assert [p["type"] for p in answer["parts"]].count("step-start") == 2
         post(url, "tools", message=message("Thanks", "u2"))
+
+
+def test_a_page_reads_the_log_of_each_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with site() as here:
+        for text in ("one", "two", "three", "four"):
+            run = here.start(text, thread="once")
+            here.client.get(f"/v1/runs/{run}/events")
+        store, reads = here.app.state.store, Counter[str]()
+        read = store.read
+
+        async def counted(log: str, **more: Any) -> Any:
+            reads[log] += 1
+            return await read(log, **more)
+
+        monkeypatch.setattr(store, "read", counted)
+        query = {"as": "ui-messages"}
+        page = here.client.get("/v1/threads/once", params=query).json()["messages"]
+        assert len(page) == 8
+        assert len(reads) == 4
+        assert set(reads.values()) == {1}
 
 
 @pytest.mark.parametrize("compat", ["5", "common", "6", "7", ""])

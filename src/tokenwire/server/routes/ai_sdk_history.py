@@ -16,7 +16,8 @@ from tokenwire.errors import GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
 from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.validation import whole_number
-from tokenwire.relay.description import RunInfo
+from tokenwire.relay.conversation.turns import with_history
+from tokenwire.relay.description import RunInfo, meta_of
 from tokenwire.relay.replay import Replay
 from tokenwire.server.state import State
 from tokenwire.wire.ai_sdk.messages import answer_message, stored_messages, with_extras
@@ -45,14 +46,14 @@ async def ui_messages(
     runs = await state.runs.thread(thread, principal=principal)
     for run in runs[:1]:
         try:
-            snapshot = await state.runs.snapshot(run.id, principal=principal)
+            asked = await _asked(state, run.id, principal)
             replay = await state.runs.replay(run.id, principal=principal)
         except (NotFoundError, GoneError):
             break
-        messages = stored_messages(snapshot.input, (run.id for run in runs), compat)
+        messages = stored_messages(asked, (run.id for run in runs), compat)
         count = len(messages)
-        active = run.id if snapshot.state not in OUTCOMES else None
-        if active is None or snapshot.state == "waiting":
+        active = run.id if replay.fold.status not in OUTCOMES else None
+        if active is None or replay.fold.status == "waiting":
             # In a thread: it may be the largest run, and the loop has others to serve.
             answer = await asyncio.to_thread(_answer, replay, compat)
             _append(messages, answer)
@@ -79,8 +80,7 @@ async def _add_extras(
         if not open_places:
             return
         try:
-            snapshot = await state.runs.snapshot(run.id, principal=principal)
-            place = _place_of(snapshot.input, messages)
+            place = _place_of(await _asked(state, run.id, principal), messages)
             if place not in open_places:
                 continue
             replay = await state.runs.replay(run.id, principal=principal)
@@ -90,6 +90,13 @@ async def _add_extras(
         if answer is not None and _says(messages[place], answer):
             with_extras(messages[place], answer)
             open_places.discard(place)
+
+
+async def _asked(state: State, run: str, principal: str) -> list[Message]:
+    """The messages that a run was started with, without reading its log. Raises `NotFoundError`."""
+    await state.runs.info(run, principal=principal)  # whether it may be read
+    meta = meta_of(await state.store.describe(run))
+    return (await with_history(state.store, run, meta)).request.messages
 
 
 def _place_of(asked: list[Message], messages: list[dict[str, Any]]) -> int | None:
