@@ -44,16 +44,18 @@ def check_threads(report: ThreadReport, kills: int) -> None:
 
 @pytest.mark.slow
 def test_conversations_on_sqlite_lose_and_double_no_turn(tmp_path: Path) -> None:
-    harness = ThreadHarness(f"sqlite://{tmp_path}/log.db", tmp_path, seed=3, kills=6)
-    check_threads(asyncio.run(harness.run()), 6)
+    harness = ThreadHarness(
+        f"sqlite://{tmp_path}/log.db", tmp_path, seed=3, kills=4, threads=2, acts=4
+    )
+    check_threads(asyncio.run(harness.run()), 4)
 
 
 @pytest.mark.slow
 @pytest.mark.redis
 def test_conversations_on_redis_lose_and_double_no_turn(tmp_path: Path) -> None:
     with redis_server("--appendfsync", "always") as server:
-        harness = ThreadHarness(server.url, tmp_path, seed=4, kills=5)
-        check_threads(asyncio.run(harness.run()), 5)
+        harness = ThreadHarness(server.url, tmp_path, seed=4, kills=3, threads=2, acts=4)
+        check_threads(asyncio.run(harness.run()), 3)
 
 
 @pytest.mark.slow

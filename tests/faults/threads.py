@@ -85,8 +85,11 @@ class ThreadHarness:
         seed: int,
         kills: int,
         workers: int = 3,
+        threads: int = THREADS_AT_ONCE,
+        acts: int = ACTS,
         restart_store: Callable[[], None] | None = None,
     ) -> None:
+        self._threads, self._acts = threads, acts
         self.report = ThreadReport(seed, store.partition(":")[0])
         self._store, self._seed, self._kills, self._count = store, seed, kills, workers
         self._journal = Journal(str(folder / "journal"))
@@ -112,7 +115,7 @@ class ThreadHarness:
                 for _ in range(self._count):
                     await self._spawn()
                 killer = asyncio.create_task(self._kill())
-                lanes = [self._lane(runs, killer, number) for number in range(THREADS_AT_ONCE)]
+                lanes = [self._lane(runs, killer, number) for number in range(self._threads)]
                 await asyncio.gather(killer, *lanes)
                 self.report.broken += self._runs_broken()
             finally:
@@ -213,7 +216,7 @@ class ThreadHarness:
 
     async def _device(self, thread: str, device: int) -> None:
         chance = random.Random(f"{self._seed} {thread} {device}")
-        for act in range(ACTS):
+        for act in range(self._acts):
             await asyncio.sleep(chance.choice([0.0, 0.0, 0.02, 0.15, 0.4]))
             mine = [one for one in self._said[thread] if one.runs and one.refusal is None]
             kind = chance.choice(["say"] * 5 + ["edit", "withdraw", "now"])
