@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from faults.checker import Dump
 from faults.journal import CHECK
 from faults.thread_checker import Said, Turn, check_thread
+from faults.threads import Told
 from tokenwire.events.message import user
 from tokenwire.events.model import Control, Event, HistoryDescription, RunStart
 from tokenwire.events.request import Request
@@ -91,3 +93,26 @@ def test_a_model_that_was_given_something_else() -> None:
     silent = turn(3)
     silent.dump.records[0] = b"0" * CHECK + msgspec.json.encode(RunStart(run="r3"))
     assert found(SAID, [turn(1), turn(2), silent]) == "T6"
+
+
+class _Feed:
+    """A follower that hands out events."""
+
+    def __init__(self, *events: tuple[str, str]) -> None:
+        self._batches = [[("1", msgspec.json.encode({"type": t, "run": r})) for t, r in events]]
+
+    async def pull(self) -> list[tuple[str, bytes]]:
+        return self._batches.pop() if self._batches else []
+
+
+def test_a_feed_that_tells_too_little_or_too_much() -> None:
+    whole = [(kind, f"r{n}") for n in (1, 2, 3) for kind in ("run-started", "run-ended")]
+
+    def broken(*events: tuple[str, str]) -> str:
+        told = Told(_Feed(*events))  # type: ignore[arg-type]
+        asyncio.run(told.pull())
+        return " ".join(told.broken(TURNS))
+
+    assert broken(*whole, ("head", "r3")) == ""
+    assert broken(*whole[:-1]) == "T7: run-ended of r3 was not told"
+    assert broken(*whole, whole[2]) == "T7: run-started of r2 was told 2 times"

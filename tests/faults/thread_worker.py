@@ -18,6 +18,7 @@ from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.relay.conversation.conversations import Conversations
 from tokenwire.relay.conversation.posted import Continuation
+from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.description import RunMeta
 from tokenwire.relay.runs import Runs
 
@@ -63,6 +64,9 @@ async def serve(pipe: Connection, place: Place) -> None:
 async def _done(runs: Runs, conversations: Conversations, order: dict[str, Any]) -> dict[str, Any]:
     """Carry out what a device ordered; what became of it."""
     thread, run = order["thread"], order.get("run", "")
+    feeds, scope = runs.worker.feeds, scope_of("", thread)
+    if scope not in feeds.followed():
+        feeds.join(scope)  # what a dead worker left untold is told where somebody follows
     if order["do"] == "say":
         messages = [user(order["text"])]
         meta = RunMeta(model=order["model"], request=Request(messages=messages), thread=thread)

@@ -32,6 +32,7 @@ from faults.worker import Place
 from tokenwire.relay.conversation.queue import Queue
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.description import meta_of
+from tokenwire.relay.feed.follower import FeedFollower, open_feed
 from tokenwire.relay.runs import Runs
 from tokenwire.run.stream import new_run_id
 from tokenwire.simulator.app import SimulatorServer
@@ -48,6 +49,7 @@ RULES = ("queue",) * 6 + ("steer",) * 4 + ("interrupt", "parallel", "reject")
 PATIENCE, REST = 2.0, 60.0
 #: Bytes of a line of the journal.
 _LINE = 150
+_TOLD = ("run-started", "run-ended")
 _SCENARIO = "turn"
 _PIECES = tuple(f"piece {number} " for number in range(12))
 
@@ -100,6 +102,7 @@ class ThreadHarness:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._said: dict[str, list[Said]] = {}
         self._turns: list[Turn] = []
+        self._told: dict[str, Told] = {}
         self._context = context()
 
     async def run(self) -> ThreadReport:
@@ -211,6 +214,9 @@ class ThreadHarness:
             thread = f"thread-{lane}-{number}"
             self.report.threads += 1
             self._said[thread] = []
+            self._told[thread] = Told(
+                (await open_feed(runs.store, runs.worker.feeds, scope_of("", thread), None, _no))[0]
+            )
             await asyncio.gather(*(self._device(thread, device) for device in range(DEVICES)))
             await self._judge(runs, thread)
 
@@ -288,6 +294,7 @@ class ThreadHarness:
         turns = _along(turns, queue.head)
         said = self._said[thread]
         broken = check_thread(said, turns, [entry.run for entry in queue.waiting])
+        broken += await self._untold(thread, turns)
         self._turns += turns
         report.broken += [f"{thread}: {text}" for text in broken]
         taken = steers_of(turns)
@@ -296,6 +303,17 @@ class ThreadHarness:
         counts["steers"] += taken
         counts["refused"] += sum(one.refusal is not None for one in said)
         report.turns = dict(counts)
+
+    async def _untold(self, thread: str, turns: list[Turn]) -> list[str]:
+        """T7: the feed told each start and end, once. A worker that lives tells the rest."""
+        told, end = self._told.pop(thread), time.monotonic() + REST
+        while told.missing(turns) and time.monotonic() < end:
+            await self._order(do="follow", thread=thread)
+            await asyncio.sleep(0.1)
+            await told.pull()
+        await told.pull()
+        told.follower.close()
+        return told.broken(turns)
 
     def _runs_broken(self) -> list[str]:
         """The invariants of each run alone."""
@@ -315,6 +333,36 @@ class ThreadHarness:
             report.outcomes = dict(outcomes)
             broken += [f"{turn.run}: {text}" for text in verdict.broken]
         return broken
+
+
+def _no() -> None: ...
+
+
+class Told:
+    """What the feed of a conversation told one reader."""
+
+    def __init__(self, follower: FeedFollower) -> None:
+        self.follower = follower
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    async def pull(self) -> None:
+        while events := await self.follower.pull():
+            for _, data in events:
+                event = msgspec.json.decode(data)
+                if event["type"] in _TOLD:
+                    self._counts[event["type"], event["run"]] += 1
+
+    def missing(self, turns: list[Turn]) -> list[tuple[str, str]]:
+        return [
+            (kind, turn.run) for turn in turns for kind in _TOLD if not self._counts[kind, turn.run]
+        ]
+
+    def broken(self, turns: list[Turn]) -> list[str]:
+        texts = [f"T7: {kind} of {run} was not told" for kind, run in self.missing(turns)]
+        for (kind, run), count in self._counts.items():
+            if count > 1:
+                texts.append(f"T7: {kind} of {run} was told {count} times")
+        return texts
 
 
 async def _at_rest(runs: Runs, scope: str) -> Queue:
