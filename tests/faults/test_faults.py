@@ -54,7 +54,9 @@ def test_conversations_on_sqlite_lose_and_double_no_turn(tmp_path: Path) -> None
 @pytest.mark.redis
 def test_conversations_on_redis_lose_and_double_no_turn(tmp_path: Path) -> None:
     with redis_server("--appendfsync", "always") as server:
-        harness = ThreadHarness(server.url, tmp_path, seed=4, kills=3, threads=2, acts=4)
+        harness = ThreadHarness(
+            server.url, tmp_path, seed=4, kills=3, threads=2, acts=4, feeds=False
+        )
         check_threads(asyncio.run(harness.run()), 3)
 
 

@@ -89,9 +89,10 @@ class ThreadHarness:
         workers: int = 3,
         threads: int = THREADS_AT_ONCE,
         acts: int = ACTS,
+        feeds: bool = True,
         restart_store: Callable[[], None] | None = None,
     ) -> None:
-        self._threads, self._acts = threads, acts
+        self._threads, self._acts, self._feeds = threads, acts, feeds
         self.report = ThreadReport(seed, store.partition(":")[0])
         self._store, self._seed, self._kills, self._count = store, seed, kills, workers
         self._journal = Journal(str(folder / "journal"))
@@ -214,9 +215,10 @@ class ThreadHarness:
             thread = f"thread-{lane}-{number}"
             self.report.threads += 1
             self._said[thread] = []
-            self._told[thread] = Told(
-                (await open_feed(runs.store, runs.worker.feeds, scope_of("", thread), None, _no))[0]
-            )
+            if self._feeds:
+                source, scope = runs.worker.feeds, scope_of("", thread)
+                follower, _ = await open_feed(runs.store, source, scope, None, _no)
+                self._told[thread] = Told(follower)
             await asyncio.gather(*(self._device(thread, device) for device in range(DEVICES)))
             await self._judge(runs, thread)
 
@@ -294,7 +296,8 @@ class ThreadHarness:
         turns = _along(turns, queue.head)
         said = self._said[thread]
         broken = check_thread(said, turns, [entry.run for entry in queue.waiting])
-        broken += await self._untold(thread, turns)
+        if self._feeds:
+            broken += await self._untold(thread, turns)
         self._turns += turns
         report.broken += [f"{thread}: {text}" for text in broken]
         taken = steers_of(turns)
