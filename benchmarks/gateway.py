@@ -33,6 +33,7 @@ from harness import (
 
 sys.path.append(str(ROOT / "tests"))
 
+from support.postgres import postgres_server
 from support.redis import redis_server
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument(
         "--store",
         default="memory:",
-        help="a store's URL, with TEMP for a folder of its own; 'redis' starts a server",
+        help="a store's URL, with TEMP for a folder of its own; 'redis' and 'postgres' start one",
     )
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rate", type=float, default=50.0)
@@ -55,6 +56,8 @@ def main() -> None:
         upstream = stack.enter_context(running_model(options.rate))
         if options.store == "redis":
             options.store = stack.enter_context(redis_server()).url
+        elif options.store == "postgres":
+            options.store = stack.enter_context(postgres_server(fast=False)).url
         body = json.dumps({"prompt": "x", "model": f"{upstream}#bench"}).encode()
         trees = running_side_by_side(upstream, options.store, options.against)
         servers = stack.enter_context(trees)
