@@ -27,7 +27,12 @@ def serve(folder: Path, port: int) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tokenwire", "serve", "--port", str(port), "--store", store],
         cwd=folder,
-        env={**env, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"},
+        env={
+            **env,
+            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHONUNBUFFERED": "1",
+            "TOKENWIRE_MAX_LAG": "0",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

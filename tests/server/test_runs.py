@@ -205,6 +205,8 @@ def test_a_thread_lists_its_runs_and_the_active_one(here: Site) -> None:
         "thread": "none",
         "active": None,
         "runs": [],
+        "history": "all",
+        "while_busy": "parallel",
     }
 
 

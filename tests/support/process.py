@@ -23,7 +23,8 @@ def command(*flags: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TOKENWIRE_")}
-    return {**kept, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1", **more}
+    ours = {"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1", "TOKENWIRE_MAX_LAG": "0"}
+    return {**kept, **ours, **more}
 
 
 class Process:
