@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.people import Person, people_server
 from support.server import Site, site
 from tokenwire.client import (
     Client,
@@ -17,7 +18,13 @@ from tokenwire.client import (
     ThreadBusyError,
     TurnQueue,
 )
-from tokenwire.errors import ConflictError, InputError, NotFoundError, ServerProtocolError
+from tokenwire.errors import (
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    ServerProtocolError,
+)
 
 QUICK = Patience(base=0.001, cap=0.002, give_up=30.0)
 RUN = "run_0000000000000001"
@@ -209,3 +216,51 @@ def test_a_refusal_of_the_first_try_is_one() -> None:
 def test_what_is_no_queue_is_no_answer() -> None:
     with pytest.raises(ServerProtocolError, match="not a queue"):
         with_answers(lambda thread: thread.queue(), response(200, '{"queue":[1]}'))
+
+
+def test_members_and_invitations() -> None:
+    with people_server() as (url, _):
+
+        def of(name: str) -> Client:
+            return Client(url, headers=Person(url, name).headers, patience=QUICK)
+
+        async def main() -> None:
+            async with of("ann") as ann, of("bob") as bob, of("eve") as eve:
+                trip = ann.thread("trip")
+                await ann.text(await trip.send("one"))
+                assert [(m.principal, m.role) for m in (await trip.members()).members] == [
+                    ("ann", "own")
+                ]
+                listed = await trip.put_member("team/bob", "approve")
+                assert (listed.role, len(listed.members)) == ("own", 2)
+                invite = await trip.invite("write", uses=2)
+                assert invite.token is not None
+                joined = await bob.accept_invite(invite.token)
+                assert joined.id == invite.thread == listed.id
+                assert await bob.accept_invite(invite.token) == joined
+                shared = bob.thread(joined.thread)
+                await bob.text(await shared.send("two"))
+                turns = (await trip.turns()).turns
+                assert [(turn.prompt, turn.by) for turn in turns] == [
+                    ("one", "ann"),
+                    ("two", "bob"),
+                ]
+                with pytest.raises(ForbiddenError):
+                    await shared.invite()
+                assert [(one.uses, one.by) for one in await trip.invites()] == [(1, "ann")]
+                await trip.revoke_invite(invite)
+                await trip.revoke_invite(invite)  # sent again
+                with pytest.raises(NotFoundError):
+                    await eve.accept_invite(invite.token)
+                await trip.remove_member("team/bob")
+                await shared.remove_member("bob")  # leaves
+                for act in (shared.turns(), shared.members(), eve.thread(joined.thread).turns()):
+                    with pytest.raises(NotFoundError):
+                        await act
+                with pytest.raises(ConflictError):
+                    await trip.remove_member("ann")
+                for name in ("", " ", ".", "..", 7):
+                    with pytest.raises(InputError):
+                        await trip.put_member(name, "read")  # type: ignore[arg-type]
+
+        asyncio.run(main())

@@ -11,6 +11,7 @@
 """
 
 from tokenwire.client.commands import Client, Model
+from tokenwire.client.members import Invite, Member, MemberList
 from tokenwire.client.produce import RemoteRun, produce
 from tokenwire.client.reconnect import Patience
 from tokenwire.client.requests import RunInfo
@@ -22,6 +23,9 @@ __all__ = [
     "Client",
     "Follow",
     "HistoryConflictError",
+    "Invite",
+    "Member",
+    "MemberList",
     "Model",
     "Patience",
     "QueuedTurn",

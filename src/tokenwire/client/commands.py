@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tokenwire.client.members import MemberList, accepted
 from tokenwire.client.origin import ApiKey, Origin, part_of_path, run_of_path
 from tokenwire.client.reconnect import Patience
 from tokenwire.client.requests import Requests, RunInfo, id_of, run_info
@@ -174,6 +175,13 @@ class Client:
         keeps: its turns, its branches, and the turns that wait. Sends nothing. Raises
         `InputError`."""
         return Thread(self._requests, thread)
+
+    async def accept_invite(self, token: str) -> MemberList:
+        """Join the conversation to which ``token`` invites (`Thread.invite`); `thread` opens it by
+        the answer's ``id``. Raises `NotFoundError` for an invitation that does not count, and
+        `LimitError` where the conversation is full."""
+        body = {"token": token}
+        return accepted(await self._requests.send("POST", "/v1/invites/accept", body))
 
     async def models(self) -> list[Model]:
         """The models that the server accepts."""

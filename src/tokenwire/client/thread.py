@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from tokenwire.backoff import backoff
+from tokenwire.client.members import Sharing
 from tokenwire.client.origin import run_of_path
 from tokenwire.client.requests import Requests, RunInfo, id_of, run_info
 from tokenwire.errors import ConflictError, InputError, NotFoundError, ServerProtocolError
@@ -47,13 +48,15 @@ class SentTurn(RunInfo, kw_only=True):
 
 class Turn(msgspec.Struct, kw_only=True):
     """A turn of a conversation. ``run``: its run; ``parent``: the run that it continues; ``state``:
-    ``running`` or how the run ended; ``created``: Unix time in seconds; ``messages``: what was
-    asked; ``answer``: the messages of the answer, once that has ended."""
+    ``running`` or how the run ended; ``created``: Unix time in seconds; ``by``: the id of who
+    asked; ``messages``: what was asked; ``answer``: the messages of the answer, once that has
+    ended."""
 
     run: str
     state: str
     parent: str | None = None
     created: float = 0.0
+    by: str | None = None
     messages: list[Message] = []
     answer: list[Message] = []
 
@@ -99,7 +102,7 @@ class TurnQueue(msgspec.Struct, kw_only=True):
     head: str | None = None
 
 
-class Thread:
+class Thread(Sharing):
     """A conversation of a server. `Client.thread` makes it, from its ``requests`` and the
     conversation's id, ``thread``.
 
@@ -116,8 +119,7 @@ class Thread:
                 "a thread has 1 to 128 of the characters A-Z a-z 0-9 _ . : @ -", field="thread"
             )
         self.id = thread
-        self._requests = requests
-        self._path = f"/v1/threads/{thread}"
+        super().__init__(requests, f"/v1/threads/{thread}")
 
     async def send(
         self,

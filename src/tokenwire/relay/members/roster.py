@@ -35,11 +35,13 @@ MOST_MEMBERS, MOST_INVITES = 256, 32
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):
     """One membership. ``since``: Unix seconds; ``id``: another one each time that somebody joins,
-    which tokens name; empty for whoever began the conversation."""
+    which tokens name; empty for whoever began the conversation; ``invite``: the name of the
+    invitation that admitted them."""
 
     role: MemberRole
     since: float = 0.0
     id: str = ""
+    invite: str = ""
 
 
 class Invite(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,14 +126,20 @@ class Roster(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self._changed(invites=invites)
 
     def accept(self, name: str, principal: str, now: float) -> Roster | None:
-        """``principal`` accepts an invitation; None where they are a member already, which changes
-        nothing and uses nothing up. Raises `NotFoundError` for one that is over, `LimitError`."""
+        """``principal`` accepts an invitation; None where they are a member already, also by this
+        very one, which changes nothing and uses nothing up. Raises `NotFoundError` for one that is
+        over, `LimitError`."""
+        member = self.members.get(principal)
+        if member is not None and member.invite == name:
+            return None  # the same request, sent again
         invite = self.open_invites(now).get(name)
         if invite is None or self.barred.get(principal, -1) >= invite.version:
             raise unknown_invite()
-        if principal in self.members:
+        if member is not None:
             return None
         joined = self.put(principal, invite.role, now)
+        member = msgspec.structs.replace(joined.members[principal], invite=name)
+        joined.members[principal] = member
         invites = {other: one for other, one in self.invites.items() if other != name}
         if invite.uses > 1:
             invites[name] = msgspec.structs.replace(invite, uses=invite.uses - 1)
