@@ -640,7 +640,6 @@ def test_nobody_reads_what_was_appended_after_their_removal(steps: list[Step]) -
         #: Reader -> whose it is, and the newest record that they may have: None while a member.
         readers: list[tuple[Any, str]] = []
         most: dict[int, int] = {}
-        ended: set[int] = set()
         for act, name in steps:
             if act == "join":
                 await members.put(ann, name, "read")
@@ -665,7 +664,7 @@ def test_nobody_reads_what_was_appended_after_their_removal(steps: list[Step]) -
                 tail += 1
             elif act == "read":
                 for number, (follower, whose) in enumerate(readers):
-                    if whose != name or number in ended:
+                    if whose != name:
                         continue
                     follower.poke()
                     try:
@@ -675,15 +674,44 @@ def test_nobody_reads_what_was_appended_after_their_removal(steps: list[Step]) -
                             await follower.next()
                     except NotFoundError:
                         assert number in most
-                        ended.add(number)
                     assert follower.after <= most.get(number, tail)
         for number, (follower, _) in enumerate(readers):
-            if number in most and number not in ended:
+            if number in most:
                 with pytest.raises(NotFoundError):
                     await _drained(follower)
                 assert follower.after <= most[number]
             follower.close()
         await store.close()
+
+    run_async(main())
+
+
+def test_what_is_being_read_at_the_moment_of_the_removal_is_not_handed_out(
+    opener: Opener,
+) -> None:
+    async def main() -> None:
+        model = HeldModel()
+        async with device(opener(), model) as here:
+            ann, _ = await shared(here.runs.members, bob="read")
+            asked = await here.done(await here.ask("of ann", thread="trip", principal="ann"))
+            follower = await here.runs.follow(asked.run, principal="bob")
+            reading = asyncio.Event()
+            log, read = here.runs.store, here.runs.store.read
+
+            async def slow(*of: Any, **how: Any) -> Any:
+                page = await read(*of, **how)
+                reading.set()
+                await here.runs.members.remove(ann, "bob")
+                return page
+
+            log.read = slow  # type: ignore[method-assign]
+            for _ in range(2):
+                with pytest.raises(NotFoundError):
+                    await follower.next()
+            log.read = read  # type: ignore[method-assign]
+            assert reading.is_set()
+            assert follower.after == 0
+            follower.close()
 
     run_async(main())
 

@@ -59,8 +59,8 @@ class _Invites(msgspec.Struct):
 
 class Sharing:
     """What `tokenwire.client.Thread` does with members, from its ``requests`` and ``path``. Methods
-    raise `ForbiddenError` where the caller's role is not enough, and `NotFoundError` for a conversation
-    of others."""
+    raise `ForbiddenError` where the caller's role is not enough, and `NotFoundError` for a
+    conversation of others."""
 
     def __init__(self, requests: Requests, path: str) -> None:
         self._requests, self._path = requests, path

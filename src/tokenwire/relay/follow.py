@@ -64,6 +64,7 @@ class Follower:
     """One reader of one run. Take batches with `next` until None; `close` it on every path."""
 
     __slots__ = (
+        "_barred",
         "_check",
         "_closed",
         "_dirty",
@@ -113,6 +114,7 @@ class Follower:
         self._take_one: Callable[[int, bytes], Taken] | None = None
         # What `_take` raised: how far it came is unknown, so it is not called again for the same.
         self._failure: Exception | None = None
+        self._barred: Exception | None = None
         self._watch: Callable[[], None] | None = None
 
     def watch(self, wake: Callable[[], None]) -> None:
@@ -124,7 +126,7 @@ class Follower:
         """The records that are there now, of one page; None where there are none. `has_ended` says
         whether any will come."""
         if self._failure is not None:
-            failure, self._failure = self._failure, None
+            failure, self._failure = self._failure, self._barred
             raise failure
         if not self._dirty or self._unsubscribe is None:
             return None
@@ -132,6 +134,8 @@ class Follower:
         page = await self._log.read(
             self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
         )
+        if self._barred is not None:
+            raise self._barred
         self._ended = page.closed is not None
         if not page.records:
             return None
@@ -167,7 +171,7 @@ class Follower:
         batch means a `poke`, or a ``SETTLE`` of the express way."""
         while True:
             if self._failure is not None:
-                failure, self._failure = self._failure, None
+                failure, self._failure = self._failure, self._barred
                 raise failure
             if self._poked:
                 self._poked = False
@@ -179,6 +183,8 @@ class Follower:
                 page = await self._log.read(
                     self.run, after=self.after, most=self._most, most_bytes=self._most_bytes
                 )
+                if self._barred is not None:
+                    continue  # what was being read may have come after
                 self._ended = page.closed is not None
                 if page.records:
                     if self._check is not None:
@@ -234,6 +240,12 @@ class Follower:
         """Make `next` raise ``error``: what would come cannot reach the log."""
         self._failure = error
         self._resume()
+
+    def bar(self, error: Exception) -> None:
+        """Make this and every further `next` raise ``error``: the reader may read no more, not even
+        what is being read now."""
+        self._barred = error
+        self.fail(error)
 
     def close(self, *, returning: bool = False) -> None:
         """Stop following; a waiting `next` returns None. ``returning``: the reader is about to come

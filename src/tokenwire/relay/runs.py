@@ -293,7 +293,7 @@ class Runs:
                 self.worker.readers.leave(run)
             raise
         deafen = self.worker.readers.listen(run, follower.fail)
-        unwatch = self.members.watch.reader(access, lambda: follower.fail(unknown_run()), seen)
+        unwatch = self.members.watch.reader(access, lambda: follower.bar(unknown_run()), seen)
         if is_reader:
             self.worker.readers.stay(run)
         return follower
