@@ -76,6 +76,8 @@ def requests_of(route: Route, method: str, ids: dict[str, str]) -> list[tuple[st
         "wire": "ui-7",
         "principal": ids.get("principal", "eve"),
         "invite": ids.get("invite", "unknown-invite"),
+        "link": "unknown-link",
+        "token": "unknown-token",
     }
     filled = path.format(**values)
     if path == "/ag-ui" and method == "GET":
@@ -87,7 +89,7 @@ def requests_of(route: Route, method: str, ids: dict[str, str]) -> list[tuple[st
         filled = path.format(run=ids["tool_run"], call=ids["call"])
     if path in ("/v1/chat/completions", "/v1/messages"):
         filled += f"?history=thread&thread={ids['thread']}"
-    if path == "/v1/runs/{run}/events":
+    if path in ("/v1/runs/{run}/events", "/v1/threads/{thread}/events"):
         filled += "?live=no"
     return [(filled, body) for body in _bodies(path, method, ids)]
 
