@@ -30,7 +30,7 @@ class Member(msgspec.Struct, kw_only=True):
 
 
 class MemberList(msgspec.Struct, kw_only=True):
-    """Who belongs to a conversation. ``thread``: what its reader calls it; ``id``: by which every
+    """Who belongs to a conversation: its ``members``. ``thread``: what its reader calls it; ``id``: by which every
     member reaches it, once it is shared; ``role``: the reader's own."""
 
     thread: str
@@ -40,7 +40,7 @@ class MemberList(msgspec.Struct, kw_only=True):
 
 
 class Invite(msgspec.Struct, kw_only=True):
-    """An invitation. ``invite``: its name, for revoking it; ``token``: what admits, said when it is
+    """An invitation. ``invite``: its name, for revoking it; ``role``: what it gives; ``token``: what admits, said when it is
     made only; ``thread``: the conversation's id; ``expires_in``: seconds; ``uses``: how many people
     may still accept it; ``by``: who invited."""
 
