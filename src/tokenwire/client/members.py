@@ -30,8 +30,8 @@ class Member(msgspec.Struct, kw_only=True):
 
 
 class MemberList(msgspec.Struct, kw_only=True):
-    """Who belongs to a conversation: its ``members``. ``thread``: what its reader calls it; ``id``: by which every
-    member reaches it, once it is shared; ``role``: the reader's own."""
+    """Who belongs to a conversation: its ``members``. ``thread``: what its reader calls it; ``id``:
+    by which every member reaches it, once it is shared; ``role``: the reader's own."""
 
     thread: str
     role: MemberRole
@@ -40,9 +40,9 @@ class MemberList(msgspec.Struct, kw_only=True):
 
 
 class Invite(msgspec.Struct, kw_only=True):
-    """An invitation. ``invite``: its name, for revoking it; ``role``: what it gives; ``token``: what admits, said when it is
-    made only; ``thread``: the conversation's id; ``expires_in``: seconds; ``uses``: how many people
-    may still accept it; ``by``: who invited."""
+    """An invitation. ``invite``: its name, for revoking it; ``role``: what it gives; ``token``: what
+    admits, said when it is made only; ``thread``: the conversation's id; ``expires_in``: seconds;
+    ``uses``: how many people may still accept it; ``by``: who invited."""
 
     invite: str
     role: MemberRole
