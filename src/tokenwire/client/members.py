@@ -40,7 +40,7 @@ class MemberList(msgspec.Struct, kw_only=True):
 
 
 class Invite(msgspec.Struct, kw_only=True):
-    """An invitation. ``invite``: its name, for revoking it; ``role``: what it gives; ``token``: what
+    """An invitation. ``invite``: its name, to revoke it; ``role``: what it gives; ``token``: what
     admits, said when it is made only; ``thread``: the conversation's id; ``expires_in``: seconds;
     ``uses``: how many people may still accept it; ``by``: who invited."""
 
