@@ -60,6 +60,7 @@ NEEDED = {
     "DELETE /v1/runs/{run}/approvals/{approval}/links": "approve",
     "DELETE /v1/runs/{run}/approvals/{approval}/links/{link}": "approve",
     "GET /v1/waiting": "read",
+    "GET /v1/waiting/events": "read",
     "POST /v1/runs/{run}/tools/{call}": "write",
     "POST /v1/runs/{run}/attach-tokens": "read",
     "DELETE /v1/runs/{run}/attach-tokens": "read",
@@ -177,7 +178,7 @@ def test_every_route_needs_its_role(here: tuple[str, Live], who: str) -> None:
                 needed = _needed(route, method)
                 seen.add(f"{method} {route.path}")
                 path = re.sub(r"\{\w+(:path)?\}", RUN, route.path)
-                if route.path == "/v1/threads/{thread}/events":
+                if route.path in ("/v1/threads/{thread}/events", "/v1/waiting/events"):
                     path += "?live=no"  # it has no end otherwise
                 body = _body(route.path, method)
                 if route.path == "/ag-ui" and body is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import html
 import json
 import re
@@ -13,14 +15,19 @@ from typing import Any
 import httpx
 import pytest
 
+from support import cli
 from support.mounted import HOSTS, serving
 from support.people import Person, people_server
-from tokenwire.errors import ConfigError
+from support.webhook import Receiver
+from tokenwire.client import Client
+from tokenwire.errors import ConfigError, ConflictError
 from tokenwire.server import Settings, create_app
 from tokenwire.server.routes.waiting.page import _json, _text
+from tokenwire.server.start import ThreadedServer
 from tokenwire.server.tokens.approval_links import checked_base
 
 ASK = "scenario:approval"
+PUBLIC = "https://chat.example/ai"
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +56,13 @@ def link(who: Person, run: str, approval: str, **body: Any) -> dict[str, Any]:
 
 def ended(who: Person, run: str) -> dict[str, Any]:
     """The run after its end."""
-    end = time.monotonic() + 60
+    end, shown = time.monotonic() + 60, dict[str, Any]()
     while time.monotonic() < end:
         shown = who.ask("GET", f"/v1/runs/{run}").json()
         if shown["state"] not in ("running", "waiting"):
             return shown
         time.sleep(0.02)
-    raise AssertionError(shown["state"])
+    raise AssertionError(shown)
 
 
 def answers(who: Person, run: str) -> list[dict[str, Any]]:
@@ -84,15 +91,45 @@ def test_the_inbox_is_ones_own_in_pages_and_by_thread_and_tool(base: str, ann: P
         assert ann.ask("GET", f"/v1/waiting?{bad}").status_code == 400, bad
 
 
+def test_the_inbox_is_live(base: str, ann: Person) -> None:
+    before, _ = ann.waiting(ASK)
+    with ann.client.stream("GET", "/v1/waiting/events?tool=delete_file", timeout=60) as stream:
+        assert stream.headers["content-type"] == "text/event-stream"
+        frames = events_of(stream)
+        name, data = next(frames)
+        assert (name, [one["run"] for one in data["waiting"]]) == ("snapshot", [before])
+        run, approval = ann.waiting(ASK)
+        name, data = next(frames)
+        assert (name, data["run"], data["tool"]) == ("waiting-added", run, "delete_file")
+        path = f"/v1/runs/{run}/approvals/{approval}"
+        assert ann.ask("POST", path, {"approved": False}).status_code == 202
+        name, data = next(frames)
+        assert (name, data["run"], data["approval"]) == ("waiting-removed", run, approval)
+        Person(base, "ben").waiting(ASK)  # nothing of others
+        ann.ask("POST", f"/v1/runs/{before}/cancel", {})
+        assert next(frames)[1]["run"] == before
+    assert ann.ask("GET", "/v1/waiting/events?x=1").status_code == 400
+
+
+def events_of(stream: httpx.Response) -> Iterator[tuple[str, Any]]:
+    name = ""
+    for line in stream.iter_lines():
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield name, json.loads(line[6:])
+
+
 def test_opening_a_link_decides_nothing_and_its_form_decides_once(
     ann: Person, nobody: httpx.Client
 ) -> None:
     run, approval = ann.waiting(ASK)
     made = link(ann, run, approval)
     assert made["url"].startswith(f"{ann.url}/v1/approval-links/")
-    for _ in range(3):  # scanners of mail, previews of chats
+    for _ in range(2):  # scanners of mail, previews of chats
         assert nobody.head(made["url"]).status_code == 200
-        shown = nobody.get(made["url"], headers={"sec-purpose": "prefetch"})
+        assert nobody.get(made["url"], headers={"sec-purpose": "prefetch"}).status_code == 200
+    shown = nobody.get(made["url"])
     assert shown.status_code == 200
     headers = shown.headers
     assert headers["content-type"] == "text/html; charset=utf-8"
@@ -294,3 +331,89 @@ def test_where_links_lead_is_the_servers_own_setting() -> None:
             create_app(Settings(public_url=bad))
     with pytest.raises(ConfigError):
         create_app(Settings(webhook_links=True))
+
+
+def test_the_python_client_and_the_command_list_decide_and_make_links() -> None:
+    async def use(url: str) -> None:
+        async with Client(url) as client:
+            runs = [await client.start(ASK, thread=f"c{number}") for number in range(3)]
+            page = await client.waiting()
+            while len(page.waiting) < 3:
+                await asyncio.sleep(0.02)
+                page = await client.waiting()
+            first = await client.waiting(limit=2, tool="delete_file")
+            rest = await client.waiting(after=first.next or "")
+            assert [w.run for w in [*first.waiting, *rest.waiting]] == [w.run for w in page.waiting]
+            (one,) = (await client.waiting(thread="c0")).waiting
+            assert (one.run, one.tool) == (runs[0].id, "delete_file")
+            made = await client.approval_link(one.run, one.approval, decision="deny", ttl=60)
+            assert made.url.startswith(f"{PUBLIC}/v1/approval-links/")
+            await client.revoke_links(one.run, one.approval)
+            local = made.url.replace(PUBLIC, url)
+            assert (await asyncio.to_thread(httpx.get, local)).status_code == 410
+            await client.approve(one.run, one.approval, approved=False)
+            with pytest.raises(ConflictError):
+                await client.approval_link(one.run, one.approval)
+
+    settings = Settings(port=0, public_url=PUBLIC + "/")
+    with ThreadedServer(create_app(settings)) as server:
+        asyncio.run(use(server.url))
+        listed = cli.run("waiting", "--url", server.url, "--json")
+        assert listed.returncode == 0, listed.stderr
+        by_thread = {one["thread"]: one for one in map(json.loads, listed.stdout.splitlines())}
+        second, third = by_thread["c1"], by_thread["c2"]
+        text = cli.run("waiting", "--url", server.url, "--thread", "c1").stdout
+        assert text.startswith(f"{second['run']} {second['approval']}\n  delete_file {{")
+        done = cli.run("waiting", second["run"], "--deny", "--reason", "no", "--url", server.url)
+        assert done.returncode == 0, done.stderr
+        words = (third["run"], third["approval"], "--approve", "--url", server.url)
+        assert cli.run("waiting", *words).returncode == 0
+        again = cli.run("waiting", *words)
+        assert (again.returncode, "already answered" in again.stderr) == (1, True)
+        assert cli.run("waiting", "--approve", "--url", server.url).returncode == 2
+        assert cli.run("waiting", third["run"], "--url", server.url).returncode == 2
+
+
+def test_webhooks_carry_the_same_link_at_each_try_and_tell_the_decision() -> None:
+    receiver = Receiver()
+    receiver.status = 500
+    settings = Settings(
+        port=0,
+        public_url=PUBLIC,
+        webhook=[receiver.url],
+        webhook_secrets=["whsec_" + base64.b64encode(b"k" * 32).decode()],
+        webhook_links=True,
+    )
+
+    def bodies(event: str) -> list[dict[str, Any]]:
+        read = [json.loads(body) for _, _, body in list(receiver.requests)]
+        return [body["data"] for body in read if body["type"] == event]
+
+    def until(condition: Any) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, receiver.requests
+            time.sleep(0.05)
+
+    try:
+        with ThreadedServer(create_app(settings)) as server, httpx.Client(timeout=60) as client:
+            run = client.post(f"{server.url}/v1/runs", json={"prompt": ASK}).json()["id"]
+            until(lambda: len(bodies("run.waiting")) >= 2)
+            receiver.status = 200
+            first, second = bodies("run.waiting")[:2]
+            assert first == second
+            (approval,) = first["approvals"]
+            assert (first["run"], approval["name"]) == (run, "delete_file")
+            url = approval["link"]
+            assert url.startswith(f"{PUBLIC}/v1/approval-links/")
+            local = url.replace(PUBLIC, server.url)
+            assert "delete_file" in client.get(local).text
+            assert client.post(local, data={"decision": "approve"}).status_code == 200
+            until(lambda: bodies("approval.decided"))
+            (decided,) = bodies("approval.decided")[0]["approvals"]
+            assert decided["approved"] is True
+            assert re.fullmatch(r"webhook \(link [0-9a-f]{12}\)", decided["by"])
+            until(lambda: bodies("run.ended"))
+            assert not bodies("approval.expired")
+    finally:
+        receiver.close()

@@ -57,13 +57,16 @@ async def test_it_is_shown_until_it_is_decided_to_its_principal_only(url: str) -
 async def test_it_is_gone_with_what_ends_it(url: str, how: str) -> None:
     mail = Mail(timeout=0.5 if how == "expire" else None)
     async with process(url, mail, wait_timeout=0.5 if how == "wait over" else 600.0) as runs:
-        info, approval = await begin(runs)
+        info, approval = await begin(runs, thread="t")
+        assert await runs.store.count_documents("waiting-thread") == 1
         if how == "deny":
             await runs.approve(info.id, approval, approved=False)
         elif how == "cancel":
             await runs.cancel(info.id)
         elif how == "delete":
             await runs.delete(info.id)
+            assert await runs.store.count_documents("waiting") == 0
+            assert await runs.store.count_documents("waiting-thread") == 0
 
         async def is_empty() -> bool:
             return not await inbox(runs) and await runs.store.count_documents("waiting") == 0

@@ -244,6 +244,54 @@ def models(
     run_models(as_json=as_json)
 
 
+@app.command(short_help="List what waits for a person, and decide about it.")
+@command
+def waiting(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Run to decide about; default: list all.")
+    ] = None,
+    approval: Annotated[
+        str | None,
+        typer.Argument(metavar="APPROVAL", help="Id of the approval, where the run has several."),
+    ] = None,
+    approve: Annotated[
+        bool | None,
+        typer.Option("--approve/--deny", help="Decision about the approval of RUN."),
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Reason, for the log and the model.")
+    ] = None,
+    thread: Annotated[
+        str | None, typer.Option(metavar="THREAD", help="List this conversation only.")
+    ] = None,
+    tool: Annotated[str | None, typer.Option(metavar="TOOL", help="List this tool only.")] = None,
+    url: Annotated[
+        str, typer.Option(metavar="URL", envvar="TOKENWIRE_URL", help="Server to ask.")
+    ] = "http://127.0.0.1:8765",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line instead of text.")
+    ] = False,
+) -> None:
+    """List the tool calls and questions that wait for you, with their arguments, or decide about
+    one: 'tokenwire waiting RUN --approve'.
+
+    The API key of the server comes from TOKENWIRE_API_KEY.
+    """
+    from tokenwire.cli.waiting.inbox import run_waiting
+
+    code = run_waiting(
+        run,
+        approval,
+        url=url,
+        approves=approve,
+        reason=reason,
+        thread=thread,
+        tool=tool,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
 @app.command(short_help="Follow a run until it ends.")
 @command
 def tail(

@@ -17,9 +17,11 @@ from tokenwire.client.reconnect import Patience
 from tokenwire.client.requests import RunInfo
 from tokenwire.client.stream import Follow
 from tokenwire.client.thread import QueuedTurn, SentTurn, Thread, Turn, TurnPage, TurnQueue
+from tokenwire.client.waiting import ApprovalLink, Waiting, WaitingPage
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 
 __all__ = [
+    "ApprovalLink",
     "Client",
     "Follow",
     "HistoryConflictError",
@@ -37,5 +39,7 @@ __all__ = [
     "Turn",
     "TurnPage",
     "TurnQueue",
+    "Waiting",
+    "WaitingPage",
     "produce",
 ]

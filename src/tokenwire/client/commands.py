@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -20,6 +21,7 @@ from tokenwire.client.requests import Requests, RunInfo, id_of, run_info
 from tokenwire.client.sse import open_sse
 from tokenwire.client.stream import Follow, OnCut, Open
 from tokenwire.client.thread import Thread
+from tokenwire.client.waiting import ApprovalLink, WaitingPage, value_of
 from tokenwire.errors import ConfigError, ServerProtocolError
 from tokenwire.events.message import Message
 
@@ -157,6 +159,43 @@ class Client:
         body: dict[str, Any] = {"approved": approved, "reason": reason, "arguments": arguments}
         path = f"{self._path(run)}/approvals/{part_of_path(approval)}"
         await self._requests.send("POST", path, {k: v for k, v in body.items() if v is not None})
+
+    async def waiting(
+        self,
+        *,
+        limit: int = 50,
+        after: str = "",
+        thread: str | None = None,
+        tool: str | None = None,
+    ) -> WaitingPage:
+        """A page of what waits for the caller, what waits longest first. ``limit``: entries, at
+        most 200; ``after``: the `next` of the page before; ``thread``, ``tool``: only of these.
+        Raises `InputError`."""
+        query = {"limit": str(limit), "after": after, "thread": thread, "tool": tool}
+        text = urlencode({name: value for name, value in query.items() if value})
+        return value_of(await self._requests.send("GET", f"/v1/waiting?{text}"), WaitingPage)
+
+    async def approval_link(
+        self,
+        run: str | RunInfo,
+        approval: str,
+        *,
+        decision: Literal["approve", "deny"] | None = None,
+        ttl: int | None = None,
+    ) -> ApprovalLink:
+        """A link for a mail or a chat that decides about ``approval``, once, without a login.
+        ``decision``: the only one that it offers; ``ttl``: seconds for which it counts (default: a
+        day). Whoever has its address may decide. Raises `ConflictError` for an approval that is
+        decided."""
+        path = f"{self._path(run)}/approvals/{part_of_path(approval)}/links"
+        body = {"decision": decision, "ttl": ttl}
+        body = {name: value for name, value in body.items() if value is not None}
+        return value_of(await self._requests.send("POST", path, body), ApprovalLink)
+
+    async def revoke_links(self, run: str | RunInfo, approval: str) -> None:
+        """End all links of ``approval``."""
+        path = f"{self._path(run)}/approvals/{part_of_path(approval)}/links"
+        await self._requests.send("DELETE", path)
 
     async def answer_tool(self, run: str | RunInfo, call: str, content: Any) -> None:
         """Record ``content``, any JSON value, as the result of the tool call with the id ``call``.

@@ -461,6 +461,7 @@ class Runs:
             await owned.stop()
         if self.outbox is not None:
             await self.outbox.forget(run)
+        await self.worker.unlist(info, meta)
         await self.store.delete(run)
         if info.thread is not None:
             self.worker.feeds.tell_run(info.thread, run)

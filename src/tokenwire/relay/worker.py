@@ -10,12 +10,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from tokenwire.errors import AgentChangedError, ConflictError, LogError, UnknownModelError
+from tokenwire.errors import (
+    AgentChangedError,
+    ConflictError,
+    LogError,
+    StoreDamagedError,
+    UnknownModelError,
+)
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Event, RunStart
 from tokenwire.events.names import names_of
@@ -312,6 +319,14 @@ class Worker:
         times = [meta.approval_timeout, limits.approval_timeout, self._limits.approval_timeout]
         shortest = min((time for time in times if time is not None), default=None)
         return msgspec.structs.replace(limits, approval_timeout=shortest)
+
+    async def unlist(self, info: LogInfo, meta: RunMeta) -> None:
+        """Take what an open run waits for out of the index, before it is erased. Raises
+        `LogError`."""
+        if info.closed is None:
+            with suppress(StoreDamagedError):  # whoever reads the index takes the rest out
+                fold = (await read_run(self.store, info.log)).fold
+                await self.waiting.forget(info.log, meta, fold)
 
     def is_waiting(self, run: str) -> bool:
         """Whether a run of this process waits for a person or a client."""

@@ -31,6 +31,8 @@ __all__ = ["MOST_PAGE", "Inbox", "Waiting", "WaitingPage"]
 MOST_PAGE = 200
 #: Entries that one page looks at, where filters or leftovers of crashes leave most of them out.
 _MOST_SEEN = 2000
+#: Entries of a list that is shown whole.
+_MOST_LISTED = 1000
 #: Seconds between two looks at all that is listed.
 _SWEEP_SECONDS = 3600.0
 #: Runs that are checked at the same time.
@@ -101,6 +103,26 @@ class Inbox:
             if len(entries) < most:
                 return WaitingPage(waiting=items, next=None)
         return WaitingPage(waiting=items, next=cursor)
+
+    async def all(
+        self, principal: str, *, thread: str | None = None, tool: str | None = None
+    ) -> list[Waiting]:
+        """All that waits for ``principal``, up to some thousands."""
+        items: list[Waiting] = []
+        after: str | None = ""
+        while after is not None and len(items) < _MOST_LISTED:
+            page = await self.page(
+                principal, limit=MOST_PAGE, after=after, thread=thread, tool=tool
+            )
+            items += page.waiting
+            after = page.next
+        return items
+
+    async def names(self, principal: str, thread: str | None = None) -> list[str]:
+        """The names of the entries that may wait for ``principal``, unchecked: while they are the
+        same, nothing came."""
+        sources = await self.deciders.sources(principal, thread)
+        return list(await self._entries(sources, "", _MOST_LISTED))
 
     async def sweep(self) -> None:
         """Take out what a crash left of runs that have ended or are gone; once an hour."""

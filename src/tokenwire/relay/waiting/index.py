@@ -55,6 +55,12 @@ class WaitingIndex:
         )
         self._tell()
 
+    async def forget(self, run: str, meta: RunMeta, fold: Fold) -> None:
+        """Take out what is listed of a run that is about to be erased. Raises `LogError`."""
+        for entry, is_open in entries_of(run, meta, scope_of_run(meta), fold):
+            if is_open:
+                await self.remove(entry)
+
     async def page(self, source: Source, after: str, most: int) -> dict[str, Entry]:
         """Entries of a source by name, in the order of time, after the name ``after``. Raises
         `LogError`."""

@@ -6,8 +6,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from tokenwire.relay.waiting.inbox import MOST_PAGE, WaitingPage
-from tokenwire.server.openapi.operation import Answer, Operation, answer, body, query
+from tokenwire.relay.waiting.inbox import MOST_PAGE, Waiting, WaitingPage
+from tokenwire.server.openapi.operation import (
+    EVENT_STREAM,
+    Answer,
+    Operation,
+    answer,
+    body,
+    query,
+)
 from tokenwire.server.routes.waiting.inbox import ApprovalLink, LinkBody, LinkList
 from tokenwire.server.tokens.approval_links import LINK_PATH
 
@@ -15,7 +22,18 @@ __all__ = ["OPERATIONS"]
 
 _LINKS = "/v1/runs/{run}/approvals/{approval}/links"
 _UNKNOWN = ("unknown_run", "gone")
-_HTML = {"type": "string"}
+_TEXT = {"type": "string"}
+
+
+class InboxEvent(msgspec.Struct, omit_defaults=True):
+    """One event: ``waiting`` of a ``snapshot``; the entry of a ``waiting-added``; the three ids of
+    a ``waiting-removed``; the ``reason`` of a ``reconnect``."""
+
+    waiting: list[Waiting] | None = None
+    run: str | None = None
+    approval: str | None = None
+    call: str | None = None
+    reason: str | None = None
 
 
 class LinkDecision(msgspec.Struct):
@@ -40,7 +58,7 @@ class LinkAnswer(msgspec.Struct, omit_defaults=True):
 
 def _both(status: int, text: str) -> tuple[Answer, Answer]:
     """The page, and the same as JSON for who accepts that only."""
-    page = Answer(status=status, text=text, type=_HTML, content="text/html")
+    page = Answer(status=status, text=text, type=_TEXT, content="text/html")
     return page, answer(status, text, LinkAnswer)
 
 
@@ -58,6 +76,19 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ),
         answers=(answer(200, "A page of it", WaitingPage),),
         problems=("bad_request",),
+    ),
+    ("GET", "/v1/waiting/events"): Operation(
+        summary="What waits for the caller, live",
+        tag="Approvals",
+        text="First `snapshot` with all that waits, then `waiting-added` and `waiting-removed`; "
+        "`reconnect` asks to come back. Without a cursor: who comes back gets a snapshot again.",
+        params=(
+            query("thread", "Of this conversation only."),
+            query("tool", "Of this tool only."),
+            query("live", "`no`: the snapshot alone.", enum=["sse", "no"]),
+        ),
+        answers=(Answer(status=200, text="Its events", items=InboxEvent, content=EVENT_STREAM),),
+        problems=("bad_request", "busy"),
     ),
     ("POST", _LINKS): Operation(
         summary="A link that decides about an approval",

@@ -21,7 +21,7 @@ from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.routes.support import route
-from tokenwire.server.routes.waiting import page
+from tokenwire.server.routes.waiting import live, page
 from tokenwire.server.state import State
 
 __all__ = ["ApprovalLink", "LinkBody", "LinkList", "routes"]
@@ -73,6 +73,7 @@ def routes(state: State) -> list[BaseRoute]:
         route(state, _LINKS, list_links, "GET"),
         route(state, _LINKS, revoke_links, "DELETE"),
         route(state, _LINKS + "/{link}", revoke_links, "DELETE"),
+        *live.routes(state),
         *page.routes(state),
     ]
 

@@ -1,0 +1,1 @@
+"""``tokenwire waiting``: see on a terminal what waits for a person, and decide about it."""
