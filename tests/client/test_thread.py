@@ -25,6 +25,7 @@ from tokenwire.errors import (
     NotFoundError,
     ServerProtocolError,
 )
+from tokenwire.events.model import TextDelta
 
 QUICK = Patience(base=0.001, cap=0.002, give_up=30.0)
 RUN = "run_0000000000000001"
@@ -265,3 +266,65 @@ def test_members_and_invitations() -> None:
                         await trip.put_member(name, "read")  # type: ignore[arg-type]
 
         asyncio.run(main())
+
+
+def test_a_conversation_is_followed_and_resumed_after_any_cut(here: Site) -> None:
+    async def use(client: Client) -> None:
+        thread = client.thread("live")
+        kinds: list[str] = []
+        words: dict[str, str] = {}
+        cursors: list[str] = []
+        async with thread.events(runs=True) as events:
+            async for event in events:
+                kinds.append(event.type)
+                if event.cursor is not None:
+                    cursors.append(event.cursor)
+                if event.type == "snapshot":
+                    sent = await thread.send("one")
+                    await thread.typing()
+                elif event.type == "run-event" and isinstance(delta := event.event(), TextDelta):
+                    words[event.run or ""] = words.get(event.run or "", "") + delta.text
+                if {"run-ended", "typing"} <= set(kinds):
+                    break
+        assert words == {sent.id: await client.text(sent)}
+        for number in (0, len(cursors) // 2, len(cursors) - 2):
+            async with thread.events(after=cursors[number], runs=True) as rest:
+                again: list[str] = []
+                async for event in rest:
+                    if event.cursor is not None:
+                        again.append(event.cursor)
+                    if event.type == "run-ended":
+                        break
+            assert again == cursors[number + 1 :]
+
+    run_with(here.url, use)
+
+
+def test_a_stream_that_is_asked_to_come_back_goes_on() -> None:
+    async def use(client: Client) -> None:
+        thread, cuts = client.thread("aged"), 0
+
+        def on_cut(error: Exception | None, seconds: float) -> None:
+            nonlocal cuts
+            cuts += 1
+
+        kinds: list[str] = []
+        is_sent = False
+        async with thread.events(on_cut=on_cut) as events:
+            async for event in events:
+                if event.cursor is not None:
+                    kinds.append(event.type)
+                if event.type == "presence" and cuts and not is_sent:
+                    is_sent = True
+                    await thread.send("one")
+                if "run-ended" in kinds:
+                    break
+        assert cuts >= 1
+        assert sorted(kind for kind in kinds if kind != "title") == [
+            "run-ended",
+            "run-started",
+            "snapshot",
+        ]
+
+    with site(max_age=0.5) as aging:
+        run_with(aging.url, use)

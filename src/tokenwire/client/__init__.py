@@ -17,6 +17,7 @@ from tokenwire.client.reconnect import Patience
 from tokenwire.client.requests import RunInfo
 from tokenwire.client.stream import Follow
 from tokenwire.client.thread import QueuedTurn, SentTurn, Thread, Turn, TurnPage, TurnQueue
+from tokenwire.client.thread_events import ThreadEvent, ThreadEvents
 from tokenwire.client.waiting import ApprovalLink, Waiting, WaitingPage
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 
@@ -36,6 +37,8 @@ __all__ = [
     "SentTurn",
     "Thread",
     "ThreadBusyError",
+    "ThreadEvent",
+    "ThreadEvents",
     "Turn",
     "TurnPage",
     "TurnQueue",

@@ -10,7 +10,7 @@ from tokenwire.errors import NetworkError, ServerError, ServerUnavailableError
 from tokenwire.framing.sse import SSEDecoder
 from tokenwire.providers.http.connection import Response
 
-__all__ = ["Connection", "SSEConnection", "open_sse"]
+__all__ = ["Connection", "SSEConnection", "open_events", "open_sse"]
 
 
 class Connection(Protocol):
@@ -36,7 +36,7 @@ class Connection(Protocol):
 
 
 class SSEConnection:
-    """An open response of ``GET /v1/runs/{run}/events``."""
+    """An open response that is an event stream."""
 
     beats = True
 
@@ -72,12 +72,20 @@ class SSEConnection:
 
 async def open_sse(origin: Origin, run: str, after: str | None, patience: Patience) -> Connection:
     """Request the events after ``after``. Raises the error that the server reports."""
+    return await open_events(origin, f"/v1/runs/{run_of_path(run)}/events", after, patience)
+
+
+async def open_events(
+    origin: Origin, path: str, after: str | None, patience: Patience
+) -> Connection:
+    """Request the event stream at ``path`` after ``after``. Raises the error that the server
+    reports."""
     headers = {"accept": "text/event-stream"}
     if after is not None:
         headers["last-event-id"] = after
     response = await origin.open(
         "GET",
-        f"/v1/runs/{run_of_path(run)}/events",
+        path,
         headers,
         connect=patience.connect,
         timeout=patience.connect + patience.silence,

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 from tokenwire.client.origin import Origin, is_final, run_of_path, wait_of
 from tokenwire.client.reconnect import Patience, Reconnect
@@ -33,9 +34,11 @@ from tokenwire.events.fold import Fold
 from tokenwire.events.model import Heartbeat, RunEnd, StepReset, TextDelta, TextEnd, Unknown
 from tokenwire.events.model import Reconnect as PlannedReconnect
 
-__all__ = ["Follow", "OnCut", "Open"]
+__all__ = ["Follow", "OnCut", "Open", "Reading"]
 
-#: Opens one connection: (origin, run, after, patience).
+T = TypeVar("T")
+
+#: Opens one connection: (origin, what is read, after, patience).
 Open = Callable[[Origin, str, "str | None", Patience], Awaitable[Connection]]
 #: Called at each cut with the error (None: a planned reconnect) and the seconds until the next
 #: attempt.
@@ -44,37 +47,36 @@ OnCut = Callable[["TokenwireError | None", float], None]
 _CURSOR = re.compile(r"([0-9]{1,15})(?:-[0-9a-f]{16})?")
 
 
-class Follow:
-    """The events of a run after the cursor ``after``. Iterate it once; call `aclose` (or use
-    ``async with``) to stop before the end.
+class Reading(Generic[T]):
+    """What a server tells in one stream, over any number of connections, after the cursor
+    ``after``. Iterate it once; call `aclose` (or use ``async with``) to stop before the end.
 
-    `Client.follow` makes it. ``origin``: the server; ``run``: the run's id; ``opener``: opens one
-    connection; ``patience``: waits and timeouts; ``on_cut``: called at each lost connection.
+    ``origin``: the server; ``subject``: what ``opener`` opens a connection to; ``patience``: waits
+    and timeouts; ``on_cut``: called at each lost connection. A subclass implements `_take`.
     """
 
     def __init__(
         self,
         origin: Origin,
-        run: str,
+        subject: str,
         *,
         opener: Open,
         after: str | None = None,
         patience: Patience | None = None,
         on_cut: OnCut | None = None,
     ) -> None:
-        self.run = run_of_path(run)
         #: The cursor of the last event yielded; resume from it.
         self.cursor: str | None = after
+        self._subject = subject
         self._origin, self._open = origin, opener
         self._patience = patience or Patience()
         self._on_cut = on_cut
         self._after = after
-        self._offset = _offset(after) if after else 0
-        self._ready: deque[tuple[str | None, AnyEvent]] = deque()
+        self._ready: deque[tuple[str | None, T]] = deque()
         self._connection: Connection | None = None
         self._link: Reconnect | None = None
-        #: The offset after which a connection delivered something unreadable.
-        self._garbled: int | None = None
+        #: The cursor after which a connection delivered something unreadable.
+        self._garbled: str | None = ""
         self._within: float | None = None
         self._ended = False
         self._error: TokenwireError | None = None
@@ -83,15 +85,17 @@ class Follow:
         self._timer: asyncio.TimerHandle | None = None
         self._closing = asyncio.Event()
 
-    def __aiter__(self) -> Follow:
+    def _take(self, cursor: str, data: bytes) -> None:
+        """One event of a connection: new, a repetition, or about the connection itself."""
+        raise NotImplementedError
+
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> AnyEvent:
+    async def __anext__(self) -> T:
         """The next event."""
         if self._reading:
-            raise ConflictError(
-                "another task is reading this run; call follow() again for a second reader"
-            )
+            raise ConflictError("another task is reading this; follow it again for a second reader")
         while not self._ready:
             if self._error is not None:
                 raise self._error
@@ -106,7 +110,7 @@ class Follow:
         self.cursor = cursor
         return event
 
-    async def __aenter__(self) -> Follow:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -124,33 +128,6 @@ class Follow:
         self._ready.clear()
         await self._drop()
 
-    async def texts(self) -> AsyncIterator[str]:
-        """The text of the run so far, whole, each time it changes: for displays. What a
-        ``step-reset`` withdraws is gone from it; who joins `TextDelta` s by hand keeps the words of
-        an attempt that was started again. Raises `ConflictError` on a reader that has a cursor."""
-        if self.cursor is not None:
-            raise ConflictError("only a whole run has a text; follow it without 'after'")
-        state, text = Fold(), ""
-        async for event in self:
-            state.apply(event)
-            if isinstance(event, StepReset | TextDelta | TextEnd) and text != state.text:
-                text = state.text
-                yield text
-
-    async def text(self) -> str:
-        """Read the whole run to its end and return its text."""
-        return (await self.fold()).text
-
-    async def fold(self) -> Fold:
-        """Read the whole run to its end and return its state (`tokenwire.events.fold.Fold`). Raises
-        `ConflictError` on a reader that has a cursor."""
-        if self.cursor is not None:
-            raise ConflictError("only a whole run can be folded; follow it without 'after'")
-        state = Fold()
-        async for event in self:
-            state.apply(event)
-        return state
-
     # --- connections ---------------------------------------------------------------------------
 
     async def _fill(self) -> None:
@@ -162,7 +139,7 @@ class Follow:
             connection = self._connection
             if connection is None:
                 connection = self._connection = await self._open(
-                    self._origin, self.run, self._after, self._patience
+                    self._origin, self._subject, self._after, self._patience
                 )
                 link.opened(loop.time())
                 if connection.beats:
@@ -174,7 +151,7 @@ class Follow:
             # Closed while the connection was opening: nothing to wait for.
             frames = await connection.read() if not self._ended else []
             if frames is None and not connection.over:
-                raise ServerUnavailableError("the stream ended before the run")
+                raise ServerUnavailableError("the stream ended too early")
             self._ended = self._ended or frames is None
             for cursor, data in frames or ():
                 self._take(cursor, data)
@@ -205,8 +182,8 @@ class Follow:
             return
         if isinstance(error, FramingError):
             error = ServerProtocolError(f"invalid stream from the server: {error.message}")
-        if opened and isinstance(error, ServerProtocolError) and self._garbled != self._offset:
-            self._garbled = self._offset  # perhaps damaged on the way: once more, from here
+        if opened and isinstance(error, ServerProtocolError) and self._garbled != self._after:
+            self._garbled = self._after  # perhaps damaged on the way: once more, from here
         elif is_final(error):
             self._ended, self._error = True, error
             return
@@ -231,6 +208,58 @@ class Follow:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+
+class Follow(Reading[AnyEvent]):
+    """The events of a run after the cursor ``after``. Iterate it once; call `aclose` (or use
+    ``async with``) to stop before the end.
+
+    `Client.follow` makes it. ``origin``: the server; ``run``: the run's id; ``opener``: opens one
+    connection; ``patience``: waits and timeouts; ``on_cut``: called at each lost connection.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        run: str,
+        *,
+        opener: Open,
+        after: str | None = None,
+        patience: Patience | None = None,
+        on_cut: OnCut | None = None,
+    ) -> None:
+        self.run = run_of_path(run)
+        super().__init__(
+            origin, self.run, opener=opener, after=after, patience=patience, on_cut=on_cut
+        )
+        self._offset = _offset(after) if after else 0
+
+    async def texts(self) -> AsyncIterator[str]:
+        """The text of the run so far, whole, each time it changes: for displays. What a
+        ``step-reset`` withdraws is gone from it; who joins `TextDelta` s by hand keeps the words of
+        an attempt that was started again. Raises `ConflictError` on a reader that has a cursor."""
+        if self.cursor is not None:
+            raise ConflictError("only a whole run has a text; follow it without 'after'")
+        state, text = Fold(), ""
+        async for event in self:
+            state.apply(event)
+            if isinstance(event, StepReset | TextDelta | TextEnd) and text != state.text:
+                text = state.text
+                yield text
+
+    async def text(self) -> str:
+        """Read the whole run to its end and return its text."""
+        return (await self.fold()).text
+
+    async def fold(self) -> Fold:
+        """Read the whole run to its end and return its state (`tokenwire.events.fold.Fold`). Raises
+        `ConflictError` on a reader that has a cursor."""
+        if self.cursor is not None:
+            raise ConflictError("only a whole run can be folded; follow it without 'after'")
+        state = Fold()
+        async for event in self:
+            state.apply(event)
+        return state
 
     # --- events --------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from tokenwire.backoff import backoff
 from tokenwire.client.members import Sharing
 from tokenwire.client.origin import run_of_path
 from tokenwire.client.requests import Requests, RunInfo, id_of, run_info
+from tokenwire.client.stream import OnCut
+from tokenwire.client.thread_events import ThreadEvents
 from tokenwire.errors import ConflictError, InputError, NotFoundError, ServerProtocolError
 from tokenwire.events.message import Message
 from tokenwire.events.names import THREAD
@@ -190,6 +192,31 @@ class Thread(Sharing):
         it."""
         body = {"run": run_of_path(id_of(turn))}
         return _of_type(await self._requests.send("PUT", f"{self._path}/head", body), TurnQueue)
+
+    def events(
+        self,
+        *,
+        after: str | None = None,
+        runs: bool = False,
+        on_cut: OnCut | None = None,
+    ) -> ThreadEvents:
+        """What happens in the conversation: first a ``snapshot``, or what follows the cursor
+        ``after``; with ``runs`` the events of its runs as well. A lost connection is resumed;
+        ``on_cut`` is called at each."""
+        path = f"{self._path}/events" + ("?runs=full" if runs else "")
+        requests = self._requests
+        return ThreadEvents(
+            requests.origin,
+            self.id,
+            path,
+            after=after,
+            patience=requests.patience,
+            on_cut=on_cut,
+        )
+
+    async def typing(self) -> None:
+        """Tell those who follow the conversation that this person types, for some seconds."""
+        await self._requests.send("POST", f"{self._path}/typing", {})
 
     # --- what waits ----------------------------------------------------------------------------
 
