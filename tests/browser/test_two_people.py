@@ -88,6 +88,14 @@ def test_each_sees_what_the_other_does(url: str, people: dict[str, Any]) -> None
     asked(bob, "ann", "scenario:stall")
     bob.locator(".answer").nth(1).get_by_text("I say this much").wait_for()
 
+    # It is shown for some seconds: who looks late has seen it too.
+    ann.evaluate(
+        """() => new MutationObserver(() => {
+            window.seen ||= document.querySelector('.types')?.textContent;
+        }).observe(document.body, { childList: true, subtree: true })"""
+    )
+    bob.get_by_label("Your question").press_sequentially("Then")
+    ann.wait_for_function("() => window.seen === 'bob writes…'", timeout=PATIENCE)
     write(bob, "Then what?")
     for page, name in ((bob, "You"), (ann, "bob")):
         row = page.locator(".waiting li", has_text="Then what?")

@@ -7,6 +7,7 @@ import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore
 import { Chat } from "./conversation/chat.js";
 import { Icon } from "./icons.js";
 import { Inspector } from "./conversation/inspector.js";
+import { useLive, type ThreadEvent } from "./live.js";
 import { Sidebar } from "./sidebar/sidebar.js";
 import { client } from "./server.js";
 import { SignIn } from "./sign-in.js";
@@ -154,6 +155,23 @@ function Frame(props: {
   // What may have changed who belongs to it.
   const version = chat.turns.some(({ run }) => run) ? `${chat.turns.length}${chat.isGone}` : "";
   const members = useMembers(client, chat.thread, version);
+  // Alone, what another device of the same person does is seen when the conversation is read again.
+  const isShared = (members.list?.members.length ?? 0) > 1 && !chat.isGone;
+  const { refresh: readAnew } = chat;
+  const { refresh: readMembers } = members;
+  const live = useLive(
+    client,
+    isShared ? chat.thread : undefined,
+    useCallback(
+      ({ type }: ThreadEvent) => {
+        if (type === "title") void threads.refresh();
+        else if (type.startsWith("member")) readMembers();
+        if (type === "run-waiting" || type === "approval") lookInInbox();
+        void readAnew();
+      },
+      [readAnew, readMembers, lookInInbox],
+    ),
+  );
   const [sharing, setSharing] = useState(false);
   const erased = threads.isRemoved(chat.thread);
 
@@ -267,6 +285,8 @@ function Frame(props: {
         <Chat
           chat={chat}
           members={members.list}
+          typing={live.typing.filter((name) => name !== members.list?.principal)}
+          onType={isShared ? live.tell : undefined}
           mayWrite={permits(members.list, "write") && !chat.isGone}
           mayApprove={permits(members.list, "approve") && !chat.isGone}
           demo={(model ?? models[0]?.id ?? "demo") === "demo"}

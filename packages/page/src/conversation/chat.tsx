@@ -39,6 +39,10 @@ const AT_END = 2;
 export function Chat(props: {
   chat: ChatHandle;
   members: MemberList | undefined;
+  /** Who else writes a question now. */
+  typing: string[];
+  /** This person writes; undefined where nobody else would see it. */
+  onType: (() => void) | undefined;
   mayWrite: boolean;
   mayApprove: boolean;
   /** Whether the model is the simulated one. */
@@ -142,10 +146,16 @@ export function Chat(props: {
             <Icon name="down" />
           </button>
         )}
+        {props.typing.length > 0 && (
+          <p className="types" role="status">
+            <bdi>{props.typing.join(", ")}</bdi> {props.typing.length === 1 ? "writes…" : "write…"}
+          </p>
+        )}
         {!chat.isGone && (
           <Composer
             busy={busy}
             mayWrite={mayWrite}
+            onType={props.onType}
             waits={busy || queue.length > 0}
             thread={chat.thread}
             fresh={!turns.length && !chat.loading}

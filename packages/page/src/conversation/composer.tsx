@@ -12,6 +12,7 @@ export function Composer(props: {
   busy: boolean;
   /** Whether this person may ask here. */
   mayWrite: boolean;
+  onType: (() => void) | undefined;
   /** Whether a question waits for its turn. */
   waits: boolean;
   /** Whether a stop waits for the server, or was taken by it. */
@@ -127,7 +128,10 @@ export function Composer(props: {
             aria-label="Your question"
             dir="auto"
             enterKeyHint={hasTouchKeyboard() ? "enter" : "send"}
-            onChange={(event) => setText(event.target.value)}
+            onChange={(event) => {
+              setText(event.target.value);
+              props.onType?.();
+            }}
             onKeyDown={onKey}
             onPaste={(event) => {
               const files = pastedFiles(event.clipboardData);
