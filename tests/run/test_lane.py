@@ -23,6 +23,7 @@ from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.openai.chat import DIALECT as CHAT
 from tokenwire.providers.openai.responses import DIALECT as RESPONSES
 from tokenwire.providers.registry import DIALECTS, FAMILIES
+from tokenwire.relay.record import Chain
 from tokenwire.run.call.lane import Lane
 from tokenwire.run.call.template import Template, is_text, is_written_so, written
 
@@ -517,3 +518,20 @@ def test_stores_that_others_share_hold_the_same(kind, tmp_path):
         found = same_both_ways(CHAT, chunks, store=store, wires=("native", "ui"))
     assert found.on_lane > 20
     assert found.closed == "complete"
+
+
+def test_a_fault_of_ours_while_a_record_is_sealed_ends_the_run(monkeypatch):
+    seal, count = Chain.seal_json, 0
+
+    def seal_badly(self, data):
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise ValueError("a fault of ours")
+        return seal(self, data)
+
+    monkeypatch.setattr(Chain, "seal_json", seal_badly)
+    found = run_over(CHAT, [*chunked(*TEXT), END], lane=True)
+    assert count == 5
+    assert found.closed == "error"
+    assert b"fault of ours" not in b"".join(found.records)

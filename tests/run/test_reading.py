@@ -195,17 +195,17 @@ class Counting:
 
     def __init__(self, monkeypatch):
         self.at_once = self.by_task = 0
-        now, later = Producer.take, Producer.write
+        now, later = Producer._give, Producer.write
 
-        def take(producer, events):
+        def take(producer, records):
             self.at_once += 1
-            return now(producer, events)
+            return now(producer, records)
 
         async def write(producer, events):
             self.by_task += 1
             await later(producer, events)
 
-        monkeypatch.setattr(Producer, "take", take)
+        monkeypatch.setattr(Producer, "_give", take)
         monkeypatch.setattr(Producer, "write", write)
 
 
@@ -272,15 +272,15 @@ def test_a_file_that_another_process_keeps_for_a_while_loses_nothing(monkeypatch
     async def main():
         log = SQLiteStore(f"{tmp_path}/log.db", busy=0.2)
         failures, count = [], 0
-        take, landed = Producer.take, Producer.landed
+        take, landed = Producer._give, Producer.landed
         with open(f"{tmp_path}/log.db-lock", "w") as lock:
 
-            def locked_at_ten(producer, events):
+            def locked_at_ten(producer, records):
                 nonlocal count
                 count += 1
                 if count == 10:
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                return take(producer, events)
+                return take(producer, records)
 
             def unlocked(producer, problem):
                 if problem is not None:
@@ -288,7 +288,7 @@ def test_a_file_that_another_process_keeps_for_a_while_loses_nothing(monkeypatch
                     fcntl.flock(lock, fcntl.LOCK_UN)
                 landed(producer, problem)
 
-            monkeypatch.setattr(Producer, "take", locked_at_ten)
+            monkeypatch.setattr(Producer, "_give", locked_at_ten)
             monkeypatch.setattr(Producer, "landed", unlocked)
             async with simulator(rate=60.0) as server, relay(server, log=log) as runs:
                 info = await runs.start(request_of("scenario:slow"), model="m0")

@@ -168,14 +168,22 @@ class Producer:
         `settle` or the next `write` appends them. When the append fails later, the same holds."""
         try:
             records = self._chain.seal_all(events)
-        except Exception as error:  # a fault of ours, for the run's task to raise
-            self.ready, self._pending.failure = False, error
-            return SETTLE
+        except Exception as error:
+            return self._fail(error)
         return self._give(records)
 
     def take_json(self, data: bytes) -> Taken:
         """`take` for one event, as its canonical JSON."""
-        return self._give([self._chain.seal_json(data)])
+        try:
+            record = self._chain.seal_json(data)
+        except Exception as error:
+            return self._fail(error)
+        return self._give([record])
+
+    def _fail(self, error: Exception) -> Taken:
+        """A fault of ours, for the run's task to raise."""
+        self.ready, self._pending.failure = False, error
+        return SETTLE
 
     def _give(self, records: list[bytes]) -> Taken:
         pending, log = self._pending, self._log
