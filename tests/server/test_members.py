@@ -282,9 +282,11 @@ def test_a_removal_ends_what_is_open_on_every_wire(here: tuple[str, Live]) -> No
     url, _ = here
     ned, oda = Person(url, "ned"), Person(url, "oda")
     run = ned.start("scenario:stall", thread="open")
-    ned.ask("PUT", "/v1/threads/open/members/oda", {"role": "write"})
+    shared = ned.ask("PUT", "/v1/threads/open/members/oda", {"role": "write"}).json()["id"]
     paths = [
         f"/v1/runs/{run}/events",
+        f"/v1/threads/{shared}/events",
+        f"/v1/threads/{shared}/events?runs=full",
         f"/v1/runs/{run}/wires/ui-6",
         f"/v1/runs/{run}/wires/openai-responses",
         f"/ag-ui?runId={run}&offset=-1",
@@ -325,7 +327,7 @@ def test_a_removal_ends_what_is_open_on_every_wire(here: tuple[str, Live]) -> No
     for reading in [*readings, *polls]:
         reading.join(45)
         assert not reading.is_alive(), reading.path
-        assert "run-end" not in reading.text
+        assert '"run-end"' not in reading.text
     assert [poll.status for poll in polls] == [404, 404]
     assert still.is_alive()
     assert ned.ask("POST", f"/v1/runs/{run}/cancel", {}).status_code == 202
