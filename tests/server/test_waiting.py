@@ -72,7 +72,11 @@ def answers(who: Person, run: str) -> list[dict[str, Any]]:
 
 
 def test_the_inbox_is_ones_own_in_pages_and_by_thread_and_tool(base: str, ann: Person) -> None:
-    runs = [ann.waiting(ASK, thread=f"t{number % 2}")[0] for number in range(3)]
+    begun = [ann.waiting(ASK, thread=f"t{number % 2}")[0] for number in range(3)]
+    entries = ann.ask("GET", "/v1/waiting").json()["waiting"]
+    assert [one["since"] for one in entries] == sorted(one["since"] for one in entries)
+    runs = [one["run"] for one in entries]
+    assert sorted(runs) == sorted(begun)
     page = ann.ask("GET", "/v1/waiting?limit=2").json()
     assert [one["run"] for one in page["waiting"]] == runs[:2]
     assert page["next"]
@@ -83,7 +87,7 @@ def test_the_inbox_is_ones_own_in_pages_and_by_thread_and_tool(base: str, ann: P
     assert first["arguments"]["path"]
     assert first["deciders"] == [ann.client.headers["x-who"].strip('"')]
     by_thread = ann.ask("GET", "/v1/waiting?thread=t1").json()["waiting"]
-    assert [one["run"] for one in by_thread] == [runs[1]]
+    assert [one["run"] for one in by_thread] == [begun[1]]
     assert len(ann.ask("GET", "/v1/waiting?tool=delete_file").json()["waiting"]) == 3
     assert ann.ask("GET", "/v1/waiting?tool=other").json() == {"waiting": [], "next": None}
     assert Person(base, "ben").ask("GET", "/v1/waiting").json()["waiting"] == []
