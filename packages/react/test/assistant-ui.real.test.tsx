@@ -263,7 +263,7 @@ describe("useTokenwireRuntime", () => {
       { type: "file", media_type: "image/png", data: "iVBORw0KGgo=" },
       { type: "file", media_type: "text/plain", data: "aGk=", name: "a.txt" },
     ];
-    expect(input).toEqual([{ role: "user", content }]);
+    expect(input).toEqual([{ id: `${run}.0`, role: "user", content }]);
     unmount();
     opened({ thread });
     await waitFor(() => expect(said("user")[0]).toContain("What is this?"), WAIT);
