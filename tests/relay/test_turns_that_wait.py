@@ -22,6 +22,8 @@ from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
 from tokenwire.log.open import open_store
 from tokenwire.relay.conversation.errors import ThreadBusyError
+from tokenwire.relay.owned import OwnedRun
+from tokenwire.relay.waiting.links import Links
 from tokenwire.tools.registry import tool
 
 
@@ -145,5 +147,42 @@ def test_steer_is_refused_and_nothing_of_it_is_left(
             assert not (await two.runs.fold(run)).steers
             # Who was refused may say it now.
             await two.done(await two.ask("and that", while_busy="steer", key="k"))
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("model", ["held", "cleaner"])
+def test_an_approval_after_a_cancel_is_none(
+    opener: Callable[[], Store], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner has not looked at its mailbox yet: whoever approves then is not told success."""
+
+    async def nothing(owned: OwnedRun) -> bool:
+        return False
+
+    async def main() -> None:
+        deeds = Deeds()
+        async with AsyncExitStack() as stack:
+            one, two = await both(stack, opener, deeds)
+            run = await asking(one, model)
+            fold = await two.runs.fold(run)
+            (approval,) = [t.approval_id for t in fold.tools.values()]
+            links = Links(two.runs)
+            link = await links.make(run, approval or "", principal="")
+            with monkeypatch.context() as patch:
+                patch.setattr(OwnedRun, "check_commands", nothing)
+                await two.runs.cancel(run)
+                with pytest.raises(ConflictError):
+                    await two.runs.approve(run, approval or "", approved=True)
+                view = await links.decide(link, "approve")
+                assert (view.state, view.decision) == ("gone", None)
+            await one.runs.owned[run].check_commands()
+            await two.done(run)
+            replay = await two.runs.replay(run)
+            assert replay.fold.outcome == "cancelled"
+            answers = [e for e in replay.events() if isinstance(e, ApprovalAnswer)]
+            assert not any(answer.approved for answer in answers)
+            assert (await links.look(link)).state == "gone"
+            assert deeds.done == []
 
     run_async(main())

@@ -152,6 +152,24 @@ def test_an_approval_is_asked_for_again_and_its_answer_goes_to_the_same_run(
     assert tool["approval"]["approved"] is False
 
 
+@pytest.mark.parametrize("query", ["", "?history=thread"])
+def test_durable_chat_answers_the_run_that_waits(url: str, query: str) -> None:
+    chat = f"durable-approval-{len(query)}"
+    post(url, chat, message=message("scenario:approval", "u1"), compat="6")
+    shown = stored(url, chat, compat="6")
+    answer = shown["messages"][-1]
+    tool = next(p for p in answer["parts"] if p["type"].startswith("tool-"))
+    tool |= {
+        "state": "approval-responded",
+        "approval": {"id": tool["approval"]["id"], "approved": True},
+    }
+    said = httpx.post(f"{url}/ds/chat{query}", json={"id": chat, "messages": shown["messages"]})
+    assert (said.status_code, shown["active"] in said.headers["location"]) == (200, True)
+    httpx.get(f"{url}/v1/runs/{shown['active']}/events", timeout=60)  # until it ends
+    runs = httpx.get(f"{url}/v1/threads/{chat}").json()["runs"]
+    assert [(run["id"], run["state"]) for run in runs] == [(shown["active"], "complete")]
+
+
 def test_an_answer_that_is_being_written_is_left_to_its_stream(url: str) -> None:
     httpx.post(f"{url}/v1/runs", json={"prompt": "scenario:stall", "thread": "writing"})
     shown = stored(url, "writing")

@@ -220,3 +220,10 @@ def test_the_plain_route_goes_on_in_a_thread(here: Site) -> None:
     assert ask("x", history="thread").status_code == 400
     assert ask("x", thread="no/name").status_code == 400
     here.client.post(f"/v1/runs/{busy}/cancel")
+
+
+def test_names_of_threads_and_messages_do_not_run_together(here: Site) -> None:
+    """``chat-1`` with the message ``12``, and ``chat-11`` with the message ``2``."""
+    for thread, name in (("together-1", "12"), ("together-11", "2")):
+        said = ai_sdk(here, thread, name, [(name, "user", f"hello {thread}")], QUERY)
+        assert said.status == 200, said.text

@@ -155,16 +155,20 @@ def _check_form(answer: Answer, what: str) -> None:
 
 
 def check_first(answer: Answer, mailbox: list[bytes]) -> None:
-    """Raise `ConflictError` when another answer to the same question stands before ``answer`` in
-    the ``mailbox``."""
-    first = next((data for data in mailbox if _answers_same(data, answer)), None)
-    if first is not None and first != encode_command(answer):
-        raise _conflict(answer)
+    """Raise `ConflictError` when a cancel, or another answer to the same question, stands before
+    ``answer`` in the ``mailbox``."""
+    for data in mailbox:
+        earlier = decode_command(data)
+        if isinstance(earlier, Control) and earlier.command == "cancel":
+            raise ConflictError("this run was cancelled before the answer came")
+        if _answers_same(earlier, answer):
+            if data != encode_command(answer):
+                raise _conflict(answer)
+            return
 
 
-def _answers_same(data: bytes, answer: Answer) -> bool:
+def _answers_same(earlier: Command | None, answer: Answer) -> bool:
     """Whether an earlier command answers the same question as ``answer``."""
-    earlier = decode_command(data)
     if isinstance(earlier, ApprovalAnswer) and isinstance(answer, ApprovalAnswer):
         return earlier.approval_id == answer.approval_id
     if isinstance(earlier, ToolResult) and isinstance(answer, ToolResult):

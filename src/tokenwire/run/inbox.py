@@ -30,7 +30,7 @@ class Inbox:
         self._next_hook = 0
 
     def put(self, command: Command) -> None:
-        """Add a command; a second cancel has no effect."""
+        """Add a command; after a cancel, a second one and an approval have no effect."""
         if isinstance(command, Control) and command.command == "cancel":
             if self.cancelled is not None:
                 return
@@ -40,6 +40,10 @@ class Inbox:
         elif isinstance(command, Control):
             self.steers.append(command)
             return
+        elif (
+            self.cancelled is not None and isinstance(command, ApprovalAnswer) and command.approved
+        ):
+            return  # whoever sent it was told that the cancel had come first
         else:
             self._waiting.append(command)
         if self._waiter is not None and not self._waiter.done():

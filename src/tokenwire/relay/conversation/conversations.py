@@ -226,7 +226,7 @@ class Conversations:
         if message is None:
             return await self._say(meta, following, run, key, rules, by)
         # Two requests with one new message, at once: it is one turn.
-        key = f"\x1fmessage:{hashlib.sha256(f'{meta.thread}{message}'.encode()).hexdigest()}"
+        key = _message_key(meta.thread or "", message)
         try:
             return await self._say(meta, following, run, key, rules, by)
         except KeyReusedError as error:
@@ -478,6 +478,12 @@ class Conversations:
         runs, admission = self._runs, self.admission
         queue = await interrupt(runs, admission, scope, queue, run, principal=principal)
         return await self._reply(run, principal, queue)
+
+
+def _message_key(thread: str, message: str) -> str:
+    """The idempotency key of a message with an id of its client's, in its thread."""
+    name = msgspec.json.encode([thread, message])
+    return f"\x1fmessage:{hashlib.sha256(name).hexdigest()}"
 
 
 def _past(past: Past, signature: str) -> Reply:

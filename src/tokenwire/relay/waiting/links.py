@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from tokenwire.errors import ConflictError, GoneError, InputError, NotFoundError, RoleError
-from tokenwire.events.model import ApprovalAnswer
+from tokenwire.events.model import ApprovalAnswer, Control
 from tokenwire.events.principal import parts_of
 from tokenwire.events.state import ToolState
 from tokenwire.log.base import Store
@@ -208,13 +208,14 @@ class Links:
             model=info.model,
             user=parts_of(info.principal)[0],
         )
-        answer = await self._answer(link)
+        answer, is_cancelled = await self._answer(link)
         if answer is not None:
             view.decision = "approve" if answer.approved else "deny"
             if not answer.approved and answer.reason == EXPIRED:
                 view.decision = "expired"
             view.by = answer.by
-        view.state = self._state(link, view, tool, has_ended=fold.outcome is not None)
+        has_ended = is_cancelled or fold.outcome is not None
+        view.state = self._state(link, view, tool, has_ended=has_ended)
         if view.state == "open" and question is not None and question.expires is not None:
             view.state = "open" if time.time() * 1000 < question.expires else "expired"
         return view
@@ -261,7 +262,7 @@ class Links:
         except ConflictError:
             await self._swap(claim, _done(claim))
             view = await self.look(claim)
-            view.state = "decided"
+            view.state = "decided" if view.decision is not None else "gone"
             return view
         except (NotFoundError, GoneError, RoleError):
             return LinkView(link=claim, state="gone")
@@ -298,13 +299,16 @@ class Links:
         is_lost = not link.is_done and time.time() > link.used_at + _RETRY_SECONDS
         return is_lost and view.decision is None and time.time() < link.ends
 
-    async def _answer(self, link: Link) -> ApprovalAnswer | None:
-        """The answer that counts, which the run's owner may not have written yet."""
+    async def _answer(self, link: Link) -> tuple[ApprovalAnswer | None, bool]:
+        """The answer that counts, which the run's owner may not have written yet; and whether the
+        run was cancelled before there was one."""
         for _, data in await self._store.commands(link.run):
             command = decode_command(data)
+            if isinstance(command, Control) and command.command == "cancel":
+                return None, True
             if isinstance(command, ApprovalAnswer) and command.approval_id == link.approval:
-                return command
-        return None
+                return command, False
+        return None, False
 
     async def _swap(self, old: Link | None, new: Link) -> bool:
         data = None if old is None else msgspec.json.encode(old)

@@ -24,7 +24,7 @@ from tokenwire.relay.description import RunInfo
 from tokenwire.server.edge.bodies import check_request
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import HTTPProblem, json_response
-from tokenwire.server.routes.ai_sdk import find_active
+from tokenwire.server.routes.ai_sdk import find_active, resume_waiting
 from tokenwire.server.routes.ai_sdk_history import with_stored
 from tokenwire.server.routes.durable import streams as routes_streams
 from tokenwire.server.routes.durable.read import ReadingRight, head, read_counted
@@ -85,11 +85,15 @@ async def run_stream(state: State, request: Request, info: RequestInfo) -> Respo
 
 
 async def chat(state: State, request: Request, info: RequestInfo) -> Response:
-    """``POST /ds/chat``: start the answer and say where its stream is."""
+    """``POST /ds/chat``: start the answer, or answer the run that waits; and say where its stream
+    is."""
     body = parse_ui_request(info.json)
     resume = await resume_of(state, request, info)
     if resume is not None:
         return _pointer(request, resume.run.id, 200)
+    resumption = await resume_waiting(state, body, info)
+    if resumption is not None:
+        return _pointer(request, resumption.run, 200)
     key, posted = request.headers.get("idempotency-key"), body.request.messages
     query = query_of(request)
     if query.history is not None:
