@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -445,6 +445,69 @@ def test_a_waiting_turn_is_its_authors_and_the_owners(opener: Opener) -> None:
             await here.done(more)
             assert model.questions == ["hold it", "of carl"]
             assert not (await talk.queue("ann", "trip")).waiting
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_waiting_turn_of_who_was_removed_is_dropped_for_good(opener: Opener, where: str) -> None:
+    async def main() -> None:
+        model = HeldModel()
+        async with device(opener(), model) as here:
+            ann, shared_id = await shared(here.runs.members, bob="own", carl="write")
+            talk = here.conversations
+            held = await here.ask("hold it", thread="trip", principal="ann", while_busy="queue")
+            asked: dict[str, Any] = {"thread": shared_id, "while_busy": "queue"}
+            await here.ask("of bob", principal="bob", key="b", **asked)
+            more = await here.ask("of carl", principal="carl", **asked)
+            last = await here.ask("more of bob", principal="bob", **asked)
+            told: list[str] = []
+            here.runs.worker.feeds.tell_queue = told.append  # type: ignore[method-assign]
+            # Elsewhere: a process that dies before it has looked at the queue.
+            members = here.runs.members if where == "here" else Members(here.runs.store)
+            await members.put(ann, "carl", "approve")  # another role is the same membership
+            await members.remove(ann, "bob")
+            if where == "here":
+                queue = await talk.queue("ann", "trip")
+                assert [entry.text for entry in queue.waiting] == ["of carl"]
+                assert ann.scope in told
+            await members.put(ann, "bob", "own")
+            with pytest.raises(NotFoundError) if where == "here" else nullcontext():
+                await talk.edit("ann", "trip", last.run, [user("of bob, by ann")])
+            model.release("hold it")
+            await here.done(held)
+            await here.done(more)
+            new = await here.ask("bob again", principal="bob", **asked)
+            await here.done(new)
+            assert model.questions == ["hold it", "of carl", "bob again"]
+            with pytest.raises(ConflictError) as refused:  # sent again, it is what it was
+                await here.ask("of bob", principal="bob", key="b", **asked)
+            assert refused.value.details["reason"] == "withdrawn"
+            assert ann.scope in told
+
+    run_async(main())
+
+
+def test_a_turn_that_was_stored_before_turns_named_a_membership_is_answered(
+    opener: Opener,
+) -> None:
+    async def main() -> None:
+        model = HeldModel()
+        async with device(opener(), model) as here:
+            ann, shared_id = await shared(here.runs.members, bob="write")
+            held = await here.ask("hold it", thread="trip", principal="ann", while_busy="queue")
+            old = await here.ask("of bob", thread=shared_id, principal="bob", while_busy="queue")
+            admission = here.conversations.admission
+            (entry,) = (await here.conversations.queue("ann", "trip")).waiting
+            content = await admission.content(ann.scope, entry)
+            assert content is not None
+            assert content.member
+            content.member = None
+            await admission.keep(ann.scope, entry.content, content)
+            model.release("hold it")
+            await here.done(held)
+            await here.done(old)
+            assert model.questions == ["hold it", "of bob"]
 
     run_async(main())
 

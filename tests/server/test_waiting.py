@@ -208,6 +208,32 @@ def test_a_link_changed_by_a_byte_or_of_another_server_is_none(
     assert ann.ask("GET", f"/v1/runs/{run}").json()["state"] == "waiting"
 
 
+def test_links_of_who_was_removed_are_dead_also_when_they_join_again(
+    base: str, ann: Person, nobody: httpx.Client
+) -> None:
+    run, approval = ann.waiting(ASK, thread="trip")
+    anns = link(ann, run, approval)  # from before the conversation was shared
+    ben = Person(base, f"ben-{ann.client.headers['x-who']}"[:100].replace('"', ""))
+    name = ben.client.headers["x-who"].strip('"')
+    path, body = f"/v1/threads/trip/members/{name}", {"role": "approve"}
+    assert ann.ask("PUT", path, body).status_code < 300
+    old = link(ben, run, approval)
+    assert ann.ask("PUT", path, {"role": "own"}).status_code < 300
+    assert nobody.get(old["url"]).status_code == 200  # another role is the same membership
+    assert ann.ask("DELETE", path).status_code == 204
+    assert nobody.get(old["url"]).status_code == 410
+    assert ann.ask("PUT", path, body).status_code < 300
+    assert nobody.get(old["url"]).status_code == 410
+    assert nobody.post(old["url"], data={"decision": "approve"}).status_code == 410
+    assert ann.ask("GET", f"/v1/runs/{run}").json()["state"] == "waiting"
+    assert nobody.get(anns["url"]).status_code == 200
+    new = link(ben, run, approval)
+    assert nobody.post(new["url"], data={"decision": "deny"}).status_code == 200
+    ended(ann, run)
+    (answer,) = answers(ann, run)
+    assert (answer["approved"], answer["by"]) == (False, f"{name} (link {new['id'][:12]})")
+
+
 @pytest.mark.parametrize("how", ["revoked", "expired", "decided", "cancelled", "erased"])
 def test_a_dead_link_says_why(ann: Person, nobody: httpx.Client, how: str) -> None:
     run, approval = ann.waiting(ASK)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.agents import asked, crash, events_of, worker
@@ -283,3 +284,24 @@ async def test_members_who_may_decide_see_it_and_nobody_else(url: str) -> None:
         await until(lambda: info.id not in runs.owned)
         state = await runs.fold(info.id, principal="acme ann")
         assert state.approvals[approval].by == link.by == f"dan (link {link.id[:12]})"
+
+
+async def test_a_link_from_before_links_named_a_membership_counts(url: str) -> None:
+    mail = Mail()
+    async with process(url, mail) as runs:
+        info, approval = await begin(runs, principal="ann", thread="t")
+        await runs.members.put(await runs.members.enter("ann", "t"), "ben", "approve")
+        links = Links(runs)
+        made = await links.make(info.id, approval, principal="ben")
+        assert made.member
+        stored = msgspec.json.encode(msgspec.structs.replace(made, member=None))
+        assert b"member" not in stored
+        await runs.store.set_document("approval-link", f"{info.id}.{made.id}", stored)
+        link = await links.get(info.id, made.id)
+        assert link is not None
+        assert link.member is None
+        assert (await links.look(link)).state == "open"
+        link = await links.get(info.id, made.id)
+        assert link is not None
+        assert (await links.decide(link, "approve")).state == "done"
+        await until(lambda: mail.sent == ["all"])

@@ -43,6 +43,7 @@ from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.feed.segment import forget_feed
 from tokenwire.relay.members.members import Members
+from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.replay import read_run
 from tokenwire.relay.starts.start import Starts
 from tokenwire.relay.worker import Worker
@@ -68,13 +69,15 @@ Begins = Callable[[str, str], Awaitable[None]]
 
 class Content(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The request of a turn that has no run yet, as the application wants it. ``signature``: of
-    what the caller sent, for its idempotency key; ``parent``: the turn that it continues, unless it
+    what the caller sent, for its idempotency key; ``member``: the membership of who asks, None in a
+    turn from before turns named one; ``parent``: the turn that it continues, unless it
     ``follows_head``; ``policy``: how much of the conversation the model is given; ``original``:
     the request as it came, where the application wants another one."""
 
     meta: RunMeta
     original: RunMeta | None = None
     signature: str = ""
+    member: str | None = None
     policy: str = "all"
     parent: str | None = None
     follows_head: bool = True
@@ -183,6 +186,31 @@ class Admission:
         if earlier is not None and earlier.signature != signature:
             raise KeyReusedError("this idempotency key was used with another request")
 
+    async def drop_of(self, scope: str, principal: str) -> None:
+        """Drop the turns of ``principal`` that wait, and whose membership has ended; not those that
+        were given to an answer under way, which are dropped in their turn if it did not take
+        them."""
+        while True:
+            data = await self._store.document(STATE, scope)
+            if data is None:
+                return
+            queue = changed = msgspec.json.decode(data, type=Queue)
+            dropped: list[Entry] = []
+            for entry in queue.waiting:
+                content = await self.content(scope, entry) if entry.steers is None else None
+                if content is None or content.meta.principal != principal:
+                    continue
+                if not await self._is_member(scope, content):
+                    changed = changed.closed(entry, content.signature)
+                    dropped.append(entry)
+            if not dropped:
+                return
+            if await self._store.swap_document(STATE, scope, data, changed.encoded()):
+                self._tell(scope, queue, changed)
+                for entry in dropped:
+                    await self.drop(scope, entry.content)
+                return
+
     async def drop(self, scope: str, name: str) -> None:
         """Erase the request of a turn that has its run, or will have none."""
         await self._store.set_document(_CONTENT + scope, name, None)
@@ -227,9 +255,11 @@ class Admission:
                 await self.drop(scope, entry.content)
             return True
         content = await self.content(scope, entry)
-        if content is not None and not await self._may_ask(scope, content.meta.principal):
-            changed = queue.without(entry.run)  # they were removed while it waited
+        if content is not None and not await self._is_member(scope, content, "write"):
+            # They were removed while it waited, or may only read now.
+            changed = queue.closed(entry, content.signature)
             if await self._store.swap_document(STATE, scope, data, changed.encoded()):
+                self._tell(scope, queue, changed)
                 await self.drop(scope, entry.content)
             return True
         if content is not None and not self._can_start(entry.run, content):
@@ -239,9 +269,12 @@ class Admission:
         await self._store.swap_document(STATE, scope, data, self.starting(queue, entry).encoded())
         return True
 
-    async def _may_ask(self, scope: str, principal: str) -> bool:
-        access = await self._members.in_scope(scope, principal)
-        return access is not None and access.permits("write")
+    async def _is_member(self, scope: str, content: Content, role: MemberRole = "read") -> bool:
+        """Whether who asks has ``role`` by the very membership by which they asked."""
+        access = await self._members.in_scope(scope, content.meta.principal)
+        if access is None or content.member not in (None, access.member):
+            return False
+        return access.permits(role)
 
     async def _was_steered(self, run: str, turn: str) -> bool:
         """Whether a run that has ended has taken the words of a turn."""

@@ -90,6 +90,7 @@ class Conversations:
         self._rules = ThreadRules(history=str(policy_of(policy)), while_busy=while_busy)
         self._members = runs.members
         self.admission = Admission(runs.worker, runs.starts, runs.members, summarise, begins)
+        runs.members.on_removed = self.admission.drop_of
         self._promoter = Promoter(runs.worker, self.admission)
 
     def open(self) -> None:
@@ -251,11 +252,13 @@ class Conversations:
             repeated = await self._of_key(meta, key, signature, by)
             if repeated is not None:
                 return repeated
+            access = await self._members.enter(meta.principal, meta.thread or "", "write")
             revised = await starts.reviewed(run, meta, key)
             content = Content(
                 meta=revised,
                 original=meta if revised is not meta else None,
                 signature=signature,
+                member=access.member,
                 policy=str(policy_of(rules.history or "all")),
                 parent=following.parent,
                 follows_head=following.follows_head,

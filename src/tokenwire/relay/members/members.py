@@ -12,7 +12,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -41,6 +41,8 @@ _MOST_JOINED = 10_000
 #: Publishes events of a conversation (`tokenwire.relay.conversation.feed.Feeds.tell`).
 Tell = Callable[[str, dict[str, Any]], None]
 Change = Callable[[Roster], Roster | None]
+#: Told of a conversation's name in the store and of a principal who was removed from it.
+Removed = Callable[[str, str], Awaitable[None]]
 
 
 def is_shared_id(thread: str) -> bool:
@@ -50,10 +52,12 @@ def is_shared_id(thread: str) -> bool:
 
 class Members:
     """The members of the conversations of a store. ``tell``: publishes what has changed in the feed
-    of a conversation. Methods raise `LogError`."""
+    of a conversation; ``on_removed``: takes what a removed member has waiting away. Methods raise
+    `LogError`."""
 
     def __init__(self, store: Store, tell: Tell | None = None) -> None:
         self._store, self._tell = store, tell
+        self.on_removed: Removed | None = None
         self.watch = Watch(store, self._may_read)
 
     # --- reading -------------------------------------------------------------------------------
@@ -141,6 +145,8 @@ class Members:
             role="read" if is_self else "own",
         )
         await self._check_hint(access.scope, principal, changed.id)
+        if self.on_removed is not None:
+            await self.on_removed(access.scope, principal)
         return changed
 
     async def invite(

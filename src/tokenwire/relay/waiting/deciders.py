@@ -35,10 +35,11 @@ class Source(NamedTuple):
 
 class Reach(NamedTuple):
     """What somebody who may decide about a run calls its ``thread``, and the ids of all who may;
-    none where everybody is one principal."""
+    none where everybody is one principal. ``member``: of which membership the right comes."""
 
     thread: str | None
     deciders: list[str]
+    member: str = ""
 
 
 def places_of(entry: Entry) -> list[Source]:
@@ -85,7 +86,7 @@ class Deciders:
             for name, member in roster.members.items()
             if Access(scope, name, "", member.role).permits("approve")
         ]
-        return Reach(access.thread, _ids(names))
+        return Reach(access.thread, _ids(names), access.member)
 
 
 def _ids(principals: list[str]) -> list[str]:

@@ -1,9 +1,10 @@
 """Links by which one call is approved or denied, wherever they were sent.
 
 Always true: a link is for one approval of one run with the very arguments that it was made for, and
-dead for any other; it decides once, by compare and swap, in whichever process and however often it
-is opened; its decision is one of the answers to the approval, of which the first one counts; a
-decision that a crash interrupted is the same when it is made again.
+dead for any other; it ends with the membership by which it was made; it decides once, by compare
+and swap, in whichever process and however often it is opened; its decision is one of the answers to
+the approval, of which the first one counts; a decision that a crash interrupted is the same when it
+is made again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tokenwire.events.state import ToolState
 from tokenwire.log.base import Store
 from tokenwire.relay.commands import decode_command
 from tokenwire.relay.runs import Runs
-from tokenwire.relay.waiting.deciders import Deciders
+from tokenwire.relay.waiting.deciders import Deciders, Reach
 from tokenwire.relay.waiting.entry import arguments_hash
 from tokenwire.run.expiry import EXPIRED
 
@@ -55,10 +56,11 @@ LinkState = Literal["open", "done", "used", "revoked", "expired", "decided", "ch
 
 class Link(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A link as the store has it. ``digest``: of the call (`arguments_hash`); ``choice``: what it
-    decides, None where its reader chooses; ``principal``: for whom it decides; ``maker``: who made
-    it, for the log; ``key``, ``sealed``: the credential of its maker, where one may end;
-    ``issued``, ``ends``, ``used_at``: Unix seconds. ``decision``: what it decided; ``is_done``: and
-    that this is recorded."""
+    decides, None where its reader chooses; ``principal``: for whom it decides; ``member``: of which
+    membership, None in a link from before links named one; ``maker``: who made it, for the log;
+    ``key``, ``sealed``: the credential of its maker, where one may end; ``issued``, ``ends``,
+    ``used_at``: Unix seconds. ``decision``: what it decided; ``is_done``: and that this is
+    recorded."""
 
     id: str
     run: str
@@ -66,6 +68,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
     choice: Choice | None = None
     principal: str = ""
+    member: str | None = None
     maker: str = ""
     key: bytes = b""
     sealed: bytes = b""
@@ -128,7 +131,7 @@ class Links:
         `InputError`."""
         if not 1 <= seconds <= MOST_LINK_SECONDS:
             raise InputError(f"'ttl' must be 1 to {MOST_LINK_SECONDS} seconds", field="ttl")
-        await self.require(run, principal)
+        reach = await self.require(run, principal)
         fold = await self._runs.fold(run, principal=principal)
         tool = _tool(list(fold.tools.values()), approval)
         if tool is None:
@@ -147,6 +150,7 @@ class Links:
             digest=arguments_hash(tool.name, tool.approval_arguments),
             choice=choice,
             principal=principal,
+            member=reach.member,
             maker=maker,
             key=key,
             sealed=sealed,
@@ -160,12 +164,14 @@ class Links:
             return link
         return await self.get(run, link.id) or link
 
-    async def require(self, run: str, principal: str) -> None:
-        """Raise `RoleError` unless ``principal`` may decide about the run's approvals,
-        `NotFoundError` where it does not see the run."""
+    async def require(self, run: str, principal: str) -> Reach:
+        """How ``principal`` may decide about the run's approvals. Raises `RoleError` where it may
+        not, `NotFoundError` where it does not see the run."""
         await self._runs.info(run, principal=principal)
-        if await self._deciders.reach(await self._store.describe(run), principal) is None:
+        reach = await self._deciders.reach(await self._store.describe(run), principal)
+        if reach is None:
             raise RoleError("this needs the role 'approve' in this conversation", role="approve")
+        return reach
 
     async def get(self, run: str, name: str) -> Link | None:
         """The link called ``name`` of a run; None without one."""
@@ -192,8 +198,10 @@ class Links:
         try:
             fold = await self._runs.fold(link.run, principal=link.principal)
             info = await self._runs.info(link.run, principal=link.principal)
-            await self.require(link.run, link.principal)
+            reach = await self.require(link.run, link.principal)
         except (NotFoundError, GoneError, RoleError):
+            return LinkView(link=link, state="gone")
+        if link.member not in (None, reach.member):  # they were removed, and joined again
             return LinkView(link=link, state="gone")
         tool = _tool(list(fold.tools.values()), link.approval)
         if tool is None:
