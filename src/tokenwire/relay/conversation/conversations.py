@@ -13,7 +13,6 @@ In an app of your own::
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -35,7 +34,7 @@ from tokenwire.relay.conversation.admission import Admission, Begins, Change, Co
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
 from tokenwire.relay.conversation.interruption import interrupt
-from tokenwire.relay.conversation.posted import Continuation, continuation
+from tokenwire.relay.conversation.posted import Continuation, continuation, message_key
 from tokenwire.relay.conversation.promoter import Promoter
 from tokenwire.relay.conversation.queue import Entry, Past, Queue, WhileBusy, action
 from tokenwire.relay.conversation.rules import ThreadRules, read_rules
@@ -227,7 +226,7 @@ class Conversations:
         if message is None:
             return await self._say(meta, following, run, key, rules, by)
         # Two requests with one new message, at once: it is one turn.
-        key = _message_key(meta.thread or "", message)
+        key = message_key(meta.thread or "", message)
         try:
             return await self._say(meta, following, run, key, rules, by)
         except KeyReusedError as error:
@@ -481,12 +480,6 @@ class Conversations:
         runs, admission = self._runs, self.admission
         queue = await interrupt(runs, admission, scope, queue, run, principal=principal)
         return await self._reply(run, principal, queue)
-
-
-def _message_key(thread: str, message: str) -> str:
-    """The idempotency key of a message with an id of its client's, in its thread."""
-    name = msgspec.json.encode([thread, message])
-    return f"\x1fmessage:{hashlib.sha256(name).hexdigest()}"
 
 
 def _past(past: Past, signature: str) -> Reply:

@@ -7,6 +7,8 @@ that has its turn already is that turn.
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from tokenwire.errors import InputError
@@ -14,7 +16,7 @@ from tokenwire.events.message import Message, TextPart
 from tokenwire.relay.conversation.errors import HistoryConflictError
 from tokenwire.relay.conversation.history import Turn
 
-__all__ = ["Continuation", "continuation"]
+__all__ = ["Continuation", "continuation", "message_key"]
 
 
 class Continuation(msgspec.Struct, kw_only=True):
@@ -196,3 +198,9 @@ def _conflict(message: Message) -> HistoryConflictError:
         "read the conversation again",
         field="messages",
     )
+
+
+def message_key(thread: str, message: str) -> str:
+    """The idempotency key of a message with an id of its client's, in its thread."""
+    name = msgspec.json.encode([thread, message])
+    return f"\x1fmessage:{hashlib.sha256(name).hexdigest()}"
