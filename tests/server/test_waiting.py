@@ -266,6 +266,7 @@ def test_bodies_that_are_none(ann: Person, nobody: httpx.Client) -> None:
         (b"decision=approve", {"content-type": "text/plain"}),
         (b"[]", {"content-type": "application/json"}),
         (b"{", {"content-type": "application/json"}),
+        (b"[" * 8000, {"content-type": "application/json"}),
         (b"decision=deny&reason=expired", form),
         (b"decision=deny&reason=" + b"x" * 2001, form),
         (b"decision=approve&decision=deny", form),

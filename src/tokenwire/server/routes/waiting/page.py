@@ -113,7 +113,7 @@ def _form(info: RequestInfo) -> tuple[Choice | None, str | None]:
             fields = {name: value for name, value in _single(pairs).items() if value}
         else:
             raise InputError("send the form of the page, or JSON", field="decision")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError("the body cannot be read", field="decision") from None
     if not isinstance(fields, dict):
         raise InputError("the body must be an object", field="decision")
