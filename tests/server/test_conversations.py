@@ -145,6 +145,19 @@ def test_wires_without_conversations_append_to_the_thread_of_the_query(here: Sit
     assert given(here, runs[-1]) == ["one", "two", "one"]
     without = here.client.post("/v1/responses?history=thread", json=bodies["/v1/responses"])
     assert without.status_code == 400
+    # A thread that would not be appended to is refused, each in its wire's own form.
+    for path, body in bodies.items():
+        for more in ("", "&history=none"):
+            refused = here.client.post(f"{path}?thread=openai{more}", json=body)
+            assert refused.status_code == 400, refused.text
+            error = refused.json()["error"]
+            assert error["type"] == "invalid_request_error"
+            assert "'thread' needs 'history=thread'" in error["message"]
+    both = {**bodies["/v1/responses"], "previous_response_id": f"resp_{runs[1]}"}
+    refused = here.client.post(f"/v1/responses?{query}", json=both)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
+    stored = here.client.get("/v1/threads/openai").json()["runs"]
+    assert [run["id"] for run in stored] == runs[::-1]
 
 
 def test_ag_ui_posts_everything_too(here: Site) -> None:

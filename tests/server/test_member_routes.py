@@ -33,6 +33,7 @@ NEEDED: dict[str, tuple[str | None, ...]] = {
     "DELETE /v1/runs/{run}/approvals/{approval}/links": ("approve",),
     "DELETE /v1/runs/{run}/approvals/{approval}/links/{link}": ("approve",),
     "GET /v1/waiting": (None,),  # what waits for the caller
+    "GET /v1/waiting/events": (None,),
     "DELETE /v1/runs/{run}": ("own",),
     "GET /v1/threads": (None,),
     "GET /v1/threads/{thread}": ("read",),

@@ -184,6 +184,24 @@ def test_a_cursor_that_is_not_the_feeds_is_answered_with_a_reset(here: Site) -> 
     assert here.client.get("/v1/threads/a b/events").status_code == 400
 
 
+def test_a_cursor_without_runs_begins_a_stream_with_runs_anew(here: Site) -> None:
+    path = "/v1/threads/widened/events"
+    cursor = here.client.get(path, params={"live": "no"}).json()["next"]
+    run = here.start("one", thread="widened")
+    with following(here.client, "widened", after=cursor) as device:
+        device.until(lambda it: len(it.types("run-ended", "title")) == 2)
+    for place in (cursor, f"999999-{'0' * 16}"):
+        params = {"live": "no", "runs": "full", "after": place}
+        page = here.client.get(path, params=params).json()
+        events = [item["event"] for item in page["events"]]
+        assert [event["type"] for event in events] == ["reset", "snapshot"]
+        assert events[0]["reason"] == "unknown"
+        assert events[1]["turns"] == [{"run": run, "state": "complete"}]
+    # What the snapshot's cursor says of runs counts, and a stream without runs takes it as well.
+    for query in ({"runs": "full"}, {}):
+        assert pages(here.client, "widened", page["next"], **query) == []
+
+
 def test_an_erased_conversation_sends_its_reader_off_and_begins_anew(here: Site) -> None:
     run = here.start("one", thread="erased")
     here.frames(f"/v1/runs/{run}/events")

@@ -292,8 +292,16 @@ def test_bodies_that_are_none(ann: Person, nobody: httpx.Client) -> None:
         (b"decision=approve", {"content-type": "text/plain"}),
         (b"[]", {"content-type": "application/json"}),
         (b"{", {"content-type": "application/json"}),
+        (b"[" * 8000, {"content-type": "application/json"}),
         (b"decision=deny&reason=expired", form),
         (b"decision=deny&reason=" + b"x" * 2001, form),
+        (b"decision=approve&decision=deny", form),
+        (b"decision=deny&decision=deny", form),
+        (b"decision=&decision=approve", form),
+        (b"decision=approve&decision", form),
+        (b"decision=deny&reason=a&reason=b", form),
+        (b'{"decision":"approve","decision":"deny"}', {"content-type": "application/json"}),
+        (b'{"decision":"approve","reason":"a","reason":"b"}', {"content-type": "application/json"}),
     ):
         assert nobody.post(url, content=content, headers=headers).status_code == 400, content
     big = nobody.post(url, content=b"decision=approve&x=" + b"x" * 9000, headers=form)

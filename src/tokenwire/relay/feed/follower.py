@@ -26,8 +26,8 @@ _MOST = 256
 
 class Lost(Exception):
     """The reader's place in the feed is not to be had. ``reason``: ``expired``: older than what is
-    kept; ``unknown``: of another feed, or of one that was erased since; ``rewound``: the store
-    lost what the reader has seen."""
+    kept; ``unknown``: of another feed, of one that was erased since, or without the places in runs
+    that are to be read; ``rewound``: the store lost what the reader has seen."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

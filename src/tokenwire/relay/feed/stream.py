@@ -195,12 +195,12 @@ class ThreadStream:
         """Begin after ``cursor``, or with a snapshot. A place that is not to be had is told with
         ``reset`` and its reason. Raises `CursorError` for what is no cursor, `LogError`."""
         place = parse_place(cursor)
-        if place is not None and self._whole and place.runs is None:
-            place = None  # of a stream without runs: where the reader is in them, nobody knows
         try:
             await self._open(place.feed if place is not None else None)
             if place is not None and self._whole:
-                for run, at in (place.runs or {}).items():
+                if place.runs is None:  # where the reader is in them, nobody knows
+                    raise Lost("unknown")
+                for run, at in place.runs.items():
                     await self._follow(run, at)
         except Lost as lost:
             await self._reset(lost.reason)

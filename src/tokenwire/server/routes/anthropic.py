@@ -25,7 +25,7 @@ from tokenwire.server.routes.support import (
     unknown_model_is_404,
     wire_response,
 )
-from tokenwire.server.starts.start import Start, query_of, say_and_wait, start_run
+from tokenwire.server.starts.start import Start, query_with_thread, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.anthropic.encoder import (
     AnthropicEncoder,
@@ -77,7 +77,7 @@ async def create(state: State, request: Request, info: RequestInfo) -> Response:
     body = parse_messages(info.json, unknown=state.settings.unknown_fields)
     resume = await resume_of(state, request, info)
     key = request.headers.get("idempotency-key")
-    query = query_of(request)
+    query = query_with_thread(request)
     if resume is not None and key is None:
         run = resume.run
     elif query.history is not None:

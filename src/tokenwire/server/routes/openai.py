@@ -34,7 +34,7 @@ from tokenwire.server.routes.support import (
     unknown_model_is_404,
     wire_response,
 )
-from tokenwire.server.starts.start import Start, query_of, say_and_wait, start_run
+from tokenwire.server.starts.start import Start, query_with_thread, say_and_wait, start_run
 from tokenwire.server.state import State
 from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion, error_kind, error_object
 from tokenwire.wire.openai.chat_request import OpenAIRequest, parse_chat
@@ -125,8 +125,11 @@ async def _start(
                 tools=False,
             )
 
-    query = query_of(request)
-    if query.history is not None and previous is None:
+    query = query_with_thread(request)
+    if query.history is not None:
+        if previous is not None:
+            text = "'previous_response_id' and 'history' each name a conversation; send one of them"
+            raise InputError(text, field="previous_response_id")
         how = Start(
             model=body.model,
             identity=info.identity,

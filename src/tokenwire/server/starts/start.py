@@ -39,6 +39,7 @@ __all__ = [
     "ThreadQuery",
     "admitted",
     "query_of",
+    "query_with_thread",
     "say",
     "say_and_wait",
     "start_run",
@@ -114,6 +115,15 @@ def query_of(request: Request) -> ThreadQuery:
     """The ``?history=``, ``?while_busy=`` and ``?thread=`` of a request."""
     query = request.query_params
     return thread_query(query.get("history"), query.get("while_busy"), query.get("thread"))
+
+
+def query_with_thread(request: Request) -> ThreadQuery:
+    """`query_of` for a wire whose body names no conversation. Raises `InputError` where the
+    ``?thread=`` would count for nothing."""
+    query = query_of(request)
+    if query.thread is not None and query.history is None:
+        raise InputError("'thread' needs 'history=thread'", field="thread")
+    return query
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import json
 import unicodedata
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -107,12 +107,13 @@ def _form(info: RequestInfo) -> tuple[Choice | None, str | None]:
     try:
         text = info.body.decode()
         if kind == b"application/json":
-            fields = json.loads(text) if text else {}
+            fields = json.loads(text, object_pairs_hook=_single) if text else {}
         elif kind == b"application/x-www-form-urlencoded":
-            fields = {name: values[-1] for name, values in parse_qs(text, max_num_fields=8).items()}
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=8)
+            fields = {name: value for name, value in _single(pairs).items() if value}
         else:
             raise InputError("send the form of the page, or JSON", field="decision")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError("the body cannot be read", field="decision") from None
     if not isinstance(fields, dict):
         raise InputError("the body must be an object", field="decision")
@@ -122,6 +123,14 @@ def _form(info: RequestInfo) -> tuple[Choice | None, str | None]:
     if reason is not None and (not isinstance(reason, str) or len(reason) > _MOST_REASON):
         raise InputError(f"'reason' has at most {_MOST_REASON} characters", field="reason")
     return choice, reason
+
+
+def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Fields that were each said once: of two decisions neither is taken."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise InputError("a field may stand in the body once only", field="decision")
+    return fields
 
 
 def _answer(info: RequestInfo, view: LinkView | None, status: int) -> Response:
