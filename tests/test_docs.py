@@ -145,12 +145,13 @@ def test_links_between_pages_lead_somewhere(page):
 
 
 #: Options of other programs that the pages mention.
-OTHERS = {"--no-sweep", "--no-agents"}
+OTHERS = {"--no-sweep", "--no-agents", "--streams"}
 
 
 def test_options_that_the_pages_mention_exist():
     """In prose and tables, by their bare name: an option of the past is found here."""
-    commands = ["serve", "chat", "inspect", "simulate", "models", "tail", "rotate-secret", "doctor"]
+    commands = ["serve", "chat", "inspect", "simulate", "models", "tail", "waiting"]
+    commands += ["rotate-secret", "doctor"]
     known = set(re.findall(r"--[a-z][a-z-]+", " ".join(map(help_of, commands))))
     known |= {row.flag for row in settings_table()}  # secrets are flags, which no help advises
     known |= {

@@ -155,7 +155,7 @@ class AGUIEncoder(ChunkEncoder):
             return self._wait(event)
         if isinstance(event, RunEnd):
             return self._run_end(event)
-        if isinstance(event, Control) and event.command == "steer" and event.id:
+        if isinstance(event, Control) and event.command == "steer" and event.id and event.text:
             return [
                 {"type": "TEXT_MESSAGE_START", "messageId": event.id, "role": "user"},
                 {"type": "TEXT_MESSAGE_CONTENT", "messageId": event.id, "delta": event.text},

@@ -200,7 +200,7 @@ class UIMessageEncoder(ChunkEncoder):
         if isinstance(event, SharedState):
             # Data parts are replaced, not patched, so each holds the whole.
             return [{"type": "data-state", "id": "state", "data": view.shared}]
-        if isinstance(event, Control) and event.command == "steer" and event.id:
+        if isinstance(event, Control) and event.command == "steer" and event.id and event.text:
             return [steering_chunk(event.id, [{"type": "text", "text": event.text}], self.compat)]
         return side_facts(event, self._calls, self.compat)
 
