@@ -70,7 +70,7 @@ test-js: setup $(VENV)/.clients
 $(VENV)/.clients: $(VENV)/.installed tests/node/package-lock.json
 	@if command -v npm >/dev/null 2>&1; then npm ci --silent --no-fund --no-audit --prefix tests/node && cp tests/node/package-lock.json tests/node/node_modules/.tokenwire-installed && touch $@; fi
 
-# Tests wait much more than they compute: four workers on two cores. The order is tests/conftest.py's.
+# Tests wait much more than they compute: six workers on two cores. The order is tests/conftest.py's.
 # The agent frameworks that the tests run with, in two environments of their own: their pins are
 # theirs, and the newest ones of all of them do not go together. A third one has web frameworks.
 FRAMEWORKS := .venv-agents/.installed .venv-agents-more/.installed .venv-hosts/.installed
@@ -82,7 +82,7 @@ prepare: setup $(VENV)/.clients $(FRAMEWORKS) ## What the tests need beside the 
 	@sh scripts/system_packages.sh
 
 test-python: setup $(VENV)/.clients $(FRAMEWORKS)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
