@@ -58,7 +58,8 @@ def live_metrics() -> str:
 
     async def use(url: str) -> None:
         async with Client(url) as client, Client(url, transport="websocket") as other:
-            run = await client.start("scenario:slow?rate=40")  # in several reads, also on a slow machine
+            # Slow enough for several reads, also on a slow machine.
+            run = await client.start("scenario:slow?rate=40")
             assert await client.text(run) == await other.text(run)
 
     with site(metrics=True) as here:
