@@ -51,13 +51,17 @@ STARTS = (
 )
 
 
+#: What they say is of the server, and differs from call to call.
+_NOBODYS = ("/metrics", "/v1/probe")
+
+
 def all_requests(live: Live) -> list[tuple[Route, str]]:
     """Every route of every wire with each of its methods."""
     pairs = [
         (route, method)
         for group, routes in live.server.wires.items()
         for route in routes
-        if group != "page" and isinstance(route, Route) and route.path != "/metrics"
+        if group != "page" and isinstance(route, Route) and route.path not in _NOBODYS
         for method in sorted((route.methods or set()) - {"OPTIONS"})
     ]
     return sorted(pairs, key=lambda pair: pair[1] == "POST" and pair[0].path in STARTS)
@@ -89,7 +93,7 @@ def requests_of(route: Route, method: str, ids: dict[str, str]) -> list[tuple[st
         filled = path.format(run=ids["tool_run"], call=ids["call"])
     if path in ("/v1/chat/completions", "/v1/messages"):
         filled += f"?history=thread&thread={ids['thread']}"
-    if path in ("/v1/runs/{run}/events", "/v1/threads/{thread}/events"):
+    if path.endswith("/events") and method == "GET":  # endless, but for this
         filled += "?live=no"
     return [(filled, body) for body in _bodies(path, method, ids)]
 
