@@ -130,7 +130,7 @@ def assert_cut_off(here: Site, head: bytes, piece: bytes, number: int) -> None:
         answer = rest_of(connection)
     assert answer.count(b"HTTP/1.1 ") <= 1, "one answer at most"
     assert status_of(answer) in (0, 400, 401, 413, 431)
-    until_true(lambda: not any(c.held() for c in watch_of(here).open))
+    until_true(lambda: not any(c.held() for c in tuple(watch_of(here).open)))
 
 
 def test_an_answer_without_a_key_says_how_to_send_one(keyed: Site) -> None:
@@ -323,9 +323,9 @@ def test_an_unread_answer_waits_outside_of_the_transport() -> None:
         with plain(here) as reader:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.sendall(get(path))
-            until_true(lambda: any(c.held() for c in watch_of(here).open))
+            until_true(lambda: any(c.held() for c in tuple(watch_of(here).open)))
             time.sleep(0.3)
-            assert max(c.held() for c in watch_of(here).open) < 1 << 20
+            assert max(c.held() for c in tuple(watch_of(here).open)) < 1 << 20
 
 
 def test_a_flood_of_pings_is_not_answered_into_memory() -> None:
@@ -343,7 +343,7 @@ def test_a_flood_of_pings_is_not_answered_into_memory() -> None:
             except TimeoutError:
                 pass
             assert sent < 64 << 20, "the server read on"
-            assert max(c.held() for c in watch_of(here).open) < 2 << 20
+            assert max(c.held() for c in tuple(watch_of(here).open)) < 2 << 20
         until_true(lambda: not watch_of(here).open)
 
 

@@ -107,10 +107,10 @@ def test_a_page_that_nobody_reads_does_not_keep_its_connection() -> None:
         watch = here.server._server.config.http.watch
         end = time.monotonic() + 40
         while time.monotonic() < end and any(
-            p.client[1] == wire.getsockname()[1] for p in watch.open
+            p.client[1] == wire.getsockname()[1] for p in tuple(watch.open)
         ):
             time.sleep(0.05)
-        assert not any(p.client[1] == wire.getsockname()[1] for p in watch.open)
+        assert not any(p.client[1] == wire.getsockname()[1] for p in tuple(watch.open))
         assert len(here.app.state.connections) == 0
         wire.close()
 
@@ -140,7 +140,7 @@ def test_an_answer_that_nobody_reads_does_not_keep_its_connection() -> None:
         watch = here.server._server.config.http.watch
         end = time.monotonic() + 40
         while time.monotonic() < end:
-            left = [p for p in watch.open if p.client[1] == wire.getsockname()[1]]
+            left = [p for p in tuple(watch.open) if p.client[1] == wire.getsockname()[1]]
             if wait_until_gone(left):
                 break
             time.sleep(0.05)

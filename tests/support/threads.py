@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tokenwire.framing.sse import SSEDecoder
+from tokenwire.framing.sse import Frame, SSEDecoder
 
 Event = dict[str, Any]
 
@@ -21,6 +21,8 @@ class Follower:
         self.events: list[Event] = []
         self.cursors: list[str | None] = []
         self._bytes = answer.iter_bytes()
+        #: What arrived together with an event that was waited for.
+        self._later: list[Frame] = []
         self._decoder = SSEDecoder()
         self._id = ""
         self.has_ended = False
@@ -35,28 +37,32 @@ class Follower:
         return [e["type"] for e in self.events if not kinds or e["type"] in kinds]
 
     def until(self, condition: Callable[[Follower], bool]) -> Follower:
-        """Read on until it holds. The client's own timeout bounds it."""
+        """Read on until it holds, event by event. The client's own timeout bounds it."""
         while not condition(self):
-            data = next(self._bytes, None)
-            if data is None:
-                self.has_ended = True
-                raise AssertionError(f"the stream ended: {self.events[-3:]}")
-            self._take(data)
+            while not self._later:
+                data = next(self._bytes, None)
+                if data is None:
+                    self.has_ended = True
+                    raise AssertionError(f"the stream ended: {self.events[-3:]}")
+                self._later = self._decoder.feed(data)
+            self._take(self._later.pop(0))
         return self
 
     def rest(self) -> Follower:
         """Read to its end."""
         for data in self._bytes:
-            self._take(data)
+            self._later += self._decoder.feed(data)
+        for frame in self._later:
+            self._take(frame)
+        self._later = []
         self.has_ended = True
         return self
 
-    def _take(self, data: bytes) -> None:
-        for frame in self._decoder.feed(data):
-            self.events.append(json.loads(frame.data))
-            # A frame without an id of its own has that of the one before.
-            self.cursors.append(frame.id if frame.id and frame.id != self._id else None)
-            self._id = frame.id
+    def _take(self, frame: Frame) -> None:
+        self.events.append(json.loads(frame.data))
+        # A frame without an id of its own has that of the one before.
+        self.cursors.append(frame.id if frame.id and frame.id != self._id else None)
+        self._id = frame.id
 
 
 def seen(kind: str, number: int = 1) -> Callable[[Follower], bool]:

@@ -132,9 +132,13 @@ async def story(
                 await other.approve(run, approval, approved=False, by="last")
             events = await events_of(other, run)
             (answer,) = [e for e in events if isinstance(e, m.ApprovalAnswer)]
-            assert mail.sent == (["all"] if answer.approved else []), answer
             state = fold(events)
-            assert state.outcome == "complete"
+            if state.outcome == "interrupted":  # a process died in the middle of the call
+                assert (answer.approved, state.end_reason) == (True, "tool_in_doubt")
+                assert mail.sent in ([], ["all"])
+            else:
+                assert state.outcome == "complete"
+                assert mail.sent == (["all"] if answer.approved else []), answer
             word = "approve" if answer.approved else "deny"
             assert {one for one in decisions if one is not None} <= {word}, (decisions, answer)
             assert answer.reason in (None, "expired")
