@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
@@ -66,7 +66,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Any) -> Opener:
     if request.param == "sqlite":
         return lambda: open_store(f"sqlite:{tmp_path}/log.db")
     url = request.getfixturevalue("redis")
-    prefix = f"m{random.randrange(1 << 40):x}"
+    prefix = f"m{secrets.token_hex(5)}"
     return lambda: open_store(f"{url}?prefix={prefix}")
 
 

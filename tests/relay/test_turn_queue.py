@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -47,7 +48,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Any) -> Opener:
     if request.param == "sqlite":
         return lambda: open_store(f"sqlite:{tmp_path}/log.db")
     url = request.getfixturevalue("redis")
-    prefix = f"q{random.randrange(1 << 40):x}"
+    prefix = f"q{secrets.token_hex(5)}"
     return lambda: open_store(f"{url}?prefix={prefix}")
 
 

@@ -4,7 +4,7 @@ device that owns it and from another one, for models with tools and for agents.
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -41,7 +41,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Any) -> Callable[[], Store]
     if request.param == "sqlite":
         return lambda: open_store(f"sqlite:{tmp_path}/log.db")
     url = request.getfixturevalue("redis")
-    prefix = f"w{random.randrange(1 << 40):x}"
+    prefix = f"w{secrets.token_hex(5)}"
     return lambda: open_store(f"{url}?prefix={prefix}")
 
 
