@@ -11,8 +11,12 @@ HOST ?=
 PORT ?=
 ARGS ?=
 
+# Compiled Python is kept, whatever the shell says: without it each of the some hundred servers that
+# the tests start, and each test worker, compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup serve example-app test test-python test-js lint format bench faults fuzz wheel release page clean
+.PHONY: help setup serve example-app test test-python test-js lint format bench faults fuzz wheel release docs film page clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,16 +76,23 @@ $(VENV)/.clients: $(VENV)/.installed tests/node/package-lock.json
 
 # Tests wait much more than they compute: six workers on two cores. The order is tests/conftest.py's.
 # The agent frameworks that the tests run with, in two environments of their own: their pins are
-# theirs, and the newest ones of all of them do not go together. A third one has web frameworks.
-FRAMEWORKS := .venv-agents/.installed .venv-agents-more/.installed .venv-hosts/.installed
+# theirs, and the newest ones of all of them do not go together. A third one has web frameworks, a
+# fourth what makes the documentation site.
+FRAMEWORKS := .venv-agents/.installed .venv-agents-more/.installed .venv-hosts/.installed .venv-docs/.installed
 $(FRAMEWORKS): .venv-%/.installed: requirements/%.txt
 	@$(PYTHON) -m venv .venv-$* && .venv-$*/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $< && touch $@ \
-	  || echo "the frameworks of $< could not be installed: their tests are left out"
+	  || echo "the packages of $< could not be installed: their tests are left out"
 
-prepare: setup $(VENV)/.clients $(FRAMEWORKS) ## What the tests need beside the set-up; done in `make test` as well
+# The workers of the tests read all test files at the same moment, and each would compile them: the
+# first time, one process does it for all. What fails here fails in the tests too, and is told there.
+$(VENV)/.compiled: $(VENV)/.installed
+	@$(BIN)/python -m pytest --collect-only -qq >$(VENV)/collect.log 2>&1 || true
+	@touch $@
+
+prepare: setup $(VENV)/.clients $(VENV)/.compiled $(FRAMEWORKS) ## What the tests need beside the set-up; done in `make test` as well
 	@sh scripts/system_packages.sh
 
-test-python: setup $(VENV)/.clients $(FRAMEWORKS)
+test-python: setup $(VENV)/.clients $(VENV)/.compiled $(FRAMEWORKS)
 	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## Format, lint, types, import contracts
@@ -95,7 +106,7 @@ format: $(VENV)/.installed ## Put the code into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed ## All benchmarks, or those of ARGS="start encode"; see benchmarks/README.md
+bench: $(VENV)/.installed ## All benchmarks, or those of ARGS="start encode" (ARGS=goals: the goals); see benchmarks/README.md
 	$(BIN)/python benchmarks/all.py $(ARGS)
 
 faults: setup .venv-agents/.installed ## The fault harness, long: 1,000 kills, seeded
@@ -118,6 +129,16 @@ scripts/release/node_modules/.installed: scripts/release/package-lock.json
 release: .venv-release/.installed scripts/release/node_modules/.installed ## Wheel, sdist and npm packages of the last commit, checked, in dist/release/
 	.venv-release/bin/python scripts/release/release.py $(ARGS)
 
+# Looked at with `python -m http.server -d dist/docs`.
+scripts/docs/node_modules/.installed: scripts/docs/package-lock.json
+	npm ci --silent --no-fund --no-audit --prefix scripts/docs && touch $@
+
+docs: setup .venv-docs/.installed scripts/docs/node_modules/.installed ## The documentation site, every link checked, in dist/docs/
+	.venv-docs/bin/python scripts/docs/make_site.py $(ARGS)
+
+film: setup .venv-docs/.installed ## The moving picture of README, from a real browser, in docs/film.webp
+	$(BIN)/python scripts/film/film.py $(ARGS)
+
 clean: ## Remove everything that was built or installed
-	rm -rf $(VENV) .venv-agents .venv-agents-more .venv-hosts .venv-release node_modules scripts/release/node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-agents .venv-agents-more .venv-hosts .venv-release .venv-docs node_modules scripts/release/node_modules scripts/docs/node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
 	find src/tokenwire/server/static -mindepth 1 ! -name .gitkeep -delete

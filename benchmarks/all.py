@@ -1,11 +1,19 @@
-"""Every benchmark, one after the other; about thirteen minutes. Names choose some of them.
+"""Every benchmark, one after the other, and last the table of goals; about half an hour.
 
-python benchmarks/all.py
-python benchmarks/all.py start encode
+One that does not end within ``--limit`` seconds is stopped, with all that it started, and the next
+one begins. Names choose some of them; ``goals`` alone is the table.
+
+    python benchmarks/all.py
+    python benchmarks/all.py start encode
+    python benchmarks/all.py goals
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +23,9 @@ ORDER = [
     "decode",
     "encode",
     "http_reader",
+    "tls",
     "token_path",
+    "budget",
     "token_cost",
     "closed_loop",
     "gateway",
@@ -28,21 +38,53 @@ ORDER = [
     "many_runs",
     "churn",
     "takeovers",
+    "workers",
+    "goals",
 ]
+#: Seconds of one benchmark. `goals.py` begins nothing after 900 and ends soon after that.
+LIMIT = 1200.0
+
+
+def run(path: Path, seconds: float) -> str:
+    """Run one; what went wrong, or nothing."""
+    child = subprocess.Popen([sys.executable, str(path)], start_new_session=True)
+    try:
+        code = child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        _stop(child)
+        return f"stopped after {seconds:g} s"
+    except BaseException:
+        _stop(child)
+        raise
+    return f"failed with exit code {code}" if code else ""
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End a benchmark and its servers, which are of its session's group."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(10)
 
 
 def main() -> int:
-    failed = 0
-    for name in sys.argv[1:] or ORDER:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=ORDER, metavar="NAME")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of one benchmark")
+    given = parser.parse_args()
+    problems = []
+    for name in given.names:
         path = Path(__file__).with_name(f"{name}.py")
-        if not path.exists():
-            print(f"== {name}: missing", flush=True)
-            failed += 1
-            continue
         print(f"== {name}", flush=True)
-        failed += subprocess.run([sys.executable, str(path)]).returncode != 0
+        problem = run(path, given.limit) if path.exists() else "there is no such benchmark"
+        if problem:
+            problems.append(f"{name}: {problem}")
+            print(problems[-1])
         print(flush=True)
-    return min(failed, 1)
+    if len(problems) > 1 and len(given.names) > 2:
+        print("\n".join(problems))
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from tokenwire.events import codec
 from tokenwire.events import model as m
 from tokenwire.relay.record import Chain, cursor_of, json_of
+from tokenwire.server.edge.encoding.batches import BatchEncoder
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
+from tokenwire.wire.anthropic.encoder import AnthropicEncoder
 from tokenwire.wire.native import NativeEncoder
 from tokenwire.wire.openai.chat import OpenAIChatEncoder
+from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
 from tokenwire.wire.token_sse import TokenEncoder
 
 COUNT, ROUNDS = 20_000, 5
@@ -51,6 +54,18 @@ def wire(make: Callable[[], object]) -> Callable[[], object]:
     return work
 
 
+def reader(make: Callable[[], object]) -> Callable[[], object]:
+    """Records to bytes, one by one, as they come while a run is written."""
+    records = Chain("r").seal_all([*HEAD, *DELTAS])
+
+    def work() -> None:
+        one = BatchEncoder(make(), 0, None).encode_one  # type: ignore[arg-type]
+        for offset, record in enumerate(records, 1):
+            one(offset, record)
+
+    return work
+
+
 def main() -> None:
     records = [Chain("r").seal(event) for event in DELTAS]
     rows: list[tuple[str, Callable[[], object]]] = [
@@ -63,6 +78,18 @@ def main() -> None:
         ("AI SDK UI messages", wire(UIMessageEncoder)),
         ("AG-UI", wire(AGUIEncoder)),
         ("OpenAI chat chunks", wire(OpenAIChatEncoder)),
+        *(
+            (f"record to {name}", reader(make))
+            for name, make in {
+                "native": NativeEncoder,
+                "token/done": lambda: TokenEncoder("r" * 22),
+                "AI SDK": UIMessageEncoder,
+                "AG-UI": AGUIEncoder,
+                "OpenAI chat": OpenAIChatEncoder,
+                "OpenAI Responses": OpenAIResponsesEncoder,
+                "Anthropic": AnthropicEncoder,
+            }.items()
+        ),
     ]
     for name, work in rows:
         print(f"{name:28s} {per_event(work):6.2f} us")

@@ -6,10 +6,13 @@ tokens is not asked for more streams. The peers come from an environment of thei
 
     python -m venv peers
     peers/bin/pip install fastapi uvicorn uvloop httptools openai sse-starlette "litellm[proxy]"
+    peers/bin/pip install tensorzero
+    npm ci --prefix benchmarks/node
     python benchmarks/gateway_peers.py --peers-python peers/bin/python --rounds 3 --seconds 3
 
-They do different amounts of work: FastAPI and the SDK check nothing and keep nothing, LiteLLM
-routes and accounts, tokenwire logs every event before anybody sees it.
+They do different amounts of work: FastAPI and the SDK check nothing and keep nothing, LiteLLM and
+TensorZero route and account, tokenwire logs every event before anybody sees it. A peer that is not
+installed, or does not start, says so in a line.
 """
 
 from __future__ import annotations
@@ -19,15 +22,18 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import uvloop
+from goal_table import ratio
 from harness import (
     HEADING,
     free_port,
@@ -44,6 +50,8 @@ from harness import (
 )
 
 APP = Path(__file__).with_name("peers_app.py")
+TENSORZERO = Path(__file__).with_name("peers_tensorzero.py")
+NODE = Path(__file__).with_name("node")
 #: Starting LiteLLM's proxy takes half a minute on a slow machine.
 SECONDS_TO_START = 90.0
 
@@ -97,17 +105,64 @@ def start_litellm(stack: contextlib.ExitStack, python: str, upstream: str) -> Pe
     return Peer(port, child.pid, request)
 
 
+def start_tensorzero(stack: contextlib.ExitStack, python: str, upstream: str) -> Peer:
+    file = Path(stack.enter_context(tempfile.TemporaryDirectory()), "port")
+    command = [python, str(TENSORZERO), upstream, str(file)]
+    child = stack.enter_context(process(*command, core=server_core(), env={"PYTHONPATH": ""}))
+    until = time.monotonic() + SECONDS_TO_START
+    while not file.exists() or not file.read_text():
+        if child.poll() is not None or time.monotonic() > until:
+            raise SystemExit("the server did not start")
+        time.sleep(0.1)
+    body = {"model": "tensorzero::model_name::bench", "stream": True}
+    body["messages"] = [{"role": "user", "content": "x"}]
+    port = int(file.read_text())
+    data = json.dumps(body).encode()
+    return Peer(port, child.pid, post(port, "/openai/v1/chat/completions", data))
+
+
+def start_node(stack: contextlib.ExitStack, upstream: str) -> Peer:
+    port = free_port()
+    command = ["node", str(NODE / "ui_stream.mjs"), str(port), upstream]
+    child = stack.enter_context(process(*command, core=server_core()))
+    wait_for(port, child, SECONDS_TO_START)
+    parts = [{"type": "text", "text": "x"}]
+    body = {"messages": [{"id": "m1", "role": "user", "parts": parts}]}
+    return Peer(port, child.pid, post(port, "/", json.dumps(body).encode()))
+
+
 def start_all(stack: contextlib.ExitStack, python: str, upstream: str) -> dict[str, Peer]:
     """Every server that can be started here."""
     peers = {
         "tokenwire, memory": start_tokenwire(stack, upstream, "memory:"),
         "tokenwire, SQLite": start_tokenwire(stack, upstream, "sqlite://FOLDER/log.db"),
     }
-    if has(python, "openai") and has(python, "fastapi") and has(python, "sse_starlette"):
-        peers["FastAPI + openai SDK"] = start_app(stack, python, "fastapi", upstream)
-        peers["sse-starlette + openai SDK"] = start_app(stack, python, "sse-starlette", upstream)
-    if has(python, "litellm"):
-        peers["LiteLLM proxy"] = start_litellm(stack, python, upstream)
+    sdk = has(python, "openai") and has(python, "fastapi")
+    is_node = shutil.which("node") is not None and (NODE / "node_modules" / "ai").exists()
+    others: dict[str, tuple[bool, Callable[[], Peer]]] = {
+        "FastAPI + openai SDK": (sdk, lambda: start_app(stack, python, "fastapi", upstream)),
+        "sse-starlette + openai SDK": (
+            sdk and has(python, "sse_starlette"),
+            lambda: start_app(stack, python, "sse-starlette", upstream),
+        ),
+        "Node AI SDK": (is_node, lambda: start_node(stack, upstream)),
+        "TensorZero": (
+            has(python, "tensorzero") and has(python, "openai"),
+            lambda: start_tensorzero(stack, python, upstream),
+        ),
+        "LiteLLM proxy": (
+            has(python, "litellm"),
+            lambda: start_litellm(stack, python, upstream),
+        ),
+    }
+    for name, (is_installed, start) in others.items():
+        if not is_installed:
+            print(f"{name}: not installed")
+            continue
+        try:
+            peers[name] = start()
+        except SystemExit as error:
+            print(f"{name}: {error}")
     return peers
 
 
@@ -132,6 +187,7 @@ def main() -> None:
         upstream = stack.enter_context(running_model(options.rate))
         peers = start_all(stack, options.peers_python, upstream)
         alive = set(peers)
+        print(f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores")
         print(HEADING)
         for streams in map(int, options.streams.split(",")):
             rows: dict[str, list[dict[str, float]]] = {name: [] for name in peers if name in alive}
@@ -142,9 +198,14 @@ def main() -> None:
                     peer = peers[name]
                     args = (peer.port, peer.pid, streams, options.rate, options.seconds)
                     rows[name].append(uvloop.run(measure(*args, peer.request)))
+            first = rows.get("tokenwire, memory", [])
             for name, found in rows.items():
                 row = middle(found)
-                print(line(row), " held " if held(row) else "  --  ", name, flush=True)
+                text = f"{line(row)}  {'held' if held(row) else ' -- '}  {name}"
+                if first and name != "tokenwire, memory" and row["delivered"]:
+                    costs = [[r["us_per_token"] for r in side] for side in (found, first)]
+                    text += f", {ratio(*costs):.1f} x tokenwire's CPU per token"
+                print(text, flush=True)
                 if row["delivered"] < 0.9:
                     alive.discard(name)
             if time.monotonic() > until:

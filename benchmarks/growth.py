@@ -14,9 +14,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tokenwire.events import model as m
+from tokenwire.events.fold import Fold
+from tokenwire.events.message import user
+from tokenwire.events.request import Request, ToolSpec
 from tokenwire.log.memory import MemoryStore
+from tokenwire.providers.base import Target
 from tokenwire.providers.http.connection import Connection, Route
 from tokenwire.providers.http.pool import Pool
+from tokenwire.providers.openai.chat import DIALECT as CHAT
 from tokenwire.relay.commands import decode_command
 from tokenwire.relay.follow import open_follower
 from tokenwire.relay.record import Chain, cursor_of
@@ -101,16 +106,82 @@ def resumed(wire: str) -> Callable[[int], Awaitable[float]]:
     return resume
 
 
-async def commands(count: int) -> float:
-    """Microseconds per mailbox of so many, each with one command."""
+async def mailboxes(count: int) -> float:
+    """Microseconds per mailbox of so many, each with one command, that are read in one call."""
     store = MemoryStore()
     for number in range(count):
         await store.create(f"{number}", owner="o")
         await store.command(f"{number}", b'{"type":"control","command":"cancel"}')
+    places = {f"{number}": 0 for number in range(count)}
+    begin = cpu()
+    for commands in (await store.mailboxes(places)).values():
+        for _, data in commands:
+            decode_command(data)
+    return (cpu() - begin) / count * 1e6
+
+
+async def kept(count: int) -> float:
+    """Microseconds for one more run, from its creation to its end, beside so many that ended."""
+    store = MemoryStore()
+
+    async def one(name: str) -> None:
+        await store.create(name, owner="o", thread="t", meta=b"{}")
+        await store.append(name, epoch=1, first=1, records=[b"x" * 200], close="complete")
+
+    for number in range(count):
+        await one(f"{number}")
+    begin = cpu()
+    for number in range(500):
+        await one(f"more {number}")
+    return (cpu() - begin) / 500 * 1e6
+
+
+async def readers(count: int) -> float:
+    """Microseconds per reader and record, of so many readers of one run."""
+    store, chain = MemoryStore(), Chain(RUN)
+    await store.create(RUN, owner="o")
+    followers = [await open_follower(store, RUN, None) for _ in range(count)]
+    events: list[m.Event] = [m.TextDelta(part=0, text="word ") for _ in range(4)]
+    records = chain.seal_all(events)
+    begin = cpu()
+    for number, record in enumerate(records, 1):
+        await store.append(RUN, epoch=1, first=number, records=[record])
+        for follower in followers:
+            await follower.next()
+    took = cpu() - begin
+    for follower in followers:
+        follower.close()
+    return took / count / len(records) * 1e6
+
+
+TARGET = Target(provider="x", dialect="openai-chat", model="m", base_url="http://127.0.0.1:1")
+
+
+async def history(count: int) -> float:
+    """Microseconds per message of a conversation that is sent to a model."""
+    request = Request(messages=[user(f"question {number}") for number in range(count)])
+    begin = cpu()
+    CHAT.build(request, TARGET)
+    return (cpu() - begin) / count * 1e6
+
+
+async def tools(count: int) -> float:
+    """Microseconds per tool of a request to a model."""
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    specs = [ToolSpec(name=f"tool_{number}", parameters=schema) for number in range(count)]
+    begin = cpu()
+    CHAT.build(Request(messages=[user("x")], tools=specs), TARGET)
+    return (cpu() - begin) / count * 1e6
+
+
+async def calls(count: int) -> float:
+    """Microseconds per tool call of a run whose state is kept."""
+    state = Fold()
     begin = cpu()
     for number in range(count):
-        for _, data in await store.commands(f"{number}"):
-            decode_command(data)
+        name = f"call_{number}"
+        state.apply(m.ToolStart(call_id=name, name="f"))
+        state.apply(m.ToolResult(call_id=name, name="f", content="x"))
     return (cpu() - begin) / count * 1e6
 
 
@@ -122,7 +193,12 @@ ROWS: dict[str, tuple[Callable[[int], Awaitable[float]], tuple[int, ...]]] = {
         for wire in WIRES
         if wire not in ("ui-5", "ui-6", "ui-7", "tanstack")
     },
-    "mailboxes read": (commands, (100, 1_000, 10_000)),
+    "mailboxes read": (mailboxes, (100, 1_000, 10_000)),
+    "one more run beside those kept": (kept, (100, 10_000, 100_000)),
+    "readers of one run": (readers, (10, 100, 1_000)),
+    "messages of a history": (history, (10, 100, 1_000)),
+    "tools of a request": (tools, (10, 100, 1_000)),
+    "tool calls of one run": (calls, (100, 1_000, 10_000)),
 }
 
 

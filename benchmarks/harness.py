@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -76,11 +77,11 @@ class ModelProtocol(asyncio.Protocol):
             ModelProtocol.live[self.phase].discard(self)
 
 
-async def model(rate: float, port_file: str) -> None:
+async def model(rate: float, port_file: str, tls: ssl.SSLContext | None = None) -> None:
     phases = max(1, int(200 / rate)) * 4
     ModelProtocol.live = [set() for _ in range(phases)]
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(ModelProtocol, "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(ModelProtocol, "127.0.0.1", 0, backlog=4096, ssl=tls)
     Path(port_file).write_text(str(server.sockets[0].getsockname()[1]))
     interval, phase, due = 1 / rate / phases, 0, time.monotonic()
     while True:
@@ -236,7 +237,7 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def wait_for(port: int, child: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
+def wait_for(port: int, child: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
@@ -248,17 +249,19 @@ def wait_for(port: int, child: subprocess.Popen[bytes], seconds: float = 15.0) -
 
 
 @contextlib.contextmanager
-def running_model(rate: float = 50.0) -> Iterator[str]:
-    """A model process on the last core; its address, up to and with ``/v1``."""
+def running_model(rate: float = 50.0, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """A model process on the last core; its address, up to and with ``/v1``. ``tls``: the files of
+    its certificate and key."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "port")
         command = [sys.executable, __file__, "--rate", str(rate), "--port-file", str(file)]
+        command += ["--tls", *map(str, tls)] if tls else []
         with process(*command, core=other_core()) as child:
             while not file.exists() or not file.read_text():
                 if child.poll() is not None:
                     raise SystemExit("the model process ended")
                 time.sleep(0.05)
-            yield f"http://127.0.0.1:{file.read_text()}/v1"
+            yield f"http{'s' if tls else ''}://127.0.0.1:{file.read_text()}/v1"
 
 
 #: Limits out of the way; a run whose reader has gone must not go on into the next measurement.
@@ -324,5 +327,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The model process of the benchmarks.")
     parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--port-file", required=True)
+    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"))
     given = parser.parse_args()
-    uvloop.run(model(given.rate, given.port_file))
+    context = None
+    if given.tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*given.tls)
+    uvloop.run(model(given.rate, given.port_file, context))

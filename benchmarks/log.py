@@ -177,17 +177,17 @@ async def fan_out(log: Store, name: str, readers: int, count: int) -> float:
     return (time.perf_counter() - start) / count / readers * 1e6
 
 
-async def replay(log: Store, name: str) -> float:
-    """Milliseconds to read 10,000 records."""
+async def replay(log: Store, name: str, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Milliseconds of ``clock`` to read 10,000 records."""
     await create(log, name)
     for number in range(10):
         await log.append(name, epoch=1, first=number * 1000 + 1, records=[RECORD] * 1000)
     times = []
     for _ in range(5):
-        start, after = time.perf_counter(), 0
+        start, after = clock(), 0
         while after < 10_000:
             after += len((await log.read(name, after=after, most=4096)).records)
-        times.append((time.perf_counter() - start) * 1e3)
+        times.append((clock() - start) * 1e3)
     return statistics.median(times)
 
 

@@ -6,6 +6,8 @@ being late. The three take turns, round by round, on one core; model and readers
 CPU is user plus system time of the server process. Both C programs are compiled here with gcc.
 
     python benchmarks/token_cost.py --streams 100,400,800 --rounds 3
+
+``--wires chat,ui`` measures those as well, on the same server as the native one.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness import (
     CLOCK,
@@ -46,6 +48,32 @@ GOAL_PROXY = {100: 2.7, 400: 2.7, 800: 2.3}
 NATIVE = Path(__file__).with_name("native")
 
 
+#: The other wires against the native one.
+GOAL_WIRE = 1.15
+_NAME = "@" * 12  # `load` makes another name of it for every stream
+_USER = {"id": "u1", "role": "user", "content": "x"}
+#: Path and body of a request in each wire; ``MODEL`` is the model's name.
+WIRES: dict[str, tuple[str, dict[str, Any]]] = {
+    "native": ("/v1/runs", {"prompt": "x", "model": "MODEL"}),
+    "chat": ("/v1/chat/completions", {"messages": [_USER], "model": "MODEL", "stream": True}),
+    "responses": ("/v1/responses", {"input": "x", "model": "MODEL", "stream": True}),
+    "anthropic": (
+        "/v1/messages",
+        {"messages": [{"role": "user", "content": "x"}], "model": "MODEL", "stream": True}
+        | {"max_tokens": 9000},
+    ),
+    "ui": (
+        "/api/chat",
+        {"id": _NAME, "messages": [{**_USER, "parts": [{"type": "text", "text": "x"}]}]},
+    ),
+    "ag-ui": (
+        "/ag-ui",
+        {"threadId": _NAME, "runId": _NAME, "messages": [_USER], "tools": [], "context": []}
+        | {"state": {}, "forwardedProps": {}},
+    ),
+}
+
+
 class Row(NamedTuple):
     """One window: CPU in microseconds per token, what part of the tokens due arrived, delays."""
 
@@ -54,6 +82,10 @@ class Row(NamedTuple):
     held: float
     p50_ms: float
     p99_ms: float
+    #: Bytes per token that the server had written to disk.
+    written: float = 0.0
+    #: CPU of the other processes, together, in microseconds per token.
+    beside: float = 0.0
 
     @property
     def cost(self) -> float:
@@ -64,6 +96,8 @@ class Server(NamedTuple):
     port: int
     pid: int
     request: bytes
+    #: Other processes whose CPU counts: further workers, a database.
+    beside: tuple[int, ...] = ()
 
 
 def compiled(name: str, folder: str) -> str:
@@ -83,21 +117,25 @@ def running_proxy(program: str, model_port: int) -> Iterator[Server]:
 
 
 def window(
-    load: str, server: Server, model_port: int, streams: int, given: argparse.Namespace
+    load: str, server: Server, model_port: int, streams: int, rate: float, seconds: float
 ) -> Row:
     """One window of load on ``server``."""
-    command = [load, server.port, model_port, server.pid, streams, given.rate, 1.5, given.seconds]
+    pids = ",".join(map(str, (server.pid, *server.beside)))
+    command = [load, server.port, model_port, pids, streams, rate, 1.5, seconds]
     done = subprocess.run(
         [str(word) for word in command], input=server.request, capture_output=True, timeout=120
     )
     if done.returncode:
         raise SystemExit(f"the load ended: {done.stderr.decode('utf-8', 'replace')}")
-    tokens, user, system, p50, p99 = map(int, done.stdout.split())
+    tokens, p50, p99, user, system, written, *others = map(int, done.stdout.split())
     if not tokens:
         raise SystemExit("no token arrived")
     per_token = 1e6 / CLOCK / tokens
-    held = tokens / (streams * given.rate * given.seconds)
-    return Row(user * per_token, system * per_token, held, p50 / 1000, p99 / 1000)
+    held = tokens / (streams * rate * seconds)
+    beside = sum(others[0::3]) + sum(others[1::3])
+    delays = p50 / 1000, p99 / 1000
+    costs = user * per_token, system * per_token
+    return Row(*costs, held, *delays, written / tokens, beside * per_token)
 
 
 def median(rows: list[Row]) -> Row:
@@ -112,6 +150,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--store", default="memory:", help="with TEMP for a folder; or 'redis'")
     parser.add_argument("--against", type=Path, help="another checkout of this project")
+    parser.add_argument("--wires", default="", help=f"beside the native one: {', '.join(WIRES)}")
     given = parser.parse_args()
     if shutil.which("gcc") is None:
         print("skipped: gcc is not installed, and the load and the proxy are C programs")
@@ -125,37 +164,45 @@ def main() -> None:
         store = given.store
         if store == "redis":
             store = stack.enter_context(redis_server()).url
-        body = json.dumps({"prompt": "x", "model": f"{upstream}#bench"}).encode()
+        wires = ["native", *filter(None, given.wires.split(","))]
         servers: dict[str, Server] = {}
         trees = {"tokenwire": ROOT} | ({"other": given.against.resolve()} if given.against else {})
         for number, (name, tree) in enumerate(trees.items()):
             url = store.replace("TEMP", f"{folder}/{number}")
             Path(folder, str(number)).mkdir()
             port, child = stack.enter_context(running_tokenwire(upstream, url, tree=tree))
-            servers[name] = Server(port, child.pid, post(port, "/v1/runs", body))
+            for wire in wires:
+                path, body = WIRES[wire]
+                data = json.dumps(body).replace("MODEL", f"{upstream}#bench").encode()
+                label = name if wire == "native" else f"{name} {wire}"
+                servers[label] = Server(port, child.pid, post(port, path, data))
         port, child = stack.enter_context(running_floor(upstream))
         servers["bare"] = Server(port, child.pid, post(port, "/v1/runs", b"{}"))
         servers["C proxy"] = stack.enter_context(running_proxy(proxy, model_port))
         print(
-            "streams  server      us/token    user  system   held    p50 ms    p99 ms   "
+            "streams  server               us/token    user  system   held    p50 ms    p99 ms   "
             "x bare (goal)  x C proxy (goal)"
         )
         for streams in map(int, given.streams.split(",")):
             rows: dict[str, list[Row]] = {name: [] for name in servers}
             for _ in range(given.rounds):
                 for name, server in servers.items():
-                    rows[name].append(window(load, server, model_port, streams, given))
+                    row = window(load, server, model_port, streams, given.rate, given.seconds)
+                    rows[name].append(row)
             bare, floor = median(rows["bare"]).cost, median(rows["C proxy"]).cost
             for name in servers:
                 row = median(rows[name])
                 text = (
-                    f"{streams:7d}  {name:10s}  {row.cost:8.1f}  {row.user:6.1f}  "
+                    f"{streams:7d}  {name:19s}  {row.cost:8.1f}  {row.user:6.1f}  "
                     f"{row.system:6.1f}  {row.held:5.2f}  {row.p50_ms:8.1f}  {row.p99_ms:8.1f}"
                 )
                 if name in trees:
                     goal = GOAL_PROXY.get(streams)
                     text += f"   {row.cost / bare:6.2f} ({GOAL_BARE})"
                     text += f"  {row.cost / floor:9.2f} ({goal or '-'})"
+                elif name.partition(" ")[0] in trees:
+                    native = median(rows[name.partition(" ")[0]]).cost
+                    text += f"   {row.cost / native:6.2f} x native ({GOAL_WIRE})"
                 print(text, flush=True)
 
 

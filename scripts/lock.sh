@@ -15,3 +15,5 @@ uv pip compile $common pyproject.toml --group hosts -c requirements/dev.txt -o r
 uv pip compile $common --group build -c requirements/dev.txt -o requirements/build.txt
 # shellcheck disable=SC2086
 uv pip compile $common --group release -c requirements/dev.txt -o requirements/release.txt
+# shellcheck disable=SC2086
+uv pip compile $common --group docs -c requirements/dev.txt -o requirements/docs.txt

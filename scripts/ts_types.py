@@ -46,7 +46,8 @@ def typescript(hint: Any) -> str:
         return " | ".join(f'"{value}"' for value in args)
     if origin in (Union, types.UnionType):
         # What is absent is absent, never null; the `?` of the field says so.
-        return " | ".join(typescript(arg) for arg in args if arg is not type(None))
+        members = (typescript(arg) for arg in args if arg is not type(None))
+        return " | ".join(dict.fromkeys(members))
     if origin is list:
         inner = typescript(args[0])
         return f"({inner})[]" if "|" in inner else f"{inner}[]"

@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,13 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from tokenwire.events.codec import encode, from_fields, to_fields  # noqa: E402
 from tokenwire.events.model import EVENT_TYPES  # noqa: E402
+from tokenwire.wire.a2a.encoder import A2AEncoder  # noqa: E402
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder  # noqa: E402
 from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder  # noqa: E402
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder  # noqa: E402
 from tokenwire.wire.anthropic.encoder import AnthropicEncoder  # noqa: E402
 from tokenwire.wire.durable import control_frame, data_frame, offset_text  # noqa: E402
+from tokenwire.wire.langgraph.encoder import LangGraphEncoder  # noqa: E402
 from tokenwire.wire.native import NativeEncoder, socket_message  # noqa: E402
 from tokenwire.wire.openai.chat import OpenAIChatEncoder  # noqa: E402
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder  # noqa: E402
@@ -37,6 +40,7 @@ from tokenwire.wire.token_sse import TokenEncoder  # noqa: E402
 CASES = ROOT / "conformance" / "wire"
 PAGES = ROOT / "docs" / "protocol"
 TOOLS = frozenset({"locate"})
+QUESTION = {"type": "human", "content": "Hi", "id": "u1"}
 
 ENCODERS: dict[str, Callable[[], Any]] = {
     "native": NativeEncoder,
@@ -51,6 +55,8 @@ ENCODERS: dict[str, Callable[[], Any]] = {
     "openai-chat": lambda: OpenAIChatEncoder(include_usage=True, tools=TOOLS),
     "openai-responses": lambda: OpenAIResponsesEncoder(tools=TOOLS),
     "anthropic": lambda: AnthropicEncoder(tools=TOOLS),
+    "a2a": lambda: A2AEncoder(keeps=True),
+    "langgraph": lambda: LangGraphEncoder(history=[QUESTION]),
 }
 
 
@@ -173,7 +179,7 @@ def _type(hint: Any) -> str:
     if hint is Any:
         return "any JSON"
     arguments = [a for a in typing.get_args(hint) if a is not type(None)]
-    if type(None) in typing.get_args(hint):
+    if type(None) in typing.get_args(hint) or isinstance(hint, types.UnionType):
         return " or ".join(_type(a) for a in arguments)
     if typing.get_origin(hint) is dict:
         return "object"

@@ -4,7 +4,9 @@ takes longest."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -50,6 +52,8 @@ LONGEST = [
     "node/test_durable_suite.py",
     "node/test_ai_sdk.py",
     "browser/test_cuts.py",
+    "browser/test_shared_thread.py",
+    "browser/test_devices.py",
     "browser/test_axe.py",
     "browser/test_app_example.py",
     "browser/test_use_chat.py",
@@ -79,6 +83,10 @@ LONGEST = [
     "node/test_conformance_clients.py",
     "server/test_behind_proxies.py",
     "server/test_takeover.py",
+    "server/test_thread_runs.py",
+    "relay/test_untold.py",
+    "server/test_a2a_restart.py",
+    "wire/test_a2a_sdk.py",
     "wire/test_wire_routes.py",
     "test_docs.py",
     "server/test_runs.py",
@@ -90,6 +98,18 @@ LONGEST = [
     "run/test_reading.py",
     "wire/test_same_run_everywhere.py",
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """What is collected stays to the end: the garbage collector need not look at it, neither while
+    it grows nor at each of its later rounds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

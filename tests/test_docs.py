@@ -145,13 +145,14 @@ def test_links_between_pages_lead_somewhere(page):
 
 
 #: Options of other programs that the pages mention.
-OTHERS = {"--no-sweep", "--no-agents", "--streams"}
+OTHERS = {"--no-sweep", "--no-agents", "--budget-kills", "--streams"}
+OTHERS |= {"--tokenwire-record", "--tokenwire-record-mode"}  # pytest's
 
 
 def test_options_that_the_pages_mention_exist():
     """In prose and tables, by their bare name: an option of the past is found here."""
     commands = ["serve", "chat", "inspect", "simulate", "models", "tail", "waiting"]
-    commands += ["rotate-secret", "doctor"]
+    commands += ["rotate-secret", "doctor", "budgets"]
     known = set(re.findall(r"--[a-z][a-z-]+", " ".join(map(help_of, commands))))
     known |= {row.flag for row in settings_table()}  # secrets are flags, which no help advises
     known |= {

@@ -35,6 +35,7 @@ MOST_PERCENT = {
     "run": 0.3,
     "server": 0.3,
     "simulator": 0.3,
+    "testing": 0.3,
     "tools": 0.3,
     "wire": 0.3,
 }

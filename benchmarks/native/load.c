@@ -5,10 +5,12 @@
  * cheaper by being late. Streams begin one after the other; the connection that the server opens
  * for a reader's request is the one that comes next.
  *
- *     load PORT MODEL_PORT PID STREAMS RATE WARM SECONDS < request
+ *     load PORT MODEL_PORT PID[,PID...] STREAMS RATE WARM SECONDS < request
  *
- * prints: tokens, user and system clock ticks of PID in the window, then p50 and p99 of the delay
- * between the model's write and the reader's read, in microseconds.
+ * A request may hold twelve @ in a row; they become a number that no other request has.
+ * prints: tokens of the window, p50 and p99 of the delay between the model's write and the reader's
+ * read in microseconds, then for each PID the user and system clock ticks and the bytes that it had
+ * written to disk.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -25,6 +27,7 @@
 #include <unistd.h>
 
 enum { MOST_STREAMS = 16384, AT_ONCE = 512, PIECE = 65536, MARK = '~', BINS = 1 << 20 };
+enum { MOST_PIDS = 16 };
 
 typedef struct {
     int reader, model;
@@ -118,16 +121,30 @@ static int meet(int patience) {
     exit(1);
 }
 
-static void ticks_of(const char *pid, long *user, long *system) {
+typedef struct {
+    const char *pid;
+    long user, system;
+    long long written;
+} Used;
+
+static Used look(const char *pid) {
     char path[64], line[2048];
+    Used used = {.pid = pid};
     snprintf(path, sizeof path, "/proc/%s/stat", pid);
     FILE *file = fopen(path, "r");
     if (file == NULL || fgets(line, sizeof line, file) == NULL) fail(path);
     fclose(file);
     char *rest = strrchr(line, ')');
-    if (rest == NULL ||
-        sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", user, system) != 2)
+    if (rest == NULL || sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld",
+                               &used.user, &used.system) != 2)
         fail("stat");
+    snprintf(path, sizeof path, "/proc/%s/io", pid);
+    if ((file = fopen(path, "r")) != NULL) { /* a kernel may have none */
+        while (fgets(line, sizeof line, file) != NULL)
+            sscanf(line, "write_bytes: %lld", &used.written);
+        fclose(file);
+    }
+    return used;
 }
 
 static long quantile(uint64_t total, double share) {
@@ -141,7 +158,8 @@ int main(int argc, char **argv) {
     static char request[1 << 16], piece[PIECE];
     struct epoll_event events[AT_ONCE];
     if (argc != 8) {
-        fprintf(stderr, "usage: load PORT MODEL_PORT PID STREAMS RATE WARM SECONDS < request\n");
+        fprintf(stderr, "usage: load PORT MODEL_PORT PID[,PID...] STREAMS RATE WARM SECONDS"
+                        " < request\n");
         return 2;
     }
     int count = atoi(argv[4]);
@@ -156,8 +174,18 @@ int main(int argc, char **argv) {
     if (bind(listener, (struct sockaddr *)&model, sizeof model) < 0) fail("bind");
     if (listen(listener, 4096) < 0) fail("listen");
 
+    char *names[8];
+    int name_count = 0;
+    for (char *at = request; name_count < 8 && (at = strstr(at, "@@@@@@@@@@@@")) != NULL; at += 12)
+        names[name_count++] = at;
+    int64_t first_name = now_ns() / 1000;
     for (int i = 0; i < count; i++) {
         Stream *stream = &streams[i];
+        for (int n = 0; n < name_count; n++) {
+            char digits[24];
+            snprintf(digits, sizeof digits, "%012llx", (unsigned long long)(first_name + i));
+            memcpy(names[n], digits, 12);
+        }
         stream->reader = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(stream->reader, (struct sockaddr *)&server, sizeof server) < 0) fail("connect");
         if (send(stream->reader, request, request_size, MSG_NOSIGNAL) < 0) fail("request");
@@ -171,14 +199,17 @@ int main(int argc, char **argv) {
     int64_t open = begin + (int64_t)(atof(argv[6]) * 1e9), shut = open + (int64_t)(atof(argv[7]) * 1e9);
     uint64_t tokens = 0;
     unsigned number = 0;
-    long user = 0, system = 0, user_end = 0, system_end = 0;
+    Used used[MOST_PIDS];
+    int pids = 0;
+    for (char *pid = strtok(argv[3], ","); pid != NULL && pids < MOST_PIDS; pid = strtok(NULL, ","))
+        used[pids++].pid = pid;
     int is_open = 0;
     int64_t next_scan = begin;
     for (;;) {
         int64_t now = now_ns();
         if (!is_open && now >= open) {
             is_open = 1;
-            ticks_of(argv[3], &user, &system);
+            for (int i = 0; i < pids; i++) used[i] = look(used[i].pid);
         }
         if (now >= shut) break;
         if (now >= next_scan) {
@@ -209,8 +240,13 @@ int main(int argc, char **argv) {
             tokens++;
         }
     }
-    ticks_of(argv[3], &user_end, &system_end);
-    printf("%llu %ld %ld %ld %ld\n", (unsigned long long)tokens, user_end - user,
-           system_end - system, quantile(tokens, 0.5), quantile(tokens, 0.99));
+    printf("%llu %ld %ld", (unsigned long long)tokens, quantile(tokens, 0.5),
+           quantile(tokens, 0.99));
+    for (int i = 0; i < pids; i++) {
+        Used end = look(used[i].pid);
+        printf(" %ld %ld %lld", end.user - used[i].user, end.system - used[i].system,
+               end.written - used[i].written);
+    }
+    printf("\n");
     return 0;
 }

@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
 from pathlib import Path
@@ -28,6 +29,8 @@ TOOLS = ROOT / ".venv-release" / "bin"
 CHECKS = Path(__file__).parent / "node_modules" / ".bin"
 PACKAGES = ("client", "react")
 _CLONE = re.compile(r"<!-- clone -->\n.*?<!-- release\n(.*?)-->\n", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
+_IMAGE = re.compile(r"!\[([^\]]+)\]\((?!https?://)([^)]+)\)\n*")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)([^)]+)\)")
 
 
@@ -63,13 +66,18 @@ def version_of(source: Path) -> str:
 
 def readme_of_release(text: str, address: str | None) -> str:
     """README as it is read beside a released package: its first command installs that, and its
-    links are absolute below ``address``, or text where there is none. Raises `ReleaseError`."""
+    links and pictures are absolute below ``address``; where there is none, links are text and
+    pictures are left out. Raises `ReleaseError`."""
     text, count = _CLONE.subn(lambda match: match[1], text)
     if count != 1:
         raise ReleaseError("README.md needs one block <!-- clone -->...<!-- release ... -->")
+    text = _COMMENT.sub("", text)
     if address is None:
-        return _LINK.sub(r"\1", text)
-    return _LINK.sub(lambda match: f"[{match[1]}]({address.rstrip('/')}/{match[2]})", text)
+        return _LINK.sub(r"\1", _IMAGE.sub("", text))
+    base = address.rstrip("/")
+    raw = "?raw=true" if "/blob/" in base else ""  # such an address is a page about the file
+    text = _IMAGE.sub(lambda match: f"![{match[1]}]({base}/{match[2]}{raw})\n\n", text)
+    return _LINK.sub(lambda match: f"[{match[1]}]({base}/{match[2]})", text)
 
 
 def export(target: Path, address: str | None) -> dict[str, str]:
@@ -101,9 +109,26 @@ def build(source: Path, out: Path, env: dict[str, str]) -> tuple[Path, list[Path
     return wheel, tarballs
 
 
+def strays(names: list[str]) -> list[str]:
+    """Of the files of a source distribution, those that nobody needs to build and test it."""
+    tops = {"src", "tests", "docs", "examples", "conformance"}
+    tops |= {"README.md", "CHANGELOG.md", "LICENSE", "PKG-INFO", "pyproject.toml", ".gitignore"}
+    found = []
+    for name in names:
+        _, _, inside = name.partition("/")
+        parts = inside.split("/")
+        if parts[0] not in tops or "node_modules" in parts or inside == "docs/film.webp":
+            found.append(inside)
+    return found
+
+
 def check(wheel: Path, tarballs: list[Path]) -> None:
     """What the indexes and the type checkers of users would find. Raises `ReleaseError`."""
     (sdist,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        unwanted = strays(archive.getnames())
+    if unwanted:
+        raise ReleaseError(f"{sdist.name} holds what it should not: {', '.join(unwanted[:5])}")
     run(TOOLS / "twine", "check", "--strict", wheel, sdist)
     for tarball in tarballs:
         run(CHECKS / "publint", "run", "--strict", tarball)

@@ -139,3 +139,71 @@ def test_an_agent(
     page.get_by_role("button", name="Allow").click()
     page.wait_for_function("() => document.querySelector('.answer[data-state=complete]')")
     look.at("the whole answer")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_people_the_queue_and_the_inbox(
+    serve: Callable[..., Any],
+    watched: Any,
+    ask: Callable[..., Any],
+    scheme: str,
+    width: int,
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("ann:the-key-of-ann-here\nbob:the-key-of-bob-here\n", encoding="utf-8")
+    keys.chmod(0o600)
+    url = serve("--api-key-file", str(keys)).url
+    page = watched.page()
+    look = Looked(page, scheme, width)
+    page.goto(url)
+    page.get_by_label("This server asks for a key.").fill("the-key-of-ann-here")
+    page.keyboard.press("Enter")
+    look.ask("scenario:approval" + FAST, "waiting", ask)
+    page.keyboard.press("Control+Shift+O")
+    page.locator(".welcome").wait_for()
+    ask(page, "scenario:stall")
+    page.get_by_text("I say this much").wait_for()
+    for question in ("Then what?", "And after that?"):
+        page.get_by_label("Your question").fill(question)
+        page.keyboard.press("Enter")
+        page.locator(".waiting li", has_text=question).wait_for()
+    look.at("questions that wait")
+    page.get_by_role("button", name="Edit “Then what?”").click()
+    page.get_by_label("Edit the waiting question").wait_for()
+    look.at("a waiting question being edited")
+    page.keyboard.press("Escape")
+    if width < 760:
+        page.get_by_role("button", name="Conversations", exact=True).click()
+    page.get_by_role("button", name="Allow delete_file").wait_for()
+    look.at("what waits for a decision elsewhere")
+    if width < 760:
+        page.keyboard.press("Escape")
+    thread = page.url.partition("#t=")[2]
+    other = watched.context.browser.new_context()
+    try:
+        bob = {"authorization": "Bearer the-key-of-bob-here"}
+        page.get_by_role("button", name="People", exact=True).click()
+        dialog = page.get_by_role("dialog", name="People in this conversation")
+        dialog.get_by_role("button", name="Create a link").click()
+        link = dialog.get_by_label("The invitation's link").input_value()
+        look.at("people, with a link")
+        token = link.partition("#join=")[2]
+        joined = other.request.post(
+            f"{url}/v1/invites/accept", data={"token": token}, headers=bob
+        ).json()
+        assert joined["thread"] != thread
+        dialog.get_by_label("What bob may do").wait_for()
+        visitor = other.new_page()
+        visitor.goto(url)
+        visitor.get_by_label("This server asks for a key.").fill("the-key-of-bob-here")
+        visitor.keyboard.press("Enter")
+        visitor.locator(".composer").wait_for()
+        visitor.goto(f"{url}/#t={joined['thread']}")
+        dialog.get_by_text("here now").wait_for()
+        look.at("people, one of whom is here")
+        dialog.get_by_role("button", name="Close").click()
+        page.get_by_text("bob is here").wait_for()
+        look.at("a shared conversation with somebody in it")
+    finally:
+        other.close()

@@ -140,6 +140,8 @@ def test_the_server_is_killed_and_comes_back(
     else:
         assert counted.startswith(text)
     assert page.locator(".answer .markdown").first.inner_text().strip() == counted
+    # What could not be read meanwhile is read again, without being asked to.
+    page.locator(".notice").wait_for(state="hidden")
 
 
 def test_seven_tabs_of_one_conversation_then_several_runs(

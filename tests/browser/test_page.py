@@ -34,7 +34,7 @@ def test_an_answer_comes_piece_by_piece(
     state(answer, "complete")
     assert answer.locator(".markdown").inner_text().strip() == counted
     seen = sorted(page.evaluate("() => [...window.seen]"), key=len)
-    assert len(seen) > 20
+    assert len(seen) > 5  # one frame may show several pieces, on a slow machine many
     for before, after in itertools.pairwise(seen):
         assert after.startswith(before)
     facts = answer.locator(".numbers").inner_text()
@@ -188,6 +188,7 @@ def test_a_draft_stays_over_a_reload(server: Any, watched: Any) -> None:
     page = watched.page()
     page.goto(server.url)
     page.get_by_label("Your question").fill("Half a quest")
+    page.get_by_text("Conversations are kept for").wait_for()  # it knows whose page it is
     page.reload()
     page.wait_for_function(
         "() => document.querySelector('.composer textarea')?.value === 'Half a quest'"

@@ -83,6 +83,8 @@ def joined(ann: Any, bob: Any, url: str) -> str:
 def test_each_sees_what_the_other_does(url: str, people: dict[str, Any]) -> None:
     ann, bob = people["ann"], people["bob"]
     joined(ann, bob, url)
+    ann.get_by_text("bob is here").wait_for()
+    bob.get_by_text("ann is here").wait_for()
 
     write(ann, "scenario:stall")
     asked(bob, "ann", "scenario:stall")
@@ -119,7 +121,9 @@ def test_each_sees_what_the_other_does(url: str, people: dict[str, Any]) -> None
     for page in (ann, bob):
         page.locator(COMPLETE).nth(2).wait_for()
 
+    dialog.get_by_text("here now").wait_for()
     dialog.get_by_role("button", name="Remove bob").click()
+    ann.get_by_text("bob is here").wait_for(state="detached")
     bob.get_by_role("alert").get_by_text("you no longer belong to it").wait_for()
     assert bob.get_by_label("Your question").count() == 0
     dialog.get_by_label("What bob may do").wait_for(state="detached")

@@ -111,12 +111,16 @@ def test_cuts_are_told_and_patience_ends(here: Site) -> None:
 
     async def main() -> None:
         told: list[float] = []
-        impatient = Patience(base=0.001, cap=0.002, give_up=0.05)
-        async with CuttingProxy(here.port, lambda n: 40) as proxy:
-            async with Client(proxy.url, patience=impatient) as client:
-                with pytest.raises(ServerUnavailableError):
-                    await client.follow(run, on_cut=lambda error, wait: told.append(wait)).text()
-            assert len(proxy.brought) == len(told) + 1
+        # The first connection alone may take a slow machine longer than a short patience.
+        for give_up in (0.05, 0.5, 5.0, 50.0):
+            impatient = Patience(base=0.001, cap=0.002, give_up=give_up)
+            async with CuttingProxy(here.port, lambda n: 40) as proxy:
+                async with Client(proxy.url, patience=impatient) as client:
+                    with pytest.raises(ServerUnavailableError):
+                        await client.follow(run, on_cut=lambda _, wait: told.append(wait)).text()
+                assert len(proxy.brought) == len(told) + 1
+            if told:
+                break
         assert told
 
     asyncio.run(main())

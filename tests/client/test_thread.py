@@ -328,3 +328,22 @@ def test_a_stream_that_is_asked_to_come_back_goes_on() -> None:
 
     with site(max_age=0.5) as aging:
         run_with(aging.url, use)
+
+
+def test_the_list_is_followed_over_cuts(here: Site) -> None:
+    async def use(client: Client) -> None:
+        async with client.threads() as events:
+            first = await anext(events)
+            assert first.type == "snapshot"
+            await client.text(await client.thread("listed").send("a question"))
+            event = await anext(events)
+            while event.entry is None or event.entry.title is None or event.entry.state is not None:
+                event = await anext(events)
+            assert (event.type, event.thread) == ("thread", "listed")
+            assert event.entry.title == "a question"
+        async with client.threads(after=first.cursor) as events:
+            again = await anext(events)
+            assert (again.type, again.thread, again.entry) == ("thread", "listed", event.entry)
+            assert events.cursor == again.cursor
+
+    run_with(here.url, use)

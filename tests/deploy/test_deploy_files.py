@@ -9,10 +9,12 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from tokenwire.log.open import open_store
 from tokenwire.server.configuration import settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +114,29 @@ def test_compositions_give_time_to_stop_and_no_rights(path: Path) -> None:
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["stop_grace_period"] == "30s"
+
+
+def test_the_stores_of_compositions_are_ones_of_theirs() -> None:
+    """Each server's URL names the service beside it, waits for that, and asks for its disk."""
+    stores = {}
+    for path in COMPOSITIONS:
+        services = yaml.safe_load(path.read_text())["services"]
+        for service in services.values():
+            if "TOKENWIRE_STORE" not in service.get("environment", {}):
+                continue  # a file
+            text = re.sub(
+                r"\$\{\w+(:[-?][^}]*)?\}", "secret1", service["environment"]["TOKENWIRE_STORE"]
+            )
+            url = urlsplit(text)
+            stores[path.stem] = url.scheme
+            assert service["depends_on"] == {url.hostname: {"condition": "service_healthy"}}
+            assert "durability=disk" in url.query
+            assert "healthcheck" in services[url.hostname]
+            assert type(open_store(text)).__module__.startswith(f"tokenwire.log.{path.stem}")
+            if path.stem == "postgres":
+                own = services[url.hostname]["environment"]
+                assert (url.username, url.path) == (own["POSTGRES_USER"], f"/{own['POSTGRES_DB']}")
+    assert stores == {"postgres": "postgresql", "redis": "redis"}
 
 
 def test_pods_have_more_time_than_a_stop_takes() -> None:

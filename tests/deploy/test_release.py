@@ -105,3 +105,26 @@ def test_only_the_publishing_jobs_can_name_themselves() -> None:
         assert jobs[name]["needs"] == "build"
         assert jobs[name]["environment"] == "release"
         assert not any("secrets." in str(step) for step in jobs[name]["steps"])
+
+
+def test_pictures_of_readme_are_absolute_or_left_out(release: Any) -> None:
+    text = "# x\n\n<!-- clone -->\n<!-- release\nhi\n-->\n\n![a\nb](docs/a.webp)\n\nend [c](d.md)\n"
+    assert "a.webp" not in release.readme_of_release(text, None)
+    assert release.readme_of_release(text, None).endswith("end c\n")
+    on_host = release.readme_of_release(text, "https://host.example/p/blob/v1/")
+    assert "![a\nb](https://host.example/p/blob/v1/docs/a.webp?raw=true)" in on_host
+    plain = release.readme_of_release(text, "https://host.example/v1")
+    assert "![a\nb](https://host.example/v1/docs/a.webp)" in plain
+    assert "<!--" not in on_host
+
+
+def test_a_source_distribution_with_more_than_its_sources_is_no_release(release: Any) -> None:
+    good = ["x-1/src/a.py", "x-1/tests/node/package.json", "x-1/PKG-INFO", "x-1/docs/why.md"]
+    assert release.strays(good) == []
+    bad = [
+        "node_modules/a/README.md",
+        "tests/node_modules/a.js",
+        "docs/film.webp",
+        "scripts/docs/a",
+    ]
+    assert release.strays([*good, *(f"x-1/{name}" for name in bad)]) == bad

@@ -30,4 +30,5 @@ def test_fold(case: dict[str, Any]) -> None:
         "error": state.error,
         "shared": state.shared,
         "progress": state.progress,
+        "budget": state.budget,
     } == case["expected"]

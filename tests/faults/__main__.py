@@ -1,8 +1,8 @@
 """The long fault run: ``python -m tests.faults --kills 1000 --seed 1 --store sqlite``.
 
 First the sweep: a worker is hit after every record of a run, in every way. Then the lease as it is
-by default. Then kills at random, by the seed: of conversations in which two devices speak, and of
-runs under load.
+by default. Then kills at random, by the seed: of conversations in which two devices speak, of
+shared ones, whose members come and go, of runs under budgets, and of runs under load.
 """
 
 from __future__ import annotations
@@ -94,26 +94,52 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
         return asdict(asyncio.run(made.run()))
 
 
-def threads(options: argparse.Namespace) -> list[str]:
+def threads(options: argparse.Namespace, what: str) -> list[str]:
+    from faults.members import MembersHarness
     from faults.threads import ThreadHarness
 
     with (
         tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
         store_of(options.store, folder) as (url, restart),
     ):
-        made = ThreadHarness(
+        is_shared = what == "shared conversations"
+        harness = MembersHarness if is_shared else ThreadHarness
+        made = harness(
             url,
             Path(folder),
             seed=options.seed,
-            kills=options.thread_kills,
+            kills=options.member_kills if is_shared else options.thread_kills,
             workers=options.workers,
             restart_store=restart,
         )
         report = asdict(asyncio.run(made.run()))
     broken: list[str] = report.pop("broken")
     if not options.json:
-        print("conversations: " + ", ".join(f"{name} {value}" for name, value in report.items()))
-    return [f"conversations: {text}" for text in broken]
+        text = ", ".join(f"{name} {value}" for name, value in report.items())
+        print(f"{what}: {text}", flush=True)
+    return [f"{what}: {text}" for text in broken]
+
+
+def budgets(options: argparse.Namespace) -> list[str]:
+    from faults.budgets import BudgetHarness
+
+    with (
+        tempfile.TemporaryDirectory(prefix="tokenwire-faults-") as folder,
+        store_of(options.store, folder) as (url, restart),
+    ):
+        made = BudgetHarness(
+            url,
+            Path(folder),
+            seed=options.seed,
+            kills=options.budget_kills,
+            workers=options.workers,
+            restart_store=restart,
+        )
+        report = asdict(asyncio.run(made.run()))
+    broken: list[str] = report.pop("broken")
+    if not options.json:
+        print("budgets: " + ", ".join(f"{k} {v}" for k, v in report.items()), flush=True)
+    return [f"budgets: {text}" for text in broken]
 
 
 def choose_python(options: argparse.Namespace) -> None:
@@ -139,6 +165,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, help="0: none")
     parser.add_argument("--thread-kills", type=int, default=300, help="of conversations; 0: none")
+    parser.add_argument("--member-kills", type=int, default=200, help="of shared ones; 0: none")
+    parser.add_argument("--budget-kills", type=int, default=100, help="under budgets; 0: none")
     parser.add_argument("--no-sweep", action="store_true", help="the kills only")
     parser.add_argument(
         "--agents",
@@ -153,7 +181,9 @@ def main() -> int:
     options = parser.parse_args()
     choose_python(options)
     broken = [] if options.no_sweep else [*sweep(options), *lease(options)]
-    broken += threads(options) if options.thread_kills else []
+    broken += threads(options, "conversations") if options.thread_kills else []
+    broken += threads(options, "shared conversations") if options.member_kills else []
+    broken += budgets(options) if options.budget_kills else []
     report = kills(options) if options.kills else {}
     broken += report.pop("broken", [])
     if options.json:

@@ -26,7 +26,7 @@ Seen = Callable[[list[tuple[str, bytes]]], Awaitable[None]]
 def context() -> Any:
     """Processes are forked from one that has imported all: a new one costs milliseconds."""
     made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["faults.worker", "faults.thread_worker"])
+    made.set_forkserver_preload(["faults.worker", "faults.thread_worker", "faults.budget_worker"])
     # Python before 3.13 does not tell that process where modules are; the environment does.
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from faults import clerk, graph
-from faults import worker as fault_worker
-from faults.actors import Worker, context, evidence_of, read
+from faults.actors import Worker, evidence_of, read
 from faults.checker import Case, Client, Verdict, check, dump
-from faults.journal import Journal
-from faults.worker import Place
+from faults.herd import Herd, Hits
 from tokenwire.errors import ConflictError, TokenwireError
 from tokenwire.events.codec import decode
 from tokenwire.events.model import ApprovalRequest
@@ -32,22 +27,15 @@ from tokenwire.relay.runs import Runs
 from tokenwire.relay.starts.start import scoped
 from tokenwire.run.stream import new_run_id
 from tokenwire.simulator import samples
-from tokenwire.simulator.app import SimulatorServer
-from tokenwire.simulator.settings import Settings
 
 RUNS_AT_ONCE = 8
 CLIENTS = 2
 
 
 @dataclass
-class Report:
+class Report(Hits):
     """What happened, for people and programs."""
 
-    seed: int
-    store: str
-    kills: int = 0
-    stops: int = 0
-    store_kills: int = 0
     runs: int = 0
     #: How many of them were an agent's, and how many a graph's of LangGraph.
     agents: int = 0
@@ -58,12 +46,12 @@ class Report:
     events: int = 0
     connections: int = 0
     cancels: int = 0
-    seconds: float = 0.0
-    broken: list[str] = field(default_factory=list)
 
 
-class Harness:
+class Harness(Herd):
     """One run of the harness on one store."""
+
+    most_progress, store_share, rate = 600, 0.06, 400.0
 
     def __init__(
         self,
@@ -79,47 +67,34 @@ class Harness:
         graphs: bool = False,
     ) -> None:
         self.report = Report(seed, store.partition(":")[0])
-        self._store = store
-        self._journal = Journal(str(folder / "journal"))
-        self._chance = random.Random(seed)
-        self._kills = kills
+        super().__init__(
+            self.report,
+            store,
+            folder,
+            kills=kills,
+            workers=workers,
+            restart_store=restart_store,
+            skews=skews,
+        )
         self._agents, self._graphs = agents, graphs
         self._checkpoints = str(folder / "graph.db") if graphs else ""
-        self._restart_store = restart_store
-        #: How wrong the workers' clocks are, one after the other.
-        self._skews = itertools.cycle(skews)
-        self._count = workers
-        self._workers: list[Worker] = []
         self._cases: list[Case] = []
-        self._answers: dict[str, asyncio.Event] = {}
+        self._starts: dict[str, asyncio.Event] = {}
         self._delivered = 0
-        self._context = context()
 
     async def run(self) -> Report:
         begun = time.monotonic()
-        settings = Settings(rate=400.0, jitter=0.3, seed=self._chance.randrange(1 << 30))
         clerk.add_scenario()
-        async with SimulatorServer(settings) as model:
-            self._model = model
-            self._place = Place(
-                self._store, model.url, self._journal.path, checkpoints=self._checkpoints
-            )
-            runs = fault_worker.make_runs(self._place, self._journal, owner="the harness")
-            await runs.open(take_over=False)
-            try:
+        try:
+            async with self._at_work(checkpoints=self._checkpoints) as runs:
                 await self._under_load(runs)
                 await self._judge(runs)
-            finally:
-                await asyncio.gather(*(worker.end() for worker in self._workers))
-                await fault_worker.leave(runs)
-                self._journal.close()
-                clerk.remove_scenario()
+        finally:
+            clerk.remove_scenario()
         self.report.seconds = time.monotonic() - begun
         return self.report
 
     async def _under_load(self, runs: Runs) -> None:
-        for _ in range(self._count):
-            await self._spawn()
         killer = asyncio.create_task(self._kill())
         lanes = [
             asyncio.create_task(self._lane(runs, killer, number)) for number in range(RUNS_AT_ONCE)
@@ -128,38 +103,12 @@ class Harness:
 
     # Workers.
 
-    async def _spawn(self) -> None:
-        place = replace(self._place, skew=next(self._skews))
-        self._workers.append(await Worker.start(self._context, place, self._hear))
-
     def _hear(self, worker: Worker, answer: dict[str, Any]) -> None:
         if "key" in answer:
             case = next(case for case in self._cases if case.key == answer["key"])
             if "run" in answer:
                 case.runs.add(answer["run"])
-                self._answers[case.key].set()
-
-    async def _kill(self) -> None:
-        chance = self._chance
-        while self.report.kills < self._kills:
-            await self._some_progress(chance.randint(1, 600))
-            if self._restart_store is not None and chance.random() < 0.06:
-                self.report.store_kills += 1
-                await asyncio.to_thread(self._restart_store)
-                continue
-            able = [worker for worker in self._workers if worker.able]
-            if not able:
-                continue
-            victim = chance.choice(able)
-            if chance.random() < 0.12:
-                asyncio.get_running_loop().create_task(self._stop_a_while(victim))
-                continue
-            self._workers.remove(victim)
-            if not victim.process.is_alive():
-                self.report.broken.append("a worker ended by itself")
-            await victim.end()
-            self.report.kills += 1
-            await self._spawn()
+                self._starts[case.key].set()
 
     async def _some_progress(self, events: int) -> None:
         """Until clients got that many events more, however fast the machine is; not for ever, as
@@ -168,15 +117,6 @@ class Harness:
         target = self._delivered + events
         while self._delivered < target and time.monotonic() < end:
             await asyncio.sleep(0.005)
-
-    async def _stop_a_while(self, victim: Worker) -> None:
-        """Longer than a lease: another worker takes over, and a zombie wakes up."""
-        victim.able = False
-        self.report.stops += 1
-        victim.signal(signal.SIGSTOP)
-        await asyncio.sleep(fault_worker.LEASE * self._chance.uniform(1.2, 1.8))
-        victim.signal(signal.SIGCONT)
-        victim.able = True
 
     # Runs and their clients.
 
@@ -225,7 +165,7 @@ class Harness:
         self.report.runs += 1
         self.report.cancels += case.cancelled
         self._cases.append(case)
-        self._answers[key] = asyncio.Event()
+        self._starts[key] = asyncio.Event()
         return case
 
     async def _start(self, case: Case) -> None:
@@ -244,7 +184,7 @@ class Harness:
                     continue  # it was killed a moment ago
             try:
                 async with asyncio.timeout(1.0):
-                    await self._answers[case.key].wait()
+                    await self._starts[case.key].wait()
             except TimeoutError:
                 continue
 

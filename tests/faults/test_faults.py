@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from faults.budgets import BudgetHarness
 from faults.harness import Harness, Report
+from faults.members import MembersHarness
 from faults.threads import ThreadHarness, ThreadReport
 from support.redis import redis_server
 
@@ -58,6 +60,28 @@ def test_conversations_on_redis_lose_and_double_no_turn(tmp_path: Path) -> None:
             server.url, tmp_path, seed=4, kills=3, threads=2, acts=4, feeds=False
         )
         check_threads(asyncio.run(harness.run()), 3)
+
+
+@pytest.mark.slow
+def test_members_who_come_and_go_get_what_is_theirs(tmp_path: Path) -> None:
+    harness = MembersHarness(
+        f"sqlite://{tmp_path}/log.db", tmp_path, seed=8, kills=3, threads=2, rounds=1
+    )
+    report = asyncio.run(harness.run())
+    assert report.broken == [], f"seed {report.seed}: {report.broken}"
+    assert report.kills == 3
+    assert report.removals > 0
+
+
+@pytest.mark.slow
+def test_sums_of_budgets_are_those_of_the_logs(tmp_path: Path) -> None:
+    store = f"sqlite://{tmp_path}/log.db"
+    harness = BudgetHarness(store, tmp_path, seed=9, kills=3, workers=2, tenants=1)
+    report = asyncio.run(harness.run())
+    assert report.broken == [], f"seed {report.seed}: {report.broken}"
+    assert report.kills == 3
+    assert report.used_up > 0
+    assert report.ends["budget"] > 0
 
 
 @pytest.mark.slow

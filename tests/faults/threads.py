@@ -10,59 +10,45 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from faults import thread_worker
-from faults import worker as fault_worker
-from faults.actors import Worker, context, evidence_of
+from faults.actors import evidence_of
 from faults.checker import Case, check, dump
-from faults.journal import Journal
+from faults.herd import Herd, Hits
 from faults.thread_checker import Said, Turn, check_thread, steers_of
-from faults.worker import Place
 from tokenwire.relay.conversation.queue import Queue
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.description import meta_of
 from tokenwire.relay.feed.follower import FeedFollower, open_feed
 from tokenwire.relay.runs import Runs
 from tokenwire.run.stream import new_run_id
-from tokenwire.simulator.app import SimulatorServer
 from tokenwire.simulator.scenarios import SCENARIOS, Scenario
 from tokenwire.simulator.script import Ask, Say, Script
-from tokenwire.simulator.settings import Settings
 
 THREADS_AT_ONCE = 3
 DEVICES = 2
 #: What a device does in one conversation before it begins the next one.
 ACTS = 7
 RULES = ("queue",) * 6 + ("steer",) * 4 + ("interrupt", "parallel", "reject")
-#: Seconds within which an order is answered, and a conversation comes to rest.
-PATIENCE, REST = 2.0, 60.0
-#: Bytes of a line of the journal.
-_LINE = 150
+#: Seconds within which a conversation comes to rest.
+REST = 60.0
 _TOLD = ("run-started", "run-ended")
 _SCENARIO = "turn"
 _PIECES = tuple(f"piece {number} " for number in range(12))
 
 
 @dataclass
-class ThreadReport:
+class ThreadReport(Hits):
     """What happened, for people and programs."""
 
-    seed: int
-    store: str
-    kills: int = 0
-    stops: int = 0
-    store_kills: int = 0
     threads: int = 0
     #: Turns that devices sent, by what became of them.
     turns: dict[str, int] = field(default_factory=dict)
@@ -72,12 +58,12 @@ class ThreadReport:
     sent_now: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     takeovers: int = 0
-    seconds: float = 0.0
-    broken: list[str] = field(default_factory=list)
 
 
-class ThreadHarness:
+class ThreadHarness(Herd):
     """One run of the harness on one store."""
+
+    main = staticmethod(thread_worker.main)
 
     def __init__(
         self,
@@ -92,118 +78,28 @@ class ThreadHarness:
         feeds: bool = True,
         restart_store: Callable[[], None] | None = None,
     ) -> None:
-        self._threads, self._acts, self._feeds = threads, acts, feeds
         self.report = ThreadReport(seed, store.partition(":")[0])
-        self._store, self._seed, self._kills, self._count = store, seed, kills, workers
-        self._journal = Journal(str(folder / "journal"))
-        self._chance = random.Random(seed)
-        self._restart_store = restart_store
-        self._workers: list[Worker] = []
-        self._numbers = itertools.count(1)
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        super().__init__(
+            self.report, store, folder, kills=kills, workers=workers, restart_store=restart_store
+        )
+        self._seed, self._threads, self._acts, self._feeds = seed, threads, acts, feeds
         self._said: dict[str, list[Said]] = {}
         self._turns: list[Turn] = []
         self._told: dict[str, Told] = {}
-        self._context = context()
 
     async def run(self) -> ThreadReport:
         begun = time.monotonic()
-        settings = Settings(rate=120.0, jitter=0.3, seed=self._chance.randrange(1 << 30))
         SCENARIOS[_SCENARIO] = Scenario(_SCENARIO, "What a turn is answered.", _answer)
-        async with SimulatorServer(settings) as model:
-            self._model = model
-            self._place = Place(self._store, model.url, self._journal.path)
-            runs = fault_worker.make_runs(self._place, self._journal, owner="the harness")
-            await runs.open(take_over=False)
-            try:
-                for _ in range(self._count):
-                    await self._spawn()
+        try:
+            async with self._at_work() as runs:
                 killer = asyncio.create_task(self._kill())
                 lanes = [self._lane(runs, killer, number) for number in range(self._threads)]
                 await asyncio.gather(killer, *lanes)
                 self.report.broken += self._runs_broken()
-            finally:
-                await asyncio.gather(*(worker.end() for worker in self._workers))
-                await fault_worker.leave(runs)
-                self._journal.close()
-                SCENARIOS.pop(_SCENARIO, None)
+        finally:
+            SCENARIOS.pop(_SCENARIO, None)
         self.report.seconds = time.monotonic() - begun
         return self.report
-
-    # Workers.
-
-    async def _spawn(self) -> None:
-        self._workers.append(
-            await Worker.start(self._context, self._place, self._hear, thread_worker.main)
-        )
-
-    def _hear(self, worker: Worker, answer: dict[str, Any]) -> None:
-        future = self._answers.pop(answer.get("order", 0), None)
-        if future is not None and not future.done():
-            future.set_result(answer)
-
-    async def _kill(self) -> None:
-        chance = self._chance
-        while self.report.kills < self._kills:
-            await self._some_progress(chance.randint(1, 90))
-            if self._restart_store is not None and chance.random() < 0.03:
-                self.report.store_kills += 1
-                await asyncio.to_thread(self._restart_store)
-                continue
-            able = [worker for worker in self._workers if worker.able]
-            if not able:
-                continue
-            victim = chance.choice(able)
-            if chance.random() < 0.12:
-                asyncio.get_running_loop().create_task(self._stop_a_while(victim))
-                continue
-            self._workers.remove(victim)
-            if not victim.process.is_alive():
-                self.report.broken.append("a worker ended by itself")
-            await victim.end()
-            self.report.kills += 1
-            await self._spawn()
-
-    async def _some_progress(self, lines: int) -> None:
-        """Until the workers wrote down so much more of what they do, however fast the machine is;
-        not for ever, as conversations that wait for a dead worker bring nothing."""
-        end = time.monotonic() + 5.0
-        target = os.path.getsize(self._journal.path) + lines * _LINE
-        while os.path.getsize(self._journal.path) < target and time.monotonic() < end:
-            await asyncio.sleep(0.005)
-
-    async def _stop_a_while(self, victim: Worker) -> None:
-        victim.able = False
-        self.report.stops += 1
-        victim.signal(signal.SIGSTOP)
-        await asyncio.sleep(fault_worker.LEASE * self._chance.uniform(1.2, 1.8))
-        victim.signal(signal.SIGCONT)
-        victim.able = True
-
-    async def _order(self, **order: Any) -> dict[str, Any] | None:
-        """What a worker answers; None: nothing, so that nobody knows whether it did it."""
-        able = [worker for worker in self._workers if worker.able]
-        if not able:
-            await asyncio.sleep(0.02)
-            return None
-        number = next(self._numbers)
-        future = self._answers[number] = asyncio.get_running_loop().create_future()
-        worker = self._chance.choice(able)
-        try:
-            worker.pipe.send({**order, "order": number})
-        except OSError:
-            return None
-        gone = asyncio.create_task(worker.gone.wait())
-        try:
-            await asyncio.wait(
-                [future, gone], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            gone.cancel()
-        answer = future.result() if future.done() else None
-        if answer is not None and answer.get("error") == "bug":
-            self.report.broken.append(f"{order['do']}: {answer['message']}")
-        return answer
 
     # Devices.
 

@@ -420,6 +420,29 @@ def test_commands_reach_the_owner_in_order(new_log: NewLog) -> None:
     run(new_log, case)
 
 
+def test_the_mailboxes_of_many_logs_in_one_call(new_log: NewLog) -> None:
+    async def case(log: Store) -> None:
+        names = [f"s{number}" for number in range(70)]  # more than a store asks for at a time
+        for name in [*names, 'a "b" é']:
+            await made(log, name)
+        for name in names[::2]:
+            await log.command(name, b"one")
+            await log.command(name, b"\x00two")
+        await log.command('a "b" é', b"cancel")
+        await log.delete("s4")
+        places = {name: number % 3 for number, name in enumerate(names)}
+        expected = {
+            name: [(1, b"one"), (2, b"\x00two")][seen:]
+            for name, seen in places.items()
+            if name != "s4" and int(name[1:]) % 2 == 0 and seen < 2
+        }
+        places |= {'a "b" é': 0, "unknown": 0}
+        assert await log.mailboxes(places) == expected | {'a "b" é': [(1, b"cancel")]}
+        assert await log.mailboxes({}) == {}
+
+    run(new_log, case)
+
+
 def test_subscribers_are_woken_after_the_records_are_there(new_log: NewLog) -> None:
     async def case(log: Store) -> None:
         await made(log)
@@ -456,7 +479,12 @@ def test_one_subscriber_may_leave_while_it_is_woken(new_log: NewLog) -> None:
         await made(log)
         called: list[str] = []
         woken = asyncio.Event()
-        end_first = log.subscribe("s", lambda: (called.append("first"), end_first()))
+
+        def wake_first() -> None:
+            called.append("first")
+            end_first()
+
+        end_first = log.subscribe("s", wake_first)
         end_second = log.subscribe("s", woken.set)
         await log.append("s", epoch=1, first=1, records=[b"1"])
         await asyncio.wait_for(woken.wait(), 60)

@@ -269,6 +269,12 @@ class LogMachine(RuleBasedStateMachine):
         if name in self.streams:
             assert found == list(enumerate(self.streams[name].commands, 1))[after:]
 
+    @rule(after=st.integers(0, 3))
+    def mailboxes(self, after: int) -> None:
+        queues = {n: list(enumerate(s.commands, 1))[after:] for n, s in self.streams.items()}
+        places = dict.fromkeys([*self.streams, "unknown"], after)
+        assert self.call(self.log.mailboxes(places)) == {n: q for n, q in queues.items() if q}
+
     @rule(thread=st.sampled_from(["t", "u", "v"]), most=st.integers(1, 3))
     def thread(self, thread: str, most: int) -> None:
         names = [n for n in reversed(self.threads) if self.streams[n].thread == thread]
@@ -324,7 +330,7 @@ def check(url: str, *, shared: bool, examples: int, shrink: bool = True) -> None
             max_examples=examples,
             stateful_step_count=40,
             phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
             database=None,
         ),
     )

@@ -374,3 +374,39 @@ def test_a_wrong_password_is_a_setting() -> None:
         with pytest.raises(ConfigError, match="password"):
             asyncio.run(open_store(url).start())
         run(server.url.replace("redis://", "redis://:right@"), lambda log: log.stats())
+
+
+def test_an_append_that_does_not_fit_leaves_nothing_behind(server: RedisServer) -> None:
+    """The owner's append is pushed first and taken back where the log does not go on there."""
+
+    async def main() -> None:
+        async with opened(server.url) as log:
+            for name in ("s", "empty"):
+                await log.create(name, owner="me", lease=60)
+            await append_all(log, "s", [b"one", b"two"])
+            life = server.answer("PTTL", "tw:{s}:log")
+            refused = {
+                (4, b"four"): "gap",
+                (9, b"nine", b"ten"): "gap",
+                (2, b"two"): "duplicate",
+                (1, b"one", b"two"): "duplicate",
+                (2, b"other"): "conflict",
+                (1, b"one", b"other"): "conflict",
+            }
+            for (first, *records), status in refused.items():
+                outcome = await log.append("s", epoch=1, first=first, records=records)
+                assert (outcome.status, outcome.tail) == (status, 2)
+            outcome = await log.append("empty", epoch=1, first=2, records=[b"two"])
+            assert (outcome.status, outcome.tail) == ("gap", 0)
+            assert server.answer("EXISTS", "tw:{empty}:log") == 0
+            assert server.answer("LRANGE", "tw:{s}:log", "0", "-1") == [b"one", b"two"]
+            assert server.answer("HGET", "tw:{s}:meta", "bytes") == b"6"
+            assert 0 < server.answer("PTTL", "tw:{s}:log") <= life
+            outcome = await log.append("s", epoch=1, first=2, records=[b"two", b"three"])
+            assert (outcome.status, outcome.tail) == ("ok", 3)
+            assert (await log.describe("s")).bytes == len(b"onetwothree")
+            outcome = await log.append("empty", epoch=1, first=1, records=[b"one"])
+            assert outcome.status == "ok"
+            assert server.answer("PTTL", "tw:{empty}:log") > 0
+
+    asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -78,6 +79,38 @@ def test_whatever_fails_inside_a_thread_is_answered(
         calls.pop().close()
         assert (await appended(store, "s")).status == "ok"
         assert (await store.read("s")).records == [b"record"]
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_an_epoch_that_was_taken_counts_after_a_commit_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wake-up that was rolled back has a number that another process's commit gets."""
+
+    async def case(mine: SQLiteStore) -> None:
+        other = SQLiteStore(mine.path)
+        await other.start()
+        await mine.create("s", owner="me", lease=0)
+        writer = mine._writer
+        assert writer is not None
+        real = writer._leave_wake
+
+        def fail() -> None:
+            real()
+            raise sqlite3.OperationalError("the disk failed at the commit")
+
+        monkeypatch.setattr(writer, "_leave_wake", fail)
+        with pytest.raises(StoreUnavailableError):
+            await appended(mine, "s")
+        monkeypatch.setattr(writer, "_leave_wake", real)
+        repeated = await mine.append("s", epoch=1, first=1, records=[])
+        assert repeated.status == "duplicate"
+        claim = await other.claim("s", owner="you", lease=60)
+        assert claim is not None
+        late = await appended(mine, "s")
+        assert (late.status, late.epoch) == ("fenced", 2)
+        await other.close()
 
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
 

@@ -35,7 +35,9 @@ const whole = typeof content === 'string'
   ? content
   : content.map((part) => (part.type === 'text' ? part.text : '')).join('')
 
+// With `live` the answer would be events.
 const threads = await client.GET('/v1/threads', { params: { query: { limit: 5 } } })
+const list = typeof threads.data === 'object' && 'threads' in threads.data ? threads.data.threads : undefined
 const missing = await client.GET('/v1/runs/{run}/info', { params: { path: { run: 'none' } } })
 const chat = await client.POST('/v1/chat/completions', {
   body: { model: 'demo', messages: [{ role: 'user', content: 'scenario:text' }] },
@@ -45,7 +47,7 @@ console.log(JSON.stringify({
   same: text === whole && text.length > 100,
   end,
   state: snapshot.data.state,
-  threads: threads.data?.threads.map((thread) => thread.thread),
+  threads: list?.map((thread) => thread.thread),
   code: missing.error?.error.code,
   answer: typeof chat.data === 'object' && 'choices' in chat.data
     ? chat.data.choices[0]?.message.content === whole

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.postgres import PostgresServer, postgres_server
 from support.redis import BINARIES, redis_server
 from tokenwire.log.base import Store
 from tokenwire.log.open import open_store
@@ -32,3 +33,26 @@ def new_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Stor
     url = request.getfixturevalue("redis_url")
     prefix = f"t{secrets.token_hex(4)}"
     return lambda: open_store(f"{url}?prefix={prefix}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for all cases of a session."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(
+    params=["memory", "sqlite", *REDIS, pytest.param("postgres", marks=pytest.mark.postgres)]
+)
+def every_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    """`new_log`, with PostgreSQL: for what hangs on the store itself."""
+    if request.param == "postgres":
+        url = f"{request.getfixturevalue('postgres').url}?schema=t{secrets.token_hex(4)}"
+        return lambda: open_store(url)
+    if request.param == "memory":
+        return lambda: open_store("memory:")
+    if request.param == "sqlite":
+        return lambda: open_store(f"sqlite://{tmp_path}/log.db")
+    url = f"{request.getfixturevalue('redis_url')}?prefix=t{secrets.token_hex(4)}"
+    return lambda: open_store(url)

@@ -18,7 +18,8 @@ from tokenwire.relay.conversation.feed import Feeds
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.feed import segment
 from tokenwire.relay.feed.follower import FeedFollower, Lost, open_feed
-from tokenwire.relay.feed.segment import KIND, Place
+from tokenwire.relay.feed.segment import Place
+from tokenwire.relay.feed.state import CONVERSATION
 from tokenwire.relay.threads import Threads
 
 SCOPE = scope_of("", THREAD)
@@ -79,6 +80,23 @@ def test_a_turn_is_told_when_it_starts_and_when_it_ends(new_log: Callable[[], St
     run_async(main())
 
 
+def test_a_run_of_the_millisecond_in_which_history_ends_is_told() -> None:
+    state = CONVERSATION.state()
+    state.take({"type": "floor", "floor": 5, "runs": ["old"]})
+    assert state.is_history("older", 4)
+    assert state.is_history("old", 5)
+    assert not state.is_history("new", 5)
+    state.take({"type": "run-started", "run": "new", "at": 5})
+    state.take({"type": "run-ended", "run": "new", "outcome": "complete"})
+    for number in range(128):  # its start is forgotten
+        state.take({"type": "run-started", "run": f"r{number}", "at": 5 + number})
+    assert state.is_history("new", 5)
+    assert state.is_history("old", 5)
+    assert not state.is_history("quick", 5)
+    before = msgspec.json.decode(b'{"floor":5}', type=type(state))
+    assert before.is_history("quick", 5)
+
+
 def test_a_queue_is_told_as_it_changes(new_log: Callable[[], Store]) -> None:
     async def main() -> None:
         model = HeldModel()
@@ -125,14 +143,14 @@ def test_two_processes_tell_one_event_once(new_log: Callable[[], Store]) -> None
             one, two = Feeds(store), Feeds(store)
             await one.follow(SCOPE)
             for number in range(20):
-                event = {"type": "member-left", "principal": f"p{number}"}
+                event = {"type": "note", "principal": f"p{number}"}
                 one.tell(SCOPE, event, identity=f"left:p{number}")
                 two.tell(SCOPE, event, identity=f"left:p{number}")
             await asyncio.gather(one.flush(), two.flush())
             follower, _ = await open_feed(store, Feeds(store), SCOPE, None, lambda: None)
             follower.close()
             events = await everything(store)
-            names = [e["principal"] for e in events if e["type"] == "member-left"]
+            names = [e["principal"] for e in events if e["type"] == "note"]
             assert names == [f"p{number}" for number in range(20)]
         finally:
             await store.close()
@@ -142,7 +160,7 @@ def test_two_processes_tell_one_event_once(new_log: Callable[[], Store]) -> None
 
 async def everything(store: Store) -> list[dict[str, Any]]:
     """All that the logs of the feed hold."""
-    data = await store.document(KIND, SCOPE)
+    data = await store.document(CONVERSATION.documents, SCOPE)
     assert data is not None
     place = msgspec.json.decode(data, type=Place)
     events = []
@@ -270,17 +288,49 @@ def test_what_a_dead_process_left_untold_is_told_by_another(
     run_async(main())
 
 
+def test_what_is_told_while_a_reader_reads_wakes_it(
+    new_log: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        store = new_log()
+        await store.start()
+        try:
+            feeds = Feeds(store)
+            follower, _ = await open_feed(store, feeds, SCOPE, None, lambda: None)
+            await follower.pull()
+            late, read = False, store.read
+
+            async def slow(log: str, **how: Any) -> Any:
+                nonlocal late
+                page = await read(log, **how)
+                if not late and not how.get("fresh"):  # its answer was on its way meanwhile
+                    late = True
+                    await feeds.publish(SCOPE, [{"type": "note"}])
+                return page
+
+            monkeypatch.setattr(store, "read", slow)
+            follower._wake()  # a wake-up that nothing came with
+            items = [*await follower.pull(), *await follower.pull()]
+            assert late
+            assert [msgspec.json.decode(data)["type"] for _, data in items] == ["note"]
+            follower.close()
+        finally:
+            await store.close()
+
+    run_async(main())
+
+
 def test_nobody_follows_and_nothing_is_kept(new_log: Callable[[], Store]) -> None:
     async def main() -> None:
         async with device(new_log(), HeldModel()) as here:
             await here.done(await here.ask("one"))
             await here.runs.worker.feeds.flush()
-            assert await here.runs.store.document(KIND, SCOPE) is None
+            assert await here.runs.store.document(CONVERSATION.documents, SCOPE) is None
             async with reading(here) as reader:
                 await reader.pull()
                 assert reader.events == []
-            assert await here.runs.store.document(KIND, SCOPE) is not None
+            assert await here.runs.store.document(CONVERSATION.documents, SCOPE) is not None
             await Threads(here.runs).erase(THREAD, "")
-            assert await here.runs.store.document(KIND, SCOPE) is None
+            assert await here.runs.store.document(CONVERSATION.documents, SCOPE) is None
 
     run_async(main())

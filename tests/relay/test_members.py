@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -46,6 +47,7 @@ from tokenwire.relay.members.roster import (
 from tokenwire.relay.record import Chain
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.threads import Threads
+from tokenwire.server.routes.conversation.events import open_thread
 from tokenwire.tools.registry import tool
 
 Opener = Callable[[], Store]
@@ -565,10 +567,10 @@ def test_erasing_is_the_owners_whoever_began_it(opener: Opener) -> None:
                 with pytest.raises(RoleError):
                     await act
             await here.runs.members.remove(ann, "ann")
-            assert [t.thread for t in await threads.list("bob")] == [shared_id]
+            assert [t.thread for t in (await threads.page("bob")).threads] == [shared_id]
             await threads.erase(shared_id, "bob")
             assert await here.runs.store.thread(scope_of("ann", "trip")) == []
-            assert await threads.list("bob") == []
+            assert (await threads.page("bob")).threads == []
             # The name is free again, for whoever began it.
             assert await here.runs.thread("trip", principal="ann") == []
             assert len(await here.runs.thread("other", principal="ann")) == 1
@@ -744,6 +746,8 @@ def test_nobody_reads_what_was_appended_after_their_removal(steps: list[Step]) -
                     await _drained(follower)
                 assert follower.after <= most[number]
             follower.close()
+        await runs.worker.feeds.aclose()
+        await runs.worker.lists.aclose()
         await store.close()
 
     run_async(main())
@@ -775,6 +779,48 @@ def test_what_is_being_read_at_the_moment_of_the_removal_is_not_handed_out(
             assert reading.is_set()
             assert follower.after == 0
             follower.close()
+
+    run_async(main())
+
+
+def test_who_comes_while_they_are_removed_reads_nothing_after_it(opener: Opener) -> None:
+    """Their right was looked up before, and the reading begins after the removal was answered."""
+
+    async def main() -> None:
+        async with device(opener(), HeldModel()) as here:
+            members = here.runs.members
+            ann, shared_id = await shared(members, bob="read")
+            asked = await here.done(await here.ask("of ann", thread="trip", principal="ann"))
+            enter, in_scope = members.enter, members.in_scope
+
+            async def late(access: Any) -> Any:
+                members.enter, members.in_scope = enter, in_scope  # type: ignore[method-assign]
+                await members.remove(ann, "bob")
+                return access
+
+            async def entered(*of: Any) -> Any:
+                return await late(await enter(*of))
+
+            async def found(*of: Any) -> Any:
+                return await late(await in_scope(*of))
+
+            members.in_scope = found  # type: ignore[method-assign]
+            follower = await here.runs.follow(asked.run, principal="bob")
+            with pytest.raises(NotFoundError):
+                await follower.next()
+            follower.close()
+
+            await members.put(ann, "bob", "read")
+            members.enter = entered  # type: ignore[method-assign]
+            info: Any = SimpleNamespace(principal="bob", by="bob")
+            state: Any = SimpleNamespace(
+                runs=here.runs, store=here.runs.store, threads=Threads(here.runs)
+            )
+            stream = await open_thread(state, info, shared_id, None, whole=True)
+            with pytest.raises(NotFoundError):
+                await stream.next()
+            stream.close()
+            assert not members.watch._readers
 
     run_async(main())
 

@@ -212,6 +212,39 @@ def test_a_process_that_dies_before_it_creates_a_run_leaves_that_to_others(opene
     run_async(main())
 
 
+def test_a_turn_of_a_process_that_dies_once_it_is_in_the_queue_is_not_lost(opener: Opener) -> None:
+    """Its note, that there is something to start, was there before the turn was; another process
+    looked in between, and there was nothing."""
+
+    async def main() -> None:
+        model = HeldModel()
+        async with devices(opener, model, 2) as (one, two):
+            await two.conversations._promoter.aclose()  # it looks when it is told to
+            await one.ask("hold one", while_busy="queue")
+            await until(lambda: model.questions)
+            swap, promote = one.runs.store.swap_document, two.conversations.admission.promote
+
+            async def dying(kind: str, name: str, old: bytes | None, new: bytes | None) -> bool:
+                if kind == "conversation" and new and b"and then" in new:
+                    await promote(SCOPE)
+                    assert await swap(kind, name, old, new)
+                    is_dead.set()
+                    await asyncio.Event().wait()
+                return await swap(kind, name, old, new)
+
+            is_dead = asyncio.Event()
+            one.runs.store.swap_document = dying  # type: ignore[method-assign]
+            asking = asyncio.create_task(one.ask("and then", while_busy="queue"))
+            await is_dead.wait()
+            two.conversations.open()
+            model.release("hold one")
+            await until(lambda: len(model.questions) == 2)
+            asking.cancel()
+            assert model.questions == ["hold one", "and then"]
+
+    run_async(main())
+
+
 def test_a_process_that_dies_after_it_created_a_run_has_started_it_once(opener: Opener) -> None:
     async def main() -> None:
         model = HeldModel()

@@ -27,7 +27,10 @@ from tokenwire.relay.record import Chain
 from tokenwire.run.call.lane import Lane
 from tokenwire.run.call.template import Template, is_text, is_written_so, written
 
-WIRES = ("native", "ui", "ag-ui", "openai-chat", "openai-responses", "anthropic")
+WIRES = (
+    "native", "ui", "ag-ui", "history", "tanstack", "lines", "token", "openai-chat",
+    "openai-responses", "anthropic",
+)  # fmt: skip
 WORDS = ["The", " lane", ' "is"', " the same", "\n\n", "é中𝄞", " \\ ", "/", "\t", ".", "0", "x"]
 
 
@@ -136,16 +139,14 @@ def test_fields_that_differ_beside_the_text_pass(name):
     assert found.on_lane >= 18
 
 
-@pytest.mark.parametrize("name", ["id", "model", "system_fingerprint", "usage", "x_groq"])
+@pytest.mark.parametrize("name", ["id", "model", "system_fingerprint", "x_groq"])
 def test_other_fields_that_differ_do_not(name):
     blocks = [BEGIN]
     for number, word in enumerate(WORDS):
         value = {"id": "x", "choices": [{"index": 0, "delta": {"content": word}}]}
         counts = {"prompt_tokens": 1, "completion_tokens": number}
-        more = {name: counts if name == "usage" else {"usage": counts}}
-        blocks.append(
-            sse({**value, **(more if name in ("usage", "x_groq") else {name: f"{number}"})})
-        )
+        more = {"usage": counts} if name == "x_groq" else f"{number}"
+        blocks.append(sse({**value, name: more}))
     assert same_both_ways(CHAT, [*chunked(*blocks, STOP, DONE), END]).on_lane == 0
 
 

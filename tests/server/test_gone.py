@@ -28,7 +28,7 @@ def test_a_reader_of_an_erased_run_gets_an_end_of_its_own(
     lines: list[str] = []
     try:
         with site() as here, caplog.at_level(logging.WARNING):
-            run = here.start("scenario:slow")
+            run = here.start("scenario:stall")
 
             def read() -> None:
                 with here.client.stream("GET", f"/v1/runs/{run}/events") as response:

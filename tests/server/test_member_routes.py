@@ -35,7 +35,18 @@ NEEDED: dict[str, tuple[str | None, ...]] = {
     "GET /v1/waiting": (None,),  # what waits for the caller
     "GET /v1/waiting/events": (None,),
     "DELETE /v1/runs/{run}": ("own",),
-    "GET /v1/threads": (None,),
+    "GET /v1/threads": (None, None),
+    "GET /v1/usage": (None,),
+    "GET /v1/usage/principals": (None,),  # for operators alone
+    "GET /v1/usage/tenants": (None,),
+    "GET /v1/budgets": (None,),
+    **{
+        f"{method} /v1/budgets/{path}": (None,)
+        for method in ("GET", "PUT", "DELETE")
+        for path in ("{whose}", "{whose}/{owner:path}")
+    },
+    "GET /v1/runs/{run}/usage": ("read",),
+    "GET /v1/threads/{thread}/usage": ("read",),
     "GET /v1/threads/{thread}": ("read",),
     "PUT /v1/threads/{thread}": ("write",),
     "DELETE /v1/threads/{thread}": ("own",),
@@ -80,19 +91,81 @@ NEEDED: dict[str, tuple[str | None, ...]] = {
     "POST /v1/producers/{run}/events": ("starter",),
     "POST /v1/producers/{run}/finish": ("starter",),
     "POST /v1/producers/{run}/renew": ("starter",),
+    "POST /a2a": ("write", "approve", "read", "write"),
+    **{
+        f"{method} {base}{path}": roles
+        for base in ("/a2a", "/a2a/{tenant:path}")
+        for method, path, roles in (
+            ("POST", "/message:send", ("write", "approve")),
+            ("POST", "/message:stream", ("write", "approve")),
+            ("GET", "/tasks", ("read",)),
+            ("GET", "/tasks/{task}", ("read",)),
+            ("GET", "/tasks/{task}:subscribe", ("read",)),
+            ("POST", "/tasks/{task}:subscribe", ("read",)),
+            ("POST", "/tasks/{task}:cancel", ("write",)),
+            ("GET", "/tasks/{task}/pushNotificationConfigs", ("read",)),
+            ("POST", "/tasks/{task}/pushNotificationConfigs", ("read",)),
+            ("GET", "/tasks/{task}/pushNotificationConfigs/{config}", ("read",)),
+            ("DELETE", "/tasks/{task}/pushNotificationConfigs/{config}", ("read",)),
+            ("GET", "/extendedAgentCard", (None,)),
+        )
+    },
+    **{
+        f"{method} /langgraph{path}": roles
+        for method, path, roles in (
+            ("GET", "/info", (None,)),
+            ("POST", "/assistants/search", (None,)),
+            ("GET", "/assistants/{assistant:path}", (None,)),
+            ("POST", "/threads", ("read",)),
+            ("POST", "/threads/search", (None,)),
+            ("GET", "/threads/{thread}", ("read",)),
+            ("DELETE", "/threads/{thread}", ("own",)),
+            ("GET", "/threads/{thread}/state", ("read",)),
+            ("POST", "/threads/{thread}/state/checkpoint", ("read",)),
+            ("GET", "/threads/{thread}/state/{checkpoint}", ("read",)),
+            ("POST", "/threads/{thread}/history", ("read",)),
+            ("POST", "/threads/{thread}/stream/events", ("read",)),
+            ("POST", "/threads/{thread}/commands", ("approve", "write")),
+            ("GET", "/threads/{thread}/runs", ("read",)),
+            ("GET", "/threads/{thread}/runs/{run}", ("read",)),
+            ("DELETE", "/threads/{thread}/runs/{run}", ("own",)),
+            ("GET", "/threads/{thread}/runs/{run}/join", ("read",)),
+            ("GET", "/threads/{thread}/runs/{run}/stream", ("read",)),
+            ("POST", "/threads/{thread}/runs/{run}/cancel", ("write",)),
+            ("POST", "/threads/{thread}/runs", ("approve", "write")),
+            ("POST", "/threads/{thread}/runs/stream", ("approve", "write")),
+            ("POST", "/threads/{thread}/runs/wait", ("approve", "write")),
+            ("POST", "/runs", (None,)),
+            ("POST", "/runs/stream", (None,)),
+            ("POST", "/runs/wait", (None,)),
+            ("GET", "/runs/{run}/stream", ("read",)),
+        )
+    },
     "GET /v1/models": (None,),
     "GET /v1/models/{model:path}": (None,),
 }
 #: They are about no conversation, whatever is below them.
 ELSEWHERE = ("/ds/v1/stream/__ds/", "/ds/v1/stream/{path", "/v1/session", "/livez", "/healthz")
-ELSEWHERE += ("/docs", "/openapi.json", "/v1/approval-links/", "/v1/probe")
+ELSEWHERE += ("/docs", "/.well-known/", "/openapi.json", "/v1/approval-links/", "/v1/probe")
 #: They end what others need, or come after its end.
-LAST = ("POST /v1/runs/{run}/cancel", "POST /v1/responses/{response}/cancel")
+LAST = tuple(f"POST /langgraph/threads/{{thread}}/runs{path}" for path in ("/stream", "/wait", ""))
+LAST += ("POST /langgraph/threads/{thread}/commands",)  # what waits is superseded
+LAST += ("POST /v1/runs/{run}/cancel", "POST /v1/responses/{response}/cancel")
+LAST += ("POST /langgraph/threads/{thread}/runs/{run}/cancel",)
+LAST += ("POST /a2a/tasks/{task}:cancel", "POST /a2a/{tenant:path}/tasks/{task}:cancel")
+LAST += tuple(
+    f"{method} {base}/tasks/{{task}}:subscribe"
+    for base in ("/a2a", "/a2a/{tenant:path}")
+    for method in ("GET", "POST")
+)
 LAST += ("GET /v1/runs/{run}/wires/{wire}",)  # which is a stream up to the end of the run
 LAST += ("POST /api/chat/{chat}/stop", "DELETE /v1/runs/{run}", "DELETE /v1/responses/{response}")
-LAST += ("DELETE /v1/threads/{thread}",)
+LAST += ("DELETE /langgraph/threads/{thread}/runs/{run}",)
+LAST += ("DELETE /v1/threads/{thread}", "DELETE /langgraph/threads/{thread}")
 #: What is gone with the run, a line before; and a link that was never made.
 NOT_THERE = ("DELETE /v1/responses/{response}",)
+NOT_THERE += ("DELETE /langgraph/threads/{thread}/runs/{run}",)
+NOT_THERE += ("DELETE /langgraph/threads/{thread}",)
 NOT_THERE += ("DELETE /v1/runs/{run}/approvals/{approval}/links/{link}",)
 NOBODYS = {**UNKNOWN, "thread": "thr_" + "a" * 25}
 

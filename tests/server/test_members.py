@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from support.people import Person, people_server
+from tokenwire.relay.conversation.scope import principal_of
 from tokenwire.server import Live
 
 
@@ -333,6 +334,57 @@ def test_a_removal_ends_what_is_open_on_every_wire(here: tuple[str, Live]) -> No
     assert ned.ask("POST", f"/v1/runs/{run}/cancel", {}).status_code == 202
     still.join(45)
     assert '"outcome":"cancelled"' in still.text.replace(" ", "")
+
+
+def test_who_comes_while_they_are_removed_gets_nothing_on_any_wire(
+    here: tuple[str, Live], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their right was looked up before; the reading begins after the removal was done."""
+    url, live = here
+    ned, oda = Person(url, "ned"), Person(url, "oda")
+    run = ned.start("scenario:text", thread="during")
+    _finish(ned, run)
+    paths = [
+        f"/v1/runs/{run}/events",
+        f"/v1/runs/{run}/events?live=long-poll",
+        "/v1/threads/{id}/events",
+        "/v1/threads/{id}/events?runs=full",
+        f"/v1/runs/{run}/wires/ui-6",
+        f"/v1/runs/{run}/wires/openai-responses",
+        f"/ag-ui?runId={run}&offset=-1",
+        f"/ds/v1/stream/runs/{run}?offset=-1&live=sse",
+        f"/ds/v1/stream/runs/{run}?offset=-1&live=long-poll",
+        f"/ds/v1/stream/runs/{run}.ui?offset=-1&live=sse",
+    ]
+    members = live.runs.members
+    in_scope = members.in_scope
+
+    async def removed(scope: str, principal: str) -> Any:
+        access = await in_scope(scope, principal)
+        if principal.startswith("oda") and access is not None and not done:
+            done.append(principal)
+            owner = await in_scope(scope, principal_of(scope))
+            await members.remove(owner, principal)  # type: ignore[arg-type]
+        return access
+
+    for path in paths:
+        added = ned.ask("PUT", "/v1/threads/during/members/oda", {"role": "write"})
+        assert added.status_code == 200, added.text
+        full = path.format(id=added.json()["id"])
+        whole = Reading(oda, full) if "/threads/" not in full else None
+        if whole is not None:
+            whole.join(45)
+        done: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(members, "in_scope", removed)
+            late = Reading(oda, full)
+            late.join(45)
+        assert done, path
+        assert not late.is_alive(), path
+        for word in ("delta", '"turns"', "run-end"):
+            assert word not in late.text, (path, late.text)
+        if whole is not None:
+            assert len(late.text) < len(whole.text) / 2, (path, late.text)
 
 
 def test_a_run_goes_on_when_who_began_it_is_removed(url: str) -> None:

@@ -50,7 +50,7 @@ CHECKS = [
 def site() -> Iterator[Site]:
     # What follows a conversation has no end of its own.
     bounds = {"max_age": 1.0, "long_poll_timeout": 0.5}
-    with serving(durable_streams="readwrite", chat_get="on", **bounds) as running:
+    with serving(durable_streams="readwrite", chat_get="on", usage=True, **bounds) as running:
         yield running
 
 
@@ -303,6 +303,28 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "demo", "input": "Hello"},
     "/v1/messages": {"model": "demo", "messages": ASKED, "max_tokens": 100},
     "/v1/messages/count_tokens": {"model": "demo", "messages": ASKED},
+    **{
+        f"/v1/budgets/{of}": {"budgets": [{"period": "day", "unit": "tokens", "most": 10**12}]}
+        for of in ("{whose}", "{whose}/{owner}")
+    },
+    **{
+        f"{base}/message:{word}": {"message": {"messageId": word, "parts": [{"text": "Hello"}]}}
+        for base in ("/a2a", "/a2a/{tenant}")
+        for word in ("send", "stream")
+    },
+    "/a2a": {"jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": {}},
+    **{
+        f"/langgraph{base}/runs{path}": {"input": {"messages": [{"type": "human", "content": "x"}]}}
+        for base in ("", "/threads/{thread}")
+        for path in ("", "/stream", "/wait")
+    },
+    "/langgraph/threads/{thread}/state/checkpoint": {"checkpoint": {"checkpoint_id": "root"}},
+    "/langgraph/threads/{thread}/stream/events": {"channels": ["values"]},
+    "/langgraph/threads/{thread}/commands": {
+        "id": 1,
+        "method": "run.start",
+        "params": {"input": {"messages": [{"type": "human", "content": "x"}]}},
+    },
     "/ds/v1/stream/__ds/subscriptions/{name}": {
         "type": "pull-wake",
         "pattern": "own/*",
@@ -318,14 +340,18 @@ STRICT = (
     "/v1/responses",
     "/v1/messages",
     "/v1/messages/count_tokens",
+    *(path for path in GOOD if path.startswith(("/a2a", "/langgraph"))),
 )
 PLACES = ("Last-Event-ID", "after", "model", "before", "offset", "X-Run-Id", "starting_after")
-PLACES += ("history", "while_busy", "thread")
+PLACES += ("If-Match", "Tokenwire-Reader", "tenant", "principal")
+PLACES += ("history", "while_busy", "thread", "pageToken", "contextId", "statusTimestampAfter")
 
 
 def made_good(case: Any, path: str, number: int, run: str) -> None:
     """Put what exists in place of what was made up."""
     names = {"run": run, "response": f"resp_{run}", "thread": "chat-1", "model": "demo"}
+    names |= {"task": run, "tenant": "demo", "whose": "principal"}
+    names |= {"assistant": "demo", "checkpoint": "root"}
     names |= {"chat": "chat-1", "path": "own", "name": "one"}
     names["wire"] = ("ui", "ag-ui", "openai-chat", "openai-responses", "anthropic")[number % 5]
     for name in case.path_parameters:
@@ -360,7 +386,8 @@ def ask_of(site: Site, operation: Any, run: str, examples: int) -> Counter[int]:
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
             number = statuses.total()
-            if number % 2 and operation.method.upper() != "DELETE" and path != "/v1/session":
+            is_kept = operation.method.upper() != "DELETE" or path.startswith("/v1/budgets")
+            if number % 2 and is_kept and path != "/v1/session":
                 made_good(case, path, number, run)
             if path == "/v1/probe" and isinstance(case.query.get("seconds"), float | int):
                 case.query["seconds"] = min(case.query["seconds"], 0.2)  # it takes that long
@@ -375,7 +402,23 @@ def ask_of(site: Site, operation: Any, run: str, examples: int) -> Counter[int]:
 #: What has a success only in a state that is made elsewhere: a run that waits,
 #: a run that its producer writes (tests/server/test_producers.py), a wake, a webhook.
 WITHOUT_SUCCESS = {
+    *(
+        f"{method} {base}/tasks/{{task}}:{word}"
+        for base in ("/a2a", "/a2a/{tenant}")
+        for method, word in (("POST", "cancel"), ("GET", "subscribe"), ("POST", "subscribe"))
+    ),
+    *(  # which this server does not send
+        f"{method} {base}/tasks/{{task}}/pushNotificationConfigs{end}"
+        for base in ("/a2a", "/a2a/{tenant}")
+        for method, end in (
+            ("GET", ""),
+            ("POST", ""),
+            ("GET", "/{config}"),
+            ("DELETE", "/{config}"),
+        )
+    ),
     "DELETE /v1/runs/{run}",
+    "DELETE /langgraph/threads/{thread}/runs/{run}",
     "POST /v1/runs/{run}/approvals/{approval}",
     "POST /v1/runs/{run}/approvals/{approval}/links",
     "DELETE /v1/runs/{run}/approvals/{approval}/links",

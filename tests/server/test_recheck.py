@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +20,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from support.server import simulator
+from tokenwire.log.base import Store
 from tokenwire.log.memory import MemoryStore
+from tokenwire.log.sqlite.store import SQLiteStore
 from tokenwire.observe.facts import Fact, FollowerGone
 from tokenwire.observe.hooks import observe
 from tokenwire.providers.registry import Registry
@@ -80,13 +83,15 @@ class Keys:
 
 
 @contextmanager
-def checked(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[tuple[str, Keys]]:
+def checked(
+    monkeypatch: pytest.MonkeyPatch, store: Store | None = None, **settings: Any
+) -> Iterator[tuple[str, Keys]]:
     monkeypatch.setattr(auth_module, "RECHECK_SECONDS", 0.2)
     keys = Keys()
     app = create_app(
         Settings(port=0, graceful_stop=2.0, access_log=False, **settings),
         registry=Registry(demo_url=simulator().server.url + "/v1", env={}),
-        store=MemoryStore(),
+        store=store or MemoryStore(),
         auth=Auth(verify=keys.verify),
     )
     app.state.recheck._every = 0.05
@@ -188,6 +193,44 @@ def test_a_session_of_the_page_and_a_token_that_reads_one_run_end_with_their_key
             keys.principals[KEY] = None
             data += b"".join(pieces)
         assert b'"reason":"revoked"' in data
+
+
+@pytest.mark.parametrize("path", ["/v1/threads?live=sse", "/v1/threads/t/events", "/ws"])
+@pytest.mark.parametrize("is_here", [True, False], ids=["here", "elsewhere"])
+def test_what_a_session_has_open_ends_when_its_user_signs_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_here: bool, path: str
+) -> None:
+    stores = [SQLiteStore(str(tmp_path / "log.db")) for _ in range(2)]
+    with (
+        checked(monkeypatch, stores[0]) as (one, _),
+        checked(monkeypatch, stores[1]) as (two, _),
+        httpx.Client(timeout=30, trust_env=False) as client,
+    ):
+        if is_here:
+            monkeypatch.setattr(auth_module, "RECHECK_SECONDS", 3600.0)
+        signed_in = client.post(f"{one}/v1/session", json={"key": KEY})
+        cookie = {"cookie": signed_in.headers["set-cookie"].partition(";")[0]}
+        place = one if is_here else two
+        sign_out = ("DELETE", f"{place}/v1/session")
+        if path == "/ws":
+            with connect(one.replace("http", "ws") + path, additional_headers=cookie) as socket:
+                socket.send(json.dumps({"op": "follow-threads"}))
+                while "snapshot" not in str(socket.recv(timeout=30)):
+                    pass
+                assert client.request(*sign_out, headers=cookie).status_code == 204
+                with pytest.raises(ConnectionClosed) as closed:
+                    while True:
+                        socket.recv(timeout=30)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1008
+            return
+        with client.stream("GET", one + path, headers=cookie) as answer:
+            pieces = answer.iter_bytes()
+            data = next(pieces)
+            assert client.request(*sign_out, headers=cookie).status_code == 204
+            data += b"".join(pieces)
+        assert b'"reason":"revoked"' in data
+        assert client.get(one + path, headers=cookie).status_code == 401
 
 
 def test_a_key_that_holds_is_asked_about_once_for_all_of_its_connections(

@@ -43,6 +43,17 @@ NEEDED = {
     "GET /v1/runs/{run}/events": "read",
     "GET /v1/runs/{run}/wires/{wire}": "read",
     "GET /v1/threads": "read",
+    "GET /v1/usage": "read",
+    "GET /v1/runs/{run}/usage": "read",
+    "GET /v1/threads/{thread}/usage": "read",
+    **{
+        f"{method} /v1/budgets{path}": "admin"
+        for path in ("", "/{whose}", "/{whose}/{owner:path}")
+        for method in ("GET", "PUT", "DELETE")
+        if path or method == "GET"
+    },
+    "GET /v1/usage/principals": "admin",
+    "GET /v1/usage/tenants": "admin",
     "GET /v1/threads/{thread}": "read",
     "GET /v1/models": "read",
     "GET /v1/models/{model:path}": "read",
@@ -103,10 +114,66 @@ NEEDED = {
     "POST /v1/messages": "write",
     "POST /v1/messages/count_tokens": "read",
     "POST /ds/chat": "write",
+    "POST /a2a": "read",
+    **{
+        f"{method} {base}{path}": role
+        for base in ("/a2a", "/a2a/{tenant:path}")
+        for method, path, role in (
+            ("POST", "/message:send", "write"),
+            ("POST", "/message:stream", "write"),
+            ("GET", "/tasks", "read"),
+            ("GET", "/tasks/{task}", "read"),
+            ("GET", "/tasks/{task}:subscribe", "read"),
+            ("POST", "/tasks/{task}:subscribe", "read"),
+            ("POST", "/tasks/{task}:cancel", "write"),
+            ("GET", "/tasks/{task}/pushNotificationConfigs", "read"),
+            ("POST", "/tasks/{task}/pushNotificationConfigs", "write"),
+            ("GET", "/tasks/{task}/pushNotificationConfigs/{config}", "read"),
+            ("DELETE", "/tasks/{task}/pushNotificationConfigs/{config}", "write"),
+            ("GET", "/extendedAgentCard", "read"),
+        )
+    },
+    **{
+        f"{method} /langgraph{path}": role
+        for method, path, role in (
+            ("GET", "/info", "read"),
+            ("POST", "/assistants/search", "read"),
+            ("GET", "/assistants/{assistant:path}", "read"),
+            ("POST", "/threads", "write"),
+            ("POST", "/threads/search", "read"),
+            ("GET", "/threads/{thread}", "read"),
+            ("DELETE", "/threads/{thread}", "admin"),
+            ("GET", "/threads/{thread}/state", "read"),
+            ("POST", "/threads/{thread}/state/checkpoint", "read"),
+            ("GET", "/threads/{thread}/state/{checkpoint}", "read"),
+            ("POST", "/threads/{thread}/history", "read"),
+            ("POST", "/threads/{thread}/stream/events", "read"),
+            ("POST", "/threads/{thread}/commands", "write"),
+            ("GET", "/threads/{thread}/runs", "read"),
+            ("GET", "/threads/{thread}/runs/{run}", "read"),
+            ("DELETE", "/threads/{thread}/runs/{run}", "admin"),
+            ("GET", "/threads/{thread}/runs/{run}/join", "read"),
+            ("POST", "/threads/{thread}/runs/{run}/cancel", "write"),
+            *(
+                (m, f"{base}{p}", r)
+                for base in ("/runs", "/threads/{thread}/runs")
+                for m, p, r in (
+                    ("POST", "", "write"),
+                    ("POST", "/stream", "write"),
+                    ("POST", "/wait", "write"),
+                    ("GET", "/{run}/stream", "read"),
+                )
+            ),
+        )
+    },
 }
+#: They have no end, but for ``?live=no``.
+ENDLESS = ("/v1/threads/{thread}/events", "/v1/waiting/events", "/{thread}/stream/events")
+#: They need it by name: whoever may do everything else is refused.
+OPERATORS = ("/v1/budgets", "/v1/usage/principals", "/v1/usage/tenants")
 BY_METHOD = {"GET": "read", "HEAD": "read", "DELETE": "admin"}
 OPEN = {"/v1/approval-links/{token}", "/livez", "/healthz", "/v1/session", "/openapi.json", "/docs"}
-OPEN |= {"/ds/v1/stream/__ds/jwks.json"}
+OPEN |= {"/ds/v1/stream/__ds/jwks.json", "/.well-known/agent-card.json"}
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +228,15 @@ def _body(path: str, method: str) -> Any:
         "/v1/messages": {"model": "demo", "max_tokens": 100, "messages": asked},
         "/v1/messages/count_tokens": {"model": "demo", "messages": asked},
         "/ds/chat": {"id": "role-chat", "messages": [_question("scenario:text")]},
+        "/langgraph/threads/{thread}/commands": {
+            "id": 1,
+            "method": "run.start",
+            "params": {"input": {"messages": [{"type": "human", "content": "scenario:text"}]}},
+        },
+        "/langgraph/threads/{thread}/stream/events": {"channels": ["values"]},
     }
+    if path.endswith(("/message:send", "/message:stream")):
+        return {"message": {"messageId": "role-message", "parts": [{"text": "scenario:text"}]}}
     return bodies.get(path, {})
 
 
@@ -169,6 +244,7 @@ def _body(path: str, method: str) -> Any:
 def test_every_route_needs_its_role(here: tuple[str, Live], who: str) -> None:
     url, live = here
     person, free = Person(url, f"p-{who}", roles=GIVEN[who]), Person(url, f"free-{who}")
+    operator = Person(url, f"operator-{who}", roles=["admin"])
     seen: set[str] = set()
     for group, routes in live.server.wires.items():
         for route in routes:
@@ -178,14 +254,17 @@ def test_every_route_needs_its_role(here: tuple[str, Live], who: str) -> None:
                 needed = _needed(route, method)
                 seen.add(f"{method} {route.path}")
                 path = re.sub(r"\{\w+(:path)?\}", RUN, route.path)
-                if route.path in ("/v1/threads/{thread}/events", "/v1/waiting/events"):
-                    path += "?live=no"  # it has no end otherwise
+                if route.path.endswith(ENDLESS):
+                    path += "?live=no"
                 body = _body(route.path, method)
                 if route.path == "/ag-ui" and body is not None:
                     body = _ag_ui("scenario:text", f"run-{who}", "t")
                 got = person.ask(method, path, body)
                 if needed is None or needed in MAY[who]:
                     expected = free.ask(method, path, body)
+                    if path.startswith(OPERATORS):
+                        assert expected.status_code == 403, (method, path)
+                        expected = operator.ask(method, path, body)
                     assert got.status_code == expected.status_code, (method, path, got.text)
                     assert got.status_code != 403
                     continue

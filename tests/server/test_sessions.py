@@ -329,6 +329,50 @@ def test_sign_out_ends_the_session_and_not_only_its_cookie() -> None:
         assert here.client.get("/v1/runs/x", headers=other).status_code == 404
 
 
+def test_what_was_written_for_one_person_is_not_done_as_another() -> None:
+    """A page sends later than it was written: meanwhile the browser's cookie may be another's."""
+    with site(api_keys=[f"ann:{KEY}", f"bob:{OTHER}"]) as here:
+        ann, bob = {"authorization": f"Bearer {KEY}"}, {"authorization": f"Bearer {OTHER}"}
+
+        def ask(method: str, path: str, who: dict[str, str], body: Any = None) -> httpx.Response:
+            return here.client.request(method, path, headers=who, json=body)
+
+        for_ann = {"tokenwire-reader": ask("GET", "/v1/threads", ann).json()["reader"]}
+        start = {"prompt": "scenario:approval?rate=0&ttft=0", "thread": "both"}
+        run = ask("POST", "/v1/runs", {**ann, **for_ann}, start)
+        assert run.status_code == 201
+        # He belongs to it as well, so that he may do all of this as himself.
+        assert ask("PUT", "/v1/threads/both/members/bob", ann, {"role": "own"}).is_success
+        (shared,) = (entry["thread"] for entry in ask("GET", "/v1/threads", bob).json()["threads"])
+        one, sent_as_bob = f"/v1/runs/{run.json()['id']}", {**bob, **for_ann}
+        for method, path, body in (
+            ("POST", "/v1/runs", {"prompt": "of Ann"}),
+            ("POST", "/v1/runs", {"prompt": "of Ann", "thread": shared}),
+            ("POST", f"{one}/cancel", None),
+            ("POST", f"{one}/approvals/any", {"approved": True}),
+            ("PUT", f"/v1/threads/{shared}", {"title": "of Ann"}),
+            ("DELETE", f"/v1/threads/{shared}", None),
+            ("DELETE", one, None),
+            ("POST", "/api/chat", {"id": "x", "messages": []}),
+            ("POST", "/v1/chat/completions", {}),
+            ("GET", "/chat/stream?prompt=of+Ann", None),
+            ("GET", "/v1/threads", None),
+        ):
+            answer = ask(method, path, sent_as_bob, body)
+            assert answer.status_code == 412, (path, answer.text)
+            error = answer.json()["error"]
+            assert isinstance(error, str) or "other_reader" in error.values(), error
+        for reader in ("", "of nobody", for_ann["tokenwire-reader"].upper()):
+            answer = ask("GET", one, {**ann, "tokenwire-reader": reader})
+            assert answer.status_code == 412, reader
+        assert len(ask("GET", "/v1/threads", bob).json()["threads"]) == 1
+        told = ask("GET", "/v1/threads/both", {**ann, **for_ann}).json()
+        assert [entry["state"] for entry in told["runs"]] == ["waiting"]
+        # Who is not known at all hears that, and signing in and out is nobody's.
+        assert ask("POST", "/v1/runs", for_ann, start).status_code == 401
+        assert ask("POST", "/v1/session", for_ann, {"key": OTHER}).is_success
+
+
 def test_over_tls_the_cookie_is_bound_to_its_host() -> None:
     with site(api_keys=[f"ann:{KEY}"], trust_proxy=["127.0.0.1"]) as here:
         plain, plain_session = signed_in(here)

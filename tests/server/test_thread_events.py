@@ -249,7 +249,7 @@ def test_a_long_poll_ends_when_its_time_is_up() -> None:
         path = "/v1/threads/quiet/events"
         cursor = short.client.get(path, params={"live": "no"}).json()["next"]
         page = short.client.get(path, params={"live": "long-poll", "after": cursor}).json()
-        assert page == {"events": [], "next": cursor}
+        assert (page["events"], page["next"]) == ([], cursor)
 
 
 def test_principals_are_apart_and_typing_and_presence_pass() -> None:

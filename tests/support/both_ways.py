@@ -1,5 +1,7 @@
 """A run over raw bytes of a provider, with its lane on and off: records and readers' bytes.
 
+With it off, every event is decoded and encoded for every reader as well.
+
 Everything is real but the sockets and the clock: the bytes go into the provider's connection, each
 read at its time, when everybody who was woken by the one before sleeps again.
 """
@@ -27,10 +29,14 @@ from tokenwire.run.call.lane import Lane, switch
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.loop import Loop
 from tokenwire.server.edge.connections import Connections
+from tokenwire.server.edge.encoding.batches import BatchEncoder
 from tokenwire.server.edge.respond import RunResponse
 from tokenwire.server.edge.transport import transport_of
+from tokenwire.wire.ag_ui.encoder import AGUIEncoder
+from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder
 from tokenwire.wire.catalogue import encoder_for
 from tokenwire.wire.native import NativeEncoder
+from tokenwire.wire.token_sse import TokenEncoder
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
 RUN = "run-0123456789abcdefgh"
@@ -46,6 +52,13 @@ def chunked(*blocks: bytes, form: bytes = b"%x\r\n") -> list[bytes]:
 END = b"0\r\n\r\n"
 
 
+#: Encoders that no name gives.
+OTHERS: dict[str, Callable[[], Any]] = {
+    "native": NativeEncoder,
+    "token": lambda: TokenEncoder(RUN),
+    "lines": lambda: AGUILinesEncoder(history=[]),
+    "history": lambda: AGUIEncoder(history=[{"id": "u1", "role": "user", "content": "hi"}]),
+}
 _ONCE = RetryPolicy(retries=0)
 
 
@@ -177,7 +190,8 @@ class Scene:
 
     async def read(self, wire: str, name: str = "") -> None:
         """One more reader, from the start."""
-        encoder: Any = NativeEncoder() if wire == "native" else encoder_for(wire)
+        make = OTHERS.get(wire)
+        encoder: Any = encoder_for(wire) if make is None else make()
         follower = await self.runs.follow(RUN)
         response = RunResponse(self.connections, follower, encoder, run_id=RUN)
         body = self.bodies[name or wire] = Body()
@@ -228,6 +242,10 @@ def _waits(waiter: asyncio.Future[None] | None) -> bool:
 
 async def _forever() -> Any:
     await asyncio.Event().wait()
+
+
+def _learn_nothing(*arguments: Any) -> None:
+    """Every event is decoded and encoded."""
 
 
 class _One:
@@ -284,6 +302,7 @@ def run_over(
             patch.object(Loop.__init__, "__kwdefaults__", defaults),
             patch.object(Lane, "received", counted),
             patch.object(switch, "on", lane),
+            patch.object(BatchEncoder, "_learn", BatchEncoder._learn if lane else _learn_nothing),
         ):
             log = store()
             await log.start()

@@ -122,7 +122,9 @@ class Writer:
     def agent(self) -> None:
         """What an agent does beside its words: tasks that overlap, shared state, progress."""
         draw, add, tasks = self.draw, self.add, self.order.tasks
-        what = draw(st.sampled_from(["task", "task", "again", "end", "state", "progress"]))
+        what = draw(
+            st.sampled_from(["task", "task", "again", "end", "state", "progress", "budget"])
+        )
         if what == "task" or (what in ("again", "end") and not tasks):
             name = draw(st.sampled_from(["search", "read"]))
             add(m.StepStart(step=self.next_number(), kind="task", name=name))
@@ -134,6 +136,9 @@ class Writer:
             add(m.StepEnd(step=draw(st.sampled_from(tasks)), status="complete", size=12))
         elif what == "progress":
             add(m.RunProgress(fraction=draw(st.sampled_from([0.0, 0.5])), message="reading"))
+        elif what == "budget":
+            left = draw(st.sampled_from([0.0, 0.25]))
+            add(m.RunBudget(name="thread", unit="dollars", left=left, most=2.0))
         else:
             new = draw(_STATES)
             if self.shared is None or draw(st.booleans()):

@@ -48,6 +48,18 @@ STARTS = (
     "/ds/chat",
     "/v1/responses",
     "/v1/messages",
+    "/a2a",
+    "/a2a/message:send",
+    "/a2a/message:stream",
+    "/a2a/{tenant:path}/message:send",
+    "/a2a/{tenant:path}/message:stream",
+    "/langgraph/runs",
+    "/langgraph/runs/stream",
+    "/langgraph/runs/wait",
+    "/langgraph/threads/{thread}/commands",
+    "/langgraph/threads/{thread}/runs",
+    "/langgraph/threads/{thread}/runs/stream",
+    "/langgraph/threads/{thread}/runs/wait",
 )
 
 
@@ -73,6 +85,10 @@ def requests_of(route: Route, method: str, ids: dict[str, str]) -> list[tuple[st
     values = {
         **ids,
         "response": f"resp_{ids['run']}",
+        "task": ids["run"],
+        "tenant": "demo",
+        "assistant": "demo",
+        "checkpoint": ids["run"],
         "chat": ids["thread"],
         "path": ids["stream"],
         "name": ids["subscription"],
@@ -80,7 +96,10 @@ def requests_of(route: Route, method: str, ids: dict[str, str]) -> list[tuple[st
         "wire": "ui-7",
         "principal": ids.get("principal", "eve"),
         "invite": ids.get("invite", "unknown-invite"),
+        "whose": "principal",
+        "owner": ids.get("principal", "eve"),
         "link": "unknown-link",
+        "config": "unknown-config",
         "token": "unknown-token",
     }
     filled = path.format(**values)
@@ -89,11 +108,15 @@ def requests_of(route: Route, method: str, ids: dict[str, str]) -> list[tuple[st
             (f"/ag-ui?runId={ids['ag_ui']}&offset=-1", None),
             (f"/ag-ui?threadId={ids['thread']}", None),
         ]
+    if path == "/v1/threads":
+        return [(filled, None), (filled + "?live=no", None)]
+    if path.startswith("/a2a") and path.endswith("/tasks"):
+        filled += f"?contextId={ids['thread']}"
     if path.endswith("/tools/{call}"):
         filled = path.format(run=ids["tool_run"], call=ids["call"])
     if path in ("/v1/chat/completions", "/v1/messages"):
         filled += f"?history=thread&thread={ids['thread']}"
-    if path.endswith("/events") and method == "GET":  # endless, but for this
+    if path.endswith("/events") and (method == "GET" or "/stream/" in path):  # else endless
         filled += "?live=no"
     return [(filled, body) for body in _bodies(path, method, ids)]
 
@@ -116,7 +139,41 @@ def _bodies(path: str, method: str, ids: dict[str, str]) -> list[Any]:
     }
     question = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "scenario:text"}]}
     asked = [{"role": "user", "content": "scenario:text"}]
+    decided = {"approvalId": ids["approval"], "approved": True}
+    messages = [
+        {"message": {"messageId": "m1", "contextId": ids["thread"], "parts": [{"text": "hi"}]}},
+        {"message": {"messageId": "m2", "taskId": ids["run"], "parts": [{"data": decided}]}},
+    ]
+    if path.endswith(("/message:send", "/message:stream")):
+        return messages
+    if path.startswith("/langgraph/") and path.endswith(("/runs", "/runs/stream", "/runs/wait")):
+        asked_here = {"messages": [{"type": "human", "content": "scenario:text"}]}
+        said: list[Any] = [{"input": asked_here, "multitask_strategy": "reject"}]
+        answered_here = {"command": {"resume": {ids["approval"]: {"approved": True}}}}
+        return said if "{thread}" not in path else [answered_here, *said]
+    if path.endswith("/commands"):
+        answer_here = {"interrupt_id": ids["approval"], "response": {"approved": True}}
+        asked_here = {"messages": [{"type": "human", "content": "scenario:text"}]}
+        started = {"assistant_id": "demo", "input": asked_here, "multitask_strategy": "reject"}
+        return [
+            {"id": 1, "method": "input.respond", "params": {**answer_here, "namespace": []}},
+            {"id": 2, "method": "run.start", "params": started},
+        ]
+    budgets = {"budgets": [{"period": "day", "unit": "tokens", "most": 10**9}]}
     bodies: dict[str, list[Any]] = {
+        "/langgraph/threads": [{"thread_id": ids["thread"]}],
+        "/langgraph/threads/{thread}/stream/events": [{"channels": ["values", "messages"]}],
+        "/langgraph/threads/{thread}/state/checkpoint": [
+            {"checkpoint": {"checkpoint_id": ids["run"]}}
+        ],
+        "/a2a": [
+            {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": messages[0]},
+            {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": messages[1]},
+            {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": ids["run"]}},
+            {"jsonrpc": "2.0", "id": 1, "method": "CancelTask", "params": {"id": ids["run"]}},
+        ],
+        "/a2a/tasks/{task}/pushNotificationConfigs": [{"url": "https://hooks.example/"}],
+        "/a2a/{tenant}/tasks/{task}/pushNotificationConfigs": [{"url": "https://hooks.example/"}],
         "/v1/runs": [{"prompt": "scenario:text", "thread": ids["thread"]}],
         "/v1/producers": [{"prompt": "a question", "thread": ids["thread"]}],
         "/v1/producers/{run}/events": [
@@ -131,6 +188,8 @@ def _bodies(path: str, method: str, ids: dict[str, str]) -> list[Any]:
         "/v1/threads/{thread}": [{"title": "mine"}],
         "/v1/threads/{thread}/members/{principal}": [{"role": "read"}],
         "/v1/threads/{thread}/invites": [{"role": "write"}],
+        "/v1/budgets/{whose}": [budgets],
+        "/v1/budgets/{whose}/{owner}": [budgets],
         "/v1/invites/accept": [{"token": "invite_unknown"}],
         "/v1/session": [{"key": "x" * 20}],
         "/api/chat": [

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -69,11 +69,13 @@ def _demo() -> Simulator:
 
 
 @contextmanager
-def serving(tools: ToolSet | None = None, **settings: Any) -> Iterator[ThreadedServer]:
+def serving(
+    tools: ToolSet | None = None, agents: Iterable[object] = (), **settings: Any
+) -> Iterator[ThreadedServer]:
     """A server on a free port with the demo model."""
     settings.setdefault("model", ["demo"])
     registry = Registry(demo_url=_demo().server.url + "/v1")
-    app = create_app(Settings(port=0, **settings), registry=registry, tools=tools)
+    app = create_app(Settings(port=0, **settings), registry=registry, tools=tools, agents=agents)
     with ThreadedServer(app) as server:
         yield server
 
@@ -143,3 +145,16 @@ def run_node(script: str, *arguments: str, seconds: float = 120, **env: str) -> 
     if _keeper is None or not _keeper.is_open:
         _keeper = Keeper()
     return _keeper.run(script, arguments, env, seconds)
+
+
+def run_alone(*arguments: str) -> Any:
+    """In a Node of its own, as a page's globals are not for other scripts."""
+    done = subprocess.run(
+        ["node", "--no-warnings", *arguments],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])

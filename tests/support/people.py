@@ -78,6 +78,7 @@ def people_server(**more: Any) -> Iterator[tuple[str, Live]]:
         runs_per_principal=100,
         waiting_runs_per_principal=100,
         durable_streams="readwrite",
+        usage=True,
     )
     more = {"settings": settings, **more}
     live = live_of(user=who, tools=[delete_file, get_weather], **more)

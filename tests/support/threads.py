@@ -83,6 +83,20 @@ def following(
         yield Follower(answer)
 
 
+@contextmanager
+def list_of(
+    client: httpx.Client, *, after: str | None = None, headers: dict[str, str] | None = None
+) -> Iterator[Follower]:
+    """A stream of the list of conversations, open."""
+    all_headers = dict(headers or {})
+    if after is not None:
+        all_headers["last-event-id"] = after
+    path = "/v1/threads?live=sse"
+    with client.stream("GET", path, headers=all_headers) as answer:
+        assert answer.status_code == 200, answer.read()
+        yield Follower(answer)
+
+
 def pages(client: httpx.Client, thread: str, after: str, **query: str) -> list[Event]:
     """All that is there after a cursor, page by page."""
     events: list[Event] = []

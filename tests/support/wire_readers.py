@@ -137,7 +137,7 @@ class UIReader(Reader):
             self.data[chunk.get("id", "")] = chunk["data"]
 
     def facts(self) -> Any:
-        names = ["state", "progress", *(n for n in self.data if n.startswith("step-"))]
+        names = ["state", "progress", "budget", *(n for n in self.data if n.startswith("step-"))]
         return {name: self.data[name] for name in names if name in self.data}
 
     def tool(self, kind: str, chunk: dict[str, Any]) -> None:

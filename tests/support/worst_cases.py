@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
@@ -54,6 +55,7 @@ class Found:
             pass
 
 
+@cache
 def patterns() -> list[Found]:
     """Every pattern that a module of the package has made, or makes when it is called."""
     listed: dict[tuple[str, Any], Found] = {}
@@ -65,6 +67,8 @@ def patterns() -> list[Found]:
                 (module.__name__, pattern), Found(f"{module.__name__}.{name}", pattern, uses)
             )
         made = {found.pattern.pattern for found in listed.values()}
+        if not _MAY_CALL.search(source):
+            continue
         for method, pattern in _of_calls(ast.parse(source)):
             if pattern.pattern in made:  # bound to a name, under which it is in the list already
                 continue
@@ -74,6 +78,8 @@ def patterns() -> list[Found]:
     return list(listed.values())
 
 
+#: The words of which each call that `_of_calls` looks for has one: to parse a file is dear.
+_MAY_CALL = re.compile(r"\b(?:re|pattern)\b")
 _METHODS = {"fullmatch", "match", "search", "sub", "subn", "findall", "finditer", "split"}
 
 

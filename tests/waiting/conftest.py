@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from support.postgres import postgres_server
 from support.redis import redis_server
 
 _REDIS = pytest.param("redis", marks=pytest.mark.redis)
+_POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,11 +40,19 @@ def redis() -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with postgres_server() as server:
+        yield server.url
+
+
 def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "memory":
         return "memory:"
     if request.param == "redis":
         return f"{request.getfixturevalue('redis')}?prefix=w{secrets.token_hex(4)}"
+    if request.param == "postgres":
+        return f"{request.getfixturevalue('postgres')}?schema=w{secrets.token_hex(4)}"
     return f"sqlite:{tmp_path / 'runs.db'}"
 
 
@@ -55,4 +65,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(params=["sqlite", _REDIS])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of each store that several processes see."""
+    return _url(request, tmp_path)
+
+
+@pytest.fixture(params=["memory", "sqlite", _REDIS, _POSTGRES])
+def every_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """`url`, with PostgreSQL: for what hangs on the store itself."""
+    return _url(request, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", _REDIS, _POSTGRES])
+def every_shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """`shared`, with PostgreSQL."""
     return _url(request, tmp_path)

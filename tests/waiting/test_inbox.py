@@ -305,3 +305,50 @@ async def test_a_link_from_before_links_named_a_membership_counts(url: str) -> N
         assert link is not None
         assert (await links.decide(link, "approve")).state == "done"
         await until(lambda: mail.sent == ["all"])
+
+
+@pytest.mark.parametrize("rejoins", [True, False])
+@pytest.mark.parametrize("when", ["claimed", "read"])
+async def test_a_link_does_not_outlive_its_membership_by_a_moment(
+    url: str, when: str, rejoins: bool
+) -> None:
+    """Its maker is removed, and may be let in again, between the look at the link and its
+    decision."""
+    mail = Mail()
+    async with process(url, mail) as runs:
+        info, approval = await begin(runs, principal="ann", thread="t")
+        ann = await runs.members.enter("ann", "t")
+        await runs.members.put(ann, "ben", "approve")
+        link = await Links(runs).make(info.id, approval, principal="ben")
+        changes: list[str] = []
+
+        async def change() -> None:
+            if not changes:
+                changes.append("removed")
+                await runs.members.remove(ann, "ben")
+                if rejoins:
+                    await runs.members.put(ann, "ben", "approve")
+
+        swap, state = runs.store.swap_document, runs._state
+
+        async def claimed(kind: str, name: str, old: bytes | None, new: bytes | None) -> bool:
+            is_done = await swap(kind, name, old, new)
+            if kind == "approval-link" and when == "claimed":
+                await change()
+            return is_done
+
+        async def read(run: str) -> Any:
+            fold = await state(run)
+            if (await Links(runs).of(info.id))[0].used_at and when == "read":
+                await change()
+            return fold
+
+        runs.store.swap_document = claimed  # type: ignore[method-assign]
+        runs._state = read  # type: ignore[method-assign]
+        assert (await Links(runs).decide(link, "approve")).state == "gone"
+        assert changes == ["removed"]
+        assert [one.approval for one in await inbox(runs, "ann")] == [approval]
+        assert await runs.store.commands(info.id) == []
+        if rejoins:
+            await runs.approve(info.id, approval, approved=True, principal="ben")
+            await until(lambda: mail.sent == ["all"])

@@ -35,10 +35,15 @@ def said(role: str, content: Any = "x", **more: Any) -> dict[str, Any]:
     }
 
 
+def a2a(**more: Any) -> dict[str, Any]:
+    return {"message": {"messageId": "m-1", "parts": [{"text": "x"}], **more}}
+
+
 CHAT: dict[str, Any] = {"model": "demo", **said("user")}
 CLAUDE = {**CHAT, "max_tokens": 100}
 ASKED: dict[str, Any] = {"model": "demo", "input": "x"}
 LOOSE_RESULT = {"type": "tool_result", "tool_use_id": "a\nb", "content": "x"}
+LANGGRAPH: dict[str, Any] = {"input": {"messages": [{"type": "human", "content": "x"}]}}
 GOOD: dict[str, Any] = {
     "/v1/runs": {"prompt": "x"},
     "/api/chat": ui(),
@@ -47,6 +52,10 @@ GOOD: dict[str, Any] = {
     "/v1/responses": ASKED,
     "/v1/messages": CLAUDE,
     "/ds/chat": ui(),
+    "/a2a/message:send": a2a(),
+    "/a2a/message:stream": a2a(messageId="m-2"),
+    "/langgraph/threads/bad-1/runs/stream": LANGGRAPH,
+    "/langgraph/runs/wait": LANGGRAPH,
 }
 BAD: dict[str, list[Any]] = {
     "/v1/runs": [
@@ -123,6 +132,41 @@ BAD: dict[str, list[Any]] = {
         {"messages": ui()["messages"]},
         {"id": "x", "messages": [{"id": "m", "role": "robot", "parts": []}]},
     ],
+    "/a2a/message:send": [
+        {},
+        {"message": {"parts": [{"text": "x"}]}},
+        a2a(role="robot"),
+        a2a(parts=[]),
+        a2a(parts="x"),
+        a2a(parts=[{"z": 1}]),
+        a2a(contextId="a\nb"),
+        {**a2a(), "base_url": "http://10.0.0.1"},
+        {**a2a(), "metadata": {"api_key": "k"}},
+        {**a2a(), "tenant": "../other"},
+    ],
+    "/a2a/message:stream": [{}, a2a(parts=[{}])],
+    "/langgraph/threads/bad-1/runs/stream": [
+        {},
+        {"input": {"messages": "x", "todo": []}},
+        {"input": {"messages": [{"type": "robot", "content": "x"}]}},
+        {"input": {"messages": [{"type": "human", "content": [{"type": "video_note"}]}]}},
+        {"input": {"messages": [{"type": "tool", "content": "x"}]}},
+        {**LANGGRAPH, "stream_mode": ["values", "debug"]},
+        {**LANGGRAPH, "stream_mode": "events"},
+        {**LANGGRAPH, "multitask_strategy": "rollback"},
+        {**LANGGRAPH, "on_disconnect": "wait"},
+        {**LANGGRAPH, "interrupt_before": "*"},
+        {**LANGGRAPH, "webhook": "https://10.0.0.1/"},
+        {**LANGGRAPH, "config": {"configurable": {"model": "x"}}},
+        {**LANGGRAPH, "config": {"base_url": "http://10.0.0.1"}},
+        {**LANGGRAPH, "checkpoint": {"checkpoint_ns": "tools:1"}},
+        {**LANGGRAPH, "command": {"resume": True}},
+        {"command": {"goto": "node"}},
+        {"command": {}},
+        {**LANGGRAPH, "assistant_id": "../other"},
+        {**LANGGRAPH, "api_key": "k"},
+    ],
+    "/langgraph/runs/wait": [{}, {"command": {"resume": 1}}, {**LANGGRAPH, "checkpoint_id": "x"}],
 }
 
 
@@ -153,6 +197,12 @@ def form_is_right(path: str, answer: httpx.Response) -> None:
         assert set(error) == {"type", "message"}
     elif path.startswith(("/v1/chat", "/v1/responses", "/v1/models")):
         assert set(error) == {"message", "type", "param", "code"}
+    elif path.startswith("/langgraph/"):
+        assert told["detail"] == told["message"] == error["message"]
+        assert error["request_id"] == answer.headers["x-request-id"]
+    elif path.startswith("/a2a/"):
+        assert set(error) == {"code", "status", "message", "details"}
+        assert error["code"] == answer.status_code
     else:
         assert error["code"]
         assert error["request_id"] == answer.headers["x-request-id"]
@@ -215,6 +265,8 @@ READS = [
     "/ds/v1/stream/runs/{run}",
     "/ds/v1/stream/runs/{run}.ui",
     "/ag-ui?runId={own}&offset=-1",
+    "/a2a/tasks/{run}",
+    "/langgraph/runs/{run}/stream",
 ]
 COMMANDS = [
     ("/v1/runs/{run}/cancel", {}),
@@ -223,6 +275,8 @@ COMMANDS = [
     ("/v1/runs/{run}/attach-tokens", {}),
     ("/v1/responses/resp_{run}/cancel", {}),
     ("/api/chat/{chat}/approval", {"approvalId": "a", "approved": True}),
+    ("/a2a/tasks/{run}:cancel", {}),
+    ("/langgraph/threads/a-thread/runs/{run}/cancel", {}),
 ]
 
 

@@ -10,10 +10,12 @@ import pytest
 from tokenwire.events import model as m
 from tokenwire.events.fold import Fold
 from tokenwire.events.reasons import OUTCOMES
+from tokenwire.wire.a2a.encoder import A2AEncoder
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.anthropic.encoder import AnthropicEncoder, message_object
 from tokenwire.wire.failure import fold_failure
+from tokenwire.wire.langgraph.encoder import LangGraphEncoder
 from tokenwire.wire.openai.chat import OpenAIChatEncoder, completion
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder, response_object
 from tokenwire.wire.token_sse import TokenEncoder
@@ -155,7 +157,44 @@ def token(events: list[Any]) -> tuple[str, str | None]:
     return ("cut" if word in (*CUT, "max_steps") else "complete"), None
 
 
+def a2a(events: list[Any]) -> tuple[str, str | None]:
+    last = values(A2AEncoder(), events)[-1][1]["statusUpdate"]
+    state = last["status"]["state"].removeprefix("TASK_STATE_")
+    facts = last["metadata"]["tokenwire"]
+    if state == "CANCELED":
+        return "cancelled", "cancelled"
+    if state == "REJECTED":
+        assert facts["finishReason"] == "refusal"
+        return ("complete" if events[-1].outcome == "complete" else "cut"), None
+    if state == "COMPLETED":
+        assert "error" not in facts
+        return "complete", None
+    # A task knows no answer that is not whole: it has failed, and says why.
+    assert state == "FAILED"
+    assert last["status"]["message"]["parts"][0]["text"]
+    is_cut = facts["error"] in (*CUT, "max_steps")
+    return ("cut", None) if is_cut else ("failed", facts["error"])
+
+
+def langgraph(events: list[Any]) -> tuple[str, str | None]:
+    frames = values(LangGraphEncoder(), events)
+    name, last = frames[-1]
+    assert [n for n, _ in frames].count(name) == 1
+    if name == "error":
+        if last["error"] == "UserInterrupt":
+            return "cancelled", "cancelled"
+        is_cut = last["error"] == "GraphRecursionError"
+        return ("cut", None) if is_cut else ("failed", last["error"])
+    assert name == "end"
+    (said,) = (m for m in frames[-2][1]["messages"] if m["type"] == "ai")
+    reason = said["response_metadata"].get("finish_reason")
+    is_cut = reason in CUT or (reason == "refusal" and events[-1].outcome == "incomplete")
+    return ("cut" if is_cut else "complete"), None
+
+
 WIRES = {
+    "a2a": a2a,
+    "langgraph": langgraph,
     "chat": chat,
     "messages": messages,
     "responses": responses,

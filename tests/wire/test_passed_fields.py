@@ -100,7 +100,8 @@ class WithLogprobs(ScriptedModel):
     async def open(self, call: Any, *, connect_timeout: float = 5.0) -> Any:
         stream = await super().open(call, connect_timeout=connect_timeout)
         choice = {"index": 0, "delta": {"content": "Hi"}, "logprobs": LOGPROBS}
-        stream._chunks[0] = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+        chunk = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+        stream._chunks[0] = (chunk, "Hi")
         return stream
 
 

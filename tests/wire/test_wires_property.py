@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.a2a_reader import A2AReader
 from support.event_strategies import runs
+from support.langgraph_reader import LangGraphReader
 from support.wire_readers import (
     AGUIReader,
     AnthropicReader,
@@ -22,10 +24,15 @@ from support.wire_readers import (
 )
 from tokenwire.events.fold import fold
 from tokenwire.events.model import Event, StepReset, ToolCallStart
+from tokenwire.wire.a2a.encoder import A2AEncoder
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ag_ui.tanstack import AGUILinesEncoder
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.anthropic.encoder import AnthropicEncoder
+from tokenwire.wire.failure import fold_ending
+from tokenwire.wire.langgraph.encoder import LangGraphEncoder
+from tokenwire.wire.langgraph.messages import wire_messages
+from tokenwire.wire.langgraph.state import failure_of_fold
 from tokenwire.wire.openai.chat import OpenAIChatEncoder
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
 from tokenwire.wire.place import split_cursor
@@ -87,6 +94,15 @@ def anthropic(place: Any = None) -> AnthropicEncoder:
     return AnthropicEncoder(tools=NAMES, place=place)
 
 
+def a2a(place: Any = None) -> A2AEncoder:
+    return A2AEncoder(resolved_ids=ALL, place=place)
+
+
+def langgraph(place: Any = None) -> LangGraphEncoder:
+    modes = ("values", "messages-tuple", "updates", "custom", "tools")
+    return LangGraphEncoder(modes=modes, history=[], subgraphs=True, goes_on=True, place=place)
+
+
 def responses(place: Any = None) -> OpenAIResponsesEncoder:
     return OpenAIResponsesEncoder(tools=NAMES)
 
@@ -101,6 +117,8 @@ WIRES: dict[str, tuple[Callable[..., Any], Callable[[], Reader], bool]] = {
     "tanstack-lines": (lines, lambda: LinesReader(HISTORY), True),
     "chat": (chat, ChatReader, True),
     "anthropic": (anthropic, AnthropicReader, False),
+    "a2a": (a2a, A2AReader, False),
+    "langgraph": (langgraph, LangGraphReader, True),
 }
 relaxed = settings(max_examples=120, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -153,6 +171,7 @@ def test_the_ui_message_is_the_fold(compat: Any, events: list[Event]) -> None:
     facts = reader.facts()
     assert facts.get("state") == state.shared
     assert facts.get("progress") == state.progress
+    assert facts.get("budget") == state.budget
     tasks = {f"step-{s.step}": (s.name, s.status) for s in state.steps if s.kind == "task"}
     assert {k: (v["name"], v["status"]) for k, v in facts.items() if k in tasks} == tasks
 
@@ -215,7 +234,75 @@ def test_all_wires_tell_the_same_run(events: list[Event]) -> None:
     assert readers["chat"].fields["content"] == text
     assert {c["id"]: c["args"] for c in readers["chat"].calls} == calls
     assert readers["anthropic"].view()[1] == calls
+    assert readers["a2a"].text() == text
+    assert readers["langgraph"].text() == both
     said = [i for i in responses_reader.items if i["type"] == "message"]
     parts = [p for i in said for p in i["content"]]
     assert "".join(p.get("text", p.get("refusal", "")) for p in parts) == both
     assert any(isinstance(e, ToolCallStart) for e in events) == bool(calls)
+
+
+@relaxed
+@given(events=runs())
+def test_the_a2a_task_is_the_stream_and_only_a_whole_answer_is_completed(
+    events: list[Event],
+) -> None:
+    """What is polled is what was streamed, wherever one looks."""
+    stream, polled = A2AEncoder(resolved_ids=ALL), A2AEncoder(keeps=True, resolved_ids=ALL)
+    reader = A2AReader()
+    for event in events:
+        reader.feed(stream.encode(event, cursor_of(event)))
+        polled.skip(event)
+        if reader.task is None:
+            continue
+        task = polled.task()
+        assert task["status"] == reader.status
+        again = A2AReader()
+        again.feed(stream.frame({"task": task}, "1-a"))
+        assert again.view() == reader.view()
+    state = fold(events)
+    if reader.end == "COMPLETED":
+        assert fold_ending(state) == "complete"
+        kept = [state.parts[p] for s in state.steps for p in s.parts]
+        assert reader.text() == "".join(p.text for p in kept if p.kind == "text" and p.is_answer)
+
+
+@relaxed
+@given(events=runs())
+def test_langgraph_messages_and_values_are_the_fold(events: list[Event]) -> None:
+    """What was streamed piece by piece is what the values say, under the same ids."""
+    reader = LangGraphReader()
+    reader.feed(everything(langgraph(), events))
+    state = fold(events)
+    said = reader.said()
+    for name, message in reader.messages.items():
+        if not message["path"]:  # two texts that are open at once come in turns
+            assert sorted(said[name]) == sorted(message["text"]), name
+    shown = [m for m in reader.values["messages"] if m["type"] == "ai"]
+    assert [m["content"] for m in shown] == [
+        m["content"] for m in wire_messages(state.history(), state.run) if m["type"] == "ai"
+    ]
+    kept = [state.parts[p] for s in state.steps for p in s.parts]
+    calls = {p.attrs["call_id"]: p.text for p in kept if p.kind == "tool-call"}
+    assert reader.calls() == calls
+    assert (reader.end == "end") == (failure_of_fold(state) is None)
+    if fold_ending(state) == "complete":
+        assert reader.end == "end"
+
+
+@relaxed
+@given(data=st.data(), events=runs())
+def test_langgraph_readers_may_resume_in_other_modes(data: Any, events: list[Event]) -> None:
+    """A frame's place does not depend on the modes: none is lost or comes twice in any of them."""
+    frames = everything(langgraph(), events).split(b"\n\n")[:-1]
+    cut = data.draw(st.integers(0, len(frames) - 1))
+    last = next(line for line in frames[cut].split(b"\n") if line.startswith(b"id: "))[4:]
+
+    def only(place: Any = None) -> LangGraphEncoder:
+        modes = ("messages-tuple",)
+        return LangGraphEncoder(modes=modes, history=[], subgraphs=True, goes_on=True, place=place)
+
+    rest = resumed(only, events, last.decode())
+    kinds = (b"event: messages", b"event: metadata", b"event: end", b"event: error")
+    due = [f for f in frames[cut + 1 :] if any(kind in f for kind in kinds)]
+    assert rest == b"".join(frame + b"\n\n" for frame in due)

@@ -22,9 +22,8 @@ export async function streamChat(
   onToken: (text: string) => void,
   options: StreamChatOptions = {},
 ): Promise<string> {
-  const query = new URLSearchParams({ prompt });
-  if (options.model) query.set("model", options.model);
-  const { signal = null } = options;
+  const { model, signal = null } = options;
+  const query = new URLSearchParams({ prompt, ...(model && { model }) });
   const headers = { accept: "text/event-stream" };
   const response = await request(options, `/chat/stream?${query}`, { headers, signal });
   if (response.status === 204 || !response.body) {

@@ -8,7 +8,7 @@ const packages = join(import.meta.dirname, "../..");
 const LONGEST_FILE = 500;
 const MOST_FILES = 15;
 /** A folder of the client imports from folders before it only; those of one row not each other. */
-const LAYERS = [["core"], ["state", "translate"], ["ai-sdk", "ag-ui"]];
+const LAYERS = [["core"], ["live"], ["state", "translate"], ["ai-sdk", "ag-ui", "threads", "testing"]];
 
 const sourcesOf = (name: string) =>
   readdirSync(join(packages, name, "src"), { recursive: true, encoding: "utf8" }).filter((file) =>

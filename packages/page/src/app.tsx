@@ -9,19 +9,25 @@ import { Icon } from "./icons.js";
 import { Inspector } from "./conversation/inspector.js";
 import { useLive, type ThreadEvent } from "./live.js";
 import { Sidebar } from "./sidebar/sidebar.js";
-import { client } from "./server.js";
+import { client, isOwner, startOver } from "./server.js";
 import { SignIn } from "./sign-in.js";
-import { inviteIn, permits, useMembers, type MemberList } from "./sharing/members.js";
+import { inviteIn, permits, presenceOf, useMembers, type MemberList } from "./sharing/members.js";
 import { Share } from "./sharing/share.js";
 import { ThemeButton } from "./theme.js";
+import { forgetOthers, placeOf } from "./unsent.js";
 import { useInbox, type Inbox } from "./sidebar/inbox.js";
 import { keptFor, nameOf } from "./sidebar/threads.js";
 import { plainWords } from "./conversation/words.js";
 
 const threads = new Threads(client);
 
-/** How often the list of conversations is read again while the page is shown. */
+/** How often the list of conversations is read again where nothing tells of its changes. */
 const LOOK_MS = 15_000;
+/** And how soon after the network failed. */
+const AGAIN_MS = 2000;
+
+/** What says that anything may have happened. */
+const AGAIN = ["live", "ended", "snapshot"];
 
 /** The conversation in the address: `#t=...`, so that a reload and a bookmark come back to it. Any id
  * that the server takes. */
@@ -58,7 +64,10 @@ export function App(): ReactNode {
       setProblem("");
     };
     read().catch((error: TokenwireError) => {
-      if (error.status === 401) setLocked(true);
+      if (error.status === 401) {
+        setLocked(true);
+        forgetOthers();
+      }
       else setProblem(error.status ? error.message : "The server cannot be reached.");
     });
   }, []);
@@ -83,19 +92,41 @@ export function App(): ReactNode {
       setInvite(inviteIn(location.hash));
       setThread(threadInAddress());
     };
-    // Other tabs tell what they change; other machines do not.
+    addEventListener("hashchange", moved);
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+  const isOpen = !locked && models.length > 0;
+  useEffect(() => {
+    if (!isOpen) return undefined;
+    const life = new AbortController();
+    void threads.follow(life.signal);
+    return () => life.abort();
+  }, [isOpen]);
+  const isTold = listed.live === "live";
+  useEffect(() => {
+    if (isTold) return undefined;
     const look = () => {
       if (!document.hidden) void threads.refresh();
     };
     const timer = setInterval(look, LOOK_MS);
-    addEventListener("hashchange", moved);
     document.addEventListener("visibilitychange", look);
     return () => {
       clearInterval(timer);
-      removeEventListener("hashchange", moved);
       document.removeEventListener("visibilitychange", look);
     };
-  }, []);
+  }, [isTold]);
+  const { refresh: lookInInbox } = inbox;
+  const waiting = listed.threads.filter(({ state }) => state === "waiting").map(({ thread }) => thread).sort().join(" ");
+  useEffect(() => {
+    if (isOpen) lookInInbox();
+  }, [isOpen, waiting, lookInInbox]);
+
+  useEffect(() => {
+    // What the network kept from us is read as soon as the server is back; a refusal is not asked again.
+    if (!listed.error || listed.error.status) return;
+    const timer = setTimeout(() => void threads.refresh(), AGAIN_MS);
+    return () => clearTimeout(timer);
+  }, [listed.error]);
 
   const open = useCallback((id?: string) => {
     if (id !== threadInAddress()) history.pushState(null, "", id ? `#t=${id}` : location.pathname);
@@ -103,7 +134,21 @@ export function App(): ReactNode {
     if (!id) setFresh((n) => n + 1);
   }, []);
 
-  if (locked) return <SignIn client={client} onDone={connect} />;
+  const { reader } = listed;
+  const isSignedOut = listed.error?.status === 401;
+  useEffect(() => {
+    if (!isSignedOut) return;
+    setLocked(true);
+    forgetOthers();
+  }, [isSignedOut]);
+  const isOthers = !isOwner(reader);
+  useEffect(() => {
+    if (reader) forgetOthers(reader);
+    if (isOthers) startOver();
+  }, [reader, isOthers]);
+
+  if (locked) return <SignIn client={client} onDone={reader ? () => location.reload() : connect} />;
+  if (isOthers) return null;
   return (
     <Frame
       key={thread ? "kept" : `fresh-${fresh}`}
@@ -111,6 +156,7 @@ export function App(): ReactNode {
       models={models}
       problem={problem || (listed.error ? `The list of conversations: ${listed.error.message}` : "")}
       list={listed.threads}
+      reader={reader}
       failed={listed.failed}
       kept={keptFor(listed)}
       inbox={inbox}
@@ -125,13 +171,15 @@ function Frame(props: {
   models: Model[];
   problem: string;
   list: ThreadEntry[];
+  /** Stands for this person, once that is known. */
+  reader: string | undefined;
   failed: ReadonlyMap<string, TokenwireError> | undefined;
   kept: string | undefined;
   inbox: Inbox;
   onOpen(id?: string): void;
   onRetry(): void;
 }): ReactNode {
-  const { thread, models, list, onOpen } = props;
+  const { thread, models, list, reader, onOpen } = props;
   const [picked, setModel] = useState<string>();
   const [side, setSide] = useState(false);
   const [inspected, setInspected] = useState<Turn>();
@@ -154,26 +202,43 @@ function Frame(props: {
   }, [isWaiting, lookInInbox]);
   // What may have changed who belongs to it.
   const version = chat.turns.some(({ run }) => run) ? `${chat.turns.length}${chat.isGone}` : "";
-  const members = useMembers(client, chat.thread, version);
-  // Alone, what another device of the same person does is seen when the conversation is read again.
+  const [isLive, setLive] = useState(false);
+  const members = useMembers(client, chat.thread, version, isLive);
   const isShared = (members.list?.members.length ?? 0) > 1 && !chat.isGone;
   const { refresh: readAnew } = chat;
   const { refresh: readMembers } = members;
   const live = useLive(
     client,
-    isShared ? chat.thread : undefined,
+    version && !chat.isGone ? chat.thread : undefined,
     useCallback(
       ({ type }: ThreadEvent) => {
         if (type === "title") void threads.refresh();
-        else if (type.startsWith("member")) readMembers();
+        if (type.startsWith("member") || AGAIN.includes(type)) readMembers();
         if (type === "run-waiting" || type === "approval") lookInInbox();
         void readAnew();
       },
       [readAnew, readMembers, lookInInbox],
     ),
   );
+  const { conversation } = chat;
+  useEffect(() => {
+    if (reader) conversation.keepUnsent(placeOf(reader));
+  }, [conversation, reader]);
+  useEffect(() => {
+    conversation.isTold = live.isLive;
+    setLive(live.isLive);
+    return () => {
+      conversation.isTold = false;
+    };
+  }, [conversation, live.isLive]);
+  const here = isShared ? live.present.filter((name) => name !== members.list?.principal) : [];
   const [sharing, setSharing] = useState(false);
-  const erased = threads.isRemoved(chat.thread);
+  // Who is removed by somebody else reads so; who erased it is done with it.
+  const sharedOne = useRef("");
+  const erasedHere = useRef("");
+  if (isShared) sharedOne.current = chat.thread;
+  const isRemovedByOthers = sharedOne.current === chat.thread && erasedHere.current !== chat.thread;
+  const erased = threads.isRemoved(chat.thread) && !isRemovedByOthers;
 
   useEffect(() => {
     document.title = chat.turns.length ? `${title} · tokenwire` : "tokenwire";
@@ -221,14 +286,23 @@ function Frame(props: {
         }}
         onClose={() => setSide(false)}
         onRename={(id, name) => void threads.rename(id, name)}
-        onRemove={(id) => void threads.remove(id)}
+        onRemove={(id) => {
+          erasedHere.current = id;
+          void threads.remove(id);
+        }}
       />
-      <main inert={side}>
+      <main inert={side} data-live={live.isLive}>
         <header className="bar">
           <button type="button" className="quiet icon only-narrow" aria-label="Conversations" onClick={() => setSide(true)}>
             <Icon name="menu" />
           </button>
           <h1 dir="auto">{chat.turns.length ? title : "tokenwire"}</h1>
+          {here.length > 0 && (
+            <p className="here" title={presenceOf(here)}>
+              <span className="dot" aria-hidden="true" />
+              <bdi>{presenceOf(here)}</bdi>
+            </p>
+          )}
           <button
             type="button"
             className="quiet icon people"
@@ -274,6 +348,7 @@ function Frame(props: {
             client={client}
             thread={chat.thread}
             members={members}
+            present={live.present}
             onClose={() => setSharing(false)}
             onLeft={() => {
               setSharing(false);
@@ -284,6 +359,7 @@ function Frame(props: {
         )}
         <Chat
           chat={chat}
+          reader={reader}
           members={members.list}
           typing={live.typing.filter((name) => name !== members.list?.principal)}
           onType={isShared ? live.tell : undefined}

@@ -11,7 +11,7 @@ const place = join(import.meta.dirname, "../node_modules/.docs");
 afterAll(() => rmSync(place, { recursive: true, force: true }));
 
 it("the guides' TypeScript is right", () => {
-  const guides = ["browser", "embed"].map((name) => readFileSync(join(root, `docs/guide/${name}.md`), "utf8"));
+  const guides = ["browser", "embed", "testing"].map((name) => readFileSync(join(root, `docs/guide/${name}.md`), "utf8"));
   const blocks = guides.flatMap((guide) => [...guide.matchAll(/^```(tsx?)\n([\s\S]*?)^```$/gm)]);
   expect(blocks.length).toBeGreaterThanOrEqual(5);
   rmSync(place, { recursive: true, force: true });

@@ -211,7 +211,12 @@ export function useApprovals(turn: Turn | undefined): PendingApproval[] {
 /** The conversations that the server keeps, newest first, and what a person does with them. */
 export function useThreads(client: TokenwireClient) {
   const threads = useMemo(() => new Threads(client), [client]);
-  useEffect(() => void threads.refresh(), [threads]);
+  useEffect(() => {
+    const life = new AbortController();
+    void threads.refresh();
+    void threads.follow(life.signal);
+    return () => life.abort();
+  }, [threads]);
   const view = useSyncExternalStore(threads.subscribe, threads.getSnapshot, threads.getSnapshot);
   const actions = useMemo(
     () => ({

@@ -3,6 +3,7 @@
 export * from "./agent.js";
 export * from "./hooks.js";
 export * from "./parts.js";
+export * from "./thread.js";
 export { Conversation } from "@tokenwire/client/conversation";
 export type {
   AskOptions,

@@ -1,6 +1,6 @@
 // @vitest-environment happy-dom
 
-import { TokenwireClient, type RunEvent } from "@tokenwire/client";
+import { stateOf, TokenwireClient, type RunEvent } from "@tokenwire/client";
 import { act, cleanup, render, renderHook, waitFor } from "@testing-library/react";
 import { StrictMode, type ReactNode } from "react";
 import { afterEach, describe, expect, it, vi } from "vitest";
@@ -223,6 +223,31 @@ describe("useChat", () => {
     act(() => void result.current.retry(result.current.turns[0]!));
     await waitFor(() => expect(texts(result.current)).toEqual([["Hi", "Hello"]]));
     expect(result.current.versions(result.current.turns[0]!)).toHaveLength(1);
+  });
+
+  it("says that a budget is used up, before an answer and in its middle", async () => {
+    const fake = new Fake();
+    let refuse = true;
+    const client = new TokenwireClient({
+      shareTabs: false,
+      fetch: async (input, init) => {
+        if (refuse && String(input) === "/v1/runs") {
+          const error = { code: "budget", message: "the budget of 20 tokens for today is used up" };
+          return new Response(JSON.stringify({ error }), { status: 402, headers: { "retry-after": "60" } });
+        }
+        return fake.fetch(input, init);
+      },
+    });
+    const { result } = renderHook(() => useChat({ client }));
+    act(() => void result.current.send("Hi"));
+    await waitFor(() => expect(result.current.status).toBe("error"));
+    expect(result.current.error).toMatchObject({ code: "budget", status: 402, retryAfter: 60_000, retryable: false });
+    refuse = false;
+    fake.next = [...answer("Hel").slice(0, -1), { type: "run-end", outcome: "incomplete", reason: "budget" }] as typeof fake.next;
+    act(() => void result.current.retry(result.current.turns[0]!));
+    await waitFor(() => expect(texts(result.current)).toEqual([["Hi", "Hel"]]));
+    const { state } = result.current.turns[0]!.store.getSnapshot();
+    expect([stateOf(state), state.end_reason, result.current.error]).toEqual(["incomplete", "budget", undefined]);
   });
 
   it("leaves nothing behind after a thousand mounts", async () => {

@@ -34,17 +34,19 @@ from tokenwire.events.model import (
     ApprovalAnswer,
     Error,
     Event,
+    RunBudget,
     RunEnd,
     RunOutcome,
-    RunStart,
     StepStart,
 )
 from tokenwire.events.order import Order, closing
 from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.exits import guarded_tasks, is_by_signal
-from tokenwire.observe.facts import RunEnded, RunStarted
+from tokenwire.observe import tracing
+from tokenwire.observe.endings import run_ended
 from tokenwire.observe.hooks import report
 from tokenwire.run.call.reading import Sink
+from tokenwire.run.call.spending import BUDGET, Gate
 from tokenwire.run.coalesce import merge
 from tokenwire.run.conversation import CONVERSATION
 from tokenwire.run.engine import Setup
@@ -105,6 +107,7 @@ class AgentEngine:
         self._last_stream: Fold | None = None
         self._task: asyncio.Task[None] | None = None
         self._history: list[Event] | None = None
+        self._gate = Gate(setup.plan.allowance, self.inbox)
         self._clock = WorkClock(lambda: bool(self.fold.waiting), self.expire)
 
     @property
@@ -144,19 +147,9 @@ class AgentEngine:
         """Report the run's end to observers."""
         if state.outcome is None:
             return
-        usage, code = state.usage, (state.error or {}).get("code")
-        report(
-            RunEnded(
-                self.plan.run,
-                self.plan.model,
-                state.outcome,
-                code if state.outcome == "error" else None,
-                time.monotonic() - self._start,
-                state.seq,
-                usage.get("input_tokens", 0),
-                usage.get("output_tokens", 0),
-            )
-        )
+        plan, seconds = self.plan, time.monotonic() - self._start
+        tracing.capture(plan.run, None, plan.request, state)
+        report(run_ended(plan.run, plan.model, state, seconds, thread=plan.thread, agent=self.name))
 
     async def send(self, answer: ApprovalAnswer) -> None:
         """Give the run a decision of its own, as a person would. Raises `LogError`."""
@@ -218,10 +211,19 @@ class AgentEngine:
     def stream_ended(self, fold: Fold) -> None:
         """A model's answer is over. A tool that nobody knows the outcome of ends the run."""
         self._last_stream = fold
+        if fold.outcome == "incomplete" and fold.end_reason == BUDGET:
+            self.inbox.stop(BUDGET)  # what the agent would make of it needs a model as well
+            self.outlet.wake()
         if fold.outcome == "interrupted":
             self._interrupted = fold.end_reason or "interrupted"
             if self._task is not None:
                 self._task.cancel()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run ends here, and no other worker goes on with it."""
+        stopped = self.inbox.cancelled is not None or self._interrupted is not None
+        return stopped or self._failure is not None
 
     def spoke(self) -> None:
         """The agent says something itself: how its last model call ended is not the end."""
@@ -232,8 +234,8 @@ class AgentEngine:
     async def _body(self) -> AsyncGenerator[list[Event], None]:
         plan = self.plan
         if self.order.state == "new":
-            report(RunStarted(plan.run, plan.model))
-            yield self._seal([self._run_start()])
+            report(plan.started())
+            yield self._seal([plan.run_start(time.time())])
         else:
             await self.journal.load(self.fold, self.earlier())
             self.outlet.failure = last_failure(self.earlier())
@@ -244,7 +246,10 @@ class AgentEngine:
                 await self._until_answer()
         listener = asyncio.create_task(self._listen())
         try:
-            if self.inbox.cancelled is None:
+            refusal = await self._gate.begin(None, None)
+            if refusal:
+                yield self._seal(refusal)
+            if not self.inbox.ends_calls:
                 self._task = asyncio.create_task(
                     self._run(), name=f"{self._title} of run {plan.run}"
                 )
@@ -257,17 +262,6 @@ class AgentEngine:
         batch = self._closing()
         if batch:
             yield batch
-
-    def _run_start(self) -> RunStart:
-        plan = self.plan
-        return RunStart(
-            run=plan.run,
-            time=int(time.time() * 1000),
-            thread=plan.thread,
-            model=plan.model,
-            metadata=plan.metadata,
-            history=plan.history,
-        )
 
     async def _pumped(self) -> AsyncGenerator[list[Event], None]:
         """What the agent and its streams say, until it is over."""
@@ -283,6 +277,12 @@ class AgentEngine:
                 if events:
                     yield self._seal(merge(events), is_own=False)
                 outlet.written(futures)
+                if self._gate.is_due:
+                    events = await self._gate.look()
+                    if events:
+                        yield self._seal(events)
+                if self.inbox.stopped is not None and not self._is_in_tool:
+                    break
         finally:
             self._clock.stop()
         await self._stop_task()
@@ -291,6 +291,11 @@ class AgentEngine:
             yield self._seal(merge(events), is_own=False)
         outlet.written(futures)
         outlet.closed = True
+
+    @property
+    def _is_in_tool(self) -> bool:
+        """Whether a tool is under way, which is to end before the run is stopped."""
+        return any(tool.started and not tool.done for tool in self.fold.tools.values())
 
     def disarm(self) -> None:
         """From now on the run's own deadline does not hold."""
@@ -305,7 +310,7 @@ class AgentEngine:
 
     async def _run(self) -> None:
         try:
-            with guarded_tasks(self._task_exited):
+            with guarded_tasks(self._task_exited), tracing.below(self.plan.run):
                 await self._work(self)
         except SystemExit as error:  # asyncio would stop the whole loop for it
             raise self._exit_error(error) from error
@@ -374,6 +379,8 @@ class AgentEngine:
             return self._ended("cancelled", self.inbox.cancelled.reason)
         if self._interrupted is not None:
             return self._ended("interrupted", self._interrupted)
+        if self.inbox.stopped is not None and (task is None or task.cancelled()):
+            return self._ended("incomplete", self.inbox.stopped)
         if failure is not None:
             if isinstance(failure, StepError):
                 # Its message is that of the user's exception, and not for readers.
@@ -416,6 +423,12 @@ class AgentEngine:
         )
         return self._seal([*(before or []), *events, end])
 
+    def _is_repeated(self, event: Event) -> bool:
+        budget = self.fold.budget
+        if budget is None or not isinstance(event, RunBudget):
+            return False
+        return (budget["name"], budget["left"]) == (event.name, event.left)
+
     def _safe(self, error: BaseException) -> TokenwireError:
         _log.error("run %s: %s failed", self.plan.run, self._title, exc_info=error)
         return AgentError(f"{self._title} failed; see the server's log")
@@ -434,6 +447,8 @@ class AgentEngine:
             first = 1 if self.order.state == "new" else 0
             begun = first if is_own else max(first, _steps_begun(events))
             events = [*events[:begun], cancelled, *events[begun:]]
+        # A stream inside and the run itself find out that nothing is left.
+        events = [event for event in events if not self._is_repeated(event)]
         t = self._base + int((time.monotonic() - self._start) * 1000)
         check, apply = self.order.check, self.fold.apply
         for number, event in enumerate(events):
@@ -447,6 +462,7 @@ class AgentEngine:
                 events = events[:number]
                 break
             apply(event)
+        self._gate.count(events)
         self._clock.look()
         return events
 

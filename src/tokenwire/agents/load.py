@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
@@ -22,6 +23,8 @@ from tokenwire.errors import ConfigError
 
 _LLAMA_INDEX = "tokenwire.agents.frameworks.llama_index:llama_index_agent"
 _log = logging.getLogger("tokenwire.agents")
+#: A remote agent; its address may hold an equals sign.
+_REMOTE = re.compile(r"(?:(?P<title>[^=:/]+)=)?(?P<place>a2a:[A-Za-z][A-Za-z0-9+.-]*://.*)")
 
 #: Package, class and adapter; the first that fits, so that a graph is not any runnable.
 _FRAMEWORKS = (
@@ -106,8 +109,13 @@ def listed(values: object) -> Iterable[object]:
 
 
 def load_agent(text: str) -> Agent:
-    """The agent of ``MODULE:NAME``, ``FILE.py:NAME``, or ``TITLE=`` in front of these. Raises
-    `ConfigError`."""
+    """The agent of ``MODULE:NAME``, ``FILE.py:NAME`` or ``a2a:URL``, or ``TITLE=`` in front of
+    these. Raises `ConfigError`."""
+    remote = _REMOTE.fullmatch(text)
+    if remote is not None:
+        from tokenwire.agents.a2a.agent import remote_agent
+
+        return remote_agent(remote["place"], remote["title"])
     title, equals, place = text.rpartition("=")
     if equals and not title:
         raise ConfigError(f"{text!r} names no agent: use MODULE:NAME or TITLE=MODULE:NAME")

@@ -29,6 +29,7 @@ from tokenwire.events.model import (
     PartStart,
     Raw,
     ResponseStart,
+    RunBudget,
     RunProgress,
     RunWait,
     SharedState,
@@ -50,7 +51,7 @@ MOST_READY = 256
 #: Bytes of text that wait for the floor, over all speakers.
 MOST_KEPT = 16 << 20
 
-_ANYWHERE = (Data, SharedState, RunProgress, Raw, Error)
+_ANYWHERE = (Data, SharedState, RunProgress, RunBudget, Raw, Error)
 _IN_STEP = (PartStart, PartEnd, PartAttr, PartPatch, ResponseStart, Finish)
 
 
@@ -229,9 +230,10 @@ class Outlet:
             self._end_step(source, "truncated", step)
             self.wake()
 
-    def resume(self, source: Source) -> None:
-        """The floor, for a speaker whose step is open in the log."""
+    def resume(self, source: Source, step: int = 0) -> None:
+        """The floor, for a speaker whose ``step`` is open in the log; 0: it begins that again."""
         self.floor = source
+        self._order_step = step or self._order_step
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class AgentStream(Run):
             raise ConflictError("this stream was started before; call ctx.stream again")
         engine = self._engine
         operation = await engine.enter("stream", self._name, self._digest)
-        self._operation = operation
+        self._operation, self._plan.operation = operation, operation.number
         self._source = source = engine.source(operation.number, name=None)
         source.is_trusted = True
         if self._prepare is not None:

@@ -45,6 +45,7 @@ _OPTIONAL: Final = {
     "mcp": ("mcp", "tools of MCP servers"),
     "jwt": ("jwt", "JSON Web Tokens of an issuer"),
     "prometheus_client": ("metrics", "metrics"),
+    "genai_prices": ("prices", "what models cost"),
     "opentelemetry": ("otel", "traces"),
     "openai": ("sdk", "the clients of OpenAI, Anthropic and Google, without a server"),
     "cryptography": ("webhooks", "signatures of Durable Streams' webhooks"),

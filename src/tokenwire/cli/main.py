@@ -91,7 +91,7 @@ def chat(
         typer.Option(
             "--agent",
             metavar="MODULE:NAME",
-            help="Agent in place of a model: MODULE:NAME or FILE.py:NAME.",
+            help="Agent in place of a model: MODULE:NAME, FILE.py:NAME or a2a:URL.",
         ),
     ] = None,
     system: Annotated[
@@ -287,6 +287,59 @@ def waiting(
         reason=reason,
         thread=thread,
         tool=tool,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(short_help="List, set and clear a server's budgets.")
+@command
+def budgets(
+    action: Annotated[
+        str, typer.Argument(metavar="ACTION", help="list, show, set or clear.")
+    ] = "list",
+    whose: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WHOSE",
+            help="principal/ID, tenant/ID or thread/NAME; principal, tenant or thread: of all.",
+        ),
+    ] = None,
+    amounts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="AMOUNT", help="day=200000 (tokens), 'month=$100', day=none; thread: all=..."
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="ID", help="Tenant of the principal.")
+    ] = None,
+    principal: Annotated[
+        str | None, typer.Option(metavar="ID", help="Who began the conversation.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Reason, on record.")] = None,
+    url: Annotated[
+        str, typer.Option(metavar="URL", envvar="TOKENWIRE_URL", help="Server to ask.")
+    ] = "http://127.0.0.1:8765",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the server's JSON instead of text.")
+    ] = False,
+) -> None:
+    """List the budgets of a server, show or set those of one owner, or clear them: 'tokenwire
+    budgets set principal/ann day=200000'. For operators.
+
+    The API key of the server comes from TOKENWIRE_API_KEY.
+    """
+    from tokenwire.cli.budgets.budgets import run_budgets
+
+    code = run_budgets(
+        action,
+        whose,
+        amounts or [],
+        tenant=tenant,
+        principal=principal,
+        reason=reason,
+        url=url,
         as_json=as_json,
     )
     raise typer.Exit(code)

@@ -52,7 +52,7 @@ _LOSSES = {
 
 #: Characters of choices that the help spells out.
 _MOST_CHOICES = 16
-_WORDS = {"on_disconnect": "POLICY", "durable_streams_webhooks": "HOST"}
+_WORDS = {"on_disconnect": "POLICY", "durable_streams_webhooks": "HOST", "a2a_push": "HOST"}
 
 
 def run_serve(arguments: list[str]) -> int:

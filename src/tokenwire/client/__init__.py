@@ -18,6 +18,7 @@ from tokenwire.client.requests import RunInfo
 from tokenwire.client.stream import Follow
 from tokenwire.client.thread import QueuedTurn, SentTurn, Thread, Turn, TurnPage, TurnQueue
 from tokenwire.client.thread_events import ThreadEvent, ThreadEvents
+from tokenwire.client.thread_list import ListEvent, ListEvents, ThreadEntry
 from tokenwire.client.waiting import ApprovalLink, Waiting, WaitingPage
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 
@@ -27,6 +28,8 @@ __all__ = [
     "Follow",
     "HistoryConflictError",
     "Invite",
+    "ListEvent",
+    "ListEvents",
     "Member",
     "MemberList",
     "Model",
@@ -37,6 +40,7 @@ __all__ = [
     "SentTurn",
     "Thread",
     "ThreadBusyError",
+    "ThreadEntry",
     "ThreadEvent",
     "ThreadEvents",
     "Turn",

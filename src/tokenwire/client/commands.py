@@ -21,6 +21,7 @@ from tokenwire.client.requests import Requests, RunInfo, id_of, run_info
 from tokenwire.client.sse import open_sse
 from tokenwire.client.stream import Follow, OnCut, Open
 from tokenwire.client.thread import Thread
+from tokenwire.client.thread_list import ListEvents
 from tokenwire.client.waiting import ApprovalLink, WaitingPage, value_of
 from tokenwire.errors import ConfigError, ServerProtocolError
 from tokenwire.events.message import Message
@@ -214,6 +215,18 @@ class Client:
         keeps: its turns, its branches, and the turns that wait. Sends nothing. Raises
         `InputError`."""
         return Thread(self._requests, thread)
+
+    def threads(self, *, after: str | None = None, on_cut: OnCut | None = None) -> ListEvents:
+        """The list of the caller's conversations as it changes: first a ``snapshot`` of the newest
+        50, or what follows the cursor ``after``. A lost connection is resumed; ``on_cut`` is called
+        at each."""
+        return ListEvents(
+            self._origin,
+            "/v1/threads?live=sse",
+            after=after,
+            patience=self._patience,
+            on_cut=on_cut,
+        )
 
     async def accept_invite(self, token: str) -> MemberList:
         """Join the conversation to which ``token`` invites (`Thread.invite`); `thread` opens it by

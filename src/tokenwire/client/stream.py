@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -47,7 +48,7 @@ OnCut = Callable[["TokenwireError | None", float], None]
 _CURSOR = re.compile(r"([0-9]{1,15})(?:-[0-9a-f]{16})?")
 
 
-class Reading(Generic[T]):
+class Reading(ABC, Generic[T]):
     """What a server tells in one stream, over any number of connections, after the cursor
     ``after``. Iterate it once; call `aclose` (or use ``async with``) to stop before the end.
 
@@ -85,9 +86,9 @@ class Reading(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._closing = asyncio.Event()
 
+    @abstractmethod
     def _take(self, cursor: str, data: bytes) -> None:
         """One event of a connection: new, a repetition, or about the connection itself."""
-        raise NotImplementedError
 
     def __aiter__(self) -> Self:
         return self

@@ -6,7 +6,8 @@ types, who is there) is yielded as it comes; after a ``reset`` a new ``snapshot`
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,7 +18,9 @@ from tokenwire.client.stream import OnCut, Reading
 from tokenwire.errors import ServerProtocolError
 from tokenwire.events.codec import AnyEvent, decode
 
-__all__ = ["ThreadEvent", "ThreadEvents"]
+__all__ = ["FeedReading", "ThreadEvent", "ThreadEvents"]
+
+T = TypeVar("T")
 
 
 class ThreadEvent(msgspec.Struct, kw_only=True, frozen=True):
@@ -42,7 +45,48 @@ class ThreadEvent(msgspec.Struct, kw_only=True, frozen=True):
         return decode(msgspec.json.encode(self.data.get("event")))
 
 
-class ThreadEvents(Reading[ThreadEvent]):
+class FeedReading(Reading[T]):
+    """The events of a feed that has no end. ``origin``: the server; ``path``: of its stream, with
+    the query; ``after``: a cursor; ``patience``: waits and timeouts; ``on_cut``: called at each
+    lost connection."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        path: str,
+        *,
+        after: str | None = None,
+        patience: Patience | None = None,
+        on_cut: OnCut | None = None,
+    ) -> None:
+        super().__init__(
+            origin, path, opener=open_events, after=after, patience=patience, on_cut=on_cut
+        )
+
+    @abstractmethod
+    def _event(self, value: dict[str, Any], cursor: str | None) -> T:
+        """The event of a JSON object. Raises `ServerProtocolError`."""
+
+    def _take(self, cursor: str, data: bytes) -> None:
+        if self._ended:
+            return
+        try:
+            value = msgspec.json.decode(data, type=dict[str, Any])
+            kind = value["type"]
+        except (msgspec.DecodeError, KeyError) as error:
+            raise ServerProtocolError("the server's stream contains an invalid event") from error
+        if kind == "reconnect":
+            self._within = float(value.get("after_ms", 1000)) / 1000
+            return
+        # A block without an id of its own has that of the one before: it only passes.
+        is_stored = bool(cursor) and cursor != self._after
+        event = self._event(value, cursor if is_stored else None)
+        if is_stored:
+            self._after = cursor
+        self._ready.append((self._after, event))
+
+
+class ThreadEvents(FeedReading[ThreadEvent]):
     """The events of a conversation after the cursor ``after``; iterate it once, for as long as you
     like. `Thread.events` makes it. ``origin``: the server; ``thread``: the conversation's id;
     ``path``: of its stream, with the query; ``patience``: waits and timeouts; ``on_cut``: called at
@@ -59,31 +103,14 @@ class ThreadEvents(Reading[ThreadEvent]):
         on_cut: OnCut | None = None,
     ) -> None:
         self.thread = thread
-        super().__init__(
-            origin, path, opener=open_events, after=after, patience=patience, on_cut=on_cut
-        )
+        super().__init__(origin, path, after=after, patience=patience, on_cut=on_cut)
 
-    def _take(self, cursor: str, data: bytes) -> None:
-        if self._ended:
-            return
-        try:
-            value = msgspec.json.decode(data, type=dict[str, Any])
-            kind = value["type"]
-        except (msgspec.DecodeError, KeyError) as error:
-            raise ServerProtocolError("the server's stream contains an invalid event") from error
-        if kind == "reconnect":
-            self._within = float(value.get("after_ms", 1000)) / 1000
-            return
-        # A block without an id of its own has that of the one before: it only passes.
-        is_stored = bool(cursor) and cursor != self._after
-        if is_stored:
-            self._after = cursor
-        event = ThreadEvent(
-            type=kind,
+    def _event(self, value: dict[str, Any], cursor: str | None) -> ThreadEvent:
+        return ThreadEvent(
+            type=value["type"],
             thread=value.get("thread") or self.thread,
             data=value,
             at=value.get("at") or 0,
             by=value.get("by"),
-            cursor=cursor if is_stored else None,
+            cursor=cursor,
         )
-        self._ready.append((self._after, event))

@@ -32,6 +32,7 @@ from tokenwire.events.model import (
     ProviderResultStart,
     ReasoningStart,
     ResponseStart,
+    RunBudget,
     RunEnd,
     RunOutcome,
     RunProgress,
@@ -56,6 +57,7 @@ from tokenwire.events.state import (
     StepState,
     ToolState,
     message_part,
+    own_fields,
     result_part,
 )
 
@@ -96,6 +98,8 @@ class Fold(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: The state that an agent shares with its readers; None before it shares any.
     shared: Any = None
     progress: dict[str, Any] | None = None
+    #: The budget that is nearly used up, or that ended the run.
+    budget: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     waiting: list[str] = []
     cancel_requested: bool = False
@@ -270,9 +274,10 @@ def _step_reset(state: Fold, event: StepReset) -> None:
             for part in discarded:
                 state.parts.pop(part, None)
             _spend(state, step)
-            step.parts = [p for p in step.parts if p not in discarded]
             step.finish, step.usage, step.status = None, {}, "open"
             step.response_id, step.terminal_seen = None, False
+    for step in state.steps:  # a reset may name a part of another step
+        step.parts = [p for p in step.parts if p in state.parts]
 
 
 def _spend(state: Fold, step: StepState) -> None:
@@ -295,8 +300,7 @@ def _usage(state: Fold, event: Usage) -> None:
 
 def _finish(state: Fold, event: Finish) -> None:
     if event.choice == 0:
-        fields = msgspec.to_builtins(event)
-        _step(state).finish = {k: v for k, v in fields.items() if k not in ("type", "seq", "t")}
+        _step(state).finish = own_fields(event)
 
 
 def _part_start(state: Fold, event: PartStart) -> None:
@@ -346,13 +350,20 @@ def _part_attr(state: Fold, event: PartAttr) -> None:
         return
     attrs, name, value = part.attrs, event.name, event.value
     if name == "citation":
-        attrs.setdefault("citations", []).append(value)
+        attrs["citations"] = [*_list_of(attrs, "citations"), value]
     elif name == "logprobs" and isinstance(value, list):
-        attrs.setdefault("logprobs", []).extend(value)
+        attrs["logprobs"] = [*_list_of(attrs, "logprobs"), *value]
     elif name == "meta" and isinstance(value, dict):
-        attrs["meta"] = {**(attrs.get("meta") or {}), **value}
+        meta = attrs.get("meta")
+        attrs["meta"] = {**(meta if isinstance(meta, dict) else {}), **value}
     else:
         attrs["name" if name == "tool_name" else name] = value
+
+
+def _list_of(attrs: dict[str, Any], name: str) -> list[Any]:
+    """What is there to add to; a producer elsewhere may have sent something that is no list."""
+    value = attrs.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _tool(state: Fold, call_id: str, name: str = "") -> ToolState:
@@ -427,13 +438,15 @@ def _data(state: Fold, event: Data) -> None:
 
 
 def _progress(state: Fold, event: RunProgress) -> None:
-    fields = {"fraction": event.fraction, "message": event.message}
-    state.progress = {name: value for name, value in fields.items() if value is not None}
+    state.progress = own_fields(event)
 
 
 def _error(state: Fold, event: Error) -> None:
-    fields = cast(dict[str, Any], msgspec.to_builtins(event))
-    state.error = {k: v for k, v in fields.items() if k not in ("type", "seq", "t")}
+    state.error = own_fields(event)
+
+
+def _budget(state: Fold, event: RunBudget) -> None:
+    state.budget = own_fields(event)
 
 
 def _control(state: Fold, event: Control) -> None:
@@ -479,6 +492,7 @@ _HANDLERS: dict[type, Any] = {
     ApprovalAnswer: _approval_answer,
     SharedState: _shared,
     RunProgress: _progress,
+    RunBudget: _budget,
     Error: _error,
     Control: _control,
     Checkpoint: _checkpoint,

@@ -84,6 +84,7 @@ __all__ = [
     "RefusalEnd",
     "RefusalStart",
     "ResponseStart",
+    "RunBudget",
     "RunClaim",
     "RunEnd",
     "RunOutcome",
@@ -395,6 +396,20 @@ class RunProgress(Event, tag="progress"):
 
     fraction: float | None = None
     message: str | None = None
+
+
+class RunBudget(Event, tag="budget"):
+    """A budget is nearly used up, or, with nothing ``left``, ends the run. The last one counts.
+
+    ``name``: ``principal/day``, ``tenant/month``, ``thread``, or ``run`` (the request's own);
+    ``left``, ``most``: tokens, or US dollars; ``resets``: Unix seconds at which it begins anew.
+    """
+
+    name: str
+    unit: Literal["tokens", "dollars"]
+    left: int | float
+    most: int | float
+    resets: int | None = None
 
 
 class Raw(Event, tag="raw"):

@@ -52,7 +52,7 @@ _PARTS = (
 _TOOLS = (
     "tool-start tool-progress tool-output tool-result tool-error approval-request approval-answer"
 ).split()
-_ANYWHERE = "error control data state progress raw checkpoint run-claim".split()
+_ANYWHERE = "error control data state progress budget raw checkpoint run-claim".split()
 
 #: state -> {event type -> next state}. An unknown type is allowed wherever ``raw`` is. The start
 #: and end of a ``task`` leave the state as it is; within a step only a task may start, and between

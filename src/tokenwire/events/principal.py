@@ -6,6 +6,7 @@ the name of one without a tenant is its id, so what was stored before there were
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Self
@@ -21,22 +22,33 @@ __all__ = ["ROLES", "Principal", "PrincipalLimits", "is_listed", "parts_of"]
 ROLES = frozenset({"read", "write", "approve", "admin"})
 
 
+_BUDGET = re.compile(r"(?:day|month)=\$?[0-9]{1,15}(?:\.[0-9]{1,9})?")
+
+
 @dataclass(frozen=True, slots=True)
 class PrincipalLimits:
     """Limits of one principal, or of all principals of a tenant together; None: the server's
     settings. ``runs``: that are at work at a time; ``waiting_runs``: that wait for a person;
-    ``starts_per_minute``: of runs; ``tokens_per_day``: of models, in and out, from midnight UTC on.
-    Raises `ConfigError` for what is no count."""
+    ``starts_per_minute``: of runs; ``tokens_per_day``: of models, in and out, from midnight UTC on;
+    ``budgets``: a day's and a month's, such as ``day=200000`` (tokens) and ``month=$5``, each in
+    place of the server's for the same. Raises `ConfigError` for what is none of that."""
 
     runs: int | None = None
     waiting_runs: int | None = None
     starts_per_minute: int | None = None
     tokens_per_day: int | None = None
+    budgets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
+            if name == "budgets":
+                continue
             if value is not None and (type(value) is not int or value < 0):
                 raise ConfigError(f"the limit '{name}' must be a count, or None")
+        object.__setattr__(self, "budgets", tuple(self.budgets))
+        for text in self.budgets:
+            if not isinstance(text, str) or not _BUDGET.fullmatch(text):
+                raise ConfigError("a budget of limits is written as day=200000 or month=$5")
 
 
 @dataclass(frozen=True, slots=True)

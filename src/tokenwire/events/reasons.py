@@ -33,7 +33,7 @@ FAILURE_REASONS: Final = frozenset({"error", "cancelled", "malformed_tool_call"}
 #: Reasons of an incomplete run that is an answer all the same: a limit that is known ended it, and
 #: the wire has a word for that.
 CUT_REASONS: Final = frozenset(
-    {"length", "content_filter", "context_overflow", "refusal", "pause", "max_steps"}
+    {"length", "content_filter", "context_overflow", "refusal", "pause", "max_steps", "budget"}
 )
 
 #: ``complete``: whole. ``cut``: ended by a known limit, shown as such. ``cancelled``: a person or

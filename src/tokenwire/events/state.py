@@ -17,7 +17,7 @@ from tokenwire.events.message import (
     ToolCallPart,
     ToolResultPart,
 )
-from tokenwire.events.parts import Agent
+from tokenwire.events.parts import Agent, Event
 
 __all__ = [
     "ApprovalState",
@@ -26,6 +26,7 @@ __all__ = [
     "StepState",
     "ToolState",
     "message_part",
+    "own_fields",
     "result_part",
 ]
 
@@ -191,3 +192,9 @@ def result_part(tool: ToolState) -> ToolResultPart:
 
 def _dumps(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def own_fields(event: Event) -> dict[str, Any]:
+    """What an event says beside its type, number and time."""
+    fields = cast(dict[str, Any], msgspec.to_builtins(event))
+    return {k: v for k, v in fields.items() if k not in ("type", "seq", "t")}

@@ -51,6 +51,15 @@ class LineDecoder:
                 return self._fail(ready)
         return ready
 
+    def line(self, data: bytes) -> bytes | None:
+        """The line that ``data`` would complete now, if it is just one with its end, and nothing is
+        pending. Changes nothing."""
+        if self._at_start or self._pieces or self._error is not None:
+            return None
+        if data.find(b"\n") != len(data) - 1 or len(data) > self.max_line:
+            return None
+        return data[:-1].strip(_BLANK) or None
+
     @property
     def rest(self) -> bytes:
         """The bytes of the line whose end has not come."""

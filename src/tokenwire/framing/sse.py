@@ -131,7 +131,7 @@ class SSEDecoder:
     def block(self, data: bytes) -> Frame | None:
         """The frame that ``data`` would complete now, if it is just one block of ``event``, ``id``
         and ``data`` lines, and nothing is pending. Changes nothing."""
-        if not self._clear or self._pieces or len(data) > self._fast_bound or b"\r" in data:
+        if not self._clear or self._pieces or len(data) > self._fast_bound:
             return None
         fresh = SSEDecoder(max_line=self.max_line, max_event=self.max_event)
         fresh._clear, fresh._at_start, fresh._id = True, False, self._id

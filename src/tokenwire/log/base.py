@@ -16,7 +16,7 @@ The log does not know what a token is. One test suite (tests/log/) runs against 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -294,6 +294,11 @@ class Mailbox(Protocol):
 
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         """Commands after number ``after``: ``[(number, data), ...]``, numbers from 1."""
+        ...
+
+    async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        """`commands` of many logs, ``{log: after}``, at the price of few calls. Logs without such
+        commands, and unknown ones, are left out."""
         ...
 
 

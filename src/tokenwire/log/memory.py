@@ -11,7 +11,7 @@ import heapq
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from tokenwire.errors import (
@@ -353,6 +353,14 @@ class MemoryStore:
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         queue = self._log(log).commands
         return list(enumerate(queue[after:], after + 1)) if after < len(queue) else []
+
+    async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        entries = ((log, self._logs.get(log), after) for log, after in places.items())
+        return {
+            log: list(enumerate(entry.commands[after:], after + 1))
+            for log, entry, after in entries
+            if entry is not None and after < len(entry.commands)
+        }
 
     async def named(self, key: str) -> str | None:
         holder = self._keys.get(key)

@@ -1,7 +1,8 @@
 """Who waits for which log in this process, and the newest records of those logs.
 
 Always true: a cached record was accepted by the store; an entry is dropped as soon as another
-process is known to have touched its log, so "nothing new" is never older than one wake-up.
+process is known to have touched its log and not by what, so "nothing new" is never older than one
+wake-up.
 """
 
 from __future__ import annotations
@@ -76,6 +77,15 @@ class Tails(Wakes):
             cache.base += dropped
             del cache.records[:dropped]
             cache.bytes = sum(map(len, cache.records))
+
+    def heard(self, log: str, offset: int, record: bytes) -> None:
+        """Another process appended ``record``, and the store told us so with it."""
+        cache = self._tails.get(log)
+        if cache is not None and offset <= cache.base + len(cache.records):
+            self.forget(log)  # the log is shorter than we thought, or was told twice: ask the store
+            self.wake(log)
+            return
+        self.came(log, [record], offset, None)
 
     def forget(self, log: str) -> None:
         """Another process touched the log, or its state is in doubt: ask the store."""

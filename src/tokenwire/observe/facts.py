@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import msgspec
 
+from tokenwire.observe.request_facts import RequestFacts
+
 __all__ = [
+    "AnswerEnded",
+    "AnswerStarted",
+    "BudgetNear",
+    "BudgetRefused",
     "ChunksCame",
     "EndDelivered",
     "Fact",
@@ -17,7 +23,9 @@ __all__ = [
     "FollowerOpened",
     "RequestDone",
     "Retried",
+    "RunBilled",
     "RunEnded",
+    "RunLeft",
     "RunStarted",
     "StoreAppended",
     "TakenOver",
@@ -31,19 +39,38 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class RunStarted(Fact, frozen=True):
-    """A run started."""
+    """A run started. ``thread``: the caller's name of its conversation; ``agent``: the name of the
+    agent or preparation that makes it, None for a model's; ``request``: what the model is asked
+    with."""
 
     run: str
     model: str
+    thread: str | None = None
+    agent: str | None = None
+    request: RequestFacts | None = None
+
+
+class AnswerStarted(Fact, frozen=True):
+    """A model's answer inside of an agent's run started, as ``operation`` of the agent."""
+
+    run: str
+    operation: int
+    model: str
+    request: RequestFacts | None = None
 
 
 class FirstToken(Fact, frozen=True):
-    """The first visible event of a model call; seconds since the call."""
+    """The first visible event of a model call; seconds since the call. ``operation``: of the
+    agent's answer that it is in, None for a run's own. ``address``, ``port``: of the model that
+    answers."""
 
     run: str
     provider: str
     model: str
     first_token_seconds: float
+    operation: int | None = None
+    address: str | None = None
+    port: int | None = None
 
 
 class ChunksCame(Fact, frozen=True):
@@ -55,8 +82,11 @@ class ChunksCame(Fact, frozen=True):
     chunk_gap_seconds: tuple[float, ...]
 
 
-class RunEnded(Fact, frozen=True):
-    """A run ended. ``events``: their number."""
+class _Ended(Fact, frozen=True):
+    """An end. ``events``: their number; ``finish_reason``: why the model stopped in the last step;
+    ``budget``: the one that ended it in its middle (``principal/day``), None where none did;
+    ``response_model``, ``response_id``: the last response, as its provider names it. The counts
+    that may be None are parts of the others, where the provider reported them."""
 
     run: str
     model: str
@@ -66,6 +96,67 @@ class RunEnded(Fact, frozen=True):
     events: int
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    finish_reason: str | None = None
+    budget: str | None = None
+    thread: str | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+
+
+class RunEnded(_Ended, frozen=True):
+    """A run ended. ``agent``: as in `RunStarted`; its tokens are those of all of its answers.
+    ``trace``: as in `TakenOver`."""
+
+    agent: str | None = None
+    trace: dict[str, str] | None = None
+
+
+class AnswerEnded(_Ended, frozen=True):
+    """A model's answer inside of an agent's run ended; ``operation`` as in `AnswerStarted`."""
+
+    operation: int = 0
+
+
+class RunLeft(Fact, frozen=True):
+    """The worker of ``epoch`` works no more at a run that has not ended: ``fenced`` (another has
+    taken it over), ``handed_over`` (this process stops), ``erased``, ``store`` (which did not take
+    its events)."""
+
+    run: str
+    why: str
+    epoch: int
+
+
+class RunBilled(Fact, frozen=True):
+    """What a run used of one ``model``, or of a provider's (``openai/gpt-4o``). ``cost``:
+    billionths of a dollar of the tokens that have a price; ``unreported_calls``: of which nobody
+    knows what they used; ``tokens``: by kind (``input``, ``cached_input``, ``output``,
+    ``reasoning``, ...), of which some are parts of others."""
+
+    run: str
+    model: str
+    cost: int
+    unpriced_tokens: int
+    unreported_calls: int = 0
+    tokens: dict[str, int] = {}
+
+
+class BudgetRefused(Fact, frozen=True):
+    """A start was refused, as a budget (``principal/day``; ``unit``: ``tokens`` or ``dollars``) is
+    used up."""
+
+    budget: str
+    unit: str
+
+
+class BudgetNear(Fact, frozen=True):
+    """A run started of which a budget has less than a fifth left."""
+
+    budget: str
+    unit: str
 
 
 class Retried(Fact, frozen=True):
@@ -89,12 +180,14 @@ class FellBack(Fact, frozen=True):
 
 
 class ToolRan(Fact, frozen=True):
-    """A tool finished; ``code`` is ``ok`` or the error's."""
+    """A tool finished; ``code`` is ``ok`` or the error's. ``operation`` as in `FirstToken`."""
 
     run: str
     name: str
     code: str
     seconds: float
+    operation: int | None = None
+    call: str | None = None
 
 
 class FollowerOpened(Fact, frozen=True):
@@ -125,11 +218,18 @@ class StoreAppended(Fact, frozen=True):
 
 
 class TakenOver(Fact, frozen=True):
-    """This process took over a run of a lost worker; ``how``: ``resume``, ``restart``, ``end``."""
+    """This process took over a run of a lost worker; ``how``: ``go-on``, or how it ends. The rest
+    as in `RunStarted`. ``trace``: the ids of the run's trace, as they are stored with it
+    (`tokenwire.observe.tracing.Trace`)."""
 
     run: str
     epoch: int
     how: str
+    model: str = ""
+    thread: str | None = None
+    agent: str | None = None
+    request: RequestFacts | None = None
+    trace: dict[str, str] | None = None
 
 
 class RequestDone(Fact, frozen=True):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenwire.observe.facts import (
+    BudgetNear,
+    BudgetRefused,
     ChunksCame,
     EndDelivered,
     Fact,
@@ -20,7 +22,9 @@ from tokenwire.observe.facts import (
     FollowerOpened,
     RequestDone,
     Retried,
+    RunBilled,
     RunEnded,
+    RunLeft,
     RunStarted,
     StoreAppended,
     TakenOver,
@@ -63,6 +67,18 @@ class PrometheusObserver:
         self._run_ends = counter("runs_ended", "Runs ended", "model", "outcome", "code")
         self._run_seconds = histogram("run_seconds", "Time of a run", "model")
         self._tokens = counter("tokens", "Tokens as reported", "model", "kind")
+        self._cost = counter("cost_dollars", "What settled runs cost", "model")
+        self._unpriced = counter("unpriced_tokens", "Tokens of settled runs without price", "model")
+        self._billed_tokens = counter(
+            "billed_tokens",
+            "Tokens of settled runs; some kinds are parts of others",
+            "model",
+            "kind",
+        )
+        self._unreported = counter("unreported_calls", "Calls without any report", "model")
+        self._refused = counter("budget_refused", "Starts refused by a budget", "budget", "unit")
+        self._stopped = counter("budget_stopped", "Runs stopped in their middle", "budget")
+        self._near = counter("budget_near", "Starts near a budget's end", "budget", "unit")
         self._first = histogram("first_token_seconds", "Call to first visible event", "model")
         # These two are observed for every token.
         self._gaps = Tallies("tokenwire_chunk_gap_seconds", "Between chunks", _GAPS, "model")
@@ -80,10 +96,17 @@ class PrometheusObserver:
         self._deliveries = counter("ends_delivered", "Calls of on_end", "how")
         self._webhooks = counter("webhooks_sent", "Calls of webhooks", "event", "how")
         self._takeovers = counter("takeovers", "Runs taken over", "how")
-        self._handlers: dict[type[Fact], Callable[[Any], None]] = {
+        self._left = counter("runs_left", "Runs that this process left before their end", "why")
+        self._handlers = self._by_fact()
+
+    def _by_fact(self) -> dict[type[Fact], Callable[[Any], None]]:
+        return {
             RequestDone: self._request,
             RunStarted: lambda f: self._run_starts.labels(self._label("model", f.model)).inc(),
             RunEnded: self._ended,
+            RunBilled: self._billed,
+            BudgetRefused: lambda f: self._refused.labels(f.budget, f.unit).inc(),
+            BudgetNear: lambda f: self._near.labels(f.budget, f.unit).inc(),
             FirstToken: self._first_token,
             ChunksCame: self._chunks,
             Retried: lambda f: self._retries.labels(
@@ -103,6 +126,7 @@ class PrometheusObserver:
             EndDelivered: lambda f: self._deliveries.labels(f.how).inc(),
             WebhookSent: lambda f: self._webhooks.labels(f.event, f.how).inc(),
             TakenOver: lambda f: self._takeovers.labels(f.how).inc(),
+            RunLeft: lambda f: self._left.labels(f.why).inc(),
         }
 
     def __call__(self, fact: Fact) -> None:
@@ -130,9 +154,19 @@ class PrometheusObserver:
     def _ended(self, fact: RunEnded) -> None:
         model = self._label("model", fact.model)
         self._run_ends.labels(model, fact.outcome, self._label("code", fact.code or "")).inc()
+        if fact.budget is not None:
+            self._stopped.labels(self._label("budget", fact.budget)).inc()
         self._run_seconds.labels(model).observe(fact.seconds)
         self._tokens.labels(model, "input").inc(fact.input_tokens)
         self._tokens.labels(model, "output").inc(fact.output_tokens)
+
+    def _billed(self, fact: RunBilled) -> None:
+        model = self._label("model", fact.model)
+        self._cost.labels(model).inc(fact.cost / 1e9)
+        self._unpriced.labels(model).inc(fact.unpriced_tokens)
+        self._unreported.labels(model).inc(fact.unreported_calls)
+        for kind, count in fact.tokens.items():
+            self._billed_tokens.labels(model, kind).inc(count)
 
     def _chunks(self, fact: ChunksCame) -> None:
         gaps = self._gaps.of(self._label("model", fact.model))

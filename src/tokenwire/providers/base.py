@@ -129,10 +129,12 @@ class SteadyDecoder(Decoder, Protocol):
     """A decoder that can say what it would make of bytes, for `run.call.lane`.
 
     ``passing``: names of fields whose value, a number or a string, changes no event of a plain
-    delta; of several payloads at most the last one's counts.
+    delta; of several payloads at most the last one's counts. ``counting``: names of fields of which
+    that is true for numbers that are not 0.
     """
 
     passing: ClassVar[frozenset[bytes]]
+    counting: ClassVar[frozenset[bytes]]
 
     def plain(self, data: bytes) -> PartDelta | None:
         """The one event that these bytes would give now, and nothing would change but the text so

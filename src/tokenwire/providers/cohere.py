@@ -21,6 +21,7 @@ from tokenwire.events.message import (
 )
 from tokenwire.events.model import (
     FinishReason,
+    PartDelta,
     PartStart,
     ReasoningStart,
     ResponseStart,
@@ -29,7 +30,9 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.request import Request, ToolSpec
+from tokenwire.framing.sse import Frame
 from tokenwire.providers.base import Call, Cursor, Target
+from tokenwire.providers.cohere_delta import ContentDelta, PlanDelta, decode_plain
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
 from tokenwire.providers.decoding.parts import OpenPart
@@ -115,6 +118,28 @@ class CohereDecoder(PayloadDecoder):
             self._whole(value)
         else:
             self.unknown(kind, value)
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of an open text, plan or call."""
+        try:
+            value = decode_plain(frame.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        if frame.event not in (value.__struct_config__.tag, "message"):
+            return None
+        if isinstance(value, ContentDelta):
+            content, part = value.delta.message.content, self._contents.get(value.index)
+            kind = "text" if content.thinking is None else "thinking"
+            text = content.text if kind == "text" else content.thinking
+            is_other = part is None or _kind(part) != kind
+            if is_other or (content.text is not None and kind == "thinking"):
+                return None
+        elif isinstance(value, PlanDelta):
+            text, part = value.delta.message.tool_plan, self._plan
+        else:
+            text = value.delta.message.tool_calls.function.arguments
+            part = self._calls.get(value.index)
+        return part.plain(text) if part is not None and text else None
 
     def _start(self, value: dict[str, Any], message: dict[str, Any]) -> None:
         self.parts.out.append(ResponseStart(id=text_of(value.get("id")) or None))

@@ -24,6 +24,7 @@ from tokenwire.events.model import (
     Event,
     FileStart,
     FinishReason,
+    PartDelta,
     PartStart,
     ReasoningStart,
     ResponseStart,
@@ -97,13 +98,34 @@ class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     created_at: str | None = None
 
 
+class _Words(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    content: str = ""
+    thinking: str = ""
+    role: str | None = None
+    images: None = None
+    tool_calls: None = None
+
+
+class _PlainLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A line of either endpoint that says something and holds nothing else."""
+
+    done: Literal[False]
+    message: _Words = _Words()
+    response: str = ""
+    thinking: str = ""
+    model: str | None = None
+    created_at: str | None = None
+
+
 _decode_line = msgspec.json.Decoder(_Line).decode
+_decode_plain = msgspec.json.Decoder(_PlainLine).decode
 
 
 class OllamaDecoder(PayloadDecoder):
     """One response of ``/api/chat`` or ``/api/generate``."""
 
     dialect: ClassVar[str] = "ollama"
+    passing: ClassVar[frozenset[bytes]] = frozenset({b"created_at"})
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -150,6 +172,23 @@ class OllamaDecoder(PayloadDecoder):
         self.parts.out.append(TextDelta(part=part.number, text=text))
         pieces.append(text)
         return True
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of a line that adds to the open text or reasoning alone."""
+        part = self._open
+        if part is None or frame.event != "message" or not self._begun:
+            return None
+        try:
+            line = _decode_plain(frame.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        message = line.message
+        texts = (message.content, line.response), (message.thinking, line.thinking)
+        said, thought = (list(filter(None, pair)) for pair in texts)
+        kind = ReasoningStart if thought else TextStart
+        if len(said) + len(thought) != 1 or type(part.start) is not kind:
+            return None
+        return part.plain([*said, *thought][0])
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         self._row = None

@@ -181,6 +181,12 @@ class Registry:
             )
         return models
 
+    def address(self, provider: Provider) -> str | None:
+        """The base URL of a ``provider``; None while a variable that it needs is not set, or where
+        it is none of HTTP."""
+        url, lacking = self._url(provider)
+        return url if lacking is None else None
+
     # --- each kind of name -----------------------------------------------------------------------
 
     def reads(self, variable: str) -> bool:

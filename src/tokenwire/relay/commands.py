@@ -1,13 +1,15 @@
 """Commands to a run: their bytes in its owner's mailbox, and what an answer must fit.
 
 Always true: of several answers to one approval or call the first one in the mailbox counts,
-whichever process received it; an answer that fits no open approval or call is never recorded.
+whichever process received it; an answer that fits no open approval or call is never recorded. The
+end of a wait that was too long is a command as well: what stands before it counts, nothing after.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
@@ -25,16 +27,26 @@ __all__ = [
     "Command",
     "approval_answer",
     "check_first",
+    "check_taken",
+    "counting",
     "decode_command",
     "denials",
     "encode_command",
+    "expiry",
     "is_cancel",
+    "is_expiry",
+    "is_late",
+    "is_stop",
     "tool_answer",
 ]
 
 #: What a person or a client decides: only the first of its kind counts.
 Answer = ApprovalAnswer | ToolResult
 Command = Control | Answer
+
+#: By which the end of a wait is known. It is a cancel to releases that do not know it: they refuse
+#: an answer that comes after it, and end the run.
+_EXPIRY = "expiry"
 
 _decoder = msgspec.json.Decoder(Command)
 
@@ -54,8 +66,40 @@ def decode_command(data: bytes) -> Command | None:
 
 def is_cancel(data: bytes) -> bool:
     """Whether a command cancels its run."""
-    command = decode_command(data)
+    return is_stop(decode_command(data))
+
+
+def expiry(seen: int) -> Control:
+    """The end of a run that waited too long, by an owner that has carried out the commands up to
+    the number ``seen``: it has no effect where another command stands between that and it."""
+    return Control(command="cancel", reason=EXPIRED, id=_EXPIRY, text=str(seen))
+
+
+def is_expiry(command: Command | None) -> TypeGuard[Control]:
+    """Whether a command ends a run that waited too long, should it count."""
+    return is_stop(command) and command.id == _EXPIRY
+
+
+def is_stop(command: Command | None) -> TypeGuard[Control]:
+    """Whether a command ends its run."""
     return isinstance(command, Control) and command.command == "cancel"
+
+
+def is_late(command: Command | None, before: int) -> bool:
+    """Whether a command is an expiry that came after another command than its sender knew: the
+    one before it in the mailbox has the number ``before``."""
+    return is_expiry(command) and int(command.text or 0) < before
+
+
+def counting(mailbox: Iterable[tuple[int, bytes]]) -> Iterator[Command]:
+    """The commands of a whole mailbox that this release knows, in order; without an expiry that
+    came too late."""
+    before = 0
+    for number, data in mailbox:
+        command = decode_command(data)
+        if command is not None and not is_late(command, before):
+            yield command
+        before = number
 
 
 def approval_answer(
@@ -154,17 +198,29 @@ def _check_form(answer: Answer, what: str) -> None:
         raise InputError(f"{what} have no JSON form: {error}") from None
 
 
-def check_first(answer: Answer, mailbox: list[bytes]) -> None:
-    """Raise `ConflictError` when a cancel, or another answer to the same question, stands before
-    ``answer`` in the ``mailbox``."""
-    for data in mailbox:
-        earlier = decode_command(data)
-        if isinstance(earlier, Control) and earlier.command == "cancel":
+def check_first(answer: Answer, mailbox: Iterable[tuple[int, bytes]]) -> None:
+    """Raise `ConflictError` when a cancel, the end of the wait, or another answer to the same
+    question stands before ``answer`` in the ``mailbox``."""
+    for earlier in counting(mailbox):
+        if is_expiry(earlier):
+            raise ConflictError("this run has expired; nobody answered in time", reason=EXPIRED)
+        if is_stop(earlier):
             raise ConflictError("this run was cancelled before the answer came")
         if _answers_same(earlier, answer):
-            if data != encode_command(answer):
+            if encode_command(earlier) != encode_command(answer):
                 raise _conflict(answer)
             return
+
+
+def check_taken(answer: Answer, fold: Fold) -> None:
+    """Raise `ConflictError` when the ended run of ``fold`` ended without ``answer``."""
+    tool = fold.tools.get(answer.call_id)
+    if isinstance(answer, ApprovalAnswer):
+        is_taken = tool is not None and tool.approved is not None
+    else:
+        is_taken = tool is not None and tool.done
+    if not is_taken:
+        raise ConflictError("this run ended before the answer came")
 
 
 def _answers_same(earlier: Command | None, answer: Answer) -> bool:

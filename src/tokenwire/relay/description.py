@@ -15,6 +15,7 @@ from tokenwire.events.reasons import OUTCOMES
 from tokenwire.events.request import Request
 from tokenwire.events.state import ToolState
 from tokenwire.log.base import LogInfo
+from tokenwire.observe.tracing import Trace
 from tokenwire.relay.conversation.history import History
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.run.plan import LoopLimits
@@ -64,6 +65,12 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     limits: LoopLimits | None = None
     #: Seconds until its approvals expire, where the caller wants less than the limits say.
     approval_timeout: float | None = None
+    #: What it may use, where the caller wants less than the budgets say: ``1000`` (tokens) or
+    #: ``$0.05``.
+    budget: str | None = None
+    #: The budgets of its principal and tenant, as `budgets_of` reads them, where authentication
+    #: named some; None: those of the worker.
+    budgets: list[str] | None = None
     #: What came before in the conversation; None where the request had everything.
     history: History | None = None
     #: The messages of a request with an idempotency key, as they came, where the application
@@ -74,6 +81,8 @@ class RunMeta(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: The name in the store of its conversation, where somebody else began that: ``thread`` is then
     #: what ``principal`` calls it.
     scope: str | None = None
+    #: Where the run is in a trace (`tokenwire.observe.tracing`); None without one.
+    trace: Trace | None = None
     #: Random per call of `start`; distinguishes the call that created the run from repetitions.
     nonce: str = ""
 

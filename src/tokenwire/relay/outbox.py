@@ -1,4 +1,4 @@
-"""What the application hears of its runs: `on_end`, and webhooks.
+"""What becomes of runs after their end: `on_end`, webhooks, and what they used.
 
 Always true: a note of the run is in the store before the run is, so that a process that looks later
 knows what the application must hear; the note goes only after the application took it, or with the
@@ -31,7 +31,9 @@ from tokenwire.observe.hooks import report
 from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.documents.private import model_input
+from tokenwire.relay.push.deliveries import PushDeliveries
 from tokenwire.relay.replay import read_run
+from tokenwire.relay.spending.settling import Settling
 from tokenwire.relay.upkeep.notes import MOST_SECONDS, UNMADE_SECONDS, Attempts, Notes, look_at_end
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.relay.webhooks.deliveries import Deliveries
@@ -95,18 +97,26 @@ class _Note(Attempts, kw_only=True, omit_defaults=True):
 
 
 class Outbox:
-    """What one process says about runs: calls of ``on_end``, and ``webhooks``. Every process of a
-    store must have the same."""
+    """What one process says about runs: calls of ``on_end``, and ``webhooks``; with ``settling``
+    it counts what they used; with ``push`` it tells who wants to hear of one of them. Every process
+    of a store must have the same."""
 
     def __init__(
-        self, store: Store, on_end: OnEndAlone | None = None, webhooks: Webhooks | None = None
+        self,
+        store: Store,
+        on_end: OnEndAlone | None = None,
+        webhooks: Webhooks | None = None,
+        settling: Settling | None = None,
+        push: PushDeliveries | None = None,
     ) -> None:
         self._ends = _Ends(store, on_end) if on_end is not None else None
         self._deliveries = Deliveries(store, webhooks) if webhooks is not None else None
+        self._settling, self._push = settling, push
 
     @property
-    def _parts(self) -> list[_Ends | Deliveries]:
-        return [part for part in (self._ends, self._deliveries) if part is not None]
+    def _parts(self) -> list[_Ends | Deliveries | Settling | PushDeliveries]:
+        parts = (self._ends, self._deliveries, self._settling, self._push)
+        return [part for part in parts if part is not None]
 
     def open(self) -> None:
         """Begin to call."""
@@ -127,6 +137,12 @@ class Outbox:
         for part in self._parts:
             await part.forget(run)
 
+    async def erasing(self, run: str) -> None:
+        """The run is about to be erased: nobody hears of it, and what it used stays counted."""
+        if self._settling is not None:
+            await self._settling.erasing(run)
+        await self.forget(run)
+
     async def ending(self, run: str) -> None:
         """The end of a run of this process is about to be written. Fails in silence: others then
         find the end by the run's age."""
@@ -144,6 +160,8 @@ class Outbox:
         """What a run of this process waits for has changed."""
         if self._deliveries is not None:
             self._deliveries.waits(run, fold)
+        if self._push is not None:
+            self._push.waits(run, fold)
 
     async def undelivered(self, runs: list[str]) -> set[str]:
         """Those of ``runs`` of which something is still to be said: the retention waits for it."""

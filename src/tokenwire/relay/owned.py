@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 
 from tokenwire.errors import (
@@ -23,20 +24,30 @@ from tokenwire.errors import (
     TokenwireError,
 )
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Event, RunStatus
+from tokenwire.events.model import Control, Event, RunStatus
 from tokenwire.log.base import Store
-from tokenwire.relay.commands import decode_command
+from tokenwire.observe.facts import RunLeft
+from tokenwire.observe.hooks import report
+from tokenwire.relay.commands import (
+    decode_command,
+    encode_command,
+    expiry,
+    is_expiry,
+    is_late,
+)
 from tokenwire.relay.produce import OnEndError, Producer, ProducerLimits
 from tokenwire.relay.replay import read_run
-from tokenwire.relay.takeover.ladder import start_of, write_end
+from tokenwire.relay.takeover.ladder import failure, start_of, write_end
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.run.engine import Engine
-from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Inbox
 
 __all__ = ["OwnedRun"]
 
 _log = logging.getLogger("tokenwire.relay")
+
+#: Seconds within which the loop has made something of a command.
+_TURN_SECONDS = 5.0
 
 
 class OwnedRun:
@@ -72,6 +83,10 @@ class OwnedRun:
         self._waiting_since = 0.0
         #: Read the mailbox at the next tick: it was never read, or reading it failed.
         self.look = True
+        #: The mailbox says that the wait was too long: the run is to end, whatever follows.
+        self.has_expired = False
+        #: Monotonic seconds at which the loop was given a command last.
+        self._delivered = -math.inf
         self._checking = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribe = store.subscribe(self.run, self._woken, appends=False)
@@ -114,17 +129,65 @@ class OwnedRun:
             self.look = True
             _log.warning("commands of run %s could not be read: %s", self.run, error)
             return False
-        before = self._seen_commands
+        return self.deliver(commands)
+
+    @property
+    def seen_commands(self) -> int:
+        """The number of the last command that was delivered."""
+        return self._seen_commands
+
+    def deliver(self, commands: list[tuple[int, bytes]]) -> bool:
+        """Deliver those of ``commands``, from the mailbox, that are new; whether there were any."""
+        first = self._seen_commands
         for number, data in commands:
             if number <= self._seen_commands:
                 continue
-            self._seen_commands = number
+            before, self._seen_commands = self._seen_commands, number
             command = decode_command(data)
-            if command is not None:
-                self.inbox.put(command)
-            else:
+            if command is None:
                 _log.warning("command %d of run %s cannot be read", number, self.run)
-        return self._seen_commands > before
+            elif is_expiry(command):
+                self.has_expired = self.has_expired or not is_late(command, before)
+            elif not self.has_expired:  # who sent it is told that it came too late
+                self.inbox.put(command)
+                self._delivered = time.monotonic()
+        return self._seen_commands > first
+
+    async def expire(self) -> bool:
+        """Whether the run's wait has ended, by its mailbox: this puts the end into it unless it is
+        there, or a command was delivered that may not have had its turn. Raises `LogError`."""
+        if not self.has_expired:
+            await self.check_commands()
+            is_quiet = time.monotonic() > self._delivered + _TURN_SECONDS
+            if self.task.done() or self.waits_since() is None or not is_quiet:
+                return self.has_expired
+            if not self.has_expired:
+                # Whatever comes before it from now on, it then has no effect.
+                end = expiry(self._seen_commands)
+                await self._store.command(self.run, encode_command(end))
+                await self.check_commands()
+        return self.has_expired
+
+    def cancel_soon(self, order: Control) -> None:
+        """Cancel the run, in the order of its mailbox; where the store does not take it, at
+        once."""
+        self._spawn(self._cancel(order))
+
+    async def _cancel(self, order: Control) -> None:
+        try:
+            # Of another process by now: that one has its own readers, and may miss none.
+            if (await self._store.describe(self.run)).epoch != self.producer.epoch:
+                return
+            await self._store.command(self.run, encode_command(order))
+        except TokenwireError:
+            self.inbox.put(order)
+        else:
+            await self.check_commands()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
         """End the task without ending the run: another worker may resume it."""
@@ -134,9 +197,7 @@ class OwnedRun:
     def _woken(self) -> None:
         if not self._checking:
             self._checking = True
-            task = asyncio.ensure_future(self._check_soon())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._check_soon())
 
     async def _check_soon(self) -> None:
         self._checking = False
@@ -146,7 +207,8 @@ class OwnedRun:
         try:
             if self._first:
                 await self.producer.write(self._first)
-            waiting, fold = self._tell_waits([]), self.loop.fold
+            # Of a run of another worker nobody knows what that one had told.
+            waiting, fold = self._tell_waits([] if self._is_new else None), self.loop.fold
             await self.list_waits()
             async with aclosing(self.loop.batches()) as batches:
                 async for batch in batches:
@@ -159,9 +221,11 @@ class OwnedRun:
             await self._fail(error)
         except FencedError as error:
             _log.warning("%s; this worker stops", error)
+            self._tell_left("fenced")
         except (NotFoundError, GoneError):
             # By another process: the one that deleted it tells of it.
             _log.info("run %s was erased; this worker stops it", self.run)
+            self._tell_left("erased")
         except LogError as error:
             _log.error("run %s: %s; this worker stops it", self.run, error)
             # A store that others share may be there for them; one that is full is so for all.
@@ -169,6 +233,7 @@ class OwnedRun:
                 await self._fail(error)
             else:  # another worker may resume it; who reads it here need not wait for that
                 self._failed(self.run, error)
+                self._tell_left("store")
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -203,15 +268,21 @@ class OwnedRun:
         await self.producer.write(batch)
         await self.list_waits()
 
-    def _tell_waits(self, before: list[str]) -> list[str]:
+    def _tell_waits(self, before: list[str] | None) -> list[str]:
         """Report what the run waits for, if it is another than ``before``."""
         waiting = self.loop.fold.waiting
         if waiting != before and self._waits is not None:
             self._waits(self.run, self.loop.fold)
         return waiting
 
+    def _tell_left(self, why: str) -> None:
+        """Report that this process works no more at the run, which has not ended."""
+        report(RunLeft(self.run, why, self.producer.epoch))
+
     def _over(self, _: asyncio.Task[None]) -> None:
         self._unsubscribe()
+        if self.loop.plan.allowance is not None:
+            self.loop.plan.allowance.close()
         self._ended(self)
 
     async def _fail(self, error: TokenwireError) -> None:
@@ -224,16 +295,12 @@ class OwnedRun:
                 self.loop.tell_end(self.loop.fold)
                 await self.list_waits()
                 return
-            replay = await read_run(self._store, self.run)
-            events = failed_end(replay.order, replay.fold, error)
-            start = start_of(self.run, self.loop.plan)
-            epoch = self.producer.epoch
-            await write_end(
+            replay = await write_end(
                 self._store,
-                replay,
-                events,
-                epoch=epoch,
-                start=start,
+                await read_run(self._store, self.run),
+                failure(error),
+                epoch=self.producer.epoch,
+                start=start_of(self.run, self.loop.plan),
                 limits=limits,
                 ending=self.producer.ending,
             )
@@ -241,9 +308,11 @@ class OwnedRun:
             if self._index is not None and replay.fold.approvals:
                 listing = RunWaits(self._index, self._store, self.run, is_new=False)
                 await listing.settle(replay.fold)
-        except LogError as again:
-            _log.error("run %s could not be ended: %s", self.run, again)
+        except LogError as end_error:
+            _log.error("run %s could not be ended: %s", self.run, end_error)
             self._failed(self.run, error)
+            self._tell_left("fenced" if isinstance(end_error, FencedError) else "store")
         except Exception:
             _log.exception("run %s could not be ended", self.run)
             self._failed(self.run, error)
+            self._tell_left("store")

@@ -36,7 +36,7 @@ from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import Chain, cursor_of
 
-__all__ = ["Closing", "Ending", "OnEndError", "Producer", "ProducerLimits"]
+__all__ = ["Closing", "Ending", "OnEndError", "Producer", "ProducerLimits", "RefusedAppendError"]
 
 #: Records of a memory log that are reported to observers together.
 _REPORT_EVERY = 32
@@ -62,6 +62,11 @@ class OnEndError(HookError):
     to end as an error, without it."""
 
     code = "on_end_failed"
+
+
+class RefusedAppendError(LogError):
+    """Another record is where this append's was to go, or the log has ended: of one owner, an
+    append that was under way when its task was stopped."""
 
 
 class Closing(Protocol):
@@ -235,8 +240,9 @@ class Producer:
 
     async def write(self, events: list[Event]) -> None:
         """Append a batch; ``run-end`` in it also closes the stream. Raises `FencedError` when the
-        run has another owner, `LogError` when the store fails, and `LogLimitError` when this batch,
-        which is in the log, reached the log's bounds: only the end may follow."""
+        run has another owner, `RefusedAppendError` when the log holds what this producer does not
+        know of, `LogError` when the store fails, and `LogLimitError` when this batch, which is in
+        the log, reached the log's bounds: only the end may follow."""
         pending = self._pending
         if pending.under_way:
             pending.waiter = asyncio.get_running_loop().create_future()
@@ -301,7 +307,9 @@ class Producer:
                 raise FencedError(
                     f"run {self.run} was taken over by another worker", epoch=appended.epoch
                 )
-            raise LogError(f"the log of run {self.run} refused an append: {appended.status}")
+            raise RefusedAppendError(
+                f"the log of run {self.run} refused an append: {appended.status}"
+            )
 
     async def _send(
         self,

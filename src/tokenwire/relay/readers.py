@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tokenwire.events.model import Control
 from tokenwire.log.base import Store
@@ -27,6 +27,8 @@ RETURN_SECONDS = 30.0
 
 #: The policies of a run: ``continue``, ``stop``, or ``stop:N`` seconds after the last reader left.
 ON_DISCONNECT = re.compile(r"continue|stop|stop:[0-9]{1,5}")
+
+Watching = Callable[[Follower], Awaitable[Callable[[], None]]]
 
 
 class Readers:
@@ -103,25 +105,36 @@ class Readers:
 
 
 async def follow(
-    readers: Readers, store: Store, run: str, after: str | int | None, *, is_reader: bool = True
+    readers: Readers,
+    store: Store,
+    run: str,
+    after: str | int | None,
+    *,
+    is_reader: bool = True,
+    watch: Watching | None = None,
 ) -> Follower:
-    """A follower of a run of whoever asks, who was checked before, after the cursor ``after``; the
-    rest as in `tokenwire.relay.runs.Runs.follow`."""
+    """A follower of a run of whoever asks, who was checked before, after the cursor ``after``.
+    ``watch``: bars it when its right to read ends, and returns the call that ends this; the rest as
+    in `tokenwire.relay.runs.Runs.follow`."""
+    ends: list[Callable[[], None]] = []
     if is_reader:
         readers.join(run)
 
     def leave(returning: bool) -> None:
-        deafen()
+        for end in ends:
+            end()
         if is_reader:
             readers.leave(run, returning=returning)
 
+    follower = None
     try:
         follower = await open_follower(store, run, after, closed=leave)
+        ends.append(readers.listen(run, follower.fail))
+        if watch is not None:
+            ends.append(await watch(follower))
     except BaseException:
-        if is_reader:
-            readers.leave(run)
+        leave(returning=False) if follower is None else follower.close()
         raise
-    deafen = readers.listen(run, follower.fail)
     if is_reader:
         readers.stay(run)
     return follower

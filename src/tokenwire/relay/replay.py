@@ -120,14 +120,15 @@ class Replay(msgspec.Struct):
             self.waiting_since = None
 
 
-async def read_run(store: Records, run: str) -> Replay:
-    """All of a run, verified. Raises `StoreDamagedError` when its chain does not hold."""
+async def read_run(store: Records, run: str, *, fresh: bool = False) -> Replay:
+    """All of a run, verified; ``fresh`` as of `Records.read`. Raises `StoreDamagedError` when its
+    chain does not hold."""
     replay = Replay([], Order(), Fold())
     records = replay.records
     check = Chain(run).last
     work = 0
     while True:
-        page = await store.read(run, after=len(records), most=4096, most_bytes=4 << 20)
+        page = await store.read(run, after=len(records), most=4096, most_bytes=4 << 20, fresh=fresh)
         for record in page.records:
             number = len(records) + 1
             if not follows(check, record):

@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from tokenwire.errors import ConflictError, GoneError, NotFoundError, TokenwireError
@@ -35,11 +36,11 @@ from tokenwire.relay.commands import (
     Command,
     approval_answer,
     check_first,
+    check_taken,
     denials,
     encode_command,
     tool_answer,
 )
-from tokenwire.relay.conversation.feed import approval_event
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import (
@@ -58,6 +59,7 @@ from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.outbox import OnEnd, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.readers import follow
 from tokenwire.relay.record import cursor_of
 from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.starts.start import Starts
@@ -87,17 +89,16 @@ class Runs:
     registry resolves); it leaves other runs to other processes for ``leave_for`` seconds (default:
     the total deadline) and then ends them. ``fallbacks``: model -> models to try after it.
     ``agents``: by name, started and taken over like models; they receive ``app``. ``tools``: those
-    of the server. ``stop_when``: ends a run's tool loop. ``deadlines``, ``retry``,
-    ``limits`` (of the tool loop), ``bounds`` (of a log): for every run. ``owner``: a name of this
-    process; ``lease``: seconds until others may take over its runs;
-    ``wait_timeout``: seconds until a run that waits for a person or a client ends. ``on_end``:
-    called with every ended run, at least once; ``webhooks``: addresses that hear of runs;
-    ``prepare``: what each run of a model begins with (`tokenwire.agents.prepare.preparation_of`);
-    ``hooks``: functions that may change or refuse a run before it starts, and its tool calls.
-    These are the same in every process of a store.
+    of the server. ``stop_when``: ends a run's tool loop. ``deadlines``, ``retry``, ``limits`` (of
+    the tool loop), ``bounds`` (of a log): for every run. ``owner``: a name of this process;
+    ``lease``: seconds until others may take over its runs; ``wait_timeout``: seconds until a run
+    that waits for a person or a client ends. ``on_end``: called with every ended run, at least
+    once; ``webhooks``: addresses that hear of runs; ``prepare``: what each run of a model begins
+    with (`tokenwire.agents.prepare.preparation_of`); ``hooks``: functions that may change or refuse
+    a run before it starts, and its tool calls. These are the same in every process of a store.
 
-    Methods take a ``run`` by its id; ``principal``: the caller, who sees their own runs only. Of
-    a command, ``by`` and ``reason`` are for the log. An unknown run, and that of another principal,
+    Methods take a ``run`` by its id; ``principal``: the caller, who sees their own runs only. Of a
+    command, ``by`` and ``reason`` are for the log. An unknown run, and that of another principal,
     raises `NotFoundError`; a failing store raises `LogError`.
     """
 
@@ -151,7 +152,7 @@ class Runs:
             hooks=hooks,
         )
         #: Who may do what in which conversation.
-        self.members = Members(store, self.worker.feeds.tell)
+        self.members = Members(store, self.worker.feeds)
         #: How a run begins.
         self.starts = Starts(self.worker, self.members)
         self.store = store
@@ -226,17 +227,17 @@ class Runs:
         run_id: str | None = None,
         tools: bool = True,
         approval_timeout: float | None = None,
+        budget: str | None = None,
     ) -> RunInfo:
         """Start a run of ``request`` on ``model``, in the conversation ``thread``, with
         ``metadata`` (JSON values) and ``run_id`` (default: a new one). ``key``: the same key of the
-        same principal names the same run for as long as the store keeps it; with another request
-        it raises `KeyReusedError`.
-
-        ``on_disconnect``: ``continue``, ``stop``, or ``stop:N`` seconds after the last reader left.
-        ``tools``: whether the server's tools may be used. ``approval_timeout``: seconds until an
-        approval of the run expires, where server and tool allow more. Raises `UnknownModelError`,
-        `ConfigError` and `InputError` before anything is created, `BusyError` while draining.
-        """
+        same principal names the same run while the store keeps it; with another request it raises
+        `KeyReusedError`. ``on_disconnect``: ``continue``, ``stop``, or ``stop:N`` seconds after
+        the last reader left. ``tools``: whether the server's tools may be used.
+        ``approval_timeout``: seconds until an approval expires, where server and tool allow more.
+        ``budget``: what the run may use, as ``1000`` tokens or ``$0.05``. Raises
+        `UnknownModelError`, `ConfigError` and `InputError` before anything is created, `BusyError`
+        while draining."""
         meta = RunMeta(
             model=model,
             request=request,
@@ -246,6 +247,7 @@ class Runs:
             on_disconnect=on_disconnect,
             tools=tools,
             approval_timeout=approval_timeout,
+            budget=self.worker.allowances.checked(budget),
         )
         return await self.starts.start(run_id or new_run_id(), meta, key=key)
 
@@ -253,9 +255,7 @@ class Runs:
 
     async def info(self, run: str, *, principal: str = "") -> RunInfo:
         """A run's description. Raises `NotFoundError` also for another principal's."""
-        checked = await self._checked(run, principal)
-        waiting = await self.worker.waits(checked.info)
-        return info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
+        return await self._info(await self._checked(run, principal))
 
     async def named(self, key: str, *, principal: str = "") -> RunInfo | None:
         """The run that the idempotency ``key`` of this principal started; None if there is none."""
@@ -275,28 +275,17 @@ class Runs:
     ) -> Follower:
         """A reader from after ``after`` (a cursor) on. Without ``is_reader`` it does not count for
         the run's ``on_disconnect``. Raises `CursorError`, `NotFoundError`."""
-        seen = self.members.watch.seen
+        count = self.members.watch.change_count
         access = (await self._checked(run, principal)).access
-        if is_reader:
-            self.worker.readers.join(run)
-
-        def leave(returning: bool) -> None:
-            deafen()
-            unwatch()
-            if is_reader:
-                self.worker.readers.leave(run, returning=returning)
-
-        try:
-            follower = await open_follower(self.store, run, after, closed=leave)
-        except BaseException:
-            if is_reader:
-                self.worker.readers.leave(run)
-            raise
-        deafen = self.worker.readers.listen(run, follower.fail)
-        unwatch = self.members.watch.reader(access, lambda: follower.bar(unknown_run()), seen)
-        if is_reader:
-            self.worker.readers.stay(run)
-        return follower
+        watch, error = self.members.watch, unknown_run()
+        return await follow(
+            self.worker.readers,
+            self.store,
+            run,
+            after,
+            is_reader=is_reader,
+            watch=lambda follower: watch.reader(access, partial(follower.bar, error), count),
+        )
 
     async def check_cursor(self, run: str, cursor: str, *, principal: str = "") -> None:
         """Raise `CursorError` unless the run's log holds the very record of ``cursor``. No
@@ -330,8 +319,7 @@ class Runs:
         """The conversation that the run's first model call receives: that of the request, or what
         a preparation made of it. It may hold what readers should not see; no route returns it.
         Raises `NotFoundError`."""
-        meta = (await self._checked(run, principal)).meta
-        return await model_input(self.store, run, meta)
+        return await model_input(self.store, run, (await self._checked(run, principal)).meta)
 
     async def received(self, run: str, *, principal: str = "") -> list[Message]:
         """The messages of the request that started the run, before the application changed them
@@ -360,10 +348,7 @@ class Runs:
                 checked = await self._checked(run, principal, access=access)
             except TokenwireError:
                 continue  # expired since the index was read
-            waiting = await self.worker.waits(checked.info)
-            infos.append(
-                info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
-            )
+            infos.append(await self._info(checked))
         return infos
 
     # --- commands ------------------------------------------------------------------------------
@@ -375,8 +360,7 @@ class Runs:
         checked = await self._checked(run, principal, "write")
         if checked.info.closed is None:
             await self._command(run, Control(command="cancel", by=by, reason=reason))
-        waiting = await self.worker.waits(checked.info)
-        return info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
+        return await self._info(checked)
 
     async def steer(
         self, run: str, turn: str, text: str, *, by: str | None = None, principal: str = ""
@@ -397,11 +381,13 @@ class Runs:
         reason: str | None = None,
         arguments: dict[str, Any] | None = None,
         principal: str = "",
+        member: str | None = None,
     ) -> None:
         """Record the decision on the approval ``approval_id``: ``approved`` or not; ``arguments``
-        replaces the call's own. The first decision wins. Raises `NotFoundError` for an approval
-        that the run has not requested, `ConflictError` for one that is decided, and `InputError`
-        for arguments that do not fit the tool; the approval then stays open."""
+        replaces the call's own. ``member``: the membership that must still be the principal's. The
+        first decision wins. Raises `NotFoundError` for an approval that the run has not requested,
+        `ConflictError` for one that is decided, and `InputError` for arguments that do not fit the
+        tool; the approval then stays open."""
         info = (await self._checked(run, principal, "approve")).info
         answer = approval_answer(
             await self._state(run),
@@ -413,9 +399,11 @@ class Runs:
             reason=reason,
             arguments=arguments,
         )
+        # Once more, as the log may have been long: right before the decision is recorded.
+        await checked_run(self.store, self.members, run, principal, "approve", member=member)
         await self._answer(run, answer)
         if info.thread is not None:
-            self.worker.feeds.tell(info.thread, approval_event(run, answer), identity=approval_id)
+            self.worker.feeds.tell_approval(info.thread, run, answer)
 
     async def supersede(self, run: str, *, reason: str, principal: str = "") -> None:
         """Cancel a run in whose place ``principal`` wants another turn; approvals that it waits for
@@ -460,7 +448,7 @@ class Runs:
         if owned is not None:
             await owned.stop()
         if self.outbox is not None:
-            await self.outbox.forget(run)
+            await self.outbox.erasing(run)
         await self.worker.unlist(info, meta)
         await self.store.delete(run)
         if info.thread is not None:
@@ -469,6 +457,10 @@ class Runs:
             seconds = max(0.0, time.time() - info.created)
             report(RunEnded(run, meta.model, "deleted", None, seconds, info.tail))
 
+    async def _info(self, checked: CheckedRun) -> RunInfo:
+        waiting = await self.worker.waits(checked.info)
+        return info_of(checked.info, checked.meta, waiting=waiting, thread=checked.thread)
+
     async def _command(self, run: str, command: Command) -> None:
         await self.store.command(run, encode_command(command))
         owned = self.owned.get(run)
@@ -476,9 +468,12 @@ class Runs:
             await owned.check_commands()
 
     async def _answer(self, run: str, answer: Answer) -> None:
-        """Record an answer. Raises `ConflictError` for any but the first one in the mailbox."""
+        """Record an answer. Raises `ConflictError` for any but the first one in the mailbox, and
+        for one that a run which has ended meanwhile did not take."""
         await self._command(run, answer)
-        check_first(answer, [data for _, data in await self.store.commands(run)])
+        check_first(answer, await self.store.commands(run))
+        if (await self.store.describe(run)).closed is not None:
+            check_taken(answer, await self._state(run))
 
     async def _state(self, run: str) -> Fold:
         owned = self.owned.get(run)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,20 +18,29 @@ import msgspec
 from tokenwire.errors import NotFoundError
 from tokenwire.events.message import FilePart, Message
 from tokenwire.relay.conversation.admission import forget_conversation
+from tokenwire.relay.conversation.feed import Feeds
 from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.conversation.rules import ThreadRules, change_rules
-from tokenwire.relay.conversation.scope import scope_of
+from tokenwire.relay.conversation.scope import parts_of_scope
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunInfo
 from tokenwire.relay.documents.names import forget_names, forget_stale_names
-from tokenwire.relay.members.access import Access
-from tokenwire.relay.members.roster import MemberRole
+from tokenwire.relay.thread_list.catalogue import Catalogue, ThreadPage
+from tokenwire.relay.thread_list.entries import (
+    ENTRY,
+    TITLE,
+    Entry,
+    ThreadInfo,
+    encoded,
+    entry_of,
+    title_of,
+)
 from tokenwire.relay.waiting.links import forget_links
 
 if TYPE_CHECKING:
     from tokenwire.relay.runs import Runs
 
-__all__ = ["MOST_THREADS", "MOST_TITLE", "ThreadInfo", "Threads"]
+__all__ = ["MOST_THREADS", "MOST_TITLE", "Threads"]
 
 #: Characters of a title.
 MOST_TITLE = 200
@@ -41,35 +51,12 @@ _MOST_FIRST = 80
 #: Threads that one sweep looks at, of all principals.
 _MOST_SWEPT = 100_000
 
-_KIND, _TITLE = "thread", "thread-title"
 #: Conversations that were named before their first run.
 _UNUSED = "thread-unused"
 #: When everything that is kept of conversations was looked at last, in Unix seconds; and how often
 #: that is done.
 _LAST_LOOK = ("upkeep", "threads")
 _LOOK_SECONDS = 86_400.0
-
-
-class ThreadInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A conversation in a list. ``thread``: what its reader calls it; ``updated``: Unix seconds of
-    its newest run. Of a shared one ``id``: by which all of its members reach it; ``role``: of its
-    reader; ``members``: how many it has."""
-
-    thread: str
-    title: str | None = None
-    updated: float
-    id: str | None = None
-    role: MemberRole | None = None
-    members: int | None = None
-
-
-class _Entry(msgspec.Struct, omit_defaults=True):
-    """What a run leaves of its thread. ``updated``: Unix seconds; ``first``: what the first
-    question was about, and ``run`` which run asked it."""
-
-    updated: float = 0.0
-    first: str | None = None
-    run: str | None = None
 
 
 class Threads:
@@ -79,46 +66,16 @@ class Threads:
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._store = runs.store
+        self._catalogue = Catalogue(runs.store, runs.members, runs.worker.waits)
 
     # --- reading -------------------------------------------------------------------------------
 
-    async def list(self, principal: str) -> list[ThreadInfo]:
-        """This principal's conversations, and those that it has joined, newest first."""
-        store, members = self._store, self._runs.members
-        prefix = scope_of(principal, "")
-        entries = await store.documents(_KIND, prefix=prefix, most=_MOST_SWEPT)
-        titles = await store.documents(_TITLE, prefix=prefix, most=_MOST_SWEPT)
-        rosters = await members.rosters(principal) if principal else {}
-        threads: list[ThreadInfo] = []
-        for name, data in entries.items():
-            roster = rosters.get(name)
-            member = roster.members.get(principal) if roster is not None else None
-            if roster is not None and member is None:
-                continue  # they gave it to others, and left
-            entry = _entry_of(data)
-            title = titles[name].decode() if name in titles else entry.first
-            info = ThreadInfo(thread=name[len(prefix) :], title=title, updated=entry.updated)
-            if roster is not None and member is not None:
-                info.id, info.role, info.members = roster.id, member.role, len(roster.members)
-            threads.append(info)
-        joined = await members.joined(principal)
-        threads += await asyncio.gather(*(self._joined(access) for access in joined))
-        threads.sort(key=lambda thread: (-thread.updated, thread.thread))
-        return threads
-
-    async def _joined(self, access: Access) -> ThreadInfo:
-        store, scope = self._store, access.scope
-        title, entry = await store.document(_TITLE, scope), await self._entry(scope)
-        entry = entry or _Entry()
-        roster = await self._runs.members.roster(scope)
-        return ThreadInfo(
-            thread=access.thread,
-            title=title.decode() if title else entry.first,
-            updated=entry.updated,
-            id=access.id,
-            role=access.role,
-            members=len(roster.members) if roster is not None else None,
-        )
+    async def page(
+        self, principal: str, limit: int = MOST_THREADS, before: str | None = None
+    ) -> ThreadPage:
+        """This principal's conversations, and those that it has joined, newest first: ``limit`` of
+        them, of those after the thread ``before``."""
+        return await self._catalogue.page(principal, limit, before)
 
     async def title(self, principal: str, thread: str) -> str | None:
         """The title that a person gave, else what the first question was about. Raises
@@ -127,11 +84,7 @@ class Threads:
 
     async def title_of(self, name: str) -> str | None:
         """The same of a conversation by its name in the store."""
-        title = await self._store.document(_TITLE, name)
-        if title:
-            return title.decode()
-        entry = await self._entry(name)
-        return entry.first if entry is not None else None
+        return await title_of(self._store, name)
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -139,14 +92,18 @@ class Threads:
         """``run`` was started in ``thread``: it goes to the top of the list, named by what was
         asked first."""
         name = await self._runs.members.scope(principal, thread)
-        entry = await self._entry(name)
-        if entry is not None and entry.first:
-            entry = _Entry(updated=time.time(), first=entry.first, run=entry.run)
+
+        def change(entry: Entry | None) -> Entry:
+            if entry is None or not entry.first:
+                entry = Entry(first=_subject(messages), run=run)
+            entry.updated, entry.newest, entry.is_over = time.time(), run, False
+            return entry
+
+        entry = await self._change(name, change)
+        if entry is not None and entry.run == run:
+            self._feeds.tell_title(name)
         else:
-            entry = _Entry(updated=time.time(), first=_subject(messages), run=run)
-        await self._set_entry(name, entry)
-        if entry.run == run:
-            self._tell_title(name)
+            self._feeds.tell_lists(name)
 
     async def rename(self, principal: str, thread: str, title: str) -> ThreadInfo:
         """Set the title; an empty one restores the name that the thread had by itself. Raises
@@ -154,8 +111,8 @@ class Threads:
         access = await self._runs.members.enter(principal, thread, "write")
         name = access.scope
         entry = await self.note(name)
-        await self._store.set_document(_TITLE, name, title.encode() or None)
-        self._tell_title(name)
+        await self._store.set_document(TITLE, name, title.encode() or None)
+        self._feeds.tell_title(name)
         return ThreadInfo(thread=thread, title=title or entry.first, updated=entry.updated)
 
     async def set_rules(
@@ -177,19 +134,20 @@ class Threads:
         """The conversation as in a list. Raises `NotFoundError`."""
         name = (await self._runs.members.enter(principal, thread)).scope
         entry = await self.note(name)
-        title = await self._store.document(_TITLE, name)
+        title = await self._store.document(TITLE, name)
         title_text = title.decode() if title else entry.first
         return ThreadInfo(thread=thread, title=title_text, updated=entry.updated)
 
-    async def note(self, name: str) -> _Entry:
+    async def note(self, name: str) -> Entry:
         """The entry of the conversation of this name in the store, made where it has none: one that
         was named or shared before its first run."""
         entry = await self._entry(name)
         if entry is None:
-            entry = _Entry(updated=time.time())
             await self._store.set_document(_UNUSED, name, b"1")
-            await self._set_entry(name, entry)
-        return entry
+            new = Entry(updated=time.time())
+            entry = await self._change(name, lambda entry: entry or new)
+            self._feeds.tell_lists(name)
+        return entry or Entry()
 
     async def check_owner(self, info: RunInfo, principal: str) -> None:
         """Raise `RoleError` unless ``principal``, who sees the run, may erase it."""
@@ -214,10 +172,15 @@ class Threads:
         if not await self._store.thread(name, most=1):
             await self._forget(name)
             return
-        entry = await self._entry(name)
-        if entry is not None and entry.run in (None, run):
-            await self._set_entry(name, _Entry(updated=entry.updated))
-            self._tell_title(name)
+
+        def change(entry: Entry | None) -> Entry | None:
+            if entry is None or entry.run not in (None, run):
+                return None
+            entry.first = entry.run = None
+            return entry
+
+        if await self._change(name, change) is not None:
+            self._feeds.tell_title(name)
 
     async def erase(self, thread: str, principal: str) -> None:
         """Erase the conversation, what waits in it, and all of its runs. Raises `NotFoundError`,
@@ -263,45 +226,55 @@ class Threads:
         if last is not None and 0 <= now - float(last) < _LOOK_SECONDS:
             return
         if await store.swap_document(*_LAST_LOOK, last, str(now).encode()):
-            for name, data in (await store.documents(_KIND, most=_MOST_SWEPT)).items():
-                if _entry_of(data).updated <= now - retention:
+            for name, data in (await store.documents(ENTRY, most=_MOST_SWEPT)).items():
+                if entry_of(data).updated <= now - retention:
                     await self._forget_unless_used(name)
             await forget_stale_names(store)
 
     async def _forget_unless_used(self, name: str) -> None:
         """Who starts a run in the conversation meanwhile creates it first, and then the entry."""
         store = self._store
-        entry = await store.document(_KIND, name)
+        entry = await store.document(ENTRY, name)
         if await store.thread(name, most=1):
             return
         await self._forget_shared(name)
-        if entry is None or await store.swap_document(_KIND, name, entry, None):
-            await store.set_document(_TITLE, name, None)
+        if entry is None or await store.swap_document(ENTRY, name, entry, None):
+            await store.set_document(TITLE, name, None)
+        self._tell_gone(name)
 
     async def _forget(self, name: str) -> None:
         await self._forget_shared(name)
-        for kind in (_TITLE, _KIND, _UNUSED):
+        for kind in (TITLE, ENTRY, _UNUSED):
             await self._store.set_document(kind, name, None)
+        self._tell_gone(name)
 
-    def _tell_title(self, name: str) -> None:
-        """Without the title, which whoever reads the event looks up: a feed outlives a run whose
-        question names the conversation."""
-        self._runs.worker.feeds.tell(name, {"type": "title"})
+    def _tell_gone(self, name: str) -> None:
+        """The list of whoever began it; those of members hear of the end of their memberships."""
+        principal, thread = parts_of_scope(name)
+        self._feeds.tell_lists(name, {principal: thread})
+
+    @property
+    def _feeds(self) -> Feeds:
+        return self._runs.worker.feeds
 
     async def _forget_shared(self, name: str) -> None:
         await forget_conversation(self._store, name)
         await self._runs.members.forget(name)
 
-    async def _entry(self, name: str) -> _Entry | None:
-        data = await self._store.document(_KIND, name)
-        return None if data is None else _entry_of(data)
+    async def _entry(self, name: str) -> Entry | None:
+        data = await self._store.document(ENTRY, name)
+        return None if data is None else entry_of(data)
 
-    async def _set_entry(self, name: str, entry: _Entry) -> None:
-        await self._store.set_document(_KIND, name, msgspec.json.encode(entry))
-
-
-def _entry_of(data: bytes) -> _Entry:
-    return msgspec.json.decode(data, type=_Entry)
+    async def _change(
+        self, name: str, change: Callable[[Entry | None], Entry | None]
+    ) -> Entry | None:
+        """Change the entry, which others do as well: ``change`` is asked again where somebody was
+        quicker. It returns the entry as it is to be, or None to leave it; so does this."""
+        while True:
+            data = await self._store.document(ENTRY, name)
+            entry = change(None if data is None else entry_of(data))
+            if entry is None or await self._store.swap_document(ENTRY, name, data, encoded(entry)):
+                return entry
 
 
 def _subject(messages: list[Message]) -> str | None:

@@ -24,12 +24,15 @@ from tokenwire.errors import (
     UnknownModelError,
 )
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import ApprovalAnswer, Event, RunStart
+from tokenwire.events.model import ApprovalAnswer, RunStart
 from tokenwire.events.names import names_of
+from tokenwire.events.reasons import OUTCOMES
 from tokenwire.log.base import LogInfo, Store
+from tokenwire.observe.facts import RunLeft
+from tokenwire.observe.hooks import report
 from tokenwire.relay.census import Census
 from tokenwire.relay.commands import encode_command
-from tokenwire.relay.conversation.feed import Feeds, waiting_event
+from tokenwire.relay.conversation.feed import Feeds
 from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta, scope_of_run
 from tokenwire.relay.documents.private import PrivateDocuments
@@ -38,9 +41,15 @@ from tokenwire.relay.outbox import OnEnd, OnEndAlone, Outbox
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import new_owner
 from tokenwire.relay.produce import Producer, ProducerLimits
+from tokenwire.relay.push.deliveries import PushDeliveries
 from tokenwire.relay.readers import Readers
 from tokenwire.relay.replay import Replay, read_run, waits
-from tokenwire.relay.takeover.ladder import Rung, claim_of, ending, start_of, write_end
+from tokenwire.relay.spending.allowance import SLICE
+from tokenwire.relay.spending.allowances import Allowances
+from tokenwire.relay.spending.budgets import Budget
+from tokenwire.relay.spending.settling import Settling
+from tokenwire.relay.takeover.ladder import EndOf, Rung, claim_of, ending, start_of, write_end
+from tokenwire.relay.thread_list.lists import Lists
 from tokenwire.relay.upkeep.closing import Closing, OnEndInside, takes_connection
 from tokenwire.relay.waiting.index import RunWaits, WaitingIndex
 from tokenwire.relay.webhooks.config import Webhooks
@@ -122,10 +131,16 @@ class Worker:
         self.closing: Closing | None = None
         if on_end is not None and takes_connection(on_end):
             self.closing, on_end = Closing(store, cast(OnEndInside, on_end)), None
+        self._on_end, self._webhooks = cast("OnEndAlone | None", on_end), webhooks
+        self._settling: Settling | None = None
+        self._push: PushDeliveries | None = None
         if on_end is not None or webhooks is not None:
-            self.outbox = Outbox(store, cast("OnEndAlone | None", on_end), webhooks)
-        #: What is told of conversations.
-        self.feeds = Feeds(store)
+            self._make_outbox()
+        #: What runs may use.
+        self.allowances = Allowances()
+        #: What is told of conversations, and of lists of them.
+        self.lists = Lists(store, self.waits)
+        self.feeds = Feeds(store, self.lists)
         self.presence = Presence(store, self.owner)
         self.lease = lease
         self._fallbacks = {k: names_of(v, "fallbacks") for k, v in (fallbacks or {}).items()}
@@ -145,6 +160,23 @@ class Worker:
         self.on_left: list[Callable[[str], None]] = []
 
     # --- life ----------------------------------------------------------------------------------
+
+    def settle_with(
+        self, settling: Settling, budgets: Iterable[Budget] = (), *, slice_tokens: int = SLICE
+    ) -> None:
+        """Count what runs use, and hold them to ``budgets``, from now on: before `open`. They
+        reserve ``slice_tokens`` at a time."""
+        self._settling = settling
+        self.allowances = Allowances(settling, budgets, slice_tokens=slice_tokens)
+        self._make_outbox()
+
+    def push_with(self, push: PushDeliveries) -> None:
+        """Tell who wants to hear of single runs, from now on: before `open`."""
+        self._push = push
+        self._make_outbox()
+
+    def _make_outbox(self) -> None:
+        self.outbox = Outbox(self.store, self._on_end, self._webhooks, self._settling, self._push)
 
     async def open(self) -> None:
         """Start the store; make a registry and an HTTP client unless the caller passed them."""
@@ -175,15 +207,18 @@ class Worker:
                 if self.store.shared:
                     epoch = owned.producer.epoch
                     await self.store.release(owned.run, epoch=epoch, handed_over=True)
+                    if owned.state not in OUTCOMES:
+                        report(RunLeft(owned.run, "handed_over", epoch))
                 else:
                     await self._end(owned, "interrupted")
             except LogError as error:
                 _log.warning("run %s could not be released: %s", owned.run, error)
 
     async def expire(self, owned: OwnedRun) -> None:
-        """End a run that nobody answers. Raises `LogError`."""
-        if await owned.check_commands() or owned.task.done():
-            return  # somebody has answered, in the last moment
+        """End a run that nobody answers, unless somebody has in the last moment: the order of its
+        mailbox decides. Raises `LogError`."""
+        if not await owned.expire() or owned.task.done():
+            return
         await owned.stop()
         await self._end(owned, "expired")
 
@@ -191,18 +226,20 @@ class Worker:
         """End a stopped run that is not to be resumed."""
         replay = await read_run(self.store, owned.run)
         start = start_of(owned.run, owned.loop.plan)
-        await self.end(replay, ending(replay, how), owned.producer.epoch, start)
+        epoch = owned.producer.epoch
+        replay = await self.end(replay, partial(ending, how=how), epoch, start)
         owned.loop.tell_end(replay.fold)
         self._tell(owned.loop.plan)
 
-    async def end(self, replay: Replay, events: list[Event], epoch: int, start: RunStart) -> None:
-        """Write the end of a run that nobody works at, and tell of it. Raises `LogError`."""
+    async def end(self, replay: Replay, end_of: EndOf, epoch: int, start: RunStart) -> Replay:
+        """Write the end of a run that nobody works at, and tell of it; its log as it is then.
+        Raises `LogError`."""
         outbox = self.outbox
         before = outbox.ending if outbox is not None else None
-        await write_end(
+        replay = await write_end(
             self.store,
             replay,
-            events,
+            end_of,
             epoch=epoch,
             start=start,
             ending=before,
@@ -213,6 +250,7 @@ class Worker:
             await listing.settle(replay.fold)
         if outbox is not None:
             outbox.ended(start.run)
+        return replay
 
     async def aclose(self) -> None:
         """Release all runs and close the store."""
@@ -220,6 +258,7 @@ class Worker:
             await self.outbox.aclose()
         await self.drain(0.0)
         await self.feeds.aclose()
+        await self.lists.aclose()
         await self.presence.aclose()
         self.readers.close()
         if self._own_http and self.http is not None:
@@ -283,6 +322,7 @@ class Worker:
             registry=self._registry,
             app=self.app,
             hooks=self.hooks,
+            allowance=self.allowances.of(run, meta),
         )
 
     def _agent_plan(self, run: str, meta: RunMeta, registry: Registry) -> Plan:
@@ -311,6 +351,7 @@ class Worker:
             registry=registry,
             app=self.app,
             hooks=self.hooks,
+            allowance=self.allowances.of(run, meta),
         )
 
     def _limits_of(self, meta: RunMeta) -> LoopLimits:
@@ -362,6 +403,8 @@ class Worker:
         # Without records it was lost before its first one: it begins anew.
         if replay is not None and replay.records:
             order, fold = replay.order, replay.fold
+            if plan.allowance is not None:
+                plan.allowance.restore(replay.events(), plan.request)
             claim = claim_of(replay, self.owner, epoch, handed_over=handed_over)
             replay.apply(claim)
             first = [claim]
@@ -395,7 +438,7 @@ class Worker:
             owned.waits_since(replay.waiting_since)
         self.owned[plan.run] = owned
         self.census.add(plan.principal, plan.run, owned)
-        self.readers.own(plan.run, policy, inbox.put)
+        self.readers.own(plan.run, policy, owned.cancel_soon)
         self._tell(plan)
         return owned
 
@@ -409,7 +452,7 @@ class Worker:
         if self.outbox is not None:
             self.outbox.waits(run, fold)
         if plan.scope is not None:
-            self.feeds.tell(plan.scope, waiting_event(run, fold))
+            self.feeds.tell_waits(plan.scope, run, fold)
 
     async def _command(self, run: str, command: ApprovalAnswer) -> None:
         """A command of this process to a run of its own, in the order of the mailbox."""

@@ -22,6 +22,8 @@ class Inbox:
     def __init__(self) -> None:
         #: The cancel command, once there is one.
         self.cancelled: Control | None = None
+        #: Why no model may be called any more, while the tools under way end; None else.
+        self.stopped: str | None = None
         #: What people said while the answer was written, for between two steps.
         self.steers: list[Control] = []
         self._waiting: list[Command] = []
@@ -49,12 +51,24 @@ class Inbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def stop(self, reason: str) -> None:
+        """End the model call under way, and begin no other; tools are not disturbed."""
+        if self.stopped is None:
+            self.stopped = reason
+            for hook in list(self._hooks.values()):
+                hook()
+
+    @property
+    def ends_calls(self) -> bool:
+        """Whether no model is to be called: after a cancel, or a stop."""
+        return self.cancelled is not None or self.stopped is not None
+
     def on_cancel(self, hook: Callable[[], None]) -> Callable[[], None]:
-        """Call ``hook`` on a cancel (at once if there was one). Returns its removal."""
+        """Call ``hook`` when model calls end (at once if they have). Returns its removal."""
         number = self._next_hook
         self._next_hook += 1
         self._hooks[number] = hook
-        if self.cancelled is not None:
+        if self.ends_calls:
             hook()
         return lambda: self._hooks.pop(number, None) and None
 
@@ -70,8 +84,8 @@ class Inbox:
             await self._waiter
 
     async def sleep(self, seconds: float) -> None:
-        """Wait ``seconds``, or until a cancel."""
-        if self.cancelled is not None or seconds <= 0:
+        """Wait ``seconds``, or until model calls end."""
+        if self.ends_calls or seconds <= 0:
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -23,7 +23,6 @@ from tokenwire.events.model import (
     PartDelta,
     RunEnd,
     RunOutcome,
-    RunStart,
     StepEnd,
     StepReset,
     StepStart,
@@ -34,19 +33,23 @@ from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.events.request import Request
 from tokenwire.exits import EXITS, is_by_signal
 from tokenwire.express import NO, Taken
-from tokenwire.observe.facts import ChunksCame, FirstToken, RunEnded, RunStarted
+from tokenwire.observe import tracing
+from tokenwire.observe.endings import answer_ended, run_ended
+from tokenwire.observe.facts import AnswerStarted, ChunksCame, FirstToken
 from tokenwire.observe.hooks import report
+from tokenwire.observe.request_facts import host_and_port
 from tokenwire.providers.base import Call, Target
 from tokenwire.run.call.lane import Seat
 from tokenwire.run.call.reading import Sink
 from tokenwire.run.call.recover import recover
+from tokenwire.run.call.spending import Gate
 from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.expiry import Send
 from tokenwire.run.failure import failed_end
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.plan import Plan
-from tokenwire.run.step_request import earlier_calls, step_request
+from tokenwire.run.step_request import earlier_calls, own_call_id, step_request
 from tokenwire.run.tool_phase import ToolPhase
 from tokenwire.tools.rules import verdict
 
@@ -77,17 +80,20 @@ class Loop:
     in_turn = False
 
     __slots__ = (
+        "_answers",
         "_base",
         "_called",
         "_cancel_written",
         "_clock",
         "_earlier",
         "_gaps",
+        "_gate",
         "_make_up",
         "_out_of_steps",
         "_send",
         "_start",
         "_stopped",
+        "_target",
         "_tools",
         "_wall",
         "fold",
@@ -125,9 +131,13 @@ class Loop:
             plan.tools.allowed(plan.principal) if plan.tools is not None else None
         )
         self._earlier = earlier_calls(plan.request)
+        self._gate = Gate(plan.allowance, inbox)
         self._called: float | None = None
+        self._target: Target | None = None
         self._gaps = ChunkGaps()
         self._out_of_steps = self._stopped = False
+        #: Whether this loop called a model: an answer that is read from the log has its end there.
+        self._answers = False
         #: Set it to return after the running tools, without ending the run: another worker
         #: continues it.
         self.leaving = False
@@ -151,6 +161,13 @@ class Loop:
             yield self.fail(TokenwireError("internal error; see the server's log"))
         self.tell_end(self.fold)
 
+    def _tell_start(self) -> None:
+        plan = self.plan
+        if plan.operation is None:
+            report(plan.started())
+        else:
+            report(AnswerStarted(plan.run, plan.operation, plan.model, plan.asked()))
+
     async def _to_inbox(self, answer: ApprovalAnswer) -> None:
         self.inbox.put(answer)
 
@@ -163,27 +180,22 @@ class Loop:
         """Report the run's end to observers; called once, by whoever wrote the end."""
         if state.outcome is None:
             return
-        usage = state.usage
-        report(
-            RunEnded(
-                self.plan.run,
-                self.plan.model,
-                state.outcome,
-                (state.error or {}).get("code") if state.outcome == "error" else None,
-                self._clock() - self._start,
-                state.seq,
-                usage.get("input_tokens", 0),
-                usage.get("output_tokens", 0),
-            )
-        )
+        plan, seconds = self.plan, self._clock() - self._start
+        run, model, thread, operation = plan.run, plan.model, plan.thread, plan.operation
+        if operation is None or self._answers:
+            tracing.capture(run, operation, plan.request, state)
+        if operation is None:
+            report(run_ended(run, model, state, seconds, thread=thread))
+        elif self._answers:
+            report(answer_ended(run, operation, model, state, seconds, thread=thread))
 
     # --- the body ------------------------------------------------------------------------------
 
     async def _body(self) -> AsyncGenerator[list[Event], None]:
         plan = self.plan
         if self.order.state == "new":
-            report(RunStarted(plan.run, plan.model))
-            yield self._stamp([self._run_start()])
+            self._tell_start()
+            yield self._stamp([self.plan.run_start(self._wall())])
         phase: ToolPhase | None = None
         step = self._unfinished()
         while step is None or self.inbox.cancelled is None:
@@ -191,10 +203,16 @@ class Loop:
                 if self.inbox.cancelled is not None:
                     break
                 number = len(self.fold.steps) + 1
+                refusal = await self._gate.begin(self._request(number), plan.candidates[0][1])
+                if refusal:
+                    yield self._stamp(refusal)
+                    break
                 async with aclosing(self._model(number)) as events:
                     async for batch in events:
                         yield batch
                 step = self.fold.steps[-1]
+                if batch := self._gate.estimate():
+                    yield self._stamp(batch)
             if step.status != "complete":
                 break
             # Made when a step has ended: while a plain answer is written it would only take room.
@@ -208,13 +226,10 @@ class Loop:
                     break
                 step = None
                 continue
-            if step.step >= plan.limits.steps and (phase.pending or phase.all_answered):
-                # The last request forbade further calls, and the model calls again all the same.
+            over = self._over(step) if phase.pending or phase.all_answered else None
+            if over is not None:
                 if phase.pending:
-                    yield self._stamp(
-                        phase.refuse(f"the run reached its limit of {step.step} steps")
-                    )
-                self._out_of_steps = True
+                    yield self._stamp(phase.refuse(*over))
                 break
             if phase.pending:
                 async with aclosing(phase.batches()) as events:
@@ -234,23 +249,22 @@ class Loop:
             step = None
         yield self._end(phase.in_doubt if phase is not None else None)
 
-    def _run_start(self) -> RunStart:
-        plan = self.plan
-        return RunStart(
-            run=plan.run,
-            time=int(self._wall() * 1000),
-            thread=plan.thread,
-            model=plan.model,
-            metadata=plan.metadata,
-            history=plan.history,
-        )
+    def _over(self, step: StepState) -> tuple[str, str] | None:
+        """Why the calls of a step may not run: the code and the message of their errors."""
+        if self.inbox.stopped is not None:
+            return self.inbox.stopped, "the budget is used up"
+        if step.step >= self.plan.limits.steps:
+            # The last request forbade further calls, and the model calls again all the same.
+            self._out_of_steps = True
+            return "too_many", f"the run reached its limit of {step.step} steps"
+        return None
 
     def _steers(self, step: StepState) -> list[Event]:
         """What people said during ``step`` and is not in the log yet, where another step may
         follow. What is left when the run ends is not taken: it becomes a turn of its own."""
         steers, self.inbox.steers = self.inbox.steers, []
         is_whole = step.finish is None or step.finish["reason"] not in INCOMPLETE_REASONS
-        if step.step >= self.plan.limits.steps or not is_whole or self.inbox.cancelled is not None:
+        if step.step >= self.plan.limits.steps or not is_whole or self.inbox.ends_calls:
             return []
         ids = {steer.id for steer in self.fold.steers}
         return [steer for steer in steers if steer.id is not None and steer.id not in ids]
@@ -280,7 +294,7 @@ class Loop:
         """Whether the provider paused a long turn of its own tools: the next request returns its
         output unchanged, and the provider continues."""
         paused = step.finish is not None and step.finish["reason"] == "pause"
-        return paused and step.step < self.plan.limits.steps
+        return paused and step.step < self.plan.limits.steps and self.inbox.stopped is None
 
     def _unfinished(self) -> StepState | None:
         """The last step, when an earlier worker was lost after the end of that step."""
@@ -310,7 +324,7 @@ class Loop:
             )
         )
         yield self._stamp(start)  # at once: no cancel comes in between
-        self._called = self._clock()
+        self._called, self._answers = self._clock(), True
         events = recover(
             self.http,
             self.plan.candidates,
@@ -321,6 +335,8 @@ class Loop:
             first_part=self.order.next_part,
             policy=self.plan.retry,
             run=self.plan.run,
+            operation=self.plan.operation,
+            calls=self._calls,
             first_call=first_call,
             express=self if self.sink is not None else None,
         )
@@ -330,15 +346,18 @@ class Loop:
                     ready = self._stamp(merge(batch))
                     if ready:
                         yield ready
+                    if self._gate.is_due and (ready := self._stamp(await self._gate.look())):
+                        yield ready
         except CancelledRunError:
-            yield self._stamp([StepEnd(step=number, status="cancelled")])
+            status = "incomplete" if self.inbox.cancelled is None else "cancelled"
+            yield self._stamp([StepEnd(step=number, status=status)])
 
     # --- the express way, see `tokenwire.express` ------------------------------------------------
 
     def take(self, events: list[Event]) -> Taken:
         """Deltas of open parts, straight to the sink."""
         sink = self.sink
-        if sink is None or not sink.ready or self.inbox.cancelled is not None:
+        if sink is None or not sink.ready or self.inbox.ends_calls or self._gate.is_due:
             return NO
         if len(events) > 1 or len(events[0].text) > MOST_TEXT:  # type: ignore[attr-defined]
             events = merge(events)
@@ -360,15 +379,17 @@ class Loop:
 
     def seat(self, make_up: Callable[[], None]) -> Seat | None:
         """What a lane needs to go on from the newest event; see `run.call.lane`."""
-        if self.sink is None or self._clock is not time.monotonic:
+        left = self._gate.left
+        if self.sink is None or self._clock is not time.monotonic or left <= 0:
             return None
         self._make_up = make_up
-        return Seat(self.order.seq, self._base, self._start, self.sink)
+        return Seat(self.order.seq, self._base, self._start, self.sink, left)
 
     def catch_up(self, delta: PartDelta, times: list[float]) -> None:
         """The sink has had ``delta`` already, in pieces."""
         self.order.seq = delta.seq
         self.fold.apply(delta)  # type: ignore[arg-type]
+        self._gate.count([delta])
         self._tell(self._gaps.chunks(times))
 
     def seal(self, events: list[Event], now: float) -> None:
@@ -377,10 +398,11 @@ class Loop:
         check, apply = self.order.check, self.fold.apply
         for event in events:
             if type(event) in _NAMES_CALLS:
-                self._own_call_id(event)  # type: ignore[arg-type]
+                own_call_id(event, self.fold, self._earlier)  # type: ignore[arg-type]
             event.t = t
             check(event)
             apply(event)
+        self._gate.count(events)
 
     # --- one model call --------------------------------------------------------------------------
 
@@ -416,6 +438,10 @@ class Loop:
             step is not None and step.status == "complete" and reason != "tool_calls"
         ):
             outcome, reason = "cancelled", self.inbox.cancelled.reason
+        elif self.inbox.stopped is not None and (
+            step is None or step.status != "complete" or reason in ("tool_calls", "pause")
+        ):
+            outcome, reason = "incomplete", self.inbox.stopped
         elif step is None or step.status == "error":
             outcome, reason = "error", (self.fold.error or {}).get("code", "internal")
         elif step.status != "complete" or reason in INCOMPLETE_REASONS:
@@ -461,31 +487,14 @@ class Loop:
         if gaps:
             report(ChunksCame(self.plan.run, self.plan.model, tuple(gaps)))
 
-    def _own_call_id(self, event: ToolCallStart | PartAttr) -> None:
-        """Make a call id unique within the run, in the log and in later requests: some servers
-        number their calls from the start in each answer."""
-        if isinstance(event, ToolCallStart):
-            call_id = event.call_id if event.executor != "provider" else ""
-        else:
-            call_id = event.value if event.name == "call_id" else ""
-        used_ids = {
-            part.attrs.get("call_id")
-            for number, part in self.fold.parts.items()
-            if part.kind == "tool-call" and number != event.part
-        }
-        used_ids |= self._earlier
-        if not call_id or call_id not in used_ids:
-            return
-        count = 2
-        while f"{call_id}-{count}" in used_ids:
-            count += 1
-        if isinstance(event, ToolCallStart):
-            event.call_id, event.id_source = f"{call_id}-{count}", "synthetic"
-        else:
-            event.value = f"{call_id}-{count}"
+    def _calls(self, target: Target) -> None:
+        """The model that is called now."""
+        self._target = target
 
     def _first_token(self) -> None:
-        _, target = self.plan.candidates[0]
+        target = self._target or self.plan.candidates[0][1]
         seconds = self._clock() - (self._called or 0.0)
         self._called = None
-        report(FirstToken(self.plan.run, target.provider, target.model, seconds))
+        run, operation = self.plan.run, self.plan.operation
+        where = host_and_port(target.base_url)
+        report(FirstToken(run, target.provider, target.model, seconds, operation, *where))

@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import HistoryDescription
+from tokenwire.events.model import HistoryDescription, RunStart
 from tokenwire.events.request import Request
+from tokenwire.observe.facts import RunStarted
+from tokenwire.observe.request_facts import RequestFacts, request_facts
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.recover import RetryPolicy
+from tokenwire.run.call.spending import Allowance, Inner
 
 __all__ = ["LoopLimits", "Plan"]
 
@@ -55,11 +58,39 @@ class Plan(msgspec.Struct, kw_only=True):
     app: Any = None
     #: The application's functions around its tools (`run.hooks.Hooks`); None: there are none.
     hooks: Any = None
+    #: The number of the agent's operation that this is a part of; None for a run of its own.
+    operation: int | None = None
+    #: What the run may use; None: as much as it does.
+    allowance: Allowance | None = None
     #: Called after a step's calls have their results; True ends the run there.
     stop_when: Callable[[Fold], bool] | None = None
+
+    def asked(self) -> RequestFacts:
+        """What its first model is asked with, for observers."""
+        if not self.candidates:
+            return request_facts(self.request)
+        _, target = self.candidates[0]
+        return request_facts(self.request, provider=target.provider, base_url=target.base_url)
+
+    def started(self) -> RunStarted:
+        """The fact that it starts."""
+        agent = None if self.agent is None else self.agent.name
+        return RunStarted(self.run, self.model, self.thread, agent, self.asked())
+
+    def run_start(self, now: float) -> RunStart:
+        """The first event of the run, at a Unix time."""
+        return RunStart(
+            run=self.run,
+            time=int(now * 1000),
+            thread=self.thread,
+            model=self.model,
+            metadata=self.metadata,
+            history=self.history,
+        )
 
     def belong_to(self, outer: Plan) -> None:
         """Make it a part of the run of ``outer``: for the same caller, with what the host put
         there."""
         self.principal, self.thread, self.metadata = outer.principal, outer.thread, outer.metadata
         self.app, self.hooks = outer.app, outer.hooks
+        self.allowance = Inner(outer.allowance) if outer.allowance is not None else None

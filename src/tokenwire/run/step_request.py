@@ -1,4 +1,4 @@
-"""The request of a step: the conversation so far, the tools, and the tool choice.
+"""The request of a step: the conversation so far, the tools, the tool choice, the ids of calls.
 
 Always true: pure; each tool is listed once; a forced choice applies to the first step only, unless
 a tool call carries the answer itself; the last step must answer.
@@ -15,10 +15,11 @@ import msgspec
 from tokenwire.errors import InputError
 from tokenwire.events.fold import Fold
 from tokenwire.events.message import Message, ToolCallPart
+from tokenwire.events.model import PartAttr, ToolCallStart
 from tokenwire.events.request import Request, ToolSpec
 from tokenwire.tools.structured import OUTPUT_TOOL
 
-__all__ = ["earlier_calls", "step_request", "stop_rule"]
+__all__ = ["earlier_calls", "own_call_id", "step_request", "stop_rule"]
 
 
 def step_request(
@@ -63,3 +64,28 @@ def stop_rule(
 def earlier_calls(request: Request) -> set[str]:
     """The ids of calls that the conversation has before the run begins."""
     return {p.call_id for m in request.messages for p in m.parts if isinstance(p, ToolCallPart)}
+
+
+def own_call_id(event: ToolCallStart | PartAttr, fold: Fold, earlier: set[str]) -> None:
+    """Make the call id of ``event`` unique within the run so far (``fold``) and its conversation
+    (``earlier``), in the log and in later requests: some servers number their calls from the start
+    in each answer."""
+    if isinstance(event, ToolCallStart):
+        call_id = event.call_id if event.executor != "provider" else ""
+    else:
+        call_id = event.value if event.name == "call_id" else ""
+    used_ids = {
+        part.attrs.get("call_id")
+        for number, part in fold.parts.items()
+        if part.kind == "tool-call" and number != event.part
+    }
+    used_ids |= earlier
+    if not call_id or call_id not in used_ids:
+        return
+    count = 2
+    while f"{call_id}-{count}" in used_ids:
+        count += 1
+    if isinstance(event, ToolCallStart):
+        event.call_id, event.id_source = f"{call_id}-{count}", "synthetic"
+    else:
+        event.value = f"{call_id}-{count}"

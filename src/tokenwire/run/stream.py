@@ -86,9 +86,9 @@ class Result(msgspec.Struct, kw_only=True):
 class Run:
     """One answer being written. Use it as a context manager::
 
-    async with tokenwire.stream("Hello", model="demo") as run:
-        async for event in run:
-            ...
+        async with tokenwire.stream("Hello", model="demo") as run:
+            async for event in run:
+                ...
 
     `tokenwire.stream` makes it. ``plan``: the request and its models. ``http``: makes the client of
     the provider; ``own_http``: whether the run closes it. ``buffer``: bounds of what is read ahead.

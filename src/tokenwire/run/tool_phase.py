@@ -27,6 +27,7 @@ from tokenwire.events.model import (
     ToolResult,
     ToolStart,
 )
+from tokenwire.observe import tracing
 from tokenwire.observe.facts import ToolRan
 from tokenwire.observe.hooks import report
 from tokenwire.run.expiry import Expiry, Send, denied_call, expires_at
@@ -110,12 +111,11 @@ class ToolPhase:
             # The caller executes this tool: the answer ends here, with its calls.
             self.pending = {}
 
-    def refuse(self, message: str) -> list[Event]:
+    def refuse(self, code: str, message: str) -> list[Event]:
         """A ``tool-error`` for every pending call; none of them may run any more."""
         calls, self.pending = list(self.pending.values()), {}
         return [
-            ToolError(call_id=c.call_id, code="too_many", message=message, name=c.name)
-            for c in calls
+            ToolError(call_id=c.call_id, code=code, message=message, name=c.name) for c in calls
         ]
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
@@ -313,17 +313,20 @@ class ToolPhase:
         tools = self._tools
         if tools is None:
             return
-        begun = time.monotonic()
+        begun, plan = time.monotonic(), self._plan
         async with self._gate:
             try:
-                outcome = await execute(
-                    tools,
-                    call,
-                    emit=self._emit,
-                    principal=self._plan.principal,
-                    scope=self._scope,
-                    after=self._revised if self._after is not None else None,
-                )
+                with tracing.tool_span(
+                    plan.run, plan.operation, call.name, call.call_id, call.arguments
+                ):
+                    outcome = await execute(
+                        tools,
+                        call,
+                        emit=self._emit,
+                        principal=plan.principal,
+                        scope=self._scope,
+                        after=self._revised if self._after is not None else None,
+                    )
             except HookError as error:  # the call has its end; the run is about to have its own
                 outcome = refusal(call, error.code, error.message)
             except Exception:  # an internal fault must not leave the call without its end
@@ -331,7 +334,10 @@ class ToolPhase:
                 outcome = refusal(call, "exception", "internal error; see the server's log")
                 self._emit(outcome)
         code = outcome.code if isinstance(outcome, ToolError) else "ok"
-        report(ToolRan(self._plan.run, call.name, code, time.monotonic() - begun))
+        seconds = time.monotonic() - begun
+        content = outcome.message if isinstance(outcome, ToolError) else outcome.content
+        tracing.capture_result(plan.run, plan.operation, call.call_id, content)
+        report(ToolRan(plan.run, call.name, code, seconds, plan.operation, call.call_id))
         self.pending.pop(call.call_id, None)
         self._running.pop(call.call_id, None)
         self._wake.set()

@@ -23,6 +23,8 @@ from tokenwire.observe.redact import keep_secret
 from tokenwire.relay import Store, open_store
 from tokenwire.relay.conversation.history import policy_of
 from tokenwire.relay.produce import ProducerLimits
+from tokenwire.relay.spending.bill import zone_of
+from tokenwire.relay.spending.prices import own_prices
 from tokenwire.relay.upkeep.retention import Retention
 from tokenwire.relay.webhooks.config import Webhooks
 from tokenwire.run.call.deadlines import Deadlines
@@ -41,10 +43,16 @@ from tokenwire.server.routes import meta as routes_meta
 from tokenwire.server.routes import runs as routes_runs
 from tokenwire.server.routes import static as static_files
 from tokenwire.server.routes import threads as routes_threads
+from tokenwire.server.routes.a2a import routes as a2a
+from tokenwire.server.routes.a2a.push import open_push
 from tokenwire.server.routes.durable import runs as durable_runs
+from tokenwire.server.routes.langgraph import routes as langgraph
 from tokenwire.server.routes.producers import routes as producers
 from tokenwire.server.settings import Settings
 from tokenwire.server.sockets import native as native_socket
+from tokenwire.server.spending import overview as routes_overview
+from tokenwire.server.spending import routes as routes_budgets
+from tokenwire.server.spending import usage as routes_usage
 from tokenwire.server.state import State
 from tokenwire.tools.registry import ToolSet
 from tokenwire.wire import catalogue
@@ -68,6 +76,9 @@ WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
         routes_threads.routes,
         routes_chat.routes,
         routes_meta.routes,
+        routes_usage.routes,
+        routes_overview.routes,
+        routes_budgets.routes,
         probe.routes,
         producers.routes,
         native_socket.routes,
@@ -76,6 +87,8 @@ WIRES: dict[str, tuple[Callable[[State], list[BaseRoute]], ...]] = {
     "ag-ui": (ag_ui.routes,),
     "openai": (openai.routes,),
     "anthropic": (anthropic.routes,),
+    "a2a": (a2a.routes,),
+    "langgraph": (langgraph.routes,),
     "durable-streams": (durable_runs.routes,),
 }
 #: What wires are called elsewhere.
@@ -128,12 +141,16 @@ class App:
             settings, before_start=before_start, before_tool=before_tool, after_tool=after_tool
         )
         self._summarise = summarise
+        self._zone = zone_of(settings.usage_zone)
+        self._own_prices = own_prices(settings.price)
         policy_of(settings.history)
         self._registry, self._log_argument, self._tools = registry, store, tools
         self._http = http
         self._opened_here = AsyncExitStack()
         self._retention: Retention | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        #: The event loop that it was started in; None before.
+        self.loop: asyncio.AbstractEventLoop | None = None
         #: `startup` was awaited before the server's lifespan began.
         self.started_outside = False
         files = static_files.static_files(hosted=hosted is not None)
@@ -192,8 +209,9 @@ class App:
         from tokenwire.server.tokens.door import GrantedRuns
 
         state = self.state
-        if state.settings.otel and otel.start() is None:
-            raise ConfigError("OpenTelemetry is not installed: pip install 'tokenwire[otel]'")
+        self.loop = asyncio.get_running_loop()
+        if state.settings.otel:
+            _trace(state.settings)
         state.registry = self._registry or await self._opened_here.enter_async_context(
             default_registry([*state.settings.model, *state.settings.aliases.values()])
         )
@@ -225,6 +243,8 @@ class App:
             webhooks=self._webhooks,
             hooks=self._hooks,
         )
+        self._open_settling(state)
+        open_push(state)
         state.threads = Threads(state.runs)
         state.quotas.store = state.store
         state.conversations = self._conversations(state)
@@ -239,13 +259,19 @@ class App:
         state.connections.sweep_with(lambda now: True)
         state.connections.sweep_with(state.recheck.sweep)
         state.connections.wake()
-        deliveries = [state.runs.outbox] if state.runs.outbox is not None else []
-        self._retention = Retention(state.store, state.settings.retention, deliveries=deliveries)
-        self._retention.cleaners.append(state.threads.forget_expired)
-        self._retention.open()
+        self._retention = _open_retention(state)
         self._sweeper = asyncio.create_task(_upkeep(state))
         if state.settings.metrics:
             prometheus.start()
+
+    def _open_settling(self, state: State) -> None:
+        from tokenwire.relay.spending.settling import Settling
+
+        if state.settings.usage or state.budgets.any:
+            state.settling = Settling(state.store, self._zone, self._own_prices)
+            state.budgets.open(state.store)
+            worker, slice_tokens = state.runs.worker, state.settings.budget_slice
+            worker.settle_with(state.settling, state.budgets.configured, slice_tokens=slice_tokens)
 
     def _open_inbox(self, state: State) -> None:
         from tokenwire.relay.waiting.inbox import Inbox
@@ -416,6 +442,17 @@ def aliased(registry: Registry, aliases: dict[str, str], agents: Iterable[str]) 
     return Aliased(registry, aliases)
 
 
+def _open_retention(state: State) -> Retention:
+    deliveries = [state.runs.outbox] if state.runs.outbox is not None else []
+    retention = Retention(state.store, state.settings.retention, deliveries=deliveries)
+    retention.cleaners.append(state.threads.forget_expired)
+    if state.settling is not None:
+        retention.cleaners.append(state.settling.forget_expired)
+        retention.cleaners.append(state.budgets.forget_expired)
+    retention.open()
+    return retention
+
+
 async def _upkeep(state: State) -> None:
     """Look after what no run and no conversation takes with it when it goes."""
     pause = min(600.0, max(0.5, state.settings.retention / 4))
@@ -426,10 +463,20 @@ async def _upkeep(state: State) -> None:
             await state.identify.sessions.sweep()
             await state.identify.tokens.sweep()
             await state.quotas.sweep()
+            if state.settling is not None:
+                await state.settling.ledger.sweep()
+                await state.budgets.stored.sweep()
             await state.inbox_links.sweep()
             await state.inbox.sweep()
         except LogError as error:
             _log.warning("what is old could not be erased: %s", error)
+
+
+def _trace(settings: Settings) -> None:
+    """Record spans and metrics. Raises `ConfigError` where OpenTelemetry is not installed."""
+    send_to, baggage, chunks = settings.otel_send_to, settings.otel_baggage, settings.otel_chunks
+    if otel.start(send_to=send_to, baggage=baggage, chunks=chunks) is None:
+        raise ConfigError("OpenTelemetry is not installed: pip install 'tokenwire[otel]'")
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -85,6 +85,9 @@ class Recheck:
 
 
 def _is_watched(connection: Connection) -> bool:
-    """Whether a token of ours, or a credential that the application checked, is behind it."""
+    """Whether a token or a session of ours, or a credential that the application checked, is behind
+    it."""
     identity = connection.identity
-    return identity is not None and (identity.grant is not None or identity.vouched is not None)
+    if identity is None:
+        return False
+    return identity.grant is not None or identity.vouched is not None or bool(identity.session)

@@ -69,8 +69,8 @@ class Settings:
     agent: list[str] = _set(
         [],
         "Models and runs",
-        "Agent to serve: MODULE:NAME or FILE.py:NAME; TITLE=MODULE:NAME titles it; repeatable. "
-        "Requests name it as a model; the first is the default.",
+        "Agent: MODULE:NAME, FILE.py:NAME, a2a:URL (a remote one of A2A); TITLE= in "
+        "front titles it; repeatable. Requests name it as a model; the first is the default.",
     )
     store: str | None = _set(
         None,
@@ -130,6 +130,53 @@ class Settings:
         "Time to keep a conversation; from its last use, or from the end of a run without one.",
         unit="s",
     )
+    usage: bool = _set(
+        False,
+        "Models and runs",
+        "Count what runs use and cost, in the store; route /v1/usage. Prices need the extra "
+        "'prices'.",
+        rare=True,
+    )
+    budget: list[str] = _set(
+        [],
+        "Models and runs",
+        "Budget, by what is counted with --usage, which it implies: principal/day=200000 (tokens), "
+        "tenant/month=$100, thread=$2. Repeatable.",
+        rare=True,
+    )
+    unpriced: Literal["refuse", "pass"] = _set(
+        "refuse",
+        "Models and runs",
+        "A start with a model without a price where a budget in dollars holds; refuse it, or let "
+        "it pass: its tokens then count for no dollars.",
+        rare=True,
+    )
+    price: list[str] = _set(
+        [],
+        "Models and runs",
+        "Price of a model: PROVIDER/MODEL=IN/OUT, dollars for a million tokens; before that of the "
+        "table. Repeatable; every process of a store needs the same.",
+        rare=True,
+    )
+    operator: list[str] = _set(
+        [],
+        "Access",
+        "Principal that may set budgets and read everybody's usage; the name of an API key or user "
+        "without a tenant. Who has the role admin by name may, too. Repeatable.",
+        rare=True,
+    )
+    budget_slice: int = _set(
+        1000,
+        "Models and runs",
+        "Tokens that a run reserves of its budgets at a time; of one in money their price.",
+        rare=True,
+    )
+    usage_zone: str = _set(
+        "UTC",
+        "Models and runs",
+        "Time zone of the days and months of usage; a name as Europe/Berlin.",
+        rare=True,
+    )
     tools: list[str] = _set(
         [],
         "Models and runs",
@@ -165,6 +212,14 @@ class Settings:
         "Models and runs",
         "PEM file of the key that signs webhooks; Ed25519, readable by its owner only. Default: a "
         "generated key in the store.",
+        rare=True,
+    )
+    a2a_push: list[str] = _set(
+        [],
+        "Models and runs",
+        "Hosts that push notifications of A2A may call; HOST (https at a public address), "
+        "HOST:PORT or HOST:* (also http and private addresses), * (every public host). "
+        "Default: none, and no push notifications.",
         rare=True,
     )
     compat: Literal["common", "5", "6", "7"] = _set(
@@ -372,6 +427,25 @@ class Settings:
     )
     otel: bool = _set(
         False, "Streams and logs", "Record OpenTelemetry spans and metrics; with the process's SDK."
+    )
+    otel_send_to: list[str] = _set(
+        [],
+        "Streams and logs",
+        "Provider whose requests carry the trace's ids ('traceparent'), or * for all; repeatable. "
+        "Requires --otel.",
+        rare=True,
+    )
+    otel_baggage: bool = _set(
+        False,
+        "Streams and logs",
+        "Pass a caller's W3C baggage on to tools, agents and the providers of --otel-send-to.",
+        rare=True,
+    )
+    otel_chunks: bool = _set(
+        False,
+        "Streams and logs",
+        "Record the time between chunks as a metric of OpenTelemetry; some µs of each chunk.",
+        rare=True,
     )
     access_log: bool = _set(
         True, "Streams and logs", "Log one line per request; without its query string."

@@ -20,6 +20,7 @@ from tokenwire.server.edge.sessions import Sessions
 from tokenwire.server.hosted import Hosted
 from tokenwire.server.recheck import Recheck
 from tokenwire.server.settings import Settings
+from tokenwire.server.spending.budgets import HEADER, Budgets
 from tokenwire.server.tokens.approval_links import ApprovalLinks
 from tokenwire.wire.own import OwnWire
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from tokenwire.providers.registry import Registry
     from tokenwire.relay import Store
     from tokenwire.relay.conversation.conversations import Conversations
+    from tokenwire.relay.push.deliveries import PushDeliveries
     from tokenwire.relay.remote.runs import RemoteRuns
     from tokenwire.relay.runs import Runs
+    from tokenwire.relay.spending.settling import Settling
     from tokenwire.relay.threads import Threads
     from tokenwire.relay.waiting.inbox import Inbox
     from tokenwire.relay.waiting.links import Links
@@ -76,6 +79,10 @@ class State:
     registry: Registry
     #: Set by the routes that serve it; one of `services` as well.
     durable: DurableStreams
+    #: What counts what runs use; None where that is off.
+    settling: Settling | None = None
+    #: What sends A2A's push notifications; None where they are off.
+    push: PushDeliveries | None = None
 
     def __init__(
         self, settings: Settings, *, auth: Auth | None = None, hosted: Hosted | None = None
@@ -90,6 +97,7 @@ class State:
             keep_secret(key.rpartition(":")[2])
         self.budget = Budget(settings, keys_on=self.auth.on or hosted is not None)
         self.limits = Limits(settings, keys_on=self.auth.on or hosted is not None)
+        self.budgets = Budgets(settings)
         self.quotas = Quotas(settings, keys_on=self.auth.on or hosted is not None)
         self.identify = Identify(
             self.auth, Sessions(self.auth), self.limits, hosted=hosted is not None
@@ -112,17 +120,21 @@ class State:
         self.link_paths: tuple[str, ...] = ()
         self.approval_links = ApprovalLinks(self.auth, self.identify.sessions, settings.public_url)
         self.error_forms: dict[str, ErrorForm] = {}
+        #: Paths whose wire has a status of HTTP of its own for some errors.
+        self.error_statuses: dict[str, dict[int, int]] = {}
         self.raw_bodies: dict[str, int] = {}
         self.media_paths = {"/v1/runs"}
+        #: The same for paths with parameters, as routes write them.
+        self.media_patterns: list[re.Pattern[str]] = []
         #: Paths whose bodies are small, and come from who has not shown a key yet.
         self.small_bodies = {"/v1/session": 12 << 10}
         self.request_id_names: dict[str, bytes] = {}
         self.cors_headers = (
             "Accept, Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "
-            "X-Api-Key, X-Run-Id"
+            "Tokenwire-Reader, X-Api-Key, X-Run-Id"
         )
         self.cors_families: set[str] = set()
-        self.cors_exposed = "Location, Retry-After, Tokenwire-Run, X-Request-Id"
+        self.cors_exposed = f"Location, Retry-After, {HEADER}, Tokenwire-Run, X-Request-Id"
         #: Wires of the application's own, and of installed packages, by name.
         self.own_wires: dict[str, OwnWire] = {}
         #: Descriptions of routes that the table of `openapi` does not have: wires of others.
@@ -159,7 +171,8 @@ class State:
 
     def media_limit(self, path: str) -> int:
         """The bytes that files may add to a body."""
-        return self.settings.media_limit if path in self.media_paths else 0
+        takes = path in self.media_paths or any(p.fullmatch(path) for p in self.media_patterns)
+        return self.settings.media_limit if takes else 0
 
     def drain(self) -> None:
         """No new runs; every reader is asked to come back."""

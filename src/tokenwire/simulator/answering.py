@@ -27,7 +27,7 @@ from tokenwire.simulator.scenarios import script_for
 from tokenwire.simulator.script import Ask, Fail, Reason, Script, compact
 from tokenwire.simulator.settings import Settings
 
-__all__ = ["Prepared", "Reply", "prepare", "reply", "spent", "timed_chunks"]
+__all__ = ["Prepared", "Reply", "early_reply", "prepare", "reply", "spent", "timed_chunks"]
 
 _HTML = (
     b"<!doctype html><html><head><title>Sign in</title></head><body>Sign in first.</body></html>"
@@ -90,7 +90,7 @@ def reply(prepared: Prepared, settings: Settings, count_of_plan: int) -> Reply:
     plan = prepared.plan
     slow = plan.get("slow-start")
     wait = 0.0 if slow is None else (5.0 if slow.at is None else slow.at)
-    early = _early(prepared, count_of_plan)
+    early = early_reply(plan, prepared.wire, count_of_plan)
     if early is None:
         early = _streamed(prepared, settings) if prepared.ask.stream else _whole(prepared, settings)
     early.wait += wait
@@ -99,8 +99,9 @@ def reply(prepared: Prepared, settings: Settings, count_of_plan: int) -> Reply:
     return early
 
 
-def _early(prepared: Prepared, count: int) -> Reply | None:
-    plan, wire = prepared.plan, prepared.wire
+def early_reply(plan: FaultPlan, wire: Wire, count: int) -> Reply | None:
+    """What a plan puts in the place of the whole answer, if anything; ``count`` numbers the
+    requests with this plan from 1."""
     for kind, code in (("rate-limit", "rate_limit_exceeded"), ("overloaded", "overloaded")):
         fault = plan.get(kind)
         if fault is None or count > (1 if fault.at is None else fault.at):

@@ -24,13 +24,8 @@ from tokenwire.simulator.playback import Action, Head, Playback, Ticker
 from tokenwire.simulator.scenarios import SCENARIOS
 from tokenwire.simulator.script import compact
 from tokenwire.simulator.settings import Settings
-from tokenwire.simulator.wires.anthropic import Anthropic
 from tokenwire.simulator.wires.background import StoredResponses
-from tokenwire.simulator.wires.gemini import Gemini
-from tokenwire.simulator.wires.ollama import Ollama
-from tokenwire.simulator.wires.openai_chat import OpenAIChat
-from tokenwire.simulator.wires.openai_completions import OpenAICompletions
-from tokenwire.simulator.wires.openai_responses import OpenAIResponses
+from tokenwire.simulator.wires.by_path import CHAT, RESPONSES, wire_of
 
 __all__ = ["Record", "SimulatorServer", "serve", "start_demo"]
 
@@ -84,17 +79,6 @@ class SimulatorServer:
         self._plans: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._stored = StoredResponses(self.settings)
-        self._chat = OpenAIChat()
-        self._responses = OpenAIResponses()
-        self._gemini = Gemini()
-        self._wires: dict[str, Wire] = {
-            "/chat/completions": self._chat,
-            "/completions": OpenAICompletions(),
-            "/responses": self._responses,
-            "/messages": Anthropic(),
-            "/api/chat": Ollama(),
-            "/api/generate": Ollama(generate=True),
-        }
 
     @property
     def url(self) -> str:
@@ -155,7 +139,7 @@ class SimulatorServer:
         path = request.path.rstrip("/")
         if request.method == "OPTIONS":
             exchange.answer(204, _PREFLIGHT, b"")
-        elif request.method == "POST" and (wire := self._wire(path)) is not None:
+        elif request.method == "POST" and (wire := wire_of(path)) is not None:
             self._answer(exchange, wire)
         elif "/responses/" in path:
             self._stored_response(exchange, path)
@@ -166,12 +150,7 @@ class SimulatorServer:
             exchange.answer(200, _JSON, compact(body))
         else:
             message = f"The simulator has nothing at {request.method} {request.path}."
-            exchange.answer(404, _JSON, compact(self._chat.error(404, message, "not_found")))
-
-    def _wire(self, path: str) -> Wire | None:
-        if path.endswith((":streamGenerateContent", ":generateContent")):
-            return self._gemini
-        return next((wire for end, wire in self._wires.items() if path.endswith(end)), None)
+            exchange.answer(404, _JSON, compact(CHAT.error(404, message, "not_found")))
 
     def _page(self, path: str) -> Any:
         models = self.settings.models
@@ -218,7 +197,7 @@ class SimulatorServer:
         record.model, record.scenario, record.stream = ask.model, prepared.script.name, ask.stream
         record.faults = plan.text
         self._plans[plan.text] += 1
-        if wire is self._responses and (ask.extra["store"] or ask.extra["background"]):
+        if wire is RESPONSES and (ask.extra["store"] or ask.extra["background"]):
             stored = self._stored.add(prepared, self._ticker.now())
             if ask.extra["background"] and not ask.stream:
                 record.status, record.outcome = 200, "complete"
@@ -259,7 +238,7 @@ class SimulatorServer:
         stored = self._stored.get(identifier)
         if stored is None:
             message = f"Response with id '{identifier}' not found."
-            exchange.answer(404, _JSON, compact(self._chat.error(404, message, "not_found")))
+            exchange.answer(404, _JSON, compact(CHAT.error(404, message, "not_found")))
             return
         if request.method == "DELETE":
             self._stored.delete(identifier)
@@ -271,17 +250,17 @@ class SimulatorServer:
         if cancel or request.query.get("stream") != "true":
             exchange.answer(200, _JSON, compact(self._stored.body(stored, now)))
             return
-        record = self._record(exchange, self._responses)
+        record = self._record(exchange, RESPONSES)
         record.stream, record.model = True, stored.prepared.ask.model
         after = request.query.get("starting_after", "-1")
         try:
             plan = FaultPlan.parse(request.headers.get("x-sim-faults", ""))
             frames = self._stored.frames(stored, int(after), now)
         except ValueError as error:
-            self._refuse(exchange, record, self._responses, 400, str(error), "invalid_request")
+            self._refuse(exchange, record, RESPONSES, 400, str(error), "invalid_request")
             return
         record.faults = plan.text
-        headers = {"content-type": self._responses.stream_type, "cache-control": "no-cache"}
+        headers = {"content-type": RESPONSES.stream_type, "cache-control": "no-cache"}
         actions = break_bytes(plan, frames, plan.draw(self.settings.seed))
         self._start(exchange, record, Reply(200, headers, actions))
 

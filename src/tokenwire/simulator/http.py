@@ -29,11 +29,13 @@ WRITE_HIGH = 256 * 1024
 class HttpRequest:
     """A request that was read whole."""
 
-    __slots__ = ("body", "headers", "method", "path", "query", "version")
+    __slots__ = ("body", "headers", "method", "path", "query", "target", "version")
 
     def __init__(self, method: str, target: str, version: str, headers: Mapping[str, str]) -> None:
         path, _, query = target.partition("?")
         self.method = method
+        #: Path and query as they were sent.
+        self.target = target
         self.path = unquote(path)
         self.query = dict(parse_qsl(query, keep_blank_values=True))
         self.version = version

@@ -9,15 +9,24 @@ anywhere, resume, and the client's final message is the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
+
+import msgspec
 
 from tokenwire.events.codec import AnyEvent
-from tokenwire.events.model import Reconnect
+from tokenwire.events.model import PartDelta, Reconnect
 
-__all__ = ["EncodeJSON", "Encoder"]
+__all__ = ["EncodeJSON", "Encoder", "Steady", "SteadyEncoder", "text_of"]
 
 #: ``(event as canonical JSON, cursor in ASCII) -> bytes``.
 EncodeJSON = Callable[[bytes, bytes], bytes]
+
+_decode = msgspec.json.Decoder(str).decode
+
+
+def text_of(text: bytes) -> str:
+    """The text of a JSON string without its quotes."""
+    return _decode(b'"%b"' % text) if b"\\" in text else text.decode()
 
 
 class Encoder(Protocol):
@@ -70,4 +79,33 @@ class Encoder(Protocol):
     def farewell(self, event: Reconnect) -> bytes | None:
         """The bytes that ask the client to reconnect, after which the response ends in order. None
         where the wire has none: to its clients an orderly end would be the end of the answer."""
+        ...
+
+
+class Steady(msgspec.Struct, kw_only=True):
+    """The bytes of a delta: ``head``, its cursor, ``middle``, its text, ``tail``; and, where
+    ``number`` is not negative, that number, which grows by one with each delta, and ``end``."""
+
+    head: bytes
+    middle: bytes
+    tail: bytes
+    #: ``(the texts of deltas, joined, as canonical JSON has them; how many)``: what their encoding
+    #: would have changed.
+    take: Callable[[bytes, int], None]
+    has_cursor: bool = True
+    #: Whether the text stands there as canonical JSON has it even where that has escapes.
+    is_json: bool = True
+    number: int = -1
+    end: bytes = b""
+
+
+@runtime_checkable
+class SteadyEncoder(Encoder, Protocol):
+    """An encoder that knows what the deltas of an open part have in common on its wire, so that
+    their text goes from the record to the wire without being decoded and encoded again."""
+
+    def steady(self, delta: PartDelta) -> Steady | None:
+        """After ``delta`` was encoded or skipped: the bytes of what follows, while nothing follows
+        but deltas of its type and part with a text. Before anything else is asked of the encoder,
+        `Steady.take` has to have what followed. None where deltas have nothing in common."""
         ...

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from tokenwire.errors import InputError
+from tokenwire.wire.a2a.encoder import A2AEncoder
 from tokenwire.wire.ag_ui.encoder import AGUIEncoder
 from tokenwire.wire.ai_sdk.encoder import UIMessageEncoder
 from tokenwire.wire.anthropic.encoder import AnthropicEncoder
 from tokenwire.wire.chunk_encoder import ChunkEncoder
+from tokenwire.wire.langgraph.encoder import LangGraphEncoder
 from tokenwire.wire.openai.chat import OpenAIChatEncoder
 from tokenwire.wire.openai.responses import OpenAIResponsesEncoder
 from tokenwire.wire.place import Place
@@ -41,6 +43,8 @@ WIRES: dict[str, Callable[[Place | None], ChunkEncoder]] = {
     "openai-chat": lambda place: OpenAIChatEncoder(include_usage=True, place=place),
     "openai-responses": lambda place: OpenAIResponsesEncoder(place=place),
     "anthropic": lambda place: AnthropicEncoder(place=place),
+    "a2a": lambda place: A2AEncoder(resolved_ids=EVERY_WAIT, place=place),
+    "langgraph": lambda place: LangGraphEncoder(goes_on=True, place=place),
 }
 
 

@@ -7,27 +7,50 @@ frames that it misses, and skipping takes the same path as sending.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
 
 from tokenwire.events.codec import AnyEvent
-from tokenwire.events.model import Reconnect, StepReset
-from tokenwire.wire.base import EncodeJSON
+from tokenwire.events.model import PartDelta, Reconnect, RunBudget, StepReset
+from tokenwire.wire.base import EncodeJSON, Steady
 from tokenwire.wire.place import Place
 from tokenwire.wire.speakers import RootAgent
-from tokenwire.wire.view import RunView
+from tokenwire.wire.view import PartView, RunView
 
-__all__ = ["Chunk", "ChunkEncoder", "clean", "dumps", "dumps_text"]
+__all__ = [
+    "GAP",
+    "Chunk",
+    "ChunkEncoder",
+    "Common",
+    "budget_fields",
+    "clean",
+    "dumps",
+    "dumps_text",
+]
 
 dumps = msgspec.json.encode
 
 Chunk = dict[str, Any]
+#: The chunk that each delta of a part is, with `GAP` as its text, and what text of deltas, as JSON
+#: has it, changes beside the part.
+Common = tuple[Chunk, Callable[[bytes], None] | None]
+
+#: What stands in the place of a delta's text, and of a cursor, while their places are looked for.
+GAP = "~text~"
+_CURSORS = "~cursor-a~", "~cursor-b~"
 
 
 def clean(**fields: Any) -> Chunk:
     """A chunk without the fields that are None: these wires have no null."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def budget_fields(event: RunBudget) -> Chunk:
+    """What a budget's event says of it."""
+    fields = (event.name, event.unit, event.left, event.most, event.resets)
+    return clean(**dict(zip(("name", "unit", "left", "most", "resets"), fields, strict=True)))
 
 
 def dumps_text(value: Any) -> str:
@@ -39,7 +62,7 @@ class ChunkEncoder:
     """Base of the encoders that send events as JSON chunks.
 
     A subclass implements `_render` (event to chunks) and, where a resumed connection must receive
-    open parts again, `_track`, `_reopened_parts` and `_client_names`.
+    open parts again, `_track`, `_reopened_parts` and `_client_names`; and `_common` for deltas.
     """
 
     name: ClassVar[str]
@@ -84,6 +107,48 @@ class ChunkEncoder:
         if self._place is not None:
             return b""  # `encode` sends it inside the event that was cut
         return b"".join([self._frame(chunk, None) for chunk in self._reopened_parts()])
+
+    def steady(self, delta: PartDelta) -> Steady | None:
+        """What the deltas that follow ``delta`` look like; see `SteadyEncoder`."""
+        part = self.view.open.get(delta.part)
+        if part is None or part.kind != delta.kind or not delta.text:
+            return None
+        if self.ended or self._place is not None:
+            return None
+        if not self.subagents and self._root.hides(delta):
+            return None
+        common = self._common(part)
+        return None if common is None else self._around(part, *common)
+
+    def _around(
+        self, part: PartView, chunk: Chunk, change: Callable[[bytes], None] | None
+    ) -> Steady | None:
+        """The bytes around cursor and text in a frame with ``chunk``."""
+        client_chunk = self._client_names(chunk)
+        frame, other = (self._frame(client_chunk, cursor) for cursor in _CURSORS)
+        gap, mark = b'"%b"' % GAP.encode(), _CURSORS[0].encode()
+        has_cursor = frame != other
+        before, _, after = frame.partition(gap)
+        if frame.count(gap) != 1 or (has_cursor and frame.count(mark) != 1):
+            return None  # a name of a client's says the same
+        head, middle = before, b""
+        if has_cursor:
+            if mark not in before:
+                return None
+            head, _, middle = before.partition(mark)
+
+        def take(text: bytes, count: int) -> None:
+            part.add_json(text)
+            if change is not None:
+                change(text)
+
+        return Steady(
+            head=head if has_cursor else head + b'"',
+            middle=middle + b'"' if has_cursor else b"",
+            tail=b'"' + after,
+            take=take,
+            has_cursor=has_cursor,
+        )
 
     def finish(self) -> bytes:
         """The wire's sentinel; most have none."""
@@ -135,6 +200,11 @@ class ChunkEncoder:
 
     def _client_names(self, chunk: Chunk) -> Chunk:
         return chunk
+
+    def _common(self, part: PartView) -> Common | None:
+        """What each of the deltas of an open part is, from now on, whatever its text; None where
+        they differ."""
+        return None
 
     def _deliver(self, chunk: Chunk) -> Chunk:
         client_chunk = self._client_names(chunk)

@@ -12,7 +12,8 @@ import msgspec
 
 __all__ = ["Place", "split_cursor"]
 
-_FRAME_ID = re.compile(r"\A(\d{1,19})(-[0-9a-f]{1,64})?(?:\.(\d{1,9}))?\Z")
+#: A place inside of an event has the event's check: whoever has it got it from us.
+_FRAME_ID = re.compile(r"\A([0-9]{1,19})(?:(-[0-9a-f]{1,64})(?:\.([0-9]{1,9}))?)?\Z")
 
 
 class Place(msgspec.Struct, frozen=True):

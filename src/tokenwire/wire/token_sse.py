@@ -20,6 +20,7 @@ from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
     Error,
     Finish,
+    PartDelta,
     Reconnect,
     RefusalDelta,
     RunEnd,
@@ -29,7 +30,7 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.reasons import CUT_REASONS, ending
 from tokenwire.framing.sse import encode_frame
-from tokenwire.wire.base import EncodeJSON
+from tokenwire.wire.base import EncodeJSON, Steady, text_of
 from tokenwire.wire.failure import failure_of
 from tokenwire.wire.speakers import RootAgent
 
@@ -85,6 +86,22 @@ class TokenEncoder:
     def farewell(self, event: Reconnect) -> bytes | None:
         """Only a ``retry`` time: the stream ends, and `EventSource` reconnects after it."""
         return b"retry: %d\n\n" % event.after_ms
+
+    def steady(self, delta: PartDelta) -> Steady | None:
+        """What the deltas that follow ``delta`` look like, while nothing is repeated. (What has
+        escapes in JSON may have line ends.)"""
+        if self.ended or self._repeat or not isinstance(delta, TextDelta | RefusalDelta):
+            return None
+        if self._root.hides(delta):
+            return None
+        texts = self._step_texts
+        return Steady(
+            head=b"id: %b:" % self.run.encode(),
+            middle=b"\nevent: token\ndata: ",
+            tail=b"\n\n",
+            take=lambda text, count: texts.append(text_of(text)),
+            is_json=False,
+        )
 
     def _fold(self, event: AnyEvent) -> tuple[str, str] | None:
         if self.ended or self._root.hides(event):

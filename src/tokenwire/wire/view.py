@@ -36,6 +36,7 @@ from tokenwire.events.model import (
     Usage,
 )
 from tokenwire.events.reasons import Ending, ending
+from tokenwire.wire.base import text_of
 from tokenwire.wire.failure import Failure, failure_of
 
 __all__ = ["PartView", "RunView"]
@@ -115,6 +116,18 @@ class PartView:
         self.checksum = zlib.crc32(data, self.checksum)
         if self.kind in _BUFFERED_KINDS:
             self.pieces.append(text)
+
+    def add_json(self, text: bytes) -> None:
+        """The same, as JSON has it between its quotes."""
+        if b"\\" in text or self.kind in _BUFFERED_KINDS:
+            self.add(text_of(text))
+        else:
+            self.length += len(text)
+            self.checksum = zlib.crc32(text, self.checksum)
+
+    def sent(self, _: bytes = b"") -> None:
+        """The client has received all pieces."""
+        self.pieces_sent = len(self.pieces)
 
     def missing(self, full_text: str | None) -> str | None:
         """The rest of ``full_text`` after what was sent: "" for nothing, None when ``full_text``

@@ -191,3 +191,32 @@ def test_workers_of_one_store_hold_one_limit(tmp_path: Path, kind: str) -> None:
             time.sleep(0.2)
             got = post(two, "/v1/runs", stall, AS_A)
         assert got.status_code == 201, json.dumps(got.json())
+
+
+@pytest.mark.parametrize("path", ["/v1/runs", "/v1/chat/completions", "/v1/runs in a thread"])
+def test_a_start_that_comes_again_is_not_refused(here: tuple[str, Live], path: str) -> None:
+    """A reader on a bad network sends its start again and again, and is not told to wait for what
+    it has used up itself."""
+    person = Person(
+        here[0], "comes-back-" + "".join(filter(str.isalpha, path)), limits={"starts_per_minute": 1}
+    )
+    body: dict[str, Any] = {"prompt": STALL}
+    if "completions" in path:
+        message = {"role": "user", "content": STALL}
+        body = {"model": "demo", "messages": [message], "stream": True}
+    elif "thread" in path:
+        body["thread"] = "trip"
+    route = path.partition(" ")[0]
+
+    def post(key: str) -> tuple[int, str]:
+        headers = {"idempotency-key": key}
+        with person.client.stream("POST", route, json=body, headers=headers) as answer:
+            return answer.status_code, answer.headers.get("tokenwire-run", "")
+
+    status, run = post("first")
+    assert status in (200, 201)
+    others = [post(f"more-{number}") for number in range(12)]
+    assert [status for status, _ in others].count(429) >= 2, "all starts are used up"
+    for _ in range(15):
+        assert post("first")[1] == run
+    assert post("new")[0] == 429

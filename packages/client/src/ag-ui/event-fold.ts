@@ -6,7 +6,7 @@ call each. */
 
 import { MessageList, type AGUIChunk } from "./message-list.js";
 import type { RunEvent } from "../core/events.generated.js";
-import { atEnd, clean, cutReason, type End, type Ending, type Of, type Part } from "../translate/parts.js";
+import { atEnd, budgetOf, clean, cutReason, type End, type Ending, type Of, type Part } from "../translate/parts.js";
 import { Translation, type TranslationOptions } from "../translate/translation.js";
 
 export type { AGUIChunk };
@@ -354,6 +354,8 @@ export class AGUIFold extends Translation<AGUIChunk> {
         const { fraction, message } = event;
         return custom("progress", { fraction, message });
       }
+      case "budget":
+        return custom("budget", budgetOf(event));
       case "data":
         return [{ type: "CUSTOM", name: event.name, value: event.payload ?? {} }];
       case "raw":

@@ -4,7 +4,7 @@ Always true: `finish`, `error` or `abort` comes once, last; a delta's part is op
 told only for a call that was told. */
 
 import type { RunEvent } from "../core/events.generated.js";
-import { atEnd, clean, cutReason, type End, type Ending, type Of, type Part, type Start, TEXT_KINDS } from "../translate/parts.js";
+import { atEnd, budgetOf, clean, cutReason, type End, type Ending, type Of, type Part, type Start, TEXT_KINDS } from "../translate/parts.js";
 import { Translation, type TranslationOptions } from "../translate/translation.js";
 
 /** Which major version of `ai` reads: `5` takes no approvals, `6` no `reset-step`; `common` is what
@@ -280,6 +280,8 @@ export class UIMessageFold extends Translation<UIChunk> {
         const { fraction, message } = event;
         return [{ type: "data-progress", id: "progress", data: clean({ fraction, message }) }];
       }
+      case "budget":
+        return [{ type: "data-budget", id: "budget", data: budgetOf(event) }];
       case "data": {
         const id = event.id === undefined ? {} : { id: event.id };
         const transient = event.transient ? { transient: true } : {};

@@ -2,7 +2,7 @@
 
 Always true: ids are checked before they become part of a URL. */
 
-import { TokenwireError } from "./errors.js";
+import { asError, TokenwireError } from "./errors.js";
 import { again, pollWay, request, type ServerOptions, streamWay, withoutSlash } from "./http.js";
 import { follow, type FollowOptions } from "./reader.js";
 import type { SSELimits } from "./sse.js";
@@ -61,65 +61,64 @@ export interface PageOptions {
 }
 
 const RUN_ID = /^[A-Za-z0-9_-]{16,64}$/;
-const THREAD_ID = /^[A-Za-z0-9_.:@-]{1,128}$/;
-const CALL_ID = /^[^/\\?#\s]{1,200}$/;
+// A name that a browser would take for a step in a path (`..`) is no id.
+const THREAD_ID = /^(?!\.\.?$)[A-Za-z0-9_.:@-]{1,128}$/;
+const CALL_ID = /^(?!\.\.?$)[^/\\?#\s]{1,200}$/;
 
 export class TokenwireClient {
   readonly baseUrl: string;
-  #options: ClientOptions;
 
-  constructor(options: ClientOptions = {}) {
+  constructor(readonly options: ClientOptions = {}) {
     this.baseUrl = withoutSlash(options.baseUrl ?? "");
-    this.#options = options;
   }
 
   /** Starts a run. Sent again with the same key when the network fails, so it is paid once. */
   start(asked: StartRequest, options: StartOptions = {}): Promise<RunInfo> {
     const { signal, giveUp = signal, key = randomId() } = options;
-    const headers = { "idempotency-key": key };
     return again(
-      () => this.json("POST", "/v1/runs", asked, signal, headers) as Promise<RunInfo>,
+      () =>
+        this.json("POST", "/v1/runs", asked, signal, { "idempotency-key": key }) as Promise<RunInfo>,
       giveUp,
     );
   }
 
   /** Reads a run to its end; see `FollowOptions`. */
   follow(run: string, options: FollowOptions): Promise<void> {
-    const path = `/v1/runs/${runId(run)}/events`;
-    const stream = streamWay(path, this.#fetch, this.#options.limits);
-    const socket = webSocketWay(this.baseUrl, run, this.#options.token);
+    const path = `${runPath(run)}/events`;
+    const stream = streamWay(path, this.#fetch, this.options.limits);
+    const socket = webSocketWay(this.baseUrl, { op: "follow", run }, this.options.token);
     const poll = pollWay(path, this.#fetch);
-    const direct = (inner: FollowOptions, socketFirst = false) =>
+    const direct = (inner: FollowOptions, socketFirst?: boolean) =>
       follow(socketFirst ? [socket, poll] : [stream, socket, poll], inner);
-    if (this.#options.shareTabs === false) return direct(options);
+    if (this.options.shareTabs === false) return direct(options);
     return followShared(`tokenwire:${this.baseUrl}:${run}`, direct, options);
   }
 
   /** The description of a run: state, model, thread, tail. */
   info(run: string, signal?: AbortSignal): Promise<RunInfo> {
-    return this.#get(`/v1/runs/${runId(run)}/info`, signal) as Promise<RunInfo>;
+    return this.#get(`${runPath(run)}/info`, signal) as Promise<RunInfo>;
   }
 
   /** The state of a run and its message so far. */
   snapshot(run: string, signal?: AbortSignal): Promise<RunInfo> {
-    return this.#get(`/v1/runs/${runId(run)}`, signal) as Promise<RunInfo>;
+    return this.#get(runPath(run), signal) as Promise<RunInfo>;
   }
 
   /** A conversation's runs, newest first: the newest hundred, or the page before another. */
   thread(thread: string, options: PageOptions = {}): Promise<ThreadInfo> {
     const { signal, before } = options;
-    const page = before ? `?before=${runId(before)}` : "";
-    return this.#get(threadPath(thread) + page, signal) as Promise<ThreadInfo>;
+    const path = threadPath(thread) + (before ? `?before=${runId(before)}` : "");
+    return this.#get(path, signal) as Promise<ThreadInfo>;
   }
 
   /** Ends a run; its readers see it end as `cancelled`. */
   cancel(run: string, reason?: string): Promise<unknown> {
-    return this.#command(`/v1/runs/${runId(run)}/cancel`, reason ? { reason } : {});
+    return this.#command(`${runPath(run)}/cancel`, reason ? { reason } : {});
   }
 
   /** Cancels a run and deletes its log. */
   delete(run: string): Promise<unknown> {
-    return this.#command(`/v1/runs/${runId(run)}`, undefined, "DELETE", 404);
+    return this.#command(runPath(run), undefined, "DELETE", 404);
   }
 
   approve(
@@ -127,12 +126,12 @@ export class TokenwireClient {
     approval: string,
     answer: { approved: boolean; reason?: string; arguments?: unknown },
   ): Promise<unknown> {
-    const path = `/v1/runs/${runId(run)}/approvals/${partOfPath(approval)}`;
+    const path = `${runPath(run)}/approvals/${partOfPath(approval)}`;
     return this.#command(path, answer);
   }
 
   answerTool(run: string, call: string, content: unknown): Promise<unknown> {
-    return this.#command(`/v1/runs/${runId(run)}/tools/${partOfPath(call)}`, { content });
+    return this.#command(`${runPath(run)}/tools/${partOfPath(call)}`, { content });
   }
 
   #get(path: string, signal?: AbortSignal): Promise<unknown> {
@@ -146,7 +145,7 @@ export class TokenwireClient {
       try {
         return await this.json(method, path, body);
       } catch (error) {
-        if (lost && error instanceof TokenwireError && error.status === done) return null;
+        if (lost && asError(error).status === done) return null;
         lost = true;
         throw error;
       }
@@ -158,30 +157,34 @@ export class TokenwireClient {
     method: string,
     path: string,
     body?: unknown,
-    signal?: AbortSignal,
+    signal: AbortSignal | null = null,
     headers: Record<string, string> = {},
   ): Promise<unknown> {
     const response = await this.#fetch(path, {
       method,
-      signal: signal ?? null,
+      signal,
       headers:
         body === undefined ? headers : { ...headers, "content-type": "application/json" },
-      body: body === undefined ? null : JSON.stringify(body),
+      body: JSON.stringify(body) ?? null, // undefined without one
     });
-    return response.status === 204 ? null : await response.json();
+    return response.status === 204 ? null : response.json();
   }
 
   /** One text answer: `/metrics`. */
   async text(path: string): Promise<string> {
-    return (await this.#fetch(path, {})).text();
+    return (await this.#fetch(path)).text();
   }
 
-  #fetch = (path: string, init: RequestInit) => request(this.#options, path, init);
+  #fetch = (path: string, init: RequestInit = {}) => request(this.options, path, init);
 }
 
 /** Where a conversation is. */
 export function threadPath(thread: string): string {
   return `/v1/threads/${checked("thread", thread, THREAD_ID)}`;
+}
+
+function runPath(run: string): string {
+  return `/v1/runs/${runId(run)}`;
 }
 
 export function runId(run: string): string {
@@ -192,9 +195,8 @@ function partOfPath(id: string): string {
   return encodeURIComponent(checked("call", id, CALL_ID));
 }
 
-/** A name that a browser would take for a step in a path (`..`) is no id. */
 function checked(what: string, id: string, form: RegExp): string {
-  if (form.test(id) && !/^\.\.?$/.test(id)) return id;
+  if (form.test(id)) return id;
   throw new TokenwireError("bad_request", `invalid ${what} id`);
 }
 

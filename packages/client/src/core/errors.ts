@@ -52,7 +52,7 @@ export function errorIn(
     const told = JSON.parse(text) as Record<string, unknown>;
     const inner = (told.error ?? told) as Record<string, unknown>;
     if (typeof inner === "string") message = inner;
-    else if (inner && typeof inner === "object") {
+    else {
       if (typeof inner.code === "string") code = inner.code;
       if (typeof inner.message === "string") message = inner.message;
       else if (typeof told.detail === "string") message = told.detail;

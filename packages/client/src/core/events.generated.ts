@@ -28,6 +28,15 @@ export interface ApprovalRequestEvent extends Envelope {
   expires?: number;
 }
 
+export interface RunBudgetEvent extends Envelope {
+  type: "budget";
+  name: string;
+  unit: "tokens" | "dollars";
+  left: number;
+  most: number;
+  resets?: number;
+}
+
 export interface CheckpointEvent extends Envelope {
   type: "checkpoint";
   upto: number;
@@ -415,6 +424,7 @@ export interface UsageEvent extends Envelope {
 export type RunEvent =
   | ApprovalAnswerEvent
   | ApprovalRequestEvent
+  | RunBudgetEvent
   | CheckpointEvent
   | ControlEvent
   | DataEvent
@@ -489,6 +499,7 @@ export const ORDER: Record<string, Record<string, string>> = {
     "data": "between",
     "state": "between",
     "progress": "between",
+    "budget": "between",
     "raw": "between",
     "checkpoint": "between",
     "run-claim": "between",
@@ -527,6 +538,7 @@ export const ORDER: Record<string, Record<string, string>> = {
     "data": "step",
     "state": "step",
     "progress": "step",
+    "budget": "step",
     "raw": "step",
     "checkpoint": "step",
     "run-claim": "step",

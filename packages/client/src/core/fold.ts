@@ -5,7 +5,7 @@ object in the next state, so a renderer compares by identity; names and ids that
 are keys of a `Map` or of an object without a prototype, never of a plain object. */
 
 import { bare, patched } from "./json-patch.js";
-import type { ControlEvent, DataEvent, ErrorEvent, FinishEvent, RunEvent } from "./events.generated.js";
+import type { ControlEvent, DataEvent, ErrorEvent, FinishEvent, RunBudgetEvent, RunEvent } from "./events.generated.js";
 
 /** Who speaks or works; with a `parent`, on behalf of another agent. */
 export interface Agent {
@@ -92,6 +92,8 @@ export interface RunState {
   /** The state that an agent shares. */
   shared?: unknown;
   progress?: { fraction?: number; message?: string };
+  /** The budget that is nearly used up, or that ended the run. */
+  budget?: Partial<RunBudgetEvent>;
   error?: Partial<ErrorEvent>;
   waiting: string[];
   cancel_requested: boolean;
@@ -186,9 +188,6 @@ export class Fold {
       case "part-attr":
         this.#attr(event.part, event.name, event.value);
         break;
-      case "error":
-        run.error = without(event);
-        break;
       case "control":
         if (event.command === "cancel") run.cancel_requested = true;
         else this.#lastStep().steers = [...(this.#lastStep().steers ?? []), event];
@@ -199,13 +198,14 @@ export class Fold {
       case "state":
         set(run, "shared", patched(run.shared, event.snapshot, event.patch));
         break;
+      case "error":
       case "progress":
-        run.progress = without(event);
+      case "budget":
+        (run as unknown as Record<string, unknown>)[event.type] = without(event);
         break;
       default:
-        if ("call_id" in event && event.type !== "tool-call-start" && !("part" in event)) {
-          this.#toolEvent(event as ToolEvent);
-        } else if ("part" in event) this.#part(event as AnyPart);
+        if ("part" in event) this.#part(event as AnyPart);
+        else if ("call_id" in event) this.#toolEvent(event as ToolEvent);
     }
   }
 
@@ -253,8 +253,7 @@ export class Fold {
     for (const part of discard) this.#where.delete(part);
     if (!step.resumable) {
       // Paid for all the same; a response that its provider keeps is read again, and counted then.
-      const isUnknown = step.kind === "model" && !Object.keys(step.usage).length;
-      if (isUnknown) this.#state.usage_unknown = true;
+      if (step.kind === "model" && !Object.keys(step.usage).length) this.#state.usage_unknown = true;
       this.#state.spent = sum(this.#state.spent, step.usage);
     }
     step.usage = {};
@@ -301,21 +300,23 @@ export class Fold {
     const part = this.#open(number);
     if (!part) return;
     const old = part.attrs;
-    const list = (key: string) => (Array.isArray(old[key]) ? (old[key] as unknown[]) : []);
-    if (name === "citation") describe(part, "citations", [...list("citations"), value]);
+    // What is of another kind than its attribute's is replaced.
+    const items = (from: unknown) => (Array.isArray(from) ? (from as unknown[]) : []);
+    const fields = (from: unknown) => typeof from === "object" && !Array.isArray(from) && from;
+    if (name === "citation") describe(part, "citations", [...items(old.citations), value]);
     else if (name === "logprobs" && Array.isArray(value)) {
-      describe(part, name, [...list(name), ...value]);
-    } else if (name === "meta" && value && typeof value === "object") {
-      describe(part, name, { ...(old.meta as object | undefined), ...value });
+      describe(part, name, [...items(old[name]), ...items(value)]);
+    } else if (name === "meta" && fields(value)) {
+      describe(part, name, { ...fields(old[name]), ...fields(value) });
     } else describe(part, name === "tool_name" ? "name" : name, value);
   }
 
   #toolEvent(event: ToolEvent): void {
     const run = this.#state;
-    const known = run.tools.get(event.call_id);
-    const tool: ToolState = known
-      ? { ...known }
-      : { call_id: event.call_id, name: "", started: false, done: false, output: "" };
+    const tool: ToolState = {
+      ...{ call_id: event.call_id, name: "", started: false, done: false, output: "" },
+      ...run.tools.get(event.call_id),
+    };
     if ("name" in event && event.name) tool.name = event.name;
     switch (event.type) {
       case "tool-start":

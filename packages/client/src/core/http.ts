@@ -3,7 +3,7 @@ proxies that hold streams back.
 
 Always true: the credential goes only to `baseUrl` (redirects are errors). */
 
-import { errorOf, TokenwireError } from "./errors.js";
+import { asError, errorOf, TokenwireError } from "./errors.js";
 import type { Connect } from "./reader.js";
 import { SSEParser, type SSELimits } from "./sse.js";
 import { backoff, bytesOf, pause } from "./wait.js";
@@ -16,6 +16,10 @@ export interface ServerOptions {
   /** A key or token, asked for before each request; and once more, with the one that the server
    * refused, when it answers 401: return a fresh one. */
   token?: Token;
+  /** More headers of each request, as they are at its moment: `tokenwire-reader`, so that nothing goes
+   * out as somebody else (412, `other_reader`), a token of the application against forgery, ... A
+   * WebSocket has none. */
+  headers?: () => Record<string, string>;
   fetch?: typeof fetch;
   credentials?: RequestCredentials;
 }
@@ -30,12 +34,12 @@ export async function request(
   if (!baseUrl && !options.fetch && !globalThis.location) {
     throw new TokenwireError("no_base_url", "outside a browser give baseUrl", 400);
   }
-  const headers = new Headers(init.headers);
+  const headers = new Headers({ ...options.headers?.(), ...init.headers });
   const call = options.fetch ?? fetch;
-  const fixed = { credentials, cache: "no-store", redirect: "error" } as const;
+  const fixed = { credentials, cache: "no-store", redirect: "error", headers } as const;
   return fresh(token, async (key) => {
     if (key) headers.set("authorization", `Bearer ${key}`);
-    const response = await call(withoutSlash(baseUrl) + path, { ...init, ...fixed, headers });
+    const response = await call(withoutSlash(baseUrl) + path, { ...init, ...fixed });
     if (!response.ok) throw await errorOf(response);
     return response;
   });
@@ -62,9 +66,8 @@ export async function again<T>(ask: () => Promise<T>, signal?: AbortSignal | nul
     try {
       return await ask();
     } catch (error) {
-      const known = error instanceof TokenwireError && error.status > 0;
-      if (known || tries + 1 >= TRIES) throw error;
-      await pause(backoff(tries), signal ?? undefined);
+      if (asError(error).status || tries + 1 >= TRIES) throw error;
+      await pause(backoff(tries), signal);
       if (signal?.aborted) throw error;
     }
   }

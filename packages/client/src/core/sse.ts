@@ -55,7 +55,7 @@ export class SSEParser {
     if (!text) return frames;
     // A CR ends its line at once; an LF that follows in the next read belongs to it.
     if (this.#afterCR && text[0] === "\n") text = text.slice(1);
-    this.#afterCR = text[text.length - 1] === "\r";
+    this.#afterCR = text.endsWith("\r");
     let start = 0;
     LINE_END.lastIndex = 0;
     for (let found; (found = LINE_END.exec(text)); ) {

@@ -64,16 +64,14 @@ class Shared {
   #over = new AbortController();
 
   constructor(
-    name: string,
+    readonly name: string,
     readonly direct: Direct,
     readonly options: FollowOptions,
     readonly locks: LockManager,
   ) {
-    this.name = name;
     this.#first = this.#cursor = options.after ?? "";
     this.#channel = new BroadcastChannel(name);
   }
-  readonly name: string;
 
   async run(): Promise<void> {
     const { signal } = this.options;
@@ -215,7 +213,7 @@ class Shared {
 }
 
 /** Calls `use(true)` holding one of the slots, or `use(false)` when all are taken. */
-async function withSlot<T>(
+export async function withSlot<T>(
   locks: LockManager,
   use: (free: boolean) => Promise<T>,
   slot = 0,

@@ -51,7 +51,7 @@ export async function* bytesOf(
 }
 
 /** Resolves after `ms`, at once when aborted and, where that may be, when `onReturn` fires. */
-export function pause(ms: number, signal?: AbortSignal, early = true): Promise<void> {
+export function pause(ms: number, signal?: AbortSignal | null, early = true): Promise<void> {
   return new Promise((resolve) => {
     const undo: (() => void)[] = [];
     const done = () => {

@@ -1,4 +1,4 @@
-/* Reading a run over the server's WebSocket: for when event streams do not get through, or the
+/* Reading a run or a conversation over the server's WebSocket: for when event streams do not get through, or the
 browser's connections to this host are used up. */
 
 import { asError, TokenwireError } from "./errors.js";
@@ -26,15 +26,12 @@ const STATUS: Record<string, number> = {
 
 export function webSocketWay(
   baseUrl: string,
-  run: string,
+  follow: object,
   token?: Token,
 ): Connect {
   return ({ after, signal, alive, take, flush, over }) => fresh(token, async (key) => {
-    const origin = baseUrl || globalThis.location?.origin;
-    if (!origin || typeof WebSocket !== "function") {
-      throw new TokenwireError("no_websocket", "no WebSocket", 0, true);
-    }
-    const socket = new WebSocket(`${origin.replace(/^http/, "ws")}/ws`);
+    // Where there is neither an address nor a WebSocket this throws: then another way is tried.
+    const socket = new WebSocket(`${(baseUrl || location.origin).replace(/^http/, "ws")}/ws`);
     const say = (message: object) => socket.send(JSON.stringify(message));
     let failed: TokenwireError | undefined;
     let closed!: () => void;
@@ -50,16 +47,16 @@ export function webSocketWay(
       if (told.op === "reconnect") take("", JSON.stringify({ ...told, type: told.op }));
       flush();
       if (told.op === "end") over();
-      if (told.op === "error") {
-        const { code = "error", message = "the socket failed" } = told.error ?? {};
-        failed = new TokenwireError(code, message, told.error?.status ?? STATUS[code] ?? 0);
-      }
-      if (told.op === "error" || told.op === "end") leave();
+      else if (told.op === "error") {
+        const { code = "error", message = "the socket failed", status = STATUS[code] } = told.error ?? {};
+        failed = new TokenwireError(code, message, status);
+      } else return;
+      leave();
     };
     const ping = setInterval(() => socket.readyState === 1 && say({ op: "ping" }), PING_MS);
     socket.onopen = () => {
       if (key) say({ op: "auth", key });
-      say({ op: "follow", run, ...(after ? { after } : {}) });
+      say({ ...follow, after: after || undefined });
     };
     socket.onmessage = ({ data }) => {
       alive();

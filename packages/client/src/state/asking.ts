@@ -1,7 +1,8 @@
 /* The request that asks a question, and its way to the server.
 
 Always true: only what is new is in it, except after a turn whose run alone has what was before; it
-is sent with one key until the server answers, so that it is one turn. */
+is sent with one key until the server answers, so that it is one turn, also by a later page; what the
+server has answered, or a person has taken back, is kept for no later page. */
 
 import type { RunInfo, TokenwireClient } from "../core/client.js";
 import { asError } from "../core/errors.js";
@@ -88,6 +89,74 @@ export async function sendTurn(
       if (!tries) offline();
       await pause(backoff(tries), giveUp);
       if (giveUp?.aborted) throw failed;
+    }
+  }
+}
+
+/** A question that the server does not have yet, as a reload leaves it. */
+export interface UnsentQuestion {
+  /** The idempotency key of its start. */
+  key: string;
+  prompt: string;
+  /** The whole question, where it is more than text. */
+  content?: Record<string, unknown>[];
+  model?: string;
+  /** Unix seconds. */
+  created: number;
+  request: TurnRequest;
+}
+
+/** A place to keep them: of one person, and for each conversation its own. */
+export interface UnsentPlace {
+  read(thread: string): UnsentQuestion[];
+  /** In the place of what was there; may throw, the questions are then lost with the page. */
+  write(thread: string, questions: UnsentQuestion[]): void;
+}
+
+export class UnsentQuestions {
+  #questions = new Map<string, UnsentQuestion>();
+  #place: UnsentPlace | undefined;
+
+  constructor(readonly thread: string) {}
+
+  /** They are kept here from now on; the questions that an earlier page left are returned. */
+  keepIn(place: UnsentPlace): UnsentQuestion[] {
+    this.#place = place;
+    const left = place.read(this.thread).filter(({ key }) => !this.#questions.has(key));
+    this.#questions = new Map([...left, ...this.#questions.values()].map((one) => [one.key, one]));
+    if (this.#questions.size > left.length) this.#write();
+    return left;
+  }
+
+  add(turn: Turn, request: TurnRequest): void {
+    const { key, prompt, content, model, created } = turn;
+    const more = { ...(content ? { content } : {}), ...(model ? { model } : {}) };
+    this.#questions.set(key, { key, prompt, created, request, ...more });
+    this.#write();
+  }
+
+  /** `started`; the question is dropped when that settles, unless it was not for whom it would have gone
+   * out: then it stays for its writer. */
+  async settle(key: string, started: Promise<string>): Promise<string> {
+    try {
+      const run = await started;
+      this.drop(key);
+      return run;
+    } catch (error) {
+      if (asError(error).code !== "other_reader") this.drop(key);
+      throw error;
+    }
+  }
+
+  drop(key: string): void {
+    if (this.#questions.delete(key)) this.#write();
+  }
+
+  #write(): void {
+    try {
+      this.#place?.write(this.thread, [...this.#questions.values()]);
+    } catch {
+      // There is no room: they live as long as the page.
     }
   }
 }

@@ -7,13 +7,13 @@ new branch and never changes an old one. */
 
 import { randomId, type RunInfo, type ThreadInfo, type TokenwireClient } from "../core/client.js";
 import { asError, TokenwireError } from "../core/errors.js";
-import { requestOf, sendTurn, type Place } from "./asking.js";
+import { requestOf, sendTurn, UnsentQuestions, type Place, type UnsentPlace, type UnsentQuestion } from "./asking.js";
 import { historyOf, type Message } from "./history.js";
 import { RunMeter } from "./meter.js";
 import { aboutOf, newTurn, readEnded, turnOf, type ListedRun } from "./listed.js";
 import { PageTools, type ClientTool } from "./page-tools.js";
 import { Questions } from "./questions.js";
-import { hasBegun, Thread, type QueuedTurn, type SentTurn, type TurnRequest } from "./thread.js";
+import { hasBegun, ThreadRequests, type QueuedTurn, type SentTurn, type TurnRequest } from "./thread.js";
 import { EARLIER, TurnTree } from "./tree.js";
 import {
   type AskOptions,
@@ -23,18 +23,14 @@ import {
   type Turn,
   type WaitingQuestion,
 } from "./turn.js";
-import { WaitingTurns, type WholeQuestion } from "./turn-queue.js";
+import { LOOK_MS, Looks, WaitingTurns, type WholeQuestion } from "./turn-queue.js";
 import { StoppableRun } from "../core/stop.js";
 import { onReturn } from "../core/wait.js";
 
 export { historyOf, isBusy, RunMeter, StoppableRun };
 export type { AskOptions, ClientTool, ConversationOptions, ConversationView, Message, Turn, WaitingQuestion };
-export type { WholeQuestion };
+export type { UnsentPlace, UnsentQuestion, WholeQuestion };
 
-/** How often a shown conversation is asked whether it has new runs; and while a turn is about to
- * begin. */
-const LOOK_MS = 5000;
-const SOON_MS = 300;
 const UNSENT = "Stopped before the question reached the server.";
 const ENDED = ["complete", "incomplete", "cancelled", "error", "interrupted"];
 
@@ -44,7 +40,9 @@ type Listed = ThreadInfo & { head?: string; queue?: QueuedTurn[] };
 export class Conversation {
   readonly thread: string;
   model: string | undefined;
-  #requests: Thread;
+  /** Whether somebody calls `refresh` when something happens: then no clock does. */
+  isTold = false;
+  #requests: ThreadRequests;
   #tree = new TurnTree();
   #questions: Questions;
   #waiting: WaitingTurns;
@@ -55,18 +53,18 @@ export class Conversation {
   /** The server's head as it was read last; one that was chosen here, until the server has it. */
   #head: string | undefined;
   #choice: string | undefined;
-  /** The cursor of the page that is read next; empty at the first turn. */
+  /** Where the next page begins; empty at the first turn. */
   #next: string | undefined;
   #loading: Promise<void> | undefined;
   #refreshing: { work: Promise<void>; next?: Promise<void> } | undefined;
-  #soon: ReturnType<typeof setTimeout> | undefined;
-  #looks: { first: string | undefined; ms: number } = { first: undefined, ms: SOON_MS };
+  #looks = new Looks();
   /** Questions reach the server in the order in which they were asked. */
   #order: Promise<unknown> = Promise.resolve();
   /** Turns that were started here or may be stopped from here. */
   #stoppable = new WeakMap<Turn, StoppableRun>();
   /** Turns whose start has no answer yet, by its key. */
   #asked = new Map<string, Turn>();
+  #unsent: UnsentQuestions;
   #places = new WeakMap<Turn, Place>();
   #tools: PageTools;
 
@@ -77,7 +75,8 @@ export class Conversation {
     this.#tools = new PageTools(client, (error) => this.#show({ error }));
     this.thread = options.thread ?? randomId();
     this.model = options.model;
-    this.#requests = new Thread(client, this.thread);
+    this.#unsent = new UnsentQuestions(this.thread);
+    this.#requests = new ThreadRequests(client, this.thread);
     this.#questions = new Questions(client, this.#requests, this.#tree);
     this.#waiting = new WaitingTurns(this.#requests, () => this.#changed());
     this.#view = { thread: this.thread, turns: [], queue: [], loading: !!options.thread, earlier: false };
@@ -103,12 +102,11 @@ export class Conversation {
       if ((this.#tree.size || this.#waiting.size) && !globalThis.document?.hidden) void this.refresh();
     };
     const forget = onReturn(look);
-    const timer = setInterval(look, LOOK_MS);
+    const timer = setInterval(() => this.isTold || look(), LOOK_MS);
     return () => {
       forget();
       clearInterval(timer);
-      clearTimeout(this.#soon);
-      this.#soon = undefined;
+      this.#looks.end();
       life.abort();
       this.#channel?.close();
       this.#channel = undefined;
@@ -222,6 +220,15 @@ export class Conversation {
     return this.#ask(prompt, { content, ...options }, place);
   }
 
+  /** Keeps questions that are not sent yet in this place, and sends those that an earlier page left
+   * there. */
+  keepUnsent(place: UnsentPlace): void {
+    for (const { request, created, ...left } of this.#unsent.keepIn(place)) {
+      const turn = newTurn(left.prompt, { parent: "", content: undefined, model: undefined, ...left });
+      this.#put(Object.assign(turn, { created, isUnsent: true }), { floats: true, where: {} }, {}, request);
+    }
+  }
+
   #besides(turn: Turn): Place {
     const under = this.#tree.get(turn.parent);
     return { under, where: { replaces: turn.run! }, ...(turn.isWhole ? { whole: turn } : {}) };
@@ -235,6 +242,7 @@ export class Conversation {
     if (turn.stopping || (!run && !known)) return;
     const stoppable = known ?? StoppableRun.of(this.client, run!);
     this.#stoppable.set(turn, stoppable);
+    if (!run) this.#unsent.drop(turn.key); // no later page sends it
     turn.stopping = "pending";
     delete turn.stopError;
     this.#show();
@@ -249,14 +257,10 @@ export class Conversation {
   }
 
   /** All answers and edits beside this turn, oldest first. */
-  versions(turn: Turn): Turn[] {
-    return this.#tree.versions(turn);
-  }
+  versions = (turn: Turn): Turn[] => this.#tree.versions(turn);
 
   /** Every turn of every branch, oldest first. */
-  all(): Turn[] {
-    return this.#tree.all();
-  }
+  all = (): Turn[] => this.#tree.all();
 
   /** Shows the branch of this turn, on every device; on this one alone where the server cannot be
    * reached, or does not allow it. */
@@ -311,25 +315,23 @@ export class Conversation {
     this.#lookSoon();
   }
 
-  /** Looks again, ever later while the same turn is the first that waits. */
   #lookSoon(): void {
-    if (this.#life.signal.aborted || this.#soon) return;
-    const first = this.#waiting.view[0]?.id;
-    this.#looks = first === this.#looks.first ? { first, ms: Math.min(this.#looks.ms * 1.3, LOOK_MS) } : { first, ms: SOON_MS };
-    this.#soon = setTimeout(() => {
-      this.#soon = undefined;
-      void this.refresh();
-    }, this.#looks.ms);
+    if (!this.#life.signal.aborted) this.#looks.soon(this.#waiting.view[0]?.id, () => void this.refresh());
   }
 
   // --- asking -----------------------------------------------------------------------------------
 
   #ask(prompt: string, asked: AskOptions, place: Place, key = randomId()): Turn {
     const turn = newTurn(prompt, { parent: place.under?.id ?? "", key, content: asked.content, model: this.model });
+    return this.#put(turn, place, asked.request ?? {});
+  }
+
+  /** `body`: the whole request, where it was made before. */
+  #put(turn: Turn, place: Place, request: Record<string, unknown>, body?: TurnRequest): Turn {
     turn.store.setLink("connecting");
     this.#watch(turn);
     this.#places.set(turn, place);
-    this.#asked.set(key, turn);
+    this.#asked.set(turn.key, turn);
     const isBusyHere = this.#waiting.size > 0 || this.#view.turns.some(isBusy);
     if (this.options.whileBusy === "queue" && isBusyHere) this.#waiting.hold(turn);
     else {
@@ -338,7 +340,7 @@ export class Conversation {
       if (!place.floats) this.#tree.choose(turn);
     }
     this.#show();
-    void this.#begin(turn, place, asked.request ?? {});
+    void this.#begin(turn, place, request, body);
     return turn;
   }
 
@@ -357,18 +359,22 @@ export class Conversation {
     });
   }
 
-  async #begin(turn: Turn, place: Place, request: Record<string, unknown>): Promise<void> {
+  async #begin(turn: Turn, place: Place, request: Record<string, unknown>, body?: TurnRequest): Promise<void> {
     let sent: SentTurn | undefined;
-    let body: TurnRequest | undefined;
-    const start = async (giveUp?: AbortSignal) => {
-      const { client, options, thread, model } = this;
+    const { client, options, thread, model } = this;
+    const prepare = async () => {
       const before = place.whole && this.#tree.get(place.whole.parent)?.run;
       body ??= await requestOf(turn, place, { client, options, thread, model, request, before });
+      if (!stoppable.isStopRequested) this.#unsent.add(turn, body);
+      return body;
+    };
+    const start = async (giveUp?: AbortSignal) => {
+      const made = await prepare();
       const offline = () => {
         turn.isUnsent = true;
         this.#show();
       };
-      sent = await sendTurn(client, body, { key: turn.key, giveUp, offline, holds: !!options.holdsUnsent });
+      sent = await sendTurn(client, made, { key: turn.key, giveUp, offline, holds: !!options.holdsUnsent });
       return sent.id;
     };
     const stoppable = new StoppableRun({ cancel: (run) => this.#cancel(run) }, {
@@ -380,8 +386,9 @@ export class Conversation {
       },
     });
     this.#stoppable.set(turn, stoppable);
+    if (!place.whole) prepare().catch(() => undefined); // kept at once; `start` says why it fails
     try {
-      const run = await stoppable.started;
+      const run = await this.#unsent.settle(turn.key, stoppable.started);
       this.#asked.delete(turn.key);
       if (sent && !hasBegun(sent)) this.#wait(turn, sent);
       else this.#setRun(turn, run, sent);
@@ -407,14 +414,7 @@ export class Conversation {
 
   /** A turn that waits is withdrawn, unless it begins meanwhile. */
   async #cancel(run: string): Promise<unknown> {
-    if (this.#waiting.has(run)) {
-      try {
-        return await this.#waiting.withdraw(run);
-      } catch (error) {
-        if (![404, 409].includes(asError(error).status)) throw error;
-      }
-    }
-    return this.client.cancel(run);
+    return (await this.#waiting.isWithdrawn(run)) || this.client.cancel(run);
   }
 
   /** The turn waits: it is shown in the queue, and read anew when it has begun. */
@@ -476,8 +476,7 @@ export class Conversation {
   async #adopt(run: ListedRun, before: string, signal: AbortSignal): Promise<void> {
     const known = this.#tree.ofRun(run.id);
     if (known) {
-      const { link } = known.store.getSnapshot();
-      if (link === "idle") void known.store.follow(this.client, run.id, signal);
+      if (known.store.link === "idle") void known.store.follow(this.client, run.id, signal);
       return;
     }
     const asked = this.#asked.get(aboutOf(run).ask);

@@ -6,7 +6,7 @@ asked last. */
 import type { RunInfo, TokenwireClient } from "../core/client.js";
 import { asError } from "../core/errors.js";
 import type { Message } from "./history.js";
-import type { Thread } from "./thread.js";
+import type { ThreadRequests } from "./thread.js";
 import type { TurnTree } from "./tree.js";
 import { textIn, type Turn } from "./turn.js";
 
@@ -18,7 +18,7 @@ export class Questions {
 
   constructor(
     readonly client: TokenwireClient,
-    readonly thread: Thread,
+    readonly thread: ThreadRequests,
     readonly tree: TurnTree,
   ) {}
 

@@ -1,12 +1,13 @@
 /* A run as something to subscribe to.
 
 Always true: subscribers hear at most once per animation frame, however many events came; the
-snapshot is the same object until then. */
+snapshot is the same object until then; at most one reader writes into a store. */
 
 import type { RunEvent } from "../core/events.generated.js";
 import { Fold, type RunState } from "../core/fold.js";
 import type { Delivered, FollowOptions, LinkState } from "../core/reader.js";
 import type { TokenwireError } from "../core/errors.js";
+import { onAbort } from "../core/wait.js";
 
 export interface RunView {
   state: RunState;
@@ -27,6 +28,8 @@ export class RunStore {
   #scheduled = false;
   /** Of the last event taken: a reader that comes again goes on from here. */
   #cursor = "";
+  /** Who reads into this store: two would write every word twice. */
+  #reader: AbortController | undefined;
   #listeners = new Set<() => void>();
   /** Called with every delivered batch, at once: for meters. */
   onBatch?: (batch: Delivered[]) => void;
@@ -38,50 +41,61 @@ export class RunStore {
 
   getSnapshot = (): RunView => this.#view;
 
+  /** As it is now: subscribers hear of it a frame later. */
+  get link(): RunView["link"] {
+    return this.#next.link;
+  }
+
   apply(events: RunEvent[]): void {
     for (const event of events) this.#fold.apply(event);
-    this.#dirty = true;
-    this.#schedule();
+    this.#change();
   }
 
   setLink(link: RunView["link"], error?: TokenwireError): void {
-    const { linkError: _, ...rest } = this.#next;
-    const again = link === "reconnecting" ? 1 : 0;
-    const reconnects = rest.reconnects + again;
-    this.#next = { ...rest, link, reconnects, ...(error ? { linkError: error } : {}) };
+    const { state, reconnects } = this.#next;
+    this.#next = { state, link, reconnects: reconnects + Number(link === "reconnecting") };
+    if (error) this.#next.linkError = error;
     this.#schedule();
   }
 
   reset(): void {
     this.#cursor = "";
     this.#fold = new Fold();
-    this.#dirty = true;
-    this.#schedule();
+    this.#change();
   }
 
-  /** Reads `run` into this store until it ended or `signal` says stop. Never rejects: the view
-   * tells. */
+  /** Reads `run` into this store until it ended or `signal` says stop, in the place of whoever read
+   * into it before. Never rejects: the view tells. */
   async follow(
     client: { follow(run: string, options: FollowOptions): Promise<void> },
     run: string,
     signal?: AbortSignal,
   ): Promise<void> {
+    this.#reader?.abort();
+    const reader = (this.#reader = new AbortController());
+    const forget = onAbort(signal, () => reader.abort());
+    const own =
+      <T extends unknown[]>(use: (...told: T) => void) =>
+      (...told: T) =>
+        this.#reader === reader && use(...told);
+    const setLink = own((link: RunView["link"], error?: TokenwireError) => this.setLink(link, error));
     try {
       await client.follow(run, {
-        ...(signal ? { signal } : {}),
+        signal: reader.signal,
         after: this.#cursor,
-        onEvents: (batch) => {
+        onEvents: own((batch) => {
           this.onBatch?.(batch);
-          this.#cursor = batch[batch.length - 1]!.cursor;
+          this.#cursor = batch.at(-1)!.cursor;
           this.apply(batch.map(({ event }) => event));
-        },
-        onReset: () => this.reset(),
-        onLink: (state, error) => this.setLink(state, error),
+        }),
+        onReset: own(() => this.reset()),
+        onLink: setLink,
       });
-      this.setLink(signal?.aborted ? "idle" : "ended");
+      setLink(signal?.aborted ? "idle" : "ended");
     } catch (error) {
-      this.setLink("failed", error as TokenwireError);
+      setLink("failed", error as TokenwireError);
     }
+    forget();
     this.publish();
   }
 
@@ -95,17 +109,22 @@ export class RunStore {
     for (const listener of [...this.#listeners]) listener();
   };
 
+  #change(): void {
+    this.#dirty = true;
+    this.#schedule();
+  }
+
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    const hidden = typeof document === "undefined" || document.hidden;
-    if (!hidden && typeof requestAnimationFrame === "function") {
+    const page = globalThis.document;
+    if (page && !page.hidden) {
       // The page may be hidden before the frame comes; whichever is first tells.
       const timer = setTimeout(this.publish, HIDDEN_MS);
       requestAnimationFrame(() => {
         clearTimeout(timer);
         this.publish();
       });
-    } else setTimeout(this.publish, typeof document === "undefined" ? 0 : HIDDEN_MS);
+    } else setTimeout(this.publish, page ? HIDDEN_MS : 0);
   }
 }

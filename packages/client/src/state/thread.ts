@@ -87,7 +87,7 @@ export function hasBegun({ state }: Pick<SentTurn, "state">): boolean {
 
 /** Rejects with `TokenwireError`; of its codes, `thread_busy` says that the turn may not wait,
  * `history_conflict` that messages contradict the stored ones, `conflict` that a turn has begun. */
-export class Thread {
+export class ThreadRequests {
   constructor(
     readonly client: Pick<TokenwireClient, "json" | "start">,
     readonly id: string,
@@ -104,26 +104,26 @@ export class Thread {
   turns(options: { limit?: number; before?: string; signal?: AbortSignal } = {}): Promise<TurnPage> {
     const { limit = 50, before, signal } = options;
     const query = `?limit=${Math.trunc(limit)}${before ? `&before=${runId(before)}` : ""}`;
-    return again(() => this.#json("GET", `/turns${query}`, undefined, signal), signal) as Promise<TurnPage>;
+    return again(() => this.json("GET", `/turns${query}`, undefined, signal), signal) as Promise<TurnPage>;
   }
 
   queue(signal?: AbortSignal): Promise<TurnQueue> {
-    return again(() => this.#json("GET", "/queue", undefined, signal), signal) as Promise<TurnQueue>;
+    return again(() => this.json("GET", "/queue", undefined, signal), signal) as Promise<TurnQueue>;
   }
 
   waiting(turn: string, signal?: AbortSignal): Promise<WaitingTurn> {
-    return again(() => this.#json("GET", entryPath(turn), undefined, signal), signal) as Promise<WaitingTurn>;
+    return again(() => this.json("GET", entryPath(turn), undefined, signal), signal) as Promise<WaitingTurn>;
   }
 
   /** The branch that ends with this turn counts, on every device. */
   setHead(run: string): Promise<TurnQueue> {
-    return again(() => this.#json("PUT", "/head", { run: runId(run) })) as Promise<TurnQueue>;
+    return again(() => this.json("PUT", "/head", { run: runId(run) })) as Promise<TurnQueue>;
   }
 
   /** Another question in the place of that of a turn that waits: a text, or messages. */
   edit(turn: string, question: string | unknown[]): Promise<TurnQueue> {
     const body = typeof question === "string" ? { prompt: question } : { messages: question };
-    return again(() => this.#json("PUT", entryPath(turn), body)) as Promise<TurnQueue>;
+    return again(() => this.json("PUT", entryPath(turn), body)) as Promise<TurnQueue>;
   }
 
   async withdraw(turn: string): Promise<TurnQueue> {
@@ -141,7 +141,7 @@ export class Thread {
     let isLost = false;
     return again(async () => {
       try {
-        return await this.#json(method, path);
+        return await this.json(method, path);
       } catch (error) {
         if (isLost && asError(error).status === effected) return null;
         isLost = true;
@@ -150,7 +150,8 @@ export class Thread {
     });
   }
 
-  #json(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<unknown> {
+  /** One request to a path of this conversation. */
+  protected json(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<unknown> {
     return this.client.json(method, threadPath(this.id) + path, body, signal);
   }
 }

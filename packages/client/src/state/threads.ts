@@ -5,12 +5,16 @@ what the server refuses is taken back and shown as an error. */
 
 import { threadPath, type TokenwireClient } from "../core/client.js";
 import { asError, type TokenwireError } from "../core/errors.js";
+import type { ThreadEntry, ThreadListEvent } from "../live/events.js";
+import { Events, type EventsOptions, type LinkState, listOf } from "../live/feed.js";
+import { followFeed } from "../live/shared.js";
 
-export interface ThreadEntry {
-  thread: string;
-  title?: string;
-  /** Unix seconds. */
-  updated: number;
+export type { ThreadEntry, ThreadListEvent };
+
+/** What changes in the list, for `for await`: first a `snapshot` of the newest, or what follows the
+ * cursor `after`. Goes on after any cut; throws `TokenwireError` when the server says no. */
+export function followThreads(client: TokenwireClient, options: EventsOptions = {}): Events<ThreadListEvent> {
+  return new Events(listOf(client), options);
 }
 
 export interface ThreadsView {
@@ -21,13 +25,17 @@ export interface ThreadsView {
   retention?: number;
   /** Of the server's store; with `memory` a conversation ends with the server. */
   durability?: string;
+  /** Stands for whose list it is. */
+  reader?: string;
+  /** Of the connection that brings changes, while `follow` is under way. */
+  live?: LinkState | "failed";
   /** Why the list could not be read. */
   error?: TokenwireError;
   /** What the server did not do, by conversation, until it is asked for again. */
   failed?: ReadonlyMap<string, TokenwireError>;
 }
 
-type Page = Pick<ThreadsView, "threads" | "retention" | "durability">;
+type Page = Pick<ThreadsView, "threads" | "retention" | "durability" | "reader">;
 
 /** What one tab tells the others. */
 type News = { kept: ThreadEntry } | { removed: string };
@@ -46,6 +54,12 @@ export class Threads {
   /** How often something was changed here. */
   #changes = 0;
   #removed = new Set<string>();
+  /** Those whose removal the server has not answered. */
+  #removing = new Set<string>();
+  /** What changed on the server while the list is read; null for what is gone. */
+  #meanwhile: Map<string, ThreadEntry | null> | undefined;
+  /** A snapshot was heard. */
+  #hasBegun = false;
   /** Open while somebody listens. */
   #channel: BroadcastChannel | undefined;
 
@@ -72,7 +86,11 @@ export class Threads {
   refresh(): Promise<void> {
     return this.#ask(async () => {
       const before = this.#changes;
-      const told = await this.#all();
+      const meanwhile = (this.#meanwhile = new Map<string, ThreadEntry | null>());
+      const read = await this.#all();
+      const older = read.threads.filter(({ thread }) => !meanwhile.has(thread));
+      const newer = [...meanwhile.values()].filter((entry) => entry !== null);
+      const told = { ...read, threads: [...older, ...newer] };
       if (before !== this.#changes) return void this.refresh(); // what was read is older than what is shown
       const known = new Set(told.threads.map(({ thread }) => thread));
       const since = Date.now() / 1000 - FRESH;
@@ -80,6 +98,47 @@ export class Threads {
       const kept = told.threads.filter(({ thread }) => !this.#removed.has(thread));
       this.#show({ ...told, threads: newestFirst([...fresh, ...kept]), loading: false });
     });
+  }
+
+  /** Shows what changes on the server, until `signal` aborts: over one connection for all tabs. Never
+   * rejects: the view tells. */
+  async follow(signal: AbortSignal): Promise<void> {
+    try {
+      await followFeed(listOf(this.client), {
+        signal,
+        onEvents: (batch) => batch.forEach(({ event }) => this.#hear(event as unknown as ThreadListEvent)),
+        onLink: (live) => !signal.aborted && this.#showBeside({ live }),
+      });
+    } catch (error) {
+      if (!signal.aborted) this.#show({ live: "failed", loading: false, error: asError(error) });
+    }
+  }
+
+  #hear(event: ThreadListEvent): void {
+    if (event.type === "snapshot") {
+      for (const entry of event.threads) this.#put(entry.thread, entry);
+      // What is missing in a list that is whole is gone; else all of it is read again. A list that
+      // begins anew may be of somebody else.
+      const isAnew = this.#hasBegun;
+      this.#hasBegun = true;
+      if (isAnew || event.next !== undefined) void this.refresh();
+      if (event.next !== undefined) return;
+      const known = new Set(event.threads.map(({ thread }) => thread));
+      const since = Date.now() / 1000 - FRESH;
+      const threads = this.#view.threads.filter(({ thread, updated }) => known.has(thread) || updated > since);
+      this.#showBeside({ threads, loading: false });
+    } else if (event.type === "thread") this.#put(event.thread, event.entry);
+    else if (event.type === "thread-gone") this.#put(event.thread, null);
+  }
+
+  /** The server's word on one conversation. */
+  #put(thread: string, entry: ThreadEntry | null): void {
+    if (entry && this.#removing.has(thread)) return;
+    this.#meanwhile?.set(thread, entry);
+    if (entry) this.#removed.delete(thread);
+    else this.#removed.add(thread);
+    const rest = this.#view.threads.filter((one) => one.thread !== thread);
+    this.#showBeside({ threads: entry ? newestFirst([entry, ...rest]) : rest });
   }
 
   /** Every conversation, page by page. */
@@ -92,6 +151,7 @@ export class Threads {
         next?: string;
       };
       all.push(...threads);
+      if (!before && more.reader && !this.#view.reader) this.#showBeside({ reader: more.reader });
       about = more;
       if (!next) break;
       before = next;
@@ -102,8 +162,9 @@ export class Threads {
   /** A question was asked: the conversation moves up, and its first question names it, as on the
    * server. */
   touch(thread: string, question: string): void {
-    const title = this.#find(thread)?.title ?? titleOf(question);
-    this.#tell({ kept: { thread, title, updated: Date.now() / 1000 } });
+    const before = this.#find(thread);
+    const title = before?.title ?? titleOf(question);
+    this.#tell({ kept: { ...before, thread, title, updated: Date.now() / 1000 } });
   }
 
   /** Gives a title; an empty one gives back the name that the conversation had by itself. */
@@ -113,7 +174,8 @@ export class Threads {
     return this.#ask(async () => {
       const told = (await this.client.json("PUT", threadPath(thread), { title })) as ThreadEntry;
       const { title: named, updated } = told;
-      this.#tell({ kept: { thread, ...(named ? { title: named } : {}), updated } });
+      const { title: _, ...rest } = this.#find(thread) ?? {};
+      this.#tell({ kept: { ...rest, thread, ...(named ? { title: named } : {}), updated } });
     }, { thread, before });
   }
 
@@ -121,12 +183,15 @@ export class Threads {
   remove(thread: string): Promise<void> {
     const before = this.#find(thread);
     this.#tell({ removed: thread });
+    this.#removing.add(thread);
     return this.#ask(async () => {
       try {
         await this.client.json("DELETE", threadPath(thread));
       } catch (error) {
         // Somebody else erased it first.
         if (asError(error).status !== 404) throw error;
+      } finally {
+        this.#removing.delete(thread);
       }
     }, { thread, before });
   }
@@ -163,9 +228,12 @@ export class Threads {
   }
 
   #listen(): void {
-    if (this.#channel || typeof BroadcastChannel !== "function") return;
-    this.#channel = new BroadcastChannel(`tokenwire:threads:${this.client.baseUrl}`);
-    this.#channel.onmessage = ({ data }) => this.#take(data as News);
+    const name = `tokenwire:threads:${this.client.baseUrl}:${this.#view.reader ?? ""}`;
+    if (!this.#listeners.size || this.#channel?.name === name || typeof BroadcastChannel !== "function") return;
+    this.#channel?.close();
+    this.#channel = new BroadcastChannel(name);
+    // A tab that hears the server itself needs no word of others.
+    this.#channel.onmessage = ({ data }) => this.#view.live !== "live" && this.#take(data as News);
   }
 
   #tell(news: News): void {
@@ -182,9 +250,16 @@ export class Threads {
     this.#show({ threads: "kept" in news ? newestFirst([news.kept, ...rest]) : rest });
   }
 
+  /** An error that is shown stays. */
+  #showBeside(change: Partial<ThreadsView>): void {
+    const { error } = this.#view;
+    this.#show(error ? { ...change, error } : change);
+  }
+
   #show(change: Partial<ThreadsView>): void {
     const { error: _, ...rest } = this.#view;
     this.#view = { ...rest, ...change };
+    this.#listen();
     for (const listener of [...this.#listeners]) listener();
   }
 }

@@ -6,7 +6,7 @@ leaves the queue as the server has it. */
 import { asError } from "../core/errors.js";
 import type { Message } from "./history.js";
 import { isMoreThanText, lastQuestion } from "./questions.js";
-import type { QueuedTurn, Thread, TurnQueue } from "./thread.js";
+import type { QueuedTurn, ThreadRequests, TurnQueue } from "./thread.js";
 import { textIn, type Turn, type WaitingQuestion } from "./turn.js";
 
 /** All that a turn asks that waits. */
@@ -24,7 +24,7 @@ export class WaitingTurns {
   changes = 0;
 
   constructor(
-    readonly thread: Thread,
+    readonly thread: ThreadRequests,
     readonly changed: () => void,
   ) {}
 
@@ -68,10 +68,6 @@ export class WaitingTurns {
     this.#queue = [...rest.slice(0, at), entry, ...rest.slice(at)];
   }
 
-  has(run: string): boolean {
-    return this.#queue.some(({ id }) => id === run);
-  }
-
   /** All that a turn asks that waits: the list has the beginning. */
   async whole(run: string): Promise<WholeQuestion> {
     const { messages } = await this.thread.waiting(run);
@@ -96,6 +92,18 @@ export class WaitingTurns {
     await this.#change(() => this.thread.withdraw(run));
   }
 
+  /** Withdraws it where it waits; false when it does not, or has begun meanwhile. */
+  async isWithdrawn(run: string): Promise<boolean> {
+    if (!this.#queue.some(({ id }) => id === run)) return false;
+    try {
+      await this.withdraw(run);
+      return true;
+    } catch (error) {
+      if (![404, 409].includes(asError(error).status)) throw error;
+      return false;
+    }
+  }
+
   async sendNow(run: string): Promise<void> {
     await this.#change(() => this.thread.sendNow(run));
   }
@@ -112,5 +120,34 @@ export class WaitingTurns {
     } finally {
       this.changed();
     }
+  }
+}
+
+/** How often a shown conversation is asked whether it has new runs; and while a turn is about to
+ * begin. */
+export const LOOK_MS = 5000;
+const SOON_MS = 300;
+
+/** When a conversation is read again though nobody told of a change: ever later while the same turn
+ * waits first. */
+export class Looks {
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #first: string | undefined;
+  #ms = SOON_MS;
+
+  /** `first`: the turn that waits first. */
+  soon(first: string | undefined, look: () => void): void {
+    if (this.#timer) return;
+    this.#ms = first === this.#first ? Math.min(this.#ms * 1.3, LOOK_MS) : SOON_MS;
+    this.#first = first;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      look();
+    }, this.#ms);
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
   }
 }

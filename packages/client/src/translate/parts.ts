@@ -141,7 +141,7 @@ const INCOMPLETE = ["length", "content_filter", "context_overflow", "malformed_t
 /** Finish reasons with which a provider reports that it failed. */
 const FAILED = ["error", "cancelled", "malformed_tool_call"];
 /** Reasons of an answer that a known limit ended. */
-const CUT = ["length", "content_filter", "context_overflow", "refusal", "pause", "max_steps"];
+const CUT = ["length", "content_filter", "context_overflow", "refusal", "pause", "max_steps", "budget"];
 
 /** `complete`: whole. `cut`: ended by a known limit. `failed`: an error to every reader. */
 export type Ending = "complete" | "cut" | "cancelled" | "failed";
@@ -180,6 +180,11 @@ export function failureOf(
   }
   const { outcome, reason } = event;
   return { code: outcome, message: `The answer ended early: ${reason || outcome}.` };
+}
+
+/** What a budget's event says of it. */
+export function budgetOf({ name, unit, left, most, resets }: Of<"budget">): Record<string, unknown> {
+  return clean({ name, unit, left, most, resets });
 }
 
 /** These wires have no null: a field that is not there is left out. */

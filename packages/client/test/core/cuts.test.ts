@@ -120,7 +120,7 @@ it("a socket", async () => {
     },
   );
   const length = handshake("sec-websocket-key: x").length + messages().length;
-  await everywhere(length, (place) => webSocketWay(`${url}/${place}`, RUN));
+  await everywhere(length, (place) => webSocketWay(`${url}/${place}`, { op: "follow", run: RUN }));
 });
 
 it.each(["content-length", "connection: close"])("a page of long polling, %s", async (ends) => {

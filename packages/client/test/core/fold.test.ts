@@ -34,6 +34,7 @@ function reading(state: RunState) {
     error: state.error ?? null,
     shared: state.shared ?? null,
     progress: state.progress ?? null,
+    budget: state.budget ?? null,
   };
 }
 

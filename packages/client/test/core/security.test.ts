@@ -42,10 +42,14 @@ describe("requests", () => {
       });
     };
     const token = vi.fn(() => "secret");
-    const client = new TokenwireClient({ baseUrl: "https://chat.test/", token, fetch: fake, shareTabs: false });
+    let times = 0;
+    const headers = () => ({ "tokenwire-reader": `reader ${++times}`, authorization: "Bearer other" });
+    const client = new TokenwireClient({ baseUrl: "https://chat.test/", token, headers, fetch: fake, shareTabs: false });
     await Promise.all(everything(client));
     expect(asked).toHaveLength(11);
     expect(token).toHaveBeenCalledTimes(11);
+    const readers = asked.map(([, init]) => new Headers(init.headers).get("tokenwire-reader"));
+    expect(new Set(readers).size).toBe(11); // as it is at the moment of each
     for (const [url, init] of asked) {
       expect(url.startsWith("https://chat.test/")).toBe(true);
       expect(url).not.toContain("secret");

@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
-import { Conversation } from "../../src/state/conversation.js";
+import { expect, test, vi } from "vitest";
+import { Conversation, type UnsentQuestion } from "../../src/state/conversation.js";
 import { TokenwireClient } from "../../src/index.js";
 
 interface Run {
@@ -261,4 +261,40 @@ test("earlier pages are read on demand, and the model is given them before", asy
   await other.loadEarlier();
   expect(prompts()).toEqual([...Array.from({ length: 25 }, (_, n) => `Question ${n}`), "And now?"]);
   expect(other.getSnapshot().earlier).toBe(false);
+});
+
+test("a question stays with its writer where it would have gone out as somebody else", async () => {
+  const server = new Kept();
+  let signedIn = "ann";
+  const client = (reader: string) =>
+    new TokenwireClient({
+      baseUrl: "http://kept.test",
+      headers: () => ({ "tokenwire-reader": reader }),
+      fetch: (input, init) => {
+        if (new Headers(init?.headers).get("tokenwire-reader") === signedIn) return server.fetch(input, init);
+        const error = { code: "other_reader", message: "another principal" };
+        return Promise.resolve(new Response(JSON.stringify({ error }), { status: 412 }));
+      },
+    });
+  const left = new Map<string, UnsentQuestion[]>();
+  const place = { read: (thread: string) => left.get(thread) ?? [], write: left.set.bind(left) };
+  const page = () => {
+    const conversation = new Conversation(client("ann"), { thread: "one", holdsUnsent: true });
+    conversation.keepUnsent(place);
+    return conversation;
+  };
+  const first = page();
+  signedIn = "bob";
+  const turn = first.send("of Ann");
+  await vi.waitFor(() => expect(turn.error?.code).toBe("other_reader"));
+  expect(server.runs).toEqual([]);
+  expect(left.get("one")?.map(({ prompt }) => prompt)).toEqual(["of Ann"]);
+  // Not as him by another page of hers either, and once as herself.
+  const second = page();
+  await vi.waitFor(() => expect(second.getSnapshot().turns[0]?.error?.code).toBe("other_reader"));
+  signedIn = "ann";
+  const again = page();
+  await vi.waitFor(() => expect(again.getSnapshot().turns.map(({ run }) => !!run)).toEqual([true]));
+  expect(server.runs.map(({ metadata }) => metadata.ask)).toEqual([turn.key]);
+  expect(left.get("one")).toEqual([]);
 });

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { TokenwireClient } from "../../src/index.js";
-import { hasBegun, Thread } from "../../src/state/thread.js";
+import { hasBegun, Thread } from "../../src/threads/thread.js";
 import { serve } from "../serve.js";
 import { startServer, type Real } from "../real.js";
 

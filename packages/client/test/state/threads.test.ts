@@ -60,20 +60,22 @@ test("an empty title gives back the name that the server knows", async () => {
   expect(list.getSnapshot().threads[0]).toEqual(told);
 });
 
-test("other tabs hear of what this one does, while they listen", async () => {
+test("other tabs of the same reader hear of what this one does, while they listen", async () => {
   const server = client({
-    "GET /v1/threads": LISTED,
+    "GET /v1/threads": { ...LISTED, reader: "ann" },
     "PUT /v1/threads/a": { thread: "a", title: "Mine", updated: 2 },
     "DELETE /v1/threads/b": null,
   });
   const [here, there, gone] = [new Threads(server), new Threads(server), new Threads(server)];
-  const leave = [here, there].map((list) => list.subscribe(() => undefined));
+  const other = new Threads(client({ "GET /v1/threads": { ...LISTED, reader: "bob" } }));
+  const leave = [here, there, other].map((list) => list.subscribe(() => undefined));
   gone.subscribe(() => undefined)();
-  await Promise.all([here, there, gone].map((list) => list.refresh()));
+  await Promise.all([here, there, gone, other].map((list) => list.refresh()));
   await here.rename("a", "Mine");
   await here.remove("b");
   await expect.poll(() => there.getSnapshot().threads.map(({ title }) => title)).toEqual(["Mine"]);
   expect(there.isRemoved("b")).toBe(true);
   expect(ids(gone)).toEqual(["a", "b"]);
+  expect(ids(other)).toEqual(["a", "b"]);
   for (const end of leave) end();
 });

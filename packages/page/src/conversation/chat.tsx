@@ -38,6 +38,7 @@ const AT_END = 2;
 
 export function Chat(props: {
   chat: ChatHandle;
+  reader: string | undefined;
   members: MemberList | undefined;
   /** Who else writes a question now. */
   typing: string[];
@@ -157,6 +158,7 @@ export function Chat(props: {
             mayWrite={mayWrite}
             onType={props.onType}
             waits={busy || queue.length > 0}
+            reader={props.reader}
             thread={chat.thread}
             fresh={!turns.length && !chat.loading}
             attached={attached}

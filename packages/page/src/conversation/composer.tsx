@@ -5,6 +5,7 @@ import { ACCEPTED, pastedFiles, type Attached } from "./attach.js";
 import { FileView } from "./files.js";
 import { Icon } from "../icons.js";
 import { hasTouchKeyboard, isComposing } from "../keys.js";
+import { keptName } from "../unsent.js";
 
 const MOST = 200_000;
 
@@ -19,6 +20,8 @@ export function Composer(props: {
   stopping: "pending" | "accepted" | undefined;
   /** Why the server refused to stop. */
   stopError: string | undefined;
+  /** Whose draft it is, once that is known. */
+  reader: string | undefined;
   thread: string;
   /** Nobody has asked here yet: its id is not kept over a reload. */
   fresh: boolean;
@@ -27,7 +30,7 @@ export function Composer(props: {
   onStop(): void;
 }): ReactNode {
   const { busy, onSend, onStop, thread, attached } = props;
-  const [text, setText] = useDraft(props.fresh ? "new" : thread);
+  const [text, setText] = useDraft(props.reader, props.fresh ? "new" : thread);
   const area = useRef<HTMLTextAreaElement>(null);
   const picker = useRef<HTMLInputElement>(null);
   useEffect(() => {
@@ -190,28 +193,32 @@ function onNetwork(changed: () => void): () => void {
   };
 }
 
-/** What was written and not sent, per conversation, for as long as the tab lives. */
-function useDraft(name: string): [string, (text: string) => void] {
-  const key = `tokenwire.draft.${name}`;
+/** What was written and not sent, per person and conversation, for as long as the tab lives. */
+function useDraft(reader: string | undefined, name: string): [string, (text: string) => void] {
+  const key = reader === undefined ? "" : keptName(reader, "draft", name);
   const [draft, setDraft] = useState({ key, text: "" });
-  useEffect(() => {
-    let kept: string | null = null;
-    try {
-      kept = sessionStorage.getItem(key);
-    } catch {
-      // Without storage a draft lives as long as the page.
-    }
-    // What is being written goes on when a fresh conversation gets its name.
-    setDraft((now) => ({ key, text: kept ?? (now.key === key ? now.text : "") }));
-  }, [key]);
+  const now = useRef(draft);
   const write = (text: string) => {
-    setDraft({ key, text });
+    setDraft((now.current = { key, text }));
+    if (!key) return;
     try {
       if (text) sessionStorage.setItem(key, text);
       else sessionStorage.removeItem(key);
     } catch {
-      // As above.
+      // Without storage a draft lives as long as the page.
     }
   };
+  useEffect(() => {
+    const { key: before, text } = now.current;
+    // What was written before it was known who writes goes on.
+    if (text && (!before || before === key)) return write(text);
+    let kept: string | null = null;
+    try {
+      if (key) kept = sessionStorage.getItem(key);
+    } catch {
+      // As above.
+    }
+    setDraft((now.current = { key, text: kept ?? "" }));
+  }, [key]);
   return [draft.text, write];
 }

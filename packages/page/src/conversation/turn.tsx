@@ -11,6 +11,7 @@ import { Icon } from "../icons.js";
 import { hasTouchKeyboard, isComposing } from "../keys.js";
 import { AnswerParts, type Approve } from "./parts.js";
 import { Unsent } from "./waiting.js";
+import { BudgetWords, isStopped, NearBudget } from "./budget-note.js";
 import { plainWords } from "./words.js";
 
 export interface TurnProps {
@@ -61,6 +62,7 @@ export const TurnView = memo(
               <span className="spinner" /> Reconnecting…
             </p>
           )}
+          <NearBudget state={state} />
           <Failure turn={turn} state={state} link={link} reason={linkError && plainWords(linkError)} onRetry={props.mayWrite ? onRetry : undefined} />
           {!open && (
             <footer className="facts">
@@ -239,8 +241,10 @@ function Failure(props: {
 }): ReactNode {
   const { turn, state, link, reason, onRetry } = props;
   const word = stateOf(state);
-  let text = "";
-  if (turn.error) text = plainWords(turn.error);
+  let text: ReactNode = "";
+  const isRefused = turn.error?.code === "budget";
+  if (isRefused || isStopped(state)) text = <BudgetWords state={state} error={turn.error} />;
+  else if (turn.error) text = plainWords(turn.error);
   else if (link === "failed") text = reason ?? "The answer cannot be read.";
   else if (word === "error") text = state.error?.message ?? "The provider reported an error.";
   else if (word === "interrupted") text = "The server stopped while answering. The text so far is saved.";
@@ -250,7 +254,7 @@ function Failure(props: {
   } else if (word === "cancelled") return <p className="quiet-note">Stopped.</p>;
   if (!text) return null;
   return (
-    <div className={`failure${word === "incomplete" ? " mild" : ""}`} role="alert">
+    <div className={`failure${isRefused || word === "incomplete" ? " mild" : ""}`} role="alert">
       <Icon name="warning" />
       <div>
         <p>{text}</p>

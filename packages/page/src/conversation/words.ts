@@ -7,6 +7,7 @@ const WORDS: Record<string, string> = {
   thread_busy: "Another question is being answered here. Wait for the answer, or stop it.",
   conflict: "It is being answered already, and can no longer be changed.",
   forbidden: "You may read this conversation, but not write in it.",
+  other_reader: "Another person is signed in here now. It was not done.",
   network: "The server cannot be reached.",
 };
 

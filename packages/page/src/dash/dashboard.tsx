@@ -5,6 +5,7 @@ import { useCallback, useEffect, useState, type ReactNode } from "react";
 import { client } from "../server.js";
 import { SignIn } from "../sign-in.js";
 import { ThemeButton } from "../theme.js";
+import { SpendingView } from "./spending.js";
 import { Bars, Heat, Line, MOST_MS, number, Ranks, Tile, type Column, type Point } from "./charts.js";
 import { between, buckets, byLabel, parseMetrics, quantile, rate, total, type Bucket, type Reading } from "./metrics.js";
 
@@ -42,6 +43,7 @@ export function Dashboard(): ReactNode {
         </p>
       )}
       {now && <Figures readings={readings} now={now} />}
+      {now && total(now, "tokenwire_usage_counted") > 0 && <SpendingView now={now} />}
     </main>
   );
 }

@@ -40,8 +40,9 @@ export interface Members {
   refresh(): void;
 }
 
-/** The members of a conversation that the server has; read anew when `version` changes. */
-export function useMembers(client: TokenwireClient, thread: string, version: string): Members {
+/** The members of a conversation that the server has; read anew when `version` changes, and by a
+ * clock unless somebody tells of changes (`isTold`). */
+export function useMembers(client: TokenwireClient, thread: string, version: string, isTold: boolean): Members {
   const [read, setRead] = useState<{ thread: string; list: MemberList | undefined }>();
   const newest = useRef(0);
   const refresh = useCallback(() => {
@@ -55,13 +56,16 @@ export function useMembers(client: TokenwireClient, thread: string, version: str
     });
   }, [client, thread]);
   useEffect(() => {
-    if (!version) return undefined;
-    refresh();
+    if (version) refresh();
+  }, [refresh, version]);
+  const isRead = !!version;
+  useEffect(() => {
+    if (!isRead || isTold) return undefined;
     const timer = setInterval(() => {
       if (!document.hidden) refresh();
     }, LOOK_MS);
     return () => clearInterval(timer);
-  }, [refresh, version]);
+  }, [refresh, isRead, isTold]);
   return { list: read?.thread === thread ? read.list : undefined, refresh };
 }
 
@@ -77,6 +81,14 @@ export function permits(list: MemberList | undefined, role: Role): boolean {
 /** How somebody is called here. */
 export function nameIn(list: MemberList | undefined, principal: string | undefined): string | undefined {
   return principal !== undefined && principal === list?.principal ? "You" : principal;
+}
+
+/** Who has the conversation open, other than this person. */
+export function presenceOf(names: string[]): string {
+  const [first = "", second, ...others] = names;
+  if (second === undefined) return `${first} is here`;
+  const last = others.length ? `${others.length + 1} others` : second;
+  return `${first} and ${last} are here`;
 }
 
 export function membersPath(thread: string, principal?: string): string {

@@ -18,6 +18,8 @@ export function Share(props: {
   client: TokenwireClient;
   thread: string;
   members: Members;
+  /** Who has the conversation open. */
+  present: string[];
   onClose(): void;
   /** This person is no member any more. */
   onLeft(): void;
@@ -100,6 +102,7 @@ export function Share(props: {
                 <span dir="auto">
                   {member.principal}
                   {isSelf && " (you)"}
+                  {!isSelf && props.present.includes(member.principal) && <span className="now">here now</span>}
                 </span>
                 {isOwner && !isLast ? (
                   <select

@@ -192,7 +192,11 @@ function Row(
         onKeyDown={onKey}
       >
         <span dir="auto">{title}</span>
-        <time dateTime={new Date(updated * 1000).toISOString()}>{ago(updated * 1000)}</time>
+        {entry.state ? (
+          <em>{entry.state === "waiting" ? "waits" : "answering"}</em>
+        ) : (
+          <time dateTime={new Date(updated * 1000).toISOString()}>{ago(updated * 1000)}</time>
+        )}
       </button>
       <span className="row-actions">
         <button type="button" className="quiet icon" aria-label={`Rename ${title}`} title="Rename (F2)" onClick={() => setDraft(title)}>

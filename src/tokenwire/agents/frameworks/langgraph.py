@@ -188,14 +188,21 @@ async def _drive(ctx: RunContext, graph: Any) -> None:
         answers: dict[str, Any] = {}
         for key, value in state["interrupts"].items():
             answer = await ctx.request_approval("interrupt", {"value": value})
-            answers[key] = {
-                "approved": answer.approved,
-                "value": answer.arguments["value"],
-                "reason": answer.reason,
-            }
+            answers[key] = _resumed(answer)
         one = len(answers) == 1
         begin = Command(resume=next(iter(answers.values())) if one else answers)
         checkpoint = state.get("checkpoint")
+
+
+def _resumed(answer: Any) -> Any:
+    """What `interrupt()` returns. A client of LangGraph's own says it itself, as ``resume``."""
+    if answer.approved and "resume" in answer.arguments:
+        return answer.arguments["resume"]
+    return {
+        "approved": answer.approved,
+        "value": answer.arguments["value"],
+        "reason": answer.reason,
+    }
 
 
 async def _run(

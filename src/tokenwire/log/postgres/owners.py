@@ -5,7 +5,7 @@ Always true: leases go by the server's clock, whatever the clocks of the process
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 
 from tokenwire.errors import TokenwireError
 from tokenwire.log.base import Appended
@@ -128,3 +128,18 @@ class Owners:
         if not rows:
             return None
         return [(number, data) for number, data in rows if number is not None]
+
+    async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        rows = await self._link.fetch(
+            "SELECT p.name, c.number, c.data"  # noqa: S608
+            " FROM unnest($1::text[], $2::integer[]) AS p(name, seen)"
+            f" JOIN {self._schema}.stream s ON s.name = p.name"
+            f" JOIN {self._schema}.command c ON c.sid = s.sid AND c.number > p.seen"
+            " ORDER BY c.sid, c.number",
+            [to_text(log) for log in places],
+            list(places.values()),
+        )
+        mailboxes: dict[str, list[tuple[int, bytes]]] = {}
+        for name, number, data in rows:
+            mailboxes.setdefault(from_text(name), []).append((number, data))
+        return mailboxes

@@ -8,7 +8,7 @@ connection, so that a pooler may be between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Set
+from collections.abc import Callable, Coroutine, Mapping, Set
 from typing import Any
 
 from tokenwire.errors import (
@@ -411,6 +411,9 @@ class PostgresStore:
 
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         return await self._apart(self._commands(log, after))
+
+    async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        return await self._apart(self._owners.mailboxes(places))
 
     async def _commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
         commands = await self._owners.commands(log, after)

@@ -8,7 +8,10 @@
 -- no key: while a slot moves, a call with a key that does not exist would have to wait.
 local ttl, keep, publish, ended, kept = unpack(ARGV, 1, 5)
 local call = redis.call
-local woken = {}  -- one message per stream, however many appends of it are here
+-- One message per stream, however many appends of it are here: the tail; after a plain append of one
+-- short record that too, so that readers elsewhere need not fetch it.
+local woken = {}
+local SHORT = 512  -- bytes
 
 local function push(log, from, to)
   if from == to then
@@ -29,7 +32,38 @@ local function differs(log, tail, first, base, n)
   return last >= first and call('LINDEX', log, last - 1) ~= ARGV[base + last - first]
 end
 
+-- The append of an owner whose log goes on at `first`: nearly every one. A nonce belongs to one
+-- claim and so to one epoch; what was erased has none. Pushed first, the list itself says where it
+-- ended; if that was elsewhere, what was pushed is taken back, and `append` finds out why. (Nobody
+-- sees anything between: a script is one step for readers, replicas and the append-only file.)
+local function go_on(meta, log, nonce, first, base, n)
+  local m = call('HMGET', meta, 'nonce', 'closed')
+  if m[1] ~= nonce or m[2] then return nil end
+  local tail, size
+  if n == 1 then
+    tail, size = call('RPUSH', log, ARGV[base]), #ARGV[base]
+  else
+    tail, size = call('RPUSH', log, unpack(ARGV, base, base + n - 1)), 0
+    for at = base, base + n - 1 do size = size + #ARGV[at] end
+  end
+  if tail ~= first + n - 1 then
+    call('LTRIM', log, 0, -(n + 1))
+    return nil
+  end
+  if first == 1 then call('PEXPIRE', log, ttl) end
+  call('HINCRBY', meta, 'bytes', size)
+  return tail
+end
+
 local function append(meta, log, live, nonce, epoch, first, close, base, n)
+  if close == '' and nonce ~= '' and n > 0 and n <= 4000 then
+    local tail = go_on(meta, log, nonce, first, base, n)
+    if tail then
+      local is_short = n == 1 and #ARGV[base] <= SHORT
+      woken[live] = is_short and tail .. ' ' .. ARGV[base] or tail
+      return tail
+    end
+  end
   local m = call('HMGET', meta, 'epoch', 'closed', 'nonce', 'gone', 'tail')
   if m[4] then return {m[4], 0, 0} end
   if not m[1] then return {'none', 0, 0} end

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from tokenwire.errors import LogError, StoreFullError, TokenwireError
@@ -278,7 +278,11 @@ class RedisStore:
         return unsubscribe
 
     def _touched(self, log: str, message: bytes) -> None:
-        kind, _, nonce = message.decode().partition(" ")
+        word, _, rest = message.partition(b" ")
+        if rest and word.isdigit():  # another process appended this record, at this offset
+            self._tails.heard(log, int(word), rest)
+            return
+        kind, nonce = word.decode(), rest.decode()
         owned = self._owned.get(log)
         if owned is not None and (kind == "erase" or (kind == "claim" and nonce != owned.nonce)):
             del self._owned[log]
@@ -382,6 +386,18 @@ class RedisStore:
         if answer[0] != "ok":
             raise missing(answer[0])
         return list(enumerate(answer[1], after + 1))
+
+    async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        async def work() -> dict[str, list[tuple[int, bytes]]]:
+            calls = (self._owner(log, "commands", after) for log, after in places.items())
+            answers = zip(places.items(), await gather(calls), strict=True)
+            return {
+                log: list(enumerate(answer[1], after + 1))
+                for (log, after), answer in answers
+                if answer[0] == "ok" and answer[1]
+            }
+
+        return await self._apart(work())
 
     # Indexes, documents, ends.
 

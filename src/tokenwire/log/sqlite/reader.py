@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import zlib
 from array import array
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any
 
@@ -222,9 +222,20 @@ class Reader:
         return _damaged("record", log, number + 1)
 
     def commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
+        commands = self._commands(log, after)
+        if commands is None:
+            raise missing(self._connection, log)
+        return commands
+
+    def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        many = ((log, self._commands(log, after)) for log, after in places.items())
+        return {log: commands for log, commands in many if commands}
+
+    def _commands(self, log: str, after: int) -> list[tuple[int, bytes]] | None:
+        """None for an unknown log."""
         row = self._connection.execute("SELECT sid FROM stream WHERE name = ?", (log,)).fetchone()
         if row is None:
-            raise missing(self._connection, log)
+            return None
         commands = []
         for number, check, data in self._connection.execute(
             "SELECT number, checksum, data FROM command WHERE sid = ? AND number > ?"

@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Literal, cast
 
 from tokenwire.errors import ConfigError, LogError, StoreUnavailableError
@@ -318,6 +318,9 @@ class SQLiteStore:
 
     async def commands(self, log: str, *, after: int = 0) -> list[tuple[int, bytes]]:
         return await self._read(lambda r: r.commands(log, after))
+
+    async def mailboxes(self, places: Mapping[str, int]) -> dict[str, list[tuple[int, bytes]]]:
+        return await self._read(lambda r: r.mailboxes(places))
 
     async def named(self, key: str) -> str | None:
         return await self._read(lambda r: r.named(key))

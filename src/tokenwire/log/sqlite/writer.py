@@ -195,6 +195,7 @@ class Writer:
         self._heads.clear()
         self._rows.clear()
         self._touched.clear()
+        self._last_wake = 0  # another process's commit may get the number that was rolled back
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

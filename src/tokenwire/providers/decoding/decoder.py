@@ -72,6 +72,7 @@ class PayloadDecoder:
     dialect: ClassVar[str]
     #: See `tokenwire.providers.base.SteadyDecoder`.
     passing: ClassVar[frozenset[bytes]] = frozenset()
+    counting: ClassVar[frozenset[bytes]] = frozenset()
 
     def __init__(
         self,
@@ -236,12 +237,11 @@ class PayloadDecoder:
 
     def plain(self, data: bytes) -> PartDelta | None:
         """See `tokenwire.providers.base.SteadyDecoder`."""
-        reader = self.reader.sse
-        if reader is None or self.closed or self.terminal_seen or self.failed:
+        if self.closed or self.terminal_seen or self.failed:
             return None
         if self.parts.loose or self._needs_care or self.parts.out:
             return None
-        frame = reader.block(data)
+        frame = self.reader.block(data)
         return None if frame is None else self.plain_frame(frame)
 
     def finish(self, error: Error | None = None) -> list[Event]:

@@ -180,8 +180,11 @@ class OpenPart:
         self.size += len(text) if text.isascii() else len(text.encode())
 
     def plain(self, text: str) -> PartDelta | None:
-        """The delta that a piece would give, of a part that takes every piece as it comes."""
-        if self._delta is None or not self.open or self._careful:
+        """The delta that a piece would give, of a part that takes every piece as it comes; of a
+        call's arguments, every one that does not begin with a brace."""
+        if self._delta is None or not self.open or self._owner.loose:
+            return None
+        if self._careful and (self.arguments is None or self.is_repeating or text[:1] == "{"):
             return None
         return self._delta(part=self.number, text=text)
 

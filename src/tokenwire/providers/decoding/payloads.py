@@ -57,6 +57,15 @@ class PayloadReader:
             return self._begin(data)
         return self._frames(reader, data)
 
+    def block(self, data: bytes) -> Frame | None:
+        """The frame that ``data`` would complete now, if it is just one whole block, or one line of
+        an answer of lines, and nothing is pending. Changes nothing."""
+        reader = self._reader
+        if isinstance(reader, SSEDecoder):
+            return reader.block(data)
+        line = reader.line(data) if isinstance(reader, LineDecoder) else None
+        return None if line is None else Frame(line)
+
     def finish(self) -> list[Frame]:
         """The end of the bytes: what was not yet complete but may be whole."""
         reader = self._reader

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import msgspec
+
 from tokenwire.events.model import (
     FileStart,
     FinishReason,
     OpaqueStart,
+    PartDelta,
     PartStart,
     ProviderResultStart,
     ReasoningStart,
@@ -21,6 +24,7 @@ from tokenwire.events.model import (
     ToolCallStart,
     Usage,
 )
+from tokenwire.framing.sse import Frame
 from tokenwire.providers.decoding.counts import joined
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -82,6 +86,38 @@ _TEXT_FIELDS = frozenset(
 )
 
 
+class _Shape(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+class _PlainPart(_Shape):
+    text: str
+    thought: bool = False
+
+
+class _PlainContent(_Shape):
+    parts: tuple[_PlainPart]
+    role: str | None = None
+
+
+class _PlainCandidate(_Shape):
+    content: _PlainContent
+    index: int = 0
+
+
+class _PlainPayload(_Shape):
+    """A payload that adds to one text and holds nothing else but counts."""
+
+    candidates: tuple[_PlainCandidate]
+    usageMetadata: dict[str, Any] | None = None  # noqa: N815
+    modelVersion: str | None = None  # noqa: N815
+    responseId: str | None = None  # noqa: N815
+    createTime: str | None = None  # noqa: N815
+
+
+_decode_plain = msgspec.json.Decoder(_PlainPayload).decode
+
+
 class _Candidate:
     """What is open of one candidate."""
 
@@ -104,6 +140,12 @@ class GeminiDecoder(PayloadDecoder):
     """One response of streamGenerateContent."""
 
     dialect: ClassVar[str] = "gemini"
+    passing: ClassVar[frozenset[bytes]] = frozenset({b"createTime"})
+    #: Each report of them replaces the one before.
+    counting: ClassVar[frozenset[bytes]] = frozenset(
+        {b"promptTokenCount", b"candidatesTokenCount", b"totalTokenCount", b"thoughtsTokenCount"}
+        | {b"cachedContentTokenCount", b"toolUsePromptTokenCount"}
+    )
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -112,6 +154,23 @@ class GeminiDecoder(PayloadDecoder):
         self._last_usage: dict[str, Any] = {}
         self._id: str | None = None
         self._model: str | None = None
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of an open text or thought, of a payload that says who answers no sooner than
+        another did."""
+        try:
+            value = _decode_plain(frame.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        entry = value.candidates[0]
+        candidate, piece = self._candidates.get(entry.index), entry.content.parts[0]
+        part = candidate.part if candidate is not None else None
+        if candidate is None or part is None or candidate.sealed or not piece.text:
+            return None
+        if (value.responseId and self._id is None) or (value.modelVersion and self._model is None):
+            return None
+        kind = ReasoningStart if piece.thought else TextStart
+        return part.plain(piece.text) if type(part.start) is kind else None
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         fault = sure_fault_in(value)

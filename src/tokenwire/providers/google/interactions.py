@@ -7,12 +7,15 @@ another final status) is the end marker; a hosted tool's step is kept as it came
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+import msgspec
 
 from tokenwire.events.model import (
     FileStart,
     FinishReason,
     OpaqueStart,
+    PartDelta,
     PartStatus,
     ProviderResultStart,
     ReasoningStart,
@@ -21,6 +24,7 @@ from tokenwire.events.model import (
     ToolCallStart,
     Usage,
 )
+from tokenwire.framing.sse import Frame
 from tokenwire.providers.base import Call, Cursor, Target
 from tokenwire.providers.decoding.decoder import PayloadDecoder
 from tokenwire.providers.decoding.faults import sure_fault_in
@@ -67,10 +71,39 @@ class _Step:
         self.told = False
 
 
+class _Shape(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+class _Words(_Shape, tag="text"):
+    text: str
+
+
+class _Summary(_Shape, tag="thought_summary"):
+    content: _Words
+
+
+class _Arguments(_Shape, tag="arguments_delta"):
+    arguments: str
+
+
+class _PlainDelta(_Shape):
+    """An event that adds to one step's text, summary or arguments, and holds nothing else."""
+
+    event_type: Literal["step.delta"]
+    index: int
+    delta: _Words | _Summary | _Arguments
+    event_id: str | None = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainDelta).decode
+
+
 class InteractionsDecoder(PayloadDecoder):
     """One interaction; ``cursor`` is the last event id, where the server gives any."""
 
     dialect: ClassVar[str] = "gemini-interactions"
+    passing: ClassVar[frozenset[bytes]] = frozenset({b"event_id"})
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -88,6 +121,23 @@ class InteractionsDecoder(PayloadDecoder):
             "interaction.completed": self._completed,
             "error": self._error,
         }
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of an open output, thought or call."""
+        try:
+            value = _decode_plain(frame.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        step, delta = self._steps.get(value.index), value.delta
+        if step is None or step.part is None or frame.event not in ("step.delta", "message"):
+            return None
+        if isinstance(delta, _Words):
+            text, fits = delta.text, step.type == "model_output"
+        elif isinstance(delta, _Summary):
+            text, fits = delta.content.text, True
+        else:
+            text, fits = delta.arguments, _is_call(step)
+        return step.part.plain(text) if fits and text else None
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         kind = value.get("event_type")

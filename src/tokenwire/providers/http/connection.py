@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -281,6 +282,11 @@ class Connection(asyncio.Protocol):
         return None if self._route.tls else self._route.proxy
 
     @property
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS of the connection, while it is open."""
+        return self._transport and self._transport.get_extra_info("ssl_object")
+
+    @property
     def usable(self) -> bool:
         """Whether another request may be sent on it: open, and without unread bytes. Those are its
         end, or an answer to nothing; the event loop may not have read them yet."""
@@ -360,7 +366,9 @@ class Connection(asyncio.Protocol):
             response.end()  # the body's end was the connection's
             return
         where = "within the response" if self._head is None else "before a response"
-        self._broken(NetworkError(f"the connection to {self._name} closed {where}"))
+        error = NetworkError(f"the connection to {self._name} closed {where}")
+        error.__cause__ = exc  # a reset, if it was one
+        self._broken(error)
 
     # --- httptools -----------------------------------------------------------------------------
 

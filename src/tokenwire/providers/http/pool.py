@@ -17,6 +17,7 @@ from tokenwire.errors import NetworkError, ProtocolError
 from tokenwire.providers.http.connect import open_socket, open_tunnel
 from tokenwire.providers.http.connection import Connection, Response, Route
 from tokenwire.providers.http.proxy import Proxies
+from tokenwire.providers.http.sessions import Sessions
 
 __all__ = ["KEEP_IDLE", "Pool"]
 
@@ -34,6 +35,7 @@ class Pool:
     ) -> None:
         self._context = context
         self._proxies = proxies
+        self._sessions = Sessions()
         # In the order in which they became idle: the last is used first, the first ends first.
         self._idle: dict[Route, dict[Connection, None]] = {}
         self._all: set[Connection] = set()
@@ -70,7 +72,14 @@ class Pool:
         # Not `wait_for`: before Python 3.12 it loses a cancel that comes as the socket connects.
         async with asyncio.timeout(connect_timeout):
             connection = await self._connect(route)
-        return await connection.ask(data)
+        try:
+            response = await connection.ask(data)
+        except NetworkError:
+            self._sessions.forget(route)  # with TLS 1.3 a server may refuse a session this late
+            raise
+        if connection.tls is not None:
+            self._sessions.keep(route, self._tls_context(), connection.tls)
+        return response
 
     def keep(self, route: Route, connection: Connection) -> None:
         """It is idle, and may be used again."""
@@ -129,6 +138,17 @@ class Pool:
         return None
 
     async def _connect(self, route: Route) -> Connection:
+        context = self._tls_context() if route.tls else None
+        resuming = self._sessions.offer(route, context) if context is not None else None
+        if resuming is not None:
+            try:
+                return await self._connect_with(route, resuming)
+            except (ssl.SSLError, ConnectionError):
+                # Perhaps for the session, and nothing was sent: once more, with a full handshake.
+                self._sessions.forget(route)
+        return await self._connect_with(route, context)
+
+    async def _connect_with(self, route: Route, context: ssl.SSLContext | None) -> Connection:
         loop = asyncio.get_running_loop()
         proxy, host, tls = route.proxy, route.host, route.tls
         if proxy is None:
@@ -136,7 +156,6 @@ class Pool:
         else:
             sock = await open_tunnel(proxy, host, route.port, tunnel=tls)
         try:
-            context = (self._context or _default_context()) if tls else None
             _, connection = await loop.create_connection(
                 lambda: Connection(self, route),
                 sock=sock,
@@ -148,6 +167,9 @@ class Pool:
             raise
         self._all.add(connection)
         return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        return self._context or _default_context()
 
 
 _contexts: list[ssl.SSLContext] = []

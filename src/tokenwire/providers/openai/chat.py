@@ -53,6 +53,7 @@ from tokenwire.providers.openai.chat_chunk import (
     usage_beside,
     usage_of,
 )
+from tokenwire.providers.openai.chat_plain import COUNTS, plain_chunk
 from tokenwire.providers.openai.chat_request import build
 from tokenwire.providers.openai.schema_call import READING
 from tokenwire.providers.openai.think_tags import ThinkSplitter
@@ -72,6 +73,7 @@ class ChatDecoder(PayloadDecoder):
 
     dialect = "openai-chat"
     passing: ClassVar[frozenset[bytes]] = frozenset({b"created", b"obfuscation", b"p"})
+    counting: ClassVar[frozenset[bytes]] = COUNTS
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -135,15 +137,16 @@ class ChatDecoder(PayloadDecoder):
         return False
 
     def plain_frame(self, frame: Frame) -> PartDelta | None:
-        """The delta of an ordinary chunk, as `_ordinary` would give it."""
+        """The delta of a chunk that adds to one text, as `_ordinary` or `payload` gives it."""
         choice = self._first
-        if not self._started or self._misses >= _MOST_MISSES or choice.tags is not None:
+        if not self._started or self._cumulative or choice.tags is not None:
             return None
         try:
-            delta = decode_chunk(frame.data).choices[0].delta
+            if self._misses < _MOST_MISSES:
+                return choice.plain(decode_chunk(frame.data).choices[0].delta)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
-        return choice.plain(delta)
+            pass
+        return plain_chunk(frame.data, choice, self._filters.get(0))
 
     # --- the general way -----------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ import msgspec
 
 from tokenwire.errors import InputError
 from tokenwire.events.message import TextPart
-from tokenwire.events.model import ResponseStart, TextStart, Usage
+from tokenwire.events.model import PartDelta, ResponseStart, TextStart, Usage
 from tokenwire.events.request import Request
+from tokenwire.framing.sse import Frame
 from tokenwire.providers.base import Call, Target
 from tokenwire.providers.decoding.counts import merged
 from tokenwire.providers.decoding.decoder import PayloadDecoder
@@ -32,10 +33,34 @@ _FIELDS = frozenset(
 )
 
 
+class _PlainChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    text: str
+    index: int = 0
+    logprobs: None = None
+    finish_reason: None = None
+    stop_reason: None = None
+    matched_stop: None = None
+    native_finish_reason: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """A chunk that adds to one choice and holds nothing else that counts."""
+
+    choices: tuple[_PlainChoice]
+    id: str | None = None
+    usage: None = None
+    error: None = None
+    base_resp: None = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainChunk).decode
+
+
 class CompletionsDecoder(PayloadDecoder):
     """One response of ``/completions``."""
 
     dialect: ClassVar[str] = "completions"
+    passing: ClassVar[frozenset[bytes]] = frozenset({b"created"})
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -43,6 +68,18 @@ class CompletionsDecoder(PayloadDecoder):
         self._choices: dict[int, OpenPart] = {}
         self._id: str | None = None
         self._usage: Usage | None = None
+
+    def plain_frame(self, frame: Frame) -> PartDelta | None:
+        """The delta of an open choice."""
+        try:
+            value = _decode_plain(frame.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        choice = value.choices[0]
+        part = self._choices.get(choice.index)
+        if part is None or not choice.text or (value.id and self._id is None):
+            return None
+        return part.plain(choice.text)
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         fault = sure_fault_in(value)

@@ -42,7 +42,12 @@ from tokenwire.providers.decoding.values import (
     tokens_of,
 )
 from tokenwire.providers.dialect import PayloadDialect
-from tokenwire.providers.openai.responses_delta import TEXT_DELTA, decode_delta
+from tokenwire.providers.openai.responses_delta import (
+    ARGUMENTS,
+    TEXT_DELTA,
+    decode_delta,
+    decode_plain,
+)
 from tokenwire.providers.openai.responses_items import Item, Items
 from tokenwire.providers.openai.responses_request import build, resume
 
@@ -67,6 +72,14 @@ _DELTA_FIELDS = frozenset(
     | {"sequence_number", "obfuscation", "response_id", "event_id", "p"}
 )
 
+
+#: Events that hold a piece of text, and the group of its part.
+_PLAIN_TEXTS = {
+    TEXT_DELTA: "content",
+    "response.refusal.delta": "content",
+    "response.reasoning_text.delta": "content",
+    "response.reasoning_summary_text.delta": "summary",
+}
 
 #: After this many deltas in a row that were not ordinary, the typed decode is no longer tried.
 _MOST_MISSES = 16
@@ -108,14 +121,9 @@ class ResponsesDecoder(PayloadDecoder):
         for name in ("content_part", "reasoning_part", "reasoning_summary_part"):
             handlers[f"response.{name}.added"] = self._content_added
             handlers[f"response.{name}.done"] = self._content_done
-        for name in (
-            "function_call_arguments",
-            "custom_tool_call_input",
-            "mcp_call_arguments",
-            "code_interpreter_call_code",
-        ):
-            handlers[f"response.{name}.delta"] = self._arguments_delta
-            handlers[f"response.{name}.done"] = self._arguments_done
+        for name in ARGUMENTS:
+            handlers[name] = self._arguments_delta
+            handlers[f"{name.removesuffix('.delta')}.done"] = self._arguments_done
         for name in ("created", "queued", "in_progress"):
             handlers[f"response.{name}"] = self._begin
         for name in ("completed", "incomplete", "failed", "cancelled", "done"):
@@ -157,18 +165,26 @@ class ResponsesDecoder(PayloadDecoder):
         return True
 
     def plain_frame(self, frame: Frame) -> PartDelta | None:
-        """The delta of an ordinary text, as `_add` would give it."""
-        row = self._row
-        if row is None or frame.event != TEXT_DELTA or row[0].pieces is None:
+        """The delta of an open text or call, whose item has the very names that its events have."""
+        if self._skip_to is not None:
             return None
         try:
-            value = decode_delta(frame.data)
+            value = decode_plain(frame.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        part, *place = row
-        if not value.delta or place != [value.item_id, value.output_index, value.content_index]:
+        kind, text = value.type, value.delta
+        if frame.event not in (kind, "message") or not text:
             return None
-        return TextDelta(part=part.number, text=value.delta)
+        names = {"type": kind, "item_id": value.item_id, "output_index": value.output_index}
+        item = self.items.find(names)
+        if item is None:
+            return None
+        group = _PLAIN_TEXTS.get(kind)
+        if group is None:
+            return item.call.plain(text) if item.call is not None and kind in ARGUMENTS else None
+        index = value.summary_index if value.content_index < 0 else value.content_index
+        part = item.contents.get((group, index))
+        return None if part is None else part.plain(text)
 
     def payload(self, value: dict[str, Any], event: str) -> None:
         self._row = None

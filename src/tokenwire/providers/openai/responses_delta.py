@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["TEXT_DELTA", "OrdinaryDelta", "decode_delta"]
+__all__ = ["ARGUMENTS", "TEXT_DELTA", "OrdinaryDelta", "PlainDelta", "decode_delta", "decode_plain"]
 
 TEXT_DELTA = "response.output_text.delta"
 
@@ -32,3 +32,34 @@ class OrdinaryDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 decode_delta = msgspec.json.Decoder(OrdinaryDelta).decode
+
+#: Events that hold a piece of a call's arguments.
+ARGUMENTS = tuple(
+    f"response.{name}.delta"
+    for name in (
+        "function_call_arguments",
+        "custom_tool_call_input",
+        "mcp_call_arguments",
+        "code_interpreter_call_code",
+    )
+)
+
+
+class PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """One piece of anything, and where it belongs, with nothing beside it that counts."""
+
+    type: str
+    delta: str
+    item_id: str
+    output_index: int
+    content_index: int = -1
+    summary_index: int = 0
+    logprobs: tuple[()] | None = None
+    sequence_number: int | None = None
+    obfuscation: str | None = None
+    response_id: str | None = None
+    event_id: str | None = None
+    p: str | None = None
+
+
+decode_plain = msgspec.json.Decoder(PlainDelta).decode

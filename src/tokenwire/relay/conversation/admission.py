@@ -17,6 +17,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -29,19 +30,19 @@ from tokenwire.errors import (
     UnknownModelError,
 )
 from tokenwire.log.base import Store
-from tokenwire.relay.conversation.feed import STATE
 from tokenwire.relay.conversation.history import (
     History,
     messages_of_turns,
     policy_of,
     selection,
 )
-from tokenwire.relay.conversation.queue import Entry, Queue
+from tokenwire.relay.conversation.queue import STATE, Entry, Queue
 from tokenwire.relay.conversation.rules import forget_rules
 from tokenwire.relay.conversation.summary import SUMMARY_SECONDS, Summarise, summary_of
 from tokenwire.relay.conversation.turns import Turns
 from tokenwire.relay.description import RunMeta, meta_of
 from tokenwire.relay.feed.segment import forget_feed
+from tokenwire.relay.feed.state import CONVERSATION
 from tokenwire.relay.members.members import Members
 from tokenwire.relay.members.roster import MemberRole
 from tokenwire.relay.replay import read_run
@@ -60,6 +61,9 @@ _PENDING, _CONTENT = "conversation-pending", "conversation-content:"
 _HELP_SECONDS, _LOOK_SECONDS = 0.5, 0.02
 #: Conversations that one look promotes.
 _MOST_PENDING = 10_000
+#: Seconds for which a note of a conversation stays where there is nothing to start: less than
+#: those between two looks of `tokenwire.relay.conversation.promoter`.
+_NOTE_SECONDS = 1.0
 
 #: What a change makes of a queue; None: nothing is to be changed.
 Change = Callable[[Queue], Queue | None]
@@ -101,6 +105,9 @@ class Admission:
         self._summarise = summarise
         #: Turns that this process has begun to start.
         self._mine: set[str] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        #: Notes of conversations without anything to start, and since when they were seen here.
+        self._idle: dict[str, tuple[bytes, float]] = {}
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -173,8 +180,14 @@ class Admission:
             data, queue = await self.settled(scope)
             if not await self._promoted(scope, data, queue):
                 break
-        if note is not None and not queue.waiting and queue.starting is None:
+        if note is None or queue.waiting or queue.starting is not None:
+            self._idle.pop(scope, None)
+        elif self._is_stale(scope, note):
             await self._store.swap_document(_PENDING, scope, note, None)
+            data = await self._store.document(STATE, scope)
+            queue = msgspec.json.decode(data, type=Queue) if data is not None else Queue()
+            if queue.waiting or queue.starting is not None:
+                await self._note(scope)
 
     async def keep(self, scope: str, name: str, content: Content) -> None:
         """Store the request of a turn, before the turn is in the queue."""
@@ -189,12 +202,19 @@ class Admission:
     async def drop_of(self, scope: str, principal: str) -> None:
         """Drop the turns of ``principal`` that wait, and whose membership has ended; not those that
         were given to an answer under way, which are dropped in their turn if it did not take
-        them."""
+        them. One that is starting has its run, or never will, when this returns."""
+        is_first = True
         while True:
             data = await self._store.document(STATE, scope)
             if data is None:
                 return
             queue = changed = msgspec.json.decode(data, type=Queue)
+            if is_first and queue.starting is not None:
+                is_first = False
+                content = await self.content(scope, queue.starting)
+                if content is None or content.meta.principal == principal:
+                    await self.settled(scope)
+                    continue
             dropped: list[Entry] = []
             for entry in queue.waiting:
                 content = await self.content(scope, entry) if entry.steers is None else None
@@ -237,6 +257,20 @@ class Admission:
                 feeds.tell_run(scope, run)
         if before.waiting != after.waiting or before.head != after.head:
             feeds.tell_queue(scope)
+
+    def _is_stale(self, scope: str, note: bytes) -> bool:
+        """Whether a note was there for a while, and nothing to start. Whoever writes one changes
+        the queue right after, and may die before it could write the note again."""
+        now = time.monotonic()
+        earlier, since = self._idle.get(scope, (b"", now))
+        if earlier == note and now - since >= _NOTE_SECONDS:
+            del self._idle[scope]
+            return True
+        if earlier != note:
+            if len(self._idle) >= _MOST_PENDING:
+                self._idle.clear()
+            self._idle[scope] = note, now
+        return False
 
     async def _note(self, scope: str) -> None:
         await self._store.set_document(_PENDING, scope, secrets.token_hex(8).encode())
@@ -300,7 +334,9 @@ class Admission:
         if content is not None:
             if self._worker.draining or not self._can_start(entry.run, content):
                 return False
-            run = await self._create(scope, queue, entry, content)
+            # One at a time: the other one may be about to create it.
+            async with self._locks.setdefault(entry.run, asyncio.Lock()):
+                run = await self._create(scope, queue, entry, content)
         elif not await self._exists(entry.run):
             run = None
         changed = queue.started(run).encoded()
@@ -310,7 +346,8 @@ class Admission:
         return True
 
     async def _create(self, scope: str, queue: Queue, entry: Entry, content: Content) -> str | None:
-        """The run of the turn; None where its key is that of a run elsewhere."""
+        """The run of the turn; None where its key is that of a run elsewhere, or where who asks was
+        removed before it could begin."""
         if await self._exists(entry.run):
             return entry.run
         parent = queue.head if content.follows_head else content.parent
@@ -330,6 +367,11 @@ class Admission:
             summary_error=summary.error,
         )
         before = messages_of_turns(selected.turns, summary.text, unanswered)
+        # After it is known to be starting, for which a removal waits (`drop_of`): none comes
+        # between. Who helps out creates it all the same, as the other may be about to.
+        is_mine = entry.run in self._mine
+        if is_mine and not await self._is_member(scope, content, "write"):
+            return entry.run if await self._exists(entry.run) else None
         try:
             info = await self._starts.begin(
                 entry.run,
@@ -377,7 +419,7 @@ class Admission:
 async def forget_conversation(store: Store, scope: str) -> None:
     """Erase what is kept of a conversation beside its runs: head, queue, rules, copies, feed.
     Raises `LogError`."""
-    await forget_feed(store, scope)
+    await forget_feed(store, CONVERSATION, scope)
     await forget_rules(store, scope)
     await store.set_document(STATE, scope, None)
     await store.set_document(_PENDING, scope, None)

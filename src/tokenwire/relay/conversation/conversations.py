@@ -30,6 +30,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.message import Message, require_content
 from tokenwire.events.principal import parts_of
+from tokenwire.observe import tracing
 from tokenwire.relay.conversation.admission import Admission, Begins, Change, Content
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
@@ -254,7 +255,7 @@ class Conversations:
             access = await self._members.enter(meta.principal, meta.thread or "", "write")
             revised = await starts.reviewed(run, meta, key)
             content = Content(
-                meta=revised,
+                meta=msgspec.structs.replace(revised, trace=tracing.above()),
                 original=meta if revised is not meta else None,
                 signature=signature,
                 member=access.member,
@@ -345,7 +346,8 @@ class Conversations:
             )
         reply = await self._reply(entry.run, meta.principal, queue)
         if what == "start" and reply.info is None:
-            # Its key is that of a run that was started without the queue, meanwhile.
+            # They were removed; or its key is that of a run that was started without the queue.
+            await self._members.enter(meta.principal, meta.thread or "", "write")
             reply = await self._of_key(meta, entry.key, content.signature, entry.by) or reply
         return reply
 

@@ -90,9 +90,9 @@ class _Laying:
         first = posted[0].id if posted else None
         if first is None:
             return None, None
-        answered = self._answered(posted[0])
-        if answered is not None:
-            return answered.parent, None
+        turn = self._answered(posted[0])
+        if turn is not None:
+            return turn.parent, None
         turns = [turn for turn in self._turns.values() if _asks(turn, first)]
         turns.sort(key=lambda turn: (turn.run in self._branch, turn.created))
         return (turns[-1].parent, None) if turns else (None, None)
@@ -132,12 +132,12 @@ class _Laying:
     def _skip_answer(self, turn: Turn, posted: list[Message], number: int) -> tuple[bool, int]:
         """Whether the answer of ``turn`` was posted, and where the transcript goes on after it."""
         text, start, last = "", number, None
-        said = {message.id: message for message in turn.answer if message.role == "user"}
+        remarks = {message.id: message for message in turn.answer if message.role == "user"}
         while number < len(posted):
             message = posted[number]
-            if message.id in said or message.steered_run is not None:
+            if message.id in remarks or message.steered_run is not None:
                 # What was said while the answer was written is a part of it.
-                earlier = said.get(message.id)
+                earlier = remarks.get(message.id)
                 is_same = earlier is not None and earlier.text == message.text
                 if turn.outcome is not None and not is_same:
                     raise _conflict(message)

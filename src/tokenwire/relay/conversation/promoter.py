@@ -103,3 +103,4 @@ class Promoter:
                 if run not in worker.owned:
                     worker.feeds.tell_run(scope, run)
             worker.feeds.tell_queue(scope)
+            worker.feeds.repair(scope)

@@ -19,6 +19,7 @@ from tokenwire.relay.members.access import Access
 
 __all__ = [
     "MOST_QUEUED",
+    "STATE",
     "WHILE_BUSY",
     "Action",
     "Entry",
@@ -27,6 +28,9 @@ __all__ = [
     "WhileBusy",
     "action",
 ]
+
+#: The documents with head and queue of a conversation.
+STATE = "conversation"
 
 WhileBusy = Literal["queue", "reject", "interrupt", "steer", "parallel"]
 #: What may happen to a turn that comes while another one is under way.

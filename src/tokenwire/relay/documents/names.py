@@ -21,12 +21,14 @@ _MOST_SWEPT = 100_000
 
 class RunName(msgspec.Struct):
     """What a client's name means: a run, and the place in it from which that client reads.
-    ``resolved_ids``: the approvals and calls that were answered by then."""
+    ``resolved_ids``: the approvals and calls that were answered by then; ``content``: the digest of
+    what the client sent under the name, where that counts."""
 
     run: str
     cursor: str
     offset: int
     resolved_ids: list[str] = msgspec.field(name="answered")
+    content: str | None = None
 
 
 class _Run(msgspec.Struct):

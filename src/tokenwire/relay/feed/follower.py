@@ -1,4 +1,4 @@
-"""Reading a conversation's feed from a cursor: what is there, then what comes.
+"""Reading a feed from a cursor: what is there, then what comes.
 
 Always true: events come once, in order, without gap; a cursor that the feed does not hold, be it
 older than what is kept, of another feed, or of the one before an erasure, is never joined to what
@@ -8,13 +8,13 @@ follows: the reader is told why, and begins anew; a feed that ends under its rea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from tokenwire.errors import CursorError, GoneError, NotFoundError
 from tokenwire.log.base import Store
-from tokenwire.relay.feed.segment import KIND, Place, Segment
+from tokenwire.relay.feed.segment import FeedKind, Place, Segment
 from tokenwire.relay.record import CHECK, Chain, follows, parse_cursor
 
 __all__ = ["FeedFollower", "Lost", "open_feed"]
@@ -35,9 +35,14 @@ class Lost(Exception):
 
 
 class Source(Protocol):
-    """What `open_feed` needs of `tokenwire.relay.conversation.feed.Feeds`."""
+    """What `open_feed` needs of the feeds of one kind (`tokenwire.relay.feed.writer.Writer`)."""
 
-    async def follow(self, scope: str) -> Segment:
+    @property
+    def kind(self) -> FeedKind[Any]:
+        """Which feeds."""
+        ...
+
+    async def follow(self, scope: str) -> Segment[Any]:
         """The newest log of a feed, read to its end."""
         ...
 
@@ -96,9 +101,8 @@ class FeedFollower:
             except (NotFoundError, GoneError):
                 await self._after_the_end(is_gone=True)
                 continue
-            if page.closed is None:
-                self._is_dirty = self._after + len(page.records) < page.tail
-            else:
+            # A wake-up during the read must not be lost: never cleared here.
+            if page.closed is not None or self._after + len(page.records) < page.tail:
                 self._is_dirty = True
             items = self._items(page.records)
             if page.closed is not None and not page.records:
@@ -120,7 +124,7 @@ class FeedFollower:
 
     async def _after_the_end(self, *, is_gone: bool) -> None:
         """Go on with the next log, which follows this one."""
-        data = await self._store.document(KIND, self.scope)
+        data = await self._store.document(self._source.kind.documents, self.scope)
         place = msgspec.json.decode(data, type=Place) if data is not None else None
         if place is None:
             raise GoneError("the conversation was erased")
@@ -138,7 +142,7 @@ class FeedFollower:
 
 async def open_feed(
     store: Store, source: Source, scope: str, cursor: str | None, wake: Callable[[], None]
-) -> tuple[FeedFollower, Segment]:
+) -> tuple[FeedFollower, Segment[Any]]:
     """A follower after ``cursor`` (None: after what was told so far), and the feed as it was just
     read: the follower begins there, or before. Raises `Lost`, and `CursorError` for what is no
     cursor."""

@@ -13,12 +13,9 @@ from typing import Any, Self
 import msgspec
 
 from tokenwire.relay.conversation.queue import Queue
+from tokenwire.relay.feed.segment import Event, FeedKind
 
-__all__ = ["Event", "Running", "State", "WaitingTurn", "queue_events"]
-
-#: An event of a feed: a JSON object with ``type``, ``thread``, ``at`` (Unix milliseconds) and
-#: ``by`` (a principal's name or None).
-Event = dict[str, Any]
+__all__ = ["CONVERSATION", "Running", "State", "WaitingTurn", "queue_events"]
 
 #: Names of events that were told, runs whose start was, runs under way, and newest turns.
 _MOST_NAMES, _MOST_STARTED, _MOST_RUNNING, _MOST_TURNS = 128, 128, 256, 20
@@ -47,8 +44,10 @@ class WaitingTurn(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True)
 class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What the events so far amount to. ``turns``: the newest runs, ended ones with their outcome;
     ``identities``: the newest of events that are told once. ``starts``: the newest runs whose
-    start was told, with the milliseconds of it; one that has ended and began before ``floor``
-    is history, and never told."""
+    start was told, with the milliseconds of it. One that has ended and began before ``floor`` is
+    history, and never told; so are the ``floor_runs`` that began in that very millisecond, and all
+    that did where these are None, in a feed from before they were kept. ``members``: the members'
+    roles, and ``title``: the mark of the title, as they were told last; None in such a feed."""
 
     head: str | None = None
     queue: list[WaitingTurn] = []
@@ -57,6 +56,9 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     identities: dict[str, bool] = {}
     starts: dict[str, int] = {}
     floor: int = 0
+    floor_runs: list[str] | None = None
+    members: dict[str, str] | None = None
+    title: str | None = None
 
     def copied(self) -> Self:
         """A state that `take` changes, and this one stays."""
@@ -64,12 +66,24 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
         other.queue, other.running = list(self.queue), dict(self.running)
         other.turns, other.identities = dict(self.turns), dict(self.identities)
         other.starts = dict(self.starts)
+        other.members = dict(self.members) if self.members is not None else None
         return other
 
     def is_history(self, run: str, at: int) -> bool:
         """Whether nothing is to be told any more of a run that has ended, and was started at
         ``at``."""
-        return run not in self.running and (run in self.starts or at <= self.floor)
+        if run in self.running:
+            return False
+        if run in self.starts or at < self.floor:
+            return True
+        return at == self.floor and (self.floor_runs is None or run in self.floor_runs)
+
+    def raise_floor(self, floor: int, runs: list[str]) -> None:
+        """What began before ``floor`` is history, and so are the ``runs`` that began at it."""
+        if floor > self.floor:
+            self.floor, self.floor_runs = floor, runs
+        elif floor == self.floor and self.floor_runs is not None:
+            self.floor_runs = [*self.floor_runs, *runs]
 
     def take(self, event: Event) -> bool:
         """Bring the state after ``event``; False, and nothing has changed, where it is told
@@ -97,7 +111,8 @@ def _run_started(state: State, event: Event) -> bool:
         return False
     state.starts[run] = event["at"]
     while len(state.starts) > _MOST_STARTED:
-        state.floor = max(state.floor, state.starts.pop(next(iter(state.starts))))
+        oldest = next(iter(state.starts))
+        state.raise_floor(state.starts.pop(oldest), [oldest])
     state.running[run] = Running(
         run=run, parent=event.get("parent"), by=event.get("by"), at=event["at"]
     )
@@ -110,8 +125,37 @@ def _run_started(state: State, event: Event) -> bool:
 
 
 def _floor(state: State, event: Event) -> bool:
-    state.floor = max(state.floor, event["floor"])
+    """With what the feed begins, told to nobody."""
+    if event.get("floor"):
+        state.raise_floor(event["floor"], event.get("runs", []))
+    state.members = event.get("members", state.members)
+    state.title = event.get("title", state.title)
     return True
+
+
+def _title(state: State, event: Event) -> bool:
+    mark = event.get("mark")
+    if mark is None:  # of an older process
+        return True
+    if state.title == mark:
+        return False
+    state.title = mark
+    return True
+
+
+def _member_put(state: State, event: Event) -> bool:
+    if state.members is None:
+        return True
+    if state.members.get(event["principal"]) == event["role"]:
+        return False
+    state.members[event["principal"]] = event["role"]
+    return True
+
+
+def _member_left(state: State, event: Event) -> bool:
+    if state.members is None:
+        return True
+    return state.members.pop(event["principal"], None) is not None
 
 
 def _run_waiting(state: State, event: Event) -> bool:
@@ -185,6 +229,10 @@ def _head(state: State, event: Event) -> bool:
 
 _ACTS = {
     "floor": _floor,
+    "title": _title,
+    "member-joined": _member_put,
+    "member-changed": _member_put,
+    "member-left": _member_left,
     "run-started": _run_started,
     "run-waiting": _run_waiting,
     "run-resumed": _run_resumed,
@@ -197,6 +245,10 @@ _ACTS = {
     "turn-steered": _turn_gone,
     "head": _head,
 }
+
+
+#: The feeds of conversations.
+CONVERSATION = FeedKind("thread-feed", State)
 
 
 def queue_events(state: State, queue: Queue) -> list[Event]:

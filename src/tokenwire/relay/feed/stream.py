@@ -9,29 +9,26 @@ nothing; what only passes (who types, who is there) has no cursor and is never r
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import msgspec
 
 from tokenwire.errors import CursorError, GoneError, NotFoundError
-from tokenwire.events.codec import AnyEvent
-from tokenwire.express import Taken
 from tokenwire.log.base import Store
-from tokenwire.relay.conversation.feed import STATE, Feeds
-from tokenwire.relay.conversation.queue import Queue
+from tokenwire.relay.conversation.feed import Feeds
+from tokenwire.relay.conversation.queue import STATE, Queue
 from tokenwire.relay.conversation.scope import thread_of
 from tokenwire.relay.feed.follower import FeedFollower, Lost, open_feed
+from tokenwire.relay.feed.live import LiveStream
 from tokenwire.relay.feed.place import MOST_RUNS, StreamPlace, parse_place
 from tokenwire.relay.feed.presence import Presence, Seat
 from tokenwire.relay.feed.state import State
-from tokenwire.relay.follow import Batch, Follower
+from tokenwire.relay.follow import Follower
 from tokenwire.relay.readers import Readers, follow
 
-__all__ = ["About", "StreamBatch", "ThreadStream"]
+__all__ = ["About", "ThreadStream"]
 
 
 class About(Protocol):
@@ -46,26 +43,8 @@ class About(Protocol):
         ...
 
 
-class StreamBatch(Batch):
-    """Events with their cursors; None for those that only pass."""
-
-    __slots__ = ("_items",)
-
-    def __init__(self, items: list[tuple[str | None, bytes]]) -> None:
-        super().__init__(1, [data for _, data in items])
-        self._items = items
-
-    def parts(self) -> list[tuple[str | None, bytes]]:
-        """``[(cursor or None, event JSON), ...]``"""
-        return self._items
-
-    def events(self) -> list[tuple[str, AnyEvent]]:
-        """The same, for a response that hands them to its encoder unseen."""
-        return cast("list[tuple[str, AnyEvent]]", self._items)
-
-
-class ThreadStream:
-    """One reader of one conversation. Take batches with `next`, and `close` it on every path."""
+class ThreadStream(LiveStream):
+    """One reader of one conversation."""
 
     def __init__(
         self,
@@ -78,15 +57,11 @@ class ThreadStream:
         whole: bool,
         thread: str | None = None,
     ) -> None:
+        super().__init__()
         self._store, self._feeds, self._readers = store, feeds, readers
         #: ``thread``: what the reader calls it; members have another name than who began it.
         self.scope, self.thread = scope, thread or thread_of(scope)
-        #: Called when the stream is closed.
-        self.on_close: list[Callable[[], None]] = []
-        self._failure: Exception | None = None
         self._about, self._whole = about, whole
-        #: How many events were handed out.
-        self.after = 0
         self._feed: FeedFollower | None = None
         #: Events of the feed that were read, and not taken yet.
         self._news: deque[tuple[str, bytes]] = deque()
@@ -95,99 +70,25 @@ class ThreadStream:
         self._place = StreamPlace("0", {} if whole else None)
         self._seat: Seat | None = None
         self._leave_feed = feeds.join(scope)
-        self._items: list[tuple[str | None, bytes]] = []
-        self._is_poked = self._is_closed = False
-        self._is_dirty = True
-        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def cursor(self) -> str:
         """Where the reader is."""
         return str(self._place)
 
-    # --- waiting -------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """There may be something to read."""
-        self._is_dirty = True
-        self._resume()
-
-    def poke(self) -> None:
-        """Make a waiting `next` return an empty batch (heartbeat, drain)."""
-        self._is_poked = True
-        self._resume()
-
-    def fail(self, error: Exception) -> None:
-        """Make `next` raise ``error``: the reader may read no more."""
-        self._failure = error
-        self._resume()
-
-    def _resume(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def express(
-        self,
-        take: Callable[[Batch], Taken],
-        one: Callable[[int, bytes], Taken] | None = None,
-    ) -> None:
-        """Nothing here goes the express way."""
-
     def sit(self, presence: Presence, person: str, *, hears_who: bool = True) -> None:
         """Be among those who are there, and hear of the others; first, unless not ``hears_who``,
         who is there now."""
         self._seat = presence.sit(self.scope, person, self.wake, has_changed=hears_who)
 
-    def close(self, *, returning: bool = False) -> None:
-        """Stop; a waiting `next` returns None. ``returning``: the reader is about to come back."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+    def _let_go(self, *, returning: bool) -> None:
         self._leave_feed()
-        for hook in self.on_close:
-            hook()
         if self._seat is not None:
             self._seat.leave(returning=returning)
         if self._feed is not None:
             self._feed.close()
         for follower in self._runs.values():
             follower.close(returning=returning)
-        self._resume()
-
-    async def next(self) -> StreamBatch | None:
-        """The next events; waits for them. An empty batch means a `poke`; None that the stream was
-        closed. Raises `GoneError` when the conversation was erased, what `fail` was given, and
-        `LogError`."""
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            if self._items:
-                items, self._items = self._items, []
-                self.after += len(items)
-                return StreamBatch(items)
-            if self._is_poked:
-                self._is_poked = False
-                return StreamBatch([])
-            if self._is_closed:
-                return None
-            if self._is_dirty:
-                self._is_dirty = False
-                await self._collect()
-                continue
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-    async def ready(self) -> StreamBatch:
-        """The events that are there now."""
-        self._is_dirty = False
-        await self._collect()
-        items, self._items = self._items, []
-        self.after += len(items)
-        return StreamBatch(items)
 
     # --- beginning -----------------------------------------------------------------------------
 
@@ -288,6 +189,7 @@ class ThreadStream:
                 event["thread"] = self.thread
                 data = msgspec.json.encode(event)
             if kind == "title":
+                event.pop("mark", None)
                 data = msgspec.json.encode({**event, "title": await self._about.title()})
             elif kind == "run-started" and self._whole and not await self._follow(run, "0"):
                 data = msgspec.json.encode({**event, "followed": False})

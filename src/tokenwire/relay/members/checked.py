@@ -49,10 +49,11 @@ async def checked_run(
     principal: str,
     role: MemberRole,
     access: Access | None = None,
+    member: str | None = None,
 ) -> CheckedRun:
     """The run, which ``principal`` reaches with ``role``. ``access``: to a conversation that it may
-    be of, where that is known. Raises `NotFoundError`, and `RoleError` for a member with another
-    role."""
+    be of, where that is known; ``member``: the membership by which it must be reached. Raises
+    `NotFoundError`, and `RoleError` for a member with another role."""
     if not RUN_ID.fullmatch(run):
         raise unknown_run()
     try:
@@ -69,7 +70,7 @@ async def checked_run(
         return CheckedRun(info, meta, None)
     if access is None or access.scope != scope:
         access = await members.in_scope(scope, principal)
-    if access is None:
+    if access is None or member not in (None, access.member):
         raise unknown_run()
     access.require(role)
     return CheckedRun(info, meta, access)

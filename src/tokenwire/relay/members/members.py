@@ -12,8 +12,8 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,8 +38,6 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 #: Conversations that one principal has joined, and that a list shows.
 _MOST_JOINED = 10_000
 
-#: Publishes events of a conversation (`tokenwire.relay.conversation.feed.Feeds.tell`).
-Tell = Callable[[str, dict[str, Any]], None]
 Change = Callable[[Roster], Roster | None]
 #: Told of a conversation's name in the store and of a principal who was removed from it.
 Removed = Callable[[str, str], Awaitable[None]]
@@ -50,13 +48,24 @@ def is_shared_id(thread: str) -> bool:
     return _SHARED_ID.match(thread) is not None
 
 
+class News(Protocol):
+    """Who publishes what has changed (`tokenwire.relay.conversation.feed.Feeds`)."""
+
+    def tell_members(
+        self, scope: str, changes: list[dict[str, Any]], removed: dict[str, str]
+    ) -> None:
+        """``changes``: the events of the feed; ``removed``: the principals who belong to the
+        conversation no more, with what they called it."""
+        ...
+
+
 class Members:
-    """The members of the conversations of a store. ``tell``: publishes what has changed in the feed
-    of a conversation; ``on_removed``: takes what a removed member has waiting away. Methods raise
+    """The members of the conversations of a store. ``news``: publishes what has changed;
+    ``on_removed``: takes what a removed member has waiting away. Methods raise
     `LogError`."""
 
-    def __init__(self, store: Store, tell: Tell | None = None) -> None:
-        self._store, self._tell = store, tell
+    def __init__(self, store: Store, news: News | None = None) -> None:
+        self._store, self._news = store, news
         self.on_removed: Removed | None = None
         self.watch = Watch(store, self._may_read)
 
@@ -107,15 +116,15 @@ class Members:
         prefix = scope_of(principal, "")
         names = await self._store.documents(_JOINED, prefix=prefix, most=_MOST_JOINED)
         ids = [thread_of(name) for name in names]
-        found = await asyncio.gather(*(self._joined(principal, one) for one in ids))
-        return [access for access in found if access is not None]
+        accesses = await asyncio.gather(*(self._joined(principal, one) for one in ids))
+        return [access for access in accesses if access is not None]
 
     async def rosters(self, principal: str) -> dict[str, Roster]:
         """Of the conversations that ``principal`` began those that are shared, by their names in
         the store."""
         prefix = scope_of(principal, "")
-        found = await self._store.documents(_ROSTER, prefix=prefix, most=_MOST_JOINED)
-        return {name: msgspec.json.decode(data, type=Roster) for name, data in found.items()}
+        rosters = await self._store.documents(_ROSTER, prefix=prefix, most=_MOST_JOINED)
+        return {name: msgspec.json.decode(data, type=Roster) for name, data in rosters.items()}
 
     # --- changing ------------------------------------------------------------------------------
 
@@ -133,20 +142,26 @@ class Members:
 
     async def remove(self, access: Access, principal: str) -> Roster:
         """End a membership: of another by an owner, or one's own. Its readers end with it. Raises
-        `RoleError`, `NotFoundError`, and `ConflictError` for the last owner."""
+        `RoleError`, `ConflictError` for the last owner, and `NotFoundError` for who is no member,
+        of whom nothing is left then, should a removal have been interrupted."""
         is_self = principal == access.principal
         if is_self:
             await self._shared(access)
         else:
             access.require("own")
-        changed = await self._change(
-            access,
-            lambda one: one.remove(principal, bars=not is_self),
-            role="read" if is_self else "own",
-        )
-        await self._check_hint(access.scope, principal, changed.id)
-        if self.on_removed is not None:
-            await self.on_removed(access.scope, principal)
+        try:
+            changed = await self._change(
+                access,
+                lambda one: one.remove(principal, bars=not is_self),
+                role="read" if is_self else "own",
+            )
+        except NotFoundError as error:
+            roster = await self.roster(access.scope)
+            if error.details.get("what") == "member" and roster is not None:
+                await self.watch.changed(access.scope)
+                await self._clear(access.scope, principal, roster.id)
+            raise
+        await self._clear(access.scope, principal, changed.id)
         return changed
 
     async def invite(
@@ -196,6 +211,8 @@ class Members:
         await self._store.set_document(_ID, roster.id, None)
         for name in roster.members:
             await self._store.set_document(_JOINED, scope_of(name, roster.id), None)
+        if self._news is not None:
+            self._news.tell_members(scope, [], _names(scope, roster, roster.members))
         await self.watch.changed(scope)
 
     # --- inside --------------------------------------------------------------------------------
@@ -246,9 +263,10 @@ class Members:
             if changed is None:
                 return roster
             if await self._store.swap_document(_ROSTER, scope, data, changed.encoded()):
-                if self._tell is not None:
-                    for event in roster.events(changed, by):
-                        self._tell(scope, event)
+                if self._news is not None:
+                    removed = roster.members.keys() - changed.members.keys()
+                    names = _names(scope, roster, removed)
+                    self._news.tell_members(scope, roster.events(changed, by), names)
                 if not roster.members.keys() <= changed.members.keys():
                     await self.watch.changed(scope)
                 return changed
@@ -272,6 +290,12 @@ class Members:
             return True
         return bool(await store.thread(access.scope, most=1))
 
+    async def _clear(self, scope: str, principal: str, thread: str) -> None:
+        """Take away what was there for a member."""
+        await self._check_hint(scope, principal, thread)
+        if self.on_removed is not None:
+            await self.on_removed(scope, principal)
+
     async def _check_hint(self, scope: str, principal: str, thread: str) -> None:
         """Take the hint of who is no member away."""
         if await self._may_read(scope, principal):
@@ -282,3 +306,9 @@ class Members:
 
     async def _may_read(self, scope: str, principal: str) -> bool:
         return await self.in_scope(scope, principal) is not None
+
+
+def _names(scope: str, roster: Roster, principals: Iterable[str]) -> dict[str, str]:
+    """What each of ``principals`` calls the conversation."""
+    own = principal_of(scope)
+    return {name: thread_of(scope) if name == own else roster.id for name in principals}

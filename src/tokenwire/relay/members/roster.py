@@ -165,7 +165,6 @@ class Roster(msgspec.Struct, kw_only=True, omit_defaults=True):
                 "type": f"member-{what}",
                 "principal": user,
                 "by": parts_of(by)[0],
-                "identity": f"member-{what}:{new.version}:{user}",
             }
             events.append(event if after is None else {**event, "role": after.role})
         return events

@@ -1,9 +1,10 @@
 """The open readers of one process whose right rests on a membership, and their end when it ends.
 
-Always true: a change made in this process ends its readers before the change is answered; that of
-another process is noticed within `PERIOD` seconds and the time of two reads of the store, by one
-small document whatever the number of readers; where a process died between a change and its note,
-within `BACKSTOP` looks; nothing runs while nobody reads.
+Always true: a change made in this process ends its readers before the change is answered, and who
+came while it was made reads nothing before it was looked at again; that of another process is
+noticed within `PERIOD` seconds and the time of two reads of the store, by one small document
+whatever the number of readers; where a process died between a change and its note, within
+`BACKSTOP` looks; nothing runs while nobody reads.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -36,6 +37,8 @@ _MOST_RECENT = 64
 MayRead = Callable[[str, str], Awaitable[bool]]
 #: Ends a reader.
 End = Callable[[], None]
+#: The reader is gone; nobody is told of anything more.
+Leave = Callable[[], None]
 
 
 class _Changes(msgspec.Struct, array_like=True):
@@ -59,26 +62,20 @@ class Watch:
         self._readers: dict[str, dict[int, _Reader]] = {}
         self._numbers = itertools.count()
         self._task: asyncio.Task[None] | None = None
-        #: Checks of readers who came while something changed.
-        self._checks: set[asyncio.Task[None]] = set()
         #: How many changes this process has seen, its own included: a reader that was checked
         #: before one and is added after it is checked again.
-        self.seen = 0
+        self.change_count = 0
         #: The count in the store at the last look; None: everybody is to be checked.
         self._count: int | None = None
 
-    def reader(self, access: Access | None, end: End, seen: int) -> Callable[[], None]:
+    async def reader(self, access: Access | None, end: End, change_count: int) -> Leave:
         """Call ``end`` when the reader with ``access``, which was looked up when this process had
-        ``seen`` so many changes, may read no more. Returns the call that ends this."""
+        ``change_count`` changes, may read no more: also before this returns, where members have
+        changed since. Returns the call that ends this. Raises `LogError`."""
         if access is None or not access.principal:
             return _nothing
         scope, number = access.scope, next(self._numbers)
         self._readers.setdefault(scope, {})[number] = _Reader(access, end)
-        if self._store.shared and (self._task is None or self._task.done()):
-            self._count = None  # nobody has looked for a while
-            self._task = asyncio.get_running_loop().create_task(self._look_forever())
-        if seen != self.seen:
-            self._spawn(self.check(scope))
 
         def remove() -> None:
             readers = self._readers.get(scope, {})
@@ -86,13 +83,26 @@ class Watch:
             if not readers:
                 self._readers.pop(scope, None)
 
+        if self._store.shared and (self._task is None or self._task.done()):
+            self._count = None  # nobody has looked for a while
+            self._task = asyncio.get_running_loop().create_task(self._look_forever())
+        if change_count != self.change_count:
+            try:
+                await self.check(scope)
+            except BaseException:
+                remove()
+                raise
         return remove
 
     async def changed(self, scope: str) -> None:
         """The members of ``scope`` were changed here: readers of this process end now, those of
         others soon. Raises `LogError`."""
-        self.seen += 1
-        await self.check(scope)
+        self.change_count += 1
+        try:
+            await self.check(scope)
+        except LogError:
+            self._count = None  # whoever is left is found by the next look
+            raise
         if not self._store.shared:
             return
         while True:
@@ -114,15 +124,9 @@ class Watch:
 
     async def aclose(self) -> None:
         """Stop looking."""
-        tasks = [*self._checks, *([self._task] if self._task is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, check: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(check)
-        self._checks.add(task)
-        task.add_done_callback(self._checks.discard)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _look_forever(self) -> None:
         for number in itertools.count(1):
@@ -144,7 +148,7 @@ class Watch:
         before = self._count
         if changes.count == before:
             return
-        self.seen += 1
+        self.change_count += 1
         missed = None if before is None else changes.count - before
         # Each of the newest changes named one conversation, so this many hold all of the missed.
         is_all = missed is None or missed < 0 or missed > len(changes.recent)

@@ -22,7 +22,8 @@ from tokenwire.errors import InputError, LogLimitError, OrderError, TokenwireErr
 from tokenwire.events.model import Control, Event, RunEnd, StepStatus
 from tokenwire.events.order import closing
 from tokenwire.log.base import Appended, LogInfo
-from tokenwire.observe.facts import RunEnded
+from tokenwire.observe import tracing
+from tokenwire.observe.endings import run_ended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.commands import is_cancel
 from tokenwire.relay.description import RunMeta, checked_meta, meta_of, scope_of_run
@@ -39,9 +40,8 @@ from tokenwire.relay.remote.state import Finish, RemoteState
 from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.starts.start import scoped
-from tokenwire.relay.takeover.ladder import claim_of, start_of, write_end
+from tokenwire.relay.takeover.ladder import claim_of, failure, start_of, write_end
 from tokenwire.relay.waiting.index import RunWaits
-from tokenwire.run.failure import failed_end
 
 __all__ = ["RemoteRuns"]
 
@@ -91,7 +91,7 @@ class RemoteRuns:
                 meta = await starts.reviewed(run, meta, key)
                 meta.agent = None
                 checked_meta(meta)
-            meta.nonce = secrets.token_hex(8)
+            meta.nonce, meta.trace = secrets.token_hex(8), tracing.above()
             encoded = msgspec.json.encode(meta)
             outbox = worker.outbox
             is_noted = existing is None and outbox is not None and await outbox.expect(run)
@@ -362,9 +362,8 @@ class RemoteRuns:
             )
         except OnEndError as error:
             replay = await read_run(self._store, run)
-            failed = failed_end(replay.order, replay.fold, error)
             start = start_of(run, meta_of(info))
-            await write_end(self._store, replay, failed, epoch=info.epoch, start=start)
+            await write_end(self._store, replay, failure(error), epoch=info.epoch, start=start)
             raise
         if appended.status == "fenced":
             raise refusal("fenced", "another producer has this run now", epoch=appended.epoch)
@@ -384,7 +383,8 @@ class RemoteRuns:
         fold = progress.replay.fold
         if fold.outcome is None:
             return
-        report(RunEnded(info.log, meta.model, fold.status, None, _age(info), fold.seq))
+        seconds, trace = _age(info), meta.trace
+        report(run_ended(info.log, meta.model, fold, seconds, thread=meta.thread, trace=trace))
         if self._runs.outbox is not None:
             self._runs.outbox.ended(info.log)
         self._tell(info.log, meta)

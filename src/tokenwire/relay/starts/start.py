@@ -1,7 +1,8 @@
 """The start of a run: one description, stored once.
 
 Always true: nothing is created before everything is checked; one idempotency key starts one run,
-and ``before_start`` is called once for it in this process, however often the request comes.
+and ``before_start`` is called once for it in this process, however often the request comes; a run
+that does anything was created while who started it might write in its conversation.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tokenwire.errors import (
 from tokenwire.events.message import Message
 from tokenwire.events.names import checked_thread
 from tokenwire.log.base import LogInfo
+from tokenwire.observe import tracing
 from tokenwire.relay.conversation.scope import scope_of
 from tokenwire.relay.description import (
     RunInfo,
@@ -36,6 +38,7 @@ from tokenwire.relay.description import (
     meta_of,
     scope_of_run,
 )
+from tokenwire.relay.members.access import Access
 from tokenwire.relay.members.members import Members
 from tokenwire.relay.readers import ON_DISCONNECT
 from tokenwire.relay.starts.request import StartRequest, reviewed
@@ -63,7 +66,7 @@ class Starts:
 
     async def start(self, run: str, meta: RunMeta, *, key: str | None) -> RunInfo:
         """The run, new or (by its key) an existing one. Raises as `Runs.start` does."""
-        meta = await self.placed(meta)
+        meta, access = await self._placed(meta)
         signature = self.checked(run, meta)
         async with self.once(meta.principal, key):
             if self._hook is not None and key is not None:
@@ -71,18 +74,23 @@ class Starts:
                 if info is not None:
                     return info
             changed = await self.reviewed(run, meta, key)
-            return await self.begin(run, changed, key=key, signature=signature)
+            return await self.begin(run, changed, key=key, signature=signature, access=access)
 
     async def placed(self, meta: RunMeta) -> RunMeta:
         """The description with the conversation that its principal means. Raises `NotFoundError`
         for one of others, and `RoleError` for a member who may not write there."""
+        return (await self._placed(meta))[0]
+
+    async def _placed(self, meta: RunMeta) -> tuple[RunMeta, Access | None]:
+        """The same, and the right to write there; None where nobody can lose it."""
         checked_thread(meta.thread)
         if meta.thread is None or not meta.principal:
-            return meta
+            return meta, None
         access = await self._members.enter(meta.principal, meta.thread, "write")
         is_own = access.scope == scope_of(meta.principal, access.thread)
         scope = None if is_own else access.scope
-        return msgspec.structs.replace(meta, thread=access.thread, scope=scope)
+        placed = msgspec.structs.replace(meta, thread=access.thread, scope=scope)
+        return placed, access if access.id is not None else None
 
     def checked(self, run: str, meta: RunMeta) -> str:
         """The signature of a request that may start a run; it notes the agent's version in
@@ -95,7 +103,9 @@ class Starts:
         if not RUN_ID.fullmatch(run) or run.startswith(_STREAMS):
             raise InputError("a run id has 16 to 64 of the characters A-Z a-z 0-9 _ -")
         meta.agent = self._version(meta.model)
-        return hashlib.sha256(checked_meta(meta)).hexdigest()
+        # The same request is the same, whatever its budgets are by then.
+        same = msgspec.structs.replace(meta, budgets=None)
+        return hashlib.sha256(checked_meta(same)).hexdigest()
 
     def check_plan(self, run: str, meta: RunMeta) -> None:
         """Raise as `begin` would where this process cannot start the run; nothing is created."""
@@ -161,10 +171,12 @@ class Starts:
         signature: str,
         before: list[Message] | None = None,
         is_only: bool = True,
+        access: Access | None = None,
     ) -> RunInfo:
         """Create a run of this process, or describe the one that ``key`` names. ``before``: the
         messages of its conversation, which ``meta`` only names. ``is_only``: no other process may
-        be creating the very same run."""
+        be creating the very same run. ``access``: the right by which it was asked for, which must
+        still be there."""
         worker, whole = self._worker, meta
         meta.agent = self._version(meta.model)
         worker.complete(meta)
@@ -174,11 +186,35 @@ class Starts:
             whole = msgspec.structs.replace(meta, request=request)
         plan = worker.plan(run, whole)
         name = scoped(meta.principal, key)
-        info, encoded = await self._create(run, meta, name, signature, plan, is_only=is_only)
-        if info.meta != encoded:
+        # Before it is stored: another worker that takes it over reads there what it is to link to.
+        meta.trace, is_new = tracing.open_run(plan.started(), meta.trace), False
+        try:
+            info, encoded = await self._create(run, meta, name, signature, plan, is_only=is_only)
+            is_new = info.meta == encoded
+        finally:
+            if not is_new:
+                tracing.forget_run(run)
+        if not is_new:
             return await _existing(info, self._worker)
+        if access is not None:
+            await self._confirm(run, access)
         worker.adopt(plan, info.epoch, meta.on_disconnect)
         return info_of(info, meta)
+
+    async def _confirm(self, run: str, access: Access) -> None:
+        """Take back a run that was created after the removal of who started it, before it does
+        anything. Raises `NotFoundError`, and `RoleError` where they may only read now."""
+        worker = self._worker
+        current = await self._members.in_scope(access.scope, access.principal)
+        if current is not None and current.permits("write"):
+            return
+        if worker.outbox is not None:
+            await worker.outbox.forget(run)
+        await worker.store.delete(run)
+        worker.feeds.tell_run(access.scope, run)
+        if current is None:
+            raise NotFoundError("no such conversation", what="thread")
+        current.require("write")
 
     async def _create(
         self,

@@ -9,24 +9,35 @@ time. A worker that hands its runs over costs them nothing, however often it hap
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Literal
 
+from tokenwire.errors import TokenwireError
 from tokenwire.events.model import Control, Event, RunClaim, RunEnd, RunOutcome, RunStart
 from tokenwire.events.order import closing
 from tokenwire.log.base import Store
-from tokenwire.relay.commands import is_cancel
+from tokenwire.relay.commands import counting, is_expiry, is_stop
 from tokenwire.relay.conversation.history import described
 from tokenwire.relay.description import RunMeta
-from tokenwire.relay.produce import Closing, Ending, OnEndError, Producer, ProducerLimits
+from tokenwire.relay.produce import (
+    Closing,
+    Ending,
+    OnEndError,
+    Producer,
+    ProducerLimits,
+    RefusedAppendError,
+)
 from tokenwire.relay.replay import HANDED_OVER, Replay, read_run
 from tokenwire.run.failure import failed_end
 from tokenwire.run.plan import Plan
 
 __all__ = [
     "MOST_ATTEMPTS",
+    "EndOf",
     "Rung",
     "claim_of",
     "ending",
+    "failure",
     "rung",
     "start_of",
     "write_end",
@@ -36,14 +47,23 @@ __all__ = [
 MOST_ATTEMPTS = 2
 MOST_LOSSES = 3
 
+#: Looks at the log of a run that is to end: appends of its stopped task may come between.
+_MOST_LOOKS = 5
+
 Rung = Literal["go-on", "cancelled", "interrupted", "expired"]
+#: The events that end a run after its log as it was read.
+EndOf = Callable[[Replay], list[Event]]
 
 
-def rung(replay: Replay, commands: list[bytes], *, handed_over: bool = False) -> Rung:
+def rung(
+    replay: Replay, mailbox: Iterable[tuple[int, bytes]], *, handed_over: bool = False
+) -> Rung:
     """What to do with a run without a worker; ``handed_over`` when its worker stopped gracefully.
     Only a lost worker counts, and only one that was at work: a run that waits costs nobody."""
-    if replay.fold.cancel_requested or any(is_cancel(data) for data in commands):
+    if replay.fold.cancel_requested:
         return "cancelled"
+    for stop in filter(is_stop, counting(mailbox)):
+        return "expired" if is_expiry(stop) else "cancelled"
     if handed_over or replay.fold.waiting:
         return "go-on"
     step = replay.fold.last_step
@@ -78,6 +98,11 @@ def ending(replay: Replay, how: Rung, why: str = "worker_lost") -> list[Event]:
     return events
 
 
+def failure(error: TokenwireError) -> EndOf:
+    """The events that end a run which failed with ``error``."""
+    return lambda replay: failed_end(replay.order, replay.fold, error)
+
+
 def claim_of(replay: Replay, owner: str, epoch: int, *, handed_over: bool = False) -> RunClaim:
     """A new owner's first record, by which readers distinguish the epochs. It omits the owner's
     process number and secret."""
@@ -88,20 +113,45 @@ def claim_of(replay: Replay, owner: str, epoch: int, *, handed_over: bool = Fals
 async def write_end(
     store: Store,
     replay: Replay,
-    events: list[Event],
+    end_of: EndOf,
     *,
     epoch: int,
     start: RunStart,
     limits: ProducerLimits | None = None,
     ending: Ending | None = None,
     closing: Closing | None = None,
+) -> Replay:
+    """Write the end of a run after the last record of its log, and return the log as it is then;
+    nothing is written when it has ended. An append that the run's own task left under way may come
+    first: the end then follows that. ``start`` is for a run that was lost before its first record;
+    ``ending`` and ``closing``: as of `Producer`; where the latter fails, the run ends as an error,
+    without it. Raises `LogError`."""
+    looks = 1
+    while replay.order.state != "ended":
+        try:
+            await _append_end(store, replay, end_of, epoch, start, limits, ending, closing)
+        except OnEndError as error:
+            end_of, ending, closing = failure(error), None, None
+            replay = await read_run(store, start.run, fresh=True)
+        except RefusedAppendError:
+            if looks == _MOST_LOOKS:
+                raise
+            looks += 1
+            replay = await read_run(store, start.run, fresh=True)
+    return replay
+
+
+async def _append_end(
+    store: Store,
+    replay: Replay,
+    end_of: EndOf,
+    epoch: int,
+    start: RunStart,
+    limits: ProducerLimits | None,
+    ending: Ending | None,
+    closing: Closing | None,
 ) -> None:
-    """Write the end of a run after the last record of its log; nothing when it has ended.
-    ``start`` is for a run that was lost before its first record; ``ending`` and ``closing``: as of
-    `Producer`; where the latter fails, the run ends as an error, without it.
-    Raises `LogError`."""
-    if replay.order.state == "ended":
-        return
+    events = end_of(replay)
     if replay.order.state == "new":
         events = [start, *events]
     t = replay.now()
@@ -117,12 +167,7 @@ async def write_end(
         ending=ending,
         closing=closing,
     )
-    try:
-        await producer.write(events)
-    except OnEndError as error:
-        again = await read_run(store, start.run)
-        events = failed_end(again.order, again.fold, error)
-        await write_end(store, again, events, epoch=epoch, start=start, limits=limits)
+    await producer.write(events)
 
 
 def start_of(run: str, of: RunMeta | Plan) -> RunStart:

@@ -3,8 +3,9 @@
 Always true: a process takes a run over at once when it serves the run's model and has its tools;
 one that it cannot resume waits for others for as long as an answer may take, and then ends as
 ``interrupted``; one that a producer outside of the server writes is never resumed here, and ends
-as ``interrupted`` when its lease is over; a cancelled run is ended by the first process that sees
-it; one whose records are damaged is retried less and less often, with one line in the server's log.
+as ``interrupted`` when its lease is over; a cancelled run, and one that has waited too long, is
+ended by the first process that sees it; one whose records are damaged is retried less and less
+often, with one line in the server's log.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import msgspec
 
 from tokenwire.backoff import backoff
 from tokenwire.errors import StoreDamagedError, TokenwireError
+from tokenwire.events.model import Event
 from tokenwire.log.base import Claim
-from tokenwire.observe.facts import RunEnded, TakenOver
+from tokenwire.observe.endings import run_ended
+from tokenwire.observe.facts import TakenOver
 from tokenwire.observe.hooks import report
-from tokenwire.relay.commands import is_cancel
+from tokenwire.observe.request_facts import request_facts
+from tokenwire.relay.commands import counting, is_stop
 from tokenwire.relay.conversation.turns import with_history
 from tokenwire.relay.description import RunMeta, meta_of, scope_of_run
-from tokenwire.relay.replay import read_run
+from tokenwire.relay.replay import Replay, read_run
 from tokenwire.relay.takeover.ladder import (
     claim_of,
     ending,
@@ -154,7 +158,7 @@ class Orphans:
         return set(meta.tool_names or []) - set(self._worker.tool_names(meta.principal))
 
     async def _was_stopped(self, run: str) -> bool:
-        return any(is_cancel(data) for _, data in await self._worker.store.commands(run))
+        return any(map(is_stop, counting(await self._worker.store.commands(run))))
 
     async def _claim(self, run: str, meta: RunMeta) -> None:
         worker = self._worker
@@ -174,7 +178,7 @@ class Orphans:
     async def _resume(self, run: str, meta: RunMeta, claim: Claim) -> None:
         worker = self._worker
         replay = await read_run(worker.store, run)
-        commands = [data for _, data in await worker.store.commands(run)]
+        commands = await worker.store.commands(run)
         epoch, handed_over = claim.epoch, claim.handed_over
         how = rung(replay, commands, handed_over=handed_over)
         meta = await with_history(worker.store, run, meta)
@@ -186,16 +190,23 @@ class Orphans:
         if how == "go-on" and plan is None:
             how = "interrupted"
             _log.warning("run %s: no worker could resume it; marked interrupted", run)
-        report(TakenOver(run, epoch, how))
+        agent = meta.model if meta.agent is not None else None
+        if plan is not None and plan.agent is not None:
+            agent = plan.agent.name
+        facts = plan.asked() if plan is not None else request_facts(meta.request)
+        report(TakenOver(run, epoch, how, meta.model, meta.thread, agent, facts, meta.trace))
         if plan is not None:
             worker.adopt(plan, epoch, meta.on_disconnect, replay, handed_over=handed_over)
             return
-        events = ending(replay, how, self._why(meta))
-        if replay.records:
-            events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
-        start = start_of(run, meta)
-        await worker.end(replay, events, epoch, start)
+
+        def end_of(replay: Replay) -> list[Event]:
+            events = ending(replay, how, self._why(meta))
+            if replay.records:
+                events.insert(0, claim_of(replay, worker.owner, epoch, handed_over=handed_over))
+            return events
+
+        replay = await worker.end(replay, end_of, epoch, start_of(run, meta))
         if (scope := scope_of_run(meta)) is not None:
             worker.feeds.tell_run(scope, run)
         fold, seconds = replay.fold, replay.now() / 1000
-        report(RunEnded(run, meta.model, fold.status, None, seconds, fold.seq))
+        report(run_ended(run, meta.model, fold, seconds, thread=meta.thread, agent=agent))

@@ -11,7 +11,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from tokenwire.errors import TokenwireError
+from tokenwire.errors import StoreDamagedError, TokenwireError
+from tokenwire.log.base import Mailbox
+from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.owner import may_live
 from tokenwire.relay.takeover.orphans import Orphans
 from tokenwire.relay.worker import Worker
@@ -22,8 +24,8 @@ _log = logging.getLogger("tokenwire.relay")
 
 _TICK = 0.25
 _RENEW = 5.0
-#: Mailboxes that are read at a time.
-_AT_ONCE = 32
+#: Mailboxes that are read in one call of the store.
+_AT_ONCE = 1000
 
 
 async def tend(worker: Worker, *, take_over: bool) -> None:
@@ -63,16 +65,33 @@ async def _every(
 async def _read_mailboxes(worker: Worker) -> None:
     unread = [owned for owned in worker.owned.values() if owned.look]
     for start in range(0, len(unread), _AT_ONCE):
-        part = unread[start : start + _AT_ONCE]
-        await asyncio.gather(*(owned.check_commands() for owned in part))
+        await _deliver(worker.store, unread[start : start + _AT_ONCE])
     now = time.time()
     for owned in list(worker.owned.values()):
         if owned.is_unlisted:
             await owned.list_waits()
         since = owned.waits_since()
-        if since is not None and now > since + worker.wait_timeout and not worker.draining:
-            _log.info("run %s waited for %g s; it expires", owned.run, now - since)
+        is_due = since is not None and now > since + worker.wait_timeout
+        if (is_due or owned.has_expired) and not worker.draining:
             await worker.expire(owned)
+
+
+async def _deliver(store: Mailbox, unread: list[OwnedRun]) -> None:
+    """Deliver what is new in the mailboxes of these runs."""
+    for owned in unread:
+        owned.look = False  # one that comes from now on wakes its run
+    try:
+        mailboxes = await store.mailboxes({owned.run: owned.seen_commands for owned in unread})
+    except StoreDamagedError:  # of one of them, which must not hide those of the others
+        for owned in unread:
+            await owned.check_commands()
+        return
+    except TokenwireError:
+        for owned in unread:
+            owned.look = True
+        raise
+    for owned in unread:
+        owned.deliver(mailboxes.get(owned.run, []))
 
 
 async def _release_the_dead(worker: Worker, released: set[str]) -> None:

@@ -19,7 +19,7 @@ from tokenwire.events.codec import decode
 from tokenwire.events.model import ApprovalAnswer, ApprovalRequest
 from tokenwire.events.principal import parts_of
 from tokenwire.log.base import LogInfo
-from tokenwire.relay.commands import decode_command
+from tokenwire.relay.commands import Command, counting, is_stop
 from tokenwire.relay.record import json_of
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.waiting.deciders import BY_OWNER, BY_SCOPE, Deciders, Reach, Source
@@ -212,7 +212,7 @@ class Inbox:
             await self._index.remove(entry)
             return False
         commands = await self._store.commands(entry.run)
-        return not any(_answers(data, entry) for _, data in commands)
+        return not any(_settles(command, entry) for command in counting(commands))
 
     async def _is_logged(self, entry: Entry) -> bool:
         page = await self._store.read(entry.run, after=entry.seq - 1, most=1)
@@ -225,6 +225,7 @@ class Inbox:
         return isinstance(event, ApprovalRequest) and event.approval_id == entry.approval
 
 
-def _answers(data: bytes, entry: Entry) -> bool:
-    command = decode_command(data)
+def _settles(command: Command, entry: Entry) -> bool:
+    if is_stop(command):
+        return True
     return isinstance(command, ApprovalAnswer) and command.approval_id == entry.approval

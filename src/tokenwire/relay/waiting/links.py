@@ -16,11 +16,11 @@ from typing import Any, Literal
 import msgspec
 
 from tokenwire.errors import ConflictError, GoneError, InputError, NotFoundError, RoleError
-from tokenwire.events.model import ApprovalAnswer, Control
+from tokenwire.events.model import ApprovalAnswer
 from tokenwire.events.principal import parts_of
 from tokenwire.events.state import ToolState
 from tokenwire.log.base import Store
-from tokenwire.relay.commands import decode_command
+from tokenwire.relay.commands import counting, is_stop
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.waiting.deciders import Deciders, Reach
 from tokenwire.relay.waiting.entry import arguments_hash
@@ -266,6 +266,7 @@ class Links:
                 by=claim.by,
                 reason=claim.reason,
                 principal=link.principal,
+                member=link.member,
             )
         except ConflictError:
             await self._swap(claim, _done(claim))
@@ -309,10 +310,9 @@ class Links:
 
     async def _answer(self, link: Link) -> tuple[ApprovalAnswer | None, bool]:
         """The answer that counts, which the run's owner may not have written yet; and whether the
-        run was cancelled before there was one."""
-        for _, data in await self._store.commands(link.run):
-            command = decode_command(data)
-            if isinstance(command, Control) and command.command == "cancel":
+        run was cancelled, or had waited too long, before there was one."""
+        for command in counting(await self._store.commands(link.run)):
+            if is_stop(command):
                 return None, True
             if isinstance(command, ApprovalAnswer) and command.approval_id == link.approval:
                 return command, False

@@ -46,17 +46,22 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 class Targets:
     """The allow-list. ``HOST``: https on the usual port, at a public address. ``HOST:PORT`` and
-    ``HOST:*``: that very port (any), also over http and at a private address. Raises
+    ``HOST:*``: that very port (any), also over http and at a private address; ``*``: every host,
+    https on the usual port, at a public address. ``option``: where the settings have it. Raises
     `ConfigError` for an entry that is none of these."""
 
-    def __init__(self, entries: list[str]) -> None:
+    def __init__(self, entries: list[str], *, option: str = "--durable-streams-webhooks") -> None:
+        self._option = option
+        self._any_public = "*" in entries and option == "--a2a-push"
         self._public: set[str] = set()
         self._vouched: set[tuple[str, str]] = set()
         for entry in entries:
+            if entry == "*" and self._any_public:
+                continue
             match = _ENTRY.fullmatch(entry)
             if match is None or ((match[2] or "").isdigit() and not 0 < int(match[2]) < 65536):
                 raise ConfigError(
-                    "--durable-streams-webhooks takes HOST, HOST:PORT or HOST:* (no scheme, no "
+                    f"{option} takes HOST, HOST:PORT or HOST:* (no scheme, no "
                     f"path), not '{entry[:80]}'"
                 )
             host = _plain(match[1])
@@ -75,7 +80,7 @@ class Targets:
         return targets
 
     def __bool__(self) -> bool:
-        return bool(self._public or self._vouched)
+        return bool(self._public or self._vouched or self._any_public)
 
     def check(self, url: str) -> str | None:
         """Why an address may not be called, or None."""
@@ -92,8 +97,8 @@ class Targets:
             return "it must hold no user, password or fragment"
         if self._is_vouched(host, port):
             return None
-        if host not in self._public:
-            return "host not allowed; add it with --durable-streams-webhooks"
+        if host not in self._public and not self._any_public:
+            return f"host not allowed; add it with {self._option}"
         if parts.scheme != "https" or port != 443:
             return "that host is allowed with https on port 443 only"
         address = _address(host)

@@ -78,7 +78,7 @@ async def attempt(
         if not 200 <= stream.status < 300:
             source.end_within(ERROR_SECONDS)
             body = await _read_error(stream)
-            if inbox.cancelled is not None:
+            if inbox.ends_calls:
                 raise CancelledRunError("the run was cancelled")
             # A date in ``Retry-After`` is measured against the answer's own, or else our clock.
             headers = {"date": datetime.now(UTC).isoformat(), **stream.headers}
@@ -139,14 +139,14 @@ def _last(
     decoder: Decoder, failure: TokenwireError | None, shown: bool, inbox: Inbox
 ) -> list[Event]:
     """The closing events, or the error when nothing was shown."""
-    stopped = inbox.cancelled is not None
+    stopped = inbox.ends_calls
     if stopped and not decoder.terminal_seen:
         if not shown:
             raise CancelledRunError("the run was cancelled")
         events = decoder.finish()
         for event in events:
             if isinstance(event, StepEnd):
-                event.status = "cancelled"
+                event.status = "cancelled" if inbox.cancelled is not None else "incomplete"
         return events
     if failure is None and decoder.terminal_seen:
         return decoder.finish()

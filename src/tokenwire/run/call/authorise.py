@@ -30,7 +30,7 @@ async def authorised(target: Target, inbox: Inbox, *, rejected: bool = False) ->
         return await work
     except asyncio.CancelledError:
         work.cancel()
-        if inbox.cancelled is not None:
+        if inbox.ends_calls:
             raise CancelledRunError("the run was cancelled") from None
         raise
     finally:

@@ -53,12 +53,14 @@ switch = Switch()
 
 class Seat(msgspec.Struct, frozen=True):
     """What the lane needs of the run: the number of its newest event, its time line (event time is
-    ``base`` milliseconds and those since ``start``, by `time.monotonic`), and its sink."""
+    ``base`` milliseconds and those since ``start``, by `time.monotonic`), its sink, and how much
+    text may come before the run must look at it, in quarters of a token."""
 
     seq: int
     base: int
     start: float
     sink: JSONSink
+    quarters: int = 1 << 62
 
 
 class JSONSink(Protocol):
@@ -115,6 +117,7 @@ class Lane:
         "_misses",
         "_now",
         "_pacer",
+        "_quarters",
         "_read",
         "_room",
         "_seq",
@@ -171,6 +174,7 @@ class Lane:
         self._size_line, self._watch = size_line, watch
         self._seq, self._base, self._start = seat.seq, seat.base, seat.start
         self._sink, self._take = seat.sink, seat.sink.take_json
+        self._quarters = seat.quarters
         self._mean, self._now = self._pacer.state()
         self._room = room
 
@@ -217,8 +221,11 @@ class Lane:
             or is_written_so(text) is None
             or text.startswith(self._bar)
             or not (text.isascii() or is_text(text))
+            # A character that is no ASCII has two bytes at least, and is a token at most.
+            or (quarters := self._quarters - (len(text) << (not text.isascii()))) < 0
         ):
             return False
+        self._quarters = quarters
         self._seq = seq = self._seq + 1
         self._t, self._mean, self._now = t, mean, now
         self._watch.last_event = now  # type: ignore[union-attr]

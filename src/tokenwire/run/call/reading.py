@@ -117,7 +117,7 @@ class Reading:
 
         Raises `NetworkError` and other `ProviderError`, `FramingError`, `ProtocolError`.
         """
-        if self._fast and not self._holds and self._inbox.cancelled is None:
+        if self._fast and not self._holds and not self._inbox.ends_calls:
             await self._ticks.wait()
         if self._over:
             return None

@@ -29,6 +29,7 @@ from tokenwire.errors import (
 )
 from tokenwire.events.model import Event
 from tokenwire.events.request import Request
+from tokenwire.observe import tracing
 from tokenwire.observe.facts import FellBack, Retried
 from tokenwire.observe.hooks import report
 from tokenwire.providers.base import Call, Dialect, Target
@@ -144,6 +145,8 @@ async def recover(
     first_part: int,
     policy: RetryPolicy,
     run: str = "",
+    operation: int | None = None,
+    calls: Callable[[Target], None] | None = None,
     first_call: Callable[[Target], Call | None] | None = None,
     express: Express | None = None,
 ) -> AsyncGenerator[list[Event], None]:
@@ -151,7 +154,8 @@ async def recover(
 
     ``first_call``: the call that is made once before the others, to re-attach to a response that
     the first model's provider keeps; when that fails the request is made anew. ``express``: see
-    `run.call.reading`.
+    `run.call.reading`. ``run``, ``operation``: whose trace the requests carry on; ``calls``: told
+    which model is called.
     """
     for number, (dialect, configured) in enumerate(candidates):
         failures, is_renewed = 0, False
@@ -162,6 +166,7 @@ async def recover(
                 raise
             report(FellBack(run, configured.provider, configured.model, error.code))
             continue
+        target = _traced(target, run, operation, calls)
         call = _call(dialect, request, target)
         resuming = first_call(target) if number == 0 and first_call is not None else None
         budget = BUDGETS.of(target, time.monotonic())
@@ -215,6 +220,19 @@ async def recover(
 
 def _call(dialect: Dialect, request: Request, target: Target) -> Call:
     return with_passed(dialect.build(request, target), dialect.name, request.passed)
+
+
+def _traced(
+    target: Target, run: str, operation: int | None, calls: Callable[[Target], None] | None
+) -> Target:
+    """``target`` whose requests say which trace they belong to, where it is to know; ``calls`` is
+    told that it is the one."""
+    if calls is not None:
+        calls(target)
+    headers = tracing.headers_to(run, operation, target.provider)
+    if not headers:
+        return target
+    return msgspec.structs.replace(target, headers={**headers, **target.headers})
 
 
 def _may_be_at_work(error: Exception) -> bool:

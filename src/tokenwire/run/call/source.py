@@ -134,7 +134,7 @@ class Source:
         and the decoder has a cursor. False when the response cannot be continued."""
         if not isinstance(decoder, ResumableDecoder) or not decoder.resumable:
             return False
-        while self._reattached < MOST_REATTACHES and self._inbox.cancelled is None:
+        while self._reattached < MOST_REATTACHES and not self._inbox.ends_calls:
             self._reattached += 1
             response = decoder.response_id
             if response is None:
@@ -208,7 +208,7 @@ async def _open(http: HttpClient, call: Call, deadlines: Deadlines, inbox: Inbox
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        if inbox.cancelled is not None:
+        if inbox.ends_calls:
             raise CancelledRunError("the run was cancelled") from None
         if not late:  # set by the timer: a loop may fire it a moment early
             raise

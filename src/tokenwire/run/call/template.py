@@ -24,11 +24,15 @@ _STRING = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\["\\nrtbf][^"\\\x00-\x1f]*+)*+')
 is_written_so = _STRING.fullmatch
 #: Fields that may differ as well, if the decoder says that their values pass; their numbers and
 #: texts, in a form that is certainly valid.
-_FIELD = re.compile(rb'"([a-z_]{1,24})": ?([0-9]{1,16}|"[ !#-\[\]-~]{0,256}")')
+_FIELD = re.compile(rb'"([A-Za-z_]{1,24})": ?([0-9]{1,16}|"[ !#-\[\]-~]{0,256}")')
 _NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,14})(?![0-9.eE])").match
+_COUNT = re.compile(rb"[1-9][0-9]{0,14}(?![0-9.eE])").match
 _WORD = re.compile(rb'"[ !#-\[\]-~]{0,256}"').match
 _TEXT = _STRING.match
-_QUOTE = 0x22
+#: What may stand before the last brace of a payload: some servers vary it.
+_BLANKS = re.compile(rb" *+").match
+_END = re.compile(rb"(?<=[\"\]}]) *+(?=}[\r\n]*+\Z)")
+_QUOTE, _ZERO = 0x22, 0x30
 #: What stands in the gap when a template is proven.
 _PROBE = 'a probe: "quoted", \\ {[0]}\n<é, 中, 𝄞>'
 #: Places that a text may have in one payload, before the look for the gap is given up.
@@ -84,7 +88,9 @@ class Template:
         for head, tail in _around(body, text):
             template = cls(delta, head, tail)
             if template.text_in(before[0]) is None:
-                template._find_steps(decoder.passing)
+                template._find_steps(decoder)
+            if template.text_in(before[0]) is None:
+                template._let_blanks_vary()
             if template.text_in(before[0]) == before[1] and template._is_proven(decoder):
                 template.json = json[: -len(end)].replace(b"%", b"%%") + b'%b","seq":%d,"t":%d}'
                 return template
@@ -116,19 +122,28 @@ class Template:
         is_whole = place + len(self.tail) == end and data.startswith(self.tail, place)
         return text if is_whole else None
 
-    def _find_steps(self, passing: frozenset[bytes]) -> None:
+    def _find_steps(self, decoder: SteadyDecoder) -> None:
         """Cut what stands around the text where fields may differ."""
-        before, rest = _cut(self.head, passing)
-        after, last = _cut(self.tail, passing)
+        before, rest = _cut(self.head, decoder)
+        after, last = _cut(self.tail, decoder)
         if before or after:
             self.steps = [*before, (rest, _TEXT), *after]
             self.tail = last
+
+    def _let_blanks_vary(self) -> None:
+        """Let the number of blanks before the last brace differ."""
+        blanks = _END.search(self.tail)
+        if blanks is not None:
+            steps = self.steps or [(self.head, _TEXT)]
+            self.steps = [*steps, (self.tail[: blanks.start()], _BLANKS)]
+            self.tail = self.tail[blanks.end() :]
 
     def _is_proven(self, decoder: SteadyDecoder) -> bool:
         """Whether the decoder gives another text in the gap, and just that, whatever the fields
         that may differ say."""
         probe = written(_PROBE)
-        values: dict[_Match, bytes] = {_TEXT: probe, _NUMBER: b"7", _WORD: b'"probe"'}
+        values: dict[_Match, bytes] = {_TEXT: probe, _WORD: b'"probe"', _BLANKS: b"  "}
+        values |= {_NUMBER: b"7", _COUNT: b"7"}
         data = b"".join(fixed + values[match] for fixed, match in self.steps) + self.tail
         delta = decoder.plain(data if self.steps else self.head + probe + self.tail)
         if delta is None or type(delta) is not self.kind:
@@ -146,13 +161,17 @@ def _around(body: bytes, text: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield body[: place + 1], body[place + 1 + len(text) :]
 
 
-def _cut(data: bytes, passing: frozenset[bytes]) -> tuple[list[_Step], bytes]:
+def _cut(data: bytes, decoder: SteadyDecoder) -> tuple[list[_Step], bytes]:
     """``data`` up to each value of a passing field, and what is after the last."""
     steps: list[_Step] = []
     start = 0
     for field in _FIELD.finditer(data):
-        if field.group(1) in passing:
-            value = field.start(2)
-            steps.append((data[start:value], _WORD if data[value] == _QUOTE else _NUMBER))
-            start = field.end()
+        name, value = field.group(1), field.start(2)
+        match = _WORD if data[value] == _QUOTE else _NUMBER
+        if match is _NUMBER and name in decoder.counting and data[value] != _ZERO:
+            match = _COUNT
+        elif name not in decoder.passing:
+            continue
+        steps.append((data[start:value], match))
+        start = field.end()
     return steps, data[start:]

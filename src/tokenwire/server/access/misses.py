@@ -11,15 +11,20 @@ from tokenwire.errors import CursorError, NotFoundError
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.state import State
 
-__all__ = ["count_misses", "run_id"]
+__all__ = ["count_misses", "is_run_id", "run_id"]
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def is_run_id(name: str) -> bool:
+    """Whether ``name`` can be the id of a run."""
+    return _RUN.fullmatch(name) is not None
 
 
 def run_id(request: Request) -> str:
     """The run of the path; what cannot be an id is an unknown run."""
     run = request.path_params["run"]
-    if not _RUN.fullmatch(run):
+    if not is_run_id(run):
         raise NotFoundError("no such run")
     return run
 

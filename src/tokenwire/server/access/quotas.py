@@ -71,9 +71,12 @@ class _Open(NamedTuple):
 
 
 class Count:
-    """One run that is about to start; ``is_started``: it was."""
+    """One run that is about to start; ``is_started``: it was; ``is_repeated``: it was there.
+    ``budgets``: those in force for it, as `RunMeta.budgets` has them."""
 
     is_started: bool = False
+    is_repeated: bool = False
+    budgets: list[str] | None = None
 
 
 class Quotas:
@@ -113,8 +116,9 @@ class Quotas:
             yield count
         finally:
             if not count.is_started:
+                start = 1.0 if count.is_repeated else 0.0
                 for subject, since in places:
-                    await self._drop(subject, run, since)
+                    await self._drop(subject, run, since, start)
 
     async def began(self, principal: str, run: str) -> None:
         """Count a run that waited in a queue as a turn, and is about to start: its start was

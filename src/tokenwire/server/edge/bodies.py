@@ -79,6 +79,12 @@ class HowToAnswer(_Body):
         )
 
 
+class TokenBudget(msgspec.Struct, forbid_unknown_fields=True):
+    """Tokens, in and out."""
+
+    tokens: Annotated[int, Meta(ge=1, le=10**15)]
+
+
 class CreateRun(HowToAnswer):
     """``POST /v1/runs``: a prompt or messages, and how to answer."""
 
@@ -101,6 +107,14 @@ class CreateRun(HowToAnswer):
     replaces: str | None = None
     #: Seconds until an approval of this run expires, where the server or the tool allow more.
     approval_timeout: Annotated[float, Meta(gt=0)] | None = None
+    #: What this run may use, where its budgets allow more: ``{"tokens": 1000}``, or ``$0.05``.
+    budget: TokenBudget | Annotated[str, Meta(pattern=r"\A\$[0-9]+(\.[0-9]+)?\Z")] | None = None
+
+    @property
+    def budget_text(self) -> str | None:
+        """The budget as `tokenwire.relay.runs.Runs.start` takes it."""
+        budget = self.budget
+        return str(budget.tokens) if isinstance(budget, TokenBudget) else budget
 
     def request(self, settings: Settings) -> Request:
         """The model's request, with every limit checked."""

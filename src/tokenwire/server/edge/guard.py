@@ -24,6 +24,7 @@ from tokenwire.errors import ForbiddenError, InputError, LimitError
 from tokenwire.events.validation import quoted
 from tokenwire.observe.facts import RequestDone
 from tokenwire.observe.hooks import report
+from tokenwire.observe.tracing import caller_of
 from tokenwire.server.budget import Account
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.limits import network_of
@@ -33,6 +34,7 @@ from tokenwire.server.edge.transport import Transport, transport_of
 from tokenwire.server.hosted import refusal_of, user_of
 from tokenwire.server.metered import MeteredSend
 from tokenwire.server.settings import Settings, is_loopback
+from tokenwire.server.spending.notice import collected
 from tokenwire.server.tokens.carried import take_token
 from tokenwire.server.tokens.grant import within
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "HostCheck", "OriginCheck", "RequestInfo", "parse_json", "request_info"]
 
 _access = logging.getLogger("tokenwire.access")
+#: What a body of JSON is called; both are types that no form of a page can send.
+_JSON = (b"application/json", b"application/a2a+json")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 #: A header's name in a preflight, and how many of a family are answered.
 _NAME, _MOST_NAMES = re.compile(r"[a-z0-9-]{1,60}"), 30
@@ -145,13 +149,15 @@ class Guard:
                 self._name_account(info, account, transport)
                 if scope["method"] not in _SAFE:
                     receive = await self._read(scope, info, receive, account)
-                with within(info.identity.grant):
+                with within(info.identity.grant), collected(info.noted), caller_of(info.headers):
                     await self.app(scope, receive, dressed)
         except Exception as error:
             if info.status:  # the response has begun: it can only be broken off
                 raise
             account.close()
             response = error_response(error, info.id, self.state.form_for(info.path))
+            statuses = self.state.error_statuses.get(info.path, {})
+            response.status_code = statuses.get(response.status_code, response.status_code)
             await response(scope, receive, dressed)
         finally:
             account.close()
@@ -172,6 +178,7 @@ class Guard:
             name = self.state.request_id_names.get(info.path)
             if name is not None:
                 headers.append((name, info.id.encode("ascii")))
+            headers += info.noted
             if transport.unread is not None and transport.unread():
                 headers = [pair for pair in headers if pair[0] != b"connection"]
                 headers.append((b"connection", b"close"))
@@ -201,6 +208,7 @@ class Guard:
             info.identity = Identity(how="token")
         elif path not in self.state.public_paths and not path.startswith("/assets/"):
             info.identity = await self.state.identify.of_request(info, scope)
+            _check_reader(info)
             self.state.roles.check(info.identity, scope["method"], path)
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
             self._check_origin(headers, info.how)
@@ -237,10 +245,12 @@ class Guard:
             self._check_host(scope, info)
             self._check_origin(info.headers, "open")
             info.identity = await self.state.identify.of_socket(info, scope)
+            _check_reader(info)
             info.identity.require("read")
             account = self.state.budget.account(network_of(info.client))
             self._name_account(info, account, transport_of(scope))
-            await self.app(scope, receive, send_noted)
+            with caller_of(info.headers):
+                await self.app(scope, receive, send_noted)
         except Exception as error:
             if has_answer:
                 raise
@@ -324,7 +334,7 @@ class Guard:
             )
         if raw_limit is None and (info.body or scope["method"] in ("PUT", "PATCH")):
             kind = info.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-            if kind != b"application/json":
+            if kind not in _JSON:
                 raise HTTPProblem(
                     415, "unsupported_media_type", "send the body as Content-Type: application/json"
                 )
@@ -355,6 +365,15 @@ async def _refused(scope: Scope, receive: Receive, send: Send) -> bool:
     elif refusal is not None:
         raise refusal
     return refusal is not None
+
+
+def _check_reader(info: RequestInfo) -> None:
+    """Refuse what is not sent as whom it was written by: a page that outlived its session. A socket
+    whose first message brings the key cannot say yet who it is."""
+    reader = info.headers.get(b"tokenwire-reader")
+    if reader is not None and _text(reader) != info.reader:
+        message = "the caller is another principal than the 'Tokenwire-Reader' of this request"
+        raise HTTPProblem(412, "other_reader", message)
 
 
 def parse_json(data: bytes, depth: int) -> Any:

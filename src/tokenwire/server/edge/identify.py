@@ -9,6 +9,7 @@ scopes and no others, also where the application around the server names a user.
 from __future__ import annotations
 
 import re
+import time
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -77,14 +78,18 @@ class Identify:
         )
 
     async def confirm(self, identity: Identity) -> None:
-        """Raise `NotAuthenticatedError` when the key of a connection that stays open no longer
-        counts."""
+        """Raise `NotAuthenticatedError` when the key or the session of a connection that stays open
+        no longer counts."""
         if identity.grant is not None:
             await self.tokens.confirm(identity)
             return
         is_watched = bool(identity.credential or identity.until or identity.vouched)
         if is_watched and not await self.auth.is_current(identity):
             raise NotAuthenticatedError("the key behind this connection is no longer valid")
+        if identity.session:
+            is_over = time.time() >= identity.ends
+            if is_over or await self.sessions.has_ended(identity.session):
+                raise NotAuthenticatedError("the session behind this connection has ended")
 
     async def of_request(self, info: RequestInfo, scope: Scope) -> Identity:
         """The sender of a request. Raises as `by_key` does."""

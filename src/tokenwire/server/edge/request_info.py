@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from hashlib import sha256
 from typing import Any
 
 from starlette.types import Scope
@@ -26,6 +27,7 @@ class RequestInfo:
         "identity",
         "json",
         "mount",
+        "noted",
         "path",
         "secure",
         "status",
@@ -52,11 +54,19 @@ class RequestInfo:
         #: The parsed JSON body; None without one.
         self.json: Any = None
         self.status = 0
+        #: Headers of the answer that were noted meanwhile.
+        self.noted: list[tuple[bytes, bytes]] = []
 
     @property
     def principal(self) -> str:
         """Whose request it is: the name under which runs are stored, tenant included."""
         return self.identity.principal
+
+    @property
+    def reader(self) -> str:
+        """What stands for whoever reads: tabs of one browser that got the same are of one
+        principal."""
+        return sha256(self.principal.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @property
     def by(self) -> str | None:

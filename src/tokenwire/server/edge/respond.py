@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
@@ -26,15 +26,11 @@ from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.follow import Batch
-from tokenwire.relay.record import CHECK, parse_cursor
+from tokenwire.relay.record import parse_cursor
 from tokenwire.server.budget import Account
-from tokenwire.server.edge.connections import (
-    Connection,
-    Connections,
-    SharedBytes,
-    SlowReader,
-)
+from tokenwire.server.edge.connections import Connection, Connections, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
+from tokenwire.server.edge.encoding.batches import BatchEncoder
 from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.transport import ResponseBody, Transport, transport_of
 from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
@@ -55,8 +51,6 @@ STREAM_HEADERS: dict[str, str] = {
 }
 #: The most that goes into one send, so that a slow reader's socket is asked again in between.
 _PIECE = 64 << 10
-#: How much is encoded at a time, at least one event.
-_PIECES = 256 << 10
 #: Records, and KiB, after which a reader that catches up leaves the loop to others: some 5 ms.
 _TURN = 1024
 
@@ -335,76 +329,6 @@ class RunResponse(Response):
 
     def _farewell(self, reason: str) -> bytes | None:
         return self.encoder.farewell(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
-
-
-class BatchEncoder:
-    """Batches in one reader's wire, on both ways. Objects with slots: a token finds them in fewer
-    cache lines than the cells of a closure."""
-
-    __slots__ = ("_encoder", "_one", "_reopened", "_shared", "_skip")
-
-    def __init__(self, encoder: AnyEncoder, skip: int, shared: SharedBytes | None) -> None:
-        self._encoder, self._skip, self._shared = encoder, skip, shared
-        #: An encoder of single records from their JSON; it needs no event.
-        self._one = encoder.encode_json
-        self._reopened = skip == 0
-
-    def encode(self, batch: Batch) -> bytes:
-        """The batch's bytes; encoded once for all readers that share them."""
-        shared, records = self._shared, batch.records
-        if shared is None or shared.readers == 1:
-            return self._encode(batch)
-        data = shared.get(batch.first, len(records))
-        if data is None:
-            data = self._encode(batch)
-            shared.put(batch.first, len(records), data)
-        return data
-
-    def encode_one(self, offset: int, record: bytes) -> bytes:
-        """The same for a batch of one record."""
-        shared = self._shared
-        if self._one is not None and self._reopened and (shared is None or shared.readers == 1):
-            return self._one(record[CHECK:], b"%d-%b" % (offset, record[:CHECK]))
-        return self.encode(Batch(offset, [record]))
-
-    def pieces(self, batch: Batch) -> Iterator[bytes]:
-        """The same in pieces that grow with no event but their own, each encoded when the one
-        before has been sent."""
-        if self._one is not None or len(batch.records) == 1:
-            data = self.encode(batch)
-            if data:
-                yield data
-            return
-        pieces: list[bytes] = []
-        size = 0
-        for piece in self._each(batch):
-            if size and size + len(piece) > _PIECES:
-                yield b"".join(pieces)
-                pieces.clear()
-                size = 0
-            pieces.append(piece)
-            size += len(piece)
-        if size:
-            yield b"".join(pieces)
-
-    def _encode(self, batch: Batch) -> bytes:
-        one = self._one
-        if one is not None and self._reopened:
-            return b"".join([one(data, cursor) for data, cursor in batch.raw()])
-        return b"".join(self._each(batch))
-
-    def _each(self, batch: Batch) -> Iterator[bytes]:
-        encoder = self._encoder
-        offset = batch.first
-        for cursor, event in batch.events():
-            if offset <= self._skip:
-                encoder.skip(event)
-            else:
-                if not self._reopened:
-                    self._reopened = True
-                    yield encoder.reopen()
-                yield encoder.encode(event, cursor)
-            offset += 1
 
 
 class _Express:

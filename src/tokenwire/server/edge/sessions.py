@@ -111,14 +111,16 @@ class Sessions:
         identity = self._auth.with_limits(claims.identity("session"))
         return msgspec.structs.replace(identity, session=claims.id, ends=claims.ends)
 
-    async def end(self, token: str) -> None:
-        """End a session, on every server of the store. Nothing happens for an invalid one."""
+    async def end(self, token: str) -> str | None:
+        """End a session, on every server of the store: its id. Nothing happens for an invalid
+        one."""
         try:
             claims = await self._open("session", token, _SESSION_SECONDS, "")
         except NotAuthenticatedError:
-            return
+            return None
         if self._log is not None:
             await self._log.set_document(_ENDED, claims.id, b"%d" % claims.ends)
+        return claims.id
 
     async def attach_token(self, identity: Identity, run: str) -> tuple[str, int]:
         """A token that reads one run and does nothing else, and the seconds that it lasts."""

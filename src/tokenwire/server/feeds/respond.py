@@ -16,7 +16,7 @@ from starlette.types import Receive
 from tokenwire.errors import GoneError, InputError
 from tokenwire.events.codec import encode
 from tokenwire.events.model import Reconnect
-from tokenwire.relay.feed.stream import StreamBatch
+from tokenwire.relay.feed.live import StreamBatch
 from tokenwire.relay.follow import Follower
 from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.guard import RequestInfo
@@ -119,7 +119,7 @@ async def page(
     state: State, stream: Live, info: RequestInfo, subject: str, receive: Receive | None
 ) -> Response:
     """What is there now as one JSON page; with ``receive``, as soon as there is something, or the
-    time is up. The next page begins after ``next``."""
+    time is up. The next page begins after ``next``; ``reader`` stands for the principal."""
     release, is_gone = None, False
     try:
         release = state.limits.attach(subject, info.principal)
@@ -144,14 +144,16 @@ async def page(
         stream.close(returning=not is_gone)
         if release is not None:
             release()
-    return Response(_page_of(batch, stream.cursor), media_type="application/json")
+    body = _page_of(batch, stream.cursor, info.reader)
+    return Response(body, media_type="application/json")
 
 
-def _page_of(batch: StreamBatch, following: str) -> bytes:
+def _page_of(batch: StreamBatch, following: str, reader: str) -> bytes:
     events: list[bytes] = []
     for cursor, data in batch.parts():
         if cursor is None:
             events.append(b'{"event":%b}' % data)
         else:
             events.append(b'{"cursor":"%b","event":%b}' % (cursor.encode("ascii"), data))
-    return b'{"events":[%b],"next":%b}' % (b",".join(events), msgspec.json.encode(following))
+    parts = (b",".join(events), msgspec.json.encode(following), reader.encode())
+    return b'{"events":[%b],"next":%b,"reader":"%b"}' % parts

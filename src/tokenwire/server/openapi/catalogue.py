@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from tokenwire.server.openapi import conversation, durable, native, producers, waiting, wires
+from tokenwire.server.openapi.langgraph import operations as langgraph
 from tokenwire.server.openapi.operation import Operation, Socket
 
 __all__ = ["OPERATIONS", "PARAMETERS", "SOCKETS", "described", "plain_path"]
@@ -17,6 +18,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     **conversation.OPERATIONS,
     **waiting.OPERATIONS,
     **wires.OPERATIONS,
+    **langgraph.OPERATIONS,
     **producers.OPERATIONS,
     **durable.OPERATIONS,
 }
@@ -34,10 +36,17 @@ PARAMETERS: dict[str, str] = {
     "model": "A model's name.",
     "wire": "The wire's name.",
     "response": "The response's id.",
+    "assistant": "A model's or an agent's name.",
+    "checkpoint": "The checkpoint's id.",
+    "task": "The task's id, which is the run's.",
+    "config": "The id of a push notification configuration.",
+    "tenant": "An agent's or a model's name; it may hold slashes.",
     "path": "The stream's path; it may hold slashes.",
     "name": "The subscription's id.",
     "principal": "The plain id of a member; it may hold slashes.",
     "invite": "The invitation's name.",
+    "whose": "`principal`, `tenant` or `thread`.",
+    "owner": "A principal's or tenant's plain id, or a conversation; it may hold slashes.",
 }
 _CONVERTER = re.compile(r"\{(\w+):\w+\}")
 

@@ -10,6 +10,7 @@ import msgspec
 from tokenwire.events.message import Message
 from tokenwire.events.model import RunStatus
 from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
+from tokenwire.relay.thread_list.entries import ThreadInfo
 from tokenwire.server.feeds.respond import LIVE
 from tokenwire.server.openapi.operation import (
     EVENT_STREAM,
@@ -33,7 +34,14 @@ from tokenwire.server.routes.conversation.queue import EditBody
 from tokenwire.server.routes.conversation.turns import MOST_TURNS, HeadBody
 from tokenwire.server.runs import RunDescription
 
-__all__ = ["IN_THREAD", "OPERATIONS", "THREAD_PARAMS", "QueuedRun"]
+__all__ = [
+    "IN_THREAD",
+    "LIST_EVENTS",
+    "OPERATIONS",
+    "THREAD_PARAMS",
+    "ListEventPage",
+    "QueuedRun",
+]
 
 _HISTORY = query(
     "history",
@@ -139,13 +147,46 @@ class ThreadEventAt(msgspec.Struct, omit_defaults=True):
 
 
 class ThreadEventPage(msgspec.Struct):
-    """Some events. ``next``: the cursor to ask for the next page with."""
+    """Some events. ``next``: the cursor to ask for the next page with; ``reader`` stands for the
+    principal, the same text for the same one."""
 
     events: list[ThreadEventAt]
     next: str
+    reader: str
+
+
+class ListEvent(msgspec.Struct, omit_defaults=True):
+    """What changed in the list of conversations, at the Unix millisecond ``at``. ``snapshot``:
+    ``threads``, the newest, and ``next`` where there are more; ``thread``: ``entry`` is how it
+    stands in the list now; ``thread-gone``: it does not any more; ``reset``: ``reason``."""
+
+    type: str
+    at: int | None = None
+    thread: str | None = None
+    entry: ThreadInfo | None = None
+    threads: list[ThreadInfo] | None = None
+    next: str | None = None
+    reason: str | None = None
+
+
+class ListEventAt(msgspec.Struct, omit_defaults=True):
+    """An event; ``reset`` has no cursor."""
+
+    event: ListEvent
+    cursor: str | None = None
+
+
+class ListEventPage(msgspec.Struct):
+    """Some events. ``next``: the cursor to ask for the next page with; ``reader`` stands for the
+    principal, the same text for the same one."""
+
+    events: list[ListEventAt]
+    next: str
+    reader: str
 
 
 #: A stream of them.
+LIST_EVENTS = Answer(status=200, text="What changes", items=ListEvent, content=EVENT_STREAM)
 EVENTS = Answer(status=200, text="The events", items=ThreadEvent, content=EVENT_STREAM)
 
 _QUEUE = "/v1/threads/{thread}/queue"

@@ -17,7 +17,15 @@ from tokenwire.events.model import EVENT_TYPES
 from tokenwire.server.openapi import shapes
 from tokenwire.server.openapi.catalogue import PARAMETERS
 from tokenwire.server.openapi.foreign import BODIES, CHUNKS
-from tokenwire.server.openapi.operation import EVENT_STREAM, JSON, Answer, Operation, Socket
+from tokenwire.server.openapi.langgraph import schemas as langgraph
+from tokenwire.server.openapi.operation import (
+    EVENT_STREAM,
+    JSON,
+    Answer,
+    Operation,
+    Socket,
+    header,
+)
 from tokenwire.server.openapi.problems import PROVIDER, codes_of
 
 __all__ = ["Version", "document", "operation_fields", "schemas"]
@@ -29,10 +37,23 @@ _REF = "#/components/schemas/"
 _FULL = {"3.1": "3.1.1", "3.2": "3.2.0"}
 _PATH_NAME = re.compile(r"\{(\w+)\}")
 _WORDS = re.compile(r"\W+")
-_PROBLEMS = {"native": "Problem", "openai": "OpenAIProblem", "anthropic": "AnthropicProblem"}
+_PROBLEMS = {
+    "native": "Problem",
+    "openai": "OpenAIProblem",
+    "anthropic": "AnthropicProblem",
+    "a2a": "A2AProblem",
+    "rpc": "A2AAnswer",
+    "langgraph": "LangGraphProblem",
+}
 _ABOUT = (
     "Bring a model's answer to people while it is being written, and never lose or repeat a word "
     "of it."
+)
+#: What every request may bring that changes something; requests that only read may as well.
+_READER = header(
+    "Tokenwire-Reader",
+    "Whom the caller takes itself for, as `reader` of `GET /v1/threads` says: the request is "
+    "refused to every other principal.",
 )
 #: The wires whose requests wait for a provider, so that its failures are their statuses.
 _WAITING = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
@@ -88,7 +109,7 @@ def operation_fields(
     }
     if operation.text:
         fields["description"] = operation.text
-    parameters = _parameters(path, operation)
+    parameters = _parameters(method, path, operation)
     if parameters:
         fields["parameters"] = parameters
     if operation.body is not None:
@@ -108,7 +129,7 @@ def operation_fields(
     return fields
 
 
-def _parameters(path: str, operation: Operation) -> list[Json]:
+def _parameters(method: str, path: str, operation: Operation) -> list[Json]:
     in_path = [
         {
             "name": name,
@@ -119,9 +140,10 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
         }
         for name in _PATH_NAME.findall(path)
     ]
+    has_reader = operation.access == "key" and method not in ("GET", "HEAD", "OPTIONS")
     others = [
         {"name": p.name, "in": p.place, "description": p.text, "schema": _clean(p.schema)}
-        for p in operation.params
+        for p in (*operation.params, *([_READER] if has_reader else []))
     ]
     return in_path + others
 
@@ -276,7 +298,9 @@ def schemas() -> Json:
         _SCHEMAS["EventAt"]["properties"]["event"] = {
             "anyOf": [{"$ref": _REF + "Event"}, {"type": "object", "required": ["type"]}]
         }
-        _SCHEMAS.update(_clean({**BODIES, **CHUNKS, **_FRAMES}))
+        _SCHEMAS.update(
+            _clean({**BODIES, **CHUNKS, **langgraph.BODIES, **langgraph.SHAPES, **_FRAMES})
+        )
     return _SCHEMAS
 
 

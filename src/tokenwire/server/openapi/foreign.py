@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tokenwire.events.names import THREAD
+from tokenwire.wire.a2a.request import METHODS as A2A_METHODS
 from tokenwire.wire.ai_sdk.parts import COMPAT
 from tokenwire.wire.anthropic.request import MESSAGES_FIELDS
 from tokenwire.wire.openai.chat_request import CHAT_FIELDS
@@ -241,6 +242,62 @@ _AG_UI: Schema = _object(
     },
 )
 
+_A2A_PART: Schema = {
+    "description": "One of `text`, `raw` (base64), `url` and `data`.",
+    **_object(
+        [],
+        {
+            "text": _TEXT,
+            "raw": _TEXT,
+            "url": _TEXT,
+            "data": {},
+            "mediaType": {"type": ["string", "null"]},
+            "filename": {"type": ["string", "null"]},
+        },
+    ),
+}
+_A2A_SEND: Schema = {
+    "description": "A2A's `SendMessageRequest`.",
+    **_object(
+        ["message"],
+        {
+            "message": _object(
+                ["messageId", "parts"],
+                {
+                    "messageId": {"type": "string", "minLength": 1, "maxLength": 256},
+                    "contextId": _maybe(_ID),
+                    "taskId": {"type": ["string", "null"]},
+                    "role": {"enum": ["ROLE_USER", None]},
+                    "parts": {"type": "array", "items": _A2A_PART, "minItems": 1},
+                },
+            ),
+            "configuration": _maybe(
+                _object(
+                    [],
+                    {
+                        "returnImmediately": _FLAG,
+                        "historyLength": {"type": ["integer", "null"], "minimum": 0},
+                    },
+                )
+            ),
+            "metadata": {"type": ["object", "null"]},
+            "tenant": {"type": ["string", "null"]},
+        },
+    ),
+}
+_A2A_CALL: Schema = {
+    "description": "A JSON-RPC 2.0 request of A2A.",
+    **_object(
+        ["jsonrpc", "method"],
+        {
+            "jsonrpc": {"const": "2.0"},
+            "id": {"type": ["string", "integer", "null"]},
+            "method": {"enum": list(A2A_METHODS)},
+            "params": {"type": ["object", "null"]},
+        },
+    ),
+}
+
 #: The request's body by the name that its schema has in the document.
 BODIES: dict[str, Schema] = {
     "OpenAIChatRequest": _CHAT,
@@ -250,6 +307,8 @@ BODIES: dict[str, Schema] = {
     "UIChatRequest": _UI,
     "UIApproval": _UI_APPROVAL,
     "AGUIRequest": _AG_UI,
+    "A2ASendRequest": _A2A_SEND,
+    "A2ACall": _A2A_CALL,
 }
 
 _TYPED = _object(["type"], {"type": _TEXT})
@@ -324,6 +383,54 @@ CHUNKS: dict[str, Schema] = {
         ),
     },
     "AnthropicEvent": {"description": "An event of a message stream.", **_TYPED},
+    "A2ATask": {
+        "description": "A `Task`.",
+        **_object(["id", "contextId", "status"], {"id": _TEXT, "contextId": _TEXT}),
+    },
+    "A2ASent": _object(["task"], {"task": _ANY_OBJECT}),
+    "A2ATasks": _object(
+        ["tasks", "nextPageToken", "pageSize", "totalSize"],
+        {
+            "tasks": {"type": "array", "items": _ANY_OBJECT},
+            "nextPageToken": _TEXT,
+            "pageSize": {"type": "integer"},
+            "totalSize": {"type": "integer"},
+        },
+    ),
+    "A2APush": {
+        "description": "A `TaskPushNotificationConfig`.",
+        **_object(["url"], {"id": _TEXT, "url": _TEXT, "token": _TEXT}),
+    },
+    "A2APushes": _object(
+        ["configs"], {"configs": {"type": "array", "items": _ANY_OBJECT}, "nextPageToken": _TEXT}
+    ),
+    "A2ANothing": _object([], {}),
+    "A2ACard": {
+        "description": "An `AgentCard`.",
+        **_object(["name", "supportedInterfaces", "capabilities", "skills"], {"name": _TEXT}),
+    },
+    "A2AResponse": {
+        "description": "A `StreamResponse`.",
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+    },
+    "A2AAnswer": {
+        "description": "A JSON-RPC 2.0 response: `result`, or `error`.",
+        **_object(["jsonrpc", "id"], {"jsonrpc": {"const": "2.0"}, "error": _ANY_OBJECT}),
+    },
+    "A2AProblem": {
+        "description": "A `google.rpc.Status`.",
+        **_object(
+            ["error"],
+            {
+                "error": _object(
+                    ["code", "status", "message", "details"],
+                    {"code": {"type": "integer"}, "status": _TEXT, "message": _TEXT},
+                )
+            },
+        ),
+    },
     "OpenAIProblem": {
         "description": "OpenAI's error.",
         **_object(

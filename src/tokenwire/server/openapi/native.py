@@ -5,8 +5,15 @@ from __future__ import annotations
 
 from tokenwire.relay.threads import MOST_THREADS
 from tokenwire.server.edge.bodies import ApprovalBody, CancelBody, CreateRun, ToolAnswerBody
+from tokenwire.server.feeds.respond import LIVE
 from tokenwire.server.openapi import shapes
-from tokenwire.server.openapi.conversation import IN_THREAD, THREAD_PARAMS, QueuedRun
+from tokenwire.server.openapi.conversation import (
+    IN_THREAD,
+    LIST_EVENTS,
+    THREAD_PARAMS,
+    ListEventPage,
+    QueuedRun,
+)
 from tokenwire.server.openapi.operation import (
     Answer,
     Operation,
@@ -22,6 +29,9 @@ from tokenwire.server.openapi.problems import START
 from tokenwire.server.routes.meta import SessionBody
 from tokenwire.server.routes.threads import NamedThread, ThreadBody
 from tokenwire.server.runs import RunDescription
+from tokenwire.server.spending.overview import OwnerUsagePage
+from tokenwire.server.spending.routes import MOST_PAGE, BudgetBody, BudgetList, OwnerBudgets
+from tokenwire.server.spending.usage import RunUsage, ThreadUsage, UsageReport
 from tokenwire.server.tokens.routes import IssueBody
 from tokenwire.wire.ai_sdk.parts import COMPAT
 
@@ -148,9 +158,21 @@ _THREADS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/threads"): Operation(
         summary="Conversations, newest first",
         tag="Conversations",
-        params=(_LIMIT, _before("next")),
-        answers=(answer(200, "A page of them", shapes.ThreadPage),),
-        problems=("bad_request",),
+        text="With `live` the list as it changes: first a snapshot, then each conversation that is "
+        "new or another, as an SSE block with its JSON; `id` is its cursor.",
+        params=(
+            _LIMIT,
+            _before("next"),
+            query("live", "As a stream, or one JSON page of what changes.", enum=list(LIVE)),
+            header("Last-Event-ID", "With `live`: continue after this event."),
+            query("after", "As Last-Event-ID, which counts more."),
+        ),
+        answers=(
+            answer(200, "A page of them", shapes.ThreadPage),
+            LIST_EVENTS,
+            answer(200, "A page of events", ListEventPage),
+        ),
+        problems=("bad_request", "bad_cursor"),
     ),
     ("GET", "/v1/threads/{thread}"): Operation(
         summary="A conversation",
@@ -302,7 +324,98 @@ _META: dict[tuple[str, str], Operation] = {
     ),
 }
 
-OPERATIONS = {**_RUNS, **_THREADS, **_META}
+_DAY = query("day", "Of this day, `2026-11-29`; default: today.", format="date")
+_OPERATORS = "For operators."
+_WHOSE = (
+    query("tenant", "Of the principal."),
+    query("principal", "Who began the conversation."),
+)
+_MATCH = header("If-Match", "The `ETag` that was read: 412 where the budgets have changed since.")
+_SET = answer(200, "What is set now", OwnerBudgets, ETag="the version")
+_SETTING = ("conflict", "precondition_failed", "unknown_run")
+
+
+def _budgets(path: str, of: str) -> dict[tuple[str, str], Operation]:
+    """Reading, setting and clearing."""
+    query_of = _WHOSE if path.endswith("}/{owner}") else ()
+    return {
+        ("GET", path): Operation(
+            summary=f"The budgets of {of}",
+            tag="Usage",
+            text="What is set, what is in force, and the last changes. " + _OPERATORS,
+            params=query_of,
+            answers=(_SET,),
+            problems=("bad_request", "forbidden", "unknown_run"),
+        ),
+        ("PUT", path): Operation(
+            summary=f"Set the budgets of {of}",
+            tag="Usage",
+            text="All of them at once. They count before those of the configuration. " + _OPERATORS,
+            params=(_MATCH, *query_of),
+            body=body(BudgetBody),
+            answers=(_SET,),
+            problems=_SETTING,
+        ),
+        ("DELETE", path): Operation(
+            summary=f"Clear the budgets of {of}",
+            tag="Usage",
+            text="Those of the configuration count again. " + _OPERATORS,
+            params=(_MATCH, *query_of),
+            answers=(_SET,),
+            problems=_SETTING,
+        ),
+    }
+
+
+_USAGE: dict[tuple[str, str], Operation] = {
+    ("GET", "/v1/budgets"): Operation(
+        summary="The budgets that are set",
+        tag="Usage",
+        text="While servers run, beside those of the configuration. " + _OPERATORS,
+        params=(
+            query("limit", "So many of a page.", type="integer", minimum=1, maximum=MOST_PAGE),
+            query("after", "The `next` of the page before."),
+        ),
+        answers=(answer(200, "A page of them", BudgetList),),
+        problems=("bad_request", "forbidden", "unknown_run"),
+    ),
+    **_budgets("/v1/budgets/{whose}", "all owners of a kind"),
+    **_budgets("/v1/budgets/{whose}/{owner}", "one owner"),
+    **{
+        ("GET", f"/v1/usage/{kind}s"): Operation(
+            summary=f"What each {kind} used and cost",
+            tag="Usage",
+            text="On one day and in its month, and what is left of budgets. " + _OPERATORS,
+            params=(_DAY, query("after", "The `next` of the page before.")),
+            answers=(answer(200, "A page of them", OwnerUsagePage),),
+            problems=("bad_request", "forbidden", "unknown_run"),
+        )
+        for kind in ("principal", "tenant")
+    },
+    ("GET", "/v1/usage"): Operation(
+        summary="What the caller's runs used and cost",
+        tag="Usage",
+        text="On one day and in its month, runs that have ended. Where usage is counted (404).",
+        params=(_DAY,),
+        answers=(answer(200, "The sums", UsageReport),),
+        problems=("bad_request", "unknown_run"),
+    ),
+    ("GET", "/v1/runs/{run}/usage"): Operation(
+        summary="What a run used and cost",
+        tag="Usage",
+        text="Or has used so far. `is_settled`, soon after its end: it is in the sums.",
+        answers=(answer(200, "By model", RunUsage),),
+        problems=_RUN,
+    ),
+    ("GET", "/v1/threads/{thread}/usage"): Operation(
+        summary="What a conversation used and cost",
+        tag="Usage",
+        answers=(answer(200, "The sum of its runs that have ended", ThreadUsage),),
+        problems=("bad_request", "unknown_run"),
+    ),
+}
+
+OPERATIONS = {**_RUNS, **_THREADS, **_META, **_USAGE}
 
 SOCKETS: dict[str, Socket] = {
     "/ws": Socket(

@@ -33,7 +33,7 @@ EVENT_STREAM = "text/event-stream"
 LINES = "application/x-ndjson"
 
 #: Whose body an error has.
-Form = Literal["native", "openai", "anthropic"]
+Form = Literal["native", "openai", "anthropic", "a2a", "rpc", "langgraph"]
 #: What a request shows: an API key (or session), nothing, or a token of the route's own.
 Access = Literal["key", "none", "token"]
 

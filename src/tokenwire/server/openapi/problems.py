@@ -28,11 +28,13 @@ from tokenwire.errors import (
     UnknownModelError,
 )
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
+from tokenwire.relay.spending.budgets import BudgetError
 from tokenwire.server.openapi.operation import Operation
 
 __all__ = ["PROVIDER", "START", "STATUS", "codes_of"]
 
 _ERRORS: tuple[type[TokenwireError], ...] = (
+    BudgetError,
     BusyError,
     ConflictError,
     CursorError,
@@ -59,12 +61,19 @@ _ERRORS: tuple[type[TokenwireError], ...] = (
 #: The status of each code.
 STATUS: dict[str, int] = {
     **{error.code: error.http_status for error in _ERRORS},
+    "unpriced": 402,
     "not_found": 404,
     "model_not_found": 404,
     "method_not_allowed": 405,
     "timeout": 408,
+    "precondition_failed": 412,
+    "other_reader": 412,
     "unsupported_media_type": 415,
     "wrong_host": 421,
+    "unsupported_operation": 400,
+    "task_not_cancelable": 400,
+    "push_not_supported": 400,
+    "version_not_supported": 400,
     "headers_too_large": 431,
     # What the subscriptions of Durable Streams say.
     "INVALID_REQUEST": 400,
@@ -87,6 +96,8 @@ _CHANGING = ("bad_request", "forbidden", "timeout", "limit_exceeded", "unsupport
 
 #: What a request can hear that starts a run.
 START = (
+    "budget",
+    "unpriced",
     "unknown_model",
     "bad_cursor",
     "idempotency_key_reused",
@@ -105,9 +116,9 @@ def codes_of(method: str, path: str, operation: Operation) -> dict[int, list[str
     """The codes that an operation may answer with, by status."""
     codes = {*_ALWAYS, *operation.problems}
     if operation.access != "none":
-        codes |= {*_STORE, "not_authenticated", "role_required"}
+        codes |= {*_STORE, "not_authenticated", "other_reader", "role_required"}
     if operation.access == "token":
-        codes -= {"not_authenticated", "role_required"}
+        codes -= {"not_authenticated", "other_reader", "role_required"}
     if method not in ("GET", "HEAD", "OPTIONS"):
         codes |= {*_CHANGING}
     if operation.costly:

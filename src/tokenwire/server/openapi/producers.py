@@ -35,7 +35,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             answer(201, "A new run", RemoteState, Location="its path", Tokenwire_Run="its id"),
             answer(200, "The run that the key names", RemoteState),
         ),
-        problems=("conflict", "idempotency_key_reused", "unknown_run", "gone"),
+        problems=("budget", "conflict", "idempotency_key_reused", "unknown_run", "gone"),
     ),
     ("GET", _ONE): Operation(
         summary="A run as its producer sees it",

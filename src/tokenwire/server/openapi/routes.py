@@ -6,6 +6,7 @@ this deployment; the path of its server is the prefix that the application has p
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import quote
@@ -51,11 +52,12 @@ def routes(state: State, served: Served) -> list[BaseRoute]:
         version = request.query_params.get("version", _VERSIONS[0])
         if version not in _VERSIONS:
             raise InputError(f"'version' must be one of {', '.join(_VERSIONS)}", field="version")
-        value = documents.of(request, cast(Version, version))
+        value = await asyncio.to_thread(documents.of, request, cast(Version, version))
         return json_response({**value, "servers": [{"url": quote(info.mount) or "/"}]})
 
     async def docs(state: State, request: Request, info: RequestInfo) -> Response:
-        html = page(documents.of(request, "3.2"), base=quote(info.mount))
+        # A tenth of a second of work, during which no stream of this process may stand still.
+        html = await asyncio.to_thread(documents.page_of, request, quote(info.mount))
         headers = {"content-security-policy": PAGE_POLICY}
         return Response(html, headers=headers, media_type="text/html")
 
@@ -66,20 +68,34 @@ def routes(state: State, served: Served) -> list[BaseRoute]:
 
 
 class _Documents:
-    """Documents, made once."""
+    """Documents and pages, made once; in any thread."""
 
     def __init__(self, state: State, served: Served) -> None:
         self._state, self._served = state, served
         self._documents: dict[tuple[Version, tuple[str, ...]], dict[str, Any]] = {}
+        self._pages: dict[tuple[tuple[str, ...], str], bytes] = {}
 
     def of(self, request: Request, version: Version) -> dict[str, Any]:
         """The document of the wires that the request's application serves."""
-        groups = self._served()
-        names = tuple(request.scope.get(WIRES_KEY) or groups)
+        names = self._names(request)
         value = self._documents.get((version, names))
         if value is None:
+            groups = self._served()
             served = [route for name in names for route in groups[name]]
             value = document(*described(served, self._state.described), version=version)
             if len(self._documents) < _MOST_KEPT:
                 self._documents[version, names] = value
         return value
+
+    def page_of(self, request: Request, base: str) -> bytes:
+        """The same as a page to read, whose links begin with ``base``."""
+        key = (self._names(request), base)
+        html = self._pages.get(key)
+        if html is None:
+            html = page(self.of(request, "3.2"), base=base)
+            if len(self._pages) < _MOST_KEPT:
+                self._pages[key] = html
+        return html
+
+    def _names(self, request: Request) -> tuple[str, ...]:
+        return tuple(request.scope.get(WIRES_KEY) or self._served())

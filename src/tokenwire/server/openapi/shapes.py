@@ -11,7 +11,7 @@ from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.conversation.rules import ThreadRules
 from tokenwire.relay.description import RunSnapshot
 from tokenwire.relay.members.roster import MemberRole
-from tokenwire.relay.threads import ThreadInfo
+from tokenwire.relay.thread_list.entries import ThreadInfo
 from tokenwire.server.runs import RunDescription
 
 __all__ = [
@@ -109,11 +109,13 @@ class AttachToken(msgspec.Struct, omit_defaults=True):
 
 class ThreadPage(msgspec.Struct, omit_defaults=True):
     """Conversations, newest first. ``retention``: seconds that each is kept after its last use;
-    ``durability``: what the store outlives; ``next``: ask for the next page with ``before``."""
+    ``durability``: what the store outlives; ``reader``: stands for the principal; ``next``: ask for
+    the next page with ``before``."""
 
     threads: list[ThreadInfo]
     retention: float
     durability: str
+    reader: str
     next: str | None = None
 
 

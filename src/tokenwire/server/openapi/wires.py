@@ -3,11 +3,14 @@ Anthropic."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokenwire.server.openapi import shapes
 from tokenwire.server.openapi.conversation import IN_THREAD, THREAD_PARAMS
 from tokenwire.server.openapi.native import AFTER, KEY, LAST_EVENT_ID
 from tokenwire.server.openapi.operation import (
     LINES,
+    Answer,
     Operation,
     Socket,
     answer,
@@ -201,7 +204,161 @@ _ANTHROPIC: dict[tuple[str, str], Operation] = {
     ),
 }
 
-OPERATIONS = {**_AI_SDK, **_AG_UI, **_OPENAI, **_ANTHROPIC}
+_A2A_COMMON = ("bad_request", "version_not_supported", *_RUN)
+_A2A_START = (*START, *_A2A_COMMON, "unsupported_operation")
+
+
+def _a2a(text: str, kind: str) -> Answer:
+    return Answer(status=200, text=text, type=kind, content="application/a2a+json")
+
+
+_TASK = _a2a("The task", "A2ATask")
+_VERSION = header("A2A-Version", "The release that the client speaks: `1.0`.", enum=["1.0"])
+_HISTORY = query("historyLength", "At most so many messages.", type="integer", minimum=0)
+_CHANGES = stream("The task, then its changes", "A2AResponse")
+
+
+def _of_messages(base: str) -> dict[tuple[str, str], Operation]:
+    """Messages below ``base``."""
+    named = " to the agent or model that the path names" if "{" in base else ""
+    return {
+        ("POST", f"{base}/message:send"): Operation(
+            summary=f"Send a message{named}; the task when it has ended or waits",
+            params=(_VERSION,),
+            body=body("A2ASendRequest"),
+            answers=(_a2a("The task", "A2ASent"),),
+            problems=_A2A_START,
+            tag="A2A",
+            form="a2a",
+        ),
+        ("POST", f"{base}/message:stream"): Operation(
+            summary=f"Send a message{named}; the task, then its changes",
+            params=(LAST_EVENT_ID, _VERSION),
+            body=body("A2ASendRequest"),
+            answers=(_CHANGES,),
+            problems=_A2A_START,
+            tag="A2A",
+            form="a2a",
+        ),
+    }
+
+
+def _of_push(path: str) -> dict[tuple[str, str], Operation]:
+    """Push notification configurations of a task."""
+    problems = (*_A2A_COMMON, "push_not_supported")
+    one = _a2a("The configuration", "A2APush")
+
+    def operation(summary: str, answer: Answer, **more: Any) -> Operation:
+        return Operation(
+            summary=summary,
+            params=(_VERSION,),
+            answers=(answer,),
+            problems=(*problems, *more.pop("problems", ())),
+            tag="A2A",
+            form="a2a",
+            **more,
+        )
+
+    return {
+        ("GET", path): operation("The caller's configurations", _a2a("All", "A2APushes")),
+        ("POST", path): operation(
+            "Notify an address of the task's changes",
+            one,
+            body=body("A2APush"),
+            problems=("conflict",),
+        ),
+        ("GET", f"{path}/{{config}}"): operation("One configuration", one),
+        ("DELETE", f"{path}/{{config}}"): operation(
+            "Remove a configuration", _a2a("Nothing", "A2ANothing")
+        ),
+    }
+
+
+def _of_tasks(base: str) -> dict[tuple[str, str], Operation]:
+    """Tasks below ``base``."""
+    subscribe = Operation(
+        summary="The task, then its changes",
+        text="With `Last-Event-ID`, a cursor from an event's metadata, what the client misses.",
+        params=(LAST_EVENT_ID, _VERSION),
+        answers=(_CHANGES,),
+        problems=(*_A2A_COMMON, "bad_cursor", "unsupported_operation"),
+        tag="A2A",
+        form="a2a",
+    )
+    return {
+        ("GET", f"{base}/tasks"): Operation(
+            summary="The caller's tasks, in pages",
+            params=(
+                query("contextId", "Of this conversation."),
+                query("status", "In this state."),
+                query("pageSize", "1 to 100.", type="integer", minimum=1, maximum=100),
+                query("pageToken", "The `nextPageToken` of the last page."),
+                query("includeArtifacts", "With what was answered.", enum=["true", "false"]),
+                query("statusTimestampAfter", "Changed since this time."),
+                _HISTORY,
+                _VERSION,
+            ),
+            answers=(_a2a("The tasks", "A2ATasks"),),
+            problems=(*_A2A_COMMON, "forbidden"),
+            tag="A2A",
+            form="a2a",
+        ),
+        ("GET", f"{base}/tasks/{{task}}"): Operation(
+            summary="A task now",
+            params=(_HISTORY, _VERSION),
+            answers=(_TASK,),
+            problems=_A2A_COMMON,
+            tag="A2A",
+            form="a2a",
+        ),
+        ("POST", f"{base}/tasks/{{task}}:cancel"): Operation(
+            summary="Cancel a task; the task as it ended",
+            params=(_VERSION,),
+            body=body({"type": "object"}, required=False),
+            answers=(_TASK,),
+            problems=(*_A2A_COMMON, "task_not_cancelable", "conflict"),
+            tag="A2A",
+            form="a2a",
+        ),
+        **_of_push(f"{base}/tasks/{{task}}/pushNotificationConfigs"),
+        ("GET", f"{base}/extendedAgentCard"): Operation(
+            summary="The agent card with every agent and model",
+            answers=(_a2a("The card", "A2ACard"),),
+            tag="A2A",
+            form="a2a",
+        ),
+        ("GET", f"{base}/tasks/{{task}}:subscribe"): subscribe,
+        ("POST", f"{base}/tasks/{{task}}:subscribe"): subscribe,
+    }
+
+
+_A2A: dict[tuple[str, str], Operation] = {
+    ("GET", "/.well-known/agent-card.json"): Operation(
+        summary="The agent card",
+        tag="A2A",
+        answers=(answer(200, "The card", "A2ACard"),),
+        access="none",
+    ),
+    ("POST", "/a2a"): Operation(
+        summary="A2A's JSON-RPC binding",
+        tag="A2A",
+        text="Errors of the protocol are answers with status 200.",
+        params=(LAST_EVENT_ID, _VERSION),
+        body=body("A2ACall"),
+        answers=(
+            answer(200, "The answer", "A2AAnswer"),
+            stream("Answers, each with a change", "A2AAnswer"),
+            answer(204, "A notification, which has no `id`"),
+        ),
+        form="rpc",
+    ),
+    **_of_messages("/a2a"),
+    **_of_messages("/a2a/{tenant}"),
+    **_of_tasks("/a2a"),
+    **_of_tasks("/a2a/{tenant}"),
+}
+
+OPERATIONS = {**_AI_SDK, **_AG_UI, **_OPENAI, **_ANTHROPIC, **_A2A}
 
 SOCKETS: dict[str, Socket] = {
     "/api/chat/ws": Socket(

@@ -46,11 +46,11 @@ async def ui_messages(
     runs = await state.runs.thread(thread, principal=principal)
     for run in runs[:1]:
         try:
-            asked = await _asked(state, run.id, principal)
+            request = await _request_of(state, run.id, principal)
             replay = await state.runs.replay(run.id, principal=principal)
         except (NotFoundError, GoneError):
             break
-        messages = stored_messages(asked, (run.id for run in runs), compat)
+        messages = stored_messages(request, (run.id for run in runs), compat)
         count = len(messages)
         active = run.id if replay.fold.status not in OUTCOMES else None
         if active is None or replay.fold.status == "waiting":
@@ -80,7 +80,7 @@ async def _add_extras(
         if not open_places:
             return
         try:
-            place = _place_of(await _asked(state, run.id, principal), messages)
+            place = _place_of(await _request_of(state, run.id, principal), messages)
             if place not in open_places:
                 continue
             replay = await state.runs.replay(run.id, principal=principal)
@@ -92,19 +92,19 @@ async def _add_extras(
             open_places.discard(place)
 
 
-async def _asked(state: State, run: str, principal: str) -> list[Message]:
+async def _request_of(state: State, run: str, principal: str) -> list[Message]:
     """The messages that a run was started with, without reading its log. Raises `NotFoundError`."""
     await state.runs.info(run, principal=principal)  # whether it may be read
     meta = meta_of(await state.store.describe(run))
     return (await with_history(state.store, run, meta)).request.messages
 
 
-def _place_of(asked: list[Message], messages: list[dict[str, Any]]) -> int | None:
-    """Where the answer to ``asked`` stands; None where the conversation has another branch."""
-    if not asked or asked[-1].role != "user":
+def _place_of(request: list[Message], messages: list[dict[str, Any]]) -> int | None:
+    """Where the answer to ``request`` stands; None where the conversation has another branch."""
+    if not request or request[-1].role != "user":
         return None
-    count = len(stored_messages(asked)) if asked[-1].id is None else 1
-    last = stored_messages(asked[-1:])[0] | {"id": asked[-1].id or f"kept-{count - 1}"}
+    count = len(stored_messages(request)) if request[-1].id is None else 1
+    last = stored_messages(request[-1:])[0] | {"id": request[-1].id or f"kept-{count - 1}"}
     for place, message in enumerate(messages[:-1]):
         if message["id"] == last["id"] and message["parts"] == last["parts"]:
             return place + 1

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from tokenwire.events.estimate import estimate_tokens
 from tokenwire.server.edge.bodies import check_request, choose_model
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
@@ -33,7 +34,6 @@ from tokenwire.wire.anthropic.encoder import (
     error_type,
     message_object,
 )
-from tokenwire.wire.anthropic.estimate import estimate_tokens
 from tokenwire.wire.anthropic.request import parse_messages
 
 __all__ = ["anthropic_form", "routes"]

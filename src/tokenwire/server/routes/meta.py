@@ -126,6 +126,8 @@ async def metrics(state: State, request: Request, info: RequestInfo) -> Response
             "tokenwire_connections_open": len(state.connections),
             "tokenwire_runs_running": state.runs.census.total().running,
             "tokenwire_loop_lag_seconds": state.connections.lag,
+            "tokenwire_usage_counted": float(state.settling is not None),
+            "tokenwire_budget_reserved_tokens": state.runs.worker.allowances.reserved_tokens,
         }
     )
     if page is None:
@@ -156,11 +158,15 @@ async def sign_in(state: State, request: Request, info: RequestInfo) -> Response
 
 
 async def sign_out(state: State, request: Request, info: RequestInfo) -> Response:
-    """``DELETE /v1/session``: end the session, on every server of the store."""
+    """``DELETE /v1/session``: end the session, on every server of the store, and what it has
+    open: here at once, elsewhere within a minute."""
     sessions = state.identify.sessions
     session = state.identify.session_of(info)
-    if session:
-        await sessions.end(session)
+    ended = await sessions.end(session) if session else None
+    if ended is not None:
+        for connection in state.connections:
+            if connection.identity is not None and connection.identity.session == ended:
+                connection.revoke()
     response = Response(status_code=204)
     response.delete_cookie(
         sessions.cookie_name(secure=info.secure, mount=info.mount),

@@ -134,6 +134,7 @@ async def begin(
         on_disconnect=body.on_disconnect,
         metadata=body.metadata,
         approval_timeout=body.approval_timeout,
+        budget=body.budget_text,
     )
     if query.history is not None and body.thread is not None:
         following = await _following(state, body, request.messages, how.principal)
@@ -150,6 +151,7 @@ async def begin(
         metadata=body.metadata,
         on_disconnect=body.on_disconnect,
         approval_timeout=body.approval_timeout,
+        budget=body.budget_text,
     )
     return Reply(run=run.id, info=run)
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tokenwire.errors import BusyError, CursorError, ProviderError, UnknownModelError
+from tokenwire.events.codec import AnyEvent
 from tokenwire.events.fold import Fold
 from tokenwire.events.request import PassedFields
 from tokenwire.providers.routing.passing import dropped_fields
@@ -111,10 +112,19 @@ async def wire_response(
     )
 
 
-async def finished(state: State, request: Request, run: str, principal: str) -> Fold:
-    """The run's fold once it has ended. A client that leaves meanwhile is a reader that leaves:
-    the run's ``on_disconnect`` decides what follows. Raises `BusyError` when the server stops
-    before."""
+async def finished(
+    state: State,
+    request: Request,
+    run: str,
+    principal: str,
+    *,
+    take: Callable[[str, AnyEvent], None] | None = None,
+    is_enough: Callable[[Fold], bool] | None = None,
+) -> Fold:
+    """The run's fold once it has ended, or, where all there is was read, ``is_enough`` says so;
+    ``take`` gets each event with its cursor. A client that leaves meanwhile is a reader that
+    leaves: the run's ``on_disconnect`` decides what follows. Raises `BusyError` when the server
+    stops before."""
     fold = Fold()
     follower = await state.runs.follow(run, principal=principal)
     is_gone = is_late = False
@@ -138,8 +148,13 @@ async def finished(state: State, request: Request, run: str, principal: str) -> 
         while (batch := await follower.next()) is not None:
             if is_gone:
                 raise HTTPProblem(499, "client_gone", "the client closed its connection")
-            for _, event in batch.events():
+            for cursor, event in batch.events():
                 fold.apply(event)
+                if take is not None:
+                    take(cursor, event)
+            is_near = is_enough is not None and bool(batch.records) and is_enough(fold)
+            if is_near and follower.after >= (await state.store.describe(run)).tail:
+                break
             if is_late and not batch.records:
                 raise BusyError("the server is stopping; retry", retry_after=1)
             if len(batch.records) >= _MANY:  # the store may not have made it wait

@@ -17,12 +17,13 @@ from tokenwire.events.validation import whole_number
 from tokenwire.relay.conversation.queue import WhileBusy
 from tokenwire.relay.conversation.rules import ThreadRules
 from tokenwire.relay.conversation.scope import parts_of_scope
-from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE, ThreadInfo
+from tokenwire.relay.thread_list.entries import ThreadInfo
+from tokenwire.relay.threads import MOST_THREADS, MOST_TITLE
 from tokenwire.server.edge.bodies import read_body
 from tokenwire.server.edge.guard import RequestInfo
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.ai_sdk_history import compat_of, ui_messages
-from tokenwire.server.routes.conversation import events, members, queue, turns
+from tokenwire.server.routes.conversation import events, listing, members, queue, turns
 from tokenwire.server.routes.conversation.turns import queue_of
 from tokenwire.server.runs import describe
 from tokenwire.server.state import State
@@ -79,19 +80,21 @@ def routes(state: State) -> list[BaseRoute]:
 async def listed(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/threads``: this principal's conversations, newest first, in pages: ``limit`` of
     them, ``before`` the thread that the last page named as ``next``. With how long each is kept:
-    ``retention`` seconds after its last use, and what the store's ``durability`` is."""
+    ``retention`` seconds after its last use, what the store's ``durability`` is, and ``reader``,
+    which stands for the principal. With ``live`` the list as it changes
+    (`tokenwire.server.routes.conversation.listing`)."""
+    if "live" in request.query_params:
+        return await listing.followed(state, request, info)
     limit, before = _limit(request), request.query_params.get("before")
-    threads = await state.threads.list(info.principal)
-    if before is not None:
-        names = [thread.thread for thread in threads]
-        threads = threads[names.index(before) + 1 :] if before in names else []
+    listed = await state.threads.page(info.principal, limit, before)
     page: dict[str, Any] = {
-        "threads": threads[:limit],
+        "threads": listed.threads,
         "retention": state.settings.retention,
         "durability": state.store.durability,
+        "reader": info.reader,
     }
-    if len(threads) > limit:
-        page["next"] = threads[limit - 1].thread
+    if listed.next is not None:
+        page["next"] = listed.next
     return json_response(page)
 
 
@@ -187,4 +190,7 @@ async def erase(state: State, request: Request, info: RequestInfo) -> Response:
     runs = await state.runs.thread(thread, principal=info.principal, most=_MOST_COUNTED)
     await state.quotas.before_erase(info.identity, runs)
     await state.threads.erase(thread, info.principal)
+    if state.settling is not None:
+        await state.settling.ledger.forget_threads([access.scope])
+        await state.budgets.stored.forget_threads([access.scope])
     return Response(status_code=204)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
@@ -54,7 +55,7 @@ def erased_under_reader() -> GoneError:
     )
 
 
-class Socket:
+class Socket(ABC):
     """Base of all WebSockets. A subclass implements `take` and `leave`."""
 
     #: Its name in metrics and logs.
@@ -79,9 +80,9 @@ class Socket:
 
     # --- what subclasses implement ---------------------------------------------------------------
 
+    @abstractmethod
     async def take(self, message: Message) -> None:
         """A message arrived."""
-        raise NotImplementedError
 
     async def leave(self, reason: str) -> None:
         """The server asks the client to reconnect: ``max_age`` or ``drain``."""

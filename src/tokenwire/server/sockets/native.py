@@ -47,7 +47,7 @@ from tokenwire.server.sockets.base import (
     SocketEndpoint,
     erased_under_reader,
 )
-from tokenwire.server.sockets.threads import SocketThreads
+from tokenwire.server.sockets.threads import LIST, SocketThreads
 from tokenwire.server.starts.start import ThreadQuery
 from tokenwire.server.state import State
 from tokenwire.server.tokens.tokens import TOKEN
@@ -109,6 +109,10 @@ class _FollowThread(_Thread):
     runs: Literal["none", "full"] = "none"
 
 
+class _FollowThreads(_Command):
+    after: str | None = None
+
+
 class _Auth(_Command):
     key: Annotated[str, Meta(max_length=MOST_TOKEN)]
 
@@ -142,6 +146,8 @@ class NativeSocket(Socket):
             "tool": (_Tool, self._tool, "write"),
             "follow-thread": (_FollowThread, self._follow_thread, "read"),
             "unfollow-thread": (_Thread, self._unfollow_thread, "read"),
+            "follow-threads": (_FollowThreads, self._follow_threads, "read"),
+            "unfollow-threads": (_Command, self._unfollow_threads, "read"),
             "typing": (_Thread, self._typing, "write"),
             "ping": (_Command, self._ping, "read"),
         }
@@ -285,6 +291,14 @@ class NativeSocket(Socket):
         await self._threads.unfollow(command.thread)
         await self._say({"op": "ok", "id": command.id, "thread": command.thread})
 
+    async def _follow_threads(self, command: _FollowThreads) -> None:
+        await self._threads.follow_list(command.after)
+        await self._ok(command)
+
+    async def _unfollow_threads(self, command: _Command) -> None:
+        await self._threads.unfollow(LIST)
+        await self._ok(command)
+
     async def _typing(self, command: _Thread) -> None:
         await self._threads.type(command.thread)
         await self._say({"op": "ok", "id": command.id, "thread": command.thread})
@@ -348,7 +362,8 @@ class NativeSocket(Socket):
                 del self._followed[run]
 
     async def _thread_failed(self, thread: str, error: TokenwireError) -> None:
-        await self._say({"op": "error", "thread": thread, "error": self._fields(error)})
+        which = {"list": True} if thread == LIST else {"thread": thread}
+        await self._say({"op": "error", **which, "error": self._fields(error)})
 
     # --- sending -------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Conversations on the native socket: ``follow-thread``, ``unfollow-thread``, ``typing``.
+"""Conversations on the native socket: ``follow-thread``, ``unfollow-thread``, ``typing``; and the
+list of them: ``follow-threads``, ``unfollow-threads``.
 
 Always true: a conversation's events are sent once and in order, whatever else the socket carries;
 what the other ways of reading one refuse is refused here.
@@ -23,22 +24,25 @@ from tokenwire.events.names import THREAD
 from tokenwire.observe.facts import FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.conversation.scope import scope_of
-from tokenwire.relay.feed.stream import StreamBatch, ThreadStream
+from tokenwire.relay.feed.live import LiveStream, StreamBatch
 from tokenwire.server.routes.conversation.events import open_thread, type_in
+from tokenwire.server.routes.conversation.listing import open_list, subject_of
 from tokenwire.server.sockets.base import MANY, Socket
 from tokenwire.server.tokens.grant import Scope as GrantScope
-from tokenwire.server.tokens.grant import current_grant, within
+from tokenwire.server.tokens.grant import current_grant, only_by_login, within
 
-__all__ = ["MOST_THREADS", "SocketThreads"]
+__all__ = ["LIST", "MOST_THREADS", "SocketThreads"]
 
+#: In the place of a conversation's name: the list of them.
+LIST = ""
 #: Conversations that one socket follows.
 MOST_THREADS = 16
 _MOST_MESSAGE = 48 << 10
 
 
 class SocketThreads:
-    """The conversations that one socket follows: one task each. ``fail(thread, error)`` tells the
-    peer of an error in one."""
+    """The conversations that one socket follows, and their list: one task each. ``fail(thread,
+    error)`` tells the peer of an error in one, or of the `LIST`."""
 
     def __init__(
         self, socket: Socket, fail: Callable[[str, TokenwireError], Awaitable[None]]
@@ -48,13 +52,29 @@ class SocketThreads:
         #: Where the reader is in each of them.
         self.cursors: dict[str, str] = {}
 
+    async def follow_list(self, after: str | None) -> None:
+        """Begin to send what changes in the list of conversations. Raises `ConflictError` where it
+        is followed, `ForbiddenError` for a token, `CursorError`, `BusyError`."""
+        only_by_login()
+        if LIST in self._tasks:
+            raise ConflictError("this socket already follows the list of conversations")
+        socket = self._socket
+        state, principal = socket.state, socket.info.principal
+        release = state.limits.attach(subject_of(principal), principal)
+        try:
+            stream = await open_list(state, principal, after)
+        except BaseException:
+            release()
+            raise
+        self._begin(LIST, stream, release)
+
     async def follow(self, thread: str, after: str | None, runs: Literal["none", "full"]) -> None:
         """Begin to send a conversation's events. Raises `ConflictError` for one that is followed,
         `CursorError`, `LimitError`, `BusyError`."""
         self._check(thread)
         if thread in self._tasks:
             raise ConflictError("this socket already follows that conversation", field="thread")
-        if len(self._tasks) >= MOST_THREADS:
+        if len(self._tasks.keys() - {LIST}) >= MOST_THREADS:
             raise LimitError(
                 f"a socket follows at most {MOST_THREADS} conversations",
                 limit="followed",
@@ -69,8 +89,11 @@ class SocketThreads:
         except BaseException:
             release()
             raise
+        self._begin(thread, stream, release)
+
+    def _begin(self, thread: str, stream: LiveStream, release: Callable[[], None]) -> None:
         self.cursors[thread] = stream.cursor
-        self._tasks[thread] = task = socket.spawn(self._pump(thread, stream))
+        self._tasks[thread] = task = self._socket.spawn(self._pump(thread, stream))
         task.add_done_callback(lambda _: release())
 
     async def unfollow(self, thread: str) -> None:
@@ -96,7 +119,7 @@ class SocketThreads:
             if (grant.kind, grant.name) != ("thread", thread):
                 raise NotFoundError("no such conversation", what="thread")
 
-    async def _pump(self, thread: str, stream: ThreadStream) -> None:
+    async def _pump(self, thread: str, stream: LiveStream) -> None:
         socket = self._socket
         started_at, why = asyncio.get_running_loop().time(), "closed"
         report(FollowerOpened("", "thread-socket", False))
@@ -132,11 +155,13 @@ class SocketThreads:
             await self._send_events(thread, items, newest)
 
     async def _send_events(self, thread: str, items: list[bytes], newest: str | None) -> None:
-        head = b'{"op":"thread","thread":"%b","events":[%b]}'
-        await self._socket.send_text((head % (thread.encode(), b",".join(items))).decode())
+        head = b'{"op":"thread","thread":"%b",' % thread.encode() if thread else b'{"op":"threads",'
+        await self._socket.send_text((b'%b"events":[%b]}' % (head, b",".join(items))).decode())
         if newest is not None:
             self.cursors[thread] = newest
 
     def farewell(self) -> dict[str, Any]:
-        """What a client needs to go on with its conversations."""
-        return {"threads": dict(self.cursors)} if self.cursors else {}
+        """What a client needs to go on with its conversations, and with their list."""
+        threads = {name: cursor for name, cursor in self.cursors.items() if name != LIST}
+        fields: dict[str, Any] = {"threads": threads} if threads else {}
+        return {**fields, "list": self.cursors[LIST]} if LIST in self.cursors else fields

@@ -9,22 +9,25 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import Receive
 
-from tokenwire.errors import BusyError, ConflictError, InputError, NotFoundError
+from tokenwire.errors import BusyError, ConflictError, GoneError, InputError, NotFoundError
 from tokenwire.events.message import Message
-from tokenwire.events.names import THREAD
+from tokenwire.events.names import THREAD, checked_principal
+from tokenwire.events.principal import parts_of
 from tokenwire.events.request import Request as ModelRequest
 from tokenwire.relay.conversation.conversations import Reply
 from tokenwire.relay.conversation.history import policy_of
 from tokenwire.relay.conversation.posted import Continuation
 from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
 from tokenwire.relay.description import RunInfo, RunMeta
+from tokenwire.relay.starts.start import scoped
 from tokenwire.run.stream import new_run_id
 from tokenwire.server.access.quotas import Count
 from tokenwire.server.edge.auth import Identity, Role
@@ -64,6 +67,7 @@ class Start(msgspec.Struct, kw_only=True):
     run_id: str | None = None
     tools: bool = True
     approval_timeout: float | None = None
+    budget: str | None = None
 
     def __post_init__(self) -> None:
         # Before anything of the conversation is read: a token may be for another.
@@ -128,9 +132,18 @@ def query_with_thread(request: Request) -> ThreadQuery:
 
 @asynccontextmanager
 async def admitted(
-    state: State, identity: Identity, key: str | None, run_id: str, role: Role = "write"
+    state: State,
+    identity: Identity,
+    key: str | None,
+    run_id: str,
+    role: Role = "write",
+    *,
+    thread: str | None = None,
+    model: str | None = None,
 ) -> AsyncGenerator[Count]:
-    """Within roles and quotas, or an error. The run counts on if it is started."""
+    """Within roles, budgets and quotas, or an error. The run counts on if it is started. One that
+    comes again uses nothing up, and is not refused for what it has used up itself. ``model``: as
+    requests name it; None where somebody else calls one."""
     identity.require(role)
     principal = identity.principal
     if state.draining:
@@ -140,15 +153,67 @@ async def admitted(
         raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
-    state.limits.admit(principal, state.runs.census, state.quotas.limits_of(identity))
-    try:
-        async with state.quotas.counted(identity, run_id) as count:
+    repeated = partial(_is_repeated, state, identity, key, run_id, thread)
+    budgets = await state.budgets.admit(
+        state.runs,
+        state.settling,
+        identity,
+        thread=thread,
+        is_repeated=repeated,
+        target=_target(state, model),
+    )
+    async with AsyncExitStack() as held:
+        try:
+            count = await _counted(state, identity, run_id, held)
+        except BusyError:
+            if not await repeated():
+                raise
+            yield Count()
+            return
+        count.budgets = budgets
+        try:
             yield count
+        except BusyError:  # it was refused elsewhere
+            state.limits.refund(principal)
+            raise
+        if count.is_repeated:
+            state.limits.refund(principal)
+
+
+def _target(state: State, model: str | None) -> tuple[str, str] | None:
+    """Provider and name of a model; None for an agent, whose models are not known before."""
+    if model is None or state.settling is None or model in state.agents:
+        return None
+    target = state.registry.resolve(model)[1]
+    return target.provider, target.model
+
+
+async def _counted(state: State, identity: Identity, run_id: str, held: AsyncExitStack) -> Count:
+    """Count a run that is about to start, until ``held`` is closed if it was not started."""
+    principal = identity.principal
+    state.limits.admit(principal, state.runs.census, state.quotas.limits_of(identity))
+    held.callback(state.limits.give_back, principal)
+    try:
+        return await held.enter_async_context(state.quotas.counted(identity, run_id))
     except BusyError:
         state.limits.refund(principal)
         raise
-    finally:
-        state.limits.give_back(principal)
+
+
+async def _is_repeated(
+    state: State, identity: Identity, key: str | None, run_id: str, thread: str | None
+) -> bool:
+    """Whether the request names a run or a turn that is there."""
+    principal, runs = identity.principal, state.runs
+    named = await runs.store.named(scoped(principal, key) or "") if key is not None else None
+    try:
+        return (await runs.info(named or run_id, principal=principal)).principal == principal
+    except (NotFoundError, GoneError):
+        pass
+    if key is None or thread is None:
+        return False
+    by = identity.user or parts_of(principal)[0] or None
+    return (await state.conversations.queue(principal, thread)).of_key(key, by) is not None
 
 
 async def start_run(
@@ -164,26 +229,28 @@ async def start_run(
     run_id: str | None = None,
     tools: bool = True,
     approval_timeout: float | None = None,
+    budget: str | None = None,
 ) -> RunInfo:
     """`Runs.start` within roles and quotas, for every wire. ``model``, ``on_disconnect``: None is
     the server's default."""
     thread = thread_to_start(thread)
     model_name, principal = choose_model(model, state.model_names), identity.principal
     run_id = run_id or new_run_id()
-    async with admitted(state, identity, key, run_id) as count:
-        info = await state.runs.start(
-            request,
-            model=model_name,
-            principal=principal,
-            thread=thread,
-            key=key,
-            on_disconnect=on_disconnect or state.settings.on_disconnect,
-            metadata=metadata,
-            run_id=run_id,
-            tools=tools,
-            approval_timeout=approval_timeout,
-        )
-        count.is_started = info.created_now
+    meta = RunMeta(
+        model=model_name,
+        request=request,
+        principal=checked_principal(principal),
+        thread=thread,
+        metadata=metadata,
+        on_disconnect=on_disconnect or state.settings.on_disconnect,
+        tools=tools,
+        approval_timeout=approval_timeout,
+        budget=state.runs.worker.allowances.checked(budget),
+    )
+    async with admitted(state, identity, key, run_id, thread=thread, model=model_name) as count:
+        meta.budgets = count.budgets
+        info = await state.runs.starts.start(run_id, meta, key=key)
+        count.is_started, count.is_repeated = info.created_now, not info.created_now
     if info.created_now and thread:
         await state.threads.touch(principal, thread, request.messages, info.id)
     return info
@@ -208,9 +275,13 @@ async def say(
         on_disconnect=how.on_disconnect or state.settings.on_disconnect,
         tools=how.tools,
         approval_timeout=how.approval_timeout,
+        budget=state.runs.worker.allowances.checked(how.budget),
     )
     run_id = how.run_id or new_run_id()
-    async with admitted(state, how.identity, how.key, run_id) as count:
+    async with admitted(
+        state, how.identity, how.key, run_id, thread=how.thread, model=meta.model
+    ) as count:
+        meta.budgets = count.budgets
         with within(None):
             reply = await state.conversations.say(
                 meta,
@@ -223,6 +294,7 @@ async def say(
             )
         # A turn that waits is no run yet, and is not counted.
         count.is_started = reply.info is not None and reply.info.created_now
+        count.is_repeated = reply.is_repeated
     if not reply.is_repeated:
         await state.threads.touch(how.principal, how.thread, following.messages, reply.run)
     return reply

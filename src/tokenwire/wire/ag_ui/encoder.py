@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import (
-    Agent,
     ApprovalRequest,
     Control,
     Data,
@@ -26,6 +25,7 @@ from tokenwire.events.model import (
     PartStart,
     ProviderResultEnd,
     Raw,
+    RunBudget,
     RunEnd,
     RunProgress,
     RunStart,
@@ -40,8 +40,18 @@ from tokenwire.events.model import (
     ToolResult,
 )
 from tokenwire.events.reasons import CUT_REASONS
+from tokenwire.wire.ag_ui.chunks import args, encrypted, speaker
 from tokenwire.wire.ag_ui.messages import MessageList
-from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps_text
+from tokenwire.wire.base import text_of
+from tokenwire.wire.chunk_encoder import (
+    GAP,
+    Chunk,
+    ChunkEncoder,
+    Common,
+    budget_fields,
+    clean,
+    dumps_text,
+)
 from tokenwire.wire.place import Place
 from tokenwire.wire.view import PartView
 
@@ -65,6 +75,7 @@ _FINISH = {
     "tool_calls": "tool_calls",
 }
 _FILTERED = {"content_filter", "refusal"}
+_TEXT = {"text": "TEXT_MESSAGE", "refusal": "TEXT_MESSAGE", "reasoning": "REASONING_MESSAGE"}
 
 
 class AGUIEncoder(ChunkEncoder):
@@ -235,40 +246,57 @@ class AGUIEncoder(ChunkEncoder):
     def _arguments(self, part: PartView) -> list[Chunk]:
         text = "".join(part.pieces[part.pieces_sent :])
         part.pieces_sent = len(part.pieces)
-        return [_args(part.call_id, text)] if text else []
+        return [args(part.call_id, text)] if text else []
 
     def _delta(self, event: PartDelta) -> list[Chunk]:
         part = self.view.open.get(event.part)
         if part is None or not event.text:
             return []
-        if part.kind in ("text", "refusal", "reasoning"):
-            kind = "REASONING_MESSAGE" if part.kind == "reasoning" else "TEXT_MESSAGE"
-            name = self._message_id(part)
-            content = {"type": f"{kind}_CONTENT", "messageId": name, "delta": event.text}
-            return [*self._open_part(part), content]
+        if part.kind in _TEXT:
+            return [*self._open_part(part), self._content(part, event.text)]
         if part.kind == "tool-call" and part.announced:
             return self._arguments(part)
         return []
+
+    def _content(self, part: PartView, text: str) -> Chunk:
+        kind = f"{_TEXT[part.kind]}_CONTENT"
+        return {"type": kind, "messageId": self._message_id(part), "delta": text}
+
+    def _common(self, part: PartView) -> Common | None:
+        is_text = part.kind in _TEXT
+        if not part.announced or not (is_text or part.kind == "tool-call"):
+            return None
+        chunk = self._content(part, GAP) if is_text else args(part.call_id, GAP)
+        name = self._message_id(part) if is_text else part.call_id
+        pieces = None if self._messages is None else self._messages.pieces(name)
+        if pieces is None:
+            return chunk, None if is_text else part.sent
+
+        def change(text: bytes) -> None:
+            part.sent()
+            pieces.append(text_of(text))
+
+        return chunk, change
 
     def _end(self, event: PartEnd) -> list[Chunk]:
         part = self.view.parts.get(event.part)
         if part is None:
             return []
         name = self._message_id(part)
-        if part.kind in ("text", "refusal", "reasoning"):
+        if part.kind in _TEXT:
             return self._end_text(part, event, name)
         if isinstance(event, ToolCallEnd):
             part.call_id = part.call_id or f"call-{part.part}"
             part.name = part.name or "unknown"
             chunks = self._open_part(part)
             if event.status == "complete" and not part.text and event.arguments is not None:
-                chunks.append(_args(part.call_id, dumps_text(event.arguments)))
+                chunks.append(args(part.call_id, dumps_text(event.arguments)))
             end: Chunk = {"type": "TOOL_CALL_END", "toolCallId": part.call_id}
             if event.status != "complete":
                 facts = clean(status=event.status, error=event.error)
                 end["metadata"] = {"tokenwire": facts}
             chunks.append(end)
-            return [*chunks, *_encrypted(part, "tool-call", part.call_id)]
+            return [*chunks, *encrypted(part, "tool-call", part.call_id)]
         if isinstance(event, ProviderResultEnd):
             content = event.content if event.content is not None else part.payload
             value = clean(
@@ -288,18 +316,18 @@ class AGUIEncoder(ChunkEncoder):
         return []
 
     def _end_text(self, part: PartView, event: PartEnd, name: str) -> list[Chunk]:
-        kind = "REASONING_MESSAGE" if part.kind == "reasoning" else "TEXT_MESSAGE"
+        kind = _TEXT[part.kind]
         missing = part.missing(event.text)
         signed = part.kind == "reasoning" and (
             "signature" in part.attrs or "encrypted" in part.attrs
         )
         chunks = self._open_part(part) if missing or signed else []
         if missing:
-            chunks.append({"type": f"{kind}_CONTENT", "messageId": name, "delta": missing})
+            chunks.append(self._content(part, missing))
         if part.announced:
             chunks.append({"type": f"{kind}_END", "messageId": name})
             if part.kind == "reasoning":
-                chunks += _encrypted(part, "message", name)
+                chunks += encrypted(part, "message", name)
                 chunks.append({"type": "REASONING_END", "messageId": name})
         if missing is None:
             value = {"messageId": name, "text": event.text}
@@ -457,6 +485,8 @@ class AGUIEncoder(ChunkEncoder):
         elif isinstance(event, RunProgress):
             value = clean(fraction=event.fraction, message=event.message)
             return [{"type": "CUSTOM", "name": "progress", "value": value}]
+        elif isinstance(event, RunBudget):
+            return [{"type": "CUSTOM", "name": "budget", "value": budget_fields(event)}]
         elif isinstance(event, Data):
             value = event.payload if event.payload is not None else {}
             return [{"type": "CUSTOM", "name": event.name, "value": value}]
@@ -464,26 +494,3 @@ class AGUIEncoder(ChunkEncoder):
             value = event.payload if event.payload is not None else {}
             return [{"type": "RAW", "event": value, "source": event.dialect}]
         return []
-
-
-def speaker(agent: Agent) -> Chunk:
-    """Who speaks, in a message's metadata."""
-    return clean(id=agent.id, name=agent.name, parent=agent.parent)
-
-
-def _args(call_id: str, text: str) -> Chunk:
-    return {"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": text}
-
-
-def _encrypted(part: PartView, subtype: str, entity: str) -> list[Chunk]:
-    value = part.attrs.get("encrypted") or part.attrs.get("signature")
-    if not isinstance(value, str) or not value:
-        return []
-    return [
-        {
-            "type": "REASONING_ENCRYPTED_VALUE",
-            "subtype": subtype,
-            "entityId": entity,
-            "encryptedValue": value,
-        }
-    ]

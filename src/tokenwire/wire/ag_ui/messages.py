@@ -47,6 +47,10 @@ class MessageList:
             listed_ids = {m["id"] for m in chunk["messages"]}
             self._mine = {k: v for k, v in self._mine.items() if k in listed_ids}
 
+    def pieces(self, name: str) -> list[str] | None:
+        """The pieces of a message or call, for who appends one himself."""
+        return self._pieces.get(name)
+
     def _start_call(self, chunk: Chunk) -> None:
         parent, call_id = chunk["parentMessageId"], chunk["toolCallId"]
         if call_id in self._calls:

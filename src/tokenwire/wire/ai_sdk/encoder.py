@@ -47,7 +47,8 @@ from tokenwire.wire.ai_sdk.parts import (
     steering_chunk,
     task_chunk,
 )
-from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps
+from tokenwire.wire.base import text_of
+from tokenwire.wire.chunk_encoder import GAP, Chunk, ChunkEncoder, Common, clean, dumps
 from tokenwire.wire.place import Place
 from tokenwire.wire.view import PartView
 
@@ -254,6 +255,22 @@ class UIMessageEncoder(ChunkEncoder):
         if isinstance(event, ToolCallDelta) and part.announced:
             return self._arguments(part)
         return []
+
+    def _common(self, part: PartView) -> Common | None:
+        if not part.announced:
+            return None
+        if part.kind in _TEXT:
+            return {"type": f"{_TEXT[part.kind]}-delta", "id": _name(part), "delta": GAP}, None
+        _, pieces = self._open_calls.get(part.call_id, (None, None))
+        if part.kind != "tool-call" or pieces is None:
+            return None
+        chunk = {"type": "tool-input-delta", "toolCallId": part.call_id, "inputTextDelta": GAP}
+
+        def change(text: bytes) -> None:
+            part.sent()
+            pieces.append(text_of(text))
+
+        return chunk, change
 
     def _end(self, event: PartEnd) -> list[Chunk]:
         part = self.view.parts.get(event.part)

@@ -14,6 +14,7 @@ from tokenwire.events.model import (
     Data,
     PartAttr,
     PartStatus,
+    RunBudget,
     RunProgress,
     StepEnd,
     StepStart,
@@ -22,7 +23,7 @@ from tokenwire.events.model import (
     ToolProgress,
     ToolResult,
 )
-from tokenwire.wire.chunk_encoder import Chunk, clean
+from tokenwire.wire.chunk_encoder import Chunk, budget_fields, clean
 from tokenwire.wire.view import PartView
 
 __all__ = [
@@ -63,6 +64,8 @@ def side_facts(event: AnyEvent, calls: set[str], compat: Compat) -> list[Chunk]:
     if isinstance(event, RunProgress):
         data = clean(fraction=event.fraction, message=event.message)
         return [{"type": "data-progress", "id": "progress", "data": data}]
+    if isinstance(event, RunBudget):
+        return [{"type": "data-budget", "id": "budget", "data": budget_fields(event)}]
     if isinstance(event, Data):
         head = clean(
             type=f"data-{event.name}", id=event.id, transient=True if event.transient else None

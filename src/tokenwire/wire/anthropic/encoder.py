@@ -28,7 +28,7 @@ from tokenwire.events.model import (
     ToolCallEnd,
 )
 from tokenwire.events.reasons import CUT_REASONS, Ending
-from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, dumps, dumps_text
+from tokenwire.wire.chunk_encoder import GAP, Chunk, ChunkEncoder, Common, dumps, dumps_text
 from tokenwire.wire.failure import fold_ending
 from tokenwire.wire.place import Place
 from tokenwire.wire.view import PartView
@@ -48,6 +48,7 @@ STOP_REASONS = {
 _ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
@@ -202,6 +203,15 @@ class AnthropicEncoder(ChunkEncoder):
         if part.kind in ("text", "refusal", "reasoning"):
             return [*self._open_block(part), self._text_piece(part, event.text)]
         return self._arguments(part) if part.kind == "tool-call" and part.announced else []
+
+    def _common(self, part: PartView) -> Common | None:
+        if not part.announced:
+            return None
+        if part.kind in ("text", "refusal", "reasoning"):
+            return self._text_piece(part, GAP), None
+        if part.kind == "tool-call":
+            return self._piece(part, "input_json_delta", "partial_json", GAP), part.sent
+        return None
 
     def _end(self, event: PartEnd) -> list[Chunk]:
         part = self.view.parts.get(event.part)

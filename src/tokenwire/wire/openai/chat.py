@@ -27,7 +27,15 @@ from tokenwire.events.model import (
     ToolCallEnd,
 )
 from tokenwire.events.reasons import Ending
-from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, clean, dumps, dumps_text
+from tokenwire.wire.chunk_encoder import (
+    GAP,
+    Chunk,
+    ChunkEncoder,
+    Common,
+    clean,
+    dumps,
+    dumps_text,
+)
 from tokenwire.wire.failure import fold_ending
 from tokenwire.wire.place import Place
 from tokenwire.wire.view import PartView
@@ -45,6 +53,7 @@ __all__ = [
 FINISH_REASONS = {"stop": "stop", "tool_calls": "tool_calls", "refusal": "stop"}
 _KINDS = {
     401: "authentication_error",
+    402: "insufficient_quota",
     403: "permission_error",
     404: "invalid_request_error",
     429: "rate_limit_error",
@@ -151,6 +160,14 @@ class OpenAIChatEncoder(ChunkEncoder):
             self._visible = True
             return [self._chunk({field: event.text})]
         return self._arguments(part) if part.announced else []
+
+    def _common(self, part: PartView) -> Common | None:
+        field = _FIELDS.get(part.kind)
+        if field is not None:
+            return self._chunk({field: GAP}), None
+        if part.kind == "tool-call" and part.announced:
+            return self._more_arguments(part.index, GAP), part.sent
+        return None
 
     def _logprobs(self, part: PartView | None, value: Any) -> list[Chunk]:
         if part is None or part.kind not in ("text", "refusal") or not isinstance(value, list):

@@ -25,7 +25,8 @@ from tokenwire.events.model import (
     ToolCallEnd,
 )
 from tokenwire.events.reasons import Ending
-from tokenwire.wire.chunk_encoder import Chunk, ChunkEncoder, dumps, dumps_text
+from tokenwire.wire.base import Steady, text_of
+from tokenwire.wire.chunk_encoder import GAP, Chunk, ChunkEncoder, Common, dumps, dumps_text
 from tokenwire.wire.failure import Failure, fold_ending, fold_failure
 from tokenwire.wire.place import Place
 from tokenwire.wire.view import PartView
@@ -75,6 +76,21 @@ class OpenAIResponsesEncoder(ChunkEncoder):
     def chunks(self, event: AnyEvent) -> list[Chunk]:
         """The chunks that the reader does not have yet."""
         return [c for c in super().chunks(event) if c["sequence_number"] > self.starting_after]
+
+    def steady(self, delta: PartDelta) -> Steady | None:
+        """What the deltas that follow ``delta`` look like: each has a number at its end."""
+        steady = super().steady(delta) if self._sequence > self.starting_after else None
+        if steady is None:
+            return None
+        take, end = steady.take, b"}\n\n"
+
+        def take_numbered(text: bytes, count: int) -> None:
+            take(text, count)
+            self._sequence += count
+
+        steady.tail = steady.tail.removesuffix(end) + b',"sequence_number":'
+        steady.number, steady.end, steady.take = self._sequence, end, take_numbered
+        return steady
 
     def heartbeat(self) -> bytes:
         """A comment line alone: OpenAI's reader takes a blank line after an id for an event."""
@@ -186,10 +202,19 @@ class OpenAIResponsesEncoder(ChunkEncoder):
         if not part.announced:
             return chunks
         self._texts[part.part].append(text)
+        return [*chunks, self._piece(part, text)]
+
+    def _piece(self, part: PartView, text: str) -> Chunk:
         chunk = {"type": f"{_stream(part)}.delta", **self._place_of(part), "delta": text}
         if part.kind == "text":
             chunk["logprobs"] = []
-        return [*chunks, chunk]
+        return chunk
+
+    def _common(self, part: PartView) -> Common | None:
+        texts = self._texts.get(part.part)
+        if not part.announced or texts is None:
+            return None
+        return self._piece(part, GAP), lambda text: texts.append(text_of(text))
 
     def _end(self, event: PartEnd) -> list[Chunk]:
         part = self.view.parts.get(event.part)

@@ -67,7 +67,7 @@ async def open_thread(
     """The stream of a conversation after a cursor; ``is_page``: one that ends with what is there,
     or comes next. Raises `NotFoundError` for one of others, `CursorError`, `LogError`."""
     worker, members = state.runs.worker, state.runs.members
-    changes = members.watch.seen
+    changes = members.watch.change_count
     access = await members.enter(info.principal, thread)
     about = AboutThread(state, access)
     stream = ThreadStream(
@@ -77,8 +77,8 @@ async def open_thread(
     def end() -> None:
         stream.fail(NotFoundError("no such conversation", what="thread"))
 
-    stream.on_close.append(members.watch.reader(access, end, changes))
     try:
+        stream.on_close.append(await members.watch.reader(access, end, changes))
         await stream.begin(after)
         # A page after another says who is there when that changes, and does not end at once.
         stream.sit(worker.presence, info.by or "", hears_who=not (is_page and after))

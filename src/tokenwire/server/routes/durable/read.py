@@ -59,10 +59,10 @@ async def head(source: Source, extra: dict[str, str]) -> Response:
 
 class ReadingRight(NamedTuple):
     """What the reading of a run rests on: the ``access`` to its conversation, None without one,
-    which was looked up when so many changes of members had been ``seen``."""
+    which was looked up when members had changed ``change_count`` times."""
 
     access: Access | None = None
-    seen: int = 0
+    change_count: int = 0
 
 
 async def read_counted(
@@ -179,18 +179,25 @@ class _RunReader:
 
     error: Exception | None = None
 
-    def __init__(
-        self, state: State, source: Source, name: str, news: asyncio.Event, right: ReadingRight
-    ) -> None:
+    def __init__(self, state: State, source: Source, name: str, news: asyncio.Event) -> None:
         self._news, self._name = news, name
-        self._unwatch = state.runs.members.watch.reader(
-            right.access, lambda: self._hear(unknown_run()), right.seen
-        )
+        self._unwatch: Callable[[], None] = lambda: None
         self._readers = state.runs.worker.readers if isinstance(source, RunSource) else None
         if self._readers is not None:
             self._deafen = self._readers.listen(name, self._hear)
             self._readers.join(name)
             self._readers.stay(name)
+
+    async def watch(self, state: State, right: ReadingRight) -> None:
+        """Hear of the end of the right to read. Raises `LogError`."""
+        self._unwatch = await state.runs.members.watch.reader(
+            right.access, lambda: self._hear(unknown_run()), right.change_count
+        )
+
+    def check(self) -> None:
+        """Raise `NotFoundError` where the reader may not read any more, also what it has read."""
+        if isinstance(self.error, NotFoundError):
+            raise self.error
 
     def _hear(self, error: Exception) -> None:
         self.error = error
@@ -215,15 +222,15 @@ async def _long_poll(
     position = await _start(source, offset)
     news = asyncio.Event()
     stop = source.subscribe(news.set)
-    reader = _RunReader(state, source, name, news, right)
+    reader = _RunReader(state, source, name, news)
     state.on_drain.append(news.set)
     until = asyncio.get_running_loop().time() + state.settings.long_poll_timeout
     try:
+        await reader.watch(state, right)
         while True:
             news.clear()
-            if isinstance(reader.error, NotFoundError):  # the reader may not read any more
-                raise reader.error
             page = await source.read(position)
+            reader.check()
             if source.gone:
                 raise NotFoundError("this stream was deleted", what="stream")
             remaining = until - asyncio.get_running_loop().time()
@@ -294,7 +301,7 @@ class SSEResponse:
         if self._source.kind == "binary":
             headers.append((b"stream-sse-data-encoding", b"base64"))
         stop = self._source.subscribe(self._news.set)
-        reader = _RunReader(self._state, self._source, self._name, self._news, self._right)
+        reader = _RunReader(self._state, self._source, self._name, self._news)
         transport = transport_of(scope)
         connection = self._state.connections.open(self, identity_of(scope))
         connection.unsent = transport.unsent
@@ -314,16 +321,17 @@ class SSEResponse:
 
     async def _pump(self, connection: Connection, send: Send, reader: _RunReader) -> None:
         loop = asyncio.get_running_loop()
-        has_sent = False
+        has_sent = is_watched = False
         while not connection.lost:
             self._news.clear()
-            if isinstance(reader.error, NotFoundError):  # the reader may not read any more
-                await self._send(connection, send, b"", last=True)
-                return
             # What `prepare` found is from before the subscription, so there is a second look.
             first, self._first = self._first, None
             try:
+                if not is_watched:
+                    await reader.watch(self._state, self._right)
+                    is_watched = True
                 page = first or await self._source.read(self._position)
+                reader.check()
             except (NotFoundError, GoneError, LogError):
                 self._gone = True  # or out of reach: whoever comes again hears why
                 page = StreamPage([], self._position, self._position, False)

@@ -70,14 +70,14 @@ async def run_stream(state: State, request: Request, info: RequestInfo) -> Respo
     match = _VIEW.fullmatch(name)
     run, view = (match[1], match[2]) if match is not None else (name, "")
     async with count_misses(state, info):
-        seen = state.runs.members.watch.seen
+        count = state.runs.members.watch.change_count
         run_info = await state.runs.info(run, principal=info.principal)
         source = RunSource(state.store, run, view, compat=state.settings.compat)
         if request.method == "HEAD":
             return await head(source, {})
         members, thread = state.runs.members, run_info.thread
         access = await members.enter(info.principal, thread) if thread is not None else None
-        right = ReadingRight(access, seen)
+        right = ReadingRight(access, count)
         return await read_counted(state, request, source, run, info.principal, right)
 
 

@@ -176,10 +176,10 @@ async def start(state: State, request: Request, info: RequestInfo) -> Response:
         remote=Remote(leave_for=body.takeover),
     )
     run, key, grant = new_run_id(), request.headers.get("idempotency-key"), current_grant()
-    async with admitted(state, info.identity, key, run, "produce") as count:
+    async with admitted(state, info.identity, key, run, "produce", thread=thread) as count:
         with within(None):
             current, is_new = await state.producers.start(run, meta, lease=body.lease, key=key)
-        count.is_started = is_new
+        count.is_started, count.is_repeated = is_new, not is_new
     if grant is not None:
         grant.require_run(current.run, (thread,))
     if is_new and thread:

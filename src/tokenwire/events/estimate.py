@@ -1,10 +1,12 @@
-"""How many tokens a request may be, for clients that ask before they send it.
+"""How many tokens a request or a text may be, where no provider has counted it.
 
 Always true: it is an estimate, by the length of what is sent and without the model's tokenizer; the
 count that is billed is the provider's, in the answer's ``usage``.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -20,12 +22,11 @@ from tokenwire.events.message import (
     ToolResultPart,
 )
 from tokenwire.events.request import Request
-from tokenwire.wire.chunk_encoder import dumps_text
 
-__all__ = ["estimate_tokens"]
+__all__ = ["QUARTERS", "estimate_tokens", "quarters_of"]
 
-#: Characters of ASCII text to a token; any other character counts as one.
-_CHARACTERS = 4
+#: Quarters of a token. A character of ASCII text is one of them, any other character a token.
+QUARTERS = 4
 #: Tokens around a message, a tool, and a whole request.
 _PER_MESSAGE, _PER_TOOL, _PER_REQUEST = 4, 8, 3
 #: An image of the largest size that is not scaled down.
@@ -38,7 +39,7 @@ def estimate_tokens(request: Request) -> int:
     total += sum(_message(message) for message in request.messages)
     for tool in request.tools or []:
         total += _PER_TOOL + _text(tool.name) + _text(tool.description)
-        total += _text(dumps_text(tool.parameters))
+        total += _text(_json(tool.parameters))
     if request.output is not None:
         total += _text(msgspec.json.encode(request.output.schema).decode())
     return max(1, total)
@@ -54,16 +55,27 @@ def _part(part: Part) -> int:
     if isinstance(part, ToolCallPart):
         return _PER_TOOL + _text(part.name) + _text(part.arguments)
     if isinstance(part, ToolResultPart):
-        return _PER_TOOL + _text(dumps_text(part.content))
+        return _PER_TOOL + _text(_json(part.content))
     if isinstance(part, FilePart):
         if part.media_type.startswith("image/") or part.data is None:
             return _IMAGE
-        return len(part.data) * 3 // 4 // _CHARACTERS
+        return len(part.data) * 3 // 4 // QUARTERS
     if isinstance(part, OpaquePart):
-        return _text(dumps_text(part.payload))
+        return _text(_json(part.payload))
     return 0
 
 
+def quarters_of(text: str) -> int:
+    """A text's tokens, roughly, in quarters of a token."""
+    if text.isascii():
+        return len(text)
+    ascii_count = sum(c < "\x80" for c in text)
+    return ascii_count + QUARTERS * (len(text) - ascii_count)
+
+
 def _text(text: str) -> int:
-    ascii_count = len(text) if text.isascii() else sum(c < "\x80" for c in text)
-    return -(-ascii_count // _CHARACTERS) + len(text) - ascii_count
+    return -(-quarters_of(text) // QUARTERS)
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,18 +1,12 @@
-"""For tests: a model that answers from a script, at once, without a socket.
+"""A model that answers from a script, at once, without a socket.
 
-Always true: no delay, no network, no clock; `requests` holds the body of every request.
-
-::
-
-    from tokenwire.testing import ScriptedModel, call, error
-
-    model = ScriptedModel(["Hello", ", ", "world"], [call("clock", {"zone": "UTC"})], ["Noon."])
-    async with tokenwire.stream("Hi", model=model) as run:
-        assert (await run.result()).text == "Hello, world"
+Always true: no delay, no network, no clock; `requests` holds the body of every request. With
+`Steps` it waits after each text until a reader has it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any
@@ -22,10 +16,8 @@ import msgspec
 from tokenwire.errors import NetworkError, ProviderError
 from tokenwire.providers.base import Call, Dialect, Target
 from tokenwire.providers.openai.chat import DIALECT
-from tokenwire.wire.conformance import faults
-from tokenwire.wire.own import own_wire
 
-__all__ = ["ScriptedModel", "call", "check_wire", "cut", "error"]
+__all__ = ["ScriptedModel", "Steps", "call", "cut", "error"]
 
 _numbers = count(1)
 
@@ -53,15 +45,28 @@ def cut() -> _Piece:
     return _Piece("cut")
 
 
-def check_wire(wire: object) -> None:
-    """Check ``wire``, one of your own: an encoder's class, a function that makes encoders, or a
-    `tokenwire.server.OwnWire`. Seven runs go through it, with text, reasoning, tools, a step that
-    starts again, and every outcome. Raises `AssertionError` that says all that is wrong: what
-    raises or is no bytes, a reader that is cut anywhere and resumes but gets other bytes, an end
-    that is not told, or a failure that looks like a success. Raises `ConfigError` for what is no
-    wire."""
-    found = faults(own_wire(wire).encoder)
-    assert not found, "\n".join(found)
+class Steps:
+    """What holds a model back after each of its texts, until `advance` was called for that one.
+    For a model and a reader in different threads."""
+
+    def __init__(self) -> None:
+        #: The texts so far, and how many of them were received.
+        self.texts: list[str] = []
+        self.received = 0
+
+    def restart(self) -> None:
+        """Begin anew, for another run."""
+        self.texts, self.received = [], 0
+
+    @property
+    def holds(self) -> str | None:
+        """The text that nobody has received so far; None where the model may go on."""
+        texts, received = self.texts, self.received
+        return texts[received] if received < len(texts) else None
+
+    def advance(self) -> None:
+        """The text of `holds` was received."""
+        self.received += 1
 
 
 class ScriptedModel:
@@ -76,6 +81,9 @@ class ScriptedModel:
         number = next(_numbers)
         self.name = "scripted"
         self._url = f"http://scripted-{number}/v1"
+        self._first = 0
+        #: Set by `tokenwire.testing.cut_everywhere`.
+        self.steps: Steps | None = None
         #: The decoded bodies of the requests so far.
         self.requests: list[dict[str, Any]] = []
 
@@ -86,9 +94,13 @@ class ScriptedModel:
 
     async def open(self, call: Call, *, connect_timeout: float = 5.0) -> _Stream:
         """The response to ``call``: the next script. ``connect_timeout`` has no effect."""
-        number = min(len(self.requests), len(self._scripts) - 1)
+        number = min(len(self.requests) - self._first, len(self._scripts) - 1)
         self.requests.append(msgspec.json.decode(call.body))
-        return _Stream(list(_chunks(self._scripts[number])))
+        return _Stream(list(_chunks(self._scripts[number])), self.steps)
+
+    def rewind(self) -> None:
+        """The next request gets the first script again."""
+        self._first = len(self.requests)
 
     async def aclose(self) -> None:
         """Nothing to close; for use as an HTTP client."""
@@ -98,16 +110,21 @@ class _Stream:
     status = 200
     headers: Mapping[str, str] = {"content-type": "text/event-stream"}
 
-    def __init__(self, chunks: list[bytes | None]) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: list[tuple[bytes | None, str]], steps: Steps | None) -> None:
+        self._chunks, self._steps = chunks, steps
         self._error: ProviderError | None = None
 
     async def read(self) -> bytes:
+        steps = self._steps
+        while steps is not None and steps.holds is not None and self._error is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.003)  # what it waits for happens in another thread
         if self._error is not None:
             raise self._error
         if not self._chunks:
             return b""
-        chunk = self._chunks.pop(0)
+        chunk, text = self._chunks.pop(0)
+        if steps is not None and text:
+            steps.texts.append(text)
         if chunk is None:
             raise NetworkError("the scripted connection was lost")
         return chunk
@@ -119,26 +136,27 @@ class _Stream:
         self._chunks = []
 
 
-def _chunks(script: list[str | _Piece]) -> Iterable[bytes | None]:
+def _chunks(script: list[str | _Piece]) -> Iterable[tuple[bytes | None, str]]:
+    """The bytes, None for a lost connection, and the text that is in them."""
     calls = 0
     for piece in script:
         if isinstance(piece, str):
-            yield _chunk({"content": piece})
+            yield _chunk({"content": piece}), piece
         elif piece.kind == "cut":
-            yield None
+            yield None, ""
             return
         elif piece.kind == "error":
             failure = {"error": {"message": piece.value, "code": piece.name, "type": piece.name}}
-            yield b"data: " + msgspec.json.encode(failure) + b"\n\n"
+            yield b"data: " + msgspec.json.encode(failure) + b"\n\n", ""
             return
         else:
             call_id, text = piece.value
             function = {"name": piece.name, "arguments": text}
             number = call_id or f"call_{calls + 1}"
-            yield _chunk({"tool_calls": [{"index": calls, "id": number, "function": function}]})
+            yield _chunk({"tool_calls": [{"index": calls, "id": number, "function": function}]}), ""
             calls += 1
-    yield _chunk({}, "tool_calls" if calls else "stop")
-    yield b"data: [DONE]\n\n"
+    yield _chunk({}, "tool_calls" if calls else "stop"), ""
+    yield b"data: [DONE]\n\n", ""
 
 
 def _chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:

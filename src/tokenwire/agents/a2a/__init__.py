@@ -1,0 +1,1 @@
+"""Remote agents of the Agent2Agent protocol (A2A 1.0) as agents of ours."""

@@ -1,0 +1,1 @@
+"""``tokenwire budgets``: see and set the budgets of a server from a terminal."""

@@ -1,0 +1,1 @@
+"""OpenTelemetry's conventions for generative AI: their names, and their form of messages."""

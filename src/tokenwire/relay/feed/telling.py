@@ -1,0 +1,136 @@
+"""News that are to be published soon: kept until the store took them, in order.
+
+Always true: news of one subject are published one after the other; an error of the store delays
+them, and loses none before `_TRY_SECONDS`, the end of the process, or the bound of what is kept; an
+equal news that waits already, as the last one, is not kept twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, NamedTuple, TypeVar
+
+from tokenwire.backoff import backoff
+from tokenwire.errors import LogError
+
+__all__ = ["Telling"]
+
+_log = logging.getLogger("tokenwire.relay")
+
+#: Subjects that are published at the same time, and seconds that the end waits for them.
+_AT_ONCE, _LAST_SECONDS = 16, 5.0
+#: News of one subject, and subjects, that are kept while the store fails; the oldest go first.
+MOST_KEPT, MOST_SUBJECTS = 512, 10_000
+#: Seconds between two attempts, at first and at most; and for which news are attempted.
+_PAUSES, _TRY_SECONDS = (0.1, 5.0), 600.0
+
+T = TypeVar("T")
+
+
+class _Item(NamedTuple, Generic[T]):
+    key: Hashable
+    news: T
+
+
+class Telling(Generic[T]):
+    """What one process has to publish. ``publish``: of one subject, repeatable; ``what``: the
+    subject, for the log; ``delay``: seconds to wait for more of it before it is published."""
+
+    def __init__(
+        self,
+        publish: Callable[[str, list[T]], Awaitable[None]],
+        what: str,
+        *,
+        delay: float = 0.0,
+    ) -> None:
+        self._publish, self._what, self._delay = publish, what, delay
+        self._queues: dict[str, list[_Item[T]]] = {}
+        #: The last news of each attempt under way: it may have read the store before a change.
+        self._attempts: dict[str, _Item[T]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._ending = asyncio.Event()
+        self._is_closed = False
+
+    def tell(self, subject: str, news: T, key: Hashable = None) -> None:
+        """Publish ``news`` soon, after what waits of ``subject``. ``key``: equal for news that say
+        the same."""
+        if self._is_closed:
+            return
+        queue = self._queues.setdefault(subject, [])
+        is_last = key is not None and bool(queue) and queue[-1].key == key
+        if is_last and queue[-1] is not self._attempts.get(subject):
+            return
+        queue.append(_Item(key, news))
+        if len(queue) > MOST_KEPT:
+            del queue[0]
+        if subject not in self._tasks:
+            if len(self._queues) > MOST_SUBJECTS:
+                oldest = next(iter(self._queues))
+                del self._queues[oldest]
+                _log.warning("too much of %s waits to be told; the oldest is dropped", self._what)
+            self._tasks[subject] = asyncio.get_running_loop().create_task(
+                self._work(subject), name=f"news of {self._what}"
+            )
+
+    async def flush(self) -> None:
+        """Wait until all is published that was to be, a few seconds at most."""
+        end = time.monotonic() + _LAST_SECONDS
+        while (tasks := list(self._tasks.values())) and time.monotonic() < end:
+            await asyncio.wait(tasks, timeout=end - time.monotonic())
+
+    async def aclose(self) -> None:
+        """Publish what is left, with one attempt, and stop."""
+        self._ending.set()
+        await self.flush()
+        self._is_closed = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, subject: str) -> None:
+        failures, since = 0, time.monotonic()
+        try:
+            await self._wait(self._delay)
+            while queue := self._queues.get(subject):
+                try:
+                    async with self._gate:
+                        batch = list(queue)
+                        self._attempts[subject] = batch[-1]
+                        await self._publish(subject, [one.news for one in batch])
+                except LogError as error:
+                    self._attempts.pop(subject, None)
+                    failures += 1
+                    if self._ending.is_set() or time.monotonic() - since > _TRY_SECONDS:
+                        _log.warning("a change of %s could not be told: %s", self._what, error)
+                        return
+                    if failures == 1:
+                        _log.warning("a change of %s could not be told yet: %s", self._what, error)
+                    first, longest = _PAUSES
+                    await self._wait(backoff(failures, first=first, longest=longest))
+                    continue
+                except Exception:
+                    _log.exception("telling of %s failed; it goes on", self._what)
+                failures, since = 0, time.monotonic()
+                # Whatever was dropped meanwhile, what follows the last of these is still to come.
+                last = self._attempts.pop(subject)
+                index = next((n for n, one in enumerate(queue, 1) if one is last), 0)
+                del queue[:index]
+        finally:
+            self._queues.pop(subject, None)
+            self._attempts.pop(subject, None)
+            del self._tasks[subject]
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, unless the end has come."""
+        if seconds <= 0:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,1 @@
+"""Push notifications of A2A: what a client asked to hear of one task, and its delivery."""

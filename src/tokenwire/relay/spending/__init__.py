@@ -1,0 +1,1 @@
+"""What runs use and what that costs, summed in the store."""

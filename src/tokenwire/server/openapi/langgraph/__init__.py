@@ -1,0 +1,1 @@
+"""The routes of LangGraph's clients, described."""

@@ -1,0 +1,1 @@
+"""A2A's routes: the agent card, JSON-RPC, and REST."""

@@ -1,0 +1,1 @@
+"""What runs used, as routes say it."""

@@ -1,0 +1,1 @@
+"""LangGraph's wire: runs and threads as the clients of its server read them."""

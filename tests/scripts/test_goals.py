@@ -1,0 +1,103 @@
+"""The table of performance goals, with figures as given; and that `make bench` ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(FOLDER))
+
+import goal_table  # noqa: E402
+from goal_table import GOALS, Missing, ratio, table  # noqa: E402
+
+
+def row(lines, text):
+    [line] = [line for line in lines if line.startswith(GOALS[text].text)]
+    return line[len(GOALS[text].text) :].split(maxsplit=5)
+
+
+def test_a_value_is_met_at_its_goal_and_not_beyond():
+    lines = table({"bare-400": 1.4, "bare-800": 1.41, "replay": 5.004}, with_twin=False)
+    assert row(lines, "bare-400") == ["1.40", "x", "<=", "1.40", "x", "yes"]
+    assert row(lines, "bare-800") == ["1.41", "x", "<=", "1.40", "x", "NO"]
+    assert row(lines, "replay") == ["5.00", "ms", "<=", "5.00", "ms", "yes"]  # as it is shown
+    assert lines[-1] == f"2 of 3 met, {len(GOALS) - 3} not measured"
+
+
+def test_streams_are_to_be_reached():
+    lines = table({"held-memory": 700, "held-sqlite": 499, "held-redis": 0}, with_twin=False)
+    assert row(lines, "held-memory") == ["700", ">=", "700", "yes"]
+    assert row(lines, "held-sqlite") == ["499", ">=", "500", "NO"]
+    assert row(lines, "held-redis") == ["0", ">=", "500", "NO"]
+
+
+def test_with_the_twin_the_goals_are_the_twins():
+    figures = {name: goal.twin for name, goal in GOALS.items()}
+    assert table(figures, with_twin=True)[-1] == f"{len(GOALS)} of {len(GOALS)} met"
+    lines = table(figures, with_twin=False)
+    assert row(lines, "sqlite")[-1] == "NO"  # a cheaper memory log makes the ratio larger
+    assert row(lines, "bare-400")[-1] == "yes"
+
+
+def test_what_cannot_be_had_says_why():
+    lines = table({"redis": Missing("redis-server is not installed")}, with_twin=False)
+    assert "-" in row(lines, "redis")
+    assert lines[6].endswith("redis-server is not installed")
+    assert lines[-1] == f"0 of 0 met, {len(GOALS)} not measured"
+    assert len(table({}, {"redis", "replay"}, with_twin=False)) == 4
+    assert all("yes" not in line and "NO" not in line for line in lines)
+
+
+def test_a_figure_of_a_busy_machine_is_neither_met_nor_missed():
+    doubts = {"sqlite": "too busy", "replay": "too busy"}
+    figures = {"sqlite": 1.0, "replay": Missing("the time is up"), "wires": 1.0}
+    lines = table(figures, {"sqlite", "replay", "wires"}, doubts, with_twin=False)
+    assert row(lines, "sqlite") == ["1.00", "x", "<=", "1.60", "x", "? too busy"]
+    assert row(lines, "wires")[-1] == "yes"
+    assert lines[-1] == "1 of 1 met, 2 not measured"
+
+
+def test_a_ratio_is_the_median_of_neighbours():
+    # One round was measured under twice the load of the others: both sides cost twice as much.
+    assert ratio([30, 62, 28], [20, 40, 20]) == 1.5
+    assert ratio([30, 31], [20]) == 1.5  # a round that was cut off
+    assert ratio([5, 30], [0, 20]) == 1.5  # a window too short for a tick of the clock
+    with pytest.raises(ValueError, match="no round"):
+        ratio([], [])
+
+
+def test_every_goal_is_measured_by_one_part():
+    import goals
+
+    names = [name for part in goals.PARTS.values() for name in part]
+    assert sorted(names) == sorted(GOALS)
+    assert goals.WITHOUT_C.issubset(GOALS)
+    assert goal_table.Missing is goals.Missing
+
+
+def test_make_bench_goes_on_after_a_benchmark_that_does_not_end(tmp_path):
+    (tmp_path / "all.py").write_bytes((FOLDER / "all.py").read_bytes())
+    child = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', CODE])"
+    code = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(__import__('os').getpid())); "
+    code += "__import__('time').sleep(600)"
+    (tmp_path / "endless.py").write_text(child.replace("CODE", repr(code)))
+    (tmp_path / "next.py").write_text("print('next ran')")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "all.py"), "--limit", "5", "endless", "next", "missing"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "endless: stopped after 5 s" in done.stdout
+    assert "next ran" in done.stdout
+    assert "missing: there is no such benchmark" in done.stdout
+    assert done.returncode == 1
+    begun = tmp_path / "pid"
+    if begun.exists():  # on a slow machine it is stopped before its child begins
+        command = ["ps", "-o", "stat=", "-p", begun.read_text()]
+        state = subprocess.run(command, capture_output=True, text=True).stdout
+        assert state[:1] in ("", "Z")  # gone, or nobody has asked for its exit code
