@@ -15,7 +15,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,10 +69,13 @@ def run_doctor(*, store: str | None, as_json: bool) -> int:
 
 def _checks(store: str | None) -> Iterator[Finding]:
     yield from _python()
+    # Made once: it reads the metadata of all that is installed.
+    distributions = importlib.metadata.packages_distributions()
     for name in _REQUIRED:
-        yield _package(name)
+        yield _package(name, distributions)
     for name, (extra, feature) in _OPTIONAL.items():
-        yield _package(name, f"pip install 'tokenwire[{extra}]' adds {feature}")
+        advice = f"pip install 'tokenwire[{extra}]' adds {feature}"
+        yield _package(name, distributions, advice)
     yield from _providers()
     yield _page()
     yield _port("127.0.0.1", 8765)
@@ -93,7 +96,7 @@ def _python() -> Iterator[Finding]:
     )
 
 
-def _package(name: str, advice: str = "") -> Finding:
+def _package(name: str, distributions: Mapping[str, list[str]], advice: str = "") -> Finding:
     try:
         importlib.import_module(name)
     except ImportError as error:
@@ -102,9 +105,7 @@ def _package(name: str, advice: str = "") -> Finding:
         return Finding(name, "broken", str(error), f"pip install {name}")
     except Exception as error:  # an installed package that does not load
         return Finding(name, "broken", f"{type(error).__name__}: {error}", "reinstall it")
-    distribution = _DISTRIBUTIONS.get(name)
-    if distribution is None:
-        distribution = importlib.metadata.packages_distributions().get(name, [name])[0]
+    distribution = _DISTRIBUTIONS.get(name) or distributions.get(name, [name])[0]
     try:
         return Finding(name, "ok", importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:
