@@ -187,7 +187,8 @@ def test_generated_streams_are_the_same(data):
     texts = st.one_of(st.sampled_from([*stream.words, *ODD]), st.text(max_size=8))
     blocks = stream.blocks(data.draw(st.lists(texts, min_size=6, max_size=24)))
     changes = st.sampled_from([*CHANGES.values()])
-    for place in data.draw(st.lists(st.integers(1, len(blocks) - 2), max_size=3)):
+    places = st.lists(st.integers(1, len(blocks) - 2), max_size=3, unique=True)
+    for place in data.draw(places):
         blocks[place] = data.draw(changes)(blocks[place]) if JSON.search(blocks[place]) else b""
     steps, rest = [], b""
     for chunk in [*chunked(*blocks), END]:
