@@ -17,7 +17,8 @@ from tokenwire.events import model as m
 from tokenwire.events.codec import decode
 from tokenwire.events.fold import Fold, fold
 from tokenwire.log.base import private_kind
-from tokenwire.testing import ScriptedModel, call
+from tokenwire.run.call.recover import RetryPolicy
+from tokenwire.testing import ScriptedModel, call, cut
 
 
 def task_ended(name: str, times: int = 1) -> Callable[[m.Event], bool]:
@@ -253,6 +254,43 @@ async def test_an_answer_that_was_cut_by_the_crash_starts_again(tmp_path: Path) 
     assert state.text.startswith("First: ")
     answer = state.text.removeprefix("First: ").rpartition(" [")[0]
     assert state.text.endswith(f" [{len(answer)}]")
+
+
+class Silent(ScriptedModel):
+    """It answers every request but the first."""
+
+    async def open(self, call: Any, *, connect_timeout: float) -> Any:
+        if not self.requests:
+            self.requests.append({})
+            await asyncio.Event().wait()
+        return await super().open(call, connect_timeout=connect_timeout)
+
+
+@pytest.mark.parametrize("visible", [True, False])
+async def test_an_answer_that_a_second_model_began_is_made_again(
+    tmp_path: Path, visible: bool
+) -> None:
+    cuts, silent = ScriptedModel([cut()]), Silent(["route 7"])
+    retry = RetryPolicy(retries=0)
+
+    def make() -> Any:
+        @agent
+        async def job(ctx: RunContext):
+            models = [cuts, silent]
+            async with ctx.stream("?", model=models, visible=visible, retry=retry) as answer:
+                route = (await answer.result()).text
+            yield f"({route})"
+
+        return job
+
+    def fell_back(event: m.Event) -> bool:
+        return isinstance(event, m.StepStart) and event.attempt == 2
+
+    state, events = await taken_over(tmp_path, make, fell_back, ready=lambda: bool(silent.requests))
+    assert state.outcome == "complete"
+    assert state.text.endswith("(route 7)")
+    resets = [(e.attempt, e.reason) for e in events if isinstance(e, m.StepReset)]
+    assert resets == [(2, "fallback"), (3, "restart"), (4, "fallback")]
 
 
 async def test_another_path_than_before_ends_the_run(tmp_path: Path) -> None:

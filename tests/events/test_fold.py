@@ -155,6 +155,22 @@ def test_what_a_lost_attempt_cost_is_told_or_called_unknown():
     assert not run(counted=False, kept=True).usage_unknown
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_unknown"),
+    [(None, True), ("restart", True), ("retry", True), ("fallback", True), ("refused", False)],
+)
+def test_an_attempt_that_no_provider_began_to_answer_costs_nothing(
+    reason: str | None, is_unknown: bool
+) -> None:
+    events = [
+        m.RunStart(run="r"),
+        m.StepStart(step=1),
+        m.StepReset(step=1, attempt=2, reason=reason),
+        m.StepStart(step=1, attempt=2),
+    ]
+    assert fold(events).usage_unknown is is_unknown
+
+
 @pytest.mark.parametrize("kind", ["agent", "task"])
 def test_only_a_model_call_that_is_lost_costs_tokens_that_nobody_counted(kind: Any) -> None:
     events = [

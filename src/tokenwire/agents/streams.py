@@ -178,7 +178,9 @@ class AgentStream(Run):
             ended_steps = {e.step for e in events if isinstance(e, StepEnd)}
             local = {step: n for n, step in source.steps.items()}
             rest = [
-                e for e in logged if isinstance(e, StepStart) and local[e.step] not in ended_steps
+                e
+                for e in logged
+                if isinstance(e, StepStart | StepReset) and local[e.step] not in ended_steps
             ]
             self._hidden = list(events)
             events = [*events, *(_local(e, source) for e in rest)]

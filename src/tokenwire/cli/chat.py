@@ -166,7 +166,7 @@ class Chat:
                 screen.reasoning(event.text)
         elif isinstance(event, ApprovalRequest):
             await self._approve(event, screen, run)
-        elif isinstance(event, StepReset):
+        elif isinstance(event, StepReset) and event.discard_parts:
             screen.aside("[the model restarted; the answer begins again]")
         else:
             line = _aside(event)

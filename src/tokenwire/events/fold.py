@@ -273,18 +273,18 @@ def _step_reset(state: Fold, event: StepReset) -> None:
             discarded = discard or set(step.parts)
             for part in discarded:
                 state.parts.pop(part, None)
-            _spend(state, step)
+            _spend(state, step, is_billed=event.reason != "refused")
             step.finish, step.usage, step.status = None, {}, "open"
             step.response_id, step.terminal_seen = None, False
     for step in state.steps:  # a reset may name a part of another step
         step.parts = [p for p in step.parts if p in state.parts]
 
 
-def _spend(state: Fold, step: StepState) -> None:
+def _spend(state: Fold, step: StepState, *, is_billed: bool) -> None:
     """Add an ended attempt's usage; a resumable response is counted when it is read again."""
     if step.resumable:
         return
-    if step.kind == "model" and not step.usage:
+    if step.kind == "model" and not step.usage and is_billed:
         state.usage_unknown = True
     for name, count in step.usage.items():
         state.spent[name] = state.spent.get(name, 0) + count

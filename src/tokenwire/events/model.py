@@ -263,7 +263,12 @@ class StepEnd(Event, tag="step-end"):
 
 
 class StepReset(Event, tag="step-reset"):
-    """The step restarts as ``attempt``: drop ``discard_parts``, keep all earlier steps."""
+    """The step restarts as ``attempt``: drop ``discard_parts``, keep all earlier steps.
+
+    ``reason``: ``restart`` after its worker was lost; where an attempt failed before anything of
+    it was visible, ``retry`` (the same model is called again) or ``fallback`` (another one);
+    ``refused``: another one, as the model before began no answer, and nothing was billed.
+    """
 
     step: int
     attempt: int

@@ -22,10 +22,8 @@ from tokenwire.events.model import (
     PartAttr,
     PartDelta,
     RunEnd,
-    RunOutcome,
     StepEnd,
     StepReset,
-    StepStart,
     ToolCallStart,
 )
 from tokenwire.events.order import Order, closing
@@ -43,11 +41,13 @@ from tokenwire.run.call.lane import Seat
 from tokenwire.run.call.reading import Sink
 from tokenwire.run.call.recover import recover
 from tokenwire.run.call.spending import Gate
+from tokenwire.run.call.unseen import Again, Failed, step_start
 from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.expiry import Send
 from tokenwire.run.failure import failed_end
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
+from tokenwire.run.outcome import run_outcome
 from tokenwire.run.plan import Plan
 from tokenwire.run.step_request import earlier_calls, own_call_id, step_request
 from tokenwire.run.tool_phase import ToolPhase
@@ -313,16 +313,7 @@ class Loop:
             start.append(
                 StepReset(step=number, attempt=attempt, discard_parts=discard, reason="restart")
             )
-        dialect, target = self.plan.candidates[0]
-        start.append(
-            StepStart(
-                step=number,
-                attempt=attempt,
-                provider=target.provider,
-                dialect=dialect.name,
-                model=target.model,
-            )
-        )
+        start.append(step_start(number, attempt, *self.plan.candidates[0]))
         yield self._stamp(start)  # at once: no cancel comes in between
         self._called, self._answers = self._clock(), True
         events = recover(
@@ -343,7 +334,10 @@ class Loop:
         try:
             async with aclosing(events) as batches:
                 async for batch in batches:
-                    ready = self._stamp(merge(batch))
+                    if isinstance(batch, list):
+                        ready = self._stamp(merge(batch))
+                    else:
+                        ready = await self._unseen(batch, number)
                     if ready:
                         yield ready
                     if self._gate.is_due and (ready := self._stamp(await self._gate.look())):
@@ -351,6 +345,16 @@ class Loop:
         except CancelledRunError:
             status = "incomplete" if self.inbox.cancelled is None else "cancelled"
             yield self._stamp([StepEnd(step=number, status=status)])
+
+    async def _unseen(self, news: Failed | Again, number: int) -> list[Event]:
+        """What readers and budgets hear of an attempt that nobody saw, or of the next one. Raises
+        `LogError`."""
+        if isinstance(news, Failed):
+            return [*self._stamp(news.events), *self._stamp(self._gate.estimate())]
+        refusal = await self._gate.begin(self._request(number), news.target)
+        if refusal or self.inbox.ends_calls:
+            return self._stamp(refusal)
+        return self._stamp(news.events(number, self.fold.steps[-1].attempt + 1))
 
     # --- the express way, see `tokenwire.express` ------------------------------------------------
 
@@ -424,28 +428,13 @@ class Loop:
     # --- ends ----------------------------------------------------------------------------------
 
     def _end(self, in_doubt: str | None = None) -> list[Event]:
-        step = self.fold.steps[-1] if self.fold.steps else None
-        outcome: RunOutcome = "complete"
-        reason = self.fold.finish_reason
-        # A cancel that came meanwhile is in the log, and decides, as it does after a takeover.
-        if in_doubt is not None and self.inbox.cancelled is None:
-            outcome, reason = "interrupted", "tool_in_doubt"
-        elif self._out_of_steps:
-            outcome, reason = "incomplete", "max_steps"
-        elif self._stopped:
-            reason = "stop_when"
-        elif self.inbox.cancelled is not None and not (
-            step is not None and step.status == "complete" and reason != "tool_calls"
-        ):
-            outcome, reason = "cancelled", self.inbox.cancelled.reason
-        elif self.inbox.stopped is not None and (
-            step is None or step.status != "complete" or reason in ("tool_calls", "pause")
-        ):
-            outcome, reason = "incomplete", self.inbox.stopped
-        elif step is None or step.status == "error":
-            outcome, reason = "error", (self.fold.error or {}).get("code", "internal")
-        elif step.status != "complete" or reason in INCOMPLETE_REASONS:
-            outcome = "incomplete"
+        outcome, reason = run_outcome(
+            self.fold,
+            self.inbox,
+            in_doubt=in_doubt is not None,
+            out_of_steps=self._out_of_steps,
+            by_rule=self._stopped,
+        )
         # A step that an earlier owner left open, where a cancel came before it restarted.
         closed = self._stamp(closing(self.order, part="truncated", step="cancelled"))
         end = RunEnd(

@@ -170,7 +170,7 @@ export class Fold {
         break;
       }
       case "step-reset":
-        this.#reset(event.step, event.discard_parts ?? []);
+        this.#reset(event.step, event.discard_parts ?? [], event.reason !== "refused");
         break;
       case "usage": {
         const step = this.#lastStep();
@@ -244,7 +244,7 @@ export class Fold {
     return this.#step(this.#last());
   }
 
-  #reset(number: number, discard: number[]): void {
+  #reset(number: number, discard: number[], isBilled: boolean): void {
     const index = this.#state.steps.findIndex((step) => step.step === number);
     if (index < 0) return;
     const step = this.#step(index);
@@ -253,7 +253,8 @@ export class Fold {
     for (const part of discard) this.#where.delete(part);
     if (!step.resumable) {
       // Paid for all the same; a response that its provider keeps is read again, and counted then.
-      if (step.kind === "model" && !Object.keys(step.usage).length) this.#state.usage_unknown = true;
+      const isCounted = Object.keys(step.usage).length > 0;
+      if (step.kind === "model" && !isCounted && isBilled) this.#state.usage_unknown = true;
       this.#state.spent = sum(this.#state.spent, step.usage);
     }
     step.usage = {};

@@ -173,13 +173,16 @@ describe("RunStore", () => {
   });
 
   it.each([
-    ["model", true],
-    ["agent", false],
-    ["task", false],
-  ] as const)("tokens of a lost step of kind %s: nobody counted them: %s", (kind, isUnknown) => {
+    ["model", "restart", true],
+    ["model", "retry", true],
+    ["model", "fallback", true],
+    ["model", "refused", false],
+    ["agent", "restart", false],
+    ["task", "restart", false],
+  ] as const)("a lost step of kind %s (%s): nobody counted it: %s", (kind, reason, isUnknown) => {
     const fold = new Fold();
     fold.apply({ type: "step-start", step: 1, kind } as RunEvent);
-    fold.apply({ type: "step-reset", step: 1, attempt: 2 } as RunEvent);
+    fold.apply({ type: "step-reset", step: 1, attempt: 2, reason } as RunEvent);
     expect(fold.state.usage_unknown).toBe(isUnknown);
   });
 });

@@ -4,8 +4,8 @@ Where the provider keeps the response (OpenAI Responses in background mode), a c
 re-attached and the answer continues; only the deadlines notice.
 
 Always true: nothing is yielded before something is visible, so an error raised from here means that
-no reader has seen anything; once something was yielded, every failure becomes events (ends for open
-parts, an ``error``, ``step-end``) and nothing is raised.
+no reader has seen anything, and what it cost is in `Unseen`; once something was yielded, every
+failure becomes events (ends for open parts, an ``error``, ``step-end``) and nothing is raised.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from tokenwire.providers.failures import raised
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.reading import Express, Reading
 from tokenwire.run.call.source import Source
+from tokenwire.run.call.unseen import Unseen
 from tokenwire.run.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ async def attempt(
     inbox: Inbox,
     step: int,
     first_part: int,
+    unseen: Unseen,
     express: Express | None = None,
 ) -> AsyncGenerator[list[Event], None]:
     """The events of one model call, in batches as they came from the socket. Once something was
-    shown, plain deltas may go to ``express`` instead.
+    shown, plain deltas may go to ``express`` instead; before that they are in ``unseen``.
 
     Raises `ProviderError` or `FramingError` when it failed before anything was visible and
     `CancelledRunError` when it was cancelled before that.
@@ -83,6 +85,7 @@ async def attempt(
             # A date in ``Retry-After`` is measured against the answer's own, or else our clock.
             headers = {"date": datetime.now(UTC).isoformat(), **stream.headers}
             raise dialect.error(stream.status, headers, body)
+        unseen.is_accepted = True
         decoder = dialect.decoder(
             step=step,
             first_part=first_part,
@@ -90,16 +93,15 @@ async def attempt(
             content_type=stream.headers.get("content-type"),
         )
         reading = Reading(source, decoder, inbox, express)
-        async for batch in _read(reading, source, decoder, inbox):
+        async for batch in _read(reading, source, decoder, inbox, unseen):
             yield batch
     finally:
         await source.aclose()
 
 
 async def _read(
-    reading: Reading, source: Source, decoder: Decoder, inbox: Inbox
+    reading: Reading, source: Source, decoder: Decoder, inbox: Inbox, unseen: Unseen
 ) -> AsyncGenerator[list[Event], None]:
-    backlog: list[Event] = []  # what came before anything was visible
     shown = False
     failure: TokenwireError | None = None
     while True:
@@ -118,17 +120,23 @@ async def _read(
         if shown:
             yield events
             continue
-        backlog.extend(events)
+        unseen.events += events
         if any(_is_visible(e) for e in events):
-            _raise_refusal(backlog)
+            if refusal := _refusal(unseen.events):
+                unseen.events += decoder.finish()  # with counts that come last
+                raise refusal
             shown = True
-            yield backlog
+            yield unseen.take()
     if failure is None and _is_over(decoder):
         source.finish()
-    last = _last(decoder, failure, shown, inbox)
-    if not shown:
-        _raise_refusal(last)
-    yield last if shown else backlog + last
+    if shown:
+        yield _last(decoder, failure, inbox)
+        return
+    last = _last(decoder, failure, inbox, unseen)
+    unseen.events += last
+    if refusal := _refusal(last):
+        raise refusal
+    yield unseen.take()
 
 
 def _is_over(decoder: Decoder) -> bool:
@@ -136,14 +144,18 @@ def _is_over(decoder: Decoder) -> bool:
 
 
 def _last(
-    decoder: Decoder, failure: TokenwireError | None, shown: bool, inbox: Inbox
+    decoder: Decoder,
+    failure: TokenwireError | None,
+    inbox: Inbox,
+    unseen: Unseen | None = None,
 ) -> list[Event]:
-    """The closing events, or the error when nothing was shown."""
+    """The closing events, or the error when nothing was shown, where ``unseen`` gets them."""
     stopped = inbox.ends_calls
     if stopped and not decoder.terminal_seen:
-        if not shown:
-            raise CancelledRunError("the run was cancelled")
         events = decoder.finish()
+        if unseen is not None:
+            unseen.events += events
+            raise CancelledRunError("the run was cancelled")
         for event in events:
             if isinstance(event, StepEnd):
                 event.status = "cancelled" if inbox.cancelled is not None else "incomplete"
@@ -156,10 +168,11 @@ def _last(
         failure = TruncatedError(
             "the provider's stream ended without its end marker; the answer is incomplete"
         )
-    if shown:
+    if unseen is None:
         return decoder.finish(error_event(failure, after_output=True))
     events = decoder.finish()
     if isinstance(failure, DeadlineError) and all(map(_is_judgement, events)):
+        unseen.events += events
         raise failure  # that the bytes so far were not understood says less than the clock
     truncated = any(isinstance(e, StepEnd) and not e.terminal_seen for e in events)
     if not truncated and isinstance(failure, TruncatedError):
@@ -169,17 +182,19 @@ def _last(
         if not isinstance(failure, TruncatedError) or all(not _is_content(e) for e in events):
             return events
         return [*events[:-1], error_event(failure, after_output=True), events[-1]]
+    unseen.events += events
     raise failure
 
 
-def _raise_refusal(events: list[Event]) -> None:
-    """Raise an error that precedes any part: it is a refusal inside a 200, and may be retried
-    like any other."""
+def _refusal(events: list[Event]) -> ProviderError | None:
+    """An error that precedes any part: it is a refusal inside a 200, and may be retried like any
+    other."""
     for event in events:
         if isinstance(event, PartStart):
-            return
+            return None
         if isinstance(event, Error):
-            raise raised(event)
+            return raised(event)
+    return None
 
 
 def error_event(error: TokenwireError, *, after_output: bool = False) -> Error:

@@ -22,10 +22,12 @@ import msgspec
 from tokenwire.backoff import backoff
 from tokenwire.errors import (
     AuthenticationError,
+    CancelledRunError,
     DeadlineError,
     FramingError,
     ProtocolError,
     ProviderError,
+    TokenwireError,
 )
 from tokenwire.events.model import Event
 from tokenwire.events.request import Request
@@ -38,6 +40,7 @@ from tokenwire.run.call.attempt import attempt
 from tokenwire.run.call.authorise import authorised, is_rejected, renewed, signed
 from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.reading import Express
+from tokenwire.run.call.unseen import Again, AgainReason, Failed, Unseen
 from tokenwire.run.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -149,14 +152,17 @@ async def recover(
     calls: Callable[[Target], None] | None = None,
     first_call: Callable[[Target], Call | None] | None = None,
     express: Express | None = None,
-) -> AsyncGenerator[list[Event], None]:
-    """The events of the first model that answers. Raises the last model's error.
+) -> AsyncGenerator[list[Event] | Failed | Again, None]:
+    """The events of the first model that answers; before them, of each attempt that was billed and
+    failed, what is known of that, and which attempt begins in its place. Raises the last model's
+    error, and `CancelledRunError` where no further attempt may begin.
 
     ``first_call``: the call that is made once before the others, to re-attach to a response that
     the first model's provider keeps; when that fails the request is made anew. ``express``: see
     `run.call.reading`. ``run``, ``operation``: whose trace the requests carry on; ``calls``: told
     which model is called.
     """
+    again: AgainReason | None = None
     for number, (dialect, configured) in enumerate(candidates):
         failures, is_renewed = 0, False
         try:
@@ -165,6 +171,7 @@ async def recover(
             if number + 1 == len(candidates):
                 raise
             report(FellBack(run, configured.provider, configured.model, error.code))
+            again = again or "refused"
             continue
         target = _traced(target, run, operation, calls)
         call = _call(dialect, request, target)
@@ -172,7 +179,12 @@ async def recover(
         budget = BUDGETS.of(target, time.monotonic())
         budget.request(time.monotonic())
         while True:
-            shown = False
+            if again is not None:
+                _check(inbox)
+                yield Again(again, dialect, target)
+                _check(inbox)
+                again = None
+            shown, unseen = False, Unseen()
             batches = attempt(
                 http,
                 dialect,
@@ -182,6 +194,7 @@ async def recover(
                 inbox=inbox,
                 step=step,
                 first_part=first_part,
+                unseen=unseen,
                 express=express,
             )
             try:
@@ -189,8 +202,13 @@ async def recover(
                     shown = True
                     yield batch
                 return
-            except (ProviderError, FramingError) as error:
+            except TokenwireError as error:
                 if shown:
+                    raise
+                if bill := unseen.bill(error):
+                    yield Failed(bill)
+                    again = "retry"
+                if not isinstance(error, ProviderError | FramingError):
                     raise
                 if not is_renewed and is_rejected(target, error):
                     is_renewed = True  # it accepted nothing, so that nothing is billed twice
@@ -213,9 +231,15 @@ async def recover(
                 if number + 1 == len(candidates) or not _may_fall_back(error):
                     raise error
                 report(FellBack(run, target.provider, target.model, error.code))
+                again = "refused" if again is None else "fallback"
                 break
             finally:
                 await batches.aclose()
+
+
+def _check(inbox: Inbox) -> None:
+    if inbox.ends_calls:
+        raise CancelledRunError("the run was cancelled")
 
 
 def _call(dialect: Dialect, request: Request, target: Target) -> Call:

@@ -24,6 +24,7 @@ from tokenwire.events.model import (
     PartDelta,
     PartEnd,
     PartStart,
+    RunBudget,
     RunEnd,
     RunStart,
     RunWait,
@@ -38,7 +39,15 @@ from tokenwire.events.model import (
 )
 from tokenwire.events.state import result_part
 from tokenwire.wire.base import text_of
-from tokenwire.wire.chunk_encoder import GAP, Chunk, ChunkEncoder, Common, clean, dumps
+from tokenwire.wire.chunk_encoder import (
+    GAP,
+    Chunk,
+    ChunkEncoder,
+    Common,
+    budget_fields,
+    clean,
+    dumps,
+)
 from tokenwire.wire.langgraph.messages import (
     ai_message,
     answer_id,
@@ -203,6 +212,8 @@ class LangGraphEncoder(ChunkEncoder):
             return self._result(event)
         if isinstance(event, Data):
             return [self._chunk("custom", {"name": event.name, "data": event.payload})]
+        if isinstance(event, RunBudget):
+            return [self._chunk("custom", {"name": "budget", "data": budget_fields(event)})]
         if isinstance(event, SharedState):
             return [self._values()]
         if isinstance(event, Control) and event.command == "steer" and event.id:
