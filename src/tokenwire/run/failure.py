@@ -1,5 +1,5 @@
-"""A failure as the events that end a run, and a recorded one as the exception that a caller of a
-function expects."""
+"""How a run ends: its outcome and why; a failure as the events that end it, and a recorded one as
+the exception that a caller of a function expects."""
 
 from __future__ import annotations
 
@@ -11,11 +11,43 @@ from tokenwire.errors import (
     TruncatedError,
 )
 from tokenwire.events.fold import Fold
-from tokenwire.events.model import Event, RunEnd, StepEnd
+from tokenwire.events.model import Event, RunEnd, RunOutcome, StepEnd
 from tokenwire.events.order import Order, closing
+from tokenwire.events.reasons import INCOMPLETE_REASONS
 from tokenwire.run.call.attempt import error_event
+from tokenwire.run.inbox import Inbox
 
-__all__ = ["error_of", "failed_end"]
+__all__ = ["error_of", "failed_end", "run_outcome"]
+
+
+def run_outcome(
+    fold: Fold, inbox: Inbox, *, in_doubt: bool, out_of_steps: bool, by_rule: bool
+) -> tuple[RunOutcome, str | None]:
+    """Outcome and reason. ``in_doubt``: a tool may have run whose worker was lost;
+    ``out_of_steps``: the model called again beyond the limit; ``by_rule``: ``stop_when`` ended it.
+    """
+    step = fold.steps[-1] if fold.steps else None
+    reason = fold.finish_reason
+    # A cancel that came meanwhile is in the log, and decides, as it does after a takeover.
+    if in_doubt and inbox.cancelled is None:
+        return "interrupted", "tool_in_doubt"
+    if out_of_steps:
+        return "incomplete", "max_steps"
+    if by_rule:
+        return "complete", "stop_when"
+    if inbox.cancelled is not None and not (
+        step is not None and step.status == "complete" and reason != "tool_calls"
+    ):
+        return "cancelled", inbox.cancelled.reason
+    if inbox.stopped is not None and (
+        step is None or step.status != "complete" or reason in ("tool_calls", "pause")
+    ):
+        return "incomplete", inbox.stopped
+    if step is None or step.status == "error":
+        return "error", (fold.error or {}).get("code", "internal")
+    if step.status != "complete" or reason in INCOMPLETE_REASONS:
+        return "incomplete", reason
+    return "complete", reason
 
 
 def failed_end(order: Order, fold: Fold, error: TokenwireError) -> list[Event]:

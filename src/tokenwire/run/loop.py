@@ -44,10 +44,9 @@ from tokenwire.run.call.spending import Gate
 from tokenwire.run.call.unseen import Again, Failed, step_start
 from tokenwire.run.coalesce import MOST_TEXT, merge
 from tokenwire.run.expiry import Send
-from tokenwire.run.failure import failed_end
+from tokenwire.run.failure import failed_end, run_outcome
 from tokenwire.run.gaps import ChunkGaps
 from tokenwire.run.inbox import Inbox
-from tokenwire.run.outcome import run_outcome
 from tokenwire.run.plan import Plan
 from tokenwire.run.step_request import earlier_calls, own_call_id, step_request
 from tokenwire.run.tool_phase import ToolPhase

@@ -15,6 +15,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -162,7 +163,8 @@ async def recover(
     `run.call.reading`. ``run``, ``operation``: whose trace the requests carry on; ``calls``: told
     which model is called.
     """
-    again: AgainReason | None = None
+    begin = partial(attempt, http, inbox=inbox, step=step, first_part=first_part, express=express)
+    reason: AgainReason | None = None
     for number, (dialect, configured) in enumerate(candidates):
         failures, is_renewed = 0, False
         try:
@@ -171,7 +173,7 @@ async def recover(
             if number + 1 == len(candidates):
                 raise
             report(FellBack(run, configured.provider, configured.model, error.code))
-            again = again or "refused"
+            reason = reason or "refused"
             continue
         target = _traced(target, run, operation, calls)
         call = _call(dialect, request, target)
@@ -179,24 +181,13 @@ async def recover(
         budget = BUDGETS.of(target, time.monotonic())
         budget.request(time.monotonic())
         while True:
-            if again is not None:
-                _check(inbox)
-                yield Again(again, dialect, target)
-                _check(inbox)
-                again = None
-            shown, unseen = False, Unseen()
-            batches = attempt(
-                http,
-                dialect,
-                target,
-                signed(resuming or call, target),
-                deadlines=deadlines.over(target.clocks),
-                inbox=inbox,
-                step=step,
-                first_part=first_part,
-                unseen=unseen,
-                express=express,
-            )
+            if reason is not None:
+                yield Again(reason, dialect, target)
+                if inbox.ends_calls:
+                    raise CancelledRunError("the run was cancelled")
+            reason, shown, unseen = None, False, Unseen()
+            own, clocks = signed(resuming or call, target), deadlines.over(target.clocks)
+            batches = begin(dialect, target, own, deadlines=clocks, unseen=unseen)
             try:
                 async for batch in batches:
                     shown = True
@@ -207,7 +198,7 @@ async def recover(
                     raise
                 if bill := unseen.bill(error):
                     yield Failed(bill)
-                    again = "retry"
+                    reason = "retry"
                 if not isinstance(error, ProviderError | FramingError):
                     raise
                 if not is_renewed and is_rejected(target, error):
@@ -223,23 +214,33 @@ async def recover(
                     if not _may_be_at_work(error):
                         continue
                 failures += 1
-                pause = pause_after(error, failures, policy, random.random)
-                if pause is not None and budget.allow(time.monotonic()):
-                    report(Retried(run, target.provider, target.model, error.code, failures, pause))
-                    await inbox.sleep(pause)
+                if await _pause(error, failures, policy, budget, inbox, (run, target)):
                     continue
                 if number + 1 == len(candidates) or not _may_fall_back(error):
                     raise error
                 report(FellBack(run, target.provider, target.model, error.code))
-                again = "refused" if again is None else "fallback"
+                reason = "refused" if reason is None else "fallback"
                 break
             finally:
                 await batches.aclose()
 
 
-def _check(inbox: Inbox) -> None:
-    if inbox.ends_calls:
-        raise CancelledRunError("the run was cancelled")
+async def _pause(
+    error: TokenwireError,
+    failures: int,
+    policy: RetryPolicy,
+    budget: RetryBudget,
+    inbox: Inbox,
+    called: tuple[str, Target],
+) -> bool:
+    """Wait before the next attempt at the same model; False where there is none."""
+    pause = pause_after(error, failures, policy, random.random)
+    if pause is None or not budget.allow(time.monotonic()):
+        return False
+    run, target = called
+    report(Retried(run, target.provider, target.model, error.code, failures, pause))
+    await inbox.sleep(pause)
+    return True
 
 
 def _call(dialect: Dialect, request: Request, target: Target) -> Call:
