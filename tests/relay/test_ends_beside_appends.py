@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from support.spine import read_all, relay, request_of, run_async, simulator
+from tokenwire import RunContext
+from tokenwire.agents.load import agents_of
 from tokenwire.errors import ConflictError, StoreFullError
 from tokenwire.events import model as m
 from tokenwire.log.base import Store
+from tokenwire.relay import commands
 from tokenwire.relay.owned import OwnedRun
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.replay import read_run
@@ -203,5 +206,49 @@ def test_an_answer_that_a_run_ended_without_is_refused(every_log: NewLog, kind: 
                     await runs.approve(run, waiting[0], approved=True)
                 else:
                     await runs.answer_tool(run, waiting[0], content="gone")
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_an_answer_that_comes_while_the_end_is_written_is_refused(
+    every_log: NewLog, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent fails beside its question, and the end of its run is on the way into the log."""
+    monkeypatch.setattr(commands, "_TAKEN_SECONDS", 30.0)  # elsewhere it is heard from the log
+
+    async def main() -> None:
+        fails = asyncio.Event()
+
+        async def hasty(ctx: RunContext) -> None:
+            question = asyncio.create_task(ctx.request_approval("delete", {"path": "a"}))
+            await fails.wait()
+            question.cancel()
+            raise ValueError("no")
+
+        store, agents = every_log(), agents_of([hasty])
+        async with simulator() as server, relay(server, log=store, agents=agents) as runs:
+            run = (await runs.start(request_of("Hi"), model="hasty")).id
+            while not (waiting := (await runs.fold(run)).waiting):
+                await asyncio.sleep(0.01)
+            held, record, task = Held(store, run, ends=True), store.command, runs.owned[run].task
+
+            async def then_released(log: str, data: bytes) -> Any:
+                result = await record(log, data)
+                asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(held.release()))
+                return result
+
+            fails.set()
+            await held.is_held.wait()
+            door = runs
+            if where == "elsewhere":
+                door, store.command = Runs(store), then_released  # type: ignore[method-assign]
+            with pytest.raises(ConflictError, match="ended before"):
+                await door.approve(run, waiting[0], approved=True)
+            if where == "here":
+                await held.release()
+            await task
+            events = await ended(runs, run, held)
+            assert not [event for event in events if isinstance(event, m.ApprovalAnswer)]
 
     run_async(main())

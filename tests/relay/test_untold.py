@@ -15,7 +15,7 @@ import pytest
 from support.conversation import THREAD, Device, HeldModel, device, until
 from support.spine import run_async
 from tokenwire import tool
-from tokenwire.errors import StoreUnavailableError
+from tokenwire.errors import NotFoundError, StoreUnavailableError
 from tokenwire.events.message import user
 from tokenwire.log.base import Store
 from tokenwire.relay.conversation.feed import Feeds
@@ -160,6 +160,63 @@ def test_what_waits_to_be_told_is_bounded_and_not_told_twice() -> None:
         await tell.aclose()  # with one attempt, however the store is
 
     run_async(main())
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), NotFoundError("gone"), asyncio.CancelledError()]
+)
+def test_an_error_that_nobody_knows_delays_news_and_loses_none(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        published: list[int] = []
+        failures = 3
+
+        async def publish(subject: str, news: list[int]) -> None:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise error
+            published.extend(news)
+
+        tell = Telling(publish, "a test")
+        for number in range(5):
+            tell.tell("one", number)
+        await until(lambda: len(published) == 5)
+        assert published == list(range(5))
+        await tell.aclose()
+
+    run_async(main())
+    assert len([r for r in caplog.records if "could not be told yet" in r.message]) == 1
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+def test_one_news_that_can_never_be_told_takes_no_other_with_it(
+    is_end: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not is_end:
+        monkeypatch.setattr(telling, "_BROKEN_SECONDS", 0.0)
+
+    async def main() -> None:
+        published: list[int] = []
+
+        async def publish(subject: str, news: list[int]) -> None:
+            if 3 in news:
+                raise ZeroDivisionError
+            published.extend(news)
+
+        tell = Telling(publish, "a test")
+        for number in range(6):
+            tell.tell("one", number)
+        if is_end:
+            await asyncio.sleep(0)
+            await tell.aclose()
+        await until(lambda: len(published) == 5)
+        assert published == [0, 1, 2, 4, 5]
+        await tell.aclose()
+
+    run_async(main())
+    assert "is dropped: it cannot be told" in caplog.text
 
 
 def test_news_of_an_attempt_under_way_are_not_taken_for_told() -> None:

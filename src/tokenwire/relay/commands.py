@@ -1,14 +1,16 @@
 """Commands to a run: their bytes in its owner's mailbox, and what an answer must fit.
 
 Always true: of several answers to one approval or call the first one in the mailbox counts,
-whichever process received it; an answer that fits no open approval or call is never recorded. The
+whichever process received it; an answer that fits no open approval or call is never recorded, and
+one that a run ended without is a conflict for who gave it, also while the end is being written. The
 end of a wait that was too long is a command as well: what stands before it counts, nothing after.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
@@ -16,6 +18,7 @@ import msgspec
 from tokenwire.errors import ConflictError, InputError, NotFoundError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Control, ToolResult
+from tokenwire.log.base import Records
 from tokenwire.run.expiry import EXPIRED
 from tokenwire.tools.check import check_edited
 
@@ -47,6 +50,9 @@ Command = Control | Answer
 #: By which the end of a wait is known. It is a cancel to releases that do not know it: they refuse
 #: an answer that comes after it, and end the run.
 _EXPIRY = "expiry"
+
+#: Seconds for which who answered waits to hear that the run has taken the answer.
+_TAKEN_SECONDS = 0.5
 
 _decoder = msgspec.json.Decoder(Command)
 
@@ -212,15 +218,34 @@ def check_first(answer: Answer, mailbox: Iterable[tuple[int, bytes]]) -> None:
             return
 
 
-def check_taken(answer: Answer, fold: Fold) -> None:
-    """Raise `ConflictError` when the ended run of ``fold`` ended without ``answer``."""
+async def check_taken(
+    answer: Answer, store: Records, run: str, state: Callable[[], Awaitable[Fold]]
+) -> None:
+    """Wait until the run takes ``answer``, for `_TAKEN_SECONDS` at most: a run whose owner is busy
+    or lost takes it later. ``state``: the run's, as far as this process knows it. Raises
+    `ConflictError` when the run has ended, or is about to, without it."""
+    end, pause, tail = time.monotonic() + _TAKEN_SECONDS, 0.001, -1
+    fold = Fold()
+    while True:
+        info = await store.describe(run)
+        # That of a run of this process changes by itself, and may be ahead of the log.
+        if info.tail != tail:
+            tail, fold = info.tail, await state()
+        if _is_taken(answer, fold):
+            return
+        if fold.outcome is not None or info.closed is not None:
+            raise ConflictError("this run ended before the answer came")
+        if time.monotonic() >= end:
+            return
+        await asyncio.sleep(pause)
+        pause = min(0.1, pause * 2)
+
+
+def _is_taken(answer: Answer, fold: Fold) -> bool:
     tool = fold.tools.get(answer.call_id)
-    if isinstance(answer, ApprovalAnswer):
-        is_taken = tool is not None and tool.approved is not None
-    else:
-        is_taken = tool is not None and tool.done
-    if not is_taken:
-        raise ConflictError("this run ended before the answer came")
+    if tool is None:
+        return False
+    return tool.approved is not None if isinstance(answer, ApprovalAnswer) else tool.done
 
 
 def _answers_same(earlier: Command | None, answer: Answer) -> bool:

@@ -469,11 +469,10 @@ class Runs:
 
     async def _answer(self, run: str, answer: Answer) -> None:
         """Record an answer. Raises `ConflictError` for any but the first one in the mailbox, and
-        for one that a run which has ended meanwhile did not take."""
+        for one that a run ends without."""
         await self._command(run, answer)
         check_first(answer, await self.store.commands(run))
-        if (await self.store.describe(run)).closed is not None:
-            check_taken(answer, await self._state(run))
+        await check_taken(answer, self.store, run, lambda: self._state(run))
 
     async def _state(self, run: str) -> Fold:
         owned = self.owned.get(run)

@@ -1,8 +1,9 @@
 """News that are to be published soon: kept until the store took them, in order.
 
 Always true: news of one subject are published one after the other; an error of the store delays
-them, and loses none before `_TRY_SECONDS`, the end of the process, or the bound of what is kept; an
-equal news that waits already, as the last one, is not kept twice.
+them, and loses none before `_TRY_SECONDS`, the end of the process, or the bound of what is kept;
+any other error delays them as well, and loses only the news that raises it, `_BROKEN_SECONDS`
+later; an equal news that waits already, as the last one, is not kept twice.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _AT_ONCE, _LAST_SECONDS = 16, 5.0
 MOST_KEPT, MOST_SUBJECTS = 512, 10_000
 #: Seconds between two attempts, at first and at most; and for which news are attempted.
 _PAUSES, _TRY_SECONDS = (0.1, 5.0), 600.0
+#: Seconds for which one news is attempted that fails for another reason than the store's.
+_BROKEN_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -94,28 +97,38 @@ class Telling(Generic[T]):
 
     async def _work(self, subject: str) -> None:
         failures, since = 0, time.monotonic()
+        #: Since when an unknown error keeps the first news from being told.
+        broken_since: float | None = None
         try:
             await self._wait(self._delay)
             while queue := self._queues.get(subject):
                 try:
                     async with self._gate:
-                        batch = list(queue)
+                        # One by one after an unknown error: only the news that raises it is lost.
+                        batch = list(queue) if broken_since is None else queue[:1]
                         self._attempts[subject] = batch[-1]
                         await self._publish(subject, [one.news for one in batch])
-                except LogError as error:
-                    self._attempts.pop(subject, None)
+                except (Exception, asyncio.CancelledError) as error:
+                    if _is_cancelling(error):
+                        raise
                     failures += 1
-                    if self._ending.is_set() or time.monotonic() - since > _TRY_SECONDS:
-                        _log.warning("a change of %s could not be told: %s", self._what, error)
-                        return
-                    if failures == 1:
-                        _log.warning("a change of %s could not be told yet: %s", self._what, error)
-                    first, longest = _PAUSES
-                    await self._wait(backoff(failures, first=first, longest=longest))
-                    continue
-                except Exception:
-                    _log.exception("telling of %s failed; it goes on", self._what)
-                failures, since = 0, time.monotonic()
+                    self._log_failure(error, failures)
+                    now, is_last = time.monotonic(), self._ending.is_set()
+                    if isinstance(error, LogError):
+                        if is_last or now - since > _TRY_SECONDS:
+                            _log.warning("a change of %s could not be told: %s", self._what, error)
+                            return
+                        is_hopeless, broken_since = False, None
+                    else:
+                        is_alone, broken_since = broken_since is not None, broken_since or now
+                        is_hopeless = is_alone and (is_last or now - broken_since > _BROKEN_SECONDS)
+                    if not is_hopeless:
+                        self._attempts.pop(subject, None)
+                        first, longest = _PAUSES
+                        await self._wait(backoff(failures, first=first, longest=longest))
+                        continue
+                    _log.error("a change of %s is dropped: it cannot be told", self._what)
+                failures, since, broken_since = 0, time.monotonic(), None
                 # Whatever was dropped meanwhile, what follows the last of these is still to come.
                 last = self._attempts.pop(subject)
                 index = next((n for n, one in enumerate(queue, 1) if one is last), 0)
@@ -124,6 +137,20 @@ class Telling(Generic[T]):
             self._queues.pop(subject, None)
             self._attempts.pop(subject, None)
             del self._tasks[subject]
+
+    def _log_failure(self, error: BaseException, failures: int) -> None:
+        """One entry for a failure and its repetitions; with its traceback where it is unknown."""
+        if failures > 1:
+            return
+        what = "a change of %s could not be told yet: %s"
+        known = isinstance(error, LogError)
+        _log.log(
+            logging.WARNING if known else logging.ERROR,
+            what,
+            self._what,
+            error if known else type(error).__name__,
+            exc_info=None if known else error,
+        )
 
     async def _wait(self, seconds: float) -> None:
         """Wait, unless the end has come."""
@@ -134,3 +161,9 @@ class Telling(Generic[T]):
                 await self._ending.wait()
         except TimeoutError:
             pass
+
+
+def _is_cancelling(error: BaseException) -> bool:
+    """Whether this task is cancelled; a cancelled call of another's is a failure of that call."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
