@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from support.conversation import HeldModel, device, until
+from support.conversation import Device, HeldModel, device, until
 from support.spine import run_async
 from tokenwire.errors import LogError, NotFoundError, RoleError
-from tokenwire.events.message import user
+from tokenwire.events.message import Message, user
 from tokenwire.events.request import Request
 from tokenwire.log.base import LogInfo, Store
+from tokenwire.relay.conversation.conversations import Conversations
 from tokenwire.relay.members.access import Access
 from tokenwire.relay.members.members import Members
+from tokenwire.relay.runs import Runs
 
 NewLog = Callable[[], Store]
 
@@ -181,5 +183,90 @@ def test_a_removal_that_was_interrupted_is_whole_once_it_is_sent_again(every_log
             model.release("hold it")
             await here.done(held)
             assert model.questions == ["hold it"]
+
+    run_async(main())
+
+
+class Summary:
+    """A `summarise` that takes its time."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.go = asyncio.Event(), asyncio.Event()
+        self.count = 0
+
+    async def __call__(self, before: str | None, messages: list[Message]) -> str:
+        self.count += 1
+        self.is_asked.set()
+        await self.go.wait()
+        return "before"
+
+
+@pytest.mark.parametrize("rejoins", [False, True])
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_removal_does_not_wait_for_a_summary(
+    every_log: NewLog, where: str, rejoins: bool
+) -> None:
+    """It is answered while the turn of who is removed is being prepared, which then is none."""
+
+    async def main() -> None:
+        model, summary, store = HeldModel(), Summary(), every_log()
+        how: dict[str, Any] = {"policy": "tokens:1", "while_busy": "queue"}
+        async with device(store, model, summarise=summary) as here:
+            other = Runs(store)
+            there = Device(other, Conversations(other, summarise=summary))
+            members = (here if where == "here" else there).runs.members
+            ann, shared_id = await let_in(members)
+            for question in ("one", "two"):
+                await here.done(await here.ask(question, thread="trip", principal="ann", **how))
+            said = {"thread": shared_id, "principal": "bob", **how}
+            asking = asyncio.create_task(here.ask("of bob", **said))
+            await summary.is_asked.wait()
+            queue = await there.conversations.queue("ann", "trip")  # it says what is, at once
+            assert queue.starting is not None
+            await members.remove(ann, "bob")
+            assert not summary.go.is_set()
+            if rejoins:
+                await members.put(ann, "bob", "write")
+            summary.go.set()
+            if rejoins:
+                assert (await asking).info is None
+            else:
+                with pytest.raises(NotFoundError):
+                    await asking
+            assert not (await there.conversations.queue("ann", "trip")).is_busy
+            await here.done(await here.ask("three", thread="trip", principal="ann", **how))
+            assert model.questions == ["one", "two", "three"]
+            assert summary.count == 2
+            await other.worker.feeds.aclose()
+            await other.worker.lists.aclose()
+
+    run_async(main())
+
+
+def test_a_summary_delays_no_other_conversation(new_log: NewLog) -> None:
+    async def main() -> None:
+        model, summary = HeldModel(), Summary()
+        how: dict[str, Any] = {"policy": "tokens:1", "while_busy": "queue"}
+        async with device(new_log(), model, summarise=summary) as here:
+            for question in ("one", "two", "hold it"):
+                first = await here.ask(question, thread="slow", **how)
+                if question == "two":
+                    summary.go.set()
+                if question != "hold it":
+                    await here.done(first)
+            summary.go.clear()
+            summary.is_asked.clear()
+            slow = await here.ask("after it", thread="slow", **how)
+            other = await here.ask("hold another", thread="other", **how)
+            quick = await here.ask("after another", thread="other", **how)
+            model.release("hold it")
+            await summary.is_asked.wait()
+            model.release("hold another")
+            await here.done(other)
+            await here.done(quick)
+            assert model.questions[-1] == "after another"
+            summary.go.set()
+            await here.done(slow)
+            assert model.questions[-1] == "after it"
 
     run_async(main())

@@ -96,3 +96,31 @@ def test_a_chat_stream_is_read_again_by_key_and_last_event_id(url: str) -> None:
         timeout=20,
     ).text
     assert rest.split("\n", 1)[1] == whole.split(f"id: {middle}\n")[1].split("\n\n", 1)[1]
+
+
+def test_a_run_of_ag_ui_is_read_under_its_clients_name(url: str) -> None:
+    """Whoever looks at it later, and wherever in it they begin."""
+    client_run = "run-of-a.client:1"
+    body: dict[str, Any] = {
+        "threadId": "t-names",
+        "runId": client_run,
+        "messages": [{"id": "m", "role": "user", "content": "scenario:text"}],
+        "tools": [],
+        "context": [],
+        "state": {},
+        "forwardedProps": {},
+    }
+    live = httpx.post(f"{url}/ag-ui", json=body)
+    assert live.status_code == 200, live.text
+    run = live.headers["tokenwire-run"]
+    for wire in ("ag-ui", "tanstack"):
+        later = httpx.get(f"{url}/v1/runs/{run}/wires/{wire}").text
+        assert later.count(f'"runId":"{client_run}"') == live.text.count(f'"{client_run}"') == 2
+        names = [line[4:] for line in later.splitlines() if line.startswith("id: ")]
+        rest = httpx.get(f"{url}/v1/runs/{run}/wires/{wire}", headers={"last-event-id": names[-2]})
+        assert f'"runId":"{client_run}"' in rest.text
+    own = httpx.post(
+        f"{url}/v1/runs", json={"prompt": "scenario:text", "metadata": {"ag_ui_run": 7}}
+    )
+    name = own.json()["id"]
+    assert f'"runId":"{name}"' in httpx.get(f"{url}/v1/runs/{name}/wires/ag-ui").text

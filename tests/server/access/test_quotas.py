@@ -193,7 +193,15 @@ def test_workers_of_one_store_hold_one_limit(tmp_path: Path, kind: str) -> None:
         assert got.status_code == 201, json.dumps(got.json())
 
 
-@pytest.mark.parametrize("path", ["/v1/runs", "/v1/chat/completions", "/v1/runs in a thread"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/runs",
+        "/v1/chat/completions",
+        "/v1/runs in a thread",
+        "/api/chat?history=thread by its message",
+    ],
+)
 def test_a_start_that_comes_again_is_not_refused(here: tuple[str, Live], path: str) -> None:
     """A reader on a bad network sends its start again and again, and is not told to wait for what
     it has used up itself."""
@@ -210,6 +218,9 @@ def test_a_start_that_comes_again_is_not_refused(here: tuple[str, Live], path: s
 
     def post(key: str) -> tuple[int, str]:
         headers = {"idempotency-key": key}
+        if "by its message" in path:
+            message = {"id": key, "role": "user", "parts": [{"type": "text", "text": STALL}]}
+            headers, body["id"], body["messages"] = {}, "by-message", [message]
         with person.client.stream("POST", route, json=body, headers=headers) as answer:
             return answer.status_code, answer.headers.get("tokenwire-run", "")
 

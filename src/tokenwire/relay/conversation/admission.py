@@ -1,7 +1,8 @@
 """How a turn gets its run: head and queue by compare and swap, and the creation by whoever sees it.
 
 Always true: a turn that was accepted becomes one run, never two, whichever process dies; it gets
-the id that it has had from the beginning; no lease of a conversation exists.
+the id that it has had from the beginning; no lease of a conversation exists; while a summary is
+made, only turns of the same conversation wait.
 
 Two processes at once::
 
@@ -29,6 +30,7 @@ from tokenwire.errors import (
     NotFoundError,
     UnknownModelError,
 )
+from tokenwire.events.message import Message
 from tokenwire.log.base import Store
 from tokenwire.relay.conversation.history import (
     History,
@@ -111,14 +113,16 @@ class Admission:
 
     # --- reading -------------------------------------------------------------------------------
 
-    async def settled(self, scope: str) -> tuple[bytes | None, Queue]:
+    async def settled(self, scope: str, *, waits: bool = True) -> tuple[bytes | None, Queue]:
         """The queue as it is stored, and as a value, after what was to be done for it: a turn that
         is starting has its run, runs that have ended are not open, and a run that was started
-        without the queue is its head."""
+        without the queue is its head. Unless it ``waits``, a turn that is being prepared may be
+        starting still."""
         while True:
-            data = await self._store.document(STATE, scope)
-            queue = msgspec.json.decode(data, type=Queue) if data is not None else Queue()
+            data, queue = await self._stored(scope)
             if queue.starting is not None:
+                if queue.starting.is_preparing and not waits:
+                    return data, queue
                 if self._is_anothers(queue.starting):
                     await asyncio.sleep(_LOOK_SECONDS)
                     continue
@@ -132,6 +136,10 @@ class Admission:
             if await self._store.swap_document(STATE, scope, data, encoded):
                 self._tell(scope, queue, current)
                 return encoded, current
+
+    async def _stored(self, scope: str) -> tuple[bytes | None, Queue]:
+        data = await self._store.document(STATE, scope)
+        return data, msgspec.json.decode(data, type=Queue) if data is not None else Queue()
 
     async def pending(self) -> list[str]:
         """Conversations that may have a turn to start."""
@@ -184,8 +192,7 @@ class Admission:
             self._idle.pop(scope, None)
         elif self._is_stale(scope, note):
             await self._store.swap_document(_PENDING, scope, note, None)
-            data = await self._store.document(STATE, scope)
-            queue = msgspec.json.decode(data, type=Queue) if data is not None else Queue()
+            _, queue = await self._stored(scope)
             if queue.waiting or queue.starting is not None:
                 await self._note(scope)
 
@@ -202,14 +209,15 @@ class Admission:
     async def drop_of(self, scope: str, principal: str) -> None:
         """Drop the turns of ``principal`` that wait, and whose membership has ended; not those that
         were given to an answer under way, which are dropped in their turn if it did not take
-        them. One that is starting has its run, or never will, when this returns."""
+        them. One that is starting has its run, or never will, when this returns; one that is being
+        prepared never will, as its author is asked for afterwards."""
         is_first = True
         while True:
-            data = await self._store.document(STATE, scope)
+            data, queue = await self._stored(scope)
+            changed = queue
             if data is None:
                 return
-            queue = changed = msgspec.json.decode(data, type=Queue)
-            if is_first and queue.starting is not None:
+            if is_first and queue.starting is not None and not queue.starting.is_preparing:
                 is_first = False
                 content = await self.content(scope, queue.starting)
                 if content is None or content.meta.principal == principal:
@@ -240,14 +248,29 @@ class Admission:
     def _is_anothers(self, entry: Entry) -> bool:
         """Whether a process that lives is probably creating this run now. If two do it is created
         once all the same; a summary would be made twice."""
-        patience = _HELP_SECONDS if self._summarise is None else SUMMARY_SECONDS + _HELP_SECONDS
+        patience = _HELP_SECONDS + (SUMMARY_SECONDS if entry.is_preparing else 0.0)
         age = time.time() - entry.since
         return entry.run not in self._mine and 0 <= age < patience
 
     def starting(self, queue: Queue, entry: Entry) -> Queue:
         """``queue`` with ``entry`` about to start, here unless this process dies."""
         self._mine.add(entry.run)
-        return queue.start(msgspec.structs.replace(entry, since=time.time()))
+        prepares = self._summarise is not None
+        return queue.start(msgspec.structs.replace(entry, since=time.time(), is_preparing=prepares))
+
+    async def _prepared(self, scope: str, run: str) -> bytes | None:
+        """The queue, as stored, in which the turn has all that its model is given: nobody else
+        prepares it from now on. None where somebody else was quicker."""
+        while True:
+            data, queue = await self._stored(scope)
+            changed = queue.prepared(run, time.time())
+            if changed is None:
+                self._mine.discard(run)
+                return None
+            encoded = changed.encoded()
+            if await self._store.swap_document(STATE, scope, data, encoded):
+                self._mine.add(run)
+                return encoded
 
     def _tell(self, scope: str, before: Queue, after: Queue) -> None:
         """Head and queue were changed. A run that is open no more may have ended unseen."""
@@ -336,7 +359,15 @@ class Admission:
                 return False
             # One at a time: the other one may be about to create it.
             async with self._locks.setdefault(entry.run, asyncio.Lock()):
-                run = await self._create(scope, queue, entry, content)
+                if entry.is_preparing and (await self._stored(scope))[0] != data:
+                    return True  # that one did it
+                if not await self._exists(entry.run):
+                    before = await self._before(scope, queue, entry, content)
+                    if entry.is_preparing:
+                        data = await self._prepared(scope, entry.run)
+                        if data is None:
+                            return True
+                    run = await self._create(scope, entry, content, before)
         elif not await self._exists(entry.run):
             run = None
         changed = queue.started(run).encoded()
@@ -345,11 +376,11 @@ class Admission:
         self._mine.discard(entry.run)
         return True
 
-    async def _create(self, scope: str, queue: Queue, entry: Entry, content: Content) -> str | None:
-        """The run of the turn; None where its key is that of a run elsewhere, or where who asks was
-        removed before it could begin."""
-        if await self._exists(entry.run):
-            return entry.run
+    async def _before(
+        self, scope: str, queue: Queue, entry: Entry, content: Content
+    ) -> list[Message]:
+        """What the model of a turn is given before it, by the conversation as it is now, which is
+        noted in ``content``."""
         parent = queue.head if content.follows_head else content.parent
         turns = Turns(self._store, scope)
         policy = policy_of(content.policy)
@@ -366,7 +397,13 @@ class Admission:
             policy=content.policy,
             summary_error=summary.error,
         )
-        before = messages_of_turns(selected.turns, summary.text, unanswered)
+        return messages_of_turns(selected.turns, summary.text, unanswered)
+
+    async def _create(
+        self, scope: str, entry: Entry, content: Content, before: list[Message]
+    ) -> str | None:
+        """The run of the turn; None where its key is that of a run elsewhere, or where who asks was
+        removed before it could begin."""
         # After it is known to be starting, for which a removal waits (`drop_of`): none comes
         # between. Who helps out creates it all the same, as the other may be about to.
         is_mine = entry.run in self._mine

@@ -35,7 +35,7 @@ from tokenwire.relay.conversation.admission import Admission, Begins, Change, Co
 from tokenwire.relay.conversation.errors import HistoryConflictError, ThreadBusyError
 from tokenwire.relay.conversation.history import Turn, policy_of
 from tokenwire.relay.conversation.interruption import interrupt
-from tokenwire.relay.conversation.posted import Continuation, continuation, message_key
+from tokenwire.relay.conversation.posted import Continuation, continuation, key_of_turn
 from tokenwire.relay.conversation.promoter import Promoter
 from tokenwire.relay.conversation.queue import Entry, Past, Queue, WhileBusy, action
 from tokenwire.relay.conversation.rules import ThreadRules, read_rules
@@ -108,10 +108,11 @@ class Conversations:
         access = await self._members.enter(principal, thread, role)
         return Turns(self._store, access.scope)
 
-    async def queue(self, principal: str, thread: str) -> Queue:
-        """Head and queue of a conversation, up to date."""
+    async def queue(self, principal: str, thread: str, *, waits: bool = True) -> Queue:
+        """Head and queue of a conversation, up to date; unless it ``waits``, a turn may be starting
+        for which a summary is being made."""
         access = await self._members.enter(principal, thread)
-        _, queue = await self.admission.settled(access.scope)
+        _, queue = await self.admission.settled(access.scope, waits=waits)
         return queue
 
     async def own_rules(self, principal: str, thread: str) -> ThreadRules:
@@ -223,13 +224,12 @@ class Conversations:
         rules = ThreadRules(history=policy, while_busy=while_busy)
         if policy is None or while_busy is None:
             rules = rules.over(await self.rules(meta.principal, meta.thread or ""))
-        message = following.messages[0].id if key is None and following.follows_head else None
-        if message is None:
-            return await self._say(meta, following, run, key, rules, by)
         # Two requests with one new message, at once: it is one turn.
-        key = message_key(meta.thread or "", message)
-        try:
+        by_message = key_of_turn(meta.thread or "", following) if key is None else None
+        if by_message is None:
             return await self._say(meta, following, run, key, rules, by)
+        try:
+            return await self._say(meta, following, run, by_message, rules, by)
         except KeyReusedError as error:
             raise HistoryConflictError(
                 "another message of this id is stored; read the conversation again",

@@ -16,7 +16,7 @@ from tokenwire.events.message import Message, TextPart
 from tokenwire.relay.conversation.errors import HistoryConflictError
 from tokenwire.relay.conversation.history import Turn
 
-__all__ = ["Continuation", "continuation", "message_key"]
+__all__ = ["Continuation", "continuation", "key_of_turn"]
 
 
 class Continuation(msgspec.Struct, kw_only=True):
@@ -200,7 +200,11 @@ def _conflict(message: Message) -> HistoryConflictError:
     )
 
 
-def message_key(thread: str, message: str) -> str:
-    """The idempotency key of a message with an id of its client's, in its thread."""
+def key_of_turn(thread: str, following: Continuation) -> str | None:
+    """The idempotency key of a turn that has no other: by its first message, where that has an id
+    of its client's, in its thread; None where nothing tells it from another one."""
+    message = following.messages[0].id if following.follows_head and following.messages else None
+    if message is None:
+        return None
     name = msgspec.json.encode([thread, message])
     return f"\x1fmessage:{hashlib.sha256(name).hexdigest()}"

@@ -2,7 +2,8 @@
 
 Always true: a process that saw a run end looks at its conversation at once, every process looks at
 all conversations that have something to start every two seconds, and at those that somebody follows
-here, for what a process that died left untold; nothing here is remembered.
+here, for what a process that died left untold; no conversation waits for the start of a turn in
+another one; nothing here is remembered.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _log = logging.getLogger("tokenwire.relay")
 
 #: Seconds between two looks at all conversations that may have something to start.
 PERIOD = 2.0
+#: Conversations that are looked at at the same time.
+_AT_ONCE = 100
 
 
 class Promoter:
@@ -30,6 +33,10 @@ class Promoter:
         self._wake = asyncio.Event()
         self._scopes: set[str] = set()
         self._task: asyncio.Task[None] | None = None
+        #: The turns that are being started: a summary may have to be made for one.
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._again: set[str] = set()
 
     def open(self) -> None:
         """Begin to look."""
@@ -41,8 +48,10 @@ class Promoter:
         if self._on_left in self._worker.on_left:
             self._worker.on_left.remove(self._on_left)
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            tasks = [self._task, *self._starts.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             self._task = None
 
     def _on_left(self, scope: str) -> None:
@@ -80,12 +89,28 @@ class Promoter:
             _log.warning("queues of conversations could not be read: %s", error)
             return
         for scope in pending:
-            try:
-                await self._admission.promote(scope)
-            except TokenwireError as error:
-                _log.warning("the next turn of a conversation could not start: %s", error)
-            except Exception:
-                _log.exception("starting the next turn of a conversation failed; it goes on")
+            if scope in self._starts:
+                self._again.add(scope)  # its next turn may be due as well, once this one is there
+                continue
+            await self._gate.acquire()
+            task = asyncio.create_task(self._start(scope), name="promoter of one conversation")
+            self._starts[scope] = task
+            task.add_done_callback(lambda _, one=scope: self._over(one))
+
+    def _over(self, scope: str) -> None:
+        del self._starts[scope]
+        self._gate.release()
+        if scope in self._again:
+            self._again.discard(scope)
+            self._on_left(scope)
+
+    async def _start(self, scope: str) -> None:
+        try:
+            await self._admission.promote(scope)
+        except TokenwireError as error:
+            _log.warning("the next turn of a conversation could not start: %s", error)
+        except Exception:
+            _log.exception("starting the next turn of a conversation failed; it goes on")
 
     async def _repair(self) -> None:
         """Tell those who follow a conversation here what nobody told them."""
@@ -94,7 +119,7 @@ class Promoter:
             if worker.draining:
                 return
             try:
-                await self._admission.settled(scope)
+                await self._admission.settled(scope, waits=False)
                 state = await worker.feeds.state(scope)
             except TokenwireError as error:
                 _log.warning("a conversation could not be looked at: %s", error)

@@ -55,6 +55,9 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     edits: int = 0
     #: Unix seconds at which it was about to start.
     since: float = 0.0
+    #: It is about to start, and a summary of what its model is not given may be in the making;
+    #: whether its author may still write is looked at after that.
+    is_preparing: bool = False
     #: The run under way that was given this turn as words between its steps. Where it ended before
     #: it could take them, the turn has its own run like any other.
     steers: str | None = None
@@ -132,6 +135,15 @@ class Queue(msgspec.Struct, kw_only=True, omit_defaults=True):
     def start(self, entry: Entry) -> Queue:
         """``entry`` is to be created next, by whoever sees it."""
         return msgspec.structs.replace(self.without(entry.run), starting=entry)
+
+    def prepared(self, run: str, now: float) -> Queue | None:
+        """The turn that is starting has all that its model is given, ``now`` in Unix seconds; None
+        where no turn of this ``run`` is being prepared."""
+        entry = self.starting
+        if entry is None or entry.run != run or not entry.is_preparing:
+            return None
+        entry = msgspec.structs.replace(entry, is_preparing=False, since=now)
+        return msgspec.structs.replace(self, starting=entry)
 
     def started(self, run: str | None) -> Queue:
         """The run of `starting` is there; None: it never will be."""

@@ -129,7 +129,7 @@ async def show(state: State, request: Request, info: RequestInfo) -> Response:
     limit = _limit(request, _USUAL_RUNS)
     before = query.get("before")
     # Before the runs: a turn that leaves the queue meanwhile is among them.
-    waiting = await state.conversations.queue(info.principal, thread)
+    waiting = await state.conversations.queue(info.principal, thread, waits=False)
     # One more than the page, to know whether there are more.
     runs = await state.runs.thread(thread, principal=info.principal, most=limit + 1, before=before)
     active = next((run.id for run in runs if run.state not in OUTCOMES), None)

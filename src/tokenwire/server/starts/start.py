@@ -24,7 +24,7 @@ from tokenwire.events.principal import parts_of
 from tokenwire.events.request import Request as ModelRequest
 from tokenwire.relay.conversation.conversations import Reply
 from tokenwire.relay.conversation.history import policy_of
-from tokenwire.relay.conversation.posted import Continuation
+from tokenwire.relay.conversation.posted import Continuation, key_of_turn
 from tokenwire.relay.conversation.queue import WHILE_BUSY, WhileBusy
 from tokenwire.relay.description import RunInfo, RunMeta
 from tokenwire.relay.starts.start import scoped
@@ -140,10 +140,11 @@ async def admitted(
     *,
     thread: str | None = None,
     model: str | None = None,
+    following: Continuation | None = None,
 ) -> AsyncGenerator[Count]:
     """Within roles, budgets and quotas, or an error. The run counts on if it is started. One that
     comes again uses nothing up, and is not refused for what it has used up itself. ``model``: as
-    requests name it; None where somebody else calls one."""
+    requests name it; None where somebody else calls one; ``following``: of a turn."""
     identity.require(role)
     principal = identity.principal
     if state.draining:
@@ -153,7 +154,7 @@ async def admitted(
         raise BusyError("the server is overloaded; try again", limit="max_lag", retry_after=2)
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("'Idempotency-Key' must be 1 to 255 printable ASCII characters")
-    repeated = partial(_is_repeated, state, identity, key, run_id, thread)
+    repeated = partial(_is_repeated, state, identity, key, run_id, thread, following)
     budgets = await state.budgets.admit(
         state.runs,
         state.settling,
@@ -201,10 +202,20 @@ async def _counted(state: State, identity: Identity, run_id: str, held: AsyncExi
 
 
 async def _is_repeated(
-    state: State, identity: Identity, key: str | None, run_id: str, thread: str | None
+    state: State,
+    identity: Identity,
+    key: str | None,
+    run_id: str,
+    thread: str | None,
+    following: Continuation | None,
 ) -> bool:
-    """Whether the request names a run or a turn that is there."""
+    """Whether the request names a run or a turn that is there: by its key, its id, or the id of a
+    message."""
     principal, runs = identity.principal, state.runs
+    if following is not None and following.repeats is not None:
+        return True
+    if key is None and following is not None and thread is not None:
+        key = key_of_turn((await runs.members.enter(principal, thread)).thread, following)
     named = await runs.store.named(scoped(principal, key) or "") if key is not None else None
     try:
         return (await runs.info(named or run_id, principal=principal)).principal == principal
@@ -213,7 +224,8 @@ async def _is_repeated(
     if key is None or thread is None:
         return False
     by = identity.user or parts_of(principal)[0] or None
-    return (await state.conversations.queue(principal, thread)).of_key(key, by) is not None
+    queue = await state.conversations.queue(principal, thread, waits=False)
+    return queue.of_key(key, by) is not None
 
 
 async def start_run(
@@ -279,7 +291,13 @@ async def say(
     )
     run_id = how.run_id or new_run_id()
     async with admitted(
-        state, how.identity, how.key, run_id, thread=how.thread, model=meta.model
+        state,
+        how.identity,
+        how.key,
+        run_id,
+        thread=how.thread,
+        model=meta.model,
+        following=following,
     ) as count:
         meta.budgets = count.budgets
         with within(None):
@@ -314,7 +332,9 @@ async def until_started(
             try:
                 return await state.runs.info(reply.run, principal=how.principal)
             except NotFoundError:
-                queue = await state.conversations.queue(how.principal, how.thread or "")
+                queue = await state.conversations.queue(
+                    how.principal, how.thread or "", waits=False
+                )
             if not queue.holds(reply.run):
                 raise ConflictError("this turn was withdrawn before it began", reason="withdrawn")
             if state.draining:

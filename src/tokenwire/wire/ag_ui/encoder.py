@@ -81,11 +81,12 @@ _TEXT = {"text": "TEXT_MESSAGE", "refusal": "TEXT_MESSAGE", "reasoning": "REASON
 class AGUIEncoder(ChunkEncoder):
     """Events to AG-UI events.
 
-    ``thread_id`` and ``run_id``: the client's own names (default: ours). ``history``: the messages
-    of the request; with them a ``step-reset`` becomes a ``MESSAGES_SNAPSHOT`` without the parts
-    that are void; without them only a ``CUSTOM`` event reports it. ``is_continuation``: a new run
-    of the client continues this run (an interrupt was resolved). ``resolved_ids``: approvals and
-    calls that have their answer or result; a wait for others ends the stream.
+    ``thread_id`` and ``run_id``: the client's own names (default: those of the run's start).
+    ``history``: the messages of the request; with them a ``step-reset`` becomes a
+    ``MESSAGES_SNAPSHOT`` without the parts that are void; without them only a ``CUSTOM`` event
+    reports it. ``is_continuation``: a new run of the client continues this run (an interrupt was
+    resolved). ``resolved_ids``: approvals and calls that have their answer or result; a wait for
+    others ends the stream.
     """
 
     name: ClassVar[str] = "ag-ui"
@@ -198,7 +199,9 @@ class AGUIEncoder(ChunkEncoder):
         return {"type": "RUN_STARTED", **self._names()}
 
     def _names(self) -> Chunk:
-        run = self.run_id or self.view.run
+        # Who started the run on this wire has a name of its own for it.
+        client_run = self.view.metadata.get("ag_ui_run")
+        run = self.run_id or (client_run if isinstance(client_run, str) else None) or self.view.run
         return {"threadId": self.thread_id or self.view.thread or run, "runId": run}
 
     def _message_id(self, part: PartView) -> str:

@@ -56,7 +56,7 @@ def routes(state: State) -> list[BaseRoute]:
 async def listed(state: State, request: Request, info: RequestInfo) -> Response:
     """``GET /v1/threads/{thread}/queue``: the turns that wait, in their order, and the ``head``."""
     thread = thread_of(request)
-    queue = await state.conversations.queue(info.principal, thread)
+    queue = await state.conversations.queue(info.principal, thread, waits=False)
     return json_response({"thread": thread, **queue_of(queue)})
 
 

@@ -68,7 +68,7 @@ async def states_of(
 ) -> list[Chunk]:
     """The newest ``most`` states of a thread, of all of its branches, the newest first; with
     ``only`` the one of that checkpoint."""
-    queue = await state.conversations.queue(principal, thread)
+    queue = await state.conversations.queue(principal, thread, waits=False)
     turns = await state.conversations.turns(principal, thread)
     every = await turns.all(queue.head, *queue.open)
     ordered = sorted((t for t in every.values() if not t.is_erased), key=lambda t: -t.created)
