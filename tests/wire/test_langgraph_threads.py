@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -164,6 +165,21 @@ def test_an_answer_goes_to_the_interrupt_that_it_names(here: Site) -> None:
         here, "asks", "input.respond", interrupt_id=asked["interrupt_id"], response="perhaps"
     )
     assert unclear["error"] == "invalid_argument"
+    entry = {"interrupt_id": asked["interrupt_id"], "response": answer}
+    for params in (
+        {"responses": [{**entry, "update": {"x": 1}}]},
+        {"responses": [{**entry, "goto": "node"}]},
+        {"responses": [entry], "update": {"x": 1}},
+        {"responses": [entry], "goto": "node"},
+        {"responses": [entry], "interrupt_id": "ap_other"},
+        {"responses": [entry], "response": answer},
+        {**entry, "update": {"x": 1}},
+        {**entry, "goto": [{"node": "n", "input": 1}]},
+        {**entry, "config": {"configurable": {"temperature": 1}}},
+        {**entry, "config": {"recursion_limit": 7}},
+    ):
+        refused = command(here, "asks", "input.respond", **params)
+        assert refused["error"] == "invalid_argument", params
     assert events(here, "asks") == told
     entry = {"interrupt_id": asked["interrupt_id"], "response": answer, "namespace": []}
     reply = command(here, "asks", "input.respond", responses=[entry])
@@ -180,6 +196,42 @@ def test_an_answer_goes_to_the_interrupt_that_it_names(here: Site) -> None:
     assert here.client.get(f"/langgraph/threads/asks/runs/{run}~2").json()["run_id"] == run
     late = command(here, "asks", "input.respond", responses=[entry])
     assert late["error"] == "no_such_interrupt"
+
+
+def test_of_two_answers_at_once_one_is_told_that_it_came_late(here: Site) -> None:
+    run = start(here, "twice", "scenario:approval?rate=2000")
+    settled(here, "twice", run)
+    (asked,) = [one for one in events(here, "twice") if one["method"] == "input.requested"]
+    name = asked["params"]["data"]["interrupt_id"]
+
+    def respond(kind: str) -> tuple[str, str]:
+        answer = {"decisions": [{"type": kind}]}
+        reply = command(here, "twice", "input.respond", interrupt_id=name, response=answer)
+        return reply.get("error") or reply["type"], kind
+
+    with ThreadPoolExecutor() as pool:
+        replies = set(pool.map(respond, ["approve", "reject"] * 3))
+    here.frames(f"/v1/runs/{run}/events")
+    (counts,) = [kind for reply, kind in replies if reply == "success"]
+    assert {reply for reply, kind in replies if kind != counts} == {"no_such_interrupt"}
+
+
+@pytest.mark.parametrize("checkpoint", ["{run}.input", "elsewhere", "root"])
+def test_an_answer_from_another_state_than_the_one_that_waits_is_refused(
+    here: Site, checkpoint: str
+) -> None:
+    thread = f"stale-{checkpoint.strip('{}')[:3]}"
+    run = start(here, thread, "scenario:approval?rate=2000")
+    settled(here, thread, run)
+    body = {"assistant_id": "demo", "command": {"resume": True}}
+    path = f"/langgraph/threads/{thread}/runs/wait"
+    stale = {**body, "checkpoint_id": checkpoint.format(run=run)}
+    refused = here.client.post(path, json=stale)
+    assert (refused.status_code, refused.json()["error"]["field"]) == (400, "checkpoint")
+    newest = here.client.get(f"/langgraph/threads/{thread}/state").json()["checkpoint"]
+    done = here.client.post(path, json={**body, "checkpoint": newest})
+    assert done.status_code == 200, done.text
+    assert "__interrupt__" not in done.json()
 
 
 def waits(*rest: m.Event) -> list[Any]:

@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "Command", "failure", "parse_command", "success"]
 COMMANDS = ("run.start", "input.respond")
 _START = ("assistant_id", "input", "config", "metadata", "multitask_strategy", "multitaskStrategy")
 _RESPOND = ("interrupt_id", "response", "responses", "namespace", "config", "metadata")
+_ENTRY = ("interrupt_id", "response", "namespace")
 _NOT_HERE = ("update", "goto")
 
 
@@ -52,7 +53,8 @@ def parse_command(value: Any, thread: str) -> Command:
     if method == "run.start":
         return Command(number, parse_run(_start(params, thread)))
     answers = _answers(params, thread)
-    return Command(number, parse_run({"command": {"resume": answers}}), answers)
+    resume = {"command": {"resume": answers}, "config": params.raw("config")}
+    return Command(number, parse_run(resume), answers)
 
 
 def _start(params: Fields, thread: str) -> Chunk:
@@ -90,7 +92,14 @@ def _answers(params: Fields, thread: str) -> dict[str, Any]:
     params.only((*_RESPOND, *_NOT_HERE, "strict_resume"))
     if _configured(params, thread) is not None:
         raise params.fail("config", "may name no checkpoint in an answer")
-    entries = params.objects("responses") if params.has("responses") else [params]
+    entries = [params]
+    if params.has("responses"):
+        entries = params.objects("responses")
+        for name in _ENTRY:
+            if name != "namespace" and name in params.value:
+                raise params.fail(name, "and 'responses' exclude each other")
+        for entry in entries:
+            entry.only(_ENTRY)  # an update of one answer would be lost
     answers = {entry.need("interrupt_id"): entry.raw("response") for entry in entries}
     if len(answers) != len(entries) or not answers:
         raise params.fail("responses", "must answer each interrupt once")

@@ -37,7 +37,8 @@ async def command(caller: Caller) -> Response:
 
 async def _respond(caller: Caller, order: Command, thread: str) -> int:
     """The number of the newest event before the answer: a page takes an interrupt up to there for
-    answered, however late it is sent to it. Raises `ConflictError` for one that does not wait."""
+    answered, however late it is sent to it. Raises `ConflictError` for one that does not wait, or
+    got another answer meanwhile."""
     run = await waiting_run(caller, thread)
     fold = await caller.state.runs.fold(run.id, principal=caller.principal)
     unknown = sorted(set(order.answers or {}) - set(fold.waiting))
@@ -47,5 +48,5 @@ async def _respond(caller: Caller, order: Command, thread: str) -> int:
             reason="nothing_waits",
         )
     through = await newest_number(caller, run)
-    await resume(caller, order.run)
+    await resume(caller, order.run, all_count=True)
     return through

@@ -140,22 +140,35 @@ async def _while_busy(caller: Caller, body: RunRequest, thread: str) -> Any:
 # --- interrupts -----------------------------------------------------------------------------------
 
 
-async def resume(caller: Caller, body: RunRequest) -> tuple[RunInfo, Place]:
+async def resume(
+    caller: Caller, body: RunRequest, *, all_count: bool = False
+) -> tuple[RunInfo, Place]:
     """Record the answers of a command in the run of the thread that waits. Raises `RoleError`
-    before it records any."""
+    before it records any. ``all_count``: raise `ConflictError` where another answer was first; else
+    that one counts, and is what the run then shows."""
     thread, principal, identity = caller.thread, caller.principal, caller.info.identity
     if thread is None:
         raise InputError("'command' needs a thread", field="command")
     run = await waiting_run(caller, thread)
+    if body.checkpoint is not None and body.checkpoint != run.id:
+        raise InputError(
+            f"an answer goes on from the state that waits, '{run.id}'", field="checkpoint"
+        )
     fold, waits = await folded(caller.state, run.id, principal)
     answers = answers_of(body.resume, fold)
     for answer in answers:
         identity.require("approve" if isinstance(answer, Decision) else "write")
+    late: list[str] = []
     for answer in answers:
         try:
             await _record(caller, run.id, answer)
         except ConflictError:
-            pass  # decided elsewhere; the first decision counts, and is what the run then shows
+            late.append(answer.name)  # decided elsewhere; the first decision counts
+    if late and all_count:
+        raise ConflictError(
+            f"the interrupt '{late[0][:80]}' has another answer, or its run has ended",
+            reason="nothing_waits",
+        )
     wait = waits[-1]
     return run, Place(cursor=wait.cursor, offset=wait.offset)
 
