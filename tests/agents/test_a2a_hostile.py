@@ -42,6 +42,11 @@ def now(state: str, said: str = "", **more: Any) -> dict[str, Any]:
     return {"statusUpdate": {"taskId": "t", "status": status(state, said), **more}}
 
 
+def odd(parts: Any) -> dict[str, Any]:
+    message = {"messageId": "m", "role": "ROLE_AGENT", "parts": parts}
+    return {"statusUpdate": {"taskId": "t", "status": {**status("WORKING"), "message": message}}}
+
+
 def piece(text: str, *, append: bool = False, last: bool = False, of: str = "t") -> dict[str, Any]:
     update: dict[str, Any] = {"taskId": of, "artifact": {"artifactId": "a"}}
     update["artifact"]["parts"] = [{"text": text}]
@@ -172,6 +177,11 @@ async def test_a_stream_without_a_response_leaves_the_message_in_doubt() -> None
         ([task(), piece("Wrong"), piece(""), piece("Hi"), now("COMPLETED")], "Hi"),
         # The last words repeat the artifact.
         ([task(), piece("Hi"), now("COMPLETED", "Hi")], "Hi"),
+        # A message of a status that is none.
+        *(
+            ([task(), odd(value), piece("Hi"), now("COMPLETED")], "Hi")
+            for value in (5, "x", {"text": "x"}, [5], [{"text": 5}], [[]], None)
+        ),
     ],
 )
 async def test_odd_orders_lose_and_repeat_nothing(results: list[Any], text: str) -> None:

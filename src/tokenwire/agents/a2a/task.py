@@ -22,10 +22,7 @@ MOST_WORDS = 4000
 
 def words_of(message: Any) -> str:
     """The texts of a message."""
-    parts = message.get("parts") if isinstance(message, dict) else None
-    texts = [
-        p["text"] for p in parts or [] if isinstance(p, dict) and isinstance(p.get("text"), str)
-    ]
+    texts = [part["text"] for part in _parts_of(message) if isinstance(part.get("text"), str)]
     return "\n".join(text for text in texts if text).strip()[:MOST_WORDS]
 
 
@@ -97,12 +94,18 @@ class Status:
         name = message.get("messageId")
         key = f"{name if isinstance(name, str) else ''}\0{self.timestamp}\0{words_of(message)}"
         question = Question(self.state, words_of(message), key)
-        for part in message.get("parts") or []:
-            data = part.get("data") if isinstance(part, dict) else None
+        for part in _parts_of(message):
+            data = part.get("data")
             if isinstance(data, dict) and self.state == "INPUT_REQUIRED":
                 question.approvals += _named(data.get("approvals"), "approvalId")
                 question.tools += _named(data.get("tools"), "callId")
         return question
+
+
+def _parts_of(message: Any) -> list[dict[str, Any]]:
+    """The parts of a message that are objects."""
+    parts = message.get("parts") if isinstance(message, dict) else None
+    return [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
 
 
 def _named(value: Any, field: str) -> list[dict[str, Any]]:
