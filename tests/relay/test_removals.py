@@ -221,7 +221,7 @@ def test_a_removal_does_not_wait_for_a_summary(
             said = {"thread": shared_id, "principal": "bob", **how}
             asking = asyncio.create_task(here.ask("of bob", **said))
             await summary.is_asked.wait()
-            queue = await there.conversations.queue("ann", "trip")  # it says what is, at once
+            queue = await there.conversations.queue("ann", "trip", waits=False)
             assert queue.starting is not None
             await members.remove(ann, "bob")
             assert not summary.go.is_set()
