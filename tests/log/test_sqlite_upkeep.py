@@ -132,6 +132,7 @@ def test_a_sweep_looks_at_nothing_that_is_kept(tmp_path: Path) -> None:
         steps: list[int] = []
 
         async def work() -> int:
+            await store.stats()  # the reader sees the commits since it last read
             steps.clear()
             assert await store.due(3600, 200) == []
             return len(steps)
@@ -172,6 +173,7 @@ def test_figures_and_probes_look_at_no_ended_log(tmp_path: Path) -> None:
         steps: list[int] = []
 
         async def work_of(act: Callable[[], Awaitable[object]]) -> int:
+            await store.describe("s0")  # the reader sees the commits since it last read
             steps.clear()
             await act()
             return len(steps)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 
+from tokenwire.errors import StoreDamagedError
 from tokenwire.log.base import Due, private_kind
+from tokenwire.log.sqlite.journal import Journal
+from tokenwire.log.sqlite.pages import MOST_OFFSET, page_tail, place
 
 __all__ = ["due", "erase", "is_due", "is_left", "postpone"]
 
@@ -70,20 +73,23 @@ def is_left(connection: sqlite3.Connection, thread: str | None) -> bool:
     return False
 
 
-def erase(connection: sqlite3.Connection, name: str) -> tuple[str | None, int, int] | None:
-    """Erase a log and all that belongs to it; why it ended, and its records and bytes. None for an
-    unknown one."""
+def erase(
+    connection: sqlite3.Connection, journal: Journal, name: str
+) -> tuple[int, str | None, int, int] | None:
+    """Erase a log and all that belongs to it; its number, why it ended, and its records and bytes.
+    None for an unknown one."""
     execute = connection.execute
-    row = execute(
-        "SELECT s.sid, s.closed, coalesce(r.offset, 0), coalesce(r.total, 0)"
-        " FROM stream s LEFT JOIN record r ON r.sid = s.sid AND r.offset ="
-        " (SELECT max(offset) FROM record WHERE sid = s.sid) WHERE s.name = ?",
-        (name,),
-    ).fetchone()
+    row = execute("SELECT sid, closed FROM stream WHERE name = ?", (name,)).fetchone()
     if row is None:
         return None
-    sid, closed, records, size = row
-    for table in ("record", "command", "request_key", "stream"):
+    sid, closed = row
+    try:
+        records, size = journal.tail(connection, sid, name)
+    except StoreDamagedError:  # what is damaged can be erased, too
+        records, size = page_tail(connection, sid)
+    journal.erase(connection, sid)
+    execute("DELETE FROM page WHERE id > ? AND id <= ?", (place(sid, 0), place(sid, MOST_OFFSET)))
+    for table in ("command", "request_key", "stream"):
         execute(f"DELETE FROM {table} WHERE sid = ?", (sid,))  # noqa: S608
     execute("DELETE FROM document WHERE kind = ?", (private_kind(name),))
-    return closed, records, size
+    return sid, closed, records, size

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
+from tokenwire.log.sqlite.journal import Journal
+from tokenwire.log.sqlite.pages import PAGE_RECORDS, page_tail
 
-__all__ = ["Head", "Heads", "missing", "name_hash"]
+__all__ = ["Head", "Heads", "load_head", "missing", "name_hash"]
 
 #: Entries before all are thrown away and read again.
 MOST_HEADS = 50_000
-
-HEAD = """
-SELECT s.sid, s.epoch, coalesce(r.offset, 0), coalesce(r.total, 0), s.closed
-FROM stream s LEFT JOIN record r
-  ON r.sid = s.sid AND r.offset = (SELECT max(offset) FROM record WHERE sid = s.sid)
-WHERE s.name = ?
-"""
 
 
 def name_hash(log: str) -> int:
@@ -38,46 +33,96 @@ def missing(connection: sqlite3.Connection, name: str) -> TokenwireError:
 
 
 class Head:
-    """A log's row number, epoch, last offset, bytes, and close reason."""
+    """A log's number, epoch, last offset, bytes, and close reason; and what is in no page yet."""
 
-    __slots__ = ("closed", "epoch", "sid", "tail", "total")
+    __slots__ = ("checks", "closed", "epoch", "name", "paged", "records", "sid", "tail", "total")
 
-    def __init__(self, sid: int, epoch: int, tail: int, total: int, closed: str | None) -> None:
+    def __init__(
+        self, name: str, sid: int, epoch: int, closed: str | None, tail: int, total: int
+    ) -> None:
+        self.name = name
         self.sid = sid
         self.epoch = epoch
         self.tail = tail
         self.total = total
         self.closed = closed
+        #: The last offset in a page.
+        self.paged = tail
+        #: The records after it, with their checksums; None: the journal has to be asked.
+        self.records: list[bytes] | None = []
+        self.checks: list[int] = []
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the records that are in no page make one."""
+        return self.tail - self.paged >= PAGE_RECORDS
+
+
+def load_head(
+    connection: sqlite3.Connection, journal: Journal, name: str, flush_of: Callable[[int], None]
+) -> Head | None:
+    """The head of a log as the file has it; None where there is no such log. ``flush_of`` writes
+    what is not in the journal yet of a log, by its number."""
+    row = connection.execute(
+        "SELECT sid, epoch, closed FROM stream WHERE name = ?", (name,)
+    ).fetchone()
+    if row is None:
+        return None
+    flush_of(row[0])
+    paged, total = page_tail(connection, row[0])
+    entries = journal.unpaged(connection, row[0], name)
+    total += sum(entry.length for entry in entries)
+    head = Head(name, *row, paged + len(entries), total)
+    head.paged = paged
+    if entries:
+        head.records = None
+    return head
 
 
 class Heads:
-    """`Head` by name. By hash as well, once another process has touched the file."""
+    """`Head` by name. By number, and by hash as well once another process has touched the file."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._heads: dict[str, Head] = {}
+        self._numbered: dict[int, Head] = {}
         self._names: dict[int, set[str]] | None = None
         self.get = self._heads.get
+        self.numbered = self._numbered.get
 
-    def look_up(self, connection: sqlite3.Connection, name: str) -> Head:
-        """The head of a log as the file has it. Raises `NotFoundError`, `GoneError`."""
-        row = connection.execute(HEAD, (name,)).fetchone()
-        if row is None:
+    def look_up(
+        self, connection: sqlite3.Connection, name: str, flush_of: Callable[[int], None]
+    ) -> Head:
+        """`load_head`, remembered. Raises `NotFoundError`, `GoneError`."""
+        head = load_head(connection, self._journal, name, flush_of)
+        if head is None:
             raise missing(connection, name)
         if len(self._heads) >= MOST_HEADS:
             self.clear()
-        head = self._heads[name] = Head(*row)
+        self.forget(name)
+        self._heads[name] = self._numbered[head.sid] = head
         if self._names is not None:
             self._names.setdefault(name_hash(name), set()).add(name)
         return head
 
     def forget(self, name: str) -> None:
         """The log has ended, or its state is in doubt."""
-        if self._heads.pop(name, None) is not None and self._names is not None:
+        head = self._heads.pop(name, None)
+        if head is None:
+            return
+        self._numbered.pop(head.sid, None)
+        if self._names is not None:
             number = name_hash(name)
             names = self._names[number]
             names.discard(name)
             if not names:
                 del self._names[number]
+
+    def forget_number(self, sid: int) -> None:
+        """Another process appended to the log, wrote pages of it, or erased it."""
+        head = self._numbered.get(sid)
+        if head is not None:
+            self.forget(head.name)
 
     def forget_hashes(self, hashes: Iterable[int]) -> None:
         """Another process touched the logs of these hashes."""
@@ -87,9 +132,10 @@ class Heads:
                 self._names.setdefault(name_hash(name), set()).add(name)
         for number in hashes:
             for name in self._names.pop(number, ()):
-                del self._heads[name]
+                del self._numbered[self._heads.pop(name).sid]
 
     def clear(self) -> None:
         self._heads.clear()
+        self._numbered.clear()
         if self._names is not None:
             self._names.clear()

@@ -10,88 +10,77 @@ import json
 import logging
 import sqlite3
 import zlib
-from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any
 
-import msgspec
-
 from tokenwire.errors import (
     CursorError,
+    LogError,
     StoreDamagedError,
     StoreUnavailableError,
     TokenwireError,
 )
 from tokenwire.log.base import FOR_GOOD, Due, LogInfo, Page
 from tokenwire.log.sqlite.expiry import due
-from tokenwire.log.sqlite.heads import missing
+from tokenwire.log.sqlite.heads import Head, missing
+from tokenwire.log.sqlite.journal import WIDTH, Commit, Journal, damaged
+from tokenwire.log.sqlite.pages import MOST_OFFSET, page_tail, read_pages, unpack
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
 from tokenwire.log.sqlite.thread import Job
 from tokenwire.log.sqlite.watch import Term
 
-__all__ = ["Reader", "describe"]
+__all__ = ["Heard", "Reader", "describe", "read_one"]
+
+#: A record of another process: log, offset, and None where it is not what it was.
+Heard = tuple[str, int, bytes | None]
 
 _log = logging.getLogger("tokenwire.log")
 
-_INTEGERS = msgspec.json.Decoder(list[int])
-
-#: One row for a whole page: fetching row by row would give up and fight for the interpreter lock
-#: once per record. The lengths cut the joined bytes apart again; the checksums prove the cut and
-#: the order. As no offset is there twice, their number and the last one say that none is missing.
-PAGE = """
-SELECT count(*), max(offset), '[' || group_concat(checksum) || ']',
-       '[' || group_concat(length(data)) || ']', CAST(group_concat(data, '') AS BLOB)
-FROM {rows}
-"""
-ROWS = """record
-WHERE sid = ?1 AND offset > ?2 AND offset <= ?2 + ?3
-  AND (offset = ?2 + 1 OR total <= ?4 + coalesce(
-       (SELECT total FROM record WHERE sid = ?1 AND offset = ?2), 0))
-"""
-#: SQLite goes along the key without being told, which takes half the time; that it must, it says
-#: only of the second.
-FAST_PAGE = PAGE.format(rows=ROWS)
-ORDERED_PAGE = PAGE.format(rows=f"(SELECT offset, checksum, data FROM {ROWS} ORDER BY offset)")  # noqa: S608
-
 STREAM = """
-SELECT s.sid, s.epoch, s.owner, s.closed, s.meta, s.meta_check, s.created, s.lease_until,
-       s.thread, coalesce(r.offset, 0), coalesce(r.total, 0)
-FROM stream s LEFT JOIN record r
-  ON r.sid = s.sid AND r.offset = (SELECT max(offset) FROM record WHERE sid = s.sid)
-WHERE s.name = ?
+SELECT sid, epoch, owner, closed, meta, meta_check, created, lease_until, thread
+FROM stream WHERE name = ?
 """
 
-
-def _damaged(what: str, log: str, number: int) -> StoreDamagedError:
-    return StoreDamagedError(
-        f"{what} {number} of log {log} fails its checksum; the store is damaged",
-        stream=log,
-        offset=number,
-    )
+#: Numbers and names of logs that are remembered.
+MOST_NAMES = 50_000
 
 
-def _cut(sid: int, after: int, joined: Sequence[Any]) -> list[bytes] | None:
-    """The records of a page; None when one is missing, altered, or in another's place."""
-    count, last, checks, lengths, data = joined
-    if not count or last != after + count:
-        return None
-    if data is None:
-        data = b""  # nothing but empty records
-    # All steps over the records are loops in C, or nearly.
-    ends = list(accumulate(_INTEGERS.decode(lengths)))
-    records = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    actual = list(map(zlib.crc32, records, seeds(sid, after + 1)))
-    return records if actual == _INTEGERS.decode(checks) else None
+def _matching(
+    log: str, sid: int, first: int, records: list[bytes], checks: Sequence[int]
+) -> list[bytes]:
+    """The records, if each is what it was, and in its place."""
+    actual = list(map(zlib.crc32, records, seeds(sid, first)))
+    for number, pair in enumerate(zip(actual, checks, strict=True), first):
+        if pair[0] != pair[1]:
+            raise damaged("record", log, number)
+    return records
 
 
-def describe(connection: sqlite3.Connection, name: str) -> LogInfo:
+def read_one(
+    connection: sqlite3.Connection, journal: Journal, head: Head, offset: int
+) -> bytes | None:
+    """One record of a log. Raises `StoreDamagedError`."""
+    if offset > head.paged:
+        entries = [one for one in journal.entries(head.sid, offset - 1) if one.offset == offset]
+        records = journal.read(connection, entries[:1])
+        checks: Sequence[int] = [one.check for one in entries[:1]]
+    else:
+        records, checks = read_pages(connection, head.sid, offset - 1, 1, 0) or ([], ())
+    if not records:
+        raise damaged("record", head.name, offset)
+    return _matching(head.name, head.sid, offset, records, checks)[0]
+
+
+def describe(connection: sqlite3.Connection, journal: Journal, name: str) -> LogInfo:
     row = connection.execute(STREAM, (name,)).fetchone()
     if row is None:
         raise missing(connection, name)
-    _, epoch, owner, closed, meta, check, created, lease_until, thread, tail, total = row
+    sid, epoch, owner, closed, meta, check, created, lease_until, thread = row
     if zlib.crc32(meta) != check:
-        raise _damaged("description", name, 0)
+        raise damaged("description", name, 0)
+    tail, total = journal.tail(connection, sid, name)
     return LogInfo(
         log=name,
         epoch=epoch,
@@ -107,8 +96,9 @@ def describe(connection: sqlite3.Connection, name: str) -> LogInfo:
 
 
 class Reader:
-    """Lives in the read thread. ``changed`` hears which name hashes other processes touched;
-    None means "any": then every reader has to look."""
+    """Lives in the read thread. ``changed`` hears which name hashes other processes touched, and
+    which records ``(log, offset, record)`` they appended to logs that are ``wanted``; None in place
+    of the hashes means "any": then every reader has to look."""
 
     def __init__(
         self,
@@ -116,15 +106,18 @@ class Reader:
         path: str,
         *,
         identity: str,
-        changed: Callable[[set[int] | None], None],
+        wanted: Callable[[str], bool],
+        changed: Callable[[set[int] | None, list[Heard]], None],
     ) -> None:
         self._path = path
         self._identity = identity
+        self._wanted = wanted
         self._changed = changed
         self._connection = connect()
         self._version = -1
-        row = self._connection.execute("SELECT coalesce(max(id), 0) FROM wake").fetchone()
-        self._last_wake: int = row[0]
+        self._names: dict[int, str | None] = {}
+        self._journal = Journal()
+        self._journal.catch_up(self._connection)
 
     def close(self) -> None:
         self._connection.close()
@@ -136,11 +129,14 @@ class Reader:
                 self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN")
             try:
+                self._look()
                 return [self._one(job) for job in jobs]
             finally:
                 self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             return [explain(error, self._path)] * len(jobs)
+        except LogError as error:
+            return [error] * len(jobs)
 
     def _one(self, job: Job) -> Any:
         try:
@@ -149,7 +145,7 @@ class Reader:
             return error
         except sqlite3.Error as error:
             return explain(error, self._path)
-        except (TypeError, ValueError, UnicodeError, msgspec.DecodeError) as error:
+        except (TypeError, ValueError, UnicodeError) as error:
             # A damaged page can hold values of the wrong kind where the schema says otherwise.
             return StoreDamagedError(f"the store holds unreadable values ({type(error).__name__})")
         except Exception as error:
@@ -164,62 +160,94 @@ class Reader:
             if version == self._version:
                 return
             self._version = version
-            rows = self._connection.execute(
-                "SELECT id, writer, hashes FROM wake WHERE id > ? ORDER BY id", (self._last_wake,)
-            ).fetchall()
-        except sqlite3.Error:
-            self._changed(None)  # let the readers find out what is wrong, by name
-            return
-        if not rows:
-            return
-        holed = rows[0][0] != self._last_wake + 1
-        self._last_wake = rows[-1][0]
-        if holed:
-            self._changed(None)
+            self._connection.execute("BEGIN")
+            try:
+                self._look()
+            finally:
+                self._connection.execute("COMMIT")
+        except (sqlite3.Error, LogError):
+            self._changed(None, [])  # let the readers find out what is wrong, by name
+
+    def _look(self) -> None:
+        """See what was committed, in the transaction that is open; tell what others did."""
+        commits = self._journal.catch_up(self._connection)
+        if commits is None:
+            self._names.clear()
+            self._changed(None, [])
             return
         touched: set[int] = set()
-        for _, writer, hashes in rows:
-            if writer != self._identity:
-                touched.update(array("I", hashes))
-        if touched:
-            self._changed(touched)
+        heard: list[Heard] = []
+        for commit in commits:
+            if commit.writer != self._identity:
+                touched.update(unpack(commit.hashes))
+                self._hear(commit, heard)
+        if touched or heard:
+            self._changed(touched, heard)
+
+    def _hear(self, commit: Commit, heard: list[Heard]) -> None:
+        """The records of another process's commit that somebody here waits for."""
+        names = {sid: self._name(sid) for sid in commit.row.sids}
+        names = {sid: name for sid, name in names.items() if name and self._wanted(name)}
+        if not names:
+            return
+        data = self._journal.row_data(self._connection, commit.number)
+        numbers, position = commit.row.numbers, 0
+        for at in range(0, len(numbers), WIDTH):
+            sid, offset, size, check = numbers[at : at + WIDTH]
+            name = names.get(sid)
+            if name is not None and offset:
+                record = data[position : position + size]
+                is_whole = checksum(record, sid, offset) == check
+                heard.append((name, offset, record if is_whole else None))
+            position += size
+
+    def _name(self, sid: int) -> str | None:
+        if sid not in self._names:
+            if len(self._names) >= MOST_NAMES:
+                self._names.clear()
+            row = self._connection.execute(
+                "SELECT name FROM stream WHERE sid = ?", (sid,)
+            ).fetchone()
+            self._names[sid] = row[0] if row is not None else None
+        return self._names[sid]
 
     # What the facade sends over as jobs.
 
     def describe(self, log: str) -> LogInfo:
-        return describe(self._connection, log)
+        return describe(self._connection, self._journal, log)
 
     def read(self, log: str, after: int, most: int, most_bytes: int) -> Page:
-        row = self._connection.execute(STREAM, (log,)).fetchone()
+        connection, journal = self._connection, self._journal
+        row = connection.execute("SELECT sid, closed FROM stream WHERE name = ?", (log,)).fetchone()
         if row is None:
-            raise missing(self._connection, log)
-        sid, closed, tail = row[0], row[3], row[9]
+            raise missing(connection, log)
+        sid, closed = row
+        paged, _ = page_tail(connection, sid)
+        entries = journal.unpaged(connection, sid, log)
+        tail = paged + len(entries)
         if not 0 <= after <= tail:
             raise CursorError("the offset is beyond the tail of this log", tail=tail)
         if after == tail:
             return Page([], after + 1, tail, closed)
-        bounds = (sid, after, most, most_bytes)
-        records = _cut(sid, after, self._connection.execute(FAST_PAGE, bounds).fetchone())
-        if records is None:
-            ordered = self._connection.execute(ORDERED_PAGE, bounds).fetchone()
-            records = _cut(sid, after, ordered)
-        if records is None:
-            raise self._damage(log, sid, after, most)
+        records: list[bytes] = []
+        checks: list[int] = []
+        if after < paged:
+            read = read_pages(connection, sid, after, most, most_bytes)
+            if read is None or not read[0]:
+                raise damaged("record", log, after + 1)
+            records, checks = read[0], list(read[1])
+        if after + len(records) >= paged:  # and it may go on in the journal
+            start = after + len(records) - paged
+            entries = entries[start : start + most - len(records)]
+            records += journal.read(connection, entries)
+            checks += [entry.check for entry in entries]
+        sizes = accumulate(map(len, records))
+        if len(records) > 1:
+            count = max(1, bisect_right(list(sizes), most_bytes))
+            del records[count:], checks[count:]
+        _matching(log, sid, after + 1, records, checks)
         reached = after + len(records) == tail
         return Page(records, after + 1, tail, closed if reached else None)
-
-    def _damage(self, log: str, sid: int, after: int, most: int) -> StoreDamagedError:
-        """The first record of a page that is not what it was, or not there."""
-        number = after
-        for offset, check, data in self._connection.execute(
-            "SELECT offset, checksum, data FROM record"
-            " WHERE sid = ? AND offset > ? ORDER BY offset LIMIT ?",
-            (sid, after, most),
-        ).fetchall():
-            number += 1
-            if offset != number or checksum(data, sid, number) != check:
-                return _damaged("record", log, number)
-        return _damaged("record", log, number + 1)
 
     def commands(self, log: str, after: int) -> list[tuple[int, bytes]]:
         commands = self._commands(log, after)
@@ -243,7 +271,7 @@ class Reader:
             (row[0], after),
         ):
             if checksum(data, row[0], number) != check:
-                raise _damaged("command", log, number)
+                raise damaged("command", log, number)
             commands.append((number, data))
         return commands
 
@@ -338,16 +366,25 @@ class Reader:
     def stats(self) -> dict[str, int]:
         execute = self._connection.execute
         counters = dict(execute("SELECT name, value FROM counter").fetchall())
-        still_open, records, size = execute(
-            "SELECT count(*),"
-            " coalesce(sum((SELECT max(offset) FROM record WHERE sid = s.sid)), 0),"
-            " coalesce(sum((SELECT total FROM record WHERE sid = s.sid"
-            " ORDER BY offset DESC LIMIT 1)), 0)"
+        logs = execute(
+            "SELECT sid, (SELECT id FROM page WHERE id > s.sid << 32 AND id < (s.sid + 1) << 32"
+            " ORDER BY id DESC LIMIT 1),"
+            " (SELECT total FROM page WHERE id > s.sid << 32 AND id < (s.sid + 1) << 32"
+            " ORDER BY id DESC LIMIT 1)"
             " FROM stream s WHERE closed IS NULL"
-        ).fetchone()
+        ).fetchall()
+        paged = {sid: (page or 0) & MOST_OFFSET for sid, page, _ in logs}
+        records = sum(paged.values())
+        size = sum(total or 0 for _, _, total in logs)
+        for row in self._journal.rows.values():
+            numbers = row.numbers
+            for at in range(0, len(numbers), WIDTH):
+                if numbers[at + 1] > paged.get(numbers[at], MOST_OFFSET):
+                    records += 1
+                    size += numbers[at + 2]
         return {
             "streams": counters.get("logs", 0),
-            "open": still_open,
+            "open": len(logs),
             "records": records + counters.get("ended_records", 0),
             "bytes": size + counters.get("ended_bytes", 0),
             "tombstones": counters.get("tombstones", 0),

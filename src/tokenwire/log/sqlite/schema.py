@@ -20,10 +20,21 @@ from tokenwire.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["checksum", "connect", "explain", "migrate", "prepare"]
+__all__ = [
+    "APPLICATION_ID",
+    "CONVERSATIONS",
+    "JOURNAL",
+    "SCHEMA",
+    "VERSION",
+    "checksum",
+    "connect",
+    "explain",
+    "prepare",
+    "seeds",
+]
 
 APPLICATION_ID = 0x746F6B77  # "tokw", so that file(1) and we know our files
-VERSION = 3
+VERSION = 4
 
 #: Conversations with their last use, whole and part of `SCHEMA`. Triggers keep them, so that they
 #: are right whichever version of tokenwire writes.
@@ -44,11 +55,22 @@ CREATE TRIGGER thread_left AFTER DELETE ON stream WHEN old.thread IS NOT NULL BE
     DELETE FROM thread WHERE name = old.thread AND logs <= 0; END;
 """
 
-#: ``record.total``: bytes of the log up to and with this record, so that neither an append
-#: nor a description has to touch or add up anything else. ``wake``: one row per commit with the
-#: name hashes of the touched logs; other processes wake their readers by it. ``counter``: the
-#: number of logs and of names of expired ones, and the records and bytes of those that have ended,
-#: so that figures cost the same however many there are.
+#: Where records are: each commit writes one row of ``journal``, with all of its records; later they
+#: move to ``page``, up to 64 of one log in a row. ``hashes``: the name hashes of logs that were
+#: touched otherwise; other processes wake their readers by both. ``page.total``: bytes of the log
+#: up to the page's end. ``counter``: the highest number of a log; the number of logs and of names
+#: of expired ones, and the records and bytes of those that have ended, so that figures cost the
+#: same however many there are.
+JOURNAL = """
+CREATE TABLE journal (
+    id INTEGER PRIMARY KEY, writer TEXT NOT NULL, checksum INTEGER NOT NULL,
+    hashes BLOB NOT NULL, entries BLOB NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE page (
+    id INTEGER PRIMARY KEY, total INTEGER NOT NULL, entries BLOB NOT NULL, data BLOB NOT NULL
+);
+"""
+
 SCHEMA = (
     """
 CREATE TABLE stream (
@@ -58,10 +80,6 @@ CREATE TABLE stream (
 );
 CREATE INDEX stream_thread ON stream(thread, sid) WHERE thread IS NOT NULL;
 CREATE INDEX stream_open ON stream(lease_until) WHERE closed IS NULL;
-CREATE TABLE record (
-    sid INTEGER NOT NULL, offset INTEGER NOT NULL, total INTEGER NOT NULL,
-    checksum INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (sid, offset)
-) WITHOUT ROWID;
 CREATE TABLE command (
     sid INTEGER NOT NULL, number INTEGER NOT NULL, checksum INTEGER NOT NULL,
     data BLOB NOT NULL, PRIMARY KEY (sid, number)
@@ -78,37 +96,10 @@ CREATE TABLE document (
     PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;
 CREATE INDEX document_changed ON document(kind, changed);
-CREATE TABLE wake (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, writer TEXT NOT NULL, hashes BLOB NOT NULL
-);
 """
+    + JOURNAL
     + CONVERSATIONS
 )
-
-#: From the schema of before to that of the key.
-MIGRATIONS = {
-    2: """
-CREATE INDEX gone_at ON gone(at);
-CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO counter SELECT 'logs', count(*) FROM stream;
-INSERT INTO counter
-    SELECT 'ended_records', coalesce(sum(
-        (SELECT max(offset) FROM record WHERE sid = s.sid)), 0)
-    FROM stream s WHERE closed IS NOT NULL;
-INSERT INTO counter
-    SELECT 'ended_bytes', coalesce(sum(
-        (SELECT total FROM record WHERE sid = s.sid ORDER BY offset DESC LIMIT 1)), 0)
-    FROM stream s WHERE closed IS NOT NULL;
-""",
-    3: f"""
-DROP INDEX stream_closed;
-INSERT INTO counter SELECT 'tombstones', count(*) FROM gone;
-{CONVERSATIONS}
-INSERT INTO thread
-    SELECT thread, count(*), sum(closed IS NULL), max(max(created, coalesce(closed_at, 0)))
-    FROM stream WHERE thread IS NOT NULL GROUP BY thread;
-""",  # noqa: S608 - a constant
-}
 
 STREAM_STEP, OFFSET_STEP = 0x9E3779B1, 0x85EBCA6B
 
@@ -183,48 +174,3 @@ def prepare(path: str) -> None:
             f"cannot open the store file {os.path.basename(path)}: {error.strerror}; "
             "choose another store (--store sqlite:FILE) or none (--store memory:)"
         ) from error
-
-
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring a new file to the present schema; refuse one that is not ours or is newer."""
-    ours = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    file = os.path.basename(path)
-    if tables and ours != APPLICATION_ID:
-        raise ConfigError(f"{file} is a database of another program; choose another file")
-    if version > VERSION:
-        raise ConfigError(
-            f"{file} was written by a newer tokenwire (schema {version}, this one reads "
-            f"{VERSION}); upgrade tokenwire or choose another file"
-        )
-    if not tables:
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-    if mode != "wal":
-        raise ConfigError(f"{file} is on a file system without shared memory; choose another")
-    if tables and version == VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")  # another process may be at it, too
-    try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if not version:
-            _run(connection, SCHEMA)
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        for number in range(version + 1 if version else VERSION + 1, VERSION + 1):
-            _run(connection, MIGRATIONS[number])
-        connection.execute(f"PRAGMA user_version={VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _run(connection: sqlite3.Connection, statements: str) -> None:
-    """`executescript` would commit first."""
-    statement = ""
-    for line in statements.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):  # it knows triggers, too
-            connection.execute(statement)
-            statement = ""

@@ -32,9 +32,10 @@ from tokenwire.log.completion import Callback
 from tokenwire.log.expiry import expire
 from tokenwire.log.recent import Recent
 from tokenwire.log.sqlite.heads import name_hash
-from tokenwire.log.sqlite.reader import Reader
-from tokenwire.log.sqlite.schema import connect, explain, migrate, prepare
+from tokenwire.log.sqlite.reader import Heard, Reader
+from tokenwire.log.sqlite.schema import connect, explain, prepare
 from tokenwire.log.sqlite.thread import DEADLINE, Job, JobThread
+from tokenwire.log.sqlite.upgrade import migrate
 from tokenwire.log.sqlite.watch import Watch
 from tokenwire.log.sqlite.writer import AppendJob, Maintenance, Writer
 from tokenwire.log.tail import Tails
@@ -136,6 +137,7 @@ class SQLiteStore:
                 lambda: self._connect(False),
                 self.path,
                 identity=self._writer.identity,
+                wanted=self._tails.__contains__,
                 changed=self._foreign,
             )
         except sqlite3.Error as error:
@@ -187,15 +189,23 @@ class SQLiteStore:
             else:
                 tails.grown(log)
 
-    def _foreign(self, touched: set[int] | None) -> None:
+    def _foreign(self, touched: set[int] | None, heard: list[Heard]) -> None:
         if self._reads is not None:
-            self._reads.tell(self._wake_foreign, touched)
+            self._reads.tell(self._wake_foreign, touched, heard)
 
-    def _wake_foreign(self, touched: set[int] | None) -> None:
-        for log in self._tails.logs():
-            if touched is None or name_hash(log) in touched:
-                self._tails.forget(log)
-                self._tails.wake(log)
+    def _wake_foreign(self, touched: set[int] | None, heard: list[Heard]) -> None:
+        tails = self._tails
+        for log, offset, record in heard:
+            if record is not None:
+                tails.heard(log, offset, record)
+            else:
+                tails.forget(log)
+                tails.wake(log)
+        if touched is None or touched:
+            for log in tails.logs():
+                if touched is None or name_hash(log) in touched:
+                    tails.forget(log)
+                    tails.wake(log)
 
     def subscribe(
         self, log: str, wake: Wake, *, appends: bool = True, take: Take | None = None
