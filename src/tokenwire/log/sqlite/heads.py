@@ -72,7 +72,8 @@ def load_head(
     paged, total = page_tail(connection, row[0])
     entries = journal.unpaged(connection, row[0], name)
     total += sum(entry.length for entry in entries)
-    head = Head(name, *row, paged + len(entries), total)
+    sid, epoch, closed = row
+    head = Head(name, sid, epoch, closed, paged + len(entries), total)
     head.paged = paged
     if entries:
         head.records = None

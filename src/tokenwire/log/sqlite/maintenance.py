@@ -70,7 +70,8 @@ class Pager:
         self._done = max(self._done, self._journal.first - 1)
         written: list[int] = []
         pages: list[Page] = []
-        while self.due and len(written) < MOST_LOGS:
+        most = max(MOST_LOGS, len(self.due) // 8)  # however many end at once, they do not pile up
+        while self.due and len(written) < most:
             sid = next(iter(self.due))
             self._take(connection, self.due.pop(sid), pages, flush)
             written.append(sid)

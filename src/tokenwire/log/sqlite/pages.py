@@ -124,7 +124,8 @@ def read_pages(
 ) -> tuple[list[bytes], array[int]] | None:
     """Up to ``most`` records that are in pages, after the offset ``after``, with their checksums,
     within both bounds as far as those go by pages. None where a page is missing."""
-    bounds = place(sid, after), place(sid, after + most), place(sid, MOST_OFFSET), most_bytes
+    end = place(sid, min(after + most, MOST_OFFSET))
+    bounds = place(sid, after), end, place(sid, MOST_OFFSET), most_bytes
     count, last, entries, data = connection.execute(READ, bounds).fetchone()
     if not count:
         return None

@@ -7,6 +7,7 @@ the file open can write nothing into it afterwards.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 
-from tokenwire.errors import ConfigError
+from tokenwire.errors import ConfigError, LogError, StoreFullError, StoreUnavailableError
 from tokenwire.log.sqlite.lock import FileLock
 from tokenwire.log.sqlite.pages import Page, cut, insert
 from tokenwire.log.sqlite.schema import APPLICATION_ID, CONVERSATIONS, JOURNAL, SCHEMA, VERSION
@@ -23,8 +24,9 @@ __all__ = ["migrate"]
 
 _log = logging.getLogger("tokenwire.log")
 
-#: Seconds to wait for another process that upgrades the file.
+#: Seconds to wait for another process that upgrades the file, or makes it.
 UPGRADE_SECONDS = 600.0
+NEW_SECONDS = 5.0
 
 #: Rows of the old table that are read at a time.
 ROWS = 4096
@@ -52,7 +54,10 @@ INSERT INTO thread
     SELECT thread, count(*), sum(closed IS NULL), max(max(created, coalesce(closed_at, 0)))
     FROM stream WHERE thread IS NOT NULL GROUP BY thread;
 """,  # noqa: S608 - a constant
-    4: JOURNAL,
+    4: f"""
+{JOURNAL}
+INSERT INTO counter SELECT 'numbers', coalesce(max(sid), 0) FROM stream;
+""",  # noqa: S608 - a constant
 }
 
 
@@ -73,7 +78,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     if version == VERSION:
         return
     # Others that write, or upgrade too, wait here; those that read go on.
-    lock = FileLock(path, UPGRADE_SECONDS)
+    lock = FileLock(path, UPGRADE_SECONDS if version else NEW_SECONDS)
     try:
         lock.take()
         _to_present(connection, path, file)
@@ -104,18 +109,20 @@ def _to_present(connection: sqlite3.Connection, path: str, file: str) -> None:
             _run(connection, SCHEMA)
             execute(f"PRAGMA application_id={APPLICATION_ID}")
         else:
-            part = _copy(path, version)
+            copy = _copy(path, version)
             for number in range(version + 1, VERSION + 1):
                 _run(connection, MIGRATIONS[number])
             _move_records(connection)
-            copy = _place(part, path, version)
+            copy = _place(copy, path, version)
         execute(f"PRAGMA user_version={VERSION}")
         execute("COMMIT")
-    except BaseException:
+    except BaseException as error:
         if connection.in_transaction:
             execute("ROLLBACK")
         if copy is not None:
             os.unlink(copy)
+        if isinstance(error, OSError):
+            raise _no_copy(error, file) from error
         raise
     if copy is not None:
         _log.warning(
@@ -136,10 +143,19 @@ def _copy(path: str, version: int) -> str:
     source, target = sqlite3.connect(path), sqlite3.connect(part)
     try:
         source.backup(target)
+    except BaseException:
+        os.unlink(part)
+        raise
     finally:
         target.close()
         source.close()
     return part
+
+
+def _no_copy(error: OSError, file: str) -> LogError:
+    kind = StoreFullError if error.errno == errno.ENOSPC else StoreUnavailableError
+    reason = error.strerror or type(error).__name__
+    return kind(f"cannot copy the store {file}, which an upgrade begins with: {reason}")
 
 
 def _place(part: str, path: str, version: int) -> str:

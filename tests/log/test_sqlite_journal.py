@@ -1,0 +1,504 @@
+"""The journal of a SQLite log and the pages behind it: nothing is lost or repeated on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from support.log_machine import NAMES, LogMachine, check
+from tokenwire.errors import GoneError, NotFoundError, StoreUnavailableError
+from tokenwire.log.base import Store
+from tokenwire.log.sqlite import maintenance, pages
+from tokenwire.log.sqlite.store import SQLiteStore
+
+Case = Callable[[SQLiteStore], Awaitable[None]]
+
+
+def run(store: SQLiteStore, case: Case) -> None:
+    async def main() -> None:
+        await store.start()
+        try:
+            await asyncio.wait_for(case(store), 60)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def small_bounds() -> Iterator[None]:
+    """Pages, and what is left of the journal, so small that each is met all the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        yield
+
+
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    for module in (pages, maintenance):
+        patch.setattr(module, "PAGE_RECORDS", 4)
+    from tokenwire.log.sqlite import heads, writer
+
+    patch.setattr(heads, "PAGE_RECORDS", 4)
+    patch.setattr(writer, "PAGE_RECORDS", 4)
+    for name, value in (
+        ("MOST_LOGS", 1),
+        ("MOST_ROWS", 8),
+        ("LEAST_ROWS", 2),
+        ("LEAST_BYTES", 1),
+        ("ROWS_TOGETHER", 2),
+    ):
+        patch.setattr(maintenance, name, value)
+
+
+async def everything(store: Store, log: str, most: int = 512) -> list[bytes]:
+    records: list[bytes] = []
+    while True:
+        page = await store.read(log, after=len(records), most=most, fresh=True)
+        records += page.records
+        if len(records) == page.tail:
+            return records
+
+
+def rows(path: Path, query: str) -> list[Any]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def words(log: str, count: int) -> list[bytes]:
+    return [f"{log} {number} ".encode() + b"x" * (number % 40) for number in range(1, count + 1)]
+
+
+class JournalMachine(LogMachine):
+    """Two stores on one file, one of which follows every log; either is opened again at times."""
+
+    shared = True
+
+    def follow(self) -> None:
+        async def subscribe() -> None:
+            for name in ["a", "b", "c", "d{x}%"]:
+                self.logs[0].subscribe(name, lambda: None)
+
+        self.call(subscribe())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.follow()
+
+    @rule(which=st.integers(0, 1))
+    def reopen(self, which: int) -> None:
+        url = self.url.format(folder=self.folder, number=self.count)
+        self.call(self.logs[which].close())
+        self.logs[which] = SQLiteStore(url.removeprefix("sqlite://"))
+        self.call(self.logs[which].start())
+        if which == 0:
+            self.follow()
+
+    @rule(name=NAMES, count=st.integers(1, 30))
+    @precondition(lambda self: self.streams)
+    def write(self, name: str, count: int) -> None:
+        """One record a commit, as tokens come."""
+        model = self.streams.get(name)
+        if model is None or model.closed:
+            return
+        for _ in range(count):
+            first = len(model.records) + 1
+            record = b"%d" % first
+            done = self.call(
+                self.log.append(name, epoch=model.epoch, first=first, records=[record])
+            )
+            assert done.status == model.append(model.epoch, first, [record], None) == "ok"
+
+    @rule(name=NAMES)
+    def followed(self, name: str) -> None:
+        """What was appended in either process is at hand in the one that follows, soon."""
+        model = self.streams.get(name)
+        if model is None:
+            return
+
+        async def wait() -> None:
+            while True:
+                page = await self.logs[0].read(name)
+                if page.records == model.records and page.closed == model.closed:
+                    return
+                assert page.records == model.records[: len(page.records)]
+                await asyncio.sleep(0.002)
+
+        self.call(wait())
+
+    @rule(name=NAMES, after=st.integers(0, 60), most=st.integers(1, 70))
+    def read_far(self, name: str, after: int, most: int) -> None:
+        model = self.streams.get(name)
+        if model is None or after > len(model.records):
+            return
+        page = self.call(self.log.read(name, after=after, most=most, fresh=True))
+        assert page.records == model.records[after : after + most]
+
+
+# `read` of the other machine may be one wake-up late where its log is followed.
+JournalMachine.read = None  # type: ignore[assignment]
+
+
+def test_any_order_of_calls_is_like_the_model(small_bounds: None) -> None:
+    check("sqlite://{folder}/log.db", shared=True, examples=40, base=JournalMachine)
+
+
+def test_a_kill_at_any_statement_loses_and_repeats_nothing(
+    tmp_path: Path, small_bounds: None
+) -> None:
+    """The file and its write-ahead log are copied at each statement of the writer: what a process
+    leaves that is killed there. Each copy is opened, read and gone on with."""
+    chance = random.Random(5)
+    path = tmp_path / "log.db"
+    moments: list[tuple[Path, dict[str, int]]] = []
+    accepted: dict[str, int] = {}
+    seen: set[str] = set()
+
+    def copy(statement: str) -> None:
+        kind = " ".join(statement.split()[:3])
+        if kind in seen and chance.random() > 0.07:
+            return
+        seen.add(kind)
+        folder = tmp_path / f"at-{len(moments)}"
+        folder.mkdir()
+        for file in (path, Path(f"{path}-wal")):
+            shutil.copy(file, folder)
+        moments.append((folder / "log.db", dict(accepted)))
+
+    async def write(store: SQLiteStore) -> None:
+        for name in "abc":
+            await store.create(name, owner="me", lease=0)
+            accepted[name] = 0
+        writer = store._writer
+        assert writer is not None
+        writer._connection.set_trace_callback(copy)
+        for _ in range(120):
+            some = [name for name in "abc" if chance.random() < 0.5]
+            count = chance.choice([1, 1, 1, 3])
+            firsts = {name: accepted[name] + 1 for name in some}
+            done = await asyncio.gather(
+                *(
+                    store.append(
+                        name,
+                        epoch=1,
+                        first=first,
+                        records=words(name, first + count - 1)[first - 1 :],
+                    )
+                    for name, first in firsts.items()
+                )
+            )
+            for name, result in zip(some, done, strict=True):
+                assert result.status == "ok"
+                accepted[name] = result.tail
+        writer._connection.set_trace_callback(None)
+
+    async def check(store: SQLiteStore, least: dict[str, int]) -> None:
+        for name in "abc":
+            records = await everything(store, name)
+            assert len(records) >= least[name], "an accepted record is lost"
+            assert records == words(name, len(records))
+            claim = await store.claim(name, owner="you")
+            assert claim is not None
+            assert claim.tail == len(records)
+            late = await store.append(name, epoch=1, first=claim.tail + 1, records=[b"late"])
+            assert late.status == "fenced"
+            more = words(name, claim.tail + 9)[claim.tail :]
+            for number, record in enumerate(more, claim.tail + 1):
+                await store.append(name, epoch=2, first=number, records=[record])
+            assert await everything(store, name) == words(name, claim.tail + 9)
+
+    run(SQLiteStore(str(path)), write)
+    assert {"INSERT INTO page", "DELETE FROM journal", "INSERT INTO journal", "COMMIT"} <= seen
+    for file, least in moments:
+        run(SQLiteStore(str(file)), lambda store, least=least: check(store, least))
+    assert len(moments) > 30
+
+
+@pytest.mark.parametrize("where", ["insert", "_trim", "_leave_wake"])
+def test_a_commit_that_fails_on_the_way_to_pages_changes_nothing(
+    tmp_path: Path, small_bounds: None, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    async def case(store: SQLiteStore) -> None:
+        await store.create("s", owner="me")
+        writer: Any = store._writer
+        holder = {"insert": maintenance, "_trim": maintenance.Pager, "_leave_wake": type(writer)}
+        real = getattr(holder[where], where)
+        failures = 0
+
+        def fail(*arguments: Any) -> None:
+            nonlocal failures
+            real(*arguments)
+            failures += 1
+            if failures % 2:
+                raise sqlite3.OperationalError("the disk failed")
+
+        monkeypatch.setattr(holder[where], where, fail)
+        tail = 0
+        for _ in range(60):
+            record = b"%d" % (tail + 1)
+            try:
+                done = await store.append("s", epoch=1, first=tail + 1, records=[record])
+            except StoreUnavailableError:
+                assert len(await everything(store, "s")) == tail
+                continue
+            assert (done.status, done.tail) == ("ok", tail + 1)
+            tail += 1
+        assert tail > 20
+        assert await everything(store, "s", most=5) == [b"%d" % n for n in range(1, tail + 1)]
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_pages_cost_no_commit(tmp_path: Path, small_bounds: None) -> None:
+    async def case(store: SQLiteStore) -> None:
+        await store.create("s", owner="me")
+        await store.create("t", owner="me")
+        commits: list[str] = []
+        writer = store._writer
+        assert writer is not None
+        writer._connection.set_trace_callback(
+            lambda statement: commits.append(statement) if statement == "COMMIT" else None
+        )
+        for number in range(1, 41):
+            for name in "st":
+                await store.append(name, epoch=1, first=number, records=[b"x"])
+        await store.probe()
+        assert len(commits) == 81
+        assert rows(Path(store.path), "SELECT count(*) FROM page")[0][0] > 15
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_the_journal_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also beside a run that stands still, whose record is in an old row."""
+    monkeypatch.setattr(maintenance, "MOST_ROWS", 300)
+
+    async def case(store: SQLiteStore) -> None:
+        for name in ("still", "s", "short"):
+            await store.create(name, owner="me")
+        await store.append("still", epoch=1, first=1, records=[b"waits"])
+        await store.append("short", epoch=1, first=1, records=[b"x"], close="complete")
+        for number in range(1, 800):
+            await store.append("s", epoch=1, first=number, records=[b"x"])
+        assert rows(Path(store.path), "SELECT count(*) FROM journal")[0][0] <= 301
+        assert await everything(store, "still") == [b"waits"]
+        assert await everything(store, "short") == [b"x"]
+        assert await everything(store, "s") == [b"x"] * 799
+        await store.append("still", epoch=1, first=2, records=[b"and goes on"])
+        assert await everything(store, "still") == [b"waits", b"and goes on"]
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_a_full_page_of_each_log_is_one_row(tmp_path: Path) -> None:
+    async def case(store: SQLiteStore) -> None:
+        names = [f"s{number}" for number in range(20)]
+        for name in names:
+            await store.create(name, owner="me")
+        for number in range(1, 200):
+            await asyncio.gather(
+                *(store.append(name, epoch=1, first=number, records=[b"x"]) for name in names)
+            )
+        sizes = rows(Path(store.path), "SELECT length(entries) / 8, count(*) FROM page GROUP BY 1")
+        assert sizes == [(64, 60)]
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_records_of_another_process_come_with_the_wake_up(tmp_path: Path) -> None:
+    """A follower of a run of another process need not read the store for each record."""
+
+    async def main() -> None:
+        mine, other = SQLiteStore(f"{tmp_path}/log.db"), SQLiteStore(f"{tmp_path}/log.db")
+        await mine.start()
+        await other.start()
+        await other.create("s", owner="other")
+        await other.create("t", owner="other")
+        taken: list[tuple[int, bytes]] = []
+        arrived = asyncio.Event()
+
+        def take(offset: int, record: bytes) -> bool:
+            taken.append((offset, record))
+            if offset == 100:
+                arrived.set()
+            return True
+
+        mine.subscribe("s", lambda: None, take=take)
+        reader = mine._reader
+        assert reader is not None
+        reader.read = None  # type: ignore[assignment,method-assign]
+        for number in range(1, 101):
+            await asyncio.gather(
+                other.append("s", epoch=1, first=number, records=[b"s%d" % number]),
+                other.append("t", epoch=1, first=number, records=[b"t%d" % number]),
+            )
+        await asyncio.wait_for(arrived.wait(), 30)
+        assert taken == [(number, b"s%d" % number) for number in range(1, 101)]
+        assert (await mine.read("s", after=90)).records == [b"s%d" % n for n in range(91, 101)]
+        await mine.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_who_is_far_behind_reads_all_anew(tmp_path: Path, small_bounds: None) -> None:
+    async def main() -> None:
+        mine, other = SQLiteStore(f"{tmp_path}/log.db"), SQLiteStore(f"{tmp_path}/log.db")
+        await mine.start()
+        await other.start()
+        for name in "st":
+            await mine.create(name, owner="me", lease=0)
+            await mine.append(name, epoch=1, first=1, records=[b"1"])
+        claim = await other.claim("s", owner="you")
+        assert claim is not None
+        for number in range(2, 80):
+            await other.append("s", epoch=2, first=number, records=[b"%d" % number])
+        late = await mine.append("s", epoch=1, first=2, records=[b"late"])
+        assert (late.status, late.epoch, late.tail) == ("fenced", 2, 79)
+        assert (await mine.append("t", epoch=1, first=2, records=[b"2"])).status == "ok"
+        assert await everything(mine, "s") == [b"%d" % n for n in range(1, 80)]
+        assert await everything(other, "t") == [b"1", b"2"]
+        await mine.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_the_number_of_a_deleted_log_is_not_used_again(tmp_path: Path) -> None:
+    """Rows of the journal that another process has read name it."""
+
+    async def main() -> None:
+        mine, other = SQLiteStore(f"{tmp_path}/log.db"), SQLiteStore(f"{tmp_path}/log.db")
+        await mine.start()
+        await other.start()
+        await mine.create("s", owner="me")
+        for number in range(1, 10):
+            await mine.append("s", epoch=1, first=number, records=[b"old"])
+        assert await everything(other, "s") == [b"old"] * 9
+        await other.delete("s")
+        with pytest.raises(NotFoundError):
+            await mine.append("s", epoch=1, first=10, records=[b"old"])
+        await other.create("s", owner="you")
+        await mine.append("s", epoch=1, first=1, records=[b"new"])
+        assert await everything(mine, "s") == await everything(other, "s") == [b"new"]
+        await mine.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+SECRET = b"what nobody may read again"
+
+
+@pytest.mark.parametrize("how", ["delete", "expire"])
+@pytest.mark.parametrize("count", [1, 70, 300])
+def test_what_is_erased_is_in_no_page_and_no_row(tmp_path: Path, how: str, count: int) -> None:
+    """The other log's records are in the same rows, and stay."""
+    path = tmp_path / "log.db"
+
+    async def case(store: SQLiteStore) -> None:
+        await store.create("s", owner="me")
+        await store.create("other", owner="me")
+        for number in range(1, count + 1):
+            await asyncio.gather(
+                store.append("s", epoch=1, first=number, records=[SECRET]),
+                store.append("other", epoch=1, first=number, records=[b"stays"]),
+            )
+        await store.append("s", epoch=1, first=count + 1, records=[], close="complete")
+        await (store.delete("s") if how == "delete" else store.expire(retention=-1))
+        assert await store._maintain(lambda writer: writer.empty_wal())
+        on_disk = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        assert SECRET not in on_disk
+        with pytest.raises(NotFoundError if how == "delete" else GoneError):
+            await store.read("s")
+        assert await everything(store, "other") == [b"stays"] * count
+        await store.append("other", epoch=1, first=count + 1, records=[b"more"])
+        assert (await everything(store, "other"))[-1] == b"more"
+
+    run(SQLiteStore(str(path)), case)
+    again = SQLiteStore(str(path))
+
+    async def look(store: SQLiteStore) -> None:
+        assert await everything(store, "other") == [*[b"stays"] * count, b"more"]
+
+    run(again, look)
+
+
+def test_large_commits_are_several_rows(tmp_path: Path) -> None:
+    async def case(store: SQLiteStore) -> None:
+        names = [f"s{number}" for number in range(30)]
+        for name in names:
+            await store.create(name, owner="me")
+        large = [name.encode() * 40_000 for name in names]
+        await asyncio.gather(
+            *(
+                store.append(name, epoch=1, first=1, records=[record, record])
+                for name, record in zip(names, large, strict=True)
+            )
+        )
+        for name, record in zip(names, large, strict=True):
+            assert await everything(store, name) == [record, record]
+        assert rows(Path(store.path), "SELECT count(*) FROM journal")[0][0] > 31
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_a_damaged_row_is_refused_by_name(tmp_path: Path) -> None:
+    """A row says whose records are in it; without that nothing may be appended behind it."""
+    from tokenwire.errors import StoreDamagedError
+
+    path = tmp_path / "log.db"
+
+    async def write(store: SQLiteStore) -> None:
+        await store.create("s", owner="me", lease=0)
+        await store.append("s", epoch=1, first=1, records=[b"x", b"y"])
+
+    run(SQLiteStore(str(path)), write)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE journal SET entries = x'01' WHERE id = 2")
+    connection.commit()
+    connection.close()
+
+    async def main() -> None:
+        store = SQLiteStore(str(path))
+        with pytest.raises(StoreDamagedError, match="row 2 of the journal"):
+            await store.start()
+
+    asyncio.run(main())
+
+
+def test_a_hole_in_the_pages_is_refused_by_name(tmp_path: Path) -> None:
+    from tokenwire.errors import StoreDamagedError
+
+    path = tmp_path / "log.db"
+
+    async def write(store: SQLiteStore) -> None:
+        await store.create("s", owner="me", lease=0)
+        for number in range(0, 300, 50):
+            await store.append("s", epoch=1, first=number + 1, records=[b"x"] * 50)
+
+    run(SQLiteStore(str(path)), write)
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM page WHERE id & 0xffffffff = 128")
+    connection.commit()
+    connection.close()
+
+    async def check(store: SQLiteStore) -> None:
+        assert len((await store.read("s", most=64)).records) == 64
+        for after in (0, 64, 100, 127):
+            with pytest.raises(StoreDamagedError):
+                await store.read("s", after=after, most=200)
+        assert len((await store.read("s", after=128, most=500)).records) == 172
+
+    run(SQLiteStore(str(path)), check)
