@@ -6,7 +6,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from support.log_machine import NAMES, LogMachine, check
-from tokenwire.errors import GoneError, NotFoundError, StoreUnavailableError
+from tokenwire.errors import GoneError, NotFoundError, StoreDamagedError, StoreUnavailableError
 from tokenwire.log.base import Store
-from tokenwire.log.sqlite import maintenance, pages
+from tokenwire.log.sqlite import heads, maintenance, pages, writer
 from tokenwire.log.sqlite.store import SQLiteStore
 
 Case = Callable[[SQLiteStore], Awaitable[None]]
@@ -35,20 +35,11 @@ def run(store: SQLiteStore, case: Case) -> None:
 
 
 @pytest.fixture
-def small_bounds() -> Iterator[None]:
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages, and what is left of the journal, so small that each is met all the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        yield
-
-
-def shrink(patch: pytest.MonkeyPatch) -> None:
-    for module in (pages, maintenance):
-        patch.setattr(module, "PAGE_RECORDS", 4)
-    from tokenwire.log.sqlite import heads, writer
-
-    patch.setattr(heads, "PAGE_RECORDS", 4)
-    patch.setattr(writer, "PAGE_RECORDS", 4)
+    for module in (pages, maintenance, heads, writer):
+        monkeypatch.setattr(module, "PAGE_RECORDS", 4)
+    monkeypatch.setattr(heads, "MOST_HEADS", 3)
     for name, value in (
         ("MOST_LOGS", 1),
         ("MOST_ROWS", 8),
@@ -56,7 +47,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
         ("LEAST_BYTES", 1),
         ("ROWS_TOGETHER", 2),
     ):
-        patch.setattr(maintenance, name, value)
+        monkeypatch.setattr(maintenance, name, value)
 
 
 async def everything(store: Store, log: str, most: int = 512) -> list[bytes]:
@@ -180,9 +171,9 @@ def test_a_kill_at_any_statement_loses_and_repeats_nothing(
         for name in "abc":
             await store.create(name, owner="me", lease=0)
             accepted[name] = 0
-        writer = store._writer
-        assert writer is not None
-        writer._connection.set_trace_callback(copy)
+        half = store._writer
+        assert half is not None
+        half._connection.set_trace_callback(copy)
         for _ in range(120):
             some = [name for name in "abc" if chance.random() < 0.5]
             count = chance.choice([1, 1, 1, 3])
@@ -201,7 +192,7 @@ def test_a_kill_at_any_statement_loses_and_repeats_nothing(
             for name, result in zip(some, done, strict=True):
                 assert result.status == "ok"
                 accepted[name] = result.tail
-        writer._connection.set_trace_callback(None)
+        half._connection.set_trace_callback(None)
 
     async def check(store: SQLiteStore, least: dict[str, int]) -> None:
         for name in "abc":
@@ -225,39 +216,116 @@ def test_a_kill_at_any_statement_loses_and_repeats_nothing(
     assert len(moments) > 30
 
 
-@pytest.mark.parametrize("where", ["insert", "_trim", "_leave_wake"])
-def test_a_commit_that_fails_on_the_way_to_pages_changes_nothing(
+@pytest.mark.parametrize("where", ["insert", "_trim"])
+def test_pages_that_cannot_be_written_are_in_no_append_s_way(
     tmp_path: Path, small_bounds: None, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
+    holder = {"insert": maintenance, "_trim": maintenance.Pager}[where]
+    real = getattr(holder, where)
+
+    def fail(*arguments: Any) -> None:
+        real(*arguments)
+        raise sqlite3.DatabaseError("the disk failed")
+
     async def case(store: SQLiteStore) -> None:
         await store.create("s", owner="me")
-        writer: Any = store._writer
-        holder = {"insert": maintenance, "_trim": maintenance.Pager, "_leave_wake": type(writer)}
-        real = getattr(holder[where], where)
-        failures = 0
-
-        def fail(*arguments: Any) -> None:
-            nonlocal failures
-            real(*arguments)
-            failures += 1
-            if failures % 2:
-                raise sqlite3.OperationalError("the disk failed")
-
-        monkeypatch.setattr(holder[where], where, fail)
-        tail = 0
-        for _ in range(60):
-            record = b"%d" % (tail + 1)
-            try:
-                done = await store.append("s", epoch=1, first=tail + 1, records=[record])
-            except StoreUnavailableError:
-                assert len(await everything(store, "s")) == tail
-                continue
-            assert (done.status, done.tail) == ("ok", tail + 1)
-            tail += 1
-        assert tail > 20
-        assert await everything(store, "s", most=5) == [b"%d" % n for n in range(1, tail + 1)]
+        monkeypatch.setattr(holder, where, fail)
+        for number in range(1, 31):
+            done = await store.append("s", epoch=1, first=number, records=[b"%d" % number])
+            assert (done.status, done.tail) == ("ok", number)
+        assert rows(Path(store.path), "SELECT count(*) FROM page") == [(0,)]
+        assert await everything(store, "s", most=7) == [b"%d" % n for n in range(1, 31)]
+        monkeypatch.setattr(holder, where, real)
+        half = store._writer
+        assert half is not None
+        half._pager._paused_until = 0.0
+        for number in range(31, 61):
+            await store.append("s", epoch=1, first=number, records=[b"%d" % number])
+        assert rows(Path(store.path), "SELECT count(*) FROM journal")[0][0] <= 9
+        assert await everything(store, "s", most=7) == [b"%d" % n for n in range(1, 61)]
 
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_pages_of_a_commit_that_failed_are_not_counted_on(
+    tmp_path: Path, small_bounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case(store: SQLiteStore) -> None:
+        for name in "ab":
+            await store.create(name, owner="me")
+        writer: Any = store._writer
+        real = writer._leave_wake
+
+        def fail() -> None:
+            real()
+            raise sqlite3.OperationalError("the disk failed at the commit")
+
+        for number in range(1, 5):
+            monkeypatch.setattr(writer, "_leave_wake", fail if number == 4 else real)
+            try:
+                await store.append("a", epoch=1, first=number, records=[b"%d" % number])
+            except StoreUnavailableError:
+                assert number == 4
+        monkeypatch.setattr(writer, "_leave_wake", real)
+        for number in range(1, 40):  # the rows of the other log go meanwhile
+            await store.append("b", epoch=1, first=number, records=[b"x"])
+        assert await everything(store, "a") == [b"1", b"2", b"3"]
+        again = await store.append("a", epoch=1, first=4, records=[b"4"])
+        assert (again.status, again.tail) == ("ok", 4)
+        assert await everything(store, "b") == [b"x"] * 39
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
+
+
+def test_the_newest_row_stays_whatever_is_deleted(
+    tmp_path: Path, small_bounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is what the next one's is counted from, also by a process that starts later."""
+    for name, value in (("LEAST_ROWS", 0), ("LEAST_BYTES", -1), ("ROWS_TOGETHER", 1)):
+        monkeypatch.setattr(maintenance, name, value)
+    path = tmp_path / "log.db"
+
+    async def case(store: SQLiteStore) -> None:
+        await store.create("s", owner="me")
+        await store.append("s", epoch=1, first=1, records=[b"x"] * 8, close="complete")
+        for _ in range(9):
+            await store.renew({"s": 1}, owner="me")
+        assert rows(path, "SELECT id, data FROM journal") == [(2, b"x" * 8)]
+
+    run(SQLiteStore(str(path)), case)
+
+    async def again(store: SQLiteStore) -> None:
+        await store.create("t", owner="me")
+        assert rows(path, "SELECT max(id) FROM journal") == [(3,)]
+
+    run(SQLiteStore(str(path)), again)
+
+
+def test_the_journal_becomes_empty_of_a_damaged_log(tmp_path: Path, small_bounds: None) -> None:
+    """It holds up neither the rows of others nor their appends."""
+    path = tmp_path / "log.db"
+
+    async def write(store: SQLiteStore) -> None:
+        for name in "ab":
+            await store.create(name, owner="me", lease=0)
+        for number in range(1, 8):
+            await store.append("a", epoch=1, first=number, records=[b"%d" % number])
+
+    run(SQLiteStore(str(path)), write)
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM page")
+    connection.commit()
+    connection.close()
+
+    async def check(store: SQLiteStore) -> None:
+        for number in range(1, 60):
+            await store.append("b", epoch=1, first=number, records=[b"x"])
+        assert rows(path, "SELECT count(*) FROM journal")[0][0] <= 9
+        with pytest.raises(StoreDamagedError, match="of log a"):
+            await store.read("a")
+        assert await everything(store, "b") == [b"x"] * 59
+
+    run(SQLiteStore(str(path)), check)
 
 
 def test_pages_cost_no_commit(tmp_path: Path, small_bounds: None) -> None:
@@ -265,9 +333,9 @@ def test_pages_cost_no_commit(tmp_path: Path, small_bounds: None) -> None:
         await store.create("s", owner="me")
         await store.create("t", owner="me")
         commits: list[str] = []
-        writer = store._writer
-        assert writer is not None
-        writer._connection.set_trace_callback(
+        half = store._writer
+        assert half is not None
+        half._connection.set_trace_callback(
             lambda statement: commits.append(statement) if statement == "COMMIT" else None
         )
         for number in range(1, 41):
@@ -456,8 +524,6 @@ def test_large_commits_are_several_rows(tmp_path: Path) -> None:
 
 def test_a_damaged_row_is_refused_by_name(tmp_path: Path) -> None:
     """A row says whose records are in it; without that nothing may be appended behind it."""
-    from tokenwire.errors import StoreDamagedError
-
     path = tmp_path / "log.db"
 
     async def write(store: SQLiteStore) -> None:
@@ -479,8 +545,6 @@ def test_a_damaged_row_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_hole_in_the_pages_is_refused_by_name(tmp_path: Path) -> None:
-    from tokenwire.errors import StoreDamagedError
-
     path = tmp_path / "log.db"
 
     async def write(store: SQLiteStore) -> None:

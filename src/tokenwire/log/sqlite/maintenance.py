@@ -8,11 +8,12 @@ journal goes only after every record in it is in a page or was erased.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable
 
-from tokenwire.log.sqlite.heads import Head, Heads, load_head
+from tokenwire.log.sqlite.heads import Head, Heads
 from tokenwire.log.sqlite.journal import Journal, Row
 from tokenwire.log.sqlite.pages import (
     MOST_OFFSET,
@@ -23,7 +24,9 @@ from tokenwire.log.sqlite.pages import (
     page_tail,
 )
 
-__all__ = ["Pager", "empty_wal", "vacuum"]
+__all__ = ["Pager", "PagingError", "empty_wal", "vacuum"]
+
+_log = logging.getLogger("tokenwire.log")
 
 #: Logs whose records go into pages in one transaction.
 MOST_LOGS = 16
@@ -39,6 +42,13 @@ LEAST_BYTES = 2 << 20
 ROWS_TOGETHER = 32
 BYTES_TOGETHER = 1 << 20
 
+#: Seconds without pages after a failure.
+PAUSE_SECONDS = 10.0
+
+
+class PagingError(Exception):
+    """Pages could not be written, or rows not be deleted."""
+
 
 class Pager:
     """Lives in the writer thread; `step` is called in its transactions."""
@@ -52,6 +62,7 @@ class Pager:
         self._paged: dict[int, int] = {}
         #: Up to this row, all records are in pages.
         self._done = 0
+        self._paused_until = 0.0
 
     def clear(self) -> None:
         """What is known is in doubt: a transaction failed, or rows were missed."""
@@ -64,83 +75,95 @@ class Pager:
         self.due.pop(sid, None)
         self._paged.pop(sid, None)
 
+    def pause(self, error: PagingError) -> None:
+        """Let the records be in the journal for `PAUSE_SECONDS`."""
+        _log.warning("records stay in the journal, as no pages can be written: %s", error)
+        self._paused_until = time.monotonic() + PAUSE_SECONDS
+
     def step(self, connection: sqlite3.Connection, flush: Callable[[], None]) -> list[int]:
         """Write what is due, a bounded amount; the logs that got pages. ``flush`` writes the
-        records of this transaction into the journal."""
+        records of this transaction into the journal. Raises `PagingError`."""
+        if self._paused_until:
+            if time.monotonic() < self._paused_until:
+                return []
+            self._paused_until = 0.0
+        try:
+            return self._step(connection, flush)
+        except Exception as error:
+            raise PagingError(f"{type(error).__name__}: {error}") from error
+
+    def _step(self, connection: sqlite3.Connection, flush: Callable[[], None]) -> list[int]:
         self._done = max(self._done, self._journal.first - 1)
         written: list[int] = []
         pages: list[Page] = []
         most = max(MOST_LOGS, len(self.due) // 8)  # however many end at once, they do not pile up
         while self.due and len(written) < most:
             sid = next(iter(self.due))
-            self._take(connection, self.due.pop(sid), pages, flush)
+            pages += self._cut(connection, self.due.pop(sid), flush)
             written.append(sid)
         journal = self._journal
         if journal.size > MOST_BYTES or len(journal.rows) > MOST_ROWS:
-            self._take_oldest(connection, pages, written, flush)
+            flush()  # so that what is read of a log is all of it, and its pages are there
+            insert(connection, pages)
+            pages += self._cut_oldest(connection, written)
         if pages:
             insert(connection, pages)
         self._trim(connection)
         return written
 
-    def _take(
-        self,
-        connection: sqlite3.Connection,
-        head: Head,
-        pages: list[Page],
-        flush: Callable[[], None],
-        *,
-        is_all: bool = False,
-    ) -> None:
-        """Cut the log's records into pages: whole ones, or all."""
-        if head.records is None:
-            flush()
-            entries = self._journal.unpaged(connection, head.sid, head.name)
-            head.records = self._journal.read(connection, entries)
-            head.checks = [entry.check for entry in entries]
+    def _cut(
+        self, connection: sqlite3.Connection, head: Head, flush: Callable[[], None]
+    ) -> list[Page]:
+        """Pages of what is due of a log: whole ones, or all where it has ended."""
         records, checks = head.records, head.checks
+        if records is None:
+            flush()
+            return self._cut_all(connection, head.sid, head)
         count = len(records)
-        if not is_all and head.closed is None:
+        if head.closed is None:
             count -= count % PAGE_RECORDS
         before = head.total - sum(map(len, records))
-        first = head.tail - len(records) + 1
-        pages += cut(head.sid, first, before, records[:count], checks[:count])
+        pages = list(cut(head.sid, head.paged + 1, before, records[:count], checks[:count]))
         del records[:count], checks[:count]
-        self._paged[head.sid] = head.paged = first + count - 1
+        head.paged += count
+        self._paged[head.sid] = head.paged
+        return pages
 
-    def _take_oldest(
-        self,
-        connection: sqlite3.Connection,
-        pages: list[Page],
-        written: list[int],
-        flush: Callable[[], None],
-    ) -> None:
-        """Cut the records of the oldest rows into pages, though they are not whole ones."""
-        flush()  # so that what is read of a log is all of it
+    def _cut_all(self, connection: sqlite3.Connection, sid: int, head: Head | None) -> list[Page]:
+        """Pages of all records of a log that are in the journal, as they are there: it has to
+        become empty, also of logs that are damaged."""
+        paged, total = page_tail(connection, sid)
+        entries = self._journal.entries(sid, paged)
+        records = self._journal.read(connection, entries)
+        pages: list[Page] = []
+        start = 0
+        for end, entry in enumerate(entries, 1):
+            if end < len(entries) and entries[end].offset == entry.offset + 1:
+                continue
+            checks = [one.check for one in entries[start:end]]
+            pages += cut(sid, entries[start].offset, total, records[start:end], checks)
+            total = pages[-1][1]
+            start = end
+        self._paged[sid] = entries[-1].offset if entries else MOST_OFFSET
+        if head is not None:
+            head.records, head.checks, head.paged = [], [], head.tail
+        return pages
+
+    def _cut_oldest(self, connection: sqlite3.Connection, written: list[int]) -> list[Page]:
+        """Pages of logs with records in the oldest rows, though they are not whole ones."""
+        pages: list[Page] = []
         taken = 0
-        while taken < MOST_LOGS:
+        while taken < MOST_LOGS and self._done + 1 < self._journal.last:
             row = self._journal.rows.get(self._done + 1)
-            if row is None or self._done + 1 == self._journal.last:
-                return
-            sid = self._undone(connection, row)
+            sid = self._undone(connection, row) if row is not None else None
             if sid is None:
                 self._done += 1
                 continue
-            taken += 1
             head = self.due.pop(sid, None) or self._heads.numbered(sid)
-            head = head or self._cold(connection, sid)
-            if head is None:
-                self._paged[sid] = MOST_OFFSET  # it was erased
-                continue
-            self._take(connection, head, pages, flush, is_all=True)
+            pages += self._cut_all(connection, sid, head)
             written.append(sid)
-
-    def _cold(self, connection: sqlite3.Connection, sid: int) -> Head | None:
-        """The head of a log that this process does not write."""
-        row = connection.execute("SELECT name FROM stream WHERE sid = ?", (sid,)).fetchone()
-        if row is None:
-            return None
-        return load_head(connection, self._journal, row[0], lambda _: None)  # it was flushed
+            taken += 1
+        return pages
 
     def _undone(self, connection: sqlite3.Connection, row: Row) -> int | None:
         """The first log of which the row holds a record that is in no page."""

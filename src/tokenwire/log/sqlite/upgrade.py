@@ -18,7 +18,14 @@ from operator import itemgetter
 from tokenwire.errors import ConfigError, LogError, StoreFullError, StoreUnavailableError
 from tokenwire.log.sqlite.lock import FileLock
 from tokenwire.log.sqlite.pages import Page, cut, insert
-from tokenwire.log.sqlite.schema import APPLICATION_ID, CONVERSATIONS, JOURNAL, SCHEMA, VERSION
+from tokenwire.log.sqlite.schema import (
+    APPLICATION_ID,
+    CONVERSATIONS,
+    JOURNAL,
+    SCHEMA,
+    VERSION,
+    checksum,
+)
 
 __all__ = ["migrate"]
 
@@ -202,7 +209,13 @@ def _old_rows(connection: sqlite3.Connection) -> Iterator[tuple[int, int, int, i
         "SELECT sid, offset, total, checksum, data FROM record ORDER BY sid, offset"
     )
     while rows := cursor.fetchmany(ROWS):
-        yield from rows
+        for row in rows:
+            sid, offset, total, check, data = row
+            if type(sid) is not int or type(offset) is not int:
+                continue  # damage: there is a hole then
+            if type(data) is not bytes or type(check) is not int or check >> 32:
+                data, check = b"", checksum(b"", sid, offset) ^ 1  # it must go on failing
+            yield sid, offset, total if type(total) is int else 0, check, data
 
 
 def _run(connection: sqlite3.Connection, statements: str) -> None:

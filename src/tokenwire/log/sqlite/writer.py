@@ -20,7 +20,7 @@ from tokenwire.log.sqlite.acts import Acts
 from tokenwire.log.sqlite.heads import Head, Heads, name_hash
 from tokenwire.log.sqlite.journal import WIDTH, Journal
 from tokenwire.log.sqlite.lock import FileLock
-from tokenwire.log.sqlite.maintenance import Pager
+from tokenwire.log.sqlite.maintenance import Pager, PagingError
 from tokenwire.log.sqlite.pages import PAGE_RECORDS, pack, unpack
 from tokenwire.log.sqlite.reader import read_one
 from tokenwire.log.sqlite.schema import VERSION, checksum, explain
@@ -141,7 +141,15 @@ class Writer(Acts):
         return error
 
     def _transaction(self, jobs: list[Job]) -> Sequence[Any] | None:
-        """The results; None when something failed that is no fault of the disk."""
+        """The results; None when something failed that is no fault of the disk. What stands in the
+        way of pages is in the way of no job: those are done again without."""
+        try:
+            return self._attempt(jobs)
+        except PagingError as error:
+            self._pager.pause(error)
+            return self._attempt(jobs)
+
+    def _attempt(self, jobs: list[Job]) -> Sequence[Any] | None:
         try:
             self._check_file()
             connection = self._connection
@@ -154,7 +162,8 @@ class Writer(Acts):
             self._leave_wake()
             connection.execute("COMMIT")
             return results
-        except LogError:
+        except (LogError, PagingError):
+            self._undo()
             raise
         except sqlite3.OperationalError as error:
             self._undo()
