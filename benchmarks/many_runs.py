@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src")]
 
+from tokenwire.log.sqlite.pages import cut, insert  # noqa: E402
 from tokenwire.log.sqlite.schema import checksum  # noqa: E402
 from tokenwire.log.sqlite.store import SQLiteStore  # noqa: E402
 
@@ -64,10 +65,10 @@ def fill(path: str, runs: int, thread_size: int = 5) -> None:
             "UPDATE stream SET closed = 'complete', closed_at = ? WHERE sid >= ? AND sid <= ?",
             (now, sids[0], sids[-1]),
         )
-        connection.executemany(
-            "INSERT INTO record VALUES (?, 1, ?, ?, ?)",
-            ((sid, len(RECORD), checksum(RECORD, sid, 1), RECORD) for sid in sids),
-        )
+        pages = [
+            page for sid in sids for page in cut(sid, 1, 0, [RECORD], [checksum(RECORD, sid, 1)])
+        ]
+        insert(connection, pages)
         for name, change in (
             ("logs", len(sids)),
             ("ended_records", len(sids)),

@@ -402,7 +402,9 @@ def test_records_of_another_process_come_with_the_wake_up(tmp_path: Path) -> Non
                 arrived.set()
             return True
 
+        owners: list[None] = []
         mine.subscribe("s", lambda: None, take=take)
+        mine.subscribe("s", lambda: owners.append(None), appends=False)
         reader = mine._reader
         assert reader is not None
         reader.read = None  # type: ignore[assignment,method-assign]
@@ -413,6 +415,7 @@ def test_records_of_another_process_come_with_the_wake_up(tmp_path: Path) -> Non
             )
         await asyncio.wait_for(arrived.wait(), 30)
         assert taken == [(number, b"s%d" % number) for number in range(1, 101)]
+        assert owners, "it hears of appends that it did not make"
         assert (await mine.read("s", after=90)).records == [b"s%d" % n for n in range(91, 101)]
         await mine.close()
         await other.close()

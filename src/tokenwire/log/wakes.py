@@ -72,6 +72,13 @@ class Wakes:
                 if take is None or not take(offset, record):
                     wake()
 
+    def grown_elsewhere(self, log: str) -> None:
+        """Another process appended to the log: for those who do not hear of appends made here."""
+        growth = self._growth.get(log, {})
+        for number, wake in tuple(self._all.get(log, {}).items()):
+            if number not in growth:
+                wake()
+
     def wake(self, log: str) -> None:
         """Something happened to the log that everybody should look at."""
         wakes = self._all.get(log)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from tokenwire.errors import GoneError, NotFoundError, TokenwireError
 from tokenwire.log.sqlite.journal import Journal
-from tokenwire.log.sqlite.pages import PAGE_RECORDS, page_tail
+from tokenwire.log.sqlite.pages import PAGE_RECORDS
 
 __all__ = ["Head", "Heads", "load_head", "missing", "name_hash"]
 
@@ -69,8 +69,7 @@ def load_head(
     if row is None:
         return None
     flush_of(row[0])
-    paged, total = page_tail(connection, row[0])
-    entries = journal.unpaged(connection, row[0], name)
+    paged, total, entries = journal.unpaged(connection, row[0], name)
     total += sum(entry.length for entry in entries)
     sid, epoch, closed = row
     head = Head(name, sid, epoch, closed, paged + len(entries), total)

@@ -181,19 +181,21 @@ class Journal:
                 entries += row.entries(number, sid, after)
         return entries
 
-    def unpaged(self, connection: sqlite3.Connection, sid: int, log: str) -> list[Entry]:
-        """The records of a log that are in no page. Raises `StoreDamagedError`."""
-        paged, _ = page_tail(connection, sid)
+    def unpaged(
+        self, connection: sqlite3.Connection, sid: int, log: str
+    ) -> tuple[int, int, list[Entry]]:
+        """`page_tail`, and the records of the log that are in no page. Raises
+        `StoreDamagedError`."""
+        paged, total = page_tail(connection, sid)
         entries = self.entries(sid, paged)
         for offset, entry in enumerate(entries, paged + 1):
             if entry.offset != offset:
                 raise damaged("record", log, offset)
-        return entries
+        return paged, total, entries
 
     def tail(self, connection: sqlite3.Connection, sid: int, log: str) -> tuple[int, int]:
         """The last offset of a log, and its bytes. Raises `StoreDamagedError`."""
-        tail, total = page_tail(connection, sid)
-        entries = self.unpaged(connection, sid, log)
+        tail, total, entries = self.unpaged(connection, sid, log)
         return tail + len(entries), total + sum(entry.length for entry in entries)
 
     def read(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[bytes]:

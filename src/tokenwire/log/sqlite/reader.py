@@ -26,7 +26,7 @@ from tokenwire.log.base import FOR_GOOD, Due, LogInfo, Page
 from tokenwire.log.sqlite.expiry import due
 from tokenwire.log.sqlite.heads import Head, missing
 from tokenwire.log.sqlite.journal import WIDTH, Commit, Journal, damaged
-from tokenwire.log.sqlite.pages import MOST_OFFSET, page_tail, read_pages, unpack
+from tokenwire.log.sqlite.pages import MOST_OFFSET, read_pages, unpack
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
 from tokenwire.log.sqlite.thread import Job
 from tokenwire.log.sqlite.watch import Term
@@ -222,8 +222,7 @@ class Reader:
         if row is None:
             raise missing(connection, log)
         sid, closed = row
-        paged, _ = page_tail(connection, sid)
-        entries = journal.unpaged(connection, sid, log)
+        paged, _, entries = journal.unpaged(connection, sid, log)
         tail = paged + len(entries)
         if not 0 <= after <= tail:
             raise CursorError("the offset is beyond the tail of this log", tail=tail)

@@ -201,6 +201,8 @@ class SQLiteStore:
             else:
                 tails.forget(log)
                 tails.wake(log)
+        for log in {log for log, _, _ in heard}:
+            tails.grown_elsewhere(log)
         if touched is None or touched:
             for log in tails.logs():
                 if touched is None or name_hash(log) in touched:
