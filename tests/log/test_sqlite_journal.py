@@ -128,6 +128,12 @@ class JournalMachine(LogMachine):
 
         self.call(wait())
 
+    @rule()
+    def nothing_is_left_of_what_was_erased(self) -> None:
+        path = Path(self.folder) / "log.db"
+        query = "SELECT count(*) FROM page WHERE id >> 32 NOT IN (SELECT sid FROM stream)"
+        assert rows(path, query) == [(0,)]
+
     @rule(name=NAMES, after=st.integers(0, 60), most=st.integers(1, 70))
     def read_far(self, name: str, after: int, most: int) -> None:
         model = self.streams.get(name)
@@ -467,6 +473,29 @@ def test_the_number_of_a_deleted_log_is_not_used_again(tmp_path: Path) -> None:
         await other.close()
 
     asyncio.run(main())
+
+
+def test_what_is_erased_before_its_page_is_written_gets_none(
+    tmp_path: Path, small_bounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case(store: SQLiteStore) -> None:
+        for name in "abc":
+            await store.create(name, owner="me")
+        monkeypatch.setattr(maintenance, "MOST_LOGS", 0)  # a backlog
+        for name in "ab":
+            await store.append(name, epoch=1, first=1, records=[b"x"] * 9)
+        await store.append("b", epoch=1, first=10, records=[b"y"], close="complete")
+        monkeypatch.setattr(maintenance, "MOST_LOGS", 9)
+        await asyncio.gather(
+            store.append("c", epoch=1, first=1, records=[b"z"], close="complete"),
+            *(store.delete(name) for name in "abc"),
+        )
+        await store.create("d", owner="me")
+        assert rows(Path(store.path), "SELECT count(*) FROM page") == [(0,)]
+        data = rows(Path(store.path), "SELECT data FROM journal")
+        assert b"".join(part for (part,) in data).strip(b"\0") == b""
+
+    run(SQLiteStore(f"{tmp_path}/log.db"), case)
 
 
 SECRET = b"what nobody may read again"

@@ -50,8 +50,8 @@ class Acts:
         """Write the records of this transaction into the journal."""
         raise NotImplementedError
 
-    def _mark(self, sid: int) -> None:
-        """Tell other processes that something happened to the log of this number."""
+    def _tell_erased(self, sid: int) -> None:
+        """The log of this number is gone, for whoever knows something of it."""
         raise NotImplementedError
 
     def _count(self, name: str, change: int) -> None:
@@ -185,7 +185,7 @@ class Acts:
         if ending is None:
             return False
         sid, closed, records, size = ending
-        self._mark(sid)
+        self._tell_erased(sid)
         self._count("logs", -1)
         if closed is not None:
             self._count("ended_records", -records)

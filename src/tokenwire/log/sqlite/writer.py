@@ -260,7 +260,12 @@ class Writer(Acts):
         self._size = 0
 
     def _mark(self, sid: int) -> None:
+        """Tell other processes that something happened to the log of this number."""
         self._numbers.extend((sid, 0, 0, 0))
+
+    def _tell_erased(self, sid: int) -> None:
+        self._pager.forget(sid)
+        self._mark(sid)
 
     def _one(self, job: Job) -> Any:
         try:
