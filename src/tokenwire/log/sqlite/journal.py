@@ -74,11 +74,11 @@ class Row:
         numbers = self.numbers
         sids, lengths = numbers[::WIDTH], numbers[2::WIDTH]
         entries: list[Entry] = []
-        at = done = position = 0
+        at = start = position = 0
         for _ in range(sids.count(sid)):
             at = sids.index(sid, at)
-            position += sum(lengths[done:at])
-            done = at
+            position += sum(lengths[start:at])
+            start = at
             offset = numbers[at * WIDTH + 1]
             if offset > after:
                 check = numbers[at * WIDTH + 3]

@@ -61,14 +61,14 @@ class Pager:
         #: Last offsets in pages, where known.
         self._paged: dict[int, int] = {}
         #: Up to this row, all records are in pages.
-        self._done = 0
+        self._paged_until = 0
         self._paused_until = 0.0
 
     def clear(self) -> None:
         """What is known is in doubt: a transaction failed, or rows were missed."""
         self.due.clear()
         self._paged.clear()
-        self._done = 0
+        self._paged_until = 0
 
     def forget(self, sid: int) -> None:
         """Something happened to the log, here or in another process."""
@@ -93,23 +93,23 @@ class Pager:
             raise PagingError(f"{type(error).__name__}: {error}") from error
 
     def _step(self, connection: sqlite3.Connection, flush: Callable[[], None]) -> list[int]:
-        self._done = max(self._done, self._journal.first - 1)
-        written: list[int] = []
+        self._paged_until = max(self._paged_until, self._journal.first - 1)
+        sids: list[int] = []
         pages: list[Page] = []
         most = max(MOST_LOGS, len(self.due) // 8)  # however many end at once, they do not pile up
-        while self.due and len(written) < most:
+        while self.due and len(sids) < most:
             sid = next(iter(self.due))
             pages += self._cut(connection, self.due.pop(sid), flush)
-            written.append(sid)
+            sids.append(sid)
         journal = self._journal
         if journal.size > MOST_BYTES or len(journal.rows) > MOST_ROWS:
             flush()  # so that what is read of a log is all of it, and its pages are there
             insert(connection, pages)
-            pages += self._cut_oldest(connection, written)
+            pages += self._cut_oldest(connection, sids)
         if pages:
             insert(connection, pages)
         self._trim(connection)
-        return written
+        return sids
 
     def _cut(
         self, connection: sqlite3.Connection, head: Head, flush: Callable[[], None]
@@ -149,20 +149,20 @@ class Pager:
             head.records, head.checks, head.paged = [], [], head.tail
         return pages
 
-    def _cut_oldest(self, connection: sqlite3.Connection, written: list[int]) -> list[Page]:
+    def _cut_oldest(self, connection: sqlite3.Connection, sids: list[int]) -> list[Page]:
         """Pages of logs with records in the oldest rows, though they are not whole ones."""
         pages: list[Page] = []
-        taken = 0
-        while taken < MOST_LOGS and self._done + 1 < self._journal.last:
-            row = self._journal.rows.get(self._done + 1)
+        count = 0
+        while count < MOST_LOGS and self._paged_until + 1 < self._journal.last:
+            row = self._journal.rows.get(self._paged_until + 1)
             sid = self._undone(connection, row) if row is not None else None
             if sid is None:
-                self._done += 1
+                self._paged_until += 1
                 continue
             head = self.due.pop(sid, None) or self._heads.numbered(sid)
             pages += self._cut_all(connection, sid, head)
-            written.append(sid)
-            taken += 1
+            sids.append(sid)
+            count += 1
         return pages
 
     def _undone(self, connection: sqlite3.Connection, row: Row) -> int | None:
@@ -189,15 +189,15 @@ class Pager:
     def _trim(self, connection: sqlite3.Connection) -> None:
         """Delete rows of which everything is in pages; the newest ones stay a while."""
         journal = self._journal
-        while (row := journal.rows.get(self._done + 1)) is not None:
+        while (row := journal.rows.get(self._paged_until + 1)) is not None:
             if self._undone(connection, row) is not None:
                 break
-            self._done += 1
+            self._paged_until += 1
         count, size = len(journal.rows), journal.size
-        if self._done - journal.first + 1 < ROWS_TOGETHER and size < LEAST_BYTES:
+        if self._paged_until - journal.first + 1 < ROWS_TOGETHER and size < LEAST_BYTES:
             return
         last = journal.first - 1
-        while last < min(self._done, journal.last - 1):
+        while last < min(self._paged_until, journal.last - 1):
             if count <= LEAST_ROWS and size <= LEAST_BYTES:
                 break
             last += 1

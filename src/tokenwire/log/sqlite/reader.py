@@ -97,8 +97,8 @@ def describe(connection: sqlite3.Connection, journal: Journal, name: str) -> Log
 
 class Reader:
     """Lives in the read thread. ``changed`` hears which name hashes other processes touched, and
-    which records ``(log, offset, record)`` they appended to logs that are ``wanted``; None in place
-    of the hashes means "any": then every reader has to look."""
+    what they appended to logs for which ``is_wanted``; None in place of the hashes means "any":
+    then every reader has to look."""
 
     def __init__(
         self,
@@ -106,12 +106,12 @@ class Reader:
         path: str,
         *,
         identity: str,
-        wanted: Callable[[str], bool],
+        is_wanted: Callable[[str], bool],
         changed: Callable[[set[int] | None, list[Heard]], None],
     ) -> None:
         self._path = path
         self._identity = identity
-        self._wanted = wanted
+        self._is_wanted = is_wanted
         self._changed = changed
         self._connection = connect()
         self._version = -1
@@ -176,18 +176,18 @@ class Reader:
             self._changed(None, [])
             return
         touched: set[int] = set()
-        heard: list[Heard] = []
+        appends: list[Heard] = []
         for commit in commits:
             if commit.writer != self._identity:
                 touched.update(unpack(commit.hashes))
-                self._hear(commit, heard)
-        if touched or heard:
-            self._changed(touched, heard)
+                self._hear(commit, appends)
+        if touched or appends:
+            self._changed(touched, appends)
 
-    def _hear(self, commit: Commit, heard: list[Heard]) -> None:
+    def _hear(self, commit: Commit, appends: list[Heard]) -> None:
         """The records of another process's commit that somebody here waits for."""
         names = {sid: self._name(sid) for sid in commit.row.sids}
-        names = {sid: name for sid, name in names.items() if name and self._wanted(name)}
+        names = {sid: name for sid, name in names.items() if name and self._is_wanted(name)}
         if not names:
             return
         data = self._journal.row_data(self._connection, commit.number)
@@ -198,7 +198,7 @@ class Reader:
             if name is not None and offset:
                 record = data[position : position + size]
                 is_whole = checksum(record, sid, offset) == check
-                heard.append((name, offset, record if is_whole else None))
+                appends.append((name, offset, record if is_whole else None))
             position += size
 
     def _name(self, sid: int) -> str | None:

@@ -137,7 +137,7 @@ class SQLiteStore:
                 lambda: self._connect(False),
                 self.path,
                 identity=self._writer.identity,
-                wanted=self._tails.__contains__,
+                is_wanted=self._tails.__contains__,
                 changed=self._foreign,
             )
         except sqlite3.Error as error:
@@ -189,19 +189,19 @@ class SQLiteStore:
             else:
                 tails.grown(log)
 
-    def _foreign(self, touched: set[int] | None, heard: list[Heard]) -> None:
+    def _foreign(self, touched: set[int] | None, appends: list[Heard]) -> None:
         if self._reads is not None:
-            self._reads.tell(self._wake_foreign, touched, heard)
+            self._reads.tell(self._wake_foreign, touched, appends)
 
-    def _wake_foreign(self, touched: set[int] | None, heard: list[Heard]) -> None:
+    def _wake_foreign(self, touched: set[int] | None, appends: list[Heard]) -> None:
         tails = self._tails
-        for log, offset, record in heard:
+        for log, offset, record in appends:
             if record is not None:
                 tails.heard(log, offset, record)
             else:
                 tails.forget(log)
                 tails.wake(log)
-        for log in {log for log, _, _ in heard}:
+        for log in {log for log, _, _ in appends}:
             tails.grown_elsewhere(log)
         if touched is None or touched:
             for log in tails.logs():
