@@ -86,6 +86,11 @@ class Row:
             at += 1
         return entries
 
+    def last(self, sid: int) -> int:
+        """The last offset of one log that is here; 0 for none."""
+        sids = self.numbers[::WIDTH]
+        return max(self.numbers[at * WIDTH + 1] for at, one in enumerate(sids) if one == sid)
+
     def forget(self, sid: int) -> None:
         """The records of this log were erased; the places of the others stay."""
         for at in range(0, len(self.numbers), WIDTH):
@@ -198,12 +203,27 @@ class Journal:
         tail, total, entries = self.unpaged(connection, sid, log)
         return tail + len(entries), total + sum(entry.length for entry in entries)
 
+    def end(self, sid: int, paged: int) -> int:
+        """The last offset of a log whose last one in a page is ``paged``."""
+        for row in reversed(self.rows.values()):
+            if sid in row.sids:
+                last = row.last(sid)
+                if last:
+                    return max(last, paged)
+        return paged
+
     def read(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[bytes]:
         """The records of these entries, unchecked."""
         if not entries:
             return []
-        places = json.dumps([entry[:3] for entry in entries])
-        data = connection.execute(DATA, (places,)).fetchone()[0] or b""
+        places: list[list[int]] = []
+        for entry in entries:
+            last = places[-1] if places else None
+            if last is not None and last[0] == entry.row and sum(last[1:]) == entry.position:
+                last[2] += entry.length  # records of one append are next to each other
+            else:
+                places.append([entry.row, entry.position, entry.length])
+        data = connection.execute(DATA, (json.dumps(places),)).fetchone()[0] or b""
         records: list[bytes] = []
         position = 0
         for entry in entries:

@@ -10,6 +10,7 @@ import json
 import logging
 import sqlite3
 import zlib
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import accumulate
@@ -26,7 +27,7 @@ from tokenwire.log.base import FOR_GOOD, Due, LogInfo, Page
 from tokenwire.log.sqlite.expiry import due
 from tokenwire.log.sqlite.heads import Head, missing
 from tokenwire.log.sqlite.journal import WIDTH, Commit, Journal, damaged
-from tokenwire.log.sqlite.pages import MOST_OFFSET, read_pages, unpack
+from tokenwire.log.sqlite.pages import MOST_OFFSET, page_tail, read_pages, unpack
 from tokenwire.log.sqlite.schema import checksum, explain, seeds
 from tokenwire.log.sqlite.thread import Job
 from tokenwire.log.sqlite.watch import Term
@@ -48,13 +49,13 @@ MOST_NAMES = 50_000
 
 
 def _matching(
-    log: str, sid: int, first: int, records: list[bytes], checks: Sequence[int]
+    log: str, sid: int, first: int, records: list[bytes], checks: array[int]
 ) -> list[bytes]:
     """The records, if each is what it was, and in its place."""
-    actual = list(map(zlib.crc32, records, seeds(sid, first)))
-    for number, pair in enumerate(zip(actual, checks, strict=True), first):
-        if pair[0] != pair[1]:
-            raise damaged("record", log, number)
+    actual = array("I", map(zlib.crc32, records, seeds(sid, first)))
+    if actual != checks:
+        pairs = enumerate(zip(actual, checks, strict=True), first)
+        raise damaged("record", log, next(number for number, (one, two) in pairs if one != two))
     return records
 
 
@@ -65,9 +66,10 @@ def read_one(
     if offset > head.paged:
         entries = [one for one in journal.entries(head.sid, offset - 1) if one.offset == offset]
         records = journal.read(connection, entries[:1])
-        checks: Sequence[int] = [one.check for one in entries[:1]]
+        checks = array("I", [one.check for one in entries[:1]])
     else:
-        records, checks = read_pages(connection, head.sid, offset - 1, 1, 0) or ([], ())
+        read = read_pages(connection, head.sid, offset - 1, 1, 0)
+        records, checks = read or ([], array("I"))
     if not records:
         raise damaged("record", head.name, offset)
     return _matching(head.name, head.sid, offset, records, checks)[0]
@@ -222,27 +224,29 @@ class Reader:
         if row is None:
             raise missing(connection, log)
         sid, closed = row
-        paged, _, entries = journal.unpaged(connection, sid, log)
-        tail = paged + len(entries)
+        paged, _ = page_tail(connection, sid)
+        tail = journal.end(sid, paged)
         if not 0 <= after <= tail:
             raise CursorError("the offset is beyond the tail of this log", tail=tail)
         if after == tail:
             return Page([], after + 1, tail, closed)
         records: list[bytes] = []
-        checks: list[int] = []
+        checks = array("I")
         if after < paged:
             read = read_pages(connection, sid, after, most, most_bytes)
             if read is None or not read[0]:
                 raise damaged("record", log, after + 1)
-            records, checks = read[0], list(read[1])
-        if after + len(records) >= paged:  # and it may go on in the journal
-            start = after + len(records) - paged
-            entries = entries[start : start + most - len(records)]
+            records, checks = read
+        end = after + len(records)
+        if paged <= end < tail and len(records) < most:  # it goes on in the journal
+            entries = journal.entries(sid, end)[: most - len(records)]
+            for number, entry in enumerate(entries, end + 1):
+                if entry.offset != number:
+                    raise damaged("record", log, number)
             records += journal.read(connection, entries)
-            checks += [entry.check for entry in entries]
-        sizes = accumulate(map(len, records))
-        if len(records) > 1:
-            count = max(1, bisect_right(list(sizes), most_bytes))
+            checks.extend(entry.check for entry in entries)
+        if sum(map(len, records)) > most_bytes:
+            count = max(1, bisect_right(list(accumulate(map(len, records))), most_bytes))
             del records[count:], checks[count:]
         _matching(log, sid, after + 1, records, checks)
         reached = after + len(records) == tail
