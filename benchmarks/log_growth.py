@@ -3,7 +3,7 @@
 The writer alone, fully durable, in this thread: each stream gets one record in turn, so many in a
 commit (``--commit``; fewer streams than that, one each). Printed are CPU microseconds and kilobytes
 per record (what the process passes to ``write``: write-ahead log and file) for parts of the
-streams' length. The goal, not met yet: at most 2 kB at 400 streams, however long they are.
+streams' length. The goal: at most 2 kB at 400 streams, however long they are.
 ``--against ../before`` runs another checkout in turns. Half a minute.
 
     python benchmarks/log_growth.py [--streams 1,100,400] [--length 400]
