@@ -570,7 +570,17 @@ def test_large_commits_are_several_rows(tmp_path: Path) -> None:
     run(SQLiteStore(f"{tmp_path}/log.db"), case)
 
 
-def test_a_damaged_row_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "entries = x'01'",
+        "entries = 'text'",
+        "entries = x''",
+        "hashes = x'01020304'",
+        "checksum = 1",
+    ],
+)
+def test_a_damaged_row_is_refused_by_name(tmp_path: Path, change: str) -> None:
     """A row says whose records are in it; without that nothing may be appended behind it."""
     path = tmp_path / "log.db"
 
@@ -580,7 +590,7 @@ def test_a_damaged_row_is_refused_by_name(tmp_path: Path) -> None:
 
     run(SQLiteStore(str(path)), write)
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE journal SET entries = x'01' WHERE id = 2")
+    connection.execute(f"UPDATE journal SET {change} WHERE id = 2")
     connection.commit()
     connection.close()
 

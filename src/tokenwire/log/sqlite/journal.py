@@ -46,6 +46,20 @@ def damaged(what: str, log: str, number: int) -> StoreDamagedError:
     )
 
 
+def _checksum(number: int, hashes: bytes, entries: bytes) -> int:
+    """Of what a row says of its data, in its place."""
+    return zlib.crc32(entries, zlib.crc32(hashes, number & 0xFFFFFFFF))
+
+
+def _is_whole(number: int, check: object, hashes: object, entries: object) -> bool:
+    """A damaged page of the file can hold anything."""
+    if not isinstance(hashes, bytes) or not isinstance(entries, bytes):
+        return False
+    if len(hashes) % 4 or len(entries) % (4 * WIDTH):
+        return False
+    return _checksum(number, hashes, entries) == check
+
+
 class Entry(NamedTuple):
     """One record in the journal."""
 
@@ -136,7 +150,7 @@ class Journal:
             self.first = rows[0][0]
         commits: list[Commit] = []
         for number, writer, check, hashes, entries, size in rows:
-            if zlib.crc32(entries, number & 0xFFFFFFFF) != check or len(entries) % (4 * WIDTH):
+            if not _is_whole(number, check, hashes, entries):
                 self.clear()
                 raise StoreDamagedError(
                     f"row {number} of the journal fails its checksum; the store is damaged"
@@ -171,7 +185,7 @@ class Journal:
     ) -> None:
         """Write the next row."""
         number, entries, data = self.last + 1, pack(numbers), b"".join(records)
-        check = zlib.crc32(entries, number & 0xFFFFFFFF)
+        check = _checksum(number, hashes, entries)
         connection.execute(
             "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)",
             (number, writer, check, hashes, entries, data),
@@ -236,6 +250,9 @@ class Journal:
         for number, row in self.rows.items():
             if sid not in row.sids:
                 continue
+            hashes = connection.execute(
+                "SELECT hashes FROM journal WHERE id = ?", (number,)
+            ).fetchone()[0]
             data = bytearray(self.row_data(connection, number))
             for entry in row.entries(number, sid, 0):
                 data[entry.position : entry.position + entry.length] = bytes(entry.length)
@@ -245,7 +262,7 @@ class Journal:
                 self.size -= row.size
                 row.size = row.checked = 0
             entries = pack(row.numbers)
-            check = zlib.crc32(entries, number & 0xFFFFFFFF)
+            check = _checksum(number, hashes, entries)
             connection.execute(
                 "UPDATE journal SET checksum = ?, entries = ?, data = ? WHERE id = ?",
                 (check, entries, bytes(data), number),

@@ -127,9 +127,7 @@ class Reader:
     def work(self, jobs: list[Job]) -> Sequence[Any]:
         """Run ``jobs`` in one snapshot, at least as new as the newest commit before the call."""
         try:
-            if self._connection.in_transaction:  # an earlier COMMIT failed
-                self._connection.execute("ROLLBACK")
-            self._connection.execute("BEGIN")
+            self._begin()
             try:
                 self._look()
                 return [self._one(job) for job in jobs]
@@ -162,13 +160,18 @@ class Reader:
             if version == self._version:
                 return
             self._version = version
-            self._connection.execute("BEGIN")
+            self._begin()
             try:
                 self._look()
             finally:
                 self._connection.execute("COMMIT")
         except (sqlite3.Error, LogError):
             self._changed(None, [])  # let the readers find out what is wrong, by name
+
+    def _begin(self) -> None:
+        if self._connection.in_transaction:  # an earlier COMMIT failed
+            self._connection.execute("ROLLBACK")
+        self._connection.execute("BEGIN")
 
     def _look(self) -> None:
         """See what was committed, in the transaction that is open; tell what others did."""
@@ -179,10 +182,14 @@ class Reader:
             return
         touched: set[int] = set()
         appends: list[Heard] = []
-        for commit in commits:
-            if commit.writer != self._identity:
-                touched.update(unpack(commit.hashes))
-                self._hear(commit, appends)
+        try:
+            for commit in commits:
+                if commit.writer != self._identity:
+                    touched.update(unpack(commit.hashes))
+                    self._hear(commit, appends)
+        except BaseException:
+            self._changed(None, [])  # these rows are not seen again
+            raise
         if touched or appends:
             self._changed(touched, appends)
 
