@@ -425,8 +425,9 @@ def test_records_of_another_process_come_with_the_wake_up(tmp_path: Path) -> Non
             )
         await asyncio.wait_for(arrived.wait(), 30)
         assert taken == [(number, b"s%d" % number) for number in range(1, 101)]
-        while not owners:  # it hears of appends that it did not make
-            await asyncio.sleep(0.002)
+        async with asyncio.timeout(30):
+            while not owners:  # it hears of appends that it did not make
+                await asyncio.sleep(0.002)
         assert (await mine.read("s", after=90)).records == [b"s%d" % n for n in range(91, 101)]
         await mine.close()
         await other.close()
