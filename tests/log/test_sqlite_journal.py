@@ -258,6 +258,7 @@ def test_pages_of_a_commit_that_failed_are_not_counted_on(
 ) -> None:
     async def case(store: SQLiteStore) -> None:
         monkeypatch.setattr(maintenance, "LEAST_ROWS", 100)  # none go before the failure
+        monkeypatch.setattr(maintenance, "LEAST_BYTES", 1 << 20)
         for name in "ab":
             await store.create(name, owner="me")
         writer: Any = store._writer
@@ -275,6 +276,7 @@ def test_pages_of_a_commit_that_failed_are_not_counted_on(
                 assert number == 4
         monkeypatch.setattr(writer, "_leave_wake", real)
         monkeypatch.setattr(maintenance, "LEAST_ROWS", 2)
+        monkeypatch.setattr(maintenance, "LEAST_BYTES", 1)
         for number in range(1, 40):  # the rows of the other log go meanwhile
             await store.append("b", epoch=1, first=number, records=[b"x"])
         assert await everything(store, "a") == [b"1", b"2", b"3"]
