@@ -368,9 +368,30 @@ def test_what_was_written_for_one_person_is_not_done_as_another() -> None:
         assert len(ask("GET", "/v1/threads", bob).json()["threads"]) == 1
         told = ask("GET", "/v1/threads/both", {**ann, **for_ann}).json()
         assert [entry["state"] for entry in told["runs"]] == ["waiting"]
-        # Who is not known at all hears that, and signing in and out is nobody's.
+        # Who is not known at all hears that, and signing in is nobody's.
         assert ask("POST", "/v1/runs", for_ann, start).status_code == 401
         assert ask("POST", "/v1/session", for_ann, {"key": OTHER}).is_success
+
+
+def test_a_tab_of_one_person_does_not_sign_out_another() -> None:
+    with site(api_keys=[f"ann:{KEY}", f"bob:{OTHER}"]) as here:
+        ann = {"authorization": f"Bearer {KEY}"}
+        for_ann = here.client.get("/v1/threads", headers=ann).json()["reader"]
+        answer = here.client.post("/v1/session", json={"key": OTHER})
+        here.client.cookies.clear()
+        bob = {"cookie": answer.headers["set-cookie"].partition(";")[0]}
+        for_bob = here.client.get("/v1/threads", headers=bob).json()["reader"]
+        for reader in (for_ann, "", "of nobody"):
+            out = here.client.delete("/v1/session", headers={**bob, "tokenwire-reader": reader})
+            assert (out.status_code, out.json()["error"]["code"]) == (412, "other_reader")
+            assert "set-cookie" not in out.headers
+            assert here.client.get("/v1/threads", headers=bob).status_code == 200
+        out = here.client.delete("/v1/session", headers={**bob, "tokenwire-reader": for_bob})
+        assert out.status_code == 204
+        assert here.client.get("/v1/threads", headers=bob).status_code == 401
+        # Nothing is left to end, whoever's it was: the cookie goes.
+        again = here.client.delete("/v1/session", headers={**bob, "tokenwire-reader": for_ann})
+        assert (again.status_code, "Max-Age=0" in again.headers["set-cookie"]) == (204, True)
 
 
 def test_over_tls_the_cookie_is_bound_to_its_host() -> None:

@@ -202,8 +202,20 @@ def test_without_keys_this_machine_is_the_operator(settings: dict[str, Any], sta
 
 def test_where_nothing_is_counted_there_are_no_budgets() -> None:
     with site() as here:
-        assert here.client.get("/v1/budgets").status_code == 404
-        assert here.client.get("/v1/usage/tenants").status_code == 404
+        run = here.start()
+        for method, path in (
+            ("GET", "/v1/budgets"),
+            ("GET", "/v1/budgets/principal/ann"),
+            ("PUT", "/v1/budgets/tenant"),
+            ("DELETE", "/v1/budgets/principal/ann"),
+            ("GET", "/v1/usage"),
+            ("GET", "/v1/usage/tenants"),
+            ("GET", f"/v1/runs/{run}/usage"),
+        ):
+            answer = here.client.request(method, path, json={} if method == "PUT" else None)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (404, "usage_off"), path
+            assert "--usage" in error["message"]
 
 
 def test_operators_read_what_everybody_used(here: tuple[str, Live]) -> None:

@@ -78,7 +78,7 @@ def test_without_the_setting_nothing_is_counted() -> None:
         run = here.start()
         for path in ("/v1/usage", f"/v1/runs/{run}/usage", "/v1/threads/t/usage"):
             answer = here.client.get(path)
-            assert (answer.status_code, answer.json()["error"]["what"]) == (404, "usage")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "usage_off")
 
 
 @agent

@@ -27,6 +27,7 @@ from tokenwire.observe.hooks import report
 from tokenwire.observe.tracing import caller_of
 from tokenwire.server.budget import Account
 from tokenwire.server.edge.auth import Identity
+from tokenwire.server.edge.identify import check_reader
 from tokenwire.server.edge.limits import network_of
 from tokenwire.server.edge.problems import HTTPProblem, error_response
 from tokenwire.server.edge.request_info import RequestInfo, request_info
@@ -208,7 +209,7 @@ class Guard:
             info.identity = Identity(how="token")
         elif path not in self.state.public_paths and not path.startswith("/assets/"):
             info.identity = await self.state.identify.of_request(info, scope)
-            _check_reader(info)
+            check_reader(info)
             self.state.roles.check(info.identity, scope["method"], path)
         if scope["method"] not in _SAFE or path in self.state.costly_paths:
             self._check_origin(headers, info.how)
@@ -245,7 +246,7 @@ class Guard:
             self._check_host(scope, info)
             self._check_origin(info.headers, "open")
             info.identity = await self.state.identify.of_socket(info, scope)
-            _check_reader(info)
+            check_reader(info)
             info.identity.require("read")
             account = self.state.budget.account(network_of(info.client))
             self._name_account(info, account, transport_of(scope))
@@ -365,15 +366,6 @@ async def _refused(scope: Scope, receive: Receive, send: Send) -> bool:
     elif refusal is not None:
         raise refusal
     return refusal is not None
-
-
-def _check_reader(info: RequestInfo) -> None:
-    """Refuse what is not sent as whom it was written by: a page that outlived its session. A socket
-    whose first message brings the key cannot say yet who it is."""
-    reader = info.headers.get(b"tokenwire-reader")
-    if reader is not None and _text(reader) != info.reader:
-        message = "the caller is another principal than the 'Tokenwire-Reader' of this request"
-        raise HTTPProblem(412, "other_reader", message)
 
 
 def parse_json(data: bytes, depth: int) -> Any:

@@ -25,15 +25,25 @@ from tokenwire.server.edge.auth import (
     vouched_of,
 )
 from tokenwire.server.edge.limits import Limits
+from tokenwire.server.edge.problems import HTTPProblem
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.edge.sessions import ATTACH, Sessions, cookie_of
 from tokenwire.server.tokens.rules import check_path
 from tokenwire.server.tokens.tokens import TICKET, Tokens
 
-__all__ = ["Identify"]
+__all__ = ["Identify", "check_reader"]
 
 _EVENTS = re.compile(r"/v1/runs/([A-Za-z0-9_-]{16,64})/events")
 _MOST_KEY = 1000
+
+
+def check_reader(info: RequestInfo) -> None:
+    """Refuse what is not sent as whom it was written by: a page that outlived its session. A socket
+    whose first message brings the key cannot say yet who it is."""
+    reader = info.headers.get(b"tokenwire-reader")
+    if reader is not None and reader.decode("latin-1") != info.reader:
+        message = "the caller is another principal than the 'Tokenwire-Reader' of this request"
+        raise HTTPProblem(412, "other_reader", message)
 
 
 class Identify:

@@ -320,7 +320,7 @@ _META: dict[tuple[str, str], Operation] = {
         tag="Session",
         answers=(answer(204, "Signed out", Set_Cookie="none"),),
         access="none",
-        problems=("store_error", "store_full", "store_unavailable"),
+        problems=("other_reader", "store_error", "store_full", "store_unavailable"),
     ),
 }
 
@@ -332,7 +332,8 @@ _WHOSE = (
 )
 _MATCH = header("If-Match", "The `ETag` that was read: 412 where the budgets have changed since.")
 _SET = answer(200, "What is set now", OwnerBudgets, ETag="the version")
-_SETTING = ("conflict", "precondition_failed", "unknown_run")
+_READING = ("bad_request", "forbidden", "not_found", "unknown_run", "usage_off")
+_SETTING = ("conflict", "not_found", "precondition_failed", "unknown_run", "usage_off")
 
 
 def _budgets(path: str, of: str) -> dict[tuple[str, str], Operation]:
@@ -345,7 +346,7 @@ def _budgets(path: str, of: str) -> dict[tuple[str, str], Operation]:
             text="What is set, what is in force, and the last changes. " + _OPERATORS,
             params=query_of,
             answers=(_SET,),
-            problems=("bad_request", "forbidden", "unknown_run"),
+            problems=_READING,
         ),
         ("PUT", path): Operation(
             summary=f"Set the budgets of {of}",
@@ -377,7 +378,7 @@ _USAGE: dict[tuple[str, str], Operation] = {
             query("after", "The `next` of the page before."),
         ),
         answers=(answer(200, "A page of them", BudgetList),),
-        problems=("bad_request", "forbidden", "unknown_run"),
+        problems=("bad_request", "forbidden", "usage_off"),
     ),
     **_budgets("/v1/budgets/{whose}", "all owners of a kind"),
     **_budgets("/v1/budgets/{whose}/{owner}", "one owner"),
@@ -388,7 +389,7 @@ _USAGE: dict[tuple[str, str], Operation] = {
             text="On one day and in its month, and what is left of budgets. " + _OPERATORS,
             params=(_DAY, query("after", "The `next` of the page before.")),
             answers=(answer(200, "A page of them", OwnerUsagePage),),
-            problems=("bad_request", "forbidden", "unknown_run"),
+            problems=("bad_request", "forbidden", "usage_off"),
         )
         for kind in ("principal", "tenant")
     },
@@ -398,20 +399,20 @@ _USAGE: dict[tuple[str, str], Operation] = {
         text="On one day and in its month, runs that have ended. Where usage is counted (404).",
         params=(_DAY,),
         answers=(answer(200, "The sums", UsageReport),),
-        problems=("bad_request", "unknown_run"),
+        problems=("bad_request", "usage_off"),
     ),
     ("GET", "/v1/runs/{run}/usage"): Operation(
         summary="What a run used and cost",
         tag="Usage",
         text="Or has used so far. `is_settled`, soon after its end: it is in the sums.",
         answers=(answer(200, "By model", RunUsage),),
-        problems=_RUN,
+        problems=(*_RUN, "usage_off"),
     ),
     ("GET", "/v1/threads/{thread}/usage"): Operation(
         summary="What a conversation used and cost",
         tag="Usage",
         answers=(answer(200, "The sum of its runs that have ended", ThreadUsage),),
-        problems=("bad_request", "unknown_run"),
+        problems=("bad_request", "unknown_run", "usage_off"),
     ),
 }
 

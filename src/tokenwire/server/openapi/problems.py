@@ -64,6 +64,7 @@ STATUS: dict[str, int] = {
     "unpriced": 402,
     "not_found": 404,
     "model_not_found": 404,
+    "usage_off": 404,
     "method_not_allowed": 405,
     "timeout": 408,
     "precondition_failed": 412,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -12,12 +13,19 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tokenwire import __version__
-from tokenwire.errors import ForbiddenError, LogError, NotFoundError, TokenwireError
+from tokenwire.errors import (
+    ForbiddenError,
+    LogError,
+    NotAuthenticatedError,
+    NotFoundError,
+    TokenwireError,
+)
 from tokenwire.observe.prometheus import exposition
 from tokenwire.server.access.jwt_issuer import MOST_TOKEN
 from tokenwire.server.edge.auth import Identity
 from tokenwire.server.edge.bodies import choose_model, read_body
 from tokenwire.server.edge.guard import RequestInfo
+from tokenwire.server.edge.identify import check_reader
 from tokenwire.server.edge.problems import json_response
 from tokenwire.server.routes.openai import openai_form
 from tokenwire.server.routes.support import unknown_model_is_404
@@ -159,9 +167,14 @@ async def sign_in(state: State, request: Request, info: RequestInfo) -> Response
 
 async def sign_out(state: State, request: Request, info: RequestInfo) -> Response:
     """``DELETE /v1/session``: end the session, on every server of the store, and what it has
-    open: here at once, elsewhere within a minute."""
+    open: here at once, elsewhere within a minute. That of another person than the one who wrote
+    the request stays."""
     sessions = state.identify.sessions
     session = state.identify.session_of(info)
+    if session is not None:
+        with suppress(NotAuthenticatedError):  # it is over
+            info.identity = await sessions.check(session)
+            check_reader(info)
     ended = await sessions.end(session) if session else None
     if ended is not None:
         for connection in state.connections:

@@ -246,7 +246,7 @@ async def _owner(state: State, request: Request, info: RequestInfo) -> _Owner:
     """Of the path, with ``?tenant=`` and, for a conversation, ``?principal=``."""
     whose = request.path_params["whose"]
     if whose not in ("principal", "tenant", "thread"):
-        raise NotFoundError("budgets are of a principal, tenant or thread", what="budgets")
+        raise HTTPProblem(404, "not_found", "budgets are of a principal, tenant or thread")
     owner = request.path_params.get("owner")
     tenant = _named(request, "tenant", is_of_use=owner is not None and whose != "tenant")
     principal = _named(request, "principal", is_of_use=owner is not None and whose == "thread")

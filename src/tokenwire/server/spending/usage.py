@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from tokenwire.errors import InputError, NotFoundError
+from tokenwire.errors import InputError
 from tokenwire.events.names import checked_thread
 from tokenwire.relay.spending.bill import Sum
 from tokenwire.relay.spending.budgets import Remaining
@@ -32,7 +32,7 @@ from tokenwire.relay.spending.ledger import (
 from tokenwire.relay.spending.prices import NANOS
 from tokenwire.relay.spending.settling import Settling
 from tokenwire.server.access.misses import count_misses, run_id
-from tokenwire.server.edge.problems import json_response
+from tokenwire.server.edge.problems import HTTPProblem, json_response
 from tokenwire.server.edge.request_info import RequestInfo
 from tokenwire.server.routes.support import route
 from tokenwire.server.state import State
@@ -219,9 +219,14 @@ def left_of(remaining: Remaining) -> BudgetLeft:
 
 
 def settling_of(state: State) -> Settling:
-    """What counts usage here. Raises `NotFoundError` where nothing does."""
+    """What counts usage here. Raises `HTTPProblem` where nothing does."""
     if state.settling is None:
-        raise NotFoundError("usage is not counted here; --usage does", what="usage")
+        raise HTTPProblem(
+            404,
+            "usage_off",
+            "this server counts no usage, and holds no budgets: start it with --usage, or with "
+            "--budget, which implies it",
+        )
     return state.settling
 
 
