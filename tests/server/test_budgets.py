@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,6 +78,10 @@ def spent() -> Iterator[Site]:
 
 
 ASKED = [{"role": "user", "content": "scenario:text"}]
+_HEADER = (
+    r"principal/day; unit=tokens; left=\d+; most=900000; resets=\d+, "
+    r"principal/month; unit=dollars; left=9; most=9; resets=\d+"
+)
 QUESTION = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "scenario:text"}]}
 ASKED_A2A = {"message": {"messageId": "a1", "parts": [{"text": "scenario:text"}]}}
 STARTS: dict[str, Any] = {
@@ -119,6 +124,43 @@ def test_a_start_beyond_a_budget_is_refused_on_every_wire(spent: Site, path: str
         assert error["details"][0]["reason"] == "BUDGET"
     else:
         assert (error["code"], error["limit"], error["most"]) == ("budget", "principal/day", 500)
+
+
+def test_every_start_says_what_is_left() -> None:
+    with site(budget=["principal/day=900000", "principal/month=$9"], unpriced="pass") as here:
+        for number, (path, start) in enumerate(STARTS.items()):
+            key = {"idempotency-key": f"start-{number}"}
+            with here.client.stream("POST", path, json=start, headers=key) as answer:
+                assert answer.is_success, (path, answer.read())
+                said = answer.headers["tokenwire-budget"]
+                assert re.fullmatch(_HEADER, said), (path, said)
+        for path in ("/chat/stream?prompt=x", "/chat/stream?prompt=x&thread=t5"):
+            with here.client.stream("GET", path) as answer:
+                assert re.fullmatch(_HEADER, answer.headers["tokenwire-budget"]), path
+        with here.client.stream(
+            "PUT", "/ds/v1/stream/budget-x", headers={"content-type": "text/plain"}
+        ) as answer:
+            assert "tokenwire-budget" not in answer.headers  # it starts nothing
+        with connect(f"ws://127.0.0.1:{here.port}/ws") as socket:
+            socket.send(json.dumps({"op": "start", "id": 1, "request": {"prompt": "x"}}))
+            answer = json.loads(socket.recv(timeout=45))
+            assert answer["op"] == "started"
+            assert re.fullmatch(_HEADER, answer["budget"])
+        document = here.client.get("/openapi.json").json()
+        for path in STARTS:
+            known = path if path in document["paths"] else _described(document, path)
+            responses = document["paths"][known]["post"]["responses"]
+            whole = [one for status, one in responses.items() if status[0] == "2"]
+            assert whole, path
+            assert all("Tokenwire-Budget" in one["headers"] for one in whole), path
+
+
+def _described(document: Any, path: str) -> str:
+    """The pattern of the document that a path fits."""
+    for pattern in document["paths"]:
+        if re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", pattern), path):
+            return str(pattern)
+    raise AssertionError(path)
 
 
 def test_sockets_say_it_too(spent: Site) -> None:

@@ -27,6 +27,7 @@ from tokenwire.server.openapi.operation import (
     header,
 )
 from tokenwire.server.openapi.problems import PROVIDER, codes_of
+from tokenwire.server.spending.budgets import HEADER as BUDGET_HEADER
 
 __all__ = ["Version", "document", "operation_fields", "schemas"]
 
@@ -54,6 +55,10 @@ _READER = header(
     "Tokenwire-Reader",
     "Whom the caller takes itself for, as `reader` of `GET /v1/threads` says: the request is "
     "refused to every other principal.",
+)
+_BUDGET = (
+    "What is left of each budget, where any holds: "
+    "`principal/day; unit=tokens; left=1200; most=200000; resets=3600, ...`. Also of a 402."
 )
 #: The wires whose requests wait for a provider, so that its failures are their statuses.
 _WAITING = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
@@ -154,10 +159,9 @@ def _responses(method: str, path: str, operation: Operation, version: Version) -
         response = responses.setdefault(str(answer.status), {"description": answer.text})
         if answer.text not in response["description"]:
             response["description"] += f"; {answer.text[0].lower()}{answer.text[1:]}"
-        if answer.headers:
-            header_fields = {
-                n: {"description": t, "schema": {"type": "string"}} for n, t in _headers(answer)
-            }
+        named = _headers(answer, operation)
+        if named:
+            header_fields = {n: {"description": t, "schema": {"type": "string"}} for n, t in named}
             response.setdefault("headers", {}).update(header_fields)
         for media_type, body in _content(answer, version).items():
             content = response.setdefault("content", {})
@@ -191,8 +195,10 @@ def _either(one: Json | None, other: Json) -> Json:
     return {"schema": {"anyOf": [*one["schema"].get("anyOf", [one["schema"]]), other["schema"]]}}
 
 
-def _headers(answer: Answer) -> list[tuple[str, str]]:
-    return sorted(answer.headers.items())
+def _headers(answer: Answer, operation: Operation) -> list[tuple[str, str]]:
+    """What is said in the head of a success, also of every start, on whatever wire."""
+    more = {BUDGET_HEADER: _BUDGET} if "budget" in operation.problems else {}
+    return sorted((answer.headers | more).items())
 
 
 def _content(answer: Answer, version: Version) -> Json:

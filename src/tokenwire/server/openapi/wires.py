@@ -350,6 +350,7 @@ _A2A: dict[tuple[str, str], Operation] = {
             stream("Answers, each with a change", "A2AAnswer"),
             answer(204, "A notification, which has no `id`"),
         ),
+        problems=("budget", "unpriced"),
         form="rpc",
     ),
     **_of_messages("/a2a"),

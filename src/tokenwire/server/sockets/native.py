@@ -48,6 +48,8 @@ from tokenwire.server.sockets.base import (
     erased_under_reader,
 )
 from tokenwire.server.sockets.threads import LIST, SocketThreads
+from tokenwire.server.spending.budgets import HEADER
+from tokenwire.server.spending.notice import collected, said_in
 from tokenwire.server.starts.start import ThreadQuery
 from tokenwire.server.state import State
 from tokenwire.server.tokens.tokens import TOKEN
@@ -226,17 +228,22 @@ class NativeSocket(Socket):
 
     async def _start(self, command: _Start) -> None:
         identity, key = self.info.identity, command.key
-        reply = await begin(self.state, command.request, identity, key, ThreadQuery())
-        info = reply.info
+        headers: list[tuple[bytes, bytes]] = []
+        with collected(headers):
+            reply = await begin(self.state, command.request, identity, key, ThreadQuery())
+        info, left = reply.info, said_in(headers, HEADER)
+        more = {"budget": left} if left is not None else {}
         if info is None:
             waits = {"op": "queued", "id": command.id, "run": reply.run, "position": reply.position}
+            waits |= more
             if reply.while_busy is not None:
                 waits["while_busy"] = reply.while_busy
             if reply.steers is not None:
                 waits["steers"] = reply.steers
             await self._say(waits)
             return
-        await self._say({"op": "started", "id": command.id, "run": describe(info, self.info.mount)})
+        run = describe(info, self.info.mount)
+        await self._say({"op": "started", "id": command.id, "run": run, **more})
         if command.follow and info.id not in self._followed:
             await self._open(info.id, None)
 

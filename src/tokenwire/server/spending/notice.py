@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["collected", "note"]
+__all__ = ["collected", "note", "said_in"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -24,6 +24,12 @@ def collected(headers: Headers) -> Iterator[None]:
         yield
     finally:
         _headers.reset(token)
+
+
+def said_in(headers: Headers, name: str) -> str | None:
+    """The value of a header among those that were gathered."""
+    key = name.lower().encode("latin-1")
+    return next((value.decode("latin-1") for one, value in headers if one == key), None)
 
 
 def note(name: str, value: str) -> None:
