@@ -12,7 +12,16 @@ from support.raw_provider import RawProvider, raw_provider
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.providers.registry import Registry
 
-__all__ = ["FAILURES", "WIRES", "Act", "BillingPeer", "Script", "billing_peer"]
+__all__ = [
+    "FAILURES",
+    "WIRES",
+    "Act",
+    "BillingPeer",
+    "Script",
+    "billing_peer",
+    "body_of",
+    "payloads_of",
+]
 
 #: ``answer``: some words. ``refuse``: 503. All others fail in a 200 before anything is visible:
 #: ``silent`` says nothing, ``begin`` that an answer begins, ``count`` and ``count_error`` also
@@ -128,6 +137,23 @@ _BY_WIRE = {
 }
 
 
+def payloads_of(wire: str, act: Act, enter: int, leave: int) -> list[dict[str, Any]]:
+    """What ``act`` sends, by a wire, and counts."""
+    return _BY_WIRE[wire](act, enter, leave)
+
+
+def body_of(wire: str, act: Act, payloads: list[dict[str, Any]]) -> bytes:
+    """Payloads as the body of a stream."""
+    pieces: list[bytes] = []
+    for payload in payloads:
+        if "type" in payload:
+            pieces.append(b"event: %s\n" % str(payload["type"]).encode())
+        pieces.append(b"data: %s\n\n" % json.dumps(payload).encode())
+    if act == "answer" and wire == "openai-chat":
+        pieces.append(b"data: [DONE]\n\n")
+    return b"".join(pieces)
+
+
 class BillingPeer:
     """One provider. ``script``: what its requests get; ``billed``: the tokens that it told."""
 
@@ -157,15 +183,8 @@ class BillingPeer:
             writer.write(b"HTTP/1.1 503 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
             await writer.drain()
             return
-        payloads = [] if act == "silent" else _BY_WIRE[self.wire](act, enter, leave)
-        body = b"".join(
-            b"event: %s\ndata: %s\n\n" % (str(p.get("type", "x")).encode(), json.dumps(p).encode())
-            if "type" in p
-            else b"data: %s\n\n" % json.dumps(p).encode()
-            for p in payloads
-        )
-        if act == "answer" and self.wire == "openai-chat":
-            body += b"data: [DONE]\n\n"
+        payloads = [] if act == "silent" else payloads_of(self.wire, act, enter, leave)
+        body = body_of(self.wire, act, payloads)
         if act in ("answer", "count", "count_error"):
             self.billed.append((enter, leave))
         kind = b"text/event-stream"

@@ -242,6 +242,10 @@ def holds_text(value: Any, depth: int = 4) -> bool:
     return any(holds_text(v, depth - 1) for v in cast(list[Any], inner))
 
 
+#: The largest whole number that a double holds exactly.
+_MOST_TOKENS = 2**53 - 1
+
+
 def rest_of(before: str, whole: str) -> str | None:
     """What a whole text adds to its deltas; None where it contradicts them."""
     if whole.startswith(before):
@@ -257,10 +261,12 @@ def number(value: Any) -> int | None:
 
 
 def tokens_of(value: Any) -> int | None:
-    """A count of tokens; some servers write ``"12"``."""
+    """A count of tokens; some servers write ``"12"``. A negative one is none, nor is one that no
+    client could read exactly: sums of such counts would not fit into a record."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
         return int(value)
-    return number(value)
+    count = number(value)
+    return count if count is not None and 0 <= count <= _MOST_TOKENS else None
 
 
 #: Names under which servers send a call's arguments.
