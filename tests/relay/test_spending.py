@@ -105,6 +105,36 @@ def test_a_response_that_is_read_again_is_billed_once() -> None:
     assert [call.counts.output_tokens for call in metered(events).calls() if call.counts] == [30]
 
 
+@pytest.mark.parametrize("answers", ["the same", "another", "none", "another, after a loss"])
+def test_a_response_that_could_not_be_read_again_was_billed(answers: str) -> None:
+    """A worker is lost while its provider keeps the response; the next one reads that again, or
+    has another one made, or gets none."""
+
+    def begun(attempt: int, response: str | None, *, kept: bool = True) -> list[Any]:
+        start = m.StepStart(step=1, attempt=attempt, provider="openai", model="gpt-4o")
+        if response is None:
+            return [start]
+        return [start, m.ResponseStart(id=response, resumable=kept), m.TextStart(part=attempt)]
+
+    events = [*begun(1, "one"), m.StepReset(step=1, attempt=2)]
+    usage = m.Usage(input_tokens=100, output_tokens=30)
+    if answers == "the same":
+        events += [*begun(2, "one"), usage]
+    elif answers == "another":
+        events += [*begun(2, "two"), usage]
+    elif answers == "none":
+        events += [*begun(2, None), m.StepEnd(step=1, status="error")]
+    else:
+        events += [*begun(2, None), m.StepReset(step=1, attempt=3), *begun(3, "two"), usage]
+    meter = metered(events)
+    calls = [(call.counts.total if call.counts else None) for call in meter.calls(7)]
+    assert calls == {"the same": [130], "none": [None]}.get(answers, [None, 130])
+    assert [call.estimate is not None for call in meter.calls(7)] == {
+        "the same": [False],
+        "none": [True],
+    }.get(answers, [True, False])
+
+
 def test_a_call_without_counts_is_unreported_where_it_was_answered() -> None:
     answered = [m.StepStart(step=1, provider="p", model="m"), m.TextStart(part=1)]
     refused = [m.StepStart(step=2, provider="p", model="m"), m.StepEnd(step=2, status="error")]

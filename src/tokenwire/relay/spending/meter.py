@@ -89,6 +89,10 @@ class _Attempt:
 
     def __init__(self, call: ModelCall, *, is_models: bool, is_resumable: bool = False) -> None:
         self.call, self.is_models, self.is_resumable = call, is_models, is_resumable
+        #: The provider's id of its response; and the attempt before, whose response this one is
+        #: to read again.
+        self.response: str | None = None
+        self.rereads: _Attempt | None = None
         self.reported: dict[str, int] = {}
         self.has_answered = False
         #: What was reported is somebody's estimate, as of an answer that was cut.
@@ -162,6 +166,11 @@ class Meter:
         elif isinstance(event, ResponseStart):
             attempt = self._newest(event)
             attempt.has_answered, attempt.is_resumable = True, event.resumable
+            attempt.response = event.id or attempt.response
+            if attempt.rereads is not None:
+                if event.id != attempt.rereads.response:  # another one: both were billed
+                    self._discarded.append(attempt.rereads)
+                attempt.rereads = None
             attempt.call.served = event.model or attempt.call.served
         elif isinstance(event, PartStart):
             self._newest(event).has_answered = True
@@ -193,6 +202,7 @@ class Meter:
         if earlier is not None:  # it begins again; without a reset it keeps its counts
             attempt.reported, attempt.has_answered = earlier.reported, earlier.has_answered
             attempt.is_resumable, attempt.quarters = earlier.is_resumable, earlier.quarters
+            attempt.response, attempt.rereads = earlier.response, earlier.rereads
         attempt.earlier, attempt.request, self.request = self._said, self.request, None
         self._steps.pop(event.step, None)  # the newest is the last
         self._steps[event.step] = attempt
@@ -201,13 +211,16 @@ class Meter:
         attempt = self._steps.get(step)
         if attempt is None:
             return
-        if not attempt.is_resumable:  # else the response is read again, and counted then
+        # A response that its provider keeps is read again, and counted then; or, where it is not,
+        # beside the one that is made in its place.
+        rereads = attempt if attempt.is_resumable and attempt.response else attempt.rereads
+        if not attempt.is_resumable:
             self._discarded.append(attempt)
         self._said -= attempt.quarters
         call = msgspec.structs.replace(attempt.call, served=None)
-        self._steps[step] = _Attempt(
-            call, is_models=attempt.is_models, is_resumable=attempt.is_resumable
-        )
+        restarted = _Attempt(call, is_models=attempt.is_models, is_resumable=attempt.is_resumable)
+        restarted.rereads = rereads
+        self._steps[step] = restarted
 
     def _newest(self, event: AnyEvent) -> _Attempt:
         """The call that an event belongs to."""
@@ -227,7 +240,8 @@ class Meter:
 
     @property
     def _attempts(self) -> list[_Attempt]:
-        return [*self._discarded, *self._steps.values()]
+        unread = [one.rereads for one in self._steps.values() if one.rereads is not None]
+        return [*self._discarded, *unread, *self._steps.values()]
 
     def unreported(self, request: int) -> Counts | None:
         """What the newest call used, as estimated, where its provider has said nothing."""
