@@ -3,7 +3,8 @@
 The model sends a stream's next token when its reader has the one before (closed loop), so nothing
 is merged and the core is full: the benchmark to compare two states of the hot path with, in turns.
 The streams must be many, else each is so fast that it is read on the shared tick.
-``--against DIR`` measures another checkout in turns with this one.
+``--against DIR`` measures another checkout in turns with this one; ``--budgets`` this one with
+budgets of tokens and money in turns with itself without any.
 
     python benchmarks/closed_loop.py --streams 600 --seconds 3 --rounds 3
 """
@@ -31,6 +32,8 @@ from harness import (
     running_side_by_side,
 )
 
+#: Never used up.
+BUDGETS = ("--budget", "principal/day=1000000000", "--budget", "principal/month=$1000000")
 TOKEN = chunked(b"data: " + (CHUNK % "token ").encode() + b"\n\n")
 
 
@@ -113,10 +116,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--store", default="memory:")
     parser.add_argument("--against", type=Path, help="another checkout of this project")
+    parser.add_argument("--budgets", action="store_true", help="in turns with budgets and without")
     options = parser.parse_args()
     os.sched_setaffinity(0, {other_core()})
     upstream = f"http://127.0.0.1:{free_port()}/v1"
-    with running_side_by_side(upstream, options.store, options.against) as servers:
+    price = f"{upstream.split('/')[2]}/bench=1/2"
+    more = [*BUDGETS, "--price", price] if options.budgets else ()
+    with running_side_by_side(upstream, options.store, options.against, more) as servers:
         found: dict[str, list[float]] = {name: [] for name in servers}
         for _ in range(options.rounds):
             for name, (port, child) in servers.items():

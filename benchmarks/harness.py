@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvloop
@@ -276,12 +276,12 @@ ENVIRONMENT = {
 
 @contextlib.contextmanager
 def running_tokenwire(
-    upstream: str, store: str = "memory:", *, tree: Path = ROOT
+    upstream: str, store: str = "memory:", *, tree: Path = ROOT, options: Sequence[str] = ()
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A tokenwire server on the first core: its port and its process."""
+    """A tokenwire server with further ``options`` on the first core: its port and its process."""
     port = free_port()
     command = [sys.executable, "-m", "tokenwire", "serve", "--port", str(port)]
-    command += ["--model", f"{upstream}#bench", "--store", store]
+    command += ["--model", f"{upstream}#bench", "--store", store, *options]
     env = {**ENVIRONMENT, "PYTHONPATH": str(tree / "src")}
     with process(*command, core=server_core(), env=env) as child:
         wait_for(port, child)
@@ -290,16 +290,22 @@ def running_tokenwire(
 
 @contextlib.contextmanager
 def running_side_by_side(
-    upstream: str, store: str, against: Path | None
+    upstream: str, store: str, against: Path | None, options: Sequence[str] = ()
 ) -> Iterator[dict[str, tuple[int, subprocess.Popen[bytes]]]]:
-    """A server of this checkout and, when there is one, of another, each with a store of its own
-    (``TEMP`` in its URL is a folder): name -> port and process."""
-    trees = {"this": ROOT} | ({"other": against.resolve()} if against else {})
+    """A server of this checkout and, when there is one, of another, or of this one with further
+    ``options``, each with a store of its own (``TEMP`` in its URL is a folder): name -> port and
+    process."""
+    kinds: dict[str, tuple[Path, Sequence[str]]] = {"this": (ROOT, ())}
+    if against is not None:
+        kinds["other"] = (against.resolve(), ())
+    if options:
+        kinds["with options"] = (ROOT, options)
     with contextlib.ExitStack() as stack:
         servers = {}
-        for name, tree in trees.items():
+        for name, (tree, more) in kinds.items():
             url = store.replace("TEMP", stack.enter_context(tempfile.TemporaryDirectory()))
-            servers[name] = stack.enter_context(running_tokenwire(upstream, url, tree=tree))
+            running = running_tokenwire(upstream, url, tree=tree, options=more)
+            servers[name] = stack.enter_context(running)
         yield servers
 
 
