@@ -202,6 +202,70 @@ async def test_a_cancel_reaches_the_remote_task(
     assert executor.cancelled == cancelled + 1
 
 
+@pytest.mark.parametrize(
+    ("word", "how"),
+    [
+        *((word, how) for word in ("hang", "ask") for how in ("lost", "taken over", "erased")),
+        ("ask", "expired"),
+    ],
+)
+async def test_the_remote_task_ends_with_a_run_that_nobody_works_at(
+    rpc: tuple[Door, Executor], tmp_path: Path, word: str, how: str
+) -> None:
+    """Cancelled while its worker is lost, or when another one has it; erased; or waited too
+    long."""
+    door, executor = rpc
+    agent, cancelled = remote_agent(f"a2a:{door.url}", "peer"), door.asked["CancelTask"]
+    executor.go.clear()
+
+    def is_begun(event: m.Event) -> bool:
+        return isinstance(event, m.RunWait if word == "ask" else m.TextDelta)
+
+    async def hears() -> None:
+        async with asyncio.timeout(45):
+            while door.asked["CancelTask"] == cancelled:
+                await asyncio.sleep(0.01)
+
+    async with worker(tmp_path, agent, wait_timeout=0.2 if how == "expired" else 60.0) as first:
+        info = await first.start(asked(word), model="peer")
+        await events_of(first, info.id, is_begun)
+        if how == "expired":
+            assert fold(await events_of(first, info.id)).outcome == "incomplete"
+        elif how == "erased":
+            await first.delete(info.id)
+        else:
+            crash(first)
+            if how == "lost":
+                await first.cancel(info.id)
+            async with worker(tmp_path, agent) as second:
+                await events_of(second, info.id, lambda e: isinstance(e, m.RunClaim | m.RunEnd))
+                if how != "lost":
+                    await second.cancel(info.id)
+                assert fold(await events_of(second, info.id)).outcome == "cancelled"
+                await hears()
+        await hears()
+
+
+async def test_a_remote_agent_that_is_away_delays_no_end(
+    rpc: tuple[Door, Executor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    door, executor = rpc
+    executor.go.clear()
+    agent = remote_agent(f"a2a:{door.url}", "peer")
+    async with worker(tmp_path, agent) as first:
+        info = await first.start(asked("hang"), model="peer")
+        await events_of(first, info.id, lambda e: isinstance(e, m.TextDelta))
+        crash(first)
+        await first.cancel(info.id)
+        away = remote_agent("a2a:http://127.0.0.1:9", "peer")
+        async with worker(tmp_path, away) as second:
+            assert fold(await events_of(second, info.id)).outcome == "cancelled"
+            async with asyncio.timeout(45):
+                while "is not cancelled" not in caplog.text:
+                    await asyncio.sleep(0.01)
+    executor.go.set()
+
+
 async def test_another_worker_goes_on_with_the_same_task(
     peer: tuple[Door, Executor], tmp_path: Path
 ) -> None:

@@ -49,7 +49,7 @@ from tokenwire.run.call.reading import Sink
 from tokenwire.run.call.spending import BUDGET, Gate
 from tokenwire.run.coalesce import merge
 from tokenwire.run.conversation import CONVERSATION
-from tokenwire.run.engine import Setup
+from tokenwire.run.engine import Abandon, AgentWork, Setup, stop_work
 from tokenwire.run.failure import failed_end
 from tokenwire.run.inbox import Command
 
@@ -59,6 +59,8 @@ _log = logging.getLogger("tokenwire.agents")
 
 #: Seconds that a cancelled agent gets to clean up.
 GRACE = 1.0
+#: What agents have begun, and runs that end here stop.
+_stops: set[asyncio.Task[None]] = set()
 
 
 class Stream(Protocol):
@@ -83,8 +85,10 @@ class AgentEngine:
         setup: Setup,
         *,
         title: str = "agent",
+        abandon: Abandon | None = None,
     ) -> None:
         self.name, self._work, self._setup = name, work, setup
+        self._abandon = abandon
         self._title = f"{title} '{name}'"
         self.plan, self.http, self.inbox = setup.plan, setup.http, setup.inbox
         self.order = setup.order or Order()
@@ -244,6 +248,8 @@ class AgentEngine:
                 yield self._seal(resets)
             if self.fold.waiting:
                 await self._until_answer()
+            if self.inbox.ends_calls and self._abandon is not None:
+                self._stop_earlier(self._abandon)
         listener = asyncio.create_task(self._listen())
         try:
             refusal = await self._gate.begin(None, None)
@@ -262,6 +268,14 @@ class AgentEngine:
         batch = self._closing()
         if batch:
             yield batch
+
+    def _stop_earlier(self, abandon: Abandon) -> None:
+        """The agent is not run again: what it has begun elsewhere is stopped, beside the end."""
+        plan, others = self.plan, dict(self.journal.others)
+        work = AgentWork(self.name, plan.run, self.http, plan.deadlines, others)
+        task = asyncio.create_task(stop_work(abandon, work))
+        _stops.add(task)
+        task.add_done_callback(_stops.discard)
 
     async def _pumped(self) -> AsyncGenerator[list[Event], None]:
         """What the agent and its streams say, until it is over."""

@@ -15,7 +15,7 @@ from tokenwire.agents.engine import AgentEngine
 from tokenwire.errors import ConfigError
 from tokenwire.events.principal import Principal, is_listed
 from tokenwire.exits import EXITS, is_by_signal
-from tokenwire.run.engine import Engine, Setup
+from tokenwire.run.engine import Abandon, Engine, Setup
 
 __all__ = ["Agent", "Allow", "Work"]
 
@@ -29,7 +29,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Agent:
     """One agent. ``version`` is recorded with each run: a worker with another version does not
     continue it. ``restart``: whether a lost run is run again. ``allow``: principals who may start
-    it (a collection of names and `Principal`, or a function of the name); None: all."""
+    it (a collection of names and `Principal`, or a function of the name); None: all. ``abandon``:
+    stops what a run has begun elsewhere, where nobody works at it any more."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Agent:
         restart: bool = True,
         allow: Allow = None,
         function: Callable[..., Any] | None = None,
+        abandon: Abandon | None = None,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigError(
@@ -48,6 +50,7 @@ class Agent:
         if isinstance(allow, str):
             raise ConfigError(f"agent '{name}': allow must be a collection of principals")
         self.name, self.version, self.restart = name, version, restart
+        self.abandon = abandon
         self._work, self._allow, self._function = work, allow, function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -68,6 +71,7 @@ class Agent:
             restart=self.restart,
             allow=self._allow,
             function=self._function,
+            abandon=self.abandon,
         )
 
     def allows(self, principal: str) -> bool:
@@ -85,7 +89,7 @@ class Agent:
 
     def engine(self, setup: Setup) -> Engine:
         """The engine of one run."""
-        return AgentEngine(self.name, self._run, setup)
+        return AgentEngine(self.name, self._run, setup, abandon=self.abandon)
 
     async def _run(self, engine: AgentEngine) -> None:
         context = RunContext(engine)

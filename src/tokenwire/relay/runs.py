@@ -447,10 +447,14 @@ class Runs:
         owned = self.owned.get(run)
         if owned is not None:
             await owned.stop()
+        abandoned, work = self.worker.abandoned, None
+        if info.closed is None:
+            work = await abandoned.of(run, meta.model, self.worker.http)
         if self.outbox is not None:
             await self.outbox.erasing(run)
         await self.worker.unlist(info, meta)
         await self.store.delete(run)
+        abandoned.stop(work)
         if info.thread is not None:
             self.worker.feeds.tell_run(info.thread, run)
         if info.closed is None:

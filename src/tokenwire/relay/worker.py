@@ -48,6 +48,7 @@ from tokenwire.relay.spending.allowance import SLICE
 from tokenwire.relay.spending.allowances import Allowances
 from tokenwire.relay.spending.budgets import Budget
 from tokenwire.relay.spending.settling import Settling
+from tokenwire.relay.takeover.abandoned import Abandoned
 from tokenwire.relay.takeover.ladder import EndOf, Rung, claim_of, ending, start_of, write_end
 from tokenwire.relay.thread_list.lists import Lists
 from tokenwire.relay.upkeep.closing import Closing, OnEndInside, takes_connection
@@ -120,6 +121,8 @@ class Worker:
         #: Seconds that a run may wait for a person or a client.
         self.wait_timeout = wait_timeout
         self.agents = agents or {}
+        #: What runs of agents have begun elsewhere, and nobody works at any more.
+        self.abandoned = Abandoned(store, self.agents, self._deadlines)
         #: The host's own object.
         self.app = app
         #: The functions of the application before a run and around its tools.
@@ -236,6 +239,7 @@ class Worker:
         Raises `LogError`."""
         outbox = self.outbox
         before = outbox.ending if outbox is not None else None
+        work = await self.abandoned.of(start.run, start.model or "", self.http)
         replay = await write_end(
             self.store,
             replay,
@@ -245,6 +249,7 @@ class Worker:
             ending=before,
             closing=self.closing,
         )
+        self.abandoned.stop(work)
         if replay.fold.approvals:
             listing = RunWaits(self.waiting, self.store, start.run, is_new=False)
             await listing.settle(replay.fold)
@@ -261,6 +266,7 @@ class Worker:
         await self.lists.aclose()
         await self.presence.aclose()
         self.readers.close()
+        await self.abandoned.aclose()
         if self._own_http and self.http is not None:
             await self.http.aclose()
         await self.store.close()

@@ -1,11 +1,14 @@
 """What makes a run's events: the loop around a model, or an agent.
 
 Always true: whoever owns a run (`relay.worker`, `run.stream.Run`) knows its engine by this contract
-only; an engine's last batch holds ``run-end``.
+only; an engine's last batch holds ``run-end``; stopping what an agent has begun elsewhere never
+fails, and takes no longer than `_SECONDS`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +18,7 @@ from tokenwire.errors import TokenwireError
 from tokenwire.events.fold import Fold
 from tokenwire.events.model import ApprovalAnswer, Event
 from tokenwire.events.order import Order
+from tokenwire.run.call.deadlines import Deadlines
 from tokenwire.run.call.reading import Sink
 from tokenwire.run.inbox import Inbox
 from tokenwire.run.loop import Loop
@@ -23,7 +27,21 @@ from tokenwire.run.plan import Plan
 if TYPE_CHECKING:
     from tokenwire.providers.http.client import HttpClient
 
-__all__ = ["AgentSpec", "Documents", "Engine", "Setup", "make_engine"]
+__all__ = [
+    "Abandon",
+    "AgentSpec",
+    "AgentWork",
+    "Documents",
+    "Engine",
+    "Setup",
+    "make_engine",
+    "stop_work",
+]
+
+_log = logging.getLogger("tokenwire.run")
+
+#: Seconds for which one agent may try.
+_SECONDS = 30.0
 
 
 class Documents(Protocol):
@@ -101,6 +119,20 @@ class Setup(msgspec.Struct, kw_only=True):
             self.inbox.put(command)
 
 
+class AgentWork(msgspec.Struct, frozen=True):
+    """What a run of the ``agent`` has begun elsewhere. ``documents``: the run's private ones."""
+
+    agent: str
+    run: str
+    http: HttpClient
+    deadlines: Deadlines
+    documents: dict[str, bytes]
+
+
+#: Stops the work of a run that nobody works at any more.
+Abandon = Callable[[AgentWork], Awaitable[None]]
+
+
 class AgentSpec(Protocol):
     """An agent, as the owner of its runs knows it."""
 
@@ -109,6 +141,9 @@ class AgentSpec(Protocol):
     version: str
     #: Whether a lost run may be continued by another worker.
     restart: bool
+    #: For a run that ends, or is erased, while nobody works at it; None where an agent begins
+    #: nothing outside of its process.
+    abandon: Abandon | None
 
     def allows(self, principal: str) -> bool:
         """Whether this principal may start it."""
@@ -131,3 +166,14 @@ def make_engine(setup: Setup) -> Engine:
         fold=setup.fold,
         send=setup.mailbox,
     )
+
+
+async def stop_work(abandon: Abandon, work: AgentWork) -> None:
+    """Let an agent stop what its run has begun; an error is in the log."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await abandon(work)
+    except (TokenwireError, TimeoutError) as error:
+        _log.warning("run %s: what its agent has begun may go on: %s", work.run, error)
+    except Exception:
+        _log.exception("run %s: what its agent has begun may go on", work.run)

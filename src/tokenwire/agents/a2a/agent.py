@@ -1,8 +1,8 @@
 """A remote A2A agent as an agent of ours: turns of one remote task, with a person between them.
 
 Always true: the id of the remote task is stored before anything of it is said, so that another
-worker goes on with that task; a run that ends while its task does not, cancels it; how the task
-ended is how the run ends.
+worker goes on with that task; a run that ends while its task does not, cancels it, also where
+nobody works at the run by then; how the task ended is how the run ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ from tokenwire.agents.spec import Agent
 from tokenwire.errors import ProviderError
 from tokenwire.events import model as m
 from tokenwire.events.reasons import INCOMPLETE_REASONS
+from tokenwire.run.engine import AgentWork
 
 __all__ = ["remote_agent"]
 
@@ -70,7 +71,34 @@ def remote_agent(
     async def work(ctx: RunContext) -> None:
         await _RemoteRun(ctx, address, cards).work()
 
-    return Agent(name, work, version=address.version)
+    async def abandon(left: AgentWork) -> None:
+        task = left.documents.get(_DOCUMENT, b"").decode()
+
+        async def connect() -> Connection:
+            peer = await find_peer(left.http, address, left.deadlines)
+            return Connection(left.http, address, peer, left.deadlines)
+
+        await _cancel_task(connect, task, left.run, message_name(left.run, left.agent, 0))
+
+    return Agent(name, work, version=address.version, abandon=abandon)
+
+
+async def _cancel_task(
+    connect: Callable[[], Awaitable[Connection]], task: str, run: str, context: str
+) -> None:
+    """Cancel a run's remote task: ``task``, or the one of its ``context`` where no id is known."""
+    for attempt in (1, 2, 3):
+        try:
+            remote = await connect()
+            name = task or await find_task(remote, context)
+            if name:
+                await remote.call("CancelTask", {"id": name})
+            return
+        except ProviderError as error:
+            if not is_cut(error):
+                return  # it has ended, or is gone
+            _log.warning("run %s: its remote task is not cancelled: %s", run, error)
+        await asyncio.sleep(FIRST_PAUSE * attempt * 4)
 
 
 class _Cards:
@@ -294,18 +322,10 @@ class _RemoteRun:
             raise
 
     async def _cancel(self) -> None:
-        for attempt in (1, 2, 3):
-            try:
-                remote = self._remote or await self._connect()
-                task = self._task or await find_task(remote, self._name(0))
-                if task:
-                    await remote.call("CancelTask", {"id": task})
-                return
-            except ProviderError as error:
-                if not is_cut(error):
-                    return  # it has ended, or is gone
-                _log.warning("run %s: its remote task is not cancelled: %s", self._ctx.run, error)
-            await asyncio.sleep(FIRST_PAUSE * attempt * 4)
+        async def connect() -> Connection:
+            return self._remote or await self._connect()
+
+        await _cancel_task(connect, self._task, self._ctx.run, self._name(0))
 
 
 def _is_cancelling() -> bool:
