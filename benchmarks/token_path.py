@@ -20,6 +20,7 @@ from harness import CHUNK, HEAD, chunked
 
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
+from tokenwire.express import Port
 from tokenwire.log.memory import MemoryStore
 from tokenwire.providers.base import Target
 from tokenwire.providers.openai.chat import DIALECT
@@ -54,7 +55,11 @@ class Dropped:
 
     sent = 0
 
+    def __init__(self) -> None:
+        self.port = Port(self.write)
+
     def ready(self) -> bool:
+        self.port.is_open = True
         return True
 
     def write(self, data: bytes) -> None:

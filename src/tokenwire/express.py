@@ -16,10 +16,11 @@ the ordinary way, through the task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["NO", "SETTLE", "YES", "Taken"]
+__all__ = ["NO", "SETTLE", "YES", "Loan", "Port", "Reader", "Taken", "Tape", "Usage"]
 
 
 class Taken(IntEnum):
@@ -37,3 +38,90 @@ class Taken(IntEnum):
 NO: Final = Taken.NO
 YES: Final = Taken.YES
 SETTLE: Final = Taken.SETTLE
+
+
+# What `run.call.lane` touches at every token: plain objects that each layer keeps up to date, so
+# that one function can do what would be a call of each of them.
+
+
+class Port:
+    """The way past a sleeping task into one reader's socket, under our own server protocol."""
+
+    __slots__ = ("fixed", "form", "is_open", "send", "wrote")
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        #: Write bytes to the socket as they are, with the framing of the response's body.
+        self.send = send
+        #: Whether the socket takes more without waiting. The server's protocol clears it; its
+        #: `ResponseBody.ready` sets it again.
+        self.is_open = False
+        #: One chunk with one record, made of its size, cursor and JSON. ``fixed``: the bytes of its
+        #: size that are neither cursor nor JSON.
+        self.form, self.fixed = b"", 0
+        #: Something was written since the ticker looked last.
+        self.wrote = False
+
+
+class Reader:
+    """A reader of a log, which its store calls with one more record (``Take`` in
+    `tokenwire.log.base`)."""
+
+    __slots__ = ("after", "port")
+
+    #: The offset of the last record that it has.
+    after: int
+    #: Where the next record may go at once, as one of `Port.form`; None while the reader has
+    #: anything else to do, and for wires whose bytes depend on more than the record.
+    port: Port | None
+
+    def __call__(self, offset: int, record: bytes) -> bool:
+        """Take the record at ``offset``; whether it is taken."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """What the reader was given did not reach it: its task raises ``error``."""
+        raise NotImplementedError
+
+
+class Usage:
+    """What all logs of a store in memory hold, and may hold."""
+
+    __slots__ = ("bytes", "most", "records")
+
+    def __init__(self, most: int) -> None:
+        self.bytes = self.records = 0
+        self.most = most
+
+
+#: A subscription to a log's growth: the wake-up, who takes a single record before that, and the
+#: same where it is a `Reader`.
+Taker = tuple[Callable[[], None], Callable[[int, bytes], bool] | None, Reader | None]
+
+
+class Tape:
+    """A log in this process's memory, as whoever appends to it sees it. An append by hand adds a
+    record, counts its bytes here and in `usage`, and offers it to each of `takers`."""
+
+    __slots__ = ("bytes", "records", "takers", "usage", "writer")
+
+    def __init__(self, usage: Usage) -> None:
+        self.records: list[bytes] = []
+        self.bytes = 0
+        self.usage = usage
+        #: The epoch of who may append; 0 when nobody may any more.
+        self.writer = 1
+        #: Who wants to hear of records; None when only the store knows, which then appends.
+        self.takers: tuple[Taker, ...] | None = None
+
+
+class Loan(NamedTuple):
+    """What a run's producer lends to one who appends by hand."""
+
+    tape: Tape
+    #: The producer's epoch: no append is allowed while `Tape.writer` is another.
+    epoch: int
+    #: The check of the newest record.
+    check: bytes
+    #: The last offset that may be written, and the bytes after which nothing more may be.
+    last: int
+    room: int

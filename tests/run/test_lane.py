@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from tokenwire.providers.openai.chat import DIALECT as CHAT
 from tokenwire.providers.openai.responses import DIALECT as RESPONSES
 from tokenwire.providers.registry import DIALECTS, FAMILIES
 from tokenwire.relay.record import Chain
+from tokenwire.run.call import lane
 from tokenwire.run.call.lane import Lane
 from tokenwire.run.call.template import Template, is_text, is_written_so, written
 
@@ -521,18 +523,40 @@ def test_stores_that_others_share_hold_the_same(kind, tmp_path):
     assert found.closed == "complete"
 
 
-def test_a_fault_of_ours_while_a_record_is_sealed_ends_the_run(monkeypatch):
-    seal, count = Chain.seal_json, 0
+class Called(MemoryStore):
+    """Appends are calls."""
 
-    def seal_badly(self, data):
+    def append_soon(self, log, **options):
+        return super().append_soon(log, **options)
+
+
+@pytest.mark.parametrize("store", [MemoryStore, Called])
+def test_a_fault_of_ours_while_a_record_is_sealed_ends_the_run(monkeypatch, store):
+    count = 0
+
+    def count_up():
         nonlocal count
         count += 1
         if count == 5:
             raise ValueError("a fault of ours")
-        return seal(self, data)
 
-    monkeypatch.setattr(Chain, "seal_json", seal_badly)
-    found = run_over(CHAT, [*chunked(*TEXT), END], lane=True)
+    if store is MemoryStore:  # appended to by hand
+        seal = lane._seal
+
+        def copy():
+            count_up()
+            return seal.copy()
+
+        monkeypatch.setattr(lane, "_seal", SimpleNamespace(copy=copy))
+    else:
+        seal_json = Chain.seal_json
+
+        def seal_badly(self, data):
+            count_up()
+            return seal_json(self, data)
+
+        monkeypatch.setattr(Chain, "seal_json", seal_badly)
+    found = run_over(CHAT, [*chunked(*TEXT), END], lane=True, store=store)
     assert count == 5
     assert found.closed == "error"
     assert b"fault of ours" not in b"".join(found.records)

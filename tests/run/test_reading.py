@@ -264,7 +264,7 @@ def test_a_store_that_is_full_for_a_while_loses_nothing(monkeypatch):
             info = await runs.start(request_of("scenario:slow"), model="m0")
             reading = asyncio.ensure_future(read_all(runs, info.id))
             await asyncio.wait_for(refused.wait(), 60)
-            log._max_bytes = 1 << 30
+            log._usage.most = 1 << 30
             events = [event for _, event in await asyncio.wait_for(reading, 60)]
             assert fold(events).text == "".join(f"{n} " for n in range(1, 91))
             assert events[-1].outcome == "complete"

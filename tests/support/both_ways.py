@@ -19,6 +19,7 @@ import msgspec
 
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
+from tokenwire.express import Port
 from tokenwire.log.memory import MemoryStore
 from tokenwire.observe import hooks
 from tokenwire.observe.facts import ChunksCame, StoreAppended
@@ -143,10 +144,31 @@ class Body:
 
     def __init__(self) -> None:
         self.data = b""
-        self.is_full = False
+        self._is_full = False
+        self.port = Port(self._send)
+        #: What came past `write` as a chunk.
+        self.past = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._is_full
+
+    @is_full.setter
+    def is_full(self, is_full: bool) -> None:
+        self._is_full = is_full
+        if is_full:
+            self.port.is_open = False
 
     def ready(self) -> bool:
-        return not self.is_full
+        self.port.is_open = not self._is_full
+        return self.port.is_open
+
+    def _send(self, chunk: bytes) -> None:
+        line, _, rest = chunk.partition(b"\r\n")
+        assert line == b"%x" % (len(rest) - 2)
+        assert rest.endswith(b"\r\n")
+        self.past += 1
+        self.write(rest[:-2])
 
     def write(self, data: bytes) -> None:
         assert not self.is_full

@@ -21,6 +21,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
+from tokenwire.express import Tape
+
 __all__ = [
     "FOR_GOOD",
     "PRIVATE",
@@ -37,6 +39,7 @@ __all__ = [
     "Records",
     "Store",
     "Sweeper",
+    "Taped",
     "Then",
     "Transactional",
     "Wake",
@@ -248,6 +251,15 @@ class Transactional(Protocol):
         neither. What ``inside`` raises comes out, and is no error of the store. It is not called
         for an append that is not accepted, or that was accepted before; it may be called again
         after an attempt that was rolled back."""
+        ...
+
+
+@runtime_checkable
+class Taped(Protocol):
+    """A store whose logs are objects of this process, to which their owner may append by hand."""
+
+    def tape(self, log: str) -> Tape | None:
+        """The open log of this name; None where it is not open, or appends have to be calls."""
         ...
 
 

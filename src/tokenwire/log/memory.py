@@ -22,6 +22,7 @@ from tokenwire.errors import (
     NotFoundError,
     StoreFullError,
 )
+from tokenwire.express import Reader, Tape, Usage
 from tokenwire.log.base import (
     Appended,
     Claim,
@@ -35,6 +36,7 @@ from tokenwire.log.base import (
     Wake,
     private_kind,
 )
+from tokenwire.log.entries import Conversation, MemoryLog
 from tokenwire.log.expiry import expire
 from tokenwire.log.wakes import Wakes
 
@@ -55,48 +57,6 @@ SLICE = 2000
 CLOSING_BYTES = 64 << 10
 
 
-class _Log:
-    __slots__ = (
-        "bytes",
-        "closed",
-        "closed_at",
-        "commands",
-        "created",
-        "epoch",
-        "key",
-        "lease_until",
-        "meta",
-        "owner",
-        "records",
-        "thread",
-    )
-
-    def __init__(self, owner: str, meta: bytes, thread: str | None, created: float) -> None:
-        self.owner = owner
-        self.meta = meta
-        self.thread = thread
-        self.created = created
-        self.key: str | None = None
-        self.epoch = 1
-        self.lease_until = 0.0
-        self.records: list[bytes] = []
-        self.bytes = 0
-        self.closed: str | None = None
-        self.closed_at = 0.0
-        self.commands: list[bytes] = []
-
-
-class _Thread:
-    """A conversation: its logs, oldest first, how many of them are open, and its last use."""
-
-    __slots__ = ("last_use", "logs", "open")
-
-    def __init__(self) -> None:
-        self.logs: dict[str, None] = {}
-        self.open = 0
-        self.last_use = 0.0
-
-
 class MemoryStore:
     """A `Store` in memory. ``clock`` gives Unix seconds; tests pass their own."""
 
@@ -108,14 +68,12 @@ class MemoryStore:
         self, *, max_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time
     ) -> None:
         self._clock = clock
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._records = 0
-        self._logs: dict[str, _Log] = {}
-        self._open: dict[str, _Log] = {}
+        self._usage = Usage(max_bytes)
+        self._logs: dict[str, MemoryLog] = {}
+        self._open: dict[str, MemoryLog] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._keys: dict[str, tuple[str, str]] = {}
-        self._threads: dict[str, _Thread] = {}
+        self._threads: dict[str, Conversation] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
         self._wakes = Wakes()
 
@@ -128,7 +86,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to flush."""
 
-    def _log(self, name: str) -> _Log:
+    def _log(self, name: str) -> MemoryLog:
         log = self._logs.get(name)
         if log is None:
             if name in self._tombstones:
@@ -156,13 +114,13 @@ class MemoryStore:
         if log in self._logs or log in self._tombstones:
             raise ConflictError("a log of this name exists")
         now = self._clock()
-        entry = self._logs[log] = self._open[log] = _Log(owner, meta, thread, now)
+        entry = self._logs[log] = self._open[log] = MemoryLog(self._usage, owner, meta, thread, now)
         entry.lease_until = now + lease
         if key is not None:
             entry.key = key
             self._keys[key] = (log, key_hash)
         if thread is not None:
-            conversation = self._threads.setdefault(thread, _Thread())
+            conversation = self._threads.setdefault(thread, Conversation())
             conversation.logs[log] = None
             conversation.open += 1
             conversation.last_use = now
@@ -176,20 +134,29 @@ class MemoryStore:
         entry = self._open.get(log)
         if entry is None or entry.epoch != epoch or first != len(entry.records) + 1:
             return False
-        is_one = len(records) == 1
-        size = len(records[0]) if is_one else sum(map(len, records))
-        if self._bytes + size > self._max_bytes:
+        usage, size = self._usage, sum(map(len, records))
+        if usage.bytes + size > usage.most:
             return False
         entry.records += records
         entry.bytes += size
-        self._bytes += size
-        self._records += len(records)
-        if is_one:
+        usage.bytes += size
+        usage.records += len(records)
+        if len(records) == 1:
             self._wakes.grown_by(log, first, records[0])
         else:
             self._wakes.grown(log)
+        if entry.takers is None:
+            entry.takers = tuple(
+                (wake, take, take if isinstance(take, Reader) else None)
+                for wake, take in self._wakes.growth(log)
+            )
         then(None)
         return True
+
+    def tape(self, log: str) -> Tape | None:
+        """See `Taped`. Who makes `append_soon` another function is called for every append."""
+        is_ours = getattr(self.append_soon, "__func__", None) is _append_soon
+        return self._open.get(log) if is_ours else None
 
     async def append(
         self,
@@ -224,16 +191,17 @@ class MemoryStore:
         size = sum(map(len, new))
         # The end of a log always fits: without it its readers would wait for ever.
         ends = close is not None and size <= CLOSING_BYTES
-        if self._bytes + size > self._max_bytes and not ends:
+        usage = self._usage
+        if usage.bytes + size > usage.most and not ends:
             raise StoreFullError(
                 "the memory store is full; shorten the retention so that old logs expire"
             )
         history.extend(new)
-        self._records += len(new)
+        usage.records += len(new)
         entry.bytes += size
-        self._bytes += size
+        usage.bytes += size
         if close is not None:
-            entry.closed = close
+            entry.closed, entry.writer = close, 0
             entry.closed_at = self._clock()
             del self._open[log]
             if entry.thread is not None:
@@ -296,8 +264,15 @@ class MemoryStore:
 
         def unsubscribe() -> None:
             end()
+            self._forget_takers(log)
 
+        self._forget_takers(log)
         return unsubscribe
+
+    def _forget_takers(self, log: str) -> None:
+        entry = self._open.get(log)
+        if entry is not None:
+            entry.takers = None
 
     async def claim(self, log: str, *, owner: str, lease: float = 15.0) -> Claim | None:
         entry = self._open.get(log)
@@ -305,7 +280,7 @@ class MemoryStore:
         if entry is None or entry.lease_until > now:
             return None
         handed_over = not entry.owner
-        entry.epoch += 1
+        entry.epoch = entry.writer = entry.epoch + 1
         entry.owner = owner
         entry.lease_until = now + lease
         return Claim(log, entry.epoch, len(entry.records), handed_over)
@@ -409,8 +384,9 @@ class MemoryStore:
             return
         was_open = self._open.pop(log, None) is not None
         self._documents.pop(private_kind(log), None)
-        self._bytes -= entry.bytes
-        self._records -= len(entry.records)
+        entry.writer = 0
+        self._usage.bytes -= entry.bytes
+        self._usage.records -= len(entry.records)
         if entry.key is not None:
             self._keys.pop(entry.key, None)
         if entry.thread is not None:
@@ -484,11 +460,14 @@ class MemoryStore:
             "durability": self.durability,
             "streams": len(logs),
             "open": len(self._open),
-            "records": self._records,
-            "bytes": self._bytes,
+            "records": self._usage.records,
+            "bytes": self._usage.bytes,
             "tombstones": len(self._tombstones),
             "notes": ["Logs are in memory: they end with this process."],
         }
+
+
+_append_soon = MemoryStore.append_soon
 
 
 def _differs(history: list[bytes], first: int, records: list[bytes]) -> bool:

@@ -57,6 +57,11 @@ class Wakes:
 
         return unsubscribe
 
+    def growth(self, log: str) -> tuple[Growth, ...]:
+        """The subscriptions to appends of this process."""
+        wakes = self._growth.get(log)
+        return tuple(wakes.values()) if wakes else ()
+
     def grown(self, log: str) -> None:
         """An append of this process was accepted."""
         wakes = self._growth.get(log)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tokenwire.errors import CursorError, TokenwireError
 from tokenwire.events.codec import AnyEvent, decode
-from tokenwire.express import NO, SETTLE, YES, Taken
+from tokenwire.express import NO, SETTLE, YES, Port, Reader, Taken
 from tokenwire.log.base import Page, Records
 from tokenwire.relay.record import (
     CHECK,
@@ -60,7 +60,7 @@ class Batch:
         return [(cursor, decode(data)) for cursor, data in self.items()]
 
 
-class Follower:
+class Follower(Reader):
     """One reader of one run. Take batches with `next` until None; `close` it on every path."""
 
     __slots__ = (
@@ -75,12 +75,12 @@ class Follower:
         "_most",
         "_most_bytes",
         "_poked",
+        "_port",
         "_take",
         "_take_one",
         "_unsubscribe",
         "_waiter",
         "_watch",
-        "after",
         "run",
     )
 
@@ -98,6 +98,8 @@ class Follower:
         self._log, self.run = log, run
         #: The offset of the last record that was handed out.
         self.after = after
+        self.port: Port | None = None
+        self._port: Port | None = None
         #: The check of that record, where the log may lose its tail while we read.
         self._check = check if log.rewinds else None
         self._most, self._most_bytes = most, most_bytes
@@ -107,7 +109,7 @@ class Follower:
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] | None = log.subscribe(
-            run, self._wake, take=self._came
+            run, self._wake, take=self
         )
         self._closed = closed
         self._take: Callable[[Batch], Taken] | None = None
@@ -159,12 +161,15 @@ class Follower:
         self,
         take: Callable[[Batch], Taken],
         one: Callable[[int, bytes], Taken] | None = None,
+        port: Port | None = None,
     ) -> None:
         """While `next` waits, give batches to ``take`` in the turn that brought them, where the
         store has them at hand; see `tokenwire.express`. ``SETTLE`` makes `next` return an empty
         batch; `next` raises what ``take`` raises. ``take`` must be quick: others wait for it.
-        ``one``: the same for a batch of one record, by its offset."""
+        ``one``: the same for a batch of one record, by its offset. ``port``: where the store may
+        put one record by hand, instead of a call of ``one``."""
         self._take, self._take_one = take, one
+        self._port = port if self._check is None else None
 
     async def next(self) -> Batch | None:
         """The next records; waits for them; None after the last record of an ended run. An empty
@@ -195,11 +200,11 @@ class Follower:
                 continue
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()  # a system call, so once
-            self._waiter = self._loop.create_future()
+            self._waiter, self.port = self._loop.create_future(), self._port
             try:
                 await self._waiter
             finally:
-                self._waiter = None
+                self._waiter = self.port = None
 
     def _verify(self, record: bytes) -> None:
         if self._check is not None and not follows(self._check, record):
@@ -266,9 +271,10 @@ class Follower:
             return
         if self._take is not None and self._pass_on(self._take) is YES:
             return
+        self.port = None
         waiter.set_result(None)
 
-    def _came(self, offset: int, record: bytes) -> bool:
+    def __call__(self, offset: int, record: bytes) -> bool:
         """The store has one more record: take it at once, where nothing else is to be done."""
         waiter, take, check = self._waiter, self._take_one, self._check
         if (
@@ -284,7 +290,7 @@ class Follower:
         try:
             outcome = take(offset, record)
         except Exception as error:
-            self._failure, self._dirty = error, True
+            self._failure, self._dirty, self.port = error, True, None
             waiter.set_result(None)
             return True
         if outcome is NO:
@@ -293,7 +299,7 @@ class Follower:
         if check is not None:
             self._check = record[:CHECK]
         if outcome is SETTLE:
-            self._poked = True
+            self._poked, self.port = True, None
             waiter.set_result(None)
         return True
 
@@ -327,7 +333,7 @@ class Follower:
         return SETTLE if self._dirty else outcome
 
     def _resume(self) -> None:
-        waiter = self._waiter
+        waiter, self.port = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         elif self._watch is not None:

@@ -30,8 +30,8 @@ from tokenwire.events.model import (
     ToolResult,
     ToolStart,
 )
-from tokenwire.express import SETTLE, YES, Taken
-from tokenwire.log.base import Appended, Inside, Records
+from tokenwire.express import SETTLE, YES, Loan, Taken
+from tokenwire.log.base import Appended, Inside, Records, Taped
 from tokenwire.observe.facts import StoreAppended
 from tokenwire.observe.hooks import report
 from tokenwire.relay.record import Chain, cursor_of
@@ -184,6 +184,27 @@ class Producer:
         except Exception as error:
             return self._fail(error)
         return self._give([record])
+
+    def lend(self) -> Loan | None:
+        """See `tokenwire.run.call.reading.Sink`."""
+        log = self._log
+        tape = log.tape(self.run) if self.ready and isinstance(log, Taped) else None
+        if tape is None or tape.writer != self.epoch or len(tape.records) != self.tail:
+            return None
+        room = self._most_bytes - self._bytes
+        return Loan(tape, self.epoch, self._chain.last, self._most_records + 1, room)
+
+    def repay(self, check: bytes, tail: int, size: int) -> None:
+        """See `tokenwire.run.call.reading.Sink`."""
+        self._chain.go_on(check)
+        unreported, self.tail = self._unreported + tail - self.tail, tail
+        while unreported >= _REPORT_EVERY:
+            self._unreported = _REPORT_EVERY
+            unreported -= _REPORT_EVERY
+            self._report()
+        self._unreported = unreported
+        self._bytes += size
+        self.ready = not self._full()
 
     def _fail(self, error: Exception) -> Taken:
         """A fault of ours, for the run's task to raise."""

@@ -45,6 +45,10 @@ class Chain:
         """The check of the newest record."""
         return self._last
 
+    def go_on(self, last: bytes) -> None:
+        """Others sealed further records; the newest has the check ``last``."""
+        self._last = last
+
     def seal(self, event: AnyEvent) -> bytes:
         """An event as the next record."""
         return self.seal_all((event,))[0]

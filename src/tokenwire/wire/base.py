@@ -16,7 +16,7 @@ import msgspec
 from tokenwire.events.codec import AnyEvent
 from tokenwire.events.model import PartDelta, Reconnect
 
-__all__ = ["EncodeJSON", "Encoder", "Steady", "SteadyEncoder", "text_of"]
+__all__ = ["EncodeJSON", "Encoder", "FormEncoder", "Steady", "SteadyEncoder", "text_of"]
 
 #: ``(event as canonical JSON, cursor in ASCII) -> bytes``.
 EncodeJSON = Callable[[bytes, bytes], bytes]
@@ -80,6 +80,13 @@ class Encoder(Protocol):
         """The bytes that ask the client to reconnect, after which the response ends in order. None
         where the wire has none: to its clients an orderly end would be the end of the answer."""
         ...
+
+
+@runtime_checkable
+class FormEncoder(Protocol):
+    """An encoder whose `Encoder.encode_json` is no more than ``form % (cursor, JSON)``."""
+
+    form: ClassVar[bytes]
 
 
 class Steady(msgspec.Struct, kw_only=True):

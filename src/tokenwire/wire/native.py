@@ -15,9 +15,12 @@ from tokenwire.events.model import Reconnect
 __all__ = ["NativeEncoder", "block", "socket_message"]
 
 
+_BLOCK = b"id: %b\ndata: %b\n\n"
+
+
 def block(data: bytes, cursor: bytes) -> bytes:
     """One SSE block of canonical JSON (which holds no line end) at ``cursor``."""
-    return b"id: %b\ndata: %b\n\n" % (cursor, data)
+    return _BLOCK % (cursor, data)
 
 
 def socket_message(run: str, items: list[tuple[str, bytes]]) -> bytes:
@@ -41,6 +44,7 @@ class NativeEncoder:
 
     #: One block from the stored canonical JSON and its cursor in ASCII, without decoding it.
     encode_json = staticmethod(block)
+    form: ClassVar[bytes] = _BLOCK
 
     def farewell(self, event: Reconnect) -> bytes | None:
         """A block without an id: this event is not in the log and moves no cursor."""

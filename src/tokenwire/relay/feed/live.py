@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from tokenwire.events.codec import AnyEvent
-from tokenwire.express import Taken
+from tokenwire.express import Port, Taken
 from tokenwire.relay.follow import Batch
 
 __all__ = ["LiveStream", "StreamBatch"]
@@ -83,6 +83,7 @@ class LiveStream(ABC):
         self,
         take: Callable[[Batch], Taken],
         one: Callable[[int, bytes], Taken] | None = None,
+        port: Port | None = None,
     ) -> None:
         """Nothing here goes the express way."""
 

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
+from hashlib import blake2b
 from typing import Protocol
 
 import msgspec
 
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, PartDelta
-from tokenwire.express import YES, Taken
+from tokenwire.express import YES, Loan, Taken, Tape
 from tokenwire.providers.base import SteadyDecoder
 from tokenwire.run.call.deadlines import Watch
 from tokenwire.run.call.pacing import FAST, Pacer
@@ -31,15 +33,31 @@ from tokenwire.run.call.template import Template, is_text, is_written_so, writte
 
 __all__ = ["Lane", "Seat", "Switch", "switch"]
 
+#: The check of a record, before it has seen anything; see `relay.record.Chain`.
+_seal = blake2b(digest_size=8)
+
 _decode = msgspec.json.Decoder(str).decode
 
 #: Deltas after which what was missed is made up for, so that little is ever outstanding.
 _MOST_DELTAS = 64
-#: Bytes of a read on the lane. So many deltas of it are far from the bounds of one payload.
+#: Bytes of a read on the lane. So many deltas of it are far from the bounds of one payload, and a
+#: record with its text is smaller than `_MOST_RECORD`.
 _MOST_BYTES = 4 << 10
+_MOST_RECORD = 8 << 10
 #: Reads without a template, and stays of a few deltas, after which a stream is left alone.
 _MOST_MISSES = 32
 _SHORT_STAY = 3
+
+
+@cache
+def _size_lines(form: bytes) -> list[bytes]:
+    """By the length of a chunk, up to `_MOST_BYTES`: the line with its size, written as in
+    ``form``; what begins no chunk, where none has this length."""
+    lines = [b"\0"] * (_MOST_BYTES + 16)
+    for size in range(1, _MOST_BYTES):
+        line = form % size
+        lines[len(line) + size + 2] = line
+    return lines
 
 
 class Switch:
@@ -70,6 +88,14 @@ class JSONSink(Protocol):
 
     def take_json(self, data: bytes) -> Taken:
         """Take one event in its canonical JSON form; never ``NO``."""
+        ...
+
+    def lend(self) -> Loan | None:
+        """See `run.call.reading.Sink`."""
+        ...
+
+    def repay(self, check: bytes, tail: int, size: int) -> None:
+        """See `run.call.reading.Sink`."""
         ...
 
 
@@ -109,10 +135,17 @@ class Lane:
         "_base",
         "_before",
         "_bytes",
+        "_check",
         "_decoder",
         "_deltas",
+        "_end",
+        "_epoch",
         "_head",
         "_json",
+        "_last",
+        "_lent",
+        "_lines",
+        "_log_room",
         "_mean",
         "_misses",
         "_now",
@@ -122,15 +155,15 @@ class Lane:
         "_room",
         "_seq",
         "_sink",
-        "_size_line",
         "_source",
         "_start",
-        "_t",
         "_tail",
         "_take",
+        "_tape",
         "_template",
         "_texts",
         "_times",
+        "_usage_bound",
         "_varies",
         "_watch",
         "_way",
@@ -150,6 +183,8 @@ class Lane:
         self._times: list[float] = []
         self._bytes = self._deltas = 0
         self._watch: Watch | None = None
+        #: The log, while records are appended by hand.
+        self._tape: Tape | None = None
 
     @property
     def is_hopeless(self) -> bool:
@@ -171,12 +206,13 @@ class Lane:
         if size_line is None:
             self._misses += 1
             return
-        self._size_line, self._watch = size_line, watch
+        self._lines, self._watch = _size_lines(size_line), watch
         self._seq, self._base, self._start = seat.seq, seat.base, seat.start
         self._sink, self._take = seat.sink, seat.sink.take_json
         self._quarters = seat.quarters
         self._mean, self._now = self._pacer.state()
         self._room = room
+        self._borrow()
 
     def _knows(self, body: bytes, delta: PartDelta) -> bool:
         """Whether a proven template has ``body``, and the decoder takes all that fits it."""
@@ -189,35 +225,37 @@ class Lane:
             return False
         self._template, self._varies = template, bool(template.steps)
         self._head, self._tail = template.head, template.tail
+        self._end = template.tail + b"\r\n"
         self._json, self._bar = template.json, template.bar
         return True
 
     # --- on the lane ---------------------------------------------------------------------------
 
     def received(self, data: bytes) -> bool:
-        """Take a read whole; False, and nothing has happened, for one that does not fit."""
+        """Take a read whole; False, and nothing has happened, for one that does not fit.
+
+        One function from the provider's bytes to the readers' sockets: at a token of one stream
+        among many, each further call and object is a line of cold memory."""
         now = time.monotonic()
         gap, mean = now - self._now, self._mean
         mean += (gap - mean) * (0.5 if gap > mean else 0.2)  # as `Pacer.read`
-        head = self._head
-        line = data.find(b"\r\n", 0, 10) + 2
-        size = len(data) - line - 2
+        length = len(data)
+        if length > _MOST_BYTES or not data.startswith(line := self._lines[length]):
+            return False
+        start = len(line)
+        size = length - start - 2
         if self._varies:
-            text = self._text_in(data, line, line + size)
-        elif data.startswith(head, line) and data.endswith(self._tail, line, line + size):
-            text = data[line + len(head) : line + size - len(self._tail)]
+            text = self._text_in(data, start, length - 2) if data.endswith(b"\r\n") else b""
+        elif data.endswith(self._end) and data.startswith(self._head, start):
+            text = data[start + len(self._head) : -len(self._end)]
         else:
             return False
         t = self._base + int((now - self._start) * 1000)
         if (
             not text
-            or size > _MOST_BYTES
             or size > self._room - self._bytes
             or mean < FAST
             or t <= 0  # a record has no time then
-            or not self._sink.ready
-            or not data.startswith(self._size_line % size)
-            or not data.endswith(b"\r\n")
             or is_written_so(text) is None
             or text.startswith(self._bar)
             or not (text.isascii() or is_text(text))
@@ -225,18 +263,93 @@ class Lane:
             or (quarters := self._quarters - (len(text) << (not text.isascii()))) < 0
         ):
             return False
-        self._quarters = quarters
-        self._seq = seq = self._seq + 1
-        self._t, self._mean, self._now = t, mean, now
+        seq, tape = self._seq + 1, self._tape
+        if (
+            tape is None
+            or tape.writer != self._epoch
+            or (takers := tape.takers) is None
+            or len(tape.records) != self._seq
+            or self._log_room < 0
+            or seq > self._last
+            or tape.usage.bytes > self._usage_bound
+        ):
+            self._repay()
+            if not self._sink.ready:
+                return False
+            tape = None
+        json = self._json % (text, seq, t)
+        if tape is not None:
+            try:
+                seal = _seal.copy()  # half of what it costs to make one
+                seal.update(self._check + json)
+                self._check = check = seal.hexdigest().encode()
+            except Exception as error:  # a fault of ours, for the run's task to raise
+                self._account.failed(error)
+                self._source.settle()
+                return True
+        self._seq, self._quarters, self._mean, self._now = seq, quarters, mean, now
         self._watch.last_event = now  # type: ignore[union-attr]
         self._texts.append(text)
         self._times.append(now)
         self._bytes += size
-        if self._take(self._json % (text, seq, t)) is not YES:
+        if tape is None:
+            return self._give(json)
+        record = check + json
+        tape.records.append(record)
+        size, usage = len(record), tape.usage
+        tape.bytes += size
+        usage.bytes += size
+        usage.records += 1
+        self._log_room -= size
+        form = chunk = b""
+        for wake, take, reader in takers:
+            if (
+                reader is not None
+                and (port := reader.port) is not None
+                and port.is_open
+                and reader.after == seq - 1
+            ):
+                if port.form is not form:  # of further readers of this wire it is the same one
+                    form, cursor = port.form, b"%d-%b" % (seq, check)
+                    chunk = form % (port.fixed + len(cursor) + len(json), cursor, json)
+                reader.after = seq
+                try:
+                    port.send(chunk)
+                except Exception as error:  # for the reader's task to raise
+                    reader.fail(error)
+                port.wrote = True
+            elif take is None or not take(seq, record):
+                wake()
+        if len(self._texts) >= _MOST_DELTAS:
+            self.make_up()
+            self._borrow()
+        return True
+
+    def _give(self, json: bytes) -> bool:
+        """Give a record to the sink, where it cannot be appended by hand."""
+        if self._take(json) is not YES:
             self._source.settle()  # which calls `leave`
         elif len(self._texts) >= _MOST_DELTAS:
             self.make_up()
+        self._borrow()
         return True
+
+    def _borrow(self) -> None:
+        """From here on records are appended by hand, where the log allows that."""
+        loan = self._sink.lend()
+        if loan is None or loan.tape.takers is None or len(loan.tape.records) != self._seq:
+            self._tape = None
+            return
+        self._tape, self._epoch, self._check, self._last, self._log_room = loan
+        self._lent = self._log_room
+        self._usage_bound = loan.tape.usage.most - _MOST_RECORD
+
+    def _repay(self) -> None:
+        """The sink hears of what was appended by hand; the loan ends."""
+        if self._tape is not None:
+            if self._lent != self._log_room:
+                self._sink.repay(self._check, self._seq, self._lent - self._log_room)
+            self._tape = None
 
     def _text_in(self, data: bytes, start: int, end: int) -> bytes:
         """The text of a payload in which more than that differs; empty where it does not fit."""
@@ -257,8 +370,9 @@ class Lane:
         self._pacer.go_on(self._mean, self._now)
 
     def make_up(self) -> None:
-        """The same, and the lane goes on."""
+        """The same, and the lane goes on: `_borrow` follows."""
         texts, times, template = self._texts, self._times, self._template
+        self._repay()
         if not texts or template is None:
             return
         self._texts, self._times = [], []
@@ -274,7 +388,8 @@ class Lane:
         try:
             # Order and fold have what is in the log, whatever the decoder makes of it.
             delta = template.kind(part=template.part, text=_decode(b'"%b"' % joined))
-            delta.seq, delta.t = self._seq, self._t
+            delta.seq = self._seq
+            delta.t = self._base + int((times[-1] - self._start) * 1000)
             self._way.catch_up(delta, times)
             events = self._decoder.feed(head + joined + tail)
             if [_said(event) for event in events] != [_said(delta)]:

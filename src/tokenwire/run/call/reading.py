@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, Heartbeat, PartDelta, Raw, Usage
-from tokenwire.express import NO, SETTLE, YES, Taken
+from tokenwire.express import NO, SETTLE, YES, Loan, Taken
 from tokenwire.providers.base import Decoder, SteadyDecoder
 from tokenwire.run.call.lane import Lane, Way, switch
 from tokenwire.run.call.pacing import Pacer, ticks
@@ -44,6 +44,16 @@ class Sink(Protocol):
 
     def take_json(self, data: bytes) -> Taken:
         """Take one event as its canonical JSON."""
+        ...
+
+    def lend(self) -> Loan | None:
+        """What is needed to append by hand; None where events have to be given here. Until `repay`
+        nothing is given here."""
+        ...
+
+    def repay(self, check: bytes, tail: int, size: int) -> None:
+        """By hand records were appended up to the offset ``tail``, of ``size`` bytes together; the
+        newest has the check ``check``."""
         ...
 
     async def settle(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from starlette.types import Message, Send
 
+from tokenwire.express import Port
 from tokenwire.server.edge.auth import Identity
 
 __all__ = ["REVOKED", "Connection", "Connections", "Poked", "SharedBytes", "SlowReader"]
@@ -61,6 +62,7 @@ class Connection:
         "leaving",
         "lost",
         "poked",
+        "port",
         "sending",
         "unsent",
     )
@@ -88,9 +90,18 @@ class Connection:
         self._sender: asyncio.Task[Any] | None = None
         self._cancels = 0
         self._loop = asyncio.get_running_loop()
+        #: Where bytes go out past `write`; `written_at` looks there.
+        self.port: Port | None = None
         #: Bytes that wait in the transport, where the server lets us know.
         self.unsent: Callable[[], int] | None = None
         self._unsent = 0
+
+    def written_at(self, now: float) -> float:
+        """`last_write`, or ``now`` for what went out past `write` since the last call."""
+        port = self.port
+        if port is not None and port.wrote:
+            port.wrote, self.last_write = False, now
+        return self.last_write
 
     def stuck(self, now: float) -> float:
         """For how many seconds the send that is under way has not moved."""
@@ -280,5 +291,5 @@ class Connections:
                     connection.give_up()
             elif now >= connection.expires:
                 connection.leave("max_age")
-            elif now - connection.last_write >= self.heartbeat:
+            elif now - connection.written_at(now) >= self.heartbeat:
                 connection.poked.poke()

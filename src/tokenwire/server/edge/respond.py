@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import Response
@@ -33,6 +34,7 @@ from tokenwire.server.edge.disconnect import watch_disconnect
 from tokenwire.server.edge.encoding.batches import BatchEncoder
 from tokenwire.server.edge.request_info import identity_of
 from tokenwire.server.edge.transport import ResponseBody, Transport, transport_of
+from tokenwire.wire.base import FormEncoder
 from tokenwire.wire.own import AnyEncoder, EncoderError, OwnEncoder
 
 if TYPE_CHECKING:
@@ -196,7 +198,8 @@ class RunResponse(Response):
             await out.send(self.preamble + b"".join(map(encoder.encode, batch)))
             if transport.body is not None:
                 express = _Express(self.encoder, encoder, connection, transport.body)
-                self.follower.express(express.take, express.one)
+                port = express.port if self.skip == 0 and express.has_form() else None
+                self.follower.express(express.take, express.one, port)
             await self._pump(connection, out, encoder)
         except OSError:  # how other ASGI servers report that the peer is gone
             if connection is not None:
@@ -307,7 +310,8 @@ class RunResponse(Response):
                 await out.send(farewell, last=True)
                 self._why = {"max_age": "age"}.get(connection.leaving, connection.leaving)
                 return
-            if loop.time() - connection.last_write >= connections.heartbeat:
+            now = loop.time()
+            if now - connection.written_at(now) >= connections.heartbeat:
                 await out.send(encoder.heartbeat())
 
     async def _break_off(self, out: _Out, error: TokenwireError) -> None:
@@ -331,11 +335,17 @@ class RunResponse(Response):
         return self.encoder.farewell(Reconnect(after_ms=self.connections.retry_ms, reason=reason))
 
 
+@cache
+def _chunk_of(form: bytes) -> tuple[bytes, int]:
+    """`Port.form` and `Port.fixed`; for all readers of a wire the same object."""
+    return b"%%x\r\n%b\r\n" % form, len(form % (b"", b""))
+
+
 class _Express:
     """The last piece of the express way: encode and write at once, where the socket takes it and
     the response has nothing else to send."""
 
-    __slots__ = ("_batches", "_body", "_connection", "_encoder", "_now")
+    __slots__ = ("_batches", "_body", "_connection", "_encoder", "_now", "port")
 
     def __init__(
         self,
@@ -347,6 +357,15 @@ class _Express:
         self._encoder, self._batches = encoder, batches
         self._connection, self._body = connection, body
         self._now = asyncio.get_running_loop().time
+        self.port = connection.port = body.port
+
+    def has_form(self) -> bool:
+        """Whether this wire puts no more than fixed bytes around records, which `port` has then."""
+        encoder, port = self._encoder, self.port
+        if port is None or not isinstance(encoder, FormEncoder):
+            return False
+        port.form, port.fixed = _chunk_of(encoder.form)
+        return True
 
     def take(self, batch: Batch) -> Taken:
         """Write ``batch``, unless the response's task has to."""

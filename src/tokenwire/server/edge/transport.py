@@ -12,6 +12,7 @@ from typing import Protocol
 
 from starlette.types import Scope, Send
 
+from tokenwire.express import Port
 from tokenwire.server.budget import Account
 
 __all__ = ["ResponseBody", "Transport", "transport_of"]
@@ -21,6 +22,9 @@ _KEY = "tokenwire.transport"
 
 class ResponseBody(Protocol):
     """The body of one response, written past ASGI's `send`."""
+
+    #: The same for who does not call; ``is_open`` is true only while `ready` is.
+    port: Port | None
 
     def ready(self) -> bool:
         """Whether the response has begun, and its socket takes more without waiting."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tokenwire.express import Port
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
 from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
@@ -32,20 +33,22 @@ _MOST_PIPELINED = 32
 class _Body:
     """The chunked body of one response, written past ASGI's `send`: no task, no message."""
 
-    __slots__ = ("_cycle", "_flow", "_write")
+    __slots__ = ("_cycle", "_flow", "_write", "port")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle, self._flow, self._write = cycle, cycle.flow, cycle.transport.write
+        self.port = Port(self._write)
 
     def ready(self) -> bool:
         cycle = self._cycle
-        return (
+        self.port.is_open = is_ready = (
             cycle.chunked_encoding is True
             and cycle.response_started
             and not cycle.response_complete
             and not cycle.disconnected
             and not self._flow.write_paused
         )
+        return is_ready
 
     def write(self, data: bytes) -> None:
         self._write(b"%x\r\n%b\r\n" % (len(data), data))
@@ -83,6 +86,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give its place back; every request that is not answered hears of it."""
         self.watch.leave(self, self._address)
+        self._close_ports()
         for cycle in self._cycles:
             if not cycle.response_complete:
                 cycle.disconnected = True
@@ -237,8 +241,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """The peer does not read: nothing more is read from it."""
+        self._close_ports()
         super().pause_writing()
         self.transport.pause_reading()
+
+    def _close_ports(self) -> None:
+        for cycle in self._cycles:
+            body = transport_of(cast(dict[str, Any], cycle.scope)).body
+            if body is not None and body.port is not None:
+                body.port.is_open = False
 
     def resume_writing(self) -> None:
         """It reads again."""
