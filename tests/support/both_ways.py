@@ -25,6 +25,7 @@ from tokenwire.observe import hooks
 from tokenwire.observe.facts import ChunksCame, StoreAppended
 from tokenwire.providers.base import Target
 from tokenwire.providers.http.connection import Connection, Route
+from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.runs import Runs
 from tokenwire.run.call.lane import Lane, switch
 from tokenwire.run.call.recover import RetryPolicy
@@ -187,12 +188,15 @@ class Outcome:
         self.readers: dict[str, bytes] = {}
         self.state: Any = None
         self.chunks = self.appended = 0
-        #: Reads that the lane took.
-        self.on_lane = 0
+        #: What the store counts, at the end.
+        self.counted: dict[str, Any] = {}
+        #: Reads that the lane took, and records that it wrote to a reader itself.
+        self.on_lane = self.by_hand = 0
 
     def seen(self) -> dict[str, Any]:
         """All of it but which way it went."""
-        return {name: value for name, value in vars(self).items() if name != "on_lane"}
+        ways = ("on_lane", "by_hand")
+        return {name: value for name, value in vars(self).items() if name not in ways}
 
 
 #: One thing that happens: bytes of the provider, or a call of the test's own.
@@ -298,6 +302,7 @@ def run_over(
     quirks: frozenset[str] = frozenset(),
     ends: bool = True,
     store: Callable[[], Any] = lambda: MemoryStore(clock=lambda: 1.0),
+    bounds: ProducerLimits | None = None,
 ) -> Outcome:
     """The outcome of a run whose provider sends ``steps``, ``seconds`` apart. ``ends``: at the end
     the provider closes the connection."""
@@ -329,7 +334,8 @@ def run_over(
             log = store()
             await log.start()
             http = Http(content_type)
-            runs = Runs(log, registry=_One(dialect, quirks), http=http, retry=_ONCE)  # type: ignore[arg-type]
+            registry: Any = _One(dialect, quirks)
+            runs = Runs(log, registry=registry, http=http, retry=_ONCE, bounds=bounds)
             await runs.open()
             scene = Scene(runs, http, clock, log)
             outcome = scene.outcome
@@ -359,6 +365,8 @@ def run_over(
                         scene.socket.abort()
                     await asyncio.sleep(0)
                 await scene.idle()
+                if isinstance(log, MemoryStore):
+                    outcome.counted = await log.stats()
                 page = await log.read(RUN, most=1_000_000, most_bytes=1 << 30)
                 outcome.records, outcome.closed = page.records, page.closed
                 snapshot = await runs.snapshot(RUN)
@@ -377,6 +385,7 @@ def run_over(
                     await asyncio.sleep(0)
             outcome.readers = {name: body.data for name, body in scene.bodies.items()}
             outcome.on_lane = on_lane
+            outcome.by_hand = sum(body.past for body in scene.bodies.values())
             return outcome
 
     return asyncio.run(main())

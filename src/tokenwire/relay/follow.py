@@ -108,9 +108,7 @@ class Follower(Reader):
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._unsubscribe: Callable[[], None] | None = log.subscribe(
-            run, self._wake, take=self
-        )
+        self._unsubscribe: Callable[[], None] | None = log.subscribe(run, self._wake, take=self)
         self._closed = closed
         self._take: Callable[[Batch], Taken] | None = None
         self._take_one: Callable[[int, bytes], Taken] | None = None
