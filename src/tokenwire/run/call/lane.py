@@ -264,10 +264,11 @@ class Lane:
         ):
             return False
         seq, tape = self._seq + 1, self._tape
+        takers = None if tape is None else tape.takers
         if (
             tape is None
+            or takers is None
             or tape.writer != self._epoch
-            or (takers := tape.takers) is None
             or len(tape.records) != self._seq
             or self._log_room < 0
             or seq > self._last
@@ -276,8 +277,8 @@ class Lane:
             self._repay()
             if not self._sink.ready:
                 return False
-            tape = None
-        json = self._json % (text, seq, t)
+            tape = takers = None
+        json, check = self._json % (text, seq, t), b""
         if tape is not None:
             try:
                 seal = _seal.copy()  # half of what it costs to make one
@@ -292,7 +293,7 @@ class Lane:
         self._texts.append(text)
         self._times.append(now)
         self._bytes += size
-        if tape is None:
+        if tape is None or takers is None:
             return self._give(json)
         record = check + json
         tape.records.append(record)

@@ -23,8 +23,10 @@ _KEY = "tokenwire.transport"
 class ResponseBody(Protocol):
     """The body of one response, written past ASGI's `send`."""
 
-    #: The same for who does not call; ``is_open`` is true only while `ready` is.
-    port: Port | None
+    @property
+    def port(self) -> Port | None:
+        """The same for who does not call; ``is_open`` is true only while `ready` is."""
+        ...
 
     def ready(self) -> bool:
         """Whether the response has begun, and its socket takes more without waiting."""
