@@ -65,6 +65,9 @@ class Dropped:
     def write(self, data: bytes) -> None:
         Dropped.sent += 1
 
+    def hold(self) -> None:
+        pass
+
 
 # Tokens without a pause between them are no fast model here.
 pacing.FAST = lane.FAST = 0.0

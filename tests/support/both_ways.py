@@ -175,6 +175,9 @@ class Body:
         assert not self.is_full
         self.data += data
 
+    def hold(self) -> None:
+        """What is written is there at once."""
+
     async def send(self, message: Any) -> None:
         self.data += message.get("body", b"")
 

@@ -27,7 +27,7 @@ from tokenwire.express import NO, SETTLE, YES, Taken
 from tokenwire.observe.facts import FollowerGone, FollowerOpened
 from tokenwire.observe.hooks import report
 from tokenwire.relay.follow import Batch
-from tokenwire.relay.record import parse_cursor
+from tokenwire.relay.record import CHECK, parse_cursor
 from tokenwire.server.budget import Account
 from tokenwire.server.edge.connections import Connection, Connections, SlowReader
 from tokenwire.server.edge.disconnect import watch_disconnect
@@ -55,6 +55,14 @@ STREAM_HEADERS: dict[str, str] = {
 _PIECE = 64 << 10
 #: Records, and KiB, after which a reader that catches up leaves the loop to others: some 5 ms.
 _TURN = 1024
+
+
+#: Records after which a run has little more to say, and says most of it at once: the rest of the
+#: answer, the ends of its step and of the run.
+_ENDINGS = tuple(
+    b'{"type":"%b"' % kind.encode()
+    for kind in ("finish", "usage", "text-end", "reasoning-end", "step-end", "run-end")
+)
 
 
 class Head(Protocol):
@@ -186,6 +194,8 @@ class RunResponse(Response):
             batch = await self._hold(connection, self.head) if self.head is not None else []
             if connection.lost:
                 return
+            if transport.body is not None:
+                transport.body.hold()  # head, preamble and the run's first events leave together
             await send(self._start())
             if scope.get("method") == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
@@ -200,7 +210,7 @@ class RunResponse(Response):
                 express = _Express(self.encoder, encoder, connection, transport.body)
                 port = express.port if self.skip == 0 and express.has_form() else None
                 self.follower.express(express.take, express.one, port)
-            await self._pump(connection, out, encoder)
+            await self._pump(connection, out, encoder, transport.body)
         except OSError:  # how other ASGI servers report that the peer is gone
             if connection is not None:
                 connection.lost = True
@@ -262,7 +272,9 @@ class RunResponse(Response):
         start = "http.response.start"
         return {"type": start, "status": self.status_code, "headers": self.raw_headers}
 
-    async def _pump(self, connection: Connection, out: _Out, encode: BatchEncoder) -> None:
+    async def _pump(
+        self, connection: Connection, out: _Out, encode: BatchEncoder, body: ResponseBody | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         follower, encoder, connections = self.follower, self.encoder, self.connections
         work = 0
@@ -279,6 +291,8 @@ class RunResponse(Response):
                 await self._finish(out)
                 return
             if batch.records:
+                if body is not None and batch.records[-1].startswith(_ENDINGS, CHECK):
+                    body.hold()
                 work += len(batch.records)
                 if batch.first <= self.skip:  # these are read and decoded, and nothing is sent
                     work += sum(map(len, batch.records)) >> 10
@@ -372,6 +386,8 @@ class _Express:
         connection = self._connection
         if connection.lost or connection.leaving is not None or not self._body.ready():
             return NO
+        if batch.records[-1].startswith(_ENDINGS, CHECK):
+            self._body.hold()
         return self._write_out(self._batches.encode(batch))
 
     def one(self, offset: int, record: bytes) -> Taken:
@@ -379,6 +395,8 @@ class _Express:
         connection, body = self._connection, self._body
         if connection.lost or connection.leaving is not None or not body.ready():
             return NO
+        if record.startswith(_ENDINGS, CHECK):
+            body.hold()
         data = self._batches.encode_one(offset, record)
         if data:
             body.write(data)

@@ -36,6 +36,11 @@ class ResponseBody(Protocol):
         """Write some of the body; only while `ready`."""
         ...
 
+    def hold(self) -> None:
+        """Let what is written from now on, however it is, leave together a moment later: a few
+        turns of the event loop, or with the end of the response."""
+        ...
+
 
 @dataclass(slots=True)
 class Transport:

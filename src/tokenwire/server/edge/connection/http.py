@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tokenwire.express import Port
+from tokenwire.server.edge.connection.body import ChunkedBody
 from tokenwire.server.edge.connection.refusal import MALFORMED, refusal
 from tokenwire.server.edge.connection.watch import Progress, Watch, has_left
 from tokenwire.server.edge.connection.websocket import GuardedWebSocket
@@ -28,30 +28,6 @@ _BODY_GRACE = 2.0
 _FRAMING = 32
 #: Requests that may wait behind the one that is answered.
 _MOST_PIPELINED = 32
-
-
-class _Body:
-    """The chunked body of one response, written past ASGI's `send`: no task, no message."""
-
-    __slots__ = ("_cycle", "_flow", "_write", "port")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle, self._flow, self._write = cycle, cycle.flow, cycle.transport.write
-        self.port = Port(self._write)
-
-    def ready(self) -> bool:
-        cycle = self._cycle
-        self.port.is_open = is_ready = (
-            cycle.chunked_encoding is True
-            and cycle.response_started
-            and not cycle.response_complete
-            and not cycle.disconnected
-            and not self._flow.write_paused
-        )
-        return is_ready
-
-    def write(self, data: bytes) -> None:
-        self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -207,7 +183,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._cycles = [c for c in self._cycles if not c.response_complete]
         self._cycles.append(cycle)
         own = transport_of(cast(dict[str, Any], self.scope))
-        own.body = _Body(cycle)
+        own.body = ChunkedBody(cycle, self.loop)
         own.unread = lambda: cycle.more_body
 
     def on_body(self, body: bytes) -> None:
@@ -221,6 +197,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._until = 0.0
         if not self._refused and not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is written: whatever is written next comes after all of it."""
+        for body in self._bodies():
+            body.release()
+        super().on_response_complete()
 
     def _upgrade(self, rest: bytes) -> None:
         """The WebSocket protocol has clocks of its own. An answer that is under way comes first."""
@@ -246,10 +228,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.pause_reading()
 
     def _close_ports(self) -> None:
-        for cycle in self._cycles:
-            body = transport_of(cast(dict[str, Any], cycle.scope)).body
-            if body is not None and body.port is not None:
-                body.port.is_open = False
+        for body in self._bodies():
+            body.port.is_open = False
+
+    def _bodies(self) -> list[ChunkedBody]:
+        bodies = [transport_of(cast(dict[str, Any], cycle.scope)).body for cycle in self._cycles]
+        return [body for body in bodies if isinstance(body, ChunkedBody)]
 
     def resume_writing(self) -> None:
         """It reads again."""

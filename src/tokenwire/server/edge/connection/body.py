@@ -1,0 +1,102 @@
+"""The chunked body of one response, written past ASGI's `send`: no task, no message.
+
+Always true: bytes leave in the order in which they were written, whichever way they came; what is
+held leaves within `TURNS` turns of the event loop, however little it is, and waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from tokenwire.express import Port
+
+__all__ = ["ChunkedBody"]
+
+#: Turns of the event loop for which bytes are held: the run's task has one, and its reader's.
+TURNS = 2
+#: Bytes that are not held any longer.
+_MOST_HELD = 64 << 10
+
+
+class ChunkedBody:
+    """The body of the response of ``cycle``."""
+
+    __slots__ = ("_cycle", "_flow", "_held", "_loop", "_write", "port")
+
+    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle, self._flow, self._loop = cycle, cycle.flow, loop
+        self._write = cycle.transport.write
+        self.port = Port(self._write)
+        self._held: _Held | None = None
+
+    def ready(self) -> bool:
+        """See `ResponseBody`."""
+        cycle = self._cycle
+        self.port.is_open = is_ready = (
+            cycle.chunked_encoding is True
+            and cycle.response_started
+            and not cycle.response_complete
+            and not cycle.disconnected
+            and not self._flow.write_paused
+        )
+        return is_ready
+
+    def write(self, data: bytes) -> None:
+        """See `ResponseBody`."""
+        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def hold(self) -> None:
+        """See `ResponseBody`."""
+        if self._held is None:
+            self._held = held = _Held(self._cycle.transport)
+            self._cycle.transport = held  # type: ignore[assignment]
+            self._write = self.port.send = held.write
+            self._loop.call_soon(self._turn, held, TURNS - 1)
+
+    def release(self) -> None:
+        """Write what is held; from here on nothing is."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._cycle.transport = held.transport
+            self._write = self.port.send = held.transport.write
+            held.flush()
+
+    def _turn(self, held: _Held, turns: int) -> None:
+        if self._held is not held:
+            return
+        if turns:
+            self._loop.call_soon(self._turn, held, turns - 1)
+        else:
+            self.release()
+
+
+class _Held:
+    """A transport whose bytes wait. uvicorn's cycle writes its head and chunks to it."""
+
+    __slots__ = ("_pieces", "_size", "transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > _MOST_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if pieces and not self.transport.is_closing():
+            self.transport.write(b"".join(pieces))
+
+    def close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
