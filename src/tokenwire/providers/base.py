@@ -21,6 +21,7 @@ __all__ = [
     "Cursor",
     "Decoder",
     "Dialect",
+    "ReleasedDecoder",
     "ResumableDecoder",
     "SteadyDecoder",
     "Target",
@@ -121,6 +122,15 @@ class ResumableDecoder(Decoder, Protocol):
     def reattach(self) -> None:
         """Expect the bytes of a new connection, requested with `cursor`; events before it are not
         emitted twice."""
+        ...
+
+
+@runtime_checkable
+class ReleasedDecoder(Decoder, Protocol):
+    """A decoder with references to itself."""
+
+    def release(self) -> None:
+        """Let go of them: nothing is asked of the decoder any more."""
         ...
 
 

@@ -253,6 +253,7 @@ class Follower(Reader):
     def close(self, *, returning: bool = False) -> None:
         """Stop following; a waiting `next` returns None. ``returning``: the reader is about to come
         back, so nobody left."""
+        self._take = self._take_one = self._port = None
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None

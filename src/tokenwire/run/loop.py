@@ -344,6 +344,7 @@ class Loop:
         except CancelledRunError:
             status = "incomplete" if self.inbox.cancelled is None else "cancelled"
             yield self._stamp([StepEnd(step=number, status=status)])
+        self._make_up = None  # the lane has this loop
 
     async def _unseen(self, news: Failed | Again, number: int) -> list[Event]:
         """What readers and budgets hear of an attempt that nobody saw, or of the next one. Raises

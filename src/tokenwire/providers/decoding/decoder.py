@@ -107,6 +107,11 @@ class PayloadDecoder:
         #: The last value of each field that is not known.
         self._extras: dict[str, Any] = {}
 
+    def release(self) -> None:
+        """Nothing more is asked of this decoder: let go of everything. Handlers are its own
+        methods, and such cycles would wait for the collector, as many as there were answers."""
+        vars(self).clear()
+
     # --- for subclasses ------------------------------------------------------------------------
 
     def payload(self, value: dict[str, Any], event: str) -> None:

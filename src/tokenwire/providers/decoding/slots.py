@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakMethod
 
 from tokenwire.events.model import ToolCallStart
 from tokenwire.providers.decoding.parts import OpenPart, Parts
@@ -33,13 +34,14 @@ class Slot:
 
 
 class Slots:
-    """The tool calls of one choice. ``opens`` is called before the part of a call begins."""
+    """The tool calls of one choice. ``opens`` is called before the part of a call begins: a method
+    of the object that has these, which they do not keep alive."""
 
     def __init__(
         self, parts: Parts, choice: int, *, opens: Callable[[], None] | None = None
     ) -> None:
         self._parts = parts
-        self._opens = opens
+        self._opens = WeakMethod(opens) if opens is not None else None
         self._choice = choice
         self._by_index: dict[int, Slot] = {}
         self._by_id: dict[str, Slot] = {}
@@ -177,8 +179,9 @@ class Slots:
     def _open(
         self, name: str, call_id: str, form: Literal["json", "text"], meta: dict[str, Any] | None
     ) -> Slot:
-        if self._opens is not None:
-            self._opens()
+        opens = self._opens() if self._opens is not None else None
+        if opens is not None:
+            opens()
         part = self._parts.open(
             ToolCallStart,
             choice=self._choice,

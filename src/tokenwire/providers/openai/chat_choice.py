@@ -51,6 +51,7 @@ class OpenChoice:
         "text",
         "thoughts",
         "to_cite",
+        "__weakref__",
     )
 
     def __init__(

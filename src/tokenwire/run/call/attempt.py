@@ -75,6 +75,7 @@ async def attempt(
     `CancelledRunError` when it was cancelled before that.
     """
     source = Source(http, dialect, target, deadlines, inbox)
+    reading: Reading | None = None
     try:
         stream = await source.open(call)
         if not 200 <= stream.status < 300:
@@ -97,6 +98,8 @@ async def attempt(
             yield batch
     finally:
         await source.aclose()
+        if reading is not None:
+            reading.close()
 
 
 async def _read(

@@ -16,7 +16,7 @@ from typing import Protocol
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, Heartbeat, PartDelta, Raw, Usage
 from tokenwire.express import NO, SETTLE, YES, Loan, Taken
-from tokenwire.providers.base import Decoder, SteadyDecoder
+from tokenwire.providers.base import Decoder, ReleasedDecoder, SteadyDecoder
 from tokenwire.run.call.lane import Lane, Way, switch
 from tokenwire.run.call.pacing import Pacer, ticks
 from tokenwire.run.call.source import Source
@@ -120,6 +120,12 @@ class Reading:
         self._lane: Lane | bool | None = None if switch.on else False
         self._rest: list[Event] | None = None
         self._failure: Exception | None = None
+
+    def close(self) -> None:
+        """Nothing more is read: let go of what has this reading, or itself."""
+        self._lane = False
+        if isinstance(self._decoder, ReleasedDecoder):
+            self._decoder.release()
 
     async def next(self, *, express: bool = False) -> list[Event] | None:
         """The next events; None at the end of the answer, or of the body. With ``express``, plain

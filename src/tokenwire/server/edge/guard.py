@@ -162,6 +162,7 @@ class Guard:
             await response(scope, receive, dressed)
         finally:
             account.close()
+            transport.forget()
             self._done(scope, info, time.perf_counter() - began_at)
 
     def _dressed(

@@ -67,6 +67,12 @@ class Transport:
     #: Accept WebSocket messages of up to so many bytes.
     accept_up_to: Callable[[int], None] | None = None
 
+    def forget(self) -> None:
+        """The request is over: let go of the connection, which has this in its scope. Such cycles
+        would wait for the collector, as many as there were requests."""
+        self.send = self.unsent = self.unread = self.rename = self.abort = None
+        self.body = self.give_up = self.accept_up_to = self.account = None
+
     async def drop(self) -> None:
         """Drop the connection of a peer that does not read. Another server closes it by itself
         once the response has ended without its end."""
