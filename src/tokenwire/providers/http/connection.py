@@ -172,6 +172,8 @@ class Response:
     async def aclose(self) -> None:
         """Release the connection; before the end of the body this closes it."""
         self._connection.release(reusable=self._ended and self._error is None)
+        # It was raised here, so that its traceback has this response.
+        self._ended, self._error = True, None
 
     def linger(self) -> None:
         """Release the connection, now or when the body ends within `LINGER` seconds and
@@ -356,7 +358,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._parser = None  # the parser has this connection
         self._stop_timer()
         self._pool.forget(self._route, self)
         response = self._response
@@ -452,7 +454,7 @@ class Connection(asyncio.Protocol):
     def release(self, *, reusable: bool) -> None:
         """Return the connection to the pool, or close it."""
         self.end_diversion()
-        self._response, self._on_hold = None, False
+        self._response, self.on_body, self._on_hold = None, _drop, False
         self._stop_timer()
         if reusable and self._keep and self.usable:
             self.resume()
@@ -481,6 +483,10 @@ class Connection(asyncio.Protocol):
     @property
     def _name(self) -> str:
         return f"{self._route.host}:{self._route.port}"
+
+
+def _drop(data: bytes) -> None:
+    """Bytes of no response."""
 
 
 def _has_unread(fileno: int) -> bool:

@@ -132,14 +132,14 @@ async def _read(
             yield unseen.take()
     if failure is None and _is_over(decoder):
         source.finish()
-    if shown:
-        yield _last(decoder, failure, inbox)
-        return
-    last = _last(decoder, failure, inbox, unseen)
-    unseen.events += last
-    if refusal := _refusal(last):
-        raise refusal
-    yield unseen.take()
+    last = _last(decoder, failure, inbox, None if shown else unseen)
+    failure = None  # its traceback has this frame
+    if not shown:
+        unseen.events += last
+        if refusal := _refusal(last):
+            raise refusal
+        last = unseen.take()
+    yield last
 
 
 def _is_over(decoder: Decoder) -> bool:
