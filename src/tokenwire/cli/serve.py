@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import difflib
-import gc
 import os
 import shutil
 import socket
@@ -237,6 +236,7 @@ def _run(
     beat: Callable[[float], None] | None = None,
 ) -> int:
     """Serve until a signal. What else is wrong is said before the port is looked at."""
+    from tokenwire.server.process.collector import Collector
     from tokenwire.server.start import server_for
     from tokenwire.server.watchdog import Watchdog
 
@@ -256,10 +256,8 @@ def _run(
             raise
         if not quiet:
             server.on_started = lambda: _announce(app, listener)
-        # Objects of the start-up live on: collections skip them and pause streams less.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(10_000, 20, 50)
+        collector = Collector(lambda: len(app.state.connections))
+        collector.start()
         watchdog = Watchdog(beat=beat)
         watchdog.start()
         try:
@@ -267,6 +265,7 @@ def _run(
                 await server.serve(sockets=[listener])
         finally:
             watchdog.stop()
+            collector.stop()
         return 0
 
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:

@@ -367,9 +367,7 @@ class Loop:
             events = merge(events)
         now = self._clock()
         self.seal(events, now)
-        gaps = self._gaps.chunk(now)
-        if gaps is not None:
-            self._tell(gaps)
+        self._tell(self._gaps.chunk(now))
         return sink.take(events)
 
     async def settle(self) -> None:

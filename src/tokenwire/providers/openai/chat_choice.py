@@ -32,6 +32,7 @@ class OpenChoice:
     """One choice while it is written."""
 
     __slots__ = (
+        "__weakref__",
         "_parts",
         "audio",
         "call",
@@ -51,7 +52,6 @@ class OpenChoice:
         "text",
         "thoughts",
         "to_cite",
-        "__weakref__",
     )
 
     def __init__(

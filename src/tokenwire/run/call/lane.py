@@ -232,10 +232,7 @@ class Lane:
     # --- on the lane ---------------------------------------------------------------------------
 
     def received(self, data: bytes) -> bool:
-        """Take a read whole; False, and nothing has happened, for one that does not fit.
-
-        One function from the provider's bytes to the readers' sockets: at a token of one stream
-        among many, each further call and object is a line of cold memory."""
+        """Take a read whole; False, and nothing has happened, for one that does not fit."""
         now = time.monotonic()
         gap, mean = now - self._now, self._mean
         mean += (gap - mean) * (0.5 if gap > mean else 0.2)  # as `Pacer.read`
@@ -263,6 +260,15 @@ class Lane:
             or (quarters := self._quarters - (len(text) << (not text.isascii()))) < 0
         ):
             return False
+        return self._append(text, size, t, now, mean, quarters)
+
+    def _append(
+        self, text: bytes, size: int, t: int, now: float, mean: float, quarters: int
+    ) -> bool:
+        """A text that fits into the log and to the readers; False where the log is not ready.
+
+        By hand, without a call of each layer between the provider's bytes and the readers' sockets:
+        of one stream among many, every further function and object is a line of cold memory."""
         seq, tape = self._seq + 1, self._tape
         takers = None if tape is None else tape.takers
         if (
@@ -297,27 +303,23 @@ class Lane:
             return self._give(json)
         record = check + json
         tape.records.append(record)
-        size, usage = len(record), tape.usage
-        tape.bytes += size
-        usage.bytes += size
+        length, usage = len(record), tape.usage
+        tape.bytes += length
+        usage.bytes += length
         usage.records += 1
-        self._log_room -= size
+        self._log_room -= length
         form = chunk = b""
         for wake, take, reader in takers:
-            if (
-                reader is not None
-                and (port := reader.port) is not None
-                and port.is_open
-                and reader.after == seq - 1
-            ):
+            port = reader.port if reader is not None else None
+            if port is not None and port.is_open and reader.after == seq - 1:  # type: ignore[union-attr]
                 if port.form is not form:  # of further readers of this wire it is the same one
                     form, cursor = port.form, b"%d-%b" % (seq, check)
                     chunk = form % (port.fixed + len(cursor) + len(json), cursor, json)
-                reader.after = seq
+                reader.after = seq  # type: ignore[union-attr]
                 try:
                     port.send(chunk)
                 except Exception as error:  # for the reader's task to raise
-                    reader.fail(error)
+                    reader.fail(error)  # type: ignore[union-attr]
                 port.wrote = True
             elif take is None or not take(seq, record):
                 wake()

@@ -24,13 +24,13 @@ _MOST_HELD = 64 << 10
 class ChunkedBody:
     """The body of the response of ``cycle``."""
 
-    __slots__ = ("_cycle", "_flow", "_held", "_loop", "_write", "port")
+    __slots__ = ("_buffer", "_cycle", "_flow", "_loop", "_write", "port")
 
     def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
         self._cycle, self._flow, self._loop = cycle, cycle.flow, loop
         self._write = cycle.transport.write
         self.port = Port(self._write)
-        self._held: _Held | None = None
+        self._buffer: _Buffer | None = None
 
     def ready(self) -> bool:
         """See `ResponseBody`."""
@@ -50,30 +50,30 @@ class ChunkedBody:
 
     def hold(self) -> None:
         """See `ResponseBody`."""
-        if self._held is None:
-            self._held = held = _Held(self._cycle.transport)
-            self._cycle.transport = held  # type: ignore[assignment]
-            self._write = self.port.send = held.write
-            self._loop.call_soon(self._turn, held, TURNS - 1)
+        if self._buffer is None:
+            self._buffer = buffer = _Buffer(self._cycle.transport)
+            self._cycle.transport = buffer  # type: ignore[assignment]
+            self._write = self.port.send = buffer.write
+            self._loop.call_soon(self._turn, buffer, TURNS - 1)
 
     def release(self) -> None:
         """Write what is held; from here on nothing is."""
-        held, self._held = self._held, None
-        if held is not None:
-            self._cycle.transport = held.transport
-            self._write = self.port.send = held.transport.write
-            held.flush()
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._cycle.transport = buffer.transport
+            self._write = self.port.send = buffer.transport.write
+            buffer.flush()
 
-    def _turn(self, held: _Held, turns: int) -> None:
-        if self._held is not held:
+    def _turn(self, buffer: _Buffer, turns: int) -> None:
+        if self._buffer is not buffer:
             return
         if turns:
-            self._loop.call_soon(self._turn, held, turns - 1)
+            self._loop.call_soon(self._turn, buffer, turns - 1)
         else:
             self.release()
 
 
-class _Held:
+class _Buffer:
     """A transport whose bytes wait. uvicorn's cycle writes its head and chunks to it."""
 
     __slots__ = ("_pieces", "_size", "transport")
