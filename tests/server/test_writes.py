@@ -1,0 +1,200 @@
+"""How many writes a stream costs beside its words, and that their order is that of the bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from support.server import Site, site
+from support.spine import run_async
+from tokenwire.server.edge.connection.body import TURNS, ChunkedBody
+from tokenwire.server.edge.connection.http import GuardedProtocol
+
+SSE = {"accept": "text/event-stream", "content-type": "application/json"}
+
+
+class Counting:
+    """A transport whose writes are kept."""
+
+    def __init__(self, transport: Any, writes: list[bytes]) -> None:
+        self._transport, self._writes = transport, writes
+
+    def write(self, data: bytes) -> None:
+        self._writes.append(bytes(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    found: list[bytes] = []
+    made = GuardedProtocol.connection_made
+
+    def connection_made(self: GuardedProtocol, transport: Any) -> None:
+        made(self, Counting(transport, found))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GuardedProtocol, "connection_made", connection_made)
+    return found
+
+
+@pytest.fixture
+def here(writes: list[bytes]) -> Iterator[Site]:
+    with site() as found:
+        yield found
+
+
+def request(here: Site, method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: 127.0.0.1:{here.port}",
+        "Accept: text/event-stream",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@pytest.mark.parametrize("prompt", ["scenario:text", "scenario:slow?rate=60&words=4"])
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_start_is_one_write_and_an_end_is_one(
+    here: Site, writes: list[bytes], prompt: str, closes: bool
+) -> None:
+    body = b'{"prompt":"%b"}' % prompt.encode()
+    if closes:
+        answer = here.raw(request(here, "POST", "/v1/runs", body, "Connection: close"))
+    else:
+        with here.client.stream("POST", "/v1/runs", content=body, headers=SSE) as stream:
+            answer = b"".join(stream.iter_raw())
+        assert b'"type":"run-end"' in answer
+    assert b'"type":"run-start"' in writes[0]
+    assert writes[0].startswith(b"HTTP/1.1 201 ")
+    assert b": ok\n" in writes[0]
+    assert b'"type":"step-end"' in writes[-1]
+    assert b'"type":"run-end"' in writes[-1]
+    assert writes[-1].endswith(b"\r\n0\r\n\r\n")
+    assert not [w for w in writes[1:-1] if b"text-delta" not in w and b"-start" not in w]
+
+
+def test_answers_to_requests_in_a_row_stand_one_behind_the_other(here: Site) -> None:
+    run = here.start()
+    path = f"/v1/runs/{run}/events"
+    here.raw(request(here, "GET", path, b"", "Connection: close"))  # it has ended now
+    alone = here.raw(request(here, "GET", path, b"", "Connection: close"))
+    small = here.raw(request(here, "GET", f"{path[:-7]}/info", b"", "Connection: close"))
+    bodies = [answer.partition(b"\r\n\r\n")[2] for answer in (alone, small)]
+    row = [request(here, "GET", path), request(here, "GET", f"{path[:-7]}/info")] * 2
+    for last, more in ((request(here, "GET", path, b"", "Connection: close"), [200]), (b"?", [])):
+        answer = here.raw(b"".join(row) + last + b"\r\n\r\n")
+        heads = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
+        assert heads == [200] * 4 + more
+        place = 0
+        for expected in bodies * 2:
+            place = answer.index(expected, place) + len(expected)
+            assert answer[place:].startswith(b"HTTP/1.1 ") or (place == len(answer) and not more)
+
+
+class Wire:
+    """A transport that is no socket."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.writes.append(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 7
+
+
+def body_over(wire: Wire) -> tuple[ChunkedBody, Any]:
+    cycle = SimpleNamespace(
+        transport=wire,
+        flow=SimpleNamespace(write_paused=False),
+        chunked_encoding=True,
+        response_started=True,
+        response_complete=False,
+        disconnected=False,
+    )
+    return ChunkedBody(cycle, asyncio.get_running_loop()), cycle  # type: ignore[arg-type]
+
+
+def test_bytes_are_held_in_order_whichever_way_they_come() -> None:
+    async def main() -> None:
+        wire = Wire()
+        body, cycle = body_over(wire)
+        body.write(b"a")
+        body.hold()
+        body.hold()
+        cycle.transport.write(b"head")
+        body.write(b"b")
+        body.port.send(b"raw")
+        assert cycle.transport.get_write_buffer_size() == 7
+        assert wire.writes == [b"1\r\na\r\n"]
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        assert wire.writes == [b"1\r\na\r\n", b"head1\r\nb\r\nraw"]
+        assert cycle.transport is wire
+        body.write(b"c")
+        body.port.send(b"d")
+        assert wire.writes[2:] == [b"1\r\nc\r\n", b"d"]
+
+    run_async(main())
+
+
+def test_much_is_not_held_and_an_end_holds_nothing() -> None:
+    async def main() -> None:
+        wire = Wire()
+        body, cycle = body_over(wire)
+        body.hold()
+        cycle.transport.write(b"x" * 70_000)
+        assert len(wire.writes) == 1
+        cycle.transport.write(b"y")
+        assert len(wire.writes) == 1
+        body.release()
+        assert wire.writes[1:] == [b"y"]
+        body.hold()
+        cycle.transport.write(b"z")
+        cycle.transport.close()
+        assert wire.writes[2:] == [b"z"]
+        assert wire.closed
+        body.release()
+        body.hold()
+        body.write(b"lost")  # as with any transport that is closed
+        for _ in range(TURNS + 1):
+            await asyncio.sleep(0)
+        assert wire.writes[2:] == [b"z"]
+
+    run_async(main())
+
+
+def test_a_second_hold_has_turns_of_its_own() -> None:
+    async def main() -> None:
+        wire = Wire()
+        body, _ = body_over(wire)
+        body.hold()
+        body.write(b"a")
+        body.release()
+        body.hold()
+        body.write(b"b")
+        await asyncio.sleep(0)
+        assert wire.writes == [b"1\r\na\r\n"]
+        await asyncio.sleep(0)
+        assert wire.writes[1:] == [b"1\r\nb\r\n"]
+
+    run_async(main())
