@@ -122,6 +122,7 @@ class Producer:
         "_most_bytes",
         "_most_records",
         "_pending",
+        "_taped",
         "_unreported",
         "closing",
         "ending",
@@ -143,6 +144,7 @@ class Producer:
         closing: Closing | None = None,
     ) -> None:
         self._log, self.run, self.epoch = log, run, epoch
+        self._taped = log if isinstance(log, Taped) else None
         self.ending, self.closing = ending, closing
         self._limits = limits = limits or ProducerLimits()
         self._most_records, self._most_bytes = limits.records, limits.bytes
@@ -187,8 +189,8 @@ class Producer:
 
     def lend(self) -> Loan | None:
         """See `tokenwire.run.call.reading.Sink`."""
-        log = self._log
-        tape = log.tape(self.run) if self.ready and isinstance(log, Taped) else None
+        log = self._taped
+        tape = log.tape(self.run) if log is not None and self.ready else None
         if tape is None or tape.writer != self.epoch or len(tape.records) != self.tail:
             return None
         room = self._most_bytes - self._bytes

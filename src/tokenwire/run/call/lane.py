@@ -146,6 +146,7 @@ class Lane:
         "_lent",
         "_lines",
         "_log_room",
+        "_may_borrow",
         "_mean",
         "_misses",
         "_now",
@@ -334,12 +335,14 @@ class Lane:
             self._source.settle()  # which calls `leave`
         elif len(self._texts) >= _MOST_DELTAS:
             self.make_up()
-        self._borrow()
+        if self._may_borrow:
+            self._borrow()
         return True
 
     def _borrow(self) -> None:
         """From here on records are appended by hand, where the log allows that."""
         loan = self._sink.lend()
+        self._may_borrow = loan is not None
         if loan is None or loan.tape.takers is None or len(loan.tape.records) != self._seq:
             self._tape = None
             return
