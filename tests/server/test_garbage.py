@@ -164,7 +164,6 @@ def test_what_survives_is_put_aside_and_looked_at_when_it_is_much(fake: FakeGC) 
     one.stop()
     assert not fake.callbacks
     assert fake.thresholds == (700, 10, 10)
-    assert not fake.aside
 
 
 def test_an_idle_server_collects_a_little_and_not_often(fake: FakeGC) -> None:

@@ -55,14 +55,14 @@ class Collector:
         self._look_soon()
 
     def stop(self) -> None:
-        """Leave collections to the interpreter again."""
+        """Leave collections to the interpreter again. What was put aside stays there: the process
+        is about to end, and would only wait for it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._collected in gc.callbacks:
             gc.callbacks.remove(self._collected)
         gc.set_threshold(*self._thresholds)
-        gc.unfreeze()
 
     def collect_all(self) -> None:
         """A whole collection: it stops everything for as long as it takes."""
