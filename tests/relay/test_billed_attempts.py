@@ -7,15 +7,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
+from pathlib import Path
 
 import pytest
 
+from support.agents import crash
 from support.billing import Act, BillingPeer, Script, billing_peer
 from support.spine import QUICK, run_async
 from tokenwire.events import model as m
 from tokenwire.events.message import user
 from tokenwire.events.request import Request
 from tokenwire.log.memory import MemoryStore
+from tokenwire.log.open import open_store
 from tokenwire.providers.base import Dialect, Target
 from tokenwire.relay.runs import Runs
 from tokenwire.relay.spending.bill import day_of
@@ -169,6 +172,54 @@ def test_what_is_estimated_of_an_attempt_counts_for_the_budget() -> None:
         assert (entry.calls, entry.unreported_calls) == (2, 1)
         assert entry.counts.total == 10
         assert entry.estimated_tokens == reports[0].input_tokens
+
+    run_async(main())
+
+
+def test_what_was_billed_before_a_takeover_is_counted_after_it(tmp_path: Path) -> None:
+    """A worker is lost in its second attempt; the next one makes a third."""
+
+    async def main() -> None:
+        one: Script = [("count", 100, 1), ("hold", 50, 2), ("answer", 30, 4)]
+        async with billing_peer("anthropic") as peer, billing_peer("openai-chat") as other:
+            peer.script = one
+            registry = Peers(peer, other)
+
+            def worker(name: str) -> Runs:
+                store = open_store(f"sqlite:{tmp_path / 'runs.db'}")
+                settling = Settling(store, UTC)
+                runs = Runs(
+                    store,
+                    registry=registry,  # type: ignore[arg-type]
+                    retry=QUICK,
+                    lease=0.4,
+                    owner=f"elsewhere:{name}:x",
+                )
+                runs.worker.settle_with(settling, budgets_of(["principal/day=100000"]))
+                return runs
+
+            lost, heir = worker("lost"), worker("heir")
+            async with lost:
+                run = await lost.start(Request(messages=[user("Hi")]), model="a")
+                while peer.requests < 2:
+                    await asyncio.sleep(0.01)
+                crash(lost)
+                async with heir:
+                    follower = await heir.follow(run.id)
+                    while (await follower.next()) is not None:
+                        pass
+                    follower.close()
+                    events = (await heir.replay(run.id)).events()
+                    entry = await settled_sum(Settling(heir.store, UTC))
+        resets = [(e.attempt, e.reason) for e in events if isinstance(e, m.StepReset)]
+        assert resets == [(2, "retry"), (3, "restart")]
+        end = events[-1]
+        assert isinstance(end, m.RunEnd)
+        assert end.usage is not None
+        # What the second one told was in the lost worker alone: that something is missing is known.
+        assert (end.usage["input_tokens"], end.usage["output_tokens"]) == (130, 5)
+        assert end.usage_unknown
+        assert (entry.calls, entry.counts.total, entry.holdings) == (2, 135, {})
 
     run_async(main())
 
