@@ -5,7 +5,7 @@ object in the next state, so a renderer compares by identity; names and ids that
 are keys of a `Map` or of an object without a prototype, never of a plain object. */
 
 import { bare, patched } from "./json-patch.js";
-import type { ControlEvent, DataEvent, ErrorEvent, FinishEvent, RunBudgetEvent, RunEvent } from "./events.generated.js";
+import type { ControlEvent, DataEvent, ErrorEvent, FinishEvent, RunBudgetEvent, RunEvent, StepResetEvent } from "./events.generated.js";
 
 /** Who speaks or works; with a `parent`, on behalf of another agent. */
 export interface Agent {
@@ -170,7 +170,7 @@ export class Fold {
         break;
       }
       case "step-reset":
-        this.#reset(event.step, event.discard_parts ?? [], event.reason !== "refused");
+        this.#reset(event);
         break;
       case "usage": {
         const step = this.#lastStep();
@@ -244,18 +244,19 @@ export class Fold {
     return this.#step(this.#last());
   }
 
-  #reset(number: number, discard: number[], isBilled: boolean): void {
-    const index = this.#state.steps.findIndex((step) => step.step === number);
+  #reset(event: StepResetEvent): void {
+    const discard = event.discard_parts ?? [];
+    const index = this.#state.steps.findIndex((step) => step.step === event.step);
     if (index < 0) return;
     const step = this.#step(index);
-    step.parts = discard.length ? step.parts.filter((p) => !discard.includes(p.part)) : [];
+    step.parts = step.parts.filter(({ part }) => discard.length && !discard.includes(part));
     step.parts.forEach((part, at) => this.#where.set(part.part, [index, at]));
-    for (const part of discard) this.#where.delete(part);
+    discard.forEach((part) => this.#where.delete(part));
     if (!step.resumable) {
       // Paid for all the same; a response that its provider keeps is read again, and counted then.
-      const isCounted = Object.keys(step.usage).length > 0;
-      if (step.kind === "model" && !isCounted && isBilled) this.#state.usage_unknown = true;
-      this.#state.spent = sum(this.#state.spent, step.usage);
+      const run = this.#state;
+      run.usage_unknown ||= event.reason !== "refused" && step.kind === "model" && !Object.keys(step.usage).length;
+      run.spent = sum(run.spent, step.usage);
     }
     step.usage = {};
     step.status = "open";
