@@ -147,8 +147,11 @@ class JournalMachine(LogMachine):
 JournalMachine.read = None  # type: ignore[assignment]
 
 
-def test_any_order_of_calls_is_like_the_model(small_bounds: None) -> None:
+def test_any_order_of_calls_is_like_the_model(
+    small_bounds: None, caplog: pytest.LogCaptureFixture
+) -> None:
     check("sqlite://{folder}/log.db", shared=True, examples=40, base=JournalMachine)
+    assert "no pages can be written" not in caplog.text, "two processes wrote the same one"
 
 
 def test_a_kill_at_any_statement_loses_and_repeats_nothing(
@@ -454,6 +457,55 @@ def test_who_is_far_behind_reads_all_anew(tmp_path: Path, small_bounds: None) ->
         assert (await mine.append("t", epoch=1, first=2, records=[b"2"])).status == "ok"
         assert await everything(mine, "s") == [b"%d" % n for n in range(1, 80)]
         assert await everything(other, "t") == [b"1", b"2"]
+        await mine.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_a_claim_in_rows_that_are_gone_counts(tmp_path: Path, small_bounds: None) -> None:
+    """What came after it in the journal is of another log."""
+
+    async def main() -> None:
+        mine, other = SQLiteStore(f"{tmp_path}/log.db"), SQLiteStore(f"{tmp_path}/log.db")
+        await mine.start()
+        await other.start()
+        for name in "st":
+            await mine.create(name, owner="me", lease=0)
+            await mine.append(name, epoch=1, first=1, records=[b"1"])
+        claim = await other.claim("s", owner="you")
+        assert claim is not None
+        for number in range(2, 80):
+            await other.append("t", epoch=1, first=number, records=[b"x"])
+        late = await mine.append("s", epoch=1, first=2, records=[b"late"])
+        assert (late.status, late.epoch, late.tail) == ("fenced", 2, 1)
+        await mine.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_a_follower_that_missed_rows_is_woken(tmp_path: Path, small_bounds: None) -> None:
+    async def main() -> None:
+        mine, other = SQLiteStore(f"{tmp_path}/log.db"), SQLiteStore(f"{tmp_path}/log.db")
+        await mine.start()
+        await other.start()
+        for name in "st":
+            await other.create(name, owner="other")
+        assert (await mine.read("s")).tail == 0
+        reads, reader = mine._reads, mine._reader
+        assert reads is not None
+        assert reader is not None
+        reads._poll = None  # it has no time to look, and then the rows are gone
+        woken = asyncio.Event()
+        mine.subscribe("s", woken.set)
+        await other.append("s", epoch=1, first=1, records=[b"1"])
+        for number in range(1, 80):
+            await other.append("t", epoch=1, first=number, records=[b"x"])
+        assert not woken.is_set()
+        reads._poll = reader.poll
+        await asyncio.wait_for(woken.wait(), 30)
+        assert (await mine.read("s")).records == [b"1"]
         await mine.close()
         await other.close()
 
