@@ -71,6 +71,12 @@ def words(log: str, count: int) -> list[bytes]:
     return [f"{log} {number} ".encode() + b"x" * (number % 40) for number in range(1, count + 1)]
 
 
+#: Logs of which the pages hold more, or fewer, records than their last offset says.
+REPEATED = """
+SELECT id >> 32 FROM page GROUP BY 1 HAVING sum(length(entries) / 8) != max(id & 0xffffffff)
+"""
+
+
 class JournalMachine(LogMachine):
     """Two stores on one file, one of which follows every log; either is opened again at times."""
 
@@ -133,6 +139,7 @@ class JournalMachine(LogMachine):
         path = Path(self.folder) / "log.db"
         query = "SELECT count(*) FROM page WHERE id >> 32 NOT IN (SELECT sid FROM stream)"
         assert rows(path, query) == [(0,)]
+        assert rows(path, REPEATED) == []
 
     @rule(name=NAMES, after=st.integers(0, 60), most=st.integers(1, 70))
     def read_far(self, name: str, after: int, most: int) -> None:
@@ -479,6 +486,35 @@ def test_a_claim_in_rows_that_are_gone_counts(tmp_path: Path, small_bounds: None
             await other.append("t", epoch=1, first=number, records=[b"x"])
         late = await mine.append("s", epoch=1, first=2, records=[b"late"])
         assert (late.status, late.epoch, late.tail) == ("fenced", 2, 1)
+        await mine.close()
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_pages_that_another_process_wrote_are_not_written_again(
+    tmp_path: Path, small_bounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "LEAST_ROWS", 1000)  # nothing is missed
+    monkeypatch.setattr(maintenance, "LEAST_BYTES", 1 << 20)
+    path = tmp_path / "log.db"
+
+    async def main() -> None:
+        mine, other = SQLiteStore(str(path)), SQLiteStore(str(path))
+        await mine.start()
+        await other.start()
+        for name in "st":
+            await mine.create(name, owner="me")
+        for number in range(1, 4):
+            await mine.append("s", epoch=1, first=number, records=[b"%d" % number])
+        for number in range(1, 20):  # the journal is too long: the oldest records have to go
+            await other.append("t", epoch=1, first=number, records=[b"x"])
+        assert rows(path, "SELECT id & 0xffffffff FROM page WHERE id >> 32 = 1") == [(3,)]
+        for number in range(4, 12):
+            await mine.append("s", epoch=1, first=number, records=[b"%d" % number])
+        assert rows(path, REPEATED) == []
+        for store in (mine, other):
+            assert await everything(store, "s") == [b"%d" % n for n in range(1, 12)]
         await mine.close()
         await other.close()
 
