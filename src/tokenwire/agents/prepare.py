@@ -20,7 +20,7 @@ from tokenwire.agents.threads import in_thread
 from tokenwire.errors import AgentError, ConfigError, InputError, LimitError
 from tokenwire.events.message import Message, messages_of, require_content
 from tokenwire.run.conversation import CONVERSATION, Conversation
-from tokenwire.run.engine import Engine, Setup
+from tokenwire.run.engine import Abandon, Engine, Setup
 from tokenwire.run.plan import Plan
 from tokenwire.run.plan_for import Planned
 
@@ -35,6 +35,8 @@ class Preparation:
     request. ``version`` is recorded with each run: a worker with another one does not resume it."""
 
     restart = True
+    #: It begins nothing elsewhere.
+    abandon: Abandon | None = None
 
     def __init__(self, function: Callable[[RunContext], Any], *, version: str = "1") -> None:
         name = getattr(function, "__name__", type(function).__name__)
