@@ -279,9 +279,11 @@ def test_reading_a_store_creates_no_file(tmp_path: Path) -> None:
         missing = f"sqlite:{folder}/typo.db"
         tail = run("tail", "A" * 22, "--store", missing)
         assert (tail.returncode, "no store file at" in tail.stderr) == (2, True)
-        assert "no file yet" in run("doctor", "--store", missing).stdout
+        assert "no store yet" in run("doctor", "--store", missing).stdout
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
+    empty = run("tail", "A" * 22, "--store", f"sqlite:{tmp_path}/file")
+    assert (empty.returncode, (tmp_path / "file").stat().st_size) == (2, 0)
     odd = run("doctor", "--store", f"sqlite:{tmp_path}/file/x.db")
     assert (odd.returncode, "is not a writable folder" in odd.stdout) == (1, True)
 

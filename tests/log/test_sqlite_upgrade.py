@@ -14,13 +14,17 @@ from typing import Any
 
 import pytest
 
+from tokenwire.cli.doctor import run_doctor
+from tokenwire.cli.tail import run_tail
 from tokenwire.errors import (
+    ConfigError,
     GoneError,
     StoreDamagedError,
     StoreFullError,
     StoreUnavailableError,
     TokenwireError,
 )
+from tokenwire.log.open import open_store
 from tokenwire.log.sqlite import upgrade
 from tokenwire.log.sqlite.schema import checksum
 from tokenwire.log.sqlite.store import SQLiteStore
@@ -134,6 +138,25 @@ def test_an_upgrade_keeps_a_copy_and_says_so(
     assert copies(path) == ["log.db.schema-3"]
     shutil.copy(copy, tmp_path / "other.db")  # the way back is a way forth as well
     open_and(tmp_path / "other.db", check)
+
+
+def test_a_file_that_is_only_looked_at_is_not_upgraded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.db"
+    url = f"sqlite:{path}"
+    write_old(path)
+    refusal = r"log\.db is of an older tokenwire \(schema 3, this one writes 4\)"
+    with pytest.raises(ConfigError, match=refusal):
+        asyncio.run(open_store(url, upgrade=False).start())
+    with pytest.raises(ConfigError, match=refusal):
+        run_tail("A" * 22, url="", store=url, after=None, as_json=True, raw=True)
+    assert run_doctor(store=url, as_json=True) == 1
+    assert "is of an older tokenwire" in capsys.readouterr().out
+    assert (look(path), copies(path)) == ((3, LONG + 3), [])
+    open_and(path, check)
+    assert run_doctor(store=url, as_json=True) == 0
+    assert "opens; accepted records survive" in capsys.readouterr().out
 
 
 def test_a_copy_of_before_is_not_overwritten(tmp_path: Path) -> None:

@@ -165,12 +165,12 @@ async def _demo() -> str:
 async def _store(url: str) -> str:
     from tokenwire.log.open import file_of
 
-    store, file = tokenwire.open_store(url), file_of(url)
-    if file is not None and not file.exists():
+    store, file = tokenwire.open_store(url, upgrade=False), file_of(url)
+    if file is not None and not (file.exists() and file.stat().st_size):
         folder = next(folder for folder in file.absolute().parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise ConfigError(f"cannot create {file}: {folder} is not a writable folder")
-        return "no file yet; the server creates it"
+        return "no store yet; the server creates it"
     await store.start()
     try:
         return f"opens; accepted records survive: {store.durability}"

@@ -27,7 +27,7 @@ def run_rotate(store: str | None, config: str | None = None) -> int:
 
 
 async def _rotate(url: str) -> None:
-    log = open_store(url)
+    log = open_store(url, upgrade=False)
     await log.start()
     try:
         await rotate_secret(log)

@@ -93,8 +93,9 @@ async def _from_store(url: str, run: str, after: str | None) -> AsyncIterator[An
         raise ConfigError(
             "a memory store exists only inside its server; use --url instead of --store"
         )
-    store, file = open_store(url), file_of(url)
-    if file is not None and not file.is_file():  # a wrong path must not become a new store
+    store, file = open_store(url, upgrade=False), file_of(url)
+    # A wrong path must not become a new store.
+    if file is not None and not (file.is_file() and file.stat().st_size):
         raise ConfigError(f"no store file at {file}; check the path")
     await store.start()
     try:

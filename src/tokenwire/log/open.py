@@ -39,8 +39,10 @@ KNOWN = (
 )
 
 
-def open_store(url: str) -> Store:
-    """The log of ``url``, not yet started. Raises `ConfigError` for what it does not know."""
+def open_store(url: str, *, upgrade: bool = True) -> Store:
+    """The log of ``url``, not yet started. ``upgrade``: whether its start brings a file of an older
+    version to this one's format; without, it refuses it, as servers of that version could not go on
+    with it. Raises `ConfigError` for what it does not know."""
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower()
     if not colon:
@@ -48,7 +50,7 @@ def open_store(url: str) -> Store:
     if scheme == "memory":
         return _memory(rest)
     if scheme == "sqlite":
-        return _sqlite(rest)
+        return _sqlite(rest, upgrade)
     if scheme in REDIS_SCHEMES:
         return _redis(url)
     if scheme in POSTGRES_SCHEMES:
@@ -82,7 +84,7 @@ def _memory(rest: str) -> Store:
     return MemoryStore()
 
 
-def _sqlite(rest: str) -> Store:
+def _sqlite(rest: str, upgrade: bool) -> Store:
     from tokenwire.log.sqlite.store import SQLiteStore
 
     parts = urlsplit(rest)
@@ -97,7 +99,7 @@ def _sqlite(rest: str) -> Store:
         raise ConfigError("synchronous= must be full (default) or normal")
     if options:
         raise ConfigError(f"unknown option of a sqlite store: {', '.join(sorted(options))[:80]}")
-    return SQLiteStore(path, synchronous=synchronous)
+    return SQLiteStore(path, synchronous=synchronous, upgrade=upgrade)
 
 
 def _redis(url: str) -> Store:

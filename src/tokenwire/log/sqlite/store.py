@@ -64,7 +64,8 @@ KEEP_NAMES_SECONDS = 30 * 86400.0
 
 class SQLiteStore:
     """A `Store` in the file ``path``. ``busy``: seconds to wait for another process's lock;
-    ``deadline``: seconds after which an operation fails."""
+    ``deadline``: seconds after which an operation fails; ``upgrade``: whether a file of an older
+    version is brought to this one's format, or refused."""
 
     shared = True
     rewinds = False
@@ -77,12 +78,14 @@ class SQLiteStore:
         busy: float = 5.0,
         deadline: float = DEADLINE,
         clock: Callable[[], float] = time.time,
+        upgrade: bool = True,
     ) -> None:
         self.path = os.path.expanduser(path)
         self.durability: Durability = "disk" if synchronous == "full" else "process"
         self._synchronous: Literal["full", "normal"] = synchronous
         self._busy = busy
         self._clock = clock
+        self._upgrade = upgrade
         self._watch = Watch()
         self._tails = Tails()
         self._writer: Writer | None = None
@@ -123,7 +126,7 @@ class SQLiteStore:
         try:
             connection = self._connect(True)
             try:
-                migrate(connection, self.path)
+                migrate(connection, self.path, upgrade=self._upgrade)
             finally:
                 connection.close()
             self._writer = Writer(

@@ -68,8 +68,9 @@ INSERT INTO counter SELECT 'numbers', coalesce(max(sid), 0) FROM stream;
 }
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring a file to the present schema; refuse one that is not ours or is newer."""
+def migrate(connection: sqlite3.Connection, path: str, *, upgrade: bool = True) -> None:
+    """Bring a file to the present schema; refuse one that is not ours or is newer, and one that is
+    older where it is not to be upgraded."""
     execute = connection.execute
     ours = execute("PRAGMA application_id").fetchone()[0]
     tables = execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -77,6 +78,12 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     if tables and ours != APPLICATION_ID:
         raise ConfigError(f"{file} is a database of another program; choose another file")
     version = _version(connection, file)
+    if not upgrade and 0 < version < VERSION:
+        raise ConfigError(
+            f"{file} is of an older tokenwire (schema {version}, this one writes {VERSION}), and "
+            "a server of that version may use it: use that version here too, or start the new "
+            "server on the file once, which upgrades it"
+        )
     if not tables:
         execute("PRAGMA auto_vacuum=INCREMENTAL")
     mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
