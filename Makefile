@@ -16,14 +16,14 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve example-app test test-python test-js lint format bench faults fuzz wheel release docs film page clean
+.PHONY: help setup serve example-app test test-python test-js lint format bench faults fuzz fuzz-native wheel release docs film page clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # --- set-up: each part is done once, and again when what it is made from changes ----------------
 
-setup: $(VENV)/.installed $(VENV)/.page ## Virtual environment, page and packages
+setup: $(VENV)/.installed $(VENV)/.speedups $(VENV)/.page ## Virtual environment, page and packages
 
 # `--no-deps`: the lock names everything. Left to resolve, pip looks at a newer release of a package
 # that is asked for with an extra before it looks at the pin, and refuses the whole list.
@@ -32,6 +32,14 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The express lane in C. Without a compiler or Python's headers all works without it; one that was
+# built before and fits no longer is not kept.
+$(VENV)/.speedups: $(VENV)/.installed speedups/pyproject.toml speedups/setup.py speedups/tokenwire_speedups.c
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./speedups >$(VENV)/speedups.log 2>&1 \
+	  || { $(BIN)/pip uninstall -q -y tokenwire-speedups >/dev/null 2>&1; \
+	    echo "the express lane could not be built in C ($(VENV)/speedups.log says why): it runs in Python"; }
 	@touch $@
 
 # What `make serve` needs on a new machine: the same environment without the test tools is not kept
@@ -116,6 +124,9 @@ faults: setup .venv-agents/.installed ## The fault harness, long: 1,000 kills, s
 fuzz: $(VENV)/.installed ## Coverage-guided fuzzing of every decoder (SECONDS=600)
 	$(BIN)/python tests/fuzz/fuzz_decoders.py -max_total_time=$(SECONDS) $(ARGS)
 
+fuzz-native: setup ## The express lane in C under AddressSanitizer and UBSan (SECONDS=600)
+	$(BIN)/python tests/fuzz/fuzz_native.py --seconds $(SECONDS) $(ARGS)
+
 wheel: setup ## A wheel with the page inside, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
@@ -140,5 +151,5 @@ film: setup .venv-docs/.installed ## The moving picture of README, from a real b
 	$(BIN)/python scripts/film/film.py $(ARGS)
 
 clean: ## Remove everything that was built or installed
-	rm -rf $(VENV) .venv-agents .venv-agents-more .venv-hosts .venv-release .venv-docs node_modules scripts/release/node_modules scripts/docs/node_modules packages/*/node_modules packages/*/dist dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-agents .venv-agents-more .venv-hosts .venv-release .venv-docs node_modules scripts/release/node_modules scripts/docs/node_modules packages/*/node_modules packages/*/dist dist build speedups/build speedups/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find src/tokenwire/server/static -mindepth 1 ! -name .gitkeep -delete

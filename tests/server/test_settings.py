@@ -255,7 +255,7 @@ def test_variables_that_something_reads_are_not_told(tmp_path: Path) -> None:
     )
     env = dict.fromkeys([row.env for row in settings_table()], "1")
     env |= {"TOKENWIRE_PROVIDERS": str(file), "TOKENWIRE_HOUSE_HOST": "h", "TOKENWIRE_DEBUG": "1"}
-    more = """CONFIG URL HOUSE_KEY MODEL_API_KEY MODEL_QUIRKS MODEL_TOTAL_TIMEOUT
+    more = """CONFIG URL SPEEDUPS HOUSE_KEY MODEL_API_KEY MODEL_QUIRKS MODEL_TOTAL_TIMEOUT
         MODEL_LLAMA_3_FIRST_EVENT_TIMEOUT SERVICE_HOST SERVICE_PORT PORT_8765_TCP
         PORT_8765_TCP_ADDR"""
     env |= {f"TOKENWIRE_{name}": "1" for name in more.split()}

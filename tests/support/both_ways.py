@@ -1,6 +1,7 @@
 """A run over raw bytes of a provider, with its lane on and off: records and readers' bytes.
 
-With it off, every event is decoded and encoded for every reader as well.
+With it off, every event is decoded and encoded for every reader as well. With it on, the native
+twin of the lane is compared as well, where it is installed, after each read.
 
 Everything is real but the sockets and the clock: the bytes go into the provider's connection, each
 read at its time, when everybody who was woken by the one before sleeps again.
@@ -27,7 +28,7 @@ from tokenwire.providers.base import Target
 from tokenwire.providers.http.connection import Connection, Route
 from tokenwire.relay.produce import ProducerLimits
 from tokenwire.relay.runs import Runs
-from tokenwire.run.call.lane import Lane, switch
+from tokenwire.run.call.lane import Lane, received_in_python, switch, twin
 from tokenwire.run.call.recover import RetryPolicy
 from tokenwire.run.loop import Loop
 from tokenwire.server.edge.connections import Connections
@@ -195,10 +196,12 @@ class Outcome:
         self.counted: dict[str, Any] = {}
         #: Reads that the lane took, and records that it wrote to a reader itself.
         self.on_lane = self.by_hand = 0
+        #: What the lane, its log and its clocks held after each read.
+        self.states: list[str] = []
 
     def seen(self) -> dict[str, Any]:
         """All of it but which way it went."""
-        ways = ("on_lane", "by_hand")
+        ways = ("on_lane", "by_hand", "states")
         return {name: value for name, value in vars(self).items() if name not in ways}
 
 
@@ -273,6 +276,25 @@ async def _forever() -> Any:
     await asyncio.Event().wait()
 
 
+#: What changes in a lane from read to read, as it stands.
+_PLAIN = (
+    "_base", "_bytes", "_check", "_deltas", "_epoch", "_last", "_log_room", "_mean", "_misses",
+    "_now", "_quarters", "_room", "_seq", "_start", "_usage_bound", "_varies",
+)  # fmt: skip
+
+
+def state_of(lane: Lane) -> str:
+    """All that a read can change."""
+    state: list[Any] = [getattr(lane, name, None) for name in _PLAIN]
+    texts, times, tape = lane._texts, lane._times, lane._tape
+    state += [len(texts), texts[-1:], len(times), times[-1:], getattr(lane, "_read", None)]
+    state += [lane._pacer.state(), lane._watch and lane._watch.last_event]
+    if tape is not None:
+        usage = tape.usage
+        state += [len(tape.records), tape.records[-1:], tape.bytes, usage.bytes, usage.records]
+    return repr(state)
+
+
 def _learn_nothing(*arguments: Any) -> None:
     """Every event is decoded and encoded."""
 
@@ -306,20 +328,23 @@ def run_over(
     ends: bool = True,
     store: Callable[[], Any] = lambda: MemoryStore(clock=lambda: 1.0),
     bounds: ProducerLimits | None = None,
+    received: Callable[[Any, bytes], bool] | None = None,
 ) -> Outcome:
     """The outcome of a run whose provider sends ``steps``, ``seconds`` apart. ``ends``: at the end
-    the provider closes the connection."""
+    the provider closes the connection. ``received``: the lane's, where it is another than the
+    installed one."""
 
     async def main() -> Outcome:
         clock = Clock()
         fake = clock.namespace()
-        on_lane = 0
-        received = Lane.received
+        on_lane, states = 0, []
+        take = received or Lane.received
 
         def counted(self: Lane, data: bytes) -> bool:
             nonlocal on_lane
-            taken = received(self, data)
+            taken = take(self, data)
             on_lane += taken
+            states.append(state_of(self))
             return taken
 
         defaults = {**(Loop.__init__.__kwdefaults__ or {})}
@@ -387,7 +412,7 @@ def run_over(
                 for _ in range(3):  # transports tell their end in a turn of their own
                     await asyncio.sleep(0)
             outcome.readers = {name: body.data for name, body in scene.bodies.items()}
-            outcome.on_lane = on_lane
+            outcome.on_lane, outcome.states = on_lane, states
             outcome.by_hand = sum(body.past for body in scene.bodies.values())
             return outcome
 
@@ -398,9 +423,13 @@ def same_both_ways(dialect: Any, steps: Iterable[Step], **options: Any) -> Outco
     """The outcome with the lane; fails where it differs from that without."""
     steps = list(steps)
     plain = run_over(dialect, steps, lane=False, **options)
-    laned = run_over(dialect, steps, lane=True, **options)
+    laned = run_over(dialect, steps, lane=True, received=received_in_python, **options)
     assert plain.on_lane == 0
     assert laned.records == plain.records
     assert laned.readers == plain.readers
     assert laned.seen() == plain.seen()
+    if twin.received is not None:
+        native = run_over(dialect, steps, lane=True, received=twin.received, **options)
+        assert native.states == laned.states
+        assert vars(native) == vars(laned)
     return laned

@@ -76,6 +76,7 @@ def _checks(store: str | None) -> Iterator[Finding]:
     for name, (extra, feature) in _OPTIONAL.items():
         advice = f"pip install 'tokenwire[{extra}]' adds {feature}"
         yield _package(name, distributions, advice)
+    yield _lane()
     yield from _providers()
     yield _page()
     yield _port("127.0.0.1", 8765)
@@ -110,6 +111,14 @@ def _package(name: str, distributions: Mapping[str, list[str]], advice: str = ""
         return Finding(name, "ok", importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, "ok")
+
+
+def _lane() -> Finding:
+    from tokenwire.run.call.lane import twin
+
+    if twin.received is not None:
+        return Finding("express lane", "ok", f"native {twin.version}")
+    return Finding("express lane", "ok", f"pure Python; tokenwire-speedups: {twin.reason}")
 
 
 def _providers() -> Iterator[Finding]:

@@ -16,6 +16,8 @@ PREFIX = "TOKENWIRE_"
 #: Read by the commands beside ``serve``, and by clients.
 CLIENT_KEY = f"{PREFIX}API_KEY"
 _COMMANDS = (f"{PREFIX}CONFIG", f"{PREFIX}DEBUG", f"{PREFIX}URL", CLIENT_KEY)
+#: Read when `run.call.native` is imported.
+_NATIVE = f"{PREFIX}SPEEDUPS"
 #: Made by Kubernetes for a service that is called ``tokenwire``.
 _SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT_[0-9]+_(TCP|UDP)(_\w+)?)")
 
@@ -30,7 +32,7 @@ def warnings_of(
     """One line for each variable of ``environ`` with our prefix that nothing reads. ``settings``:
     the variables of the settings; ``is_provider``: whether a provider reads one; ``keys_on``:
     whether the server has API keys."""
-    names = {*settings, *_COMMANDS}
+    names = {*settings, *_COMMANDS, _NATIVE}
     lines = [
         _line(variable, names)
         for variable in sorted(environ)

@@ -24,14 +24,15 @@ import msgspec
 
 from tokenwire.errors import ProtocolError
 from tokenwire.events.model import Event, PartDelta
-from tokenwire.express import YES, Loan, Taken, Tape
+from tokenwire.express import YES, Loan, Port, Reader, Taken, Tape, Usage
 from tokenwire.providers.base import SteadyDecoder
 from tokenwire.run.call.deadlines import Watch
+from tokenwire.run.call.native import twin_of
 from tokenwire.run.call.pacing import FAST, Pacer
 from tokenwire.run.call.source import Source
 from tokenwire.run.call.template import Template, is_text, is_written_so, written
 
-__all__ = ["Lane", "Seat", "Switch", "switch"]
+__all__ = ["Lane", "Seat", "Switch", "received_in_python", "switch", "twin"]
 
 #: The check of a record, before it has seen anything; see `relay.record.Chain`.
 _seal = blake2b(digest_size=8)
@@ -407,3 +408,13 @@ class Lane:
 
 def _said(event: Event) -> tuple[type, int, str] | None:
     return (type(event), event.part, event.text) if isinstance(event, PartDelta) else None
+
+
+#: The native twin (see `run.call.native`): its `received` stands in for the one above.
+twin = twin_of(
+    globals(),
+    {each.__name__: each for each in (Lane, Template, Watch, Tape, Usage, Reader, Port)},
+)
+received_in_python = Lane.received
+if twin.received is not None:
+    Lane.received = twin.received  # type: ignore[method-assign]

@@ -1,0 +1,833 @@
+/* The express lane's function of each token, in C: a twin of `Lane.received`, with `Lane._text_in`
+   and that part of `Lane._append` which appends by hand (src/tokenwire/run/call/lane.py).
+
+   Always true: state, records and readers' bytes are those of the Python, whose objects hold all
+   of it; what is not as it is on the plain path (another type, a number too large, a log that does
+   not lend, a name of lane.py that was replaced) is left to the Python, before anything happened.
+   Errors are Python's, and go where the Python lets them go. The GIL is held throughout.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <structmember.h>
+
+#define VERSION "0.1.0"
+/* That of lane.py: both are raised with every change of what these functions do. */
+#define TWIN 1
+
+/* --- attributes: where `__slots__` put them -------------------------------------------------- */
+
+#define SLOTS(S)                                                                               \
+    S(Lane, _bar) S(Lane, _base) S(Lane, _bytes) S(Lane, _check) S(Lane, _end) S(Lane, _epoch) \
+    S(Lane, _head) S(Lane, _json) S(Lane, _last) S(Lane, _lines) S(Lane, _log_room)            \
+    S(Lane, _mean) S(Lane, _now) S(Lane, _quarters) S(Lane, _read) S(Lane, _room)              \
+    S(Lane, _seq) S(Lane, _start) S(Lane, _tape) S(Lane, _template) S(Lane, _texts)            \
+    S(Lane, _times) S(Lane, _usage_bound) S(Lane, _varies) S(Lane, _watch)                     \
+    S(Template, steps) S(Template, tail) S(Watch, last_event)                                  \
+    S(Tape, bytes) S(Tape, records) S(Tape, takers) S(Tape, usage) S(Tape, writer)             \
+    S(Usage, bytes) S(Usage, records) S(Reader, after) S(Reader, port)                         \
+    S(Port, fixed) S(Port, form) S(Port, is_open) S(Port, send) S(Port, wrote)
+
+enum slot {
+#define S(owner, name) owner##_##name,
+    SLOTS(S)
+#undef S
+    SLOT_COUNT
+};
+
+static struct {
+    const char *owner, *text;
+    PyObject *name, *member;
+    PyTypeObject *type; /* the last type seen that has this member: its owner, or one below that */
+    Py_ssize_t offset;
+} slots[SLOT_COUNT] = {
+#define S(owner, name) {#owner, #name, NULL, NULL, NULL, 0},
+    SLOTS(S)
+#undef S
+};
+
+/* Whether objects of `type` have the member of this slot, and no other attribute of its name. */
+static int has_member(PyTypeObject *type, enum slot s)
+{
+    PyObject *found = PyObject_GetAttr((PyObject *)type, slots[s].name);
+    if (found == NULL)
+        PyErr_Clear();
+    Py_XDECREF(found);
+    if (found == NULL || found != slots[s].member)
+        return 0;
+    Py_INCREF(type);
+    PyTypeObject *before = slots[s].type;
+    slots[s].type = type;
+    Py_DECREF(before);
+    return 1;
+}
+
+/* Where the attribute lies; NULL where the object has to be asked by name. */
+static inline PyObject **place(PyObject *object, enum slot s)
+{
+#ifdef BY_NAME /* what the limited API would cost */
+    return NULL;
+#endif
+    if (Py_TYPE(object) != slots[s].type && !has_member(Py_TYPE(object), s))
+        return NULL;
+    return (PyObject **)((char *)object + slots[s].offset);
+}
+
+/* A new reference. */
+static PyObject *get(PyObject *object, enum slot s)
+{
+    PyObject **at = place(object, s);
+    if (at == NULL || *at == NULL)
+        return PyObject_GetAttr(object, slots[s].name);
+    Py_INCREF(*at);
+    return *at;
+}
+
+static int put(PyObject *object, enum slot s, PyObject *value)
+{
+    PyObject **at = place(object, s);
+    if (at == NULL)
+        return PyObject_SetAttr(object, slots[s].name, value);
+    PyObject *before = *at;
+    Py_INCREF(value);
+    *at = value;
+    Py_XDECREF(before);
+    return 0;
+}
+
+/* --- what one call holds --------------------------------------------------------------------- */
+
+/* References, until the end of the call. Functions that fill it give -1 where something is not as
+   on the plain path, perhaps with an error set. */
+typedef struct {
+    PyObject *refs[64];
+    int count;
+} Held;
+
+static PyObject *hold(Held *held, PyObject *object)
+{
+    if (object != NULL)
+        held->refs[held->count++] = object;
+    return object;
+}
+
+static void let_go(Held *held)
+{
+    while (held->count > 0)
+        Py_DECREF(held->refs[--held->count]);
+}
+
+static int number(PyObject *object, enum slot s, int64_t *value)
+{
+    PyObject *found = get(object, s);
+    int overflow = 1;
+    if (found != NULL && PyLong_CheckExact(found))
+        *value = PyLong_AsLongLongAndOverflow(found, &overflow);
+    Py_XDECREF(found);
+    /* Sums of two of them are numbers too. */
+    return overflow || *value > INT64_C(1) << 62 || *value < -(INT64_C(1) << 62) ? -1 : 0;
+}
+
+static int put_number(PyObject *object, enum slot s, int64_t value)
+{
+    PyObject *boxed = PyLong_FromLongLong(value);
+    int failed = boxed == NULL ? -1 : put(object, s, boxed);
+    Py_XDECREF(boxed);
+    return failed;
+}
+
+static int real(PyObject *object, enum slot s, double *value)
+{
+    PyObject *found = get(object, s);
+    int is_float = found != NULL && PyFloat_CheckExact(found);
+    if (is_float)
+        *value = PyFloat_AS_DOUBLE(found);
+    Py_XDECREF(found);
+    return is_float ? 0 : -1;
+}
+
+typedef struct {
+    const char *data;
+    Py_ssize_t size;
+} Bytes;
+
+static int bytes(Held *held, PyObject *object, enum slot s, Bytes *value)
+{
+    PyObject *found = hold(held, get(object, s));
+    if (found == NULL || !PyBytes_CheckExact(found))
+        return -1;
+    value->data = PyBytes_AS_STRING(found);
+    value->size = PyBytes_GET_SIZE(found);
+    return 0;
+}
+
+static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
+{
+    return at >= 0 && at <= size - part.size && memcmp(data + at, part.data, part.size) == 0;
+}
+
+/* --- lane.py, as it is now ------------------------------------------------------------------- */
+
+static PyObject *names;                        /* the globals of lane.py */
+static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
+static PyObject *str_time, *str_monotonic, *str_fast, *str_seal;
+static PyObject *str_append, *str_make_up, *str_borrow, *str_fail;
+static PyObject *match_text, *match_number, *match_count, *match_word, *match_blanks;
+static int64_t most_bytes, most_deltas;
+
+/* --- text ------------------------------------------------------------------------------------ */
+
+/* How far a JSON string goes on as a record writes it (template.py: `_STRING`). */
+static Py_ssize_t string_end(const char *data, Py_ssize_t at, Py_ssize_t size, int *is_ascii)
+{
+    unsigned char high = 0;
+    for (; at < size; at++) {
+        unsigned char c = (unsigned char)data[at];
+        if (c == '"' || c < 0x20)
+            break;
+        if (c == '\\') {
+            if (at + 1 >= size || data[at + 1] == 0 || !strchr("\"\\nrtbf", data[at + 1]))
+                break;
+            at++;
+        }
+        high |= c;
+    }
+    *is_ascii = high < 0x80;
+    return at;
+}
+
+static int is_text(const char *data, Py_ssize_t size)
+{
+    PyObject *text = PyUnicode_DecodeUTF8(data, size, NULL);
+    if (text == NULL)
+        PyErr_Clear();
+    Py_XDECREF(text);
+    return text != NULL;
+}
+
+/* The end of what fits a gap of a template (template.py: `_TEXT` and its siblings); -1 where
+   nothing does, -2 for a gap of another kind. `data` has a 0 at its end, as all bytes have. */
+static Py_ssize_t gap_end(PyObject *match, const char *data, Py_ssize_t at, Py_ssize_t size)
+{
+    Py_ssize_t start = at;
+    int is_ascii;
+    if (match == match_text)
+        return string_end(data, at, size, &is_ascii);
+    if (match == match_blanks) {
+        while (data[at] == ' ')
+            at++;
+        return at;
+    }
+    if (match == match_word) {
+        if (data[at++] != '"')
+            return -1;
+        while (data[at] >= ' ' && data[at] <= '~' && data[at] != '"' && data[at] != '\\')
+            at++;
+        return data[at] == '"' && at - start - 1 <= 256 ? at + 1 : -1;
+    }
+    if (match != match_number && match != match_count)
+        return -2;
+    while (data[at] >= '0' && data[at] <= '9')
+        at++;
+    if (at == start || at - start > 15 || data[at] == '.' || data[at] == 'e' || data[at] == 'E')
+        return -1;
+    return data[start] == '0' && (at - start > 1 || match == match_count) ? -1 : at;
+}
+
+/* --- the check of a record: BLAKE2b (RFC 7693) of 8 bytes, without a key ---------------------- */
+
+static const uint64_t iv[8] = {
+    0x6a09e667f3bcc908, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b, 0xa54ff53a5f1d36f1,
+    0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
+};
+static const unsigned char sigma[10][16] = {
+    {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+    {14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3},
+    {11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4},
+    {7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8},
+    {9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13},
+    {2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9},
+    {12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11},
+    {13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10},
+    {6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5},
+    {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
+};
+
+static inline uint64_t turn(uint64_t x, int by)
+{
+    return x >> by | x << (64 - by);
+}
+
+static void compress(uint64_t h[8], const unsigned char *block, uint64_t count, int is_last)
+{
+    uint64_t v[16], m[16];
+    for (int i = 0; i < 16; i++) {
+        m[i] = 0;
+        for (int j = 7; j >= 0; j--)
+            m[i] = m[i] << 8 | block[8 * i + j];
+        v[i] = i < 8 ? h[i] : iv[i - 8];
+    }
+    v[12] ^= count;
+    v[14] ^= is_last ? ~UINT64_C(0) : 0;
+    for (int round = 0; round < 12; round++) {
+        const unsigned char *s = sigma[round % 10];
+#define MIX(a, b, c, d, x, y)                                                                  \
+    a += b + m[x], d = turn(d ^ a, 32), c += d, b = turn(b ^ c, 24);                           \
+    a += b + m[y], d = turn(d ^ a, 16), c += d, b = turn(b ^ c, 63)
+        MIX(v[0], v[4], v[8], v[12], s[0], s[1]);
+        MIX(v[1], v[5], v[9], v[13], s[2], s[3]);
+        MIX(v[2], v[6], v[10], v[14], s[4], s[5]);
+        MIX(v[3], v[7], v[11], v[15], s[6], s[7]);
+        MIX(v[0], v[5], v[10], v[15], s[8], s[9]);
+        MIX(v[1], v[6], v[11], v[12], s[10], s[11]);
+        MIX(v[2], v[7], v[8], v[13], s[12], s[13]);
+        MIX(v[3], v[4], v[9], v[14], s[14], s[15]);
+#undef MIX
+    }
+    for (int i = 0; i < 8; i++)
+        h[i] ^= v[i] ^ v[i + 8];
+}
+
+/* The check of `data`, which is not empty, in hexadecimal. */
+static void check_of(const unsigned char *data, size_t size, char out[16])
+{
+    uint64_t h[8];
+    unsigned char last[128] = {0};
+    size_t at = 0;
+    memcpy(h, iv, sizeof h);
+    h[0] ^= 0x01010000 ^ 8;
+    for (; size - at > 128; at += 128)
+        compress(h, data + at, at + 128, 0);
+    memcpy(last, data + at, size - at);
+    compress(h, last, size, 1);
+    for (int i = 0; i < 16; i++)
+        out[i] = "0123456789abcdef"[h[0] >> (8 * (i / 2) + (i % 2 ? 0 : 4)) & 15];
+}
+
+/* --- forms: what `%` of bytes does ------------------------------------------------------------ */
+
+typedef struct {
+    char kind; /* 'b', 'd' or 'x' */
+    Bytes text;
+    int64_t number;
+} Gap;
+
+/* Fill a form with `gaps`, in their order; the size, or -1 where it has others or is too long. */
+static Py_ssize_t fill(char *out, Py_ssize_t room, Bytes form, const Gap *gaps, int count)
+{
+    Py_ssize_t size = 0;
+    int used = 0;
+    for (Py_ssize_t at = 0; at < form.size; at++) {
+        char c = form.data[at], digits[24];
+        Bytes piece = {&c, 1};
+        if (c == '%') {
+            char kind = ++at < form.size ? form.data[at] : 0;
+            if (kind != '%') {
+                if (used == count || gaps[used].kind != kind || gaps[used].number < 0)
+                    return -1;
+                piece = gaps[used].text;
+                if (kind != 'b') {
+                    int64_t rest = gaps[used].number;
+                    int base = kind == 'd' ? 10 : 16, first = sizeof digits;
+                    do
+                        digits[--first] = "0123456789abcdef"[rest % base];
+                    while (rest /= base);
+                    piece = (Bytes){digits + first, (Py_ssize_t)sizeof digits - first};
+                }
+                used++;
+            }
+        }
+        if (piece.size > room - size)
+            return -1;
+        memcpy(out + size, piece.data, piece.size);
+        size += piece.size;
+    }
+    return used == count ? size : -1;
+}
+
+/* --- a token ---------------------------------------------------------------------------------- */
+
+#define CHECK 16
+#define MOST_RECORD (16 << 10)
+
+/* What is known of a read that fits. */
+typedef struct {
+    PyObject *text, *now;
+    double mean;
+    int64_t size, t, quarters;
+} Token;
+
+/* `Template.span_in`: 1 with where the text is, 0 where the payload does not fit, -1 for a template
+   of another kind. */
+static int span_in(Held *held, PyObject *lane, PyObject *data, Py_ssize_t at, Py_ssize_t end,
+                   Py_ssize_t span[2])
+{
+    const char *raw = PyBytes_AS_STRING(data);
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    PyObject *template = hold(held, get(lane, Lane__template));
+    PyObject *steps = template == NULL ? NULL : hold(held, get(template, Template_steps));
+    Bytes tail;
+    int has_text = 0;
+    if (steps == NULL || !PyList_CheckExact(steps) || bytes(held, template, Template_tail, &tail))
+        return -1;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); i++) {
+        PyObject *step = PyList_GET_ITEM(steps, i);
+        if (!PyTuple_CheckExact(step) || PyTuple_GET_SIZE(step) != 2
+            || !PyBytes_CheckExact(PyTuple_GET_ITEM(step, 0)))
+            return -1;
+        PyObject *fixed = PyTuple_GET_ITEM(step, 0), *match = PyTuple_GET_ITEM(step, 1);
+        Bytes part = {PyBytes_AS_STRING(fixed), PyBytes_GET_SIZE(fixed)};
+        if (!has_at(raw, size, at, part))
+            return 0;
+        at += part.size;
+        Py_ssize_t next = gap_end(match, raw, at, size);
+        if (next < 0)
+            return next == -1 ? 0 : -1;
+        if (match == match_text) {
+            span[0] = at, span[1] = next;
+            has_text = 1;
+        }
+        at = next;
+    }
+    return has_text && at + tail.size == end && has_at(raw, size, at, tail);
+}
+
+/* `Lane._text_in`: as `span_in`. */
+static int text_in(Held *held, PyObject *lane, PyObject *data, Py_ssize_t start, Py_ssize_t end,
+                   Py_ssize_t span[2])
+{
+    int fits = span_in(held, lane, data, start, end, span);
+    if (fits != 1)
+        return fits;
+    PyObject *read = hold(held, Py_BuildValue("On(nn)n", data, start, span[0], span[1], end));
+    return read == NULL || put(lane, Lane__read, read) ? -1 : 1;
+}
+
+/* The first half of `Lane.received`: 1 for a read that fits, 0 for one that does not, -1 where that
+   is left to the Python. */
+static int fits(Held *held, PyObject *lane, PyObject *data, Token *token)
+{
+    PyObject *clock = PyDict_GetItemWithError(names, str_time);
+    PyObject *fast = PyDict_GetItemWithError(names, str_fast);
+    if (clock == NULL || fast == NULL || !PyFloat_CheckExact(fast) || !PyBytes_CheckExact(data))
+        return -1;
+    double fast_gap = PyFloat_AS_DOUBLE(fast), last, start_time;
+    int64_t room, taken, base;
+    clock = hold(held, PyObject_GetAttr(clock, str_monotonic));
+    token->now = clock == NULL ? NULL : hold(held, PyObject_CallNoArgs(clock));
+    if (token->now == NULL || !PyFloat_CheckExact(token->now)
+        || real(lane, Lane__now, &last) || real(lane, Lane__mean, &token->mean))
+        return -1;
+    double now = PyFloat_AS_DOUBLE(token->now), gap = now - last;
+    token->mean += (gap - token->mean) * (gap > token->mean ? 0.5 : 0.2);
+
+    const char *raw = PyBytes_AS_STRING(data);
+    Py_ssize_t length = PyBytes_GET_SIZE(data), span[2] = {0, 0};
+    if (length > most_bytes)
+        return 0;
+    PyObject *lines = hold(held, get(lane, Lane__lines));
+    if (lines == NULL || !PyList_CheckExact(lines) || length >= PyList_GET_SIZE(lines))
+        return -1;
+    PyObject *line = PyList_GET_ITEM(lines, length);
+    if (!PyBytes_CheckExact(line))
+        return -1;
+    Py_ssize_t start = PyBytes_GET_SIZE(line);
+    if (!has_at(raw, length, 0, (Bytes){PyBytes_AS_STRING(line), start}))
+        return 0;
+    token->size = length - start - 2;
+
+    PyObject *varies = hold(held, get(lane, Lane__varies));
+    if (varies == Py_True) {
+        if (!has_at(raw, length, length - 2, (Bytes){"\r\n", 2}))
+            return 0;
+        int found = text_in(held, lane, data, start, length - 2, span);
+        if (found != 1)
+            return found;
+    } else {
+        Bytes head, end;
+        if (varies != Py_False || bytes(held, lane, Lane__head, &head)
+            || bytes(held, lane, Lane__end, &end))
+            return -1;
+        if (!has_at(raw, length, length - end.size, end) || !has_at(raw, length, start, head))
+            return 0;
+        span[0] = start + head.size, span[1] = length - end.size;
+    }
+    Py_ssize_t size = span[1] - span[0];
+    const char *text = raw + span[0];
+    int is_ascii;
+    Bytes bar;
+    if (real(lane, Lane__start, &start_time) || number(lane, Lane__base, &base)
+        || number(lane, Lane__room, &room) || number(lane, Lane__bytes, &taken)
+        || number(lane, Lane__quarters, &token->quarters) || bytes(held, lane, Lane__bar, &bar))
+        return -1;
+    double milliseconds = (now - start_time) * 1000;
+    if (!(milliseconds > -1e15 && milliseconds < 1e15))
+        return -1;
+    token->t = base + (int64_t)milliseconds;
+    if (size <= 0 || token->size > room - taken || token->mean < fast_gap || token->t <= 0
+        || string_end(text, 0, size, &is_ascii) != size || has_at(text, size, 0, bar)
+        || !(is_ascii || is_text(text, size)))
+        return 0;
+    token->quarters -= is_ascii ? size : (int64_t)size * 2;
+    if (token->quarters < 0)
+        return 0;
+    token->text = hold(held, PyBytes_FromStringAndSize(text, size));
+    return token->text == NULL ? -1 : 1;
+}
+
+/* The chunk of a port whose form is not the usual one. */
+static PyObject *odd_chunk(PyObject *port, PyObject *form, Bytes cursor, Bytes json)
+{
+    PyObject *fixed = get(port, Port_fixed), *more = NULL, *size = NULL, *gaps = NULL;
+    PyObject *chunk = NULL;
+    if (fixed != NULL)
+        more = PyLong_FromSsize_t(cursor.size + json.size);
+    if (more != NULL)
+        size = PyNumber_Add(fixed, more);
+    if (size != NULL)
+        gaps = Py_BuildValue("Oy#y#", size, cursor.data, cursor.size, json.data, json.size);
+    if (gaps != NULL)
+        chunk = PyNumber_Remainder(form, gaps);
+    Py_XDECREF(fixed), Py_XDECREF(more), Py_XDECREF(size), Py_XDECREF(gaps);
+    return chunk;
+}
+
+/* `port.form % (port.fixed + len(cursor) + len(json), cursor, json)`; a new reference. */
+static PyObject *chunk_of(PyObject *port, PyObject *form, Bytes cursor, Bytes json)
+{
+    char out[MOST_RECORD + 512];
+    int64_t fixed;
+    if (PyBytes_CheckExact(form) && !number(port, Port_fixed, &fixed)) {
+        Gap gaps[] = {
+            {'x', {NULL, 0}, fixed + cursor.size + json.size}, {'b', cursor, 0}, {'b', json, 0}
+        };
+        Bytes parts = {PyBytes_AS_STRING(form), PyBytes_GET_SIZE(form)};
+        Py_ssize_t size = fill(out, sizeof out, parts, gaps, 3);
+        if (size >= 0)
+            return PyBytes_FromStringAndSize(out, size);
+    }
+    PyErr_Clear();
+    return odd_chunk(port, form, cursor, json);
+}
+
+/* Tell a reader of the error that is set, as `except Exception` does; others stay set. */
+static int fail(PyObject *reader)
+{
+    PyObject *type, *error, *traceback, *done = NULL;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(error, traceback);
+    done = PyObject_CallMethodObjArgs(reader, str_fail, error, NULL);
+    Py_XDECREF(type), Py_XDECREF(error), Py_XDECREF(traceback), Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* Whether the reader has the record before `seq`; -1 with an error. */
+static int is_at(PyObject *reader, int64_t seq)
+{
+    int64_t after;
+    if (!number(reader, Reader_after, &after))
+        return after == seq - 1;
+    PyErr_Clear();
+    PyObject *found = get(reader, Reader_after), *due = PyLong_FromLongLong(seq - 1);
+    int is_equal = found && due ? PyObject_RichCompareBool(found, due, Py_EQ) : -1;
+    Py_XDECREF(found), Py_XDECREF(due);
+    return is_equal;
+}
+
+/* Offer a record to all who wait for it; -1 with an error. */
+static int offer(PyObject *takers, int64_t seq, PyObject *record)
+{
+    int failed = -1;
+    char cursor_text[40];
+    Bytes whole = {PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)};
+    Bytes json = {whole.data + CHECK, whole.size - CHECK};
+    Gap gaps[] = {{'d', {NULL, 0}, seq}, {'b', {whole.data, CHECK}, 0}};
+    Bytes cursor = {cursor_text, fill(cursor_text, 40, (Bytes){"%d-%b", 5}, gaps, 2)};
+    PyObject *offset = PyLong_FromLongLong(seq), *port = NULL;
+    PyObject *form = PyBytes_FromStringAndSize(NULL, 0), *chunk = Py_XNewRef(form); /* b"" */
+    if (offset == NULL || form == NULL)
+        goto done;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(takers); i++) {
+        PyObject *taker = PyTuple_GET_ITEM(takers, i), *done = NULL;
+        PyObject *wake = PyTuple_GET_ITEM(taker, 0), *take = PyTuple_GET_ITEM(taker, 1);
+        PyObject *reader = PyTuple_GET_ITEM(taker, 2);
+        int is_taken = 0;
+        Py_CLEAR(port);
+        if (reader != Py_None) {
+            if ((port = get(reader, Reader_port)) == NULL)
+                goto done;
+            if (port != Py_None) {
+                PyObject *is_open = get(port, Port_is_open);
+                is_taken = is_open == NULL ? -1 : PyObject_IsTrue(is_open);
+                Py_XDECREF(is_open);
+                if (is_taken > 0)
+                    is_taken = is_at(reader, seq);
+                if (is_taken < 0)
+                    goto done;
+            }
+        }
+        if (is_taken) {
+            PyObject *now_form = get(port, Port_form);
+            if (now_form == NULL)
+                goto done;
+            if (now_form != form) { /* of further readers of this wire it is the same one */
+                Py_XSETREF(form, now_form);
+                Py_XSETREF(chunk, chunk_of(port, form, cursor, json));
+                if (chunk == NULL)
+                    goto done;
+            } else
+                Py_DECREF(now_form);
+            if (put(reader, Reader_after, offset))
+                goto done;
+            PyObject *send = get(port, Port_send);
+            if (send != NULL)
+                done = PyObject_CallOneArg(send, chunk);
+            Py_XDECREF(send);
+            if (done == NULL && fail(reader))
+                goto done;
+            Py_XDECREF(done);
+            if (put(port, Port_wrote, Py_True))
+                goto done;
+            continue;
+        }
+        if (take != Py_None) {
+            done = PyObject_CallFunctionObjArgs(take, offset, record, NULL);
+            is_taken = done == NULL ? -1 : PyObject_IsTrue(done);
+            Py_XDECREF(done);
+            if (is_taken < 0)
+                goto done;
+        }
+        if (!is_taken) {
+            done = PyObject_CallNoArgs(wake);
+            Py_XDECREF(done);
+            if (done == NULL)
+                goto done;
+        }
+    }
+    failed = 0;
+done:
+    Py_XDECREF(offset), Py_XDECREF(chunk), Py_XDECREF(form), Py_XDECREF(port);
+    return failed;
+}
+
+/* Whether all takers are what `offer` expects. */
+static int are_takers(PyObject *takers)
+{
+    if (!PyTuple_CheckExact(takers))
+        return 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(takers); i++) {
+        PyObject *taker = PyTuple_GET_ITEM(takers, i);
+        if (!PyTuple_CheckExact(taker) || PyTuple_GET_SIZE(taker) != 3)
+            return 0;
+    }
+    return 1;
+}
+
+/* `Lane._append` for a log that is appended to by hand: 1 when it is done, 0 where it is left to
+   the Python, and -1 with an error on the way. */
+static int append(Held *held, PyObject *lane, const Token *token)
+{
+    int64_t seq, epoch, last, log_room, bound, taken, writer, tape_bytes, used, used_records;
+    PyObject *tape = hold(held, get(lane, Lane__tape));
+    if (tape == NULL || tape == Py_None || PyDict_GetItemWithError(names, str_seal) != seal)
+        return 0;
+    PyObject *takers = hold(held, get(tape, Tape_takers));
+    PyObject *records = hold(held, get(tape, Tape_records));
+    PyObject *usage = hold(held, get(tape, Tape_usage));
+    PyObject *texts = hold(held, get(lane, Lane__texts));
+    PyObject *times = hold(held, get(lane, Lane__times));
+    PyObject *watch = hold(held, get(lane, Lane__watch));
+    Bytes form, check;
+    if (!takers || !records || !usage || !texts || !times || !watch || !are_takers(takers)
+        || !PyList_CheckExact(records) || !PyList_CheckExact(texts) || !PyList_CheckExact(times)
+        || number(lane, Lane__seq, &seq) || number(lane, Lane__epoch, &epoch)
+        || number(lane, Lane__last, &last) || number(lane, Lane__log_room, &log_room)
+        || number(lane, Lane__usage_bound, &bound) || number(lane, Lane__bytes, &taken)
+        || number(tape, Tape_writer, &writer) || number(tape, Tape_bytes, &tape_bytes)
+        || number(usage, Usage_bytes, &used) || number(usage, Usage_records, &used_records)
+        || bytes(held, lane, Lane__json, &form) || bytes(held, lane, Lane__check, &check))
+        return 0;
+    if (writer != epoch || PyList_GET_SIZE(records) != seq || log_room < 0 || seq + 1 > last
+        || used > bound || check.size != CHECK)
+        return 0;
+    seq++;
+
+    /* The check before, or that of this record, and its JSON. */
+    char out[MOST_RECORD];
+    Gap gaps[] = {
+        {'b', {PyBytes_AS_STRING(token->text), PyBytes_GET_SIZE(token->text)}, 0},
+        {'d', {NULL, 0}, seq},
+        {'d', {NULL, 0}, token->t},
+    };
+    Py_ssize_t size = fill(out + CHECK, sizeof out - CHECK, form, gaps, 3);
+    if (size < 0)
+        return 0;
+    size += CHECK;
+    memcpy(out, check.data, CHECK);
+    check_of((unsigned char *)out, size, out);
+    PyObject *record = hold(held, PyBytes_FromStringAndSize(out, size));
+    PyObject *new_check = hold(held, PyBytes_FromStringAndSize(out, CHECK));
+    PyObject *mean = hold(held, PyFloat_FromDouble(token->mean));
+    if (record == NULL || new_check == NULL || mean == NULL)
+        return 0;
+
+    if (put(lane, Lane__check, new_check) || put_number(lane, Lane__seq, seq)
+        || put_number(lane, Lane__quarters, token->quarters) || put(lane, Lane__mean, mean)
+        || put(lane, Lane__now, token->now) || put(watch, Watch_last_event, token->now)
+        || PyList_Append(texts, token->text) || PyList_Append(times, token->now)
+        || put_number(lane, Lane__bytes, taken + token->size) || PyList_Append(records, record)
+        || put_number(tape, Tape_bytes, tape_bytes + size)
+        || put_number(usage, Usage_bytes, used + size)
+        || put_number(usage, Usage_records, used_records + 1)
+        || put_number(lane, Lane__log_room, log_room - size) || offer(takers, seq, record))
+        return -1;
+
+    PyObject *now_texts = hold(held, get(lane, Lane__texts));
+    Py_ssize_t count = now_texts == NULL ? -1 : PyObject_Size(now_texts);
+    if (count < 0)
+        return -1;
+    if (count >= most_deltas) {
+        if (!hold(held, PyObject_CallMethodNoArgs(lane, str_make_up))
+            || !hold(held, PyObject_CallMethodNoArgs(lane, str_borrow)))
+            return -1;
+    }
+    return 1;
+}
+
+/* `Lane._append` in Python. */
+static PyObject *append_in_python(PyObject *lane, const Token *token)
+{
+    PyObject *arguments = Py_BuildValue("OLLOdL", token->text, (long long)token->size,
+                                        (long long)token->t, token->now, token->mean,
+                                        (long long)token->quarters);
+    PyObject *method = arguments == NULL ? NULL : PyObject_GetAttr(lane, str_append);
+    PyObject *done = method == NULL ? NULL : PyObject_CallObject(method, arguments);
+    Py_XDECREF(arguments), Py_XDECREF(method);
+    return done;
+}
+
+static PyObject *received(PyObject *lane, PyObject *data)
+{
+    Held held;
+    Token token;
+    PyObject *answer = NULL;
+    held.count = 0;
+    int found = fits(&held, lane, data, &token);
+    if (found < 0) {
+        PyErr_Clear();
+        answer = PyObject_CallFunctionObjArgs(py_received, lane, data, NULL);
+    } else if (found == 0) {
+        answer = Py_NewRef(Py_False);
+    } else {
+        int done = append(&held, lane, &token);
+        if (done > 0)
+            answer = Py_NewRef(Py_True);
+        else if (done == 0) {
+            PyErr_Clear();
+            answer = append_in_python(lane, &token);
+        }
+    }
+    let_go(&held);
+    return answer;
+}
+
+/* --- the module -------------------------------------------------------------------------------- */
+
+static PyMethodDef received_method = {
+    "received", received, METH_O,
+    "Take a read whole; False, and nothing has happened, for one that does not fit."
+};
+
+static int find_slot(enum slot s, PyObject *classes)
+{
+    PyObject *owner = PyDict_GetItemString(classes, slots[s].owner);
+    if (owner == NULL || !PyType_Check(owner)) {
+        PyErr_Format(PyExc_TypeError, "there is no class %s", slots[s].owner);
+        return -1;
+    }
+    PyObject *name = PyUnicode_InternFromString(slots[s].text);
+    PyObject *member = name == NULL ? NULL : PyObject_GetAttr(owner, name);
+    if (member == NULL || !Py_IS_TYPE(member, &PyMemberDescr_Type)
+        || PyDescr_TYPE(member) != (PyTypeObject *)owner
+        || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
+        Py_XDECREF(name), Py_XDECREF(member);
+        PyErr_Format(PyExc_TypeError, "%s.%s is no slot", slots[s].owner, slots[s].text);
+        return -1;
+    }
+    slots[s].offset = ((PyMemberDescrObject *)member)->d_member->offset;
+    Py_XSETREF(slots[s].name, name);
+    Py_XSETREF(slots[s].member, member);
+    Py_INCREF(owner);
+    Py_XSETREF(slots[s].type, (PyTypeObject *)owner);
+    return 0;
+}
+
+static PyObject *bind(PyObject *module, PyObject *arguments)
+{
+    PyObject *lane_names, *classes, *matches[5], *lane;
+    if (!PyArg_ParseTuple(arguments, "O!O!(OOOOO)", &PyDict_Type, &lane_names, &PyDict_Type,
+                          &classes, matches, matches + 1, matches + 2, matches + 3, matches + 4))
+        return NULL;
+    for (enum slot s = 0; s < SLOT_COUNT; s++)
+        if (find_slot(s, classes))
+            return NULL;
+    lane = PyDict_GetItemString(classes, "Lane");
+    PyObject *in_python = PyObject_GetAttrString(lane, "received");
+    PyObject *now_seal = PyDict_GetItemString(lane_names, "_seal");
+    PyObject *bytes_bound = PyDict_GetItemString(lane_names, "_MOST_BYTES");
+    PyObject *deltas_bound = PyDict_GetItemString(lane_names, "_MOST_DELTAS");
+    if (in_python == NULL || !PyFunction_Check(in_python) || !now_seal || !bytes_bound
+        || !deltas_bound) {
+        Py_XDECREF(in_python);
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "this is another lane");
+        return NULL;
+    }
+    most_bytes = PyLong_AsLongLong(bytes_bound);
+    most_deltas = PyLong_AsLongLong(deltas_bound);
+    Py_XSETREF(py_received, in_python);
+    Py_XSETREF(names, Py_NewRef(lane_names));
+    Py_XSETREF(seal, Py_NewRef(now_seal));
+    Py_XSETREF(match_text, Py_NewRef(matches[0]));
+    Py_XSETREF(match_number, Py_NewRef(matches[1]));
+    Py_XSETREF(match_count, Py_NewRef(matches[2]));
+    Py_XSETREF(match_word, Py_NewRef(matches[3]));
+    Py_XSETREF(match_blanks, Py_NewRef(matches[4]));
+    return PyErr_Occurred() ? NULL : PyDescr_NewMethod((PyTypeObject *)lane, &received_method);
+}
+
+static PyMethodDef methods[] = {
+    {"bind", bind, METH_VARARGS,
+     "bind(names, classes, matches): the method in place of `Lane.received`, for the globals of\n"
+     "lane.py, the classes by name that it touches, and what matches the gaps of a template."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT, "tokenwire_speedups", "tokenwire's express lane in C.", -1, methods,
+    NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit_tokenwire_speedups(void)
+{
+    const struct {
+        PyObject **at;
+        const char *text;
+    } words[] = {
+        {&str_time, "time"}, {&str_monotonic, "monotonic"}, {&str_fast, "FAST"},
+        {&str_seal, "_seal"}, {&str_append, "_append"}, {&str_make_up, "make_up"},
+        {&str_borrow, "_borrow"}, {&str_fail, "fail"},
+    };
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if ((*words[i].at = PyUnicode_InternFromString(words[i].text)) == NULL)
+            return NULL;
+    PyObject *module = PyModule_Create(&module_def);
+    if (module != NULL && (PyModule_AddStringConstant(module, "__version__", VERSION)
+                           || PyModule_AddIntConstant(module, "TWIN", TWIN)))
+        Py_CLEAR(module);
+    return module;
+}

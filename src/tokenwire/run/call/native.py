@@ -1,0 +1,57 @@
+"""The native twin of the express lane, where `tokenwire-speedups` is installed.
+
+Always true: without it, and with one that is made for another lane, everything works as it does in
+Python, which the twin equals byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from tokenwire import __version__
+from tokenwire.run.call import template
+
+__all__ = ["SWITCH", "TWIN", "Twin", "twin_of"]
+
+#: The environment variable that turns the twin off, as "0".
+SWITCH = "TOKENWIRE_SPEEDUPS"
+#: Raised with every change of what `Lane.received` or `Lane._append` do, here and in the twin.
+TWIN = 1
+
+
+class Twin(NamedTuple):
+    """What was found of the twin."""
+
+    #: In place of ``Lane.received``; None where that stays.
+    received: Callable[[Any, bytes], bool] | None
+    #: Its version, if it is used.
+    version: str = ""
+    #: Why it is not used.
+    reason: str = ""
+
+
+def twin_of(names: dict[str, Any], classes: Mapping[str, type]) -> Twin:
+    """The twin of the lane whose module has the globals ``names`` and touches ``classes``."""
+    if os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "no", "off"):
+        return Twin(None, reason=f"{SWITCH} turns it off")
+    try:
+        import tokenwire_speedups as speedups
+    except ImportError as error:
+        is_missing = isinstance(error, ModuleNotFoundError)
+        return Twin(None, reason="not installed" if is_missing else f"does not load: {error}")
+    version = str(getattr(speedups, "__version__", "unknown"))
+    if (version, getattr(speedups, "TWIN", None)) != (__version__, TWIN):
+        return Twin(None, reason=f"tokenwire-speedups {version} is made for another release")
+    matches = (
+        template._TEXT,
+        template._NUMBER,
+        template._COUNT,
+        template._WORD,
+        template._BLANKS,
+    )
+    try:
+        return Twin(speedups.bind(names, dict(classes), matches), version)
+    except (TypeError, AttributeError) as error:
+        return Twin(None, reason=f"does not fit this lane: {error}")
