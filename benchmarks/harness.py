@@ -271,18 +271,28 @@ ENVIRONMENT = {
     "TOKENWIRE_RUNS": "20000",
     "TOKENWIRE_ACCESS_LOG": "false",
     "TOKENWIRE_ON_DISCONNECT": "stop",
+    # The lane in Python, unless a benchmark says otherwise: the goals and older figures are its.
+    "TOKENWIRE_SPEEDUPS": os.environ.get("TOKENWIRE_SPEEDUPS", "0"),
 }
 
 
 @contextlib.contextmanager
 def running_tokenwire(
-    upstream: str, store: str = "memory:", *, tree: Path = ROOT, options: Sequence[str] = ()
+    upstream: str,
+    store: str = "memory:",
+    *,
+    tree: Path = ROOT,
+    options: Sequence[str] = (),
+    native: bool = False,
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A tokenwire server with further ``options`` on the first core: its port and its process."""
+    """A tokenwire server with further ``options`` on the first core: its port and its process.
+    ``native``: with the twin of the lane, which must be installed."""
     port = free_port()
     command = [sys.executable, "-m", "tokenwire", "serve", "--port", str(port)]
     command += ["--model", f"{upstream}#bench", "--store", store, *options]
     env = {**ENVIRONMENT, "PYTHONPATH": str(tree / "src")}
+    if native:
+        env["TOKENWIRE_SPEEDUPS"] = "1"
     with process(*command, core=server_core(), env=env) as child:
         wait_for(port, child)
         yield port, child

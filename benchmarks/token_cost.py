@@ -7,7 +7,8 @@ CPU is user plus system time of the server process. Both C programs are compiled
 
     python benchmarks/token_cost.py --streams 100,400,800 --rounds 3
 
-``--wires chat,ui`` measures those as well, on the same server as the native one.
+``--wires chat,ui`` measures those as well, on the same server as the native one; ``--native`` a
+server with the lane in C (`speedups/`), beside that in Python.
 """
 
 from __future__ import annotations
@@ -41,10 +42,17 @@ from harness import (
 sys.path.append(str(ROOT / "tests"))
 
 from support.redis import redis_server
+from tokenwire.run.call import lane
 
-#: Ratios to reach: against the bare server at any size, against the C proxy by streams.
+#: Ratios to reach: against the bare server at any size, against the C proxy by streams; the same
+#: with the lane in C.
 GOAL_BARE = 1.4
 GOAL_PROXY = {100: 2.7, 400: 2.7, 800: 2.3}
+GOAL_BARE_NATIVE = 1.0
+GOAL_PROXY_NATIVE = {100: 1.7, 400: 1.7, 800: 1.6}
+GOALS = ((GOAL_BARE, GOAL_PROXY), (GOAL_BARE_NATIVE, GOAL_PROXY_NATIVE))
+#: The name of a server with the lane in C.
+IN_C = "tokenwire, C lane"
 NATIVE = Path(__file__).with_name("native")
 
 
@@ -151,7 +159,10 @@ def main() -> None:
     parser.add_argument("--store", default="memory:", help="with TEMP for a folder; or 'redis'")
     parser.add_argument("--against", type=Path, help="another checkout of this project")
     parser.add_argument("--wires", default="", help=f"beside the native one: {', '.join(WIRES)}")
+    parser.add_argument("--native", action="store_true", help="a server with the lane in C as well")
     given = parser.parse_args()
+    if given.native and lane.twin.received is None:
+        raise SystemExit(f"the lane in C is not used here: {lane.twin.reason}")
     if shutil.which("gcc") is None:
         print("skipped: gcc is not installed, and the load and the proxy are C programs")
         return
@@ -167,10 +178,13 @@ def main() -> None:
         wires = ["native", *filter(None, given.wires.split(","))]
         servers: dict[str, Server] = {}
         trees = {"tokenwire": ROOT} | ({"other": given.against.resolve()} if given.against else {})
+        trees |= {IN_C: ROOT} if given.native else {}
         for number, (name, tree) in enumerate(trees.items()):
             url = store.replace("TEMP", f"{folder}/{number}")
             Path(folder, str(number)).mkdir()
-            port, child = stack.enter_context(running_tokenwire(upstream, url, tree=tree))
+            port, child = stack.enter_context(
+                running_tokenwire(upstream, url, tree=tree, native=name == IN_C)
+            )
             for wire in wires:
                 path, body = WIRES[wire]
                 data = json.dumps(body).replace("MODEL", f"{upstream}#bench").encode()
@@ -197,9 +211,9 @@ def main() -> None:
                     f"{row.system:6.1f}  {row.held:5.2f}  {row.p50_ms:8.1f}  {row.p99_ms:8.1f}"
                 )
                 if name in trees:
-                    goal = GOAL_PROXY.get(streams)
-                    text += f"   {row.cost / bare:6.2f} ({GOAL_BARE})"
-                    text += f"  {row.cost / floor:9.2f} ({goal or '-'})"
+                    of_bare, of_proxy = GOALS[name == IN_C]
+                    text += f"   {row.cost / bare:6.2f} ({of_bare})"
+                    text += f"  {row.cost / floor:9.2f} ({of_proxy.get(streams, '-')})"
                 elif name.partition(" ")[0] in trees:
                     native = median(rows[name.partition(" ")[0]]).cost
                     text += f"   {row.cost / native:6.2f} x native ({GOAL_WIRE})"
