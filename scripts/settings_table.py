@@ -26,8 +26,9 @@ flags, comma-separated environment variables, or TOML arrays. An unknown key, an
 unsafe combination exits with code 2 and a one-line reason. A variable `TOKENWIRE_...` that nothing
 reads is only warned of, with the nearest name, as plugins may have variables of their own. Beside
 the settings these are read: `TOKENWIRE_PROVIDERS`, `TOKENWIRE_MODEL_API_KEY`,
-`TOKENWIRE_MODEL_QUIRKS` and `TOKENWIRE_MODEL_..._TIMEOUT` ([providers](../guide/providers.md)), and
-by clients `TOKENWIRE_URL`, `TOKENWIRE_API_KEY` and `TOKENWIRE_DEBUG`.
+`TOKENWIRE_MODEL_QUIRKS` and `TOKENWIRE_MODEL_..._TIMEOUT` ([providers](../guide/providers.md)),
+`TOKENWIRE_SPEEDUPS` ([the lane in C](../guide/operate.md#the-express-lane-in-c)), and by clients
+`TOKENWIRE_URL`, `TOKENWIRE_API_KEY` and `TOKENWIRE_DEBUG`.
 
 ```toml
 # tokenwire.toml

@@ -49,11 +49,13 @@ static struct {
 /* Whether objects of `type` have the member of this slot, and no other attribute of its name. */
 static int has_member(PyTypeObject *type, enum slot s)
 {
+    if (!PyType_IsSubtype(type, PyDescr_TYPE(slots[s].member)))
+        return 0;
     PyObject *found = PyObject_GetAttr((PyObject *)type, slots[s].name);
     if (found == NULL)
         PyErr_Clear();
     Py_XDECREF(found);
-    if (found == NULL || found != slots[s].member)
+    if (found != slots[s].member)
         return 0;
     Py_INCREF(type);
     PyTypeObject *before = slots[s].type;
@@ -166,7 +168,7 @@ static int has_at(const char *data, Py_ssize_t size, Py_ssize_t at, Bytes part)
     return at >= 0 && at <= size - part.size && memcmp(data + at, part.data, part.size) == 0;
 }
 
-/* --- lane.py, as it is now ------------------------------------------------------------------- */
+/* --- lane.py, as it is ----------------------------------------------------------------------- */
 
 static PyObject *names;                        /* the globals of lane.py */
 static PyObject *py_received, *seal;           /* `Lane.received` in Python; `_seal` */
@@ -348,7 +350,7 @@ static Py_ssize_t fill(char *out, Py_ssize_t room, Bytes form, const Gap *gaps, 
 /* --- a token ---------------------------------------------------------------------------------- */
 
 #define CHECK 16
-#define MOST_RECORD (16 << 10)
+#define MOST_RECORD (8 << 10)
 
 /* What is known of a read that fits. */
 typedef struct {

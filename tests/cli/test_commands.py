@@ -248,6 +248,9 @@ def test_doctor_looks_at_everything(tmp_path: Path) -> None:
     assert done.returncode == 0, [f for f in found.values() if f["state"] == "broken"]
     assert found["demo model"]["state"] == "ok"
     assert found["store"]["state"] == "ok"
+    assert found["express lane"]["detail"].startswith(
+        ("native ", "pure Python; tokenwire-speedups: ")
+    )
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     told = inspect.getsource(doctor)
     for extra, needs in project["project"]["optional-dependencies"].items():

@@ -297,6 +297,38 @@ def test_a_read_of_any_type(thing):
             received(thing, READ)  # type: ignore[misc]
 
 
+@needs_twin
+def test_objects_whose_attributes_lie_elsewhere():
+    """Slots of others, properties, and the very members of our classes in a class without them."""
+
+    class Other:
+        bytes, records, takers = 400, [b"x"] * 4, ()
+        usage = SimpleNamespace(bytes=400, records=4)
+        writer = Tape.__dict__["writer"]
+
+    class Open(Port):
+        @property
+        def is_open(self) -> bool:  # type: ignore[override]
+            return False
+
+    class Empty(Usage):
+        __slots__ = ("bytes",)
+
+    def other(lane: Desk) -> None:
+        lane._tape = Other()  # type: ignore[assignment]
+
+    def shut(lane: Desk) -> None:
+        port = lane.readers[0].port = Open.__new__(Open)
+        port.form, port.fixed, port.send = FORM, 3, sent(lane, 0)
+
+    def empty(lane: Desk) -> None:
+        lane._tape.usage = Empty.__new__(Empty)  # type: ignore[union-attr]
+        lane._tape.usage.bytes, lane._tape.usage.records = 7, 3  # type: ignore[union-attr]
+
+    for change in (other, shut, empty):
+        same(change, READ, READ)
+
+
 #: Each attribute that the twin reads.
 PLACES: dict[str, Callable[[Desk], Any]] = {"": lambda lane: lane}
 PLACES |= {"_tape.": lambda lane: lane._tape, "_tape.usage.": lambda lane: lane._tape.usage}
