@@ -12,7 +12,7 @@
 #include <structmember.h>
 
 #define VERSION "0.1.0"
-/* That of lane.py: both are raised with every change of what these functions do. */
+/* That of run/call/native.py: both are raised with every change of what these functions do. */
 #define TWIN 1
 
 /* --- attributes: where `__slots__` put them -------------------------------------------------- */

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from run.test_lane import BEGIN, CALL, DONE, STOP, TEXT, WIRES, chat
+from run.test_lane import BEGIN, CALL, DONE, STOP, TEXT, WIRES, chat, raw
 from support.both_ways import END, RUN, Body, chunked, run_over, same_both_ways
 from support.spine import run_async
 from tokenwire.express import Reader
@@ -183,9 +183,22 @@ def test_a_chunk_begins_with_the_line_of_its_length():
                 line = form % size
                 if len(line) + size + 2 == length:
                     fits.append(line)
-            if lines[length] != b"\0":
+            if len(lines[length]) <= length:
                 fits.remove(lines[length])
             assert not fits
+
+
+def test_a_read_of_a_length_that_no_chunk_has_is_parsed():
+    lines = _size_lines(b"%x\r\n")
+    lengths = [length for length in range(200, 300) if len(lines[length]) > length]
+    assert lengths
+    for length in lengths:
+        for first in (b"\0", b"0", b"\r"):
+            text = b"a" * (length - len(first + raw(b"")) - 2)
+            chunks = chunked(BEGIN, *[raw(b"%d" % n) for n in range(6)], STOP, DONE)
+            odd = first + raw(text) + b"\r\n"
+            assert len(odd) == length
+            same_both_ways(CHAT, [*chunks[:5], odd, *chunks[5:], END])
 
 
 def test_a_log_of_memory_is_lent_only_to_who_may_append():

@@ -53,8 +53,8 @@ _SHORT_STAY = 3
 @cache
 def _size_lines(form: bytes) -> list[bytes]:
     """By the length of a chunk, up to `_MOST_BYTES`: the line with its size, written as in
-    ``form``; what begins no chunk, where none has this length."""
-    lines = [b"\0"] * (_MOST_BYTES + 16)
+    ``form``; what is longer than any read, where no chunk has this length."""
+    lines = [bytes(_MOST_BYTES + 16)] * (_MOST_BYTES + 16)
     for size in range(1, _MOST_BYTES):
         line = form % size
         lines[len(line) + size + 2] = line
