@@ -37,6 +37,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 # The express lane in C. Without a compiler or Python's headers all works without it; one that was
 # built before and fits no longer is not kept.
 $(VENV)/.speedups: $(VENV)/.installed speedups/pyproject.toml speedups/setup.py speedups/tokenwire_speedups.c
+	@rm -rf speedups/build
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./speedups >$(VENV)/speedups.log 2>&1 \
 	  || { $(BIN)/pip uninstall -q -y tokenwire-speedups >/dev/null 2>&1; \
 	    echo "the express lane could not be built in C ($(VENV)/speedups.log says why): it runs in Python"; }

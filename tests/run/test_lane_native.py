@@ -57,6 +57,7 @@ def bind_nothing(*arguments: Any) -> None:
     ],
 )
 def test_a_twin_that_does_not_fit_is_not_used(installed, reason, monkeypatch):
+    monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setitem(sys.modules, "tokenwire_speedups", installed)
     found = twin_of({}, {})
     assert (found.received, found.version) == (None, "")
@@ -65,6 +66,7 @@ def test_a_twin_that_does_not_fit_is_not_used(installed, reason, monkeypatch):
 
 def test_one_that_does_not_load_is_told(monkeypatch, tmp_path):
     (tmp_path / "tokenwire_speedups.py").write_text("raise ImportError('undefined symbol: Py_X')")
+    monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tokenwire_speedups", raising=False)
     assert twin_of({}, {}).reason == "does not load: undefined symbol: Py_X"
