@@ -7,6 +7,7 @@ text only length and checksum, which suffice to recognise a correction at the pa
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from typing import Any
 
 from tokenwire.events import json_patch
@@ -188,6 +189,10 @@ class RunView:
     def failure(self, event: RunEnd) -> Failure:
         """Why the run has no answer to show, where `ending` says so."""
         return failure_of(self.error, self.finish, event.outcome, event.reason)
+
+    def void_parts(self, event: StepReset) -> Collection[int]:
+        """The parts that a reset takes back, before or after it is applied."""
+        return event.discard_parts or (self.parts if event.step == self.step else ())
 
     def apply(self, event: AnyEvent) -> None:
         """Apply one event. A part that ends stays in ``parts`` until its step is over."""

@@ -81,7 +81,9 @@ class AnthropicEncoder(ChunkEncoder):
         self.tools = tools
         self._next = 0
         self._blocks: dict[int, int] = {}  # part -> index, until it is stopped
-        self._calls = self._visible = False
+        self._calls = False
+        #: The parts of which the client has something.
+        self._shown: set[int] = set()
         # What the client has open: index -> start; and how indexes are numbered for it.
         self._open: dict[int, Chunk] = {}
         self._shift: dict[int, int] = {}
@@ -139,7 +141,7 @@ class AnthropicEncoder(ChunkEncoder):
             return [self._message_start()]
         if isinstance(event, StepReset):
             self._blocks.clear()
-            if not self._visible:
+            if self._shown.isdisjoint(view.void_parts(event)):
                 return []
             self.ended = True
             text = "The answer was started again; the words before are void. Ask again."
@@ -162,7 +164,8 @@ class AnthropicEncoder(ChunkEncoder):
         return {"type": "message_start", "message": message}
 
     def _block(self, part: PartView, block: Chunk) -> Chunk:
-        part.announced = self._visible = True
+        part.announced = True
+        self._shown.add(part.part)
         index = self._blocks[part.part] = self._next
         self._next += 1
         return {"type": "content_block_start", "index": index, "content_block": block}

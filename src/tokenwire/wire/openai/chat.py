@@ -81,7 +81,8 @@ class OpenAIChatEncoder(ChunkEncoder):
         self.include_usage = include_usage
         self.tools = tools
         self._index = 0
-        self._visible = False
+        #: The parts of which the client has something.
+        self._shown: set[int] = set()
         self._calls = False
         self._head = b""
 
@@ -91,7 +92,7 @@ class OpenAIChatEncoder(ChunkEncoder):
             part = self.view.open.get(event.part)
             if part is not None and event.text:
                 part.add(event.text)
-                self._visible = True
+                self._shown.add(event.part)
                 return b'id: %b\n%b"choices":[{"index":0,"delta":{"content":%b}}]}\n\n' % (
                     cursor.encode("ascii"),
                     self._head,
@@ -128,7 +129,7 @@ class OpenAIChatEncoder(ChunkEncoder):
             self._head = b"data: " + dumps(self._base())[:-1] + b","
             return [self._chunk({"role": "assistant"})]
         if isinstance(event, StepReset):
-            if not self._visible:
+            if self._shown.isdisjoint(view.void_parts(event)):
                 return []
             self.ended = True
             return [{"error": error_object(RESET, "server_error", "step_reset")}]
@@ -157,7 +158,7 @@ class OpenAIChatEncoder(ChunkEncoder):
             return []
         field = _FIELDS.get(part.kind)
         if field is not None:
-            self._visible = True
+            self._shown.add(event.part)
             return [self._chunk({field: event.text})]
         return self._arguments(part) if part.announced else []
 
@@ -182,7 +183,8 @@ class OpenAIChatEncoder(ChunkEncoder):
             return []
         if not (part.is_clients or part.name in (self.tools or ())):
             return []
-        part.announced = self._visible = self._calls = True
+        part.announced = self._calls = True
+        self._shown.add(part.part)
         part.index = self._index
         self._index += 1
         call = {

@@ -128,7 +128,7 @@ class OpenAIResponsesEncoder(ChunkEncoder):
                 {"type": "response.in_progress", "response": self._response("in_progress")},
             ]
         if isinstance(event, StepReset):
-            if not self._items:
+            if self._items.keys().isdisjoint(view.void_parts(event)):
                 return []
             self.ended = True
             text = "The answer was started again; the words before are void. Get the response."
