@@ -153,7 +153,8 @@ async def test_an_approval_is_input_required(url: str, binding: str, how: str) -
             await Seen().read(a.send_message(question("well, perhaps", task_id=task)))
         assert native(url, task)["state"] == "waiting"
         rest = await Seen().read(a.send_message(answer))
-        assert (rest.kinds[0], rest.states[0]) == ("task", "WORKING")
+        assert rest.kinds[0] == "task"
+        assert rest.states[0] in ("WORKING", "COMPLETED")  # the run may be faster than the answer
         assert rest.states[-1] == "COMPLETED"
         assert rest.task.id == task
         again = await Seen().read(a.send_message(answer))  # the message comes again
