@@ -16,6 +16,7 @@ the ordinary way, through the task.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -62,7 +63,7 @@ class Port:
         self.wrote = False
 
 
-class Reader:
+class Reader(ABC):
     """A reader of a log, which its store calls with one more record (``Take`` in
     `tokenwire.log.base`)."""
 
@@ -74,13 +75,13 @@ class Reader:
     #: anything else to do, and for wires whose bytes depend on more than the record.
     port: Port | None
 
+    @abstractmethod
     def __call__(self, offset: int, record: bytes) -> bool:
         """Take the record at ``offset``; whether it is taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: Exception) -> None:
         """What the reader was given did not reach it: its task raises ``error``."""
-        raise NotImplementedError
 
 
 class Usage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from tokenwire.errors import ConflictError, KeyReusedError
@@ -32,7 +33,7 @@ ON CONFLICT (name) DO UPDATE SET value = max(value + 1, excluded.value) RETURNIN
 """
 
 
-class Acts:
+class Acts(ABC):
     """The part of `Writer` that the facade's jobs call."""
 
     _connection: sqlite3.Connection
@@ -43,16 +44,16 @@ class Acts:
     #: Hashes of the names of logs that were touched in this transaction, but for plain appends.
     _touched: set[int]
 
-    def _look_up(self, name: str) -> Head:
-        raise NotImplementedError
+    @abstractmethod
+    def _look_up(self, name: str) -> Head: ...
 
+    @abstractmethod
     def _flush(self) -> None:
         """Write the records of this transaction into the journal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _tell_erased(self, sid: int) -> None:
         """The log of this number is gone, for whoever knows something of it."""
-        raise NotImplementedError
 
     def _count(self, name: str, change: int) -> None:
         self._connection.execute(

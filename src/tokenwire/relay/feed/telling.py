@@ -143,13 +143,13 @@ class Telling(Generic[T]):
         if failures > 1:
             return
         what = "a change of %s could not be told yet: %s"
-        known = isinstance(error, LogError)
+        is_of_store = isinstance(error, LogError)
         _log.log(
-            logging.WARNING if known else logging.ERROR,
+            logging.WARNING if is_of_store else logging.ERROR,
             what,
             self._what,
-            error if known else type(error).__name__,
-            exc_info=None if known else error,
+            error if is_of_store else type(error).__name__,
+            exc_info=None if is_of_store else error,
         )
 
     async def _wait(self, seconds: float) -> None:
