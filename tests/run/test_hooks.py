@@ -466,11 +466,11 @@ def test_a_cancel_reaches_a_hook() -> None:
 
 @tool
 async def secret(ctx: ToolContext, fails: bool = False):
-    ctx.progress(0.5, "found 4711")
+    ctx.progress(0.5, "found safe-4711")
     yield "the number is "
     if fails:
-        raise ValueError("4711 is wrong")
-    yield "4711"
+        raise ValueError("safe-4711 is wrong")
+    yield "safe-4711"
 
 
 @pytest.mark.parametrize("kind", ["changes", "returns", "error"])
@@ -479,7 +479,7 @@ def test_a_result_is_redacted_before_anybody_sees_it(kind: str) -> None:
 
     async def after_tool(request: CallRequest, result: CallResult) -> Any:
         seen.append((request.name, result.error))
-        text = result.content.replace("4711", "***")
+        text = result.content.replace("safe-4711", "***")
         if kind == "returns":
             return text
         result.content = text
@@ -488,8 +488,8 @@ def test_a_result_is_redacted_before_anybody_sees_it(kind: str) -> None:
     model = asked_for("secret", fails=kind == "error")
     events = ran(model, tools=[secret], after_tool=after_tool)
     assert seen == [("secret", "exception" if kind == "error" else None)]
-    assert "4711" not in str(events)
-    assert "4711" not in str(model.requests)
+    assert "safe-4711" not in str(events)
+    assert "safe-4711" not in str(model.requests)
     assert "***" in str(model.requests[1])
     assert events[-1].outcome == "complete"
 
@@ -498,13 +498,13 @@ def test_a_result_is_redacted_before_anybody_sees_it(kind: str) -> None:
 def test_a_mistake_in_after_tool_shows_nothing_of_the_result(how: str) -> None:
     async def after_tool(request: CallRequest, result: CallResult) -> Any:
         if how == "raises":
-            raise ValueError("4711")
+            raise ValueError("safe-4711")
         if how == "hangs":
             await asyncio.sleep(3600)
         return object()
 
     events = ran(asked_for("secret"), tools=[secret], after_tool=after_tool, timeout=0.5)
-    assert "4711" not in str(events)
+    assert "safe-4711" not in str(events)
     assert (events[-1].outcome, events[-1].reason) == ("error", "hook_failed")
     assert [e.code for e in of(events, m.ToolError)] == ["hook_failed"]
 
