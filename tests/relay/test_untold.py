@@ -512,13 +512,13 @@ def test_a_snapshot_is_one_page(new_log: Callable[[], Store]) -> None:
 
 
 class Rough:
-    """Makes calls about feeds fail now and then, before or after their effect, and all others
+    """Makes each fifth call about feeds fail, before its effect and after it in turns, and others
     late."""
 
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
         self._random = random.Random(seed)
         self.is_on = True
-        self.count = 0
+        self.calls = self.count = 0
         for name in ("append", "read", "document", "swap_document"):
             monkeypatch.setattr(store, name, self._wrapped(getattr(store, name)))
 
@@ -526,8 +526,9 @@ class Rough:
         async def wrapped(*args: Any, **how: Any) -> Any:
             chance = self._random.random()
             is_of_feeds = args[0].startswith(("feed.", "thread-feed", "thread-list"))
-            fails = self.is_on and is_of_feeds and chance < 0.1
-            if fails and chance < 0.05:
+            self.calls += is_of_feeds
+            fails = self.is_on and is_of_feeds and self.calls % 5 == 0
+            if fails and self.calls % 10 == 0:
                 self.count += 1
                 raise StoreUnavailableError("the store is away")
             result = await call(*args, **how)
