@@ -6,6 +6,7 @@ one begins. Names choose some of them; ``goals`` alone is the table.
     python benchmarks/all.py
     python benchmarks/all.py start encode
     python benchmarks/all.py goals
+    python benchmarks/all.py goals-native
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ORDER = [
@@ -40,14 +42,17 @@ ORDER = [
     "takeovers",
     "workers",
     "goals",
+    "goals-native",
 ]
+#: Those that are another one with options.
+WITH_OPTIONS = {"goals-native": ["goals", "--native"]}
 #: Seconds of one benchmark. `goals.py` begins nothing after 900 and ends soon after that.
 LIMIT = 1200.0
 
 
-def run(path: Path, seconds: float) -> str:
+def run(path: Path, options: Sequence[str], seconds: float) -> str:
     """Run one; what went wrong, or nothing."""
-    child = subprocess.Popen([sys.executable, str(path)], start_new_session=True)
+    child = subprocess.Popen([sys.executable, str(path), *options], start_new_session=True)
     try:
         code = child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -75,9 +80,10 @@ def main() -> int:
     given = parser.parse_args()
     problems = []
     for name in given.names:
-        path = Path(__file__).with_name(f"{name}.py")
+        program, *options = WITH_OPTIONS.get(name, [name])
+        path = Path(__file__).with_name(f"{program}.py")
         print(f"== {name}", flush=True)
-        problem = run(path, given.limit) if path.exists() else "there is no such benchmark"
+        problem = run(path, options, given.limit) if path.exists() else "there is no such benchmark"
         if problem:
             problems.append(f"{name}: {problem}")
             print(problems[-1])

@@ -8,6 +8,9 @@ What cannot be had here (no C compiler, no redis-server) says so in its row. Not
 
     python benchmarks/goals.py
     python benchmarks/goals.py --only sqlite,replay --rounds 5
+    python benchmarks/goals.py --native
+
+``--native``: with the compiled twins (`speedups/`), against their own goals; else all is Python.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -24,6 +26,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+
+# Before anything of tokenwire is imported, here and in the servers.
+os.environ["TOKENWIRE_SPEEDUPS"] = "1" if "--native" in sys.argv else "0"
 
 import uvloop
 from fan_out import started
@@ -50,6 +55,7 @@ from workers import reading_costs, workers_costs  # noqa: E402
 from log import replay  # noqa: E402
 from support.redis import BINARIES, redis_server  # noqa: E402
 from tokenwire.log.open import open_store  # noqa: E402
+from tokenwire.run.call import lane  # noqa: E402
 
 #: Streams that are tried, as shares of the goal, until so many are held.
 STEPS = (1.0, 0.75, 0.5, 0.35, 0.2)
@@ -264,15 +270,6 @@ PARTS: dict[Callable[[Bench, set[str]], dict[str, Figure]], tuple[str, ...]] = {
 WITHOUT_C = {"replay", "elsewhere"}
 
 
-def has_twin() -> bool:
-    """Whether the compiled twins are in use."""
-    try:
-        module = importlib.import_module("tokenwire.speedups")
-    except ModuleNotFoundError:
-        return False
-    return bool(module.speedups.is_on)
-
-
 def measured(
     given: argparse.Namespace, wanted: set[str]
 ) -> tuple[dict[str, Figure], dict[str, str]]:
@@ -309,11 +306,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--limit", type=float, default=900.0, help="begin nothing after this")
     parser.add_argument("--only", default="", help=f"some of: {', '.join(GOALS)}")
+    parser.add_argument("--native", action="store_true", dest="twin", help="with the twins in C")
     given = parser.parse_args()
     wanted = set(filter(None, given.only.split(","))) or set(GOALS)
     if unknown := wanted - GOALS.keys():
         parser.error(f"no such goal: {', '.join(sorted(unknown))}; there are {', '.join(GOALS)}")
-    given.twin = has_twin()
+    if given.twin and lane.twin.received is None:
+        parser.error(f"the compiled twins are not used here: {lane.twin.reason}")
     os.sched_setaffinity(0, {other_core()})
     begin, load = time.monotonic(), os.getloadavg()[0]
     figures, doubts = measured(given, wanted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +103,26 @@ def test_make_bench_goes_on_after_a_benchmark_that_does_not_end(tmp_path):
         command = ["ps", "-o", "stat=", "-p", begun.read_text()]
         state = subprocess.run(command, capture_output=True, text=True).stdout
         assert state[:1] in ("", "Z")  # gone, or nobody has asked for its exit code
+
+
+def test_what_is_measured_is_what_the_table_says():
+    """The twins are in use in every process with ``--native``, and in none without."""
+    script = (
+        "import sys; sys.argv = ['goals.py', *sys.argv[1:]]; import goals, harness;"
+        "from tokenwire.run.call import lane;"
+        "print(harness.ENVIRONMENT['TOKENWIRE_SPEEDUPS'], lane.twin.received is not None)"
+    )
+    is_there = importlib.util.find_spec("tokenwire_speedups") is not None
+    for options, variable, expected in (
+        ([], "1", "0 False"),
+        (["--native"], "0", f"1 {is_there}"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *options],
+            cwd=FOLDER,
+            env={**os.environ, "TOKENWIRE_SPEEDUPS": variable},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout.strip() == expected, done.stderr
