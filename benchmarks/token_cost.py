@@ -6,7 +6,10 @@ being late. The three take turns, round by round, on one core; model and readers
 CPU is user plus system time of the server process. Both C programs are compiled here with gcc.
 
     python benchmarks/token_cost.py --streams 100,400,800 --rounds 3
+    python benchmarks/token_cost.py --streams 100,200 --rate 200 --loop open
 
+In an open loop tokens leave the model when they are due, whatever the reader has: so do fast
+models, whose tokens are read on a tick, several at once.
 ``--wires chat,ui`` measures those as well, on the same server as the native one; ``--native`` a
 server with the lane in C (`speedups/`), beside that in Python.
 """
@@ -125,11 +128,17 @@ def running_proxy(program: str, model_port: int) -> Iterator[Server]:
 
 
 def window(
-    load: str, server: Server, model_port: int, streams: int, rate: float, seconds: float
+    load: str,
+    server: Server,
+    model_port: int,
+    streams: int,
+    rate: float,
+    seconds: float,
+    loop: str = "closed",
 ) -> Row:
-    """One window of load on ``server``."""
+    """One window of load on ``server``. ``loop``: see `native/load.c`."""
     pids = ",".join(map(str, (server.pid, *server.beside)))
-    command = [load, server.port, model_port, pids, streams, rate, 1.5, seconds]
+    command = [load, server.port, model_port, pids, streams, rate, 1.5, seconds, loop]
     done = subprocess.run(
         [str(word) for word in command], input=server.request, capture_output=True, timeout=120
     )
@@ -154,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", default="100,400,800")
     parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--loop", choices=("closed", "open"), default="closed")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--store", default="memory:", help="with TEMP for a folder; or 'redis'")
@@ -201,7 +211,9 @@ def main() -> None:
             rows: dict[str, list[Row]] = {name: [] for name in servers}
             for _ in range(given.rounds):
                 for name, server in servers.items():
-                    row = window(load, server, model_port, streams, given.rate, given.seconds)
+                    row = window(
+                        load, server, model_port, streams, given.rate, given.seconds, given.loop
+                    )
                     rows[name].append(row)
             bare, floor = median(rows["bare"]).cost, median(rows["C proxy"]).cost
             for name in servers:

@@ -1,11 +1,14 @@
-/* Model and readers in one process, in a closed loop: what a server between them costs per token.
+/* Model and readers in one process: what a server between them costs per token.
  *
- * Every stream has a token due RATE times a second, and the next one leaves the model only when the
- * reader has the one before: at most one token of a stream is under way, so that no server gets
- * cheaper by being late. Streams begin one after the other; the connection that the server opens
- * for a reader's request is the one that comes next.
+ * Every stream has a token due RATE times a second. In a closed loop the next one leaves the model
+ * only when the reader has the one before: at most one token of a stream is under way, so that no
+ * server gets cheaper by being late. In an open loop tokens leave when they are due, whatever the
+ * reader has, up to MOST_UNDER_WAY of a stream; one beyond that is never sent, and is missing. A
+ * reader finds tokens by a mark that each has in its text, so that several may come as one event.
+ * Streams begin one after the other; the connection that the server opens for a reader's request is
+ * the one that comes next.
  *
- *     load PORT MODEL_PORT PID[,PID...] STREAMS RATE WARM SECONDS < request
+ *     load PORT MODEL_PORT PID[,PID...] STREAMS RATE WARM SECONDS [closed | open] < request
  *
  * A request may hold twelve @ in a row; they become a number that no other request has.
  * prints: tokens of the window, p50 and p99 of the delay between the model's write and the reader's
@@ -27,12 +30,14 @@
 #include <unistd.h>
 
 enum { MOST_STREAMS = 16384, AT_ONCE = 512, PIECE = 65536, MARK = '~', BINS = 1 << 20 };
-enum { MOST_PIDS = 16 };
+/* MOST_UNDER_WAY: a power of two; together they fit into the socket's buffer, MODEL_BUFFER. */
+enum { MOST_PIDS = 16, MOST_UNDER_WAY = 256, MODEL_BUFFER = 1 << 19 };
 
 typedef struct {
     int reader, model;
-    int is_under_way;    /* a token left the model and has not arrived */
-    int64_t due, sent;   /* nanoseconds */
+    unsigned left, arrived;       /* tokens: from the model, at the reader */
+    int64_t due;                  /* nanoseconds, as those below */
+    int64_t sent[MOST_UNDER_WAY]; /* when the newest tokens left */
 } Stream;
 
 static Stream streams[MOST_STREAMS];
@@ -79,8 +84,7 @@ static void say(Stream *stream, unsigned number, int64_t now) {
         WORDS[number % (sizeof WORDS / sizeof *WORDS)]);
     int whole = snprintf(block, sizeof block, "%x\r\n%s\r\n", (unsigned)size, json);
     if (send(stream->model, block, (size_t)whole, MSG_NOSIGNAL) != whole) fail("model send");
-    stream->is_under_way = 1;
-    stream->sent = now;
+    stream->sent[stream->left++ % MOST_UNDER_WAY] = now;
 }
 
 /* Wait until the server has connected and sent its whole request; then begin the answer. */
@@ -114,6 +118,8 @@ static int meet(int patience) {
         if (size < (size_t)(end - seen) + 4 + body) continue;
         static const char HEAD[] = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
                                    "transfer-encoding: chunked\r\n\r\n";
+        int room = MODEL_BUFFER; /* what is under way fits, so that no send waits */
+        setsockopt(model, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         if (send(model, HEAD, sizeof HEAD - 1, MSG_NOSIGNAL) < 0) fail("model head");
         return model;
     }
@@ -157,11 +163,13 @@ static long quantile(uint64_t total, double share) {
 int main(int argc, char **argv) {
     static char request[1 << 16], piece[PIECE];
     struct epoll_event events[AT_ONCE];
-    if (argc != 8) {
+    int is_open_loop = argc == 9 && !strcmp(argv[8], "open");
+    if (argc != 8 && !is_open_loop && !(argc == 9 && !strcmp(argv[8], "closed"))) {
         fprintf(stderr, "usage: load PORT MODEL_PORT PID[,PID...] STREAMS RATE WARM SECONDS"
-                        " < request\n");
+                        " [closed | open] < request\n");
         return 2;
     }
+    unsigned most_under_way = is_open_loop ? MOST_UNDER_WAY : 1;
     int count = atoi(argv[4]);
     if (count < 1 || count > MOST_STREAMS) return 2;
     int64_t interval = (int64_t)(1e9 / atof(argv[5]));
@@ -216,8 +224,11 @@ int main(int argc, char **argv) {
             next_scan = now + 500000;
             for (int i = 0; i < count; i++) {
                 Stream *stream = &streams[i];
-                if (stream->is_under_way || stream->due > now) continue;
-                say(stream, number++, now_ns());
+                if (stream->due > now) continue;
+                if (stream->left - stream->arrived < most_under_way)
+                    say(stream, number++, now_ns());
+                else if (!is_open_loop)
+                    continue;
                 stream->due += interval;
                 if (stream->due < now) stream->due = now + interval; /* late: it is not made up for */
             }
@@ -232,12 +243,17 @@ int main(int argc, char **argv) {
                 fprintf(stderr, "a reader's stream ended: %.*s\n", 200, piece);
                 return 1;
             }
-            if (size < 0 || memchr(piece, MARK, (size_t)size) == NULL) continue;
-            stream->is_under_way = 0;
-            if (!is_open) continue;
-            int64_t delay = (now - stream->sent) / 1000;
-            delays[delay < BINS ? delay : BINS - 1]++;
-            tokens++;
+            char *end = piece + (size < 0 ? 0 : size);
+            for (char *mark = piece; (mark = memchr(mark, MARK, (size_t)(end - mark))); mark++) {
+                if (stream->arrived == stream->left) {
+                    fprintf(stderr, "a token came twice\n");
+                    return 1;
+                }
+                int64_t delay = (now - stream->sent[stream->arrived++ % MOST_UNDER_WAY]) / 1000;
+                if (!is_open) continue;
+                delays[delay < BINS ? delay : BINS - 1]++;
+                tokens++;
+            }
         }
     }
     printf("%llu %ld %ld", (unsigned long long)tokens, quantile(tokens, 0.5),
