@@ -348,6 +348,38 @@ def test_the_journal_becomes_empty_of_a_damaged_log(tmp_path: Path, small_bounds
     run(SQLiteStore(str(path)), check)
 
 
+def test_a_record_that_was_damaged_in_the_journal_is_refused_from_its_page(
+    tmp_path: Path, small_bounds: None
+) -> None:
+    path = tmp_path / "log.db"
+
+    async def write(store: SQLiteStore) -> None:
+        for name in "ab":
+            await store.create(name, owner="me", lease=0)
+        for number in range(1, 4):
+            await store.append("a", epoch=1, first=number, records=[b"record %d" % number])
+
+    run(SQLiteStore(str(path)), write)
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "UPDATE journal SET data = CAST('recorD 2' AS BLOB) WHERE data = CAST('record 2' AS BLOB)"
+    )
+    connection.commit()
+    connection.close()
+
+    async def check(store: SQLiteStore) -> None:
+        assert rows(path, "SELECT count(*) FROM page WHERE id >> 32 = 1") == [(0,)]
+        for number in range(1, 60):
+            await store.append("b", epoch=1, first=number, records=[b"x"])
+        assert rows(path, "SELECT count(*) > 0 FROM page WHERE id >> 32 = 1") == [(1,)]
+        with pytest.raises(StoreDamagedError, match="record 2 of log a"):
+            await store.read("a")
+        assert (await store.read("a", most=1)).records == [b"record 1"]
+        assert (await store.read("a", after=2)).records == [b"record 3"]
+
+    run(SQLiteStore(str(path)), check)
+
+
 def test_pages_cost_no_commit(tmp_path: Path, small_bounds: None) -> None:
     async def case(store: SQLiteStore) -> None:
         await store.create("s", owner="me")

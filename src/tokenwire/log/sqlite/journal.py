@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from tokenwire.errors import StoreDamagedError
 from tokenwire.log.sqlite.pages import pack, page_tail, unpack
+from tokenwire.log.sqlite.schema import damaged
 
-__all__ = ["WIDTH", "Commit", "Entry", "Journal", "Row", "damaged"]
+__all__ = ["WIDTH", "Commit", "Entry", "Journal", "Row"]
 
 #: Numbers of one entry: the log's number, offset, length, checksum. Offset 0: no record, but
 #: something else happened to the log (pages were written, it was erased). Log 0: erased bytes.
@@ -35,15 +36,6 @@ SELECT CAST(group_concat((
     FROM journal WHERE id = json_extract(value, '$[0]')), '') AS BLOB)
 FROM json_each(?)
 """
-
-
-def damaged(what: str, log: str, number: int) -> StoreDamagedError:
-    """The error for something that fails its checksum, or is missing."""
-    return StoreDamagedError(
-        f"{what} {number} of log {log} fails its checksum; the store is damaged",
-        stream=log,
-        offset=number,
-    )
 
 
 def _checksum(number: int, hashes: bytes, entries: bytes) -> int:
@@ -71,46 +63,58 @@ class Entry(NamedTuple):
     offset: int
 
 
+def _lasts(numbers: array[int]) -> dict[int, int]:
+    """The last offset of each log in a row."""
+    lasts = dict(zip(numbers[::WIDTH], numbers[1::WIDTH], strict=True))
+    if 0 in lasts.values():
+        for sid, offset in zip(numbers[::WIDTH], numbers[1::WIDTH], strict=True):
+            lasts[sid] = max(lasts[sid], offset)
+    return lasts
+
+
 class Row:
     """What is known of one row of the journal."""
 
-    __slots__ = ("checked", "numbers", "sids", "size")
+    __slots__ = ("checked", "lasts", "numbers", "size")
 
     def __init__(self, numbers: array[int], size: int) -> None:
         self.numbers = numbers
-        self.sids = frozenset(numbers[::WIDTH])
+        #: The last offset of each log that is here; 0: no record of it.
+        self.lasts = _lasts(numbers)
         self.size = size
         #: Numbers before this one are of records that are in pages, as the pager knows.
         self.checked = 0
 
     def entries(self, number: int, sid: int, after: int) -> list[Entry]:
         """The records of one log with offsets after ``after``; ``number`` is the row's own."""
-        numbers = self.numbers
-        sids, lengths = numbers[::WIDTH], numbers[2::WIDTH]
         entries: list[Entry] = []
+        if self.lasts.get(sid, 0) <= after:
+            return entries
+        numbers = self.numbers
+        sids, offsets, lengths = numbers[::WIDTH], numbers[1::WIDTH], numbers[2::WIDTH]
         at = start = position = 0
-        for _ in range(sids.count(sid)):
+        remaining = sids.count(sid)
+        while remaining:
             at = sids.index(sid, at)
+            # Records of one append are next to each other: those up to ``after`` are one step.
+            skipped = after - offsets[at]
+            far = at + skipped
+            if 0 < skipped < remaining and (sids[far], offsets[far]) == (sid, after):
+                at, remaining = far, remaining - skipped
             position += sum(lengths[start:at])
             start = at
-            offset = numbers[at * WIDTH + 1]
-            if offset > after:
+            if offsets[at] > after:
                 check = numbers[at * WIDTH + 3]
-                entries.append(Entry(number, position, lengths[at], check, offset))
-            at += 1
+                entries.append(Entry(number, position, lengths[at], check, offsets[at]))
+            at, remaining = at + 1, remaining - 1
         return entries
-
-    def last(self, sid: int) -> int:
-        """The last offset of one log that is here; 0 for none."""
-        sids = self.numbers[::WIDTH]
-        return max(self.numbers[at * WIDTH + 1] for at, one in enumerate(sids) if one == sid)
 
     def forget(self, sid: int) -> None:
         """The records of this log were erased; the places of the others stay."""
         for at in range(0, len(self.numbers), WIDTH):
             if self.numbers[at] == sid:
                 self.numbers[at] = self.numbers[at + 1] = self.numbers[at + 3] = 0
-        self.sids -= {sid}
+        self.lasts.pop(sid, None)
 
 
 class Commit(NamedTuple):
@@ -196,7 +200,7 @@ class Journal:
         """The records of a log that are here, after the offset ``after``."""
         entries: list[Entry] = []
         for number, row in self.rows.items():
-            if sid in row.sids:
+            if row.lasts.get(sid, 0) > after:
                 entries += row.entries(number, sid, after)
         return entries
 
@@ -220,10 +224,8 @@ class Journal:
     def end(self, sid: int, paged: int) -> int:
         """The last offset of a log whose last one in a page is ``paged``."""
         for row in reversed(self.rows.values()):
-            if sid in row.sids:
-                last = row.last(sid)
-                if last:
-                    return max(last, paged)
+            if last := row.lasts.get(sid, 0):
+                return max(last, paged)
         return paged
 
     def read(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[bytes]:
@@ -248,7 +250,7 @@ class Journal:
     def erase(self, connection: sqlite3.Connection, sid: int) -> None:
         """Overwrite the records of a log, wherever they are here."""
         for number, row in self.rows.items():
-            if sid not in row.sids:
+            if sid not in row.lasts:
                 continue
             hashes = connection.execute(
                 "SELECT hashes FROM journal WHERE id = ?", (number,)
@@ -257,7 +259,7 @@ class Journal:
             for entry in row.entries(number, sid, 0):
                 data[entry.position : entry.position + entry.length] = bytes(entry.length)
             row.forget(sid)
-            if not any(row.sids):  # nothing else was in it; the row itself stays
+            if not any(row.lasts):  # nothing else was in it; the row itself stays
                 del row.numbers[:], data[:]
                 self.size -= row.size
                 row.size = row.checked = 0

@@ -141,7 +141,8 @@ class Pager:
             if end < len(entries) and entries[end].offset == entry.offset + 1:
                 continue
             checks = [one.check for one in entries[start:end]]
-            pages += cut(sid, entries[start].offset, total, records[start:end], checks)
+            some = records[start:end]
+            pages += cut(sid, entries[start].offset, total, some, checks, unchecked=True)
             total = pages[-1][1]
             start = end
         self._paged[sid] = entries[-1].offset if entries else MOST_OFFSET

@@ -1,22 +1,29 @@
 """Pages: up to 64 records of one log in one row, where records stay for good.
 
-Always true: the pages of a log follow each other without gap, from its first record on; each record
-has a checksum that covers its place, and lengths that fail are failed by it, too.
+Always true: the pages of a log follow each other without gap, from its first record on; each page
+has a checksum that covers its place and all of it, and so does each record, which then says what of
+a damaged page is whole. Nothing is returned that neither of them covers.
 """
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import sys
+import zlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+
+from tokenwire.log.sqlite.schema import OFFSET_STEP, STREAM_STEP, damaged, seeds
 
 __all__ = [
     "PAGE_RECORDS",
     "Page",
     "cut",
     "insert",
+    "matching",
     "pack",
     "page_tail",
     "place",
@@ -32,7 +39,8 @@ PAGE_BYTES = 128 * 1024
 OFFSET_BITS = 32
 MOST_OFFSET = (1 << OFFSET_BITS) - 1
 
-#: ``(key, bytes of the log up to its end, lengths and checksums, records)``.
+#: ``(key, bytes of the log up to its end, entries, records)``. Entries: length and checksum of each
+#: record, and the checksum of the page, which the first pages had not.
 Page = tuple[int, int, bytes, bytes]
 
 #: Pages of one INSERT. Few, large statements: each one lets go of the interpreter lock once, and
@@ -42,8 +50,8 @@ INSERT_SIZES = (16, 4, 1)
 #: One row for many pages, for the same reason. From the page of the first record on: those that
 #: begin before the last one, and within so many bytes of the end of the first page.
 READ = f"""
-SELECT coalesce(sum(length(entries) / 8), 0), max(id), CAST(group_concat(entries, '') AS BLOB),
-       CAST(group_concat(data, '') AS BLOB)
+SELECT group_concat(id), group_concat(length(entries)), group_concat(length(data)),
+       CAST(group_concat(entries, '') AS BLOB), CAST(group_concat(data, '') AS BLOB)
 FROM (SELECT id, entries, data FROM page
       WHERE id > ?1 AND id < ?2 + {PAGE_RECORDS} AND id <= ?3
         AND id - length(entries) / 8 < ?2
@@ -84,9 +92,17 @@ def page_tail(connection: sqlite3.Connection, sid: int) -> tuple[int, int]:
 
 
 def cut(
-    sid: int, first: int, total: int, records: Sequence[bytes], checks: Sequence[int]
+    sid: int,
+    first: int,
+    total: int,
+    records: Sequence[bytes],
+    checks: Sequence[int],
+    *,
+    unchecked: bool = False,
 ) -> Iterable[Page]:
-    """Pages of ``records``, whose first has the offset ``first`` and ``total`` bytes before it."""
+    """Pages of ``records``, whose first has the offset ``first`` and ``total`` bytes before it.
+    ``unchecked``: whether these may be other bytes than those of the checksums. A page where they
+    are gets no checksum of its own, so that the record is refused from there, too."""
     start = 0
     while start < len(records):
         end, size = start, 0
@@ -101,7 +117,10 @@ def cut(
             entries.append(check)
         data = b"".join(records[start:end])
         total += len(data)
-        yield place(sid, first + end - 1), total, pack(entries), data
+        key, packed = place(sid, first + end - 1), pack(entries)
+        if not unchecked or _are_whole(sid, first + start, records[start:end], checks[start:end]):
+            packed += pack(array("I", [_checksum(key, packed, data)]))
+        yield key, total, packed, data
         start = end
 
 
@@ -119,23 +138,63 @@ def insert(connection: sqlite3.Connection, pages: list[Page]) -> None:
     pages.clear()
 
 
+def _checksum(key: int, entries: bytes | memoryview, data: bytes | memoryview) -> int:
+    """Of a page in its place; ``entries``: without this checksum."""
+    seed = (key >> OFFSET_BITS) * STREAM_STEP + (key & MOST_OFFSET) * OFFSET_STEP
+    return zlib.crc32(data, zlib.crc32(entries, seed & 0xFFFFFFFF))
+
+
+def _are_whole(sid: int, first: int, records: Sequence[bytes], checks: Sequence[int]) -> bool:
+    return list(map(zlib.crc32, records, seeds(sid, first))) == list(checks)
+
+
+def matching(
+    log: str, sid: int, first: int, records: list[bytes], checks: Sequence[int]
+) -> list[bytes]:
+    """The records, if each is what it was, and in its place. Raises `StoreDamagedError`."""
+    actual = list(map(zlib.crc32, records, seeds(sid, first)))
+    for number, (one, two) in enumerate(zip(actual, checks, strict=True), first):
+        if one != two:
+            raise damaged("record", log, number)
+    return records
+
+
 def read_pages(
-    connection: sqlite3.Connection, sid: int, after: int, most: int, most_bytes: int
-) -> tuple[list[bytes], array[int]] | None:
-    """Up to ``most`` records that are in pages, after the offset ``after``, with their checksums,
-    within both bounds as far as those go by pages. None where a page is missing."""
+    connection: sqlite3.Connection, sid: int, log: str, after: int, most: int, most_bytes: int
+) -> list[bytes]:
+    """Up to ``most`` records that are in pages, after the offset ``after``, of up to ``most_bytes``
+    together, or one. Raises `StoreDamagedError`, also where a page is missing."""
     end = place(sid, min(after + most, MOST_OFFSET))
     bounds = place(sid, after), end, place(sid, MOST_OFFSET), most_bytes
-    count, last, entries, data = connection.execute(READ, bounds).fetchone()
-    if not count:
-        return None
-    skipped = after + count - (last & MOST_OFFSET)  # records of the first page that are before
-    numbers = unpack(entries)
-    if skipped < 0 or len(numbers) != 2 * count:
-        return None
-    # All steps over the records are loops in C, or nearly.
-    ends = list(accumulate(numbers[::2], initial=0))
-    cuts = zip(ends[skipped : skipped + most], ends[skipped + 1 :], strict=False)
+    ids, *sizes, entries, data = connection.execute(READ, bounds).fetchone()
+    keys = list(map(int, ids.split(","))) if ids else []
+    entry_sizes, data_sizes = (list(map(int, (one or "").split(","))) for one in sizes)
     data = data or b""  # nothing but empty records
-    records = [data[start:end] for start, end in cuts]
-    return records, numbers[2 * skipped + 1 : 2 * (skipped + most) : 2]
+    firsts = [key - size // 8 for key, size in zip(keys, entry_sizes, strict=True)]
+    if not keys or firsts[0] > bounds[0] or firsts[1:] != keys[:-1]:
+        raise damaged("record", log, after + 1)
+    numbers, stream = unpack(entries), io.BytesIO(data)
+    all_entries, all_data = memoryview(entries), memoryview(data)
+    records: list[bytes] = []
+    at = position = 0
+    for key, size, length in zip(keys, entry_sizes, data_sizes, strict=True):
+        count = size // 8
+        here = numbers[at // 4 : (at + size) // 4]
+        stream.seek(position)
+        page = list(map(stream.read, here[: 2 * count : 2]))
+        check = _checksum(
+            key, all_entries[at : at + 8 * count], all_data[position : position + length]
+        )
+        if here[2 * count :].tolist() != [check]:
+            first = (key & MOST_OFFSET) - count + 1
+            low, high = max(0, after + 1 - first), max(0, after + most + 1 - first)
+            checks = here[1 : 2 * count : 2]
+            matching(log, sid, first + low, page[low:high], checks[low:high])
+        records += page
+        at += size
+        position += length
+    skipped = bounds[0] - firsts[0]
+    del records[:skipped], records[most:]
+    if len(data) > most_bytes:
+        del records[max(1, bisect_right(list(accumulate(map(len, records))), most_bytes)) :]
+    return records

@@ -10,7 +10,6 @@ import json
 import logging
 import sqlite3
 import zlib
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import accumulate
@@ -26,9 +25,9 @@ from tokenwire.errors import (
 from tokenwire.log.base import FOR_GOOD, Due, LogInfo, Page
 from tokenwire.log.sqlite.expiry import due
 from tokenwire.log.sqlite.heads import Head, missing
-from tokenwire.log.sqlite.journal import WIDTH, Commit, Journal, damaged
-from tokenwire.log.sqlite.pages import MOST_OFFSET, page_tail, read_pages, unpack
-from tokenwire.log.sqlite.schema import checksum, explain, seeds
+from tokenwire.log.sqlite.journal import WIDTH, Commit, Journal
+from tokenwire.log.sqlite.pages import MOST_OFFSET, matching, page_tail, read_pages, unpack
+from tokenwire.log.sqlite.schema import checksum, damaged, explain
 from tokenwire.log.sqlite.thread import Job
 from tokenwire.log.sqlite.watch import Term
 
@@ -48,31 +47,17 @@ FROM stream WHERE name = ?
 MOST_NAMES = 50_000
 
 
-def _matching(
-    log: str, sid: int, first: int, records: list[bytes], checks: array[int]
-) -> list[bytes]:
-    """The records, if each is what it was, and in its place."""
-    actual = array("I", map(zlib.crc32, records, seeds(sid, first)))
-    if actual != checks:
-        pairs = enumerate(zip(actual, checks, strict=True), first)
-        raise damaged("record", log, next(number for number, (one, two) in pairs if one != two))
-    return records
-
-
 def read_one(
     connection: sqlite3.Connection, journal: Journal, head: Head, offset: int
 ) -> bytes | None:
     """One record of a log. Raises `StoreDamagedError`."""
-    if offset > head.paged:
-        entries = [one for one in journal.entries(head.sid, offset - 1) if one.offset == offset]
-        records = journal.read(connection, entries[:1])
-        checks = array("I", [one.check for one in entries[:1]])
-    else:
-        read = read_pages(connection, head.sid, offset - 1, 1, 0)
-        records, checks = read or ([], array("I"))
+    if offset <= head.paged:
+        return read_pages(connection, head.sid, head.name, offset - 1, 1, 0)[0]
+    entries = [one for one in journal.entries(head.sid, offset - 1) if one.offset == offset]
+    records = journal.read(connection, entries[:1])
     if not records:
         raise damaged("record", head.name, offset)
-    return _matching(head.name, head.sid, offset, records, checks)[0]
+    return matching(head.name, head.sid, offset, records, [entries[0].check])[0]
 
 
 def describe(connection: sqlite3.Connection, journal: Journal, name: str) -> LogInfo:
@@ -195,7 +180,7 @@ class Reader:
 
     def _hear(self, commit: Commit, appends: list[Heard]) -> None:
         """The records of another process's commit that somebody here waits for."""
-        names = {sid: self._name(sid) for sid in commit.row.sids}
+        names = {sid: self._name(sid) for sid in commit.row.lasts}
         names = {sid: name for sid, name in names.items() if name and self._is_wanted(name)}
         if not names:
             return
@@ -238,24 +223,19 @@ class Reader:
         if after == tail:
             return Page([], after + 1, tail, closed)
         records: list[bytes] = []
-        checks = array("I")
         if after < paged:
-            read = read_pages(connection, sid, after, most, most_bytes)
-            if read is None or not read[0]:
-                raise damaged("record", log, after + 1)
-            records, checks = read
+            records = read_pages(connection, sid, log, after, most, most_bytes)
         end = after + len(records)
         if paged <= end < tail and len(records) < most:  # it goes on in the journal
             entries = journal.entries(sid, end)[: most - len(records)]
             for number, entry in enumerate(entries, end + 1):
                 if entry.offset != number:
                     raise damaged("record", log, number)
-            records += journal.read(connection, entries)
-            checks.extend(entry.check for entry in entries)
-        if sum(map(len, records)) > most_bytes:
-            count = max(1, bisect_right(list(accumulate(map(len, records))), most_bytes))
-            del records[count:], checks[count:]
-        _matching(log, sid, after + 1, records, checks)
+            sizes = (entry.length for entry in entries)
+            ends = list(accumulate(sizes, initial=sum(map(len, records))))[1:]
+            del entries[max(0 if records else 1, bisect_right(ends, most_bytes)) :]
+            checks = [entry.check for entry in entries]
+            records += matching(log, sid, end + 1, journal.read(connection, entries), checks)
         reached = after + len(records) == tail
         return Page(records, after + 1, tail, closed if reached else None)
 

@@ -28,6 +28,7 @@ __all__ = [
     "VERSION",
     "checksum",
     "connect",
+    "damaged",
     "explain",
     "prepare",
     "seeds",
@@ -116,6 +117,15 @@ def checksum(data: bytes, sid: int, number: int) -> int:
 def seeds(sid: int, number: int) -> itertools.count[int]:
     """What the checksums from ``number`` on begin with (`zlib.crc32` takes the lowest 32 bits)."""
     return itertools.count(sid * STREAM_STEP + number * OFFSET_STEP, OFFSET_STEP)
+
+
+def damaged(what: str, log: str, number: int) -> StoreDamagedError:
+    """The error for something that fails its checksum, or is missing."""
+    return StoreDamagedError(
+        f"{what} {number} of log {log} fails its checksum; the store is damaged",
+        stream=log,
+        offset=number,
+    )
 
 
 def explain(error: Exception, path: str) -> LogError:

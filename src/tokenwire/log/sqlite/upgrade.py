@@ -202,7 +202,7 @@ def _move_records(connection: sqlite3.Connection) -> None:
             _, first, total, _, record = log[start]
             some = log[start:end]
             records, checks = [row[4] for row in some], [row[3] for row in some]
-            pages += cut(sid, first, total - len(record), records, checks)
+            pages += cut(sid, first, total - len(record), records, checks, unchecked=True)
             start = end
         if len(pages) >= 64:
             insert(connection, pages)

@@ -231,7 +231,7 @@ class Writer(Acts):
         for commit in commits:
             if commit.writer != self.identity:
                 changed.update(unpack(commit.hashes))
-                for sid in commit.row.sids:
+                for sid in commit.row.lasts:
                     self._heads.forget_number(sid)
                     self._pager.forget(sid)
         if changed:
